@@ -1,0 +1,31 @@
+# Everything starts from a bare clone: each target sets up what it needs first.
+PYTHON ?= python3
+environment := .venv/.complete
+run := .venv/bin
+
+.PHONY: help setup lint test unit demo bench clean
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(environment)  ## an environment in .venv with the locked development packages
+
+$(environment): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(run)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[development]'
+	touch $@
+
+lint: $(environment)  ## style, types and the layers between packages
+	$(run)/ruff check .
+	$(run)/ruff format --check .
+	$(run)/mypy
+	$(run)/lint-imports
+
+unit: $(environment)  ## the fast tests alone (seconds)
+	$(run)/pytest -q -n auto tests/unit
+
+test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
+	$(run)/pytest -q tests
+
+clean:          ## removes the environment and caches, not the test bed
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""What an operator runs: `vmbackup-admin` and `vmbackup-lock`."""

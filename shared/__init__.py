@@ -1,0 +1,1 @@
+"""What workers and operator commands both stand on."""

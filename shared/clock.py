@@ -1,0 +1,60 @@
+"""The only module that asks what time it is. Tests replace the clock; nothing else needs to be patched."""
+
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Three different questions about time; each answer is good for one purpose only."""
+
+    def now(self) -> datetime:
+        """The wall clock in UTC. For display and file names; never compared between hosts, never decides who owns what."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back and stand still while the machine sleeps. For watching others: errs on the patient side."""
+
+    def boottime(self) -> float:
+        """Seconds that go on while the machine sleeps. For one's own deadlines: errs on the strict side."""
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+
+    def jitter(self, limit: float) -> float:
+        """A random number of seconds below `limit`, so that hosts that collided once do not collide again."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return time.monotonic()
+
+    def boottime(self) -> float:
+        """See `Clock.boottime`. Where the system has no such clock (macOS counts sleep in its own way), the monotonic one."""
+        identifier = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if identifier is None else time.clock_gettime(identifier)
+
+    def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        time.sleep(seconds)
+
+    def jitter(self, limit: float) -> float:
+        """See `Clock.jitter`."""
+        return random.uniform(0, limit)  # noqa: S311 - spreads load, hides nothing
+
+
+def timestamp(moment: datetime) -> str:
+    """`moment` as the database and the sidecar files write it: `2026-11-22T20:38:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """The inverse of `timestamp`. Raises ValueError."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)

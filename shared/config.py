@@ -1,0 +1,205 @@
+"""The configuration: one TOML file, a few environment variables over it, every error reported at once.
+
+The fields below are the only place where a setting is described: `config generate`, the sample file and the reference in
+the documentation are made from them.
+"""
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from shared.errors import ConfigurationError
+
+#: Environment variables that beat the file.
+ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
+    "NAS_MOUNTPOINT": ("nas", "mountpoint"),
+    "ARCHIVE_DIR": ("nas", "archive_directory"),
+    "VMBACKUP_NODE": ("host", "node"),
+    "VMBACKUP_VBOXMANAGE": ("virtualbox", "vboxmanage"),
+}
+
+#: Where a configuration is looked for when neither `--config` nor `$VMBACKUP_CONFIG` names one.
+DEFAULT_PATHS: Final = (Path("/etc/vmbackup/config.toml"), Path("~/.config/vmbackup/config.toml"))
+
+_UNITS: Final = {
+    "": 1,
+    "B": 1,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+_NODE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+def parse_size(value: object) -> object:
+    """Bytes from `"10 GiB"`, `"500MB"` or a number; anything else is left for the model to refuse."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    if not match or match[2].upper() not in _UNITS:
+        raise ValueError('a size looks like 500, "10 GiB" or "2 TB"')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, str_strip_whitespace=True)
+
+
+class Nas(_Section):
+    """The NAS that all hosts share."""
+
+    mountpoint: Path = Field(Path(), description="Where the NAS is mounted. The only setting without a default.")
+    archive_directory: Path = Field(
+        Path("archive"), description="Where archived copies go. Relative: below the mount point."
+    )
+    require_mount: bool = Field(
+        default=True,
+        description="Refuse to work unless something is mounted there. False only for a plain local directory.",
+    )
+    reserve: Size = Field(
+        2**30, description="Space that is left free on the NAS: no export starts that would go below it."
+    )
+    probe_seconds: float = Field(30, gt=0, description="How long the NAS may take to answer before it counts as gone.")
+
+    @field_validator("mountpoint")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        if value == Path():
+            raise ValueError("is not set: write it into the file or set NAS_MOUNTPOINT")
+        if not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
+
+    @property
+    def archive(self) -> Path:
+        """The archive directory as an absolute path."""
+        return self.mountpoint / self.archive_directory
+
+    @property
+    def state(self) -> Path:
+        """The directory of the state database."""
+        return self.mountpoint / "vmstate"
+
+
+class Host(_Section):
+    """This host."""
+
+    node: str = Field(
+        "", description="This host's name in the database. Empty: its host name up to the first dot. Must be unique."
+    )
+    state_directory: Path = Field(
+        Path(),
+        description="Local directory for this host's own locks and notes. Empty: /var/lib/vmbackup as root, else ~/.local/state/vmbackup.",
+    )
+
+    @field_validator("node")
+    @classmethod
+    def _plain_node(cls, value: str) -> str:
+        name = value or socket.gethostname().split(".")[0]
+        if not _NODE.fullmatch(name):
+            raise ValueError(f"{name!r} may only have letters, digits, dots, hyphens and underscores, 63 at most")
+        return name
+
+    @field_validator("state_directory")
+    @classmethod
+    def _default_directory(cls, value: Path) -> Path:
+        if value != Path():
+            return value.expanduser().absolute()
+        return Path("/var/lib/vmbackup") if os.geteuid() == 0 else Path("~/.local/state/vmbackup").expanduser()
+
+
+class VirtualBox(_Section):
+    """How VirtualBox is reached. Workers must run as the user who owns the VMs."""
+
+    vboxmanage: str = Field(
+        "VBoxManage", min_length=1, description="The program to call: a name on the PATH, or a path."
+    )
+    home: Path = Field(
+        Path(), description="VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the platform's default."
+    )
+    timeout_seconds: float = Field(
+        120, gt=0, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`."
+    )
+
+
+class Backup(_Section):
+    """How VMs are backed up."""
+
+    parallel: int = Field(1, ge=1, le=64, description="How many backup workers may run on this host at the same time.")
+    retry_seconds: float = Field(
+        300, ge=0, description="When only running VMs are left: how long to go on looking whether one stops."
+    )
+    retry_interval_seconds: float = Field(30, gt=0, description="How often to look meanwhile.")
+    stall_seconds: float = Field(
+        900, gt=0, description="An export that has not grown for this long is cancelled and counts as failed."
+    )
+    keep_last: int = Field(2, ge=1, le=1000, description="Good copies kept of each VM, the newest included.")
+
+
+class Configuration(_Section):
+    """All settings."""
+
+    nas: Nas = Field(default_factory=Nas)
+    host: Host = Field(default_factory=Host)
+    virtualbox: VirtualBox = Field(default_factory=VirtualBox)
+    backup: Backup = Field(default_factory=Backup)
+
+
+def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The configuration file to read: `explicit`, else `$VMBACKUP_CONFIG`, else the first default that exists, else None."""
+    named = explicit or environment.get("VMBACKUP_CONFIG")
+    if named:
+        return Path(named).expanduser()
+    return next((path for candidate in DEFAULT_PATHS if (path := candidate.expanduser()).is_file()), None)
+
+
+def load(explicit: str | None = None, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """Reads the configuration. Raises `ConfigurationError` that lists every error of the file, each with its key."""
+    path = find(explicit, environment)
+    values = _read(path) if path else {}
+    for variable, (section, key) in ENVIRONMENT.items():
+        if environment.get(variable):
+            table = values.setdefault(section, {})
+            if isinstance(table, dict):
+                table[key] = environment[variable]
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        place = str(path) if path else "no configuration file, environment only"
+        lines = [f"  {key}: {message}" for key, message in _problems(error)]
+        raise ConfigurationError(
+            f"the configuration is wrong ({place}):\n" + "\n".join(lines),
+            hint="`vmbackup-admin config generate` prints a file with every setting explained",
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the configuration {path} is not valid TOML: {error}") from None
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "(file)"
+        message = (
+            "is not a setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        )
+        yield key, message

@@ -1,0 +1,1 @@
+"""Copies on the NAS: names, mount guard, checks, catalogue, retention, moves."""

@@ -1,0 +1,128 @@
+"""Every error an operator can meet, and the one registry of exit codes.
+
+An error's class decides its exit code; its message says what happened; its `hint` says what to do about it.
+"""
+
+from enum import IntEnum, unique
+from typing import ClassVar
+
+
+@unique
+class ExitCode(IntEnum):
+    """What a command's exit status means. A status that is not listed here means failure."""
+
+    #: Done; also: there was nothing to do.
+    DONE = 0
+    #: Failed; the message says why.
+    FAILURE = 1
+    #: The command line or the configuration is wrong.
+    USAGE = 2
+    #: Some VMs could not be backed up; the others were.
+    SOME_FAILED = 3
+    #: Some VMs were left for a later tick because they run; the others were backed up.
+    SOME_DEFERRED = 4
+    #: There is no state database at that place.
+    NO_DATABASE = 10
+    #: What the command needs is locked by somebody who is alive.
+    LOCKED = 11
+    #: This process was displaced: its lock or claim was taken over.
+    LOCK_LOST = 12
+    #: The NAS is not mounted, is not the one this host knows, is full, or does not let us write.
+    NAS = 13
+    #: VBoxManage failed, hangs, or is not there.
+    VBOXMANAGE = 14
+    #: The state of the VM does not allow it.
+    STATE_REFUSED = 15
+    #: Interrupted from the keyboard.
+    INTERRUPTED = 130
+    #: Terminated by a signal.
+    TERMINATED = 143
+
+
+class VmBackupError(Exception):
+    """Base of all errors that are meant to be read by an operator."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(VmBackupError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigurationError(VmBackupError):
+    """The configuration is wrong; the message lists every error, each with its key."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NoDatabaseError(VmBackupError):
+    """There is no state database in `$NAS_MOUNTPOINT/vmstate`."""
+
+    exit_code = ExitCode.NO_DATABASE
+
+
+class DatabaseVersionError(VmBackupError):
+    """The state database is of a version that this program cannot use."""
+
+
+class DatabaseDamagedError(VmBackupError):
+    """The state database contradicts itself: a bad checksum, a broken chain, a history that went back."""
+
+
+class InDoubtError(VmBackupError):
+    """A transaction may or may not have been committed: the NAS went away in the middle of it."""
+
+
+class LockedError(VmBackupError):
+    """Somebody who is alive holds what the command needs."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class LockLostError(VmBackupError):
+    """This process was displaced: another one took over its session or claim."""
+
+    exit_code = ExitCode.LOCK_LOST
+
+
+class NasError(VmBackupError):
+    """The NAS is not mounted, foreign, full, read-only, or does not answer."""
+
+    exit_code = ExitCode.NAS
+
+
+class VBoxManageError(VmBackupError):
+    """VBoxManage failed, or said something that is no answer."""
+
+    exit_code = ExitCode.VBOXMANAGE
+
+
+class VBoxManageTimeoutError(VBoxManageError):
+    """VBoxManage did not answer within its time limit."""
+
+
+class IllegalMoveError(VmBackupError):
+    """The state of the VM does not allow this move."""
+
+    exit_code = ExitCode.STATE_REFUSED
+
+
+class CopyError(VmBackupError):
+    """A copy of a VM is damaged, incomplete, or could not be made."""
+
+
+class NodeConflictError(VmBackupError):
+    """Two machines use one host name."""
+
+
+class UnknownVmError(VmBackupError):
+    """The state database knows no VM of that name."""
+
+    exit_code = ExitCode.USAGE
