@@ -63,16 +63,12 @@ class Nas(_Section):
     """The NAS that all hosts share."""
 
     mountpoint: Path = Field(Path(), description="Where the NAS is mounted. The only setting without a default.")
-    archive_directory: Path = Field(
-        Path("archive"), description="Where archived copies go. Relative: below the mount point."
-    )
+    archive_directory: Path = Field(Path("archive"), description="Where archived copies go. Relative: below the mount point.")
     require_mount: bool = Field(
         default=True,
         description="Refuse to work unless something is mounted there. False only for a plain local directory.",
     )
-    reserve: Size = Field(
-        2**30, description="Space that is left free on the NAS: no export starts that would go below it."
-    )
+    reserve: Size = Field(2**30, description="Space that is left free on the NAS: no export starts that would go below it.")
     probe_seconds: float = Field(30, gt=0, description="How long the NAS may take to answer before it counts as gone.")
 
     @field_validator("mountpoint")
@@ -98,9 +94,7 @@ class Nas(_Section):
 class Host(_Section):
     """This host."""
 
-    node: str = Field(
-        "", description="This host's name in the database. Empty: its host name up to the first dot. Must be unique."
-    )
+    node: str = Field("", description="This host's name in the database. Empty: its host name up to the first dot. Must be unique.")
     state_directory: Path = Field(
         Path(),
         description="Local directory for this host's own locks and notes. Empty: /var/lib/vmbackup as root, else ~/.local/state/vmbackup.",
@@ -125,38 +119,28 @@ class Host(_Section):
 class VirtualBox(_Section):
     """How VirtualBox is reached. Workers must run as the user who owns the VMs."""
 
-    vboxmanage: str = Field(
-        "VBoxManage", min_length=1, description="The program to call: a name on the PATH, or a path."
-    )
-    home: Path = Field(
-        Path(), description="VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the platform's default."
-    )
-    timeout_seconds: float = Field(
-        120, gt=0, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`."
-    )
+    vboxmanage: str = Field("VBoxManage", min_length=1, description="The program to call: a name on the PATH, or a path.")
+    home: Path = Field(Path(), description="VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the platform's default.")
+    timeout_seconds: float = Field(120, gt=0, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`.")
 
 
 class Backup(_Section):
     """How VMs are backed up."""
 
     parallel: int = Field(1, ge=1, le=64, description="How many backup workers may run on this host at the same time.")
-    retry_seconds: float = Field(
-        300, ge=0, description="When only running VMs are left: how long to go on looking whether one stops."
-    )
+    retry_seconds: float = Field(300, ge=0, description="When only running VMs are left: how long to go on looking whether one stops.")
     retry_interval_seconds: float = Field(30, gt=0, description="How often to look meanwhile.")
-    stall_seconds: float = Field(
-        900, gt=0, description="An export that has not grown for this long is cancelled and counts as failed."
-    )
+    stall_seconds: float = Field(900, gt=0, description="An export that has not grown for this long is cancelled and counts as failed.")
     keep_last: int = Field(2, ge=1, le=1000, description="Good copies kept of each VM, the newest included.")
 
 
 class Configuration(_Section):
     """All settings."""
 
-    nas: Nas = Field(default_factory=Nas)
-    host: Host = Field(default_factory=Host)
-    virtualbox: VirtualBox = Field(default_factory=VirtualBox)
-    backup: Backup = Field(default_factory=Backup)
+    nas: Nas
+    host: Host
+    virtualbox: VirtualBox
+    backup: Backup
 
 
 def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -171,6 +155,8 @@ def load(explicit: str | None = None, environment: Mapping[str, str] = os.enviro
     """Reads the configuration. Raises `ConfigurationError` that lists every error of the file, each with its key."""
     path = find(explicit, environment)
     values = _read(path) if path else {}
+    for name in Configuration.model_fields:
+        values.setdefault(name, {})  # so that a section's own defaults are checked like a file's values
     for variable, (section, key) in ENVIRONMENT.items():
         if environment.get(variable):
             table = values.setdefault(section, {})
@@ -199,7 +185,5 @@ def _read(path: Path) -> dict[str, Any]:
 def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"]) or "(file)"
-        message = (
-            "is not a setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-        )
+        message = "is not a setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         yield key, message

@@ -1,5 +1,6 @@
 """Processes: starting them with a bound, and telling whether one that was seen before is still the same."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ START_TOLERANCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a command ended. Output is decoded as UTF-8 with line ends made `\\n`; bytes that are no UTF-8 are escaped, never dropped."""
+    r"""How a command ended. Output is decoded as UTF-8 with line ends made `\\n`; bytes that are no UTF-8 are escaped, never dropped."""
 
     arguments: tuple[str, ...]
     status: int
@@ -31,9 +32,7 @@ class Completed:
 class Runner(Protocol):
     """Runs a command to its end. Tests put a recording one here."""
 
-    def run(
-        self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None
-    ) -> Completed:
+    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
         """Runs `arguments` with stdin closed, waits at most `timeout_seconds`.
 
         A command that does not end in time is terminated (TERM, then KILL after five seconds) and returned with `timed_out`.
@@ -44,9 +43,7 @@ class Runner(Protocol):
 class SubprocessRunner:
     """Runs real processes."""
 
-    def run(
-        self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None
-    ) -> Completed:
+    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
         """See `Runner.run`."""
         process = subprocess.Popen(
             list(arguments),
@@ -68,10 +65,8 @@ class SubprocessRunner:
 def _end(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
     """Terminates the group of `process` and collects what it had printed."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
         try:
             return process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
@@ -102,10 +97,7 @@ class ProcessIdentity:
         """Whether this very process still runs. A zombie that nobody has waited for does not run."""
         try:
             process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.started) < START_TOLERANCE_SECONDS
-                and process.status() != psutil.STATUS_ZOMBIE
-            )
+            return abs(process.create_time() - self.started) < START_TOLERANCE_SECONDS and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:

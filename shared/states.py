@@ -75,11 +75,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.BACKUP_IN_PROGRESS, Event.PUBLISHED): State.CLEAN,
         (State.BACKUP_IN_PROGRESS, Event.FAILED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.FOUND_RUNNING): State.RUNNING,
-        **{
-            (state, Event.ARCHIVE): State.ARCHIVED
-            for state in State
-            if state not in (State.BACKUP_IN_PROGRESS, State.ARCHIVED)
-        },
+        **{(state, Event.ARCHIVE): State.ARCHIVED for state in State if state not in (State.BACKUP_IN_PROGRESS, State.ARCHIVED)},
         (State.ARCHIVED, Event.ACTIVATE_UNCHANGED): State.CLEAN,
         (State.ARCHIVED, Event.ACTIVATE_CHANGED): State.BACKUP_NECESSARY,
         (State.ARCHIVED, Event.ACTIVATE_EMPTY): State.NEW,
