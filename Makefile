@@ -3,7 +3,7 @@ PYTHON ?= python3
 environment := .venv/.complete
 run := .venv/bin
 
-.PHONY: help setup lint test unit demo bench clean
+.PHONY: help setup testbed lint test unit demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -14,6 +14,9 @@ $(environment): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(run)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[development]'
 	touch $@
+
+testbed:        ## the real VirtualBox for tests, in a chroot (root on Debian; once, about a minute)
+	deploy/testbed/virtualbox/set-up
 
 lint: $(environment)  ## style, types and the layers between packages
 	$(run)/ruff check .

@@ -1,0 +1,39 @@
+"""Fixtures that any test may ask for."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.virtualbox import RealHost, Testbed, Unavailable
+
+
+@pytest.fixture(scope="session")
+def virtualbox_testbed() -> Testbed:
+    """Where real VirtualBox hosts can be made. Skips the test where there can be none; fails it in CI."""
+    try:
+        return Testbed.set_up()
+    except Unavailable as reason:
+        if os.environ.get("CI"):
+            pytest.fail(str(reason))
+        pytest.skip(str(reason))
+
+
+@pytest.fixture
+def make_virtualbox_host(virtualbox_testbed: Testbed) -> Iterator[Callable[[], RealHost]]:
+    """Makes real VirtualBox hosts that end with the test."""
+    hosts: list[RealHost] = []
+
+    def make() -> RealHost:
+        hosts.append(virtualbox_testbed.host())
+        return hosts[-1]
+
+    yield make
+    for host in hosts:
+        host.remove()
+
+
+@pytest.fixture
+def virtualbox_host(make_virtualbox_host: Callable[[], RealHost]) -> RealHost:
+    """A real VirtualBox host that ends with the test."""
+    return make_virtualbox_host()

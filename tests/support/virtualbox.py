@@ -1,0 +1,238 @@
+"""Real VirtualBox hosts for tests: each has a VBoxSVC, settings and VMs of its own.
+
+A host lives in the test bed's chroot (`deploy/testbed/virtualbox`), under paths that are the same inside and outside of it. Where
+VirtualBox with its kernel driver is installed on this machine, that is used instead, with settings of the host's own.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+TOOLS = Path(__file__).resolve().parents[2] / "deploy" / "testbed" / "virtualbox"
+_numbers = itertools.count(1)
+
+
+class Unavailable(Exception):  # noqa: N818 - a reason, not a failure
+    """Why there can be no real VirtualBox host here."""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A place for hosts. `installed`: this machine's own VBoxManage; None means the chroot."""
+
+    __test__ = False
+    folder: Path
+    installed: Path | None = None
+
+    @classmethod
+    def set_up(cls) -> "Testbed":
+        """Finds or makes it: about 90 s the first time, 0.1 s afterwards; processes that ask at once wait for each other.
+
+        Raises `Unavailable`, or CalledProcessError if the set-up fails.
+        """
+        folder = Path(os.path.realpath(os.environ.get("VMBACKUP_TESTBED", "/var/cache/vmbackup-testbed")))
+        program = shutil.which("VBoxManage")
+        if program and (sys.platform == "darwin" or Path("/dev/vboxdrv").exists()):
+            return cls(folder if os.access(folder, os.W_OK) else Path(f"/var/tmp/vmbackup-testbed-{os.getuid()}"), Path(program))
+        if os.geteuid() != 0:
+            raise Unavailable("real VirtualBox hosts need root (to set up a chroot) or an installed VirtualBox")
+        if not shutil.which("apt-get"):
+            raise Unavailable("real VirtualBox hosts need Debian (apt-get) or an installed VirtualBox")
+        subprocess.run([TOOLS / "set-up"], check=True, stdin=subprocess.DEVNULL)
+        testbed = cls(folder)
+        testbed.sweep()
+        return testbed
+
+    def host(self, name: str | None = None) -> "RealHost":
+        """Makes a host. Without a name it gets one that no other test process uses."""
+        return RealHost(self, name or f"t{os.getpid()}-{next(_numbers)}")
+
+    def sweep(self) -> None:
+        """Removes hosts of test processes that died before they could clean up."""
+        for home in (self.folder / "hosts").glob("t*-*"):
+            match = re.fullmatch(r"t(\d+)-\d+", home.name)
+            if match and not psutil.pid_exists(int(match[1])):
+                RealHost(self, home.name).remove()
+
+
+class RealHost:
+    """One VirtualBox host. `remove` must be called at the end."""
+
+    def __init__(self, testbed: Testbed, name: str) -> None:
+        self.testbed, self.name = testbed, name
+        self.folder = testbed.folder / "hosts" / name
+        self._shared: list[Path] = []
+        if testbed.installed:
+            self._make_home(testbed.installed)
+        else:
+            subprocess.run([TOOLS / "host", name], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+
+    def _make_home(self, program: Path) -> None:
+        for directory in (self.home, self.vms):
+            directory.mkdir(parents=True, exist_ok=True)
+        self.vboxmanage.write_text(
+            f"#!/bin/sh\nVBOX_USER_HOME='{self.home}' VBOX_IPC_SOCKETID='vmbackup-{self.name}' exec '{program}' \"$@\"\n", encoding="utf-8"
+        )
+        self.vboxmanage.chmod(0o755)
+
+    @property
+    def home(self) -> Path:
+        """VBOX_USER_HOME."""
+        return self.folder / "config"
+
+    @property
+    def vms(self) -> Path:
+        """Where its VMs and their disks are."""
+        return self.folder / "vms"
+
+    @property
+    def vboxmanage(self) -> Path:
+        """An executable that is VBoxManage of this host; for VMBACKUP_VBOXMANAGE."""
+        return self.folder / "VBoxManage"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker of this host has in its environment."""
+        return {"VMBACKUP_VBOXMANAGE": str(self.vboxmanage), "VBOX_USER_HOME": str(self.home), "VMBACKUP_NODE": self.name}
+
+    def run(self, *arguments: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
+        done = subprocess.run(
+            [self.vboxmanage, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            check=False,
+            timeout=120,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+        assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        return done
+
+    def make_vm(self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0) -> "RealVm":
+        """A small VM, stopped. `delay`: seconds between power button and power off; None: the guest ignores the button."""
+        words = ["--vboxmanage", self.vboxmanage, "--folder", self.vms, "--mib", str(mib), "--random-mib", str(random_mib)]
+        words += ["--delay", "ignore" if delay is None else str(delay), "--engine", "default" if self.testbed.installed else "interpreter"]
+        command = [sys.executable, TOOLS / "tiny-vm", *words, "--", name]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        assert done.returncode == 0, done.stderr
+        return RealVm(self, done.stdout.strip(), name)
+
+    def share(self, directory: Path) -> None:
+        """Shows a directory to the host under the same path, until `remove`."""
+        if not self.testbed.installed and not directory.resolve().is_relative_to(self.testbed.folder / "hosts"):
+            subprocess.run([TOOLS / "share", directory], check=True, stdin=subprocess.DEVNULL)
+            self._shared.append(directory)
+
+    def processes(self) -> list[psutil.Process]:
+        """All VirtualBox processes of this host: VBoxSVC, its helpers, VMs, commands."""
+        mine = []
+        for process in psutil.process_iter():
+            try:
+                if process.name().startswith("VBox") and process.environ().get("VBOX_USER_HOME") == str(self.home):
+                    mine.append(process)
+            except psutil.Error:
+                continue
+        return mine
+
+    def lose_power(self) -> None:
+        """Kills everything that runs on this host at once, as a power failure does."""
+        victims = self.processes()
+        for process in victims:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        _, left = psutil.wait_procs(victims, timeout=10)
+        assert not left, left
+
+    def remove(self) -> None:
+        """Ends all its processes and deletes all its VMs. Other hosts are not touched."""
+        self.lose_power()
+        for directory in self._shared:
+            subprocess.run([TOOLS / "share", "--end", directory], check=True, stdin=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RealVm:
+    """A small VM that really runs (`deploy/testbed/virtualbox/tiny-vm`)."""
+
+    host: RealHost
+    uuid: str
+    name: str
+
+    @property
+    def disk(self) -> Path:
+        """Its disk: the base of the chain if there are snapshots."""
+        return self.host.vms / f"{self.uuid}.vdi"
+
+    @property
+    def settings(self) -> Path:
+        """Its .vbox file."""
+        return Path(self.info("CfgFile"))
+
+    def info(self, key: str) -> str:
+        """One value of `showvminfo --machinereadable`; empty if there is no such key."""
+        text = self.host.run("showvminfo", self.uuid, "--machinereadable").stdout
+        match = re.search(rf'^"?{re.escape(key)}"?="?(.*?)"?$', text, re.MULTILINE)
+        return match[1] if match else ""
+
+    def start(self) -> None:
+        """Starts it and waits until the guest counts."""
+        before = self.beats()
+        self.host.run("startvm", self.uuid, "--type=headless")
+        wait_for(lambda: self.beats() > before, "the guest to boot")
+
+    def stop(self) -> None:
+        """Pulls its plug."""
+        self.host.run("controlvm", self.uuid, "poweroff")
+        self.wait_for_state("poweroff")
+
+    def press_power_button(self) -> None:
+        """Asks the guest to shut down."""
+        self.host.run("controlvm", self.uuid, "acpipowerbutton")
+
+    def wait_for_state(self, *states: str) -> None:
+        """Waits until VirtualBox says one of these states and has let go of the VM."""
+
+        def settled() -> bool:
+            text = self.host.run("showvminfo", self.uuid, "--machinereadable", check=False).stdout
+            return any(f'\nVMState="{state}"' in text for state in states) and ("running" in states or "\nSessionName=" not in text)
+
+        wait_for(settled, f"{self.name} to be {' or '.join(states)}")
+
+    def beats(self) -> int:
+        """How often the running guest has counted since its last start (one beat a second)."""
+        serial = self.host.vms / f"{self.uuid}.serial"
+        return serial.read_bytes().count(b".") if serial.exists() else 0
+
+    def counter(self) -> int:
+        """What the guest has counted to in its life, read from its disk. The VM must be stopped."""
+        disk = self.info("SATA-0-0")
+        command = [self.host.vboxmanage, "mediumio", f"--disk={disk}", "cat", f"--offset={63 * 512}", "--size=512"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return int.from_bytes(done.stdout[4:8], "little") if done.stdout[:2] == b"TC" else 0
+
+    def process(self) -> psutil.Process:
+        """The process in which it runs."""
+        return next(process for process in self.host.processes() if self.uuid in process.cmdline() and "startvm" not in process.cmdline())
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Polls until the condition holds; AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.05)
