@@ -1,0 +1,264 @@
+"""What transactions do to the contents of the database. Pure functions: run again after a lost race, searched by the model checker.
+
+A change that only the holder of a claim may make takes that `Claim` and raises `LockLostError` when the row is no longer its own.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
+from shared.statedb.snapshot import Claim, Contents, Copy, NodeRecord, SessionRecord, VmRecord
+from shared.states import FORGETTABLE, INITIAL, Event, State, allowed, move
+
+#: Purposes of claims under which a VM is BACKUP_IN_PROGRESS.
+BACKUP_PURPOSES: Final = frozenset({"backup", "publish"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A VM that a host lists. `directory` is the place for its copies, should it be new."""
+
+    uuid: str
+    name: str
+    directory: str
+
+
+# Nodes and sessions
+
+
+def join(contents: Contents, node: str, machine: str, hostname: str) -> Contents:
+    """Registers the machine behind a host name. Raises `NodeConflictError` if another machine has that name."""
+    check_node(contents, node, machine)
+    if node in contents.nodes:
+        return contents
+    return contents.with_node(NodeRecord(node, machine, hostname))
+
+
+def check_node(contents: Contents, node: str, machine: str) -> None:
+    """Raises `NodeConflictError` if the name `node` belongs to another machine than `machine`."""
+    known = contents.nodes.get(node)
+    if known is not None and known.machine and machine and known.machine != machine:
+        raise NodeConflictError(
+            f"another machine (host name {known.hostname or 'unknown'}, machine id {known.machine[:12]}…) already backs up as {node!r}",
+            hint=f"give this host a name of its own: host.node in the configuration, or VMBACKUP_NODE. If this machine replaces that one, "
+            f"run `vmbackup-lock recover {node} --replaced` first",
+        )
+
+
+def tombstone(row: SessionRecord, state: Literal["ended", "expired"]) -> SessionRecord:
+    """What is remembered of a session that is over: enough to tell it what it had committed."""
+    return SessionRecord(row.id, row.sequence, row.generation, state, row.node, row.worker)
+
+
+def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) -> Contents:
+    """Declares sessions dead and frees what they held. A VM whose copy was being put in place stays claimable for finishing that."""
+    for identifier in sessions:
+        row = contents.sessions.get(identifier)
+        if row is None or row.state != "live":
+            continue
+        contents = contents.with_session(tombstone(row, "expired"))
+        for record in contents.vms.values():
+            if record.claim is not None and record.claim.session == identifier:
+                contents = contents.with_vm(_freed(record, reason, when))
+    return contents
+
+
+def _freed(record: VmRecord, reason: str, when: str) -> VmRecord:
+    claim = record.claim
+    if claim is None or record.publishing is not None or record.status != State.BACKUP_IN_PROGRESS:
+        return replace(record, claim=None)
+    return replace(
+        record,
+        claim=None,
+        status=move(record.status, Event.FAILED),
+        failures=record.failures + 1,
+        last_error=reason,
+        last_error_at=when,
+        last_failed_claim=claim.number,
+    )
+
+
+# What hosts see
+
+
+def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
+    """Takes over what `node` lists: new VMs, renamed ones, moved ones; and notes which of its VMs are missing."""
+    listed = {sighting.uuid: sighting for sighting in sightings}
+    known = {record.uuid for record in contents.vms.values()}
+    for record in list(contents.vms.values()):
+        if record.uuid in listed:
+            contents = _seen(contents, record, node, listed[record.uuid])
+        elif record.node == node and record.missing_since is None:
+            contents = contents.with_vm(replace(record, missing_since=when))
+        elif record.also_on == node:
+            contents = contents.with_vm(replace(record, also_on=None))
+    for sighting in listed.values():
+        if sighting.uuid not in known:
+            key = free_key(contents, sighting.name, node, sighting.uuid)
+            directory = _free_directory(contents, sighting)
+            contents = contents.with_vm(VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when))
+    return contents
+
+
+def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -> Contents:
+    if record.node != node:
+        if record.missing_since is None or record.claim is not None:
+            return contents.with_vm(replace(record, also_on=node)) if record.also_on != node else contents
+        record = replace(record, node=node, also_on=None)
+    updated = replace(record, missing_since=None, name=sighting.name)
+    if sighting.name == contents.vms[record.key].name:
+        return contents.with_vm(updated)
+    remaining = replace(contents, vms={key: vm for key, vm in contents.vms.items() if key != record.key})
+    return remaining.with_vm(replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid)))
+
+
+def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
+    """The key of a VM: its name, or `name@node` when another VM has that key, or with the UUID when that is taken, too."""
+    return next(key for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}") if key not in contents.vms)
+
+
+def _free_directory(contents: Contents, sighting: Sighting) -> str:
+    taken = {record.directory.casefold() for record in contents.vms.values()}
+    return sighting.directory if sighting.directory.casefold() not in taken else f"{sighting.directory}~{sighting.uuid[:8]}"
+
+
+def apply_events(contents: Contents, events: Mapping[str, Event]) -> Contents:
+    """Applies what the notifier saw, by UUID. An event that the state does not allow any more is passed over: the VM moved on."""
+    for record in list(contents.vms.values()):
+        event = events.get(record.uuid)
+        if event is not None and record.claim is None and record.publishing is None and allowed(record.status, event):
+            contents = contents.with_vm(replace(record, status=move(record.status, event)))
+    return contents
+
+
+# Claims and backups
+
+
+def find(contents: Contents, key: str) -> VmRecord:
+    """The record of `key`. Raises `UnknownVmError` that names similar ones."""
+    record = contents.vms.get(key)
+    if record is not None:
+        return record
+    similar = sorted(known for known in contents.vms if known.casefold().startswith(key.casefold()[:3]))[:5]
+    raise UnknownVmError(
+        f"there is no VM {key!r} in the state database",
+        hint=f"similar: {', '.join(similar)}" if similar else "`vmbackup-admin status` lists all VMs",
+    )
+
+
+def claim(contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish"], when: str) -> Contents:
+    """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it."""
+    record = find(contents, key)
+    require_free(record)
+    number = contents.claims_granted + 1
+    status = record.status
+    if purpose == "backup":
+        status = move(status, Event.CLAIMED)
+    elif purpose == "publish" and record.publishing is None:
+        raise IllegalMoveError(f"{key}: there is no copy to be put in place")
+    granted = Claim(session, number, purpose, when)
+    return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
+
+
+def require_free(record: VmRecord) -> None:
+    """Raises `LockedError` when somebody works on the VM, saying who, for what, and since when."""
+    if record.claim is not None:
+        raise LockedError(
+            f"{record.key} is locked: {record.claim.purpose} by session {record.claim.session} since {record.claim.since}",
+            hint=f"wait for it, or look at it: vmbackup-lock show {record.claim.session}",
+        )
+
+
+def held(contents: Contents, key: str, own: Claim) -> VmRecord:
+    """The record of `key` if `own` still holds it. Raises `LockLostError` otherwise."""
+    record = next((record for record in contents.vms.values() if record.claim is not None and record.claim.number == own.number), None)
+    if record is None or record.claim is None or record.claim.session != own.session:
+        raise LockLostError(f"{key}: claim {own.number} was taken over", hint="whoever took it over goes on with this VM")
+    return record
+
+
+def intend(contents: Contents, key: str, own: Claim, copy: Copy) -> Contents:
+    """Notes that a verified copy is being put in place: from here on it will be, by its worker or by whoever finds it."""
+    return contents.with_vm(replace(held(contents, key, own), publishing=copy))
+
+
+def published(contents: Contents, key: str, own: Claim) -> Contents:
+    """The copy of `intend` is in place: the VM is CLEAN."""
+    record = held(contents, key, own)
+    if record.publishing is None:
+        raise IllegalMoveError(f"{key}: there is no copy to be put in place")
+    return contents.with_vm(
+        replace(
+            record,
+            status=move(record.status, Event.PUBLISHED),
+            last_copy=record.publishing,
+            publishing=None,
+            claim=None,
+            failures=0,
+            last_error="",
+            last_error_at="",
+            last_failed_claim=0,
+        )
+    )
+
+
+def failed(contents: Contents, key: str, own: Claim, error: str, when: str) -> Contents:
+    """The backup did not succeed: BACKUP_NECESSARY again, at the back of the queue."""
+    record = replace(held(contents, key, own), publishing=None)
+    return contents.with_vm(_freed(record, error, when))
+
+
+def found_running(contents: Contents, key: str, own: Claim) -> Contents:
+    """The VM runs, which is no failure: it waits until it stops."""
+    record = held(contents, key, own)
+    return contents.with_vm(replace(record, status=move(record.status, Event.FOUND_RUNNING), claim=None))
+
+
+def released(contents: Contents, key: str, own: Claim) -> Contents:
+    """Gives up a claim that did not change the state."""
+    return contents.with_vm(replace(held(contents, key, own), claim=None))
+
+
+# Archive, activate, forget
+
+
+def archive(contents: Contents, key: str, session: str, when: str) -> Contents:
+    """Makes the VM ARCHIVED, claimed by whoever moves its copies."""
+    record = find(contents, key)
+    require_free(record)
+    moved = replace(record, status=move(record.status, Event.ARCHIVE), moving="archive")
+    return claim(contents.with_vm(moved), key, session, "archive", when)
+
+
+def start_activation(contents: Contents, key: str, session: str, when: str) -> Contents:
+    """Claims an archived VM for moving its copies back; it stays ARCHIVED until they are."""
+    record = find(contents, key)
+    require_free(record)
+    if record.status != State.ARCHIVED:
+        move(record.status, Event.ACTIVATE_EMPTY)  # raises, naming both states
+    return claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when)
+
+
+def resume_move(contents: Contents, key: str, session: str, when: str) -> Contents:
+    """Claims a VM whose interrupted archive or activate is to be finished."""
+    record = find(contents, key)
+    if record.moving is None:
+        raise IllegalMoveError(f"{key}: there is no interrupted move")
+    return claim(contents, key, session, record.moving, when)
+
+
+def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) -> Contents:
+    """The copies are where they belong; for an activation `event` says what the VM becomes."""
+    record = held(contents, key, own)
+    status = move(record.status, event) if event is not None else record.status
+    return contents.with_vm(replace(record, status=status, moving=None, claim=None))
+
+
+def forget(contents: Contents, key: str) -> Contents:
+    """Deletes a record; its copies stay. Raises `IllegalMoveError` or `LockedError` while somebody works on the VM."""
+    record = find(contents, key)
+    require_free(record)
+    if record.status not in FORGETTABLE:
+        raise IllegalMoveError(f"{key} is {record.status} and cannot be forgotten", hint="wait until the backup has ended")
+    return replace(contents, vms={known: vm for known, vm in contents.vms.items() if known != key})

@@ -1,0 +1,260 @@
+"""The state database's door to the NAS: performs the operations of the protocol on real files.
+
+Nothing else writes below `vmstate/`. What is known of NFS and SMB clients decides how each operation is done (see docs/nas.md):
+a directory is opened before it is listed, because that revalidates the client's cache of names; files are opened and read, never
+only looked at; a read that meets a stale handle is tried again.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, TypeVar
+
+from shared.clock import Clock
+from shared.errors import NasError
+from shared.statedb import operations as op
+
+T = TypeVar("T")
+Primitive = Literal["link", "directory"]
+
+WIDTH: Final = 20
+#: Answers of a network file system that pass: stale handles after a replacement, SMB under load, a server that restarts.
+_PASSING: Final = frozenset({errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY})
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_READ_ATTEMPTS: Final = 12
+#: A generation is not published from a head that was read longer ago than this: its slot may have been pruned since.
+_HEAD_AGE_LIMIT_SECONDS: Final = 600
+
+FILE_MODE: Final = 0o660
+DIRECTORY_MODE: Final = 0o770
+
+
+class StateFiles:
+    """`vmstate/` on a NAS. `primitive` is how a generation gets its name: a hard link, or a directory renamed into place."""
+
+    def __init__(self, root: Path, clock: Clock, primitive: Primitive = "link") -> None:
+        self.root = root
+        self.primitive = primitive
+        self._clock = clock
+        self._private = secrets.token_hex(6)
+        self._listed_at = clock.boottime()
+        #: Operations performed, by name: what the benchmark counts.
+        self.counts: dict[str, int] = {}
+
+    def run(self, steps: op.Steps[T]) -> T:
+        """Drives a piece of the protocol to its result. Raises `NasError` when the NAS refuses an operation that must work."""
+        try:
+            operation = next(steps)
+            while True:
+                operation = steps.send(self.perform(operation))
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    def perform(self, operation: op.Operation) -> Any:  # noqa: ANN401 - the answer's type belongs to the operation
+        """Performs one operation."""
+        name = type(operation).__name__
+        self.counts[name] = self.counts.get(name, 0) + 1
+        try:
+            return _PERFORM[type(operation)](self, operation)
+        except OSError as error:
+            raise nas_error(error, self.root) from error
+
+    # Reading
+
+    def list_generations(self, _: op.ListGenerations) -> tuple[int, ...]:
+        """See `ListGenerations`."""
+        self._listed_at = self._clock.boottime()
+        return tuple(int(name) for name in list_fresh(self.root / "gen") if len(name) == WIDTH and name.isdigit())
+
+    def read_generation(self, operation: op.ReadGeneration) -> bytes | None:
+        """See `ReadGeneration`."""
+        path = self.root / "gen" / generation_name(operation.number)
+        return self._read(path / "snapshot" if self.primitive == "directory" else path)
+
+    def read_view(self, _: op.ReadView) -> bytes | None:
+        """See `ReadView`."""
+        list_fresh(self.root)
+        return self._read(self.root / "vmtool-statedb")
+
+    def read_lease(self, _: op.ReadLease) -> tuple[bytes, int] | None:
+        """See `ReadLease`."""
+        list_fresh(self.root)
+        try:
+            with open_file(self.root / "vmtool-dblock") as file:
+                return file.read(), os.fstat(file.fileno()).st_mtime_ns
+        except OSError as error:
+            if error.errno in _ABSENT | _PASSING:  # replaced while it was read: the next look will tell
+                return None
+            raise
+
+    def read_temporary(self, operation: op.ReadTemporary) -> bytes | None:
+        """See `ReadTemporary`."""
+        list_fresh(self.root / "tmp")
+        return self._read(self._temporary(operation.name))
+
+    def _read(self, path: Path) -> bytes | None:
+        for attempt in range(_READ_ATTEMPTS):
+            try:
+                return read_file(path)
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None
+                if error.errno not in _PASSING or attempt == _READ_ATTEMPTS - 1:
+                    raise
+            self._clock.sleep(min(2.0, 0.01 * 2**attempt))
+        raise AssertionError("the loop returns or raises")
+
+    # Writing
+
+    def write_temporary(self, operation: op.WriteTemporary) -> None:
+        """See `WriteTemporary`."""
+        path = self._temporary(operation.name)
+        if self.primitive == "directory" and ".view." not in operation.name:
+            os.mkdir(path, DIRECTORY_MODE)
+            path /= "snapshot"
+        write_new_file(path, operation.data)
+
+    def publish_generation(self, operation: op.PublishGeneration) -> None:
+        """See `PublishGeneration`: no error of the call itself is reported."""
+        if self._clock.boottime() - self._listed_at > _HEAD_AGE_LIMIT_SECONDS:
+            return  # slept since the head was read: read it again instead
+        target = self.root / "gen" / generation_name(operation.number)
+        with contextlib.suppress(OSError):
+            if self.primitive == "link":
+                os.link(self._temporary(operation.name), target, follow_symlinks=False)
+            else:
+                os.rename(self._temporary(operation.name), target)
+            sync_directory(self.root / "gen")
+
+    def remove_temporary(self, operation: op.RemoveTemporary) -> None:
+        """See `RemoveTemporary`."""
+        path = self._temporary(operation.name)
+        with contextlib.suppress(FileNotFoundError):
+            if self.primitive == "directory" and path.is_dir():
+                os.unlink(path / "snapshot")
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+    def replace_view(self, operation: op.ReplaceView) -> None:
+        """See `ReplaceView`."""
+        os.replace(self._temporary(operation.name), self.root / "vmtool-statedb")
+
+    def keep_edited_view(self, operation: op.KeepEditedView) -> None:
+        """See `KeepEditedView`."""
+        write_new_file(self.root / f"vmtool-statedb.edited-{operation.generation}-{self._private}", operation.data)
+
+    def move_to_history(self, operation: op.MoveToHistory) -> None:
+        """See `MoveToHistory`: a generation that a late writer put below the window goes to `tmp/`, to be swept."""
+        name = generation_name(operation.number)
+        history = self.root / "history" / f"{operation.number // 1000:07d}"
+        os.makedirs(history, DIRECTORY_MODE, exist_ok=True)
+        known = name in list_fresh(history)
+        target = self._temporary(f"stray.{name}") if known else history / name
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.root / "gen" / name, target)
+
+    # The lease marker
+
+    def take_lease_aside(self, operation: op.TakeLeaseAside) -> None:
+        """See `TakeLeaseAside`."""
+        with contextlib.suppress(OSError):
+            os.rename(self.root / "vmtool-dblock", self._temporary(operation.name))
+
+    def put_lease_back(self, operation: op.PutLeaseBack) -> None:
+        """See `PutLeaseBack`."""
+        with contextlib.suppress(OSError):
+            os.link(self._temporary(operation.name), self.root / "vmtool-dblock", follow_symlinks=False)
+
+    def wait(self, operation: op.Wait) -> None:
+        """See `Wait`: full jitter, so that writers that collided do not collide again."""
+        self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(operation.attempt, 12))))
+
+    def _temporary(self, name: str) -> Path:
+        return self.root / "tmp" / f"{name}.{self._private}"
+
+
+_PERFORM: Final[dict[type, Callable[..., Any]]] = {
+    op.ListGenerations: StateFiles.list_generations,
+    op.ReadGeneration: StateFiles.read_generation,
+    op.WriteTemporary: StateFiles.write_temporary,
+    op.PublishGeneration: StateFiles.publish_generation,
+    op.RemoveTemporary: StateFiles.remove_temporary,
+    op.ReadView: StateFiles.read_view,
+    op.ReplaceView: StateFiles.replace_view,
+    op.KeepEditedView: StateFiles.keep_edited_view,
+    op.MoveToHistory: StateFiles.move_to_history,
+    op.ReadLease: StateFiles.read_lease,
+    op.TakeLeaseAside: StateFiles.take_lease_aside,
+    op.ReadTemporary: StateFiles.read_temporary,
+    op.PutLeaseBack: StateFiles.put_lease_back,
+    op.Wait: StateFiles.wait,
+}
+
+
+def generation_name(number: int) -> str:
+    """The file name of a generation: padded, so that names sort like numbers."""
+    return f"{number:0{WIDTH}d}"
+
+
+def list_fresh(directory: Path) -> list[str]:
+    """The names in a directory. Opening it first makes an NFS client ask the server."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file for reading, unless it is a symbolic link. Raises OSError."""
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file that is no symbolic link. Raises OSError."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Creates a file that must not exist, and brings its bytes to the disk. Raises OSError; a partly written file is removed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with open(descriptor, "wb", closefd=True) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Brings a directory's names to the disk, where the file system can."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems refuse it for directories
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def nas_error(error: OSError, place: Path) -> NasError:
+    """What the operator should read instead of an errno."""
+    hints = {
+        errno.ENOSPC: "the NAS is full: free some space; workers go on by themselves at the next tick",
+        errno.EDQUOT: "the quota on the NAS is used up: raise it or free some space",
+        errno.EROFS: "the NAS is mounted read-only: look at the server's disk, then mount it again",
+        errno.EACCES: "this user may not write there: see the rights of that directory, and `vmbackup-admin doctor`",
+        errno.EPERM: "this user may not write there: see the rights of that directory, and `vmbackup-admin doctor`",
+        errno.ENOENT: "the directory vanished: is the NAS still mounted? `vmbackup-admin doctor` tells",
+    }
+    hint = hints.get(error.errno or 0, "`vmbackup-admin doctor` examines the connection to the NAS")
+    return NasError(f"the NAS refused an operation on {error.filename or place}: {error.strerror or error}", hint=hint)
