@@ -4,10 +4,12 @@ A host lives in the test bed's chroot (`deploy/testbed/virtualbox`), under paths
 VirtualBox with its kernel driver is installed on this machine, that is used instead, with settings of the host's own.
 """
 
+import contextlib
 import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from shared.process import ProcessIdentity, wait_until_gone
 
 TOOLS = Path(__file__).resolve().parents[2] / "deploy" / "testbed" / "virtualbox"
 _numbers = itertools.count(1)
@@ -147,14 +151,13 @@ class RealHost:
 
     def lose_power(self) -> None:
         """Kills everything that runs on this host at once, as a power failure does."""
-        victims = self.processes()
-        for process in victims:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        _, left = psutil.wait_procs(victims, timeout=10)
-        assert not left, left
+        victims = sorted(self.processes(), key=lambda process: process.name() != "VBoxSVC")  # it must not live to see a VM die
+        identities = [identity for process in victims if (identity := ProcessIdentity.of(process.pid))]
+        for identity in identities:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(identity.pid, signal.SIGKILL)
+        for identity in identities:
+            assert wait_until_gone(identity, timeout_seconds=10, poll_seconds=0.02), identity
 
     def remove(self) -> None:
         """Ends all its processes and deletes all its VMs. Other hosts are not touched."""
