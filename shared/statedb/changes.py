@@ -85,11 +85,12 @@ def _freed(record: VmRecord, reason: str, when: str) -> VmRecord:
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
     """Takes over what `node` lists: new VMs, renamed ones, moved ones; and notes which of its VMs are missing."""
     listed = {sighting.uuid: sighting for sighting in sightings}
+    contents = _identify(contents, node, listed)
     known = {record.uuid for record in contents.vms.values()}
     for record in list(contents.vms.values()):
         if record.uuid in listed:
             contents = _seen(contents, record, node, listed[record.uuid])
-        elif record.node == node and record.missing_since is None:
+        elif record.uuid and record.node == node and record.missing_since is None:
             contents = contents.with_vm(replace(record, missing_since=when))
         elif record.also_on == node:
             contents = contents.with_vm(replace(record, also_on=None))
@@ -98,6 +99,48 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
             key = free_key(contents, sighting.name, node, sighting.uuid)
             directory = _free_directory(contents, sighting)
             contents = contents.with_vm(VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when))
+    return contents
+
+
+def _identify(contents: Contents, node: str, listed: Mapping[str, Sighting]) -> Contents:
+    """Gives records that were taken over from version 1.0, which knew names only, the UUID and host of the VM of that name."""
+    known = {record.uuid for record in contents.vms.values()}
+    for sighting in listed.values():
+        record = contents.vms.get(sighting.name)
+        if record is not None and not record.uuid and sighting.uuid not in known:
+            directory = _free_directory(contents, sighting)
+            contents = contents.with_vm(replace(record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None))
+    return contents
+
+
+def adopt_old(contents: Contents, old: Mapping[str, State], when: str) -> Contents:
+    """Adds the VMs of a database of version 1.0. None of them is taken to have a copy: that database knew none."""
+    for name, status in old.items():
+        if name not in contents.vms:
+            state = State.BACKUP_NECESSARY if status == State.BACKUP_IN_PROGRESS else status
+            contents = contents.with_vm(VmRecord(name, name, "", "", "", state, found=when))
+    return contents
+
+
+def adopt_edit(contents: Contents, edited: Mapping[str, State], when: str) -> Contents:
+    """Takes over what an operator wrote into `vmtool-statedb`, as far as it makes sense.
+
+    A state may be set to any state but BACKUP_IN_PROGRESS (and CLEAN only where there is a copy); a VM that somebody works on is left
+    alone (`LockedError`); a line that was removed forgets nothing; a name that is unknown is an `UnknownVmError`.
+    """
+    for key, status in edited.items():
+        record = find(contents, key)
+        if record.status == status:
+            continue
+        require_free(record)
+        if status == State.BACKUP_IN_PROGRESS or (status == State.CLEAN and record.last_copy is None) or record.publishing is not None:
+            raise IllegalMoveError(
+                f"{key} cannot be made {status} by hand (it is {record.status})",
+                hint="BACKUP_NECESSARY makes a backup worker copy it",
+            )
+        if State.ARCHIVED in (status, record.status):
+            raise IllegalMoveError(f"{key}: copies must move with that state", hint=f"vmbackup-admin archive|activate {key}")
+        contents = contents.with_vm(replace(record, status=status, last_error=f"state set by hand on {when}"))
     return contents
 
 

@@ -8,7 +8,7 @@ does not know are kept.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Literal, Self
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError
@@ -32,11 +32,11 @@ class _Record:
         return cls(**values, extra={name: value for name, value in document.items() if name not in known})  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values; fields that are empty are left out."""
+        """The record as plain values; fields that have their default are left out."""
         document: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "extra" or value is None or value == "":
+            if item.name == "extra" or (item.default is not MISSING and value == item.default):
                 continue
             document[item.name] = value.to_json() if isinstance(value, _Record) else value
         return {**document, **getattr(self, "extra", {})}

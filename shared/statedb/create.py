@@ -1,0 +1,154 @@
+"""Making a state database: a new one, or one from a database of version 1.0."""
+
+import contextlib
+import os
+import secrets
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Final
+
+from shared.clock import Clock, timestamp
+from shared.errors import LockedError, NasError, NoDatabaseError
+from shared.process import HostIdentity
+from shared.statedb import changes, protocol, version
+from shared.statedb.database import Database, open_database
+from shared.statedb.files import (
+    DIRECTORY_MODE,
+    Primitive,
+    list_fresh,
+    nas_error,
+    read_file,
+    sync_directory,
+    write_new_file,
+)
+from shared.statedb.operations import PublishGeneration, RemoveTemporary, WriteTemporary
+from shared.statedb.view import parse
+from shared.states import State
+
+_DIRECTORIES: Final = ("", "gen", "history", "node", "tmp")
+
+
+def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Database:
+    """Makes a new state database in `root`, or finishes making one that was interrupted. Two hosts may do so at once.
+
+    Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
+    """
+    try:
+        for name in _DIRECTORIES:
+            make_directory(root / name)
+        if list_fresh(root / "gen"):
+            raise LockedError(f"there already is a state database in {root}", hint="vmbackup-admin status shows what is in it")
+        settings = version.DatabaseVersion(package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root))
+        with contextlib.suppress(FileExistsError):
+            write_new_file(root / "vmtool-db-version", settings.render())
+        sync_directory(root)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    database = open_database(root, identity, clock)
+    first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()))
+    for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis")):
+        database.files.perform(operation)
+    database.publish_view()
+    return database
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory that the group of the backup hosts shares: files made in it belong to the group of the NAS directory."""
+    try:
+        os.mkdir(path, DIRECTORY_MODE)
+    except FileExistsError:
+        return
+    with contextlib.suppress(OSError):  # SMB has no modes of its own
+        os.chmod(path, DIRECTORY_MODE | 0o2000)
+
+
+def probe_primitive(root: Path) -> Primitive:
+    """How this NAS can give a name to a file without replacing one: tried, not guessed. Raises `NasError` if it can in no way."""
+    token = secrets.token_hex(6)
+    first, second = root / "tmp" / f"probe.{token}.1", root / "tmp" / f"probe.{token}.2"
+    try:
+        write_new_file(first, b"1")
+        write_new_file(second, b"2")
+        if _refuses(os.link, first, second) and _succeeds(first, root / "tmp" / f"probe.{token}.3"):
+            return "link"
+        if _directory_refuses(root / "tmp", token):
+            return "directory"
+    finally:
+        _remove_probes(root / "tmp", token)
+    raise NasError(
+        f"the file system of {root} replaces files where it must refuse to: no state database can be kept there safely",
+        hint="mount it by NFS 3, NFS 4 or SMB 3",
+    )
+
+
+def _refuses(operation: object, source: Path, target: Path) -> bool:
+    """Whether an existing target survives. The error code is not believed: the content of the target decides."""
+    with contextlib.suppress(OSError):
+        operation(source, target)  # type: ignore[operator]
+    return read_file(target) == b"2"
+
+
+def _succeeds(source: Path, target: Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+    try:
+        return read_file(target) == b"1"
+    except OSError:
+        return False
+
+
+def _directory_refuses(directory: Path, token: str) -> bool:
+    first, second = directory / f"probe.{token}.4", directory / f"probe.{token}.5"
+    for path in (first, second):
+        os.mkdir(path, DIRECTORY_MODE)
+        write_new_file(path / "content", path.name.encode())
+    with contextlib.suppress(OSError):
+        os.rename(first, second)
+    return read_file(second / "content") == second.name.encode()
+
+
+def _remove_probes(directory: Path, token: str) -> None:
+    for name in list_fresh(directory):
+        if not name.startswith(f"probe.{token}."):
+            continue
+        path = directory / name
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                os.unlink(path / "content")
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+
+def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Mapping[str, State]:
+    """Takes over a database of version 1.0, and returns what it said of each VM. Its files are kept as `*.1.0`.
+
+    Version 1.0 knows names and states only: a record gets its UUID and host from the first host that lists a VM of that name. Killed at
+    any point, the same call finishes. Raises `NoDatabaseError` if there is nothing to migrate.
+    """
+    try:
+        names = list_fresh(root)
+        kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
+        if kept not in names or ("gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")):
+            raise NoDatabaseError(f"there is no database of version 1.0 in {root}", hint="for a new one: vmbackup-admin init")
+        old = parse(read_file(root / kept))
+        for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):
+            _set_aside(root, name)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    try:
+        database = create(root, identity, clock, lease_seconds)
+    except LockedError:
+        database = open_database(root, identity, clock)
+    when = timestamp(clock.now())
+    database.commit_once(lambda contents: changes.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
+    return old
+
+
+def _set_aside(root: Path, name: str) -> None:
+    if f"{name}.1.0" in list_fresh(root):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(root / name, root / f"{name}.1.0")

@@ -1,0 +1,212 @@
+"""Finding sessions that are dead, and freeing what they held.
+
+A session is dead by proof (it ran on this machine and its process is gone, or this machine was restarted since) or by watching: its
+heartbeat was seen unchanged for the whole lease time. A wrong verdict costs a repeated backup, never a copy: whoever was expired
+by mistake is refused at its next commit.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from shared.clock import timestamp
+from shared.errors import LockedError
+from shared.process import HostIdentity, ProcessIdentity, wait_until_gone
+from shared.statedb import changes
+from shared.statedb.database import Database
+from shared.statedb.files import list_fresh, sync_directory
+from shared.statedb.heartbeat import BEATS_PER_LEASE, parse_beat, read_beat
+from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
+from shared.statedb.operations import ReadLease
+from shared.statedb.snapshot import Contents, SessionRecord
+from shared.statedb.watch import Watch
+
+log: Final = logging.getLogger(__name__)
+
+#: A temporary file or heartbeat file without a session is swept when it is older than this, by the NAS's own clock.
+SWEEP_SECONDS: Final = 24 * 3600
+_ORPHAN_SECONDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A session that is no more, and how that is known."""
+
+    session: SessionRecord
+    reason: str
+
+
+def live_sessions(contents: Contents, node: str | None = None) -> list[SessionRecord]:
+    """The sessions that are not over, of one host or of all."""
+    return [row for row in contents.sessions.values() if row.state == "live" and node in (None, row.node)]
+
+
+def proven_dead(row: SessionRecord, here: HostIdentity) -> str | None:
+    """Why the session is certainly dead; None if that cannot be told from here."""
+    if not here.same_machine(HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)):
+        return None
+    if row.boot != here.boot:
+        return "its machine was restarted"
+    if not ProcessIdentity(row.pid, row.started).is_alive():
+        return f"its process {row.pid} is gone"
+    return None
+
+
+def find_proven(database: Database, contents: Contents) -> list[Dead]:
+    """The sessions that are dead by proof."""
+    found = ((row, proven_dead(row, database.identity)) for row in live_sessions(contents))
+    return [Dead(row, reason) for row, reason in found if reason is not None]
+
+
+def watch_silent(
+    database: Database, rows: Iterable[SessionRecord], seconds: float, *, progress: Callable[[float], None] = lambda _: None
+) -> list[Dead]:
+    """Watches sessions until each has either shown a new heartbeat or been silent for `seconds`. Bounded: twice that time.
+
+    Returns the silent ones. A NAS that does not answer in between makes nobody silent.
+    """
+    poll = database.version.lease_seconds / BEATS_PER_LEASE / 2
+    watches = {row.id: (row, Watch[bytes | None](seconds, poll)) for row in rows}
+    silent: list[Dead] = []
+    end = database.clock.monotonic() + 2 * seconds + 2 * poll
+    while watches and database.clock.monotonic() < end:
+        for identifier, (row, watch) in list(watches.items()):
+            before = database.clock.monotonic()
+            try:
+                beat = read_beat(database.root / "node", identifier)
+            except OSError as error:
+                log.warning("cannot read the heartbeat of %s: %s", identifier, error)
+                continue
+            if watch.changed(beat):
+                del watches[identifier]
+            elif watch.observe(beat, before):
+                silent.append(Dead(row, f"no heartbeat for {watch.unchanged_seconds:.0f} s"))
+                del watches[identifier]
+        if watches:
+            progress(max(watch.unchanged_seconds for _, watch in watches.values()))
+            database.clock.sleep(poll)
+    return silent
+
+
+def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
+    """Commits that these sessions are over, freeing what they held, and ends exports that they left running on this machine."""
+    buried = list(dead)
+    if not buried:
+        return []
+    for grave in buried:
+        if grave.session.id:
+            end_orphan(database, grave.session)
+    when = timestamp(database.clock.now())
+
+    def change(contents: Contents) -> Contents:
+        for grave in buried:
+            contents = changes.expire(contents, [grave.session.id], f"the worker died: {grave.reason}", when)
+        return contents
+
+    names = ", ".join(grave.session.id for grave in buried)
+    database.commit_once(change, f"expired {names}", worker)
+    for grave in buried:
+        log.warning(
+            "session %s (%s on %s) is dead: %s; what it held is free again",
+            *(grave.session.id, grave.session.worker, grave.session.node, grave.reason),
+            extra={"session": grave.session.id},
+        )
+        with contextlib.suppress(OSError):
+            os.unlink(database.root / "node" / grave.session.id)
+    return buried
+
+
+def end_orphan(database: Database, row: SessionRecord) -> None:
+    """Cancels the VBoxManage that a dead session of this machine left behind: TERM, never KILL, which would leave the export running."""
+    if not database.identity.same_machine(HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)):
+        return
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        child = parse_beat(read_beat(database.root / "node", row.id))["child"]
+        orphan = ProcessIdentity(int(child["pid"]), float(child["started"]))
+        if orphan.is_alive():
+            log.warning("cancelling the export that session %s left running (process %d)", row.id, orphan.pid)
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(orphan.pid).terminate()
+            wait_until_gone(orphan, timeout_seconds=_ORPHAN_SECONDS)
+
+
+def recover_lease(database: Database) -> bool:
+    """Breaks the lease on the database if its holder is dead: by proof, or by watching it for its lease time. Usually it is not held."""
+    files, clock = database.files, database.clock
+    name = f"stale.{secrets.token_hex(4)}"
+    if files.run(break_dead_holder(name)):
+        log.warning("broke the lease on the database: its holder on this host is gone")
+        return True
+    lease_seconds = database.version.lease_seconds * LEASE_FRACTION
+    poll = lease_seconds / BEATS_PER_LEASE
+    watch = Watch[tuple[bytes, int] | None](lease_seconds, poll)
+    end = clock.monotonic() + 2 * lease_seconds + 2 * poll
+    while clock.monotonic() < end:
+        before = clock.monotonic()
+        found = files.perform(ReadLease())
+        if found is None or watch.changed(found):
+            return False
+        if watch.observe(found, before):
+            broken = files.run(break_lease(found[0], name))
+            if broken:
+                log.warning("broke the lease on the database: its holder was silent for %.0f s", watch.unchanged_seconds)
+            return broken
+        clock.sleep(poll)
+    return False
+
+
+def sweep(database: Database, contents: Contents) -> list[str]:
+    """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over."""
+    removed: list[str] = []
+    live = {row.id for row in live_sessions(contents)}
+    over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
+    with database.nas_errors():
+        now = _nas_now(database)
+        for folder in ("tmp", "node"):
+            for name in list_fresh(database.root / folder):
+                path = database.root / folder / name
+                if name in live or not (name in over or now - _touched(path) > SWEEP_SECONDS):
+                    continue
+                with contextlib.suppress(OSError):
+                    if path.is_dir() and not path.is_symlink():
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path / "snapshot")
+                        os.rmdir(path)
+                    else:
+                        os.unlink(path)
+                    removed.append(name)
+    return removed
+
+
+def _nas_now(database: Database) -> float:
+    """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's."""
+    probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
+    os.mkdir(probe)
+    try:
+        return os.stat(probe).st_mtime
+    finally:
+        os.rmdir(probe)
+        sync_directory(database.root / "tmp")
+
+
+def _touched(path: os.PathLike[str]) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return float("inf")
+
+
+def require_silent(alive: Mapping[str, SessionRecord], node: str) -> None:
+    """Raises `LockedError` if sessions of a host that is to be recovered still show heartbeats."""
+    if alive:
+        names = ", ".join(sorted(alive))
+        raise LockedError(
+            f"{node} still shows heartbeats: {names}",
+            hint="it has not crashed. End those processes on that host, or break a single lock: vmbackup-lock break NAME --force",
+        )
