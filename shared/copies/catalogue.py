@@ -1,0 +1,110 @@
+"""What is in the directory of a VM: copies that count, what is no copy (yet), and what does not belong there.
+
+A copy counts when its `.ova` and its sidecar are both there under their final names, the `.ova` has the size that the sidecar
+says, and no verification found it damaged. Order is by claim number: clocks of hosts may disagree.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.copies import sidecar as sidecars
+from shared.copies.files import Entry, look, present, reported
+from shared.copies.names import Partial, Suffix, final_name, parse_final, parse_partial, parse_stamp
+from shared.copies.sidecar import Sidecar
+from shared.errors import CopyError
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One stamp of a VM's directory. `problem` says why it does not count; it is empty for a good copy."""
+
+    directory: Path
+    stamp: str
+    sidecar: Sidecar | None
+    size: int
+    problem: str
+
+    @property
+    def claim(self) -> int:
+        """The number of the claim under which it was made: the order of copies."""
+        return parse_stamp(self.stamp).claim
+
+    @property
+    def good(self) -> bool:
+        """Whether it counts."""
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class PartialFile:
+    """A file that is being written, or that somebody who died has left."""
+
+    name: str
+    partial: Partial
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All that is in one directory. `foreign` are names that are none of ours; `links` are symbolic links: never followed."""
+
+    directory: Path
+    copies: tuple[Copy, ...] = ()
+    partials: tuple[PartialFile, ...] = ()
+    foreign: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> tuple[Copy, ...]:
+        """The copies that count, oldest first."""
+        return tuple(copy for copy in self.copies if copy.good)
+
+    @property
+    def latest_good(self) -> Copy | None:
+        """The newest copy that counts."""
+        return self.good[-1] if self.good else None
+
+    def find(self, stamp: str) -> Copy | None:
+        """The copy of that stamp, good or not."""
+        return next((copy for copy in self.copies if copy.stamp == stamp), None)
+
+
+def read(directory: Path) -> Catalogue:
+    """Looks at the directory of a VM; one that is not there is empty. Reads the sidecars, not the copies. Raises `NasError`."""
+    with reported(f"look at the copies in {directory}"):
+        entries = look(directory)
+    stamps = sorted({found[0] for name in entries if (found := parse_final(name))}, key=lambda stamp: (parse_stamp(stamp).claim, stamp))
+    partials = [
+        PartialFile(name, partial, entry.size) for name, entry in entries.items() if entry.is_file and (partial := parse_partial(name))
+    ]
+    ours = {partial.name for partial in partials} | {name for name, entry in entries.items() if entry.is_file and parse_final(name)}
+    return Catalogue(
+        directory,
+        copies=tuple(copy for stamp in stamps if (copy := _copy(directory, stamp, entries))),
+        partials=tuple(sorted(partials, key=lambda partial: (partial.partial.claim, partial.name))),
+        foreign=tuple(sorted(name for name, entry in entries.items() if name not in ours and not entry.is_link)),
+        links=tuple(sorted(name for name, entry in entries.items() if entry.is_link)),
+    )
+
+
+def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy | None:
+    parts: set[Suffix] = {suffix for suffix in ("ova", "json") if present(entries, final_name(stamp, suffix))}
+    size = entries[final_name(stamp, "ova")].size if "ova" in parts else 0
+    if not parts:
+        return None
+    if "json" not in parts:
+        return Copy(directory, stamp, None, size, "it has no sidecar")
+    try:
+        sidecar = sidecars.read(directory, stamp)
+    except CopyError as error:
+        return Copy(directory, stamp, None, size, error.message)
+    return Copy(directory, stamp, sidecar, size, _problem(parts, sidecar, size))
+
+
+def _problem(parts: set[Suffix], sidecar: Sidecar, size: int) -> str:
+    if "ova" not in parts:
+        return "its .ova is missing"
+    if size != sidecar.size:
+        return f"its .ova has {size} bytes instead of {sidecar.size}"
+    return f"verification found: {sidecar.damage}" if sidecar.damage else ""
