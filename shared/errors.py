@@ -118,6 +118,10 @@ class CopyError(VmBackupError):
     """A copy of a VM is damaged, incomplete, or could not be made."""
 
 
+class DiskImageError(VmBackupError):
+    """A VM's disk image is damaged, or of a kind that this program does not read itself."""
+
+
 class NodeConflictError(VmBackupError):
     """Two machines use one host name."""
 

@@ -1,0 +1,60 @@
+"""What VirtualBox's own description of a VM (.ovf) says of its disks: which file belongs to which attachment. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+from xml.etree import ElementTree as ET
+
+from shared.errors import VBoxManageError
+
+_OVF: Final = "{http://schemas.dmtf.org/ovf/envelope/2}"
+_VIRTUALBOX: Final = "{http://www.virtualbox.org/ovf/machine}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slot:
+    """Where a disk is attached."""
+
+    controller: str
+    port: int
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A disk that the description announces: its file in the OVA, its size in bytes, and where it is attached."""
+
+    name: str
+    size: int
+    slot: Slot
+
+
+def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
+    """The disks in the order of their files. Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it.
+
+    An attachment in the vbox:Machine element names an image UUID, which is made up for the export; the DiskSection gives it a
+    file id, the References give that a file name.
+    """
+    try:
+        envelope = ET.fromstring(ovf)  # noqa: S314 - VirtualBox wrote it a moment ago
+        slots = dict(_attachments(envelope))
+        disks = {disk.attrib[_OVF + "fileRef"]: disk for disk in envelope.iter(_OVF + "Disk")}
+        files = tuple(
+            DiskFile(file.attrib[_OVF + "href"], int(disk.attrib[_OVF + "capacity"]), slots.pop(disk.attrib[_VIRTUALBOX + "uuid"]))
+            for file in envelope.iter(_OVF + "File")
+            if (disk := disks.pop(file.attrib[_OVF + "id"], None)) is not None
+        )
+        if slots or disks:
+            raise ValueError(f"no files for {sorted(slots.values())} {sorted(disks)}")
+    except (ET.ParseError, KeyError, ValueError) as error:
+        raise VBoxManageError(f"VirtualBox describes the VM in a way that is not understood: {error!r}") from None
+    return files
+
+
+def _attachments(envelope: ET.Element) -> Iterator[tuple[str, Slot]]:
+    for machine in envelope.iter(_VIRTUALBOX + "Machine"):
+        for controller in machine.iter(_OVF + "StorageController"):
+            for device in controller.iterfind(f"{_OVF}AttachedDevice[@type='HardDisk']"):
+                for image in device.iterfind(_OVF + "Image"):
+                    slot = Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"]))
+                    yield image.attrib["uuid"].strip("{}"), slot

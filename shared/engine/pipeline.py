@@ -1,0 +1,108 @@
+"""Copies one disk into an OVA: blocks are read and compressed on several cores, laid out, hashed and written in order.
+
+Memory is bounded by the number of units under way, whatever the size of the disk: at most `_MOST_CORES` blocks being
+compressed, twice as many finished ones, and the queues of the archive, all of at most 1 MiB.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.engine.chain import Block, Chain
+from shared.engine.codec import Codec
+from shared.engine.stages import CancelledError, Stage
+from shared.engine.vmdk import Layout, Unit, compress_unit
+
+_MOST_CORES: Final = 16
+_POLL_SECONDS: Final = 0.1
+_END_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once."""
+
+    cores: int
+    codec: Codec
+    self_check: bool = True
+
+
+class Sink(Protocol):
+    """Takes a disk's bytes in order. `unit` says which grains they hold; None: tables and the like."""
+
+    def put(self, data: bytes, unit: Unit | None) -> None:
+        """Takes the next bytes. May wait; raises what went wrong with earlier ones."""
+
+
+class Meter:
+    """How far an export has come, for other threads to look at. Bytes."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    block: Block
+    result: "Future[Unit]"
+
+
+class Pipeline:
+    """The compressing threads of one export."""
+
+    def __init__(self, settings: Settings, cancelled: threading.Event) -> None:
+        self._settings = settings
+        self._cancelled = cancelled
+        cores = max(1, min(settings.cores, _MOST_CORES))
+        self._window = 2 * cores + 2
+        self._stage = Stage(name="compress", handle=self._compress, capacity=self._window, cancelled=cancelled, threads=cores)
+
+    def copy(self, chain: Chain, layout: Layout, sink: Sink, meter: Meter) -> None:
+        """Copies one disk. Raises `CancelledError`, or the first error of any thread."""
+        sink.put(layout.begin(), None)
+        jobs: deque[_Job] = deque()
+        for block in chain.blocks():
+            job = _Job(block, Future())
+            self._stage.put(job)
+            jobs.append(job)
+            if len(jobs) >= self._window:
+                self._emit(jobs.popleft(), layout, sink, meter)
+        while jobs:
+            self._emit(jobs.popleft(), layout, sink, meter)
+        for data in layout.end():
+            sink.put(data, None)
+
+    def close(self) -> bool:
+        """Ends the threads. False if one hangs in reading: then the images it reads must stay open."""
+        return self._stage.end(_END_SECONDS)
+
+    def _compress(self, job: _Job) -> None:
+        try:
+            data = job.block.read()
+            unit = compress_unit(job.block.position, data, self._settings.codec, self_check=self._settings.self_check)
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+            job.result.set_exception(error)
+        else:
+            job.result.set_result(unit)
+
+    def _emit(self, job: _Job, layout: Layout, sink: Sink, meter: Meter) -> None:
+        unit = self._wait(job.result)
+        *tables, data = layout.add(unit) if unit.places else (b"",)
+        for table in tables:
+            sink.put(table, None)
+        if data:
+            sink.put(data, unit)
+        meter.done += job.block.length
+
+    def _wait(self, result: "Future[Unit]") -> Unit:
+        while not self._cancelled.is_set():
+            try:
+                return result.result(timeout=_POLL_SECONDS)
+            except FutureTimeoutError:
+                if result.done():  # a TimeoutError of the job itself
+                    raise
+        raise CancelledError
