@@ -73,7 +73,10 @@ class Catalogue:
 def read(directory: Path) -> Catalogue:
     """Looks at the directory of a VM; one that is not there is empty. Reads the sidecars, not the copies. Raises `NasError`."""
     with reported(f"look at the copies in {directory}"):
-        entries = look(directory)
+        return _read(directory, look(directory))
+
+
+def _read(directory: Path, entries: Mapping[str, Entry]) -> Catalogue:
     stamps = sorted({found[0] for name in entries if (found := parse_final(name))}, key=lambda stamp: (parse_stamp(stamp).claim, stamp))
     partials = [
         PartialFile(name, partial, entry.size) for name, entry in entries.items() if entry.is_file and (partial := parse_partial(name))
@@ -96,7 +99,9 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy | N
     if "json" not in parts:
         return Copy(directory, stamp, None, size, "it has no sidecar")
     try:
-        sidecar = sidecars.read(directory, stamp)
+        sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
+    except FileNotFoundError:
+        return Copy(directory, stamp, None, size, "it is being removed")
     except CopyError as error:
         return Copy(directory, stamp, None, size, error.message)
     return Copy(directory, stamp, sidecar, size, _problem(parts, sidecar, size))

@@ -80,12 +80,13 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
             _settle(files, directory, publication, suffix)
         files.sync_directory(directory)
         entries = look(directory)
+        sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
     ova = entries.get(final_name(publication.stamp, "ova"))
     if ova is None:
         raise NasError(f"the NAS said that the copy {publication.stamp} is in place, and it is not", hint="the next worker tries again")
     if ova.size != publication.size:
         raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
-    return _expected(directory, publication, final_name(publication.stamp, "json"))
+    return sidecar
 
 
 def remove_partials(files: NasFiles, directory: Path, live: Collection[int], newest: int) -> list[str]:

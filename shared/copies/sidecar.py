@@ -101,14 +101,14 @@ def parse(data: bytes) -> Sidecar:
 
 def read(directory: Path, stamp: str) -> Sidecar:
     """The sidecar of a published copy. Raises `CopyError` if it is damaged or another copy's, `NasError` if it cannot be read."""
-    return read_named(directory, final_name(stamp, "json"), stamp)
+    name = final_name(stamp, "json")
+    with reported(f"read {name}"):
+        return read_named(directory, name, stamp)
 
 
 def read_named(directory: Path, name: str, stamp: str) -> Sidecar:
-    """The sidecar in the file `name`, which must be that of the copy `stamp`. Raises like `read`."""
-    with reported(f"read {name}"):
-        data = read_file(directory, name, LIMIT_BYTES)
-    sidecar = parse(data)
+    """The sidecar in the file `name`, which must be that of the copy `stamp`. Raises `CopyError`, or OSError as the system says it."""
+    sidecar = parse(read_file(directory, name, LIMIT_BYTES))
     if sidecar.stamp != stamp:
         raise CopyError(f"{name} is the sidecar of another copy ({sidecar.stamp})")
     return sidecar

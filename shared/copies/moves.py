@@ -1,0 +1,225 @@
+"""Archive and activate: all copies of a VM go from one directory to the other, on the same file system or across.
+
+For each copy the sidecar is written at the target first, then the `.ova` arrives under its final name in one rename, and only then
+the source is removed. So at every moment, and after a crash at any point, each copy is whole in at least one of the two places, and the
+same call again goes on where the other ended: what is to be done next is read from both directories.
+
+A process that was displaced and wakes up late can do no more than repeat a step that was right when it was chosen: what is removed at the
+source has been verified at the target, and `check` asks before each step whether the claim still stands.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.copies import sidecar as sidecars
+from shared.copies.files import Entry, NasFiles, look, open_file, present, read_file, reported, write_file
+from shared.copies.names import SUFFIXES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
+from shared.copies.ova import Progress, sha256_of
+from shared.copies.sidecar import Sidecar
+from shared.copies.space import check_room
+from shared.errors import CopyError
+
+_PIECE: Final = 1 << 20
+#: More steps than a copy can need: whoever takes them runs in a circle.
+_STEPS_LIMIT: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A copy that stayed where it is, and why. Nothing of it was changed or lost."""
+
+    stamp: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a call did: `stamps` are at the target now, whether this call or an earlier one brought them there."""
+
+    stamps: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """From where to where, under which claim (its number names the partial files), and the room that must stay free at the target.
+
+    `check` is called before every step that changes something; it raises when the claim is lost.
+    """
+
+    source: Path
+    target: Path
+    claim: int
+    reserve: int = 0
+    check: Callable[[], None] = lambda: None
+    progress: Progress = lambda _done, _total: None
+
+
+def move_copies(files: NasFiles, route: Route) -> Moved:
+    """Moves every copy from `route.source` to `route.target`; files that are no copy's stay, and an empty source directory goes.
+
+    May be called again after a crash at any point, and ends the same. A copy that cannot be moved (no sidecar, damaged, another one of the
+    same stamp at the target) is reported in the result and left alone; the others go on. Raises `NasError` if the NAS refuses or the
+    target has no room.
+    """
+    problems: list[Problem] = []
+    with reported(f"move copies from {route.source} to {route.target}"):
+        route.check()
+        stamps = _stamps(look(route.source))
+        if stamps:
+            files.make_directory(route.target)
+            _remove_stale_partials(files, route)
+        for stamp in stamps:
+            try:
+                _move_copy(files, route, stamp)
+            except CopyError as error:
+                problems.append(Problem(stamp, error.message))
+        if route.source.is_dir() and not look(route.source):
+            files.remove_directory(route.source)
+        whole = tuple(stamp for stamp in _stamps(there := look(route.target)) if _whole(there, stamp))
+    return Moved(whole, tuple(problems))
+
+
+def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
+    """Looks at both places and does the next step, until there is none."""
+    for _ in range(_STEPS_LIMIT):
+        here, there = look(route.source), look(route.target)
+        step = _next_step(route, stamp, here, there)
+        if step is None:
+            return
+        route.check()
+        step(files, route, stamp)
+    raise CopyError("the NAS does not show what was done there")
+
+
+Step = Callable[[NasFiles, Route, str], None]
+
+
+def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mapping[str, Entry]) -> Step | None:
+    ova, json, line = (final_name(stamp, suffix) for suffix in ("ova", "json", "sha256"))
+    for name in (ova, json, line):
+        if any(name in side and not side[name].is_file for side in (here, there)):
+            raise CopyError(f"{name} is no ordinary file")
+    if json in here and (json not in there or (ova in here and ova not in there and not _same(route, json))):
+        return _write_sidecar if ova in here or ova in there else _leave("its .ova is missing")
+    if ova in here and json not in there:
+        return _leave("it has no sidecar")
+    if ova in here:
+        return _remove_source if ova in there else _transfer
+    return _remove_sides if ova in there and (json in here or line in here) else None
+
+
+def _leave(reason: str) -> Step:
+    raise CopyError(reason)
+
+
+def _write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
+    """Brings sidecar and checksum line to the target. An older sidecar there has no `.ova` beside it and describes nothing."""
+    sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
+    original = read_file(route.source, final_name(stamp, "json"), sidecars.LIMIT_BYTES)
+    sides: dict[Suffix, bytes] = {"sha256": sidecar.checksum_line(), "json": original}
+    for suffix, data in sides.items():
+        temporary = partial_name(stamp, route.claim, suffix)
+        files.remove(route.target, temporary)
+        write_file(files, route.target, temporary, data)
+        files.rename(route.target, temporary, final_name(stamp, suffix))
+    files.sync_directory(route.target)
+
+
+def _transfer(files: NasFiles, route: Route, stamp: str) -> None:
+    """Brings the `.ova` to the target: renamed, or copied and verified under a partial name where it is another file system."""
+    name = final_name(stamp, "ova")
+    try:
+        files.move(route.source, route.target, name)
+    except FileNotFoundError:
+        return  # it has just been moved: the next look tells
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(files, route, sidecars.read_named(route.target, final_name(stamp, "json"), stamp))
+    files.sync_directory(route.target)
+    files.sync_directory(route.source)
+
+
+def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
+    name, temporary = final_name(sidecar.stamp, "ova"), partial_name(sidecar.stamp, route.claim, "ova")
+    room = os.statvfs(route.target)
+    check_room(room.f_bavail * room.f_frsize, sidecar.size, route.reserve)
+    files.remove(route.target, temporary)
+    try:
+        _copy_bytes(files, route, name, temporary)
+        if sha256_of(route.target, temporary) != sidecar.sha256:
+            at_source = sha256_of(route.source, name)
+            raise CopyError(
+                "it is damaged: its digest is wrong" if at_source != sidecar.sha256 else "its bytes arrived wrong at the target"
+            )
+    except (OSError, CopyError):
+        files.remove(route.target, temporary)
+        raise
+    route.check()
+    files.rename(route.target, temporary, name)
+
+
+def _copy_bytes(files: NasFiles, route: Route, name: str, temporary: str) -> None:
+    source = open_file(route.source, name)
+    try:
+        total, done = os.fstat(source).st_size, 0
+        target = files.create(route.target, temporary)
+        try:
+            while data := os.read(source, _PIECE):
+                files.write(target, data)
+                done += len(data)
+                route.progress(done, total)
+                route.check()
+            files.sync(target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _remove_source(files: NasFiles, route: Route, stamp: str) -> None:
+    """Both places have the `.ova`: that at the source goes if the one at the target is whole, read again here."""
+    name = final_name(stamp, "ova")
+    sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+    before = look(route.source).get(name)
+    if sha256_of(route.target, name, progress=route.progress) != sidecar.sha256:
+        raise CopyError(f"{route.target} has another file of that name, or a damaged one")
+    if before and sha256_of(route.source, name) != sidecar.sha256:
+        raise CopyError(f"{route.source} has another file of that name, or a damaged one")
+    route.check()
+    if look(route.source).get(name) == before:  # not brought back meanwhile by those who displaced us
+        files.remove(route.source, name)
+        files.sync_directory(route.source)
+
+
+def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
+    for suffix in ("sha256", "json"):
+        files.remove(route.source, final_name(stamp, suffix))
+    files.sync_directory(route.source)
+
+
+def _remove_stale_partials(files: NasFiles, route: Route) -> None:
+    """What earlier, interrupted moves (claims up to ours) left at the target; nobody else writes there while the VM is claimed."""
+    for name, entry in look(route.target).items():
+        partial = parse_partial(name)
+        if partial and entry.is_file and partial.claim <= route.claim:
+            files.remove(route.target, name)
+
+
+def _same(route: Route, name: str) -> bool:
+    here, there = (read_file(directory, name, sidecars.LIMIT_BYTES) for directory in (route.source, route.target))
+    return here == there
+
+
+def _stamps(entries: Mapping[str, Entry]) -> list[str]:
+    found = {parsed[0] for name in entries if (parsed := parse_final(name))}
+    return sorted(found, key=lambda stamp: (parse_stamp(stamp).claim, stamp))
+
+
+def _whole(entries: Mapping[str, Entry], stamp: str) -> bool:
+    return all(present(entries, final_name(stamp, suffix)) for suffix in SUFFIXES if suffix != "sha256")
