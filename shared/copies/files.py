@@ -84,7 +84,7 @@ class NasFiles:
 
     def remove_directory(self, directory: Path) -> None:
         """Removes a directory that is empty; one that is not, or is gone, stays as it is."""
-        with _opened(directory.parent, follow=True) as parent, contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _opened(directory.parent, follow=True) as parent:
             try:
                 os.rmdir(directory.name, dir_fd=parent)
             except OSError as error:
@@ -134,7 +134,7 @@ class NasFiles:
 
     def remove(self, directory: Path, name: str) -> None:
         """Removes a file or a link (not what it points to). One that is gone already is no error."""
-        with _opened(directory) as parent, contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _opened(directory) as parent:
             os.unlink(_plain(name), dir_fd=parent)
 
     def set_mode(self, directory: Path, name: str) -> None:

@@ -106,7 +106,7 @@ def _unescape(text: str) -> str:
 
 
 def _is_mounted(real: str, mount: Mount | None, by_device: bool) -> bool:  # noqa: FBT001 - a private predicate
-    """A bind mount has its parent's device number, so the mount table decides where there is one. An autofs point alone promises nothing."""
+    """A bind mount has its parent's device number, so the mount table decides where there is one; autofs alone is no mount."""
     if mount is None:
         return by_device
     return mount.path == real and mount.filesystem != "autofs"

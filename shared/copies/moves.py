@@ -48,7 +48,8 @@ class Moved:
 class Route:
     """From where to where, under which claim (its number names the partial files), and the room that must stay free at the target.
 
-    `check` is called before every step that changes something; it raises when the claim is lost.
+    `check` is called before every step and with every megabyte, so it should look at no more than what the process knows; it raises when
+    the claim is lost, or when the move is to stop.
     """
 
     source: Path
@@ -78,10 +79,10 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
                 _move_copy(files, route, stamp)
             except CopyError as error:
                 problems.append(Problem(stamp, error.message))
-        if route.source.is_dir() and not look(route.source):
+        if not look(route.source):
             files.remove_directory(route.source)
-        whole = tuple(stamp for stamp in _stamps(there := look(route.target)) if _whole(there, stamp))
-    return Moved(whole, tuple(problems))
+        there = look(route.target)
+    return Moved(tuple(stamp for stamp in _stamps(there) if _whole(there, stamp)), tuple(problems))
 
 
 def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
@@ -146,7 +147,9 @@ def _transfer(files: NasFiles, route: Route, stamp: str) -> None:
 
 
 def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
+    """Copies, reads back from the server, renames, and only then removes the source."""
     name, temporary = final_name(sidecar.stamp, "ova"), partial_name(sidecar.stamp, route.claim, "ova")
+    before = look(route.source).get(name)
     room = os.statvfs(route.target)
     check_room(room.f_bavail * room.f_frsize, sidecar.size, route.reserve)
     files.remove(route.target, temporary)
@@ -162,6 +165,9 @@ def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
         raise
     route.check()
     files.rename(route.target, temporary, name)
+    files.sync_directory(route.target)
+    if present(look(route.target), name):
+        _remove_verified(files, route, name, before)
 
 
 def _copy_bytes(files: NasFiles, route: Route, name: str, temporary: str) -> None:
@@ -183,16 +189,21 @@ def _copy_bytes(files: NasFiles, route: Route, name: str, temporary: str) -> Non
 
 
 def _remove_source(files: NasFiles, route: Route, stamp: str) -> None:
-    """Both places have the `.ova`: that at the source goes if the one at the target is whole, read again here."""
+    """Both places have the `.ova`, from an earlier call: that at the source goes if both are what the sidecar says, read again here."""
     name = final_name(stamp, "ova")
     sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
     before = look(route.source).get(name)
     if sha256_of(route.target, name, progress=route.progress) != sidecar.sha256:
         raise CopyError(f"{route.target} has another file of that name, or a damaged one")
-    if before and sha256_of(route.source, name) != sidecar.sha256:
+    if sha256_of(route.source, name) != sidecar.sha256:
         raise CopyError(f"{route.source} has another file of that name, or a damaged one")
+    _remove_verified(files, route, name, before)
+
+
+def _remove_verified(files: NasFiles, route: Route, name: str, before: Entry | None) -> None:
+    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us."""
     route.check()
-    if look(route.source).get(name) == before:  # not brought back meanwhile by those who displaced us
+    if before and look(route.source).get(name) == before:
         files.remove(route.source, name)
         files.sync_directory(route.source)
 

@@ -1,8 +1,7 @@
-"""Which copies are kept and which are let go of: a pure decision, and its execution, which never leaves a VM without its newest good copy."""
+"""Which copies are kept: a pure decision, and its execution, which never leaves a VM without its newest good copy."""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -107,9 +106,9 @@ def remove_leftovers(files: NasFiles, directory: Path) -> list[str]:
     """
     with reported(f"tidy {directory}"):
         entries = look(directory)
-    partial = {found.stamp for name in entries if (found := parse_partial(name))}
-    finals = {found[0] for name, entry in entries.items() if entry.is_file and (found := parse_final(name))}
-    stamps = sorted(stamp for stamp in finals - partial if final_name(stamp, "ova") not in entries)
+    unfinished = {partial.stamp for name in entries if (partial := parse_partial(name))}
+    finals = {final[0] for name, entry in entries.items() if entry.is_file and (final := parse_final(name))}
+    stamps = sorted(stamp for stamp in finals - unfinished if final_name(stamp, "ova") not in entries)
     for stamp in stamps:
         remove_copy(files, directory, stamp)
     return stamps
@@ -127,7 +126,7 @@ def _periods(rules: Rules) -> list[tuple[str, int, str]]:
 def _newest_of_each(newest_first: Iterable[Copy], period: str) -> dict[str, Copy]:
     found: dict[str, Copy] = {}
     for copy in newest_first:
-        moment: datetime | None = copy.sidecar.moment if copy.sidecar else None
+        moment = copy.sidecar.moment if copy.sidecar else None
         if moment:
             found.setdefault(moment.strftime(period), copy)
     return found
