@@ -1,0 +1,187 @@
+"""Reads VirtualBox's own settings files: the registry `VirtualBox.xml` and the `.vbox` of each VM. Pure but for reading the file."""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+#: Larger than any settings file; what is larger is not read.
+MAXIMUM_BYTES: Final = 32 * 2**20
+
+#: Attributes of <Machine> that say what it does, not what it is. The fingerprint has them on its own, or has no use for them.
+_STATE_ATTRIBUTES: Final = re.compile(rb' (?:lastStateChange|stateFile|aborted|currentSnapshot|currentStateModified)="[^"]*"')
+#: VirtualBox replaces a settings file by two renames: between them it is not there.
+_REPLACE_ATTEMPTS: Final = 5
+_REPLACE_SECONDS: Final = 0.05
+
+
+class SettingsError(Exception):
+    """A settings file cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An entry of a media registry. `parent` is the UUID of the image it is based on, empty for a base."""
+
+    uuid: str
+    location: str
+    format: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What VirtualBox.xml says: the settings file of each VM by UUID, and the images that belong to no VM."""
+
+    machines: Mapping[str, str]
+    images: Mapping[str, Image]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """What a .vbox says. `attached` are the UUIDs of its hard disks as they are now, not those of snapshots.
+
+    `digest` covers the settings as VirtualBox wrote them, without the power state, the time of its last change, and the version of
+    VirtualBox that wrote them: a file that was rewritten without a change has the same digest.
+    """
+
+    uuid: str
+    name: str
+    last_state_change: str
+    state_file: str
+    aborted: bool
+    snapshot: str
+    nvram: str
+    digest: str
+    attached: tuple[str, ...]
+    images: Mapping[str, Image]
+
+
+def home(configured: Path, environment: Mapping[str, str]) -> Path:
+    """VirtualBox's settings directory: as configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks.
+
+    That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else ~/.config/VirtualBox, where ~ of
+    root is what the password database says, whatever $HOME is.
+    """
+    if configured != Path():
+        return configured.expanduser()
+    if environment.get("VBOX_USER_HOME"):
+        return Path(environment["VBOX_USER_HOME"]).absolute()
+    root = os.geteuid() == 0
+    user = Path("~root").expanduser() if root else Path(environment.get("HOME") or Path.home())
+    if sys.platform == "darwin":
+        return user / "Library" / "VirtualBox"
+    if environment.get("XDG_CONFIG_HOME"):
+        return Path(environment["XDG_CONFIG_HOME"]) / "VirtualBox"
+    legacy = user / ".VirtualBox"
+    return legacy if legacy.is_dir() else user / ".config" / "VirtualBox"
+
+
+def read_file(path: str, sleep: Callable[[float], None]) -> bytes:
+    """The bytes of a settings file. Raises `SettingsError`; a file that VirtualBox is just replacing is waited for."""
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAXIMUM_BYTES + 1)
+        except FileNotFoundError:
+            if not (os.path.exists(f"{path}-tmp") or os.path.exists(f"{path}-prev")) or attempt == _REPLACE_ATTEMPTS - 1:
+                raise SettingsError(f"{path} is not there") from None
+            sleep(_REPLACE_SECONDS)
+        except OSError as error:
+            raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+        else:
+            if len(data) > MAXIMUM_BYTES:
+                raise SettingsError(f"{path} is larger than {MAXIMUM_BYTES >> 20} MiB")
+            return data
+    raise AssertionError("unreachable")
+
+
+def parse_registry(data: bytes) -> Registry:
+    """Reads VirtualBox.xml. Raises `SettingsError`."""
+    tree = _parse(data)
+    entries = (entry for entry in tree.iterfind("Global/MachineRegistry/MachineEntry"))
+    machines = {_uuid(entry): entry.get("src", "") for entry in entries if _uuid(entry)}
+    return Registry(machines, _images(tree.find("Global/MediaRegistry")))
+
+
+def parse_machine(data: bytes) -> MachineSettings:
+    """Reads a .vbox. Raises `SettingsError`."""
+    tree = _parse(data)
+    machine = tree.find("Machine")
+    if machine is None:
+        raise SettingsError("its settings are encrypted" if tree.find("MachineEncrypted") is not None else "it describes no machine")
+    if not _uuid(machine) or machine.get("name") is None:
+        raise SettingsError("it has no UUID or no name")
+    firmware = machine.find("Hardware/Firmware/NVRAM")
+    nvram = firmware if firmware is not None else machine.find("Hardware/BIOS/NVRAM")
+    return MachineSettings(
+        uuid=_uuid(machine),
+        name=machine.get("name", ""),
+        last_state_change=machine.get("lastStateChange", ""),
+        state_file=machine.get("stateFile", ""),
+        aborted=machine.get("aborted") in {"true", "1"},
+        snapshot=_uuid(machine, "currentSnapshot"),
+        nvram=nvram.get("path", "") if nvram is not None else "",
+        digest=_digest(data),
+        attached=tuple(_attached(machine)),
+        images=_images(machine.find("MediaRegistry")),
+    )
+
+
+def _digest(data: bytes) -> str:
+    """From <Machine on: what is before it names the version of VirtualBox that wrote the file."""
+    _, tag, rest = data.partition(b"<Machine")
+    if not tag:
+        raise SettingsError("it is not in UTF-8")
+    settings = tag + rest
+    end = settings.find(b">")
+    digest = hashlib.sha256(_STATE_ATTRIBUTES.sub(b"", settings[:end]))
+    digest.update(settings[end:])
+    return digest.hexdigest()
+
+
+def _attached(machine: Element) -> Iterator[str]:
+    for place in ("Hardware/StorageControllers", "StorageControllers"):  # the second until VirtualBox 5.2
+        for device in machine.iterfind(f"{place}/StorageController/AttachedDevice"):
+            image = device.find("Image")
+            if device.get("type") == "HardDisk" and image is not None:
+                yield _uuid(image)
+
+
+def _images(registry: Element | None) -> dict[str, Image]:
+    images: dict[str, Image] = {}
+    waiting = [(disk, "") for disk in registry.iterfind("HardDisks/HardDisk")] if registry is not None else []
+    while waiting:
+        disk, parent = waiting.pop()
+        uuid = _uuid(disk)
+        images[uuid] = Image(uuid, disk.get("location", ""), disk.get("format", ""), parent)
+        waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
+    return images
+
+
+def _uuid(element: Element, attribute: str = "uuid") -> str:
+    return element.get(attribute, "").strip("{}").lower()
+
+
+def _parse(data: bytes) -> Element:
+    """The element tree, without text. A DOCTYPE, which could define entities that expand without end, is refused."""
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.StartDoctypeDeclHandler = _refuse
+    try:
+        parser.Parse(data, True)  # noqa: FBT003 - expat takes no keyword: this is the end of the data
+        return builder.close()
+    except (expat.ExpatError, AssertionError) as error:
+        raise SettingsError(f"it is damaged: {error}") from None
+
+
+def _refuse(*_declaration: object) -> None:
+    raise SettingsError("it has a DOCTYPE, which VirtualBox never writes")
