@@ -60,7 +60,15 @@ def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) 
         contents = contents.with_session(tombstone(row, "expired"))
         for record in contents.vms.values():
             if record.claim is not None and record.claim.session == identifier:
-                contents = contents.with_vm(_freed(record, reason, when))
+                contents = contents.with_vm(replace(_freed(record, reason, when), leftovers=True))
+    return contents
+
+
+def tidied(contents: Contents, keys: Iterable[str]) -> Contents:
+    """Notes that nothing of dead sessions is left in the directories of these VMs."""
+    for key in keys:
+        if key in contents.vms and contents.vms[key].leftovers:
+            contents = contents.with_vm(replace(contents.vms[key], leftovers=False))
     return contents
 
 
@@ -172,6 +180,15 @@ def apply_events(contents: Contents, events: Mapping[str, Event]) -> Contents:
         event = events.get(record.uuid)
         if event is not None and record.claim is None and record.publishing is None and allowed(record.status, event):
             contents = contents.with_vm(replace(record, status=move(record.status, event)))
+    return contents
+
+
+def note_problems(contents: Contents, problems: Mapping[str, str], when: str) -> Contents:
+    """Notes why VirtualBox cannot use VMs, by UUID; an empty text takes the note back."""
+    for record in list(contents.vms.values()):
+        problem = problems.get(record.uuid)
+        if problem is not None and record.claim is None and record.last_error != problem:
+            contents = contents.with_vm(replace(record, last_error=problem, last_error_at=when if problem else ""))
     return contents
 
 

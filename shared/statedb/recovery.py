@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -163,25 +164,30 @@ def recover_lease(database: Database) -> bool:
 
 def sweep(database: Database, contents: Contents) -> list[str]:
     """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over."""
-    removed: list[str] = []
     live = {row.id for row in live_sessions(contents)}
     over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
     with database.nas_errors():
+        found = [database.root / folder / name for folder in ("tmp", "node") for name in list_fresh(database.root / folder)]
+        doubtful = [path for path in found if path.name not in live]
+        if not doubtful:
+            return []
         now = _nas_now(database)
-        for folder in ("tmp", "node"):
-            for name in list_fresh(database.root / folder):
-                path = database.root / folder / name
-                if name in live or not (name in over or now - _touched(path) > SWEEP_SECONDS):
-                    continue
-                with contextlib.suppress(OSError):
-                    if path.is_dir() and not path.is_symlink():
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(path / "snapshot")
-                        os.rmdir(path)
-                    else:
-                        os.unlink(path)
-                    removed.append(name)
-    return removed
+        return [path.name for path in doubtful if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)]
+
+
+def _removed(path: Path) -> bool:
+    """Removes a file, or the directory in which a generation was prepared; False if that did not work, which the next sweep repeats."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path / "snapshot")
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+    except OSError as error:
+        log.info("not swept: %s", error)
+        return False
+    return True
 
 
 def _nas_now(database: Database) -> float:
@@ -195,7 +201,7 @@ def _nas_now(database: Database) -> float:
         sync_directory(database.root / "tmp")
 
 
-def _touched(path: os.PathLike[str]) -> float:
+def _touched(path: Path) -> float:
     try:
         return os.lstat(path).st_mtime
     except OSError:

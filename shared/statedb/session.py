@@ -51,6 +51,11 @@ class Session:
         """Its name in the database and below `node/`."""
         return self._record.id
 
+    @property
+    def since(self) -> str:
+        """When it began, for display."""
+        return self._record.since
+
     def __enter__(self) -> Self:
         with self._database.nas_errors():
             self._heartbeat.start()

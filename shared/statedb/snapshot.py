@@ -89,6 +89,8 @@ class VmRecord(_Record):
     last_error_at: str = ""
     #: Claim number of the last attempt that did not succeed: such a VM goes to the back of the queue.
     last_failed_claim: int = 0
+    #: A session that worked on it died: its partial files may still have to be removed.
+    leftovers: bool = False
     missing_since: str | None = None
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None

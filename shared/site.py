@@ -1,0 +1,73 @@
+"""One host's view of one NAS: everything a worker or a command needs, opened in the safe order."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from shared.clock import Clock
+from shared.config import Configuration
+from shared.copies.files import NasFiles
+from shared.copies.mount import NasStatus, check_nas
+from shared.copies.repository import check_repository
+from shared.errors import NoDatabaseError
+from shared.process import HostIdentity, SubprocessRunner
+from shared.statedb.database import Database, open_database
+from shared.statedb.snapshot import VmRecord
+from shared.virtualbox import settings
+from shared.virtualbox.inventory import Machine, take_inventory
+from shared.virtualbox.vboxmanage import VBoxManage
+
+
+@dataclass
+class Site:
+    """A host, its NAS, and the state database there. Get it from `open_site`."""
+
+    configuration: Configuration
+    clock: Clock
+    identity: HostIdentity
+    database: Database
+    nas: NasStatus
+    files: NasFiles = field(default_factory=NasFiles)
+
+    @property
+    def node(self) -> str:
+        """This host's name."""
+        return self.identity.node
+
+    @cached_property
+    def vboxmanage(self) -> VBoxManage:
+        """VBoxManage of this host."""
+        configured = self.configuration.virtualbox
+        return VBoxManage(configured.vboxmanage, SubprocessRunner(), configured.timeout_seconds, clock=self.clock)
+
+    def inventory(self) -> Mapping[str, Machine]:
+        """The VMs of this host as they are now, by UUID. Raises `VBoxManageError`."""
+        home = settings.home(self.configuration.virtualbox.home, os.environ)
+        return take_inventory(self.vboxmanage, home, self.clock.sleep)
+
+    def directory(self, record: VmRecord) -> Path:
+        """Where the copies of a VM that is not archived are."""
+        return self.configuration.nas.mountpoint / record.directory
+
+    def archive_directory(self, record: VmRecord) -> Path:
+        """Where the copies of an archived VM are."""
+        return self.configuration.nas.archive / record.directory
+
+
+def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
+    """Makes sure that the NAS is mounted, answers, and is the one that this host knows, then opens the state database on it.
+
+    With `reading`, one that is mounted read-only will do. Raises `NasError`, `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
+    """
+    nas, host = configuration.nas, configuration.host
+    status = check_nas(nas, reading=reading)
+    identity = HostIdentity.of_this_machine(host.node)
+    try:
+        database = open_database(nas.state, identity, clock, host.state_directory)
+    except NoDatabaseError:
+        check_repository(nas, host.state_directory, None)
+        raise
+    check_repository(nas, host.state_directory, database.version.repository)
+    return Site(configuration, clock, identity, database, status)

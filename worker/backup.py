@@ -1,0 +1,169 @@
+"""backup: exports this host's VMs that wait for it, the one that has waited longest first."""
+
+import logging
+import sys
+from typing import Final
+
+import click
+from shared.virtualbox.export import VmRunsError
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from shared import cli
+from shared.clock import timestamp
+from shared.errors import ExitCode, IllegalMoveError, LockedError, UnknownVmError, VmBackupError
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Contents, VmRecord
+from shared.states import Event, State
+from worker import queue
+from worker.exporting import Backup
+from worker.outcome import Outcome, start
+
+log: Final = logging.getLogger(__name__)
+
+
+def run(site: Site, *, only: str | None = None) -> Outcome:
+    """Backs up what waits, or only the VM `only`. Running VMs are tried last, for a bounded time, and then left for a later tick.
+
+    A host with nothing to back up reads the newest generation and nothing else.
+    """
+    contents = site.database.head().contents
+    if only is not None:
+        _require_backup(contents, only, site.node)
+    outcome = Outcome(deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)])
+    if not any(only in (None, record.key) for record in queue.waiting(contents, site.node)):
+        return outcome
+    with site.database.session("backup") as session:
+        Round(site, session, outcome, only).run()
+    return outcome
+
+
+def plan(site: Site, only: str | None = None) -> list[str]:
+    """The keys of the VMs that `run` would back up, in order."""
+    contents = site.database.head().contents
+    if only is not None:
+        _require_backup(contents, only, site.node)
+    return [record.key for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+
+
+def _require_backup(contents: Contents, key: str, node: str) -> None:
+    record = changes.find(contents, key)
+    changes.require_free(record)
+    if record.node != node:
+        raise UnknownVmError(f"{key} belongs to the host {record.node}", hint="run its backup there")
+    if record.status == State.ARCHIVED:
+        raise IllegalMoveError(f"{key} is {record.status} and is never backed up", hint=f"vmbackup-admin activate {key}")
+
+
+class Round:
+    """One run of a backup worker."""
+
+    def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
+        self._site, self._session, self._outcome, self._only = site, session, outcome, only
+        self._tried: set[str] = set()
+
+    def run(self) -> None:
+        """Takes VMs until none is left that does not run, then looks for a while whether a running one stops."""
+        backup = self._site.configuration.backup
+        running = self._take_all()
+        if not running:
+            return
+        log.info("only running VMs are left: %s; looking again for %g s", ", ".join(running), backup.retry_seconds)
+        retrying = Retrying(
+            retry=retry_if_result(bool),
+            stop=stop_after_delay(backup.retry_seconds),
+            wait=wait_fixed(backup.retry_interval_seconds),
+            sleep=self._site.clock.sleep,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else running,
+        )
+        self._defer(retrying(self._take_all))
+
+    def _take_all(self) -> list[str]:
+        """Backs up every waiting VM that does not run; answers the keys of those that do. Reads the queue anew after each backup."""
+        found_running: list[str] = []
+        while True:
+            self._session.check()
+            contents = self._site.database.head().contents
+            waiting = [record for record in queue.waiting(contents, self._site.node) if self._wanted(record, found_running)]
+            if not waiting:
+                return found_running
+            record = waiting[0]
+            if self._runs(record):
+                found_running.append(record.key)
+                continue
+            self._take(record)
+
+    def _wanted(self, record: VmRecord, found_running: list[str]) -> bool:
+        return self._only in (None, record.key) and record.key not in found_running and record.key not in self._tried
+
+    def _runs(self, record: VmRecord) -> bool:
+        """Whether the VM runs. If VirtualBox cannot say, its backup will fail and say why."""
+        try:
+            return not self._site.vboxmanage.info(record.uuid).stopped
+        except VmBackupError:
+            return False
+
+    def _take(self, record: VmRecord) -> None:
+        """Claims a VM and backs it up."""
+        key, session = record.key, self._session
+        when = timestamp(self._site.clock.now())
+        self._tried.add(key)
+        try:
+            head = session.commit(lambda contents: changes.claim(contents, key, session.id, "backup", when), f"claim {key}")
+        except (LockedError, IllegalMoveError, UnknownVmError) as error:
+            log.info("not taken: %s", error.message, extra={"vm": key})
+            return
+        claimed = head.contents.vms[key]
+        if claimed.claim is None or claimed.claim.session != session.id:
+            raise LockedError(f"{key}: the claim that was just committed is another's")
+        session.doing.vm, session.doing.phase = key, "start"
+        try:
+            done = Backup(self._site, session, claimed, claimed.claim).run()
+        except VmRunsError as error:
+            log.info("left for a later tick: %s", error.message, extra={"vm": key})
+            self._outcome.deferred.append(key)
+        else:
+            (self._outcome.done if done else self._outcome.failed).append(key)
+        finally:
+            session.doing.vm = session.doing.phase = ""
+            session.doing.percent = session.doing.bytes_done = session.doing.child = None
+
+    def _defer(self, running: list[str]) -> None:
+        """Commits that these VMs still run."""
+        contents = self._site.database.head().contents
+        events = {contents.vms[key].uuid: Event.SEEN_RUNNING for key in running if key in contents.vms}
+        if not events:
+            return
+        self._session.commit(lambda found: changes.apply_events(found, events), f"deferred, because they run: {', '.join(running)}")
+        log.info("deferred, because they run: %s", ", ".join(running))
+        self._outcome.deferred += running
+
+
+@cli.command(
+    example="vmbackup-worker backup\nvmbackup-worker -v backup --vm web01\nvmbackup-worker backup --dry-run",
+    codes=(
+        *(ExitCode.SOME_FAILED, ExitCode.SOME_DEFERRED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST),
+        *(ExitCode.NAS, ExitCode.VBOXMANAGE, ExitCode.STATE_REFUSED),
+    ),
+)
+@click.option("--vm", metavar="NAME", help="Only this VM, if it waits for a backup.")
+@cli.dry_run_option
+@cli.pass_invocation
+def command(invocation: cli.Invocation, vm: str | None, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
+    """Export the VMs of this host that wait for it, the one that has waited longest first.
+
+    Running VMs come last; those that go on running are left for a later tick (exit code 4). A copy counts only when it was exported,
+    checked, and found to be that of a VM which nobody touched meanwhile.
+    """
+    if dry_run:
+        for key in plan(invocation.site(), vm):
+            click.echo(key)
+        return ExitCode.DONE
+    return start(invocation, "backup", lambda site: run(site, only=vm), lambda configuration: configuration.backup.parallel)
+
+
+if __name__ == "__main__":
+    from worker.cli import program
+
+    program.main(["backup", *sys.argv[1:]])

@@ -1,0 +1,30 @@
+"""`vmbackup-worker`: what cron runs. Workers are short-lived and independent; start as many as you like, as often as you like."""
+
+from typing import Final
+
+from shared.cli import Program
+
+COMMANDS: Final = {
+    "vmfind": "Tell the database which VMs this host has.",
+    "notifier": "Tell the database which VMs run, stopped, or were used since their last copy.",
+    "backup": "Export the VMs of this host that wait for it.",
+    "database": "Recover what crashed workers of any host left; tidy the database.",
+    "run": "All of the above as separate processes, for a one-line crontab.",
+}
+
+program: Final = Program(
+    "vmbackup-worker",
+    "worker.",
+    COMMANDS,
+    purpose="Backs up the VirtualBox VMs of this host to the NAS. Run as the user who owns the VMs, from cron, every few minutes.",
+    unattended=True,
+)
+
+
+def main() -> None:
+    """The program's entry point."""
+    program.main()
+
+
+if __name__ == "__main__":
+    main()

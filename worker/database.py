@@ -1,0 +1,122 @@
+"""database: recovers what crashed workers of any host left, tidies the state database, and repairs `vmtool-statedb`."""
+
+import logging
+import sys
+from typing import Final
+
+from shared import archiving, cli
+from shared.copies.publish import remove_partials
+from shared.errors import ExitCode, VmBackupError
+from shared.site import Site
+from shared.statedb import changes, protocol, recovery
+from shared.statedb.operations import ListGenerations
+from shared.statedb.snapshot import Contents, VmRecord
+from worker import publishing
+from worker.outcome import Outcome, start
+
+log: Final = logging.getLogger(__name__)
+
+#: Generations kept in `gen/`; older ones move to the history.
+KEEP_GENERATIONS: Final = 256
+#: Pruning starts when there are this many more, so that it is done seldom.
+PRUNE_SLACK: Final = 64
+
+
+def run(site: Site) -> Outcome:
+    """One round. A tick without anything to recover reads the newest generation and the view, and writes nothing."""
+    database = site.database
+    outcome = Outcome()
+    contents = database.head().contents
+    if recovery.expire(database, recovery.find_proven(database, contents), "database"):
+        contents = database.head().contents
+    recovery.recover_lease(database)
+    _finish(site, contents, outcome)
+    contents = database.head().contents
+    if live := recovery.live_sessions(contents):
+        silent = recovery.watch_silent(database, live, database.version.lease_seconds)
+        if recovery.expire(database, silent, "database"):
+            contents = database.head().contents
+            _finish(site, contents, outcome)
+    _tidy(site)
+    return outcome
+
+
+def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
+    """Brings to an end what dead sessions had begun: publications, moves, partial files."""
+    unfinished = [record for record in contents.vms.values() if record.claim is None and (record.publishing or record.moving)]
+    for record in unfinished:
+        try:
+            if (_publish if record.publishing else _move)(site, record):
+                outcome.done.append(record.key)
+            else:
+                outcome.failed.append(record.key)
+        except VmBackupError as error:
+            log.error("cannot finish what a crashed worker began: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
+            outcome.failed.append(record.key)
+    _remove_leftovers(site)
+
+
+def _publish(site: Site, record: VmRecord) -> bool:
+    with site.database.session("database") as session:
+        session.doing.vm = record.key
+        when = session.since
+        head = session.commit(
+            lambda contents: changes.claim(contents, record.key, session.id, "publish", when), f"finish publishing {record.key}"
+        )
+        current = head.contents.vms[record.key]
+        if current.claim is None:
+            raise ValueError("a claim that was committed is there")
+        log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
+        return publishing.finish(site, session, current, current.claim)
+
+
+def _move(site: Site, record: VmRecord) -> bool:
+    log.warning("finishing the %s that was interrupted", record.moving, extra={"vm": record.key})
+    archiving.resume(site, record.key)
+    return True
+
+
+def _remove_leftovers(site: Site) -> None:
+    contents = site.database.head().contents
+    untidy = [record for record in contents.vms.values() if record.leftovers and record.claim is None and record.publishing is None]
+    if not untidy:
+        return
+    live = {record.claim.number for record in contents.vms.values() if record.claim}
+    live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
+    tidied = []
+    for record in untidy:
+        try:
+            for name in remove_partials(site.files, site.directory(record), live, contents.claims_granted):
+                log.warning("removed %s, which a crashed worker left", name, extra={"vm": record.key})
+            tidied.append(record.key)
+        except VmBackupError as error:
+            log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
+    if tidied:
+        site.database.commit_once(lambda contents: changes.tidied(contents, tidied), f"tidied {', '.join(tidied)}", "database")
+
+
+def _tidy(site: Site) -> None:
+    database = site.database
+    database.publish_view()
+    for name in recovery.sweep(database, database.head().contents):
+        log.info("swept %s", name)
+    if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
+        moved = database.files.run(protocol.prune(KEEP_GENERATIONS))
+        log.info("moved %d old generations to the history", len(moved))
+
+
+@cli.command(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
+@cli.pass_invocation
+def command(invocation: cli.Invocation) -> ExitCode:
+    """Recover what crashed workers left, and tidy the database.
+
+    Frees what dead sessions held, finishes publications and moves that they had begun, removes their partial files, breaks a
+    stale lease, repairs vmtool-statedb. Watches sessions of other hosts for up to the lease time before it judges them.
+    """
+    return start(invocation, "database", run)
+
+
+if __name__ == "__main__":
+    from worker.cli import program
+
+    program.main(["database", *sys.argv[1:]])

@@ -1,0 +1,177 @@
+"""One VM's backup: from the claim to the intent to publish. Every way out leaves no partial file and a committed state."""
+
+import logging
+import platform
+from dataclasses import dataclass
+from typing import Final
+
+from shared.virtualbox.export import VmRunsError
+
+from shared.clock import timestamp
+from shared.copies import publish as files
+from shared.copies.catalogue import read as read_catalogue
+from shared.copies.mount import check_nas
+from shared.copies.names import make_stamp, partial_name
+from shared.copies.ova import check_ova
+from shared.copies.sidecar import Sidecar
+from shared.copies.space import allocated, check_room, needed
+from shared.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Claim, Copy, VmRecord
+from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
+from shared.virtualbox.inventory import Machine
+from worker import publishing
+from worker.monitor import Monitor
+
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A partial copy that was made and checked."""
+
+    sidecar: Sidecar
+    fingerprint: Fingerprint
+
+
+class Backup:
+    """The backup of one VM that this session has claimed."""
+
+    def __init__(self, site: Site, session: Session, record: VmRecord, own: Claim) -> None:
+        self._site, self._session, self._record, self._own = site, session, record, own
+        self._key = record.key
+        self._directory = site.directory(record)
+        self._started = site.clock.now()
+        self._stamp = make_stamp(self._started, own.number)
+
+    def run(self) -> bool:
+        """Makes the copy and publishes it; answers whether the VM is CLEAN. Raises `LockLostError` if this worker was displaced.
+
+        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; any other failure is committed and answered.
+        """
+        try:
+            exported = self._export()
+        except VmRunsError:
+            self._clean_up()
+            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key} runs")
+            raise
+        except LockLostError:
+            self._clean_up()
+            raise
+        except VmBackupError as error:
+            self._clean_up()
+            self._fail(error.message)
+            log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
+            return False
+        except BaseException:
+            self._clean_up()  # interrupted: the end of the session frees the claim
+            raise
+        return self._publish(exported)
+
+    def _export(self) -> Exported:
+        before = self._look()
+        machine, fingerprint = before
+        self._make_room(machine)
+        seconds = self._run_engine(machine)
+        self._session.doing.phase = "check"
+        after = fingerprint_of(self._machine())
+        if changed := differences(fingerprint, after):
+            raise CopyError(f"the VM changed during the export, so the copy does not count: {', '.join(changed)}")
+        name = partial_name(self._stamp, self._own.number, "ova")
+        found = check_ova(self._directory, name, progress=self._checked)
+        finished = self._site.clock.now()
+        sidecar = Sidecar(
+            stamp=self._stamp,
+            claim=self._own.number,
+            vm=self._record.name,
+            uuid=self._record.uuid,
+            node=self._site.node,
+            host=platform.node(),
+            virtualbox=self._site.vboxmanage.version(),
+            sha256=found.sha256,
+            size=found.size,
+            fingerprint=fingerprint.to_json(),
+            started=timestamp(self._started),
+            finished=timestamp(finished),
+            duration_seconds=round(seconds, 3),
+            engine="vboxmanage",
+            source_bytes=_source_bytes(machine),
+        )
+        check_nas(self._site.configuration.nas, write=True)
+        files.seal(self._site.files, self._directory, sidecar)
+        return Exported(sidecar, fingerprint)
+
+    def _look(self) -> tuple[Machine, Fingerprint]:
+        """The VM as it is before the export, stopped for certain."""
+        machine = self._machine()
+        state = self._site.vboxmanage.info(machine.uuid)
+        if not state.stopped:
+            raise VmRunsError(f"{self._key} is {state.state}")
+        if state.state == "saved":
+            log.warning("its saved state (the contents of its memory) will not be in the copy", extra={"vm": self._key})
+        return machine, fingerprint_of(machine)
+
+    def _machine(self) -> Machine:
+        machine = self._site.inventory().get(self._record.uuid)
+        if machine is None:
+            raise VBoxManageError(f"{self._key} is not registered on this host any more", hint="vmfind will show it as missing")
+        if not machine.accessible:
+            raise VBoxManageError(f"VirtualBox cannot use {self._key}: {machine.reason}")
+        return machine
+
+    def _make_room(self, machine: Machine) -> None:
+        """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory."""
+        nas = self._site.configuration.nas
+        check_nas(nas, write=True)
+        self._site.files.make_directory(self._directory)
+        contents = self._site.database.head().contents
+        live = {record.claim.number for record in contents.vms.values() if record.claim}
+        live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
+        for name in files.remove_partials(self._site.files, self._directory, live, contents.claims_granted):
+            log.warning("removed %s, which an earlier attempt left", name, extra={"vm": self._key})
+        latest = read_catalogue(self._directory).latest_good
+        room = needed(_source_bytes(machine), latest.sidecar if latest else None)
+        check_room(check_nas(nas).free, room, nas.reserve)
+
+    def _run_engine(self, machine: Machine) -> float:
+        """Exports under the partial name; answers the seconds that took."""
+        began = self._site.clock.monotonic()
+        target = self._directory / partial_name(self._stamp, self._own.number, "ova")
+        Monitor(self._site, self._session, self._key, self._own).run(machine, target)
+        return self._site.clock.monotonic() - began
+
+    def _checked(self, done: int, total: int) -> None:
+        self._session.doing.percent = round(100 * done / total, 1) if total else None
+        self._session.check()
+
+    def _publish(self, exported: Exported) -> bool:
+        sidecar = exported.sidecar
+        copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())
+        reason = f"publish {self._key} {copy.stamp}"
+        # An error of this commit other than a lost claim leaves open whether the intent was committed: then nothing may be removed.
+        try:
+            head = self._session.commit(lambda contents: changes.intend(contents, self._key, self._own, copy), reason)
+        except LockLostError:
+            self._clean_up()
+            raise
+        return publishing.finish(self._site, self._session, changes.held(head.contents, self._key, self._own), self._own)
+
+    def _fail(self, message: str) -> None:
+        when = timestamp(self._site.clock.now())
+        self._session.commit(lambda contents: changes.failed(contents, self._key, self._own, message, when), f"{self._key} failed")
+
+    def _clean_up(self) -> None:
+        try:
+            files.remove_own_partials(self._site.files, self._directory, self._own.number)
+        except VmBackupError as error:
+            log.warning("partial files not removed, a later tick will do it: %s", error.message, extra={"vm": self._key})
+
+
+def _source_bytes(machine: Machine) -> int:
+    from pathlib import Path
+
+    from shared.virtualbox.inventory import files_of
+
+    return allocated(Path(path) for image in machine.images for path in files_of(image))

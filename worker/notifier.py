@@ -1,0 +1,92 @@
+"""notifier: tells the database what happened to this host's VMs: which run, which stopped, which were used since their last copy."""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from shared import cli
+from shared.clock import timestamp
+from shared.errors import ExitCode
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.snapshot import Contents, VmRecord
+from shared.states import Event, State
+from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
+from shared.virtualbox.inventory import Machine
+from worker.outcome import Outcome, start
+
+log: Final = logging.getLogger(__name__)
+
+
+def run(site: Site) -> Outcome:
+    """Looks once. Commits only if something changed; all changes of a tick are one commit."""
+    head = site.database.head()
+    mine = [record for record in head.contents.vms.values() if record.node == site.node and record.claim is None]
+    watched = [record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)]
+    if not watched:
+        return Outcome()
+    events, problems, news = _compare(site.inventory(), watched)
+    when = timestamp(site.clock.now())
+
+    def change(contents: Contents) -> Contents:
+        return changes.note_problems(changes.apply_events(contents, events), problems, when)
+
+    if change(head.contents) == head.contents:
+        return Outcome()
+    site.database.commit_once(change, "notifier: " + "; ".join(news.values()), "notifier")
+    for key, text in news.items():
+        log.log(logging.WARNING if key in {record.key for record in watched if record.uuid in problems} else logging.INFO, "%s", text)
+    return Outcome(done=list(news))
+
+
+def _compare(inventory: Mapping[str, Machine], records: list[VmRecord]) -> tuple[Mapping[str, Event], Mapping[str, str], Mapping[str, str]]:
+    """Events by UUID, what is wrong with VMs by UUID (empty: it no longer is), and what to say, by key."""
+    events: dict[str, Event] = {}
+    problems: dict[str, str] = {}
+    news: dict[str, str] = {}
+    for record in records:
+        machine = inventory.get(record.uuid)
+        if machine is None:
+            continue  # vmfind's business
+        problem = "" if machine.accessible else f"VirtualBox cannot use it: {machine.reason}"
+        if problem or record.last_error.startswith("VirtualBox cannot use it"):
+            problems[record.uuid] = problem
+            news[record.key] = f"{record.key}: {problem or 'VirtualBox can use it again'}"
+        if problem:
+            continue
+        event, text = observe(record, machine)
+        if event is not None:
+            events[record.uuid] = event
+            news[record.key] = f"{record.key} {text}"
+    return events, problems, news
+
+
+def observe(record: VmRecord, machine: Machine) -> tuple[Event | None, str]:
+    """What happened to a VM, judged by how it looks now; None if nothing did."""
+    if machine.running:
+        return (None, "") if record.status == State.RUNNING else (Event.SEEN_RUNNING, "runs")
+    if record.status in (State.NEW, State.RUNNING):
+        return Event.SEEN_STOPPED, "has stopped" if record.status == State.RUNNING else "is to be backed up"
+    if record.status != State.CLEAN:
+        return None, ""
+    if record.last_copy is None:
+        return Event.CHANGED, "has no copy"
+    changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
+    return (Event.CHANGED, f"was used or changed: {', '.join(changed)}") if changed else (None, "")
+
+
+@cli.command(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@cli.pass_invocation
+def command(invocation: cli.Invocation) -> ExitCode:
+    """Tell the database what happened to the VMs of this host.
+
+    A VM that runs becomes RUNNING. One that has stopped, or that was used or changed since its last copy, becomes BACKUP_NECESSARY.
+    """
+    return start(invocation, "notifier", run)
+
+
+if __name__ == "__main__":
+    from worker.cli import program
+
+    program.main(["notifier", *sys.argv[1:]])

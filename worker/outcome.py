@@ -1,0 +1,75 @@
+"""How a worker ended, and the one worker of a kind that a host runs at a time."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import ConfigurationError, ExitCode
+
+if TYPE_CHECKING:
+    from shared.cli import Invocation
+    from shared.config import Configuration
+    from shared.site import Site
+
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What a worker achieved. Names of VMs, for the log and the exit code."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    deferred: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code that says this."""
+        if self.failed:
+            return ExitCode.SOME_FAILED
+        return ExitCode.SOME_DEFERRED if self.deferred else ExitCode.DONE
+
+
+@contextlib.contextmanager
+def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
+    """Takes one of this host's slots for a kind of worker; yields False when all are taken, which is no error: cron started one too many.
+
+    The locks are local and the system's own: they end with the process, however it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make this host's own directory {state_directory}: {error.strerror}",
+            hint="set host.state_directory to a local directory that this user may write",
+        ) from error
+    for number in range(slots):
+        lock = FileLock(state_directory / f"{kind}-{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield True
+        finally:
+            lock.release()
+        return
+    log.info("%s already runs on this host: nothing to do", kind)
+    yield False
+
+
+def start(
+    invocation: "Invocation", kind: str, work: "Callable[[Site], Outcome]", slots: "Callable[[Configuration], int]" = lambda _: 1
+) -> ExitCode:
+    """Runs a worker in one of this host's slots for its kind, if one is free, and answers its exit code."""
+    from shared.clock import SystemClock
+    from shared.site import open_site
+
+    configuration = invocation.configuration()
+    with slot(configuration.host.state_directory, kind, slots(configuration)) as free:
+        return work(open_site(configuration, SystemClock())).exit_code if free else ExitCode.DONE

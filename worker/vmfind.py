@@ -1,0 +1,82 @@
+"""vmfind: tells the database which VMs this host has. New ones become NEW; those that are gone are shown as missing since when."""
+
+import logging
+import sys
+from typing import Final
+
+from shared import cli
+from shared.clock import timestamp
+from shared.copies.names import safe_directory_name
+from shared.errors import ExitCode
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.changes import Sighting
+from shared.statedb.snapshot import Contents
+from shared.virtualbox.inventory import Machine
+from worker.outcome import Outcome, start
+
+log: Final = logging.getLogger(__name__)
+
+
+def run(site: Site) -> Outcome:
+    """Looks once. Commits only if something is new, renamed, moved here, missing or back.
+
+    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
+    """
+    head = site.database.head()
+    sightings = [_sighting(head.contents, machine) for machine in site.inventory().values()]
+    when = timestamp(site.clock.now())
+
+    def change(contents: Contents) -> Contents:
+        return changes.sight(contents, site.node, sightings, when)
+
+    after = change(head.contents)
+    if after == head.contents:
+        return Outcome()
+    news = list(_news(head.contents, after))
+    site.database.commit_once(change, "vmfind: " + "; ".join(news), "vmfind")
+    for text in news:
+        log.info("%s", text)
+    return Outcome(done=news)
+
+
+def _sighting(contents: Contents, machine: Machine) -> Sighting:
+    """A VM whose settings cannot be read keeps the name it had; a new one is known by its UUID until they can."""
+    known = next((record.name for record in contents.vms.values() if record.uuid == machine.uuid), machine.uuid)
+    name = known if machine.name is None else machine.name
+    taken = {record.directory for record in contents.vms.values() if record.uuid != machine.uuid and record.directory}
+    return Sighting(machine.uuid, name, safe_directory_name(name, taken, machine.uuid))
+
+
+def _news(before: Contents, after: Contents) -> list[str]:
+    old = {record.uuid: record for record in before.vms.values() if record.uuid}
+    news = []
+    for record in after.vms.values():
+        known = old.get(record.uuid)
+        if known is None:
+            news.append(f"{record.key} found on {record.node}")
+        elif known.node != record.node:
+            news.append(f"{record.key} moved from {known.node} to {record.node}")
+        elif known.name != record.name:
+            news.append(f"{known.key} was renamed to {record.key}")
+        elif known.missing_since != record.missing_since:
+            news.append(f"{record.key} is {'missing' if record.missing_since else 'back'}")
+        elif known.also_on != record.also_on and record.also_on:
+            news.append(f"{record.key} is listed by {record.also_on}, too, while it belongs to {record.node}")
+    return news
+
+
+@cli.command(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@cli.pass_invocation
+def command(invocation: cli.Invocation) -> ExitCode:
+    """Tell the database which VMs this host has.
+
+    New VMs become NEW; VMs that this host no longer lists are shown as missing since when. Nothing is ever deleted.
+    """
+    return start(invocation, "vmfind", run)
+
+
+if __name__ == "__main__":
+    from worker.cli import program
+
+    program.main(["vmfind", *sys.argv[1:]])
