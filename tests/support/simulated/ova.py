@@ -1,0 +1,157 @@
+"""The appliance file: a tar with the .ovf first, a stream-optimised VMDK a disk, and the manifest last, without end blocks."""
+
+import hashlib
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from tests.support.simulated import disks
+from tests.support.simulated.settings import escape, quoted
+from tests.support.simulated.state import Medium
+
+_GRAIN = 1 << 16
+_SECTOR = 512
+_VMDK = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
+_SCHEMA = "http://schemas.dmtf.org"
+
+
+@dataclass
+class System:
+    """One machine of an appliance. `name` is that of the machine, `title` what the appliance calls it."""
+
+    name: str
+    title: str
+    settings: str
+    memory: int
+    chains: list[list[Medium]]
+
+
+@dataclass
+class Plan:
+    """What an export has to write. `digest`: SHA1, SHA256, or empty for no manifest."""
+
+    target: str
+    systems: list[System]
+    digest: str
+
+    def disk_names(self) -> list[str]:
+        """One a disk, numbered through the appliance."""
+        names = [system.name for system in self.systems for _ in system.chains]
+        return [f"{name.replace('/', '_')}-disk{number:03d}.vmdk" for number, name in enumerate(names, 1)]
+
+
+def write(file: BinaryIO, plan: Plan, *, manifest: bool) -> Iterator[float]:
+    """Writes the appliance; yields after each piece how far it is, in percent of the disks."""
+    base = os.path.basename(plan.target).removesuffix(".ova")
+    version = 2 if plan.digest == "SHA256" else 1
+    lines = [_member(file, f"{base}.ovf", _ovf(plan).encode(), plan.digest, version)]
+    chains = [chain for system in plan.systems for chain in system.chains]
+    total = sum(len(list(_numbers(chain))) for chain in chains) or 1
+    done = 0
+    for name, chain in zip(plan.disk_names(), chains, strict=True):
+        start = file.tell()
+        file.write(_tar_header(name, 0, 0o660, version))  # the size is known at the end only
+        digest = hashlib.new(plan.digest or "sha256")
+        size = 0
+        for piece in _vmdk(chain):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            if len(piece) > _GRAIN:
+                done += 1
+            yield 100 * done / total
+        file.write(bytes(-size % _SECTOR))
+        end = file.tell()
+        file.seek(start)
+        file.write(_tar_header(name, size, 0o660, version))
+        file.seek(end)
+        lines.append(f"{plan.digest} ({name}) = {digest.hexdigest()}\n")
+    if plan.digest and manifest:
+        _member(file, f"{base}.mf", "".join(lines).encode(), plan.digest, version)
+
+
+def _numbers(chain: list[Medium]) -> set[int]:
+    return {block for medium in chain for block in disks.allocated(medium.location)}
+
+
+def _member(file: BinaryIO, name: str, data: bytes, digest: str, version: int) -> str:
+    """Writes a small member; its line of the manifest."""
+    file.write(_tar_header(name, len(data), 0o640, version) + data + bytes(-len(data) % _SECTOR))
+    return f"{digest} ({name}) = {hashlib.new(digest or 'sha256', data).hexdigest()}\n"
+
+
+def _tar_header(name: str, size: int, mode: int, version: int) -> bytes:
+    """A ustar header with the owner that VirtualBox writes."""
+    header = struct.pack("<100s8s8s8s", name.encode(), b"%07o" % mode, b"%07o" % 0, b"%07o" % 0)
+    header += b"%011o\0%011o\0" % (size, int(time.time())) + b" " * 8 + b"0" + bytes(100) + b"ustar\00000"
+    header += struct.pack("<32s32s8s8s", b"vboxovf%d0" % version, b"vbox_v7.2.22r175245", b"%07o" % 0, b"%07o" % 0)
+    header = header.ljust(_SECTOR, b"\0")
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+
+
+def _vmdk(chain: list[Medium]) -> Iterator[bytes]:
+    """Header and descriptor, one piece a block of the disk with its grains (stored, not compressed: fast, of a known size), end."""
+    sectors = chain[0].mib * disks.BLOCK // _SECTOR
+    identity = struct.unpack("<I", os.urandom(4))[0]
+    text = f"# Disk DescriptorFile\nversion=1\nCID={identity:08x}\nparentCID=ffffffff\n"
+    text += f'createType="streamOptimized"\nRDONLY {sectors} SPARSE "disk.vmdk"\nddb.uuid.image="{chain[0].uuid}"\n'
+    header = struct.pack("<4sIIQQQQIQQQ", b"KDMV", 3, 0x30001, sectors, _GRAIN // _SECTOR, 1, 20, 512, 0, 0, 128)
+    yield header.ljust(_SECTOR, b"\0") + text.encode().ljust(127 * _SECTOR, b"\0")
+    for block, data in disks.blocks(chain):
+        grains = []
+        for offset in range(0, disks.BLOCK, _GRAIN):
+            stored = zlib.compress(data[offset : offset + _GRAIN], 0)
+            grain = struct.pack("<QI", (block * disks.BLOCK + offset) // _SECTOR, len(stored)) + stored
+            grains.append(grain + bytes(-len(grain) % _SECTOR))
+        yield b"".join(grains)
+    yield bytes(_SECTOR)
+
+
+def read_vmdk(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The grains of such a VMDK: their place on the disk in bytes, and their content. Raises zlib.error or struct.error."""
+    place = 128 * _SECTOR
+    while True:
+        sector, size = struct.unpack_from("<QI", data, place)
+        if size == 0:
+            return
+        yield sector * _SECTOR, zlib.decompress(data[place + 12 : place + 12 + size])
+        place += 12 + size + -(12 + size) % _SECTOR
+
+
+def _ovf(plan: Plan) -> str:
+    version = "2" if plan.digest == "SHA256" else "1"
+    files, listed, systems = [], [], []
+    names = iter(plan.disk_names())
+    number = 0
+    for system in plan.systems:
+        items = []
+        for port, chain in enumerate(system.chains):
+            number += 1
+            files.append(f'    <File ovf:id="file{number}" ovf:href={quoted(next(names))}/>\n')
+            capacity = chain[0].mib * disks.BLOCK
+            disk = f'ovf:capacity="{capacity}" ovf:diskId="vmdisk{number}" ovf:fileRef="file{number}" ovf:format="{_VMDK}"'
+            listed.append(f'    <Disk {disk} vbox:uuid="{chain[0].uuid}"/>\n')
+            items.append(
+                f"      <StorageItem><AddressOnParent>{port}</AddressOnParent><HostResource>ovf:/disk/vmdisk{number}</HostResource>"
+            )
+            items.append("</StorageItem>\n")
+        systems.append(_system_text(system, "".join(items)))
+    names_of = f'xmlns="{_SCHEMA}/ovf/envelope/{version}" xmlns:ovf="{_SCHEMA}/ovf/envelope/{version}"'
+    head = f'<?xml version="1.0"?>\n<Envelope ovf:version="{version}.0" {names_of} xmlns:vbox="http://www.virtualbox.org/ovf/machine">\n'
+    references = f"  <References>\n{''.join(files)}  </References>\n  <DiskSection>\n{''.join(listed)}  </DiskSection>\n"
+    return f"{head}{references}{''.join(systems)}</Envelope>\n"
+
+
+def _system_text(system: System, items: str) -> str:
+    start = system.settings.index("<Machine ")
+    state_change = system.settings[start:].split('lastStateChange="')[1].split('"')[0]
+    return (
+        f"  <VirtualSystem ovf:id={quoted(system.title)}>\n    <Name>{escape(system.title)}</Name>\n    <VirtualHardwareSection>\n"
+        f"{items}    </VirtualHardwareSection>\n"
+        f'    <vbox:Machine ovf:required="false" version="1.20-linux" name={quoted(system.title)} lastStateChange="{state_change}"'
+        f' memory="{system.memory}"/>\n  </VirtualSystem>\n'
+    )

@@ -1,0 +1,151 @@
+"""VBoxSVC's part of an export: a process of its own that writes the file to the end, whatever becomes of the client."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from tests.support.simulated.faults import MachineFaults
+from tests.support.simulated.machines import new_uuid
+from tests.support.simulated.ova import Plan, write
+
+_FULL = "Could not create the exported medium '{0}'.\nVMDK: cannot write compressed data block in './{0}' (VERR_DISK_FULL)"
+_UNREADABLE = "Could not create the exported medium '{0}'.\nVDI: error reading image (VERR_READ_ERROR)"
+_CANCELLED = "Could not create the exported medium '{0}' (VERR_CANCELLED)"
+
+
+class _Ended(Exception):  # noqa: N818 - a result
+    """How an export ended before its end."""
+
+    def __init__(self, word: str, text: str) -> None:
+        super().__init__(word)
+        self.word, self.text = word, text
+
+
+def run(home: str, plan: Plan, faults: MachineFaults, reports: int) -> NoReturn:
+    """Becomes the service process. Says on `reports` when it holds the disks, then how far it is, then how it ended."""
+    status = 1
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(nothing, descriptor)
+        os.closerange(3, reports)
+        os.closerange(reports + 1, 256)
+        cancelled: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, frame: cancelled.append(number))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        record, _lock = _take_record(home, plan)
+        _send(reports, b"\n")
+        _export(plan, faults, reports, lambda: bool(cancelled))
+        os.unlink(record)
+        status = 0
+    except BaseException:  # noqa: BLE001 - there is nobody else to tell
+        with open(os.path.join(home, "service-error.txt"), "a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+    finally:
+        os._exit(status)
+
+
+def _take_record(home: str, plan: Plan) -> tuple[str, int]:
+    """The file that says which disks are read; locked for as long as this process lives."""
+    folder = os.path.join(home, "exports")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{new_uuid()}.json")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    media = [medium.uuid for system in plan.systems for chain in system.chains for medium in chain]
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": plan.target}).encode())
+    return path, descriptor
+
+
+def _send(reports: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the client was killed: nobody listens any more
+        os.write(reports, data)
+
+
+def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable[[], bool]) -> None:
+    def report(**values: str | int) -> None:
+        _send(reports, json.dumps(values).encode() + b"\n")
+
+    try:
+        _write(plan, faults, cancelled, lambda percent: report(percent=percent))
+    except _Ended as ended:
+        os.unlink(plan.target)
+        report(result="failed", word=ended.word, text=ended.text)
+        return
+    except OSError as error:
+        os.unlink(plan.target)
+        report(result="failed", word="VBOX_E_FILE_ERROR", text=_FULL.format(plan.disk_names()[0]) if error.errno == 28 else str(error))
+        return
+    if faults.export_lie == "error_on_stderr":
+        report(result="lie", text=_UNREADABLE.format(plan.disk_names()[0]))
+    else:
+        report(result="done")
+
+
+def _write(plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], show: Callable[[int], None]) -> None:
+    """Writes the appliance, at the pace and with the faults that are set."""
+    name = (plan.disk_names() or [""])[0]
+    begun = time.monotonic()
+    shown = 0
+    show(0)
+    with open(os.open(plan.target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
+        os.fchmod(file.fileno(), 0o600)
+        for percent in write(file, plan, manifest=faults.export_lie != "no_manifest"):
+            file.flush()
+            _meet_faults(faults, percent, name)
+            pace = max(faults.export_seconds * percent / 100, file.tell() / (faults.export_bytes_per_second or float("inf")))
+            hangs = faults.export_hangs_at is not None and percent >= faults.export_hangs_at
+            while hangs or time.monotonic() - begun < pace:
+                _stop_if(cancelled(), name)
+                time.sleep(0.01)
+            _stop_if(cancelled(), name)
+            for ten in range(shown + 10, int(percent) + 1, 10):
+                show(ten)
+                shown = ten
+        for ten in range(shown + 10, 101, 10):
+            show(ten)
+    _lie(plan.target, faults.export_lie)
+
+
+def _stop_if(cancelled: bool, name: str) -> None:
+    if cancelled:
+        raise _Ended("CANCELED", _CANCELLED.format(name))
+
+
+def _meet_faults(faults: MachineFaults, percent: float, name: str) -> None:
+    def reached(point: float | None) -> bool:
+        return point is not None and percent >= point
+
+    if reached(faults.export_service_dies_at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if reached(faults.export_disk_full_at):
+        raise _Ended("VBOX_E_FILE_ERROR", _FULL.format(name))
+    if reached(faults.export_fails_at):
+        raise _Ended("VBOX_E_FILE_ERROR", _UNREADABLE.format(name))
+
+
+def _lie(target: str, lie: str) -> None:
+    if lie == "no_file":
+        os.unlink(target)
+    elif lie in ("truncated", "damaged"):
+        size = os.path.getsize(target)
+        with open(target, "r+b") as file:
+            if lie == "truncated":
+                file.truncate(size // 2)
+            else:
+                file.seek(size // 2)
+                byte = file.read(1)
+                file.seek(size // 2)
+                file.write(bytes([byte[0] ^ 1]))
+
+
+if sys.platform == "win32":
+    raise ImportError("the simulation needs fork and flock")
