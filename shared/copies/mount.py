@@ -46,9 +46,10 @@ class NasStatus:
     mount: Mount | None
 
 
-def check_nas(nas: Nas, *, write: bool = False, runner: Runner | None = None, mounts: Path = _MOUNTS) -> NasStatus:
+def check_nas(nas: Nas, *, write: bool = False, reading: bool = False, runner: Runner | None = None, mounts: Path = _MOUNTS) -> NasStatus:
     """Makes sure that the NAS is there: mounted (unless the configuration says that it is a plain directory), answering within
-    `nas.probe_seconds`, and not read-only; with `write`, that a file can be created, synced and removed in `vmstate/`.
+    `nas.probe_seconds`, and not read-only (unless for `reading` alone); with `write`, that a file can be created, synced and removed
+    in `vmstate/`.
 
     Never blocks longer than the probe's limit and ten seconds, whatever the server does. Raises `NasError` with the cure.
     """  # noqa: D205 - one sentence
@@ -69,7 +70,7 @@ def check_nas(nas: Nas, *, write: bool = False, runner: Runner | None = None, mo
     mount = mount_of(real, table)
     if nas.require_mount and not _is_mounted(real, mount, by_device == "1"):
         raise _not_mounted(nas.mountpoint)
-    if read_only == "1":
+    if read_only == "1" and not reading:
         raise NasError(
             f"the NAS at {nas.mountpoint} is mounted read-only", hint="look at the server's disk and its export, then mount it again"
         )
