@@ -133,9 +133,12 @@ class VBoxManage:
         """What VirtualBox knows of one VM at this moment."""
         return parse_info(self.read("showvminfo", _checked(uuid), "--machinereadable"))
 
-    def medium_state(self, path: str) -> str:
-        """`created` when nobody uses it; `locked read` while it is exported (or has running children); `locked write` while its VM runs."""
-        return _first(re.compile(r"^State: +(.+)$", re.MULTILINE), self.read("showmediuminfo", "disk", path), "a medium state")
+    def medium_state(self, disk: str) -> str:
+        """What is done with a disk (UUID or path): `created` is nothing, `locked write` is its running VM.
+
+        `locked read` is an export, or that something that stands on it runs.
+        """
+        return _first(re.compile(r"^State: +(.+)$", re.MULTILINE), self.read("showmediuminfo", "disk", disk), "a medium state")
 
     def read(self, *arguments: str) -> str:
         """Runs a command that changes nothing and returns its stdout."""

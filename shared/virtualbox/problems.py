@@ -1,0 +1,122 @@
+"""Why an export failed, as errors that say what to do. Pure: reads what VBoxManage printed (texts of VirtualBox 7.2.22)."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from shared.errors import ExitCode, VBoxManageError
+from shared.process import Completed
+from shared.virtualbox.vboxmanage import complaint
+
+#: A shell around VBoxManage adds this to the number of the signal.
+_SIGNAL: Final = 128
+
+
+class ExportError(VBoxManageError):
+    """An export failed."""
+
+
+class VmRunsError(ExportError):
+    """The VM runs, is paused, or is just starting or stopping: its disks are written."""
+
+
+class VmBusyError(ExportError):
+    """The VM is off, but something else works on its disks: a snapshot is merged, a disk is moved or compacted."""
+
+
+class ExportCanceledError(ExportError):
+    """The export was canceled; VirtualBox has removed what it had written and lets go of the VM."""
+
+
+class ExportAbandonedError(ExportError):
+    """VBoxManage was killed: VirtualBox may still be writing the file, and holds the VM until it is done."""
+
+
+class ExportTargetError(ExportError):
+    """The place of the copy is full, read-only, gone, or taken."""
+
+    exit_code = ExitCode.NAS
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    error: type[ExportError]
+    meaning: str
+    hint: str = ""
+
+
+def _rule(pattern: str, error: type[ExportError], meaning: str, hint: str = "") -> _Rule:
+    return _Rule(re.compile(pattern, re.DOTALL), error, meaning, hint)
+
+
+#: In this order: the first that matches what VBoxManage printed.
+_RULES: Final = (
+    _rule(r"VERR_CANCELLED|\bCANCELED\b", ExportCanceledError, "canceled"),
+    _rule(r"VERR_DISK_FULL|VERR_FILE_TOO_BIG", ExportTargetError, "the target is full", "make room on the NAS, or lower backup.keep_last"),
+    _rule(r"for writing \(VERR_ALREADY_EXISTS\)", ExportTargetError, "the target exists", "the next run uses another name"),
+    _rule(
+        r"for writing \(VERR_(?:FILE|PATH)_NOT_FOUND\)",
+        ExportTargetError,
+        "VirtualBox does not find the target's directory",
+        "does VBoxSVC see the NAS? One that was started before it was mounted, or with a PrivateTmp or chroot of its own, does not",
+    ),
+    _rule(
+        r"for writing \(VERR_(?:WRITE_PROTECT|ACCESS_DENIED)\)|VERR_WRITE_PROTECT",
+        ExportTargetError,
+        "the target cannot be written",
+        "mount the NAS read-write, and let the owner of the VMs write there",
+    ),
+    _rule(
+        r"VERR_(?:NET_\w+|BROKEN_PIPE|STALE_FILE_HANDLE|DEV_IO_ERROR|IO_NOT_READY)",
+        ExportTargetError,
+        "the target went away",
+        "is the NAS up?",
+    ),
+    _rule(r"is locked for writing by another task", VmRunsError, "the VM runs"),
+    _rule(r"is locked for reading by another task|is locked for \w+", VmBusyError, "something else works on its disks"),
+    _rule(r"VBOX_E_INVALID_OBJECT_STATE|VBOX_E_INVALID_VM_STATE", VmRunsError, "the VM runs or changes its state"),
+    _rule(
+        r"Password ID|Enter the passwords?|VERR_VD_PASSWORD_INCORRECT",
+        ExportError,
+        "its disks are encrypted",
+        "VirtualBox asks for the password of an encrypted disk at each export; decrypt it (`VBoxManage encryptmedium`) or archive the VM",
+    ),
+    _rule(
+        r"Could not open the medium.*VERR_(?:FILE|PATH)_NOT_FOUND",
+        ExportError,
+        "a disk file is missing",
+        "put the file back where VirtualBox expects it, or detach the disk",
+    ),
+    _rule(r"VERR_VD_|VERR_ZIP_|VERR_READ_ERROR", ExportError, "a disk file is damaged", "the last good copy is the one to restore"),
+    _rule(
+        r"E_ACCESSDENIED|object functionality is limited",
+        ExportError,
+        "the VM is inaccessible",
+        "`VBoxManage list --long vms` says why",
+    ),
+    _rule(r"Could not find a registered machine", ExportError, "the VM is not registered any more"),
+    _rule(
+        r"NS_ERROR_ABORT|NS_ERROR_CALL_FAILED|Failed to create the VirtualBox object",
+        ExportError,
+        "VBoxSVC ended during the export",
+        "something killed it; that takes the running VMs along, too",
+    ),
+)
+
+
+def export_problem(completed: Completed) -> ExportError | None:
+    """Why an export that ended failed; None if it did not. Status and stderr must both be clean."""
+    if completed.status < 0 or completed.status > _SIGNAL:
+        return ExportAbandonedError(
+            f"VBoxManage was killed by signal {abs(completed.status) % _SIGNAL}; VirtualBox may go on with the export by itself",
+            hint="nothing to do: the next run waits until VirtualBox has let go of the VM",
+        )
+    failure = complaint(completed)
+    if not failure:
+        return None
+    printed = completed.stdout + completed.stderr
+    for rule in _RULES:
+        if rule.pattern.search(printed):
+            return rule.error(f"export failed: {rule.meaning}: {failure}", hint=rule.hint)
+    return ExportError(f"export failed: {failure}")
