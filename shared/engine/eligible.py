@@ -1,23 +1,24 @@
 """Which VMs the parallel engine can export, and why not the others. Those get `VBoxManage export`."""
 
-import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 from xml.etree import ElementTree as ET
 
+from shared.clock import Clock
 from shared.engine.chain import Chain
 from shared.engine.holder import SMALLEST_DISK
 from shared.engine.ovf import Slot
 from shared.engine.vmdk import LARGEST_BYTES
-from shared.errors import DiskImageError, VBoxManageError
-from shared.virtualbox.settings import SettingsError, read_file
-from shared.virtualbox.vboxmanage import VBoxManage
+from shared.errors import DiskImageError
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.settings import Image, SettingsError, read_file
 
 _NAMESPACE: Final = "{http://www.virtualbox.org/}"
-_FIELD: Final = re.compile(r"^(Parent UUID|Location|Storage format|Encryption|State): +(.*)$", re.MULTILINE)
-#: A chain of more images than this is a loop.
-_LONGEST_CHAIN: Final = 300
+#: A property that VirtualBox gives to encrypted images.
+_ENCRYPTED: Final = b"CRYPT/KeyStore"
 #: What compression may add to data that cannot be compressed, tables included.
 _WORST_GROWTH: Final = 1.02
 
@@ -39,22 +40,25 @@ class Assessment:
     reason: str
 
 
-def assess(vboxmanage: VBoxManage, machine: str) -> Assessment:
-    """Looks at the disks of a stopped VM (its UUID), as VirtualBox lists them and as their files are.
+def assess(machine: Machine, clock: Clock) -> Assessment:
+    """Looks at the disks of a VM, at best a stopped one: as the inventory has them and as their files are. Changes nothing, takes no lock.
 
-    Changes nothing and takes no lock: an export looks again once it holds the locks. Raises `VBoxManageError` if VirtualBox fails.
+    An export looks again once it holds the locks.
     """
-    info = vboxmanage.info(machine)
+    if machine.problem:
+        return Assessment((), machine.problem)
     try:
-        attached = attachments(read_file(info.settings_file))
-    except SettingsError as error:
-        return Assessment((), f"the settings of the VM cannot be read: {error}")
-    if unknown := {uuid for _, uuid in attached} - {medium.uuid for medium in info.media}:
-        return Assessment((), f"VirtualBox does not know the disk {min(unknown)} of the settings file")
-    try:
-        disks = tuple(SourceDisk(slot, uuid, _files(vboxmanage, uuid)) for slot, uuid in attached)
+        settings = read_file(machine.settings_file, clock)
+        attached = attachments(settings)
+        if [uuid for _, uuid in attached] != [chain[0].uuid for chain in machine.chains]:
+            raise DiskImageError("its disks were changed a moment ago")
+        if _ENCRYPTED in settings:
+            raise DiskImageError("it has an encrypted disk")
+        disks = tuple(SourceDisk(slot, uuid, _files(chain)) for (slot, uuid), chain in zip(attached, machine.chains, strict=True))
         for disk in disks:
-            _check(disk)
+            open_disk(disk).close()
+    except SettingsError as error:
+        return Assessment((), f"its settings cannot be used: {error}")
     except DiskImageError as error:
         return Assessment((), error.message)
     return Assessment(disks, "")
@@ -66,7 +70,10 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
         root = ET.fromstring(settings)  # noqa: S314 - this host's own settings
         path = f"{_NAMESPACE}Machine/{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
         return tuple(
-            (Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"])), image.attrib["uuid"].strip("{}"))
+            (
+                Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"])),
+                image.attrib["uuid"].strip("{}").lower(),
+            )
             for controller in root.iterfind(path)
             for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice[@type='HardDisk']")
             for image in device.iterfind(_NAMESPACE + "Image")
@@ -75,29 +82,26 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
         raise SettingsError(f"they are damaged: {error!r}") from None
 
 
-def _files(vboxmanage: VBoxManage, medium: str) -> tuple[Path, ...]:
-    """The files of a disk, leaf first. Raises `DiskImageError` if one is of a kind that is not read."""
-    files: list[Path] = []
-    while medium != "base":
-        fields = dict(_FIELD.findall(vboxmanage.read("showmediuminfo", "disk", medium)))
-        if not {"Parent UUID", "Location", "Storage format"} <= fields.keys():
-            raise VBoxManageError(f"VBoxManage showmediuminfo says nothing of the disk {medium}")
-        path = fields["Location"]
-        if fields["Storage format"].upper() != "VDI":
-            raise DiskImageError(f"{path}: its format is {fields['Storage format']}, not VDI")
-        if fields.get("Encryption", "disabled") != "disabled":
-            raise DiskImageError(f"{path}: it is encrypted")
-        files.append(Path(path))
-        if len(files) > _LONGEST_CHAIN:
-            raise DiskImageError(f"{path}: a chain of more than {_LONGEST_CHAIN} images")
-        medium = fields["Parent UUID"]
-    return tuple(files)
+def open_disk(disk: SourceDisk) -> Chain:
+    """Opens the images of a disk; close it.
 
-
-def _check(disk: SourceDisk) -> None:
-    """Opens the images. Raises `DiskImageError` if they are damaged, do not belong together, or their size is out of range."""
-    with Chain.open(disk.files) as chain:
+    Raises `DiskImageError` if they are damaged, are not those that VirtualBox has in mind, or if the disk is too small or too large.
+    """
+    with ExitStack() as stack:
+        chain = stack.enter_context(Chain.open(disk.files))
+        found = chain.images[0].header.identifier
+        if found != UUID(disk.medium):
+            raise DiskImageError(f"{disk.files[0]}: its UUID is {found}, VirtualBox knows it as {disk.medium}")
         if chain.size < SMALLEST_DISK:
             raise DiskImageError(f"{disk.files[0]}: a disk of less than {SMALLEST_DISK >> 20} MiB, whose lock cannot be proven")
         if chain.allocated_bytes() * _WORST_GROWTH > LARGEST_BYTES:
             raise DiskImageError(f"{disk.files[0]}: its data may not fit into the 2 TiB of a VMDK")
+        stack.pop_all()
+    return chain
+
+
+def _files(chain: tuple[Image, ...]) -> tuple[Path, ...]:
+    for image in chain:
+        if image.format.upper() != "VDI":
+            raise DiskImageError(f"{image.location or image.uuid}: its format is {image.format or 'unknown'}, not VDI")
+    return tuple(Path(image.location) for image in chain)

@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from shared.engine.chain import Chain
-from shared.engine.eligible import SourceDisk
+from shared.engine.eligible import SourceDisk, open_disk
 from shared.engine.head import Description, take_description
 from shared.engine.holder import ReadLock
 from shared.engine.ova import Archive, Member
@@ -72,7 +72,7 @@ def export(
         description = take_description(
             vboxmanage, request.machine, scratch=request.scratch, name=request.name, cancelled=cancelled, rename=request.rename
         )
-        chains = [stack.enter_context(Chain.open(disk.files)) for disk in request.disks]
+        chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
         parts = assign(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         archive = Archive(request.target, modified=request.modified, cancelled=cancelled)

@@ -178,9 +178,14 @@ class Image:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def _check_map(self) -> None:
-        """No block may lie outside of the file, none may be used twice: either would mix up the contents of the disk."""
+        """No block may lie outside of the file, none may be used twice: either would mix up the contents of the disk.
+
+        Behind the start of the data there are whole blocks only, at least the allocated ones.
+        """
         header = self.header
-        whole = max(0, self._found[2] - header.data_offset) // header.block_size
+        data = self._found[2] - header.data_offset
+        _require(data >= header.allocated * header.block_size, f"the file ends before its {header.allocated} allocated blocks")
+        _require(data % header.block_size == 0, f"the file has {data} bytes of data, which are no whole blocks")
         seen = bytearray(header.allocated)
         for start in range(0, header.blocks, WINDOW):
             for index, entry in enumerate(self.entries(start, WINDOW), start):
@@ -188,14 +193,7 @@ class Image:
                     continue
                 _require(entry < header.allocated, f"block {index} lies beyond the {header.allocated} allocated ones")
                 _require(not seen[entry], f"block {index} shares its place with another")
-                _require(entry < whole or self._holds_tail(index, entry), f"block {index} lies beyond the end of the file")
                 seen[entry] = 1
-
-    def _holds_tail(self, index: int, entry: int) -> bool:
-        """Whether the file holds the last block of the disk as far as the disk goes; the rest of it may be missing."""
-        header = self.header
-        tail = header.size - index * header.block_size
-        return index == header.blocks - 1 and header.data_offset + entry * header.block_size + tail <= self._found[2]
 
 
 def _read(descriptor: int, length: int, position: int, what: str) -> bytes:
