@@ -140,7 +140,7 @@ class Round:
         self._outcome.deferred += running
 
 
-@cli.command(
+@cli.documented(
     example="vmbackup-worker backup\nvmbackup-worker -v backup --vm web01\nvmbackup-worker backup --dry-run",
     codes=(
         *(ExitCode.SOME_FAILED, ExitCode.SOME_DEFERRED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST),

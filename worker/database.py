@@ -105,7 +105,7 @@ def _tidy(site: Site) -> None:
         log.info("moved %d old generations to the history", len(moved))
 
 
-@cli.command(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
+@cli.documented(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
 @cli.pass_invocation
 def command(invocation: cli.Invocation) -> ExitCode:
     """Recover what crashed workers left, and tidy the database.

@@ -5,8 +5,6 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
-from shared.virtualbox.export import VmRunsError
-
 from shared.clock import timestamp
 from shared.copies import publish as files
 from shared.copies.catalogue import read as read_catalogue
@@ -20,6 +18,7 @@ from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
+from shared.virtualbox.export import Exporter, VBoxManageExporter, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from worker import publishing
@@ -43,6 +42,7 @@ class Backup:
         self._site, self._session, self._record, self._own = site, session, record, own
         self._key = record.key
         self._directory = site.directory(record)
+        self._exporter: Exporter = VBoxManageExporter(site.vboxmanage)
         self._started = site.clock.now()
         self._stamp = make_stamp(self._started, own.number)
 
@@ -96,7 +96,7 @@ class Backup:
             started=timestamp(self._started),
             finished=timestamp(finished),
             duration_seconds=round(seconds, 3),
-            engine="vboxmanage",
+            engine=self._exporter.name,
             source_bytes=_source_bytes(machine),
         )
         check_nas(self._site.configuration.nas, write=True)
@@ -139,7 +139,7 @@ class Backup:
         """Exports under the partial name; answers the seconds that took."""
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        Monitor(self._site, self._session, self._key, self._own).run(machine, target)
+        Monitor(self._site, self._session, self._key, self._own, self._exporter).run(machine, target)
         return self._site.clock.monotonic() - began
 
     def _checked(self, done: int, total: int) -> None:

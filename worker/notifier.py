@@ -76,7 +76,7 @@ def observe(record: VmRecord, machine: Machine) -> tuple[Event | None, str]:
     return (Event.CHANGED, f"was used or changed: {', '.join(changed)}") if changed else (None, "")
 
 
-@cli.command(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@cli.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
 @cli.pass_invocation
 def command(invocation: cli.Invocation) -> ExitCode:
     """Tell the database what happened to the VMs of this host.

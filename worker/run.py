@@ -57,7 +57,7 @@ def _wait(process: "subprocess.Popen[bytes]", name: str) -> int:
     return code if code >= 0 else 128 - code
 
 
-@cli.command(example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode))
+@cli.documented(example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode))
 @cli.pass_invocation
 def command(invocation: cli.Invocation) -> ExitCode:
     """Run all workers as separate processes, for a one-line crontab.

@@ -66,7 +66,7 @@ def _news(before: Contents, after: Contents) -> list[str]:
     return news
 
 
-@cli.command(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@cli.documented(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
 @cli.pass_invocation
 def command(invocation: cli.Invocation) -> ExitCode:
     """Tell the database which VMs this host has.
