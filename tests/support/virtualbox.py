@@ -233,11 +233,6 @@ class RealVm:
         self.process().kill()
         self.wait_for_state("aborted")
 
-    def kill(self) -> None:
-        """Kills the process in which it runs and waits until VirtualBox says `aborted`."""
-        self.process().kill()
-        self.wait_for_state("aborted")
-
     def process(self) -> psutil.Process:
         """The process in which it runs."""
         return next(process for process in self.host.processes() if self.uuid in process.cmdline() and "startvm" not in process.cmdline())
