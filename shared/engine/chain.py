@@ -16,7 +16,7 @@ from shared.errors import DiskImageError
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of the disk that some image holds: `length` bytes from `position` on, then zeros up to the end of the block."""
+    """A part of the disk that some image holds: `length` bytes from `position` on."""
 
     position: int
     length: int
@@ -31,7 +31,8 @@ class Block:
 class Chain:
     """The images of one disk, leaf first, open and found to belong together.
 
-    Each parent must be the very image that its child was made from (UUID), unchanged since (modification UUID).
+    Each parent must be the very image that its child was made from (UUID), unchanged since (modification UUID), and of the same
+    size: what is beyond the end of a smaller parent, VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
     """
 
     def __init__(self, images: Sequence[Image]) -> None:
@@ -69,10 +70,11 @@ class Chain:
             maps = [(image, image.entries(start, count)) for image in self.images]
             for offset in range(count):
                 for image, entries in maps:
-                    entry = entries[offset] if offset < len(entries) else ZERO  # beyond a smaller parent's end
+                    entry = entries[offset]
                     if entry != FREE:
                         if entry != ZERO:
-                            yield self._block(start + offset, image, entry)
+                            position = (start + offset) * self.block_size
+                            yield Block(position, min(self.block_size, self.size - position), image, entry)
                         break
 
     def data_bytes(self) -> int:
@@ -97,10 +99,6 @@ class Chain:
         """A file of the chain that is no longer what was opened; None if all are."""
         return next((image.path for image in self.images if image.changed()), None)
 
-    def _block(self, index: int, image: Image, entry: int) -> Block:
-        position = index * self.block_size
-        return Block(position, min(self.block_size, self.size - position, image.header.size - position), image, entry)
-
 
 def _check_parent(child: Image, parent: Image) -> None:
     if child.header.parent != parent.header.identifier:
@@ -109,3 +107,5 @@ def _check_parent(child: Image, parent: Image) -> None:
         raise DiskImageError(f"{child.path}: its parent {parent.path} was changed after it was made")
     if child.header.block_size != parent.header.block_size:
         raise DiskImageError(f"{child.path}: its blocks are not of the size of those of its parent {parent.path}")
+    if child.header.size != parent.header.size:
+        raise DiskImageError(f"{child.path}: it was resized, its parent {parent.path} was not")

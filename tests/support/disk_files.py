@@ -36,10 +36,9 @@ class Vdi:
     def data_offset(self) -> int:
         return -(-(self.map_offset + 4 * self.count) // 512) * 512
 
-    def child(self, blocks: dict[int, bytes | int], size: int | None = None) -> "Vdi":
+    def child(self, blocks: dict[int, bytes | int]) -> "Vdi":
         """A differencing image on top of this one."""
-        size = size or self.size
-        return Vdi(size, blocks, self.block_size, kind=4, parent=self.identifier, parent_modification=self.modification)
+        return Vdi(self.size, blocks, self.block_size, kind=4, parent=self.identifier, parent_modification=self.modification)
 
     def render(self) -> bytes:
         """The file. Blocks are stored last one first, so that place and number differ."""
@@ -74,17 +73,12 @@ def _bytes(content: bytes | int) -> bytes:
 
 def content(images: list[Vdi]) -> bytes:
     """What a guest sees of a chain, leaf first, worked out from what was put into it."""
-    size = images[0].size
-    disk = bytearray(size)
+    disk = bytearray(images[0].count * images[0].block_size)
     for image in reversed(images):
         for number, block in image.blocks.items():
-            start = number * image.block_size
-            end = min(start + image.block_size, image.size, size)
-            if start < end:
-                disk[start:end] = bytes(end - start) if block == ZERO else _bytes(block).ljust(image.block_size, b"\0")[: end - start]
-        if image.size < size:
-            disk[image.size :] = bytes(size - image.size)
-    return bytes(disk)
+            data = bytes(image.block_size) if block == ZERO else _bytes(block).ljust(image.block_size, b"\0")
+            disk[number * image.block_size : (number + 1) * image.block_size] = data
+    return bytes(disk[: images[0].size])
 
 
 class VmdkReader:
