@@ -24,6 +24,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 #: Handles that another client's change has made stale: looking again gives fresh ones.
 _STALE_ATTEMPTS: Final = 5
+#: A directory that still changes after so many looks is in use by others in earnest.
+_LOOKS_LIMIT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,19 @@ def write_file(files: NasFiles, directory: Path, name: str, data: bytes) -> None
         files.sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def look_twice(directory: Path) -> dict[str, Entry]:
+    """Like `look`, until two looks in a row find the same names: for whoever is going to act because a name is absent.
+
+    A listing is not one moment: a file that is renamed while it runs may be found under neither name (seen on a local disk).
+    """
+    entries = look(directory)
+    for _ in range(_LOOKS_LIMIT):
+        before, entries = entries, look(directory)
+        if entries.keys() == before.keys():
+            break
+    return entries
 
 
 def look(directory: Path) -> dict[str, Entry]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, NasFiles, look, open_file, present, read_file, reported, write_file
+from shared.copies.files import Entry, NasFiles, look, look_twice, open_file, present, read_file, reported, write_file
 from shared.copies.names import SUFFIXES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
 from shared.copies.ova import Progress, sha256_of
 from shared.copies.sidecar import Sidecar
@@ -70,7 +70,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
     problems: list[Problem] = []
     with reported(f"move copies from {route.source} to {route.target}"):
         route.check()
-        stamps = _stamps(look(route.source))
+        stamps = _stamps(look_twice(route.source))
         if stamps:
             files.make_directory(route.target)
             _remove_stale_partials(files, route)
@@ -88,7 +88,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
 def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
     """Looks at both places and does the next step, until there is none."""
     for _ in range(_STEPS_LIMIT):
-        here, there = look(route.source), look(route.target)
+        here, there = look_twice(route.source), look_twice(route.target)
         step = _next_step(route, stamp, here, there)
         if step is None:
             return

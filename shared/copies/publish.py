@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, NasFiles, look, present, read_file, reported, write_file
+from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, reported, write_file
 from shared.copies.names import Suffix, final_name, parse_partial, partial_name
 from shared.copies.ova import sha256_of
 from shared.copies.sidecar import Sidecar
@@ -79,7 +79,7 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
         for suffix in ("json", "sha256", "ova"):
             _settle(files, directory, publication, suffix)
         files.sync_directory(directory)
-        entries = look(directory)
+        entries = look_twice(directory)
         sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
     ova = entries.get(final_name(publication.stamp, "ova"))
     if ova is None:
@@ -124,7 +124,7 @@ def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: 
     source, target = partial_name(publication.stamp, publication.claim, suffix), final_name(publication.stamp, suffix)
     refused: OSError | None = None
     for _ in range(_ROUNDS):
-        entries = look(directory)
+        entries = look_twice(directory)
         _refuse_strange(entries, source, target)
         if source not in entries:
             if target in entries or suffix == "sha256":

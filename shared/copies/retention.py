@@ -7,7 +7,7 @@ from typing import Final
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles, look, present, reported
+from shared.copies.files import NasFiles, look, look_twice, present, reported
 from shared.copies.names import Suffix, final_name, parse_final, parse_partial
 
 #: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
@@ -105,7 +105,7 @@ def remove_leftovers(files: NasFiles, directory: Path) -> list[str]:
     Call it under a claim on the VM when no intent to publish or to move is open. Returns the stamps. Raises `NasError`.
     """
     with reported(f"tidy {directory}"):
-        entries = look(directory)
+        entries = look_twice(directory)
     unfinished = {partial.stamp for name in entries if (partial := parse_partial(name))}
     finals = {final[0] for name, entry in entries.items() if entry.is_file and (final := parse_final(name))}
     stamps = sorted(stamp for stamp in finals - unfinished if final_name(stamp, "ova") not in entries)

@@ -1,0 +1,65 @@
+import os
+
+import pytest
+
+from shared.copies import catalogue
+from shared.errors import NasError
+from tests.support import copies as make
+
+OLD, NEW = "20270101T000000Z-9", "20261122T203800Z-17"
+
+
+def test_a_directory_that_is_not_there_is_empty(tmp_path):
+    assert catalogue.read(tmp_path / "gone") == catalogue.Catalogue(tmp_path / "gone")
+
+
+def test_order_is_by_claim_and_not_by_clock(tmp_path):
+    make.put_copy(tmp_path, NEW)
+    make.put_copy(tmp_path, OLD)
+    found = catalogue.read(tmp_path)
+    assert [copy.stamp for copy in found.good] == [OLD, NEW]
+    assert found.latest_good == found.find(NEW)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda d: (d / f"{NEW}.json").unlink(), "it has no sidecar"),
+        (lambda d: (d / f"{NEW}.ova").unlink(), "its .ova is missing"),
+        (lambda d: (d / f"{NEW}.json").write_text("{"), "the sidecar is no JSON object"),
+        (lambda d: (d / f"{NEW}.ova").write_bytes(b"short"), "its .ova has 5 bytes instead of 15"),
+    ],
+)
+def test_what_does_not_count(tmp_path, spoil, problem):
+    make.put_copy(tmp_path, OLD)
+    make.put_copy(tmp_path, NEW)
+    spoil(tmp_path)
+    found = catalogue.read(tmp_path)
+    assert found.find(NEW).problem == problem
+    assert found.latest_good.stamp == OLD
+
+
+def test_partial_and_foreign_files_and_links_are_told_apart(tmp_path):
+    make.put_copy(tmp_path, OLD)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    make.put_copy(outside, NEW)
+    (tmp_path / f".{NEW}.17.partial.ova").write_bytes(b"12345")
+    (tmp_path / f"{NEW}.ova").symlink_to(outside / f"{NEW}.ova")
+    (tmp_path / f"{NEW}.json").symlink_to(outside / f"{NEW}.json")
+    (tmp_path / f".{NEW}.18.partial.ova").symlink_to("/etc/passwd")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / f"{NEW}.sha256").mkdir()
+    os.mkfifo(tmp_path / "20261122T203800Z-20.json")
+    found = catalogue.read(tmp_path)
+    assert [copy.stamp for copy in found.copies] == [OLD]
+    assert [(part.name, part.partial.claim, part.size) for part in found.partials] == [(f".{NEW}.17.partial.ova", 17, 5)]
+    assert found.foreign == (f"{NEW}.sha256", "20261122T203800Z-20.json", "notes.txt")
+    assert found.links == (f".{NEW}.18.partial.ova", f"{NEW}.json", f"{NEW}.ova")
+
+
+def test_a_directory_that_is_a_link_is_refused(tmp_path):
+    make.put_copy(tmp_path / "elsewhere", NEW)
+    (tmp_path / "web").symlink_to("elsewhere")
+    with pytest.raises(NasError, match="cannot look") as caught:
+        catalogue.read(tmp_path / "web")
+    assert "who put it there" in caught.value.hint
