@@ -1,0 +1,35 @@
+"""`vmbackup-admin`: what an operator does with backups."""
+
+from typing import Final
+
+from shared.cli import Program
+
+COMMANDS: Final = {
+    "init": "Make a new state database on the NAS.",
+    "status": "All VMs: state, last good copy, failures, progress.",
+    "show": "All that is known of one VM.",
+    "copies": "The copies on the NAS, good ones and others.",
+    "log": "Who changed what in the state database, when and why.",
+    "archive": "Set a VM aside: its copies go to the archive, no more backups.",
+    "activate": "Take an archived VM back into the backups.",
+    "forget": "Delete a VM's record; its copies stay.",
+    "doctor": "Examine VirtualBox, NAS, database and schedule.",
+    "config": "Generate, validate or show the configuration.",
+    "statedb": "Check, migrate or correct the state database.",
+}
+
+program: Final = Program(
+    "vmbackup-admin",
+    "coordinator.commands.",
+    COMMANDS,
+    purpose="Backups of VirtualBox VMs of several hosts on one NAS: look at them and direct them.",
+)
+
+
+def main() -> None:
+    """The program's entry point."""
+    program.main()
+
+
+if __name__ == "__main__":
+    main()

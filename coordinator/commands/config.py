@@ -1,0 +1,107 @@
+"""`vmbackup-admin config`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from shared.cli import HELP, Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import UsageError
+
+
+@documented(
+    example="""
+        vmbackup-admin config generate
+        vmbackup-admin config generate --output /etc/vmbackup/config.toml
+    """
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file, which must not exist.")
+def generate(output: Path | None) -> None:
+    """Print a configuration file with every setting explained."""
+    sample = render_sample()
+    if output is None:
+        click.echo(sample, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(sample)
+    except FileExistsError:
+        raise UsageError(f"{output} exists already and stays as it is") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from None
+    click.echo(f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`")
+
+
+@documented(example="vmbackup-admin --config new.toml config validate")
+@json_option
+@pass_invocation
+def validate(invocation: Invocation, *, as_json: bool) -> None:
+    """Check the configuration: exit code 0 if it is right, 2 with all its errors if not."""
+    from shared.config import find
+
+    configuration = invocation.configuration()
+    path = find(invocation.config)
+    place = str(path) if path else None
+    if as_json:
+        print_json({"schema": 1, "valid": True, "file": place})
+    else:
+        click.echo(f"the configuration is right: {place or 'no file, environment only'}; NAS at {configuration.nas.mountpoint}")
+
+
+@documented(example="vmbackup-admin config show --json")
+@json_option
+@pass_invocation
+def show(invocation: Invocation, *, as_json: bool) -> None:
+    """Show every setting as it is in effect: file, environment and defaults put together."""
+    from shared.config import find
+
+    configuration = invocation.configuration()
+    values = configuration.model_dump(mode="json")
+    if as_json:
+        path = find(invocation.config)
+        print_json({"schema": 1, "file": str(path) if path else None, "configuration": values})
+        return
+    for section, settings in values.items():
+        click.echo(f"[{section}]")
+        for key, value in settings.items():
+            click.echo(f"{key} = {_toml(value)}")
+        click.echo()
+
+
+command: Final = click.Group(
+    "config",
+    commands=[generate, validate, show],
+    help="Generate, validate or show the configuration: one TOML file. It is --config FILE, else $VMBACKUP_CONFIG, else "
+    "/etc/vmbackup/config.toml, else ~/.config/vmbackup/config.toml. NAS_MOUNTPOINT, ARCHIVE_DIR, VMBACKUP_NODE and VMBACKUP_VBOXMANAGE "
+    "in the environment beat the file.",
+    context_settings=HELP,
+)
+
+
+def render_sample() -> str:
+    """A file in which every setting has its default and its description; only the NAS must be filled in."""
+    from shared.config import Configuration
+
+    lines = ["# vmbackup: one file a host. What is commented out has its default. `vmbackup-admin config validate` checks it."]
+    for name, section in Configuration.model_fields.items():
+        lines += ["", f"[{name}]"]
+        lines += _settings(section.annotation)
+    return "\n".join(lines) + "\n"
+
+
+def _settings(section: Any) -> Iterator[str]:  # noqa: ANN401 - the class of a section, which pydantic gives as a type
+    for key, field in section.model_fields.items():
+        default = field.default
+        required = key == "mountpoint"
+        yield f"# {field.description}"
+        if required:
+            yield f'{key} = "/mnt/nas"'
+        else:
+            yield f"#{key} = {_toml('' if default == Path() else str(default) if isinstance(default, Path) else default)}"
+
+
+def _toml(value: object) -> str:
+    """A TOML value; JSON's strings, numbers and booleans are TOML's, too."""
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,108 @@
+"""`vmbackup-admin copies`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordinator import reading, text
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.copies import catalogue
+from shared.copies.catalogue import Catalogue
+from shared.errors import ExitCode
+from shared.statedb import changes
+from shared.statedb.snapshot import Contents, VmRecord
+
+if TYPE_CHECKING:
+    from shared.site import Site
+
+
+@documented(
+    example="""
+        vmbackup-admin copies
+        vmbackup-admin copies web01 --json | jq -r '.copies[] | select(.good) | .path'
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@click.argument("vm", required=False)
+@json_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
+    """The copies of VM, or of all VMs, as they are on the NAS: archived ones, too, and what is no copy (yet).
+
+    Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its .json are both there and agree.
+    """
+    site = invocation.site(reading=True)
+    found = reading.read(site)
+    records = _records(found.snapshot.contents, vm)
+    copies = [row for record in records for row in describe(site, record)]
+    if as_json:
+        print_json({"schema": 1, "copies": copies, "warnings": list(found.warnings)})
+        return
+    for warning in found.warnings:
+        text.warn(warning)
+    if not copies:
+        click.echo("There are no copies yet.")
+        return
+    now = site.clock.now()
+    text.print_table(
+        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "PLACE"],
+        [
+            [
+                row["vm"],
+                row["stamp"],
+                row["problem"] or "good",
+                text.duration(text.seconds_since(row["finished"], now)),
+                text.size(row["size"]),
+                row["node"] or "",
+                "archive" if row["archived"] else "",
+            ]
+            for row in copies
+        ],
+    )
+
+
+def describe(site: "Site", record: VmRecord) -> Iterator[dict[str, Any]]:
+    """What is on the NAS of one VM, oldest first; partial files last."""
+    if not record.directory:
+        return
+    for directory, archived in ((site.archive_directory(record), True), (site.directory(record), False)):
+        yield from _rows(record.key, catalogue.read(directory), archived=archived)
+
+
+def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, Any]]:
+    for copy in found.copies:
+        side = copy.sidecar
+        yield {
+            "vm": vm,
+            "stamp": copy.stamp,
+            "good": copy.good,
+            "problem": copy.problem,
+            "archived": archived,
+            "path": str(copy.directory / f"{copy.stamp}.ova"),
+            "size": copy.size,
+            "sha256": side.sha256 if side else None,
+            "started": side.started if side else None,
+            "finished": side.finished if side else None,
+            "duration_seconds": side.duration_seconds if side else None,
+            "node": side.node if side else None,
+            "virtualbox": side.virtualbox if side else None,
+        }
+    for partial in found.partials:
+        if partial.partial.suffix == "ova":
+            yield {
+                "vm": vm,
+                "stamp": partial.partial.stamp,
+                "good": False,
+                "problem": "being written, or left by a crash",
+                "archived": archived,
+                "path": str(found.directory / partial.name),
+                "size": partial.size,
+                **dict.fromkeys(("sha256", "started", "finished", "duration_seconds", "node", "virtualbox")),
+            }
+
+
+def _records(contents: Contents, vm: str | None) -> list[VmRecord]:
+    if vm is not None:
+        return [changes.find(contents, vm)]
+    return [contents.vms[key] for key in sorted(contents.vms)]

@@ -1,0 +1,38 @@
+"""`vmbackup-admin forget`."""
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.errors import ExitCode
+
+
+@documented(
+    example="""
+        vmbackup-admin forget deleted-vm
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS, ExitCode.STATE_REFUSED],
+)
+@click.argument("vm")
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str, dry_run: bool) -> None:
+    """Delete the record of VM. Its copies stay on the NAS.
+
+    For a VM that was deleted from its host and is shown as missing. A VM that its host still lists is found again as NEW by the next
+    vmfind; to keep a VM out of the backups use `archive`. Refused while the VM is being backed up or moved.
+    """
+    from shared.statedb import changes
+
+    site = invocation.site()
+    contents = site.database.head().contents
+    record = changes.find(contents, vm)
+    changes.forget(contents, vm)
+    place = site.archive_directory(record) if record.status == "ARCHIVED" else site.directory(record)
+    if not dry_run:
+        site.database.commit_once(lambda current: changes.forget(current, vm), f"forget {vm}", "forget")
+    click.echo(f"{'would forget' if dry_run else 'forgot'} {vm} ({record.status}, host {record.node or 'unknown'})")
+    if record.directory:
+        click.echo(f"its copies stay in {text.printable(str(place))}")
+    if record.missing_since is None and record.node:
+        text.warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

@@ -1,0 +1,60 @@
+"""`vmbackup-admin init`."""
+
+import click
+
+from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.errors import ExitCode
+
+
+@documented(
+    example="""
+        NAS_MOUNTPOINT=/mnt/nas vmbackup-admin init
+        vmbackup-admin init --lease-seconds 120
+    """,
+    codes=[ExitCode.LOCKED, ExitCode.NAS],
+)
+@click.option(
+    "--lease-seconds",
+    type=click.FloatRange(10, 3600),
+    default=300.0,
+    show_default=True,
+    help="How long a worker may be silent before others take over. Shorter: sooner after a crash, less patient with a slow NAS.",
+)
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, lease_seconds: float, dry_run: bool) -> None:
+    """Make a new state database on the NAS: once, on any one host.
+
+    Refused where there is one already. How the NAS can be written to safely is tried out, not guessed, and noted for all hosts. The
+    archive directory is made, too. Each host then only needs the configuration and a schedule: its VMs are found by `vmbackup-worker
+    vmfind`.
+    """
+    from shared.clock import SystemClock
+    from shared.copies.files import NasFiles
+    from shared.copies.mount import check_nas
+    from shared.copies.repository import check_repository, prepare_archive
+    from shared.errors import LockedError
+    from shared.process import HostIdentity
+    from shared.statedb.create import create
+    from shared.statedb.files import list_fresh, nas_error
+
+    configuration = invocation.configuration()
+    nas, host = configuration.nas, configuration.host
+    check_nas(nas)
+    check_repository(nas, host.state_directory, None)
+    if dry_run:
+        try:
+            present = list_fresh(nas.state)
+        except FileNotFoundError:
+            present = []
+        except OSError as error:
+            raise nas_error(error, nas.state) from error
+        if "gen" in present and list_fresh(nas.state / "gen"):
+            raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
+        click.echo(f"would make a state database in {nas.state} and the archive directory {nas.archive}")
+        return
+    database = create(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
+    check_repository(nas, host.state_directory, database.version.repository)
+    prepare_archive(NasFiles(), nas, database.version.repository)
+    click.echo(f"made the state database {database.version.repository} in {nas.state} (generations by {database.version.primitive})")
+    click.echo(f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one")

@@ -1,0 +1,64 @@
+"""`vmbackup-admin show`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from coordinator import reading, text
+from coordinator.commands.copies import describe as describe_copies
+from coordinator.commands.status import describe, notes
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import ExitCode
+from shared.statedb import changes
+
+
+@documented(
+    example="""
+        vmbackup-admin show web01
+        vmbackup-admin show web01 --json
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@click.argument("vm")
+@json_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
+    """All that is known of one VM: state, host, copies, failures, and who works on it."""
+    site = invocation.site(reading=True)
+    found = reading.read(site)
+    record = changes.find(found.snapshot.contents, vm)
+    beats = {record.claim.session: reading.doing(site.database, record.claim.session)} if record.claim else {}
+    now = site.clock.now()
+    row = describe(record, beats, now)
+    copies = list(describe_copies(site, record))
+    if as_json:
+        fingerprint = dict(record.last_copy.fingerprint) if record.last_copy else None
+        print_json({"schema": 1, "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies}})
+        return
+    for warning in found.warnings:
+        text.warn(warning)
+    text.print_facts(_facts(row, record.found, now))
+    click.echo(f"{'Copies:' if copies else 'No copies.'}")
+    for copy in copies:
+        age = text.duration(text.seconds_since(copy["finished"], now))
+        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age} old, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
+
+
+def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:
+    copy, claim = row["last_copy"], row["claim"]
+    return [
+        ("VM", row["name"]),
+        ("Name in VirtualBox", row["virtualbox_name"] if row["virtualbox_name"] != row["name"] else ""),
+        ("UUID", row["uuid"]),
+        ("Status", row["status"]),
+        ("Host", row["node"]),
+        ("Directory", row["directory"]),
+        ("Found", text.local(found)),
+        ("Last good copy", f"{copy['stamp']}, {text.size(copy['size'])}, {text.duration(copy['age_seconds'])} old" if copy else "none"),
+        ("Failures since", str(row["failures"] or "")),
+        ("Last error", f"{row['last_error']} ({text.local(row['last_error_at'] or '')})" if row["last_error"] else ""),
+        ("Held by", f"{claim['session']} for {claim['purpose']} since {text.local(claim['since'])}" if claim else ""),
+        ("Notes", notes({**row, "last_error": None}, now)),
+    ]

@@ -1,0 +1,146 @@
+"""`vmbackup-admin statedb`."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from coordinator import text
+from shared.cli import HELP, Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.errors import ExitCode, UsageError
+
+
+@documented(
+    example="""
+        vmbackup-admin statedb check
+        vmbackup-admin statedb check --set-aside 4711
+        vmbackup-admin statedb check --rebuild-version
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@click.option("--set-aside", type=click.IntRange(1), metavar="N", help="Move generation N, the newest and damaged, to damaged/.")
+@click.option("--rebuild-version", is_flag=True, help="Write a damaged vmtool-db-version anew from the newest generation.")
+@click.option(
+    "--lease-seconds", type=click.FloatRange(10, 3600), help="With --rebuild-version: the lease time, if it cannot be read any more."
+)
+@json_option
+@pass_invocation
+def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: bool, lease_seconds: float | None, as_json: bool) -> ExitCode:
+    """Read every generation: checksums, chain, view, version file. Says what is wrong and how to go on.
+
+    Takes no lock and changes nothing, unless told to by an option. Exit code 1 if something is wrong.
+    With --set-aside the generation before the damaged one is the newest again; what only the damaged one said is done again by the workers.
+    """
+    from shared.copies.mount import check_nas
+    from shared.statedb import inspection, repair
+
+    configuration = invocation.configuration()
+    root = configuration.nas.state
+    check_nas(configuration.nas, reading=set_aside is None and not rebuild_version)
+    if set_aside is not None:
+        place = repair.set_aside(root, set_aside)
+        text.warn(f"generation {set_aside} was moved to {place}; what only it said is lost, and the workers concerned do their work again")
+        notes = configuration.host.state_directory
+        text.warn(f"a host that says that the history was rolled back had seen it: remove seen-*.json in {notes} there")
+    if rebuild_version:
+        settings = repair.rebuild_version(root, lease_seconds)
+        text.warn(f"wrote vmtool-db-version: repository {settings.repository}, lease {settings.lease_seconds:g} s, {settings.primitive}")
+    try:
+        found = inspection.inspect(root, lambda done, total: text.progress(f"generation {done} of {total}"))
+    finally:
+        text.progress("")
+    head = found.head.generation if found.head else None
+    if as_json:
+        findings = [{"what": finding.what, "hint": finding.hint} for finding in found.findings]
+        print_json({"schema": 1, "generations": found.generations, "oldest": found.oldest, "head": head, "findings": findings})
+    else:
+        for finding in found.findings:
+            click.echo(f"WRONG: {finding.what}\n       {finding.hint}")
+        state = "everything is in order" if not found.findings else f"{len(found.findings)} findings"
+        click.echo(f"{found.generations} generations, from {found.oldest} to {found.newest}; newest good one: {head}; {state}")
+    return ExitCode.FAILURE if found.findings else ExitCode.DONE
+
+
+@documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
+@click.option("--lease-seconds", type=click.FloatRange(10, 3600), default=300.0, show_default=True, help="As for `init`.")
+@pass_invocation
+def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
+    """Take over a database of version 1.0 (`vm1:RUNNING` lines). Its files are kept as *.1.0.
+
+    Version 1.0 knows names and states only: each VM is matched to the first host that lists a VM of its name. Interrupted, the same command
+    finishes. State files of older scripts (*.state) are ignored.
+    """
+    from shared.clock import SystemClock
+    from shared.copies.files import NasFiles
+    from shared.copies.mount import check_nas
+    from shared.copies.repository import check_repository, prepare_archive
+    from shared.process import HostIdentity
+    from shared.statedb.create import migrate as take_over
+    from shared.statedb.database import read_version
+
+    configuration = invocation.configuration()
+    nas, host = configuration.nas, configuration.host
+    check_nas(nas, write=True)
+    old = take_over(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
+    repository = read_version(nas.state).repository
+    check_repository(nas, host.state_directory, repository)
+    prepare_archive(NasFiles(), nas, repository)
+    click.echo(f"took over {len(old)} VMs: {', '.join(text.printable(name) for name in sorted(old)) or 'none'}")
+
+
+@documented(
+    example="""
+        vmbackup-admin statedb adopt --dry-run
+        vmbackup-admin statedb adopt
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS, ExitCode.STATE_REFUSED],
+)
+@click.argument("file", required=False)
+@dry_run_option
+@pass_invocation
+def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
+    """Let an edit of vmtool-statedb by hand have its effect.
+
+    vmtool-statedb is only a view. An edit is kept beside it as vmtool-statedb.edited-*; this command takes the newest (or FILE) over:
+    the lines that the editor changed, as far as they make sense. Any state but BACKUP_IN_PROGRESS; CLEAN only where there is a copy;
+    ARCHIVED by `archive` and `activate` only, because copies must move. A line that was removed forgets nothing.
+    """
+    from shared.clock import timestamp
+    from shared.statedb import changes, inspection
+    from shared.statedb.files import nas_error
+    from shared.statedb.snapshot import Contents
+
+    site = invocation.site()
+    root = site.database.root
+    site.database.publish_view()  # an edit that no worker has met yet is set aside now
+    known = inspection.edited_views(root)
+    name = (file and Path(file).name) or (known[-1] if known else None)
+    if name is None:
+        raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
+    if name not in known:
+        raise UsageError(f"there is no edit {name} in {root}", hint=f"there are: {', '.join(known) or 'none'}")
+    edited = inspection.edits(root, name)
+    when = timestamp(site.clock.now())
+
+    def change(contents: Contents) -> Contents:
+        return changes.adopt_edit(contents, edited, when)
+
+    before = site.database.head().contents
+    after = change(before)
+    changed = [key for key in sorted(after.vms) if after.vms[key].status != before.vms[key].status]
+    for key in changed:
+        click.echo(f"{text.printable(key)}: {before.vms[key].status} -> {after.vms[key].status}")
+    if dry_run:
+        return
+    site.database.commit_once(change, f"adopt {name}", "adopt")
+    try:
+        os.replace(root / name, root / name.replace(".edited-", ".adopted-"))
+    except OSError as error:
+        raise nas_error(error, root) from error
+    click.echo(f"adopted {name}: {len(changed)} VMs changed")
+
+
+command: Final = click.Group(
+    "statedb", commands=[check, migrate, adopt], help="Check, migrate or correct the state database itself.", context_settings=HELP
+)

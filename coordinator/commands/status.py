@@ -1,0 +1,148 @@
+"""`vmbackup-admin status`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import click
+
+from coordinator import reading, text
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import ExitCode
+from shared.statedb.snapshot import Snapshot, VmRecord
+from shared.states import State
+
+#: The order in which a person wants to see them: what needs attention or happens now comes first.
+_ORDER: Final = (State.BACKUP_IN_PROGRESS, State.BACKUP_NECESSARY, State.RUNNING, State.NEW, State.CLEAN, State.ARCHIVED)
+
+
+@documented(
+    example="""
+        vmbackup-admin status
+        vmbackup-admin status --json | jq '.vms[] | select(.failures > 0)'
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@json_option
+@pass_invocation
+def command(invocation: Invocation, *, as_json: bool) -> None:
+    """All VMs: state, last good copy, failures, progress of running exports.
+
+    Takes no lock and writes nothing on the NAS: any user who may read the database may run it at any time, also from monitoring. Alert on
+    the age of `last_copy`, not only on failures: a backup that is never tried does not fail.
+    """
+    site = invocation.site(reading=True)
+    found = reading.read(site)
+    beats = {
+        record.claim.session: reading.doing(site.database, record.claim.session)
+        for record in found.snapshot.contents.vms.values()
+        if record.claim is not None
+    }
+    rows = [describe(record, beats, site.clock.now()) for record in _sorted(found.snapshot)]
+    if as_json:
+        print_json(_document(found, rows))
+        return
+    for warning in found.warnings:
+        text.warn(warning)
+    if rows:
+        text.print_table(
+            ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"], [_columns(row, site.clock.now()) for row in rows]
+        )
+    click.echo(_summary(rows))
+
+
+def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: datetime) -> dict[str, Any]:
+    """One VM as `status --json` shows it. `beats`: what the sessions that hold claims say of themselves."""
+    copy, claim = record.last_copy, record.claim
+    return {
+        "name": record.key,
+        "status": str(record.status),
+        "node": record.node,
+        "uuid": record.uuid,
+        "virtualbox_name": record.name,
+        "directory": record.directory,
+        "last_copy": copy
+        and {
+            "stamp": copy.stamp,
+            "finished": copy.finished,
+            "age_seconds": text.seconds_since(copy.finished, now),
+            "size": copy.size,
+            "sha256": copy.sha256,
+        },
+        "failures": record.failures,
+        "last_error": record.last_error or None,
+        "last_error_at": record.last_error_at or None,
+        "missing_since": record.missing_since,
+        "also_on": record.also_on,
+        "moving": record.moving,
+        "publishing": record.publishing and record.publishing.stamp,
+        "claim": claim and {"session": claim.session, "number": claim.number, "purpose": claim.purpose, "since": claim.since},
+        "progress": claim and _progress(record, beats.get(claim.session, {})),
+    }
+
+
+def _progress(record: VmRecord, beat: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How far the holder of the claim is, if it works on this very VM now."""
+    if beat.get("vm") not in (record.key, record.name):
+        return None
+    return {name: beat.get(name) for name in ("phase", "percent", "bytes_done")}
+
+
+def _sorted(snapshot: Snapshot) -> list[VmRecord]:
+    return sorted(snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key))
+
+
+def _document(found: reading.Reading, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    header = found.snapshot.header
+    return {
+        "schema": 1,
+        "repository": header.repository,
+        "generation": header.generation,
+        "committed": header.committed,
+        "warnings": list(found.warnings),
+        "vms": list(rows),
+    }
+
+
+def _columns(row: Mapping[str, Any], now: datetime) -> list[str]:
+    copy = row["last_copy"] or {}
+    age = text.duration(copy["age_seconds"]) if copy else "none"
+    return [row["name"], row["status"], row["node"], age, text.size(copy.get("size")), str(row["failures"] or ""), notes(row, now)]
+
+
+def notes(row: Mapping[str, Any], now: datetime) -> str:
+    """What else a person should know of a VM, most urgent first."""
+    said = []
+    if row["progress"]:
+        said.append(how_far(row["progress"]))
+    elif row["claim"]:
+        said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
+    if row["missing_since"]:
+        said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
+    if row["also_on"]:
+        said.append(f"also on {row['also_on']}: delete one of the two, or give it a new UUID")
+    if row["moving"] and not row["claim"]:
+        said.append(f"{row['moving']} was interrupted: the next worker goes on")
+    if row["last_error"]:
+        said.append(row["last_error"])
+    return "; ".join(said)
+
+
+def how_far(progress: Mapping[str, Any]) -> str:
+    """`export 42 %, 1.5 GiB`."""
+    parts = [progress.get("phase") or "working"]
+    if isinstance(progress.get("percent"), int | float):
+        parts[0] += f" {progress['percent']:.0f} %"
+    if isinstance(progress.get("bytes_done"), int):
+        parts.append(text.size(progress["bytes_done"]))
+    return ", ".join(parts)
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "No VMs are known yet: `vmbackup-worker vmfind` finds those of its host."
+    counts = [f"{number} {state}" for state in _ORDER if (number := sum(row["status"] == state for row in rows))]
+    failing = sum(bool(row["failures"]) for row in rows)
+    bare = sum(row["last_copy"] is None and row["status"] != State.ARCHIVED for row in rows)
+    extra = [f"{number} {what}" for number, what in ((failing, "failing"), (bare, "without a copy")) if number]
+    return f"{len(rows)} VMs: " + ", ".join([*counts, *extra])

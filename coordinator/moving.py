@@ -1,0 +1,57 @@
+"""What `archive` and `activate` have in common: showing what will move, moving it, saying what became of it."""
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, print_json
+from shared.copies import catalogue
+from shared.errors import ExitCode
+from shared.statedb import changes
+from shared.states import Event, State, move
+
+if TYPE_CHECKING:
+    from shared.site import Site
+
+Purpose = Literal["archive", "activate"]
+
+
+def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool) -> ExitCode:
+    """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
+    site = invocation.site()
+    if dry_run:
+        _preview(site, purpose, vm)
+        return ExitCode.DONE
+    from shared import archiving
+
+    def show(done: int, total: int) -> None:
+        text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
+
+    try:
+        outcome = (archiving.archive if purpose == "archive" else archiving.activate)(site, vm, show)
+    finally:
+        text.progress("")
+    if as_json:
+        problems = [{"stamp": problem.stamp, "reason": problem.reason} for problem in outcome.moved.problems]
+        print_json(
+            {"schema": 1, "vm": outcome.key, "status": str(outcome.status), "copies": list(outcome.moved.stamps), "left_behind": problems}
+        )
+    else:
+        click.echo(f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}")
+    return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
+
+
+def _preview(site: "Site", purpose: Purpose, vm: str) -> None:
+    record = changes.find(site.database.head().contents, vm)
+    changes.require_free(record)
+    if record.moving is None:
+        event = Event.ARCHIVE if purpose == "archive" else Event.ACTIVATE_EMPTY
+        move(record.status, event)
+    here, there = site.directory(record), site.archive_directory(record)
+    source, target = (here, there) if purpose == "archive" else (there, here)
+    copies = catalogue.read(source).copies if record.directory else ()
+    becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
+    click.echo(f"{vm} is {record.status} and would become {becomes}")
+    for copy in copies:
+        click.echo(f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}")

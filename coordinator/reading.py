@@ -1,0 +1,44 @@
+"""Reading the database for people and for monitoring: without a lock, and showing what there is even when something is wrong."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import DatabaseDamagedError, NodeConflictError
+from shared.statedb import inspection
+from shared.statedb.heartbeat import parse_beat, read_beat
+from shared.statedb.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from shared.site import Site
+    from shared.statedb.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A generation to show, and what is wrong with it: to be said loudly."""
+
+    snapshot: Snapshot
+    warnings: tuple[str, ...] = ()
+
+
+def read(site: "Site") -> Reading:
+    """The newest generation. If the newest is damaged, the one before with a warning; other alarms become warnings, too.
+
+    Raises `NasError`, and `DatabaseDamagedError` if nothing can be read at all.
+    """
+    try:
+        return Reading(site.database.head())
+    except (DatabaseDamagedError, NodeConflictError) as error:
+        snapshot = inspection.newest_readable(site.database.root)
+        alarm = f"{error.message} ({error.hint})" if error.hint else error.message
+        shown = f"shown is generation {snapshot.generation}, committed {snapshot.header.committed}"
+        return Reading(snapshot, (f"{alarm}; {shown}",))
+
+
+def doing(database: "Database", session: str) -> Mapping[str, Any]:
+    """What the heartbeat of a session says; empty if there is none to be read."""
+    try:
+        return parse_beat(read_beat(database.root / "node", session))
+    except OSError:
+        return {}

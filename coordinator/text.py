@@ -1,0 +1,97 @@
+"""What people read: tables, ages, names that may hold anything."""
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from shared.clock import parse_timestamp
+from shared.copies.space import human
+
+_UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
+
+
+def printable(text: str) -> str:
+    """`text` with what could move the cursor, colour the screen or break a line made visible."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def size(count: int | None) -> str:
+    """Bytes for people; `-` if unknown."""
+    return "-" if count is None else human(count)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people, in the unit that gives two digits or so: `90 s`, `47 min`, `30 h`, `12 d`; `-` if unknown."""
+    if seconds is None:
+        return "-"
+    rounded = max(0, round(seconds))
+    return next(f"{rounded // unit} {name}" for limit, unit, name in _UNITS if rounded >= limit)
+
+
+def seconds_since(timestamp: str | None, now: datetime) -> float | None:
+    """How long ago a timestamp of the database is by this host's clock; None if there is none or it is nonsense."""
+    try:
+        return (now - parse_timestamp(timestamp or "")).total_seconds()
+    except ValueError:
+        return None
+
+
+def local(timestamp: str) -> str:
+    """A timestamp of the database as people read it: `2026-11-22 20:38:00Z`. UTC, like all logs."""
+    try:
+        return parse_timestamp(timestamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except ValueError:
+        return printable(timestamp)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: with rich on a terminal if it is installed, else aligned text that `grep` and `awk` can read."""
+    if sys.stdout.isatty() and _rich_table(headers, rows):
+        return
+    lines = [list(headers), *([printable(cell) or "-" for cell in row] for row in rows)]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(headers))]
+    for line in lines:
+        click.echo("  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """Named values, one a line; those without a value are left out."""
+    shown = [(name, value) for name, value in facts if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name + ':':<{width + 1}}  {printable(value)}")
+
+
+def warn(text: str) -> None:
+    """A line on stderr that does not fail the command."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def progress(text: str) -> None:
+    """A line that replaces the one before, on a terminal only. An empty text clears it."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{printable(text)}", nl=False, err=True)
+
+
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell) or "-") for cell in row))
+    Console().print(table)
+    return True
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: wide characters take two, marks on letters none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

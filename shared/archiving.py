@@ -1,0 +1,157 @@
+"""Setting a VM aside and taking it back: its state in the database and the place of its copies, together.
+
+The state is committed first, with a note that copies have to be moved, then they are moved, then the note is taken back. Killed at any
+point, the same call again, or the next database worker through `resume`, goes on from there.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from shared.clock import timestamp
+from shared.copies import catalogue
+from shared.copies.moves import Moved, Route, move_copies
+from shared.copies.repository import check_archive, prepare_archive
+from shared.errors import VBoxManageError
+from shared.site import Site
+from shared.statedb import changes, interventions
+from shared.statedb.protocol import Change
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Claim, Contents, VmRecord
+from shared.states import Event, State
+from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
+
+log: Final = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+#: Claims the VM for a move: contents, session, time.
+_Start = Callable[[Contents, str, str], Contents]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the VM. `moved` says which copies arrived and which had to stay."""
+
+    key: str
+    status: State
+    moved: Moved
+
+
+def archive(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
+    """Makes the VM ARCHIVED and moves its copies to the archive. Starts no backup. Repeated, it finishes what was interrupted.
+
+    Raises `UnknownVmError`, `LockedError` while somebody works on the VM, `IllegalMoveError`, `NasError`, `LockLostError`.
+    """
+    _check_archive(site)
+
+    def start(contents: Contents, session: str, when: str) -> Contents:
+        interrupted = changes.find(contents, key).moving is not None
+        return (interventions.archive_again if interrupted else changes.archive)(contents, key, session, when)
+
+    return _move(site, key, "archive", start, progress)
+
+
+def activate(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
+    """Moves the copies of an archived VM back and makes it CLEAN, BACKUP_NECESSARY, or NEW if there are none. Starts no backup.
+
+    Raises like `archive`.
+    """
+    _check_archive(site)
+    return _move(site, key, "activate", lambda contents, session, when: changes.start_activation(contents, key, session, when), progress)
+
+
+def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
+    """Finishes an archive or activate whose process died. Raises like `archive`; `IllegalMoveError` if there is nothing to finish."""
+    _check_archive(site)
+    return _move(site, key, "database", lambda contents, session, when: changes.resume_move(contents, key, session, when), progress)
+
+
+def _check_archive(site: Site) -> None:
+    nas, repository = site.configuration.nas, site.database.version.repository
+    if nas.archive.is_relative_to(nas.mountpoint):
+        prepare_archive(site.files, nas, repository)
+    else:
+        check_archive(nas, repository)
+
+
+def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
+    with site.database.session(worker) as session:
+        session.doing.vm, session.doing.phase = key, "start"
+        when = timestamp(site.clock.now())
+        head = session.commit(lambda contents: start(contents, session.id, when), f"{worker} {key}")
+        record = changes.find(head.contents, key)
+        own = record.claim
+        if own is None or own.session != session.id:
+            raise AssertionError("a claim that was committed is there")
+        session.doing.phase = own.purpose
+        moved = _move_files(site, session, record, own, progress)
+        for problem in moved.problems:
+            log.warning("the copy %s stays where it is: %s", problem.stamp, problem.reason, extra={"vm": key})
+        event = _event(site, record) if own.purpose == "activate" else None
+        head = session.commit(_arrival(own, event), f"{own.purpose} {key}: copies in place")
+        return Outcome(key, _status_after(head.contents, record), moved)
+
+
+def _move_files(site: Site, session: Session, record: VmRecord, own: Claim, progress: Progress) -> Moved:
+    if not record.directory:  # taken over from an old database, and no host has listed it since: it has no copies
+        return Moved((), ())
+    here, there = site.directory(record), site.archive_directory(record)
+    source, target = (there, here) if own.purpose == "activate" else (here, there)
+
+    def report(done: int, total: int) -> None:
+        session.doing.bytes_done, session.doing.percent = done, round(100 * done / total, 1) if total else None
+        progress(done, total)
+
+    check = _Check(site, session, record.key, own)
+    return move_copies(site.files, Route(source, target, own.number, site.configuration.nas.reserve, check, report))
+
+
+class _Check:
+    """Asks before each step whether the claim stands: the heartbeat always, the database as often as the heart beats."""
+
+    def __init__(self, site: Site, session: Session, key: str, own: Claim) -> None:
+        self._site, self._session, self._key, self._own = site, session, key, own
+        self._asked = site.clock.boottime()
+
+    def __call__(self) -> None:
+        self._session.check()
+        now = self._site.clock.boottime()
+        if now - self._asked > self._site.database.version.lease_seconds / 10:
+            changes.held(self._site.database.head().contents, self._key, self._own)
+            self._asked = now
+
+
+def _arrival(own: Claim, event: Event | None) -> Change:
+    return partial(_arrived, own=own, event=event)
+
+
+def _arrived(contents: Contents, *, own: Claim, event: Event | None) -> Contents:
+    record = changes.held(contents, "", own)
+    if event is Event.ACTIVATE_EMPTY:
+        contents = contents.with_vm(replace(record, last_copy=None))
+    return changes.moved(contents, record.key, own, event)
+
+
+def _status_after(contents: Contents, record: VmRecord) -> State:
+    found = next((vm for vm in contents.vms.values() if vm.uuid == record.uuid and vm.directory == record.directory), record)
+    return found.status
+
+
+def _event(site: Site, record: VmRecord) -> Event:
+    """What an activated VM becomes. Where it cannot be told whether it was used since, it was: that costs one needless backup."""
+    latest = catalogue.read(site.directory(record)).latest_good if record.directory else None
+    if latest is None:
+        return Event.ACTIVATE_EMPTY
+    if record.last_copy is None or record.last_copy.stamp != latest.stamp or record.node != site.node:
+        return Event.ACTIVATE_CHANGED
+    try:
+        machine = site.inventory().get(record.uuid)
+        if machine is None or machine.running or not machine.accessible:
+            return Event.ACTIVATE_CHANGED
+        changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
+    except VBoxManageError as error:
+        log.warning("it cannot be told whether the VM was used since its copy: %s", error.message, extra={"vm": record.key})
+        return Event.ACTIVATE_CHANGED
+    return Event.ACTIVATE_CHANGED if changed else Event.ACTIVATE_UNCHANGED

@@ -1,0 +1,38 @@
+"""Partial files that dead sessions left: found by the mark in the VM's record, removed, and the mark taken back."""
+
+import logging
+from typing import Final
+
+from shared.copies.publish import remove_partials
+from shared.errors import VmBackupError
+from shared.site import Site
+from shared.statedb import changes
+
+log: Final = logging.getLogger(__name__)
+
+
+def remove_leftovers(site: Site, worker: str) -> list[str]:
+    """Removes what dead sessions left in the directories of VMs that nobody works on. Returns the names of the files.
+
+    A directory that cannot be tidied keeps its mark: the next call tries again. Commits only if something was marked.
+    """
+    contents = site.database.head().contents
+    untidy = [record for record in contents.vms.values() if record.leftovers and record.claim is None and record.publishing is None]
+    live = {record.claim.number for record in contents.vms.values() if record.claim}
+    live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
+    removed: list[str] = []
+    tidied: list[str] = []
+    for record in untidy:
+        directories = [site.directory(record), site.archive_directory(record)] if record.directory else []
+        try:
+            for directory in directories:
+                names = remove_partials(site.files, directory, live, contents.claims_granted)
+                removed += names
+                for name in names:
+                    log.warning("removed %s, which a crashed worker left", name, extra={"vm": record.key})
+            tidied.append(record.key)
+        except VmBackupError as error:
+            log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
+    if tidied:
+        site.database.commit_once(lambda current: changes.tidied(current, tidied), f"tidied {', '.join(tidied)}", worker)
+    return removed
