@@ -171,7 +171,7 @@ def sweep(database: Database, contents: Contents) -> list[str]:
         doubtful = [path for path in found if path.name not in live]
         if not doubtful:
             return []
-        now = _nas_now(database)
+        now = nas_now(database)
         return [path.name for path in doubtful if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)]
 
 
@@ -190,7 +190,7 @@ def _removed(path: Path) -> bool:
     return True
 
 
-def _nas_now(database: Database) -> float:
+def nas_now(database: Database) -> float:
     """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's."""
     probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
     os.mkdir(probe)
