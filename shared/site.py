@@ -59,7 +59,8 @@ class Site:
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
     """Makes sure that the NAS is mounted, answers, and is the one that this host knows, then opens the state database on it.
 
-    With `reading`, one that is mounted read-only will do. Raises `NasError`, `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
+    With `reading`, one that is mounted read-only will do. Raises `NasError`, `NoDatabaseError`, `DatabaseVersionError`,
+    `DatabaseDamagedError`, `ConfigurationError`.
     """
     nas, host = configuration.nas, configuration.host
     status = check_nas(nas, reading=reading)
