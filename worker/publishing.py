@@ -43,7 +43,8 @@ def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
 
 def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord) -> None:
     """Applies retention while the claim is still held, and only after the new copy is in place. What it cannot do now it does next time."""
-    rules = Rules(keep_last=site.configuration.backup.keep_last)
+    policy = site.configuration.policy_for(record.name)
+    rules = Rules(policy.keep_last, policy.keep_daily, policy.keep_weekly, policy.keep_monthly, policy.keep_yearly)
     try:
         for stamp in retention.apply(site.files, site.directory(record), rules, check=session.check):
             log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})
