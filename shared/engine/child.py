@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Sequence
 from typing import IO, Final, Self, cast
 
-from shared.virtualbox.vboxmanage import VBoxManage, cannot_start, error_lines
+from shared.process import Completed
+from shared.virtualbox.problems import ExportError, export_problem
+from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
 
 #: A command that does not obey is not waited for any longer than this.
 END_SECONDS: Final = 10.0
@@ -70,11 +72,13 @@ class Child:
             return self._process.wait(timeout_seconds)
         return None
 
-    def messages(self) -> str:
-        """Why it failed: its error messages, or else the end of what it wrote to standard error."""
+    def problem(self, otherwise: str) -> ExportError:
+        """Why it failed, as what it wrote to standard error says; `otherwise` if that says nothing."""
         self._messages.seek(0)
-        text = self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace").strip()
-        return "; ".join(error_lines(text)) or text[-500:]
+        text = self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
+        if not text.strip():
+            return ExportError(otherwise)
+        return export_problem(Completed(("VBoxManage", *self.arguments), 1, "", text)) or ExportError(otherwise)
 
     def terminate(self) -> None:
         """Asks it to end: VBoxManage then cancels what it does in VirtualBox too."""

@@ -45,10 +45,10 @@ def assess(machine: Machine, clock: Clock) -> Assessment:
 
     An export looks again once it holds the locks.
     """
-    if machine.problem:
-        return Assessment((), machine.problem)
+    if machine.reason:
+        return Assessment((), machine.reason)
     try:
-        settings = read_file(machine.settings_file, clock)
+        settings = read_file(machine.settings_file, clock.sleep)
         attached = attachments(settings)
         if [uuid for _, uuid in attached] != [chain[0].uuid for chain in machine.chains]:
             raise DiskImageError("its disks were changed a moment ago")

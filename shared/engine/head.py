@@ -19,7 +19,7 @@ from typing import Final
 from shared.engine.child import END_SECONDS, Child
 from shared.engine.stages import CancelledError
 from shared.engine.tar import BLOCK
-from shared.errors import VBoxManageError
+from shared.virtualbox.problems import ExportError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: How long VirtualBox may take to write the description.
@@ -44,7 +44,7 @@ def take_description(
     """Has VirtualBox describe `machine` (its UUID). Uses the local directory `scratch` for a moment and leaves nothing there.
 
     The files in the OVA are named after `name`; the VM itself keeps its name unless `rename` gives another.
-    Raises `VBoxManageError` if VirtualBox refuses, does not answer, or does not let the export be cancelled;
+    Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not answer, or does not let the export be cancelled;
     `CancelledError` soon after `cancelled` is set.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:60].strip("._-") or "machine"
@@ -56,11 +56,9 @@ def take_description(
             members = tuple(_members(child, target, cancelled))
             child.terminate()
             if child.wait(END_SECONDS) is None:
-                raise VBoxManageError(
-                    f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC"
-                )
+                raise ExportError(f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC")
     if not members or not members[0][0].endswith(".ovf"):
-        raise VBoxManageError(f"VirtualBox exports {machine} without a description")
+        raise ExportError(f"VirtualBox exports {machine} without a description")
     return Description(plain, members[0][1], members)
 
 
@@ -78,10 +76,10 @@ def _members(child: Child, target: Path, cancelled: threading.Event) -> Iterator
             position += BLOCK + -(-len(member[1]) // BLOCK) * BLOCK
             continue
         if ended:
-            raise VBoxManageError(f"VBoxManage cannot export this VM: {child.messages() or 'it says nothing'}")
+            raise child.problem("VBoxManage has ended without a description of the VM")
         if cancelled.wait(_POLL_SECONDS):
             raise CancelledError
-    raise VBoxManageError(f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds")
+    raise ExportError(f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds")
 
 
 def _member(target: Path, position: int) -> tuple[tarfile.TarInfo, bytes] | None:

@@ -18,7 +18,7 @@ from typing import Final, Self
 from shared.engine.chain import Chain
 from shared.engine.child import Child
 from shared.engine.stages import CancelledError
-from shared.errors import CopyError, VBoxManageError
+from shared.errors import CopyError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: What is read at the end to prove that the lock lasted. A smaller disk would fit into the pipe: there is no proof for it.
@@ -44,7 +44,7 @@ class ReadLock:
     def take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
         """Locks the disk image `medium` (UUID or path of the leaf).
 
-        Raises `VBoxManageError` if VirtualBox refuses or does not answer, `CancelledError` soon after `cancelled` is set.
+        Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses or does not answer, `CancelledError` soon after `cancelled` is set.
         """
         lock = cls(vboxmanage, medium, cancelled)
         try:
@@ -52,8 +52,7 @@ class ReadLock:
             if lock._received:
                 return lock
             lock._child.wait(_POLL_SECONDS)
-            reason = lock._child.messages() or f"no answer within {_START_SECONDS:.0f} seconds"
-            raise VBoxManageError(f"VirtualBox does not lock the disk {medium} for reading: {reason}")
+            raise lock._child.problem(f"VirtualBox does not lock the disk {medium} for reading within {_START_SECONDS:.0f} seconds")
         except BaseException:
             lock._child.end()
             raise
@@ -78,8 +77,8 @@ class ReadLock:
             raise CopyError(f"VirtualBox reads other bytes from the disk {self._medium} than this program")
 
     def _lost(self) -> CopyError:
-        reason = self._child.messages() or "VBoxSVC or VBoxManage has ended"
-        return CopyError(f"the read lock of the disk {self._medium} was lost while it was read: {reason}")
+        reason = self._child.problem("VBoxSVC or VBoxManage has ended")
+        return CopyError(f"the read lock of the disk {self._medium} was lost while it was read: {reason.message}")
 
     def _read_up_to(self, length: int, seconds: float) -> None:
         """Reads on until `length` bytes have been received; stops before if the command ends, or gives nothing more in time."""

@@ -38,11 +38,15 @@ class Sink(Protocol):
 
 
 class Meter:
-    """How far an export has come, for other threads to look at. Bytes."""
+    """How far an export has come, for other threads to look at: bytes of the disks, `done` of `total`."""
 
     def __init__(self) -> None:
         self.total = 0
         self.done = 0
+
+    def percent(self) -> int:
+        """How much of the disks is read. 100 does not mean that the export has ended."""
+        return 100 * self.done // self.total if self.total else 0
 
 
 @dataclass(frozen=True, slots=True)
