@@ -85,7 +85,7 @@ class Sidecar:
 def parse(data: bytes) -> Sidecar:
     """Reads a sidecar. Raises `CopyError` that says what is wrong with it, whatever the bytes are."""
     try:
-        document = json.loads(data.decode("utf-8")) if len(data) <= LIMIT_BYTES else None
+        document = json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LIMIT_BYTES else None
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

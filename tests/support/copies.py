@@ -128,7 +128,12 @@ class BreakingFiles(NasFiles):
             self.done.append(name)
             if last and not self.after:
                 raise PowerCutError(name)
-            result = operation(*arguments)
+            try:
+                result = operation(*arguments)
+            except OSError:
+                if last:
+                    raise PowerCutError(name) from None
+                raise
             if last:
                 if name == "create":
                     os.close(result)

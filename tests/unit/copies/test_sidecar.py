@@ -14,14 +14,14 @@ from tests.support import copies as make
 
 STAMP = "20261122T203800Z-17"
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
 @pytest.mark.parametrize("verified", [None, Verified("2026-11-23T00:00:00Z"), Verified("2026-11-23T00:00:00Z", "digest wrong")])
 def test_a_sidecar_comes_back_with_what_later_versions_wrote(verified):
     made = make.sidecar(b"abc", vm='a "b"\n\udc80ü', verified=verified, extra={"later": [1, {"x": None}]})
-    made = make.sidecar(b"abc", vm='a "b"\nü', verified=verified, extra={"later": [1, {"x": None}]})
     assert sidecars.parse(made.render()) == made
 
 
@@ -52,7 +52,7 @@ def test_any_bytes_are_refused_with_a_reason(data):
         sidecars.parse(data)
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(json.loads(make.sidecar(b"").render()), JSON)))
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(make.sidecar(b"").render()))), JSON, max_size=2))
 def test_any_values_are_read_or_refused(changes):
     document = {**json.loads(make.sidecar(b"abc").render()), **changes}
     try:

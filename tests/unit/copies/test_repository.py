@@ -1,0 +1,82 @@
+import os
+
+import pytest
+
+from shared.config import Nas
+from shared.copies import repository
+from shared.copies.files import NasFiles
+from shared.errors import ConfigurationError, NasError
+
+ONE, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+def nas(path, **changes):
+    return Nas(**{"mountpoint": path, "require_mount": False, **changes})
+
+
+def test_the_first_repository_is_remembered_and_another_is_refused(tmp_path):
+    notes = tmp_path / "state" / "notes"
+    repository.check_repository(nas(tmp_path), notes, None)
+    assert repository.known_repository(nas(tmp_path), notes) is None
+    repository.check_repository(nas(tmp_path), notes, ONE)
+    repository.check_repository(nas(tmp_path), notes, ONE)
+    assert repository.known_repository(nas(tmp_path), notes) == ONE
+    with pytest.raises(NasError, match=f"holds the repository {OTHER}") as caught:
+        repository.check_repository(nas(tmp_path), notes, OTHER)
+    note = caught.value.hint.split("remove ")[1].split(" on this")[0]
+    os.unlink(note)  # the cure that the hint names
+    repository.check_repository(nas(tmp_path), notes, OTHER)
+
+
+def test_an_emptied_mount_point_is_noticed(tmp_path):
+    repository.check_repository(nas(tmp_path), tmp_path / "notes", ONE)
+    with pytest.raises(NasError, match="holds no state database"):
+        repository.check_repository(nas(tmp_path), tmp_path / "notes", None)
+
+
+def test_each_mount_point_has_a_note_of_its_own(tmp_path):
+    repository.check_repository(nas(tmp_path / "a"), tmp_path / "notes", ONE)
+    repository.check_repository(nas(tmp_path / "b"), tmp_path / "notes", OTHER)
+    repository.check_repository(nas(tmp_path / "a"), tmp_path / "notes", ONE)
+    assert len(os.listdir(tmp_path / "notes")) == 2
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"{", b"[]", b"null", b'{"repository": 7}', b"\xff"])
+def test_a_note_that_is_nonsense_is_replaced(tmp_path, nonsense):
+    repository.check_repository(nas(tmp_path), tmp_path / "notes", ONE)
+    (note,) = (tmp_path / "notes").iterdir()
+    note.write_bytes(nonsense)
+    repository.check_repository(nas(tmp_path), tmp_path / "notes", ONE)
+    assert repository.known_repository(nas(tmp_path), tmp_path / "notes") == ONE
+
+
+def test_a_note_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError) as caught:
+        repository.check_repository(nas(tmp_path), tmp_path / "file" / "notes", ONE)
+    assert "state_directory" in caught.value.hint
+
+
+def test_an_archive_below_the_mount_point_goes_with_it(tmp_path):
+    one = nas(tmp_path, archive_directory="old/archive")
+    repository.check_archive(one, ONE)
+    repository.prepare_archive(NasFiles(), one, ONE)
+    repository.prepare_archive(NasFiles(), one, ONE)
+    assert (tmp_path / "old" / "archive").is_dir()
+
+
+def test_an_archive_elsewhere_needs_its_marker(tmp_path):
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "disk").mkdir()
+    one = nas(tmp_path / "nas", archive_directory=tmp_path / "disk")
+    with pytest.raises(NasError, match=r"has no \.vmbackup-archive") as caught:
+        repository.check_archive(one, ONE)
+    assert f"echo {ONE} >" in caught.value.hint
+    repository.prepare_archive(NasFiles(), one, ONE)
+    repository.check_archive(one, ONE)
+    with pytest.raises(NasError, match=f"belongs to the repository {ONE}"):
+        repository.check_archive(one, OTHER)
+    with pytest.raises(NasError, match="belongs to"):
+        repository.prepare_archive(NasFiles(), one, OTHER)
+    with pytest.raises(NasError, match="cannot prepare"):
+        repository.prepare_archive(NasFiles(), nas(tmp_path / "nas", archive_directory=tmp_path / "unmounted"), ONE)
