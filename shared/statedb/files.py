@@ -9,7 +9,9 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TypeVar
 
@@ -40,6 +42,10 @@ class StateFiles:
         self.primitive = primitive
         self._clock = clock
         self._private = secrets.token_hex(6)
+        self._serial = count(1)
+        #: Where each private file that was written lies: a name that is used again gets a new file, because a request that
+        #: works on the old one may still be on its way to the server.
+        self._written: dict[str, Path] = {}
         self._listed_at = clock.boottime()
         #: Operations performed, by name: what the benchmark counts.
         self.counts: dict[str, int] = {}
@@ -111,7 +117,7 @@ class StateFiles:
 
     def write_temporary(self, operation: op.WriteTemporary) -> None:
         """See `WriteTemporary`."""
-        path = self._temporary(operation.name)
+        path = self._written[operation.name] = self._new_temporary(operation.name)
         if self.primitive == "directory" and ".view." not in operation.name:
             os.mkdir(path, DIRECTORY_MODE)
             path /= "snapshot"
@@ -127,17 +133,25 @@ class StateFiles:
                 os.link(self._temporary(operation.name), target, follow_symlinks=False)
             else:
                 os.rename(self._temporary(operation.name), target)
+        with contextlib.suppress(OSError):  # also after an error, which may be untrue
             sync_directory(self.root / "gen")
 
     def remove_temporary(self, operation: op.RemoveTemporary) -> None:
-        """See `RemoveTemporary`."""
+        """See `RemoveTemporary`: in one step, so that a publication still on its way finds all of it or nothing.
+
+        A directory is renamed before it is emptied. Emptied under its own name it could be published empty; and a client that
+        was not told that it had been published would empty the generation itself.
+        """
         path = self._temporary(operation.name)
+        self._written.pop(operation.name, None)
         with contextlib.suppress(FileNotFoundError):
-            if self.primitive == "directory" and path.is_dir():
-                os.unlink(path / "snapshot")
-                os.rmdir(path)
-            else:
+            if self.primitive == "link" or not stat.S_ISDIR(os.lstat(path).st_mode):
                 os.unlink(path)
+                return
+            aside = self._new_temporary("removed")
+            os.rename(path, aside)
+            os.unlink(aside / "snapshot")
+            os.rmdir(aside)
 
     def replace_view(self, operation: op.ReplaceView) -> None:
         """See `ReplaceView`."""
@@ -145,17 +159,31 @@ class StateFiles:
 
     def keep_edited_view(self, operation: op.KeepEditedView) -> None:
         """See `KeepEditedView`."""
-        write_new_file(self.root / f"vmtool-statedb.edited-{operation.generation}-{self._private}", operation.data)
+        name = f"vmtool-statedb.edited-{operation.generation}-{self._private}-{next(self._serial)}"
+        write_new_file(self.root / name, operation.data)
 
     def move_to_history(self, operation: op.MoveToHistory) -> None:
         """See `MoveToHistory`: a generation that a late writer put below the window goes to `tmp/`, to be swept."""
         name = generation_name(operation.number)
         history = self.root / "history" / f"{operation.number // 1000:07d}"
         os.makedirs(history, DIRECTORY_MODE, exist_ok=True)
-        known = name in list_fresh(history)
-        target = self._temporary(f"stray.{name}") if known else history / name
+        source = self.root / "gen" / name
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self.root / "gen" / name, target)
+            if name in list_fresh(history) or not self._move_without_replacing(source, history / name):
+                os.rename(source, self._new_temporary(f"stray.{name}"))
+
+    def _move_without_replacing(self, source: Path, target: Path) -> bool:
+        try:
+            if self.primitive == "link":
+                os.link(source, target, follow_symlinks=False)
+                os.unlink(source)
+            else:
+                os.rename(source, target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return False
+        return True
 
     # The lease marker
 
@@ -174,7 +202,10 @@ class StateFiles:
         self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(operation.attempt, 12))))
 
     def _temporary(self, name: str) -> Path:
-        return self.root / "tmp" / f"{name}.{self._private}"
+        return self._written.get(name) or self.root / "tmp" / f"{name}.{self._private}"
+
+    def _new_temporary(self, name: str) -> Path:
+        return self.root / "tmp" / f"{name}.{self._private}.{next(self._serial)}"
 
 
 _PERFORM: Final[dict[type, Callable[..., Any]]] = {

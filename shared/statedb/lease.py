@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from shared.errors import NasError
 from shared.statedb.files import StateFiles
 from shared.statedb.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
 
@@ -30,6 +31,8 @@ LEASE_FRACTION: Final = 1 / 5
 _WAIT_SECONDS: Final = 10.0
 _FIRST_LOOK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1
+#: No system numbers its processes so high, and none can be asked about such a number.
+_PROCESS_LIMIT: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,9 @@ def parse_marker(data: bytes) -> Marker | None:
         return None
     values = dict(line.partition("=")[::2] for line in lines[1:])
     pid = values.get("pid", "")
-    return Marker(int(pid), values.get("host", ""), values.get("token", "")) if pid.isdigit() and len(pid) < 12 else None
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 12 and int(pid) < _PROCESS_LIMIT):
+        return None
+    return Marker(int(pid), values.get("host", ""), values.get("token", ""))
 
 
 def is_provably_dead(marker: Marker) -> bool:
@@ -96,10 +101,11 @@ class DatabaseLease:
         """Holds the lease for one transaction. Yields False when it could not be had in time: the transaction is safe without it."""
         attempt = _Attempt(self._make(), self._wait_seconds)
         attempt.thread.start()
-        if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
-            self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
-            attempt.finished.wait(self._wait_seconds)
         try:
+            if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
+                with contextlib.suppress(NasError):  # the transaction will meet that error, too, if it lasts
+                    self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
+                attempt.finished.wait(self._wait_seconds)
             if not attempt.succeeded:
                 log.info("no lease on the database within %g s: going on without it", self._wait_seconds)
             yield attempt.succeeded

@@ -45,19 +45,25 @@ SESSION_MEMORY: Final = 128
 ATTEMPTS: Final = 200
 
 #: How far back the view is compared with older generations before it counts as edited by hand.
-VIEW_MEMORY: Final = 32
+VIEW_MEMORY: Final = 128
 
 NO_PREVIOUS: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who commits, under which sequence number, and why. `record` is the session's row as it should read after the commit."""
+    """Who commits, under which sequence number, and why.
+
+    `record` is the session's row as it should read after the commit. `known` says that a commit of this session was read back
+    before: its row must then still be there. A sequence number is used for one transaction only, also when that failed: what failed
+    may still arrive. The same transaction may be tried again under its number.
+    """
 
     record: SessionRecord
     sequence: int
     committed: str
     reason: str
+    known: bool = False
 
 
 def read_head() -> Steps[Snapshot]:
@@ -104,8 +110,8 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
         row = head.contents.sessions.get(author.record.id)
         if row is not None and row.sequence >= author.sequence:
             return head
-        if first_attempted is not None and head.generation - first_attempted >= SESSION_MEMORY:
-            break
+        if row is None and first_attempted is not None and head.generation - first_attempted > SESSION_MEMORY:
+            break  # its row may have been written and forgotten since
         _require_live(author, row)
         contents = change(head.contents)
         if contents == head.contents:
@@ -122,7 +128,7 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
 
 
 def _require_live(author: Author, row: SessionRecord | None) -> None:
-    if (row is None and author.sequence > 1) or (row is not None and row.state != "live"):
+    if author.known if row is None else row.state != "live":
         raise LockLostError(
             f"session {author.record.id} was expired by another host: what it held is no longer its own",
             hint="the VM will be backed up again; if this host was not asleep, look at its connection to the NAS",
@@ -162,24 +168,37 @@ def publish_view(name: str) -> Steps[bool]:
     Writes first and looks at the head afterwards, so that the last writer always leaves what belongs to a head at least as new
     as its own; it never relies on reading back the replaced file, which clients may serve from a cache.
     """
-    edited = False
+    edited = yield from _set_edit_aside()
+    if edited is None:
+        return False
     for attempt in count():
         head = yield from read_head()
-        wanted = render(head.contents)
-        if attempt == 0:
-            found = yield ReadView()
-            if found == wanted:
-                return False
-            if found is not None and not (yield from _is_older_view(found, head)):
-                yield KeepEditedView(head.generation, found)
-                edited = True
         temporary = f"{name}.view.{attempt}"
-        yield WriteTemporary(temporary, wanted)
+        yield WriteTemporary(temporary, render(head.contents))
         yield ReplaceView(temporary)
         after = yield from read_head()
         if after.generation == head.generation:
             return edited
     raise AssertionError("count() does not end")
+
+
+def _set_edit_aside() -> Steps[bool | None]:
+    """Keeps what is in `vmtool-statedb` if no generation looks like that. Answers whether it did; None if the view is up to date.
+
+    The view is read before the head: what others publish meanwhile then belongs to a generation that is not newer than the head.
+    """
+    seen = 0
+    while True:
+        found = yield ReadView()
+        head = yield from read_head()
+        if found == render(head.contents):
+            return None
+        if found is None or (yield from _is_older_view(found, head)):
+            return False
+        if head.generation == seen:
+            yield KeepEditedView(head.generation, found)
+            return True
+        seen = head.generation  # look once more: a stale listing may have hidden the generation that it belongs to
 
 
 def _is_older_view(found: bytes, head: Snapshot) -> Steps[bool]:

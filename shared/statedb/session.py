@@ -36,6 +36,7 @@ class Session:
         self._record = session_record(new_session_id(database.identity.node), worker, database.identity, here)
         self._record = replace(self._record, since=timestamp(database.clock.now()))
         self._sequence = 0
+        self._known = False
         self.doing = Doing(worker)
         self._heartbeat = Heartbeat(
             database.root / "node",
@@ -81,8 +82,10 @@ class Session:
 
     def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
         self._sequence += 1  # also when the last commit failed: it may still arrive, and must not be taken for this one
-        author = Author(record, self._sequence, timestamp(self._database.clock.now()), reason)
-        return self._database.transact(author, change)
+        author = Author(record, self._sequence, timestamp(self._database.clock.now()), reason, known=self._known)
+        head = self._database.transact(author, change)
+        self._known = self._known or self.id in head.contents.sessions
+        return head
 
     def _end(self, reason: str) -> None:
         when = timestamp(self._database.clock.now())

@@ -1,0 +1,17 @@
+"""The search reads the same generations over and over: each is decoded once."""
+
+import os
+
+import pytest
+
+from shared.statedb import database, protocol
+from tests.protocol import nas
+
+#: `VMBACKUP_PROVE=1` searches the larger scenarios, too, which takes many minutes.
+PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
+
+
+@pytest.fixture(autouse=True)
+def _decode_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "decode", nas.read)
+    monkeypatch.setattr(database, "decode", nas.read)

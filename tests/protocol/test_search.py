@@ -1,0 +1,140 @@
+"""The protocol holds in every schedule that is searched. Each scenario runs the code of production; see `tests.protocol.search`."""
+
+from dataclasses import replace
+
+import pytest
+
+from shared.statedb import protocol
+from tests.protocol import claims, lease, nas
+from tests.protocol.conftest import PROVE
+from tests.protocol.nas import Cost, Rules
+from tests.protocol.programs import (
+    all_of,
+    answers_are_true,
+    appender,
+    chain_grows,
+    each_once,
+    edited_views_are_kept,
+    editor,
+    expirer,
+    pruner,
+    publisher,
+    start,
+    view_is_current,
+)
+from tests.protocol.search import Scenario, search
+
+PRUNES = Rules(prunes=True)
+LOG = all_of(each_once, answers_are_true)
+CLAIMS = all_of(answers_are_true, claims.copies_are_announced, claims.next_tick_recovers)
+
+#: Small enough for each run of the tests.
+BASIC = (
+    Scenario("two sessions, one crash, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 1, Cost(fault=1)),
+    Scenario("two sessions, one stale read, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 0, Cost(1, 1)),
+    Scenario("two sessions, one error, one fault", (appender("A", 2), appender("B")), LOG, start(), chain_grows, 0, Cost(0, 1, 1)),
+    Scenario("three sessions, one fault", tuple(map(appender, "ABC")), LOG, start(), chain_grows, 0, Cost(fault=1)),
+    Scenario("pruning, one fault", (appender("A"), appender("B", 2), pruner()), each_once, start(), chain_grows, 0, Cost(fault=1), PRUNES),
+    Scenario("pruning, one stale read", (appender("A"), appender("B", 2), pruner()), each_once, start(), None, 0, Cost(stale=1), PRUNES),
+    Scenario(
+        "the view, one crash, one stale read, one fault",
+        (appender("A", view=True), appender("B", view=True)),
+        all_of(LOG, view_is_current),
+        start(),
+        chain_grows,
+        1,
+        Cost(1, 1),
+    ),
+    Scenario(
+        "the view, one error",
+        (appender("A", view=True), appender("B", view=True)),
+        all_of(LOG, view_is_current),
+        start(),
+        chain_grows,
+        budget=Cost(error=1),
+    ),
+    Scenario("the view is edited", (publisher("A"), publisher("B"), editor()), edited_views_are_kept, start(), chain_grows, 1),
+    Scenario("claims, one crash", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 1),
+    Scenario(
+        "claims, one stale read",
+        (claims.backup("A"), claims.takeover("B", "A")),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        budget=Cost(stale=1),
+    ),
+    Scenario(
+        "claims, one fault", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 0, Cost(fault=1)
+    ),
+    Scenario(
+        "claims, one error", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 0, Cost(error=1)
+    ),
+    Scenario(
+        "two workers for one VM, one crash",
+        (claims.backup("A", ends=True), claims.backup("B", ends=True)),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        1,
+    ),
+    Scenario(
+        "breakers of the lease",
+        (lease.breaker("A", b"dead"), lease.breaker("B", b"dead"), lease.holder("C", releases=False)),
+        lease.nobody_is_robbed(b"dead"),
+        start()._replace(lease=b"dead"),
+        crashes=1,
+        budget=Cost(error=1),
+    ),
+    Scenario(
+        "breakers of the lease, and a holder that releases it",
+        (lease.breaker("A", b"dead"), lease.holder("B", releases=True), lease.holder("C", releases=False)),
+        lease.nobody_is_robbed(b"dead"),
+        start()._replace(lease=b"dead"),
+        crashes=1,
+        budget=Cost(error=1),
+    ),
+)
+
+
+def _enlarged(scenario: Scenario) -> Scenario:
+    """The same scenario with one crash and one fault of each kind that it has, more."""
+    budget = Cost(*(count and count + 1 for count in scenario.budget))
+    return replace(scenario, name=f"{scenario.name}, and more", crashes=max(1, scenario.crashes), budget=budget, limit=20_000_000)
+
+
+SCENARIOS = (*BASIC, *map(_enlarged, BASIC)) if PROVE else BASIC
+
+
+@pytest.mark.timeout(3600 if PROVE else 300)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_holds(scenario: Scenario) -> None:
+    result = search(scenario)
+    print(result)
+    assert result.violation is None, str(result)
+    assert result.complete, str(result)
+    assert result.ends > 1
+
+
+@pytest.mark.parametrize("memory", [0, 1, 2])
+def test_what_a_session_is_told_stays_true_when_it_is_forgotten(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that is expired in the middle, and whose row is forgotten, is told the truth, or that it is not known."""
+    monkeypatch.setattr(protocol, "SESSION_MEMORY", memory)
+    scenario = Scenario(
+        f"memory of {memory}", (appender("A", 2), expirer("B", "A", 3)), answers_are_true, start(), chain_grows, 0, Cost(fault=1)
+    )
+    result = search(scenario)
+    print(result)
+    assert result.violation is None, str(result)
+    assert result.complete
+
+
+def test_search_reaches_every_kind_of_answer() -> None:
+    """The scenarios are not empty: sessions do lose races, are fenced, and are left in doubt."""
+    seen: set[str] = set()
+
+    def note(_: nas.World, results: object) -> None:
+        seen.update(answer for result in results if result for _, answer in result)
+
+    programs = (claims.backup("A"), claims.takeover("B", "A"))
+    search(Scenario("answers", programs, note, claims.new_database(), chain_grows, budget=Cost(error=1)))
+    assert {"done", "LockLostError", "LockedError", "NasError"} <= seen
