@@ -73,7 +73,9 @@ def failed_task(
 
 
 def unknown_machine(name: str) -> VBoxError:
-    text = f"Could not find a registered machine named '{name}'"
+    is_uuid = len(name) == 36 and [len(part) for part in name.split("-")] == [8, 4, 4, 4, 12]
+    text = f"with UUID {{{name}}}" if is_uuid else f"named '{name}'"
+    text = f"Could not find a registered machine {text}"
     return VBoxError(text, code="VBOX_E_OBJECT_NOT_FOUND", component="VirtualBoxWrap", context="FindMachine(...)")
 
 

@@ -9,8 +9,8 @@ from tests.support.simulated.arguments import parse, required
 from tests.support.simulated.errors import PROGRESS, Reply, UsageError, VBoxError, failed_task, locked_by_session, unknown_machine
 from tests.support.simulated.state import Host, Machine, Medium
 
-#: Characters that VirtualBox replaces in names of files.
-_UNSAFE = frozenset("/\\:*?\"'<>|") | {chr(code) for code in range(32)}
+#: Characters that VirtualBox leaves in names of files; besides them those from U+00A0 to U+D7AF.
+_SAFE = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 #: Settings that are accepted and change the .vbox, but of which nothing more is simulated.
 _SETTINGS = ("--cpus", "--vm-execution-engine", "--nic1", "--audio-enabled", "--boot1")
 
@@ -35,8 +35,13 @@ def find(host: Host, name: str) -> Machine:
 
 def file_name(name: str) -> str:
     """The name as VirtualBox makes a file name of it."""
-    safe = "".join("_" if character in _UNSAFE else character for character in name)
-    return f"_{safe[1:]}" if safe.startswith(("-", ".")) else safe
+    safe = "".join(
+        character if character in _SAFE or "\xa0" <= character <= "\ud7af" else "_" * len(character.encode()) for character in name
+    )
+    start, end = len(safe) - len(safe.lstrip(" ")), len(safe.rstrip(" "))
+    safe = "_" * start + safe[start:end] + "_" * (len(safe) - end)
+    safe = "_" + safe[1:] if safe.startswith((".", "-")) else safe
+    return safe[:-1] + "_" if safe.endswith(".") else safe
 
 
 def settings_path(host: Host, name: str, base_folder: str = "") -> str:

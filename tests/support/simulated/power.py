@@ -32,7 +32,8 @@ def advance(host: Host, *, service_gone: bool) -> bool:
 
 def start_command(host: Host, words: list[str]) -> Reply:
     plain, options = parse(words, values=("--type",))
-    machine = find(host, required(plain, 1)[0])
+    name = required(plain, 1)[0]
+    machine = find(host, name)
     kind = options.get("type", "gui")
     if kind not in ("gui", "headless", "sdl", "separate"):
         raise VBoxError(f"Invalid frontend name: '{kind}'", code="NS_ERROR_INVALID_ARG", context="LaunchVMProcess(...)")
@@ -46,9 +47,9 @@ def start_command(host: Host, words: list[str]) -> Reply:
         disks.check_readable(medium)
     if any(medium.uuid in host.readers() for medium in media):
         text = "Locking of attached media failed. A possible reason is that one of the media is attached to a running VM"
-        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="SessionMachine", said=_WAIT.format(machine.name))
+        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="SessionMachine", said=_WAIT.format(name))
     start(host, machine)
-    return Reply(f'{_WAIT.format(machine.name)}VM "{machine.name}" has been successfully started.\n')
+    return Reply(f'{_WAIT.format(name)}VM "{name}" has been successfully started.\n')
 
 
 def start(host: Host, machine: Machine) -> None:
@@ -79,7 +80,7 @@ def control_command(host: Host, words: list[str]) -> Reply:
     name, action = required(words, 2)
     machine = find(host, name)
     if not machine.runs:
-        raise not_running(machine.name)
+        raise not_running(name)
     if action not in _ACTIONS:
         raise UsageError(f"Invalid parameter '{action}'")
     return _ACTIONS[action](host, machine)

@@ -1,0 +1,84 @@
+"""One suite, two kinds of host: what the product relies on is true of the real VirtualBox, and of the simulated one alike."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.exporting import Export
+from tests.support.hosts import VirtualBoxHost, VirtualMachine
+from tests.support.simulated import SimulatedHost
+from tests.support.virtualbox import RealHost
+
+KINDS = ["simulated", pytest.param("real", marks=pytest.mark.virtualbox)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoxHost]:
+    """A VirtualBox host for the tests of one file."""
+    made: VirtualBoxHost
+    if request.param == "real":
+        made = request.getfixturevalue("virtualbox_testbed").host()
+    else:
+        made = SimulatedHost(tmp_path_factory.mktemp("simulated"), "alpha")
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A VM name that no other test uses."""
+    return request.node.originalname.removeprefix("test_").replace("_", "-")
+
+
+@pytest.fixture
+def vm(host: VirtualBoxHost, name: str) -> VirtualMachine:
+    """A small VM, stopped."""
+    return host.make_vm(name)
+
+
+@pytest.fixture
+def folder(host: VirtualBoxHost, name: str) -> Path:
+    """An empty directory that the host sees."""
+    path = host.folder / f"out-{name}"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def slow_vm(host: VirtualBoxHost) -> VirtualMachine:
+    """A VM whose export takes some seconds. It is stopped, and a test must leave it as it was."""
+    return make_slow_vm(host, "slow")
+
+
+def make_slow_vm(host: VirtualBoxHost, name: str) -> VirtualMachine:
+    if isinstance(host, SimulatedHost):
+        vm = host.make_vm(name, mib=40, random_mib=32)
+        host.fault(vm, export_seconds=4)
+        return vm
+    return host.make_vm(name, mib=202, random_mib=200)
+
+
+@pytest.fixture
+def begin_export(host: VirtualBoxHost, folder: Path) -> Iterator[Callable[..., Export]]:
+    """Starts exports that are under way when it returns; those that still run at the end are cancelled."""
+    begun: list[Export] = []
+
+    def begin(vm: VirtualMachine, target: str = "x.ova", disk: Path | None = None) -> Export:
+        begun.append(Export(host, vm, folder / target, disk))
+        begun[-1].wait_until_under_way()
+        return begun[-1]
+
+    yield begin
+    for export in begun:
+        export.cancel()
+
+
+@pytest.fixture
+def real_host(host: VirtualBoxHost) -> RealHost:
+    """The host, in tests that make no sense for a simulated one."""
+    if not isinstance(host, RealHost):
+        pytest.skip("asks the real VirtualBox for its opinion of simulated files")
+    return host
