@@ -131,8 +131,8 @@ class VmPolicy(_Section):
 
     running: Literal["defer", "savestate", "shutdown", "live"] = Field(
         "defer",
-        description="What to do with a VM that runs: defer (wait until it stops), savestate (save, export, resume), shutdown (power button, "
-        "export, start again) or live (snapshot, export of a linked clone: it keeps running).",
+        description="What to do with a VM that runs: defer (wait until it stops), savestate (save, export, resume), shutdown (power "
+        "button, export, start again) or live (snapshot and export of a linked clone).",
     )
     live_when_stopped: bool = Field(
         default=False, description="Use the live method for stopped VMs too, so that their users can start them during an export."

@@ -5,7 +5,6 @@ import sys
 from typing import Final
 
 import click
-from shared.virtualbox.export import VmRunsError
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from shared import cli
@@ -16,6 +15,7 @@ from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Contents, VmRecord
 from shared.states import Event, State
+from shared.virtualbox.export import VmRunsError
 from worker import queue
 from worker.exporting import Backup
 from worker.outcome import Outcome, start

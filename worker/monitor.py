@@ -1,5 +1,6 @@
 """Watching an export: progress, growth, room, the claim. The thread that decides never touches the NAS, so a dead NAS cannot hold it up."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -13,7 +14,7 @@ from shared.statedb import changes
 from shared.statedb.heartbeat import BEATS_PER_LEASE
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim
-from shared.virtualbox.export import DiskUse, Exporter, RunningExport, VmBusyError, VmRunsError, disk_use
+from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
 
 log: Final = logging.getLogger(__name__)
@@ -46,13 +47,19 @@ class Monitor:
         try:
             self._follow(export, watcher)
         except BaseException:
-            if not export.cancel(CANCEL_SECONDS):
-                log.warning("VBoxManage does not cancel the export; it is left alone and waited for next time", extra={"vm": self._key})
+            self._cancel(export)
             raise
         finally:
             watcher.stop()
             doing.child = None
         export.result()
+
+    def _cancel(self, export: RunningExport) -> None:
+        if export.cancel(CANCEL_SECONDS):
+            with contextlib.suppress(ExportError):
+                export.result()
+        else:
+            log.warning("VBoxManage does not cancel the export; it is left alone and waited for next time", extra={"vm": self._key})
 
     def _wait_until_free(self, machine: Machine) -> None:
         """Waits for an export that a killed worker left running: VirtualBox goes on with it, and lets nobody start the VM meanwhile."""

@@ -100,9 +100,6 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
     buried = list(dead)
     if not buried:
         return []
-    for grave in buried:
-        if grave.session.id:
-            end_orphan(database, grave.session)
     when = timestamp(database.clock.now())
 
     def change(contents: Contents) -> Contents:
@@ -118,6 +115,7 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
             *(grave.session.id, grave.session.worker, grave.session.node, grave.reason),
             extra={"session": grave.session.id},
         )
+        end_orphan(database, grave.session)
         with contextlib.suppress(OSError):
             os.unlink(database.root / "node" / grave.session.id)
     return buried

@@ -1,0 +1,68 @@
+"""A simulated host, a NAS directory and a state database, driven in this process."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.config import Configuration
+from shared.process import HostIdentity
+from shared.site import Site, open_site
+from shared.statedb.create import create
+from shared.statedb.snapshot import VmRecord
+from tests.support.simulated import SimulatedHost
+from worker import notifier, vmfind
+
+LEASE_SECONDS = 2.0
+
+
+class Rig:
+    """One NAS, any number of simulated hosts, and their sites."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.nas = folder, folder / "nas"
+        self.nas.mkdir()
+        create(self.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS)
+        self.hosts: dict[str, SimulatedHost] = {}
+
+    def host(self, name: str = "alpha") -> SimulatedHost:
+        """The host of that name, made when it is first asked for."""
+        if name not in self.hosts:
+            self.hosts[name] = SimulatedHost(self.folder / "hosts", name)
+        return self.hosts[name]
+
+    def site(self, name: str = "alpha", **backup: object) -> Site:
+        """What a worker of that host works with; keyword arguments are settings of `[backup]`."""
+        host = self.host(name)
+        settings = {"retry_seconds": 0, "retry_interval_seconds": 0.05, "stall_seconds": 60, **backup}
+        configuration = Configuration.model_validate(
+            {
+                "nas": {"mountpoint": self.nas, "require_mount": False, "reserve": 0},
+                "host": {"node": name, "state_directory": self.folder / f"state-{name}"},
+                "virtualbox": {"vboxmanage": str(host.vboxmanage), "home": host.home},
+                "backup": settings,
+                "policy": {},
+            }
+        )
+        return open_site(configuration, SystemClock())
+
+    def look(self, name: str = "alpha") -> Site:
+        """Runs vmfind and notifier, and answers the site."""
+        site = self.site(name)
+        vmfind.run(site)
+        notifier.run(site)
+        return site
+
+    def record(self, key: str) -> VmRecord:
+        """What the database says of a VM now."""
+        return next(iter([self.site().database.head().contents.vms[key]]))
+
+    def files(self, key: str) -> list[str]:
+        """All files in the directory of a VM."""
+        return sorted(path.name for path in (self.nas / self.record(key).directory).iterdir())
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """See `Rig`."""
+    return Rig(tmp_path)
