@@ -1,9 +1,8 @@
 """`vmbackup-admin config`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -20,13 +19,14 @@ from shared.errors import UsageError
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file, which must not exist.")
 def generate(output: Path | None) -> None:
     """Print a configuration file with every setting explained."""
-    sample = render_sample()
+    from shared.config_text import sample
+
     if output is None:
-        click.echo(sample, nl=False)
+        click.echo(sample(), nl=False)
         return
     try:
         with output.open("x", encoding="utf-8") as file:
-            file.write(sample)
+            file.write(sample())
     except FileExistsError:
         raise UsageError(f"{output} exists already and stays as it is") from None
     except OSError as error:
@@ -63,7 +63,8 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
         path = find(invocation.config)
         print_json({"schema": 1, "file": str(path) if path else None, "configuration": values})
         return
-    for section, settings in values.items():
+    policies = {f"policy.{_toml(pattern)}": settings for pattern, settings in values.pop("policy").items()}
+    for section, settings in {**values, **policies}.items():
         click.echo(f"[{section}]")
         for key, value in settings.items():
             click.echo(f"{key} = {_toml(value)}")
@@ -78,28 +79,6 @@ command: Final = click.Group(
     "in the environment beat the file.",
     context_settings=HELP,
 )
-
-
-def render_sample() -> str:
-    """A file in which every setting has its default and its description; only the NAS must be filled in."""
-    from shared.config import Configuration
-
-    lines = ["# vmbackup: one file a host. What is commented out has its default. `vmbackup-admin config validate` checks it."]
-    for name, section in Configuration.model_fields.items():
-        lines += ["", f"[{name}]"]
-        lines += _settings(section.annotation)
-    return "\n".join(lines) + "\n"
-
-
-def _settings(section: Any) -> Iterator[str]:  # noqa: ANN401 - the class of a section, which pydantic gives as a type
-    for key, field in section.model_fields.items():
-        default = field.default
-        required = key == "mountpoint"
-        yield f"# {field.description}"
-        if required:
-            yield f'{key} = "/mnt/nas"'
-        else:
-            yield f"#{key} = {_toml('' if default == Path() else str(default) if isinstance(default, Path) else default)}"
 
 
 def _toml(value: object) -> str:

@@ -31,10 +31,11 @@ _EDITED: Final = re.compile(r"vmtool-statedb\.edited-(\d{1,18})-[0-9a-f]+")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong with the database, and what to do about it."""
+    """Something wrong with the database, and what to do about it. `harmless`: nothing is at risk, workers go on."""
 
     what: str
     hint: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,10 @@ def newest_readable(root: Path) -> Snapshot:
     )
 
 
-def inspect(root: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Inspection:
-    """Reads every generation: checksums, the chain, the view, the version file. Changes nothing."""
+def inspect(root: Path, progress: Callable[[int, int], None] = lambda _done, _total: None, *, history: bool = True) -> Inspection:
+    """Reads every generation (without `history` the newer ones): checksums, the chain, the view, the version file. Changes nothing."""
     current = numbers(root)
-    everything = sorted({*historic_numbers(root), *current})
+    everything = sorted({*(historic_numbers(root) if history else ()), *current})
     findings: list[Finding] = []
     before: Snapshot | None = None
     for position, number in enumerate(everything):
@@ -173,7 +174,9 @@ def _examine_view(root: Path, head: Snapshot) -> Iterator[Finding]:
         )
     edits = edited_views(root)
     if edits:
-        yield Finding(f"vmtool-statedb was edited by hand: {', '.join(edits)}", "vmbackup-admin statedb adopt, or delete the file")
+        yield Finding(
+            f"vmtool-statedb was edited by hand: {', '.join(edits)}", "vmbackup-admin statedb adopt, or delete the file", harmless=True
+        )
 
 
 def _examine_version(root: Path, head: Snapshot | None) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""What `doctor` examines: one module an area; each check says what was seen and what to mend."""

@@ -1,0 +1,114 @@
+"""`vmbackup-admin doctor`."""
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coordinator.checks.result import Check
+    from shared.config import Configuration
+
+
+@documented(
+    example="""
+        vmbackup-admin doctor
+        vmbackup-admin doctor --json | jq '.checks[] | select(.verdict != "ok")'
+    """
+)
+@json_option
+@pass_invocation
+def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
+    """Examine this host, VirtualBox, the NAS and the database, and say what to mend.
+
+    Run it as the user of the workers, on each host, after setting up and whenever something is odd. The NAS is tried out in a directory of
+    its own, which is removed again. Exit code 1 if a check fails; warnings do not count.
+    """
+    checks = []
+    for check in examine(invocation):
+        checks.append(check)
+        if not as_json:
+            _print(check)
+    failed = sum(check.verdict == "fail" for check in checks)
+    warned = sum(check.verdict == "warn" for check in checks)
+    if as_json:
+        rows = [{"name": check.name, "verdict": check.verdict, "seen": check.seen, "hint": check.hint} for check in checks]
+        print_json({"schema": 1, "checks": rows, "failed": failed, "warnings": warned})
+    else:
+        click.echo(f"{len(checks)} checks: {failed} failed, {warned} warnings")
+    return ExitCode.FAILURE if failed else ExitCode.DONE
+
+
+def examine(invocation: Invocation) -> "Iterator[Check]":
+    """All checks, in an order in which each can rely on those before it."""
+    from coordinator.checks import host, virtualbox
+    from coordinator.checks.result import Check, guarded
+    from shared.clock import SystemClock
+    from shared.config import find
+    from shared.errors import ConfigurationError
+    from shared.process import SubprocessRunner
+
+    yield host.platform()
+    try:
+        configuration = invocation.configuration()
+    except ConfigurationError as error:
+        yield Check("configuration", "fail", error.message, error.hint)
+        return
+    runner, clock = SubprocessRunner(), SystemClock()
+    yield from guarded("state directory", lambda: host.examine(configuration, find(invocation.config)))
+    yield from guarded("VirtualBox", lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ))
+    yield from _examine_nas(configuration)
+    yield from guarded("schedule", lambda: host.examine_schedule(runner))
+
+
+def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
+    """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
+    from coordinator.checks import database, nas
+    from coordinator.checks.result import Check, guarded
+    from shared.clock import SystemClock
+    from shared.copies.mount import check_nas
+    from shared.copies.repository import check_repository
+    from shared.errors import NoDatabaseError, VmBackupError
+    from shared.process import HostIdentity
+    from shared.statedb.database import read_version
+
+    clock = SystemClock()
+    try:
+        status = check_nas(configuration.nas, reading=True)
+    except VmBackupError as error:
+        yield Check("NAS", "fail", error.message, error.hint)
+        return
+    yield from nas.examine_mount(status, configuration.nas)
+    expected, problem = None, None
+    try:
+        settings = read_version(configuration.nas.state)
+        repository, expected = settings.repository, settings.primitive
+    except NoDatabaseError as error:
+        repository, problem = None, error
+    except VmBackupError as error:
+        yield Check("database", "fail", error.message, error.hint)
+        return
+    try:
+        check_repository(configuration.nas, configuration.host.state_directory, repository)
+    except VmBackupError as error:  # a foreign NAS is not written to
+        yield Check("NAS", "fail", error.message, error.hint)
+        return
+    yield from guarded("NAS: use", lambda: nas.examine_use(configuration.nas, clock, expected))
+    if problem is not None:
+        yield Check("database", "fail", problem.message, problem.hint)
+        return
+    identity = HostIdentity.of_this_machine(configuration.host.node)
+    yield from guarded("database", lambda: database.examine(configuration, identity, clock))
+
+
+def _print(check: "Check") -> None:
+    mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[check.verdict]
+    click.echo(f"{mark}  {check.name}: {text.printable(check.seen)}")
+    if check.hint and check.verdict != "ok":
+        click.echo(f"      -> {check.hint}")

@@ -1,0 +1,115 @@
+"""`vmbackup-lock break`."""
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from coordinator import holders, text
+from coordinator.commands.lock_list import doing
+from coordinator.commands.lock_show import find
+from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.errors import ExitCode, LockedError
+
+if TYPE_CHECKING:
+    from coordinator.holders import Lock
+    from shared.site import Site
+
+#: A holder that shows no new heartbeat in the time of this many is taken for dead when an operator asks for it.
+BEATS_WATCHED: Final = 3
+
+
+@documented(
+    example="""
+        vmbackup-lock break web01
+        vmbackup-lock break host-a.4711.9f3c2b10 --force
+        vmbackup-lock break database
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
+)
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Break it although its holder lives.")
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, name: str, force: bool, dry_run: bool) -> None:
+    """Free one lock. NAME is a VM, a session as `list` shows it, or `database`.
+
+    A holder that lives is not hurt without --force: it is watched for three heartbeats first, and what would happen to it is said. Breaking
+    a lock wrongly never costs a copy: the holder is refused at its next step, and its VM is backed up again.
+    """
+    site = invocation.site()
+    contents = site.database.head().contents
+    lock = find(holders.gather(site, contents), contents, name)
+    if lock is None:
+        click.echo(f"{text.printable(name)} is not locked")
+        return
+    if not force:
+        _require_dead(site, lock)
+    if dry_run:
+        click.echo(f"would free {text.printable(name)}: {_harm(lock)}")
+        return
+    if lock.kind == "database":
+        _break_lease(site, force=force)
+    elif lock.kind == "claim" and force:
+        _break_claim(site, lock)
+    else:
+        _expire(site, lock)
+    click.echo(f"freed {text.printable(name)}")
+
+
+def _require_dead(site: "Site", lock: "Lock") -> None:
+    """Raises `LockedError` if the holder lives. The lease on the database is judged by `recover_lease`."""
+    if lock.state == "dead" or lock.kind == "database":
+        return
+    row = site.database.head().contents.sessions[lock.session or ""]
+    seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
+    if row.id not in holders.watch(site, [row], seconds).silent:
+        raise LockedError(
+            f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process {lock.pid}), which is alive: {doing(lock)}",
+            hint=f"wait for it. With --force: {_harm(lock)}",
+        )
+
+
+def _harm(lock: "Lock") -> str:
+    if lock.kind == "database":
+        return "a transaction in progress is repeated; nothing is lost"
+    what = f"its work on {lock.vm} is thrown away and done again" if lock.vm else "its work is done again"
+    return f"{lock.session} on {lock.node} stops at its next step; {what}"
+
+
+def _break_lease(site: "Site", *, force: bool) -> None:
+    from shared.statedb.lease import break_lease
+    from shared.statedb.operations import ReadLease
+    from shared.statedb.recovery import recover_lease
+
+    files = site.database.files
+    if not force and recover_lease(site.database):
+        return
+    found = files.perform(ReadLease())
+    if found is None:
+        return
+    if not force:
+        raise LockedError("the database is held by somebody who is alive", hint="it is held for milliseconds: try again, or use --force")
+    files.run(break_lease(found[0], f"forced.{secrets.token_hex(4)}"))
+
+
+def _break_claim(site: "Site", lock: "Lock") -> None:
+    from shared.clock import timestamp
+    from shared.statedb import interventions
+
+    record = site.database.head().contents.vms.get(lock.name)
+    if record is None or record.claim is None or record.claim.session != lock.session:
+        return  # it has ended meanwhile
+    number, when = record.claim.number, timestamp(site.clock.now())
+    reason = f"its lock was broken by hand on {site.node}"
+    site.database.commit_once(
+        lambda contents: interventions.break_claim(contents, lock.name, number, reason, when), f"break {lock.name}", "break"
+    )
+
+
+def _expire(site: "Site", lock: "Lock") -> None:
+    from shared.statedb.recovery import Dead, expire
+
+    row = site.database.head().contents.sessions.get(lock.session or "")
+    if row is not None:
+        expire(site.database, [Dead(row, f"broken by hand on {site.node}")], "break")

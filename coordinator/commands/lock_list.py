@@ -1,0 +1,70 @@
+"""`vmbackup-lock list`."""
+
+import click
+
+from coordinator import holders, reading, text
+from coordinator.holders import Lock
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import ExitCode
+
+
+@documented(
+    example="""
+        vmbackup-lock list
+        vmbackup-lock list --json | jq '.locks[] | select(.state != "live")'
+        vmbackup-lock list --watch 60
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@json_option
+@click.option("--watch", type=click.FloatRange(0.1, 3600), metavar="SECONDS", help="Watch heartbeats that long to tell who lives.")
+@pass_invocation
+def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> None:
+    """Who holds what: on which host, alive or not, since when, last heartbeat, doing what, how far.
+
+    The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time while it was watched; `unknown`, silent
+    or not to be judged from here at once. Workers recover dead and expired ones by themselves.
+    """
+    from shared.statedb.recovery import live_sessions
+
+    site = invocation.site(reading=True)
+    found = reading.read(site)
+    contents = found.snapshot.contents
+    watched = holders.watch(site, live_sessions(contents), watch) if watch else None
+    locks = holders.gather(site, contents, watched)
+    if as_json:
+        print_json({"schema": 1, "locks": [lock.to_json() for lock in locks], "warnings": list(found.warnings)})
+        return
+    for warning in found.warnings:
+        text.warn(warning)
+    if not locks:
+        click.echo("Nothing is locked: no worker is at work.")
+        return
+    text.print_table(["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"], [_columns(lock) for lock in locks])
+
+
+def _columns(lock: Lock) -> list[str]:
+    return [
+        lock.name,
+        lock.kind,
+        lock.node or lock.host,
+        str(lock.pid or ""),
+        text.duration(lock.held_seconds),
+        text.duration(lock.heartbeat_seconds),
+        lock.state,
+        doing(lock),
+    ]
+
+
+def doing(lock: Lock) -> str:
+    """What the holder does and how far it is, in a few words."""
+    words = [lock.purpose or lock.worker or "transaction"]
+    if lock.kind == "session" and lock.vm:
+        words.append(lock.vm)
+    if lock.phase:
+        words.append(lock.phase)
+    if lock.percent is not None:
+        words.append(f"{lock.percent:.0f} %")
+    if lock.bytes_done is not None:
+        words.append(f"({text.size(lock.bytes_done)})")
+    return " ".join(words)

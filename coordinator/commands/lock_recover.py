@@ -1,0 +1,142 @@
+"""`vmbackup-lock recover`."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator import holders, text
+from coordinator.commands.lock_break import BEATS_WATCHED
+from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.errors import ExitCode, NodeConflictError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shared.site import Site
+    from shared.statedb.snapshot import Contents, SessionRecord
+
+
+@documented(
+    example="""
+        vmbackup-lock recover
+        vmbackup-lock recover host-b
+        vmbackup-lock recover host-b --replaced
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
+)
+@click.argument("node", required=False)
+@click.option("--replaced", is_flag=True, help="A new machine takes over the name of that host.")
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, node: str | None, replaced: bool, dry_run: bool) -> None:
+    """Free all that a crashed host held: its sessions and claims, the database, partial files. NODE defaults to this host.
+
+    Workers of other hosts do so by themselves after one lease time; this does it now. Refused while the host still shows heartbeats:
+    then only what is dead by proof is freed. The VMs of another host are marked as missing there, so that a VM that was moved to a third
+    host goes on there at once; they come back by themselves with their host.
+    """
+    from shared.statedb.recovery import require_silent
+
+    site = _for_recovery(invocation, replaced=replaced)
+    name = node or site.node
+    contents = site.database.head().contents
+    _require_known(contents, name)
+    dead, alive = _judge(site, contents, name)
+    if dry_run:
+        _preview(contents, name, dead)
+        require_silent(alive, name)
+        return
+    _free(site, name, dead)
+    require_silent(alive, name)
+    if name != site.node:
+        _give_up(site, name)
+    if replaced:
+        _forget_machine(site, name)
+    _tidy(site, name)
+    click.echo(f"recovered {name}: {len(dead)} sessions ended")
+
+
+def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
+    """The site; on a machine that replaces another one under its name, seen with no machine id, so that it is not refused."""
+    site = invocation.site()
+    try:
+        site.database.head()
+    except NodeConflictError:
+        if not replaced:
+            raise
+        site.database.identity = replace(site.database.identity, machine="")
+    return site
+
+
+def _require_known(contents: "Contents", node: str) -> None:
+    known = {*contents.nodes, *(record.node for record in contents.vms.values()), *(row.node for row in contents.sessions.values())}
+    if node not in known - {""}:
+        raise UsageError(f"the database knows no host {node!r}", hint=f"known: {', '.join(sorted(known - {''})) or 'none'}")
+
+
+def _judge(site: "Site", contents: "Contents", node: str) -> "tuple[Mapping[str, tuple[SessionRecord, str]], Mapping[str, SessionRecord]]":
+    """The live sessions of the host: those that are dead, each with the reason, and those that showed a heartbeat or could not be read."""
+    from shared.statedb.recovery import live_sessions, proven_dead
+
+    rows = live_sessions(contents, node)
+    dead = {row.id: (row, proof) for row in rows if (proof := proven_dead(row, site.identity))}
+    doubtful = [row for row in rows if row.id not in dead]
+    seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
+    silent = holders.watch(site, doubtful, seconds).silent if doubtful else ()
+    dead |= {row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s") for row in doubtful if row.id in silent}
+    return dead, {row.id: row for row in rows if row.id not in dead}
+
+
+def _preview(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
+    for row, reason in dead.values():
+        click.echo(f"would end session {row.id} ({row.worker}): {reason}")
+    for record in contents.vms.values():
+        if record.claim is not None and record.claim.session in dead:
+            click.echo(f"would free {text.printable(record.key)} ({record.claim.purpose})")
+    click.echo(f"would recover {node}: {len(dead)} sessions")
+
+
+def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
+    from shared.statedb.lease import parse_marker
+    from shared.statedb.operations import ReadLease
+    from shared.statedb.recovery import Dead, expire, recover_lease
+
+    hostnames = {row.hostname for row, _ in dead.values()}
+    known = site.database.head().contents.nodes.get(node)
+    if known is not None:
+        hostnames.add(known.hostname)
+    found = site.database.files.perform(ReadLease())
+    marker = parse_marker(found[0]) if found else None
+    if marker is not None and marker.hostname in hostnames:
+        recover_lease(site.database)
+    expire(site.database, [Dead(row, reason) for row, reason in dead.values()], "recover")
+
+
+def _give_up(site: "Site", node: str) -> None:
+    from shared.clock import timestamp
+    from shared.statedb import interventions
+
+    when = timestamp(site.clock.now())
+    site.database.commit_once(lambda contents: interventions.give_up_node(contents, node, when), f"recover {node}", "recover")
+
+
+def _forget_machine(site: "Site", node: str) -> None:
+    from shared.statedb import interventions
+
+    machine, hostname = (site.identity.machine, site.identity.hostname) if node == site.node else ("", "")
+    site.database.commit_once(
+        lambda contents: interventions.replace_machine(contents, node, machine, hostname), f"{node} is another machine now", "recover"
+    )
+
+
+def _tidy(site: "Site", node: str) -> None:
+    from shared.leftovers import remove_leftovers
+
+    for name in remove_leftovers(site, "recover"):
+        click.echo(f"removed {text.printable(name)}")
+    contents = site.database.head().contents
+    for record in contents.vms.values():
+        if record.node == node and record.claim is None and (record.publishing or record.moving):
+            what = "publication" if record.publishing else record.moving
+            click.echo(f"the {what} of {text.printable(record.key)} is finished by the next database worker")

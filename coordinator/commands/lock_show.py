@@ -1,0 +1,60 @@
+"""`vmbackup-lock show`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator import holders, reading, text
+from coordinator.commands.lock_list import doing
+from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from coordinator.holders import Lock
+    from shared.statedb.snapshot import Contents
+
+
+@documented(
+    example="""
+        vmbackup-lock show web01
+        vmbackup-lock show database --json
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
+)
+@click.argument("name")
+@json_option
+@pass_invocation
+def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
+    """One lock in full. NAME is a VM, a session as `list` shows it, or `database`."""
+    site = invocation.site(reading=True)
+    contents = reading.read(site).snapshot.contents
+    lock = find(holders.gather(site, contents), contents, name)
+    if as_json:
+        print_json({"schema": 1, "lock": lock.to_json() if lock else None})
+    elif lock is None:
+        click.echo(f"{text.printable(name)} is not locked")
+    else:
+        text.print_facts(_facts(lock))
+
+
+def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
+    """The lock of that name; None if it is not held. Raises `UsageError` if there is no such VM or session at all."""
+    lock = next((lock for lock in locks if lock.name == name), None)
+    if lock is None and name != holders.DATABASE and name not in contents.vms and name not in contents.sessions:
+        raise UsageError(f"{name!r} is neither a VM nor a session nor `database`", hint="vmbackup-lock list shows what is locked")
+    return lock
+
+
+def _facts(lock: "Lock") -> list[tuple[str, str]]:
+    return [
+        ("Lock", f"{lock.name} ({lock.kind})"),
+        ("State", f"{lock.state}: {lock.why}"),
+        ("Session", lock.session or ""),
+        ("Host", f"{lock.node} ({lock.host})" if lock.node != lock.host else lock.host),
+        ("Process", str(lock.pid or "")),
+        ("Doing", doing(lock)),
+        ("VM", lock.vm or ""),
+        ("Held since", f"{text.local(lock.since)}, {text.duration(lock.held_seconds)}" if lock.since else ""),
+        ("Last heartbeat", f"{text.duration(lock.heartbeat_seconds)} ago" if lock.heartbeat_seconds is not None else "unknown"),
+        ("Lease time", text.duration(lock.lease_seconds)),
+    ]
