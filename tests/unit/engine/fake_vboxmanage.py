@@ -1,0 +1,85 @@
+"""Stands in for VBoxManage: `mediumio cat`, `export` and `showvminfo`, as the engine's commands behave.
+
+How it behaves is in `behaviour.json` beside `VBoxManage`, the program that runs this file.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+
+def main(folder: Path, arguments: list[str]) -> int:
+    behaviour = json.loads((folder / "behaviour.json").read_text())
+    with (folder / "log").open("a") as log:
+        log.write(f"{arguments[0]} {os.getpid()}\n")
+    if error := behaviour.get("errors", {}).get(arguments[0]):
+        sys.stderr.write(error)
+        return 1
+    if arguments[0] == "mediumio":
+        return cat(folder / f"{arguments[1].removeprefix('--disk=')}.raw", behaviour)
+    if arguments[0] == "export":
+        return export(folder, Path(arguments[arguments.index("--output") + 1]), behaviour)
+    sys.stdout.write(f'name="vm"\nUUID="{arguments[1]}"\nCfgFile="x"\nVMState="{behaviour.get("state", "poweroff")}"\n')
+    return 0
+
+
+def cat(disk: Path, behaviour: dict[str, object]) -> int:
+    """Writes the disk; with `lost` 128 KiB of it, then ends as if all were well once somebody has read that."""
+    if behaviour.get("mute"):
+        time.sleep(30)
+    data = disk.read_bytes()
+    if behaviour.get("lost"):
+        data = data[: 128 * 1024]
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
+    """Writes the members in small steps, each size at its end; then a disk without end until it is terminated."""
+
+    def canceled(*_: object) -> None:
+        if behaviour.get("stubborn"):
+            return
+        target.unlink()
+        sys.stderr.write("0%...VBoxManage: error: Appliance write failed\nCANCELED\n")
+        sys.exit(1)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, canceled)
+    if behaviour.get("mute"):
+        target.touch()
+        time.sleep(30)
+    with target.open("wb", buffering=0) as file:
+        for name in ("vm.ovf", "vm.nvram"):
+            content = (folder / name).read_bytes() if (folder / name).exists() else b""
+            if not content:
+                continue
+            start = file.tell()
+            file.write(header(name, 0) + content[:10])
+            time.sleep(0.02)
+            file.write(content[10:] + bytes(-len(content) % 512))
+            os.pwrite(file.fileno(), header(name, len(content)), start)
+        if not behaviour.get("diskless"):
+            file.write(header("vm-disk001.vmdk", 0) + b"KDMV")
+            for _ in range(600):
+                time.sleep(0.05)
+        file.write(header("vm.mf", 1) + b"x".ljust(512, b"\0"))
+    return 0
+
+
+def header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    stream = io.BytesIO()
+    stream.write(info.tobuf(tarfile.USTAR_FORMAT))
+    return stream.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
