@@ -80,9 +80,9 @@ def export(
             _write(archive, description, parts, settings, locks, meter, cancelled)
             members = archive.finish(f"{description.name}.mf")
             for lock, chain in zip(locks, chains, strict=True):
-                lock.prove(chain)
                 if changed := chain.changed():
                     raise CopyError(f"{changed} was changed while it was read")
+                lock.prove(chain)
             archive.close()
         except BaseException:
             archive.discard()
