@@ -158,6 +158,8 @@ class RealHost:
                 os.kill(identity.pid, signal.SIGKILL)
         for identity in identities:
             assert wait_until_gone(identity, timeout_seconds=10, poll_seconds=0.02), identity
+        temporary = Path("/tmp") if self.testbed.installed else self.testbed.folder / "virtualbox" / "tmp"
+        shutil.rmtree(temporary / f".vbox-vmbackup-{self.name}-ipc", ignore_errors=True)  # /tmp is empty after a boot
 
     def remove(self) -> None:
         """Ends all its processes and deletes all its VMs. Other hosts are not touched."""
@@ -181,6 +183,11 @@ class RealVm:
         return self.host.vms / f"{self.uuid}.vdi"
 
     @property
+    def serial(self) -> Path:
+        """What its guest prints: a dot for each beat."""
+        return self.host.vms / f"{self.uuid}.serial"
+
+    @property
     def settings(self) -> Path:
         """Its .vbox file."""
         return Path(self.info("CfgFile"))
@@ -193,9 +200,9 @@ class RealVm:
 
     def start(self) -> None:
         """Starts it and waits until the guest counts."""
-        before = self.beats()
+        self.serial.unlink(missing_ok=True)  # a saved guest would go on with it
         self.host.run("startvm", self.uuid, "--type=headless")
-        wait_for(lambda: self.beats() > before, "the guest to boot")
+        wait_for(lambda: self.beats() > 0, "the guest to boot")
 
     def stop(self) -> None:
         """Pulls its plug."""
@@ -217,8 +224,7 @@ class RealVm:
 
     def beats(self) -> int:
         """How often the running guest has counted since its last start (one beat a second)."""
-        serial = self.host.vms / f"{self.uuid}.serial"
-        return serial.read_bytes().count(b".") if serial.exists() else 0
+        return self.serial.read_bytes().count(b".") if self.serial.exists() else 0
 
     def counter(self) -> int:
         """What the guest has counted to in its life, read from its disk. The VM must be stopped."""
