@@ -4,11 +4,12 @@ The database worker goes its own way; the others follow each other, so that a VM
 same tick. Each is a process of its own: none can take another down.
 """
 
+import contextlib
 import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Final
 
@@ -18,43 +19,68 @@ from shared.errors import ExitCode
 log: Final = logging.getLogger(__name__)
 
 IN_ORDER: Final = ("vmfind", "notifier", "backup")
+_STOPPED: Final = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 
-def run(options: Sequence[str]) -> int:
-    """Runs all workers with these global options; answers the most telling of their exit codes.
+class Tick:
+    """All workers once. `program` is the command that a worker's name is appended to."""
 
-    SIGTERM and SIGINT are passed on, so that an export is cancelled cleanly.
-    """
-    recovery = _start("database", options)
-    codes = [_wait(_start(name, options), name) for name in IN_ORDER]
-    return worst([*codes, _wait(recovery, "database")])
+    def __init__(self, program: Sequence[str]) -> None:
+        self._program = program
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopped_by: int | None = None
+
+    def run(self) -> ExitCode:
+        """Answers the most telling of their exit codes.
+
+        SIGTERM and SIGINT are passed on to all of them once, so that an export is cancelled cleanly; no further one is started then.
+        """
+        with self._passing_signals_on():
+            self._start("database")
+            codes = []
+            for name in IN_ORDER:
+                if self._stopped_by is None:
+                    self._start(name)
+                    codes.append(self._wait(name))
+            codes.append(self._wait("database"))
+        return worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
+
+    @contextlib.contextmanager
+    def _passing_signals_on(self) -> Iterator[None]:
+        previous = {number: signal.signal(number, self._stop) for number in _STOPPED}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = number
+            for process in list(self._processes.values()):
+                process.send_signal(number)
+
+    def _start(self, name: str) -> None:
+        """Starts a worker in a process group of its own: a terminal would otherwise interrupt it a second time, while it cleans up."""
+        process = subprocess.Popen([*self._program, name], stdin=subprocess.DEVNULL, process_group=0)
+        self._processes[name] = process
+        if self._stopped_by is not None:  # between the decision to start it and here
+            process.send_signal(self._stopped_by)
+
+    def _wait(self, name: str) -> ExitCode:
+        """Waits for a worker as long as it takes: each bounds its own work."""
+        code = self._processes[name].wait()
+        if code < 0 and self._stopped_by is None:
+            log.error("%s was killed by signal %d; the next tick carries on", name, -code)
+        elif code:
+            log.info("%s ended with exit code %d", name, code)
+        return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILURE
 
 
-def worst(codes: Sequence[int]) -> int:
+def worst(codes: Sequence[ExitCode]) -> ExitCode:
     """The exit code to report for several: a failure beats failed VMs, those beat deferred ones, those beat success."""
     mild = (ExitCode.DONE, ExitCode.SOME_DEFERRED, ExitCode.SOME_FAILED)
-    return max(codes, key=lambda code: mild.index(ExitCode(code)) if code in mild else len(mild), default=0)
-
-
-def _start(name: str, options: Sequence[str]) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "worker.cli", *options, name], stdin=subprocess.DEVNULL)
-
-
-def _wait(process: "subprocess.Popen[bytes]", name: str) -> int:
-    """Waits for a worker as long as it takes: each bounds its own work."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if code:
-        log.info("%s ended with exit code %d", name, code)
-    return code if code >= 0 else 128 - code
+    return max(codes, key=lambda code: mild.index(code) if code in mild else len(mild), default=ExitCode.DONE)
 
 
 @cli.documented(example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode))
@@ -66,7 +92,7 @@ def command(invocation: cli.Invocation) -> ExitCode:
     """
     options = ["-v"] * invocation.verbosity + ["--log-format", invocation.log_format]
     options += ["--config", invocation.config] if invocation.config else []
-    return ExitCode(run(options))
+    return Tick([sys.executable, "-m", "worker.cli", *options]).run()
 
 
 if __name__ == "__main__":

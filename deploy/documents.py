@@ -1,0 +1,100 @@
+"""The files of this project that are made from its code: the sample configuration and two pages of the documentation.
+
+`python -m deploy.documents` writes them anew; a test compares them with what it would write.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from shared import config_text
+from shared.cli import MEANINGS
+from shared.errors import ExitCode, VmBackupError
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+_MADE: Final = "<!-- Made from the code by `python -m deploy.documents`: change it there. -->"
+
+#: What an operator does about an exit code. The meanings are those that `--help` shows.
+CURES: Final[Mapping[ExitCode, str]] = {
+    ExitCode.DONE: "nothing",
+    ExitCode.FAILURE: "read the message and its hint",
+    ExitCode.USAGE: "`--help`, or `vmbackup-admin config validate`",
+    ExitCode.SOME_FAILED: "`vmbackup-admin status` shows which and why; they are tried again at each tick",
+    ExitCode.SOME_DEFERRED: "nothing: they are backed up when they have stopped. Watch the age of their last copy",
+    ExitCode.NO_DATABASE: "is the right NAS mounted? A new one needs `vmbackup-admin init`",
+    ExitCode.LOCKED: "`vmbackup-lock list` shows who; wait, or see the runbook in `operation.md`",
+    ExitCode.LOCK_LOST: "nothing: the other one goes on. If it is frequent, look at the connection to the NAS",
+    ExitCode.NAS: "`vmbackup-admin doctor`; work goes on by itself when the NAS is back",
+    ExitCode.VBOXMANAGE: "`vmbackup-admin doctor`; try `VBoxManage list vms` as the same user",
+    ExitCode.STATE_REFUSED: "`vmbackup-admin show VM` shows its state; the message names the moves that there are",
+    ExitCode.INTERRUPTED: "run it again when you like: nothing is left half done",
+    ExitCode.TERMINATED: "the same",
+}
+
+
+def exit_codes() -> str:
+    """docs/exit-codes.md."""
+    lines = [
+        "# Exit codes",
+        "",
+        _MADE,
+        "",
+        "All programs (`vmbackup-worker`, `vmbackup-admin`, `vmbackup-lock`) use one registry. A status that is not listed means",
+        "failure. The `--help` of each command lists those that it can end with.",
+        "",
+        "| code | meaning | what to do | errors |",
+        "|---|---|---|---|",
+    ]
+    for code in sorted(ExitCode):
+        errors = ", ".join(f"`{name}`" for name in sorted(_errors(VmBackupError, code)))
+        lines.append(f"| {code.value} | {MEANINGS[code]} | {CURES[code]} | {errors} |")
+    lines += [
+        "",
+        "The last column has the names that errors carry in JSON: with `--json` a command that fails prints",
+        '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr. `vmbackup-worker run` ends with the most telling code of',
+        "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _errors(kind: type[VmBackupError], code: ExitCode) -> set[str]:
+    own = {kind.__name__} if kind.exit_code == code and kind.__module__ == VmBackupError.__module__ else set()
+    return own.union(*(_errors(child, code) for child in kind.__subclasses__()))
+
+
+def configuration() -> str:
+    """docs/configuration.md."""
+    lines = [
+        "# Configuration",
+        "",
+        _MADE,
+        "",
+        f"One TOML file a host, the first of: {config_text.places()}. Unknown keys and wrong values are all reported at once, each with",
+        "its key. `vmbackup-admin config generate` prints a file with every setting explained (it is `deploy/config/config.toml`),",
+        "`config validate` checks one, `config show` prints what is in effect, with file, environment and defaults put together.",
+        "",
+        'Sizes are bytes or texts like `"10 GiB"`, `"500 MB"`. What all hosts must agree on (repository, lease time) is not configured but',
+        "written to the NAS by `vmbackup-admin init`.",
+        "",
+    ]
+    return "\n".join(lines) + "\n" + config_text.reference().rstrip("\n") + "\n"
+
+
+DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
+    "deploy/config/config.toml": config_text.sample,
+    "docs/configuration.md": configuration,
+    "docs/exit-codes.md": exit_codes,
+}
+
+
+def main() -> None:
+    """Writes them all."""
+    for name, render in DOCUMENTS.items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(), encoding="utf-8")
+        print(f"wrote {name}")
+
+
+if __name__ == "__main__":
+    main()
