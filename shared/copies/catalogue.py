@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, look, present, reported
+from shared.copies.files import Entry, look, present
 from shared.copies.names import Partial, Suffix, final_name, parse_final, parse_partial, parse_stamp
+from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar
 from shared.errors import CopyError
 

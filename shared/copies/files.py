@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.errors import NasError
-
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 #: Handles that another client's change has made stale: looking again gives fresh ones.
@@ -214,29 +212,6 @@ def read_file(directory: Path, name: str, limit: int) -> bytes:
 def present(entries: Mapping[str, Entry], name: str) -> bool:
     """Whether an ordinary file of that name was seen."""
     return name in entries and entries[name].is_file
-
-
-@contextlib.contextmanager
-def reported(action: str) -> Iterator[None]:
-    """Turns an OSError into a `NasError` that says what was being done, why it failed, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        raise NasError(f"cannot {action}: {error.strerror or error}{place}", hint=_HINTS.get(error.errno or 0, _DOCTOR)) from error
-
-
-_DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
-_RIGHTS: Final = "this user may not do that there: look at the rights of that directory; `vmbackup-admin doctor` shows them"
-_HINTS: Final[Mapping[int, str]] = {
-    errno.ENOSPC: "the NAS is full: free some space; workers go on by themselves at the next tick",
-    errno.EDQUOT: "the quota on the NAS is used up: raise it or free some space",
-    errno.EROFS: "the NAS is mounted read-only: look at the server's disk, then mount it again",
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
-    errno.ELOOP: "there is a symbolic link where vmbackup keeps files of its own; it is never followed: find out who put it there",
-    errno.ENOTDIR: "there is a file or link where vmbackup keeps a directory of its own: find out who put it there",
-}
 
 
 @contextlib.contextmanager

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, NasFiles, look, look_twice, open_file, present, read_file, reported, write_file
+from shared.copies.files import Entry, NasFiles, look, look_twice, open_file, present, read_file, write_file
 from shared.copies.names import SUFFIXES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
 from shared.copies.ova import Progress, sha256_of
+from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar
 from shared.copies.space import check_room
 from shared.errors import CopyError

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from shared.copies import manifest as manifests
-from shared.copies.files import open_file, reported
+from shared.copies.files import open_file
 from shared.copies.manifest import Digest, left_out_by_virtualbox, parse_manifest, references
+from shared.copies.reporting import reported
 from shared.copies.tar import Member, members
 from shared.copies.vmdk import VmdkCheck
 from shared.errors import CopyError

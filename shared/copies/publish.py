@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, reported, write_file
+from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, write_file
 from shared.copies.names import Suffix, final_name, parse_partial, partial_name
 from shared.copies.ova import sha256_of
+from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar
 from shared.errors import CopyError, NasError
 

@@ -12,7 +12,8 @@ import secrets
 from pathlib import Path
 
 from shared.config import Nas
-from shared.copies.files import NasFiles, read_file, reported, write_file
+from shared.copies.files import NasFiles, read_file, write_file
+from shared.copies.reporting import reported
 from shared.errors import ConfigurationError, NasError
 
 #: Lies in an archive directory outside of the NAS and names the repository that archives there.

@@ -7,8 +7,9 @@ from typing import Final
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles, look, look_twice, present, reported
+from shared.copies.files import NasFiles, look, look_twice, present
 from shared.copies.names import Suffix, final_name, parse_final, parse_partial
+from shared.copies.reporting import reported
 
 #: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
 #: removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar goes last,

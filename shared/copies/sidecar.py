@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.clock import parse_timestamp
-from shared.copies.files import NasFiles, read_file, reported, write_file
+from shared.copies.files import NasFiles, read_file, write_file
 from shared.copies.names import final_name, parse_stamp, partial_name
+from shared.copies.reporting import reported
 from shared.errors import CopyError
 
 SCHEMA: Final = 1
