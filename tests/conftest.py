@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
 
+pytest_plugins = ["tests.support.elsewhere"]
+
 
 @pytest.fixture(scope="session")
 def virtualbox_testbed() -> Testbed:
