@@ -146,7 +146,7 @@ class VBoxManageExport:
         status = self._process.poll()
         if status is None:
             raise ExportError("the export still runs")
-        stdout, stderr = self._stdout.close(), self._stderr.close()
+        stdout, stderr = self._stdout.whole(), self._stderr.whole()
         if problem := export_problem(Completed(("VBoxManage", "export"), status, stdout, stderr)):
             raise problem
 
@@ -162,18 +162,17 @@ class _Tail:
         self._thread.start()
 
     def _drain(self) -> None:
-        while chunk := os.read(self._stream.fileno(), _TAIL_BYTES):
-            self._data = (self._data + chunk)[-_TAIL_BYTES:]
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), _TAIL_BYTES):
+                self._data = (self._data + chunk)[-_TAIL_BYTES:]
 
     def text(self) -> str:
         """What is known so far."""
         return self._data.decode("utf-8", errors="backslashreplace")
 
-    def close(self) -> str:
-        """All of it, once the process has ended; bounded, should something else have kept the stream open."""
+    def whole(self) -> str:
+        """All of it, once the process has ended. The wait is bounded: something that it started may keep the stream open."""
         self._thread.join(timeout=5)
-        if not self._thread.is_alive():
-            self._stream.close()
         return self.text()
 
 
