@@ -134,6 +134,7 @@ class VmPolicy(_Section):
         description="What to do with a VM that runs: defer (wait until it stops), savestate (save, export, resume), shutdown (power "
         "button, export, start again) or live (snapshot and export of a linked clone).",
     )
+    running_hours: float = Field(24, ge=0, description="A VM that runs and is not deferred is backed up this often.")
     live_when_stopped: bool = Field(
         default=False, description="Use the live method for stopped VMs too, so that their users can start them during an export."
     )

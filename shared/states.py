@@ -34,6 +34,8 @@ class Event(StrEnum):
     SEEN_RUNNING = "seen running"
     #: The notifier sees it stopped, and it has no good copy of what it is now.
     SEEN_STOPPED = "seen stopped"
+    #: It runs, and its policy has it backed up all the same.
+    DUE = "due, although it runs"
     #: Its fingerprint differs from that of its last good copy.
     CHANGED = "changed"
     #: A backup worker claims it.
@@ -70,6 +72,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.BACKUP_NECESSARY, Event.SEEN_RUNNING): State.RUNNING,
         (State.NEW, Event.SEEN_STOPPED): State.BACKUP_NECESSARY,
         (State.RUNNING, Event.SEEN_STOPPED): State.BACKUP_NECESSARY,
+        (State.RUNNING, Event.DUE): State.BACKUP_NECESSARY,
         (State.CLEAN, Event.CHANGED): State.BACKUP_NECESSARY,
         (State.BACKUP_NECESSARY, Event.CLAIMED): State.BACKUP_IN_PROGRESS,
         (State.BACKUP_IN_PROGRESS, Event.PUBLISHED): State.CLEAN,

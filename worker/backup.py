@@ -98,7 +98,9 @@ class Round:
         return self._only in (None, record.key) and record.key not in found_running and record.key not in self._tried
 
     def _runs(self, record: VmRecord) -> bool:
-        """Whether the VM runs. If VirtualBox cannot say, its backup will fail and say why."""
+        """Whether the VM runs and must be left alone. If VirtualBox cannot say, its backup will fail and say why."""
+        if self._site.configuration.policy_for(record.name).running != "defer":
+            return False
         try:
             return not self._site.vboxmanage.info(record.uuid).stopped
         except VmBackupError:

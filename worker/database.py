@@ -2,16 +2,18 @@
 
 import logging
 import sys
-from typing import Final
+from typing import Final, Literal
 
 from shared import archiving, cli
 from shared.copies.publish import remove_partials
-from shared.errors import ExitCode, VmBackupError
+from shared.errors import ExitCode, LockedError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes, protocol, recovery
 from shared.statedb.operations import ListGenerations
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Claim, Contents, Power, VmRecord
 from worker import publishing
+from worker.methods import Work, undo
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def run(site: Site) -> Outcome:
 
 def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
     """Brings to an end what dead sessions had begun: publications, moves, partial files."""
+    _bring_back(site, contents, outcome)
     unfinished = [record for record in contents.vms.values() if record.claim is None and (record.publishing or record.moving)]
     for record in unfinished:
         try:
@@ -56,18 +59,41 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
     _remove_leftovers(site)
 
 
+def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
+    """Brings this host's VMs back to the power state in which backups that died had found them, and removes their snapshots and clones."""
+    for record in contents.vms.values():
+        if record.power is None or record.claim is not None or record.node != site.node:
+            continue
+        log.warning("undoing what a backup that died did to it: %s", record.power.method, extra={"vm": record.key})
+        try:
+            _undo(site, record, record.power)
+            outcome.done.append(record.key)
+        except VmBackupError as error:
+            log.error("not back in its state yet: %s; the next tick tries again", error.message, extra={"vm": record.key})  # noqa: TRY400
+            outcome.failed.append(record.key)
+
+
+def _undo(site: Site, record: VmRecord, power: Power) -> None:
+    with site.database.session("database") as session:
+        own = _claim(session, record.key, "power", f"bring {record.key} back")
+        undo(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
+        session.commit(lambda contents: changes.released(contents, record.key, own), f"{record.key} is as it was found")
+
+
+def _claim(session: Session, key: str, purpose: Literal["publish", "power"], reason: str) -> Claim:
+    head = session.commit(lambda contents: changes.claim(contents, key, session.id, purpose, session.since), reason)
+    own = changes.find(head.contents, key).claim
+    if own is None or own.session != session.id:
+        raise LockedError(f"{key}: the claim that was just committed is another's")
+    session.doing.vm = key
+    return own
+
+
 def _publish(site: Site, record: VmRecord) -> bool:
     with site.database.session("database") as session:
-        session.doing.vm = record.key
-        when = session.since
-        head = session.commit(
-            lambda contents: changes.claim(contents, record.key, session.id, "publish", when), f"finish publishing {record.key}"
-        )
-        current = head.contents.vms[record.key]
-        if current.claim is None:
-            raise ValueError("a claim that was committed is there")
+        own = _claim(session, record.key, "publish", f"finish publishing {record.key}")
         log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
-        return publishing.finish(site, session, current, current.claim)
+        return publishing.finish(site, session, record, own)
 
 
 def _move(site: Site, record: VmRecord) -> bool:

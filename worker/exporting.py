@@ -3,6 +3,7 @@
 import logging
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from shared.clock import timestamp
@@ -13,15 +14,16 @@ from shared.copies.names import make_stamp, partial_name
 from shared.copies.ova import check_ova
 from shared.copies.sidecar import Sidecar
 from shared.copies.space import allocated, check_room, needed
-from shared.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
+from shared.errors import LockLostError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
 from shared.virtualbox.export import Exporter, VBoxManageExporter, VmRunsError
-from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
-from shared.virtualbox.inventory import Machine
+from shared.virtualbox.fingerprint import Fingerprint
+from shared.virtualbox.inventory import Machine, files_of
 from worker import publishing
+from worker.methods import Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
 
 log: Final = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Backup:
         self._key = record.key
         self._directory = site.directory(record)
         self._exporter: Exporter = VBoxManageExporter(site.vboxmanage)
+        self._work = Work(site, session, record, own, site.configuration.policy_for(record.name))
         self._started = site.clock.now()
         self._stamp = make_stamp(self._started, own.number)
 
@@ -50,35 +53,36 @@ class Backup:
         """Makes the copy and publishes it; answers whether the VM is CLEAN. Raises `LockLostError` if this worker was displaced.
 
         A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; any other failure is committed and answered.
+        Whatever happens, the VM is brought back to the power state in which it was found, or that stays noted for the next tick.
         """
+        method: Method | None = None
         try:
-            exported = self._export()
-        except VmRunsError:
-            self._clean_up()
-            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key} runs")
+            method = choose(self._work)
+            exported = self._export(method)
+        except VmRunsError as error:
+            self._clean_up(method)
+            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key}: {error.message}")
             raise
         except LockLostError:
-            self._clean_up()
+            self._clean_up(method)
             raise
         except VmBackupError as error:
-            self._clean_up()
+            self._clean_up(method)
             self._fail(error.message)
             log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
             return False
         except BaseException:
-            self._clean_up()  # interrupted: the end of the session frees the claim
+            self._clean_up(method)  # interrupted: the end of the session frees the claim
             raise
         return self._publish(exported)
 
-    def _export(self) -> Exported:
-        before = self._look()
-        machine, fingerprint = before
-        self._make_room(machine)
-        seconds = self._run_engine(machine)
+    def _export(self, method: Method) -> Exported:
+        subject = method.prepare()
+        source_bytes = _source_bytes(subject.machine)
+        self._make_room(source_bytes)
+        seconds = self._run_engine(subject)
+        fingerprint = method.conclude()
         self._session.doing.phase = "check"
-        after = fingerprint_of(self._machine())
-        if changed := differences(fingerprint, after):
-            raise CopyError(f"the VM changed during the export, so the copy does not count: {', '.join(changed)}")
         name = partial_name(self._stamp, self._own.number, "ova")
         found = check_ova(self._directory, name, progress=self._checked)
         finished = self._site.clock.now()
@@ -97,31 +101,13 @@ class Backup:
             finished=timestamp(finished),
             duration_seconds=round(seconds, 3),
             engine=self._exporter.name,
-            source_bytes=_source_bytes(machine),
+            source_bytes=source_bytes,
         )
         check_nas(self._site.configuration.nas, write=True)
         files.seal(self._site.files, self._directory, sidecar)
         return Exported(sidecar, fingerprint)
 
-    def _look(self) -> tuple[Machine, Fingerprint]:
-        """The VM as it is before the export, stopped for certain."""
-        machine = self._machine()
-        state = self._site.vboxmanage.info(machine.uuid)
-        if not state.stopped:
-            raise VmRunsError(f"{self._key} is {state.state}")
-        if state.state == "saved":
-            log.warning("its saved state (the contents of its memory) will not be in the copy", extra={"vm": self._key})
-        return machine, fingerprint_of(machine)
-
-    def _machine(self) -> Machine:
-        machine = self._site.inventory().get(self._record.uuid)
-        if machine is None:
-            raise VBoxManageError(f"{self._key} is not registered on this host any more", hint="vmfind will show it as missing")
-        if not machine.accessible:
-            raise VBoxManageError(f"VirtualBox cannot use {self._key}: {machine.reason}")
-        return machine
-
-    def _make_room(self, machine: Machine) -> None:
+    def _make_room(self, source_bytes: int) -> None:
         """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory."""
         nas = self._site.configuration.nas
         check_nas(nas, write=True)
@@ -132,14 +118,14 @@ class Backup:
         for name in files.remove_partials(self._site.files, self._directory, live, contents.claims_granted):
             log.warning("removed %s, which an earlier attempt left", name, extra={"vm": self._key})
         latest = read_catalogue(self._directory).latest_good
-        room = needed(_source_bytes(machine), latest.sidecar if latest else None)
+        room = needed(source_bytes, latest.sidecar if latest else None)
         check_room(check_nas(nas).free, room, nas.reserve)
 
-    def _run_engine(self, machine: Machine) -> float:
+    def _run_engine(self, subject: Subject) -> float:
         """Exports under the partial name; answers the seconds that took."""
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        Monitor(self._site, self._session, self._key, self._own, self._exporter).run(machine, target)
+        Monitor(self._site, self._session, self._key, self._own, self._exporter).run(subject, target)
         return self._site.clock.monotonic() - began
 
     def _checked(self, done: int, total: int) -> None:
@@ -154,7 +140,7 @@ class Backup:
         try:
             head = self._session.commit(lambda contents: changes.intend(contents, self._key, self._own, copy), reason)
         except LockLostError:
-            self._clean_up()
+            self._clean_up(None)
             raise
         return publishing.finish(self._site, self._session, changes.held(head.contents, self._key, self._own), self._own)
 
@@ -162,7 +148,10 @@ class Backup:
         when = timestamp(self._site.clock.now())
         self._session.commit(lambda contents: changes.failed(contents, self._key, self._own, message, when), f"{self._key} failed")
 
-    def _clean_up(self) -> None:
+    def _clean_up(self, method: Method | None) -> None:
+        """Undoes what was done to the VM and removes the partial files. Never raises what would hide why it is called."""
+        if method is not None:
+            undo_safely(method, self._key)
         try:
             files.remove_own_partials(self._site.files, self._directory, self._own.number)
         except VmBackupError as error:
@@ -170,8 +159,5 @@ class Backup:
 
 
 def _source_bytes(machine: Machine) -> int:
-    from pathlib import Path
-
-    from shared.virtualbox.inventory import files_of
-
+    """Bytes that its disks take on this host."""
     return allocated(Path(path) for image in machine.images for path in files_of(image))

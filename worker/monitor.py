@@ -16,6 +16,7 @@ from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim
 from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
+from worker.methods import Subject
 
 log: Final = logging.getLogger(__name__)
 
@@ -32,15 +33,15 @@ class Monitor:
     def __init__(self, site: Site, session: Session, key: str, own: Claim, exporter: Exporter) -> None:
         self._site, self._session, self._key, self._own, self._exporter = site, session, key, own, exporter
 
-    def run(self, machine: Machine, target: Path) -> None:
+    def run(self, subject: Subject, target: Path) -> None:
         """Returns when `target` is exported. Raises what went wrong, with the export cancelled and nobody working on the VM.
 
         `VmRunsError` if the VM runs, `LockLostError` if this worker was displaced, `NasError`, `VBoxManageError`, `CopyError`.
         """
-        self._wait_until_free(machine)
+        self._wait_until_free(subject.machine)
         doing = self._session.doing
         doing.phase = "export"
-        export = self._exporter.start(machine, target)
+        export = self._exporter.start(subject.machine, target, vm_name=subject.vm_name)
         doing.child = export.identity
         watcher = _NasWatcher(self._site, self._key, self._own, export)
         watcher.start()

@@ -2,11 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 from shared import cli
-from shared.clock import timestamp
+from shared.clock import parse_timestamp, timestamp
+from shared.config import VmPolicy
 from shared.errors import ExitCode
 from shared.site import Site
 from shared.statedb import changes
@@ -26,8 +28,10 @@ def run(site: Site) -> Outcome:
     watched = [record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)]
     if not watched:
         return Outcome()
-    events, problems, news = _compare(site.inventory(), watched)
-    when = timestamp(site.clock.now())
+    now = site.clock.now()
+    due = {record.uuid for record in watched if is_due(record, site.configuration.policy_for(record.name), now)}
+    events, problems, news = _compare(site.inventory(), watched, due)
+    when = timestamp(now)
 
     def change(contents: Contents) -> Contents:
         return changes.note_problems(changes.apply_events(contents, events), problems, when)
@@ -40,7 +44,9 @@ def run(site: Site) -> Outcome:
     return Outcome(done=list(news))
 
 
-def _compare(inventory: Mapping[str, Machine], records: list[VmRecord]) -> tuple[Mapping[str, Event], Mapping[str, str], Mapping[str, str]]:
+def _compare(
+    inventory: Mapping[str, Machine], records: list[VmRecord], due: Collection[str]
+) -> tuple[Mapping[str, Event], Mapping[str, str], Mapping[str, str]]:
     """Events by UUID, what is wrong with VMs by UUID (empty: it no longer is), and what to say, by key."""
     events: dict[str, Event] = {}
     problems: dict[str, str] = {}
@@ -55,17 +61,23 @@ def _compare(inventory: Mapping[str, Machine], records: list[VmRecord]) -> tuple
             news[record.key] = f"{record.key}: {problem or 'VirtualBox can use it again'}"
         if problem:
             continue
-        event, text = observe(record, machine)
+        event, text = observe(record, machine, due=record.uuid in due)
         if event is not None:
             events[record.uuid] = event
             news[record.key] = f"{record.key} {text}"
     return events, problems, news
 
 
-def observe(record: VmRecord, machine: Machine) -> tuple[Event | None, str]:
-    """What happened to a VM, judged by how it looks now; None if nothing did."""
+def observe(record: VmRecord, machine: Machine, *, due: bool = False) -> tuple[Event | None, str]:
+    """What happened to a VM, judged by how it looks now; None if nothing did. `due`: it is to be backed up although it runs."""
+    if machine.running and due:
+        return (
+            (Event.DUE, "is to be backed up while it runs")
+            if record.status == State.RUNNING
+            else _to_running(record, State.BACKUP_NECESSARY)
+        )
     if machine.running:
-        return (None, "") if record.status == State.RUNNING else (Event.SEEN_RUNNING, "runs")
+        return _to_running(record)
     if record.status in (State.NEW, State.RUNNING):
         return Event.SEEN_STOPPED, "has stopped" if record.status == State.RUNNING else "is to be backed up"
     if record.status != State.CLEAN:
@@ -74,6 +86,19 @@ def observe(record: VmRecord, machine: Machine) -> tuple[Event | None, str]:
         return Event.CHANGED, "has no copy"
     changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
     return (Event.CHANGED, f"was used or changed: {', '.join(changed)}") if changed else (None, "")
+
+
+def _to_running(record: VmRecord, *stay: State) -> tuple[Event | None, str]:
+    return (None, "") if record.status in (State.RUNNING, *stay) else (Event.SEEN_RUNNING, "runs")
+
+
+def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:
+    """Whether a VM is to be backed up although it runs: its policy is not to defer it, and its last copy is old enough."""
+    if policy.running == "defer":
+        return False
+    if record.last_copy is None:
+        return True
+    return now - parse_timestamp(record.last_copy.finished) >= timedelta(hours=policy.running_hours)
 
 
 @cli.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))

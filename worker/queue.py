@@ -18,7 +18,8 @@ def waiting(contents: Contents, node: str) -> list[VmRecord]:
 
 def may_be_claimed(record: VmRecord) -> bool:
     """Whether a backup worker may take it now."""
-    return record.status == State.BACKUP_NECESSARY and record.claim is None and record.publishing is None and record.missing_since is None
+    free = record.claim is None and record.publishing is None and record.power is None
+    return record.status == State.BACKUP_NECESSARY and free and record.missing_since is None
 
 
 def last_attempt(record: VmRecord) -> int:

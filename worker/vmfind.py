@@ -13,6 +13,7 @@ from shared.statedb import changes
 from shared.statedb.changes import Sighting
 from shared.statedb.snapshot import Contents
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.scratch import is_scratch
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def run(site: Site) -> Outcome:
     If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
     """
     head = site.database.head()
-    sightings = [_sighting(head.contents, machine) for machine in site.inventory().values()]
+    sightings = [_sighting(head.contents, machine) for machine in site.inventory().values() if not is_scratch(machine)]
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:

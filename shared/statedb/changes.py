@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
-from shared.statedb.snapshot import Claim, Contents, Copy, NodeRecord, SessionRecord, VmRecord
+from shared.statedb.snapshot import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.states import FORGETTABLE, INITIAL, Event, State, allowed, move
 
 #: Purposes of claims under which a VM is BACKUP_IN_PROGRESS.
@@ -178,7 +178,13 @@ def apply_events(contents: Contents, events: Mapping[str, Event]) -> Contents:
     """Applies what the notifier saw, by UUID. An event that the state does not allow any more is passed over: the VM moved on."""
     for record in list(contents.vms.values()):
         event = events.get(record.uuid)
-        if event is not None and record.claim is None and record.publishing is None and allowed(record.status, event):
+        if (
+            event is not None
+            and record.claim is None
+            and record.publishing is None
+            and record.power is None
+            and allowed(record.status, event)
+        ):
             contents = contents.with_vm(replace(record, status=move(record.status, event)))
     return contents
 
@@ -207,7 +213,9 @@ def find(contents: Contents, key: str) -> VmRecord:
     )
 
 
-def claim(contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish"], when: str) -> Contents:
+def claim(
+    contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish", "power"], when: str
+) -> Contents:
     """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it."""
     record = find(contents, key)
     require_free(record)
@@ -217,6 +225,8 @@ def claim(contents: Contents, key: str, session: str, purpose: Literal["backup",
         status = move(status, Event.CLAIMED)
     elif purpose == "publish" and record.publishing is None:
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
+    elif purpose == "power" and record.power is None:
+        raise IllegalMoveError(f"{key}: its power state is as it was found")
     granted = Claim(session, number, purpose, when)
     return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
 
@@ -227,6 +237,15 @@ def require_free(record: VmRecord) -> None:
         raise LockedError(
             f"{record.key} is locked: {record.claim.purpose} by session {record.claim.session} since {record.claim.since}",
             hint=f"wait for it, or look at it: vmbackup-lock show {record.claim.session}",
+        )
+
+
+def require_untouched(record: VmRecord) -> None:
+    """Raises `LockedError` when a backup that died has left the VM in another power state, or a snapshot of it."""
+    if record.power is not None:
+        raise LockedError(
+            f"{record.key} is not yet as a backup found it ({record.power.method}, it was {record.power.found})",
+            hint=f"vmbackup-worker database on the host {record.node} brings it back",
         )
 
 
@@ -275,6 +294,16 @@ def found_running(contents: Contents, key: str, own: Claim) -> Contents:
     return contents.with_vm(replace(record, status=move(record.status, Event.FOUND_RUNNING), claim=None))
 
 
+def touch(contents: Contents, key: str, own: Claim, power: Power) -> Contents:
+    """Notes what is about to be done to the VM, so that whoever comes after a crash can undo it."""
+    return contents.with_vm(replace(held(contents, key, own), power=power))
+
+
+def untouched(contents: Contents, key: str, own: Claim) -> Contents:
+    """The VM is in the state in which it was found, and nothing of the backup is left in VirtualBox."""
+    return contents.with_vm(replace(held(contents, key, own), power=None))
+
+
 def released(contents: Contents, key: str, own: Claim) -> Contents:
     """Gives up a claim that did not change the state."""
     return contents.with_vm(replace(held(contents, key, own), claim=None))
@@ -287,6 +316,7 @@ def archive(contents: Contents, key: str, session: str, when: str) -> Contents:
     """Makes the VM ARCHIVED, claimed by whoever moves its copies."""
     record = find(contents, key)
     require_free(record)
+    require_untouched(record)
     moved = replace(record, status=move(record.status, Event.ARCHIVE), moving="archive")
     return claim(contents.with_vm(moved), key, session, "archive", when)
 
@@ -319,6 +349,7 @@ def forget(contents: Contents, key: str) -> Contents:
     """Deletes a record; its copies stay. Raises `IllegalMoveError` or `LockedError` while somebody works on the VM."""
     record = find(contents, key)
     require_free(record)
+    require_untouched(record)
     if record.status not in FORGETTABLE:
         raise IllegalMoveError(f"{key} is {record.status} and cannot be forgotten", hint="wait until the backup has ended")
     return replace(contents, vms={known: vm for known, vm in contents.vms.items() if known != key})

@@ -48,7 +48,7 @@ class Claim(_Record):
 
     session: str
     number: int
-    purpose: Literal["backup", "archive", "activate", "publish", "verify"]
+    purpose: Literal["backup", "archive", "activate", "publish", "power", "verify"]
     since: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,6 +64,24 @@ class Copy(_Record):
     finished: str
     fingerprint: Mapping[str, str]
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Power(_Record):
+    """What a backup does to a VM that must be undone: committed before the VM is touched, taken back when it is as it was found.
+
+    `found` is VirtualBox's word for the power state to return to. The snapshot and the clone of the live method are called `tag`.
+    """
+
+    method: Literal["savestate", "shutdown", "live"]
+    found: str
+    claim: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        """The name of whatever the backup makes in VirtualBox: unique, because claim numbers are."""
+        return f"vmbackup-{self.claim}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,8 @@ class VmRecord(_Record):
     claim: Claim | None = None
     #: An archive or activate whose files may still have to be moved.
     moving: Literal["archive", "activate"] | None = None
+    #: Set while a backup has changed its power state or made a snapshot of it: whoever finds it without a claim, on its host, undoes that.
+    power: Power | None = None
     failures: int = 0
     last_error: str = ""
     last_error_at: str = ""
@@ -101,7 +121,7 @@ class VmRecord(_Record):
         """See `_Record.from_json`."""
         values = dict(document)
         values["status"] = State(values["status"])
-        for name, kind in (("last_copy", Copy), ("publishing", Copy), ("claim", Claim)):
+        for name, kind in (("last_copy", Copy), ("publishing", Copy), ("claim", Claim), ("power", Power)):
             if values.get(name) is not None:
                 values[name] = kind.from_json(values[name])
         known = {item.name for item in fields(cls)} - {"extra"}

@@ -74,8 +74,10 @@ class Exporter(Protocol):
 
     name: str
 
-    def start(self, machine: Machine, target: Path) -> RunningExport:
+    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> RunningExport:
         """Starts to export a stopped VM to `target`, an absolute path ending in `.ova` where there is nothing yet.
+
+        `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a clone).
 
         Raises `VBoxManageError` if it cannot be started. All other failures are told by `RunningExport.result`.
         """
@@ -89,9 +91,11 @@ class VBoxManageExporter:
     def __init__(self, vboxmanage: VBoxManage) -> None:
         self._vboxmanage = vboxmanage
 
-    def start(self, machine: Machine, target: Path) -> "VBoxManageExport":
+    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "VBoxManageExport":
         """See `Exporter.start`. OVF 2.0 for a manifest with SHA-256; without `--manifest` there would be none."""
         arguments = [self._vboxmanage.program, "export", machine.uuid, "--ovf20", "--manifest", f"--output={target}"]
+        if vm_name is not None:
+            arguments += ["--vsys", "0", f"--vmname={vm_name}"]
         try:
             process = subprocess.Popen(
                 arguments,

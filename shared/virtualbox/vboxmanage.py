@@ -153,14 +153,18 @@ class VBoxManage:
 
     def run(self, *arguments: str) -> str:
         """Runs a command once and returns its stdout."""
+        return self.run_long(self._timeout_seconds, *arguments)
+
+    def run_long(self, timeout_seconds: float, *arguments: str) -> str:
+        """Runs a command once that may take longer than others, at most `timeout_seconds`."""
         words = " ".join(["VBoxManage", *arguments[:2]])
         try:
-            completed = self._runner.run([self.program, *arguments], timeout_seconds=self._timeout_seconds, environment=self.environment)
+            completed = self._runner.run([self.program, *arguments], timeout_seconds=timeout_seconds, environment=self.environment)
         except OSError as error:
             raise cannot_start(self.program, error) from None
         if completed.timed_out:
             raise VBoxManageTimeoutError(
-                f"{words} did not answer within {self._timeout_seconds:g} s",
+                f"{words} did not answer within {timeout_seconds:g} s",
                 hint="VBoxSVC hangs or the machine is overloaded. Do not kill VBoxSVC while VMs run: it takes them along",
             )
         if failure := complaint(completed):
@@ -189,7 +193,7 @@ def complaint(completed: Completed) -> str:
         return ""
     told = [line for line in errors if not _DETAILS.match(line)]
     codes = re.findall(r"code (\w+)", " ".join(line for line in errors if _DETAILS.match(line)))
-    text = "; ".join(told) or completed.stderr.strip()[-500:] or "no message"
+    text = "; ".join(told) or (completed.stderr.strip() or completed.stdout.strip())[-500:] or "no message"
     return f"{text} ({', '.join([*dict.fromkeys(codes), f'status {completed.status}'])})"
 
 

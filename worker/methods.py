@@ -1,0 +1,238 @@
+"""How a VM is brought into a state in which it can be exported, and back: as it is, saved, shut down, or live.
+
+Before a VM is touched, what must be undone is committed (`VmRecord.power`). Undoing it is `restore`, which may be done by any worker of
+the VM's host, as often as it takes.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.config import VmPolicy
+from shared.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Claim, Power, VmRecord
+from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.power import RUNNING
+from shared.virtualbox.power import Power as PowerSwitch
+
+log: Final = logging.getLogger(__name__)
+
+#: Saving memory to a slow disk and merging a snapshot that has grown may take this long.
+LONG_SECONDS: Final = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is exported: the VM itself, or a clone that is called `vm_name` in the copy."""
+
+    machine: Machine
+    vm_name: str | None = None
+
+
+class Method(Protocol):
+    """One way to export a VM. `prepare`, then the export, then `conclude`; `restore` whatever happens."""
+
+    def prepare(self) -> Subject:
+        """Makes the VM ready. Raises `VmRunsError` if it runs and is to be left alone."""
+
+    def conclude(self) -> Fingerprint:
+        """After the export: the fingerprint of what was exported. Raises `CopyError` if the VM changed meanwhile. Then undoes all."""
+
+    def restore(self) -> None:
+        """Undoes what `prepare` did, if that is not done yet."""
+
+
+@dataclass
+class Work:
+    """What every method works with."""
+
+    site: Site
+    session: Session
+    record: VmRecord
+    own: Claim
+    policy: VmPolicy
+
+    def machine(self) -> Machine:
+        """The VM as it is now. Raises `VBoxManageError` if it cannot be used."""
+        machine = self.site.inventory().get(self.record.uuid)
+        if machine is None:
+            raise VBoxManageError(f"{self.record.key} is not registered on this host any more", hint="vmfind will show it as missing")
+        if not machine.accessible:
+            raise VBoxManageError(f"VirtualBox cannot use {self.record.key}: {machine.reason}")
+        return machine
+
+    @property
+    def switch(self) -> PowerSwitch:
+        """The VMs' power buttons."""
+        return PowerSwitch(self.site.vboxmanage, self.site.clock)
+
+    def touch(self, method: str, found: str) -> Power:
+        """Commits what is about to be done to the VM."""
+        power = Power(method, found, self.own.number)  # type: ignore[arg-type]
+        key, own = self.record.key, self.own
+        self.session.commit(lambda contents: changes.touch(contents, key, own, power), f"{method} {key}, which is {found}")
+        return power
+
+
+def choose(work: Work) -> Method:
+    """The method for a VM: as its policy says if it runs, as it is if not. Raises `VmRunsError` if it is to be left alone."""
+    state = work.site.vboxmanage.info(work.record.uuid)
+    if state.stopped:
+        return Live(work, state.state) if work.policy.live_when_stopped and state.state != "saved" else AsItIs(work)
+    if state.state not in RUNNING or work.policy.running == "defer":
+        raise VmRunsError(f"{work.record.key} is {state.state}")
+    return Live(work, state.state) if work.policy.running == "live" else Stopped(work, state.state)
+
+
+class AsItIs:
+    """A VM that is off: nothing is done to it, and it must not change while it is exported."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._before: Fingerprint | None = None
+
+    def prepare(self) -> Subject:
+        """See `Method.prepare`."""
+        machine = self._work.machine()
+        self._before = fingerprint_of(machine)
+        if self._before.state == "saved" and self._work.policy.saved == "warn":
+            log.warning("its saved state (the contents of its memory) is not in the copy", extra={"vm": self._work.record.key})
+        return Subject(machine)
+
+    def conclude(self) -> Fingerprint:
+        """See `Method.conclude`."""
+        return unchanged(self._before, self._work.machine())
+
+    def restore(self) -> None:
+        """See `Method.restore`: nothing was done."""
+
+
+def unchanged(before: Fingerprint | None, machine: Machine) -> Fingerprint:
+    """`before`, if the VM is still that. Raises `CopyError` if it is not."""
+    after = fingerprint_of(machine)
+    if before is None:
+        raise CopyError("the VM was not looked at before the export")
+    if changed := differences(before, after):
+        raise CopyError(f"the VM changed during the export, so the copy does not count: {', '.join(changed)}")
+    return before
+
+
+class Stopped:
+    """A running VM that is saved or shut down for its export, and started again afterwards."""
+
+    def __init__(self, work: Work, found: str) -> None:
+        self._work, self._found = work, found
+        self._power: Power | None = None
+        self._before: Fingerprint | None = None
+
+    def prepare(self) -> Subject:
+        """See `Method.prepare`."""
+        work = self._work
+        self._power = work.touch(work.policy.running, self._found)
+        work.session.doing.phase = work.policy.running
+        if work.policy.running == "savestate":
+            work.switch.save(work.record.uuid, LONG_SECONDS)
+        else:
+            self._shut_down(work)
+        machine = work.machine()
+        self._before = fingerprint_of(machine)
+        return Subject(machine)
+
+    def _shut_down(self, work: Work) -> None:
+        try:
+            work.switch.shut_down(work.record.uuid, work.policy.shutdown_seconds, pull_plug=work.policy.pull_plug)
+        except VmRunsError:
+            # It may still obey the button: the note stays until a later tick finds it running, or finds it off and starts it.
+            self._power = None
+            raise
+
+    def conclude(self) -> Fingerprint:
+        """See `Method.conclude`."""
+        fingerprint = unchanged(self._before, self._work.machine())
+        self.restore()
+        return fingerprint
+
+    def restore(self) -> None:
+        """See `Method.restore`."""
+        if self._power is not None:
+            undo(self._work, self._power)
+            self._power = None
+
+
+class Live:
+    """A VM, running or not, that is exported from a linked clone of a snapshot: its user may start and stop it meanwhile."""
+
+    def __init__(self, work: Work, found: str) -> None:
+        self._work, self._found = work, found
+        self._power: Power | None = None
+        self._before: Fingerprint | None = None
+        self._frozen: Fingerprint | None = None
+
+    def prepare(self) -> Subject:
+        """See `Method.prepare`."""
+        work = self._work
+        machine = work.machine()
+        if self._found not in RUNNING:
+            self._before = fingerprint_of(machine)
+        self._power = work.touch("live", self._found)
+        work.session.doing.phase = "snapshot"
+        work.switch.snapshot_and_clone(machine, self._power.tag)
+        inventory = work.site.inventory()
+        clone = find_clone(inventory.values(), self._power.tag)
+        if clone is None:
+            raise VBoxManageError(f"VirtualBox made the clone {self._power.tag}, but does not list it")
+        if self._before is not None:
+            self._frozen = fingerprint_of(inventory[work.record.uuid])
+        return Subject(clone, machine.name)
+
+    def conclude(self) -> Fingerprint:
+        """See `Method.conclude`. A VM that ran is in use; one that was off is if anybody but ourselves touched it meanwhile."""
+        used = self._frozen is None or bool(differences(self._frozen, fingerprint_of(self._work.machine())))
+        self.restore()
+        machine = self._work.machine()
+        if used or machine.running:
+            return self._before or Fingerprint(version=VERSION, state="running")
+        return fingerprint_of(machine)  # merging the snapshot has changed its disks: that is how it looks now, unused
+
+    def restore(self) -> None:
+        """See `Method.restore`."""
+        if self._power is not None:
+            undo(self._work, self._power)
+            self._power = None
+
+
+def find_clone(machines: Iterable[Machine], tag: str) -> Machine | None:
+    """The machine that a backup has made under this name."""
+    return next((machine for machine in machines if machine.name == tag), None)
+
+
+def undo(work: Work, power: Power) -> None:
+    """Brings the VM back to how it was found, and commits that. May be repeated. Raises `VmBackupError` if VirtualBox does not let us."""
+    uuid, switch = work.record.uuid, work.switch
+    work.session.doing.phase = f"undo {power.method}"
+    if power.method == "live":
+        inventory = work.site.inventory()
+        machine = inventory.get(uuid)
+        if machine is not None:
+            switch.remove_clone(machine, find_clone(inventory.values(), power.tag), power.tag)
+            switch.remove_snapshot(uuid, power.tag, LONG_SECONDS)
+    else:
+        switch.bring_back(uuid, power.found)
+    key, own = work.record.key, work.own
+    work.session.commit(lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again")
+
+
+def undo_safely(method: Method, key: str) -> None:
+    """Undoes what a failed or interrupted backup did. What cannot be undone now stays noted, and the next database worker does it."""
+    try:
+        method.restore()
+    except LockLostError:
+        log.warning("this worker was displaced: another one brings the VM back to its state", extra={"vm": key})
+    except VmBackupError as error:
+        log.error("the VM is not back in its state yet: %s; the next tick tries again", error.message, extra={"vm": key})  # noqa: TRY400
