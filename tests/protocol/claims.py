@@ -1,19 +1,19 @@
 """Workers that claim a VM and back it up, and one that takes over from another whenever it likes, as real sessions on a real database."""
 
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from shared.errors import NasError, VmBackupError
 from shared.process import HostIdentity
-from shared.statedb import changes, protocol
+from shared.statedb import changes, interventions, protocol
 from shared.statedb.database import Database
 from shared.statedb.files import StateFiles
-from shared.statedb.protocol import Author
+from shared.statedb.protocol import Author, Change
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Contents, Copy, NodeRecord, SessionRecord, Snapshot
+from shared.statedb.snapshot import Copy, NodeRecord, SessionRecord, Snapshot
 from shared.statedb.version import DatabaseVersion
 from shared.states import State
 from tests.protocol import nas
@@ -86,7 +86,7 @@ class Worker:
         self.session._heartbeat = _NoHeartbeat()
         self.told: Told = []
 
-    def commit(self, change: Callable[[Contents], Contents]) -> Snapshot | None:
+    def commit(self, change: Change) -> Snapshot | None:
         """Commits as production does; None when that failed."""
         try:
             head = self.session.commit(change, "test")
@@ -98,18 +98,18 @@ class Worker:
 
     def expire(self, victim: str) -> None:
         """Declares another session dead, rightly or wrongly."""
-        identifier = f"{self.session.id}.once"
-        record = SessionRecord(identifier, 0, 0, "ended", "n")
+        self._commit_once(lambda contents: changes.expire(contents, [victim], "silent", WHEN))
 
-        def change(contents: Contents) -> Contents:
-            return changes.expire(contents, [victim], "silent", WHEN)
+    def break_claim(self, victim: str) -> None:
+        """Takes the VM away from another session, which stays alive: what an operator does by hand."""
+        own = self.database.files.run(protocol.read_head()).contents.vms[VM].claim
+        if own is not None and own.session == victim:
+            self._commit_once(lambda contents: interventions.break_claim(contents, VM, own.number, "by hand", WHEN))
 
-        before = self.database.files.run(protocol.read_head()).contents.sessions.get(victim)
-        if before is not None and before.state == "live":
-            try:
-                self.database.transact(Author(record, 1, WHEN, "expire"), change)
-            except VmBackupError:
-                return
+    def _commit_once(self, change: Change) -> None:
+        record = SessionRecord(f"{self.session.id}.once", 0, 0, "ended", "n")
+        with contextlib.suppress(VmBackupError):
+            self.database.transact(Author(record, 1, WHEN, "by another"), change)
 
 
 def backs_up(worker: Worker, *, intends: bool = True) -> None:
@@ -157,13 +157,13 @@ def backup(name: str, *, intends: bool = True, ends: bool = False) -> Program:
     return program
 
 
-def takeover(name: str, victim: str) -> Program:
-    """A worker that declares `victim` dead at any moment, and goes on with what it had."""
+def takeover(name: str, victim: str, *, by_hand: bool = False) -> Program:
+    """A worker that declares `victim` dead at any moment, or breaks its claim by hand, and goes on with what it had."""
 
     def program(files: StateFiles) -> Hashable:
         worker = Worker(files, name)
         with contextlib.suppress(NasError):
-            worker.expire(victim)
+            (worker.break_claim if by_hand else worker.expire)(victim)
             finishes(worker)
         return tuple(worker.told)
 

@@ -184,8 +184,9 @@ def outcomes(world: World, process: int, operation: Any, cache: Cache, rules: Ru
             yield Outcome("", world.view, world, cache)
             for stale in sorted(world.views - {world.view}):
                 yield Outcome("stale", stale, world, cache, STALE)
-        case op.Wait():
-            yield Outcome("", None, world, cache)
+        case op.Wait() | EditView():  # waiting cannot fail, and a person tries until the edit is written
+            answer, after = _effect(world, process, operation) if isinstance(operation, EditView) else (None, world)
+            yield Outcome("", answer, after, cache)
             return
         case _:
             yield from _change(world, process, operation, cache)

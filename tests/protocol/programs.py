@@ -1,8 +1,10 @@
 """What the searched processes do, and what must hold of what they leave behind."""
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 from shared.errors import VmBackupError
@@ -73,7 +75,7 @@ def appender(session: str, transactions: int = 1, *, view: bool = False) -> Prog
         known = False
         for sequence in range(1, transactions + 1):
             change = append(f"<{session}{sequence}>")
-            answer = told(lambda number=sequence, change=change, known=known: _transact(files, session, number, change, known=known))
+            answer = told(lambda number=sequence, change=change, known=known: transact_as(files, session, number, change, known=known))
             answers.append(((session, sequence), answer))
             known = known or answer == "done"
             if view:
@@ -83,11 +85,11 @@ def appender(session: str, transactions: int = 1, *, view: bool = False) -> Prog
     return program
 
 
-def pruner(keep: int = 1) -> Program:
+def pruner(keep: int = 1, rounds: int = 1) -> Program:
     """Moves all but the newest generations away, whenever it is its turn."""
 
     def program(files: StateFiles) -> Hashable:
-        return (("prune", told(lambda: files.run(protocol.prune(keep)))),)
+        return tuple(("prune", told(lambda: files.run(protocol.prune(keep)))) for _ in range(rounds))
 
     return program
 
@@ -103,7 +105,7 @@ def expirer(session: str, victim: str, transactions: int) -> Program:
             def change(contents: Contents, tag: str = tag) -> Contents:
                 return append(tag)(changes.expire(contents, [victim], "silent", WHEN))
 
-            answers.append(((session, sequence), told(lambda number=sequence, change=change: _transact(files, session, number, change))))
+            answers.append(((session, sequence), told(lambda number=sequence, change=change: transact_as(files, session, number, change))))
         return tuple(answers)
 
     return program
@@ -127,7 +129,8 @@ def editor() -> Program:
     return program
 
 
-def _transact(files: StateFiles, session: str, sequence: int, change: Change, *, known: bool = False) -> Snapshot:
+def transact_as(files: StateFiles, session: str, sequence: int, change: Change, *, known: bool = False) -> Snapshot:
+    """Commits as that session, under that number."""
     return files.run(protocol.transact(replace(author(session, sequence), known=known), change))
 
 
@@ -136,12 +139,20 @@ def _transact(files: StateFiles, session: str, sequence: int, change: Change, *,
 
 def each_once(world: World, results: Sequence[Any]) -> str | None:
     """No update is lost or applied twice, whatever was told."""
+    if not world.generations:
+        return "the database is empty"
     log = nas.head(world).contents.vms[LOG].last_error
     for transaction, answer in (told for result in results for told in result or () if isinstance(told[0], tuple)):
         tag = "<{}{}>".format(*transaction)
         if log.count(tag) > 1 or (answer == "done" and tag not in log):
             return f"{transaction} was told {answer}, and is {log.count(tag)} times in the head ({log})"
     return None
+
+
+def never_twice(world: World, results: Sequence[Any]) -> str | None:
+    """No update is applied twice."""
+    log = nas.head(world).contents.vms[LOG].last_error
+    return next((f"{tag} was applied {log.count(tag)} times" for tag in re.findall("<[^>]*>", log) if log.count(tag) > 1), None)
 
 
 def view_is_current(world: World, results: Sequence[Any]) -> str | None:
@@ -225,6 +236,8 @@ def _moved(before: Snapshot, after: Snapshot, key: str) -> str | None:
         return f"{key} went from {old.status} to {new.status}"
     if new.last_copy not in (old.last_copy, old.publishing):
         return f"{key} has a copy that nobody had announced: {new.last_copy}"
+    if old.publishing is not None and new.publishing is None and new.last_copy != old.publishing:
+        return f"{key}: the copy that was being put in place was forgotten"
     if old.claim is not None and new.claim is not None and old.claim != new.claim:
         return f"{key} was taken from {old.claim} and given to {new.claim} in one commit"
     return None
@@ -253,8 +266,8 @@ def answers_are_true(world: World, results: Sequence[Any]) -> str | None:
         times = committed.count(transaction)
         if times > 1 or (answer == "done" and times != 1) or (answer not in UNKNOWN and answer != "done" and times):
             return f"{transaction} was told {answer}, and is {times} times in the chain"
-        if answer == "LockLostError" and not _was_expired(world, transaction[0]):
-            return f"{transaction} was told {answer}, but nobody had expired that session"
+        if answer == "LockLostError" and not _was_displaced(world, transaction[0]):
+            return f"{transaction} was told {answer}, but nobody had displaced that session"
     return None
 
 
@@ -262,7 +275,21 @@ def answers_are_true(world: World, results: Sequence[Any]) -> str | None:
 UNKNOWN: Final = frozenset({"NasError", "InDoubtError"})
 
 
-def _was_expired(world: World, session: str) -> bool:
-    rows = (nas.read(data, number).contents.sessions.get(session) for number, data in enumerate(world.chain, start=1))
-    seen = [found.state if found else "gone" for found in rows]
-    return any(state != "live" for state in seen[seen.index("live") :]) if "live" in seen else False
+def _was_displaced(world: World, session: str) -> bool:
+    """Whether another session expired this one, or took a claim from it."""
+    generations = [nas.read(data, number) for number, data in enumerate(world.chain, start=1)]
+    for before, after in pairwise(generations):
+        if after.header.session == session:
+            continue
+        row = before.contents.sessions.get(session)
+        now = after.contents.sessions.get(session)
+        if row is not None and row.state == "live" and (now is None or now.state != "live"):
+            return True
+        if _claims_of(before, session) - _claims_of(after, session):
+            return True
+    return False
+
+
+def _claims_of(snapshot: Snapshot, session: str) -> set[int]:
+    claims = (record.claim for record in snapshot.contents.vms.values())
+    return {claim.number for claim in claims if claim is not None and claim.session == session}

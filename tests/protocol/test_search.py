@@ -56,6 +56,14 @@ BASIC = (
     Scenario("the view is edited", (publisher("A"), publisher("B"), editor()), edited_views_are_kept, start(), chain_grows, 1),
     Scenario("claims, one crash", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 1),
     Scenario(
+        "claims broken by hand, one crash",
+        (claims.backup("A"), claims.takeover("B", "A", by_hand=True)),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        1,
+    ),
+    Scenario(
         "claims, one stale read",
         (claims.backup("A"), claims.takeover("B", "A")),
         CLAIMS,
@@ -115,12 +123,12 @@ def test_holds(scenario: Scenario) -> None:
     assert result.ends > 1
 
 
-@pytest.mark.parametrize("memory", [0, 1, 2])
-def test_what_a_session_is_told_stays_true_when_it_is_forgotten(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("memory", "transactions"), [(0, 2), (1, 3)])
+def test_what_a_session_is_told_stays_true_when_it_is_forgotten(memory: int, transactions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that is expired in the middle, and whose row is forgotten, is told the truth, or that it is not known."""
     monkeypatch.setattr(protocol, "SESSION_MEMORY", memory)
     scenario = Scenario(
-        f"memory of {memory}", (appender("A", 2), expirer("B", "A", 3)), answers_are_true, start(), chain_grows, 0, Cost(fault=1)
+        f"memory of {memory}", (appender("A", 2), expirer("B", "A", transactions)), answers_are_true, start(), chain_grows, 0, Cost(fault=1)
     )
     result = search(scenario)
     print(result)
