@@ -1,4 +1,4 @@
-"""The files of this project that are made from its code: the sample configuration and two pages of the documentation.
+"""The files of this project that are made from its code: the sample configuration and three pages of the documentation.
 
 `python -m deploy.documents` writes them anew; a test compares them with what it would write.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared import config_text
+from shared import config_text, states
 from shared.cli import MEANINGS
 from shared.errors import ExitCode, VmBackupError
 
@@ -80,10 +80,35 @@ def configuration() -> str:
     return "\n".join(lines) + "\n" + config_text.reference().rstrip("\n") + "\n"
 
 
+def states_of_a_vm() -> str:
+    """docs/states.md."""
+    lines = [
+        "# The states of a VM",
+        "",
+        _MADE,
+        "",
+        "```mermaid",
+        states.diagram().rstrip("\n"),
+        "```",
+        "",
+        "| from | event | to |",
+        "|---|---|---|",
+        f"| (unknown) | found by vmfind | `{states.INITIAL}` |",
+        *(f"| `{source}` | {event} | `{target}` |" for (source, event), target in states.MOVES.items()),
+        *(f"| `{state}` | forget | (record deleted, copies stay) |" for state in states.State if state in states.FORGETTABLE),
+        "",
+        "Every other move is refused (exit code 15) with a message that names both states. A VM never stays",
+        f"{' or '.join(f'`{state}`' for state in sorted(states.IN_FLIGHT))} when its worker dies: recovery applies `{states.Event.FAILED}`,",
+        "or finishes the publication that the worker had announced.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
     "deploy/config/config.toml": config_text.sample,
     "docs/configuration.md": configuration,
     "docs/exit-codes.md": exit_codes,
+    "docs/states.md": states_of_a_vm,
 }
 
 

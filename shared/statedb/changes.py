@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
 from shared.statedb.snapshot import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
-from shared.states import FORGETTABLE, INITIAL, Event, State, allowed, move
+from shared.states import FORGETTABLE, IN_FLIGHT, INITIAL, Event, State, allowed, move
 
 #: Purposes of claims under which a VM is BACKUP_IN_PROGRESS.
 BACKUP_PURPOSES: Final = frozenset({"backup", "publish"})
@@ -289,8 +289,10 @@ def failed(contents: Contents, key: str, own: Claim, error: str, when: str) -> C
 
 
 def found_running(contents: Contents, key: str, own: Claim) -> Contents:
-    """The VM runs, which is no failure: it waits until it stops."""
+    """The VM runs, which is no failure: it waits until it stops. Raises `IllegalMoveError` when a copy is being put in place already."""
     record = held(contents, key, own)
+    if record.publishing is not None:
+        raise IllegalMoveError(f"{key}: its copy {record.publishing.stamp} is being put in place")
     return contents.with_vm(replace(record, status=move(record.status, Event.FOUND_RUNNING), claim=None))
 
 
@@ -305,8 +307,11 @@ def untouched(contents: Contents, key: str, own: Claim) -> Contents:
 
 
 def released(contents: Contents, key: str, own: Claim) -> Contents:
-    """Gives up a claim that did not change the state."""
-    return contents.with_vm(replace(held(contents, key, own), claim=None))
+    """Gives up a claim that did not change the state. Raises `IllegalMoveError` if that would leave the VM in flight with nobody on it."""
+    record = held(contents, key, own)
+    if record.status in IN_FLIGHT and record.publishing is None:
+        raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
+    return contents.with_vm(replace(record, claim=None))
 
 
 # Archive, activate, forget
