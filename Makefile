@@ -30,5 +30,11 @@ unit: $(environment)  ## the fast tests alone (seconds)
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
 	$(run)/pytest -q tests
 
+demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)
+	$(run)/python -m deploy.demo
+
+bench: $(environment)  ## idle ticks, transactions, exports, start-up: ratios and counts (3 minutes)
+	$(run)/python -m deploy.bench
+
 clean:          ## removes the environment and caches, not the test bed
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""`make demo`: two VirtualBox hosts, one NAS directory, and everything that a person wants to have seen once."""

@@ -1,0 +1,42 @@
+"""What the demo says: headings, the commands that a person would type, and what these print."""
+
+import sys
+import textwrap
+from typing import Final
+
+_BOLD, _DIM, _END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+_WIDTH: Final = 110
+_LONGEST: Final = 40
+
+
+class Narrator:
+    """Prints at once, so that a pipe shows as much as a terminal."""
+
+    def __init__(self) -> None:
+        self._part = 0
+
+    def heading(self, text: str) -> None:
+        """The next part begins."""
+        self._part += 1
+        print(f"\n\n{_BOLD}{self._part}. {text}{_END}", flush=True)
+
+    def say(self, text: str) -> None:
+        """A paragraph."""
+        print("\n" + textwrap.fill(" ".join(text.split()), _WIDTH), flush=True)
+
+    def command(self, host: str, line: str) -> None:
+        """A command that is typed on a host."""
+        print(f"\n  {_BOLD}{host}${_END} {line}", flush=True)
+
+    def output(self, text: str, *, newest: bool = False) -> None:
+        """What it printed. Of much, the first lines or (`newest`) the last ones are shown."""
+        lines = text.rstrip().splitlines()
+        if len(lines) > _LONGEST:
+            left_out = f"… {len(lines) - _LONGEST} lines more"
+            lines = [left_out, *lines[-_LONGEST:]] if newest else [*lines[:_LONGEST], left_out]
+        for line in lines:
+            print(f"    {line}", flush=True)
+
+    def status(self, code: int, meaning: str) -> None:
+        """How it ended, where that is worth a line."""
+        print(f"    {_DIM}(exit code {code}: {meaning}){_END}", flush=True)
