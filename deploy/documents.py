@@ -95,10 +95,10 @@ def states_of_a_vm() -> str:
         "|---|---|---|",
         f"| (unknown) | found by vmfind | `{states.INITIAL}` |",
         *(f"| `{source}` | {event} | `{target}` |" for (source, event), target in states.MOVES.items()),
-        *(f"| `{state}` | forget | (record deleted, copies stay) |" for state in states.State if state in states.FORGETTABLE),
+        *(f"| `{state}` | forget | (no record; copies stay) |" for state in states.State if state in states.FORGETTABLE),
         "",
         "Every other move is refused (exit code 15) with a message that names both states. A VM never stays",
-        f"{' or '.join(f'`{state}`' for state in sorted(states.IN_FLIGHT))} when its worker dies: recovery applies `{states.Event.FAILED}`,",
+        f"{' or '.join(f'`{state}`' for state in sorted(states.IN_FLIGHT))} when its worker dies: recovery applies `{states.Event.FAILED}`",
         "or finishes the publication that the worker had announced.",
     ]
     return "\n".join(lines) + "\n"
