@@ -1,0 +1,168 @@
+"""An operator at a host: the programs run in this process on a plain directory that stands for the NAS."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from coordinator.admin import program as admin_program
+from coordinator.lock import program as lock_program
+from shared.clock import SystemClock
+from shared.config import Configuration, load
+from shared.process import HostIdentity, ProcessIdentity
+from shared.site import Site, open_site
+from shared.statedb import changes
+from shared.statedb.changes import Sighting
+from shared.statedb.create import create
+from shared.statedb.database import Database, open_database
+from shared.statedb.protocol import Change
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Contents, Copy, VmRecord
+from shared.states import State
+
+LEASE_SECONDS = 1.0
+WHEN = "2026-11-22T20:38:00Z"
+
+
+def uuid(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+@dataclass
+class Operator:
+    """What a person at a terminal can do, and what tests need to look behind the scenes."""
+
+    folder: Path
+    node: str = "alpha"
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def nas(self) -> Path:
+        return self.folder / "nas"
+
+    @property
+    def vmstate(self) -> Path:
+        return self.nas / "vmstate"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / f"{self.node}.toml"
+
+    def configure(self, **nas: Any) -> None:
+        tables = {
+            "nas": {"mountpoint": str(self.nas), "require_mount": False, "reserve": 0, **nas},
+            "host": {"node": self.node, "state_directory": str(self.folder / f"state-{self.node}")},
+            "virtualbox": {"vboxmanage": str(self.folder / "no-VBoxManage")},
+            **self.settings,
+        }
+        lines = [
+            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()) for name, values in tables.items()
+        ]
+        self.config.write_text("\n".join(lines), encoding="utf-8")
+
+    def admin(self, *arguments: str) -> Result:
+        return self._run(admin_program, arguments)
+
+    def lock(self, *arguments: str) -> Result:
+        return self._run(lock_program, arguments)
+
+    def json(self, *arguments: str, program: click.Command = admin_program) -> Any:
+        result = self._run(program, (*arguments, "--json"))
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def _run(self, program: click.Command, arguments: tuple[str, ...]) -> Result:
+        return CliRunner().invoke(program, ["--config", str(self.config), *arguments])
+
+    def create(self, lease_seconds: float = LEASE_SECONDS) -> None:
+        create(self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds)
+
+    def site(self) -> Site:
+        return open_site(self.configuration, SystemClock())
+
+    def database(self, **identity: str) -> Database:
+        """The database without a look at the NAS, which takes a process each time."""
+        here = replace(HostIdentity.of_this_machine(self.node), **identity)
+        return open_database(self.vmstate, here, SystemClock())
+
+    @property
+    def configuration(self) -> Configuration:
+        return load(str(self.config), {})
+
+    @property
+    def contents(self) -> Contents:
+        return self.database().head().contents
+
+    def record(self, key: str) -> VmRecord:
+        return self.contents.vms[key]
+
+    def commit(self, change: Change, reason: str = "test", **identity: str) -> None:
+        """Commits; `identity` replaces what this machine is: its machine id, its host name, its boot."""
+        self.database(**identity).commit_once(change, reason, "test")
+
+    def session(self, worker: str = "backup", **identity: str) -> Session:
+        """A session, of another machine if `identity` says so."""
+        return self.database(**identity).session(worker)
+
+    def add_vms(self, *names: str, node: str | None = None) -> None:
+        """VMs that a host lists, NEW."""
+        known = len(self.contents.vms)
+        seen = [
+            Sighting(record.uuid, record.name, record.directory)
+            for record in self.contents.vms.values()
+            if record.node == (node or self.node)
+        ]
+        seen += [Sighting(uuid(known + number), name, name) for number, name in enumerate(names)]
+        self.commit(lambda contents: changes.sight(contents, node or self.node, seen, WHEN), f"found {', '.join(names)}")
+
+    def set(self, key: str, **values: Any) -> None:
+        """Changes a record behind everybody's back."""
+        self.commit(lambda contents: contents.with_vm(replace(contents.vms[key], **values)))
+
+    def claim(self, session: Session, key: str, purpose: Any = "backup") -> None:
+        if purpose == "backup":
+            self.set(key, status=State.BACKUP_NECESSARY)
+        session.commit(lambda contents: changes.claim(contents, key, session.id, purpose, WHEN), f"claim {key}")
+
+
+def copy(stamp: str = "20261122T203800Z-17", size: int = 15, **fingerprint: str) -> Copy:
+    return Copy(stamp, int(stamp.rpartition("-")[2]), size, "0" * 64, WHEN, fingerprint)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    """An operator at the host alpha, whose NAS is empty."""
+    made = Operator(tmp_path)
+    made.nas.mkdir()
+    made.configure()
+    return made
+
+
+@pytest.fixture
+def site_with_database(operator: Operator) -> Operator:
+    """The same with a state database."""
+    operator.create()
+    return operator
+
+
+def fall_silent(session: Session) -> None:
+    """Stops the heartbeat of a session as a power cut does: its file and its rows stay."""
+    session._heartbeat._stop.set()
+    thread = session._heartbeat._thread
+    assert thread is not None
+    thread.join(timeout=5)
+
+
+def gone_process() -> ProcessIdentity:
+    """A process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = ProcessIdentity.of(process.pid)
+    process.communicate(timeout=30)
+    assert identity is not None
+    return identity

@@ -1,0 +1,167 @@
+"""The plumbing of all programs: help, errors, exit codes, lazy loading."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from coordinator import admin, lock
+from shared.cli import MEANINGS, Program, documented, json_option
+from shared.errors import ExitCode, LockedError, VmBackupError
+from tests.unit.coordinator.conftest import Operator
+
+
+@documented(example="try it", codes=[ExitCode.LOCKED])
+@click.argument("what")
+@json_option
+def _sample(*, what: str, as_json: bool) -> ExitCode:
+    if what == "locked":
+        raise LockedError("somebody is there", hint="wait")
+    if what == "fault":
+        raise RuntimeError("a bug")
+    if what == "interrupt":
+        raise KeyboardInterrupt
+    if what == "terminate":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    click.echo(f"{what} {as_json}")
+    return ExitCode.SOME_DEFERRED if what == "deferred" else ExitCode.DONE
+
+
+class SampleProgram(Program):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _sample if cmd_name == "sample" else None
+
+
+def sample(*arguments: str, unattended: bool = False):
+    program = SampleProgram("sample-program", "nowhere.", {"sample": "A sample."}, purpose="For tests.", unattended=unattended)
+    return CliRunner().invoke(program, list(arguments))
+
+
+def test_a_command_that_returns_nothing_special_is_done() -> None:
+    result = sample("sample", "x")
+    assert (result.exit_code, result.stdout) == (ExitCode.DONE, "x False\n")
+
+
+def test_a_commands_exit_code_is_the_programs() -> None:
+    assert sample("sample", "deferred").exit_code == ExitCode.SOME_DEFERRED
+
+
+def test_an_error_is_said_on_stderr_with_its_hint_and_its_exit_code() -> None:
+    result = sample("sample", "locked")
+    assert (result.exit_code, result.stdout) == (ExitCode.LOCKED, "")
+    assert result.stderr == "sample-program: error: somebody is there\nhint: wait\n"
+
+
+def test_with_json_the_error_is_json_too() -> None:
+    result = sample("sample", "locked", "--json")
+    assert result.exit_code == ExitCode.LOCKED
+    assert json.loads(result.stderr) == {"error": {"kind": "LockedError", "code": 11, "message": "somebody is there", "hint": "wait"}}
+
+
+def test_usage_errors_have_exit_code_2_also_as_json() -> None:
+    assert sample("sample").exit_code == ExitCode.USAGE
+    assert "Usage: sample-program sample" in sample("sample").stderr
+    result = sample("sample", "--json")
+    assert (result.exit_code, json.loads(result.stderr)["error"]["code"]) == (ExitCode.USAGE, 2)
+    assert sample("no-such-command").exit_code == ExitCode.USAGE
+
+
+def test_a_fault_shows_its_traceback_only_when_asked() -> None:
+    result = sample("sample", "fault")
+    assert result.exit_code == ExitCode.FAILURE
+    assert "unexpected RuntimeError: a bug" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in sample("-v", "-v", "sample", "fault").stderr
+
+
+def test_a_fault_under_cron_shows_its_traceback_at_once() -> None:
+    assert "Traceback" in sample("sample", "fault", unattended=True).stderr
+
+
+def test_an_interrupt_ends_with_130() -> None:
+    assert sample("sample", "interrupt").exit_code == ExitCode.INTERRUPTED
+
+
+def test_sigterm_ends_with_143_and_the_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert sample("sample", "terminate").exit_code == ExitCode.TERMINATED
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(ExitCode)
+
+
+def test_every_error_class_has_a_code_of_the_registry() -> None:
+    classes = [VmBackupError]
+    for kind in classes:
+        classes += kind.__subclasses__()
+        assert isinstance(kind.exit_code, ExitCode)
+    assert len(classes) > 10
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = Path(__file__).parents[3] / "docs" / "exit-codes.md"
+    text = page.read_text(encoding="utf-8")
+    for code, meaning in MEANINGS.items():
+        assert f"| {code.value} | {meaning}" in text
+
+
+@pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
+def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> None:
+    for name in program.list_commands(click.Context(program)):
+        result = CliRunner().invoke(program, [name, "--help"])
+        assert result.exit_code == 0, result.output
+        command = program.get_command(click.Context(program), name)
+        for inner in command.commands if isinstance(command, click.Group) else [None]:
+            help_text = CliRunner().invoke(program, [name, *([inner] if inner else []), "--help"]).stdout
+            assert "Examples:" in help_text
+            assert "Exit codes:" in help_text
+            assert program.name in help_text
+
+
+@pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
+def test_every_command_is_in_the_documentation(program: Program) -> None:
+    page = Path(__file__).parents[3] / "docs" / "commands.md"
+    headings = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("##")]
+    for name in program.list_commands(click.Context(program)):
+        assert any(f"{program.name} {name}" in heading for heading in headings), name
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; from coordinator.admin import program\n"
+        "try: program.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('pydantic', 'psutil', 'filelock', 'rich', 'shared.statedb') if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_wrong_configuration_lists_all_its_errors(operator: Operator) -> None:
+    operator.config.write_text('[nas]\nmountpoint = "relative"\nnonsense = 1\n[backup]\nparallel = 0\n', encoding="utf-8")
+    result = operator.admin("status")
+    assert result.exit_code == ExitCode.USAGE
+    for key in ("nas.mountpoint", "nas.nonsense", "backup.parallel"):
+        assert key in result.stderr
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(admin.program, ["--version"])
+    assert (result.exit_code, result.stdout.split()[-1][0].isdigit()) == (0, True)
+
+
+def test_a_reader_that_goes_away_is_no_traceback(site_with_database: Operator) -> None:
+    program = [sys.executable, "-m", "coordinator.admin", "--config", str(site_with_database.config), "config", "generate"]
+    done = subprocess.run(["sh", "-c", '"$@" | true', "sh", *program], capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

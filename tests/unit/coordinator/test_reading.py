@@ -1,0 +1,270 @@
+"""status, show, copies and log: they read without a lock, and show what there is even when something is wrong."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from coordinator import text
+from shared.copies.names import partial_name
+from shared.errors import ExitCode
+from shared.statedb import changes
+from shared.statedb.changes import Sighting
+from shared.states import State
+from tests.support.copies import put_copy
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
+
+STAMP = "20261122T203800Z-17"
+
+
+def damage(operator: Operator, number: int | None = None) -> int:
+    """Cuts a generation (the newest) short."""
+    path = sorted((operator.vmstate / "gen").iterdir())[-1 if number is None else number - 1]
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[: len(data) // 2])
+    return int(path.name)
+
+
+def tree(directory: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(directory.rglob("*"))}
+
+
+class TestStatus:
+    def test_without_a_database_it_says_what_to_do(self, operator: Operator) -> None:
+        result = operator.admin("status")
+        assert result.exit_code == ExitCode.NO_DATABASE
+        assert "vmbackup-admin init" in result.stderr
+
+    def test_without_vms_it_says_who_finds_them(self, site_with_database: Operator) -> None:
+        result = site_with_database.admin("status")
+        assert (result.exit_code, result.stderr) == (ExitCode.DONE, "")
+        assert "vmbackup-worker vmfind" in result.stdout
+
+    def test_the_contract_of_its_json(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        operator.set("web", status=State.CLEAN, last_copy=copy(STAMP, 4096), failures=2, last_error="disk full", last_error_at=WHEN)
+        document = operator.json("status")
+        assert document["schema"] == 1
+        assert document["repository"] == operator.site().database.version.repository
+        rows = {row["name"]: row for row in document["vms"]}
+        assert {"name", "status", "node", "uuid", "last_copy", "last_error", "missing_since", "progress"} <= rows["web"].keys()
+        assert rows["web"]["status"] == "CLEAN"
+        assert rows["web"]["node"] == "alpha"
+        assert rows["web"]["last_copy"]["stamp"] == STAMP
+        assert (rows["web"]["last_error"], rows["web"]["failures"]) == ("disk full", 2)
+        assert rows["db"]["last_copy"] is None
+        assert rows["db"]["progress"] is None
+
+    def test_what_needs_attention_comes_first_and_is_counted(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("clean", "waiting")
+        operator.set("clean", status=State.CLEAN, last_copy=copy())
+        operator.set("waiting", status=State.BACKUP_NECESSARY, failures=1, last_error="disk full", missing_since=WHEN, also_on="beta")
+        lines = operator.admin("status").stdout.splitlines()
+        assert lines[1].startswith("waiting")
+        for text_ in ("disk full", "missing for", "also on beta"):
+            assert text_ in lines[1]
+        assert lines[-1] == "2 VMs: 1 BACKUP_NECESSARY, 1 CLEAN, 1 failing, 1 without a copy"
+
+    def test_it_shows_how_far_an_export_is(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        with operator.site().database.session("backup") as session:
+            session.doing.vm, session.doing.phase, session.doing.percent, session.doing.bytes_done = "web", "export", 42.0, 2**30
+            operator.claim(session, "web")
+            session._heartbeat._beat(os.O_CREAT)
+            assert "export 42 %, 1.0 GiB" in operator.admin("status").stdout
+            row = operator.json("status")["vms"][0]
+            assert row["progress"] == {"phase": "export", "percent": 42.0, "bytes_done": 2**30}
+            assert row["claim"]["session"] == session.id
+
+    def test_progress_is_not_that_of_another_vm_of_the_same_session(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        with operator.site().database.session("backup") as session:
+            session.doing.vm, session.doing.percent = "db", 42.0
+            operator.claim(session, "web")
+            session._heartbeat._beat(os.O_CREAT)
+            rows = {row["name"]: row for row in operator.json("status")["vms"]}
+            assert rows["web"]["progress"] is None
+
+    def test_it_shows_an_interrupted_move(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.ARCHIVED, moving="archive")
+        assert "archive was interrupted" in operator.admin("status").stdout
+
+    def test_it_changes_nothing_on_the_nas(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("web")
+        before = tree(site_with_database.nas)
+        assert site_with_database.admin("status").exit_code == 0
+        assert tree(site_with_database.nas) == before
+
+    def test_a_damaged_newest_generation_shows_the_one_before_with_a_warning(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.RUNNING)
+        number = damage(operator)
+        result = operator.admin("status")
+        assert result.exit_code == ExitCode.DONE
+        assert f"generation {number} of the state database is damaged" in result.stderr
+        assert f"shown is generation {number - 1}" in result.stderr
+        assert "NEW" in result.stdout
+        assert number - 1 == operator.json("status")["generation"]
+        assert operator.json("status")["warnings"]
+
+    def test_with_no_generation_that_can_be_read_it_fails(self, site_with_database: Operator) -> None:
+        damage(site_with_database)
+        result = site_with_database.admin("status")
+        assert result.exit_code == ExitCode.FAILURE
+        assert "can be read" in result.stderr
+
+    def test_another_machine_of_this_hosts_name_is_a_warning_for_a_reader(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), machine="0" * 32)
+        result = operator.admin("status")
+        assert result.exit_code == ExitCode.DONE
+        assert "another machine" in result.stderr
+        assert "web" in result.stdout
+
+    def test_a_foreign_nas_is_refused(self, site_with_database: Operator, tmp_path: Path) -> None:
+        operator = site_with_database
+        assert operator.admin("status").exit_code == ExitCode.DONE
+        os.rename(operator.vmstate, tmp_path / "away")
+        result = operator.admin("status")
+        assert result.exit_code == ExitCode.NAS
+        assert "holds no state database" in result.stderr
+
+    def test_an_unmounted_nas_is_refused(self, site_with_database: Operator) -> None:
+        site_with_database.configure(require_mount=True)
+        result = site_with_database.admin("status")
+        assert result.exit_code == ExitCode.NAS
+        assert "nothing is mounted" in result.stderr
+
+    def test_names_that_could_move_the_cursor_are_made_visible(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("evil\x1b[2Jname")
+        output = site_with_database.admin("status").stdout
+        assert "\x1b" not in output
+        assert "evil\\x1b[2Jname" in output
+
+
+class TestShow:
+    def test_all_about_one_vm(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.CLEAN, last_copy=copy(STAMP, state="off"), last_error="once", last_error_at=WHEN)
+        put_copy(operator.nas / "web", STAMP)
+        output = operator.admin("show", "web").stdout
+        for part in ("CLEAN", "alpha", STAMP, "once", "good"):
+            assert part in output
+        document = operator.json("show", "web")["vm"]
+        assert document["fingerprint"] == {"state": "off"}
+        assert [row["stamp"] for row in document["copies"]] == [STAMP]
+
+    def test_an_unknown_vm_is_a_usage_error_that_names_similar_ones(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("webserver")
+        result = site_with_database.admin("show", "web01")
+        assert result.exit_code == ExitCode.USAGE
+        assert "webserver" in result.stderr
+
+
+class TestCopies:
+    def test_good_ones_others_and_archived_ones(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        put_copy(operator.nas / "web", STAMP)
+        put_copy(operator.nas / "archive" / "db", "20261121T203800Z-3")
+        (operator.nas / "web" / "20261123T203800Z-18.ova").write_bytes(b"torn")
+        (operator.nas / "web" / partial_name("20261124T203800Z-19", 19, "ova")).write_bytes(b"being written")
+        rows = {row["stamp"]: row for row in operator.json("copies")["copies"]}
+        assert {stamp: (row["good"], row["archived"]) for stamp, row in rows.items()} == {
+            STAMP: (True, False),
+            "20261121T203800Z-3": (True, True),
+            "20261123T203800Z-18": (False, False),
+            "20261124T203800Z-19": (False, False),
+        }
+        assert Path(rows[STAMP]["path"]).read_bytes() == b"bytes of an ova"
+        output = operator.admin("copies", "web").stdout
+        assert "no sidecar" in output
+        assert "db" not in output
+
+    def test_none_yet(self, site_with_database: Operator) -> None:
+        assert site_with_database.admin("copies").stdout == "There are no copies yet.\n"
+
+
+class TestLog:
+    def test_who_when_why_and_what_changed_newest_last(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.RUNNING)
+        commits = operator.json("log")["commits"]
+        assert [commit["generation"] for commit in commits] == [1, 2, 3]
+        assert commits[1]["changes"] == ["web new"]
+        assert commits[2]["changes"] == ["web NEW -> RUNNING"]
+        assert commits[2]["node"] == "alpha"
+        lines = operator.admin("log", "--limit", "1").stdout.splitlines()
+        assert len(lines) == 2
+        assert "web NEW -> RUNNING" in lines[1]
+
+    def test_only_commits_of_one_vm(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        operator.set("db", status=State.RUNNING)
+        operator.set("web", status=State.RUNNING)
+        assert [commit["generation"] for commit in operator.json("log", "--vm", "db")["commits"]] == [2, 3]
+
+    def test_a_damaged_and_a_missing_generation_are_shown_as_such(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        for state in (State.RUNNING, State.NEW, State.RUNNING):
+            operator.add_vms("web") if "web" not in operator.contents.vms else None
+            operator.set("web", status=state)
+        damage(operator, 3)
+        sorted((operator.vmstate / "gen").iterdir())[1].unlink()
+        commits = {commit["generation"]: commit for commit in operator.json("log")["commits"]}
+        assert "damaged" in commits[3]["problem"]
+        assert commits[2]["problem"] == "missing"
+        assert commits[5]["changes"] == ["web NEW -> RUNNING"]
+        assert "damaged" in operator.admin("log").stdout
+
+    def test_it_goes_on_in_the_history(self, site_with_database: Operator) -> None:
+        from shared.statedb import protocol
+
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.RUNNING)
+        operator.site().database.files.run(protocol.prune(1))
+        assert [commit["generation"] for commit in operator.json("log")["commits"]] == [1, 2, 3]
+
+    def test_an_expired_session_is_in_it(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        session = operator.session().__enter__()
+        operator.claim(session, "web")
+        fall_silent(session)
+        operator.commit(lambda contents: changes.expire(contents, [session.id], "gone", WHEN))
+        last = operator.json("log")["commits"][-1]["changes"]
+        assert f"session {session.id} expired" in last
+        assert any("BACKUP_IN_PROGRESS -> BACKUP_NECESSARY" in change for change in last)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(None, "-"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200000, "2 d"), (-5, "0 s")]
+)
+def test_durations(seconds: float | None, expected: str) -> None:
+    assert text.duration(seconds) == expected
+
+
+def test_columns_line_up_with_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    text.print_table(["VM", "X"], [["日本", "1"], ["abcde", "2"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["VM     X", "日本   1", "abcde  2"]
+
+
+def test_json_survives_any_name(site_with_database: Operator) -> None:
+    site_with_database.add_vms('a"b\nc\udcff')
+    result = site_with_database.admin("status", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["vms"][0]["name"] == 'a"b\nc\udcff'
