@@ -40,7 +40,8 @@ class Site:
     def vboxmanage(self) -> VBoxManage:
         """VBoxManage of this host."""
         configured = self.configuration.virtualbox
-        return VBoxManage(configured.vboxmanage, SubprocessRunner(), configured.timeout_seconds, clock=self.clock)
+        environment = {"VBOX_USER_HOME": str(settings.home(configured.home, os.environ))} if configured.home != Path() else {}
+        return VBoxManage(configured.vboxmanage, SubprocessRunner(), configured.timeout_seconds, environment, self.clock)
 
     def inventory(self) -> Mapping[str, Machine]:
         """The VMs of this host as they are now, by UUID. Raises `VBoxManageError`."""

@@ -134,7 +134,7 @@ class Round:
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""
         contents = self._site.database.head().contents
-        events = {contents.vms[key].uuid: Event.SEEN_RUNNING for key in running if key in contents.vms}
+        events = {contents.vms[key].uuid: (Event.SEEN_RUNNING,) for key in running if key in contents.vms}
         if not events:
             return
         self._session.commit(lambda found: changes.apply_events(found, events), f"deferred, because they run: {', '.join(running)}")

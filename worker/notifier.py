@@ -46,9 +46,9 @@ def run(site: Site) -> Outcome:
 
 def _compare(
     inventory: Mapping[str, Machine], records: list[VmRecord], due: Collection[str]
-) -> tuple[Mapping[str, Event], Mapping[str, str], Mapping[str, str]]:
+) -> tuple[Mapping[str, tuple[Event, ...]], Mapping[str, str], Mapping[str, str]]:
     """Events by UUID, what is wrong with VMs by UUID (empty: it no longer is), and what to say, by key."""
-    events: dict[str, Event] = {}
+    events: dict[str, tuple[Event, ...]] = {}
     problems: dict[str, str] = {}
     news: dict[str, str] = {}
     for record in records:
@@ -61,35 +61,29 @@ def _compare(
             news[record.key] = f"{record.key}: {problem or 'VirtualBox can use it again'}"
         if problem:
             continue
-        event, text = observe(record, machine, due=record.uuid in due)
-        if event is not None:
-            events[record.uuid] = event
+        happened, text = observe(record, machine, due=record.uuid in due)
+        if happened:
+            events[record.uuid] = happened
             news[record.key] = f"{record.key} {text}"
     return events, problems, news
 
 
-def observe(record: VmRecord, machine: Machine, *, due: bool = False) -> tuple[Event | None, str]:
-    """What happened to a VM, judged by how it looks now; None if nothing did. `due`: it is to be backed up although it runs."""
-    if machine.running and due:
-        return (
-            (Event.DUE, "is to be backed up while it runs")
-            if record.status == State.RUNNING
-            else _to_running(record, State.BACKUP_NECESSARY)
-        )
+def observe(record: VmRecord, machine: Machine, *, due: bool = False) -> tuple[tuple[Event, ...], str]:
+    """What happened to a VM, judged by how it looks now; no events if nothing did. `due`: it is to be backed up although it runs."""
+    status = record.status
     if machine.running:
-        return _to_running(record)
-    if record.status in (State.NEW, State.RUNNING):
-        return Event.SEEN_STOPPED, "has stopped" if record.status == State.RUNNING else "is to be backed up"
-    if record.status != State.CLEAN:
-        return None, ""
+        seen = () if status in ((State.RUNNING, State.BACKUP_NECESSARY) if due else (State.RUNNING,)) else (Event.SEEN_RUNNING,)
+        if due and status != State.BACKUP_NECESSARY:
+            return (*seen, Event.DUE), "runs, and is to be backed up all the same"
+        return seen, "runs"
+    if status in (State.NEW, State.RUNNING):
+        return (Event.SEEN_STOPPED,), "has stopped" if status == State.RUNNING else "is to be backed up"
+    if status != State.CLEAN:
+        return (), ""
     if record.last_copy is None:
-        return Event.CHANGED, "has no copy"
+        return (Event.CHANGED,), "has no copy"
     changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
-    return (Event.CHANGED, f"was used or changed: {', '.join(changed)}") if changed else (None, "")
-
-
-def _to_running(record: VmRecord, *stay: State) -> tuple[Event | None, str]:
-    return (None, "") if record.status in (State.RUNNING, *stay) else (Event.SEEN_RUNNING, "runs")
+    return ((Event.CHANGED,), f"was used or changed: {', '.join(changed)}") if changed else ((), "")
 
 
 def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:

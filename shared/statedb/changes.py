@@ -174,18 +174,16 @@ def _free_directory(contents: Contents, sighting: Sighting) -> str:
     return sighting.directory if sighting.directory.casefold() not in taken else f"{sighting.directory}~{sighting.uuid[:8]}"
 
 
-def apply_events(contents: Contents, events: Mapping[str, Event]) -> Contents:
+def apply_events(contents: Contents, events: Mapping[str, tuple[Event, ...]]) -> Contents:
     """Applies what the notifier saw, by UUID. An event that the state does not allow any more is passed over: the VM moved on."""
     for record in list(contents.vms.values()):
-        event = events.get(record.uuid)
-        if (
-            event is not None
-            and record.claim is None
-            and record.publishing is None
-            and record.power is None
-            and allowed(record.status, event)
-        ):
-            contents = contents.with_vm(replace(record, status=move(record.status, event)))
+        if record.claim is not None or record.publishing is not None or record.power is not None:
+            continue
+        status = record.status
+        for event in events.get(record.uuid, ()):
+            status = move(status, event) if allowed(status, event) else status
+        if status != record.status:
+            contents = contents.with_vm(replace(record, status=status))
     return contents
 
 
