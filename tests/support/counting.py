@@ -1,0 +1,43 @@
+"""A worker for tests of the state database on real mounts: commits as fast as it can, and prints a line for each commit it was told of.
+
+    python -m tests.support.counting VMSTATE NODE LABEL SECONDS
+
+Each commit raises the failure count of the record LABEL by one and the number of claims granted by one: at the end, the first of
+every label must not be below the lines printed under that label, and the second must be the sum of the first.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from shared.clock import SystemClock
+from shared.errors import LockLostError
+from shared.process import HostIdentity
+from shared.statedb.database import open_database
+from shared.statedb.snapshot import Contents, VmRecord
+from shared.states import State
+
+
+def count(contents: Contents, label: str, node: str) -> Contents:
+    """One more."""
+    record = contents.vms.get(label) or VmRecord(label, label, label, node, label, State.NEW, found="2026-11-22T20:38:00Z")
+    return replace(contents, claims_granted=contents.claims_granted + 1).with_vm(replace(record, failures=record.failures + 1))
+
+
+def main(root: str, node: str, label: str, seconds: str) -> None:
+    """The program. A session that others have expired is followed by a new one."""
+    database = open_database(Path(root), HostIdentity.of_this_machine(node), SystemClock())
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        try:
+            with database.session("test") as session:
+                while time.monotonic() < end:
+                    session.commit(lambda contents: count(contents, label, node), "count")
+                    print("committed", flush=True)
+        except LockLostError:
+            print("fenced", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
