@@ -1,5 +1,6 @@
 """One suite, two kinds of host: what the product relies on is true of the real VirtualBox, and of the simulated one alike."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support.hosts import VirtualBoxHost, VirtualMachine
 from tests.support.simulated import SimulatedHost
 from tests.support.virtualbox import RealHost
 
+_numbers = itertools.count(1)
 KINDS = ["simulated", pytest.param("real", marks=pytest.mark.virtualbox)]
 
 
@@ -40,9 +42,9 @@ def vm(host: VirtualBoxHost, name: str) -> VirtualMachine:
 
 
 @pytest.fixture
-def folder(host: VirtualBoxHost, name: str) -> Path:
+def folder(host: VirtualBoxHost) -> Path:
     """An empty directory that the host sees."""
-    path = host.folder / f"out-{name}"
+    path = host.folder / f"out-{next(_numbers)}"
     path.mkdir()
     return path
 
@@ -58,7 +60,7 @@ def make_slow_vm(host: VirtualBoxHost, name: str) -> VirtualMachine:
         vm = host.make_vm(name, mib=40, random_mib=32)
         host.fault(vm, export_seconds=4)
         return vm
-    return host.make_vm(name, mib=202, random_mib=200)
+    return host.make_vm(name, mib=152, random_mib=150)
 
 
 @pytest.fixture
@@ -66,9 +68,8 @@ def begin_export(host: VirtualBoxHost, folder: Path) -> Iterator[Callable[..., E
     """Starts exports that are under way when it returns; those that still run at the end are cancelled."""
     begun: list[Export] = []
 
-    def begin(vm: VirtualMachine, target: str = "x.ova", disk: Path | None = None) -> Export:
-        begun.append(Export(host, vm, folder / target, disk))
-        begun[-1].wait_until_under_way()
+    def begin(vm: VirtualMachine, target: str = "x.ova") -> Export:
+        begun.append(Export(host, vm, folder / target))
         return begun[-1]
 
     yield begin

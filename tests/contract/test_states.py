@@ -32,6 +32,11 @@ def look(vm: VirtualMachine) -> Look:
     )
 
 
+def next_second() -> None:
+    """Waits until whole seconds show a difference."""
+    time.sleep(1.01 - time.time() % 1)
+
+
 def differences(before: Look, after: Look) -> set[str]:
     return {name for name in ("changed", "written", "settings", "disk") if getattr(before, name) != getattr(after, name)}
 
@@ -104,7 +109,7 @@ def test_what_shows_that_a_vm_was_used(host: VirtualBoxHost, row: str) -> None:
     act, state, seen = TABLE[row]
     vm = host.make_vm(f"row-{row}")
     before = look(vm)
-    time.sleep(1.1)
+    next_second()
     act(host, vm)
     after = look(vm)
     assert after.state == state
@@ -114,7 +119,7 @@ def test_what_shows_that_a_vm_was_used(host: VirtualBoxHost, row: str) -> None:
 def test_restoring_a_snapshot_changes_the_time_but_not_in_the_settings(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     host.run("snapshot", vm.uuid, "take", "tag")
     before, disk = look(vm), vm.info("SATA-0-0")
-    time.sleep(1.1)
+    next_second()
     restored = host.run("snapshot", vm.uuid, "restore", "tag")
     assert re.fullmatch(r"Restoring snapshot 'tag' \([0-9a-f-]{36}\)\n", restored.stdout)
     after = look(vm)
@@ -126,7 +131,7 @@ def test_deleting_a_snapshot_writes_into_the_base(host: VirtualBoxHost, vm: Virt
     host.run("snapshot", vm.uuid, "take", "tag")
     start_and_stop(host, vm)
     before, counter = look(vm), vm.counter()
-    time.sleep(1.1)
+    next_second()
     host.run("snapshot", vm.uuid, "delete", "tag")
     assert differences(before, look(vm)) == {"changed", "written", "settings", "disk"}
     assert vm.info("SATA-0-0") == str(vm.disk)
@@ -143,7 +148,7 @@ def test_times_lose_their_fraction_when_vboxsvc_restarts(host: VirtualBoxHost, v
 
 def test_a_start_is_not_written_down(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     before = look(vm)
-    time.sleep(1.1)
+    next_second()
     vm.start()
     after = look(vm)
     assert after.state == "running"

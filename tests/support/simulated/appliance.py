@@ -66,8 +66,17 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
     for machine in machines:
         chains = [host.chain(disk) for disk in machine.disks.values()]
         systems.append(System(machine.name, options.get("vmname", machine.name), machine_text(host, machine), machine.memory, chains))
+        _refuse_long_name(machine)
     manifest = "manifest" in options or "manifest" in options.get("options", "").split(",")
     return Plan(target, systems, digest=("SHA256" if "ovf20" in options else "SHA1") if manifest else ""), machines
+
+
+def _refuse_long_name(machine: Machine) -> None:
+    """The disk is called after the machine, and a tar header holds 99 characters."""
+    disk = f"{machine.name}-disk001.vmdk"
+    if machine.disks and len(disk.encode()) > 99:
+        text = f"Cannot attach disk '{disk}' -- file name too long"
+        raise VBoxError(text, code="VBOX_E_NOT_SUPPORTED", context="ExportTo(pAppliance, ...)")
 
 
 def _refuse_locked(host: Host, machine: Machine) -> None:

@@ -28,7 +28,7 @@ def create(path: str, uuid: str, mib: int, parent: str = "") -> None:
     header = struct.pack("<64sIIIII", _TEXT, _SIGNATURE, _VERSION, 400, kind, 0)
     header = header.ljust(0x154, b"\0") + struct.pack("<II", _MAP_OFFSET, _DATA_OFFSET)
     header += struct.pack("<IIII", 0, 0, 0, 512) + struct.pack("<IQIIII", 0, mib * BLOCK, BLOCK, 0, mib, 0)
-    header += b"".join(_binary(text) for text in (uuid, uuid, parent, parent))
+    header += b"".join(_binary(text) for text in (uuid, uuid, parent, parent)) + struct.pack("<IIII", 0, 0, 0, 512)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, header.ljust(512, b"\0"))

@@ -67,11 +67,11 @@ def _read(path: str) -> tuple[dict[str, bytes], ET.Element]:
         text = f"Error opening the OVA file '{path}' (VERR_FILE_NOT_FOUND)"
         code, component = "VBOX_E_OBJECT_NOT_FOUND", "ApplianceWrap"
         raise failed_task("Appliance read failed", text, code=code, component=component, handler=_HANDLER)
-    with contextlib.suppress(tarfile.ReadError), tarfile.open(path, errorlevel=0) as archive:
+    with open(path, "rb") as file:
+        data = file.read()
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(path) as archive:
         for entry in archive:
-            file = archive.extractfile(entry)
-            with contextlib.suppress(tarfile.ReadError):
-                members[entry.name] = file.read() if file else b""
+            members[entry.name] = data[entry.offset_data : entry.offset_data + entry.size]
     try:
         return members, ET.fromstring(next(data for name, data in members.items() if name.endswith(".ovf")))
     except (StopIteration, ET.ParseError) as error:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 
 from tests.support.simulated import disks, settings
 from tests.support.simulated.arguments import parse, required
@@ -135,8 +136,8 @@ def close_command(host: Host, words: list[str]) -> Reply:
 
 
 def cat_command(host: Host, words: list[str]) -> Reply:
-    """`mediumio --disk=… cat`: the guest's view of the disk, raw, on stdout."""
-    plain, options = parse(words, values=("--disk", "--offset", "--size"))
+    """`mediumio --disk=… cat`: the guest's view of the disk, raw, on stdout or into a file."""
+    plain, options = parse(words, values=("--disk", "--offset", "--size", "--output"))
     if plain != ["cat"] or "disk" not in options:
         raise UsageError("Missing subcommand")
     medium = find_medium(host, options["disk"])
@@ -144,9 +145,10 @@ def cat_command(host: Host, words: list[str]) -> Reply:
     chain = host.chain(medium.uuid) if medium.uuid in host.media else [medium]
     start = int(options.get("offset", "0"))
     end = start + int(options["size"]) if "size" in options else medium.mib * disks.BLOCK
-    while start < end:
-        block, offset = divmod(start, disks.BLOCK)
-        data = disks.read_block(chain, block)[offset : offset + end - start]
-        sys.stdout.buffer.write(data)
-        start += len(data)
+    with open(options["output"], "xb") if "output" in options else nullcontext(sys.stdout.buffer) as file:
+        while start < end:
+            block, offset = divmod(start, disks.BLOCK)
+            data = disks.read_block(chain, block)[offset : offset + end - start]
+            file.write(data)
+            start += len(data)
     return Reply()

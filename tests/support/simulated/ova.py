@@ -71,6 +71,7 @@ def write(file: BinaryIO, plan: Plan, *, manifest: bool) -> Iterator[float]:
         file.seek(end)
         lines.append(f"{plan.digest} ({name}) = {digest.hexdigest()}\n")
     if plan.digest and manifest:
+        lines.sort(key=lambda line: line.rpartition(" ")[2])  # the real one's order is no order either
         _member(file, f"{base}.mf", "".join(lines).encode(), plan.digest, version)
 
 

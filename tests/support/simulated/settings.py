@@ -111,7 +111,8 @@ def hardware_lines(machine: Machine, disks: dict[str, str], indent: int) -> list
                     f"{space}      </AttachedDevice>",
                 ]
         lines.append(f"{space}    </StorageController>")
-    return [*lines, f"{space}  </StorageControllers>", f"{space}</Hardware>"]
+    lines += [f"{space}  </StorageControllers>", f"{space}</Hardware>"]
+    return [*lines, f'{space}<Platform architecture="x86">', f"{space}  <CPU/>", f"{space}  <x86/>", f"{space}</Platform>"]
 
 
 def _replace(path: str, text: str) -> None:

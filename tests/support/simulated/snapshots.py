@@ -32,7 +32,7 @@ def find_snapshot(machine: Machine, name: str, component: str) -> Snapshot:
     for snapshot in machine.snapshots:
         if name in (snapshot.uuid, snapshot.name):
             return snapshot
-    text = f"Could not find a snapshot named '{name}'"
+    text = f"Could not find a snapshot named '{name}'" if machine.snapshots else "This machine does not have any snapshots"
     raise VBoxError(text, code="VBOX_E_OBJECT_NOT_FOUND", component=component, context="FindSnapshot(...)")
 
 
