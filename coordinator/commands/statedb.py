@@ -1,14 +1,18 @@
 """`vmbackup-admin statedb`."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from coordinator import text
 from shared.cli import HELP, Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, UsageError
+from shared.errors import ExitCode, UsageError, VmBackupError
+
+if TYPE_CHECKING:
+    from shared.config import Configuration
 
 
 @documented(
@@ -43,6 +47,7 @@ def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: boo
         text.warn(f"generation {set_aside} was moved to {place}; what only it said is lost, and the workers concerned do their work again")
         notes = configuration.host.state_directory
         text.warn(f"a host that says that the history was rolled back had seen it: remove seen-*.json in {notes} there")
+        _repair_view(configuration)
     if rebuild_version:
         settings = repair.rebuild_version(root, lease_seconds)
         text.warn(f"wrote vmtool-db-version: repository {settings.repository}, lease {settings.lease_seconds:g} s, {settings.primitive}")
@@ -60,6 +65,16 @@ def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: boo
         state = "everything is in order" if not found.findings else f"{len(found.findings)} findings"
         click.echo(f"{found.generations} generations, from {found.oldest} to {found.newest}; newest good one: {head}; {state}")
     return ExitCode.FAILURE if found.findings else ExitCode.DONE
+
+
+def _repair_view(configuration: "Configuration") -> None:
+    """Writes `vmtool-statedb` for the generation that is the newest now; while the version file is damaged, a worker will."""
+    from shared.clock import SystemClock
+    from shared.process import HostIdentity
+    from shared.statedb.database import open_database
+
+    with contextlib.suppress(VmBackupError):
+        open_database(configuration.nas.state, HostIdentity.of_this_machine(configuration.host.node), SystemClock()).publish_view()
 
 
 @documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
@@ -120,7 +135,9 @@ def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
         raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
     if name not in known:
         raise UsageError(f"there is no edit {name} in {root}", hint=f"there are: {', '.join(known) or 'none'}")
-    edited = inspection.edits(root, name)
+    edited, doubtful = inspection.edits(root, name)
+    for key, state in doubtful.items():
+        text.warn(f"{text.printable(key)}: {state} was its state just before the edit was found, so this line is not taken for an edit")
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:

@@ -19,14 +19,16 @@ from shared.statedb.files import (
     nas_error,
     read_file,
 )
-from shared.statedb.protocol import NO_PREVIOUS, VIEW_MEMORY
-from shared.statedb.snapshot import Snapshot, decode
+from shared.statedb.protocol import NO_PREVIOUS
+from shared.statedb.snapshot import Snapshot, VmRecord, decode
 from shared.statedb.view import parse, render
 from shared.states import State
 
 #: How many generations below a damaged one are tried for something to show.
 _TRIES: Final = 16
-_EDITED: Final = re.compile(r"vmtool-statedb\.edited-(\d{1,18})-[0-9a-f]+")
+#: How many generations may have been committed between an edit of the view and its discovery: it is found by the next commit.
+_AROUND: Final = 4
+_EDITED: Final = re.compile(r"vmtool-statedb\.edited-(\d{1,18})-[0-9a-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,28 +200,28 @@ def edited_views(root: Path) -> list[str]:
     return [name for _, name in sorted(found)]
 
 
-def edits(root: Path, name: str) -> Mapping[str, State]:
-    """What somebody changed by editing `vmtool-statedb`, from the file that keeps the edit: its lines that differ from the view it was made
-    from. That is the generation which it resembles most: others may have committed between the edit and its discovery.
+def edits(root: Path, name: str) -> tuple[Mapping[str, State], Mapping[str, State]]:
+    """What somebody changed by editing `vmtool-statedb`, from the file that keeps the edit; and its lines that may only be old.
 
-    Raises `DatabaseDamagedError` for lines that are none, `NasError`.
-    """  # noqa: D205 - one sentence
+    Others may have committed between the edit and its discovery. A line counts as changed if it says what none of the generations around
+    that moment said; a line that differs from the newest of them only is as likely to be what the editor found there. Raises
+    `DatabaseDamagedError` for lines that are none, `NasError`.
+    """
     try:
         edited = parse(read_file(root / name))
     except OSError as error:
         raise nas_error(error, root) from error
     match = _EDITED.fullmatch(name)
-    best: Mapping[str, State] | None = None
-    for number in range(int(match[1]) if match else 0, 0, -1)[:VIEW_MEMORY]:
+    newest = int(match[1]) if match else 0
+    around: list[Mapping[str, VmRecord]] = []
+    for number in range(newest, max(0, newest - _AROUND), -1):
         with contextlib.suppress(DatabaseDamagedError):
             snapshot = read_number(root, number)
-            if snapshot is None:
-                break
-            known = snapshot.contents.vms
-            different = {key: state for key, state in edited.items() if key not in known or known[key].status != state}
-            if best is None or len(different) < len(best):
-                best = different
-    return edited if best is None else best
+            around += [snapshot.contents.vms] if snapshot else []
+    said = {key: {vms[key].status for vms in around if key in vms} for key in edited}
+    different = {key: state for key, state in edited.items() if not around or key not in around[0] or around[0][key].status != state}
+    changed = {key: state for key, state in different.items() if state not in said[key]}
+    return changed, {key: state for key, state in different.items() if key not in changed}
 
 
 def _numbers(directory: Path, *, missing_ok: bool = False) -> list[int]:

@@ -34,6 +34,8 @@ def set_aside(root: Path, number: int) -> Path:
     try:
         os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
         os.rename(root / "gen" / generation_name(number), target)
+        with contextlib.suppress(FileNotFoundError):  # it showed the damaged generation, and would be taken for an edit by hand
+            os.rename(root / "vmtool-statedb", directory / f"vmtool-statedb.{secrets.token_hex(4)}")
         sync_directory(root / "gen")
     except OSError as error:
         raise nas_error(error, root) from error
