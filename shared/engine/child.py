@@ -12,7 +12,7 @@ from shared.virtualbox.problems import ExportError, export_problem
 from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
 
 #: A command that does not obey is not waited for any longer than this.
-END_SECONDS: Final = 10.0
+END_SECONDS: Final = 60.0
 
 _MOST_MESSAGES: Final = 2**16
 

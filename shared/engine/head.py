@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.engine.child import END_SECONDS, Child
+from shared.engine.ovf import rename_files
 from shared.engine.stages import CancelledError
 from shared.engine.tar import BLOCK
 from shared.virtualbox.problems import ExportError
@@ -31,11 +32,15 @@ _PREFIX: Final = "vmbackup-description-"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What stands before the disks in an OVA: the .ovf first, perhaps an .nvram. `name` is what the files are called after."""
+    """What stands before the disks in an OVA: the .ovf first, perhaps an .nvram. `name` is what all files are called after."""
 
     name: str
-    ovf: bytes
     members: tuple[tuple[str, bytes], ...]
+
+    @property
+    def ovf(self) -> bytes:
+        """The .ovf itself."""
+        return self.members[0][1]
 
 
 def take_description(
@@ -59,7 +64,8 @@ def take_description(
                 raise ExportError(f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC")
     if not members or not members[0][0].endswith(".ovf"):
         raise ExportError(f"VirtualBox exports {machine} without a description")
-    return Description(plain, members[0][1], members)
+    ovf, names = rename_files(members[0][1], plain)
+    return Description(plain, ((f"{plain}.ovf", ovf), *((names.get(name, name), content) for name, content in members[1:])))
 
 
 def _members(child: Child, target: Path, cancelled: threading.Event) -> Iterator[tuple[str, bytes]]:

@@ -1,5 +1,7 @@
 """What VirtualBox's own description of a VM (.ovf) says of its disks: which file belongs to which attachment. Pure."""
 
+import html
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +10,8 @@ from xml.etree import ElementTree as ET
 from shared.errors import VBoxManageError
 
 _OVF: Final = "{http://schemas.dmtf.org/ovf/envelope/2}"
+_FILE: Final = re.compile(rb'(<File [^<>]*ovf:href=")([^"]*)(")')
+_FILE_KIND: Final = re.compile(r"(-disk\d+)?\.\w+$")
 _VIRTUALBOX: Final = "{http://www.virtualbox.org/ovf/machine}"
 
 
@@ -49,6 +53,26 @@ def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
     except (ET.ParseError, KeyError, ValueError) as error:
         raise VBoxManageError(f"VirtualBox describes the VM in a way that is not understood: {error!r}") from None
     return files
+
+
+def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
+    """The description with plain file names made from `name`, and which file is called how: `name-disk001.vmdk`, `name.nvram`.
+
+    VirtualBox calls the files after the VM. A name with a colon or parentheses then cuts its own manifest short, and in a manifest
+    that is complete makes its import refuse the copy (VERR_INVALID_NAME).
+    """
+    names: dict[str, str] = {}
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        old = html.unescape(match[2].decode())
+        kind = _FILE_KIND.search(old)
+        names[old] = name + (kind[0] if kind else f"-file{len(names) + 1:03}")
+        return match[1] + names[old].encode() + match[3]
+
+    renamed = _FILE.sub(plain, ovf)
+    if len(set(names.values())) != len(names):
+        raise VBoxManageError(f"VirtualBox gives files names that are too much alike: {sorted(names)}")
+    return renamed, names
 
 
 def _attachments(envelope: ET.Element) -> Iterator[tuple[str, Slot]]:

@@ -1,5 +1,6 @@
 """The description that VirtualBox writes, and the export that is cancelled for it."""
 
+import html
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from shared.engine import child, head
 from shared.engine.head import Description, take_description
-from shared.engine.ovf import DiskFile, Slot, disk_files
+from shared.engine.ovf import DiskFile, Slot, disk_files, rename_files
 from shared.engine.stages import CancelledError
 from shared.errors import VBoxManageError
 from shared.virtualbox.problems import ExportError, VmRunsError
@@ -112,6 +113,21 @@ def test_a_killed_worker_s_export_is_cancelled_too(virtualbox: FakeVirtualBox, s
     worker.wait(5)
     assert psutil.wait_procs(running, timeout=5)[1] == []
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["web01", "a: b", "a (b) = c", "B&#xFC;ro &amp; &quot;x&quot; &lt;y&gt;", "../../x", "a/b"])
+def test_files_get_plain_names(name: str) -> None:
+    """VirtualBox does not import a manifest with a colon or a parenthesis in a file's name."""
+    text = ovf([100, 200]).replace(b'ovf:href="vm', b'ovf:href="' + name.encode())
+    renamed, names = rename_files(text, "plain")
+    shown = html.unescape(name)
+    assert names == {
+        f"{shown}-disk001.vmdk": "plain-disk001.vmdk",
+        f"{shown}-disk002.vmdk": "plain-disk002.vmdk",
+        f"{shown}.nvram": "plain.nvram",
+    }
+    assert renamed == text.replace(b'ovf:href="' + name.encode(), b'ovf:href="plain')
+    assert [file.name for file in disk_files(renamed)] == ["plain-disk001.vmdk", "plain-disk002.vmdk"]
 
 
 def test_disks_are_found_by_their_place() -> None:
