@@ -1,0 +1,292 @@
+"""doctor: what is wrong is found, and what to do about it is said."""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.checks import database, host, nas, virtualbox
+from coordinator.checks.result import Check, guarded
+from shared.clock import SystemClock
+from shared.config import VirtualBox
+from shared.copies.mount import Mount, NasStatus
+from shared.errors import ExitCode, NasError
+from shared.process import Completed
+from shared.statedb import changes
+from shared.statedb.changes import Sighting
+from shared.statedb.snapshot import NodeRecord
+from tests.support.simulated import SimulatedHost
+from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
+from tests.unit.coordinator.test_reading import damage, tree
+
+
+class FakeRunner:
+    """Answers one command."""
+
+    def __init__(self, stdout: str = "", status: int = 0) -> None:
+        self.stdout, self.status = stdout, status
+
+    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
+        return Completed(tuple(arguments), self.status, self.stdout, "")
+
+
+def by_name(checks: Iterator[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+@pytest.fixture
+def healthy(site_with_database: Operator, tmp_path: Path) -> Operator:
+    """A host where everything is well; whether cron starts the workers depends on the machine."""
+    virtualbox_host = SimulatedHost(tmp_path / "hosts", "alpha")
+    virtualbox_host.make_vm("web")
+    site_with_database.settings["virtualbox"] = {"vboxmanage": str(virtualbox_host.vboxmanage), "home": str(virtualbox_host.home)}
+    site_with_database.configure()
+    return site_with_database
+
+
+class TestCommand:
+    def test_a_healthy_host(self, healthy: Operator) -> None:
+        healthy.add_vms("web")
+        before = {path for path in tree(healthy.nas) if ".vmbackup-doctor" in path}
+        result = healthy.admin("doctor")
+        assert result.exit_code == ExitCode.DONE, result.output
+        assert "0 failed" in result.stdout
+        assert "1 VMs, 0 of them running" in result.stdout
+        assert {path for path in tree(healthy.nas) if ".vmbackup-doctor" in path} == before == set()
+
+    def test_as_json(self, healthy: Operator) -> None:
+        document = healthy.json("doctor")
+        assert document["failed"] == 0
+        assert {"name", "verdict", "seen", "hint"} == document["checks"][0].keys()
+
+    def test_a_wrong_configuration_is_a_failed_check(self, operator: Operator) -> None:
+        operator.config.write_text("[nas]\nnonsense = 1\n", encoding="utf-8")
+        result = operator.admin("doctor")
+        assert result.exit_code == ExitCode.FAILURE
+        assert "FAIL  configuration" in result.stdout
+        assert "nas.nonsense" in result.stdout
+
+    def test_before_init_the_nas_is_tried_out_and_the_next_step_is_said(self, operator: Operator) -> None:
+        result = operator.admin("doctor")
+        assert result.exit_code == ExitCode.FAILURE
+        assert "ok    NAS: publishing: by link" in result.stdout
+        assert "vmbackup-admin init" in result.stdout
+        assert list(operator.nas.iterdir()) == []
+
+    def test_nothing_is_written_to_an_unmounted_or_foreign_nas(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.configure(require_mount=True)
+        assert "nothing is mounted" in operator.admin("doctor").stdout
+        operator.configure()
+        operator.admin("status")
+        os.rename(operator.vmstate, operator.folder / "away")
+        result = operator.admin("doctor")
+        assert "holds no state database" in result.stdout
+        assert list(operator.nas.iterdir()) == []
+
+    def test_a_host_without_virtualbox(self, site_with_database: Operator) -> None:
+        result = site_with_database.admin("doctor")
+        assert result.exit_code == ExitCode.FAILURE
+        assert "FAIL  VirtualBox: cannot start" in result.stdout
+        assert "VMBACKUP_VBOXMANAGE" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "options", "expected"),
+    [
+        ("nfs4", "rw,vers=4.2,hard,acregmax=60", []),
+        ("nfs4", "rw,soft", ["soft"]),
+        ("nfs", "rw,softerr", ["soft"]),
+        ("nfs4", "rw,nocto,actimeo=600", ["nocto", "actimeo=600"]),
+        ("cifs", "rw,vers=3.1.1,soft,cache=strict,actimeo=1", []),
+        ("cifs", "rw,vers=1.0,cache=loose", ["cache=loose", "SMB version 1.0"]),
+        ("fuse.sshfs", "rw", ["fuse.sshfs"]),
+        ("ext4", "rw,relatime", []),
+        ("nfs4", "ro,hard", ["read-only"]),
+    ],
+)
+def test_mount_options_that_hurt(filesystem: str, options: str, expected: list[str]) -> None:
+    found = [
+        check for check in nas.examine_options(Mount("/nas", filesystem, "server:/x", tuple(options.split(",")))) if check.verdict != "ok"
+    ]
+    assert len(found) == len(expected)
+    for check, part in zip(found, expected, strict=True):
+        assert part in check.seen
+        assert check.hint
+
+
+class TestNas:
+    def test_room(self, operator: Operator) -> None:
+        operator.configure(reserve="10 GiB")
+        status = NasStatus(operator.nas, 5 * 2**30, 100 * 2**30, None)
+        checks = by_name(nas.examine_mount(status, operator.configuration.nas))
+        assert checks["NAS: room"].verdict == "fail"
+
+    def test_a_database_that_needs_links_on_a_mount_without(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nas, "probe_primitive", lambda _root: "directory")
+        checks = by_name(nas.examine_use(operator.configuration.nas, SystemClock(), "link"))
+        assert checks["NAS: publishing"].verdict == "fail"
+
+    def test_a_file_system_that_replaces_what_it_must_not(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+        def replacing(path: Path, data: bytes) -> None:
+            path.write_bytes(data)
+
+        monkeypatch.setattr(nas, "write_new_file", replacing)
+        checks = by_name(nas.examine_use(operator.configuration.nas, SystemClock(), None))
+        assert checks["NAS: exclusive creation"].verdict == "fail"
+
+    def test_a_clock_that_differs(self) -> None:
+        assert nas._skew(3600).verdict == "warn"
+        assert nas._skew(-3600).verdict == "warn"
+        assert nas._skew(0.5).verdict == "ok"
+
+    def test_what_an_interrupted_examination_left_is_removed_but_no_link_is_followed(self, operator: Operator) -> None:
+        old = operator.nas / f"{nas.PROBE}old"
+        old.mkdir()
+        (old / "file").write_bytes(b"")
+        os.utime(old, (0, 0))
+        precious = operator.folder / "precious"
+        precious.mkdir()
+        (operator.nas / f"{nas.PROBE}link").symlink_to(precious)
+        list(nas.examine_use(operator.configuration.nas, SystemClock(), None))
+        assert not old.exists()
+        assert precious.exists()
+
+    def test_an_error_of_the_nas_is_a_failed_check(self) -> None:
+        def failing() -> Iterator[Check]:
+            yield Check("first", "ok", "")
+            raise NasError("gone", hint="look")
+
+        def refused() -> Iterator[Check]:
+            raise PermissionError(13, "Permission denied", "/nas")
+            yield
+
+        assert [(check.name, check.verdict) for check in guarded("use", failing)] == [("first", "ok"), ("use", "fail")]
+        assert "/nas" in next(guarded("use", refused)).seen
+
+
+class TestDatabase:
+    def examine(self, operator: Operator) -> dict[str, Check]:
+        return by_name(database.examine(operator.configuration, operator.database().identity, SystemClock()))
+
+    def test_damage(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("web")
+        damage(site_with_database)
+        checks = self.examine(site_with_database)
+        assert checks["database: content"].verdict == "fail"
+        assert "--set-aside" in checks["database: content"].hint
+
+    def test_an_edit_by_hand_is_a_warning(self, site_with_database: Operator) -> None:
+        (site_with_database.vmstate / "vmtool-statedb").write_text("web:NEW\n")
+        assert self.examine(site_with_database)["database: content"].verdict == "warn"
+
+    def test_another_machine_of_this_name(self, site_with_database: Operator) -> None:
+        site_with_database.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN), machine="f" * 32)
+        check = self.examine(site_with_database)["database: this host"]
+        assert (check.verdict, "--replaced" in check.hint) == ("fail", True)
+
+    def test_two_names_of_one_machine(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        machine = operator.database().identity.machine
+        operator.commit(lambda contents: contents.with_node(NodeRecord("beta", machine)))
+        assert "alpha, beta" in self.examine(operator)["database: hosts"].seen
+
+    def test_a_vm_on_two_hosts(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("web")
+        site_with_database.set("web", also_on="beta")
+        assert "web is on alpha and on beta" in self.examine(site_with_database)["database: VMs"].seen
+
+    def test_a_dead_session_and_a_dead_lease(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        session = operator.session().__enter__()
+        process = gone_process()
+        session._record = replace(session._record, pid=process.pid, started=process.started)
+        operator.claim(session, "web")
+        fall_silent(session)
+        assert session.id in self.examine(operator)["database: locks"].seen
+        marker = f"filelock/2\npid={process.pid}\nhost={os.uname().nodename}\ntoken=x\n"
+        (operator.vmstate / "vmtool-dblock").write_text(marker)
+        assert "vmbackup-lock break database" in self.examine(operator)["database: locks"].hint
+
+    def test_rights(self, site_with_database: Operator) -> None:
+        root = site_with_database.vmstate
+        assert [check.verdict for check in database.examine_rights(root)] == ["ok"]
+        os.chmod(root / "gen", 0o777)
+        found = [check for check in database.examine_rights(root) if check.verdict == "warn"]
+        assert "everybody may write" in found[0].seen
+        os.chmod(root / "gen", 0o770)
+        os.rename(root / "tmp", root / "elsewhere")
+        (root / "tmp").symlink_to(root / "elsewhere")
+        assert "is no directory" in next(database.examine_rights(root)).seen
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_a_directory_of_another_user(self, site_with_database: Operator) -> None:
+        root = site_with_database.vmstate
+        os.chown(root / "node", 12345, 12345)
+        os.chmod(root / "node", stat.S_IRWXU)
+        assert "belongs to another user (12345)" in next(database.examine_rights(root)).seen
+
+
+class TestVirtualBox:
+    @pytest.fixture
+    def box(self, tmp_path: Path) -> SimulatedHost:
+        return SimulatedHost(tmp_path / "hosts", "alpha")
+
+    def examine(self, box: SimulatedHost) -> list[Check]:
+        from shared.process import SubprocessRunner
+
+        configured = VirtualBox(vboxmanage=str(box.vboxmanage), home=box.home)
+        return list(virtualbox.examine(configured, SubprocessRunner(), SystemClock(), os.environ))
+
+    def test_no_vms_at_all_are_usually_the_wrong_user(self, box: SimulatedHost) -> None:
+        check = by_name(iter(self.examine(box)))["VirtualBox: VMs"]
+        assert (check.verdict, "VBOX_USER_HOME" in check.hint) == ("warn", True)
+
+    def test_a_vm_that_cannot_be_used(self, box: SimulatedHost) -> None:
+        vm = box.make_vm("broken")
+        next(box.vms.rglob("broken.vbox")).write_text("torn")
+        assert any(check.verdict == "warn" and (vm.name in check.seen or vm.uuid in check.seen) for check in self.examine(box))
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_another_users_virtualbox_is_refused(self, box: SimulatedHost) -> None:
+        box.make_vm("web")
+        os.chown(box.home, 12345, 12345)
+        check = by_name(iter(self.examine(box)))["VirtualBox: user"]
+        assert (check.verdict, "uid 12345" in check.hint) == ("fail", True)
+
+    def test_a_version_that_was_not_tried(self) -> None:
+        assert virtualbox._version("VBoxManage", "6.1.50r161033").verdict == "warn"
+        assert virtualbox._version("VBoxManage", "7.2.22r175245").verdict == "ok"
+
+
+class TestSchedule:
+    def examine(self, runner: FakeRunner, *files: Path) -> Check:
+        return next(host.examine_schedule(runner, tuple(map(str, files))))
+
+    def test_nobody_starts_the_workers(self) -> None:
+        check = self.examine(FakeRunner(status=1))
+        assert (check.verdict, "deploy/" in check.hint) == ("warn", True)
+
+    def test_a_crontab(self) -> None:
+        assert self.examine(FakeRunner("*/10 * * * * vmbackup-worker run\n")).verdict == "ok"
+        assert self.examine(FakeRunner("# */10 * * * * vmbackup-worker run\n")).verdict == "warn"
+
+    def test_a_file_of_cron_and_a_timer(self, tmp_path: Path) -> None:
+        (tmp_path / "vmbackup").write_text("*/10 * * * * vm vmbackup-worker run\n")
+        (tmp_path / "vmbackup-run.timer").write_text("")
+        (tmp_path / "other").write_text("* * * * * root true\n")
+        assert self.examine(FakeRunner(status=1), tmp_path / "vmbackup").verdict == "ok"
+        assert self.examine(FakeRunner(status=1), tmp_path / "*.timer").verdict == "ok"
+        assert self.examine(FakeRunner(status=1), tmp_path / "other").verdict == "warn"
+
+
+def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
+    (operator.folder / "file").write_text("")
+    operator.settings["host"] = {"node": "alpha", "state_directory": str(operator.folder / "file" / "below")}
+    operator.configure()
+    assert "FAIL  state directory" in operator.admin("doctor").stdout
