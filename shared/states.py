@@ -38,6 +38,8 @@ class Event(StrEnum):
     DUE = "due, although it runs"
     #: Its fingerprint differs from that of its last good copy.
     CHANGED = "changed"
+    #: A verification found its newest good copy damaged, or gone.
+    COPY_DAMAGED = "copy damaged"
     #: A backup worker claims it.
     CLAIMED = "claimed"
     #: A verified copy was published.
@@ -74,6 +76,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.RUNNING, Event.SEEN_STOPPED): State.BACKUP_NECESSARY,
         (State.RUNNING, Event.DUE): State.BACKUP_NECESSARY,
         (State.CLEAN, Event.CHANGED): State.BACKUP_NECESSARY,
+        (State.CLEAN, Event.COPY_DAMAGED): State.BACKUP_NECESSARY,
         (State.BACKUP_NECESSARY, Event.CLAIMED): State.BACKUP_IN_PROGRESS,
         (State.BACKUP_IN_PROGRESS, Event.PUBLISHED): State.CLEAN,
         (State.BACKUP_IN_PROGRESS, Event.FAILED): State.BACKUP_NECESSARY,

@@ -212,7 +212,7 @@ def find(contents: Contents, key: str) -> VmRecord:
 
 
 def claim(
-    contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish", "power"], when: str
+    contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish", "power", "verify"], when: str
 ) -> Contents:
     """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it."""
     record = find(contents, key)
@@ -225,6 +225,8 @@ def claim(
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
     elif purpose == "power" and record.power is None:
         raise IllegalMoveError(f"{key}: its power state is as it was found")
+    elif purpose == "verify" and (record.publishing or record.moving or record.power):
+        raise LockedError(f"{key}: what a crashed worker began has to be finished first", hint="the next database worker does that")
     granted = Claim(session, number, purpose, when)
     return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
 
@@ -276,6 +278,7 @@ def published(contents: Contents, key: str, own: Claim) -> Contents:
             last_error="",
             last_error_at="",
             last_failed_claim=0,
+            verified=record.verified or record.publishing.finished,
         )
     )
 
@@ -310,6 +313,28 @@ def released(contents: Contents, key: str, own: Claim) -> Contents:
     if record.status in IN_FLIGHT and record.publishing is None:
         raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
     return contents.with_vm(replace(record, claim=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What there is of a VM's copies, as found under a claim: the newest good one, which are damaged, the oldest last verification."""
+
+    newest: Copy | None
+    damaged: tuple[str, ...]
+    verified: str
+
+
+def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Contents:
+    """Takes over what a verification found, and gives the claim up.
+
+    If what counted as the newest good copy is not one any more, the VM has to be backed up again; an archived one stays archived.
+    """
+    record = held(contents, key, own)
+    known, newest = record.last_copy, found.newest
+    lost = known is not None and (newest is None or newest.claim < known.claim)
+    status = move(record.status, Event.COPY_DAMAGED) if lost and allowed(record.status, Event.COPY_DAMAGED) else record.status
+    last_copy = known if known and newest and known.claim == newest.claim else newest
+    return contents.with_vm(replace(record, claim=None, status=status, last_copy=last_copy, damaged=found.damaged, verified=found.verified))
 
 
 # Archive, activate, forget

@@ -7,6 +7,7 @@ does not know are kept.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Literal, Self
@@ -112,6 +113,10 @@ class VmRecord(_Record):
     #: A session that worked on it died: its partial files may still have to be removed.
     leftovers: bool = False
     missing_since: str | None = None
+    #: When that of its good copies whose last full reading is longest ago was read. Empty: look.
+    verified: str = ""
+    #: Stamps of copies that were found damaged and are still there.
+    damaged: tuple[str, ...] = ()
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +126,7 @@ class VmRecord(_Record):
         """See `_Record.from_json`."""
         values = dict(document)
         values["status"] = State(values["status"])
+        values["damaged"] = tuple(values.get("damaged", ()))
         for name, kind in (("last_copy", Copy), ("publishing", Copy), ("claim", Claim), ("power", Power)):
             if values.get(name) is not None:
                 values[name] = kind.from_json(values[name])
@@ -258,9 +264,10 @@ def decode(data: bytes, number: int) -> Snapshot:
 
 def _check_version(line: str) -> None:
     magic, _, version = line.partition(" ")
-    if magic != _MAGIC:
+    known = int(DATABASE_VERSION.split(".")[0])
+    if magic != _MAGIC or not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version) or int(version.split(".")[0]) < known:
         raise ValueError(f"starts with {line[:40]!r}")
-    if int(version.split(".")[0]) > int(DATABASE_VERSION.split(".")[0]):
+    if int(version.split(".")[0]) > known:
         raise DatabaseVersionError(
             f"the state database is of version {version}; this program knows up to {DATABASE_VERSION}", hint="update vmbackup on this host"
         )
