@@ -1,0 +1,103 @@
+"""An idle tick: every VM is CLEAN and stopped, and each worker finds that out."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from deploy.bench.report import Report, spread
+from shared.clock import SystemClock
+from shared.config import load
+from shared.process import HostIdentity
+from shared.site import Site, open_site
+from shared.statedb.create import create
+from shared.statedb.snapshot import Contents, Copy
+from shared.states import State
+from shared.virtualbox.fingerprint import fingerprint_of
+from tests.support.simulated import SimulatedHost
+
+WORKERS: Final = ("vmfind", "notifier", "backup", "database")
+
+
+def measure(report: Report, *, rounds: int) -> None:
+    """Prints wall time and NAS calls of each worker for 100 and 1000 simulated VMs."""
+    report.heading(
+        "Idle tick",
+        "Each worker as a process of its own; wall time from start to end: median (least-most). NAS calls: opens, listings, links, "
+        "renames, removals below the NAS by that process; its probe of the mount, a process of its own, makes 4 more.",
+    )
+    for count in (100, 1000):
+        with tempfile.TemporaryDirectory(prefix="vmbackup-bench-") as folder:
+            environment = _all_clean(Path(folder), count)
+            total = 0
+            for worker in WORKERS:
+                seconds = [_timed(environment, worker) for _ in range(rounds)]
+                calls = _counted(Path(folder), environment, worker)
+                started = calls.pop("subprocess.Popen", 0)
+                total += sum(calls.values())
+                detail = ", ".join(f"{number} {name.removeprefix('os.')}" for name, number in sorted(calls.items()))
+                report.figure(
+                    f"{count} VMs, {worker}",
+                    f"{spread(seconds)}, NAS calls: {sum(calls.values())} ({detail}), processes started: {started}",
+                )
+            report.figure(f"{count} VMs, all four", f"NAS calls: {total}")
+
+
+def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
+    """Makes a host whose VMs all have a copy, as far as the database knows; answers the environment of its workers."""
+    host = SimulatedHost(folder / "hosts", "bench")
+    host.make_vms(count)
+    nas = folder / "nas"
+    nas.mkdir()
+    configuration = folder / "config.toml"
+    configuration.write_text(
+        f"[nas]\nmountpoint = {json.dumps(str(nas))}\nrequire_mount = false\n"
+        f"[host]\nstate_directory = {json.dumps(str(folder / 'state'))}\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, **host.environment, "VMBACKUP_CONFIG": str(configuration), "BENCH_NAS": str(nas)}
+    os.environ.update(host.environment)
+    create(nas / "vmstate", HostIdentity.of_this_machine("bench"), SystemClock())
+    _run(environment, "vmfind")
+    site = open_site(load(str(configuration)), SystemClock())
+    _mark_clean(site)
+    for worker in WORKERS:  # what is done once after a change is not part of an idle tick
+        _run(environment, worker)
+    return environment
+
+
+def _mark_clean(site: Site) -> None:
+    fingerprints = {uuid: fingerprint_of(machine).to_json() for uuid, machine in site.inventory().items()}
+
+    def change(contents: Contents) -> Contents:
+        for number, record in enumerate(contents.vms.values(), start=1):
+            copy = Copy(f"20261122T000000Z-{number}", number, 1, "0" * 64, "2026-11-22T00:00:00Z", fingerprints[record.uuid])
+            contents = contents.with_vm(replace(record, status=State.CLEAN, last_copy=copy))
+        return replace(contents, claims_granted=len(contents.vms))
+
+    site.database.commit_once(change, "benchmark", "bench")
+
+
+def _run(environment: Mapping[str, str], *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "worker.cli", *words], env=environment, check=True, stdin=subprocess.DEVNULL)
+
+
+def _timed(environment: Mapping[str, str], worker: str) -> float:
+    began = time.monotonic()
+    _run(environment, worker)
+    return time.monotonic() - began
+
+
+def _counted(folder: Path, environment: Mapping[str, str], worker: str) -> dict[str, int]:
+    result = folder / "counts.json"
+    program = Path(__file__).with_name("counted.py")
+    command = [sys.executable, str(program), environment["BENCH_NAS"], str(result), "worker.cli", worker]
+    subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL)
+    counts: dict[str, int] = json.loads(result.read_text(encoding="utf-8"))
+    return counts
