@@ -16,7 +16,7 @@ from shared.copies.moves import Moved, Route, move_copies
 from shared.copies.repository import check_archive, prepare_archive
 from shared.errors import VBoxManageError
 from shared.site import Site
-from shared.statedb import changes, interventions
+from shared.statedb import changes, interventions, recovery
 from shared.statedb.protocol import Change
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Contents, VmRecord
@@ -77,6 +77,7 @@ def _check_archive(site: Site) -> None:
 
 
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
+    _free_from_dead(site, key)
     with site.database.session(worker) as session:
         session.doing.vm, session.doing.phase = key, "start"
         when = timestamp(site.clock.now())
@@ -92,6 +93,15 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
         event = _event(site, record) if own.purpose == "activate" else None
         head = session.commit(_arrival(own, event), f"{own.purpose} {key}: copies in place")
         return Outcome(key, _status_after(head.contents, record), moved)
+
+
+def _free_from_dead(site: Site, key: str) -> None:
+    """If a process of this machine that is gone holds the VM, it is freed at once, so that a command that was killed can be repeated."""
+    contents = site.database.head().contents
+    claim = changes.find(contents, key).claim
+    if claim is not None:
+        dead = [grave for grave in recovery.find_proven(site.database, contents) if grave.session.id == claim.session]
+        recovery.expire(site.database, dead, "recover")
 
 
 def _move_files(site: Site, session: Session, record: VmRecord, own: Claim, progress: Progress) -> Moved:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from shared.states import State
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.support.simulated import SimulatedHost
-from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, gone_process
 
 STAMP = "20261122T203800Z-17"
 OLDER = "20261121T203800Z-16"
@@ -125,6 +126,21 @@ class TestInterrupted:
         self._bury(web)
         outcome = archiving.resume(web.site(), "web")
         assert (outcome.status, stamps(web.nas / "archive" / "web")) == (State.ARCHIVED, [OLDER, STAMP])
+
+    def test_the_same_command_again_does_not_wait_for_a_recovery(self, web: Operator) -> None:
+        """The claim of a process of this machine that was killed is no obstacle; that of another machine is."""
+        session = web.session("archive").__enter__()
+        process = gone_process()
+        session._record = replace(session._record, pid=process.pid, started=process.started)
+        session.commit(lambda contents: changes.archive(contents, "web", session.id, WHEN), "archive")
+        fall_silent(session)
+        assert web.admin("archive", "web").exit_code == ExitCode.DONE
+        assert stamps(web.nas / "archive" / "web") == [OLDER, STAMP]
+        assert web.contents.sessions[session.id].state == "expired"
+        elsewhere = Operator(web.folder, "beta").session("activate", machine="f" * 32).__enter__()
+        elsewhere.commit(lambda contents: changes.start_activation(contents, "web", elsewhere.id, WHEN), "activate")
+        fall_silent(elsewhere)
+        assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
     def test_an_interrupted_archive_can_be_turned_round(self, web: Operator) -> None:
         self._cut(web, BreakingFiles(self._count(web) // 2))
