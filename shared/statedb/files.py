@@ -73,7 +73,7 @@ class StateFiles:
     def list_generations(self, _: op.ListGenerations) -> tuple[int, ...]:
         """See `ListGenerations`."""
         self._listed_at = self._clock.boottime()
-        return tuple(int(name) for name in list_fresh(self.root / "gen") if len(name) == WIDTH and name.isdigit())
+        return tuple(int(name) for name in list_fresh(self.root / "gen") if len(name) == WIDTH and name.isascii() and name.isdigit())
 
     def read_generation(self, operation: op.ReadGeneration) -> bytes | None:
         """See `ReadGeneration`."""

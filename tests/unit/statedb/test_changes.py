@@ -1,0 +1,325 @@
+"""What transactions do: every rule of `shared.statedb.changes`."""
+
+from dataclasses import replace
+
+import pytest
+
+from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
+from shared.statedb import changes
+from shared.statedb.changes import Sighting
+from shared.statedb.snapshot import Claim, Contents, NodeRecord, Power
+from shared.states import Event, State
+from tests.unit.statedb.builders import LATER, WHEN, claimed, contents, copy, session, vm
+
+OWN = Claim("alpha.1", 1, "backup", WHEN)
+
+
+def only(database: Contents, key: str = "web01"):
+    """The record of `key`."""
+    return database.vms[key]
+
+
+class TestNodes:
+    def test_a_node_joins_once(self) -> None:
+        joined = changes.join(contents(), "alpha", "machine", "alpha.example")
+        assert joined.nodes == {"alpha": NodeRecord("alpha", "machine", "alpha.example")}
+        assert changes.join(joined, "alpha", "machine", "alpha.example") is joined
+
+    def test_another_machine_of_that_name_is_refused_with_the_cure(self) -> None:
+        joined = changes.join(contents(), "alpha", "machine", "alpha.example")
+        with pytest.raises(NodeConflictError) as caught:
+            changes.join(joined, "alpha", "other", "alpha.example")
+        assert "VMBACKUP_NODE" in caught.value.hint
+
+    @pytest.mark.parametrize(("known", "now"), [("", "machine"), ("machine", ""), ("", "")])
+    def test_a_machine_that_cannot_say_who_it_is_is_not_refused(self, known: str, now: str) -> None:
+        changes.check_node(changes.join(contents(), "alpha", known, "alpha"), "alpha", now)
+
+
+class TestExpiry:
+    def test_it_frees_what_the_session_held_and_nothing_else(self) -> None:
+        database = contents(
+            claimed("web01", 1), claimed("web02", 2, by="beta.1"), sessions=(session("alpha.1"), session("beta.1")), granted=2
+        )
+        after = changes.expire(database, ["alpha.1"], "its process is gone", LATER)
+        record = only(after)
+        assert (record.status, record.claim, record.failures, record.last_failed_claim) == (State.BACKUP_NECESSARY, None, 1, 1)
+        assert (record.last_error, record.last_error_at, record.leftovers) == ("its process is gone", LATER, True)
+        assert after.vms["web02"] == database.vms["web02"]
+        assert after.sessions["beta.1"].state == "live"
+
+    def test_the_tombstone_remembers_the_last_commit(self) -> None:
+        after = changes.expire(contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)), ["alpha.1"], "", WHEN)
+        assert after.sessions["alpha.1"] == session("alpha.1", "expired", sequence=5, generation=9)
+
+    def test_a_copy_that_is_being_put_in_place_is_not_given_up(self) -> None:
+        database = contents(claimed(publishing=copy()), sessions=(session("alpha.1"),))
+        record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
+        assert (record.status, record.claim, record.publishing, record.failures) == (State.BACKUP_IN_PROGRESS, None, copy(), 0)
+
+    def test_an_interrupted_move_stays_to_be_finished(self) -> None:
+        database = contents(
+            vm("web01", State.ARCHIVED, moving="archive", claim=Claim("alpha.1", 1, "archive", WHEN)), sessions=(session("alpha.1"),)
+        )
+        record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
+        assert (record.status, record.claim, record.moving) == (State.ARCHIVED, None, "archive")
+
+    @pytest.mark.parametrize("state", ["ended", "expired"])
+    def test_a_session_that_is_over_stays_as_it_is(self, state: str) -> None:
+        database = contents(sessions=(session("alpha.1", state),))
+        assert changes.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
+
+    def test_leftovers_are_forgotten_when_they_are_tidied(self) -> None:
+        database = contents(vm("web01", leftovers=True), vm("web02", leftovers=True))
+        after = changes.tidied(database, ["web01", "unknown"])
+        assert (only(after).leftovers, after.vms["web02"].leftovers) == (False, True)
+
+
+class TestSightings:
+    def test_a_new_vm_is_new(self) -> None:
+        after = changes.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
+        assert only(after) == vm("web01", State.NEW, uuid="u1")
+
+    def test_nothing_new_changes_nothing(self) -> None:
+        database = changes.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
+        assert changes.sight(database, "alpha", [Sighting("u1", "web01", "web01")], LATER) == database
+
+    def test_a_vm_that_is_gone_is_missing_since_it_was_first_missed(self) -> None:
+        database = changes.sight(contents(vm("web01"), vm("other", node="beta")), "alpha", [], WHEN)
+        assert only(changes.sight(database, "alpha", [], LATER)).missing_since == WHEN
+        assert database.vms["other"].missing_since is None
+        back = changes.sight(database, "alpha", [Sighting("uuid-web01", "web01", "web01")], LATER)
+        assert only(back).missing_since is None
+
+    def test_the_same_name_on_two_hosts_does_not_collide(self) -> None:
+        first = changes.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
+        both = changes.sight(first, "beta", [Sighting("u2-23456789", "web01", "web01")], WHEN)
+        assert set(both.vms) == {"web01", "web01@beta"}
+        assert len({record.directory for record in both.vms.values()}) == 2
+
+    def test_directories_that_differ_by_case_only_collide(self) -> None:
+        both = changes.sight(contents(), "alpha", [Sighting("u1", "Web", "Web"), Sighting("u2-23456789", "web", "web")], WHEN)
+        assert {record.directory for record in both.vms.values()} == {"Web", "web~u2-23456"}
+
+    def test_a_renamed_vm_keeps_its_directory_and_its_copies(self) -> None:
+        database = contents(vm("web01", last_copy=copy()))
+        after = changes.sight(database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER)
+        assert after.vms == {"shop": replace(only(database), key="shop", name="shop")}
+
+    def test_two_vms_that_swap_names_keep_their_own_records(self) -> None:
+        database = contents(vm("a"), vm("b"))
+        after = changes.sight(database, "alpha", [Sighting("uuid-a", "b", "b"), Sighting("uuid-b", "a", "a")], LATER)
+        assert {record.uuid: record.name for record in after.vms.values()} == {"uuid-a": "b", "uuid-b": "a"}
+
+    def test_a_vm_renamed_while_it_is_backed_up_is_still_held(self) -> None:
+        database = contents(claimed())
+        renamed = changes.sight(database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER)
+        after = changes.published(changes.intend(renamed, "web01", OWN, copy()), "web01", OWN)
+        assert set(after.vms) == {"shop"}
+        assert after.vms["shop"].status == State.CLEAN
+
+    def test_a_vm_that_moved_goes_on_at_its_new_host(self) -> None:
+        gone = changes.sight(contents(vm("web01", last_copy=copy())), "alpha", [], WHEN)
+        after = changes.sight(gone, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)
+        assert (only(after).node, only(after).missing_since, only(after).last_copy) == ("beta", None, copy())
+
+    def test_a_vm_that_two_hosts_list_stays_with_the_first(self) -> None:
+        both = changes.sight(contents(vm("web01")), "beta", [Sighting("uuid-web01", "web01", "web01")], WHEN)
+        assert (only(both).node, only(both).also_on) == ("alpha", "beta")
+        assert only(changes.sight(both, "beta", [], LATER)).also_on is None
+
+    def test_a_vm_does_not_move_while_somebody_works_on_it(self) -> None:
+        busy = contents(claimed(missing_since=WHEN))
+        assert only(changes.sight(busy, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)).node == "alpha"
+
+    def test_a_record_of_version_one_gets_its_identity_from_the_host_that_lists_it(self) -> None:
+        old = changes.adopt_old(contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN)
+        assert {key: record.status for key, record in old.vms.items()} == {"web01": State.BACKUP_NECESSARY, "web02": State.ARCHIVED}
+        after = changes.sight(old, "alpha", [Sighting("u1", "web01", "web01")], LATER)
+        assert (only(after).uuid, only(after).node, only(after).directory) == ("u1", "alpha", "web01")
+        assert after.vms["web02"].missing_since is None, "nobody knows yet which host it is on"
+
+
+class TestEvents:
+    def test_an_event_is_applied_by_uuid(self) -> None:
+        after = changes.apply_events(contents(vm("web01"), vm("web02")), {"uuid-web01": (Event.CHANGED,)})
+        assert (only(after).status, after.vms["web02"].status) == (State.BACKUP_NECESSARY, State.CLEAN)
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            claimed(),
+            vm("web01", State.ARCHIVED),
+            vm("web01", claim=Claim("a", 1, "archive", WHEN)),
+            vm("web01", publishing=copy()),
+            vm("web01", power=Power("savestate", "running", 1)),
+        ],
+        ids=["being backed up", "archived", "claimed", "being published", "touched"],
+    )
+    def test_a_vm_that_moved_on_is_passed_over(self, record) -> None:
+        database = contents(record)
+        assert changes.apply_events(database, {"uuid-web01": (Event.SEEN_RUNNING, Event.SEEN_STOPPED)}) == database
+
+    def test_several_events_are_one_change(self) -> None:
+        """Found running and due: it does not stay RUNNING in between for others to see."""
+        after = changes.apply_events(contents(vm("web01")), {"uuid-web01": (Event.SEEN_RUNNING, Event.ARCHIVE, Event.SEEN_STOPPED)})
+        assert only(after).status == State.ARCHIVED, "what the state does not allow any more is passed over"
+
+
+class TestClaims:
+    def test_a_claim_and_its_state_are_one_change_and_its_number_grows(self) -> None:
+        database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02", State.BACKUP_NECESSARY), granted=16)
+        after = changes.claim(changes.claim(database, "web01", "alpha.1", "backup", WHEN), "web02", "alpha.1", "backup", WHEN)
+        assert only(after).claim == Claim("alpha.1", 17, "backup", WHEN)
+        assert (only(after).status, after.vms["web02"].claim.number, after.claims_granted) == (State.BACKUP_IN_PROGRESS, 18, 18)
+
+    def test_a_claimed_vm_is_refused_by_whom_for_what_and_since_when(self) -> None:
+        with pytest.raises(LockedError, match=f"backup by session alpha.1 since {WHEN}"):
+            changes.claim(contents(claimed()), "web01", "beta.1", "backup", LATER)
+
+    @pytest.mark.parametrize("state", set(State) - {State.BACKUP_NECESSARY})
+    def test_only_what_needs_a_backup_is_backed_up(self, state: State) -> None:
+        with pytest.raises(IllegalMoveError, match=state):
+            changes.claim(contents(vm("web01", state)), "web01", "alpha.1", "backup", WHEN)
+
+    @pytest.mark.parametrize("purpose", ["publish", "power"])
+    def test_there_must_be_something_to_finish(self, purpose: str) -> None:
+        with pytest.raises(IllegalMoveError):
+            changes.claim(contents(vm("web01")), "web01", "alpha.1", purpose, WHEN)
+
+    def test_an_unknown_vm_is_refused_with_similar_ones(self) -> None:
+        with pytest.raises(UnknownVmError) as caught:
+            changes.find(contents(vm("web01"), vm("WEB02"), vm("db")), "web")
+        assert caught.value.hint == "similar: WEB02, web01"
+
+    @pytest.mark.parametrize(
+        "own", [Claim("beta.1", 1, "backup", WHEN), Claim("alpha.1", 2, "backup", WHEN)], ids=["another session", "another claim"]
+    )
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda database, own: changes.intend(database, "web01", own, copy()),
+            lambda database, own: changes.published(database, "web01", own),
+            lambda database, own: changes.failed(database, "web01", own, "", WHEN),
+            lambda database, own: changes.found_running(database, "web01", own),
+            lambda database, own: changes.released(database, "web01", own),
+            lambda database, own: changes.touch(database, "web01", own, Power("live", "running", 1)),
+            lambda database, own: changes.untouched(database, "web01", own),
+            lambda database, own: changes.moved(database, "web01", own),
+        ],
+        ids=["intend", "published", "failed", "found_running", "released", "touch", "untouched", "moved"],
+    )
+    def test_whoever_lost_the_claim_changes_nothing(self, change, own: Claim) -> None:
+        with pytest.raises(LockLostError):
+            change(contents(claimed(publishing=copy())), own)
+
+
+class TestBackups:
+    def test_a_published_copy_makes_the_vm_clean(self) -> None:
+        database = contents(claimed(failures=3, last_error="x", last_error_at=WHEN, last_failed_claim=1))
+        after = only(changes.published(changes.intend(database, "web01", OWN, copy()), "web01", OWN))
+        assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN)
+
+    def test_nothing_is_published_that_was_not_announced(self) -> None:
+        with pytest.raises(IllegalMoveError):
+            changes.published(contents(claimed()), "web01", OWN)
+
+    def test_another_worker_finishes_what_was_announced(self) -> None:
+        left = changes.expire(contents(claimed(publishing=copy()), sessions=(session("alpha.1"),), granted=1), ["alpha.1"], "", WHEN)
+        taken = changes.claim(left, "web01", "beta.1", "publish", LATER)
+        own = only(taken).claim
+        assert (only(taken).status, own.number) == (State.BACKUP_IN_PROGRESS, 2)
+        assert only(changes.published(taken, "web01", own)).last_copy == copy(1)
+
+    def test_a_failure_goes_to_the_back_of_the_queue_and_keeps_the_older_copy(self) -> None:
+        after = only(changes.failed(contents(claimed(last_copy=copy(), publishing=copy(1))), "web01", OWN, "disk full", LATER))
+        assert (after.status, after.claim, after.publishing) == (State.BACKUP_NECESSARY, None, None)
+        assert (after.failures, after.last_error, after.last_error_at, after.last_failed_claim) == (1, "disk full", LATER, 1)
+        assert after.last_copy == copy()
+
+    def test_a_running_vm_is_no_failure(self) -> None:
+        after = only(changes.found_running(contents(claimed()), "web01", OWN))
+        assert (after.status, after.claim, after.failures) == (State.RUNNING, None, 0)
+
+    def test_a_copy_that_is_being_put_in_place_is_not_forgotten_because_the_vm_runs(self) -> None:
+        with pytest.raises(IllegalMoveError):
+            changes.found_running(contents(claimed(publishing=copy())), "web01", OWN)
+
+    def test_a_backup_cannot_be_given_up_without_an_end(self) -> None:
+        with pytest.raises(IllegalMoveError):
+            changes.released(contents(claimed()), "web01", OWN)
+        assert only(changes.released(contents(claimed(publishing=copy())), "web01", OWN)).publishing == copy()
+
+
+class TestArchive:
+    def test_archive_claims_the_vm_for_its_move(self) -> None:
+        after = changes.archive(contents(vm("web01")), "web01", "alpha.1", WHEN)
+        assert (only(after).status, only(after).moving, only(after).claim.purpose) == (State.ARCHIVED, "archive", "archive")
+        assert only(changes.moved(after, "web01", only(after).claim)) == vm("web01", State.ARCHIVED)
+
+    def test_a_vm_that_is_being_backed_up_is_refused(self) -> None:
+        with pytest.raises(LockedError):
+            changes.archive(contents(claimed()), "web01", "beta.1", WHEN)
+        with pytest.raises(IllegalMoveError, match="BACKUP_IN_PROGRESS cannot become ARCHIVED"):
+            changes.archive(contents(claimed(claim=None, publishing=copy())), "web01", "beta.1", WHEN)
+
+    @pytest.mark.parametrize(
+        ("event", "state"),
+        [
+            (Event.ACTIVATE_UNCHANGED, State.CLEAN),
+            (Event.ACTIVATE_CHANGED, State.BACKUP_NECESSARY),
+            (Event.ACTIVATE_EMPTY, State.NEW),
+        ],
+    )
+    def test_an_activated_vm_stays_archived_until_its_copies_are_back(self, event: Event, state: State) -> None:
+        started = changes.start_activation(contents(vm("web01", State.ARCHIVED)), "web01", "alpha.1", WHEN)
+        assert only(started).status == State.ARCHIVED
+        assert only(changes.moved(started, "web01", only(started).claim, event)) == vm("web01", state)
+
+    def test_only_an_archived_vm_is_activated(self) -> None:
+        with pytest.raises(IllegalMoveError, match="CLEAN"):
+            changes.start_activation(contents(vm("web01")), "web01", "alpha.1", WHEN)
+
+    def test_an_interrupted_move_is_taken_up_by_the_next(self) -> None:
+        left = contents(vm("web01", State.ARCHIVED, moving="activate"))
+        assert only(changes.resume_move(left, "web01", "beta.1", LATER)).claim.purpose == "activate"
+        with pytest.raises(IllegalMoveError):
+            changes.resume_move(contents(vm("web01")), "web01", "beta.1", LATER)
+
+
+class TestForget:
+    @pytest.mark.parametrize("state", set(State) - {State.BACKUP_IN_PROGRESS})
+    def test_it_deletes_the_record(self, state: State) -> None:
+        assert changes.forget(contents(vm("web01", state), vm("web02")), "web01").vms.keys() == {"web02"}
+
+    def test_not_while_somebody_works_on_it(self) -> None:
+        with pytest.raises(LockedError):
+            changes.forget(contents(claimed()), "web01")
+        with pytest.raises(IllegalMoveError):
+            changes.forget(contents(claimed(claim=None, publishing=copy())), "web01")
+
+
+class TestAdoptedEdits:
+    def test_a_state_set_by_hand_is_taken_over_and_says_so(self) -> None:
+        after = only(changes.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN))
+        assert (after.status, after.last_error) == (State.BACKUP_NECESSARY, f"state set by hand on {WHEN}")
+
+    def test_lines_that_say_what_is_and_lines_that_are_missing_change_nothing(self) -> None:
+        database = contents(vm("web01"), claimed("web02"))
+        assert changes.adopt_edit(database, {"web02": State.BACKUP_IN_PROGRESS}, WHEN) is database
+
+    @pytest.mark.parametrize(
+        ("record", "wanted", "error"),
+        [
+            (vm("web01", State.NEW), State.CLEAN, IllegalMoveError),
+            (vm("web01"), State.BACKUP_IN_PROGRESS, IllegalMoveError),
+            (vm("web01"), State.ARCHIVED, IllegalMoveError),
+            (vm("web01", State.ARCHIVED), State.NEW, IllegalMoveError),
+            (claimed(), State.NEW, LockedError),
+            (claimed(claim=None, publishing=copy()), State.NEW, IllegalMoveError),
+            (vm("web02"), State.NEW, UnknownVmError),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, record, wanted: State, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            changes.adopt_edit(contents(record), {"web01": wanted}, WHEN)
