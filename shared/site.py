@@ -1,23 +1,27 @@
 """One host's view of one NAS: everything a worker or a command needs, opened in the safe order."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from shared.clock import Clock
 from shared.config import Configuration
 from shared.copies.files import NasFiles
 from shared.copies.mount import NasStatus, check_nas
 from shared.copies.repository import check_repository
-from shared.errors import NoDatabaseError
+from shared.errors import ConfigurationError, NoDatabaseError
 from shared.process import HostIdentity, SubprocessRunner
 from shared.statedb.database import Database, open_database
 from shared.statedb.snapshot import VmRecord
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
+
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,8 +64,8 @@ class Site:
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
     """Makes sure that the NAS is mounted, answers, and is the one that this host knows, then opens the state database on it.
 
-    With `reading`, one that is mounted read-only will do. Raises `NasError`, `NoDatabaseError`, `DatabaseVersionError`,
-    `DatabaseDamagedError`, `ConfigurationError`.
+    With `reading`, one that is mounted read-only will do, and so will a user who may not see what this host remembers. Raises
+    `NasError`, `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
     """
     nas, host = configuration.nas, configuration.host
     status = check_nas(nas, reading=reading)
@@ -69,7 +73,16 @@ def open_site(configuration: Configuration, clock: Clock, *, reading: bool = Fal
     try:
         database = open_database(nas.state, identity, clock, host.state_directory)
     except NoDatabaseError:
-        check_repository(nas, host.state_directory, None)
+        _check_known(configuration, None, reading=reading)
         raise
-    check_repository(nas, host.state_directory, database.version.repository)
+    _check_known(configuration, database.version.repository, reading=reading)
     return Site(configuration, clock, identity, database, status)
+
+
+def _check_known(configuration: Configuration, found: str | None, *, reading: bool) -> None:
+    try:
+        check_repository(configuration.nas, configuration.host.state_directory, found)
+    except ConfigurationError as error:
+        if not reading:
+            raise
+        log.info("whether this is the right NAS was not checked: %s", error.message)

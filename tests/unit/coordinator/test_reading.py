@@ -1,5 +1,6 @@
 """status, show, copies and log: they read without a lock, and show what there is even when something is wrong."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from coordinator import text
 from shared.copies.names import partial_name
 from shared.errors import ExitCode
+from shared.process import Completed
 from shared.statedb import changes
 from shared.statedb.changes import Sighting
 from shared.states import State
@@ -29,6 +31,10 @@ def damage(operator: Operator, number: int | None = None) -> int:
 
 def tree(directory: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(directory.rglob("*"))}
+
+
+def _refused(*_arguments: object, **_options: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 class TestStatus:
@@ -143,6 +149,37 @@ class TestStatus:
         result = site_with_database.admin("status")
         assert result.exit_code == ExitCode.NAS
         assert "nothing is mounted" in result.stderr
+
+    def test_a_user_who_may_not_see_what_this_host_remembers_can_read(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        (operator.folder / "file").write_text("")
+        operator.settings["host"] = {"node": "alpha", "state_directory": str(operator.folder / "file" / "below")}
+        operator.configure()
+        for arguments in (("status",), ("show", "web"), ("copies",), ("log",)):
+            assert operator.admin(*arguments).exit_code == ExitCode.DONE
+        assert operator.lock("list").exit_code == ExitCode.DONE
+        result = operator.admin("archive", "web")
+        assert result.exit_code == ExitCode.USAGE
+        assert "host.state_directory" in result.stderr
+
+    def test_a_nas_that_is_mounted_read_only_can_be_read(self, site_with_database: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The probe says read-only; nothing may be written, not even the directory that shows the time."""
+        operator = site_with_database
+        operator.add_vms("web")
+        session = operator.session().__enter__()
+        operator.claim(session, "web")
+        fall_silent(session)
+        answer = f"{operator.nas}\t0\t1\t4096\t1000\t500"
+        completed = Completed((), 0, answer, "")
+        monkeypatch.setattr("shared.copies.mount.SubprocessRunner.run", lambda *_arguments, **_options: completed)
+        monkeypatch.setattr("os.mkdir", _refused)
+        for arguments in (("status",), ("show", "web"), ("copies",), ("log",)):
+            assert operator.admin(*arguments).exit_code == ExitCode.DONE
+        assert operator.lock("list").exit_code == ExitCode.DONE
+        result = operator.admin("archive", "web")
+        assert result.exit_code == ExitCode.NAS
+        assert "read-only" in result.stderr
 
     def test_names_that_could_move_the_cursor_are_made_visible(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("evil\x1b[2Jname")
