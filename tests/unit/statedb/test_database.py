@@ -1,0 +1,236 @@
+"""The database and its sessions on a real directory: what a worker sees of the protocol."""
+
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shared.errors import DatabaseDamagedError, LockedError, LockLostError, NasError, NoDatabaseError, NodeConflictError
+from shared.statedb import changes, files, protocol
+from shared.statedb.changes import Sighting
+from shared.statedb.create import create
+from shared.statedb.database import Database, open_database
+from shared.statedb.files import generation_name
+from shared.statedb.operations import RemoveTemporary
+from shared.statedb.snapshot import Contents
+from shared.states import Event, State
+from tests.unit.statedb.builders import HERE, WHEN, StillClock, copy, vm
+
+BETA = replace(HERE, node="beta", hostname="beta", machine="machine-beta")
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def database(tmp_path: Path, clock: StillClock) -> Database:
+    (tmp_path / "nas").mkdir()
+    return create(tmp_path / "nas" / "vmstate", HERE, clock)
+
+
+def elsewhere(database: Database) -> Database:
+    """The same database as another host sees it."""
+    return open_database(database.root, BETA, StillClock())
+
+
+def add(key: str, status: State = State.BACKUP_NECESSARY):
+    """A change that adds a VM."""
+    return lambda contents: contents.with_vm(vm(key, status))
+
+
+class TestCommits:
+    def test_a_commit_is_seen_by_others_and_in_the_view(self, database: Database) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        assert set(elsewhere(database).head().contents.vms) == {"web01"}
+        assert (database.root / "vmtool-statedb").read_text() == "web01:BACKUP_NECESSARY\n"
+
+    def test_a_change_that_changes_nothing_commits_nothing(self, database: Database) -> None:
+        before = database.head()
+        assert database.commit_once(lambda contents: contents, "nothing", "test") == before
+        assert database.head() == before
+
+    def test_the_host_joins_with_its_first_commit_and_another_of_its_name_is_refused(self, database: Database) -> None:
+        assert database.head().contents.nodes == {}
+        database.commit_once(add("web01"), "add", "test")
+        assert database.head().contents.nodes["alpha"].machine == HERE.machine
+        twin = open_database(database.root, replace(HERE, machine="another"), StillClock())
+        with pytest.raises(NodeConflictError):
+            twin.head()
+        with pytest.raises(NodeConflictError):
+            twin.commit_once(add("web02"), "add", "test")
+
+    def test_a_view_that_cannot_be_written_does_not_make_a_commit_fail(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EACCES, "Permission denied")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refuse)
+            head = database.commit_once(add("web01"), "add", "test")
+        assert set(head.contents.vms) == {"web01"}
+        assert "vmtool-statedb is behind" in caplog.text
+        database.publish_view()
+        assert (database.root / "vmtool-statedb").read_text() == "web01:BACKUP_NECESSARY\n"
+
+    def test_an_edited_view_is_reported(self, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        (database.root / "vmtool-statedb").write_text("web01:CLEAN\n")
+        assert database.publish_view()
+        assert "adopt" in caplog.text
+
+
+class TestHistory:
+    def test_a_history_that_went_back_is_an_alarm(self, database: Database) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        (database.root / "gen" / generation_name(2)).unlink()
+        with pytest.raises(DatabaseDamagedError, match="this host has seen 2"):
+            database.head()
+
+    def test_another_history_of_the_same_length_is_an_alarm(self, database: Database, tmp_path: Path) -> None:
+        """The NAS was restored from a backup, and others have committed since. Another process of this host notices."""
+        notes = tmp_path / "notes"
+        remembering = open_database(database.root, HERE, StillClock(), notes)
+        remembering.commit_once(add("web01"), "add", "test")
+        (database.root / "gen" / generation_name(2)).unlink()
+        elsewhere(database).commit_once(add("db01"), "add", "test")
+        with pytest.raises(DatabaseDamagedError, match="rolled back or replaced"):
+            open_database(database.root, HERE, StillClock(), notes).head()
+        elsewhere(database).commit_once(add("db02"), "add", "test")
+        with pytest.raises(DatabaseDamagedError, match="rolled back or replaced"):
+            open_database(database.root, HERE, StillClock(), notes).head()
+
+    def test_a_note_that_cannot_be_read_or_written_is_done_without(self, database: Database, tmp_path: Path) -> None:
+        notes = tmp_path / "notes"
+        notes.mkdir()
+        (notes / f"seen-{database.version.repository}.json").mkdir()
+        open_database(database.root, HERE, StillClock(), notes).commit_once(add("web01"), "add", "test")
+
+    def test_a_damaged_generation_is_named_and_nothing_is_changed(self, database: Database) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        path = database.root / "gen" / generation_name(2)
+        damaged = path.read_bytes().replace(b"web01", b"web02")
+        path.write_bytes(damaged)
+        with pytest.raises(DatabaseDamagedError, match="generation 2"):
+            elsewhere(database).commit_once(add("web03"), "add", "test")
+        assert path.read_bytes() == damaged
+        assert not (database.root / "gen" / generation_name(3)).exists()
+
+    def test_no_database_is_not_an_empty_one(self, tmp_path: Path) -> None:
+        with pytest.raises(NoDatabaseError):
+            open_database(tmp_path / "vmstate", HERE, StillClock())
+
+
+class TestSessions:
+    def test_what_a_session_holds_is_free_when_it_ends(self, database: Database) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        session = database.session("backup")
+
+        def crash() -> None:
+            with session:
+                session.commit(lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN), "claim")
+                assert os.listdir(database.root / "node") == [session.id]
+                raise ZeroDivisionError("a bug")
+
+        with pytest.raises(ZeroDivisionError):
+            crash()
+        contents = database.head().contents
+        assert (contents.vms["web01"].status, contents.vms["web01"].claim) == (State.BACKUP_NECESSARY, None)
+        assert contents.vms["web01"].last_error == "its worker stopped: a bug"
+        assert contents.sessions[session.id].state == "ended"
+        assert os.listdir(database.root / "node") == []
+
+    def test_a_session_that_commits_nothing_leaves_no_row(self, database: Database) -> None:
+        before = database.head()
+        with database.session("backup"):
+            pass
+        assert database.head() == before
+
+    def test_a_first_commit_that_is_refused_does_not_end_the_session(self, database: Database) -> None:
+        """Another worker was faster with the first VM of the queue; the second one is still to be had."""
+        database.commit_once(lambda contents: add("web02")(add("web01")(contents)), "add", "test")
+        with database.session("backup") as first, elsewhere(database).session("backup") as second:
+            first.commit(lambda contents: changes.claim(contents, "web01", first.id, "backup", WHEN), "claim")
+            with pytest.raises(LockedError):
+                second.commit(lambda contents: changes.claim(contents, "web01", second.id, "backup", WHEN), "claim")
+            second.commit(lambda contents: contents, "nothing")
+            head = second.commit(lambda contents: changes.claim(contents, "web02", second.id, "backup", WHEN), "claim")
+            claim = head.contents.vms["web02"].claim
+            assert claim is not None
+            assert claim.session == second.id
+
+    def test_an_expired_session_commits_nothing_any_more(self, database: Database) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        with database.session("backup") as session:
+            head = session.commit(lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN), "claim")
+            own = head.contents.vms["web01"].claim
+            assert own is not None
+            elsewhere(database).commit_once(lambda contents: changes.expire(contents, [session.id], "silent", WHEN), "expire", "database")
+            with pytest.raises(LockLostError):
+                session.commit(lambda contents: changes.intend(contents, "web01", own, copy()), "publish")
+            with pytest.raises(LockLostError):
+                session.commit(add("web02"), "anything else")
+        contents = database.head().contents
+        assert contents.sessions[session.id].state == "expired"
+        assert contents.vms["web01"].status == State.BACKUP_NECESSARY
+        assert "web02" not in contents.vms
+
+    def test_an_expired_session_that_was_forgotten_still_commits_nothing(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(protocol, "SESSION_MEMORY", 1)
+        with database.session("backup") as session:
+            session.commit(add("web01"), "add")
+            other = elsewhere(database)
+            other.commit_once(lambda contents: changes.expire(contents, [session.id], "silent", WHEN), "expire", "database")
+            for number in range(3):
+                other.commit_once(add(f"db{number}"), "add", "test")
+            assert session.id not in other.head().contents.sessions
+            with pytest.raises(LockLostError):
+                session.commit(add("web02"), "too late")
+
+    def test_a_session_without_a_heartbeat_stops_itself(self, database: Database, clock: StillClock) -> None:
+        with database.session("backup") as session:
+            clock.seconds += database.version.lease_seconds
+            with pytest.raises(LockLostError, match="heartbeat"):
+                session.commit(add("web01"), "add")
+        assert "web01" not in database.head().contents.vms
+
+    def test_a_commit_that_failed_is_not_taken_for_the_next_one(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The first commit took place, and the session was told that it failed."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, "lost reply")
+
+        with database.session("backup") as session:
+            with monkeypatch.context() as patch:
+                patch.setitem(files._PERFORM, RemoveTemporary, refuse)
+                with pytest.raises(NasError):
+                    session.commit(add("web01"), "add")
+            head = session.commit(add("web02"), "add")
+        assert set(head.contents.vms) == {"web01", "web02"}
+
+    def test_sessions_of_many_threads_lose_nothing(self, database: Database) -> None:
+        def work(name: str) -> None:
+            for number in range(5):
+                elsewhere(database).commit_once(add(f"{name}{number}"), "add", name)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, "abcd"))
+        assert len(database.head().contents.vms) == 20
+
+
+def test_a_tick_that_finds_nothing_commits_nothing(database: Database) -> None:
+    sightings = [Sighting("u1", "web01", "web01")]
+    database.commit_once(lambda contents: changes.sight(contents, "alpha", sightings, WHEN), "vmfind", "vmfind")
+    before = database.head()
+    database.commit_once(lambda contents: changes.sight(contents, "alpha", sightings, "later"), "vmfind", "vmfind")
+
+    def notify(contents: Contents) -> Contents:
+        return changes.apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
+
+    database.commit_once(notify, "notifier", "notifier")
+    assert database.head() == before
