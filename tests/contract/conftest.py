@@ -9,7 +9,6 @@ import pytest
 from tests.contract.exporting import Export
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
 from tests.support.simulated import SimulatedHost
-from tests.support.virtualbox import RealHost
 
 _numbers = itertools.count(1)
 KINDS = ["simulated", pytest.param("real", marks=pytest.mark.virtualbox)]
@@ -75,11 +74,3 @@ def begin_export(host: VirtualBoxHost, folder: Path) -> Iterator[Callable[..., E
     yield begin
     for export in begun:
         export.cancel()
-
-
-@pytest.fixture
-def real_host(host: VirtualBoxHost) -> RealHost:
-    """The host, in tests that make no sense for a simulated one."""
-    if not isinstance(host, RealHost):
-        pytest.skip("asks the real VirtualBox for its opinion of simulated files")
-    return host

@@ -104,6 +104,31 @@ def test_a_vm_whose_settings_are_gone_is_inaccessible(host: VirtualBoxHost, vm: 
     assert f'"{vm.name}" {{{vm.uuid}}}\n' in host.run("list", "vms").stdout
 
 
+def test_a_renamed_vm_keeps_its_uuid_and_moves_its_settings(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+    host.run("snapshot", vm.uuid, "take", "tag")
+    before = vm.settings
+    host.run("modifyvm", vm.uuid, f"--name={vm.name} new")
+    assert f'"{vm.name} new" {{{vm.uuid}}}\n' in host.run("list", "vms").stdout
+    assert vm.settings == host.vms / f"{vm.name} new" / f"{vm.name} new.vbox"
+    assert not before.parent.exists()
+    assert vm.info("SATA-0-0").startswith(f"{vm.settings.parent}/Snapshots/")
+    assert f'src="{vm.settings}"' in (host.home / "VirtualBox.xml").read_text(encoding="utf-8")
+
+
+def test_a_vm_that_is_unregistered_and_registered_is_the_same(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+    host.run("modifyvm", vm.uuid, '--description=a "description" & more')
+    host.run("snapshot", vm.uuid, "take", "tag")
+    keys = ["name", "UUID", "VMState", "description", "SATA-0-0", "SATA-ImageUUID-0-0", "CurrentSnapshotUUID", "CurrentSnapshotName"]
+    before, settings = [vm.info(key) for key in keys], vm.settings
+    host.run("unregistervm", vm.uuid)
+    assert vm.uuid not in host.run("list", "vms").stdout
+    assert vm.uuid not in (host.home / "VirtualBox.xml").read_text(encoding="utf-8")
+    host.run("registervm", settings)
+    assert [vm.info(key) for key in keys] == before
+    again = host.run("registervm", settings, check=False)
+    assert again.returncode == 1
+
+
 @pytest.mark.parametrize(
     "command",
     [["showvminfo", "?"], ["export", "?", "--output=x.ova"], ["startvm", "?"], ["controlvm", "?", "poweroff"], ["unregistervm", "?"]],

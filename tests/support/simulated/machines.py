@@ -92,7 +92,7 @@ def register_command(host: Host, words: list[str]) -> Reply:
 
 
 def unregister_command(host: Host, words: list[str]) -> Reply:
-    """Takes the machine out; with --delete, its files as well. Like the real one it is not all or nothing: see B4 of the facts."""
+    """Takes the machine out; with --delete, its files as well, unless they are being exported: not all or nothing, like the real one."""
     plain, options = parse(words, flags=("--delete",))
     machine = find(host, required(plain, 1)[0])
     if machine.runs:

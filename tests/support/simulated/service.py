@@ -5,10 +5,10 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
+from errno import ENOSPC
 from typing import NoReturn
 
 from tests.support.simulated.faults import MachineFaults
@@ -43,8 +43,9 @@ def run(home: str, plan: Plan, faults: MachineFaults, reports: int) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         record, _lock = _take_record(home, plan)
         _send(reports, b"\n")
-        _export(plan, faults, reports, lambda: bool(cancelled))
-        os.unlink(record)
+        result = _export(plan, faults, reports, lambda: bool(cancelled))
+        os.unlink(record)  # before the client hears of it: then the disks are free
+        _report(reports, **result)
         status = 0
     except BaseException:  # noqa: BLE001 - there is nobody else to tell
         with open(os.path.join(home, "service-error.txt"), "a", encoding="utf-8") as file:
@@ -70,24 +71,24 @@ def _send(reports: int, data: bytes) -> None:
         os.write(reports, data)
 
 
-def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable[[], bool]) -> None:
-    def report(**values: str | int) -> None:
-        _send(reports, json.dumps(values).encode() + b"\n")
+def _report(reports: int, **values: str | int) -> None:
+    _send(reports, json.dumps(values).encode() + b"\n")
 
+
+def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable[[], bool]) -> dict[str, str]:
+    """Writes the file, and removes it if that fails; the result for the client."""
+    disk = (plan.disk_names() or [""])[0]
     try:
-        _write(plan, faults, cancelled, lambda percent: report(percent=percent))
-    except _Ended as ended:
+        _write(plan, faults, cancelled, lambda percent: _report(reports, percent=percent))
+    except (_Ended, OSError) as error:
         os.unlink(plan.target)
-        report(result="failed", word=ended.word, text=ended.text)
-        return
-    except OSError as error:
-        os.unlink(plan.target)
-        report(result="failed", word="VBOX_E_FILE_ERROR", text=_FULL.format(plan.disk_names()[0]) if error.errno == 28 else str(error))
-        return
+        ended = (
+            error if isinstance(error, _Ended) else _Ended("VBOX_E_FILE_ERROR", _FULL.format(disk) if error.errno == ENOSPC else str(error))
+        )
+        return {"result": "failed", "word": ended.word, "text": ended.text}
     if faults.export_lie == "error_on_stderr":
-        report(result="lie", text=_UNREADABLE.format(plan.disk_names()[0]))
-    else:
-        report(result="done")
+        return {"result": "lie", "text": _UNREADABLE.format(disk)}
+    return {"result": "done"}
 
 
 def _write(plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], show: Callable[[int], None]) -> None:
@@ -145,7 +146,3 @@ def _lie(target: str, lie: str) -> None:
                 byte = file.read(1)
                 file.seek(size // 2)
                 file.write(bytes([byte[0] ^ 1]))
-
-
-if sys.platform == "win32":
-    raise ImportError("the simulation needs fork and flock")
