@@ -11,6 +11,8 @@ from typing import Final
 
 _ISAL_LEVEL: Final = 2
 _ZLIB_LEVEL: Final = 1
+#: As long as a grain: room for all that comes out, without growing step by step.
+_BUFFER: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,13 @@ def best_codec() -> Codec:
         from isal import isal_zlib
     except ImportError:
         return zlib_codec(_ZLIB_LEVEL)
-    return Codec(f"isal {_ISAL_LEVEL}", lambda data: isal_zlib.compress(data, _ISAL_LEVEL), isal_zlib.decompress)
+    return Codec(
+        f"isal {_ISAL_LEVEL}",
+        lambda data: isal_zlib.compress(data, _ISAL_LEVEL),
+        lambda data: isal_zlib.decompress(data, bufsize=_BUFFER),
+    )
 
 
 def zlib_codec(level: int) -> Codec:
     """The zlib of Python at `level` 1 (fastest) to 9 (smallest)."""
-    return Codec(f"zlib {level}", lambda data: zlib.compress(data, level), zlib.decompress)
+    return Codec(f"zlib {level}", lambda data: zlib.compress(data, level), lambda data: zlib.decompress(data, bufsize=_BUFFER))
