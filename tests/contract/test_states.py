@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -116,15 +117,22 @@ def test_what_shows_that_a_vm_was_used(host: VirtualBoxHost, row: str) -> None:
     assert differences(before, after) == seen
 
 
-def test_restoring_a_snapshot_changes_the_time_but_not_in_the_settings(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_restoring_a_snapshot_sets_the_time_in_the_settings_back(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     host.run("snapshot", vm.uuid, "take", "tag")
+    at_snapshot = look(vm)
+    next_second()
+    start_and_stop(host, vm)
     before, disk = look(vm), vm.info("SATA-0-0")
     next_second()
     restored = host.run("snapshot", vm.uuid, "restore", "tag")
     assert re.fullmatch(r"Restoring snapshot 'tag' \([0-9a-f-]{36}\)\n", restored.stdout)
     after = look(vm)
-    assert differences(before, after) == {"changed", "settings"}
+    assert after.written == at_snapshot.written < before.written
+    assert differences(before, after) == {"changed", "written", "settings"}
     assert vm.info("SATA-0-0") != disk
+    assert not Path(disk).exists()
+    host.lose_power()
+    assert look(vm).changed == at_snapshot.written, "VBoxSVC believes the settings"
 
 
 def test_deleting_a_snapshot_writes_into_the_base(host: VirtualBoxHost, vm: VirtualMachine) -> None:

@@ -140,7 +140,7 @@ def _drop_memory(machine: Machine, state_file: str) -> None:
 
 
 def _restore(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
-    """The .vbox is rewritten before the state changes: its time stays the older one (measured)."""
+    """The .vbox is rewritten before the state changes, with the time of the snapshot (measured)."""
     if machine.runs:
         raise locked_by_session(machine.name, "for a session (or being unlocked)")
     dropped = [host.media[disk] for slot, disk in machine.disks.items() if disk != snapshot.disks.get(slot) and not host.children(disk)]
@@ -151,6 +151,7 @@ def _restore(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
         del host.media[medium.uuid]
     machine.current_snapshot = snapshot.uuid
     _drop_memory(machine, old_memory)
+    machine.changed = snapshot.taken
     settings.write_machine(host, machine)
     machine.state, machine.changed = ("saved" if snapshot.state_file else "poweroff"), time.time()
     return Reply(f"Restoring snapshot '{snapshot.name}' ({snapshot.uuid})\n", PROGRESS)
