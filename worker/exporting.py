@@ -19,10 +19,11 @@ from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
-from shared.virtualbox.export import Exporter, VBoxManageExporter, VmRunsError
+from shared.virtualbox.export import Exporter, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from shared.virtualbox.inventory import Machine, files_of
 from worker import publishing
+from worker.engines import choose_engine
 from worker.methods import Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
 
@@ -44,7 +45,6 @@ class Backup:
         self._site, self._session, self._record, self._own = site, session, record, own
         self._key = record.key
         self._directory = site.directory(record)
-        self._exporter: Exporter = VBoxManageExporter(site.vboxmanage)
         self._work = Work(site, session, record, own, site.configuration.policy_for(record.name))
         self._started = site.clock.now()
         self._stamp = make_stamp(self._started, own.number)
@@ -80,7 +80,10 @@ class Backup:
         subject = method.prepare()
         source_bytes = _source_bytes(subject.machine)
         self._make_room(source_bytes)
-        seconds = self._run_engine(subject)
+        engine = choose_engine(self._site, self._work.policy, subject.machine)
+        if engine.reason:
+            log.info("exported by VBoxManage, because the parallel engine cannot: %s", engine.reason, extra={"vm": self._key})
+        seconds = self._run_engine(subject, engine.exporter)
         fingerprint = method.conclude()
         self._session.doing.phase = "check"
         name = partial_name(self._stamp, self._own.number, "ova")
@@ -100,8 +103,9 @@ class Backup:
             started=timestamp(self._started),
             finished=timestamp(finished),
             duration_seconds=round(seconds, 3),
-            engine=self._exporter.name,
+            engine=engine.exporter.name,
             source_bytes=source_bytes,
+            extra={"engine_reason": engine.reason} if engine.reason else {},
         )
         check_nas(self._site.configuration.nas, write=True)
         files.seal(self._site.files, self._directory, sidecar)
@@ -121,11 +125,11 @@ class Backup:
         room = needed(source_bytes, latest.sidecar if latest else None)
         check_room(check_nas(nas).free, room, nas.reserve)
 
-    def _run_engine(self, subject: Subject) -> float:
+    def _run_engine(self, subject: Subject, exporter: Exporter) -> float:
         """Exports under the partial name; answers the seconds that took."""
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        Monitor(self._site, self._session, self._key, self._own, self._exporter).run(subject, target)
+        Monitor(self._site, self._session, self._key, self._own, exporter).run(subject, target)
         return self._site.clock.monotonic() - began
 
     def _checked(self, done: int, total: int) -> None:
