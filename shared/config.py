@@ -48,7 +48,7 @@ def parse_size(value: object) -> object:
     """Bytes from `"10 GiB"`, `"500MB"` or a number; anything else is left for the model to refuse."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    match = re.fullmatch(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", value)
     if not match or match[2].upper() not in _UNITS:
         raise ValueError('a size looks like 500, "10 GiB" or "2 TB"')
     return int(float(match[1]) * _UNITS[match[2].upper()])
