@@ -1,7 +1,7 @@
 """What is in the directory of a VM: copies that count, what is no copy (yet), and what does not belong there.
 
-A copy counts when its `.ova` and its sidecar are both there under their final names, the `.ova` has the size that the sidecar
-says, and no verification found it damaged. Order is by claim number: clocks of hosts may disagree.
+A copy counts when its `.ova`, its sidecar and the side files that this names are there under their final names, with the sizes that
+it says, and no verification found it damaged. Order is by claim number: clocks of hosts may disagree.
 """
 
 from collections.abc import Mapping
@@ -12,19 +12,24 @@ from shared.copies import sidecar as sidecars
 from shared.copies.files import Entry, look, present
 from shared.copies.names import Partial, Suffix, final_name, parse_final, parse_partial, parse_stamp
 from shared.copies.reporting import reported
-from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.sides import missing
 from shared.errors import CopyError
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One stamp of a VM's directory. `problem` says why it does not count; it is empty for a good copy."""
+    """One stamp of a VM's directory. `problem` says why it does not count; it is empty for a good copy.
+
+    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has left.
+    """
 
     directory: Path
     stamp: str
     sidecar: Sidecar | None
     size: int
     problem: str
+    present: bool = True
 
     @property
     def claim(self) -> int:
@@ -35,6 +40,11 @@ class Copy:
     def good(self) -> bool:
         """Whether it counts."""
         return not self.problem
+
+    @property
+    def pinned(self) -> bool:
+        """Whether an operator has exempted it from retention."""
+        return self.sidecar is not None and bool(self.sidecar.pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +112,14 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy | N
     try:
         sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
-        return Copy(directory, stamp, None, size, "it is being removed")
+        return Copy(directory, stamp, None, size, "it is being removed", "ova" in parts)
     except CopyError as error:
-        return Copy(directory, stamp, None, size, error.message)
-    return Copy(directory, stamp, sidecar, size, _problem(parts, sidecar, size))
+        return Copy(directory, stamp, None, size, error.message, "ova" in parts)
+    return Copy(directory, stamp, sidecar, size, _problem(entries, sidecar), "ova" in parts)
 
 
-def _problem(parts: set[Suffix], sidecar: Sidecar, size: int) -> str:
-    if "ova" not in parts:
-        return "its .ova is missing"
-    if size != sidecar.size:
-        return f"its .ova has {size} bytes instead of {sidecar.size}"
+def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
+    expected: dict[Suffix, SideFile] = {"ova": SideFile(sidecar.size, sidecar.sha256), **sidecar.files}
+    if lost := missing(entries, sidecar.stamp, expected):
+        return lost
     return f"verification found: {sidecar.damage}" if sidecar.damage else ""

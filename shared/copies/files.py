@@ -132,6 +132,11 @@ class NasFiles:
         with _opened(source) as old, _opened(target) as new:
             os.rename(_plain(name), name, src_dir_fd=old, dst_dir_fd=new)
 
+    def link(self, source: Path, target: Path, name: str) -> None:
+        """Gives a file a second name, the same, in another directory. Raises OSError where the file system or server has no such names."""
+        with _opened(source) as old, _opened(target) as new:
+            os.link(_plain(name), name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+
     def remove(self, directory: Path, name: str) -> None:
         """Removes a file or a link (not what it points to). One that is gone already is no error."""
         with contextlib.suppress(FileNotFoundError), _opened(directory) as parent:

@@ -1,8 +1,9 @@
 """Archive and activate: all copies of a VM go from one directory to the other, on the same file system or across.
 
-For each copy the sidecar is written at the target first, then the `.ova` arrives under its final name in one rename, and only then
-the source is removed. So at every moment, and after a crash at any point, each copy is whole in at least one of the two places, and the
-same call again goes on where the other ended: what is to be done next is read from both directories.
+For each copy the sidecar is written at the target first, then the side files get a second name there (or are copied), then the `.ova`
+arrives under its final name in one rename, and only then the source is removed. So at every moment, and after a crash at any point, each
+copy is whole in at least one of the two places, and the same call again goes on where the other ended: what is to be done next is read
+from both directories.
 
 A process that was displaced and wakes up late can do no more than repeat a step that was right when it was chosen: what is removed at the
 source has been verified at the target, and `check` asks before each step whether the claim still stands.
@@ -16,17 +17,21 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, NasFiles, look, look_twice, open_file, present, read_file, write_file
-from shared.copies.names import SUFFIXES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
+from shared.copies.copying import Transport, copy_file
+from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, write_file
+from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
 from shared.copies.ova import Progress, sha256_of
 from shared.copies.reporting import reported
-from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar import Sidecar, SideFile
 from shared.copies.space import check_room
 from shared.errors import CopyError
 
-_PIECE: Final = 1 << 20
 #: More steps than a copy can need: whoever takes them runs in a circle.
 _STEPS_LIMIT: Final = 24
+#: What a file system or server answers that has no hard links there, or between the two places.
+_NO_LINKS: Final = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EINVAL}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +108,19 @@ Step = Callable[[NasFiles, Route, str], None]
 
 def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mapping[str, Entry]) -> Step | None:
     ova, json, line = (final_name(stamp, suffix) for suffix in ("ova", "json", "sha256"))
-    for name in (ova, json, line):
+    sides = [final_name(stamp, suffix) for suffix in SIDES]
+    for name in (ova, json, line, *sides):
         if any(name in side and not side[name].is_file for side in (here, there)):
             raise CopyError(f"{name} is no ordinary file")
     if json in here and (json not in there or (ova in here and ova not in there and not _same(route, json))):
         return _write_sidecar if ova in here or ova in there else _leave("its .ova is missing")
     if ova in here and json not in there:
         return _leave("it has no sidecar")
+    if (ova in here) != (ova in there) and any(name in here and name not in there for name in sides):
+        return _bring_sides
     if ova in here:
         return _remove_source if ova in there else _transfer
-    return _remove_sides if ova in there and (json in here or line in here) else None
+    return _remove_sides if ova in there and any(name in here for name in (json, line, *sides)) else None
 
 
 def _leave(reason: str) -> Step:
@@ -123,12 +131,33 @@ def _write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
     """Brings sidecar and checksum line to the target. An older sidecar there has no `.ova` beside it and describes nothing."""
     sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
     original = read_file(route.source, final_name(stamp, "json"), sidecars.LIMIT_BYTES)
-    sides: dict[Suffix, bytes] = {"sha256": sidecar.checksum_line(), "json": original}
-    for suffix, data in sides.items():
+    texts: dict[Suffix, bytes] = {"sha256": sidecar.checksum_lines(), "json": original}
+    for suffix, data in texts.items():
         temporary = partial_name(stamp, route.claim, suffix)
         files.remove(route.target, temporary)
         write_file(files, route.target, temporary, data)
         files.rename(route.target, temporary, final_name(stamp, suffix))
+    files.sync_directory(route.target)
+
+
+def _bring_sides(files: NasFiles, route: Route, stamp: str) -> None:
+    """Brings the side files to the target and leaves them at the source, where the copy needs them until its `.ova` goes."""
+    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
+    here, there = look(route.source), look(route.target)
+    for suffix in SIDES:
+        name = final_name(stamp, suffix)
+        if not present(here, name) or name in there:
+            continue
+        if suffix not in expected:
+            raise CopyError(f"{name} is none of its files")
+        try:
+            files.link(route.source, route.target, name)
+        except (FileExistsError, FileNotFoundError):
+            continue  # a request that was repeated, or another process: the next look tells
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy_file(files, route, partial_name(stamp, route.claim, suffix), name, expected[suffix])
     files.sync_directory(route.target)
 
 
@@ -148,45 +177,19 @@ def _transfer(files: NasFiles, route: Route, stamp: str) -> None:
 
 
 def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
-    """Copies, reads back from the server, renames, and only then removes the source."""
-    name, temporary = final_name(sidecar.stamp, "ova"), partial_name(sidecar.stamp, route.claim, "ova")
+    """Copies the `.ova`, and only then removes the source."""
+    name = final_name(sidecar.stamp, "ova")
     before = look(route.source).get(name)
-    room = os.statvfs(route.target)
-    check_room(room.f_bavail * room.f_frsize, sidecar.size, route.reserve)
-    files.remove(route.target, temporary)
-    try:
-        _copy_bytes(files, route, name, temporary)
-        if sha256_of(route.target, temporary) != sidecar.sha256:
-            at_source = sha256_of(route.source, name)
-            raise CopyError(
-                "it is damaged: its digest is wrong" if at_source != sidecar.sha256 else "its bytes arrived wrong at the target"
-            )
-    except (OSError, CopyError):
-        files.remove(route.target, temporary)
-        raise
-    route.check()
-    files.rename(route.target, temporary, name)
+    _copy_file(files, route, partial_name(sidecar.stamp, route.claim, "ova"), name, SideFile(sidecar.size, sidecar.sha256))
     files.sync_directory(route.target)
     if present(look(route.target), name):
         _remove_verified(files, route, name, before)
 
 
-def _copy_bytes(files: NasFiles, route: Route, name: str, temporary: str) -> None:
-    source = open_file(route.source, name)
-    try:
-        total, done = os.fstat(source).st_size, 0
-        target = files.create(route.target, temporary)
-        try:
-            while data := os.read(source, _PIECE):
-                files.write(target, data)
-                done += len(data)
-                route.progress(done, total)
-                route.check()
-            files.sync(target)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
+def _copy_file(files: NasFiles, route: Route, temporary: str, name: str, expected: SideFile) -> None:
+    room = os.statvfs(route.target)
+    check_room(room.f_bavail * room.f_frsize, expected.size, route.reserve)
+    copy_file(files, Transport(route.source, route.target, name, temporary, expected), check=route.check, progress=route.progress)
 
 
 def _remove_source(files: NasFiles, route: Route, stamp: str) -> None:
@@ -210,9 +213,24 @@ def _remove_verified(files: NasFiles, route: Route, name: str, before: Entry | N
 
 
 def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
+    """The `.ova` has arrived: what lies beside it at the source goes, the side files only if the target has them as they should be."""
+    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
+    here = look(route.source)
+    for suffix in SIDES:
+        name = final_name(stamp, suffix)
+        if present(here, name):
+            if not (suffix in expected and (_one_file(route, name) or sha256_of(route.target, name) == expected[suffix].sha256)):
+                raise CopyError(f"{name} is another file at {route.target}, or damaged there")
+            route.check()
+            files.remove(route.source, name)
     for suffix in ("sha256", "json"):
         files.remove(route.source, final_name(stamp, suffix))
     files.sync_directory(route.source)
+
+
+def _one_file(route: Route, name: str) -> bool:
+    """Whether both names lead to the same file: there is nothing to compare then."""
+    return os.path.samestat(os.lstat(route.source / name), os.lstat(route.target / name))
 
 
 def _remove_stale_partials(files: NasFiles, route: Route) -> None:
@@ -234,4 +252,4 @@ def _stamps(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def _whole(entries: Mapping[str, Entry], stamp: str) -> bool:
-    return all(present(entries, final_name(stamp, suffix)) for suffix in SUFFIXES if suffix != "sha256")
+    return all(present(entries, final_name(stamp, suffix)) for suffix in ("ova", "json"))

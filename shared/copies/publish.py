@@ -15,10 +15,11 @@ from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
 from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, write_file
-from shared.copies.names import Suffix, final_name, parse_partial, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, parse_partial, partial_name
 from shared.copies.ova import sha256_of
 from shared.copies.reporting import reported
-from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.sides import missing
 from shared.errors import CopyError, NasError
 
 #: How often a directory is looked at again when a rename was answered with an error that may be wrong.
@@ -50,8 +51,8 @@ class Publication(Protocol):
 def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
     """Makes the partial files of a verified export ready: the `.ova` on the server's disk with its rights, its sidecar beside it.
 
-    Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial `.ova` is not there with the size that
-    the sidecar says, `NasError` if the NAS refuses.
+    Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial `.ova` and side files are not there with the
+    sizes that the sidecar says, `NasError` if the NAS refuses.
     """
     stamp, claim = sidecar.stamp, sidecar.claim
     ova = partial_name(stamp, claim, "ova")
@@ -59,10 +60,12 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
         entries = look(directory)
         if not present(entries, ova) or entries[ova].size != sidecar.size:
             raise CopyError(f"{ova} is not there with its {sidecar.size} bytes")
+        if lost := missing(entries, stamp, sidecar.files, claim=claim):
+            raise CopyError(f"{ova}: {lost}")
         files.set_mode(directory, ova)
         files.sync_file(directory, ova)
-        sides: dict[Suffix, bytes] = {"json": sidecar.render(), "sha256": sidecar.checksum_line()}
-        for suffix, data in sides.items():
+        texts: dict[Suffix, bytes] = {"json": sidecar.render(), "sha256": sidecar.checksum_lines()}
+        for suffix, data in texts.items():
             name = partial_name(stamp, claim, suffix)
             files.remove(directory, name)
             write_file(files, directory, name, data)
@@ -70,23 +73,26 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
 
 
 def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidecar:
-    """Renames sealed partial files to their final names, sidecar first and `.ova` last; the copy counts from the last rename on.
+    """Renames sealed partial files to their final names, sidecar first, then side files, `.ova` last: from then on the copy counts.
 
     May be run by several processes at once, and again after a crash at any point: all end with the copy published once. Nothing
     that is there under a final name is replaced: raises `CopyError` if it is another copy's, if a partial file is not what the
     intent says, or if there is nothing to publish. Raises `NasError` if the NAS refuses; then call it again.
     """
     with reported(f"publish {publication.stamp}"):
-        for suffix in ("json", "sha256", "ova"):
-            _settle(files, directory, publication, suffix)
+        _settle(files, directory, publication, "json")
+        sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
+        for suffix in (*(side for side in SIDES if side in sidecar.files), "sha256", "ova"):
+            _settle(files, directory, publication, suffix, sidecar)
         files.sync_directory(directory)
         entries = look_twice(directory)
-        sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
     ova = entries.get(final_name(publication.stamp, "ova"))
     if ova is None:
         raise NasError(f"the NAS said that the copy {publication.stamp} is in place, and it is not", hint="the next worker tries again")
     if ova.size != publication.size:
         raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
+    if lost := missing(entries, publication.stamp, sidecar.files):
+        raise CopyError(f"{ova.name} is in place, but {lost}")
     return sidecar
 
 
@@ -120,7 +126,7 @@ def remove_own_partials(files: NasFiles, directory: Path, claim: int) -> list[st
     return mine
 
 
-def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: Suffix) -> None:
+def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: Suffix, sidecar: Sidecar | None = None) -> None:
     """Looks and does one step until the final name is there and the partial one is not."""
     source, target = partial_name(publication.stamp, publication.claim, suffix), final_name(publication.stamp, suffix)
     refused: OSError | None = None
@@ -134,10 +140,12 @@ def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: 
                 raise CopyError(f"there is nothing to publish: neither {target} nor {source} is there")
         try:
             if target in entries:
-                _refuse_different(directory, entries, source, publication, suffix)
+                _refuse_different(directory, entries, source, target, _bytes_of(publication, suffix, sidecar))
                 files.remove(directory, source)
             elif source in entries:
-                _refuse_unexpected(directory, entries[source], publication, suffix)
+                if suffix == "json":
+                    _expected(directory, publication, source)
+                _refuse_unexpected(entries[source], _bytes_of(publication, suffix, sidecar))
                 files.rename(directory, source, target)
         except OSError as error:
             if error.errno not in _LOOK_AGAIN:
@@ -152,11 +160,17 @@ def _refuse_strange(entries: dict[str, Entry], *names: str) -> None:
             raise CopyError(f"{name} is no ordinary file", hint="nothing was written there: find out who put it there, and remove it")
 
 
-def _refuse_different(directory: Path, entries: dict[str, Entry], source: str, publication: Publication, suffix: Suffix) -> None:
-    """Both names are there (a server that repeated a rename as a copy; a planted file): the final one must be the copy itself."""
-    target = final_name(publication.stamp, suffix)
+def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None) -> SideFile | None:
+    """Size and digest that a file must have, as far as intent and sidecar say."""
     if suffix == "ova":
-        same = entries[target].size == publication.size and sha256_of(directory, target) == publication.sha256
+        return SideFile(publication.size, publication.sha256)
+    return sidecar.files.get(suffix) if sidecar else None
+
+
+def _refuse_different(directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None) -> None:
+    """Both names are there (a server that repeated a rename as a copy; a planted file): the final one must be the copy itself."""
+    if expected:
+        same = entries[target].size == expected.size and sha256_of(directory, target) == expected.sha256
     else:
         same = read_file(directory, source, sidecars.LIMIT_BYTES) == read_file(directory, target, sidecars.LIMIT_BYTES)
     if not same:
@@ -165,12 +179,10 @@ def _refuse_different(directory: Path, entries: dict[str, Entry], source: str, p
         )
 
 
-def _refuse_unexpected(directory: Path, source: Entry, publication: Publication, suffix: Suffix) -> None:
+def _refuse_unexpected(source: Entry, expected: SideFile | None) -> None:
     """The partial file must be what the intent was committed for."""
-    if suffix == "json":
-        _expected(directory, publication, source.name)
-    elif suffix == "ova" and source.size != publication.size:
-        raise CopyError(f"{source.name} has {source.size} bytes instead of {publication.size}")
+    if expected and source.size != expected.size:
+        raise CopyError(f"{source.name} has {source.size} bytes instead of {expected.size}")
 
 
 def _expected(directory: Path, publication: Publication, name: str) -> Sidecar:

@@ -1,6 +1,6 @@
 """Which copies are kept: a pure decision, and its execution, which never leaves a VM without its newest good copy."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -8,13 +8,13 @@ from typing import Final
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles, look, look_twice, present
-from shared.copies.names import Suffix, final_name, parse_final, parse_partial
+from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial
 from shared.copies.reporting import reported
 
 #: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
 #: removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar goes last,
 #: so that until the end it is known which copy was being removed.
-_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("ova", "sha256", "json")
+_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("ova", *SIDES, "sha256", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class Decision:
         return bool(self.reasons)
 
 
-def select(copies: Iterable[Copy], rules: Rules, pinned: Collection[str] = ()) -> list[Decision]:
+def select(copies: Iterable[Copy], rules: Rules) -> list[Decision]:
     """Decides for each copy, newest first (by claim number; the day is that on which the copy was begun).
 
-    Only good copies count, and only good copies go: one that is damaged or incomplete stays until a person has looked at it. The stamps
-    in `pinned` stay and use up no rule's number. The newest good copy stays, whatever the rules say.
+    Only good copies count, and only good copies go: one that is damaged or incomplete stays until a person has looked at it. Those that
+    an operator has pinned stay and use up no rule's number. The newest good copy stays, whatever the rules say.
     """
     ordered = sorted(copies, key=lambda copy: (copy.claim, copy.stamp), reverse=True)
-    counted = [copy for copy in ordered if copy.good and copy.stamp not in pinned]
+    counted = [copy for copy in ordered if copy.good and not copy.pinned]
     reasons: dict[str, list[str]] = {copy.stamp: [] for copy in ordered}
     for copy in counted[: rules.keep_last]:
         reasons[copy.stamp].append("last")
@@ -60,7 +60,7 @@ def select(copies: Iterable[Copy], rules: Rules, pinned: Collection[str] = ()) -
         for key, copy in list(_newest_of_each(counted, period).items())[:count]:
             reasons[copy.stamp].append(f"{rule} {key}")
     for copy in ordered:
-        if copy.stamp in pinned:
+        if copy.pinned:
             reasons[copy.stamp].append("pinned")
         if not copy.good:
             reasons[copy.stamp].append(f"does not count: {copy.problem}")
@@ -70,21 +70,21 @@ def select(copies: Iterable[Copy], rules: Rules, pinned: Collection[str] = ()) -
     return [Decision(copy, tuple(reasons[copy.stamp])) for copy in ordered]
 
 
-def apply(
-    files: NasFiles, directory: Path, rules: Rules, *, pinned: Collection[str] = (), check: Callable[[], None] = lambda: None
-) -> list[str]:
+def apply(files: NasFiles, directory: Path, rules: Rules, *, check: Callable[[], None] = lambda: None) -> list[str]:
     """Removes the copies that no rule keeps, oldest first, and what an earlier run left half removed. Returns the stamps.
 
     Call it under a claim on the VM; `check` is called before each removal and raises when that is lost. Before each, the directory is
-    read again: a copy goes only while a newer good one is there. May be repeated after a crash. Raises `NasError`.
+    read again: a copy goes only while a newer good one is there, and unless somebody pinned it meanwhile. May be repeated after a crash.
+    Raises `NasError`.
     """
     removed = remove_leftovers(files, directory)
-    for decision in reversed(select(catalogue.read(directory).copies, rules, pinned)):
+    for decision in reversed(select(catalogue.read(directory).copies, rules)):
         if decision.keep:
             continue
         check()
-        newest = catalogue.read(directory).latest_good
-        if newest and newest.claim > decision.copy.claim:
+        found = catalogue.read(directory)
+        newest, copy = found.latest_good, found.find(decision.copy.stamp)
+        if newest and newest.claim > decision.copy.claim and copy and not copy.pinned:
             remove_copy(files, directory, decision.copy.stamp)
             removed.append(decision.copy.stamp)
     return removed

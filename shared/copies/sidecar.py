@@ -7,14 +7,14 @@ and by a restore on a machine that knows nothing else.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from shared.clock import parse_timestamp
 from shared.copies.files import NasFiles, read_file, write_file
-from shared.copies.names import final_name, parse_stamp, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, parse_stamp, partial_name
 from shared.copies.reporting import reported
 from shared.errors import CopyError
 
@@ -23,6 +23,8 @@ SCHEMA: Final = 1
 LIMIT_BYTES: Final = 1 << 20
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+#: Fields that `_CHECKS` does not have, because older sidecars lack them.
+_OPTIONAL: Final = frozenset({"verified", "rehearsed", "files", "left_out", "pinned", "extra"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,34 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class SideFile:
+    """A file beside the `.ova` that belongs to the copy: its bytes and their digest."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """The last time that the copy was restored on trial, at `time` on the host `node`: `result` is good, or says what went wrong.
+
+    `observed` says what was seen, in words; `booted` whether it was started at all.
+    """
+
+    time: str
+    node: str
+    result: str
+    observed: str
+    booted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Sidecar:
     """The facts of one copy. Times are UTC as `shared.clock.timestamp` writes them; sizes are bytes.
 
-    `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the export. `extra` keeps the
-    fields that this version does not know.
+    `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the export. `files` are those beside the
+    `.ova` by suffix (of `names.SIDES`), `left_out` says in words what of the VM is in none of them. `pinned` is when an operator
+    exempted the copy from retention, empty if nobody did. `extra` keeps the fields that this version does not know.
     """
 
     stamp: str
@@ -57,6 +82,10 @@ class Sidecar:
     engine: str
     source_bytes: int = 0
     verified: Verified | None = None
+    rehearsed: Rehearsed | None = None
+    files: Mapping[Suffix, SideFile] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    pinned: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,15 +101,22 @@ class Sidecar:
     def render(self) -> bytes:
         """The file's text."""
         document: dict[str, Any] = {"schema": SCHEMA}
-        document |= {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("verified", "extra")}
+        document |= {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _OPTIONAL}
         document["fingerprint"] = dict(self.fingerprint)
         if self.verified:
-            document["verified"] = {"time": self.verified.time, "result": self.verified.result}
+            document["verified"] = asdict(self.verified)
+        if self.rehearsed:
+            document["rehearsed"] = asdict(self.rehearsed)
+        document["files"] = {suffix: asdict(self.files[suffix]) for suffix in SIDES if suffix in self.files}
+        document["left_out"] = list(self.left_out)
+        if self.pinned:
+            document["pinned"] = self.pinned
         return (json.dumps({**document, **self.extra}, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
 
-    def checksum_line(self) -> bytes:
+    def checksum_lines(self) -> bytes:
         """The text of `<stamp>.sha256`, for `sha256sum -c`. For people; nothing is decided by it."""
-        return f"{self.sha256}  {final_name(self.stamp, 'ova')}\n".encode()
+        digests: dict[Suffix, str] = {"ova": self.sha256, **{suffix: self.files[suffix].sha256 for suffix in SIDES if suffix in self.files}}
+        return "".join(f"{digest}  {final_name(self.stamp, suffix)}\n" for suffix, digest in digests.items()).encode()
 
 
 def parse(data: bytes) -> Sidecar:
@@ -96,8 +132,16 @@ def parse(data: bytes) -> Sidecar:
             f"the sidecar has schema {document.get('schema')!r}; this program knows {SCHEMA}", hint="update vmbackup on this host"
         )
     values = {name: _field(document, name, check) for name, check in _CHECKS.items()}
-    known = {"schema", "verified", *_CHECKS}
-    return Sidecar(**values, verified=_verified(document.get("verified")), extra={k: v for k, v in document.items() if k not in known})
+    known = {"schema", *_OPTIONAL, *_CHECKS} - {"extra"}
+    return Sidecar(
+        **values,
+        verified=_verified(document.get("verified")),
+        rehearsed=_rehearsed(document.get("rehearsed")),
+        files=_files(document.get("files", {})),
+        left_out=_left_out(document.get("left_out", [])),
+        pinned=_pinned(document.get("pinned", "")),
+        extra={name: value for name, value in document.items() if name not in known},
+    )
 
 
 def read(directory: Path, stamp: str) -> Sidecar:
@@ -147,6 +191,43 @@ def _verified(value: object) -> Verified | None:
     return Verified(value["time"], value["result"])
 
 
+def _rehearsed(value: object) -> Rehearsed | None:
+    if value is None:
+        return None
+    names = ("time", "node", "result", "observed")
+    if not (isinstance(value, dict) and all(_text(value.get(name)) for name in names) and isinstance(value.get("booted"), bool)):
+        raise CopyError("the sidecar's field rehearsed is wrong")
+    return Rehearsed(value["time"], value["node"], value["result"], value["observed"], value["booted"])
+
+
+def _files(value: object) -> dict[Suffix, SideFile]:
+    if not isinstance(value, dict) or set(value) - set(SIDES):
+        raise CopyError("the sidecar's field files is wrong")
+    return {suffix: _side_file(value[suffix]) for suffix in SIDES if suffix in value}
+
+
+def _side_file(value: object) -> SideFile:
+    if isinstance(value, dict) and value.keys() == {"size", "sha256"} and _count(value["size"]) and _digest(value["sha256"]):
+        return SideFile(value["size"], value["sha256"])
+    raise CopyError("the sidecar's field files is wrong")
+
+
+def _left_out(value: object) -> tuple[str, ...]:
+    if not (isinstance(value, list) and all(_text(item) for item in value)):
+        raise CopyError("the sidecar's field left_out is wrong")
+    return tuple(value)
+
+
+def _pinned(value: object) -> str:
+    if not isinstance(value, str):
+        raise CopyError("the sidecar's field pinned is wrong")
+    return value
+
+
+def _digest(value: object) -> bool:
+    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
+
+
 def _text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -171,7 +252,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "node": _text,
     "host": _text,
     "virtualbox": _text,
-    "sha256": lambda value: bool(_SHA256.fullmatch(value)),
+    "sha256": _digest,
     "size": _count,
     "fingerprint": lambda value: isinstance(value, dict),
     "started": _moment,

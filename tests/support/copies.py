@@ -4,12 +4,13 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from shared.copies.files import NasFiles
-from shared.copies.sidecar import Sidecar
+from shared.copies.names import Suffix
+from shared.copies.sidecar import Sidecar, SideFile
 
 UUID = "a5bb7405-6bce-41d1-b207-357465b29724"
 OVF = '<?xml version="1.0"?>\n<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"><References>{}</References></Envelope>\n'
@@ -93,14 +94,23 @@ def sidecar(data: bytes, stamp: str = "20261122T203800Z-17", **changes: Any) -> 
     return Sidecar(**{**values, **changes})
 
 
-def put_copy(directory: Path, stamp: str, data: bytes = b"bytes of an ova", **changes: Any) -> Sidecar:
-    """A published copy."""
+def put_copy(
+    directory: Path, stamp: str, data: bytes = b"bytes of an ova", *, sides: Mapping[Suffix, bytes] | None = None, **changes: Any
+) -> Sidecar:
+    """A published copy; `sides` are the files beside it."""
     directory.mkdir(parents=True, exist_ok=True)
-    made = sidecar(data, stamp, **changes)
+    made = sidecar(data, stamp, files={suffix: side_file(side) for suffix, side in (sides or {}).items()}, **changes)
+    for suffix, side in (sides or {}).items():
+        (directory / f"{stamp}.{suffix}").write_bytes(side)
     (directory / f"{stamp}.ova").write_bytes(data)
     (directory / f"{stamp}.json").write_bytes(made.render())
-    (directory / f"{stamp}.sha256").write_bytes(made.checksum_line())
+    (directory / f"{stamp}.sha256").write_bytes(made.checksum_lines())
     return made
+
+
+def side_file(data: bytes) -> SideFile:
+    """What a sidecar says of a side file with these bytes."""
+    return SideFile(len(data), hashlib.sha256(data).hexdigest())
 
 
 class PowerCutError(BaseException):
@@ -143,12 +153,24 @@ class BreakingFiles(NasFiles):
         return run
 
 
-class TwoFileSystems(NasFiles):
+class LinklessFiles(NasFiles):
+    """A NAS door behind which files have one name, as on most SMB servers."""
+
+    def link(self, source: Path, target: Path, name: str) -> None:
+        """Refuses, as an SMB mount does."""
+        raise OSError(95, "Operation not supported", name)
+
+
+class TwoFileSystems(LinklessFiles):
     """A NAS door behind which source and target are on different file systems."""
 
     def move(self, source: Path, target: Path, name: str) -> None:
         """Refuses, as the kernel does."""
         raise OSError(18, "Invalid cross-device link", name)
+
+
+class BreakingLinklessFiles(BreakingFiles, LinklessFiles):
+    """Breaks where there are no links."""
 
 
 class BreakingTwoFileSystems(BreakingFiles, TwoFileSystems):

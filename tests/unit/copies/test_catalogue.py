@@ -28,11 +28,13 @@ def test_order_is_by_claim_and_not_by_clock(tmp_path):
         (lambda d: (d / f"{NEW}.ova").unlink(), "its .ova is missing"),
         (lambda d: (d / f"{NEW}.json").write_text("{"), "the sidecar is no JSON object"),
         (lambda d: (d / f"{NEW}.ova").write_bytes(b"short"), "its .ova has 5 bytes instead of 15"),
+        (lambda d: (d / f"{NEW}.sav").write_bytes(b"short"), "its .sav has 5 bytes instead of 6"),
+        (lambda d: (d / f"{NEW}.sav").unlink(), "its .sav is missing"),
     ],
 )
 def test_what_does_not_count(tmp_path, spoil, problem):
     make.put_copy(tmp_path, OLD)
-    make.put_copy(tmp_path, NEW)
+    make.put_copy(tmp_path, NEW, sides={"sav": b"memory"})
     spoil(tmp_path)
     found = catalogue.read(tmp_path)
     assert found.find(NEW).problem == problem

@@ -11,6 +11,13 @@ from tests.support import copies as make
 
 STAMPS = ["20261121T203800Z-9", "20261122T203800Z-17"]
 DATA = b"the bytes of an ova" * 100
+SIDES = {"vbox": b"<VirtualBox/>", "sav": b"memory" * 100}
+KINDS = [make.BreakingFiles, make.BreakingLinklessFiles, make.BreakingTwoFileSystems]
+UNBROKEN = {
+    make.BreakingFiles: NasFiles,
+    make.BreakingLinklessFiles: make.LinklessFiles,
+    make.BreakingTwoFileSystems: make.TwoFileSystems,
+}
 
 
 def route(root, **changes):
@@ -19,7 +26,7 @@ def route(root, **changes):
 
 def filled(root):
     for stamp in STAMPS:
-        make.put_copy(root / "nas" / "web", stamp, DATA + stamp.encode())
+        make.put_copy(root / "nas" / "web", stamp, DATA + stamp.encode(), sides=SIDES)
     (root / "archive").mkdir(parents=True)
 
 
@@ -27,7 +34,7 @@ def assert_moved(root, source="nas", target="archive"):
     found = catalogue.read(root / target / "web")
     assert [copy.stamp for copy in found.good] == STAMPS
     assert (found.partials, found.foreign) == ((), ())
-    assert len(os.listdir(root / target / "web")) == 6
+    assert len(os.listdir(root / target / "web")) == 10
     for stamp in STAMPS:
         assert (root / target / "web" / f"{stamp}.ova").read_bytes() == DATA + stamp.encode()
     assert not (root / source / "web").exists()
@@ -42,7 +49,7 @@ def whole_somewhere(root, stamp):
     )
 
 
-@pytest.mark.parametrize("files", [NasFiles(), make.TwoFileSystems()], ids=["renamed", "copied"])
+@pytest.mark.parametrize("files", [NasFiles(), make.LinklessFiles(), make.TwoFileSystems()], ids=["renamed", "linkless", "copied"])
 def test_there_and_back(tmp_path, files):
     filled(tmp_path)
     assert move_copies(files, route(tmp_path)).stamps == tuple(STAMPS)
@@ -78,7 +85,7 @@ def test_real_file_systems(tmp_path):
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("kind", [make.BreakingFiles, make.BreakingTwoFileSystems])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_at_any_operation_no_copy_is_lost_and_the_next_run_finishes(tmp_path, kind, after):
     for step in range(200):
         root = tmp_path / str(step)
@@ -88,7 +95,7 @@ def test_killed_at_any_operation_no_copy_is_lost_and_the_next_run_finishes(tmp_p
             move_copies(files, route(root))
         except make.PowerCutError:
             assert all(whole_somewhere(root, stamp) for stamp in STAMPS), files.done
-            second = make.TwoFileSystems() if kind is make.BreakingTwoFileSystems else NasFiles()
+            second = UNBROKEN[kind]()
             assert move_copies(second, route(root, claim=31)).problems == (), files.done
             assert_moved(root)
             continue
@@ -97,7 +104,7 @@ def test_killed_at_any_operation_no_copy_is_lost_and_the_next_run_finishes(tmp_p
     pytest.fail("the move never ended")
 
 
-@pytest.mark.parametrize("kind", [make.BreakingFiles, make.BreakingTwoFileSystems])
+@pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_then_undone(tmp_path, kind):
     """The operator changes her mind after a crash: what has arrived goes back, what has not stays."""
     for step in range(200):
@@ -106,7 +113,7 @@ def test_killed_and_then_undone(tmp_path, kind):
         try:
             move_copies(kind(step), route(root))
         except make.PowerCutError:
-            second = make.TwoFileSystems() if kind is make.BreakingTwoFileSystems else NasFiles()
+            second = UNBROKEN[kind]()
             back = move_copies(second, Route(root / "archive" / "web", root / "nas" / "web", claim=31))
             assert all(problem.reason == "its .ova is missing" for problem in back.problems)
             assert [copy.stamp for copy in catalogue.read(root / "nas" / "web").good] == STAMPS
@@ -140,10 +147,27 @@ def test_damage_is_found_before_a_copy_on_another_file_system_counts(tmp_path):
     path = tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova"
     path.write_bytes(b"!" + path.read_bytes()[1:])
     moved = move_copies(make.TwoFileSystems(), route(tmp_path))
-    assert moved.problems == (Problem(STAMPS[0], "it is damaged: its digest is wrong"),)
+    assert moved.problems == (Problem(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),)
     assert path.exists()
     assert not (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").exists()
     assert catalogue.read(tmp_path / "archive" / "web").partials == ()
+
+
+def test_another_side_file_at_the_target_is_reported_and_nothing_is_lost(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "archive" / "web").mkdir()
+    (tmp_path / "archive" / "web" / f"{STAMPS[0]}.sav").write_bytes(b"MEMORY" * 100)
+    moved = move_copies(NasFiles(), route(tmp_path))
+    assert [problem.stamp for problem in moved.problems] == [STAMPS[0]]
+    assert (tmp_path / "nas" / "web" / f"{STAMPS[0]}.sav").read_bytes() == SIDES["sav"]
+
+
+def test_a_damaged_side_file_is_found_before_it_is_copied(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "nas" / "web" / f"{STAMPS[0]}.sav").write_bytes(b"MEMORY" * 100)
+    moved = move_copies(make.TwoFileSystems(), route(tmp_path))
+    assert moved.problems == (Problem(STAMPS[0], f"{STAMPS[0]}.sav is damaged: its digest is wrong"),)
+    assert (tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova").exists()
 
 
 def test_what_is_no_copy_stays(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared.copies import catalogue, publish
+from shared.copies import catalogue, publish, sides
 from shared.copies.files import SHARED_GROUP, NasFiles
 from shared.errors import CopyError, NasError
 from tests.support import copies as make
@@ -13,6 +13,8 @@ from tests.support import copies as make
 STAMP, OLD = "20261122T203800Z-17", "20261121T203800Z-9"
 DATA = b"the bytes of an ova" * 100
 PARTIAL = f".{STAMP}.17.partial"
+SIDES = {"vbox": b"<VirtualBox/>", "sav": b"memory"}
+SIDECAR = make.sidecar(DATA, files={suffix: make.side_file(data) for suffix, data in SIDES.items()})
 
 
 @dataclass
@@ -29,11 +31,13 @@ def exported(directory):
     path = directory / f"{PARTIAL}.ova"
     path.write_bytes(DATA)
     path.chmod(0o600)
+    for suffix, data in SIDES.items():
+        assert sides.keep(NasFiles(), directory, f"{PARTIAL}.{suffix}", [data]) == SIDECAR.files[suffix]
 
 
 def sealed(directory):
     exported(directory)
-    publish.seal(NasFiles(), directory, make.sidecar(DATA))
+    publish.seal(NasFiles(), directory, SIDECAR)
 
 
 def assert_published(directory):
@@ -41,15 +45,17 @@ def assert_published(directory):
     assert [copy.stamp for copy in found.good] == [OLD, STAMP]
     assert found.partials == ()
     assert (directory / f"{STAMP}.ova").read_bytes() == DATA
-    assert (directory / f"{STAMP}.sha256").read_bytes() == make.sidecar(DATA).checksum_line()
+    assert (directory / f"{STAMP}.sha256").read_bytes() == SIDECAR.checksum_lines()
+    for suffix, data in SIDES.items():
+        assert (directory / f"{STAMP}.{suffix}").read_bytes() == data
 
 
 def test_sealed_and_published(tmp_path):
     sealed(tmp_path)
     assert catalogue.read(tmp_path).latest_good.stamp == OLD
-    assert publish.publish(NasFiles(), tmp_path, Intent()) == make.sidecar(DATA)
+    assert publish.publish(NasFiles(), tmp_path, Intent()) == SIDECAR
     assert_published(tmp_path)
-    for suffix in ("ova", "json", "sha256"):
+    for suffix in ("ova", "json", "sha256", "vbox", "sav"):
         assert stat.S_IMODE((tmp_path / f"{STAMP}.{suffix}").stat().st_mode) == 0o640
 
 
@@ -59,10 +65,10 @@ def test_a_crash_at_any_operation_of_sealing_leaves_nothing_that_counts_and_is_m
         directory = tmp_path / str(step)
         exported(directory)
         try:
-            publish.seal(make.BreakingFiles(step, after=after), directory, make.sidecar(DATA))
+            publish.seal(make.BreakingFiles(step, after=after), directory, SIDECAR)
         except make.PowerCutError:
             assert [copy.stamp for copy in catalogue.read(directory).copies] == [OLD]
-            publish.seal(NasFiles(), directory, make.sidecar(DATA))
+            publish.seal(NasFiles(), directory, SIDECAR)
             publish.publish(NasFiles(), directory, Intent())
             assert_published(directory)
             continue
@@ -101,7 +107,7 @@ def test_the_copy_counts_from_the_last_rename_on(tmp_path):
             seen.append((target.rpartition(".")[2], catalogue.read(directory).latest_good.stamp))
 
     publish.publish(Watching(), tmp_path, Intent())
-    assert seen == [("json", OLD), ("sha256", OLD), ("ova", STAMP)]
+    assert seen == [("json", OLD), ("vbox", OLD), ("sav", OLD), ("sha256", OLD), ("ova", STAMP)]
 
 
 def test_two_processes_publish_at_once(tmp_path):
@@ -155,7 +161,7 @@ def test_a_rename_that_was_not_done_although_the_nas_says_yes(tmp_path):
 
 
 def test_nothing_under_a_final_name_is_replaced(tmp_path):
-    for suffix in ("ova", "json"):
+    for suffix in ("ova", "json", "sav"):
         directory = tmp_path / suffix
         sealed(directory)
         (directory / f"{STAMP}.{suffix}").write_bytes(b"x" * len(DATA))
@@ -169,6 +175,7 @@ def test_a_partial_beside_the_same_final_file_is_removed(tmp_path):
     sealed(tmp_path)
     os.link(tmp_path / f"{PARTIAL}.ova", tmp_path / f"{STAMP}.ova")
     os.link(tmp_path / f"{PARTIAL}.json", tmp_path / f"{STAMP}.json")
+    os.link(tmp_path / f"{PARTIAL}.sav", tmp_path / f"{STAMP}.sav")
     publish.publish(NasFiles(), tmp_path, Intent())
     assert_published(tmp_path)
 
@@ -179,6 +186,8 @@ def test_a_partial_beside_the_same_final_file_is_removed(tmp_path):
         (lambda d: (d / f"{PARTIAL}.json").unlink(), "nothing to publish"),
         (lambda d: (d / f"{PARTIAL}.ova").unlink(), "nothing to publish"),
         (lambda d: (d / f"{PARTIAL}.ova").write_bytes(b"short"), "5 bytes instead of"),
+        (lambda d: (d / f"{PARTIAL}.sav").unlink(), "nothing to publish"),
+        (lambda d: (d / f"{PARTIAL}.sav").write_bytes(b"short"), "5 bytes instead of"),
         (lambda d: (d / f"{PARTIAL}.json").write_bytes(make.sidecar(b"other").render()), "not the sidecar"),
         (lambda d: (d / f"{PARTIAL}.json").write_bytes(b"{"), "no JSON object"),
         (lambda d: (d / f"{STAMP}.json").symlink_to("/etc/passwd"), "no ordinary file"),
@@ -197,7 +206,7 @@ def test_a_displaced_worker_that_comes_late_brings_nothing_back(tmp_path):
     """Published by another host, then let go of by retention; now the first worker wakes up."""
     sealed(tmp_path)
     publish.publish(NasFiles(), tmp_path, Intent())
-    for suffix in ("ova", "json", "sha256"):
+    for suffix in ("ova", "json", "sha256", "vbox", "sav"):
         (tmp_path / f"{STAMP}.{suffix}").unlink()
     with pytest.raises(CopyError, match="nothing to publish"):
         publish.publish(NasFiles(), tmp_path, Intent())
@@ -207,10 +216,15 @@ def test_a_displaced_worker_that_comes_late_brings_nothing_back(tmp_path):
 def test_an_export_that_is_not_there_is_not_sealed(tmp_path):
     make.put_copy(tmp_path, OLD)
     with pytest.raises(CopyError, match="is not there"):
-        publish.seal(NasFiles(), tmp_path, make.sidecar(DATA))
+        publish.seal(NasFiles(), tmp_path, SIDECAR)
     (tmp_path / f"{PARTIAL}.ova").symlink_to(tmp_path / f"{OLD}.ova")
     with pytest.raises(CopyError, match="is not there"):
         publish.seal(NasFiles(), tmp_path, make.sidecar(b"bytes of an ova"))
+    (tmp_path / f"{PARTIAL}.ova").unlink()
+    exported(tmp_path)
+    (tmp_path / f"{PARTIAL}.sav").unlink()
+    with pytest.raises(CopyError, match=r"its \.sav is missing"):
+        publish.seal(NasFiles(), tmp_path, SIDECAR)
 
 
 def test_partial_files_of_dead_claims_are_removed_and_nothing_else(tmp_path):

@@ -16,10 +16,10 @@ from tests.support import copies as make
 BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def copies(tmp_path, days, *, bad=()):
-    """One copy at each of `days` after the beginning, claims in that order; those whose number is in `bad` do not count."""
+def copies(tmp_path, days, *, bad=(), pins=()):
+    """One copy at each of `days` after the beginning, claims in that order; numbers in `bad` do not count, those in `pins` are pinned."""
     stamps = [make_stamp(BEGIN + timedelta(days=day), claim) for claim, day in enumerate(days, 1)]
-    made = [make.sidecar(b"", stamp) for stamp in stamps]
+    made = [make.sidecar(b"", stamp, pinned="2026-12-01T00:00:00Z" if number in pins else "") for number, stamp in enumerate(stamps)]
     return [Copy(tmp_path, one.stamp, one, 0, "damaged" if number in bad else "") for number, one in enumerate(made)]
 
 
@@ -59,9 +59,9 @@ def test_only_good_copies_count_and_only_good_copies_go(tmp_path):
 
 
 def test_pinned_copies_stay_and_use_up_no_number(tmp_path):
-    found = copies(tmp_path, range(5))
-    decisions = select(found, Rules(keep_last=2), pinned={found[0].stamp, found[4].stamp})
+    decisions = select(copies(tmp_path, range(5), pins={0, 4}), Rules(keep_last=2))
     assert kept(decisions) == [1, 3, 4, 5]
+    assert decisions[-1].reasons == ("pinned",)
 
 
 def test_order_is_by_claim_even_if_a_clock_was_wrong(tmp_path):
@@ -81,9 +81,9 @@ def test_rules_that_would_keep_nothing_are_refused(rules):
     st.sets(st.integers(0, 30)),
 )
 def test_what_holds_for_all_rules(tmp_path_factory, days, bad, rules, pins):
-    found = copies(tmp_path_factory.getbasetemp(), days, bad=bad)
+    found = copies(tmp_path_factory.getbasetemp(), days, bad=bad, pins=pins)
     pinned = {copy.stamp for number, copy in enumerate(found) if number in pins}
-    decisions = select(found, rules, pinned)
+    decisions = select(found, rules)
     good = [copy for copy in found if copy.good]
     assert sorted(decision.copy.stamp for decision in decisions) == sorted(copy.stamp for copy in found)
     stay = {decision.copy.stamp for decision in decisions if decision.keep}
@@ -92,14 +92,14 @@ def test_what_holds_for_all_rules(tmp_path_factory, days, bad, rules, pins):
     assert pinned <= stay
     assert {copy.stamp for copy in found if not copy.good} <= stay
     assert len([copy for copy in good if copy.stamp in stay]) >= min(len(good), rules.keep_last)
-    again = select([decision.copy for decision in decisions if decision.keep], rules, pinned)
+    again = select([decision.copy for decision in decisions if decision.keep], rules)
     assert all(decision.keep for decision in again)
 
 
 def filled(directory, count=4):
     stamps = [make_stamp(BEGIN + timedelta(days=number), number + 1) for number in range(count)]
     for stamp in stamps:
-        make.put_copy(directory, stamp)
+        make.put_copy(directory, stamp, sides={"vbox": b"<VirtualBox/>", "sav": b"memory"})
     (directory / "notes.txt").write_text("mine")
     return stamps
 
@@ -110,7 +110,7 @@ def test_copies_go_and_foreign_files_stay(tmp_path):
     found = catalogue.read(tmp_path)
     assert [copy.stamp for copy in found.copies] == stamps[2:]
     assert found.foreign == ("notes.txt",)
-    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(tmp_path.iterdir())) == 11
     assert retention.apply(NasFiles(), tmp_path, Rules(keep_last=2)) == []
 
 
@@ -126,9 +126,9 @@ def test_a_crash_at_any_operation_leaves_no_half_copy_that_counts_and_is_tidied_
             assert good[-2:] == stamps[2:]
             assert all((directory / f"{stamp}.ova").exists() for stamp in good)
             retention.apply(NasFiles(), directory, Rules(keep_last=2))
-            assert len(list(directory.iterdir())) == 7
+            assert len(list(directory.iterdir())) == 11
             continue
-        assert step >= 12
+        assert step >= 20
         return
     pytest.fail("the removal never ended")
 
@@ -142,6 +142,15 @@ def test_the_last_good_copy_is_not_removed_when_the_newer_one_vanished_meanwhile
 
     assert retention.apply(NasFiles(), tmp_path, Rules(keep_last=2), check=lose) == []
     assert catalogue.read(tmp_path).latest_good.stamp == stamps[0]
+
+
+def test_a_copy_that_is_pinned_while_retention_runs_stays(tmp_path):
+    stamps = filled(tmp_path)
+
+    def pin():
+        (tmp_path / f"{stamps[0]}.json").write_bytes(make.sidecar(b"bytes of an ova", stamps[0], pinned="2026-12-01T00:00:00Z").render())
+
+    assert retention.apply(NasFiles(), tmp_path, Rules(keep_last=2), check=pin) == [stamps[1]]
 
 
 def test_a_lost_claim_ends_the_removal(tmp_path):

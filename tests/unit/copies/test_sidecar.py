@@ -108,3 +108,30 @@ def test_a_sidecar_is_replaced_whole_or_not_at_all(tmp_path):
 def test_a_sidecar_that_cannot_be_written_is_an_error_of_the_nas(tmp_path):
     with pytest.raises(NasError):
         sidecars.replace(NasFiles(), tmp_path / "gone", make.sidecar(b""), 23)
+
+
+def test_side_files_pin_and_what_is_left_out_come_back(tmp_path):
+    made = make.put_copy(tmp_path, STAMP, sides={"vbox": b"x", "sav": b"y"}, left_out=("its snapshots",), pinned="2026-12-01T00:00:00Z")
+    assert sidecars.parse(made.render()) == made
+    check = ["sha256sum", "-c", f"{STAMP}.sha256"]
+    assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 0
+    (tmp_path / f"{STAMP}.sav").write_bytes(b"z")
+    assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("files", []),
+        ("files", {"exe": {"size": 1, "sha256": "0" * 64}}),
+        ("files", {"sav": {"size": -1, "sha256": "0" * 64}}),
+        ("files", {"sav": {"size": 1, "sha256": "0"}}),
+        ("left_out", "its snapshots"),
+        ("left_out", [1]),
+        ("pinned", True),
+    ],
+)
+def test_a_wrong_optional_field_is_named(field, value):
+    document = {**json.loads(make.sidecar(b"abc").render()), field: value}
+    with pytest.raises(CopyError, match=field):
+        sidecars.parse(json.dumps(document).encode())

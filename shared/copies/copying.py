@@ -1,0 +1,68 @@
+"""Copying a file from one directory of copies to another, where it cannot be renamed: read back from the server before it counts."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.copies.files import NasFiles, open_file
+from shared.copies.ova import Progress, sha256_of
+from shared.copies.sidecar import SideFile
+from shared.errors import CopyError
+
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """One file's way: `name` in both directories, `temporary` at the target until it is whole, and what it must be."""
+
+    source: Path
+    target: Path
+    name: str
+    temporary: str
+    expected: SideFile
+
+
+def copy_file(
+    files: NasFiles,
+    way: Transport,
+    *,
+    check: Callable[[], None] = lambda: None,
+    progress: Progress = lambda _done, _total: None,
+) -> None:
+    """Copies under the temporary name, compares what the server then has with the digest, and renames. The source stays.
+
+    `check` is called with every megabyte and before the rename. After a crash the temporary file may be left. Raises OSError, and
+    `CopyError` if the file is damaged at the source, or arrived wrong.
+    """
+    files.remove(way.target, way.temporary)
+    try:
+        _copy_bytes(files, way, check, progress)
+        if sha256_of(way.target, way.temporary) != way.expected.sha256:
+            damaged = sha256_of(way.source, way.name) != way.expected.sha256
+            raise CopyError(f"{way.name} is damaged: its digest is wrong" if damaged else "its bytes arrived wrong at the target")
+    except (OSError, CopyError):
+        files.remove(way.target, way.temporary)
+        raise
+    check()
+    files.rename(way.target, way.temporary, way.name)
+
+
+def _copy_bytes(files: NasFiles, way: Transport, check: Callable[[], None], progress: Progress) -> None:
+    source = open_file(way.source, way.name)
+    try:
+        total, done = os.fstat(source).st_size, 0
+        target = files.create(way.target, way.temporary)
+        try:
+            while data := os.read(source, _PIECE):
+                files.write(target, data)
+                done += len(data)
+                progress(done, total)
+                check()
+            files.sync(target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
