@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "vmfind": "Tell the database which VMs this host has.",
     "notifier": "Tell the database which VMs run, stopped, or were used since their last copy.",
     "backup": "Export the VMs of this host that wait for it.",
+    "verify": "Read copies of any host's VMs again that were not read for long.",
     "database": "Recover what crashed workers of any host left; tidy the database.",
     "run": "All of the above as separate processes, for a one-line crontab.",
 }

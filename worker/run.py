@@ -18,7 +18,7 @@ from shared.errors import ExitCode
 
 log: Final = logging.getLogger(__name__)
 
-IN_ORDER: Final = ("vmfind", "notifier", "backup")
+IN_ORDER: Final = ("vmfind", "notifier", "backup", "verify")
 _STOPPED: Final = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 

@@ -38,13 +38,13 @@ def log(folder: Path) -> list[str]:
 
 def test_all_workers_run_and_those_that_build_on_each_other_in_order(tmp_path: Path) -> None:
     assert tick(tmp_path).run() == ExitCode.DONE
-    assert sorted(log(tmp_path)) == ["backup", "database", "notifier", "vmfind"]
-    assert [line for line in log(tmp_path) if line != "database"] == ["vmfind", "notifier", "backup"]
+    assert sorted(log(tmp_path)) == ["backup", "database", "notifier", "verify", "vmfind"]
+    assert [line for line in log(tmp_path) if line != "database"] == ["vmfind", "notifier", "backup", "verify"]
 
 
 def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
     assert tick(tmp_path, "vmfind=14,backup=4").run() == ExitCode.VBOXMANAGE
-    assert len(log(tmp_path)) == 4
+    assert len(log(tmp_path)) == 5
 
 
 def test_a_worker_that_was_killed_is_a_failure_and_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,247 @@
+"""Verifying copies: each is read again in full, compared with its digests, and the result is written beside it.
+
+A damaged copy is marked in its sidecar and from then on never counts; nothing is ever deleted. What there is left of the VM's copies is
+committed: if its newest good copy is gone, the VM has to be backed up again. All of it happens under a claim on the VM, one claim for each
+copy, so that a backup which is due waits for one copy at most. Killed at any point, the next verification finds the copy unverified.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Self
+
+from shared.clock import parse_timestamp, timestamp
+from shared.config import Configuration
+from shared.copies import catalogue
+from shared.copies import sidecar as sidecars
+from shared.copies.files import look, present
+from shared.copies.names import final_name
+from shared.copies.ova import check_ova, sha256_of
+from shared.copies.repository import check_archive
+from shared.copies.sidecar import Rehearsed, Sidecar, Verified
+from shared.errors import CopyError, LockLostError, VmBackupError
+from shared.site import Site
+from shared.statedb import changes
+from shared.statedb.changes import Standing
+from shared.statedb.session import Session
+from shared.statedb.snapshot import Claim, Contents, Copy, VmRecord
+from shared.states import State
+
+log: Final = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+_DAY_SECONDS: Final = 86400
+_GOOD: Final = "good"
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A copy that was read in full. `problem` says what is wrong with it; empty: nothing."""
+
+    key: str
+    stamp: str
+    archived: bool
+    size: int
+    problem: str
+
+
+def due(contents: Contents, configuration: Configuration, now: datetime) -> list[VmRecord]:
+    """The VMs whose copies should be looked at: the one with the longest unverified copy first.
+
+    A VM that was found with damaged copies is among them as long as they are there. Reads nothing but the database.
+    """
+    found = [record for record in contents.vms.values() if _free(record) and (record.damaged or _overdue(record, configuration, now))]
+    return sorted(found, key=lambda record: (record.verified, record.key))
+
+
+def _free(record: VmRecord) -> bool:
+    return bool(record.directory) and not (record.claim or record.publishing or record.moving or record.power)
+
+
+def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> bool:
+    if not record.verified:
+        return record.last_copy is not None
+    return _older(record.verified, configuration.policy_for(record.name).verify_days, now)
+
+
+def _older(moment: str, days: float, now: datetime) -> bool:
+    """Whether a time of the database is at least so many days ago. No day at all: never. What is no time: for ever."""
+    try:
+        return days > 0 and (now - parse_timestamp(moment)).total_seconds() >= days * _DAY_SECONDS
+    except ValueError:
+        return days > 0
+
+
+def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
+    """All copies of a VM, good or not, oldest first, and whether they are archived. Raises `NasError`."""
+    return [(copy, archived) for place, archived in _places(site, record) for copy in catalogue.read(place).copies if copy.present]
+
+
+def _places(site: Site, record: VmRecord) -> Iterator[tuple[Path, bool]]:
+    if not record.directory:
+        return
+    if record.status == State.ARCHIVED:
+        check_archive(site.configuration.nas, site.database.version.repository)  # an archive that is not mounted looks empty
+        yield site.archive_directory(record), True
+    yield site.directory(record), False
+
+
+def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:
+    """Those copies of a VM that were not read for so long as its policy says, the longest unverified first. Raises `NasError`."""
+    days = site.configuration.policy_for(record.name).verify_days
+    unmarked = ((copy, copy.sidecar) for copy, _ in copies(site, record) if copy.sidecar and not copy.sidecar.damage)
+    found = [(last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)]
+    return [copy for _, copy in sorted(found, key=lambda pair: (pair[0], pair[1].claim))]
+
+
+def last_read(sidecar: Sidecar) -> str:
+    """When a copy was last read in full: at its last verification, else before it was published."""
+    return sidecar.verified.time if sidecar.verified else sidecar.finished
+
+
+def verify_copy(site: Site, session: Session, key: str, stamp: str, progress: Progress = lambda _done, _total: None) -> Examined | None:
+    """Reads one copy of the VM, marks it, and commits what that means for the VM. None if the copy is gone by now.
+
+    Raises `LockedError` if somebody works on the VM, `LockLostError` if this process was displaced, `NasError` (nothing is marked then).
+    """
+    with _Claimed(site, session, key, f"verify {key} {stamp}") as claimed:
+        found = next(((copy, archived) for copy, archived in copies(site, claimed.record) if copy.stamp == stamp), None)
+        if found is None:
+            claimed.settle(f"verify {key}: {stamp} is gone")
+            return None
+        copy, archived = found
+        problem = _examine(session, copy, progress)
+        if copy.sidecar is not None:
+            claimed.mark(copy, replace(copy.sidecar, verified=Verified(timestamp(site.clock.now()), problem or _GOOD)))
+        claimed.settle(f"verify {key} {stamp}: {problem or _GOOD}")
+    if problem:
+        log.error("the copy %s is damaged and does not count any more: %s", stamp, problem, extra={"vm": key})
+    else:
+        log.info("the copy %s is good", stamp, extra={"vm": key})
+    return Examined(key, stamp, archived, copy.size, problem)
+
+
+def settle(site: Site, session: Session, key: str) -> None:
+    """Commits what there is of the VM's copies without reading them, if that is not what the database says. Raises like `verify_copy`."""
+    record = changes.find(site.database.head().contents, key)
+    if not _differs(record, _standing(site, record)):
+        return
+    with _Claimed(site, session, key, f"look at the copies of {key}") as claimed:
+        claimed.settle(f"looked at the copies of {key}")
+
+
+def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: Rehearsed) -> bool:
+    """Writes the result of a rehearsal beside the copy; False if the copy is gone by now. Raises like `verify_copy`."""
+    with _Claimed(site, session, key, f"note the rehearsal of {key} {stamp}") as claimed:
+        copy = next((copy for copy, _ in copies(site, claimed.record) if copy.stamp == stamp), None)
+        if copy is not None and copy.sidecar is not None:
+            claimed.mark(copy, replace(copy.sidecar, rehearsed=result))
+        claimed.settle(f"rehearsed {key} {stamp}: {result.result}")
+    return copy is not None
+
+
+def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
+    """What is wrong with the copy, every byte of it read; empty if nothing is."""
+
+    def report(done: int, total: int) -> None:
+        session.check()
+        session.doing.bytes_done, session.doing.percent = done, round(100 * done / total, 1) if total else None
+        progress(done, total)
+
+    if copy.sidecar is None:
+        return copy.problem
+    try:
+        check(copy, report)
+        _check_sides(copy)
+    except CopyError as error:
+        return error.message
+    return ""
+
+
+def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None) -> None:
+    """Reads the `.ova` of a copy in full. Raises `CopyError` that says what is wrong with it, `NasError` if it cannot be read."""
+    if copy.sidecar is None:
+        raise CopyError(copy.problem)
+    if copy.size != copy.sidecar.size:
+        raise CopyError(f"its .ova has {copy.size} bytes instead of {copy.sidecar.size}")
+    found = check_ova(copy.directory, final_name(copy.stamp, "ova"), progress=progress)
+    if found.sha256 != copy.sidecar.sha256:
+        raise CopyError("its SHA-256 is not the one that it was published with")
+
+
+def _check_sides(copy: catalogue.Copy) -> None:
+    for suffix, side in copy.sidecar.files.items() if copy.sidecar else ():
+        name = final_name(copy.stamp, suffix)
+        if not present(look(copy.directory), name):
+            raise CopyError(f"{name} is missing")
+        if sha256_of(copy.directory, name) != side.sha256:
+            raise CopyError(f"the SHA-256 of {name} is wrong")
+
+
+class _Claimed:
+    """One VM, held while its copies are looked at."""
+
+    def __init__(self, site: Site, session: Session, key: str, reason: str) -> None:
+        self._site, self._session, self._key, self._reason = site, session, key, reason
+        self._own: Claim | None = None
+
+    def __enter__(self) -> Self:
+        session, key, when = self._session, self._key, timestamp(self._site.clock.now())
+        head = session.commit(lambda contents: changes.claim(contents, key, session.id, "verify", when), self._reason)
+        self.record = head.contents.vms[key]
+        self._own = self.record.claim
+        session.doing.vm, session.doing.phase = key, "verify"
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        doing, own, key = self._session.doing, self._own, self._key
+        doing.vm = doing.phase = ""
+        doing.percent = doing.bytes_done = None
+        # On other ways out the end of the session frees the claim.
+        if own is not None and isinstance(error, VmBackupError) and not isinstance(error, LockLostError):
+            self._session.commit(lambda contents: changes.released(contents, key, own), f"{self._reason}: {error.message}")
+
+    def mark(self, copy: catalogue.Copy, sidecar: Sidecar) -> None:
+        """Replaces the sidecar of a copy, after a look whether the VM is still held."""
+        own = self._held()
+        changes.held(self._site.database.head().contents, self._key, own)
+        sidecars.replace(self._site.files, copy.directory, sidecar, own.number)
+
+    def settle(self, reason: str) -> None:
+        """Commits what there is of the VM's copies, and lets go of the VM."""
+        own, key = self._held(), self._key
+        found = _standing(self._site, self.record)
+        self._session.commit(lambda contents: changes.looked_at(contents, key, own, found), reason)
+        self._own = None
+
+    def _held(self) -> Claim:
+        if self._own is None:
+            raise ValueError(f"{self._key} is not held any more")
+        return self._own
+
+
+def _standing(site: Site, record: VmRecord) -> Standing:
+    """Looks at the directories."""
+    found = copies(site, record)
+    archived = record.status == State.ARCHIVED
+    good = [copy for copy, _ in found if copy.good]
+    newest = max((copy for copy, place in found if copy.good and place == archived), key=lambda copy: copy.claim, default=None)
+    return Standing(
+        newest=_as_record(newest.sidecar) if newest and newest.sidecar else None,
+        damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
+        verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), default=record.verified or timestamp(site.clock.now())),
+    )
+
+
+def _as_record(sidecar: Sidecar) -> Copy:
+    fingerprint = {str(name): str(value) for name, value in sidecar.fingerprint.items()}
+    return Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint)
+
+
+def _differs(record: VmRecord, found: Standing) -> bool:
+    known = record.last_copy and record.last_copy.claim
+    there = found.newest and found.newest.claim
+    return (known, record.damaged, record.verified) != (there, found.damaged, found.verified)

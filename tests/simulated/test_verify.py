@@ -1,0 +1,243 @@
+"""Verification: what is due, what damage does to a VM, and what interrupts it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from shared import verification
+from shared.archiving import archive
+from shared.clock import SystemClock, timestamp
+from shared.copies import catalogue
+from shared.copies import sidecar as sidecars
+from shared.errors import LockedError, LockLostError, NasError
+from shared.statedb import changes, recovery
+from shared.statedb.recovery import Dead
+from shared.states import State
+from tests.simulated.conftest import Rig
+from worker import backup, verify
+
+OLD = timestamp(SystemClock().now() - timedelta(days=40))
+
+
+def two_copies(rig: Rig, name: str = "web01") -> list[str]:
+    """A VM with two copies; their stamps, oldest first."""
+    vm = rig.host().make_vm(name)
+    back_up(rig)
+    vm.start()
+    vm.stop()
+    back_up(rig)
+    found = [copy.stamp for copy in catalogue.read(rig.nas / name).good]
+    assert len(found) == 2
+    return found
+
+
+def back_up(rig: Rig) -> list[str]:
+    rig.look()
+    return backup.run(rig.site(engine="vboxmanage")).done
+
+
+def age(rig: Rig, key: str, *stamps: str, to: str = OLD) -> None:
+    """Makes copies look as if they had been read long ago."""
+    for stamp in stamps:
+        side = sidecars.read(rig.nas / key, stamp)
+        (rig.nas / key / f"{stamp}.json").write_bytes(replace(side, finished=to, verified=None).render())
+    change(rig, lambda contents: contents.with_vm(replace(contents.vms[key], verified=to)))
+
+
+def change(rig: Rig, how: object) -> None:
+    rig.site().database.commit_once(how, "test", "test")  # type: ignore[arg-type]
+
+
+def damage(rig: Rig, key: str, stamp: str, place: str = "nas") -> None:
+    """Turns one bit in the middle of a copy."""
+    path = rig.folder / place / key / f"{stamp}.ova"
+    path.chmod(0o640)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def marked(rig: Rig, key: str, stamp: str) -> str:
+    side = sidecars.read(rig.nas / key, stamp)
+    assert side.verified is not None
+    return side.verified.result
+
+
+def test_a_fresh_copy_is_not_due_and_an_idle_tick_commits_nothing(rig: Rig) -> None:
+    two_copies(rig)
+    site = rig.site()
+    before = site.database.head().generation
+    assert verify.run(site) == verify.Outcome()
+    assert site.database.head().generation == before
+
+
+def test_a_copy_that_was_not_read_for_long_is_read_by_any_host_and_then_is_not_due_any_more(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old)
+    rig.host("beta")
+    assert verify.plan(rig.site("beta")) == [f"web01 {old}"]
+    assert verify.run(rig.site("beta")).done == ["web01"]
+    assert marked(rig, "web01", old) == "good"
+    record = rig.record("web01")
+    assert (record.status, record.claim, record.damaged) == (State.CLEAN, None, ())
+    assert record.verified == sidecars.read(rig.nas / "web01", new).finished, "the oldest of its last readings"
+    assert verify.run(rig.site()).exit_code == 0
+    assert [name for name in rig.files("web01") if "partial" in name] == []
+
+
+def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is_kept(rig: Rig) -> None:
+    first, second = two_copies(rig, "a"), two_copies(rig, "b")
+    age(rig, "a", *first, to=timestamp(SystemClock().now() - timedelta(days=50)))
+    age(rig, "b", second[1], to=timestamp(SystemClock().now() - timedelta(days=60)))
+    size = catalogue.read(rig.nas / "b").copies[1].size
+    assert verify.run(rig.site(verify_bytes=size)).done == ["b"], "one copy a day, however small the share is"
+    assert verify.run(rig.site(verify_bytes=size)).done == []
+    assert verify.run(rig.site(verify_bytes=100 * size)).done == ["a", "a"]
+
+
+def test_the_share_begins_again_with_the_day(rig: Rig) -> None:
+    allowance = verify.Allowance(rig.folder, 100)
+    now = SystemClock().now()
+    assert [allowance.take(60, now), allowance.take(40, now), allowance.take(1, now)] == [True, True, False]
+    assert allowance.take(1000, now + timedelta(days=1))
+    assert not allowance.take(1, now + timedelta(days=1))
+    (rig.folder / "verified-today.json").write_text("nonsense")
+    assert allowance.take(60, now)
+
+
+def test_no_days_mean_never(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old, new)
+    assert verify.run(rig.site(verify_days=0)).done == []
+
+
+def test_a_damaged_newest_copy_is_marked_and_its_vm_is_backed_up_again(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", new)
+    damage(rig, "web01", new)
+    outcome = verify.run(rig.site())
+    assert (outcome.failed, outcome.exit_code) == (["web01"], 3)
+    record = rig.record("web01")
+    assert (record.status, record.damaged, record.claim) == (State.BACKUP_NECESSARY, (new,), None)
+    assert record.last_copy is not None
+    assert record.last_copy.stamp == old
+    assert "digest" in marked(rig, "web01", new)
+    assert (rig.nas / "web01" / f"{new}.ova").exists(), "never deleted"
+
+    assert back_up(rig) == ["web01"]
+    assert rig.record("web01").status is State.CLEAN
+    assert (rig.nas / "web01" / f"{new}.ova").exists()
+    before = rig.site().database.head().generation
+    assert verify.run(rig.site()).exit_code == 0
+    assert rig.site().database.head().generation == before, "a damaged copy that is still there is no news"
+    for suffix in ("ova", "json", "sha256"):
+        (rig.nas / "web01" / f"{new}.{suffix}").unlink()
+    verify.run(rig.site())
+    assert rig.record("web01").damaged == ()
+
+
+def test_a_damaged_older_copy_changes_no_state(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old)
+    damage(rig, "web01", old)
+    assert verify.run(rig.site()).failed == ["web01"]
+    record = rig.record("web01")
+    assert (record.status, record.damaged) == (State.CLEAN, (old,))
+    assert record.last_copy is not None
+    assert record.last_copy.stamp == new
+
+
+def test_copies_that_somebody_deleted_are_missed(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old)
+    for stamp in (old, new):
+        (rig.nas / "web01" / f"{stamp}.ova").unlink()
+    verify.run(rig.site())
+    record = rig.record("web01")
+    assert (record.status, record.last_copy) == (State.BACKUP_NECESSARY, None)
+
+
+def test_a_copy_that_was_cut_off_is_damaged(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    path = rig.nas / "web01" / f"{new}.ova"
+    path.chmod(0o640)
+    path.write_bytes(path.read_bytes()[:-1])
+    age(rig, "web01", new)
+    assert verify.run(rig.site()).failed == ["web01"]
+    assert "bytes instead of" in marked(rig, "web01", new)
+
+
+def test_an_archived_copy_is_verified_where_it_is_and_its_vm_stays_archived(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    site = rig.site()
+    age(rig, "web01", new)
+    archive(site, "web01")
+    damage(rig, "web01", new, "nas/archive")
+    assert verify.run(site).failed == ["web01"]
+    record = rig.record("web01")
+    assert (record.status, record.damaged) == (State.ARCHIVED, (new,))
+
+
+def test_a_vm_that_somebody_holds_is_left_alone(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old, new)
+    site = rig.site()
+    with site.database.session("other") as session:
+        session.commit(lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held")
+        assert verify.run(rig.site()).done == []
+        with pytest.raises(LockedError), rig.site().database.session("verify") as mine:
+            verification.verify_copy(rig.site(), mine, "web01", new)
+    assert verify.run(rig.site()).done == ["web01", "web01"]
+
+
+def test_what_cannot_be_read_is_not_called_damaged_and_the_vm_is_let_go(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, _ = two_copies(rig)
+    age(rig, "web01", old)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise NasError("Input/output error")
+
+    monkeypatch.setattr(verification, "check_ova", refuse)
+    assert verify.run(rig.site()).failed == ["web01"]
+    record = rig.record("web01")
+    assert (record.status, record.damaged, record.claim) == (State.CLEAN, (), None)
+    assert sidecars.read(rig.nas / "web01", old).verified is None
+
+
+def test_a_displaced_verification_marks_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, new = two_copies(rig)
+    age(rig, "web01", new)
+    damage(rig, "web01", new)
+    check = verification.check_ova
+
+    def displaced(*arguments: object, **options: object) -> object:
+        site = rig.site()
+        live = recovery.live_sessions(site.database.head().contents)
+        recovery.expire(site.database, [Dead(row, "declared dead by the test") for row in live], "test")
+        return check(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verification, "check_ova", displaced)
+    with pytest.raises(LockLostError):
+        verify.run(rig.site())
+    assert sidecars.read(rig.nas / "web01", new).verified is None
+    assert rig.record("web01").status is State.CLEAN
+
+
+def test_what_a_crashed_worker_began_comes_first(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old, new)
+    change(rig, lambda contents: contents.with_vm(replace(contents.vms["web01"], moving="archive")))
+    assert verify.run(rig.site()).done == []
+
+
+def test_no_directory_is_looked_at_before_it_is_due(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_copies(rig)
+
+    def forbidden(*_arguments: object) -> None:
+        raise AssertionError("looked")
+
+    monkeypatch.setattr(catalogue, "read", forbidden)
+    verify.run(rig.site())

@@ -1,0 +1,148 @@
+"""verify: reads copies on the NAS again, on any host, the longest unverified first, so that damage is found before it is needed."""
+
+import json
+import logging
+import os
+import secrets
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from shared import cli, verification
+from shared.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
+from shared.site import Site
+from shared.statedb.session import Session
+from shared.statedb.snapshot import VmRecord
+from worker.outcome import Outcome, start
+
+log: Final = logging.getLogger(__name__)
+
+
+def run(site: Site) -> Outcome:
+    """Verifies what is due, as far as this host may read today. With nothing due it reads the newest generation and nothing else."""
+    if not _due(site, frozenset()):
+        return Outcome()
+    outcome = Outcome()
+    with site.database.session("verify") as session:
+        Round(site, session, outcome).run()
+    return outcome
+
+
+def plan(site: Site) -> list[str]:
+    """The copies that `run` would read if there were no limit, in order: `key stamp`."""
+    now = site.clock.now()
+    return [f"{record.key} {copy.stamp}" for record in _due(site, frozenset()) for copy in verification.due_copies(site, record, now)]
+
+
+def _due(site: Site, passed: frozenset[str]) -> list[VmRecord]:
+    contents = site.database.head().contents
+    return [record for record in verification.due(contents, site.configuration, site.clock.now()) if record.key not in passed]
+
+
+class Round:
+    """One run of a verify worker."""
+
+    def __init__(self, site: Site, session: Session, outcome: Outcome) -> None:
+        self._site, self._session, self._outcome = site, session, outcome
+        self._allowance = Allowance(site.configuration.host.state_directory, site.configuration.backup.verify_bytes)
+        self._passed: set[str] = set()
+        self._read: set[tuple[str, str]] = set()
+
+    def run(self) -> None:
+        """Takes one copy after the other, until nothing is due or today's share is used up."""
+        while due := _due(self._site, frozenset(self._passed)):
+            self._session.check()
+            record = due[0]
+            try:
+                if not self._take(record):
+                    return
+            except LockLostError:
+                raise
+            except (LockedError, IllegalMoveError, UnknownVmError) as error:
+                log.info("not verified now: %s", error.message, extra={"vm": record.key})
+                self._passed.add(record.key)
+            except VmBackupError as error:
+                log.error("cannot verify: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": record.key})  # noqa: TRY400
+                self._passed.add(record.key)
+                self._outcome.failed.append(record.key)
+
+    def _take(self, record: VmRecord) -> bool:
+        """Verifies the longest unverified copy of a VM; False if today's share does not reach for it."""
+        now = self._site.clock.now()
+        copies = [copy for copy in verification.due_copies(self._site, record, now) if (record.key, copy.stamp) not in self._read]
+        if not copies:
+            verification.settle(self._site, self._session, record.key)
+            self._passed.add(record.key)
+            return True
+        copy = copies[0]
+        if not self._allowance.take(copy.size, now):
+            log.info("today's share of backup.verify_bytes is used up; %s is next", record.key)
+            return False
+        self._read.add((record.key, copy.stamp))
+        examined = verification.verify_copy(self._site, self._session, record.key, copy.stamp)
+        if examined is not None:
+            (self._outcome.failed if examined.problem else self._outcome.done).append(record.key)
+        return True
+
+
+class Allowance:
+    """How much this host has read today, in a note of its own: a share for each day of UTC, across all runs."""
+
+    def __init__(self, state_directory: Path, limit: int) -> None:
+        self._note, self._limit = state_directory / "verified-today.json", limit
+
+    def take(self, size: int, now: datetime) -> bool:
+        """Whether a copy of so many bytes may be read today; if so, that is noted before it is.
+
+        The first copy of a day may be larger than the limit, or it would never be read. Raises `ConfigurationError` if the note cannot be
+        kept.
+        """
+        today = now.strftime("%Y-%m-%d")
+        used = self._used(today)
+        if used and used + size > self._limit:
+            return False
+        temporary = self._note.with_name(f"{self._note.name}.{secrets.token_hex(4)}")
+        try:
+            temporary.write_text(json.dumps({"day": today, "bytes": used + size}), encoding="utf-8")
+            os.replace(temporary, self._note)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot note in {self._note.parent} how much was verified today: {error.strerror}",
+                hint="set host.state_directory to one that this user may write",
+            ) from None
+        return True
+
+    def _used(self, today: str) -> int:
+        try:
+            document = json.loads(self._note.read_text(encoding="utf-8"))
+            return int(document["bytes"]) if document["day"] == today else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0  # no note, or one that is nonsense: the day starts
+
+
+@cli.documented(
+    example="vmbackup-worker verify\nvmbackup-worker verify --dry-run",
+    codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCK_LOST, ExitCode.NAS),
+)
+@cli.dry_run_option
+@cli.pass_invocation
+def command(invocation: cli.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
+    """Read copies again that were not read for long, and compare them with their digests.
+
+    Each copy of any host's VMs once in `backup.verify_days` days, the longest unverified first, and not more than `backup.verify_bytes` a
+    day on this host. A damaged copy is marked and never counts again (exit code 3); a VM whose newest copy is damaged is backed up again.
+    """
+    if dry_run:
+        for line in plan(invocation.site(reading=True)):
+            click.echo(line)
+        return ExitCode.DONE
+    return start(invocation, "verify", run)
+
+
+if __name__ == "__main__":
+    from worker.cli import program
+
+    program.main(["verify", *sys.argv[1:]])
