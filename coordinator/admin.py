@@ -9,6 +9,7 @@ COMMANDS: Final = {
     "status": "All VMs: state, last good copy, failures, progress.",
     "show": "All that is known of one VM.",
     "copies": "The copies on the NAS, good ones and others.",
+    "verify": "Read copies again in full, and mark damaged ones.",
     "log": "Who changed what in the state database, when and why.",
     "archive": "Set a VM aside: its copies go to the archive, no more backups.",
     "activate": "Take an archived VM back into the backups.",

@@ -1,7 +1,9 @@
 """`vmbackup-admin copies`."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,9 +14,17 @@ from shared.copies.catalogue import Catalogue
 from shared.errors import ExitCode
 from shared.statedb import changes
 from shared.statedb.snapshot import Contents, VmRecord
+from shared.verification import last_read
 
 if TYPE_CHECKING:
     from shared.site import Site
+
+
+#: What is not known of a copy that is being written.
+_UNKNOWN_OF_PARTIAL: Final = (
+    *("sha256", "started", "finished", "duration_seconds", "node", "virtualbox"),
+    *("read", "verified", "rehearsed"),
+)
 
 
 @documented(
@@ -46,7 +56,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
         return
     now = site.clock.now()
     text.print_table(
-        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "PLACE"],
+        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "PLACE", "READ", "REHEARSED"],
         [
             [
                 row["vm"],
@@ -56,10 +66,20 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
                 text.size(row["size"]),
                 row["node"] or "",
                 "archive" if row["archived"] else "",
+                text.duration(text.seconds_since(row["read"], now)),
+                rehearsal(row, now),
             ]
             for row in copies
         ],
     )
+
+
+def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
+    """How the last trial restore of a copy went, and how long ago; empty if there was none."""
+    last = row["rehearsed"]
+    if last is None:
+        return ""
+    return f"{last['result']}, {'booted, ' * last['booted']}{text.duration(text.seconds_since(last['time'], now))} ago"
 
 
 def describe(site: "Site", record: VmRecord) -> Iterator[dict[str, Any]]:
@@ -87,6 +107,9 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "duration_seconds": side.duration_seconds if side else None,
             "node": side.node if side else None,
             "virtualbox": side.virtualbox if side else None,
+            "read": last_read(side) if side else None,
+            "verified": asdict(side.verified) if side and side.verified else None,
+            "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,
         }
     for partial in found.partials:
         if partial.partial.suffix == "ova":
@@ -98,7 +121,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
                 "archived": archived,
                 "path": str(found.directory / partial.name),
                 "size": partial.size,
-                **dict.fromkeys(("sha256", "started", "finished", "duration_seconds", "node", "virtualbox")),
+                **dict.fromkeys(_UNKNOWN_OF_PARTIAL),
             }
 
 

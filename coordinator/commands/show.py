@@ -44,6 +44,12 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
     for copy in copies:
         age = text.duration(text.seconds_since(copy["finished"], now))
         click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age} old, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
+        if copy["verified"]:
+            click.echo(text.printable(f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"))
+        if copy["rehearsed"]:
+            last = copy["rehearsed"]
+            said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
+            click.echo(text.printable(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"))
 
 
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:

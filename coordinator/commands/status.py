@@ -69,6 +69,8 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
             "size": copy.size,
             "sha256": copy.sha256,
         },
+        "damaged": list(record.damaged),
+        "verified": record.verified or None,
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,
@@ -117,6 +119,8 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
         said.append(how_far(row["progress"]))
     elif row["claim"]:
         said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
+    if row["damaged"]:
+        said.append(f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}")
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:

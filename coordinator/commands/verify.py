@@ -1,0 +1,143 @@
+"""`vmbackup-admin verify`."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.errors import ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, UsageError, VmBackupError
+from shared.statedb import changes
+
+if TYPE_CHECKING:
+    from shared.copies.catalogue import Copy
+    from shared.site import Site
+    from shared.statedb.session import Session
+    from shared.statedb.snapshot import VmRecord
+    from shared.verification import Examined
+
+
+@dataclass
+class Report:
+    """What was found. `skipped` are VMs that others work on, `unread` those whose copies could not be read, each with the reason."""
+
+    examined: "list[Examined]" = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code that says this."""
+        bad = self.unread or any(copy.problem for copy in self.examined)
+        return ExitCode.SOME_FAILED if bad else ExitCode.DONE
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "schema": 1,
+            "copies": [
+                {
+                    "vm": copy.key,
+                    "stamp": copy.stamp,
+                    "good": not copy.problem,
+                    "problem": copy.problem,
+                    "archived": copy.archived,
+                    "size": copy.size,
+                }
+                for copy in self.examined
+            ],
+            "skipped": [{"vm": key, "reason": reason} for key, reason in self.skipped.items()],
+            "unread": [{"vm": key, "reason": reason} for key, reason in self.unread.items()],
+        }
+
+
+@documented(
+    example="""
+        vmbackup-admin verify web01
+        vmbackup-admin verify --all --json | jq '.copies[] | select(.good | not)'
+        vmbackup-admin verify --due --dry-run
+    """,
+    codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS],
+)
+@click.argument("vm", required=False)
+@click.option("--all", "everything", is_flag=True, help="The copies of all VMs of all hosts.")
+@click.option("--due", is_flag=True, help="Only copies that were not read for `backup.verify_days` days.")
+@json_option
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bool, as_json: bool, dry_run: bool) -> ExitCode:
+    """Read copies again in full and compare them with their digests.
+
+    For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the same on a schedule. A damaged copy is
+    marked, is never counted again, and is not deleted; if it was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody
+    works is skipped. No limit of bytes. Exit code 3 if a copy is damaged or cannot be read.
+    """
+    if (vm is None) != (everything or due) and not (vm and due and not everything):
+        raise UsageError("say which copies: a VM, --all, or --due", hint="vmbackup-admin verify --due reads those whose turn it is")
+    site = invocation.site(reading=dry_run)
+    contents = site.database.head().contents
+    records = [changes.find(contents, vm)] if vm else [contents.vms[key] for key in sorted(contents.vms)]
+    if dry_run:
+        for record in records:
+            for copy in _wanted(site, record, due=due):
+                click.echo(f"would read {record.key} {copy.stamp} ({text.size(copy.size)})")
+        return ExitCode.DONE
+    report = _verify(site, records, due=due, named=vm is not None, as_json=as_json)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        good = sum(not copy.problem for copy in report.examined)
+        click.echo(f"{len(report.examined)} copies read, {good} good, {len(report.examined) - good} damaged")
+    return report.exit_code
+
+
+def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
+    from shared import verification
+
+    if due:
+        return verification.due_copies(site, record, site.clock.now())
+    return [copy for copy, _ in verification.copies(site, record)]
+
+
+def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool) -> Report:
+    report = Report()
+    with site.database.session("verify") as session:
+        for record in records:
+            try:
+                _verify_vm(site, session, record, report, due=due, as_json=as_json)
+            except (LockLostError, IllegalMoveError):
+                raise
+            except (LockedError, UnknownVmError) as error:
+                if named:
+                    raise
+                report.skipped[record.key] = error.message
+                text.warn(f"skipped: {error.message}")
+            except VmBackupError as error:
+                if named:
+                    raise
+                report.unread[record.key] = error.message
+                text.warn(f"{record.key}: {error.message}")
+            finally:
+                text.progress("")
+    return report
+
+
+def _verify_vm(site: "Site", session: "Session", record: "VmRecord", report: Report, *, due: bool, as_json: bool) -> None:
+    from shared import verification
+
+    changes.require_free(record)
+    for copy in _wanted(site, record, due=due):
+
+        def show(done: int, total: int, name: str = f"{record.key} {copy.stamp}") -> None:
+            text.progress(f"{name}: {text.size(done)} of {text.size(total)}")
+
+        examined = verification.verify_copy(site, session, record.key, copy.stamp, show)
+        if examined is None:
+            continue
+        report.examined.append(examined)
+        text.progress("")
+        if not as_json:
+            click.echo(text.printable(f"{record.key} {copy.stamp}: {examined.problem or 'good'}"))
+    if record.directory:
+        verification.settle(site, session, record.key)
