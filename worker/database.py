@@ -5,8 +5,8 @@ import sys
 from typing import Final, Literal
 
 from shared import archiving, cli
-from shared.copies.publish import remove_partials
 from shared.errors import ExitCode, LockedError, VmBackupError
+from shared.leftovers import remove_leftovers
 from shared.site import Site
 from shared.statedb import changes, protocol, recovery
 from shared.statedb.operations import ListGenerations
@@ -56,7 +56,7 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
         except VmBackupError as error:
             log.error("cannot finish what a crashed worker began: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
             outcome.failed.append(record.key)
-    _remove_leftovers(site)
+    remove_leftovers(site, "database")
 
 
 def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
@@ -100,25 +100,6 @@ def _move(site: Site, record: VmRecord) -> bool:
     log.warning("finishing the %s that was interrupted", record.moving, extra={"vm": record.key})
     archiving.resume(site, record.key)
     return True
-
-
-def _remove_leftovers(site: Site) -> None:
-    contents = site.database.head().contents
-    untidy = [record for record in contents.vms.values() if record.leftovers and record.claim is None and record.publishing is None]
-    if not untidy:
-        return
-    live = {record.claim.number for record in contents.vms.values() if record.claim}
-    live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
-    tidied = []
-    for record in untidy:
-        try:
-            for name in remove_partials(site.files, site.directory(record), live, contents.claims_granted):
-                log.warning("removed %s, which a crashed worker left", name, extra={"vm": record.key})
-            tidied.append(record.key)
-        except VmBackupError as error:
-            log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
-    if tidied:
-        site.database.commit_once(lambda contents: changes.tidied(contents, tidied), f"tidied {', '.join(tidied)}", "database")
 
 
 def _tidy(site: Site) -> None:
