@@ -97,7 +97,7 @@ def _ratio(runs: list[Run], reference: list[Run], key: str) -> float:
 
 
 def make_vm(host: RealHost, mib: int) -> tuple[str, int]:
-    """A VM with a disk of files of /usr, each from a multiple of 4 KiB on, in an order that mixes all kinds; its UUID and the disk's bytes."""
+    """A VM with a disk of files of /usr, each from a multiple of 4 KiB on, in an order that mixes all kinds; its UUID, its disk's size."""
     raw, disk = host.folder / "bench.raw", host.vms / "bench.vdi"
     size = 0
     with raw.open("wb") as target:
@@ -147,7 +147,10 @@ def run_engine(host: RealHost, uuid: str, name: str) -> Run:
 def _watched(host: RealHost, command: list[str | Path]) -> tuple[float, float]:
     """Runs a command; wall seconds, and CPU seconds of it and of VirtualBox."""
     before, began = _cpu(host), time.monotonic()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{command}: status {done.returncode}\n{done.stderr}")
     return time.monotonic() - began, _cpu(host) - before
 
 

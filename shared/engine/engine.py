@@ -9,18 +9,20 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 from shared.engine.chain import Chain
+from shared.engine.delta import Delta, DeltaPlan, DiskDelta
 from shared.engine.eligible import SourceDisk, open_disk
-from shared.engine.head import Description, take_description
+from shared.engine.head import take_description
 from shared.engine.holder import ReadLock
+from shared.engine.index import digest
 from shared.engine.ova import Archive, Member
 from shared.engine.ovf import DiskFile, disk_files
 from shared.engine.pipeline import Meter, Pipeline, Settings
-from shared.engine.vmdk import Layout, Unit
+from shared.engine.vmdk import SECTOR, Layout, Unit
 from shared.errors import CopyError, DiskImageError
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -44,11 +46,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was written: the size of the OVA and its members with their digests, and how many bytes of the disks were read for it."""
+    """What was written: the size of the OVA and its members with their digests; how many bytes of the disks were read for it.
+
+    `copied_bytes` of it were copied by the storage from the copy before it; `sent` says why none could be, if that was planned.
+    """
 
     size: int
     members: tuple[Member, ...]
     source_bytes: int
+    copied_bytes: int
+    sent: str
 
 
 def export(
@@ -59,12 +66,14 @@ def export(
     confirm: Callable[[], None],
     meter: Meter,
     cancelled: threading.Event,
+    plan: DeltaPlan | None = None,
 ) -> Summary:
     """Exports, in the caller's thread. `confirm` is called once the disks are locked: it raises if the VM is not as it should be.
 
-    Raises what `confirm` raises; `DiskImageError`, `VBoxManageError`, `CopyError`, `NasError`; `CancelledError` soon after
-    `cancelled` is set. After an error the target is deleted, and nothing is left in VirtualBox. A process that is killed leaves
-    an incomplete target, and no lock.
+    With a `plan` the new copy gets an index, and what the copy before it holds is not sent. Raises what `confirm` raises;
+    `DiskImageError`, `VBoxManageError`, `CopyError`, `NasError`; `CancelledError` soon after `cancelled` is set. After an error the
+    target and its index are deleted, and nothing is left in VirtualBox. A process that is killed leaves an incomplete target, and
+    no lock.
     """
     with ExitStack() as stack:
         locks = [stack.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled)) for disk in request.disks]
@@ -75,19 +84,21 @@ def export(
         chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
         parts = assign(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
+        delta = stack.enter_context(Delta(plan, request.target)) if plan else None
         archive = Archive(request.target, modified=request.modified, cancelled=cancelled)
         try:
-            _write(archive, description, parts, settings, locks, meter, cancelled)
+            for name, data in description.members:
+                archive.add(name, data)
+            _write(archive, parts, settings, locks, meter, cancelled, delta)
             members = archive.finish(f"{description.name}.mf")
-            for lock, chain in zip(locks, chains, strict=True):
-                if changed := chain.changed():
-                    raise CopyError(f"{changed} was changed while it was read")
-                lock.prove(chain)
+            _prove(locks, chains)
+            if delta:
+                delta.finish(members, archive.position)
             archive.close()
         except BaseException:
             archive.discard()
             raise
-    return Summary(archive.position, members, meter.done)
+    return Summary(archive.position, members, meter.done, archive.copied, delta.reason if delta else "")
 
 
 def assign(files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]) -> list[tuple[DiskFile, Chain]]:
@@ -106,37 +117,49 @@ def assign(files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Seque
 
 
 class _Sink:
-    """Passes the bytes of a disk on to the archive, as long as the locks are held."""
+    """Passes the bytes of a disk on to the archive, as long as the locks are held; through the delta, if there is one."""
 
-    def __init__(self, archive: Archive, locks: Sequence[ReadLock]) -> None:
+    def __init__(self, archive: Archive, locks: Sequence[ReadLock], layout: Layout, delta: DiskDelta | None) -> None:
         self._archive = archive
         self._locks = locks
+        self._layout = layout
+        self._delta = delta
 
-    def put(self, data: bytes, unit: Unit | None) -> None:  # noqa: ARG002 - all bytes are treated alike
+    def put(self, data: bytes, unit: Unit | None) -> None:
         """See `Sink.put`."""
         for lock in self._locks:
             lock.check()
-        self._archive.write(data)
+        if unit is None or self._delta is None:
+            self._archive.write(data)
+        else:
+            self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._archive)
 
 
 def _write(
     archive: Archive,
-    description: Description,
     parts: Sequence[tuple[DiskFile, Chain]],
     settings: Settings,
     locks: Sequence[ReadLock],
     meter: Meter,
     cancelled: threading.Event,
+    delta: Delta | None,
 ) -> None:
-    """The description and the disks, in VirtualBox's order."""
-    for name, data in description.members:
-        archive.add(name, data)
-    pipeline = Pipeline(settings, cancelled)
+    """The disks, in VirtualBox's order."""
+    pipeline = Pipeline(replace(settings, digest=digest) if delta else settings, cancelled)
     try:
         for file, chain in parts:
             archive.begin(file.name)
             layout = Layout(file.name, chain.size, secrets.randbits(32), uuid4())
-            pipeline.copy(chain, layout, _Sink(archive, locks), meter)
+            part = delta.begin(file.slot.label, archive.position) if delta else None
+            pipeline.copy(chain, layout, _Sink(archive, locks, layout, part), meter)
             archive.end()
     finally:
         pipeline.close()
+
+
+def _prove(locks: Sequence[ReadLock], chains: Sequence[Chain]) -> None:
+    """Raises `CopyError` unless all that was read stayed as it was, and locked, until now."""
+    for lock, chain in zip(locks, chains, strict=True):
+        if changed := chain.changed():
+            raise CopyError(f"{changed} was changed while it was read")
+        lock.prove(chain)

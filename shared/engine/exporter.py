@@ -2,10 +2,12 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.clock import Clock
 from shared.engine.codec import Codec, best_codec
+from shared.engine.delta import DeltaPlan
 from shared.engine.eligible import assess
 from shared.engine.engine import Request, Summary, export
 from shared.engine.pipeline import Meter, Settings
@@ -42,12 +44,16 @@ class ParallelExporter:
         """Why it cannot export this VM, in words; empty if it can. Opens the disk files, takes no lock, changes nothing."""
         return assess(machine, self._clock).reason
 
-    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "ParallelExport":
-        """See `Exporter.start`. `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a clone)."""
-        return ParallelExport(self, machine, target, vm_name)
+    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None, plan: DeltaPlan | None = None) -> "ParallelExport":
+        """See `Exporter.start`. `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a clone).
 
-    def run(self, machine: Machine, target: Path, vm_name: str | None, meter: Meter, cancelled: threading.Event) -> Summary:
-        """Exports in the caller's thread. Raises `ExportError`, `CancelledError`, and other `VmBackupError`s."""
+        With a `plan` an index is written, too, and what the copy before holds is copied by the NAS: see `shared.engine.delta`.
+        """
+        return ParallelExport(target, lambda meter, cancelled: self._run(machine, target, vm_name, plan, meter, cancelled))
+
+    def _run(
+        self, machine: Machine, target: Path, vm_name: str | None, plan: DeltaPlan | None, meter: Meter, cancelled: threading.Event
+    ) -> Summary:
         assessment = assess(machine, self._clock)
         if assessment.reason:
             raise ExportError(f"the parallel engine cannot export this VM: {assessment.reason}")
@@ -57,6 +63,7 @@ class ParallelExporter:
             if not info.stopped:
                 raise VmRunsError(f"the VM is {info.state}")
 
+        confirm()  # before the first lock, too: it waits for a VBoxSVC that is just ending, which would refuse that
         request = Request(
             machine=machine.uuid,
             disks=assessment.disks,
@@ -66,13 +73,13 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             rename=vm_name,
         )
-        return export(self._vboxmanage, request, self._settings, confirm=confirm, meter=meter, cancelled=cancelled)
+        return export(self._vboxmanage, request, self._settings, confirm=confirm, meter=meter, cancelled=cancelled, plan=plan)
 
 
 class ParallelExport:
     """An export that runs in a thread of this process, and dies with it. See `RunningExport`."""
 
-    def __init__(self, exporter: ParallelExporter, machine: Machine, target: Path, vm_name: str | None) -> None:
+    def __init__(self, target: Path, work: Callable[[Meter, threading.Event], Summary]) -> None:
         self.identity = ProcessIdentity.of(os.getpid())
         self.meter = Meter()
         self._target = target
@@ -82,7 +89,7 @@ class ParallelExport:
 
         def run() -> None:
             try:
-                self._summary = exporter.run(machine, target, vm_name, self.meter, self._cancelled)
+                self._summary = work(self.meter, self._cancelled)
             except BaseException as error:  # noqa: BLE001 - `result` raises it
                 self._error = error
 

@@ -5,8 +5,10 @@ What comes before the first disk in the OVA is the .ovf with all settings, and t
 running in VirtualBox.
 """
 
+import contextlib
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 import threading
@@ -27,6 +29,7 @@ from shared.virtualbox.vboxmanage import VBoxManage
 START_SECONDS: Final = 120.0
 
 _POLL_SECONDS: Final = 0.005
+_LEFT_SECONDS: Final = 3600
 _PREFIX: Final = "vmbackup-description-"
 
 
@@ -56,6 +59,7 @@ def take_description(
     renaming = ["--vsys", "0", "--vmname", rename] if rename else []
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as directory:
+        _sweep(scratch, Path(directory))
         target = Path(directory) / f"{plain}.ova"
         with Child(vboxmanage, ["export", machine, "--ovf20", "--manifest", "--output", str(target), *renaming], guarded=True) as child:
             members = tuple(_members(child, target, cancelled))
@@ -66,6 +70,15 @@ def take_description(
         raise ExportError(f"VirtualBox exports {machine} without a description")
     ovf, names = rename_files(members[0][1], plain)
     return Description(plain, ((f"{plain}.ovf", ovf), *((names.get(name, name), content) for name, content in members[1:])))
+
+
+def _sweep(scratch: Path, own: Path) -> None:
+    """Removes directories that killed workers left: those much older than the one that was just made."""
+    now = own.stat().st_mtime
+    for left in scratch.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            if now - left.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left)
 
 
 def _members(child: Child, target: Path, cancelled: threading.Event) -> Iterator[tuple[str, bytes]]:

@@ -23,6 +23,11 @@ class Slot:
     port: int
     device: int
 
+    @property
+    def label(self) -> str:
+        """In one word, as VirtualBox writes it: `SATA-0-0`."""
+        return f"{self.controller}-{self.port}-{self.device}"
+
 
 @dataclass(frozen=True, slots=True)
 class DiskFile:

@@ -6,6 +6,7 @@ compressed, twice as many finished ones, and the queues of the archive, all of a
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ _END_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once."""
+    """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
+
+    `digest` is applied to each compressed grain, for an index.
+    """
 
     cores: int
     codec: Codec
     self_check: bool = True
+    digest: Callable[[bytes], bytes] | None = None
 
 
 class Sink(Protocol):
@@ -86,8 +91,8 @@ class Pipeline:
 
     def _compress(self, job: _Job) -> None:
         try:
-            data = job.block.read()
-            unit = compress_unit(job.block.position, data, self._settings.codec, self_check=self._settings.self_check)
+            settings, data = self._settings, job.block.read()
+            unit = compress_unit(job.block.position, data, settings.codec, self_check=settings.self_check, digest=settings.digest)
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:

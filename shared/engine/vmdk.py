@@ -8,7 +8,7 @@ for the end. Grains of zeros are left out, and so are tables of nothing.
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -32,19 +32,24 @@ _MARKER_END, _MARKER_TABLE, _MARKER_DIRECTORY, _MARKER_FOOTER, _MARKER_FILLER = 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Neighbouring grains, compressed and laid out. `places` has the number of each grain and its sector within `data`."""
+    """Neighbouring grains, compressed and laid out. `places` has the number of each grain and its sector within `data`.
+
+    `digests` has one for the bytes of each grain as laid out, if they were asked for.
+    """
 
     data: bytes
     places: tuple[tuple[int, int], ...]
+    digests: tuple[bytes, ...] = ()
 
 
-def compress_unit(position: int, data: bytes, codec: Codec, *, self_check: bool) -> Unit:
+def compress_unit(position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Callable[[bytes], bytes] | None = None) -> Unit:
     """Compresses the part of a disk at `position`, a multiple of the grain. A last short grain is filled up with zeros.
 
     With `self_check` each grain is inflated again and compared: `CopyError` if it differs.
     """
     parts: list[bytes] = []
     places: list[tuple[int, int]] = []
+    digests: list[bytes] = []
     sector = 0
     for offset in range(0, len(data), GRAIN):
         grain = data[offset : offset + GRAIN]
@@ -58,10 +63,13 @@ def compress_unit(position: int, data: bytes, codec: Codec, *, self_check: bool)
                 f"compressing with {codec.name} went wrong at byte {position + offset} of the disk", hint="test the memory of this host"
             )
         padding = -(len(packed) + 12) % SECTOR
-        parts += (struct.pack("<QI", (position + offset) // SECTOR, len(packed)), packed, bytes(padding))
+        part = struct.pack("<QI", (position + offset) // SECTOR, len(packed)) + packed + bytes(padding)
+        parts.append(part)
+        if digest:
+            digests.append(digest(part))
         places.append(((position + offset) // GRAIN, sector))
-        sector += (12 + len(packed) + padding) // SECTOR
-    return Unit(b"".join(parts), tuple(places))
+        sector += len(part) // SECTOR
+    return Unit(b"".join(parts), tuple(places), tuple(digests))
 
 
 class Layout:

@@ -24,7 +24,9 @@ def main(folder: Path, arguments: list[str]) -> int:
         return cat(folder / f"{arguments[1].removeprefix('--disk=')}.raw", behaviour)
     if arguments[0] == "export":
         return export(folder, Path(arguments[arguments.index("--output") + 1]), behaviour)
-    sys.stdout.write(f'name="vm"\nUUID="{arguments[1]}"\nCfgFile="x"\nVMState="{behaviour.get("state", "poweroff")}"\n')
+    locked = "mediumio" in (folder / "log").read_text()
+    state = behaviour.get("state_when_locked" if locked else "state", "poweroff")
+    sys.stdout.write(f'name="vm"\nUUID="{arguments[1]}"\nCfgFile="x"\nVMState="{state}"\n')
     return 0
 
 

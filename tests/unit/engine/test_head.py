@@ -1,6 +1,7 @@
 """The description that VirtualBox writes, and the export that is cancelled for it."""
 
 import html
+import os
 import threading
 import time
 from pathlib import Path
@@ -128,6 +129,18 @@ def test_files_get_plain_names(name: str) -> None:
     }
     assert renamed == text.replace(b'ovf:href="' + name.encode(), b'ovf:href="plain')
     assert [file.name for file in disk_files(renamed)] == ["plain-disk001.vmdk", "plain-disk002.vmdk"]
+
+
+def test_what_a_killed_worker_left_long_ago_is_removed(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    for name, age in (("old", 7200), ("fresh", 60)):
+        left = scratch / f"vmbackup-description-{name}"
+        left.mkdir(parents=True)
+        (left / "x.ova").touch()
+        os.utime(left, (time.time() - age, time.time() - age))
+    (scratch / "something else").mkdir()
+    os.utime(scratch / "something else", (1, 1))
+    take(virtualbox, scratch)
+    assert sorted(path.name for path in scratch.iterdir()) == ["something else", "vmbackup-description-fresh"]
 
 
 def test_disks_are_found_by_their_place() -> None:

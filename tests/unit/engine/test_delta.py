@@ -1,0 +1,249 @@
+"""Copies that share their bytes with the copy before: whole and right whatever the index says, and sent wherever it cannot be used."""
+
+import hashlib
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.clock import SystemClock
+from shared.engine.chain import Chain
+from shared.engine.codec import zlib_codec
+from shared.engine.delta import Delta, DeltaPlan, refusal
+from shared.engine.engine import _Sink
+from shared.engine.exporter import ParallelExport, ParallelExporter
+from shared.engine.index import Index, digest
+from shared.engine.ova import Archive
+from shared.engine.pipeline import Meter, Pipeline, Settings
+from shared.engine.vmdk import Layout
+from shared.errors import CopyError, NasError
+from shared.virtualbox.problems import ExportError
+from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
+from tests.unit.engine.conftest import FakeVirtualBox
+
+BLOCK = 65536
+NFS = "40 30 {device} / /mnt/nas rw,relatime shared:1 - nfs4 nas:/export rw,vers={version},rsize=1048576,hard"
+
+
+@dataclass
+class Copy:
+    """A copy that was made, and how."""
+
+    ova: Path
+    index: Path
+    copied: int
+    sent: str
+
+    def disks(self) -> list[bytes]:
+        """The disks; AssertionError unless the manifest is right."""
+        with tarfile.open(self.ova) as archive:
+            contents = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
+        manifest = contents.pop("vm.mf").decode()
+        assert manifest == "".join(f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}\n" for name, data in contents.items())
+        return list(contents.values())
+
+
+def make(folder: Path, name: str, images: Mapping[str, Vdi], previous: Copy | None = None, *, whole_every: int = 10) -> Copy:
+    """A copy of disks by the place where they are attached, without VirtualBox."""
+    index, ova = folder / f"{name}.index", folder / f"{name}.ova"
+    plan = DeltaPlan(index, previous.ova if previous else None, previous.index if previous else None, whole_every, wire_only=False)
+    cancelled = threading.Event()
+    archive = Archive(ova, modified=1, cancelled=cancelled)
+    pipeline = Pipeline(Settings(2, zlib_codec(1), digest=digest), cancelled)
+    try:
+        with Delta(plan, ova) as delta:
+            for place, image in images.items():
+                with Chain.open([image.write(folder / "disk.vdi")]) as chain:
+                    archive.begin(f"{place}.vmdk")
+                    layout = Layout(place, chain.size, int.from_bytes(os.urandom(4)), UUID(int=1))
+                    pipeline.copy(chain, layout, _Sink(archive, [], layout, delta.begin(place, archive.position)), Meter())
+                    archive.end()
+            delta.finish(archive.finish("vm.mf"), archive.position)
+            assert archive.close()
+        return Copy(ova, index, archive.copied, delta.reason)
+    finally:
+        pipeline.close()
+        archive.close()
+
+
+def disk(**changes: int) -> Vdi:
+    """40 blocks of data; `b7=3` puts another pattern into block 7, 0 frees it."""
+    seeds = {number: 100 + number for number in range(40)} | {int(name[1:]): seed for name, seed in changes.items()}
+    return Vdi(64 * BLOCK, {number: pattern(seed, BLOCK) for number, seed in seeds.items() if seed})
+
+
+def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
+    first = make(tmp_path, "1", {"SATA-0-0": disk()})
+    assert (first.copied, first.sent) == (0, "there is no copy before it")
+    assert VmdkReader(first.disks()[0]).disk(64 * BLOCK) == content([disk()])
+    index = Index.open(first.index)
+    section = index.section("SATA-0-0")
+    assert section is not None
+    data = first.ova.read_bytes()
+    records = list(index.records(section))
+    assert [record.grain for record in records] == list(range(40))
+    for record in records:
+        start = section.position + record.sector * 512
+        size = int.from_bytes(data[start + 8 : start + 12], "little")
+        assert digest(data[start : start + -(-(size + 12) // 512) * 512]) == record.digest
+    index.close()
+
+
+def test_only_the_change_is_sent(tmp_path: Path) -> None:
+    first = make(tmp_path, "1", {"a": disk()})
+    second = make(tmp_path, "2", {"a": disk(b7=3, b8=0, b50=9)}, first)
+    assert second.sent == ""
+    assert VmdkReader(second.disks()[0]).disk(64 * BLOCK) == content([disk(b7=3, b8=0, b50=9)])
+    sent = second.ova.stat().st_size - second.copied
+    assert sent < 2 * BLOCK + 128 * 512 + 6000, "two grains, the beginning, tables and the manifest"
+
+
+def test_a_third_copy_uses_the_second(tmp_path: Path) -> None:
+    first = make(tmp_path, "1", {"a": disk()})
+    second = make(tmp_path, "2", {"a": disk(b0=1)}, first)
+    first.ova.unlink()
+    third = make(tmp_path, "3", {"a": disk(b0=1, b39=2)}, second)
+    assert third.copied > 0.8 * third.ova.stat().st_size
+    assert VmdkReader(third.disks()[0]).disk(64 * BLOCK) == content([disk(b0=1, b39=2)])
+
+
+def test_disks_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    first = make(tmp_path, "1", {"a": disk(), "b": disk(b1=1, b2=2)})
+    second = make(tmp_path, "2", {"b": disk(b1=1, b2=2), "c": disk(), "a": disk(b3=3)}, first)
+    sizes = [VmdkReader(data).disk(64 * BLOCK) for data in second.disks()]
+    assert sizes == [content([image]) for image in (disk(b1=1, b2=2), disk(), disk(b3=3))]
+    assert 1.8 < second.copied / (first.copied or first.ova.stat().st_size / 2) < 2.1, "a and b, not c"
+
+
+BLOCKS = st.dictionaries(st.integers(0, 20), st.integers(0, 3), max_size=21)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BLOCKS, BLOCKS)
+def test_any_disk_after_any_other_is_right(tmp_path: Path, old: dict[int, int], new: dict[int, int]) -> None:
+    """And exactly the grains that are equal in the same place are copied."""
+    for file in tmp_path.iterdir():
+        file.unlink()
+    before, after = (
+        Vdi(21 * BLOCK, {number: pattern(seed, BLOCK) if seed else ZERO for number, seed in blocks.items()}) for blocks in (old, new)
+    )
+    first = make(tmp_path, "1", {"a": before})
+    second = make(tmp_path, "2", {"a": after}, first)
+    assert VmdkReader(second.disks()[0]).disk(21 * BLOCK) == content([after])
+    equal = {number for number, seed in new.items() if seed and old.get(number) == seed}
+    assert (second.copied > 0) == bool(equal)
+    assert second.copied <= len(equal) * BLOCK
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda copy: copy.index.unlink(), "No such file"),
+        (lambda copy: copy.index.write_bytes(b"{}"), "no header"),
+        (lambda copy: copy.index.write_bytes(copy.index.read_bytes()[:-1]), "cut off"),
+        (lambda copy: flip(copy.index, -3), "damaged"),
+        (lambda copy: copy.index.write_bytes(copy.index.read_bytes().replace(b'"format": 1', b'"format": 2')), "another format"),
+        (lambda copy: os.truncate(copy.ova, copy.ova.stat().st_size - 512), "belongs to another file"),
+        (lambda copy: flip(copy.ova, -1024 - 512 + 20), "belongs to another file"),
+        (lambda copy: copy.ova.unlink(), "No such file"),
+    ],
+    ids=["no index", "no header", "cut off", "damaged", "format", "shorter copy", "other manifest", "no copy"],
+)
+def test_what_cannot_be_used_is_not(tmp_path: Path, damage: object, reason: str) -> None:
+    first = make(tmp_path, "1", {"a": disk()})
+    assert callable(damage)
+    damage(first)
+    second = make(tmp_path, "2", {"a": disk()}, first)
+    assert reason in second.sent
+    assert second.copied == 0
+    assert VmdkReader(second.disks()[0]).disk(64 * BLOCK) == content([disk()])
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def test_each_nth_copy_is_sent_whole(tmp_path: Path) -> None:
+    copies = [make(tmp_path, "0", {"a": disk()}, whole_every=3)]
+    for number in range(1, 7):
+        copies.append(make(tmp_path, str(number), {"a": disk()}, copies[-1], whole_every=3))
+    assert [copy.copied > 0 for copy in copies] == [False, True, True, False, True, True, False]
+    assert copies[3].sent == "one of 3 copies is sent whole"
+
+
+def test_rot_in_the_copy_before_is_found_by_the_manifest(tmp_path: Path) -> None:
+    """The digests are those of the bytes that were read here, so whoever checks the new copy sees that it is not made of them."""
+    first = make(tmp_path, "1", {"a": disk()})
+    flip(first.ova, 200_000)
+    second = make(tmp_path, "2", {"a": disk()}, first)
+    with pytest.raises(AssertionError):
+        second.disks()
+
+
+@pytest.mark.parametrize(("version", "allowed"), [("4.2", True), ("4.1", False), ("3", False)])
+def test_only_nfs_4_2_copies_by_itself(tmp_path: Path, version: str, allowed: bool) -> None:
+    device = os.stat(tmp_path).st_dev
+    line = NFS.format(device=f"{os.major(device)}:{os.minor(device)}", version=version)
+    other = NFS.format(device="0:1", version="4.2" if not allowed else "3")
+    (tmp_path / "old").touch()
+    plan = DeltaPlan(tmp_path / "i", tmp_path / "old", tmp_path / "old.index")
+    found = refusal(plan, tmp_path / "new", f"{other}\n{line}\n")
+    assert found == ("" if allowed else "the storage is not mounted with NFS 4.2, which alone copies by itself")
+    assert refusal(plan, tmp_path / "new", line.replace("nfs4", "ext4")) != ""
+    assert refusal(replace(plan, wire_only=False), tmp_path / "new", "") == ""
+
+
+def test_a_copy_on_another_file_system_is_not_used(tmp_path: Path) -> None:
+    plan = DeltaPlan(tmp_path / "i", Path("/proc/self/status"), tmp_path / "old.index", wire_only=False)
+    assert refusal(plan, tmp_path / "new", "") == "the copy before it is on another file system"
+
+
+def test_an_index_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "i").write_text("precious")
+    with pytest.raises(NasError, match="File exists"):
+        Delta(DeltaPlan(tmp_path / "i", wire_only=False), tmp_path / "new")
+    assert (tmp_path / "i").read_text() == "precious"
+
+
+def test_an_index_without_its_header_is_none(tmp_path: Path) -> None:
+    with Delta(DeltaPlan(tmp_path / "i", wire_only=False), tmp_path / "new"):
+        pass
+    with pytest.raises(CopyError, match="no header"):
+        Index.open(tmp_path / "i")
+
+
+def ended(export: ParallelExport) -> ParallelExport:
+    end = time.monotonic() + 20
+    while not export.poll():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return export
+
+
+def test_whole_exports_with_an_index_and_their_failure(virtualbox: FakeVirtualBox, tmp_path: Path) -> None:
+    image = disk()
+    virtualbox.add_disk(image)
+    machine = virtualbox.machine
+    exporter = ParallelExporter(virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2)
+    plans = [DeltaPlan(tmp_path / "1.index", wire_only=False)]
+    plans.append(DeltaPlan(tmp_path / "2.index", tmp_path / "1.ova", tmp_path / "1.index", wire_only=False))
+    summaries = []
+    for number, plan in enumerate(plans, 1):
+        summaries.append(ended(exporter.start(machine, tmp_path / f"{number}.ova", plan=plan)).summary())
+    assert [summary.copied_bytes > 0.8 * summary.size for summary in summaries] == [False, True]
+    assert [summary.sent for summary in summaries] == ["there is no copy before it", ""]
+    virtualbox.behave(lost=True)
+    export = ended(exporter.start(machine, tmp_path / "3.ova", plan=replace(plans[1], index=tmp_path / "3.index")))
+    with pytest.raises(ExportError, match="was lost"):
+        export.result()
+    assert sorted(path.name for path in tmp_path.glob("[0-9].*")) == ["1.index", "1.ova", "2.index", "2.ova"]
