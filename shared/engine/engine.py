@@ -116,7 +116,7 @@ def assign(files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Seque
     return parts
 
 
-class _Sink:
+class Sink:
     """Passes the bytes of a disk on to the archive, as long as the locks are held; through the delta, if there is one."""
 
     def __init__(self, archive: Archive, locks: Sequence[ReadLock], layout: Layout, delta: DiskDelta | None) -> None:
@@ -126,7 +126,7 @@ class _Sink:
         self._delta = delta
 
     def put(self, data: bytes, unit: Unit | None) -> None:
-        """See `Sink.put`."""
+        """See `shared.engine.pipeline.Sink`."""
         for lock in self._locks:
             lock.check()
         if unit is None or self._delta is None:
@@ -151,7 +151,7 @@ def _write(
             archive.begin(file.name)
             layout = Layout(file.name, chain.size, secrets.randbits(32), uuid4())
             part = delta.begin(file.slot.label, archive.position) if delta else None
-            pipeline.copy(chain, layout, _Sink(archive, locks, layout, part), meter)
+            pipeline.copy(chain, layout, Sink(archive, locks, layout, part), meter)
             archive.end()
     finally:
         pipeline.close()
