@@ -1,20 +1,13 @@
-"""Exports of VMs that run in the background: start, watch, cancel, and find out how they ended.
-
-Measured on VirtualBox 7.2.22: VBoxSVC does the work, VBoxManage only shows its progress. SIGINT and SIGTERM make VBoxManage cancel it
-within a second and remove the file. After SIGKILL VBoxSVC goes on to the end by itself and holds the VM as long; VBoxSVC itself must
-never be ended, since that kills all running VMs of its user.
-"""
+"""Exports of VMs that run in the background: start, watch, cancel, and find out how they ended."""
 
 import os
 import re
-import signal
-import subprocess
-import threading
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
-from shared.process import Completed, ProcessIdentity
+from shared.process import ProcessIdentity
+from shared.virtualbox.background import Background
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.problems import (
     ExportAbandonedError,
@@ -25,7 +18,7 @@ from shared.virtualbox.problems import (
     VmRunsError,
     export_problem,
 )
-from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
+from shared.virtualbox.vboxmanage import VBoxManage
 
 __all__ = [
     "DiskUse",
@@ -43,7 +36,6 @@ __all__ = [
 ]
 
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
-_TAIL_BYTES: Final = 2**16
 
 
 class RunningExport(Protocol):
@@ -93,34 +85,22 @@ class VBoxManageExporter:
 
     def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "VBoxManageExport":
         """See `Exporter.start`. OVF 2.0 for a manifest with SHA-256; without `--manifest` there would be none."""
-        arguments = [self._vboxmanage.program, "export", machine.uuid, "--ovf20", "--manifest", f"--output={target}"]
+        arguments = ["export", machine.uuid, "--ovf20", "--manifest", f"--output={target}"]
         if vm_name is not None:
             arguments += ["--vsys", "0", f"--vmname={vm_name}"]
-        try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,  # on a terminal it would wait for the password of an encrypted disk
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **self._vboxmanage.environment},
-                start_new_session=True,  # ^C in the worker's terminal is the worker's business
-            )
-        except OSError as error:
-            raise cannot_start(self._vboxmanage.program, error) from None
-        return VBoxManageExport(process, target)
+        return VBoxManageExport(Background(self._vboxmanage, *arguments), target)
 
 
 class VBoxManageExport:
     """A running `VBoxManage export`. See `RunningExport`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", target: Path) -> None:
+    def __init__(self, process: Background, target: Path) -> None:
         self._process, self._target = process, target
-        self._stdout, self._stderr = _Tail(process.stdout), _Tail(process.stderr)
-        self.identity = ProcessIdentity.of(process.pid)
+        self.identity = process.identity
 
     def progress(self) -> int:
         """See `RunningExport.progress`; 0 before it says anything."""
-        found = _PERCENT.findall(self._stderr.text())
+        found = _PERCENT.findall(self._process.said())
         return min(int(found[-1]), 100) if found else 0
 
     def size(self) -> int:
@@ -132,52 +112,19 @@ class VBoxManageExport:
 
     def poll(self) -> bool:
         """See `RunningExport.poll`."""
-        return self._process.poll() is not None
+        return self._process.poll()
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """See `RunningExport.cancel`. INT, then TERM; never KILL, which would leave VBoxSVC exporting with nobody watching."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._process.send_signal(number)
-            try:
-                self._process.wait(timeout_seconds / 2)
-            except subprocess.TimeoutExpired:
-                continue
-            return True
-        return False
+        """See `RunningExport.cancel`."""
+        return self._process.cancel(timeout_seconds)
 
     def result(self) -> None:
         """See `RunningExport.result`."""
-        status = self._process.poll()
-        if status is None:
+        completed = self._process.completed()
+        if completed is None:
             raise ExportError("the export still runs")
-        stdout, stderr = self._stdout.whole(), self._stderr.whole()
-        if problem := export_problem(Completed(("VBoxManage", "export"), status, stdout, stderr)):
+        if problem := export_problem(completed):
             raise problem
-
-
-class _Tail:
-    """The last bytes of a stream, read by a thread of its own, so that the writer is never held up."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        if stream is None:
-            raise ValueError("the process has no such stream")
-        self._stream, self._data = stream, b""
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        with self._stream:
-            while chunk := os.read(self._stream.fileno(), _TAIL_BYTES):
-                self._data = (self._data + chunk)[-_TAIL_BYTES:]
-
-    def text(self) -> str:
-        """What is known so far."""
-        return self._data.decode("utf-8", errors="backslashreplace")
-
-    def whole(self) -> str:
-        """All of it, once the process has ended. The wait is bounded: something that it started may keep the stream open."""
-        self._thread.join(timeout=5)
-        return self.text()
 
 
 @unique

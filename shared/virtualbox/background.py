@@ -1,0 +1,91 @@
+"""VBoxManage commands that run in the background: started, watched, cancelled.
+
+Measured on VirtualBox 7.2.22: VBoxSVC does the work of an export or import, VBoxManage only shows its progress. SIGINT and SIGTERM make
+VBoxManage cancel it within a second, and what was written is removed. After SIGKILL or SIGHUP VBoxSVC goes on to the end by itself; VBoxSVC
+itself must never be ended, since that kills all running VMs of its user.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+from typing import IO, Final
+
+from shared.process import Completed, ProcessIdentity
+from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
+
+_TAIL_BYTES: Final = 2**16
+
+
+class Background:
+    """One such command. Raises `VBoxManageError` if it cannot be started."""
+
+    def __init__(self, vboxmanage: VBoxManage, *arguments: str) -> None:
+        self._arguments = arguments
+        try:
+            self._process = subprocess.Popen(
+                [vboxmanage.program, *arguments],
+                stdin=subprocess.DEVNULL,  # on a terminal it would wait for the password of an encrypted disk
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **vboxmanage.environment},
+                start_new_session=True,  # ^C in our terminal is our business
+            )
+        except OSError as error:
+            raise cannot_start(vboxmanage.program, error) from None
+        self._stdout, self._stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
+        self.identity = ProcessIdentity.of(self._process.pid)
+
+    def said(self) -> str:
+        """What it has printed on stderr so far: its progress, then errors."""
+        return self._stderr.text()
+
+    def poll(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._process.poll() is not None
+
+    def cancel(self, timeout_seconds: float) -> bool:
+        """Asks it to stop and waits at most so long; answers whether it has ended. It may have succeeded in the meantime.
+
+        INT, then TERM; never KILL, which would leave VBoxSVC at work with nobody watching.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._process.send_signal(number)
+            try:
+                self._process.wait(timeout_seconds / 2)
+            except subprocess.TimeoutExpired:
+                continue
+            return True
+        return False
+
+    def completed(self) -> Completed | None:
+        """How it ended; None if it still runs."""
+        status = self._process.poll()
+        if status is None:
+            return None
+        return Completed(("VBoxManage", *self._arguments[:1]), status, self._stdout.whole(), self._stderr.whole())
+
+
+class _Tail:
+    """The last bytes of a stream, read by a thread of its own, so that the writer is never held up."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        if stream is None:
+            raise ValueError("the process has no such stream")
+        self._stream, self._data = stream, b""
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), _TAIL_BYTES):
+                self._data = (self._data + chunk)[-_TAIL_BYTES:]
+
+    def text(self) -> str:
+        """What is known so far."""
+        return self._data.decode("utf-8", errors="backslashreplace")
+
+    def whole(self) -> str:
+        """All of it, once the process has ended. The wait is bounded: something that it started may keep the stream open."""
+        self._thread.join(timeout=5)
+        return self.text()
