@@ -70,15 +70,22 @@ def read_head() -> Steps[Snapshot]:
     """The newest generation. Takes no lock and never sees half a generation.
 
     A listing may be stale, so the name after the newest listed one is probed until there is none. Raises
-    `DatabaseDamagedError` when a generation does not follow from the one before it.
+    `DatabaseDamagedError` when a generation does not follow from the one before it, also after listing again: below the window that
+    pruning leaves, a late writer may have filled a name that was free.
     """
+    damaged = 0
     for attempt in range(ATTEMPTS):
         numbers = yield ListGenerations()
         if numbers:  # an initialised database is never empty: an empty listing is stale
             newest = max(numbers)
             data = yield ReadGeneration(newest)
             if data is not None:
-                return (yield from _follow(decode(data, newest)))
+                try:
+                    return (yield from _follow(decode(data, newest)))
+                except DatabaseDamagedError:
+                    if newest == damaged:
+                        raise
+                    damaged = newest
         yield Wait(attempt)
     raise NasError("the state database has no generation that can be read", hint="`vmbackup-admin doctor` examines the NAS")
 
