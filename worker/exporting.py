@@ -10,7 +10,7 @@ from shared.clock import timestamp
 from shared.copies import publish as files
 from shared.copies.catalogue import read as read_catalogue
 from shared.copies.mount import check_nas
-from shared.copies.names import make_stamp, partial_name
+from shared.copies.names import final_name, make_stamp, partial_name
 from shared.copies.ova import check_ova
 from shared.copies.sidecar import Sidecar
 from shared.copies.space import allocated, check_room, needed
@@ -19,13 +19,16 @@ from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
-from shared.virtualbox.export import Exporter, VmRunsError
+from shared.virtualbox.export import Exporter, VBoxManageExporter, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker import publishing
 from worker.engines import choose_engine
+from worker.hooks import Hooks
 from worker.methods import Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
+from worker.sides import Beside, Place
 
 log: Final = logging.getLogger(__name__)
 
@@ -48,17 +51,36 @@ class Backup:
         self._work = Work(site, session, record, own, site.configuration.policy_for(record.name))
         self._started = site.clock.now()
         self._stamp = make_stamp(self._started, own.number)
+        self._place = Place(self._directory, self._stamp, own.number)
+        self._hooks = Hooks(self._work.policy, self._facts(), self._key)
+        self._error = ""
 
     def run(self) -> bool:
-        """Makes the copy and publishes it; answers whether the VM is CLEAN. Raises `LockLostError` if this worker was displaced.
+        """Like `attempt`, with the operator's commands before and after it."""
+        try:
+            done = self.attempt()
+        except BaseException as error:
+            self._hooks.given_up(error)
+            raise
+        if done is None:
+            self._hooks.failed(self._error)
+            return False
+        self._hooks.after({"size": str(done.size), "sha256": done.sha256})
+        return True
+
+    def attempt(self) -> Sidecar | None:
+        """Makes the copy and publishes it; answers its sidecar if the VM is CLEAN now. Raises `LockLostError` if this worker was displaced.
 
         A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; any other failure is committed and answered.
         Whatever happens, the VM is brought back to the power state in which it was found, or that stays noted for the next tick.
         """
         method: Method | None = None
         try:
+            machine = self._work.machine()
+            refuse_unexportable(machine)
+            self._hooks.before()
             method = choose(self._work)
-            exported = self._export(method)
+            exported = self._export(method, machine)
         except VmRunsError as error:
             self._clean_up(method)
             self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key}: {error.message}")
@@ -70,20 +92,38 @@ class Backup:
             self._clean_up(method)
             self._fail(error.message)
             log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
-            return False
+            return None
         except BaseException:
             self._clean_up(method)  # interrupted: the end of the session frees the claim
             raise
-        return self._publish(exported)
+        return exported.sidecar if self._publish(exported) else None
 
-    def _export(self, method: Method) -> Exported:
+    def _facts(self) -> dict[str, str]:
+        """What the operator's commands are told."""
+        record = self._record
+        return {
+            "vm": record.key,
+            "uuid": record.uuid,
+            "node": self._site.node,
+            "stamp": self._stamp,
+            "directory": str(self._directory),
+            "copy": str(self._directory / final_name(self._stamp, "ova")),
+        }
+
+    def _export(self, method: Method, machine: Machine) -> Exported:
+        beside = Beside(self._site, self._session, self._work.policy, machine)
+        for what in beside.left_out:
+            log.warning("not in the copy: %s", what, extra={"vm": self._key})
         subject = method.prepare()
         source_bytes = _source_bytes(subject.machine)
-        self._make_room(source_bytes)
+        self._make_room(source_bytes, beside.bytes_of(subject))
         engine = choose_engine(self._site, self._work.policy, subject.machine)
+        if engine.exporter.name == VBoxManageExporter.name:
+            refuse_long_name(subject.machine)
         if engine.reason:
             log.info("exported by VBoxManage, because the parallel engine cannot: %s", engine.reason, extra={"vm": self._key})
         seconds = self._run_engine(subject, engine.exporter)
+        kept = beside.keep(subject, self._place)
         fingerprint = method.conclude()
         self._session.doing.phase = "check"
         name = partial_name(self._stamp, self._own.number, "ova")
@@ -105,13 +145,15 @@ class Backup:
             duration_seconds=round(seconds, 3),
             engine=engine.exporter.name,
             source_bytes=source_bytes,
+            files=kept,
+            left_out=beside.left_out,
             extra={"engine_reason": engine.reason} if engine.reason else {},
         )
         check_nas(self._site.configuration.nas, write=True)
         files.seal(self._site.files, self._directory, sidecar)
         return Exported(sidecar, fingerprint)
 
-    def _make_room(self, source_bytes: int) -> None:
+    def _make_room(self, source_bytes: int, side_bytes: int) -> None:
         """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory."""
         nas = self._site.configuration.nas
         check_nas(nas, write=True)
@@ -122,7 +164,7 @@ class Backup:
         for name in files.remove_partials(self._site.files, self._directory, live, contents.claims_granted):
             log.warning("removed %s, which an earlier attempt left", name, extra={"vm": self._key})
         latest = read_catalogue(self._directory).latest_good
-        room = needed(source_bytes, latest.sidecar if latest else None)
+        room = needed(source_bytes, latest.sidecar if latest else None) + side_bytes
         check_room(check_nas(nas).free, room, nas.reserve)
 
     def _run_engine(self, subject: Subject, exporter: Exporter) -> float:
@@ -146,9 +188,11 @@ class Backup:
         except LockLostError:
             self._clean_up(None)
             raise
+        self._error = "the copy could not be put in place"
         return publishing.finish(self._site, self._session, changes.held(head.contents, self._key, self._own), self._own)
 
     def _fail(self, message: str) -> None:
+        self._error = message
         when = timestamp(self._site.clock.now())
         self._session.commit(lambda contents: changes.failed(contents, self._key, self._own, message, when), f"{self._key} failed")
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.copies.files import Entry, NasFiles, open_file, present
 from shared.copies.names import Suffix, final_name, partial_name
+from shared.copies.ova import sha256_of
 from shared.copies.reporting import reported
 from shared.copies.sidecar import SideFile
 from shared.copies.tar import members
@@ -17,10 +18,10 @@ _PIECE: Final = 1 << 20
 
 
 def keep(files: NasFiles, directory: Path, name: str, pieces: Iterable[bytes], *, check: Callable[[], None] = lambda: None) -> SideFile:
-    """Writes a side file under its partial name `name`, brings it to the server's disk, and answers what it is.
+    """Writes a side file under its partial name `name`, reads it back from the server's disk, and answers what it is.
 
     What an earlier attempt left under that name is replaced; after a crash it may be there, torn. `check` is called with every piece and
-    raises when the work is to stop. Raises `NasError` if the NAS refuses.
+    raises when the work is to stop. Raises `NasError` if the NAS refuses, `CopyError` if it has other bytes in the end.
     """
     digest, size = hashlib.sha256(), 0
     with reported(f"write {name}"):
@@ -35,6 +36,8 @@ def keep(files: NasFiles, directory: Path, name: str, pieces: Iterable[bytes], *
             files.sync(descriptor)
         finally:
             os.close(descriptor)
+        if sha256_of(directory, name) != digest.hexdigest():
+            raise CopyError(f"the bytes of {name} arrived wrong on the NAS")
     return SideFile(size, digest.hexdigest())
 
 

@@ -27,12 +27,16 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An entry of a media registry. `parent` is the UUID of the image it is based on, empty for a base."""
+    """An entry of a media registry. `parent` is the UUID of the image it is based on, empty for a base.
+
+    `encrypted`: VirtualBox itself keeps it encrypted, and asks for its password when it is read.
+    """
 
     uuid: str
     location: str
     format: str
     parent: str
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,8 @@ def _images(registry: Element | None) -> dict[str, Image]:
     while waiting:
         disk, parent = waiting.pop()
         uuid = _uuid(disk)
-        images[uuid] = Image(uuid, disk.get("location", ""), disk.get("format", ""), parent)
+        encrypted = any(item.get("name") == "CRYPT/KeyStore" for item in disk.iterfind("Property"))
+        images[uuid] = Image(uuid, disk.get("location", ""), disk.get("format", ""), parent, encrypted)
         waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
     return images
 

@@ -22,7 +22,7 @@ def test_a_vm_becomes_clean_and_its_copy_is_described_beside_it(rig: Rig) -> Non
     assert record.status is State.CLEAN
     assert record.last_copy is not None
     stamp = record.last_copy.stamp
-    assert rig.files("web01") == [f"{stamp}.json", f"{stamp}.ova", f"{stamp}.sha256"]
+    assert rig.files("web01") == [f"{stamp}.{suffix}" for suffix in ("json", "ova", "sha256", "vbox")]
     assert record.last_copy.fingerprint
 
 

@@ -1,0 +1,48 @@
+"""Why a VM cannot be exported unattended, told before anything is started: otherwise VirtualBox asks for a password, or fails late."""
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.problems import ExportError
+
+#: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100 bytes with its end.
+LONGEST_NAME_BYTES: Final = 99 - len("-disk001.vmdk")
+
+
+def refuse_unexportable(machine: Machine) -> None:
+    """Raises `ExportError` that says what is in the way: a disk that is encrypted, whose file is missing, or cannot be read.
+
+    `machine` is accessible. Looks at the disk files, takes no lock, changes nothing.
+    """
+    encrypted = next((image for image in machine.images if image.encrypted), None)
+    if encrypted is not None:
+        raise ExportError(
+            f"its disk {encrypted.location} is encrypted: VirtualBox would ask for the password at each export",
+            hint="decrypt it (`VBoxManage encryptmedium`) and encrypt inside the guest instead, or archive the VM to take it out",
+        )
+    if problem := next(_unreadable(machine), None):
+        raise ExportError(problem, hint="put the file back where VirtualBox expects it, or detach the disk")
+
+
+def refuse_long_name(machine: Machine) -> None:
+    """Raises `ExportError` if VBoxManage cannot write an `.ova` with this name; the parallel engine and clones have names of their own."""
+    size = len((machine.name or "").encode("utf-8", "surrogatepass"))
+    if size > LONGEST_NAME_BYTES and machine.chains:
+        raise ExportError(
+            f"its name has {size} bytes, and VBoxManage exports VMs with at most {LONGEST_NAME_BYTES}",
+            hint="rename it, or export it through a clone (live_when_stopped = true), which has a short name",
+        )
+
+
+def _unreadable(machine: Machine) -> Iterator[str]:
+    for image in machine.images:
+        for path in files_of(image):
+            try:
+                os.stat(path)
+            except OSError as error:
+                yield f"its disk {path} cannot be used: {error.strerror}"
+            else:
+                if not os.access(path, os.R_OK):
+                    yield f"its disk {path} cannot be read by this user"
