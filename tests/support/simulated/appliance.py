@@ -65,7 +65,8 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
     systems = []
     for machine in machines:
         chains = [host.chain(disk) for disk in machine.disks.values()]
-        systems.append(System(machine.name, options.get("vmname", machine.name), machine_text(host, machine), machine.memory, chains))
+        title = options.get("vmname", machine.name)
+        systems.append(System(machine.name, title, machine_text(host, machine), machine.memory, list(machine.disks), chains))
         _refuse_long_name(machine)
     manifest = "manifest" in options or "manifest" in options.get("options", "").split(",")
     return Plan(target, systems, digest=("SHA256" if "ovf20" in options else "SHA1") if manifest else ""), machines

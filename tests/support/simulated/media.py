@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from tests.support.simulated import disks, settings
 from tests.support.simulated.arguments import parse, required
@@ -135,20 +136,39 @@ def close_command(host: Host, words: list[str]) -> Reply:
     return Reply(stderr=PROGRESS if "delete" in options else "")
 
 
-def cat_command(host: Host, words: list[str]) -> Reply:
-    """`mediumio --disk=… cat`: the guest's view of the disk, raw, on stdout or into a file."""
+@dataclass(frozen=True)
+class Cat:
+    """A `mediumio --disk=… cat` that may begin."""
+
+    chain: list[Medium]
+    start: int
+    end: int
+    output: str
+
+
+def prepare_cat(host: Host, words: list[str]) -> Cat:
+    """Checks the command. The caller holds the lock of the state. Raises `VBoxError`."""
     plain, options = parse(words, values=("--disk", "--offset", "--size", "--output"))
     if plain != ["cat"] or "disk" not in options:
         raise UsageError("Missing subcommand")
     medium = find_medium(host, options["disk"])
     disks.check_readable(medium)
+    if lock_state(host, medium, set()) == "locked write":
+        text = f"Medium '{medium.location}' is locked for writing by another task"
+        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="MediumWrap", context="OpenForIO(...)")
     chain = host.chain(medium.uuid) if medium.uuid in host.media else [medium]
     start = int(options.get("offset", "0"))
     end = start + int(options["size"]) if "size" in options else medium.mib * disks.BLOCK
-    with open(options["output"], "xb") if "output" in options else nullcontext(sys.stdout.buffer) as file:
-        while start < end:
+    return Cat(chain, start, end, options.get("output", ""))
+
+
+def cat(cat: Cat) -> Reply:
+    """The guest's view of the disk, raw, on stdout or into a file. Takes as long as its reader does; nobody waits for it meanwhile."""
+    start = cat.start
+    with open(cat.output, "xb") if cat.output else nullcontext(sys.stdout.buffer) as file:
+        while start < cat.end:
             block, offset = divmod(start, disks.BLOCK)
-            data = disks.read_block(chain, block)[offset : offset + end - start]
+            data = disks.read_block(cat.chain, block)[offset : offset + cat.end - start]
             file.write(data)
             start += len(data)
     return Reply()

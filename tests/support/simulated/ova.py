@@ -21,12 +21,13 @@ _SCHEMA = "http://schemas.dmtf.org"
 
 @dataclass
 class System:
-    """One machine of an appliance. `name` is that of the machine, `title` what the appliance calls it."""
+    """One machine of an appliance. `name` is that of the machine, `title` what the appliance calls it, `slots` where its disks are."""
 
     name: str
     title: str
     settings: str
     memory: int
+    slots: list[str]
     chains: list[list[Medium]]
 
 
@@ -154,5 +155,17 @@ def _system_text(system: System, items: str) -> str:
         f"  <VirtualSystem ovf:id={quoted(system.title)}>\n    <Name>{escape(system.title)}</Name>\n    <VirtualHardwareSection>\n"
         f"{items}    </VirtualHardwareSection>\n"
         f'    <vbox:Machine ovf:required="false" version="1.20-linux" name={quoted(system.title)} lastStateChange="{state_change}"'
-        f' memory="{system.memory}"/>\n  </VirtualSystem>\n'
+        f' memory="{system.memory}">\n{_attachments(system)}    </vbox:Machine>\n  </VirtualSystem>\n'
     )
+
+
+def _attachments(system: System) -> str:
+    text = ""
+    for slot, chain in zip(system.slots, system.chains, strict=True):
+        controller, port, device = slot.rsplit("-", 2)
+        image = f'<Image uuid="{{{chain[0].uuid}}}"/>'
+        text += (
+            f'      <StorageController name={quoted(controller)}>\n        <AttachedDevice type="HardDisk" port="{port}" device="{device}">'
+        )
+        text += f"{image}</AttachedDevice>\n      </StorageController>\n"
+    return text

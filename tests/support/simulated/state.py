@@ -4,8 +4,9 @@ import fcntl
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,6 +145,30 @@ def exports(home: str) -> list[dict[str, Any]]:
         finally:
             os.close(descriptor)
     return found
+
+
+def reading(home: str, media: list[str], target: str) -> AbstractContextManager[str]:
+    """Shows to others that this process reads these media, from now on and until the end of the `with` statement or of the process.
+
+    Answers the record's path. Called under the lock of the state.
+    """
+    folder = os.path.join(home, "exports")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{uuid.uuid4()}.json")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.write(descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": target}).encode())
+
+    @contextmanager
+    def record() -> Iterator[str]:
+        try:
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            os.close(descriptor)
+
+    return record()
 
 
 @contextmanager

@@ -26,7 +26,6 @@ _COMMANDS = {
     "list": ("information", "list_command", False),
     "showvminfo": ("information", "show_command", False),
     "showmediuminfo": ("media", "show_command", False),
-    "mediumio": ("media", "cat_command", False),
     "getextradata": ("machines", "get_extra_command", False),
     "createvm": ("machines", "create_command", True),
     "registervm": ("machines", "register_command", True),
@@ -67,13 +66,15 @@ def _run(home: str, words: list[str]) -> Reply:
     if words in (["--version"], ["-V"]):
         return Reply(f"{VERSION}\n")
     name = words[0] if words else ""
-    if name not in _COMMANDS and name != "export":
+    if name not in {*_COMMANDS, "export", "mediumio"}:
         sys.stderr.write(BANNER)
         raise VBoxError(f"Invalid command '{name}'", status=2)
     if faults.take("refused"):
         raise VBoxError("Failed to create the VirtualBox object!", code="NS_ERROR_ABORT", component="VirtualBoxClientWrap")
     if name == "export":
         return _export(home, words[1:], faults)
+    if name == "mediumio":
+        return _cat(home, words[1:])
     module, function, changes = _COMMANDS[name]
     command = getattr(import_module(f"tests.support.simulated.{module}"), function)
     extra = (faults,) if name == "showvminfo" else ()
@@ -88,6 +89,18 @@ def _export(home: str, words: list[str], faults: Faults) -> Reply:
     with opened(home, changes=True) as host:
         started = appliance.begin(host, words, faults)
     return appliance.follow(started)
+
+
+def _cat(home: str, words: list[str]) -> Reply:
+    """Holds the read lock of the disk and of what it is based on for as long as it writes."""
+    from tests.support.simulated import media
+    from tests.support.simulated.state import reading
+
+    with opened(home, changes=False) as host:
+        prepared = media.prepare_cat(host, words)
+        record = reading(home, [medium.uuid for medium in prepared.chain], prepared.output)
+    with record:
+        return media.cat(prepared)
 
 
 if __name__ == "__main__":
