@@ -149,6 +149,12 @@ def each_once(world: World, results: Sequence[Any]) -> str | None:
     return None
 
 
+def nobody_is_alarmed(world: World, results: Sequence[Any]) -> str | None:
+    """No process takes what is normal for damage."""
+    answers = ((what, answer) for result in results for what, answer in result or ())
+    return next((f"{what} was told {answer}" for what, answer in answers if answer == "DatabaseDamagedError"), None)
+
+
 def never_twice(world: World, results: Sequence[Any]) -> str | None:
     """No update is applied twice."""
     log = nas.head(world).contents.vms[LOG].last_error

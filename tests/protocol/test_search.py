@@ -17,6 +17,7 @@ from tests.protocol.programs import (
     edited_views_are_kept,
     editor,
     expirer,
+    nobody_is_alarmed,
     pruner,
     publisher,
     start,
@@ -26,6 +27,7 @@ from tests.protocol.search import Scenario, search
 
 PRUNES = Rules(prunes=True)
 LOG = all_of(each_once, answers_are_true)
+PRUNED = all_of(each_once, nobody_is_alarmed)
 CLAIMS = all_of(answers_are_true, claims.copies_are_announced, claims.next_tick_recovers)
 
 #: Small enough for each run of the tests.
@@ -34,8 +36,10 @@ BASIC = (
     Scenario("two sessions, one stale read, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 0, Cost(1, 1)),
     Scenario("two sessions, one error, one fault", (appender("A", 2), appender("B")), LOG, start(), chain_grows, 0, Cost(0, 1, 1)),
     Scenario("three sessions, one fault", tuple(map(appender, "ABC")), LOG, start(), chain_grows, 0, Cost(fault=1)),
-    Scenario("pruning, one fault", (appender("A"), appender("B", 2), pruner()), each_once, start(), chain_grows, 0, Cost(fault=1), PRUNES),
-    Scenario("pruning, one stale read", (appender("A"), appender("B", 2), pruner()), each_once, start(), None, 0, Cost(stale=1), PRUNES),
+    Scenario("pruning", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 1, rules=PRUNES),
+    Scenario(
+        "pruning, one stale read", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 0, Cost(stale=1), PRUNES
+    ),
     Scenario(
         "the view, one crash, one stale read, one fault",
         (appender("A", view=True), appender("B", view=True)),
@@ -104,13 +108,30 @@ BASIC = (
 )
 
 
+#: Minutes each.
+LARGE = (
+    Scenario("pruning, one fault", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 0, Cost(fault=1), PRUNES),
+    Scenario(
+        "pruning, one stale read, one fault",
+        (appender("A"), appender("B", 2), pruner()),
+        PRUNED,
+        start(),
+        chain_grows,
+        0,
+        Cost(1, 1),
+        PRUNES,
+        limit=20_000_000,
+    ),
+)
+
+
 def _enlarged(scenario: Scenario) -> Scenario:
     """The same scenario with one crash and one fault of each kind that it has, more."""
     budget = Cost(*(count and count + 1 for count in scenario.budget))
-    return replace(scenario, name=f"{scenario.name}, and more", crashes=max(1, scenario.crashes), budget=budget, limit=20_000_000)
+    return replace(scenario, name=f"{scenario.name}, enlarged", crashes=max(1, scenario.crashes), budget=budget, limit=20_000_000)
 
 
-SCENARIOS = (*BASIC, *map(_enlarged, BASIC)) if PROVE else BASIC
+SCENARIOS = (*BASIC, *LARGE, *map(_enlarged, BASIC)) if PROVE else BASIC
 
 
 @pytest.mark.timeout(3600 if PROVE else 300)
@@ -123,12 +144,20 @@ def test_holds(scenario: Scenario) -> None:
     assert result.ends > 1
 
 
-@pytest.mark.parametrize(("memory", "transactions"), [(0, 2), (1, 3)])
-def test_what_a_session_is_told_stays_true_when_it_is_forgotten(memory: int, transactions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("memory", "transactions", "faults"), [(0, 2, 1), (1, 3, 0)])
+def test_what_a_session_is_told_stays_true_when_it_is_forgotten(
+    memory: int, transactions: int, faults: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A session that is expired in the middle, and whose row is forgotten, is told the truth, or that it is not known."""
     monkeypatch.setattr(protocol, "SESSION_MEMORY", memory)
     scenario = Scenario(
-        f"memory of {memory}", (appender("A", 2), expirer("B", "A", transactions)), answers_are_true, start(), chain_grows, 0, Cost(fault=1)
+        f"memory of {memory}",
+        (appender("A", 2), expirer("B", "A", transactions)),
+        answers_are_true,
+        start(),
+        chain_grows,
+        0,
+        Cost(fault=faults),
     )
     result = search(scenario)
     print(result)
