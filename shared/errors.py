@@ -86,6 +86,10 @@ class LockedError(VmBackupError):
     exit_code = ExitCode.LOCKED
 
 
+class TooManyExportsError(LockedError):
+    """As many exports run on the NAS as the configuration of this host allows."""
+
+
 class LockLostError(VmBackupError):
     """This process was displaced: another one took over its session or claim."""
 

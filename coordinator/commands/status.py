@@ -74,6 +74,7 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,
+        "waiting": record.waiting if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting else None,
         "missing_since": record.missing_since,
         "also_on": record.also_on,
         "moving": record.moving,
@@ -121,6 +122,8 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
         said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
     if row["damaged"]:
         said.append(f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}")
+    if row["waiting"]:
+        said.append(row["waiting"])
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
+from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
 from shared.statedb.snapshot import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.states import FORGETTABLE, IN_FLIGHT, INITIAL, Event, State, allowed, move
 
@@ -212,11 +212,23 @@ def find(contents: Contents, key: str) -> VmRecord:
 
 
 def claim(
-    contents: Contents, key: str, session: str, purpose: Literal["backup", "archive", "activate", "publish", "power", "verify"], when: str
+    contents: Contents,
+    key: str,
+    session: str,
+    purpose: Literal["backup", "archive", "activate", "publish", "power", "verify", "pin", "prune"],
+    when: str,
+    *,
+    limit: int = 0,
 ) -> Contents:
-    """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it."""
+    """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it.
+
+    With a `limit`, raises `TooManyExportsError` if so many backups are claimed already, of all hosts: being part of the transaction, the
+    limit is exact, and a place is freed with the claim of whoever dies.
+    """
     record = find(contents, key)
     require_free(record)
+    if limit and exports(contents) >= limit:
+        raise TooManyExportsError(f"{key}: {limit} exports run on the NAS already", hint="backup.exports_on_nas sets the limit")
     number = contents.claims_granted + 1
     status = record.status
     if purpose == "backup":
@@ -225,10 +237,25 @@ def claim(
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
     elif purpose == "power" and record.power is None:
         raise IllegalMoveError(f"{key}: its power state is as it was found")
-    elif purpose == "verify" and (record.publishing or record.moving or record.power):
+    elif purpose in ("verify", "pin", "prune") and (record.publishing or record.moving or record.power):
         raise LockedError(f"{key}: what a crashed worker began has to be finished first", hint="the next database worker does that")
     granted = Claim(session, number, purpose, when)
-    return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
+    waiting = "" if purpose == "backup" else record.waiting
+    return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status, waiting=waiting))
+
+
+def exports(contents: Contents) -> int:
+    """How many backups are claimed by live sessions, of all hosts."""
+    return sum(record.claim is not None and record.claim.purpose == "backup" for record in contents.vms.values())
+
+
+def note_waiting(contents: Contents, reasons: Mapping[str, str]) -> Contents:
+    """Notes by key why VMs that wait for their backup were not taken."""
+    for key, reason in reasons.items():
+        record = contents.vms.get(key)
+        if record is not None and record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting != reason:
+            contents = contents.with_vm(replace(record, waiting=reason))
+    return contents
 
 
 def require_free(record: VmRecord) -> None:

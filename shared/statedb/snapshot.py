@@ -49,7 +49,7 @@ class Claim(_Record):
 
     session: str
     number: int
-    purpose: Literal["backup", "archive", "activate", "publish", "power", "verify"]
+    purpose: Literal["backup", "archive", "activate", "publish", "power", "verify", "pin", "prune"]
     since: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,6 +117,8 @@ class VmRecord(_Record):
     verified: str = ""
     #: Stamps of copies that were found damaged and are still there.
     damaged: tuple[str, ...] = ()
+    #: Why a VM that is BACKUP_NECESSARY was not taken at the last tick, though nothing is wrong with it.
+    waiting: str = ""
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

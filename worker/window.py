@@ -1,0 +1,66 @@
+"""The hours in which exports may start. Pure: what time it is, and how long an export takes, are arguments."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from shared.copies.sidecar import Sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an export may start now. `reason` says why not; empty: it may. `never`: nor at any other time, as things are."""
+
+    reason: str = ""
+    never: bool = False
+
+
+def judge(window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None) -> Verdict:
+    """Whether an export that takes about `expected_seconds` (None: nobody knows) may start at `now` (aware).
+
+    `window` is as in the configuration: `22:00-06:00`, in the local time of `zone` (None: this machine's), through midnight if it ends
+    before it begins; empty, or with both times equal, it is always. An export that would not end within the window does not start, one
+    that is longer than the whole window never does. The reason says nothing that changes from minute to minute.
+    """
+    if not window or window[:5] == window[6:]:
+        return Verdict()
+    opening = _opening(window, now, zone)
+    if opening is None:
+        return Verdict(f"waits for its window {window}")
+    begin, end = opening
+    if expected_seconds is None or now + timedelta(seconds=expected_seconds) <= end:
+        return Verdict()
+    takes = f"its export takes about {_duration(expected_seconds)}"
+    if timedelta(seconds=expected_seconds) > end - begin:
+        return Verdict(f"{takes}, longer than its whole window {window}", never=True)
+    return Verdict(f"{takes}, too long for what is left of its window {window}: waits for the next one")
+
+
+def expected_seconds(source_bytes: int, last: Sidecar | None) -> float | None:
+    """How long an export will take: as long as the last one, in proportion to the bytes on the VM's disks. None if there was none."""
+    if last is None or not last.duration_seconds:
+        return None
+    return last.duration_seconds * (source_bytes / last.source_bytes if last.source_bytes else 1)
+
+
+def _opening(window: str, now: datetime, zone: tzinfo | None) -> tuple[datetime, datetime] | None:
+    """Begin and end of the window that is open at `now`."""
+    first, last = time.fromisoformat(window[:5]), time.fromisoformat(window[6:])
+    today = now.astimezone(zone).date()
+    for day in (today - timedelta(days=1), today):
+        begin = _moment(day, first, zone)
+        end = _moment(day if first < last else day + timedelta(days=1), last, zone)
+        if begin <= now < end:
+            return begin, end
+    return None
+
+
+def _moment(day: date, clock: time, zone: tzinfo | None) -> datetime:
+    """A local time on a day; in UTC, so that the night on which clocks change is as long as it is."""
+    local = datetime.combine(day, clock, zone)  # without a zone: the system's, whatever its offset is on that day
+    return local.astimezone(UTC)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90 * 60:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{seconds / 3600:.1f} h"
