@@ -34,7 +34,7 @@ class Rig:
     def site(self, name: str = "alpha", **backup: object) -> Site:
         """What a worker of that host works with; keyword arguments are settings of `[backup]`."""
         host = self.host(name)
-        settings = {"retry_seconds": 0, "retry_interval_seconds": 0.05, "stall_seconds": 60, **backup}
+        settings = {"engine": "vboxmanage", "retry_seconds": 0, "retry_interval_seconds": 0.05, "stall_seconds": 60, **backup}
         configuration = Configuration.model_validate(
             {
                 "nas": {"mountpoint": self.nas, "require_mount": False, "reserve": 0},

@@ -12,6 +12,7 @@ from shared.copies import catalogue
 from shared.copies.catalogue import Copy
 from shared.statedb.snapshot import Snapshot, VmRecord, decode
 from tests.support.hosts import VirtualBoxHost
+from tests.support.simulated import SimulatedHost
 
 BIN = Path(sys.executable).parent
 
@@ -113,6 +114,8 @@ class Fleet:
         member.configure("nas", mountpoint=str(self.nas), require_mount=False, reserve="1 MiB")
         member.configure("host", state_directory=str(self.folder / f"state-{host.name}"))
         member.configure("backup", retry_seconds=0, retry_interval_seconds=0.2)
+        if isinstance(host, SimulatedHost):
+            member.configure("backup", engine="vboxmanage")  # the simulation describes VMs too briefly for the parallel engine
         if len(self.members) == 1:
             member.admin("init", "--lease-seconds", str(self.lease_seconds))
         return member
