@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from shared import cli
 from shared.clock import timestamp
-from shared.errors import ExitCode, IllegalMoveError, LockedError, UnknownVmError, VmBackupError
+from shared.errors import ExitCode, IllegalMoveError, LockedError, TooManyExportsError, UnknownVmError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
@@ -17,8 +17,10 @@ from shared.statedb.snapshot import Contents, VmRecord
 from shared.states import Event, State
 from shared.virtualbox.export import VmRunsError
 from worker import queue
+from worker.admission import Admission, judge_window
 from worker.exporting import Backup
 from worker.outcome import Outcome, start
+from worker.window import judge
 
 log: Final = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ def run(site: Site, *, only: str | None = None) -> Outcome:
     if only is not None:
         _require_backup(contents, only, site.node)
     outcome = Outcome(deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)])
-    if not any(only in (None, record.key) for record in queue.waiting(contents, site.node)):
+    waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+    if all(_known_to_wait(site, record) for record in waiting):
         return outcome
     with site.database.session("backup") as session:
         Round(site, session, outcome, only).run()
@@ -44,7 +47,14 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     contents = site.database.head().contents
     if only is not None:
         _require_backup(contents, only, site.node)
-    return [record.key for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+    waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+    return [record.key for record in waiting if not judge_window(site, record).reason]
+
+
+def _known_to_wait(site: Site, record: VmRecord) -> bool:
+    """Whether the VM waits for its window to open, and that is noted already: then there is nothing to do."""
+    reason = judge(site.configuration.policy_for(record.name).window, site.clock.now()).reason
+    return bool(reason) and reason == record.waiting
 
 
 def _require_backup(contents: Contents, key: str, node: str) -> None:
@@ -62,9 +72,19 @@ class Round:
     def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
         self._site, self._session, self._outcome, self._only = site, session, outcome, only
         self._tried: set[str] = set()
+        self._exported = False
+        self._admission = Admission(site, session)
 
     def run(self) -> None:
-        """Takes VMs until none is left that does not run, then looks for a while whether a running one stops."""
+        """Takes VMs until none is left that may be taken now, then looks for a while whether a running one stops."""
+        try:
+            self._run()
+        finally:
+            self._outcome.failed += [key for key, verdict in self._admission.postponed.items() if verdict.never]
+            self._outcome.postponed += [key for key, verdict in self._admission.postponed.items() if not verdict.never]
+        self._admission.note()
+
+    def _run(self) -> None:
         backup = self._site.configuration.backup
         running = self._take_all()
         if not running:
@@ -89,13 +109,24 @@ class Round:
             if not waiting:
                 return found_running
             record = waiting[0]
+            if self._admission.refuses(record):
+                continue
             if self._runs(record):
                 found_running.append(record.key)
                 continue
-            self._take(record)
+            if self._exported:  # the queue and its VMs may look different afterwards
+                self._exported = False
+                self._admission.let_others_go_first()
+                continue
+            try:
+                self._take(record)
+            except TooManyExportsError:
+                if not self._admission.wait_for_place(record):
+                    self._admission.no_place(waiting)
 
     def _wanted(self, record: VmRecord, found_running: list[str]) -> bool:
-        return self._only in (None, record.key) and record.key not in found_running and record.key not in self._tried
+        passed = record.key in found_running or record.key in self._tried or record.key in self._admission.postponed
+        return self._only in (None, record.key) and not passed
 
     def _runs(self, record: VmRecord) -> bool:
         """Whether the VM runs and must be left alone. If VirtualBox cannot say, its backup will fail and say why."""
@@ -107,15 +138,18 @@ class Round:
             return False
 
     def _take(self, record: VmRecord) -> None:
-        """Claims a VM and backs it up."""
-        key, session = record.key, self._session
+        """Claims a VM and backs it up. Raises `TooManyExportsError` if there is no place for it on the NAS."""
+        key, session, limit = record.key, self._session, self._admission.limit
         when = timestamp(self._site.clock.now())
-        self._tried.add(key)
         try:
-            head = session.commit(lambda contents: changes.claim(contents, key, session.id, "backup", when), f"claim {key}")
+            head = session.commit(lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit), f"claim {key}")
+        except TooManyExportsError:
+            raise
         except (LockedError, IllegalMoveError, UnknownVmError) as error:
             log.info("not taken: %s", error.message, extra={"vm": key})
+            self._tried.add(key)
             return
+        self._tried.add(key)
         claimed = head.contents.vms[key]
         if claimed.claim is None or claimed.claim.session != session.id:
             raise LockedError(f"{key}: the claim that was just committed is another's")
@@ -130,6 +164,7 @@ class Round:
         finally:
             session.doing.vm = session.doing.phase = ""
             session.doing.percent = session.doing.bytes_done = session.doing.child = None
+            self._exported = True
 
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""
@@ -155,8 +190,9 @@ class Round:
 def command(invocation: cli.Invocation, vm: str | None, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Export the VMs of this host that wait for it, the one that has waited longest first.
 
-    Running VMs come last; those that go on running are left for a later tick (exit code 4). A copy counts only when it was exported,
-    checked, and found to be that of a VM which nobody touched meanwhile.
+    Running VMs come last; those that go on running are left for a later tick (exit code 4), and so are, with exit code 0, those whose
+    window is closed or for which there is no place on the NAS. A copy counts only when it was exported, checked, and found to be that of
+    a VM which nobody touched meanwhile.
     """
     if dry_run:
         for key in plan(invocation.site(), vm):

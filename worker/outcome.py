@@ -24,6 +24,8 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
+    #: Left for a later tick as their policy or the limit of exports says: no failure.
+    postponed: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> ExitCode:

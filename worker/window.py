@@ -27,7 +27,7 @@ def judge(window: str, now: datetime, expected_seconds: float | None = None, zon
     if opening is None:
         return Verdict(f"waits for its window {window}")
     begin, end = opening
-    if expected_seconds is None or now + timedelta(seconds=expected_seconds) <= end:
+    if expected_seconds is None or now.astimezone(UTC) + timedelta(seconds=expected_seconds) <= end:
         return Verdict()
     takes = f"its export takes about {_duration(expected_seconds)}"
     if timedelta(seconds=expected_seconds) > end - begin:
