@@ -1,6 +1,7 @@
 """The backup worker against a simulated VBoxManage that fails, hangs, lies and dies."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -86,12 +87,25 @@ def test_a_vm_that_is_started_just_before_its_export_is_left_running(rig: Rig) -
     assert (outcome.deferred, outcome.exit_code, record.status, record.failures) == (["web01"], 4, State.RUNNING, 0)
 
 
+def _during_export(rig: Rig, action: Callable[[], object]) -> threading.Thread:
+    """Does something as soon as an export runs, in a thread that is to be joined."""
+
+    def wait_and_act() -> None:
+        end = time.monotonic() + 30
+        while not rig.host().exports() and time.monotonic() < end:
+            time.sleep(0.05)
+        action()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
 def test_a_change_during_the_export_makes_the_copy_count_for_nothing(rig: Rig) -> None:
     vm = rig.host().make_vm("web01")
-    rig.host().fault(vm, export_seconds=1.5)
+    rig.host().fault(vm, export_seconds=4)
     site = rig.look()
-    meddler = threading.Timer(0.7, lambda: rig.host().run("modifyvm", vm.uuid, "--memory", "32"))
-    meddler.start()
+    meddler = _during_export(rig, lambda: rig.host().run("modifyvm", vm.uuid, "--memory", "32"))
     outcome = backup.run(site)
     meddler.join()
     assert outcome.failed == ["web01"]
@@ -157,10 +171,9 @@ def _expire_all(rig: Rig, *, by: str = "beta") -> None:
 def test_a_displaced_worker_stops_and_publishes_nothing(rig: Rig) -> None:
     vm = rig.host().make_vm("web01")
     rig.host("beta")
-    rig.host().fault(vm, export_seconds=2)
+    rig.host().fault(vm, export_seconds=10)
     site = rig.look()
-    displacer = threading.Timer(1.0, lambda: _expire_all(rig))
-    displacer.start()
+    displacer = _during_export(rig, lambda: _expire_all(rig))
     with pytest.raises(LockLostError):
         backup.run(site)
     displacer.join()
