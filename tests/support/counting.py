@@ -1,13 +1,16 @@
 """A worker for tests of the state database on real mounts: commits as fast as it can, and prints a line for each commit it was told of.
 
-    python -m tests.support.counting VMSTATE NODE LABEL SECONDS
+    python -m tests.support.counting VMSTATE NODE LABEL SECONDS [no-lease]
 
 Each commit raises the failure count of the record LABEL by one and the number of claims granted by one: at the end, the first of
-every label must not be below the lines printed under that label, and the second must be the sum of the first.
+every label must not be below the lines printed under that label, and the second must be the sum of the first. The lease on the
+database only keeps writers from colliding; `no-lease` does without, so that they do collide.
 """
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +28,19 @@ def count(contents: Contents, label: str, node: str) -> Contents:
     return replace(contents, claims_granted=contents.claims_granted + 1).with_vm(replace(record, failures=record.failures + 1))
 
 
-def main(root: str, node: str, label: str, seconds: str) -> None:
+class NoLease:
+    """In the place of the lease on the database."""
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        yield False
+
+
+def main(root: str, node: str, label: str, seconds: str, *options: str) -> None:
     """The program. A session that others have expired is followed by a new one."""
     database = open_database(Path(root), HostIdentity.of_this_machine(node), SystemClock())
+    if "no-lease" in options:
+        database._lease = NoLease()
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
         try:

@@ -33,14 +33,17 @@ class Worker:
     host: str
     root: str
     label: str
+    options: tuple[str, ...] = ()
     committed: int = 0
     errors: list[str] = field(default_factory=list)
     _process: "subprocess.Popen[str] | None" = None
     _readers: list[threading.Thread] = field(default_factory=list)
 
     def start(self, seconds: float) -> None:
-        command = ["nas", "in", self.host, sys.executable, "-m", "tests.support.counting", self.root, self.host, self.label, str(seconds)]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        program = [sys.executable, "-m", "tests.support.counting", self.root, self.host, self.label, str(seconds), *self.options]
+        self._process = subprocess.Popen(
+            ["nas", "in", self.host, *program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         reader = threading.Thread(target=self._read, args=(self._process,))
         reader.start()
         self._readers.append(reader)
@@ -107,10 +110,14 @@ def disturbed(request: pytest.FixtureRequest) -> bool:
 
 
 def run(roots: dict[str, str], *, disturbed: bool) -> None:
-    """Two workers on each host."""
+    """Two workers on each host: one that waits for the lease on the database, and one that does not and collides with the others."""
     root = roots["a"]
     create(Path(root), HostIdentity.of_this_machine("a"), SystemClock(), LEASE_SECONDS)
-    workers = [Worker(host, roots[host], f"{host}{number}") for host in roots for number in (1, 2)]
+    workers = [
+        Worker(host, roots[host], f"{host}-{name}", options)
+        for host in roots
+        for name, options in (("patient", ()), ("rash", ("no-lease",)))
+    ]
     try:
         for worker in workers:
             worker.start(WORK_SECONDS)
