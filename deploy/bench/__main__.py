@@ -32,7 +32,7 @@ def main() -> int:
     if "idle" in wanted:
         idle.measure(report, rounds=9 if given.full else 3)
     if "exports" in wanted:
-        exports.measure(report, rounds=7 if given.full else 3, mib=512 if given.full else 128)
+        exports.measure(report, rounds=7 if given.full else 3, mib=512 if given.full else 256)
     print(f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now {os.getloadavg()[0]:.1f}.")
     if not whole:
         print("UPDATES WERE LOST", file=sys.stderr)

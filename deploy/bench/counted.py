@@ -20,7 +20,8 @@ def main() -> None:
     counts: dict[str, int] = {}
 
     def hook(event: str, parameters: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen" or (event in _CALLS and _below(nas, parameters[0])):
+        wrapped = event == "open" and isinstance(parameters[0], int)  # a file object for what is open already
+        if event == "subprocess.Popen" or (event in _CALLS and not wrapped and _below(nas, parameters[0])):
             counts[event] = counts.get(event, 0) + 1
 
     atexit.register(lambda: _write(result, dict(counts)))
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 def _below(nas: str, path: object) -> bool:
-    """Whether a path, or what a descriptor stands for, is below the NAS."""
+    """Whether a path, or the directory that a descriptor stands for, is below the NAS."""
     if isinstance(path, int):
         try:
             path = os.readlink(f"/proc/self/fd/{path}")
