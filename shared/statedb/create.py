@@ -41,8 +41,7 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
         if list_fresh(root / "gen"):
             raise LockedError(f"there already is a state database in {root}", hint="vmbackup-admin status shows what is in it")
         settings = version.DatabaseVersion(package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root))
-        with contextlib.suppress(FileExistsError):
-            write_new_file(root / "vmtool-db-version", settings.render())
+        _publish_version(root, settings)
         sync_directory(root)
     except OSError as error:
         raise nas_error(error, root) from error
@@ -52,6 +51,21 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
         database.files.perform(operation)
     database.publish_view()
     return database
+
+
+def _publish_version(root: Path, settings: version.DatabaseVersion) -> None:
+    """Gives the version file its name when it is whole: killed while it is written, `init` can be repeated. The first one stays."""
+    temporary = root / "tmp" / f"version.{secrets.token_hex(6)}"
+    write_new_file(temporary, settings.render())
+    try:
+        if settings.primitive == "link":
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, root / "vmtool-db-version", follow_symlinks=False)
+        elif "vmtool-db-version" not in list_fresh(root):  # no way to refuse: two hosts that make one database at once find out
+            os.rename(temporary, root / "vmtool-db-version")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def make_directory(path: Path) -> None:

@@ -166,7 +166,8 @@ class StateFiles:
         """See `MoveToHistory`: a generation that a late writer put below the window goes to `tmp/`, to be swept."""
         name = generation_name(operation.number)
         history = self.root / "history" / f"{operation.number // 1000:07d}"
-        os.makedirs(history, DIRECTORY_MODE, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(history, DIRECTORY_MODE)
         source = self.root / "gen" / name
         with contextlib.suppress(FileNotFoundError):
             if name in list_fresh(history) or not self._move_without_replacing(source, history / name):

@@ -13,12 +13,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
 from shared.errors import NasError
-from shared.statedb.files import StateFiles
+from shared.statedb.files import StateFiles, list_fresh
 from shared.statedb.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class _Attempt:
         from filelock import LeaseSettingsMismatch, Timeout
 
         try:
+            list_fresh(Path(self.lease.lock_file).parent)  # filelock would make it, in the empty mount point of a NAS that is gone
             self.lease.acquire(timeout=self.wait_seconds)
         except (Timeout, LeaseSettingsMismatch, OSError) as error:
             log.debug("lease on the database not acquired: %s", error)

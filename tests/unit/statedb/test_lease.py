@@ -57,6 +57,14 @@ def test_it_is_taken_for_one_transaction_and_released(files: StateFiles) -> None
     assert marker(files) is None
 
 
+def test_nothing_is_made_in_the_empty_mount_point_of_a_nas_that_is_gone(files: StateFiles) -> None:
+    mountpoint = files.root.parent
+    os.rename(files.root, mountpoint.with_name("unmounted"))
+    with DatabaseLease(files, 300).held() as held:
+        assert not held
+    assert not files.root.exists()
+
+
 def test_it_is_released_when_the_transaction_fails(files: StateFiles) -> None:
     with pytest.raises(ZeroDivisionError), DatabaseLease(files, 300).held():
         raise ZeroDivisionError
