@@ -21,8 +21,8 @@ from tests.protocol.programs import (
 )
 from tests.protocol.search import Scenario, Search
 
-WALKS = 400 if PROVE else 5
-SEEDS = range(12 if PROVE else 3)
+WALKS = 60 if PROVE else 5
+SEEDS = range(10 if PROVE else 3)
 
 MANY = Scenario(
     "five sessions, views and faults",
