@@ -6,8 +6,8 @@ from typing import Final
 from shared.clock import timestamp
 from shared.copies import publish as files
 from shared.copies import retention
-from shared.copies.retention import Rules
 from shared.errors import CopyError, NasError
+from shared.pruning import rules_of
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
@@ -43,8 +43,7 @@ def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
 
 def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord) -> None:
     """Applies retention while the claim is still held, and only after the new copy is in place. What it cannot do now it does next time."""
-    policy = site.configuration.policy_for(record.name)
-    rules = Rules(policy.keep_last, policy.keep_daily, policy.keep_weekly, policy.keep_monthly, policy.keep_yearly)
+    rules = rules_of(site.configuration.policy_for(record.name))
     try:
         for stamp in retention.apply(site.files, site.directory(record), rules, check=session.check):
             log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})

@@ -1,0 +1,115 @@
+"""`vmbackup-admin prune`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.errors import ExitCode, LockedError, LockLostError, VmBackupError
+from shared.statedb import changes
+from shared.states import State
+
+if TYPE_CHECKING:
+    from shared.pruning import Pruned
+    from shared.site import Site
+    from shared.statedb.snapshot import Contents
+
+
+@documented(
+    example="""
+        vmbackup-admin prune --dry-run
+        vmbackup-admin prune web01
+        vmbackup-admin prune --dry-run --json | jq '.vms[].copies[] | select(.keep | not) | .stamp'
+    """,
+    codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS, ExitCode.STATE_REFUSED],
+)
+@click.argument("vm", required=False)
+@json_option
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: bool) -> ExitCode:
+    """Apply the retention rules to the copies of VM, or of all VMs of this host, and show what keeps each.
+
+    Backups do the same after each new copy: this is for rules that were changed, and with --dry-run for trying them out. The newest good
+    copy stays in any case; pinned, damaged and archived copies stay, too. The rules are those of this host's configuration.
+    """
+    site = invocation.site(reading=dry_run)
+    contents = site.database.head().contents
+    keys = [vm] if vm is not None else _keys(contents, site.node)
+    if vm is not None and changes.find(contents, vm).node != site.node:
+        text.warn(f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are the rules of this host")
+    pruned, failed = _previews(site, keys) if dry_run else _prune(site, keys, alone=vm is not None)
+    if as_json:
+        print_json({"schema": 1, "dry_run": dry_run, "vms": [_document(one) for one in pruned], "failed": failed})
+    else:
+        _print(pruned, dry_run=dry_run)
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _keys(contents: "Contents", node: str) -> list[str]:
+    return sorted(record.key for record in contents.vms.values() if record.node == node and record.status != State.ARCHIVED)
+
+
+def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], list[str]]:
+    from shared.pruning import Pruned, decide
+
+    contents = site.database.head().contents
+    return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], []
+
+
+def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"], list[str]]:
+    """Prunes one VM after the other; one that somebody works on is passed over, since the end of its backup prunes it anyway."""
+    from shared import pruning
+
+    done, failed = [], []
+    with site.database.session("prune") as session:
+        for key in keys:
+            try:
+                done.append(pruning.prune(site, session, key))
+            except LockLostError:
+                raise
+            except VmBackupError as error:
+                if alone:
+                    raise
+                text.warn(f"{key}: {error.message}")
+                if not isinstance(error, LockedError):
+                    failed.append(key)
+    return done, failed
+
+
+def _document(one: "Pruned") -> dict[str, Any]:
+    return {
+        "name": one.key,
+        "copies": [
+            {
+                "stamp": decision.copy.stamp,
+                "size": decision.copy.size,
+                "good": decision.copy.good,
+                "keep": decision.keep,
+                "reasons": list(decision.reasons),
+                "removed": decision.copy.stamp in one.removed,
+            }
+            for decision in one.decisions
+        ],
+    }
+
+
+def _print(pruned: list["Pruned"], *, dry_run: bool) -> None:
+    rows = [
+        [
+            one.key,
+            decision.copy.stamp,
+            text.size(decision.copy.size),
+            ", ".join(decision.reasons)
+            or (
+                "REMOVED" if decision.copy.stamp in one.removed else "no rule: would be removed" if dry_run else "no rule: stayed this time"
+            ),
+        ]
+        for one in pruned
+        for decision in one.decisions
+    ]
+    if rows:
+        text.print_table(["VM", "COPY", "SIZE", "KEPT BY"], rows)
+    else:
+        click.echo("There are no copies.")
