@@ -10,6 +10,8 @@ COMMANDS: Final = {
     "show": "All that is known of one VM.",
     "copies": "The copies on the NAS, good ones and others.",
     "verify": "Read copies again in full, and mark damaged ones.",
+    "restore": "Make a VM of a copy, on this host.",
+    "rehearse": "Try out whether a copy can be restored, and starts.",
     "pin": "Keep a copy whatever the retention rules say.",
     "unpin": "Give a copy back to the retention rules.",
     "prune": "Apply the retention rules; show which rule keeps each copy.",

@@ -1,0 +1,88 @@
+"""`vmbackup-admin rehearse`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.errors import ExitCode, UsageError
+from shared.statedb import changes
+
+
+@documented(
+    example="""
+        vmbackup-admin rehearse web01
+        vmbackup-admin rehearse web01 --boot --wait 300 --set memory=2048
+    """,
+    codes=[
+        *(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST),
+        *(ExitCode.NAS, ExitCode.VBOXMANAGE),
+    ],
+)
+@click.argument("vm")
+@click.option("--copy", "which", default="latest", show_default=True, metavar="latest|previous|STAMP", help="Which copy of VM.")
+@click.option("--boot", is_flag=True, help="Start the VM, without a screen and without its network, and watch it.")
+@click.option(
+    "--wait", "seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="How many seconds it may take to come up."
+)
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where there is room for it; else host.state_directory."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of `VBoxManage modifyvm` for the start, like memory=2048."
+)
+@json_option
+@dry_run_option
+@pass_invocation
+def command(  # noqa: PLR0913 - options of the command line
+    invocation: Invocation,
+    *,
+    vm: str,
+    which: str,
+    boot: bool,
+    seconds: float,
+    folder: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
+) -> ExitCode:
+    """Try out whether a copy can be restored, on this host: restore it under a scratch name, start it (--boot), and remove it.
+
+    With --boot the VM is started without network, serial lines, remote display and USB, so that it does not meet its original. If it had
+    Guest Additions, they must answer within --wait seconds; else it must go on running for so long and do something. What was seen is
+    shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
+    """
+    from shared import rehearsal, restoring
+
+    wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
+    site = invocation.site(reading=dry_run)
+    record = changes.find(site.database.head().contents, vm)
+    if dry_run:
+        copy = restoring.choose(site, record, which)
+        click.echo(f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and remove it again")
+        return ExitCode.DONE
+
+    def show(doing: str, percent: float) -> None:
+        text.progress(f"{vm}: {doing} {percent:.0f} %" if percent else f"{vm}: {doing}")
+
+    try:
+        done = rehearsal.rehearse(site, record, which, wishes, show)
+    finally:
+        text.progress("")
+    if as_json:
+        print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **asdict(done.result), "recorded": done.recorded})
+    else:
+        said = f"{done.result.result} ({done.result.observed})" if done.result.observed else done.result.result
+        click.echo(text.printable(f"{vm} {done.stamp}: {said}"))
+        if not done.recorded:
+            text.warn("the result could not be recorded beside the copy")
+    return ExitCode.DONE if done.good else ExitCode.SOME_FAILED
+
+
+def _setting(assignment: str) -> tuple[str, str]:
+    name, equals, value = assignment.partition("=")
+    if not equals or not name.strip("-") or not name.replace("-", "").isalnum():
+        raise UsageError(f"{assignment!r} is no setting", hint="--set memory=2048")
+    return name.lstrip("-"), value

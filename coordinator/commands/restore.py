@@ -1,0 +1,79 @@
+"""`vmbackup-admin restore`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.errors import ExitCode
+from shared.statedb import changes
+
+if TYPE_CHECKING:
+    from shared.restoring import Restored
+    from shared.site import Site
+    from shared.statedb.snapshot import VmRecord
+
+
+@documented(
+    example="""
+        vmbackup-admin restore web01
+        vmbackup-admin restore web01 --copy previous --as web01-yesterday --new-macs
+        vmbackup-admin restore web01 --copy 20261122T203800Z-17 --to /srv/vms --dry-run
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE],
+)
+@click.argument("vm")
+@click.option("--copy", "which", default="latest", show_default=True, metavar="latest|previous|STAMP", help="Which copy of VM.")
+@click.option("--as", "name", metavar="NAME", help="The name of the new VM, if not the original's.")
+@click.option(
+    "--to", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Make the VM's folder in DIR, not where VirtualBox would."
+)
+@click.option("--new-macs", is_flag=True, help="Give the new VM network addresses of its own: for a second VM beside the original.")
+@json_option
+@dry_run_option
+@pass_invocation
+def command(  # noqa: PLR0913 - options of the command line
+    invocation: Invocation, *, vm: str, which: str, name: str | None, folder: Path | None, new_macs: bool, as_json: bool, dry_run: bool
+) -> ExitCode:
+    """Make a VM of a copy, on this host; run it as the user who owns the VMs.
+
+    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for reading only. The copy is read in full and
+    compared with its digests first. Nothing is ever overwritten: refused if this host has a VM or folder of that name. Interrupted or
+    failed, it leaves nothing behind. The new VM has a UUID of its own, and to the backups it is another VM (docs/restore.md).
+    """
+    from shared import restoring
+
+    site = invocation.site(reading=True)
+    record = changes.find(site.database.head().contents, vm)
+    copy = restoring.choose(site, record, which)
+    what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
+    if dry_run:
+        click.echo(text.printable(f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in {what.folder}"))
+        return ExitCode.DONE
+
+    def show(doing: str, percent: float) -> None:
+        text.progress(f"{vm}: {doing} {percent:.0f} %")
+
+    try:
+        restoring.verify(copy, show)
+        restored = restoring.restore(site, copy.stamp, what, show)
+    finally:
+        text.progress("")
+    if as_json:
+        document = {"schema": 1, "vm": vm, "stamp": restored.stamp, "name": restored.name, "uuid": restored.uuid}
+        print_json({**document, "settings_file": restored.settings_file})
+    else:
+        click.echo(text.printable(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"))
+        _advise(site, record, restored)
+    return ExitCode.DONE
+
+
+def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
+    """What the backups will make of a VM that replaces its original."""
+    if restored.name == record.name and (record.node != site.node or record.missing_since):
+        click.echo(
+            f"If it replaces {record.key} of {record.node or 'an unknown host'}: `vmbackup-admin forget` that one before the next vmfind"
+            " here, and the new VM goes on with its name and its copies (docs/restore.md)."
+        )

@@ -1,0 +1,322 @@
+"""From a lost host back to a running guest, on real VirtualBox."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.virtualbox.importing import folder_name
+from tests.support.copies import manifest, tar_file
+from tests.support.fleet import Fleet, Member
+from tests.support.virtualbox import RealHost, RealVm, wait_for
+
+pytestmark = pytest.mark.virtualbox
+
+
+@pytest.fixture
+def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet:
+    """Two real hosts and one NAS directory."""
+    fleet = Fleet(tmp_path)
+    for _ in range(2):
+        fleet.add(make_virtualbox_host())
+    return fleet
+
+
+def names(member: Member) -> list[str]:
+    """The VMs that VirtualBox lists on a host."""
+    return re.findall(r'^"(.*)" \{', member.host.run("list", "vms").stdout, re.MULTILINE)
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+
+
+def damage(path: Path) -> None:
+    path.chmod(0o640)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def listen(vm: RealVm) -> None:
+    """An import disconnects a serial line that writes into a file of the host: the guest's beats are heard on it."""
+    vm.host.run("modifyvm", vm.uuid, "--uart-mode1", "file", vm.serial)
+
+
+def test_a_guest_whose_host_is_lost_counts_on_from_the_same_number_on_another_host(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web: 01/ü")
+    vm.start()
+    wait_for(lambda: vm.beats() >= 4, "the guest to count")
+    vm.stop()
+    counted = vm.counter()
+    assert counted >= 4
+    first.worker("run")
+    assert fleet.states() == {"web: 01/ü": "CLEAN"}
+    first.host.lose_power()
+    shutil.rmtree(first.host.folder)
+
+    folder = second.host.vms / "restored"
+    ran = second.admin("restore", "web: 01/ü", "--to", str(folder), "--json").json
+    assert ran["name"] == "web: 01/ü"
+    assert ran["uuid"] != vm.uuid
+    restored = RealVm(second.host, ran["uuid"], ran["name"])
+    assert restored.counter() == counted
+    listen(restored)
+    restored.start()
+    wait_for(lambda: restored.beats() >= 2, "the restored guest to count")
+    restored.stop()
+    assert restored.counter() >= counted + 2
+
+    second.admin("forget", "web: 01/ü")
+    second.worker("run")
+    record = fleet.record("web: 01/ü")
+    assert (record.node, record.status, record.uuid) == (second.name, "CLEAN", ran["uuid"])
+    assert len(fleet.copies("web: 01/ü")) == 2, "the history of its copies goes on"
+
+
+def test_a_restore_overwrites_nothing(fleet: Fleet) -> None:
+    first, _ = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.worker("run")
+    before, files = names(first), tree(first.host.vms)
+    assert "has a VM 'web01' already" in first.admin("restore", "web01", "--to", str(first.host.vms / "x"), expect=2).stderr
+    taken = first.host.vms / folder_name("web:02")
+    taken.mkdir()
+    (taken / "mine").write_text("mine")
+    ran = first.admin("restore", "web01", "--as", "web:02", "--to", str(first.host.vms), expect=2)
+    assert "is there already" in ran.stderr
+    assert "is damaged" not in ran.stderr
+    assert names(first) == before
+    assert tree(first.host.vms) == sorted([*files, "web_02", "web_02/mine"])
+    assert vm.counter() == 0
+
+
+def test_a_second_vm_beside_the_original_and_one_of_an_archived_copy(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.host.run("modifyvm", vm.uuid, "--nic1=nat")
+    first.worker("run")
+    folder = str(first.host.vms / "here")
+    first.admin("restore", "web01", "--as", '-odd "name"', "--to", folder, "--new-macs")
+    assert '-odd "name"' in names(first)
+    first.admin("archive", "web01")
+    ran = second.admin("restore", "web01", "--to", str(second.host.vms / "here"), "--json").json
+    kept = RealVm(second.host, ran["uuid"], "web01").info("macaddress1")
+    fresh = next(uuid for uuid in uuids(first) if uuid != vm.uuid)
+    assert kept == vm.info("macaddress1")
+    assert RealVm(first.host, fresh, "x").info("macaddress1") not in ("", kept)
+
+
+def uuids(member: Member) -> list[str]:
+    return re.findall(r"\{(.*)\}$", member.host.run("list", "vms").stdout, re.MULTILINE)
+
+
+def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_again(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.worker("run")
+    vm.start()
+    vm.stop()
+    first.worker("run")
+    old, new = fleet.copies("web01")
+    damage(new.directory / f"{new.stamp}.ova")
+    place = second.host.vms / "restored"
+    ran = second.admin("restore", "web01", "--to", str(place), expect=1)
+    assert "damaged" in ran.stderr
+    assert (names(second), tree(place)) == ([], [])
+
+    ran = second.admin("verify", "web01", "--json", expect=3)
+    assert {copy["stamp"]: copy["good"] for copy in ran.json["copies"]} == {old.stamp: True, new.stamp: False}
+    (row,) = second.admin("status", "--json").json["vms"]
+    assert (row["status"], row["damaged"], row["last_copy"]["stamp"]) == ("BACKUP_NECESSARY", [new.stamp], old.stamp)
+    assert "1 damaged copy" in second.admin("status").stdout
+    assert "digest" in second.admin("copies", "web01").stdout
+
+    second.admin("restore", "web01", "--to", str(place))
+    assert names(second) == ["web01"]
+    first.worker("run")
+    assert fleet.states()["web01"] == "CLEAN"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Signals) -> None:
+    first, second = fleet.members.values()
+    first.host.make_vm("large", mib=700, random_mib=600)
+    first.worker("run")
+    place = second.host.vms / "restored"
+    running = second.start("vmbackup-admin", "restore", "large", "--to", str(place))
+    wait_for(lambda: any(name.endswith(".vdi") for name in tree(place)), "the import to begin", 60)
+    running.send_signal(number)
+    output = running.communicate(timeout=60)[0]
+    assert running.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], output
+    assert (names(second), tree(place)) == ([], [])
+    assert not place.exists()
+    assert second.host.run("list", "hdds").stdout == ""
+
+
+def hostile(member: Member, fleet: Fleet, disk: str) -> None:
+    """Puts a whole copy with such a disk name in the place of the VM's copy, with the right digests."""
+    import hashlib
+    import tarfile
+
+    (copy,) = fleet.copies("web01")
+    path = copy.directory / f"{copy.stamp}.ova"
+    with tarfile.open(path) as archive:
+        found = [(entry.name, archive.extractfile(entry).read()) for entry in archive]  # type: ignore[union-attr]
+    old = next(name for name, _ in found if name.endswith(".vmdk"))
+    parts = [
+        (disk if name == old else name, data.replace(old.encode(), disk.encode()) if name.endswith(".ovf") else data)
+        for name, data in found[:-1]
+    ]
+    data = tar_file([*parts, (found[-1][0], manifest(parts))]) + bytes(1024)
+    path.chmod(0o640)
+    path.write_bytes(data)
+    side = path.with_suffix(".json")
+    document = json.loads(side.read_text())
+    side.write_text(json.dumps({**document, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}))
+
+
+@pytest.mark.parametrize("disk", ["../../x-disk001.vmdk", "/var/tmp/vmbackup-x-disk001.vmdk", ".."])
+def test_a_member_that_virtualbox_would_write_elsewhere_is_refused(fleet: Fleet, disk: str) -> None:
+    first, second = fleet.members.values()
+    first.host.make_vm("web01")
+    first.worker("run")
+    hostile(first, fleet, disk)
+    before = tree(second.host.vms)
+    ran = second.admin("restore", "web01", "--to", str(second.host.vms / "a" / "b"), expect=1)
+    assert "outside" in ran.stderr
+    assert tree(second.host.vms) == before
+
+
+def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
+    first.worker("run")
+    place = second.host.vms / "trial"
+    ran = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "8", "--to", str(place), "--set", "memory=24", "--json")
+    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    seen = shown(second)
+    assert 'cableconnected1="off"' in seen
+    assert "memory=24\n" in seen
+    second.worker("vmfind")
+    output = ran.communicate(timeout=60)[0]
+    assert ran.returncode == 0, output
+    result = json.loads(output)
+    assert (result["good"], result["booted"], result["recorded"]) == (True, True, True)
+    assert "it ran for 8 s" in result["observed"]
+    assert (names(second), tree(place)) == ([], [])
+    assert list(fleet.states()) == ["web01"], "vmfind does not take a rehearsal for somebody's VM"
+    (copy,) = second.admin("copies", "web01", "--json").json["copies"]
+    assert (copy["rehearsed"]["result"], copy["rehearsed"]["node"]) == ("good", second.name)
+    assert "rehearsed" in second.admin("show", "web01").stdout
+
+
+def shown(member: Member) -> str:
+    listed = member.host.run("list", "vms").stdout
+    uuid = re.search(r'"vmbackup-rehearsal-\S+" \{(.*)\}', listed)
+    return member.host.run("showvminfo", uuid[1], "--machinereadable", check=False).stdout if uuid else ""
+
+
+def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.host.run("guestproperty", "set", vm.uuid, "/VirtualBox/GuestAdd/Version", "7.2.22")
+    first.host.run("guestproperty", "set", vm.uuid, "/VirtualBox/GuestInfo/OS/Product", "of an earlier run")
+    first.worker("run")
+    words = ["rehearse", "web01", "--boot", "--wait", "6", "--to", str(second.host.vms / "trial"), "--json"]
+    ran = second.admin(*words, expect=3).json
+    assert "did not answer within 6 s" in ran["result"]
+
+    running = second.start("vmbackup-admin", *words[:4], "60", *words[5:])
+    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    uuid = re.search(r'^UUID="(.*)"', shown(second), re.MULTILINE)
+    assert uuid
+    second.host.run("guestproperty", "set", uuid[1], "/VirtualBox/GuestInfo/OS/Product", "Linux")
+    output = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, output
+    assert "Linux" in json.loads(output)["observed"]
+    assert names(second) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(fleet: Fleet, number: signal.Signals) -> None:
+    first, second = fleet.members.values()
+    first.host.make_vm("web01")
+    first.worker("run")
+    place = second.host.vms / "trial"
+    words = ["rehearse", "web01", "--boot", "--wait", "100", "--to", str(place)]
+    running = second.start("vmbackup-admin", *words)
+    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    os.kill(running.pid, number)
+    running.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert len(names(second)) == 1
+        second.admin("rehearse", "web01", "--to", str(place))
+    assert (names(second), tree(place)) == ([], [])
+    assert not any("rehearse" in str(process.cmdline()) for process in second.host.processes())
+
+
+def test_names_of_folders_are_those_that_virtualbox_makes(virtualbox_host: RealHost) -> None:
+    vm = virtualbox_host.make_vm("tiny")
+    source = virtualbox_host.folder / "tiny.ova"
+    virtualbox_host.run("export", vm.uuid, "--ovf20", "--manifest", f"--output={source}")
+    for name in (
+        "-dash",
+        "..",
+        ".hid",
+        "new\nline",
+        " sp ",
+        "ä:b/c",
+        "x.",
+        "日本",
+        'q"uo',
+        "tab\t",
+        "e\u0301",
+        "~t#$%&'*+;<=>?@[]^`{|}!,",
+        "\U0001f600",
+    ):
+        base = virtualbox_host.folder / "names"
+        virtualbox_host.run("import", source, "--vsys", "0", f"--vmname={name}", f"--basefolder={base}")
+        assert (base / folder_name(name) / f"{folder_name(name)}.vbox").exists(), (name, os.listdir(base))
+
+
+def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_original(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    pipe = second.host.folder / "pipe"
+    first.host.run("modifyvm", vm.uuid, "--uart2", "0x2f8", "3", "--uart-mode2", "server", pipe, "--vrde=on")
+    first.host.run("usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234")
+    first.worker("run")
+    running = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "4", "--to", str(second.host.vms / "trial"))
+    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    seen = shown(second)
+    assert 'uartmode2="disconnected"' in seen
+    assert 'vrde="off"' in seen
+    assert "USBFilterActive" not in seen
+    assert not pipe.exists()
+    output = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, output
+
+
+def test_restore_needs_the_nas_for_reading_only(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    first.host.make_vm("web01")
+    first.worker("run")
+    nas = fleet.nas
+    subprocess.run(["mount", "--bind", nas, nas], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", nas], check=True)
+        second.admin("restore", "web01", "--to", str(second.host.vms / "restored"))
+    finally:
+        subprocess.run(["umount", nas], check=True)
+    assert names(second) == ["web01"]
