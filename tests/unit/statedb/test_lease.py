@@ -20,7 +20,8 @@ from tests.unit.statedb.builders import state_files
 
 @pytest.fixture
 def files(tmp_path: Path) -> StateFiles:
-    return state_files(tmp_path)
+    (tmp_path / "nas").mkdir()
+    return state_files(tmp_path / "nas" / "vmstate")
 
 
 @pytest.fixture(autouse=True)
