@@ -28,6 +28,7 @@ from worker.engines import choose_engine
 from worker.hooks import Hooks
 from worker.methods import Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
+from worker.priority import in_background
 from worker.sides import Beside, Place
 
 log: Final = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ class Backup:
         fingerprint = method.conclude()
         self._session.doing.phase = "check"
         name = partial_name(self._stamp, self._own.number, "ova")
-        found = check_ova(self._directory, name, progress=self._checked)
+        nice = self._site.configuration.backup.nice
+        found = in_background(nice, lambda stop: check_ova(self._directory, name, progress=self._checked, should_stop=stop))
         finished = self._site.clock.now()
         sidecar = Sidecar(
             stamp=self._stamp,

@@ -17,6 +17,7 @@ from shared.statedb.snapshot import Claim
 from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
 from worker.methods import Subject
+from worker.priority import ExportPriority
 
 log: Final = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ class Monitor:
         doing.phase = "export"
         export = self._exporter.start(subject.machine, target, vm_name=subject.vm_name)
         doing.child = export.identity
-        watcher = _NasWatcher(self._site, self._key, self._own, export)
+        priority = ExportPriority(target, self._site.configuration.backup.nice, export.identity)
+        watcher = _NasWatcher(self._site, self._key, self._own, export, priority)
         watcher.start()
         try:
             self._follow(export, watcher)
@@ -98,8 +100,8 @@ class Monitor:
 class _NasWatcher:
     """Looks at the NAS in a thread of its own: how large the file is, whether there is room, whether the claim still stands."""
 
-    def __init__(self, site: Site, key: str, own: Claim, export: RunningExport) -> None:
-        self._site, self._key, self._own, self._export = site, key, own, export
+    def __init__(self, site: Site, key: str, own: Claim, export: RunningExport, priority: ExportPriority) -> None:
+        self._site, self._key, self._own, self._export, self._priority = site, key, own, export, priority
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nas-watcher", daemon=True)
         self._progress = 0
@@ -121,6 +123,7 @@ class _NasWatcher:
         while not self._stop.wait(_LOOK_SECONDS):
             try:
                 self._look_at_file()
+                self._priority.lower()
                 now = self._site.clock.monotonic()
                 if now - claim_checked > self._site.database.version.lease_seconds / BEATS_PER_LEASE:
                     self._look_at_claim()
