@@ -203,7 +203,7 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
     first.worker("run")
     place = second.host.vms / "trial"
-    ran = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "8", "--to", str(place), "--set", "memory=24", "--json")
+    ran = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(place), "--set", "memory=24", "--json")
     wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
     seen = shown(second)
     assert 'cableconnected1="off"' in seen
@@ -213,7 +213,7 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     assert ran.returncode == 0, output
     result = json.loads(output)
     assert (result["good"], result["booted"], result["recorded"]) == (True, True, True)
-    assert "it ran for 8 s" in result["observed"]
+    assert "it ran for 15 s" in result["observed"]
     assert (names(second), tree(place)) == ([], [])
     assert list(fleet.states()) == ["web01"], "vmfind does not take a rehearsal for somebody's VM"
     (copy,) = second.admin("copies", "web01", "--json").json["copies"]
@@ -297,7 +297,7 @@ def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_or
     first.host.run("modifyvm", vm.uuid, "--uart2", "0x2f8", "3", "--uart-mode2", "server", pipe, "--vrde=on")
     first.host.run("usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234")
     first.worker("run")
-    running = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "4", "--to", str(second.host.vms / "trial"))
+    running = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(second.host.vms / "trial"))
     wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
     seen = shown(second)
     assert 'uartmode2="disconnected"' in seen

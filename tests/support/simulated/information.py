@@ -14,6 +14,8 @@ VERSION = "7.2.22_Debianr175245"
 
 def list_command(host: Host, words: list[str]) -> Reply:
     kind = required(words, 1)[0]
+    if kind == "systemproperties":
+        return Reply(f"API version:                     7_2\nDefault machine folder:          {host.machine_folder}\n")
     if kind not in ("vms", "runningvms"):
         raise UsageError(f'Unknown subcommand "{kind}".')
     lines = []

@@ -1,0 +1,245 @@
+"""Restores and rehearsals with a VBoxManage whose import fails, hangs, lies, or is refused."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared import rehearsal, restoring
+from shared.copies import catalogue
+from shared.copies import sidecar as sidecars
+from shared.errors import CopyError, LockedError, UsageError, VBoxManageError
+from shared.rehearsal import Wishes
+from shared.site import Site
+from shared.statedb import changes
+from tests.simulated.conftest import Rig
+from tests.simulated.test_verify import damage, two_copies
+from worker import vmfind
+
+PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
+#: What an import may do instead of importing. `$folder` is that of the new VM.
+FAULTS = {
+    "fails": 'echo half >"$folder/disk.vdi"; echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
+    "hangs": 'echo half >"$folder/disk.vdi"; trap "exit 1" INT TERM; while :; do sleep 0.1; done',
+    "lies": "exit 0",
+    "succeeds although it is cancelled": 'trap "" INT TERM; sleep 2; exec "$real" "$@"',
+}
+
+
+@pytest.fixture
+def say(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[[Site, str, Path], None]:
+    """Makes the imports of a site do something else."""
+
+    def change(site: Site, fault: str, folder: Path) -> None:
+        real = site.vboxmanage.program
+        script = rig.folder / "VBoxManage-with-a-fault"
+        script.write_text(
+            f'#!/bin/sh\nreal="{real}"; folder="{folder}"\n[ "$1" = import ] || exec "$real" "$@"\n{PROGRESS}\n{FAULTS[fault]}\n',
+            encoding="utf-8",
+        )
+        script.chmod(0o755)
+        monkeypatch.setattr(site.vboxmanage, "program", str(script))
+
+    return change
+
+
+def restore(site: Site, key: str = "web01", **wishes: object) -> restoring.Restored:
+    record = changes.find(site.database.head().contents, key)
+    copy = restoring.choose(site, record, "latest")
+    what = restoring.plan(site, copy, **wishes)  # type: ignore[arg-type]
+    restoring.verify(copy, lambda _what, _percent: None)
+    return restoring.restore(site, copy.stamp, what, lambda _what, _percent: None)
+
+
+def listed(site: Site) -> list[str | None]:
+    return [machine.name for machine in site.inventory().values()]
+
+
+def test_a_copy_becomes_a_vm_on_another_host(rig: Rig) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    restored = restore(site)
+    machine = site.inventory()[restored.uuid]
+    assert (machine.name, machine.accessible) == ("web01", True)
+    assert Path(restored.settings_file).parent.name == "web01"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text"),
+    [
+        ("fails", VBoxManageError, "disk is full"),
+        ("hangs", CopyError, "has not moved for 1 s"),
+        ("lies", VBoxManageError, "has registered nothing"),
+        ("succeeds although it is cancelled", CopyError, "has not moved"),
+    ],
+)
+def test_an_import_that_goes_wrong_leaves_nothing(
+    rig: Rig, say: Callable[..., None], fault: str, error: type[Exception], text: str
+) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta", stall_seconds=1)
+    base = rig.folder / "made" / "for it"
+    rig.folder.joinpath("made").mkdir()
+    say(site, fault, base / "web01")
+    with pytest.raises(error, match=text):
+        restore(site, folder=base)
+    assert [path.name for path in (rig.folder / "made").rglob("*")] == []
+    assert listed(site) == []
+
+
+def test_what_is_there_is_never_overwritten(rig: Rig) -> None:
+    two_copies(rig)
+    site = rig.site()
+    with pytest.raises(UsageError, match="has a VM 'web01' already"):
+        restore(site, folder=rig.folder / "elsewhere")
+    (rig.folder / "base" / "web_02").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is there already"):
+        restore(site, name="web:02", folder=rig.folder / "base")
+    assert list((rig.folder / "base" / "web_02").iterdir()) == []
+
+
+def test_a_folder_that_appears_at_the_last_moment_is_not_ours(rig: Rig) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    record = changes.find(site.database.head().contents, "web01")
+    copy = restoring.choose(site, record, "latest")
+    what = restoring.plan(site, copy, folder=rig.folder / "base")
+    what.folder.mkdir(parents=True)
+    (what.folder / "mine").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        restoring.restore(site, copy.stamp, what, lambda _what, _percent: None)
+    assert (what.folder / "mine").exists()
+
+
+def test_which_copy(rig: Rig) -> None:
+    old, new = two_copies(rig)
+    site = rig.site()
+    record = rig.record("web01")
+    assert [restoring.choose(site, record, which).stamp for which in ("latest", "previous", old)] == [new, old, old]
+    (rig.nas / "web01" / f"{new}.ova").unlink()
+    assert restoring.choose(site, record, "latest").stamp == old
+    with pytest.raises(CopyError, match="only one good copy"):
+        restoring.choose(site, record, "previous")
+    with pytest.raises(CopyError, match="has no copy"):
+        restoring.choose(site, record, new)
+
+
+def test_a_damaged_copy_is_not_restored(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    damage(rig, "web01", new)
+    rig.host("beta")
+    with pytest.raises(CopyError, match="is damaged and was not restored"):
+        restore(rig.site("beta"))
+    assert listed(rig.site("beta")) == []
+
+
+def test_a_copy_for_which_there_is_no_room_is_not_begun(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    usage = shutil.disk_usage(rig.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    with pytest.raises(CopyError, match="there is no room"):
+        restore(rig.site("beta"))
+
+
+def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
+    return rehearsal.rehearse(site, changes.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes))  # type: ignore[arg-type]
+
+
+def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    done = rehearse(site)
+    assert (done.good, done.recorded) == (True, True)
+    side = sidecars.read(rig.nas / "web01", new)
+    assert (side.rehearsed, side.verified and side.verified.result) == (done.result, "good")
+    assert catalogue.read(rig.nas / "web01").latest_good is not None
+    assert listed(site) == []
+    assert list((rig.folder / "state-beta" / "rehearsals").glob("*")) == []
+    assert not (rig.folder / "state-beta" / "rehearsal-folder").exists()
+
+
+def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(rig: Rig, say: Callable[..., None]) -> None:
+    _, new = two_copies(rig)
+    site = rig.site()
+    say(site, "fails", rig.folder / "state-alpha" / "rehearsals" / f"vmbackup-rehearsal-{new}")
+    done = rehearse(site)
+    assert not done.good
+    side = sidecars.read(rig.nas / "web01", new)
+    assert side.rehearsed is not None
+    assert "disk is full" in side.rehearsed.result
+    assert catalogue.read(rig.nas / "web01").latest_good is not None
+
+
+def test_a_rehearsal_of_a_damaged_copy_marks_it(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    damage(rig, "web01", new)
+    done = rehearse(rig.site())
+    assert done.result.result.startswith("damaged: ")
+    assert rig.record("web01").damaged == (new,)
+
+
+def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    site = rig.site()
+    restored = restore(site, name=f"vmbackup-rehearsal-{new}", folder=rig.folder / "left")
+    vmfind.run(site)
+    assert list(site.database.head().contents.vms) == ["web01"]
+    half = rig.folder / "half" / f"vmbackup-rehearsal-{new}"
+    half.mkdir(parents=True)
+    (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(half))
+    assert rehearse(site).good
+    assert listed(site) == ["web01"]
+    assert not half.exists()
+    assert not Path(restored.settings_file).parent.exists()
+
+
+def test_a_note_that_names_something_else_removes_nothing(rig: Rig) -> None:
+    two_copies(rig)
+    precious = rig.folder / "precious"
+    precious.mkdir()
+    site = rig.site()
+    (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(precious))
+    rehearsal.remove_leftovers(site)
+    assert precious.exists()
+
+
+def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None]) -> None:
+    _, new = two_copies(rig)
+    slow = rig.site(stall_seconds=3)
+    say(slow, "hangs", rig.folder / "state-alpha" / "rehearsals" / f"vmbackup-rehearsal-{new}")
+    results: list[rehearsal.Rehearsal] = []
+    thread = threading.Thread(target=lambda: results.append(rehearse(slow)))
+    thread.start()
+    end = time.monotonic() + 20
+    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with pytest.raises(LockedError, match="another rehearsal"):
+        rehearse(rig.site())
+    thread.join()
+    assert "has not moved" in results[0].result.result
+
+
+def test_a_result_that_cannot_be_recorded_is_said_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_copies(rig)
+    site = rig.site()
+    monkeypatch.setattr(rehearsal, "_NOTE_SECONDS", 0.5)
+    monkeypatch.setattr(rehearsal, "_NOTE_POLL_SECONDS", 0.1)
+    restored = restoring.restore
+    with site.database.session("other") as session:
+
+        def claimed_meanwhile(*arguments: object) -> restoring.Restored:
+            session.commit(lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held")
+            return restored(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(restoring, "restore", claimed_meanwhile)
+        done = rehearse(site)
+    assert (done.good, done.recorded) == (True, False)
