@@ -19,14 +19,14 @@ from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
-from shared.virtualbox.export import Exporter, VBoxManageExporter, VmRunsError
+from shared.virtualbox.export import Exporter, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker import publishing
 from worker.engines import choose_engine
 from worker.hooks import Hooks
-from worker.methods import Method, Subject, Work, choose, undo_safely
+from worker.methods import Live, Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
 from worker.priority import in_background
 from worker.sides import Beside, Place
@@ -115,12 +115,12 @@ class Backup:
         beside = Beside(self._site, self._session, self._work.policy, machine)
         for what in beside.left_out:
             log.warning("not in the copy: %s", what, extra={"vm": self._key})
+        if not isinstance(method, Live):
+            refuse_long_name(machine)
         subject = method.prepare()
         source_bytes = _source_bytes(subject.machine)
         self._make_room(source_bytes, beside.bytes_of(subject))
         engine = choose_engine(self._site, self._work.policy, subject.machine)
-        if engine.exporter.name == VBoxManageExporter.name:
-            refuse_long_name(subject.machine)
         if engine.reason:
             log.info("exported by VBoxManage, because the parallel engine cannot: %s", engine.reason, extra={"vm": self._key})
         seconds = self._run_engine(subject, engine.exporter)

@@ -18,6 +18,7 @@ from shared.statedb.snapshot import Claim, Power, VmRecord
 from shared.virtualbox.export import VmRunsError
 from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.obstacles import has_long_name
 from shared.virtualbox.power import RUNNING
 from shared.virtualbox.power import Power as PowerSwitch
 
@@ -81,10 +82,14 @@ class Work:
 
 
 def choose(work: Work) -> Method:
-    """The method for a VM: as its policy says if it runs, as it is if not. Raises `VmRunsError` if it is to be left alone."""
+    """The method for a VM: as its policy says if it runs, as it is if not. Raises `VmRunsError` if it is to be left alone.
+
+    One that is off, but cannot be exported under its name because that is too long, is exported from a clone.
+    """
     state = work.site.vboxmanage.info(work.record.uuid)
     if state.stopped:
-        return Live(work, state.state) if work.policy.live_when_stopped and state.state != "saved" else AsItIs(work)
+        clone = (work.policy.live_when_stopped or has_long_name(work.record.name)) and state.state != "saved"
+        return Live(work, state.state) if clone else AsItIs(work)
     if state.state not in RUNNING or work.policy.running == "defer":
         raise VmRunsError(f"{work.record.key} is {state.state}")
     return Live(work, state.state) if work.policy.running == "live" else Stopped(work, state.state)

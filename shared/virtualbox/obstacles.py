@@ -26,13 +26,18 @@ def refuse_unexportable(machine: Machine) -> None:
         raise ExportError(problem, hint="put the file back where VirtualBox expects it, or detach the disk")
 
 
+def has_long_name(name: str) -> bool:
+    """Whether a VM of this name can only be exported through a clone, which has a short one. Holds for both engines."""
+    return len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME_BYTES
+
+
 def refuse_long_name(machine: Machine) -> None:
-    """Raises `ExportError` if VBoxManage cannot write an `.ova` with this name; the parallel engine and clones have names of their own."""
-    size = len((machine.name or "").encode("utf-8", "surrogatepass"))
-    if size > LONGEST_NAME_BYTES and machine.chains:
+    """Raises `ExportError` if VirtualBox cannot write an `.ova` with this name."""
+    if has_long_name(machine.name or "") and machine.chains:
+        size = len((machine.name or "").encode("utf-8", "surrogatepass"))
         raise ExportError(
-            f"its name has {size} bytes, and VBoxManage exports VMs with at most {LONGEST_NAME_BYTES}",
-            hint="rename it, or export it through a clone (live_when_stopped = true), which has a short name",
+            f"its name has {size} bytes: saved or shut down VMs are exported with at most {LONGEST_NAME_BYTES}",
+            hint='rename it, or use the live method (running = "live"), which exports a clone with a short name',
         )
 
 
