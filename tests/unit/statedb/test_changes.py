@@ -323,3 +323,52 @@ class TestAdoptedEdits:
     def test_what_makes_no_sense_is_refused(self, record, wanted: State, error: type[Exception]) -> None:
         with pytest.raises(error):
             changes.adopt_edit(contents(record), {"web01": wanted}, WHEN)
+
+
+class TestVerification:
+    OWN = Claim("alpha.1", 1, "verify", WHEN)
+
+    def held(self, status: State = State.CLEAN, **values):
+        return contents(vm("web01", status, claim=self.OWN, **values), granted=9)
+
+    def found(self, newest, *damaged: str):
+        return changes.Standing(newest, damaged, LATER)
+
+    def test_a_claim_changes_no_state(self) -> None:
+        for status in State:
+            if status != State.BACKUP_IN_PROGRESS:
+                record = only(changes.claim(contents(vm("web01", status)), "web01", "alpha.1", "verify", WHEN))
+                assert (record.status, record.claim) == (status, self.OWN)
+
+    @pytest.mark.parametrize("values", [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}])
+    def test_what_was_begun_is_finished_first(self, values) -> None:
+        with pytest.raises(LockedError):
+            changes.claim(contents(vm("web01", **values)), "web01", "alpha.1", "verify", WHEN)
+
+    def test_all_good(self) -> None:
+        record = only(changes.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7))))
+        assert record == vm("web01", last_copy=copy(7), verified=LATER)
+
+    @pytest.mark.parametrize("left", [copy(5), None])
+    def test_the_newest_copy_is_lost(self, left) -> None:
+        record = only(changes.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a")))
+        assert (record.status, record.last_copy, record.damaged, record.claim) == (State.BACKUP_NECESSARY, left, ("a",), None)
+
+    @pytest.mark.parametrize("status", [State.ARCHIVED, State.RUNNING, State.NEW, State.BACKUP_NECESSARY])
+    def test_only_a_clean_vm_changes_its_state(self, status: State) -> None:
+        record = only(changes.looked_at(self.held(status, last_copy=copy(7)), "web01", self.OWN, self.found(copy(5), "a")))
+        assert (record.status, record.last_copy) == (status, copy(5))
+
+    def test_a_copy_that_is_good_after_all_counts_again(self) -> None:
+        before = self.held(State.BACKUP_NECESSARY, last_copy=copy(5), damaged=("a",))
+        record = only(changes.looked_at(before, "web01", self.OWN, self.found(copy(7))))
+        assert (record.status, record.last_copy, record.damaged) == (State.BACKUP_NECESSARY, copy(7), ())
+
+    def test_whoever_lost_the_claim_changes_nothing(self) -> None:
+        with pytest.raises(LockLostError):
+            changes.looked_at(contents(vm("web01")), "web01", self.OWN, self.found(None))
+
+    def test_the_first_copy_was_read_when_it_was_made_and_later_ones_make_it_no_younger(self) -> None:
+        first = only(changes.published(contents(claimed(publishing=copy())), "web01", OWN))
+        again = only(changes.published(contents(claimed(publishing=copy(), verified="2026-01-01T00:00:00Z")), "web01", OWN))
+        assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")

@@ -1,0 +1,105 @@
+"""Which copies may be imported, and what VBoxManage's answers mean."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.clock import SystemClock
+from shared.errors import CopyError, VBoxManageError
+from shared.process import SubprocessRunner
+from shared.virtualbox.importing import ImportFailedError, ImportPlan, RunningImport, default_folder, folder_name, refuse_unsafe
+from shared.virtualbox.vboxmanage import VBoxManage
+from tests.unit.virtualbox.fakes import FakeRunner
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../x-disk001.vmdk", "/etc/x-disk001.vmdk", "a/../../x.vmdk", "..", ".", "a/./b.vmdk", "sub/", "x/..", "/"],
+)
+def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
+    with pytest.raises(CopyError, match="outside"):
+        refuse_unsafe(["x.ovf", name, "x.mf"])
+
+
+@pytest.mark.parametrize("name", ["web-disk001.vmdk", "web: 01/ü-disk001.vmdk", "a..b.vmdk", "..vmdk", "a\\..\\b.vmdk", "a/b/c.vmdk"])
+def test_other_names_are_not(name: str) -> None:
+    refuse_unsafe([name])
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("web01", "web01"),
+        ("web: 01/ü", "web_ 01_ü"),
+        ("..", "__"),
+        (".hid", "_hid"),
+        ("-dash", "_dash"),
+        (" sp ", "_sp_"),
+        ("x.", "x_"),
+        ("😀", "____"),
+    ],
+)
+def test_the_folder_of_a_vm(name: str, folder: str) -> None:
+    assert folder_name(name) == folder
+    assert ImportPlan(Path("/nas/x.ova"), name, Path("/vms")).folder == Path("/vms") / folder
+
+
+def test_the_place_of_new_vms() -> None:
+    said = {("list", "systemproperties"): [(0, "API version:   7_2\nDefault machine folder:          /home/me/VirtualBox VMs\n", "")]}
+    assert default_folder(VBoxManage("VBoxManage", FakeRunner(said), 5)) == Path("/home/me/VirtualBox VMs")
+    with pytest.raises(VBoxManageError, match="where it puts new VMs"):
+        default_folder(VBoxManage("VBoxManage", FakeRunner({("list", "systemproperties"): [(0, "", "")]}), 5))
+
+
+def run(folder: Path, script: str, *, keep_macs: bool = True) -> RunningImport:
+    program = folder / "VBoxManage"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >'{folder}/arguments'\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    clock = SystemClock()
+    plan = ImportPlan(folder / "x.ova", "-odd", folder / "vms", keep_macs)
+    made = RunningImport(VBoxManage(str(program), SubprocessRunner(), 5, clock=clock), plan)
+    for _ in range(200):
+        if made.poll():
+            return made
+        clock.sleep(0.05)
+    raise AssertionError("it still runs")
+
+
+READ = "printf '0%%...100%%\\nInterpreting x...\\nOK.\\n' >&2;"
+
+
+def test_its_arguments_and_progress(tmp_path: Path) -> None:
+    done = run(tmp_path, f"{READ} printf '0%%...10%%...70%%' >&2")
+    assert done.progress() == 70
+    done.result()
+    words = (tmp_path / "arguments").read_text().splitlines()
+    assert words[:2] == ["import", str(tmp_path / "x.ova")]
+    assert words[2:] == ["--vsys", "0", "--vmname=-odd", f"--basefolder={tmp_path / 'vms'}", "--options=keepallmacs,importtovdi"]
+
+
+def test_reading_the_description_is_no_progress(tmp_path: Path) -> None:
+    assert run(tmp_path, "printf '0%%...100%%\\nInterpreting x...\\n' >&2").progress() == 0
+
+
+def test_new_network_addresses(tmp_path: Path) -> None:
+    run(tmp_path, "true", keep_macs=False)
+    assert (tmp_path / "arguments").read_text().splitlines()[-1] == "--options=importtovdi"
+
+
+@pytest.mark.parametrize(
+    ("printed", "meaning"),
+    [
+        ("Could not create (VERR_DISK_FULL)", "this host's disk is full"),
+        ("Digest mismatch (VERR_NOT_EQUAL)", "damaged while it was read"),
+        ("odd", "odd"),
+    ],
+)
+def test_what_a_failure_means(tmp_path: Path, printed: str, meaning: str) -> None:
+    failed = run(tmp_path, f"{READ} echo '0%...VBoxManage: error: {printed}' >&2; exit 1")
+    with pytest.raises(ImportFailedError, match=meaning):
+        failed.result()
+
+
+def test_an_error_with_status_0_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(ImportFailedError):
+        run(tmp_path, "echo 'VBoxManage: error: no' >&2").result()

@@ -1,0 +1,146 @@
+"""A VM on trial: cut off before it starts, and what is said of what was seen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from shared.errors import VBoxManageError
+from shared.process import Completed
+from shared.virtualbox import trial
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.settings import Image
+from shared.virtualbox.trial import Observation, Trial
+from shared.virtualbox.vboxmanage import VBoxManage
+from tests.unit.statedb.builders import StillClock
+from tests.unit.virtualbox.fakes import DISK, A
+
+SHOWN = f'name="x"\nUUID="{A}"\nVMState="poweroff"\n'
+
+
+class VirtualBox:
+    """Remembers what it was told; `state` is what `showvminfo` says, `events` what happens to a running guest, by time."""
+
+    def __init__(self, clock: StillClock, folder: Path) -> None:
+        self.clock, self.disk = clock, folder / "disk.vdi"
+        self.disk.write_bytes(b"")
+        self.shown = SHOWN
+        self.calls: list[tuple[str, ...]] = []
+        self.properties: dict[str, str] = {}
+        self.events: dict[int, Callable[[], object]] = {}
+        self.obeys = True
+
+    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
+        words = tuple(arguments[1:])
+        self.calls.append(words)
+        return Completed(words, 0, self._answer(words), "")
+
+    def _answer(self, words: tuple[str, ...]) -> str:
+        if words[0] == "startvm":
+            self.began = self.clock.monotonic()
+            self.shown = self.shown.replace('"poweroff"', '"running"')
+        if words[0] == "showvminfo":
+            for moment in [moment for moment in self.events if self.clock.monotonic() - getattr(self, "began", 1e9) >= moment]:
+                self.events.pop(moment)()
+            return self.shown
+        if words[0] == "modifyvm" and self.obeys and "--cableconnected1=off" in words:
+            self.shown = self.shown.replace('cableconnected1="on"', 'cableconnected1="off"')
+        if words[:2] == ("guestproperty", "get"):
+            return f"Value: {self.properties[words[3]]}\n" if words[3] in self.properties else "No value set!\n"
+        if words[:2] == ("guestproperty", "delete"):
+            self.properties.pop(words[3], None)
+        return ""
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(A, "x", "/vms/x/x.vbox", chains=((Image(DISK, str(self.disk), "VDI", ""),),))
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> VirtualBox:
+    return VirtualBox(StillClock(), tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "processor_seconds", lambda _uuid: 0.0)
+
+
+def on_trial(box: VirtualBox) -> Trial:
+    return Trial(VBoxManage("VBoxManage", box, 5, clock=box.clock), box.clock, box.machine)
+
+
+def test_everything_that_leads_outside_is_cut(box: VirtualBox) -> None:
+    box.shown += 'nic1="bridged"\ncableconnected1="on"\nnic2="none"\nuartmode1="disconnected"\nuartmode2="server,/tmp/x"\nvrde="on"\n'
+    box.shown += 'USBFilterActive1="on"\nUSBFilterActive2="off"\n'
+    on_trial(box).isolate()
+    changed = [words for words in box.calls if words[0] != "showvminfo"]
+    assert changed[0] == ("modifyvm", A, "--cableconnected1=off", "--uart-mode2=disconnected", "--vrde=off")
+    assert changed[1:] == [("usbfilter", "remove", "0", "--target", A)] * 2
+
+
+def test_nothing_to_cut_changes_nothing(box: VirtualBox) -> None:
+    on_trial(box).isolate()
+    assert {words[0] for words in box.calls} == {"showvminfo"}
+
+
+def test_a_cable_that_stays_in_is_an_error(box: VirtualBox) -> None:
+    box.shown += 'nic1="nat"\ncableconnected1="on"\n'
+    box.obeys = False
+    with pytest.raises(VBoxManageError, match="was not started"):
+        on_trial(box).isolate()
+
+
+def test_settings_by_their_names(box: VirtualBox) -> None:
+    on_trial(box).change([])
+    on_trial(box).change([("memory", "512"), ("cpus", "1")])
+    assert box.calls == [("modifyvm", A, "--memory=512", "--cpus=1")]
+
+
+def watch(box: VirtualBox, seconds: float = 10) -> Observation:
+    return on_trial(box).start_and_watch(seconds)
+
+
+def test_guest_additions_that_answer_are_enough(box: VirtualBox) -> None:
+    box.properties = {"/VirtualBox/GuestAdd/Version": "7.2.22", "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left"}
+    box.events = {3: lambda: box.properties.update({"/VirtualBox/GuestInfo/OS/Product": "Linux"})}
+    assert watch(box) == Observation("its Guest Additions 7.2.22 answered after 3 s: Linux")
+
+
+def test_guest_additions_that_never_answer(box: VirtualBox) -> None:
+    box.properties = {"/VirtualBox/GuestAdd/Version": "7.2.22", "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left"}
+    seen = watch(box)
+    assert seen.problem == "its Guest Additions did not answer within 10 s"
+
+
+@pytest.mark.parametrize("state", ["poweroff", "aborted", "gurumeditation", "paused"])
+def test_a_guest_that_does_not_go_on_running(box: VirtualBox, state: str) -> None:
+    box.events = {4: lambda: setattr(box, "shown", box.shown.replace('"running"', f'"{state}"'))}
+    assert watch(box) == Observation(f"it was {state} after 4 s", "it did not go on running")
+
+
+def test_a_guest_without_additions_that_writes(box: VirtualBox) -> None:
+    box.events = {5: lambda: __import__("os").utime(box.disk, (1, 1))}
+    seen = watch(box)
+    assert seen.problem == ""
+    assert (
+        seen.text == "it ran for 10 s, wrote to its disks and used 0.0 s of processor time; it has no Guest Additions that could say more"
+    )
+
+
+def test_a_guest_that_computes(box: VirtualBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "processor_seconds", lambda _uuid: 7.0)
+    assert "did not write to its disks and used 7.0 s" in watch(box).text
+    assert watch(box).problem == ""
+
+
+def test_a_guest_that_does_nothing(box: VirtualBox) -> None:
+    assert watch(box).problem == "it did nothing"
+
+
+def test_removing_switches_it_off_first(box: VirtualBox) -> None:
+    box.shown = SHOWN
+    manage = VBoxManage("VBoxManage", box, 5, clock=box.clock)
+    trial.remove(manage, box.clock, A)
+    assert box.calls[-1] == ("unregistervm", A, "--delete")
+    assert all(words[0] != "controlvm" for words in box.calls)
