@@ -86,7 +86,7 @@ def _read_note(note: Path) -> str | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"cannot read {note}: {error.strerror}", hint="host.state_directory must belong to this user") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None  # a torn note cannot happen (see below); nonsense is as good as none, and is replaced
     return repository if isinstance(repository, str) else None
 

@@ -69,7 +69,7 @@ def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     names: dict[str, str] = {}
 
     def plain(match: re.Match[bytes]) -> bytes:
-        old = html.unescape(match[2].decode())
+        old = html.unescape(match[2].decode("utf-8", "surrogateescape"))
         kind = _FILE_KIND.search(old)
         names[old] = name + (kind[0] if kind else f"-file{len(names) + 1:03}")
         return match[1] + names[old].encode() + match[3]

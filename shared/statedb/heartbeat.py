@@ -119,6 +119,6 @@ def parse_beat(data: bytes | None) -> dict[str, Any]:
     """What a heartbeat says; empty if it cannot be read (it may be read while it is rewritten)."""
     try:
         document = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
