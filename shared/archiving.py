@@ -79,14 +79,8 @@ def _check_archive(site: Site) -> None:
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
     _free_from_dead(site, key)
     with site.database.session(worker) as session:
-        session.doing.vm, session.doing.phase = key, "start"
         when = timestamp(site.clock.now())
-        head = session.commit(lambda contents: start(contents, session.id, when), f"{worker} {key}")
-        record = changes.find(head.contents, key)
-        own = record.claim
-        if own is None or own.session != session.id:
-            raise AssertionError("a claim that was committed is there")
-        session.doing.phase = own.purpose
+        record, own = session.claim(lambda contents: start(contents, session.id, when), f"{worker} {key}")
         moved = _move_files(site, session, record, own, progress)
         for problem in moved.problems:
             log.warning("the copy %s stays where it is: %s", problem.stamp, problem.reason, extra={"vm": key})

@@ -7,16 +7,17 @@ from shared.copies.publish import remove_partials
 from shared.errors import VmBackupError
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.snapshot import Contents
 
 log: Final = logging.getLogger(__name__)
 
 
-def remove_leftovers(site: Site, worker: str) -> list[str]:
+def remove_leftovers(site: Site, contents: Contents, worker: str) -> list[str]:
     """Removes what dead sessions left in the directories of VMs that nobody works on. Returns the names of the files.
 
-    A directory that cannot be tidied keeps its mark: the next call tries again. Commits only if something was marked.
+    `contents` is the newest generation that the caller has seen: partial files of claims made since are left alone. A directory that
+    cannot be tidied keeps its mark: the next call tries again. Commits only if something was marked.
     """
-    contents = site.database.head().contents
     untidy = [record for record in contents.vms.values() if record.leftovers and record.claim is None and record.publishing is None]
     live = {record.claim.number for record in contents.vms.values() if record.claim}
     live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}

@@ -18,7 +18,7 @@ from shared.copies import sidecar as sidecars
 from shared.copies.mount import check_nas
 from shared.copies.repository import check_archive
 from shared.copies.retention import Decision, Rules
-from shared.errors import CopyError, IllegalMoveError, LockedError
+from shared.errors import CopyError, IllegalMoveError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
@@ -107,12 +107,7 @@ def _claimed(site: Site, session: Session, key: str, purpose: Literal["prune", "
     """Holds a VM. After an error the end of the session frees it."""
     check_nas(site.configuration.nas, write=True)
     when = timestamp(site.clock.now())
-    head = session.commit(lambda contents: changes.claim(contents, key, session.id, purpose, when), reason)
-    record = changes.find(head.contents, key)
-    own = record.claim
-    if own is None or own.session != session.id:
-        raise LockedError(f"{key}: the claim that was just committed is another's")
-    session.doing.vm, session.doing.phase = key, purpose
+    record, own = session.claim(lambda contents: changes.claim(contents, key, session.id, purpose, when), reason)
     yield record, own
     session.commit(lambda contents: changes.released(contents, key, own), f"{reason}: done")
     session.doing.vm = session.doing.phase = ""

@@ -190,10 +190,7 @@ class _Claimed:
 
     def __enter__(self) -> Self:
         session, key, when = self._session, self._key, timestamp(self._site.clock.now())
-        head = session.commit(lambda contents: changes.claim(contents, key, session.id, "verify", when), self._reason)
-        self.record = head.contents.vms[key]
-        self._own = self.record.claim
-        session.doing.vm, session.doing.phase = key, "verify"
+        self.record, self._own = session.claim(lambda contents: changes.claim(contents, key, session.id, "verify", when), self._reason)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -142,7 +142,9 @@ class Round:
         key, session, limit = record.key, self._session, self._admission.limit
         when = timestamp(self._site.clock.now())
         try:
-            head = session.commit(lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit), f"claim {key}")
+            claimed, own = session.claim(
+                lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit), f"claim {key}"
+            )
         except TooManyExportsError:
             raise
         except (LockedError, IllegalMoveError, UnknownVmError) as error:
@@ -150,12 +152,8 @@ class Round:
             self._tried.add(key)
             return
         self._tried.add(key)
-        claimed = head.contents.vms[key]
-        if claimed.claim is None or claimed.claim.session != session.id:
-            raise LockedError(f"{key}: the claim that was just committed is another's")
-        session.doing.vm, session.doing.phase = key, "start"
         try:
-            done = Backup(self._site, session, claimed, claimed.claim).run()
+            done = Backup(self._site, session, claimed, own).run()
         except VmRunsError as error:
             log.info("left for a later tick: %s", error.message, extra={"vm": key})
             self._outcome.deferred.append(key)

@@ -2,16 +2,16 @@
 
 import logging
 import sys
-from typing import Final, Literal
+from functools import partial
+from typing import Final
 
 from shared import archiving, cli
-from shared.errors import ExitCode, LockedError, VmBackupError
+from shared.errors import ExitCode, VmBackupError
 from shared.leftovers import remove_leftovers
 from shared.site import Site
 from shared.statedb import changes, protocol, recovery
 from shared.statedb.operations import ListGenerations
-from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, Contents, Power, VmRecord
+from shared.statedb.snapshot import Contents, Power, VmRecord
 from worker import publishing
 from worker.methods import Work, undo
 from worker.outcome import Outcome, start
@@ -32,19 +32,17 @@ def run(site: Site) -> Outcome:
     if recovery.expire(database, recovery.find_proven(database, contents), "database"):
         contents = database.head().contents
     recovery.recover_lease(database)
-    _finish(site, contents, outcome)
-    contents = database.head().contents
+    contents = _finish(site, contents, outcome)
     if live := recovery.live_sessions(contents):
         silent = recovery.watch_silent(database, live, database.version.lease_seconds)
         if recovery.expire(database, silent, "database"):
-            contents = database.head().contents
-            _finish(site, contents, outcome)
-    _tidy(site)
+            contents = _finish(site, database.head().contents, outcome)
+    _tidy(site, contents)
     return outcome
 
 
-def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
-    """Brings to an end what dead sessions had begun: publications, moves, partial files."""
+def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
+    """Brings to an end what dead sessions had begun: power states, publications, moves, partial files. Answers what is so afterwards."""
     _bring_back(site, contents, outcome)
     unfinished = [record for record in contents.vms.values() if record.claim is None and (record.publishing or record.moving)]
     for record in unfinished:
@@ -56,7 +54,12 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> None:
         except VmBackupError as error:
             log.error("cannot finish what a crashed worker began: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
             outcome.failed.append(record.key)
-    remove_leftovers(site, "database")
+    if outcome.done or outcome.failed:
+        contents = site.database.head().contents
+    if any(record.leftovers for record in contents.vms.values()):
+        remove_leftovers(site, contents, "database")
+        contents = site.database.head().contents
+    return contents
 
 
 def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
@@ -75,23 +78,16 @@ def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
     with site.database.session("database") as session:
-        own = _claim(session, record.key, "power", f"bring {record.key} back")
+        claim = partial(changes.claim, key=record.key, session=session.id, purpose="power", when=session.since)
+        record, own = session.claim(claim, f"bring {record.key} back")
         undo(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
         session.commit(lambda contents: changes.released(contents, record.key, own), f"{record.key} is as it was found")
 
 
-def _claim(session: Session, key: str, purpose: Literal["publish", "power"], reason: str) -> Claim:
-    head = session.commit(lambda contents: changes.claim(contents, key, session.id, purpose, session.since), reason)
-    own = changes.find(head.contents, key).claim
-    if own is None or own.session != session.id:
-        raise LockedError(f"{key}: the claim that was just committed is another's")
-    session.doing.vm = key
-    return own
-
-
 def _publish(site: Site, record: VmRecord) -> bool:
     with site.database.session("database") as session:
-        own = _claim(session, record.key, "publish", f"finish publishing {record.key}")
+        claim = partial(changes.claim, key=record.key, session=session.id, purpose="publish", when=session.since)
+        record, own = session.claim(claim, f"finish publishing {record.key}")
         log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
         return publishing.finish(site, session, record, own)
 
@@ -102,10 +98,10 @@ def _move(site: Site, record: VmRecord) -> bool:
     return True
 
 
-def _tidy(site: Site) -> None:
+def _tidy(site: Site, contents: Contents) -> None:
     database = site.database
     database.publish_view()
-    for name in recovery.sweep(database, database.head().contents):
+    for name in recovery.sweep(database, contents):
         log.info("swept %s", name)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))

@@ -1,6 +1,7 @@
 """run: all workers as separate processes, for a one-line crontab.
 
-The database worker goes its own way; the others follow each other, so that a VM which is found is also looked at and backed up in the
+vmfind goes first. If it finds neither configuration, database nor NAS, that is said once and no other worker is started. Then the database
+worker goes its own way; the others follow each other, so that a VM which is found is also looked at and backed up in the
 same tick. Each is a process of its own: none can take another down.
 """
 
@@ -18,7 +19,11 @@ from shared.errors import ExitCode
 
 log: Final = logging.getLogger(__name__)
 
-IN_ORDER: Final = ("vmfind", "notifier", "backup", "verify")
+FIRST: Final = "vmfind"
+ALONGSIDE: Final = "database"
+IN_ORDER: Final = ("notifier", "backup", "verify")
+#: With a wrong configuration, without the database or the NAS, the other workers would only say the same again.
+HOPELESS: Final = frozenset({ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS})
 _STOPPED: Final = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
 
 
@@ -36,14 +41,16 @@ class Tick:
         SIGTERM and SIGINT are passed on to all of them once, so that an export is cancelled cleanly; no further one is started then.
         """
         with self._passing_signals_on():
-            self._start("database")
-            codes = []
-            for name in IN_ORDER:
-                if self._stopped_by is None:
-                    self._start(name)
-                    codes.append(self._wait(name))
-            codes.append(self._wait("database"))
+            codes = [self._run(FIRST)]
+            if codes[0] not in HOPELESS and self._stopped_by is None:
+                self._start(ALONGSIDE)
+                codes += [self._run(name) for name in IN_ORDER if self._stopped_by is None]
+                codes.append(self._wait(ALONGSIDE))
         return worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
+
+    def _run(self, name: str) -> ExitCode:
+        self._start(name)
+        return self._wait(name)
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:

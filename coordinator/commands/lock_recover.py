@@ -133,7 +133,7 @@ def _forget_machine(site: "Site", node: str) -> None:
 def _tidy(site: "Site", node: str) -> None:
     from shared.leftovers import remove_leftovers
 
-    for name in remove_leftovers(site, "recover"):
+    for name in remove_leftovers(site, site.database.head().contents, "recover"):
         click.echo(f"removed {text.printable(name)}")
     contents = site.database.head().contents
     for record in contents.vms.values():

@@ -284,6 +284,14 @@ def held(contents: Contents, key: str, own: Claim) -> VmRecord:
     return record
 
 
+def claimed_by(contents: Contents, session: str) -> tuple[VmRecord, Claim]:
+    """The VM that a session holds, whatever it is called by now. Raises `LockLostError` if it holds none."""
+    for record in contents.vms.values():
+        if record.claim is not None and record.claim.session == session:
+            return record, record.claim
+    raise LockLostError(f"the claim of session {session} was taken over as soon as it was made", hint="the next tick tries again")
+
+
 def intend(contents: Contents, key: str, own: Claim, copy: Copy) -> Contents:
     """Notes that a verified copy is being put in place: from here on it will be, by its worker or by whoever finds it."""
     return contents.with_vm(replace(held(contents, key, own), publishing=copy))

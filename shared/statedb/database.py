@@ -7,21 +7,28 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock, timestamp
-from shared.errors import DatabaseDamagedError, NoDatabaseError, VmBackupError
+from shared.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.process import HostIdentity
 from shared.statedb import changes, protocol, version
-from shared.statedb.files import StateFiles, list_fresh, nas_error, read_file
+from shared.statedb.files import StateFiles, is_passing, list_fresh, nas_error, read_file
 from shared.statedb.lease import DatabaseLease
 from shared.statedb.operations import ReadGeneration
 from shared.statedb.protocol import Author, Change
 from shared.statedb.session import Session, new_session_id
 from shared.statedb.snapshot import Contents, SessionRecord, Snapshot, decode
 
+if TYPE_CHECKING:
+    from tenacity import Retrying
+
 log: Final = logging.getLogger(__name__)
 
+#: How far behind the head the generation that this host has seen is still compared: within what is never pruned.
+_CHAIN_CHECKED: Final = 200
+#: How long a transaction is repeated on errors of the NAS that pass by themselves.
+_PASSING_SECONDS: Final = 30.0
 _REREAD_SECONDS: Final = (0.2, 0.5, 1.0)
 
 
@@ -69,13 +76,25 @@ class Database:
             return changes.join(after, self.identity.node, self.identity.machine, self.identity.hostname)
 
         with self._lease.held():
-            head = self.files.run(protocol.transact(author, checked))
+            head = self._retrying()(lambda: self.files.run(protocol.transact(author, checked)))
             try:
                 self.publish_view(f"{author.record.id}.{author.sequence}")
             except VmBackupError as error:  # the commit stands, whatever became of what is derived from it
                 log.warning("vmtool-statedb is behind, the next commit or tick will write it: %s", error.message)
         self._check_history(head)
         return head
+
+    def _retrying(self) -> "Retrying":
+        """Repeats a transaction on errors of the NAS that pass. That is safe: it has the same number, so it is applied once."""
+        from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
+
+        return Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, NasError) and is_passing(error.__cause__)),
+            stop=stop_after_delay(_PASSING_SECONDS),
+            wait=wait_exponential(multiplier=0.1, max=5),
+            sleep=self.clock.sleep,
+            reraise=True,
+        )
 
     def commit_once(self, change: Change, reason: str, worker: str) -> Snapshot:
         """Commits `change` on its own, for processes that hold no claims."""
@@ -112,7 +131,7 @@ class Database:
             if seen.checksum != head.checksum:
                 self._went_back(f"generation {head.generation} is not the one that this host has seen")
             return
-        elif seen.generation:
+        elif seen.generation and head.generation - seen.generation < _CHAIN_CHECKED:
             data = self.files.perform(ReadGeneration(seen.generation))
             if data is not None and decode(data, seen.generation).checksum != seen.checksum:
                 self._went_back(f"generation {seen.generation} is not the one that this host has seen")
@@ -134,7 +153,7 @@ class SeenGeneration:
         self.generation = 0
         self.checksum = ""
         if path is not None:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
                 document = json.loads(path.read_text(encoding="utf-8"))
                 self.generation, self.checksum = int(document["generation"]), str(document["checksum"])
 

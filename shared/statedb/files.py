@@ -25,6 +25,10 @@ Primitive = Literal["link", "directory"]
 WIDTH: Final = 20
 #: Answers of a network file system that pass: stale handles after a replacement, SMB under load, a server that restarts.
 _PASSING: Final = frozenset({errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY})
+#: For writers a refusal (EACCES, EINVAL) is an answer; these are not.
+_PASSING_FOR_WRITERS: Final = frozenset(
+    {errno.ESTALE, errno.EBADF, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET}
+)
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 _READ_ATTEMPTS: Final = 12
 #: A generation is not published from a head that was read longer ago than this: its slot may have been pruned since.
@@ -225,6 +229,11 @@ _PERFORM: Final[dict[type, Callable[..., Any]]] = {
     op.PutLeaseBack: StateFiles.put_lease_back,
     op.Wait: StateFiles.wait,
 }
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error of the NAS is one that passes by itself, so that a transaction is worth repeating."""
+    return isinstance(error, OSError) and error.errno in _PASSING_FOR_WRITERS
 
 
 def generation_name(number: int) -> str:

@@ -16,7 +16,7 @@ from shared.process import HostIdentity, ProcessIdentity
 from shared.statedb import changes
 from shared.statedb.heartbeat import Doing, Heartbeat
 from shared.statedb.protocol import Author, Change
-from shared.statedb.snapshot import Contents, SessionRecord, Snapshot
+from shared.statedb.snapshot import Claim, Contents, SessionRecord, Snapshot, VmRecord
 
 if TYPE_CHECKING:
     from shared.statedb.database import Database
@@ -75,6 +75,12 @@ class Session:
         """Commits `change` as this session. Raises `LockLostError` when it was expired, and whatever `change` raises."""
         self.check()
         return self._commit(self._record, change, reason)
+
+    def claim(self, change: Change, reason: str) -> tuple[VmRecord, Claim]:
+        """Commits `change`, which claims a VM for this session, and answers what it claimed. A session holds one VM at a time."""
+        record, own = changes.claimed_by(self.commit(change, reason).contents, self.id)
+        self.doing.vm, self.doing.phase = record.key, own.purpose
+        return record, own
 
     def check(self) -> None:
         """Raises `LockLostError` when this session can no longer be sure to be alive in the eyes of others."""

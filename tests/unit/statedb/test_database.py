@@ -203,7 +203,7 @@ class TestSessions:
         """The first commit took place, and the session was told that it failed."""
 
         def refuse(*_: object) -> None:
-            raise OSError(errno.EIO, "lost reply")
+            raise OSError(errno.EDQUOT, "quota")
 
         with database.session("backup") as session:
             with monkeypatch.context() as patch:
@@ -212,6 +212,20 @@ class TestSessions:
                     session.commit(add("web01"), "add")
             head = session.commit(add("web02"), "add")
         assert set(head.contents.vms) == {"web01", "web02"}
+
+    def test_an_error_that_passes_costs_a_repetition_and_no_more(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The reply to a commit is lost and the server says EIO for a moment: the transaction is repeated, and applied once."""
+        remove, failures = files._PERFORM[RemoveTemporary], iter([OSError(errno.EIO, "lost reply")])
+
+        def falter(*arguments: object) -> object:
+            for failure in failures:
+                raise failure
+            return remove(*arguments)
+
+        monkeypatch.setitem(files._PERFORM, RemoveTemporary, falter)
+        before = database.head().generation
+        head = database.commit_once(add("web01"), "add", "test")
+        assert (head.generation, set(head.contents.vms)) == (before + 1, {"web01"})
 
     def test_sessions_of_many_threads_lose_nothing(self, database: Database) -> None:
         def work(name: str) -> None:

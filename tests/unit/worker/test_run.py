@@ -56,16 +56,22 @@ def test_a_worker_that_was_killed_is_a_failure_and_is_reported(tmp_path: Path, c
 def test_a_signal_reaches_every_worker_once_and_no_further_one_is_started(tmp_path: Path, number: signal.Signals, code: ExitCode) -> None:
     def interrupt() -> None:
         end = time.monotonic() + 20
-        while time.monotonic() < end and not {"vmfind", "database"} <= set(log(tmp_path) if (tmp_path / "log").exists() else []):
+        while time.monotonic() < end and not {"notifier", "database"} <= set(log(tmp_path) if (tmp_path / "log").exists() else []):
             time.sleep(0.02)
         for _ in range(3):
             os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert tick(tmp_path, "vmfind=wait,database=wait").run() == code
+    assert tick(tmp_path, "notifier=wait,database=wait").run() == code
     thread.join()
-    assert sorted(log(tmp_path)) == ["database", f"database got {int(number)}", "vmfind", f"vmfind got {int(number)}"]
+    assert sorted(log(tmp_path)) == ["database", f"database got {int(number)}", "notifier", f"notifier got {int(number)}", "vmfind"]
+
+
+@pytest.mark.parametrize("code", [ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS])
+def test_without_configuration_database_or_nas_that_is_said_once(tmp_path: Path, code: ExitCode) -> None:
+    assert tick(tmp_path, f"vmfind={int(code)}").run() == code
+    assert log(tmp_path) == ["vmfind"]
 
 
 def test_the_most_telling_code_is_reported() -> None:
