@@ -30,7 +30,8 @@ def start(machine: Machine, job: Path, log: BootLog) -> None:
     """Mounts the disk and starts both servers."""
     log.run("modprobe", "lockd", "nlm_grace_period=1")
     log.require("modprobe", "-a", "sunrpc", "nfsd")
-    mount("/dev/ubda", "/srv/nas", "ext4", flags=MS_NOATIME)
+    # Its journal is written late unless somebody syncs: what a power cut takes is lost for certain here, not by bad luck.
+    mount("/dev/ubda", "/srv/nas", "ext4", "commit=60", flags=MS_NOATIME)
     for name in ("nfs", "smb"):
         os.makedirs(f"/srv/nas/{name}", exist_ok=True)
         os.chmod(f"/srv/nas/{name}", 0o1777)
