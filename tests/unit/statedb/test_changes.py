@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
+from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
 from shared.statedb import changes
 from shared.statedb.changes import Sighting
 from shared.statedb.snapshot import Claim, Contents, NodeRecord, Power
@@ -372,3 +372,33 @@ class TestVerification:
         first = only(changes.published(contents(claimed(publishing=copy())), "web01", OWN))
         again = only(changes.published(contents(claimed(publishing=copy(), verified="2026-01-01T00:00:00Z")), "web01", OWN))
         assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")
+
+
+class TestPlacesOnTheNas:
+    def test_the_limit_counts_backups_of_all_hosts_and_nothing_else(self) -> None:
+        database = contents(claimed("web01", 1, by="beta.1"), vm("web02", State.BACKUP_NECESSARY), vm("web03"), granted=1)
+        database = changes.claim(database, "web03", "beta.1", "prune", WHEN)
+        assert changes.exports(database) == 1
+        with pytest.raises(TooManyExportsError, match="1 exports run on the NAS already"):
+            changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=1)
+        assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02").claim is not None
+        assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN), "web02").claim is not None
+
+    def test_expiring_a_dead_session_frees_its_place(self) -> None:
+        database = contents(claimed("web01", 1), vm("web02", State.BACKUP_NECESSARY), sessions=(session("alpha.1"),), granted=1)
+        freed = changes.expire(database, ["alpha.1"], "gone", LATER)
+        assert changes.exports(freed) == 0
+        changes.claim(freed, "web02", "beta.1", "backup", WHEN, limit=1)
+
+    def test_why_a_vm_waits_is_noted_until_it_is_taken(self) -> None:
+        database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02"))
+        noted = changes.note_waiting(database, {"web01": "its window", "web02": "its window", "gone": "its window"})
+        assert (only(noted).waiting, only(noted, "web02").waiting) == ("its window", "")
+        assert changes.note_waiting(noted, {"web01": "its window"}) is noted
+        assert only(changes.claim(noted, "web01", "alpha.1", "backup", WHEN)).waiting == ""
+
+    @pytest.mark.parametrize("purpose", ["pin", "prune"])
+    @pytest.mark.parametrize("unfinished", [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}])
+    def test_copies_are_left_alone_until_what_a_crash_left_is_finished(self, purpose: str, unfinished: dict[str, object]) -> None:
+        with pytest.raises(LockedError, match="finished first"):
+            changes.claim(contents(vm("web01", **unfinished)), "web01", "alpha.1", purpose, WHEN)  # type: ignore[arg-type]
