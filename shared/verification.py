@@ -213,6 +213,9 @@ class _Claimed:
         found = _standing(self._site, self.record)
         self._session.commit(lambda contents: changes.looked_at(contents, key, own, found), reason)
         self._own = None
+        last = self.record.last_copy
+        if last is not None and (found.newest is None or found.newest.claim < last.claim):
+            log.error("the newest copy %s is not good any more; %s", last.stamp, _left(found), extra={"vm": key})
 
     def _held(self) -> Claim:
         if self._own is None:
@@ -231,6 +234,10 @@ def _standing(site: Site, record: VmRecord) -> Standing:
         damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
         verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), default=record.verified or timestamp(site.clock.now())),
     )
+
+
+def _left(found: Standing) -> str:
+    return f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
 
 
 def _as_record(sidecar: Sidecar) -> Copy:

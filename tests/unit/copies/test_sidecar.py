@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import read
 from shared.copies.files import NasFiles
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar import Rehearsed, Verified
 from shared.errors import CopyError, NasError
 from tests.support import copies as make
 
@@ -55,6 +55,21 @@ def test_any_bytes_are_refused_with_a_reason(data):
 @given(st.dictionaries(st.sampled_from(sorted(json.loads(make.sidecar(b"").render()))), JSON, max_size=2))
 def test_any_values_are_read_or_refused(changes):
     document = {**json.loads(make.sidecar(b"abc").render()), **changes}
+    try:
+        found = sidecars.parse(json.dumps(document).encode())
+    except CopyError:
+        return
+    assert sidecars.parse(found.render()) == found
+
+
+def test_a_rehearsal_is_kept():
+    made = make.sidecar(b"abc", rehearsed=Rehearsed("2026-12-01T00:00:00Z", "beta", "good", "it ran for 60 s", booted=True))
+    assert sidecars.parse(made.render()) == made
+
+
+@given(st.dictionaries(st.sampled_from(["time", "node", "result", "observed", "booted"]), JSON, max_size=5) | JSON)
+def test_any_rehearsal_is_read_or_refused(value):
+    document = {**json.loads(make.sidecar(b"abc").render()), "rehearsed": value}
     try:
         found = sidecars.parse(json.dumps(document).encode())
     except CopyError:

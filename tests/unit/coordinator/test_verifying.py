@@ -1,0 +1,129 @@
+"""`vmbackup-admin verify`, and how damage and rehearsals are shown."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from shared.copies import sidecar as sidecars
+from shared.copies.sidecar import Rehearsed
+from shared.states import State
+from tests.support.copies import ova, put_copy
+from tests.unit.coordinator.conftest import Operator, copy
+
+OLD, NEW = "20261121T203800Z-9", "20261122T203800Z-17"
+
+
+@pytest.fixture
+def operator(site_with_database: Operator) -> Operator:
+    """A NAS with a CLEAN VM that has two whole copies."""
+    made = site_with_database
+    made.add_vms("web01")
+    for stamp in (OLD, NEW):
+        put_copy(made.nas / "web01", stamp, ova(stamp.encode() * 999))
+    made.set("web01", status=State.CLEAN, last_copy=copy(NEW), verified="2026-11-22T20:38:00Z")
+    return made
+
+
+def damage(operator: Operator, stamp: str) -> None:
+    path = operator.nas / "web01" / f"{stamp}.ova"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_all_copies_of_a_vm(operator: Operator) -> None:
+    result = operator.admin("verify", "web01")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "2 copies read, 2 good, 0 damaged")
+    assert operator.record("web01").status is State.CLEAN
+
+
+def test_damage_is_told_marked_and_shown(operator: Operator) -> None:
+    damage(operator, NEW)
+    result = operator.admin("verify", "--all", "--json")
+    assert result.exit_code == 3
+    found = {row["stamp"]: row for row in json.loads(result.stdout)["copies"]}
+    assert (found[OLD]["good"], found[NEW]["good"]) == (True, False)
+    assert "digest" in found[NEW]["problem"]
+    record = operator.record("web01")
+    assert (record.status, record.damaged, record.last_copy and record.last_copy.stamp) == (State.BACKUP_NECESSARY, (NEW,), OLD)
+    (row,) = operator.json("status")["vms"]
+    assert (row["damaged"], row["last_copy"]["stamp"]) == ([NEW], OLD)
+    assert "1 damaged copy" in operator.admin("status").stdout
+    assert "verification found" in operator.admin("copies", "web01").stdout
+    assert "digest" in operator.admin("show", "web01").stdout
+    assert "digest" in operator.admin("log").stdout
+
+
+def test_damage_that_has_gone_is_taken_back(operator: Operator) -> None:
+    damage(operator, NEW)
+    assert operator.admin("verify", "web01").exit_code == 3
+    damage(operator, NEW)
+    assert operator.admin("verify", "web01").exit_code == 0
+    record = operator.record("web01")
+    assert (record.damaged, record.last_copy and record.last_copy.stamp) == ((), NEW)
+
+
+def test_only_what_is_due(operator: Operator) -> None:
+    side = sidecars.read(operator.nas / "web01", OLD)
+    (operator.nas / "web01" / f"{OLD}.json").write_bytes(replace(side, finished="2020-01-01T00:00:00Z").render())
+    assert (
+        operator.admin("verify", "--due", "--dry-run").stdout == f"would read web01 {OLD} ({len(ova(OLD.encode() * 999)) / 1024:.1f} KiB)\n"
+    )
+    assert [row["stamp"] for row in json.loads(operator.admin("verify", "web01", "--due", "--json").stdout)["copies"]] == [OLD]
+    assert operator.admin("verify", "--due", "--dry-run").stdout == ""
+
+
+def test_a_dry_run_reads_and_writes_nothing(operator: Operator) -> None:
+    damage(operator, NEW)
+    before = operator.database().head().generation
+    result = operator.admin("verify", "--all", "--dry-run")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+    assert operator.database().head().generation == before
+
+
+def test_a_vm_that_somebody_works_on(operator: Operator) -> None:
+    with operator.session() as session:
+        operator.claim(session, "web01")
+        assert operator.admin("verify", "web01").exit_code == 11
+        result = operator.admin("verify", "--all", "--json")
+        assert result.exit_code == 0
+        assert [row["vm"] for row in json.loads(result.stdout)["skipped"]] == ["web01"]
+
+
+@pytest.mark.parametrize("words", [[], ["web01", "--all"], ["web01", "--all", "--due"]])
+def test_it_must_be_clear_which_copies_are_meant(operator: Operator, words: list[str]) -> None:
+    assert operator.admin("verify", *words).exit_code == 2
+
+
+def test_a_vm_that_is_not_known(operator: Operator) -> None:
+    assert operator.admin("verify", "nobody").exit_code == 2
+
+
+def test_copies_that_are_gone_are_noticed_without_anything_to_read(operator: Operator) -> None:
+    for stamp in (OLD, NEW):
+        (operator.nas / "web01" / f"{stamp}.ova").unlink()
+    assert operator.admin("verify", "web01").exit_code == 0
+    record = operator.record("web01")
+    assert (record.status, record.last_copy) == (State.BACKUP_NECESSARY, None)
+
+
+def test_a_rehearsal_is_shown(operator: Operator) -> None:
+    side = sidecars.read(operator.nas / "web01", NEW)
+    last = Rehearsed("2026-12-01T00:00:00Z", "beta", "it did nothing", "it ran for 60 s", booted=True)
+    (operator.nas / "web01" / f"{NEW}.json").write_bytes(replace(side, rehearsed=last).render())
+    rows = {row["stamp"]: row for row in operator.json("copies", "web01")["copies"]}
+    assert rows[OLD]["rehearsed"] is None
+    assert rows[NEW]["rehearsed"]["observed"] == "it ran for 60 s"
+    assert "it did nothing, booted" in operator.admin("copies", "web01").stdout
+    assert "on beta: it did nothing (it ran for 60 s)" in operator.admin("show", "web01").stdout
+
+
+@pytest.mark.parametrize("setting", ["memory", "=5", "--=5", "a b=1", "x;y=1"])
+def test_a_setting_that_is_none(operator: Operator, setting: str) -> None:
+    assert operator.admin("rehearse", "web01", "--boot", "--set", setting).exit_code == 2
+
+
+def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> None:
+    assert f"would restore {NEW}" in operator.admin("rehearse", "web01", "--dry-run").stdout
+    assert operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code == 1
