@@ -2,6 +2,8 @@
 PYTHON ?= python3
 environment := .venv/.complete
 run := .venv/bin
+# These share one boot of the NAS test bed, so they run in one process.
+nas_tests := tests/system/nas tests/system/nas_cluster
 
 .PHONY: help setup testbed lint test unit demo bench clean
 
@@ -28,7 +30,8 @@ unit: $(environment)  ## the fast tests alone (seconds)
 	$(run)/pytest -q -n auto tests/unit
 
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
-	$(run)/pytest -q tests
+	$(run)/pytest -q -n 2 tests $(patsubst %,--ignore=%,$(nas_tests))
+	$(run)/pytest -q $(nas_tests)
 
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)
 	$(run)/python -m deploy.demo
