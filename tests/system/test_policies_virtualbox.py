@@ -69,6 +69,23 @@ def test_a_saved_vm_goes_on_from_its_copy_where_it_was(member: Member) -> None:
     assert "Changing the VM state from 'LOADING' to 'SUSPENDED'" in log
 
 
+def test_the_memory_of_a_vm_that_was_saved_for_its_export_is_kept(member: Member) -> None:
+    vm = member.host.make_vm("server")
+    vm.start()
+    member.configure("backup", running="savestate", saved="keep")
+    member.worker("run")
+    copy = latest(member, "server")
+    assert copy.sidecar is not None
+    assert set(copy.sidecar.files) == {"vbox", "sav"}
+    assert b"stateFile=" in side(copy, "vbox").read_bytes()
+    assert vm.info("VMState") == "running"
+    vm.stop()
+    back = brought_back(member, vm, copy)
+    member.host.run("adoptstate", back.uuid, side(copy, "sav"))
+    member.host.run("startvm", back.uuid, "--type=headless")
+    back.wait_for_state("running")
+
+
 @pytest.mark.parametrize("firmware", ["bios", "efi"])
 def test_the_keys_of_a_tpm_are_in_the_copy_or_beside_it(member: Member, firmware: str) -> None:
     host, vm = member.host, member.host.make_vm("sealed")
