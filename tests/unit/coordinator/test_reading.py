@@ -103,6 +103,15 @@ class TestStatus:
         operator.set("web", status=State.ARCHIVED, moving="archive")
         assert "archive was interrupted" in operator.admin("status").stdout
 
+    def test_it_shows_why_a_vm_waits_as_long_as_it_does(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", status=State.BACKUP_NECESSARY, waiting="waits for its window 22:00-06:00")
+        assert "waits for its window 22:00-06:00" in operator.admin("status").stdout
+        assert operator.json("status")["vms"][0]["waiting"] == "waits for its window 22:00-06:00"
+        operator.set("web", status=State.RUNNING)
+        assert operator.json("status")["vms"][0]["waiting"] is None
+
     def test_it_changes_nothing_on_the_nas(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("web")
         before = tree(site_with_database.nas)
