@@ -33,6 +33,8 @@ log: Final = logging.getLogger(__name__)
 #: A temporary file or heartbeat file without a session is swept when it is older than this, by the NAS's own clock.
 SWEEP_SECONDS: Final = 24 * 3600
 _ORPHAN_SECONDS: Final = 20
+#: What filelock leaves of a take-over in which its process died.
+_LEASE_DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +163,15 @@ def recover_lease(database: Database) -> bool:
 
 
 def sweep(database: Database, contents: Contents) -> list[str]:
-    """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over."""
+    """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over.
+
+    A tick with nothing to sweep lists three directories.
+    """
     live = {row.id for row in live_sessions(contents)}
     over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
     with database.nas_errors():
         found = [database.root / folder / name for folder in ("tmp", "node") for name in list_fresh(database.root / folder)]
+        found += [database.root / name for name in list_fresh(database.root) if name.startswith(_LEASE_DEBRIS)]
         doubtful = [path for path in found if path.name not in live]
         if not doubtful:
             return []

@@ -162,7 +162,7 @@ def clone_command(host: Host, words: list[str]) -> Reply:
     values = ("--snapshot", "--mode", "--options", "--name", "--basefolder")
     plain, options = parse(words, values=values, flags=("--register",))
     source = find(host, required(plain, 1)[0])
-    if options.get("options", "").lower() != "link":
+    if "link" not in options.get("options", "").lower().split(","):
         raise UsageError("Only linked clones are simulated")
     if "snapshot" not in options:
         text = "Linked clone can only be created from a snapshot"

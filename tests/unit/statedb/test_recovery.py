@@ -233,6 +233,15 @@ class TestSweep:
         database.commit_once(lambda contents: changes.expire(contents, [holder.id], "", WHEN), "expire", "test")
         assert recovery.sweep(database, database.head().contents) == [holder.id]
 
+    def test_what_filelock_leaves_of_a_take_over_goes_when_it_is_old(self, database: Database) -> None:
+        names = ["vmtool-dblock.break.4711.0f", "vmtool-dblock.restore.4711.0f", "vmtool-dblock.1.0", "vmtool-dblock.break.4712.0f"]
+        for name in names:
+            (database.root / name).touch()
+        for name in names[:3]:
+            os.utime(database.root / name, (1, 1))
+        assert sorted(recovery.sweep(database, database.head().contents)) == names[:2]
+        assert (database.root / "vmtool-dblock.1.0").exists()
+
     def test_a_symbolic_link_is_removed_and_what_it_points_to_is_not(self, database: Database, tmp_path: Path) -> None:
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious" / "snapshot").touch()
