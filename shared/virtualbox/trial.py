@@ -27,6 +27,8 @@ _VALUE: Final = re.compile(r"^Value: (.*)$", re.MULTILINE)
 #: Set by Guest Additions when the guest has come up; stays in the settings afterwards, so that it must be deleted before a start.
 _PRODUCT: Final = "/VirtualBox/GuestInfo/OS/Product"
 _ADDITIONS: Final = "/VirtualBox/GuestAdd/Version"
+_LOCKED: Final = "is already locked"
+_LOCKED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 60.0
 
@@ -49,7 +51,7 @@ class Trial:
     def change(self, settings: Sequence[tuple[str, str]]) -> None:
         """Changes settings by their names in `VBoxManage modifyvm`."""
         if settings:
-            self._vboxmanage.run("modifyvm", self._uuid, *(f"--{name}={value}" for name, value in settings))
+            self._run("modifyvm", self._uuid, *(f"--{name}={value}" for name, value in settings))
 
     def isolate(self) -> None:
         """Cuts the VM off, and makes sure that it is."""
@@ -59,18 +61,18 @@ class Trial:
         if 'vrde="on"' in shown:
             words.append("--vrde=off")
         if words:
-            self._vboxmanage.run("modifyvm", self._uuid, *words)
+            self._run("modifyvm", self._uuid, *words)
         for _ in _USB_FILTER.findall(shown):
-            self._vboxmanage.run("usbfilter", "remove", "0", "--target", self._uuid)
+            self._run("usbfilter", "remove", "0", "--target", self._uuid)
         if _CABLE_IN.search(self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")):
             raise VBoxManageError("VirtualBox does not unplug the network of the VM, so it was not started")
 
     def start_and_watch(self, seconds: float) -> Observation:
         """Starts the VM without a screen and watches it: until its Guest Additions answer, if it had any, else for so many seconds."""
         additions = self._property(_ADDITIONS)
-        self._vboxmanage.run("guestproperty", "delete", self._uuid, _PRODUCT)
+        self._run("guestproperty", "delete", self._uuid, _PRODUCT)
         before = self._disk_times()
-        self._vboxmanage.run("startvm", self._uuid, "--type=headless")
+        self._run("startvm", self._uuid, "--type=headless")
         began = self._clock.monotonic()
         while (elapsed := self._clock.monotonic() - began) < seconds:
             state = self._vboxmanage.info(self._uuid).state
@@ -91,6 +93,19 @@ class Trial:
         if not wrote and not busy:
             return Observation(seen, "it did nothing")
         return Observation(f"{seen}; it has no Guest Additions that could say more")
+
+    def _run(self, *arguments: str) -> None:
+        """Runs a command; somebody who just looks at the VM (a GUI, `showvminfo`) may hold it for a moment, and is waited for."""
+        end = self._clock.monotonic() + _LOCKED_SECONDS
+        while True:
+            try:
+                self._vboxmanage.run(*arguments)
+            except VBoxManageError as error:
+                if _LOCKED not in error.message or self._clock.monotonic() >= end:
+                    raise
+                self._clock.sleep(_POLL_SECONDS)
+            else:
+                return
 
     def _property(self, name: str) -> str:
         match = _VALUE.search(self._vboxmanage.read("guestproperty", "get", self._uuid, name))

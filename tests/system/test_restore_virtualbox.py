@@ -203,14 +203,16 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
     first.worker("run")
     place = second.host.vms / "trial"
-    ran = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(place), "--set", "memory=24", "--json")
-    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    running = second.start(
+        "vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(place), "--set", "memory=24", "--json"
+    )
+    wait_until_it_runs(running, second)
     seen = shown(second)
     assert 'cableconnected1="off"' in seen
     assert "memory=24\n" in seen
     second.worker("vmfind")
-    output = ran.communicate(timeout=60)[0]
-    assert ran.returncode == 0, output
+    output = running.communicate(timeout=60)[0]
+    assert running.returncode == 0, output
     result = json.loads(output)
     assert (result["good"], result["booted"], result["recorded"]) == (True, True, True)
     assert "it ran for 15 s" in result["observed"]
@@ -219,6 +221,15 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     (copy,) = second.admin("copies", "web01", "--json").json["copies"]
     assert (copy["rehearsed"]["result"], copy["rehearsed"]["node"]) == ("good", second.name)
     assert "rehearsed" in second.admin("show", "web01").stdout
+
+
+def wait_until_it_runs(rehearsal: "subprocess.Popen[str]", member: Member) -> None:
+    def runs() -> bool:
+        if rehearsal.poll() is not None:
+            pytest.fail(f"the rehearsal ended before it was seen: {rehearsal.communicate()[0]}")
+        return 'VMState="running"' in shown(member)
+
+    wait_for(runs, "the rehearsal to start", 60)
 
 
 def shown(member: Member) -> str:
@@ -238,7 +249,7 @@ def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> Non
     assert "did not answer within 6 s" in ran["result"]
 
     running = second.start("vmbackup-admin", *words[:4], "60", *words[5:])
-    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    wait_until_it_runs(running, second)
     uuid = re.search(r'^UUID="(.*)"', shown(second), re.MULTILINE)
     assert uuid
     second.host.run("guestproperty", "set", uuid[1], "/VirtualBox/GuestInfo/OS/Product", "Linux")
@@ -256,7 +267,7 @@ def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(fleet: 
     place = second.host.vms / "trial"
     words = ["rehearse", "web01", "--boot", "--wait", "100", "--to", str(place)]
     running = second.start("vmbackup-admin", *words)
-    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    wait_until_it_runs(running, second)
     os.kill(running.pid, number)
     running.communicate(timeout=60)
     if number == signal.SIGKILL:
@@ -298,7 +309,7 @@ def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_or
     first.host.run("usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234")
     first.worker("run")
     running = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(second.host.vms / "trial"))
-    wait_for(lambda: 'VMState="running"' in shown(second), "the rehearsal to start", 60)
+    wait_until_it_runs(running, second)
     seen = shown(second)
     assert 'uartmode2="disconnected"' in seen
     assert 'vrde="off"' in seen

@@ -29,10 +29,14 @@ class VirtualBox:
         self.properties: dict[str, str] = {}
         self.events: dict[int, Callable[[], object]] = {}
         self.obeys = True
+        self.locked = 0
 
     def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
         words = tuple(arguments[1:])
         self.calls.append(words)
+        if self.locked and words[0] == "modifyvm":
+            self.locked -= 1
+            return Completed(words, 1, "", "VBoxManage: error: The machine 'x' is already locked by a session (or being unlocked)\n")
         return Completed(words, 0, self._answer(words), "")
 
     def _answer(self, words: tuple[str, ...]) -> str:
@@ -95,6 +99,15 @@ def test_settings_by_their_names(box: VirtualBox) -> None:
     on_trial(box).change([])
     on_trial(box).change([("memory", "512"), ("cpus", "1")])
     assert box.calls == [("modifyvm", A, "--memory=512", "--cpus=1")]
+
+
+def test_somebody_who_only_looks_at_the_vm_is_waited_for(box: VirtualBox) -> None:
+    box.locked = 3
+    on_trial(box).change([("memory", "512")])
+    assert (len(box.calls), sum(box.clock.slept)) == (4, 3)
+    box.locked = 1000
+    with pytest.raises(VBoxManageError, match="already locked"):
+        on_trial(box).change([("memory", "512")])
 
 
 def watch(box: VirtualBox, seconds: float = 10) -> Observation:
