@@ -71,6 +71,16 @@ class Nas(_Section):
         description="Refuse to work unless something is mounted there. False only for a plain local directory.",
     )
     reserve: Size = Field(2**30, description="Space that is left free on the NAS: no export starts that would go below it.")
+    reflink: bool = Field(
+        default=False,
+        description="The NAS's file system shares blocks between files (XFS with reflink, btrfs, ZFS with block cloning): copies over "
+        "NFS 4.2 are laid out so that what did not change is stored once. Makes them 0.5 % larger.",
+    )
+    shared_group: bool = Field(
+        default=False,
+        description="Every member of the NAS directory's group may add, move and remove copies: for hosts whose workers run as different "
+        "users. Otherwise the group may read copies, and only the user who made them changes them.",
+    )
     probe_seconds: float = Field(30, gt=0, description="How long the NAS may take to answer before it counts as gone.")
 
     @field_validator("mountpoint")
@@ -173,6 +183,9 @@ class Backup(VmPolicy):
     parallel: int = Field(1, ge=1, le=64, description="How many backup workers may run on this host at the same time.")
     exports_on_nas: int = Field(0, ge=0, le=1000, description="How many exports all hosts together may run on the NAS. 0: no limit.")
     cores: int = Field(0, ge=0, le=1024, description="Processor cores that the parallel engine may use for one VM. 0: all.")
+    whole_every: int = Field(
+        10, ge=1, le=1000, description="Where a copy may take over bytes from the one before it (NFS 4.2): one of so many is sent whole."
+    )
     nice: int = Field(10, ge=0, le=19, description="How far exports stand back for other processes of this host.")
     retry_seconds: float = Field(300, ge=0, description="When only running VMs are left: how long to go on looking whether one stops.")
     retry_interval_seconds: float = Field(30, gt=0, description="How often to look meanwhile.")

@@ -8,23 +8,25 @@ from typing import Final
 
 from shared.clock import timestamp
 from shared.copies import publish as files
+from shared.copies.catalogue import Catalogue
 from shared.copies.catalogue import read as read_catalogue
 from shared.copies.mount import check_nas
 from shared.copies.names import final_name, make_stamp, partial_name
 from shared.copies.ova import check_ova
-from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar import Sidecar, Wire
 from shared.copies.space import allocated, check_room, needed
 from shared.errors import LockLostError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim, Copy, VmRecord
-from shared.virtualbox.export import Exporter, VmRunsError
+from shared.virtualbox.export import Exporter, Traffic, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker import publishing
-from worker.engines import choose_engine
+from worker.deltas import plan_delta
+from worker.engines import EngineFaultError, Modesty, choose_engine
 from worker.hooks import Hooks
 from worker.methods import Live, Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
@@ -55,6 +57,7 @@ class Backup:
         self._place = Place(self._directory, self._stamp, own.number)
         self._hooks = Hooks(self._work.policy, self._facts(), self._key)
         self._error = ""
+        self._method: Method | None = None
 
     def run(self) -> bool:
         """Like `attempt`, with the operator's commands before and after it."""
@@ -75,27 +78,24 @@ class Backup:
         A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; any other failure is committed and answered.
         Whatever happens, the VM is brought back to the power state in which it was found, or that stays noted for the next tick.
         """
-        method: Method | None = None
         try:
-            machine = self._work.machine()
-            refuse_unexportable(machine)
+            refuse_unexportable(self._work.machine())
             self._hooks.before()
-            method = choose(self._work)
-            exported = self._export(method, machine)
+            exported = self._export_somehow()
         except VmRunsError as error:
-            self._clean_up(method)
+            self._clean_up()
             self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key}: {error.message}")
             raise
         except LockLostError:
-            self._clean_up(method)
+            self._clean_up()
             raise
         except VmBackupError as error:
-            self._clean_up(method)
+            self._clean_up()
             self._fail(error.message)
             log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
             return None
         except BaseException:
-            self._clean_up(method)  # interrupted: the end of the session frees the claim
+            self._clean_up()  # interrupted: the end of the session frees the claim
             raise
         return exported.sidecar if self._publish(exported) else None
 
@@ -111,7 +111,20 @@ class Backup:
             "copy": str(self._directory / final_name(self._stamp, "ova")),
         }
 
-    def _export(self, method: Method, machine: Machine) -> Exported:
+    def _export_somehow(self) -> Exported:
+        """Exports; what fails in one way and may succeed in a more modest one is undone and begun anew."""
+        modesty = Modesty()
+        while True:
+            self._method = choose(self._work)
+            try:
+                return self._export(self._method, modesty)
+            except EngineFaultError as fault:
+                self._clean_up()
+                log.warning("%s; it is tried again without that", fault.message, extra={"vm": self._key})
+                modesty = fault.modesty
+
+    def _export(self, method: Method, modesty: Modesty) -> Exported:
+        machine = self._work.machine()
         beside = Beside(self._site, self._session, self._work.policy, machine)
         for what in beside.left_out:
             log.warning("not in the copy: %s", what, extra={"vm": self._key})
@@ -119,17 +132,20 @@ class Backup:
             refuse_long_name(machine)
         subject = method.prepare()
         source_bytes = _source_bytes(subject.machine)
-        self._make_room(source_bytes, beside.bytes_of(subject))
-        engine = choose_engine(self._site, self._work.policy, subject.machine)
+        there = self._make_room(source_bytes, beside.bytes_of(subject))
+        delta = plan_delta(self._site, self._place, there, modesty.whole)
+        engine = choose_engine(self._site, self._work.policy, subject.machine, delta, modesty)
         if engine.reason:
-            log.info("exported by VBoxManage, because the parallel engine cannot: %s", engine.reason, extra={"vm": self._key})
-        seconds = self._run_engine(subject, engine.exporter)
+            log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": self._key})
+        with engine.judged():
+            seconds, traffic = self._run_engine(subject, engine.exporter)
         kept = beside.keep(subject, self._place)
         fingerprint = method.conclude()
         self._session.doing.phase = "check"
         name = partial_name(self._stamp, self._own.number, "ova")
         nice = self._site.configuration.backup.nice
-        found = in_background(nice, lambda stop: check_ova(self._directory, name, progress=self._checked, should_stop=stop))
+        with engine.judged():
+            found = in_background(nice, lambda stop: check_ova(self._directory, name, progress=self._checked, should_stop=stop))
         finished = self._site.clock.now()
         sidecar = Sidecar(
             stamp=self._stamp,
@@ -149,14 +165,18 @@ class Backup:
             source_bytes=source_bytes,
             files=kept,
             left_out=beside.left_out,
-            extra={"engine_reason": engine.reason} if engine.reason else {},
+            engine_reason=engine.reason,
+            wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         )
         check_nas(self._site.configuration.nas, write=True)
         files.seal(self._site.files, self._directory, sidecar)
         return Exported(sidecar, fingerprint)
 
-    def _make_room(self, source_bytes: int, side_bytes: int) -> None:
-        """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory."""
+    def _make_room(self, source_bytes: int, side_bytes: int) -> Catalogue:
+        """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory.
+
+        Answers what else is there.
+        """
         nas = self._site.configuration.nas
         check_nas(nas, write=True)
         self._site.files.make_directory(self._directory)
@@ -165,16 +185,18 @@ class Backup:
         live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
         for name in files.remove_partials(self._site.files, self._directory, live, contents.claims_granted):
             log.warning("removed %s, which an earlier attempt left", name, extra={"vm": self._key})
-        latest = read_catalogue(self._directory).latest_good
+        there = read_catalogue(self._directory)
+        latest = there.latest_good
         room = needed(source_bytes, latest.sidecar if latest else None) + side_bytes
         check_room(check_nas(nas).free, room, nas.reserve)
+        return there
 
-    def _run_engine(self, subject: Subject, exporter: Exporter) -> float:
-        """Exports under the partial name; answers the seconds that took."""
+    def _run_engine(self, subject: Subject, exporter: Exporter) -> tuple[float, Traffic]:
+        """Exports under the partial name; answers the seconds that took, and how the bytes came there."""
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        Monitor(self._site, self._session, self._key, self._own, exporter).run(subject, target)
-        return self._site.clock.monotonic() - began
+        traffic = Monitor(self._site, self._session, self._key, self._own, exporter).run(subject, target)
+        return self._site.clock.monotonic() - began, traffic
 
     def _checked(self, done: int, total: int) -> None:
         self._session.doing.percent = round(100 * done / total, 1) if total else None
@@ -188,7 +210,7 @@ class Backup:
         try:
             head = self._session.commit(lambda contents: changes.intend(contents, self._key, self._own, copy), reason)
         except LockLostError:
-            self._clean_up(None)
+            self._clean_up()
             raise
         self._error = "the copy could not be put in place"
         return publishing.finish(self._site, self._session, changes.held(head.contents, self._key, self._own), self._own)
@@ -198,10 +220,10 @@ class Backup:
         when = timestamp(self._site.clock.now())
         self._session.commit(lambda contents: changes.failed(contents, self._key, self._own, message, when), f"{self._key} failed")
 
-    def _clean_up(self, method: Method | None) -> None:
+    def _clean_up(self) -> None:
         """Undoes what was done to the VM and removes the partial files. Never raises what would hide why it is called."""
-        if method is not None:
-            undo_safely(method, self._key)
+        if self._method is not None:
+            undo_safely(self._method, self._key)
         try:
             files.remove_own_partials(self._site.files, self._directory, self._own.number)
         except VmBackupError as error:

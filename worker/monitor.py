@@ -14,7 +14,7 @@ from shared.statedb import changes
 from shared.statedb.heartbeat import BEATS_PER_LEASE
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Claim
-from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, VmBusyError, VmRunsError, disk_use
+from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, Traffic, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
 from worker.methods import Subject
 from worker.priority import ExportPriority
@@ -34,10 +34,11 @@ class Monitor:
     def __init__(self, site: Site, session: Session, key: str, own: Claim, exporter: Exporter) -> None:
         self._site, self._session, self._key, self._own, self._exporter = site, session, key, own, exporter
 
-    def run(self, subject: Subject, target: Path) -> None:
-        """Returns when `target` is exported. Raises what went wrong, with the export cancelled and nobody working on the VM.
+    def run(self, subject: Subject, target: Path) -> Traffic:
+        """Returns when `target` is exported: how its bytes came there.
 
-        `VmRunsError` if the VM runs, `LockLostError` if this worker was displaced, `NasError`, `VBoxManageError`, `CopyError`.
+        Raises what went wrong, with the export cancelled and nobody working on the VM: `VmRunsError` if the VM runs, `LockLostError` if
+        this worker was displaced, `NasError`, `VBoxManageError`, `CopyError`.
         """
         self._wait_until_free(subject.machine)
         doing = self._session.doing
@@ -54,8 +55,8 @@ class Monitor:
             raise
         finally:
             watcher.stop()
-            doing.child = None
-        export.result()
+            doing.child = doing.rate = doing.seconds_left = None
+        return export.result()
 
     def _cancel(self, export: RunningExport) -> None:
         if export.cancel(CANCEL_SECONDS):
@@ -86,6 +87,8 @@ class Monitor:
             elapsed = clock.monotonic() - began
             clock.sleep(min(_LONGEST_POLL, max(_SHORTEST_POLL, elapsed / 50)))
             doing.percent, doing.bytes_done = export.progress(), watcher.size
+            doing.rate = round(watcher.size / elapsed) if watcher.size else None
+            doing.seconds_left = round(elapsed * (100 - doing.percent) / doing.percent) if doing.percent else None
             self._session.check()
             if watcher.problem is not None:
                 raise watcher.problem

@@ -20,6 +20,8 @@ from shared.process import Completed, Runner, SubprocessRunner
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+#: Local file systems whose files can share blocks.
+_SHARING: Final = frozenset({"xfs", "btrfs", "zfs", "bcachefs"})
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
 
 #: The name of the file that a write test makes and removes; whoever finds an old one may remove it.
@@ -82,6 +84,20 @@ def mount_of(real: str, table: list[Mount]) -> Mount | None:
     above = [mount for mount in table if real == mount.path or real.startswith(mount.path.rstrip("/") + "/")]
     longest = max((len(mount.path) for mount in above), default=0)
     return next((mount for mount in reversed(above) if len(mount.path) == longest), None)
+
+
+def refuses_to_copy(mount: Mount | None, *, reflink: bool) -> str:
+    """Why bytes of one file there had better be sent once more than be copied into another; empty if it is better to copy them.
+
+    On NFS 4.2 the server copies. Over NFS 3 and SMB the bytes would come here and go back. A local directory has no wire to spare, but one
+    that is known to share blocks between files (`reflink`, from `nas.reflink`) stores them once.
+    """
+    if mount is not None and mount.filesystem == "nfs4" and "vers=4.2" in mount.options:
+        return ""
+    if mount is not None and reflink and mount.filesystem in _SHARING:
+        return ""
+    kind = mount.filesystem if mount else "of unknown kind"
+    return f"the NAS is not mounted with NFS 4.2, which alone copies by itself: it is {kind}"
 
 
 def parse_mounts(text: str) -> Iterator[Mount]:

@@ -107,9 +107,9 @@ Step = Callable[[NasFiles, Route, str], None]
 
 
 def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mapping[str, Entry]) -> Step | None:
-    ova, json, line = (final_name(stamp, suffix) for suffix in ("ova", "json", "sha256"))
+    ova, json, line, index = (final_name(stamp, suffix) for suffix in ("ova", "json", "sha256", "index"))
     sides = [final_name(stamp, suffix) for suffix in SIDES]
-    for name in (ova, json, line, *sides):
+    for name in (ova, json, line, index, *sides):
         if any(name in side and not side[name].is_file for side in (here, there)):
             raise CopyError(f"{name} is no ordinary file")
     if json in here and (json not in there or (ova in here and ova not in there and not _same(route, json))):
@@ -120,7 +120,7 @@ def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mappi
         return _bring_sides
     if ova in here:
         return _remove_source if ova in there else _transfer
-    return _remove_sides if ova in there and any(name in here for name in (json, line, *sides)) else None
+    return _remove_sides if ova in there and any(name in here for name in (json, line, index, *sides)) else None
 
 
 def _leave(reason: str) -> Step:
@@ -223,7 +223,7 @@ def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
                 raise CopyError(f"{name} is another file at {route.target}, or damaged there")
             route.check()
             files.remove(route.source, name)
-    for suffix in ("sha256", "json"):
+    for suffix in ("index", "sha256", "json"):  # an index is of no use elsewhere: the next copy there is sent whole
         files.remove(route.source, final_name(stamp, suffix))
     files.sync_directory(route.source)
 

@@ -2,6 +2,7 @@
 
 <nas>/<directory>/20261122T203800Z-17.ova                  a copy: when it was begun, and the number of its claim
 <nas>/<directory>/20261122T203800Z-17.json, .sha256        what it is, and its digests; .vbox, .nvram, .sav: what it leaves out
+<nas>/<directory>/20261122T203800Z-17.index                by which the next copy finds what it need not send; worth nothing else
 <nas>/<directory>/.20261122T203800Z-17.17.partial.ova      being written under claim 17
 """
 
@@ -13,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
-Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav"]
+Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
 #: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware variables and TPM, its saved memory.
 SIDES: Final[tuple[Suffix, ...]] = ("vbox", "nvram", "sav")
-SUFFIXES: Final[tuple[Suffix, ...]] = ("ova", "json", "sha256", *SIDES)
+SUFFIXES: Final[tuple[Suffix, ...]] = ("ova", "json", "sha256", "index", *SIDES)
 
 #: Encrypted shares of common NAS devices take 143 bytes a name, the others 255.
 LIMIT_BYTES: Final = 120

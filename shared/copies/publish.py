@@ -8,6 +8,7 @@ Before the intent a crash leaves partial files, which `remove_partials` removes 
 `publish`, as often as it takes: it does what is left to do, and what it did stays done.
 """
 
+import contextlib
 import errno
 from collections.abc import Collection
 from pathlib import Path
@@ -64,6 +65,8 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
             raise CopyError(f"{ova}: {lost}")
         files.set_mode(directory, ova)
         files.sync_file(directory, ova)
+        if present(entries, index := partial_name(stamp, claim, "index")):
+            files.set_mode(directory, index)
         texts: dict[Suffix, bytes] = {"json": sidecar.render(), "sha256": sidecar.checksum_lines()}
         for suffix, data in texts.items():
             name = partial_name(stamp, claim, suffix)
@@ -73,7 +76,7 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
 
 
 def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidecar:
-    """Renames sealed partial files to their final names, sidecar first, then side files, `.ova` last: from then on the copy counts.
+    """Renames sealed partial files to their final names: sidecar, index, side files, at last the `.ova`. From then on the copy counts.
 
     May be run by several processes at once, and again after a crash at any point: all end with the copy published once. Nothing
     that is there under a final name is replaced: raises `CopyError` if it is another copy's, if a partial file is not what the
@@ -82,6 +85,7 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
     with reported(f"publish {publication.stamp}"):
         _settle(files, directory, publication, "json")
         sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
+        _settle_index(files, directory, publication)
         for suffix in (*(side for side in SIDES if side in sidecar.files), "sha256", "ova"):
             _settle(files, directory, publication, suffix, sidecar)
         files.sync_directory(directory)
@@ -152,6 +156,14 @@ def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: 
                 raise
             refused = error
     raise refused or NasError(f"{target} does not appear, although the NAS says that it was renamed", hint="the next worker tries again")
+
+
+def _settle_index(files: NasFiles, directory: Path, publication: Publication) -> None:
+    """Serves the next export alone, which finds out whether it is right: one that cannot be put in place is not missed."""
+    source = partial_name(publication.stamp, publication.claim, "index")
+    with contextlib.suppress(OSError):
+        if present(look(directory), source):
+            files.rename(directory, source, final_name(publication.stamp, "index"))
 
 
 def _refuse_strange(entries: dict[str, Entry], *names: str) -> None:

@@ -14,7 +14,7 @@ from shared.copies.reporting import reported
 #: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
 #: removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar goes last,
 #: so that until the end it is known which copy was being removed.
-_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("ova", *SIDES, "sha256", "json")
+_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("ova", *SIDES, "index", "sha256", "json")
 
 
 @dataclass(frozen=True, slots=True)

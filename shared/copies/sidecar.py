@@ -24,7 +24,7 @@ LIMIT_BYTES: Final = 1 << 20
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Fields that `_CHECKS` does not have, because older sidecars lack them.
-_OPTIONAL: Final = frozenset({"verified", "rehearsed", "files", "left_out", "pinned", "extra"})
+_OPTIONAL: Final = frozenset({"verified", "rehearsed", "files", "left_out", "pinned", "engine_reason", "wire", "extra"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,15 @@ class SideFile:
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How the bytes of the `.ova` came to the NAS: `sent`, or `copied` there from the copy before. `reason`: why none were copied."""
+
+    sent: int
+    copied: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class Sidecar:
 
     `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the export. `files` are those beside the
     `.ova` by suffix (of `names.SIDES`), `left_out` says in words what of the VM is in none of them. `pinned` is when an operator
-    exempted the copy from retention, empty if nobody did. `extra` keeps the fields that this version does not know.
+    exempted the copy from retention, empty if nobody did. `engine_reason` says why another engine than the wanted one made it.
+    `extra` keeps the fields that this version does not know.
     """
 
     stamp: str
@@ -86,6 +96,8 @@ class Sidecar:
     files: Mapping[Suffix, SideFile] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     pinned: str = ""
+    engine_reason: str = ""
+    wire: Wire | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -111,6 +123,10 @@ class Sidecar:
         document["left_out"] = list(self.left_out)
         if self.pinned:
             document["pinned"] = self.pinned
+        if self.engine_reason:
+            document["engine_reason"] = self.engine_reason
+        if self.wire:
+            document["wire"] = asdict(self.wire)
         return (json.dumps({**document, **self.extra}, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
 
     def checksum_lines(self) -> bytes:
@@ -139,7 +155,9 @@ def parse(data: bytes) -> Sidecar:
         rehearsed=_rehearsed(document.get("rehearsed")),
         files=_files(document.get("files", {})),
         left_out=_left_out(document.get("left_out", [])),
-        pinned=_pinned(document.get("pinned", "")),
+        pinned=_words(document, "pinned"),
+        engine_reason=_words(document, "engine_reason"),
+        wire=_wire(document.get("wire")),
         extra={name: value for name, value in document.items() if name not in known},
     )
 
@@ -218,10 +236,19 @@ def _left_out(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _pinned(value: object) -> str:
+def _words(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name, "")
     if not isinstance(value, str):
-        raise CopyError("the sidecar's field pinned is wrong")
+        raise CopyError(f"the sidecar's field {name} is wrong")
     return value
+
+
+def _wire(value: object) -> Wire | None:
+    if value is None:
+        return None
+    if not (isinstance(value, dict) and _count(value.get("sent")) and _count(value.get("copied")) and _text(value.get("reason"))):
+        raise CopyError("the sidecar's field wire is wrong")
+    return Wire(value["sent"], value["copied"], value["reason"])
 
 
 def _digest(value: object) -> bool:

@@ -145,11 +145,12 @@ def _write(
     delta: Delta | None,
 ) -> None:
     """The disks, in VirtualBox's order."""
-    pipeline = Pipeline(replace(settings, digest=digest) if delta else settings, cancelled)
+    pipeline = Pipeline(replace(settings, digest=digest, alignment=delta.alignment) if delta else settings, cancelled)
     try:
         for file, chain in parts:
             archive.begin(file.name)
-            layout = Layout(file.name, chain.size, secrets.randbits(32), uuid4())
+            alignment = delta.alignment if delta else SECTOR
+            layout = Layout(file.name, chain.size, secrets.randbits(32), uuid4(), position=archive.position, alignment=alignment)
             part = delta.begin(file.slot.label, archive.position) if delta else None
             pipeline.copy(chain, layout, Sink(archive, locks, layout, part), meter)
             archive.end()

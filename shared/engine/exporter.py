@@ -1,9 +1,11 @@
 """The parallel engine as a backup worker uses it: an `Exporter`, which can be exchanged for `VBoxManage export`."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from shared.clock import Clock
 from shared.engine.codec import Codec, best_codec
@@ -14,26 +16,39 @@ from shared.engine.pipeline import Meter, Settings
 from shared.engine.stages import CancelledError
 from shared.errors import NasError, VmBackupError
 from shared.process import ProcessIdentity
+from shared.virtualbox.export import Traffic
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.problems import ExportCanceledError, ExportError, ExportTargetError, VmRunsError
 from shared.virtualbox.vboxmanage import VBoxManage
+
+log: Final = logging.getLogger(__name__)
 
 
 class ParallelExporter:
     """Reads the disks itself and compresses them on several cores, into what `VBoxManage export` would write.
 
-    Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second at a time.
+    Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second at a time. With a `plan` an index
+    is written, too, and what the copy before holds is copied by the NAS: see `shared.engine.delta`.
     """
 
     name = "parallel"
 
     def __init__(
-        self, vboxmanage: VBoxManage, clock: Clock, *, scratch: Path, cores: int, codec: Codec | None = None, self_check: bool = True
+        self,
+        vboxmanage: VBoxManage,
+        clock: Clock,
+        *,
+        scratch: Path,
+        cores: int,
+        codec: Codec | None = None,
+        self_check: bool = True,
+        plan: DeltaPlan | None = None,
     ) -> None:
         self._vboxmanage = vboxmanage
         self._clock = clock
         self._scratch = scratch
         self._settings = Settings(cores, codec or best_codec(), self_check)
+        self._plan = plan
 
     @property
     def codec(self) -> str:
@@ -44,16 +59,11 @@ class ParallelExporter:
         """Why it cannot export this VM, in words; empty if it can. Opens the disk files, takes no lock, changes nothing."""
         return assess(machine, self._clock).reason
 
-    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None, plan: DeltaPlan | None = None) -> "ParallelExport":
-        """See `Exporter.start`. `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a clone).
+    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "ParallelExport":
+        """See `Exporter.start`."""
+        return ParallelExport(target, lambda meter, cancelled: self._run(machine, target, vm_name, meter, cancelled))
 
-        With a `plan` an index is written, too, and what the copy before holds is copied by the NAS: see `shared.engine.delta`.
-        """
-        return ParallelExport(target, lambda meter, cancelled: self._run(machine, target, vm_name, plan, meter, cancelled))
-
-    def _run(
-        self, machine: Machine, target: Path, vm_name: str | None, plan: DeltaPlan | None, meter: Meter, cancelled: threading.Event
-    ) -> Summary:
+    def _run(self, machine: Machine, target: Path, vm_name: str | None, meter: Meter, cancelled: threading.Event) -> Summary:
         assessment = assess(machine, self._clock)
         if assessment.reason:
             raise ExportError(f"the parallel engine cannot export this VM: {assessment.reason}")
@@ -73,7 +83,7 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             rename=vm_name,
         )
-        return export(self._vboxmanage, request, self._settings, confirm=confirm, meter=meter, cancelled=cancelled, plan=plan)
+        return export(self._vboxmanage, request, self._settings, confirm=confirm, meter=meter, cancelled=cancelled, plan=self._plan)
 
 
 class ParallelExport:
@@ -90,8 +100,10 @@ class ParallelExport:
         def run() -> None:
             try:
                 self._summary = work(self.meter, self._cancelled)
-            except BaseException as error:  # noqa: BLE001 - `result` raises it
+            except BaseException as error:
                 self._error = error
+                if not isinstance(error, (VmBackupError, CancelledError)):
+                    log.warning("the parallel engine met what it does not know", exc_info=True)
 
         self._thread = threading.Thread(target=run, name="engine", daemon=True)
         self._thread.start()
@@ -117,9 +129,10 @@ class ParallelExport:
         self._thread.join(timeout_seconds)
         return self.poll()
 
-    def result(self) -> None:
+    def result(self) -> Traffic:
         """See `RunningExport.result`."""
-        self.summary()
+        summary = self.summary()
+        return Traffic(summary.copied_bytes, summary.sent)
 
     def summary(self) -> Summary:
         """What was written. Raises `ExportError` if the export failed; only to be called when it has ended."""
@@ -135,4 +148,6 @@ class ParallelExport:
         if isinstance(error, VmBackupError):
             kind = ExportTargetError if isinstance(error, NasError) else ExportError
             raise kind(f"export failed: {error.message}", hint=error.hint) from error
+        if isinstance(error, Exception):  # a fault of this engine, which must not keep anybody from exporting the VM otherwise
+            raise ExportError(f"a fault of this program: {error!r}") from error
         raise error

@@ -1,9 +1,10 @@
 """The index of a copy: which compressed grains it holds, and where. It lets the next copy have the same bytes copied by the NAS.
 
-A file of a header (JSON, filled up with spaces) and records of 24 bytes in the order of the disks and their grains, so that
+A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order of the disks and their grains, so that
 two indexes are compared by reading both from front to end: memory does not grow with the disk. For 500 GB of data it has 190 MB.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from shared.engine.ova import Member
-from shared.errors import CopyError
+from shared.errors import CopyError, NasError
 
 _HEADER_BYTES: Final = 64 * 1024
 _FORMAT: Final = 1
@@ -61,11 +62,16 @@ def digest(data: bytes | memoryview) -> bytes:
 
 
 class IndexWriter:
-    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`. An index without `finish` is not one."""
+    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`. An index without `finish` is not one.
+
+    All raise `NasError` if the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         """Creates `path`, which must not exist. Raises OSError."""
-        self._file = path.open("xb", buffering=1 << 20)
+        self._path = path
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
         self._file.write(bytes(_HEADER_BYTES))
         self._sections: list[Section] = []
         self._sha256 = hashlib.sha256()
@@ -76,7 +82,8 @@ class IndexWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what was not written by `finish` is worth nothing
+            self._file.close()
 
     def begin(self, place: str, position: int) -> None:
         """The grains of another disk follow."""
@@ -88,7 +95,10 @@ class IndexWriter:
         """The next grain."""
         data = _RECORD.pack(record.grain, record.sector, record.digest)
         self._sha256.update(data)
-        self._file.write(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._failed(error) from None
         self._count += 1
 
     def finish(self, generation: int, members: Sequence[Member], ova_bytes: int) -> None:
@@ -96,12 +106,18 @@ class IndexWriter:
         self._end_section()
         manifest = members[-1]
         header = Header(generation, ova_bytes, manifest.position, manifest.size, manifest.sha256, tuple(self._sections))
-        text = json.dumps({"format": _FORMAT, **asdict(header)}).encode()
+        text = _seal(json.dumps({"format": _FORMAT, **asdict(header)}).encode())
         if len(text) > _HEADER_BYTES:
             raise CopyError("the VM has too many disks for an index")
-        self._file.flush()
-        os.pwrite(self._file.fileno(), text.ljust(_HEADER_BYTES), 0)
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.pwrite(self._file.fileno(), text.ljust(_HEADER_BYTES), 0)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> NasError:
+        return NasError(f"cannot write {self._path}: {error.strerror}")
 
     def _end_section(self) -> None:
         if self._begun:
@@ -152,19 +168,30 @@ class Index:
         done = 0
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
-            data = os.pread(self._descriptor, count * _RECORD.size, _HEADER_BYTES + (section.first + done) * _RECORD.size)
+            try:
+                data = os.pread(self._descriptor, count * _RECORD.size, _HEADER_BYTES + (section.first + done) * _RECORD.size)
+            except (OSError, OverflowError) as error:
+                raise CopyError(f"the index cannot be read: {error}") from None
             if len(data) != count * _RECORD.size:
                 raise CopyError("the index is cut off")
             yield data
             done += count
 
 
+def _seal(text: bytes) -> bytes:
+    """The text behind its own digest."""
+    return hashlib.sha256(text).hexdigest().encode() + b" " + text
+
+
 def _parse(data: bytes) -> Header:
+    text = data.rstrip(b" ").partition(b" ")[2]
     try:
-        values: dict[str, Any] = json.loads(data)
+        if _seal(text) != data.rstrip(b" "):
+            raise ValueError("it is damaged")
+        values: dict[str, Any] = json.loads(text)
         if values.pop("format") != _FORMAT:
             raise ValueError("another format")
         sections = tuple(Section(**section) for section in values.pop("sections"))
         return Header(sections=sections, **values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CopyError(f"the index has no header that is understood: {error}") from None

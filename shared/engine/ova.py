@@ -6,6 +6,7 @@ its tar header is written last, into the gap that was left for it.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import threading
@@ -15,7 +16,7 @@ from typing import Final
 
 from shared.engine import tar
 from shared.engine.stages import Stage
-from shared.errors import NasError
+from shared.errors import CopyError, NasError
 
 #: Pieces of about a megabyte that may wait to be hashed, and to be written.
 _QUEUE: Final = 12
@@ -24,6 +25,8 @@ _LONGEST_RANGE: Final = 64 * 2**20
 _FLUSH_BYTES: Final = 64 * 2**20
 #: How long threads may take to end. One that writes to a NAS that is gone cannot be ended at all.
 _END_SECONDS: Final = 10.0
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _flush = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -57,7 +60,8 @@ class _CopyRange:
 class Archive:
     """An OVA that is being written to a new file. Members one after the other: `add`, or `begin`, `write`…, `end`; then `finish`.
 
-    All methods raise `CancelledError` soon after `cancelled` is set, and `NasError` if writing fails.
+    All methods raise `CancelledError` soon after `cancelled` is set, and `NasError` if writing fails; `CopyError` if what
+    another file should hold cannot be copied from it, though it might be written.
     Whatever happens, call `close` (it keeps the file) or `discard` (it deletes it). A crash leaves an incomplete file.
     """
 
@@ -171,6 +175,8 @@ class Archive:
         try:
             length = self._write_at(item) if isinstance(item, _Write) else self._copy_range(item)
         except OSError as error:
+            if isinstance(item, _CopyRange) and error.errno not in _NO_ROOM:
+                raise CopyError(f"the NAS does not copy from the copy before: {error.strerror or error}") from error
             raise self._failed(error) from error
         self.stored += length
         self._unflushed += length

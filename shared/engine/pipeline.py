@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from shared.engine.chain import Block, Chain
 from shared.engine.codec import Codec
 from shared.engine.stages import CancelledError, Stage
-from shared.engine.vmdk import Layout, Unit, compress_unit
+from shared.engine.vmdk import SECTOR, Layout, Unit, compress_unit
 
 _MOST_CORES: Final = 16
 _POLL_SECONDS: Final = 0.1
@@ -26,13 +26,14 @@ _END_SECONDS: Final = 10.0
 class Settings:
     """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
 
-    `digest` is applied to each compressed grain, for an index.
+    `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of `alignment` bytes.
     """
 
     cores: int
     codec: Codec
     self_check: bool = True
     digest: Callable[[bytes], bytes] | None = None
+    alignment: int = SECTOR
 
 
 class Sink(Protocol):
@@ -91,8 +92,15 @@ class Pipeline:
 
     def _compress(self, job: _Job) -> None:
         try:
-            settings, data = self._settings, job.block.read()
-            unit = compress_unit(job.block.position, data, settings.codec, self_check=settings.self_check, digest=settings.digest)
+            settings = self._settings
+            unit = compress_unit(
+                job.block.position,
+                job.block.read(),
+                settings.codec,
+                self_check=settings.self_check,
+                digest=settings.digest,
+                alignment=settings.alignment,
+            )
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:

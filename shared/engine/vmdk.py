@@ -28,6 +28,8 @@ _NOT_YET: Final = 0xFFFFFFFFFFFFFFFF
 _FLAGS: Final = 0x30001  # newline test valid, compressed grains, markers
 _ZEROS: Final = bytes(GRAIN)
 _MARKER_END, _MARKER_TABLE, _MARKER_DIRECTORY, _MARKER_FOOTER, _MARKER_FILLER = range(5)
+#: A marker that readers skip (type 4, seen accepted by VirtualBox and qemu).
+_FILLER: Final = struct.pack("<QII", 0, 0, _MARKER_FILLER).ljust(SECTOR, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,16 @@ class Unit:
     digests: tuple[bytes, ...] = ()
 
 
-def compress_unit(position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Callable[[bytes], bytes] | None = None) -> Unit:
+def compress_unit(
+    position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Callable[[bytes], bytes] | None = None, alignment: int = SECTOR
+) -> Unit:
     """Compresses the part of a disk at `position`, a multiple of the grain. A last short grain is filled up with zeros.
 
-    With `self_check` each grain is inflated again and compared: `CopyError` if it differs.
+    With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit is filled up to a multiple of
+    `alignment` bytes; what fills it belongs to its last grain.
     """
     parts: list[bytes] = []
     places: list[tuple[int, int]] = []
-    digests: list[bytes] = []
     sector = 0
     for offset in range(0, len(data), GRAIN):
         grain = data[offset : offset + GRAIN]
@@ -65,23 +69,27 @@ def compress_unit(position: int, data: bytes, codec: Codec, *, self_check: bool,
         padding = -(len(packed) + 12) % SECTOR
         part = struct.pack("<QI", (position + offset) // SECTOR, len(packed)) + packed + bytes(padding)
         parts.append(part)
-        if digest:
-            digests.append(digest(part))
         places.append(((position + offset) // GRAIN, sector))
         sector += len(part) // SECTOR
-    return Unit(b"".join(parts), tuple(places), tuple(digests))
+    if parts and (missing := -sector % (alignment // SECTOR)):
+        parts[-1] += _FILLER * missing
+    return Unit(b"".join(parts), tuple(places), tuple(digest(part) for part in parts) if digest else ())
 
 
 class Layout:
     """Lays one VMDK out: `begin`, `add` for each unit in the order of the disk, `end`; the results, one after the other, are the file."""
 
-    def __init__(self, name: str, size: int, content: int, identifier: UUID) -> None:
-        """`size` of the disk in bytes; `content` is a random 32-bit number and `identifier` a random UUID, both only for the descriptor."""
+    def __init__(self, name: str, size: int, content: int, identifier: UUID, *, position: int = 0, alignment: int = SECTOR) -> None:
+        """`size` of the disk in bytes; `content` is a random 32-bit number and `identifier` a random UUID, both only for the descriptor.
+
+        Units begin at multiples of `alignment` bytes of the file in which this one begins at `position`.
+        """
         self._descriptor = _descriptor(name, size // SECTOR, content, identifier)
         self._capacity = -(-size // GRAIN) * _GRAIN_SECTORS
         self._directory = array("I", bytes(4 * -(-size // (GRAIN * _TABLE_GRAINS))))
         self._table = array("I", bytes(4 * _TABLE_GRAINS))
         self._table_number = 0
+        self._position, self._alignment = position, alignment
         self.sectors = 0
 
     def begin(self) -> bytes:
@@ -89,20 +97,18 @@ class Layout:
         return self._place((self._header(_NOT_YET) + self._descriptor).ljust(_OVERHEAD_SECTORS * SECTOR, b"\0"))
 
     def add(self, unit: Unit) -> Iterator[bytes]:
-        """Lays out one unit: perhaps a table, then the unit's own bytes. Nothing for a unit of zeros."""
+        """Lays out one unit: perhaps a table, perhaps what aligns it, then the unit's own bytes. Nothing for a unit of zeros."""
         if not unit.places:
             return
         number = unit.places[0][0] // _TABLE_GRAINS
         if number != self._table_number:
             yield from self._end_table()
             self._table_number = number
+        if missing := -(self._position + self.sectors * SECTOR) % self._alignment:
+            yield self._place(_FILLER * (missing // SECTOR))
         for grain, sector in unit.places:
             self._table[grain % _TABLE_GRAINS] = self.sectors + sector
         yield self._place(unit.data)
-
-    def fill(self, sectors: int) -> bytes:
-        """Markers that readers skip (type 4, seen accepted by VirtualBox and qemu), so that the next unit is aligned."""
-        return self._place(_marker(0, _MARKER_FILLER) * sectors)
 
     def end(self) -> Iterator[bytes]:
         """The last table, the directory, the footer."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from shared.clock import Clock
 from shared.errors import LockLostError
 from shared.process import ProcessIdentity
-from shared.statedb.files import FILE_MODE, list_fresh, read_file
+from shared.statedb.files import FILE_MODE, list_fresh, permit, read_file
 
 log: Final = logging.getLogger(__name__)
 
@@ -28,13 +28,18 @@ SELF_FENCE: Final = 0.7
 
 @dataclass
 class Doing:
-    """What a session is at, for people. `child` is the VBoxManage process it started, so that others can find an orphan."""
+    """What a session is at, for people. `rate` is in bytes of `bytes_done` a second, `seconds_left` a guess from `percent`.
+
+    `child` is the VBoxManage process it started, so that others can find an orphan.
+    """
 
     worker: str
     vm: str = ""
     phase: str = ""
     percent: float | None = None
     bytes_done: int | None = None
+    rate: int | None = None
+    seconds_left: int | None = None
     child: ProcessIdentity | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +103,8 @@ class Heartbeat:
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
         descriptor = os.open(self.directory / self.session, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE_MODE)
         try:
+            if flags & os.O_EXCL:
+                permit(descriptor, FILE_MODE)
             os.pwrite(descriptor, data, 0)
             os.ftruncate(descriptor, len(data))
             os.fsync(descriptor)

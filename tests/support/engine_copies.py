@@ -42,20 +42,22 @@ class Copy:
 
 
 def make(
-    folder: Path, name: str, images: Mapping[str, Vdi], previous: Copy | None = None, *, whole_every: int = 10, wire_only: bool = False
+    folder: Path, name: str, images: Mapping[str, Vdi], previous: Copy | None = None, *, whole_every: int = 10, aligned: bool = False
 ) -> Copy:
     """A copy of disks by the place where they are attached, in `folder`."""
     index, ova = folder / f"{name}.index", folder / f"{name}.ova"
-    plan = DeltaPlan(index, previous.ova if previous else None, previous.index if previous else None, whole_every, wire_only=wire_only)
+    plan = DeltaPlan(index, previous.ova if previous else None, previous.index if previous else None, whole_every, aligned)
     cancelled = threading.Event()
     archive = Archive(ova, modified=1, cancelled=cancelled)
-    pipeline = Pipeline(Settings(2, zlib_codec(1), digest=digest), cancelled)
+    pipeline = Pipeline(Settings(2, zlib_codec(1), digest=digest, alignment=plan.alignment), cancelled)
     try:
         with Delta(plan, ova) as delta, tempfile.TemporaryDirectory() as disks:
             for place, image in images.items():
                 with Chain.open([image.write(Path(disks) / "disk.vdi")]) as chain:
                     archive.begin(f"{place}.vmdk")
-                    layout = Layout(place, chain.size, int.from_bytes(os.urandom(4)), UUID(int=1))
+                    layout = Layout(
+                        place, chain.size, int.from_bytes(os.urandom(4)), UUID(int=1), position=archive.position, alignment=plan.alignment
+                    )
                     pipeline.copy(chain, layout, Sink(archive, [], layout, delta.begin(place, archive.position)), Meter())
                     archive.end()
             delta.finish(archive.finish("vm.mf"), archive.position)

@@ -80,11 +80,18 @@ class TestStatus:
         operator.add_vms("web")
         with operator.site().database.session("backup") as session:
             session.doing.vm, session.doing.phase, session.doing.percent, session.doing.bytes_done = "web", "export", 42.0, 2**30
+            session.doing.rate, session.doing.seconds_left = 100 * 2**20, 300
             operator.claim(session, "web")
             session._heartbeat._beat(os.O_CREAT)
             assert "export 42 %, 1.0 GiB" in operator.admin("status").stdout
             row = operator.json("status")["vms"][0]
-            assert row["progress"] == {"phase": "export", "percent": 42.0, "bytes_done": 2**30}
+            assert row["progress"] == {
+                "phase": "export",
+                "percent": 42.0,
+                "bytes_done": 2**30,
+                "rate": 100 * 2**20,
+                "seconds_left": 300,
+            }
             assert row["claim"]["session"] == session.id
 
     def test_progress_is_not_that_of_another_vm_of_the_same_session(self, site_with_database: Operator) -> None:

@@ -1,5 +1,6 @@
 """Copies that share their bytes with the copy before: whole and right whatever the index says, and sent wherever it cannot be used."""
 
+import errno
 import os
 import time
 from dataclasses import replace
@@ -20,7 +21,6 @@ from tests.support.engine_copies import disk, make
 from tests.unit.engine.conftest import FakeVirtualBox
 
 BLOCK = 65536
-NFS = "40 30 {device} / /mnt/nas rw,relatime shared:1 - nfs4 nas:/export rw,vers={version},rsize=1048576,hard"
 
 
 def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
@@ -58,6 +58,34 @@ def test_a_third_copy_uses_the_second(tmp_path: Path) -> None:
     assert VmdkReader(third.disks()[0]).disk(64 * BLOCK) == content([disk(b0=1, b39=2)])
 
 
+def test_aligned_copies_are_copied_in_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems share blocks of 4096 bytes, and only where both ranges begin at one."""
+    ranges: list[tuple[int, int, int]] = []
+    copy_file_range = os.copy_file_range
+
+    def copy(source: int, target: int, count: int, source_position: int, position: int) -> int:
+        ranges.append((source_position % 4096, position % 4096, count))
+        return copy_file_range(source, target, count, source_position, position)
+
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    first = make(tmp_path, "1", {"a": disk()}, aligned=True)
+    second = make(tmp_path, "2", {"a": disk(b7=3, b30=4)}, first, aligned=True)
+    assert VmdkReader(second.disks()[0]).disk(64 * BLOCK) == content([disk(b7=3, b30=4)])
+    assert [(source, target, count % 4096) for source, target, count in ranges] == [(0, 0, 0)] * 3, "each before, between and after"
+
+
+def test_a_nas_that_does_not_copy_is_told_from_one_that_does_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(tmp_path, "1", {"a": disk()})
+    for number, kind in ((errno.EOPNOTSUPP, CopyError), (errno.EIO, CopyError), (errno.ENOSPC, NasError)):
+
+        def refuse(*_: object, number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+        with pytest.raises(kind, match=os.strerror(number)):
+            make(tmp_path, str(number), {"a": disk()}, first)
+
+
 def test_disks_are_told_apart_by_their_place(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"a": disk(), "b": disk(b1=1, b2=2)})
     second = make(tmp_path, "2", {"b": disk(b1=1, b2=2), "c": disk(), "a": disk(b3=3)}, first)
@@ -93,7 +121,7 @@ def test_any_disk_after_any_other_is_right(tmp_path: Path, old: dict[int, int], 
         (lambda copy: copy.index.write_bytes(b"{}"), "no header"),
         (lambda copy: copy.index.write_bytes(copy.index.read_bytes()[:-1]), "cut off"),
         (lambda copy: flip(copy.index, -3), "damaged"),
-        (lambda copy: copy.index.write_bytes(copy.index.read_bytes().replace(b'"format": 1', b'"format": 2')), "another format"),
+        (lambda copy: copy.index.write_bytes(copy.index.read_bytes().replace(b'"format": 1', b'"format": 2')), "is damaged"),
         (lambda copy: os.truncate(copy.ova, copy.ova.stat().st_size - 512), "belongs to another file"),
         (lambda copy: flip(copy.ova, -1024 - 512 + 20), "belongs to another file"),
         (lambda copy: copy.ova.unlink(), "No such file"),
@@ -133,33 +161,20 @@ def test_rot_in_the_copy_before_is_found_by_the_manifest(tmp_path: Path) -> None
         second.disks()
 
 
-@pytest.mark.parametrize(("version", "allowed"), [("4.2", True), ("4.1", False), ("3", False)])
-def test_only_nfs_4_2_copies_by_itself(tmp_path: Path, version: str, allowed: bool) -> None:
-    device = os.stat(tmp_path).st_dev
-    line = NFS.format(device=f"{os.major(device)}:{os.minor(device)}", version=version)
-    other = NFS.format(device="0:1", version="4.2" if not allowed else "3")
-    (tmp_path / "old").touch()
-    plan = DeltaPlan(tmp_path / "i", tmp_path / "old", tmp_path / "old.index")
-    found = refusal(plan, tmp_path / "new", f"{other}\n{line}\n")
-    assert found == ("" if allowed else "the storage is not mounted with NFS 4.2, which alone copies by itself")
-    assert refusal(plan, tmp_path / "new", line.replace("nfs4", "ext4")) != ""
-    assert refusal(replace(plan, wire_only=False), tmp_path / "new", "") == ""
-
-
 def test_a_copy_on_another_file_system_is_not_used(tmp_path: Path) -> None:
-    plan = DeltaPlan(tmp_path / "i", Path("/proc/self/status"), tmp_path / "old.index", wire_only=False)
-    assert refusal(plan, tmp_path / "new", "") == "the copy before it is on another file system"
+    plan = DeltaPlan(tmp_path / "i", Path("/proc/self/status"), tmp_path / "old.index")
+    assert refusal(plan, tmp_path / "new") == "the copy before it is on another file system"
 
 
 def test_an_index_that_is_there_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "i").write_text("precious")
     with pytest.raises(NasError, match="File exists"):
-        Delta(DeltaPlan(tmp_path / "i", wire_only=False), tmp_path / "new")
+        Delta(DeltaPlan(tmp_path / "i"), tmp_path / "new")
     assert (tmp_path / "i").read_text() == "precious"
 
 
 def test_an_index_without_its_header_is_none(tmp_path: Path) -> None:
-    with Delta(DeltaPlan(tmp_path / "i", wire_only=False), tmp_path / "new"):
+    with Delta(DeltaPlan(tmp_path / "i"), tmp_path / "new"):
         pass
     with pytest.raises(CopyError, match="no header"):
         Index.open(tmp_path / "i")
@@ -177,16 +192,20 @@ def test_whole_exports_with_an_index_and_their_failure(virtualbox: FakeVirtualBo
     image = disk()
     virtualbox.add_disk(image)
     machine = virtualbox.machine
-    exporter = ParallelExporter(virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2)
-    plans = [DeltaPlan(tmp_path / "1.index", wire_only=False)]
-    plans.append(DeltaPlan(tmp_path / "2.index", tmp_path / "1.ova", tmp_path / "1.index", wire_only=False))
+
+    def start(name: str, plan: DeltaPlan) -> ParallelExport:
+        exporter = ParallelExporter(virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2, plan=plan)
+        return exporter.start(machine, tmp_path / name)
+
+    plans = [DeltaPlan(tmp_path / "1.index")]
+    plans.append(DeltaPlan(tmp_path / "2.index", tmp_path / "1.ova", tmp_path / "1.index"))
     summaries = []
     for number, plan in enumerate(plans, 1):
-        summaries.append(ended(exporter.start(machine, tmp_path / f"{number}.ova", plan=plan)).summary())
+        summaries.append(ended(start(f"{number}.ova", plan)).summary())
     assert [summary.copied_bytes > 0.8 * summary.size for summary in summaries] == [False, True]
     assert [summary.sent for summary in summaries] == ["there is no copy before it", ""]
     virtualbox.behave(lost=True)
-    export = ended(exporter.start(machine, tmp_path / "3.ova", plan=replace(plans[1], index=tmp_path / "3.index")))
+    export = ended(start("3.ova", replace(plans[1], index=tmp_path / "3.index")))
     with pytest.raises(ExportError, match="was lost"):
         export.result()
     assert sorted(path.name for path in tmp_path.glob("[0-9].*")) == ["1.index", "1.ova", "2.index", "2.ova"]

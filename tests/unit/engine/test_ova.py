@@ -13,7 +13,7 @@ import pytest
 
 from shared.engine.ova import Archive
 from shared.engine.stages import CancelledError
-from shared.errors import NasError
+from shared.errors import CopyError, NasError
 from tests.support.disk_files import pattern
 
 NOSPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -150,5 +150,5 @@ def test_a_source_that_became_shorter_is_an_error(tmp_path: Path, make: Callable
     archive.begin("disk")
     with (tmp_path / "old").open("rb") as source:
         archive.copy(bytes(1000), source.fileno(), 0)
-        with pytest.raises(NasError, match="shorter"):
+        with pytest.raises(CopyError, match="shorter"):
             end(archive)

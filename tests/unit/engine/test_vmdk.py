@@ -16,13 +16,13 @@ from tests.support.disk_files import VmdkReader, pattern
 CODEC = zlib_codec(1)
 
 
-def write(size: int, parts: dict[int, bytes], *, fill: int = 0) -> bytes:
-    layout = Layout("x.vmdk", size, 0x1234ABCD, UUID(int=1))
+def write(size: int, parts: dict[int, bytes], *, position: int = 0, alignment: int = 512) -> bytes:
+    layout = Layout("x.vmdk", size, 0x1234ABCD, UUID(int=1), position=position, alignment=alignment)
     pieces = [layout.begin()]
-    for position, data in sorted(parts.items()):
-        if fill:
-            pieces.append(layout.fill(fill))
-        pieces += layout.add(compress_unit(position, data, CODEC, self_check=True))
+    for start, data in sorted(parts.items()):
+        pieces += layout.add(compress_unit(start, data, CODEC, self_check=True, alignment=alignment))
+        if any(data):
+            assert (position + layout.sectors * 512) % alignment == 0
     pieces += layout.end()
     assert layout.sectors * 512 == sum(map(len, pieces))
     return b"".join(pieces)
@@ -49,12 +49,12 @@ def unit_bytes(seed: int) -> bytes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(disk_units, st.integers(0, 3), st.integers(0, 511))
-def test_a_disk_reads_back(units: dict[int, int], fill: int, missing_sectors: int) -> None:
-    """Sparse disks over several tables (32 MiB each), with whole and partly empty units, ending anywhere."""
+@given(disk_units, st.integers(0, 8), st.sampled_from((512, 4096)), st.integers(0, 511))
+def test_a_disk_reads_back(units: dict[int, int], position: int, alignment: int, missing_sectors: int) -> None:
+    """Sparse disks over several tables (32 MiB each), with whole and partly empty units, ending anywhere; aligned or not."""
     size = 161 * 4 * GRAIN - missing_sectors * 512
     parts = {number * 4 * GRAIN: unit_bytes(seed)[: size - number * 4 * GRAIN] for number, seed in units.items()}
-    assert VmdkReader(write(size, parts, fill=fill)).grains() == expected(parts)
+    assert VmdkReader(write(size, parts, position=512 * position, alignment=alignment)).grains() == expected(parts)
 
 
 def test_an_empty_disk_has_a_header_a_directory_and_a_footer_only() -> None:

@@ -1,0 +1,230 @@
+"""Which engine makes a copy, and what of the copy before goes into it: no fault of either loses a backup, and the copy tells."""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shared import archiving
+from shared.copies.mount import Mount
+from shared.copies.sidecar import Sidecar
+from shared.engine import eligible, engine
+from shared.errors import CopyError, NasError
+from shared.states import State
+from shared.virtualbox.problems import VmRunsError
+from tests.simulated.conftest import Rig
+from tests.simulated.test_policies import sidecar
+from tests.support.hosts import VirtualMachine
+from worker import backup, exporting
+
+NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, module: object, name: str, error: Exception, *, times: int = 99) -> list[int]:
+    """Lets a function of the engine fail for so many calls; the list counts them."""
+    right, calls = getattr(module, name), [0]
+
+    def fail(*arguments: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] <= times:
+            raise error
+        return right(*arguments, **named)
+
+    monkeypatch.setattr(module, name, fail)
+    return calls
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_the_parallel_engine_fails_at_virtualbox_exports(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, live: bool
+) -> None:
+    vm = rig.host().make_vm("web01")
+    rig.look()
+    failing(monkeypatch, engine, "take_description", ZeroDivisionError("a fault"))
+    assert backup.run(rig.site(engine="auto", live_when_stopped=live)).done == ["web01"]
+    found = sidecar(rig, "web01")
+    assert (found.engine, "a fault" in found.engine_reason) == ("vboxmanage", True)
+    assert "a fault" in caplog.text
+    assert [name for name in rig.files("web01") if "partial" in name] == []
+    assert rig.host().run("list", "vms").stdout.count("\n") == 1, "no clone is left"
+    assert "SnapshotName" not in rig.host().run("showvminfo", vm.uuid, "--machinereadable").stdout
+
+
+def test_who_wants_the_parallel_engine_and_no_other_gets_its_fault(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    failing(monkeypatch, engine, "take_description", ZeroDivisionError("a fault"))
+    assert backup.run(rig.site(engine="parallel")).failed == ["web01"]
+    assert "a fault" in rig.record("web01").last_error
+    assert rig.files("web01") == []
+
+
+def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    failing(monkeypatch, eligible, "open_disk", RecursionError("too deep"))
+    assert backup.run(rig.site(engine="auto")).done == ["web01"]
+    assert "too deep" in sidecar(rig, "web01").engine_reason
+
+
+def test_a_copy_of_the_parallel_engine_that_is_found_damaged_is_made_by_virtualbox(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    calls = failing(monkeypatch, exporting, "check_ova", CopyError("it is damaged"), times=1)
+    assert backup.run(rig.site(engine="auto")).done == ["web01"]
+    assert (sidecar(rig, "web01").engine, calls) == ("vboxmanage", [2])
+    assert "it is damaged" in sidecar(rig, "web01").engine_reason
+
+
+def test_an_engine_that_hangs_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+
+    def hang(
+        _archive: object, _parts: object, _settings: object, _locks: object, _meter: object, cancelled: object, _delta: object
+    ) -> None:
+        assert cancelled.wait(60)  # type: ignore[attr-defined]
+        raise engine.CopyError("cancelled")
+
+    monkeypatch.setattr(engine, "_write", hang)
+    assert backup.run(rig.site(engine="auto", stall_seconds=1)).done == ["web01"]
+    assert "has not grown" in sidecar(rig, "web01").engine_reason
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(VmRunsError("it runs"), "deferred"), (NasError("it is full"), "failed")])
+def test_a_vm_that_runs_and_a_nas_that_is_full_are_no_fault_of_the_engine(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    calls = failing(monkeypatch, engine, "take_description", error)
+    assert getattr(backup.run(rig.site(engine="auto")), outcome) == ["web01"]
+    assert (calls, rig.host().exports(), rig.files("web01")) == ([1], [], [])
+
+
+@pytest.fixture
+def copied(rig: Rig) -> Callable[..., Sidecar]:
+    """Makes a further copy of `web01` on a NAS that copies by itself, after a use of the VM, and answers what is said of it."""
+    vm = rig.host().make_vm("web01")
+
+    def make(mount: Mount | None = NFS, **settings: object) -> Sidecar:
+        touch(rig, vm)
+        rig.look()
+        site = rig.site(**{"engine": "auto", **settings})
+        site.nas = replace(site.nas, mount=mount)
+        assert backup.run(site).done == ["web01"]
+        assert [name for name in rig.files("web01") if "partial" in name] == []
+        return sidecar(rig, "web01")
+
+    return make
+
+
+def touch(rig: Rig, vm: VirtualMachine) -> None:
+    """A use of a VM that changes none of its disks."""
+    rig.host().run("modifyvm", vm.uuid, "--description", os.urandom(8).hex())
+
+
+def index_of(rig: Rig, found: Sidecar) -> Path:
+    return rig.nas / "web01" / f"{found.stamp}.index"
+
+
+def test_a_second_copy_takes_over_what_the_first_holds(rig: Rig, copied: Callable[..., Sidecar]) -> None:
+    first = copied()
+    assert first.wire is not None
+    assert (first.wire.sent, first.wire.copied, first.wire.reason) == (first.size, 0, "there is no copy before it that has an index")
+    assert stat.S_IMODE(index_of(rig, first).stat().st_mode) == stat.S_IMODE((rig.nas / "web01" / f"{first.stamp}.ova").stat().st_mode)
+    second = copied()
+    assert second.wire is not None
+    assert second.wire.copied > 0.8 * second.size
+    assert (second.wire.sent + second.wire.copied, second.wire.reason) == (second.size, "")
+    third = copied()
+    assert third.wire is not None
+    assert third.wire.copied > 0.8 * third.size
+    assert not index_of(rig, first).exists(), "retention removes it with its copy"
+    assert index_of(rig, second).exists()
+
+
+def test_one_of_so_many_copies_is_sent_whole(copied: Callable[..., Sidecar]) -> None:
+    found = [copied(whole_every=2).wire for _ in range(4)]
+    assert [wire.copied > 0 for wire in found if wire] == [False, True, False, True]
+    assert found[2] is not None
+    assert found[2].reason == "one of 2 copies is sent whole"
+
+
+@pytest.mark.parametrize(
+    "mount", [None, replace(NFS, options=("vers=4.1",)), replace(NFS, filesystem="cifs"), replace(NFS, filesystem="xfs")]
+)
+def test_where_nothing_could_be_copied_no_index_is_written(rig: Rig, copied: Callable[..., Sidecar], mount: Mount | None) -> None:
+    for _ in range(2):
+        found = copied(mount)
+        assert found.wire is not None
+        assert (found.wire.copied, "NFS 4.2" in found.wire.reason) == (0, True)
+        assert not index_of(rig, found).exists()
+
+
+def test_a_lost_or_damaged_index_costs_a_whole_copy_and_no_more(rig: Rig, copied: Callable[..., Sidecar]) -> None:
+    index_of(rig, copied()).unlink()
+    second = copied()
+    assert second.wire is not None
+    assert second.wire.reason == "there is no copy before it that has an index"
+    index_of(rig, second).write_bytes(b"?" * 100_000)
+    third = copied()
+    assert third.wire is not None
+    assert third.wire.reason.startswith("the copy before it has no index that can be used")
+    fourth = copied()
+    assert fourth.wire is not None
+    assert fourth.wire.copied > 0
+
+
+def test_rot_in_the_copy_before_is_found_at_once_and_not_inherited(
+    rig: Rig, copied: Callable[..., Sidecar], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = copied()
+    rotten = rig.nas / "web01" / f"{first.stamp}.ova"
+    data = bytearray(rotten.read_bytes())
+    data[len(data) // 2] ^= 1
+    rotten.write_bytes(data)
+    second = copied()
+    assert second.wire is not None
+    assert second.engine == "parallel"
+    assert (second.wire.copied, "digest" in second.wire.reason) == (0, True)
+    assert "copying what the copy before holds failed" in caplog.text
+    assert rig.record("web01").status is State.CLEAN
+    third = copied()
+    assert third.wire is not None
+    assert third.wire.copied > 0, "from the second one, which is sound"
+
+
+def test_a_nas_that_refuses_to_copy_is_sent_everything(rig: Rig, copied: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch) -> None:
+    copied()
+    failing(monkeypatch, os, "copy_file_range", OSError(95, "Operation not supported"))
+    second = copied()
+    assert second.wire is not None
+    assert (second.engine, second.wire.copied) == ("parallel", 0)
+    assert "Operation not supported" in second.wire.reason
+
+
+def test_a_copy_by_virtualbox_in_between_does_no_harm(copied: Callable[..., Sidecar]) -> None:
+    copied()
+    between = copied(engine="vboxmanage")
+    assert between.wire is not None
+    assert (between.engine, between.engine_reason, between.wire.sent) == ("vboxmanage", "", between.size)
+    last = copied()
+    assert last.wire is not None
+    assert last.wire.copied > 0, "from the one before"
+
+
+def test_an_archived_vm_keeps_no_index(rig: Rig, copied: Callable[..., Sidecar]) -> None:
+    copied()
+    copied()
+    site = rig.site()
+    archiving.archive(site, "web01")
+    assert list(rig.nas.rglob("*.index")) == []
+    assert len(list((rig.nas / "archive" / "web01").glob("*.ova"))) == 2
+    archiving.activate(rig.site(), "web01")
+    found = copied()
+    assert found.wire is not None
+    assert found.wire.reason == "there is no copy before it that has an index"
