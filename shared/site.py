@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.clock import Clock
 from shared.config import Configuration
-from shared.copies.files import NasFiles
+from shared.copies.files import NasFiles, modes_for
 from shared.copies.mount import NasStatus, check_nas
 from shared.copies.repository import check_repository
 from shared.errors import ConfigurationError, NoDatabaseError
@@ -76,7 +76,7 @@ def open_site(configuration: Configuration, clock: Clock, *, reading: bool = Fal
         _check_known(configuration, None, reading=reading)
         raise
     _check_known(configuration, database.version.repository, reading=reading)
-    return Site(configuration, clock, identity, database, status)
+    return Site(configuration, clock, identity, database, status, NasFiles(modes_for(shared_group=nas.shared_group)))
 
 
 def _check_known(configuration: Configuration, found: str | None, *, reading: bool) -> None:

@@ -30,7 +30,7 @@ def command(invocation: Invocation, *, lease_seconds: float, dry_run: bool) -> N
     vmfind`.
     """
     from shared.clock import SystemClock
-    from shared.copies.files import NasFiles
+    from shared.copies.files import NasFiles, modes_for
     from shared.copies.mount import check_nas
     from shared.copies.repository import check_repository, prepare_archive
     from shared.errors import LockedError
@@ -55,6 +55,6 @@ def command(invocation: Invocation, *, lease_seconds: float, dry_run: bool) -> N
         return
     database = create(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
     check_repository(nas, host.state_directory, database.version.repository)
-    prepare_archive(NasFiles(), nas, database.version.repository)
+    prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository)
     click.echo(f"made the state database {database.version.repository} in {nas.state} (generations by {database.version.primitive})")
     click.echo(f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one")

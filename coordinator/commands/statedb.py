@@ -87,7 +87,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
     finishes. State files of older scripts (*.state) are ignored.
     """
     from shared.clock import SystemClock
-    from shared.copies.files import NasFiles
+    from shared.copies.files import NasFiles, modes_for
     from shared.copies.mount import check_nas
     from shared.copies.repository import check_repository, prepare_archive
     from shared.process import HostIdentity
@@ -100,7 +100,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
     old = take_over(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
     repository = read_version(nas.state).repository
     check_repository(nas, host.state_directory, repository)
-    prepare_archive(NasFiles(), nas, repository)
+    prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, repository)
     click.echo(f"took over {len(old)} VMs: {', '.join(text.printable(name) for name in sorted(old)) or 'none'}")
 
 

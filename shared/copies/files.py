@@ -37,7 +37,7 @@ class Modes:
 #: Copies can be read by the group; only this user changes them.
 PRIVATE: Final = Modes()
 #: Every member of the group may add, move and remove copies: for hosts whose workers run as different users.
-SHARED_GROUP: Final = Modes(directory=0o2770)
+SHARED_GROUP: Final = Modes(file=0o660, directory=0o2770)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ class Entry:
     def is_link(self) -> bool:
         """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
+
+
+def modes_for(*, shared_group: bool) -> Modes:
+    """The rights that the configuration asks for."""
+    return SHARED_GROUP if shared_group else PRIVATE
 
 
 class NasFiles:

@@ -18,6 +18,7 @@ from shared.statedb.files import (
     DIRECTORY_MODE,
     Primitive,
     list_fresh,
+    make_directory,
     nas_error,
     read_file,
     sync_directory,
@@ -37,7 +38,8 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
     """
     try:
         for name in _DIRECTORIES:
-            make_directory(root / name)
+            with contextlib.suppress(FileExistsError):
+                make_directory(root / name)
         if list_fresh(root / "gen"):
             raise LockedError(f"there already is a state database in {root}", hint="vmbackup-admin status shows what is in it")
         settings = version.DatabaseVersion(package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root))
@@ -66,16 +68,6 @@ def _publish_version(root: Path, settings: version.DatabaseVersion) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def make_directory(path: Path) -> None:
-    """Makes a directory that the group of the backup hosts shares: files made in it belong to the group of the NAS directory."""
-    try:
-        os.mkdir(path, DIRECTORY_MODE)
-    except FileExistsError:
-        return
-    with contextlib.suppress(OSError):  # SMB has no modes of its own
-        os.chmod(path, DIRECTORY_MODE | 0o2000)
 
 
 def probe_primitive(root: Path) -> Primitive:

@@ -123,7 +123,7 @@ class StateFiles:
         """See `WriteTemporary`."""
         path = self._written[operation.name] = self._new_temporary(operation.name)
         if self.primitive == "directory" and ".view." not in operation.name:
-            os.mkdir(path, DIRECTORY_MODE)
+            make_directory(path)
             path /= "snapshot"
         write_new_file(path, operation.data)
 
@@ -171,7 +171,7 @@ class StateFiles:
         name = generation_name(operation.number)
         history = self.root / "history" / f"{operation.number // 1000:07d}"
         with contextlib.suppress(FileExistsError):
-            os.mkdir(history, DIRECTORY_MODE)
+            make_directory(history)
         source = self.root / "gen" / name
         with contextlib.suppress(FileNotFoundError):
             if name in list_fresh(history) or not self._move_without_replacing(source, history / name):
@@ -266,6 +266,7 @@ def write_new_file(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     try:
         with open(descriptor, "wb", closefd=True) as file:
+            permit(descriptor, FILE_MODE)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -273,6 +274,26 @@ def write_new_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory that the group of the backup hosts shares: files made in it belong to the group of the NAS directory.
+
+    Raises OSError; FileExistsError if there is anything of that name.
+    """
+    os.mkdir(path, DIRECTORY_MODE)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        permit(descriptor, DIRECTORY_MODE | stat.S_ISGID)
+    finally:
+        os.close(descriptor)
+
+
+def permit(descriptor: int, mode: int) -> None:
+    """Gives what was just made its rights, whatever the umask is; a mount without rights of its own (SMB, FAT) keeps what it has."""
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, mode)
 
 
 def sync_directory(directory: Path) -> None:

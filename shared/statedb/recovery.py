@@ -21,7 +21,7 @@ from shared.errors import LockedError
 from shared.process import HostIdentity, ProcessIdentity, wait_until_gone
 from shared.statedb import changes
 from shared.statedb.database import Database
-from shared.statedb.files import list_fresh, sync_directory
+from shared.statedb.files import DIRECTORY_MODE, list_fresh, sync_directory
 from shared.statedb.heartbeat import BEATS_PER_LEASE, parse_beat, read_beat
 from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
 from shared.statedb.operations import ReadLease
@@ -197,7 +197,7 @@ def _removed(path: Path) -> bool:
 def nas_now(database: Database) -> float:
     """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's."""
     probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
-    os.mkdir(probe)
+    os.mkdir(probe, DIRECTORY_MODE)
     try:
         return os.stat(probe).st_mtime
     finally:
