@@ -81,11 +81,6 @@ class Nas(_Section):
         description="Every member of the NAS directory's group may add, move and remove copies: for hosts whose workers run as different "
         "users. Otherwise the group may read copies, and only the user who made them changes them.",
     )
-    shared_group: bool = Field(
-        default=False,
-        description="Every member of the NAS directory's group may add, move and remove copies: for hosts whose workers run as different "
-        "users. Otherwise the group may read copies, and only the user who made them changes them.",
-    )
     probe_seconds: float = Field(30, gt=0, description="How long the NAS may take to answer before it counts as gone.")
 
     @field_validator("mountpoint")

@@ -119,7 +119,7 @@ class Allowance:
         try:
             document = json.loads(self._note.read_text(encoding="utf-8"))
             return int(document["bytes"]) if document["day"] == today else 0
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0  # no note, or one that is nonsense: the day starts
 
 
