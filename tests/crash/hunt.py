@@ -1,0 +1,78 @@
+"""One scenario, killed at its crash points, and what became of the promises."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.crash import promises
+from tests.crash.doors import Kill, Moment, Point
+from tests.crash.scenarios import Scenario
+from tests.crash.world import KILLED, World
+
+#: The end of one point is the beginning of the next: `before` alone meets every state that the NAS is in.
+QUICK: Final[tuple[Moment, ...]] = ("before",)
+EVERY: Final[tuple[Moment, ...]] = ("before", "after", "torn")
+
+
+@dataclass
+class Hunt:
+    """What was done and found. `missed` are kills that came too late: another thread's points are not the same in each run."""
+
+    scenario: Scenario
+    points: int = 0
+    kills: int = 0
+    missed: int = 0
+    broken: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def survived(self) -> int:
+        return self.kills - len(self.broken)
+
+
+def hunt(world: World, scenario: Scenario, moments: Sequence[Moment], *, every: int = 1, mutants: Sequence[str] = ()) -> Hunt:
+    """Kills the scenario's command at every `every`-th of its points, each time from the same start, and lets the next tick run."""
+    done = Hunt(scenario)
+    world.save()
+    before = promises.good_stamps(world)
+    points = list(dict.fromkeys(world.run(*scenario.command, settings=scenario.settings, mutants=mutants).points))
+    done.points = len(points)
+    if moments == QUICK:
+        points = [point for point in points if not _is_routine(point)]
+    for kill in _kills(points[every // 2 :: every], moments):
+        world.restore()
+        if world.run(*scenario.command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
+            done.missed += 1
+            continue
+        done.kills += 1
+        problems = list(promises.broken_at_once(world, before, keep=scenario.keep))
+        try:
+            _go_on(world, scenario, mutants)
+            problems += promises.broken(world, scenario.states)
+            problems += promises.broken_at_once(world, before, keep=scenario.keep)
+        except AssertionError as error:
+            problems.append(str(error))
+        if problems:
+            done.broken[f"killed {kill.moment} {kill.point}"] = problems
+    return done
+
+
+def _is_routine(point: Point) -> bool:
+    """What every transaction does alike, of which the first one is enough for a quick look: its lease, a beat of the heart."""
+    return (point.occurrence > 1 and "vmtool-dblock" in point.name) or "[heartbeat]" in point.name
+
+
+def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> Iterator[Kill]:
+    for point in points:
+        for moment in moments:
+            if moment != "torn" or point.can_tear:
+                yield Kill(point, moment)
+
+
+def _go_on(world: World, scenario: Scenario, mutants: Sequence[str]) -> None:
+    """The operator gives a command again; cron goes on by itself. What a day later is swept is swept."""
+    if scenario.repeat:
+        world.must(*scenario.command, statuses=scenario.repeat, settings=scenario.settings, mutants=mutants)
+    world.tick(mutants=mutants)
+    world.age_temporary_files()
+    world.must("vmbackup-worker", "database", mutants=mutants)
+    scenario.settled(world)

@@ -1,0 +1,112 @@
+"""Programs with one fault each, which the crash points must find: a suite that finds nothing proves nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`fault` says what is wrong with the program after `apply`; `scenario` finds it."""
+
+    fault: str
+    scenario: str
+    apply: Callable[[], None]
+    every: int = 4
+
+
+def _never(module: str, name: str, answer: Any = None) -> Callable[[], None]:
+    """Makes a function of the product do nothing."""
+
+    def apply() -> None:
+        import importlib
+
+        owner: Any = importlib.import_module(module)
+        *path, last = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        assert hasattr(owner, last)
+        setattr(owner, last, lambda *_, **__: answer)
+
+    return apply
+
+
+def _retention_first() -> None:
+    from worker import publishing
+
+    publish, retain = publishing.files.publish, publishing._let_go_of_old_copies
+
+    def finish_wrongly(files: Any, directory: Any, copy: Any) -> Any:
+        from shared.copies.retention import Rules, apply
+
+        apply(files, directory, Rules(keep_last=1))
+        return publish(files, directory, copy)
+
+    publishing.files.publish = finish_wrongly  # type: ignore[assignment]
+    assert retain
+
+
+def _no_intent() -> None:
+    from worker import exporting
+
+    def publish(self: Any, exported: Any, *_: Any) -> bool:
+        from dataclasses import replace
+
+        from shared.statedb import changes
+        from shared.statedb.snapshot import Copy
+
+        sidecar = exported.sidecar
+        copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())
+        exporting.files.publish(self._site.files, self._directory, copy)
+
+        def clean(contents: Any) -> Any:
+            record = replace(changes.held(contents, self._key, self._own), publishing=copy)
+            return changes.published(contents.with_vm(record), self._key, self._own)
+
+        self._session.commit(clean, "published without an intent")
+        return True
+
+    exporting.Backup._publish = publish  # type: ignore[method-assign]
+
+
+def _commit_in_place() -> None:
+    """The view is written where it stands instead of being replaced."""
+    from shared.statedb.files import StateFiles
+
+    def replace_view(self: StateFiles, operation: Any) -> None:
+        import os
+
+        data = self._temporary(operation.name).read_bytes()
+        descriptor = os.open(self.root / "vmtool-statedb", os.O_WRONLY | os.O_CREAT, 0o660)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, data, 0)
+        os.close(descriptor)
+        os.unlink(self._temporary(operation.name))
+
+    from shared.statedb import files, operations
+
+    files._PERFORM[operations.ReplaceView] = replace_view
+
+
+MUTANTS: Final = {
+    "copies go before the new one is there": Mutant(
+        "retention before publication", "database: a publication is finished", _retention_first
+    ),
+    "no intent": Mutant("a copy is published without an intent", "backup", _no_intent),
+    "leftovers stay": Mutant(
+        "partial files of dead workers stay", "database: a dead export is cleared away", _never("worker.database", "remove_leftovers", [])
+    ),
+    "publications are not finished": Mutant(
+        "an intent stays open", "database: a publication is finished", _never("worker.database", "_publish", True)
+    ),
+    "dead holders keep the lease": Mutant(
+        "a dead holder's marker stays",
+        "database: a dead holder's lease is broken",
+        _never("shared.statedb.lease", "is_provably_dead", False),
+    ),
+    "nothing is swept": Mutant("heartbeats and temporary files stay", "notifier", _never("shared.statedb.recovery", "sweep", [])),
+    "moves are not finished": Mutant(
+        "an archive stays half done", "database: an archive is finished", _never("worker.database", "_move", True)
+    ),
+    "the view is written in place": Mutant("readers see half a view", "notifier", _commit_in_place),
+}

@@ -1,0 +1,130 @@
+"""What must hold at the moment of a crash, and what must hold when the next workers have run."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from shared.copies import catalogue
+from shared.copies.catalogue import Copy
+from shared.copies.ova import check_ova
+from shared.statedb import inspection
+from shared.statedb.snapshot import VmRecord
+from shared.statedb.view import render
+from tests.crash.world import World
+
+_STATE_FILES = frozenset({"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"})
+_KEPT = ("vmtool-statedb.adopted-", "vmtool-statedb.edited-")
+_OLD = frozenset({"vmtool-statedb.1.0", "vmtool-db-version.1.0", "vmtool-dblock.1.0"})
+
+
+def copies(world: World) -> dict[str, tuple[Copy, ...]]:
+    """The good copies by the name of their directory, wherever they are: in their place or in the archive."""
+    found: dict[str, tuple[Copy, ...]] = {}
+    for place in (world.nas, world.archived):
+        for directory in place.iterdir() if place.is_dir() else ():
+            if directory.is_dir() and not (place == world.nas and directory.name in ("vmstate", world.archive)):
+                found[directory.name] = found.get(directory.name, ()) + catalogue.read(directory).good
+    return found
+
+
+def good_stamps(world: World) -> dict[str, set[str]]:
+    """The stamps of the good copies, by directory."""
+    return {directory: {copy.stamp for copy in found} for directory, found in copies(world).items()}
+
+
+def broken_at_once(world: World, before: Mapping[str, set[str]], *, keep: int = 2) -> Iterator[str]:
+    """What is wrong already now, with nothing recovered: of the copies that were there before, the newest `keep` must be."""
+    after = good_stamps(world)
+    for directory, stamps in before.items():
+        there = after.get(directory, set())
+        if len(there) < min(keep, len(stamps)):
+            yield f"{directory}: of the good copies {sorted(stamps)} only {sorted(there)} are left"
+        newest = max(stamps, key=lambda stamp: int(stamp.rpartition("-")[2]), default=None)
+        if newest and newest not in there:
+            yield f"{directory}: the newest copy {newest} is gone; there are {sorted(there)}"
+
+
+def broken(world: World, states: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong when nobody works any more: `states` are those that the VMs must have."""
+    yield from _database(world, states)
+    yield from _litter(world)
+    for directory, found in copies(world).items():
+        for copy in found:
+            yield from (f"{directory}: {problem}" for problem in examine(copy))
+    if exports := world.host.exports():
+        yield f"exports still run: {exports}"
+
+
+def _database(world: World, states: Mapping[str, str]) -> Iterator[str]:
+    for finding in inspection.inspect(world.state).findings:
+        yield f"database: {finding.what}"
+    head = world.head()
+    if (world.state / "vmtool-statedb").read_bytes() != render(head.contents):
+        yield "vmtool-statedb is not what the head says"
+    found = {key: str(record.status) for key, record in head.contents.vms.items()}
+    if found != states:
+        yield f"states are {found} instead of {dict(states)}: {[record.last_error for record in head.contents.vms.values()]}"
+    for key, record in head.contents.vms.items():
+        yield from (f"{key}: {problem}" for problem in _record(world, record))
+    if live := [identifier for identifier, row in head.contents.sessions.items() if row.state == "live"]:
+        yield f"sessions are still live: {live}"
+
+
+def _record(world: World, record: VmRecord) -> Iterator[str]:
+    for name in ("claim", "publishing", "moving", "power", "leftovers"):
+        if getattr(record, name):
+            yield f"{name} is still {getattr(record, name)}"
+    if record.status in ("CLEAN", "ARCHIVED") and record.last_copy:
+        stamps = {copy.stamp for copy in copies(world).get(record.directory, ())}
+        if record.last_copy.stamp not in stamps:
+            yield f"its last copy {record.last_copy.stamp} is not there, but {sorted(stamps)}"
+
+
+def _litter(world: World) -> Iterator[str]:
+    for folder in ("tmp", "node"):
+        if left := sorted(path.name for path in (world.state / folder).iterdir()):
+            yield f"{folder}/ still has {left}"
+    for name in sorted(path.name for path in world.state.iterdir()):
+        if name not in _STATE_FILES | _OLD and not name.startswith(_KEPT):
+            yield f"vmstate/ has {name}"
+    known = {record.directory for record in world.head().contents.vms.values()} | {"vmstate", world.archive}
+    places = {world.nas: known, world.archived: known | {".vmbackup-archive"}}
+    for place, names in places.items():
+        for path in place.iterdir() if place.is_dir() else ():
+            if path.name not in names:
+                yield f"{place.name}/ has {path.name}"
+            elif path.is_dir() and path not in (world.state, world.archived):
+                yield from _directory_litter(path)
+
+
+def _directory_litter(directory: Path) -> Iterator[str]:
+    found = catalogue.read(directory)
+    for copy in found.copies:
+        if not copy.good:
+            yield f"{directory}: {copy.stamp} does not count: {copy.problem}"
+    if found.partials or found.foreign or found.links:
+        yield f"{directory} has {[*(partial.name for partial in found.partials), *found.foreign, *found.links]}"
+    if not any(directory.iterdir()):
+        yield f"{directory} is empty"
+
+
+def examine(copy: Copy) -> Iterator[str]:
+    """What is wrong with a copy that counts: every byte read, its digest compared, its checksum line as `sha256sum -c` would."""
+    ova = copy.directory / f"{copy.stamp}.ova"
+    digest = hashlib.sha256(ova.read_bytes()).hexdigest()
+    if copy.sidecar is None or digest != copy.sidecar.sha256:
+        yield f"{ova.name}: its digest is {digest}"
+    if check_ova(copy.directory, ova.name).sha256 != digest:
+        yield f"{ova.name}: two digests"
+    lines = (copy.directory / f"{copy.stamp}.sha256").read_text(encoding="ascii").splitlines()
+    for line in lines:
+        told, _, name = line.partition("  ")
+        if hashlib.sha256((copy.directory / name).read_bytes()).hexdigest() != told:
+            yield f"{name}: its checksum line is wrong"
+    if not any(line.endswith(f"  {ova.name}") for line in lines):
+        yield f"{ova.name} has no checksum line"
+
+
+def lost(before: Mapping[str, set[str]], world: World, *, keep: int = 2) -> Sequence[str]:
+    """Older good copies that retention had to keep and that are not there any more, when all has settled."""
+    return list(broken_at_once(world, before, keep=keep))

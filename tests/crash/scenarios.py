@@ -1,0 +1,222 @@
+"""What is interrupted: for each program that writes to the NAS a state to start from, the command, and how all must end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tests.crash.doors import Kill, Moment, Point
+from tests.crash.world import KILLED, World
+from tests.support.simulated import SimulatedVm
+
+WORKER, ADMIN, LOCK = "vmbackup-worker", "vmbackup-admin", "vmbackup-lock"
+VM: Final = "web01"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command that is interrupted at each of its crash points.
+
+    `repeat`: the exit codes with which an operator's command may end when it is given again after the crash; empty: cron's ticks alone
+    must put everything right. `states`: how the VMs must end. `every`: of its points the quick run takes one in so many.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    prepare: Callable[[World], None]
+    states: Mapping[str, str]
+    repeat: tuple[int, ...] = ()
+    every: int = 8
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backup: Mapping[str, Any] = field(default_factory=dict)
+    archive: str = "archive"
+    keep: int = 2
+    settled: Callable[[World], None] = lambda _world: None
+
+
+def found(world: World) -> None:
+    """A database, and a VM that it knows."""
+    world.host.make_vm(VM)
+    world.initialise()
+    world.must(WORKER, "vmfind")
+
+
+def machine(world: World) -> SimulatedVm:
+    return SimulatedVm(world.host, world.record(VM).uuid, VM)
+
+
+def new(world: World) -> None:
+    """A host with a VM; the NAS is empty."""
+    world.host.make_vm(VM)
+
+
+def unknown(world: World) -> None:
+    """A database that knows nothing."""
+    new(world)
+    world.initialise()
+
+
+def use(world: World) -> None:
+    """The VM is used and stopped."""
+    machine(world).start()
+    machine(world).stop()
+
+
+def copies(count: int) -> Callable[[World], None]:
+    """A VM that is clean, with so many copies."""
+
+    def prepare(world: World) -> None:
+        found(world)
+        for _ in range(count):
+            use(world)
+            world.tick()
+        assert world.record(VM).last_copy
+
+    return prepare
+
+
+def due(world: World) -> None:
+    """Two copies, and the third is due: the first one goes when it is there."""
+    copies(2)(world)
+    use(world)
+    world.must(WORKER, "notifier")
+
+
+def runs(world: World) -> None:
+    """Two copies; the VM runs, and its backup is due all the same."""
+    copies(2)(world)
+    machine(world).start()
+    world.configure(running_hours=0)
+    world.must(WORKER, "notifier")
+    world.must(WORKER, "notifier")
+    world.configure(running_hours=24)
+
+
+def still_runs(world: World) -> None:
+    """The VM is as its backup found it."""
+    vm = machine(world)
+    assert vm.info("VMState") == "running", vm.info("VMState")
+    assert "does not have any snapshots" in world.host.run("snapshot", vm.uuid, "list", check=False).stdout
+    assert world.host.run("list", "vms").stdout.count("{") == 1
+    world.must(WORKER, "notifier")
+
+
+def interrupted(prepare: Callable[[World], None], command: tuple[str, ...], moment: Moment, *parts: str) -> Callable[[World], None]:
+    """What is left when a command was killed at the first of its points that has all these parts in its name."""
+
+    def then(world: World) -> None:
+        prepare(world)
+        world.save()
+        points = world.run(*command).points
+        world.restore()
+        point = next(point for point in points if all(part in point.name for part in parts))
+        assert world.run(*command, kill=Kill(Point(point.name, point.occurrence), moment)).status == KILLED
+
+    return then
+
+
+def gone(world: World) -> None:
+    """A VM with copies that is not on its host any more."""
+    copies(1)(world)
+    world.host.run("unregistervm", world.record(VM).uuid)
+    world.must(WORKER, "vmfind")
+
+
+def edited(world: World) -> None:
+    """Somebody has written into vmtool-statedb."""
+    copies(1)(world)
+    (world.state / "vmtool-statedb").write_text(f"{VM}:BACKUP_NECESSARY\n", encoding="utf-8")
+
+
+def old_version(world: World) -> None:
+    """A database of version 1.0."""
+    world.host.make_vm(VM)
+    world.state.mkdir()
+    (world.state / "vmtool-db-version").write_text("TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n", encoding="utf-8")
+    (world.state / "vmtool-statedb").write_text(f"{VM}:CLEAN\n", encoding="utf-8")
+
+
+def archived(world: World) -> None:
+    """An archived VM with two copies."""
+    copies(2)(world)
+    world.must(ADMIN, "archive", VM)
+
+
+_INTENT: Final = ("link vmstate/gen", "exporting._publish")
+_ARCHIVING: Final = ("rename archive", "moves._transfer")
+
+SCENARIOS: Final = (
+    Scenario("init", (ADMIN, "init", "--lease-seconds", "10"), new, {VM: "CLEAN"}, (0, 11)),
+    Scenario("vmfind", (WORKER, "vmfind"), unknown, {VM: "CLEAN"}),
+    Scenario("notifier", (WORKER, "notifier"), found, {VM: "CLEAN"}),
+    Scenario("backup", (WORKER, "backup"), due, {VM: "CLEAN"}, every=5),
+    Scenario("backup, parallel engine", (WORKER, "backup"), due, {VM: "CLEAN"}, every=16, backup={"engine": "parallel"}),
+    Scenario(
+        "backup, saved meanwhile",
+        (WORKER, "backup"),
+        runs,
+        {VM: "RUNNING"},
+        every=16,
+        backup={"running": "savestate"},
+        settled=still_runs,
+    ),
+    Scenario(
+        "backup, live",
+        (WORKER, "backup"),
+        runs,
+        {VM: "RUNNING"},
+        every=16,
+        backup={"running": "live"},
+        settled=still_runs,
+    ),
+    Scenario(
+        "database: a publication is finished",
+        (WORKER, "database"),
+        interrupted(due, (WORKER, "backup"), "after", *_INTENT),
+        {VM: "CLEAN"},
+        every=1,
+    ),
+    Scenario(
+        "database: a dead export is cleared away",
+        (WORKER, "database"),
+        interrupted(due, (WORKER, "backup"), "before", *_INTENT),
+        {VM: "CLEAN"},
+        every=4,
+    ),
+    Scenario(
+        "database: a dead holder's lease is broken",
+        (WORKER, "database"),
+        interrupted(due, (WORKER, "backup"), "after", "write vmstate/vmtool-dblock"),
+        {VM: "CLEAN"},
+        every=4,
+    ),
+    Scenario(
+        "database: generations move to the history",
+        (WORKER, "database"),
+        copies(2),
+        {VM: "CLEAN"},
+        every=4,
+        settings={"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0},
+    ),
+    Scenario(
+        "database: an archive is finished",
+        (WORKER, "database"),
+        interrupted(copies(2), (ADMIN, "archive", VM), "after", *_ARCHIVING),
+        {VM: "ARCHIVED"},
+    ),
+    Scenario("verify", (WORKER, "verify"), copies(2), {VM: "CLEAN"}, every=4, backup={"verify_days": 1e-6}),
+    Scenario("archive", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=1),
+    Scenario("activate", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=4),
+    Scenario("archive elsewhere", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=4, archive="elsewhere"),
+    Scenario("activate from elsewhere", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=8, archive="elsewhere"),
+    Scenario("forget", (ADMIN, "forget", VM), gone, {}, (0, 2)),
+    Scenario("verify by hand", (ADMIN, "verify", VM), copies(2), {VM: "CLEAN"}, (0, 11)),
+    Scenario("adopt an edit", (ADMIN, "statedb", "adopt"), edited, {VM: "CLEAN"}, (0, 2), every=4),
+    Scenario("migrate", (ADMIN, "statedb", "migrate", "--lease-seconds", "10"), old_version, {VM: "CLEAN"}, (0, 10), every=4),
+    Scenario(
+        "recover by hand",
+        (LOCK, "recover", "alpha"),
+        interrupted(due, (WORKER, "backup"), "before", *_INTENT),
+        {VM: "CLEAN"},
+        (0,),
+    ),
+)

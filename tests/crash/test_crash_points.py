@@ -1,0 +1,47 @@
+"""The programs are killed at every place where they write to the NAS; the next tick puts everything right."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.crash.conftest import PROVE
+from tests.crash.hunt import EVERY, QUICK, Hunt, hunt
+from tests.crash.mutants import MUTANTS
+from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.world import World
+
+pytestmark = pytest.mark.timeout(3600 if PROVE else 300)
+
+
+def start(make_world: Callable[..., World], scenario: Scenario) -> World:
+    world = make_world(scenario.archive, backup=dict(scenario.backup))
+    scenario.prepare(world)
+    return world
+
+
+def report(found: Hunt) -> str:
+    lines = [f"{where}\n" + "".join(f"    {problem}\n" for problem in problems) for where, problems in found.broken.items()]
+    return f"{len(lines)} of {found.kills} kills broke a promise:\n" + "".join(lines[:8])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_whatever_is_interrupted_the_next_tick_puts_right(
+    make_world: Callable[..., World], scenario: Scenario, record_property: Callable[[str, object], None]
+) -> None:
+    world = start(make_world, scenario)
+    found = hunt(world, scenario, EVERY if PROVE else QUICK, every=1 if PROVE else scenario.every)
+    record_property("crash points", found.points)
+    record_property("kills", found.kills)
+    record_property("survived", found.survived)
+    assert found.points > 3
+    assert found.kills > 0
+    assert found.missed <= found.kills / 4, "the points of two runs are not the same"
+    assert not found.broken, report(found)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_program_with_a_fault_is_found_out(make_world: Callable[..., World], name: str) -> None:
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == MUTANTS[name].scenario)
+    world = start(make_world, scenario)
+    found = hunt(world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name])
+    assert found.broken, f"{MUTANTS[name].fault}: {found.kills} kills did not show it"
