@@ -131,11 +131,13 @@ class NasFiles:
         """Renames within a directory, replacing `target`. The answer may be wrong on a NAS (a repeated request): look afterwards."""
         with _opened(directory) as parent:
             os.rename(_plain(source), _plain(target), src_dir_fd=parent, dst_dir_fd=parent)
+            _sync_name(parent, target)
 
     def move(self, source: Path, target: Path, name: str) -> None:
         """Renames a file into another directory. Raises OSError with EXDEV if that is on another file system."""
         with _opened(source) as old, _opened(target) as new:
             os.rename(_plain(name), name, src_dir_fd=old, dst_dir_fd=new)
+            _sync_name(new, name)
 
     def link(self, source: Path, target: Path, name: str) -> None:
         """Gives a file a second name, the same, in another directory. Raises OSError where the file system or server has no such names."""
@@ -246,6 +248,16 @@ def _sync(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems refuse it for directories
             raise
+
+
+def _sync_name(directory: int, name: str) -> None:
+    """Brings a new name to the server's disk: on SMB only flushing the file under that name does (docs/nas.md)."""
+    with contextlib.suppress(OSError):  # a file of another user cannot be opened; the rename itself stands
+        descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | _FILE, dir_fd=directory)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _permit(descriptor: int, mode: int) -> None:

@@ -139,6 +139,7 @@ class StateFiles:
                 os.rename(self._temporary(operation.name), target)
         with contextlib.suppress(OSError):  # also after an error, which may be untrue
             sync_directory(self.root / "gen")
+            sync_name(target / "snapshot" if self.primitive == "directory" else target)
 
     def remove_temporary(self, operation: op.RemoveTemporary) -> None:
         """See `RemoveTemporary`: in one step, so that a publication still on its way finds all of it or nothing.
@@ -294,6 +295,19 @@ def permit(descriptor: int, mode: int) -> None:
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, mode)
+
+
+def sync_name(path: Path) -> None:
+    """Brings the name of a file to the server's disk by flushing the file under that name.
+
+    Flushing the directory is not enough on SMB: measured, a name that was linked or renamed into place and whose directory was
+    flushed was gone after the server had lost its power (docs/nas.md).
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

@@ -29,7 +29,8 @@ log: Final = logging.getLogger(__name__)
 
 #: The lease on the database is held for milliseconds; it may be shorter than that of a session.
 LEASE_FRACTION: Final = 1 / 5
-_WAIT_SECONDS: Final = 10.0
+#: Long enough for a queue of writers; short, because contended leases on SMB are hardly ever had (docs/nas.md).
+_WAIT_SECONDS: Final = 3.0
 _FIRST_LOOK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1
 #: No system numbers its processes so high, and none can be asked about such a number.
