@@ -20,6 +20,8 @@ from shared.virtualbox.vboxmanage import VBoxManage
 RUNNING: Final = frozenset({"running", "paused"})
 _POLL_SECONDS: Final = 0.5
 _SETTLE_SECONDS: Final = 60.0
+#: VBoxSVC notices a moment later that the command has ended which held the read lock of a disk; an orphan export takes longer than this.
+_RELEASE_SECONDS: Final = 15.0
 
 
 class Power:
@@ -93,8 +95,7 @@ class Power:
         """Removes the clone called `tag`, or what an interrupted removal has left of it. Raises `VmBusyError` while it is exported."""
         folder = Path(machine.settings_file).parent / tag
         if clone is not None:
-            if disk_use(self._vboxmanage, clone) is not DiskUse.FREE:
-                raise VmBusyError(f"the clone {tag} is still being exported", hint="it ends by itself; the next tick looks again")
+            self._wait_until_free(clone, tag)
             self._vboxmanage.run("unregistervm", clone.uuid, "--delete")
         for image in machine.settings.images.values() if machine.settings else ():
             if Path(image.location).is_relative_to(folder):  # unregistered without its disk: the disk is known to nobody else
@@ -102,6 +103,13 @@ class Power:
                     self._vboxmanage.run("closemedium", "disk", image.uuid, "--delete")
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _wait_until_free(self, clone: Machine, tag: str) -> None:
+        end = self._clock.monotonic() + _RELEASE_SECONDS
+        while disk_use(self._vboxmanage, clone) is not DiskUse.FREE:
+            if self._clock.monotonic() >= end:
+                raise VmBusyError(f"the clone {tag} is still being exported", hint="it ends by itself; the next tick looks again")
+            self._clock.sleep(_POLL_SECONDS)
 
     def remove_snapshot(self, uuid: str, tag: str, timeout_seconds: float) -> None:
         """Merges the snapshot called `tag` back, if there is one. Other snapshots are never touched."""

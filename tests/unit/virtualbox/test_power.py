@@ -1,0 +1,34 @@
+"""A clone whose disk is still locked for a moment after its export is waited for; one that is really exported is not."""
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from shared.virtualbox import power
+from shared.virtualbox.export import DiskUse, VmBusyError
+from shared.virtualbox.inventory import Machine
+from tests.unit.statedb.builders import StillClock
+
+
+def removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]) -> tuple[list[tuple[str, ...]], StillClock]:
+    """Removes a clone whose disk is used as `uses` says, look by look and then for ever; what was asked of VBoxManage, and the clock."""
+    monkeypatch.setattr(power, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0])
+    vboxmanage, clock = Mock(), StillClock()
+    original = Machine("a", "web", str(tmp_path / "web.vbox"))
+    try:
+        power.Power(vboxmanage, clock).remove_clone(original, Machine("b", "vmbackup-7", str(tmp_path / "x.vbox")), "vmbackup-7")
+    finally:
+        commands = [call.args for call in vboxmanage.run.call_args_list]
+    return commands, clock
+
+
+def test_a_lock_that_is_just_being_released_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands, clock = removal(monkeypatch, tmp_path, [DiskUse.READ, DiskUse.READ, DiskUse.FREE])
+    assert commands == [("unregistervm", "b", "--delete")]
+    assert len(clock.slept) == 2
+
+
+def test_a_clone_that_is_still_exported_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(VmBusyError, match="vmbackup-7 is still being exported"):
+        removal(monkeypatch, tmp_path, [DiskUse.READ])
