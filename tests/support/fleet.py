@@ -98,24 +98,25 @@ class Member:
 
 
 class Fleet:
-    """A NAS directory in `folder/nas` with a state database, and its hosts."""
+    """A NAS directory (`folder/nas` if no other is given) with a state database, and its hosts."""
 
-    def __init__(self, folder: Path, lease_seconds: float = 10) -> None:
+    def __init__(self, folder: Path, lease_seconds: float = 10, nas: Path | None = None) -> None:
         self.folder, self.lease_seconds = folder, lease_seconds
-        self.nas = folder / "nas"
+        self.nas = nas or folder / "nas"
         self.nas.mkdir(parents=True, exist_ok=True)
         self.members: dict[str, Member] = {}
 
-    def add(self, host: VirtualBoxHost) -> Member:
-        """Adds a host; the first one makes the state database."""
-        host.share(self.nas)
+    def add(self, host: VirtualBoxHost, mounted_at: Path | None = None) -> Member:
+        """Adds a host, which may have its own way to the NAS directory; the first one makes the state database."""
+        mountpoint = mounted_at or self.nas
+        host.share(mountpoint)
         member = Member(self, host)
         self.members[host.name] = member
-        member.configure("nas", mountpoint=str(self.nas), require_mount=False, reserve="1 MiB")
+        member.configure("nas", mountpoint=str(mountpoint), require_mount=False, reserve="1 MiB")
         member.configure("host", state_directory=str(self.folder / f"state-{host.name}"))
         member.configure("backup", retry_seconds=0, retry_interval_seconds=0.2)
         if isinstance(host, SimulatedHost):
-            member.configure("backup", engine="vboxmanage")  # the simulation describes VMs too briefly for the parallel engine
+            member.configure("backup", engine="vboxmanage")  # whose faults and delays are what the simulation is for
         if len(self.members) == 1:
             member.admin("init", "--lease-seconds", str(self.lease_seconds))
         return member
