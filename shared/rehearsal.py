@@ -21,7 +21,7 @@ from shared.errors import ConfigurationError, CopyError, LockedError, UsageError
 from shared.restoring import Progress
 from shared.site import Site
 from shared.statedb.snapshot import VmRecord
-from shared.virtualbox import scratch, trial
+from shared.virtualbox import scratch
 from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def remove_leftovers(site: Site) -> None:
     for machine in site.inventory().values():
         if scratch.is_rehearsal(machine):
             log.warning("removing %s, which a rehearsal that was killed has left", machine.name)
-            trial.remove(site.vboxmanage, site.clock, machine.uuid)
+            Trial(site.vboxmanage, site.clock, machine).remove()
             folder = Path(machine.settings_file).parent
             if scratch.is_rehearsal_name(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)

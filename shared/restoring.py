@@ -22,9 +22,9 @@ from shared.copies.space import human
 from shared.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
 from shared.statedb.snapshot import VmRecord
-from shared.virtualbox import trial
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def remove_from(site: Site, folder: Path) -> None:
     try:
         machine = registered_in(site, folder)
         if machine is not None:
-            trial.remove(site.vboxmanage, site.clock, machine.uuid)
+            Trial(site.vboxmanage, site.clock, machine).remove()
         shutil.rmtree(folder, ignore_errors=True)
     except VmBackupError as error:
         log.error("what was imported could not be removed from %s: %s", folder, error.message)  # noqa: TRY400 - an operator's message

@@ -6,9 +6,9 @@ import brings no shared folders along.)
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import psutil
 
@@ -27,10 +27,13 @@ _VALUE: Final = re.compile(r"^Value: (.*)$", re.MULTILINE)
 #: Set by Guest Additions when the guest has come up; stays in the settings afterwards, so that it must be deleted before a start.
 _PRODUCT: Final = "/VirtualBox/GuestInfo/OS/Product"
 _ADDITIONS: Final = "/VirtualBox/GuestAdd/Version"
-_LOCKED: Final = "is already locked"
+_LOCKED: Final = ("is already locked", "unlocked unexpectedly", "lock request pending")
 _LOCKED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 60.0
+
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Trial:
 
     def isolate(self) -> None:
         """Cuts the VM off, and makes sure that it is."""
-        shown = self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")
+        shown = self._patiently(self._shown)
         words = [f"--cableconnected{number}=off" for number in _NETWORK.findall(shown)]
         words += [f"--uart-mode{number}=disconnected" for number in _SERIAL.findall(shown)]
         if 'vrde="on"' in shown:
@@ -64,7 +67,7 @@ class Trial:
             self._run("modifyvm", self._uuid, *words)
         for _ in _USB_FILTER.findall(shown):
             self._run("usbfilter", "remove", "0", "--target", self._uuid)
-        if _CABLE_IN.search(self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")):
+        if _CABLE_IN.search(self._patiently(self._shown)):
             raise VBoxManageError("VirtualBox does not unplug the network of the VM, so it was not started")
 
     def start_and_watch(self, seconds: float) -> Observation:
@@ -75,13 +78,20 @@ class Trial:
         self._run("startvm", self._uuid, "--type=headless")
         began = self._clock.monotonic()
         while (elapsed := self._clock.monotonic() - began) < seconds:
-            state = self._vboxmanage.info(self._uuid).state
+            state = self._patiently(lambda: self._vboxmanage.info(self._uuid)).state
             if state not in ("starting", "running"):
                 return Observation(f"it was {state} after {elapsed:.0f} s", "it did not go on running")
             if additions and (product := self._property(_PRODUCT)):
                 return Observation(f"its Guest Additions {additions} answered after {elapsed:.0f} s: {product}")
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, seconds - elapsed)))
         return self._judge(seconds, additions, wrote=self._disk_times() != before)
+
+    def remove(self) -> None:
+        """Switches the VM off and deletes it with its disks."""
+        if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
+            self._run("controlvm", self._uuid, "poweroff")
+            Power(self._vboxmanage, self._clock).wait_for(self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS)
+        self._run("unregistervm", self._uuid, "--delete")
 
     def _judge(self, seconds: float, additions: str, *, wrote: bool) -> Observation:
         """What can be said of a guest that said nothing itself."""
@@ -95,33 +105,29 @@ class Trial:
         return Observation(f"{seen}; it has no Guest Additions that could say more")
 
     def _run(self, *arguments: str) -> None:
-        """Runs a command; somebody who just looks at the VM (a GUI, `showvminfo`) may hold it for a moment, and is waited for."""
+        self._patiently(lambda: self._vboxmanage.run(*arguments))
+
+    def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Asks VirtualBox; somebody who just looks at the VM (a GUI, `showvminfo`) may hold it for a moment, and is waited for."""
         end = self._clock.monotonic() + _LOCKED_SECONDS
         while True:
             try:
-                self._vboxmanage.run(*arguments)
+                return ask()
             except VBoxManageError as error:
-                if _LOCKED not in error.message or self._clock.monotonic() >= end:
+                if not any(text in error.message for text in _LOCKED) or self._clock.monotonic() >= end:
                     raise
                 self._clock.sleep(_POLL_SECONDS)
-            else:
-                return
+
+    def _shown(self) -> str:
+        return self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")
 
     def _property(self, name: str) -> str:
-        match = _VALUE.search(self._vboxmanage.read("guestproperty", "get", self._uuid, name))
+        match = _VALUE.search(self._patiently(lambda: self._vboxmanage.read("guestproperty", "get", self._uuid, name)))
         return match[1].strip() if match else ""
 
     def _disk_times(self) -> tuple[int, ...]:
         paths = [path for image in self._machine.images for path in files_of(image)]
         return tuple(os.stat(path).st_mtime_ns for path in paths if os.path.exists(path))
-
-
-def remove(vboxmanage: VBoxManage, clock: Clock, uuid: str) -> None:
-    """Switches a VM off and deletes it with its disks. Raises `VBoxManageError`. For VMs that this program made, and no others."""
-    if not vboxmanage.info(uuid).stopped:
-        vboxmanage.run("controlvm", uuid, "poweroff")
-        Power(vboxmanage, clock).wait_for(uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS)
-    vboxmanage.run("unregistervm", uuid, "--delete")
 
 
 def processor_seconds(uuid: str) -> float | None:

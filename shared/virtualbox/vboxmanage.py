@@ -34,6 +34,8 @@ _INACCESSIBLE: Final = '"<inaccessible>'
 _TRANSIENT: Final = (
     "The object is not ready",
     "The session is not locked",
+    "unlocked unexpectedly while attempting to share its session",
+    "already has a lock request pending",
     "Failed to create the VirtualBox object",
     "NS_ERROR_ABORT",
     "NS_ERROR_CALL_FAILED",

@@ -30,13 +30,16 @@ class VirtualBox:
         self.events: dict[int, Callable[[], object]] = {}
         self.obeys = True
         self.locked = 0
+        self.locked_command, self.complaint = "modifyvm", "is already locked by a session (or being unlocked)"
 
     def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
         words = tuple(arguments[1:])
         self.calls.append(words)
-        if self.locked and words[0] == "modifyvm":
+        if self.locked and words[0] == self.locked_command:
             self.locked -= 1
-            return Completed(words, 1, "", "VBoxManage: error: The machine 'x' is already locked by a session (or being unlocked)\n")
+            return Completed(words, 1, "", f"VBoxManage: error: The machine 'x' {self.complaint}\n")
+        if words[0] == "controlvm":
+            self.shown = self.shown.replace('"running"', '"poweroff"')
         return Completed(words, 0, self._answer(words), "")
 
     def _answer(self, words: tuple[str, ...]) -> str:
@@ -110,6 +113,15 @@ def test_somebody_who_only_looks_at_the_vm_is_waited_for(box: VirtualBox) -> Non
         on_trial(box).change([("memory", "512")])
 
 
+@pytest.mark.parametrize(
+    "complaint", ["was unlocked unexpectedly while attempting to share its session", "already has a lock request pending"]
+)
+def test_a_look_that_fails_for_a_moment_says_nothing_of_the_guest(box: VirtualBox, complaint: str) -> None:
+    box.events = {5: lambda: __import__("os").utime(box.disk, (1, 1))}
+    box.locked, box.locked_command, box.complaint = 7, "showvminfo", complaint
+    assert watch(box).problem == ""
+
+
 def watch(box: VirtualBox, seconds: float = 10) -> Observation:
     return on_trial(box).start_and_watch(seconds)
 
@@ -151,9 +163,15 @@ def test_a_guest_that_does_nothing(box: VirtualBox) -> None:
     assert watch(box).problem == "it did nothing"
 
 
-def test_removing_switches_it_off_first(box: VirtualBox) -> None:
+def test_removing_one_that_runs_switches_it_off_first(box: VirtualBox) -> None:
+    box.shown = SHOWN.replace("poweroff", "running")
+    on_trial(box).remove()
+    changing = [words for words in box.calls if words[0] != "showvminfo"]
+    assert changing == [("controlvm", A, "poweroff"), ("unregistervm", A, "--delete")]
+
+
+def test_removing_one_that_is_off(box: VirtualBox) -> None:
     box.shown = SHOWN
-    manage = VBoxManage("VBoxManage", box, 5, clock=box.clock)
-    trial.remove(manage, box.clock, A)
+    on_trial(box).remove()
     assert box.calls[-1] == ("unregistervm", A, "--delete")
     assert all(words[0] != "controlvm" for words in box.calls)
