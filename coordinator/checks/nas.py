@@ -13,7 +13,7 @@ from coordinator import text
 from coordinator.checks.result import Check
 from shared.clock import Clock
 from shared.config import Nas
-from shared.copies.mount import Mount, NasStatus
+from shared.copies.mount import Mount, NasStatus, refuses_to_copy
 from shared.errors import VmBackupError
 from shared.statedb.create import probe_primitive
 from shared.statedb.files import list_fresh, write_new_file
@@ -38,6 +38,8 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
         yield Check("NAS", "ok", f"{mount.filesystem} from {mount.source} at {mount.path}")
     if mount is not None:
         yield from examine_options(mount)
+    reason = refuses_to_copy(mount, reflink=nas.reflink)
+    yield Check("NAS: unchanged data", "ok", f"sent with every copy: {reason}" if reason else "copied by the NAS, not sent")
     free = f"{text.size(status.free)} of {text.size(status.total)} free"
     if status.free < nas.reserve:
         yield Check("NAS: room", "fail", f"{free}, less than nas.reserve", "free some space: no export starts until then")

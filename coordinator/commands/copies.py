@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _UNKNOWN_OF_PARTIAL: Final = (
     *("sha256", "started", "finished", "duration_seconds", "node", "virtualbox"),
     *("read", "verified", "rehearsed"),
+    *("engine", "engine_reason", "wire"),
 )
 
 
@@ -56,7 +57,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
         return
     now = site.clock.now()
     text.print_table(
-        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "PLACE", "READ", "REHEARSED"],
+        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "READ", "REHEARSED"],
         [
             [
                 row["vm"],
@@ -65,6 +66,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
                 text.duration(text.seconds_since(row["finished"], now)),
                 text.size(row["size"]),
                 row["node"] or "",
+                row["engine"] or "",
                 "archive" if row["archived"] else "",
                 text.duration(text.seconds_since(row["read"], now)),
                 rehearsal(row, now),
@@ -110,6 +112,9 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "duration_seconds": side.duration_seconds if side else None,
             "node": side.node if side else None,
             "virtualbox": side.virtualbox if side else None,
+            "engine": side.engine if side else None,
+            "engine_reason": side.engine_reason or None if side else None,
+            "wire": asdict(side.wire) if side and side.wire else None,
             "read": last_read(side) if side else None,
             "verified": asdict(side.verified) if side and side.verified else None,
             "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,

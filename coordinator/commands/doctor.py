@@ -47,7 +47,7 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
-    from coordinator.checks import host, virtualbox
+    from coordinator.checks import engines, host, virtualbox
     from coordinator.checks.result import Check, guarded
     from shared.clock import SystemClock
     from shared.config import find
@@ -63,6 +63,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     runner, clock = SubprocessRunner(), SystemClock()
     yield from guarded("state directory", lambda: host.examine(configuration, find(invocation.config)))
     yield from guarded("VirtualBox", lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ))
+    yield from guarded("engines", lambda: engines.examine(configuration, runner, clock, os.environ))
     yield from _examine_nas(configuration)
     yield from guarded("schedule", lambda: host.examine_schedule(runner))
 

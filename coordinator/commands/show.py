@@ -44,12 +44,27 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
     for copy in copies:
         age = text.duration(text.seconds_since(copy["finished"], now))
         click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age} old, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
+        if copy["engine"]:
+            click.echo(text.printable(f"    {made(copy)}"))
         if copy["verified"]:
             click.echo(text.printable(f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"))
         if copy["rehearsed"]:
             last = copy["rehearsed"]
             said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
             click.echo(text.printable(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"))
+
+
+def made(copy: Mapping[str, Any]) -> str:
+    """How a copy was made, in words: by which engine and why, and how much of it was sent."""
+    said = f"made by {'the parallel engine' if copy['engine'] == 'parallel' else 'VBoxManage'}"
+    if copy["engine_reason"]:
+        said += f", because {copy['engine_reason']}"
+    wire = copy["wire"]
+    if wire and wire["copied"]:
+        said += f"; {text.size(wire['sent'])} sent, {text.size(wire['copied'])} copied on the NAS"
+    elif wire and wire["reason"] and copy["engine"] == "parallel":
+        said += f"; all of it sent: {wire['reason']}"
+    return said
 
 
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.checks import database, host, nas, virtualbox
+from coordinator.checks import database, engines, host, nas, virtualbox
 from coordinator.checks.result import Check, guarded
 from shared.clock import SystemClock
-from shared.config import VirtualBox
+from shared.config import Configuration, VirtualBox
 from shared.copies.mount import Mount, NasStatus
+from shared.engine.codec import zlib_codec
 from shared.errors import ExitCode, NasError
 from shared.process import Completed
 from shared.statedb import changes
@@ -262,6 +263,42 @@ class TestVirtualBox:
     def test_a_version_that_was_not_tried(self) -> None:
         assert virtualbox._version("VBoxManage", "6.1.50r161033").verdict == "warn"
         assert virtualbox._version("VBoxManage", "7.2.22r175245").verdict == "ok"
+
+
+class TestEngines:
+    def examine(self, box: SimulatedHost, engine: str, **policies: str) -> list[Check]:
+        from shared.process import SubprocessRunner
+
+        sections = {
+            "nas": {"mountpoint": box.folder},
+            "host": {},
+            "virtualbox": {"vboxmanage": str(box.vboxmanage), "home": box.home},
+            "backup": {"engine": engine},
+            "policy": {name: {"engine": engine} for name, engine in policies.items()},
+        }
+        return list(engines.examine(Configuration.model_validate(sections), SubprocessRunner(), SystemClock(), os.environ))
+
+    def test_each_vm_gets_one_and_the_reason_is_said(self, tmp_path: Path) -> None:
+        box = SimulatedHost(tmp_path / "hosts", "alpha")
+        for name in ("db", "legacy", "web"):
+            box.make_vm(name)
+        box.make_vm("wrong").disk.write_bytes(b"?" * 1000)
+        checks = self.examine(box, "auto", legacy="vboxmanage")
+        assert [check.verdict for check in checks if "compresses" not in check.seen] == ["ok"] * 3
+        seen = [check.seen for check in checks]
+        assert seen[0] == 'VBoxManage exports legacy: engine = "vboxmanage"'
+        assert seen[1].startswith("VBoxManage exports wrong, because the parallel engine cannot:")
+        assert "this is no VDI file" in seen[1]
+        assert seen[2].endswith("exports db, web")
+        failed = next(check for check in self.examine(box, "parallel") if check.verdict == "fail")
+        assert "wrong is not exported" in failed.seen
+
+    def test_without_isal_the_cure_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engines, "best_codec", lambda: zlib_codec(1))
+        box = SimulatedHost(tmp_path / "hosts", "alpha")
+        box.make_vm("web")
+        check = next(check for check in self.examine(box, "auto") if check.verdict == "warn")
+        assert "isal" in check.hint
 
 
 class TestSchedule:

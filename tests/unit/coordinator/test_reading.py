@@ -9,6 +9,7 @@ import pytest
 
 from coordinator import text
 from shared.copies.names import partial_name
+from shared.copies.sidecar import Wire
 from shared.errors import ExitCode
 from shared.process import Completed
 from shared.statedb import changes
@@ -83,7 +84,7 @@ class TestStatus:
             session.doing.rate, session.doing.seconds_left = 100 * 2**20, 300
             operator.claim(session, "web")
             session._heartbeat._beat(os.O_CREAT)
-            assert "export 42 %, 1.0 GiB" in operator.admin("status").stdout
+            assert "export 42 %, 1.0 GiB, 100.0 MiB/s, 5 min left" in operator.admin("status").stdout
             row = operator.json("status")["vms"][0]
             assert row["progress"] == {
                 "phase": "export",
@@ -216,6 +217,27 @@ class TestShow:
         document = operator.json("show", "web")["vm"]
         assert document["fingerprint"] == {"state": "off"}
         assert [row["stamp"] for row in document["copies"]] == [STAMP]
+
+    def test_how_each_copy_was_made(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        for claim, engine, more in (
+            (17, "parallel", {"wire": Wire(11_000_000, 680_000_000)}),
+            (18, "parallel", {"wire": Wire(691_000_000, 0, "one of 10 copies is sent whole")}),
+            (19, "vboxmanage", {"engine_reason": "its format is VMDK", "wire": Wire(600_000_000, 0, "VBoxManage sends everything")}),
+        ):
+            put_copy(operator.nas / "web", f"20261122T203800Z-{claim}", engine=engine, **more)
+        output = operator.admin("show", "web").stdout
+        for line in (
+            "made by the parallel engine; 10.5 MiB sent, 648.5 MiB copied on the NAS\n",
+            "made by the parallel engine; all of it sent: one of 10 copies is sent whole\n",
+            "made by VBoxManage, because its format is VMDK\n",
+        ):
+            assert line in output
+        rows = operator.json("copies")["copies"]
+        assert [row["engine"] for row in rows] == ["parallel", "parallel", "vboxmanage"]
+        assert rows[0]["wire"] == {"sent": 11_000_000, "copied": 680_000_000, "reason": ""}
+        assert (rows[1]["engine_reason"], rows[2]["engine_reason"]) == (None, "its format is VMDK")
 
     def test_an_unknown_vm_is_a_usage_error_that_names_similar_ones(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("webserver")

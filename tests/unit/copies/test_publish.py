@@ -266,3 +266,17 @@ def test_the_door_takes_plain_names_only(tmp_path, name):
             operation(tmp_path, name)
     with pytest.raises(ValueError, match="plain file name"):
         NasFiles().rename(tmp_path, "x", name)
+
+
+def test_the_index_comes_with_the_copy_and_nothing_depends_on_it(tmp_path):
+    sealed(tmp_path)
+    (tmp_path / f"{PARTIAL}.index").write_bytes(b"index")
+    (tmp_path / f"{STAMP}.index").mkdir()
+    publish.publish(NasFiles(), tmp_path, Intent())
+    assert (tmp_path / f"{STAMP}.ova").exists()
+    (tmp_path / f"{STAMP}.index").rmdir()
+    publish.publish(NasFiles(), tmp_path, Intent())
+    assert (tmp_path / f"{STAMP}.index").read_bytes() == b"index"
+    assert_published(tmp_path)
+    (tmp_path / f"{STAMP}.index").unlink()
+    assert catalogue.read(tmp_path).latest_good.stamp == STAMP
