@@ -15,6 +15,7 @@ from pathlib import Path
 
 from shared.clock import SystemClock
 from shared.engine.codec import Codec
+from shared.engine.delta import DeltaPlan
 from shared.engine.exporter import ParallelExporter
 from shared.process import SubprocessRunner
 from shared.virtualbox.export import Exporter, RunningExport, VBoxManageExporter
@@ -38,8 +39,9 @@ class Bench:
     def machine(self, uuid: str) -> Machine:
         return take_inventory(self.vboxmanage, self.host.home, time.sleep)[uuid]
 
-    def parallel(self, codec: Codec | None = None, cores: int = 2) -> ParallelExporter:
-        return ParallelExporter(self.vboxmanage, SystemClock(), scratch=self.host.folder / "scratch", cores=cores, codec=codec)
+    def parallel(self, codec: Codec | None = None, cores: int = 2, plan: DeltaPlan | None = None) -> ParallelExporter:
+        scratch = self.host.folder / "scratch"
+        return ParallelExporter(self.vboxmanage, SystemClock(), scratch=scratch, cores=cores, codec=codec, plan=plan)
 
     def exporter(self, name: str) -> Exporter:
         return self.parallel() if name == "parallel" else VBoxManageExporter(self.vboxmanage)
@@ -144,6 +146,14 @@ def write_blocks(image: Path, blocks: dict[int, bytes | int]) -> None:
     os.close(descriptor)
 
 
+def change(image: Path, block: int) -> None:
+    """Changes 4 KiB in the middle of one of the allocated blocks of a VDI file."""
+    descriptor = os.open(image, os.O_RDWR)
+    (data_offset,) = struct.unpack("<I", os.pread(descriptor, 4, 0x158))
+    os.pwrite(descriptor, os.urandom(4096), data_offset + block * MIB + MIB // 2)
+    os.close(descriptor)
+
+
 def unpack(ova: Path, folder: Path) -> list[Path]:
     """The disks of a copy, as files."""
     with tarfile.open(ova) as archive:
@@ -156,9 +166,9 @@ def unpack(ova: Path, folder: Path) -> list[Path]:
     return [folder / f"{number}.vmdk" for number in range(len(disks))]
 
 
-def qemu(*words: str | Path) -> None:
+def qemu(*words: str | Path, seconds: float = 300) -> None:
     """Runs `qemu-img`; AssertionError with what it says if it finds a fault."""
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

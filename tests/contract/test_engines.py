@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.copies.ova import check_ova
 from shared.engine.codec import zlib_codec
-from tests.contract.engine_vms import KINDS, MIB, Bench, Build, finish, qemu, texts, unpack
+from shared.engine.delta import DeltaPlan
+from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, finish, qemu, texts, unpack
 from tests.contract.exporting import check_manifest, members
 from tests.support.virtualbox import RealVm, Testbed
 
@@ -176,3 +178,25 @@ def test_a_changed_byte_is_found_by_virtualbox_through_our_manifest(bench: Bench
     done = bench.host.run("import", copy, "--vsys=0", "--vmname=tampered2", f"--basefolder={bench.host.vms}", check=False)
     assert done.returncode == 1
     assert "Digest mismatch" in done.stderr
+
+
+def test_a_copy_that_takes_over_bytes_of_the_one_before_and_is_laid_out_for_shared_blocks(
+    qemu_img: None, bench: Bench, tmp_path: Path
+) -> None:
+    """With what fills it up to whole blocks of a file system it is still a disk to VirtualBox and to qemu."""
+    uuid = bench.create("delta")
+    disk = bench.disk(uuid, texts(10, 80 * MIB))
+    folder = bench.host.folder / "deltas"
+    folder.mkdir()
+    plan = DeltaPlan(folder / "1.index", aligned=True)
+    finish(bench.parallel(plan=plan).start(bench.machine(uuid), folder / "1.ova")).result()
+    change(disk, 1)
+    again = DeltaPlan(folder / "2.index", folder / "1.ova", folder / "1.index", aligned=True)
+    traffic = finish(bench.parallel(plan=again).start(bench.machine(uuid), folder / "2.ova")).result()
+    assert traffic.copied > 0.9 * (folder / "2.ova").stat().st_size
+    assert check_ova(folder, "2.ova").unlisted == ()
+    (unpacked,) = unpack(folder / "2.ova", tmp_path)
+    qemu("check", unpacked)
+    qemu("compare", unpacked, disk)
+    restored = bench.restore(folder / "2.ova", "delta restored")
+    assert list(bench.digests(restored).values()) == list(bench.digests(uuid).values())

@@ -108,7 +108,7 @@ class RealHost:
         """What a worker of this host has in its environment."""
         return {"VMBACKUP_VBOXMANAGE": str(self.vboxmanage), "VBOX_USER_HOME": str(self.home), "VMBACKUP_NODE": self.name}
 
-    def run(self, *arguments: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str | Path, check: bool = True, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
         """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
         done = subprocess.run(
             [self.vboxmanage, *map(str, arguments)],
@@ -117,7 +117,7 @@ class RealHost:
             text=True,
             errors="backslashreplace",
             check=False,
-            timeout=120,
+            timeout=timeout,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
         assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
