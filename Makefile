@@ -36,7 +36,7 @@ test: $(environment)  ## everything: unit, protocol, contract, system, real NFS 
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)
 	$(run)/python -m deploy.demo
 
-bench: $(environment)  ## idle ticks, transactions, exports, start-up: ratios and counts (3 minutes)
+bench: $(environment)  ## idle ticks, transactions, exports, start-up, export engines: ratios and counts (6 minutes)
 	$(run)/python -m deploy.bench
 
 clean:          ## removes the environment and caches, not the test bed

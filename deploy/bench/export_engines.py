@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.bench.report import Report, spread
+from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several
 from shared.clock import SystemClock
 from shared.engine.codec import Codec, best_codec, zlib_codec
 from shared.engine.exporter import ParallelExporter
@@ -73,6 +74,12 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
             for name in ENGINES:
                 found[name].append(run_engine(host, uuid, name))
         show(report, found, source)
+        report.heading(
+            "Second copies", "Grains of 64 KiB all over the disk were written to since the copy before. Each change comes on top."
+        )
+        measure_changes(report, host, uuid, host.vms / "bench.vdi")
+        report.heading("Several VMs", f"{mib // SEVERAL} MiB each, each by a process that may use all cores.")
+        measure_together(report, host, mib // SEVERAL, rounds)
     finally:
         host.remove()
 
@@ -96,9 +103,21 @@ def _ratio(runs: list[Run], reference: list[Run], key: str) -> float:
     return statistics.median(getattr(run, key) for run in runs) / statistics.median(getattr(run, key) for run in reference)
 
 
-def make_vm(host: RealHost, mib: int) -> tuple[str, int]:
+def measure_together(report: Report, host: RealHost, mib: int, rounds: int) -> None:
+    """Some VMs of this size, exported one after the other and at once."""
+    vms = [make_vm(host, mib, f"several-{number}")[0] for number in range(SEVERAL)]
+
+    def start(number: int) -> "subprocess.Popen[bytes]":
+        target = host.folder / f"several-{number}.ova"
+        target.unlink(missing_ok=True)
+        return subprocess.Popen(engine_command(host, vms[number], "all cores", target, target.with_suffix(".json")))
+
+    measure_several(report, start, rounds)
+
+
+def make_vm(host: RealHost, mib: int, name: str = "bench") -> tuple[str, int]:
     """A VM with a disk of files of /usr, each from a multiple of 4 KiB on, in an order that mixes all kinds; its UUID, its disk's size."""
-    raw, disk = host.folder / "bench.raw", host.vms / "bench.vdi"
+    raw, disk = host.folder / "bench.raw", host.vms / f"{name}.vdi"
     size = 0
     with raw.open("wb") as target:
         for path in _files(Path("/usr")):
@@ -110,10 +129,11 @@ def make_vm(host: RealHost, mib: int) -> tuple[str, int]:
         target.truncate(mib * _MIB)
     host.run("convertfromraw", raw, disk, "--format=VDI")
     raw.unlink()
-    host.run("createvm", "--name=bench", "--ostype=Linux_64", "--register", f"--basefolder={host.vms}")
-    host.run("storagectl", "bench", "--name", "SATA", "--add", "sata")
-    host.run("storageattach", "bench", "--storagectl=SATA", "--port=0", "--device=0", "--type=hdd", f"--medium={disk}")
-    return VBoxManage(str(host.vboxmanage), SubprocessRunner(), 120).list_vms()[0].uuid, size
+    host.run("createvm", f"--name={name}", "--ostype=Linux_64", "--register", f"--basefolder={host.vms}")
+    host.run("storagectl", name, "--name", "SATA", "--add", "sata")
+    host.run("storageattach", name, "--storagectl=SATA", "--port=0", "--device=0", "--type=hdd", f"--medium={disk}")
+    vms = VBoxManage(str(host.vboxmanage), SubprocessRunner(), 120).list_vms()
+    return next(vm.uuid for vm in vms if vm.name == name), size
 
 
 def _files(folder: Path) -> list[Path]:
@@ -136,12 +156,17 @@ def run_reference(host: RealHost, uuid: str) -> Run:
 def run_engine(host: RealHost, uuid: str, name: str) -> Run:
     """The parallel engine in a process of its own, which says what it used. VirtualBox's share (locks, description) is added."""
     target, result = host.folder / "parallel.ova", host.folder / "result.json"
-    words = ["--vboxmanage", host.vboxmanage, "--home", host.home, "--vm", uuid, "--engine", name, "--target", target, "--result", result]
-    _, cpu = _watched(host, [sys.executable, "-m", "deploy.bench.export_engines", *words])
+    _, cpu = _watched(host, engine_command(host, uuid, name, target, result))
     inside = json.loads(result.read_text(encoding="utf-8"))
     run = Run(inside["wall"], cpu, target.stat().st_size, inside["memory"])
     target.unlink()
     return run
+
+
+def engine_command(host: RealHost, uuid: str, name: str, target: Path, result: Path) -> list[str | Path]:
+    """A process of its own for one export. `result` is where it says what it used."""
+    words = ["--vboxmanage", host.vboxmanage, "--home", host.home, "--vm", uuid, "--engine", name, "--target", target, "--result", result]
+    return [sys.executable, "-m", "deploy.bench.export_engines", *words]
 
 
 def _watched(host: RealHost, command: list[str | Path]) -> tuple[float, float]:
