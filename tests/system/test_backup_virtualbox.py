@@ -82,7 +82,7 @@ def test_a_worker_that_is_terminated_cancels_its_export_and_leaves_nothing(fleet
     assert worker.returncode == 143, output
     assert fleet.states() == {"large": "BACKUP_NECESSARY"}
     assert fleet.litter() == []
-    wait_for(lambda: "State:          created" in first.host.run("showmediuminfo", "disk", vm.disk).stdout, "VirtualBox to let go of it", 5)
+    wait_for(lambda: "State:          created" in first.host.run("showmediuminfo", "disk", vm.disk).stdout, "VirtualBox to let go of it")
     vm.start()
     vm.stop()
 

@@ -70,8 +70,8 @@ READ = "printf '0%%...100%%\\nInterpreting x...\\nOK.\\n' >&2;"
 
 def test_its_arguments_and_progress(tmp_path: Path) -> None:
     done = run(tmp_path, f"{READ} printf '0%%...10%%...70%%' >&2")
+    done.result()  # which waits until all that it printed was read
     assert done.progress() == 70
-    done.result()
     words = (tmp_path / "arguments").read_text().splitlines()
     assert words[:2] == ["import", str(tmp_path / "x.ova")]
     assert words[2:] == ["--vsys", "0", "--vmname=-odd", f"--basefolder={tmp_path / 'vms'}", "--options=keepallmacs,importtovdi"]
