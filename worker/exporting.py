@@ -13,6 +13,7 @@ from shared.copies.catalogue import read as read_catalogue
 from shared.copies.mount import check_nas
 from shared.copies.names import final_name, make_stamp, partial_name
 from shared.copies.ova import check_ova
+from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar, Wire
 from shared.copies.space import allocated, check_room, needed
 from shared.errors import LockLostError, VmBackupError
@@ -179,7 +180,8 @@ class Backup:
         """
         nas = self._site.configuration.nas
         check_nas(nas, write=True)
-        self._site.files.make_directory(self._directory)
+        with reported(f"make the directory {self._directory}"):
+            self._site.files.make_directory(self._directory)
         contents = self._site.database.head().contents
         live = {record.claim.number for record in contents.vms.values() if record.claim}
         live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Final
 
 from shared.clock import Clock, timestamp
 from shared.errors import LockedError, NasError, NoDatabaseError
@@ -15,6 +14,7 @@ from shared.process import HostIdentity
 from shared.statedb import changes, protocol, version
 from shared.statedb.database import Database, open_database
 from shared.statedb.files import (
+    DIRECTORIES,
     DIRECTORY_MODE,
     Primitive,
     list_fresh,
@@ -28,8 +28,6 @@ from shared.statedb.operations import PublishGeneration, RemoveTemporary, WriteT
 from shared.statedb.view import parse
 from shared.states import State
 
-_DIRECTORIES: Final = ("", "gen", "history", "node", "tmp")
-
 
 def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Database:
     """Makes a new state database in `root`, or finishes making one that was interrupted. Two hosts may do so at once.
@@ -37,7 +35,7 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
     Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
     """
     try:
-        for name in _DIRECTORIES:
+        for name in ("", *DIRECTORIES):
             with contextlib.suppress(FileExistsError):
                 make_directory(root / name)
         if list_fresh(root / "gen"):

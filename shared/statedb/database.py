@@ -13,7 +13,7 @@ from shared.clock import Clock, timestamp
 from shared.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.process import HostIdentity
 from shared.statedb import changes, protocol, version
-from shared.statedb.files import StateFiles, is_passing, list_fresh, nas_error, read_file
+from shared.statedb.files import DIRECTORIES, StateFiles, is_passing, list_fresh, nas_error, read_file
 from shared.statedb.lease import DatabaseLease
 from shared.statedb.operations import ReadGeneration
 from shared.statedb.protocol import Author, Change
@@ -177,7 +177,22 @@ def open_database(root: Path, identity: HostIdentity, clock: Clock, notes: Path 
     Raises `NoDatabaseError` if there is none, `DatabaseVersionError` or `DatabaseDamagedError` if it cannot be used, `NasError`.
     """
     settings = read_version(root)
+    _refuse_links(root)
     return Database(StateFiles(root, clock, settings.primitive), settings, identity, clock, notes)
+
+
+def _refuse_links(root: Path) -> None:
+    """Raises `DatabaseDamagedError` if a directory of the database is a link: files behind it would be written, and swept."""
+    try:
+        with os.scandir(root) as entries:
+            links = [entry.name for entry in entries if entry.name in DIRECTORIES and entry.is_symlink()]
+    except OSError as error:
+        raise nas_error(error, root) from error
+    if links:
+        raise DatabaseDamagedError(
+            f"{root / links[0]} is a symbolic link, and must be a directory",
+            hint="find out who put it there; then put the directory back, or make an empty one (`tmp`, `node`, `history`)",
+        )
 
 
 def read_version(root: Path) -> version.DatabaseVersion:

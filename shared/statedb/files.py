@@ -34,6 +34,8 @@ _READ_ATTEMPTS: Final = 12
 #: A generation is not published from a head that was read longer ago than this: its slot may have been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
 
+#: What there is below `vmstate/`.
+DIRECTORIES: Final = ("gen", "history", "node", "tmp")
 FILE_MODE: Final = 0o660
 DIRECTORY_MODE: Final = 0o770
 

@@ -47,7 +47,7 @@ def hunt(world: World, scenario: Scenario, moments: Sequence[Moment], *, every: 
         problems = list(promises.broken_at_once(world, before, keep=scenario.keep))
         try:
             _go_on(world, scenario, mutants)
-            problems += promises.broken(world, scenario.states)
+            problems += promises.broken(world, scenario.states, scenario.orphans)
             problems += promises.broken_at_once(world, before, keep=scenario.keep)
         except AssertionError as error:
             problems.append(str(error))

@@ -44,10 +44,10 @@ def broken_at_once(world: World, before: Mapping[str, set[str]], *, keep: int = 
             yield f"{directory}: the newest copy {newest} is gone; there are {sorted(there)}"
 
 
-def broken(world: World, states: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong when nobody works any more: `states` are those that the VMs must have."""
+def broken(world: World, states: Mapping[str, str], orphans: frozenset[str] = frozenset()) -> Iterator[str]:
+    """What is wrong when nobody works any more: `states` are those that the VMs must have, `orphans` directories that may be left."""
     yield from _database(world, states)
-    yield from _litter(world)
+    yield from _litter(world, orphans)
     for directory, found in copies(world).items():
         for copy in found:
             yield from (f"{directory}: {problem}" for problem in examine(copy))
@@ -80,14 +80,14 @@ def _record(world: World, record: VmRecord) -> Iterator[str]:
             yield f"its last copy {record.last_copy.stamp} is not there, but {sorted(stamps)}"
 
 
-def _litter(world: World) -> Iterator[str]:
+def _litter(world: World, orphans: frozenset[str]) -> Iterator[str]:
     for folder in ("tmp", "node"):
         if left := sorted(path.name for path in (world.state / folder).iterdir()):
             yield f"{folder}/ still has {left}"
     for name in sorted(path.name for path in world.state.iterdir()):
         if name not in _STATE_FILES | _OLD and not name.startswith(_KEPT):
             yield f"vmstate/ has {name}"
-    known = {record.directory for record in world.head().contents.vms.values()} | {"vmstate", world.archive}
+    known = {record.directory for record in world.head().contents.vms.values()} | {"vmstate", world.archive} | orphans
     places = {world.nas: known, world.archived: known | {".vmbackup-archive"}}
     for place, names in places.items():
         for path in place.iterdir() if place.is_dir() else ():

@@ -30,6 +30,8 @@ class Scenario:
     backup: Mapping[str, Any] = field(default_factory=dict)
     archive: str = "archive"
     keep: int = 2
+    #: Directories of copies that belong to no VM any more.
+    orphans: frozenset[str] = frozenset()
     settled: Callable[[World], None] = lambda _world: None
 
 
@@ -124,7 +126,7 @@ def gone(world: World) -> None:
 def edited(world: World) -> None:
     """Somebody has written into vmtool-statedb."""
     copies(1)(world)
-    (world.state / "vmtool-statedb").write_text(f"{VM}:BACKUP_NECESSARY\n", encoding="utf-8")
+    (world.state / "vmtool-statedb").write_text(f"{VM}:RUNNING\n", encoding="utf-8")  # it was never that
 
 
 def old_version(world: World) -> None:
@@ -173,28 +175,28 @@ SCENARIOS: Final = (
         (WORKER, "database"),
         interrupted(due, (WORKER, "backup"), "after", *_INTENT),
         {VM: "CLEAN"},
-        every=1,
+        every=2,
     ),
     Scenario(
         "database: a dead export is cleared away",
         (WORKER, "database"),
         interrupted(due, (WORKER, "backup"), "before", *_INTENT),
         {VM: "CLEAN"},
-        every=4,
+        every=10,
     ),
     Scenario(
         "database: a dead holder's lease is broken",
         (WORKER, "database"),
         interrupted(due, (WORKER, "backup"), "after", "write vmstate/vmtool-dblock"),
         {VM: "CLEAN"},
-        every=4,
+        every=10,
     ),
     Scenario(
         "database: generations move to the history",
         (WORKER, "database"),
         copies(2),
         {VM: "CLEAN"},
-        every=4,
+        every=10,
         settings={"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0},
     ),
     Scenario(
@@ -204,19 +206,20 @@ SCENARIOS: Final = (
         {VM: "ARCHIVED"},
     ),
     Scenario("verify", (WORKER, "verify"), copies(2), {VM: "CLEAN"}, every=4, backup={"verify_days": 1e-6}),
-    Scenario("archive", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=1),
-    Scenario("activate", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=4),
-    Scenario("archive elsewhere", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=4, archive="elsewhere"),
-    Scenario("activate from elsewhere", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=8, archive="elsewhere"),
-    Scenario("forget", (ADMIN, "forget", VM), gone, {}, (0, 2)),
+    Scenario("archive", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=4),
+    Scenario("activate", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=10),
+    Scenario("archive elsewhere", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=10, archive="elsewhere"),
+    Scenario("activate from elsewhere", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=16, archive="elsewhere"),
+    Scenario("forget", (ADMIN, "forget", VM), gone, {}, (0, 2), orphans=frozenset({VM})),
     Scenario("verify by hand", (ADMIN, "verify", VM), copies(2), {VM: "CLEAN"}, (0, 11)),
     Scenario("adopt an edit", (ADMIN, "statedb", "adopt"), edited, {VM: "CLEAN"}, (0, 2), every=4),
-    Scenario("migrate", (ADMIN, "statedb", "migrate", "--lease-seconds", "10"), old_version, {VM: "CLEAN"}, (0, 10), every=4),
+    Scenario("migrate", (ADMIN, "statedb", "migrate", "--lease-seconds", "10"), old_version, {VM: "CLEAN"}, (0, 10), every=10),
     Scenario(
         "recover by hand",
         (LOCK, "recover", "alpha"),
         interrupted(due, (WORKER, "backup"), "before", *_INTENT),
         {VM: "CLEAN"},
         (0,),
+        every=20,
     ),
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 
 from tests.support.simulated.state import Host, Machine, Medium, Snapshot
@@ -19,12 +20,17 @@ _HEAD = """<?xml version="1.0"?>
 """
 
 
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
 def escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text. Characters that XML cannot hold become U+FFFD (measured)."""
+    return _NO_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def quoted(text: str) -> str:
-    return '"' + escape(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;").replace("\r", "&#13;") + '"'
+    plain = escape(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;").replace("\r", "&#13;")
+    return f'"{plain}"'
 
 
 def moment(seconds: float) -> str:
