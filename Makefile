@@ -5,7 +5,7 @@ run := .venv/bin
 # These share one boot of the NAS test bed, so they run in one process.
 nas_tests := tests/system/nas tests/system/nas_cluster
 
-.PHONY: help setup testbed lint test unit demo bench clean
+.PHONY: help setup testbed lint test unit prove demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ unit: $(environment)  ## the fast tests alone (seconds)
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
 	$(run)/pytest -q -n 2 tests $(patsubst %,--ignore=%,$(nas_tests))
 	$(run)/pytest -q $(nas_tests)
+
+prove: $(environment)  ## the promises, for an hour: every schedule, crash point and fault there is time for; a table at the end
+	$(run)/python -m deploy.prove
 
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)
 	$(run)/python -m deploy.demo

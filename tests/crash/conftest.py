@@ -11,8 +11,9 @@ import pytest
 
 from tests.crash.world import Programs, World
 
-#: `VMBACKUP_PROVE=1` kills at every point, before and after each, which takes many minutes.
+#: `VMBACKUP_PROVE=1` kills at every point: before it, in the middle of it, after it; as far as it comes in `VMBACKUP_PROVE_SECONDS`.
 PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
+PROVE_SECONDS = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "3000"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
 """One scenario, killed at its crash points, and what became of the promises."""
 
+import math
+import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,17 +14,21 @@ from tests.crash.world import KILLED, World
 
 #: The end of one point is the beginning of the next: `before` alone meets every state that the NAS is in.
 QUICK: Final[tuple[Moment, ...]] = ("before",)
-EVERY: Final[tuple[Moment, ...]] = ("before", "after", "torn")
+EVERY: Final[tuple[Moment, ...]] = ("before", "torn", "after")
 
 
 @dataclass
 class Hunt:
-    """What was done and found. `missed` are kills that came too late: another thread's points are not the same in each run."""
+    """What was done and found.
+
+    `missed` are kills that came too late: another thread's points differ from run to run. `left` are those that there was no time for.
+    """
 
     scenario: Scenario
     points: int = 0
     kills: int = 0
     missed: int = 0
+    left: int = 0
     broken: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -29,8 +36,15 @@ class Hunt:
         return self.kills - len(self.broken)
 
 
-def hunt(world: World, scenario: Scenario, moments: Sequence[Moment], *, every: int = 1, mutants: Sequence[str] = ()) -> Hunt:
-    """Kills the scenario's command at every `every`-th of its points, each time from the same start, and lets the next tick run."""
+def hunt(
+    world: World, scenario: Scenario, moments: Sequence[Moment], *, every: int = 1, mutants: Sequence[str] = (), seconds: float = math.inf
+) -> Hunt:
+    """Kills the scenario's command at every `every`-th of its points, each time from the same start, and lets the next tick run.
+
+    After `seconds` no further kill is begun. The moments follow each other, in each the points in an order without order, so that what
+    there is no time for is spread.
+    """
+    end = time.monotonic() + seconds
     done = Hunt(scenario)
     world.save()
     before = promises.good_stamps(world)
@@ -39,6 +53,9 @@ def hunt(world: World, scenario: Scenario, moments: Sequence[Moment], *, every: 
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
     for kill in _kills(points[every // 2 :: every], moments):
+        if time.monotonic() > end:
+            done.left += 1
+            continue
         world.restore()
         if world.run(*scenario.command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
             done.missed += 1
@@ -62,8 +79,8 @@ def _is_routine(point: Point) -> bool:
 
 
 def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> Iterator[Kill]:
-    for point in points:
-        for moment in moments:
+    for moment in moments:
+        for point in random.Random(1).sample(points, len(points)):
             if moment != "torn" or point.can_tear:
                 yield Kill(point, moment)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.crash.conftest import PROVE
+from tests.crash.conftest import PROVE, PROVE_SECONDS
 from tests.crash.hunt import EVERY, QUICK, Hunt, hunt
 from tests.crash.mutants import MUTANTS
 from tests.crash.scenarios import SCENARIOS, Scenario
@@ -29,10 +29,12 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
     make_world: Callable[..., World], scenario: Scenario, record_property: Callable[[str, object], None]
 ) -> None:
     world = start(make_world, scenario)
-    found = hunt(world, scenario, EVERY if PROVE else QUICK, every=1 if PROVE else scenario.every)
-    record_property("crash points", found.points)
-    record_property("kills", found.kills)
-    record_property("survived", found.survived)
+    if PROVE:
+        found = hunt(world, scenario, EVERY, seconds=PROVE_SECONDS / len(SCENARIOS))
+    else:
+        found = hunt(world, scenario, QUICK, every=scenario.every)
+    for name, value in (("points", found.points), ("kills", found.kills), ("survived", found.survived), ("left", found.left)):
+        record_property(name, value)
     assert found.points > 3
     assert found.kills > 0
     assert found.missed <= found.kills / 4, "the points of two runs are not the same"

@@ -16,14 +16,8 @@ PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
 PROVE_SECONDS = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "600"))
 SEED = int(os.environ.get("VMBACKUP_PROVE_SEED", "1"))
 HOSTS = 2
-
-_TALLY = Tally()
-
-
-@pytest.fixture(scope="session")
-def tally() -> Tally:
-    """What was done in this run of the tests."""
-    return _TALLY
+#: The name under which a test reports a round; reports reach the process that prints the table, wherever the test ran.
+ROUND = "fire"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,15 @@ def _unmount(place: Path) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table: what was done, how often, what survived."""
-    if _TALLY.done:
+    tally = Tally()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, value in report.user_properties:
+                    if name == ROUND:
+                        what, engine, status, survived = value.split("|")
+                        tally.add(what, engine, int(status), survived=survived == "survived")
+    if tally.done:
         terminalreporter.section("VirtualBox under fire")
-        for line in _TALLY.lines():
+        for line in tally.lines():
             terminalreporter.write_line(line)

@@ -73,6 +73,12 @@ class Tally:
     survived: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
 
+    def add(self, what: str, engine: str, status: int, *, survived: bool) -> None:
+        """Counts one round."""
+        self.done[what] += 1
+        self.survived[what] += survived
+        self.outcomes.setdefault(what, Counter())[f"{status} ({engine})"] += 1
+
     def lines(self) -> Iterator[str]:
         """The table."""
         yield f"{'what was done during the export':<44}{'times':>6}{'survived':>10}   how the worker ended"
@@ -90,9 +96,8 @@ class Range:
         self.engine = ENGINES[0]
         self.worker: subprocess.Popen[str] | None = None
 
-    def round(self, what: str, engine: str, tally: Tally) -> list[str]:
+    def round(self, what: str, engine: str) -> list[str]:
         """Does one thing to a VM in the middle of its backup, lets the next ticks run, and answers what is wrong then."""
-        tally.done[what] += 1
         target, others = self._choose()
         self.engine = engine
         before = {each.vm.uuid: {copy.stamp for copy in catalogue.read(each.directory).good} for each in self.targets}
@@ -104,7 +109,6 @@ class Range:
         self.worker = target.member.start("vmbackup-worker", "-v", "backup")
         undo = BLOWS[what](self, target)
         output = self._end(self.worker)
-        tally.outcomes.setdefault(what, Counter())[str(self.worker.returncode)] += 1
         beside_output = [self._end(process) for process in beside]
         problems = [f"the other worker: {text}" for process, text in zip(beside, beside_output, strict=True) if process.returncode != 0]
         if what == FULL:  # which concerns them all
@@ -118,8 +122,6 @@ class Range:
             problems.append(str(error))
         if problems:
             problems.append(f"the worker (exit code {self.worker.returncode}) said:\n{output}")
-        else:
-            tally.survived[what] += 1
         return problems
 
     def _choose(self) -> tuple[Target, list[Target]]:

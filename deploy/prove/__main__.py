@@ -1,0 +1,105 @@
+"""`make prove`: the long tests of the promises, one part after the other within a budget, and a table of what they did.
+
+Each part is a run of pytest with `VMBACKUP_PROVE=1`, which makes its tests go on for longer; `VMBACKUP_PROVE_SECONDS` is the time it has.
+Ends with 1 if a test failed, or a part was not run to its end.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.prove.table import Row, read, render
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+#: A part that is asked to end has this long to say how far it came.
+_GRACE_SECONDS: Final = 60
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tests, and their share of the budget. `working` is the part of its time in which tests of bounded time work."""
+
+    name: str
+    paths: tuple[str, ...]
+    share: float
+    working: float = 0.8
+    options: tuple[str, ...] = ()
+
+
+PARTS: Final = (
+    Part("protocol", ("tests/protocol",), 0.30, options=("-n", "2")),
+    Part("crash", ("tests/crash",), 0.30, working=1.4, options=("-n", "2")),  # two at once
+    Part("fire", ("tests/fire",), 0.20, working=0.6),
+    Part("nas", ("tests/system/nas", "tests/system/nas_cluster"), 0.20),
+)
+
+
+def main() -> int:
+    """Runs it; answers the exit code."""
+    parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(part.name for part in PARTS)}")
+    parser.add_argument("--minutes", type=float, default=58, help="the budget for all of them (default: 58)")
+    given = parser.parse_args()
+    if unknown := set(given.parts) - {part.name for part in PARTS}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    wanted = [part for part in PARTS if not given.parts or part.name in given.parts]
+    seconds = given.minutes * 60 / sum(part.share for part in wanted)
+    rows: list[Row] = []
+    whole = True
+    with tempfile.TemporaryDirectory(prefix="vmbackup-prove.") as folder:
+        for part in wanted:
+            found, ended_well = run(part, part.share * seconds, Path(folder) / f"{part.name}.xml")
+            rows += found
+            whole = whole and ended_well
+            print(render(rows), flush=True)
+    print("everything held" if whole else "NOT everything held: see above")
+    return 0 if whole else 1
+
+
+def run(part: Part, seconds: float, report: Path) -> tuple[Sequence[Row], bool]:
+    """Runs a part for at most so long; what its tests did, and whether all of them passed."""
+    print(f"\n== {part.name}: at most {seconds / 60:.0f} minutes", flush=True)
+    environment = {**os.environ, "VMBACKUP_PROVE": "1", "VMBACKUP_PROVE_SECONDS": f"{seconds * part.working:.0f}"}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--junitxml={report}", *part.options, *part.paths]
+    began = time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, process_group=0)
+    try:
+        status = _wait(process, seconds)
+    except BaseException:
+        _end(process)
+        raise
+    rows = read(report, part.name)
+    if status is None:
+        rows = [*rows, Row(part.name, "(ended: its time was over)", failed=1, seconds=time.monotonic() - began)]
+    return rows, status == 0
+
+
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> int | None:
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """As from the keyboard, so that fixtures clean up and the report is written; in the end by force."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process.send_signal(number)
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
