@@ -32,6 +32,7 @@ class Story:
             self.set_up,
             self.first_tick,
             self.afterwards,
+            self.live,
             self.used_again,
             self.crash,
             self.archive,
@@ -100,6 +101,18 @@ class Story:
         self._alpha.run("find", str(self._stage.nas), "-type", "f", "-not", "-path", "*/vmstate/*")
         self._alpha.run("cat", str(self._stage.nas / "vmstate" / "vmtool-statedb"))
 
+    def live(self) -> None:
+        """A VM that never stops."""
+        self._narrator.heading("A server that never stops: copied live, while it runs")
+        self._narrator.say("mail gets a policy of its own. A snapshot is taken, a clone of it exported, and both are removed again:")
+        with self._alpha.configuration.open("a", encoding="utf-8") as file:
+            file.write('\n[policy."mail"]\nrunning = "live"\n')
+        self._alpha.run("tail", "-n", "2", str(self._alpha.configuration))
+        self._alpha.run("vmbackup-worker", "-v", "run", newest=True)
+        self._expect({"mail": "CLEAN"})
+        self._alpha.run("VBoxManage", "list", "runningvms")
+        self._alpha.run("vmbackup-admin", "copies", "mail")
+
     def used_again(self) -> None:
         """Use is noticed."""
         self._narrator.heading("A VM that was used is backed up again, an untouched one is not")
@@ -149,9 +162,8 @@ class Story:
     def restore(self) -> None:
         """A copy is a VM."""
         self._narrator.heading("What it is all for: a copy becomes a VM, on the other host")
-        copy = max((self._stage.nas / "web01").glob("[!.]*.ova"))
-        words = ("--vsys", "0", "--vmname", "web01-restored", "--basefolder", str(self._beta.host.vms))
-        self._beta.run("VBoxManage", "import", str(copy), *words, only="Successfully")
+        self._narrator.say("beta restores the VM of alpha: the copy is verified first, and nothing that exists is overwritten.")
+        self._beta.run("vmbackup-admin", "restore", "web01", "--as", "web01-restored", "--to", str(self._beta.host.vms))
         self._beta.run("VBoxManage", "list", "vms")
         self._alpha.run("vmbackup-admin", "status")
 

@@ -124,7 +124,7 @@ class Fleet:
     def head(self) -> Snapshot:
         """The newest generation, read without any code that could repair something."""
         newest = max((self.nas / "vmstate" / "gen").iterdir())
-        return decode(newest.read_bytes(), int(newest.name))
+        return decode((newest / "snapshot" if newest.is_dir() else newest).read_bytes(), int(newest.name))
 
     def record(self, key: str) -> VmRecord:
         """What the database says of a VM."""
