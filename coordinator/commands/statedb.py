@@ -122,7 +122,7 @@ def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
     ARCHIVED by `archive` and `activate` only, because copies must move. A line that was removed forgets nothing.
     """
     from shared.clock import timestamp
-    from shared.statedb import changes, inspection
+    from shared.statedb import adoption, inspection
     from shared.statedb.files import nas_error
     from shared.statedb.snapshot import Contents
 
@@ -141,7 +141,7 @@ def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
-        return changes.adopt_edit(contents, edited, when)
+        return adoption.adopt_edit(contents, edited, when)
 
     before = site.database.head().contents
     after = change(before)

@@ -11,7 +11,7 @@ from pathlib import Path
 from shared.clock import Clock, timestamp
 from shared.errors import LockedError, NasError, NoDatabaseError
 from shared.process import HostIdentity
-from shared.statedb import changes, protocol, version
+from shared.statedb import adoption, protocol, version
 from shared.statedb.database import Database, open_database
 from shared.statedb.files import (
     DIRECTORIES,
@@ -147,7 +147,7 @@ def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: flo
     except LockedError:
         database = open_database(root, identity, clock)
     when = timestamp(clock.now())
-    database.commit_once(lambda contents: changes.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
+    database.commit_once(lambda contents: adoption.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
     return old
 
 

@@ -11,7 +11,7 @@ import pytest
 from shared import archiving
 from shared.copies.files import NasFiles
 from shared.errors import ExitCode, LockLostError
-from shared.statedb import changes, interventions, recovery
+from shared.statedb import adoption, changes, interventions, recovery
 from shared.states import State
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
@@ -97,7 +97,7 @@ class TestArchive:
 
     def test_a_vm_of_an_old_database_without_a_directory_touches_no_file(self, site_with_database: Operator) -> None:
         operator = site_with_database
-        operator.commit(lambda contents: changes.adopt_old(contents, {"old": State.CLEAN}, WHEN))
+        operator.commit(lambda contents: adoption.adopt_old(contents, {"old": State.CLEAN}, WHEN))
         put_copy(operator.nas, STAMP)
         assert operator.admin("archive", "old").exit_code == ExitCode.DONE
         assert operator.admin("activate", "old").exit_code == ExitCode.DONE

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
-from shared.statedb import changes
+from shared.statedb import adoption, changes
 from shared.statedb.changes import Sighting
 from shared.statedb.snapshot import Claim, Contents, NodeRecord, Power
 from shared.states import Event, State
@@ -133,7 +133,7 @@ class TestSightings:
         assert only(changes.sight(busy, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)).node == "alpha"
 
     def test_a_record_of_version_one_gets_its_identity_from_the_host_that_lists_it(self) -> None:
-        old = changes.adopt_old(contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN)
+        old = adoption.adopt_old(contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN)
         assert {key: record.status for key, record in old.vms.items()} == {"web01": State.BACKUP_NECESSARY, "web02": State.ARCHIVED}
         after = changes.sight(old, "alpha", [Sighting("u1", "web01", "web01")], LATER)
         assert (only(after).uuid, only(after).node, only(after).directory) == ("u1", "alpha", "web01")
@@ -301,12 +301,12 @@ class TestForget:
 
 class TestAdoptedEdits:
     def test_a_state_set_by_hand_is_taken_over_and_says_so(self) -> None:
-        after = only(changes.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN))
+        after = only(adoption.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN))
         assert (after.status, after.last_error) == (State.BACKUP_NECESSARY, f"state set by hand on {WHEN}")
 
     def test_lines_that_say_what_is_and_lines_that_are_missing_change_nothing(self) -> None:
         database = contents(vm("web01"), claimed("web02"))
-        assert changes.adopt_edit(database, {"web02": State.BACKUP_IN_PROGRESS}, WHEN) is database
+        assert adoption.adopt_edit(database, {"web02": State.BACKUP_IN_PROGRESS}, WHEN) is database
 
     @pytest.mark.parametrize(
         ("record", "wanted", "error"),
@@ -322,7 +322,7 @@ class TestAdoptedEdits:
     )
     def test_what_makes_no_sense_is_refused(self, record, wanted: State, error: type[Exception]) -> None:
         with pytest.raises(error):
-            changes.adopt_edit(contents(record), {"web01": wanted}, WHEN)
+            adoption.adopt_edit(contents(record), {"web01": wanted}, WHEN)
 
 
 class TestVerification:
