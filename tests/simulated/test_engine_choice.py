@@ -2,9 +2,11 @@
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +15,13 @@ from shared.copies.mount import Mount
 from shared.copies.sidecar import Sidecar
 from shared.engine import eligible, engine
 from shared.errors import CopyError, NasError
+from shared.statedb import heartbeat
 from shared.states import State
 from shared.virtualbox.problems import VmRunsError
 from tests.simulated.conftest import Rig
 from tests.simulated.test_policies import sidecar
 from tests.support.hosts import VirtualMachine
-from worker import backup, exporting
+from worker import backup, engines, exporting
 
 NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
 
@@ -228,3 +231,42 @@ def test_an_archived_vm_keeps_no_index(rig: Rig, copied: Callable[..., Sidecar])
     found = copied()
     assert found.wire is not None
     assert found.wire.reason == "there is no copy before it that has an index"
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (0, engines.available_cores())])
+def test_the_engine_uses_as_many_cores_as_it_may(rig: Rig, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    seen: list[int] = []
+
+    class Pipeline(engine.Pipeline):
+        def close(self) -> bool:
+            seen.append(sum(thread.name.startswith("engine-compress") for thread in threading.enumerate()))
+            return super().close()
+
+    monkeypatch.setattr(engine, "Pipeline", Pipeline)
+    assert backup.run(rig.site(engine="parallel", cores=cores)).done == ["web01"]
+    assert seen == [threads]
+
+
+def test_a_running_export_says_how_fast_it_is_and_how_long_it_will_take(rig: Rig) -> None:
+    vm = rig.host().make_vm("web01")
+    rig.host().fault(vm, export_seconds=7)
+    site = rig.look()
+    said: list[dict[str, Any]] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            sessions = (rig.nas / "vmstate" / "node").iterdir()
+            said.extend(heartbeat.parse_beat(heartbeat.read_beat(session.parent, session.name)) for session in sessions)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        assert backup.run(site).done == ["web01"]
+    finally:
+        done.set()
+        watcher.join()
+    assert any(beat.get("phase") == "export" and beat.get("rate", 0) > 0 and 0 < beat.get("seconds_left", 0) < 30 for beat in said)
+    assert all("rate" not in beat for beat in said if beat.get("phase") == "check")
