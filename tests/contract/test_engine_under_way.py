@@ -74,7 +74,8 @@ def pause(bench: Bench, vm: RealVm) -> Iterator[Callable[[], Pausing]]:
 
 def is_free(bench: Bench, vm: RealVm) -> None:
     """Nothing of the engine is left: the VM starts, its snapshots can be deleted."""
-    assert medium_state(bench.host, vm.info("SATA-0-0")) == "created"
+    disk = vm.info("SATA-0-0")
+    wait_for(lambda: medium_state(bench.host, disk) == "created", "VirtualBox to notice that the lock is gone")
     vm.start()
     vm.stop()
 
