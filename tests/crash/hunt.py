@@ -37,21 +37,29 @@ class Hunt:
 
 
 def hunt(
-    world: World, scenario: Scenario, moments: Sequence[Moment], *, every: int = 1, mutants: Sequence[str] = (), seconds: float = math.inf
+    world: World,
+    scenario: Scenario,
+    moments: Sequence[Moment],
+    *,
+    every: int = 1,
+    where: str = "",
+    mutants: Sequence[str] = (),
+    seconds: float = math.inf,
 ) -> Hunt:
-    """Kills the scenario's command at every `every`-th of its points, each time from the same start, and lets the next tick run.
+    """Kills the scenario's command at its points, each time from the same start, and lets the next tick run.
 
-    After `seconds` no further kill is begun. The moments follow each other, in each the points in an order without order, so that what
-    there is no time for is spread.
+    At every `every`-th of those that have `where` in their name. After `seconds` no further kill is begun. The moments follow each other,
+    in each the points in an order without order, so that what there is no time for is spread.
     """
     end = time.monotonic() + seconds
     done = Hunt(scenario)
     world.save()
-    before = promises.good_stamps(world)
+    before, view = promises.good_stamps(world), promises.view_of(world)
     points = list(dict.fromkeys(world.run(*scenario.command, settings=scenario.settings, mutants=mutants).points))
     done.points = len(points)
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
+    points = [point for point in points if where in point.name]
     for kill in _kills(points[every // 2 :: every], moments):
         if time.monotonic() > end:
             done.left += 1
@@ -61,7 +69,7 @@ def hunt(
             done.missed += 1
             continue
         done.kills += 1
-        problems = list(promises.broken_at_once(world, before, keep=scenario.keep))
+        problems = [*promises.broken_at_once(world, before, keep=scenario.keep), *promises.half_a_view(world, view)]
         try:
             _go_on(world, scenario, mutants)
             problems += promises.broken(world, scenario.states, scenario.orphans)

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Mutant:
-    """`fault` says what is wrong with the program after `apply`; `scenario` finds it."""
+    """`fault` says what is wrong with the program after `apply`; `scenario` finds it, at points that have `where` in their name."""
 
     fault: str
     scenario: str
     apply: Callable[[], None]
+    where: str = ""
     every: int = 4
 
 
@@ -90,23 +91,18 @@ def _commit_in_place() -> None:
 
 MUTANTS: Final = {
     "copies go before the new one is there": Mutant(
-        "retention before publication", "database: a publication is finished", _retention_first
+        "retention before publication", "database: a publication is finished", _retention_first, "retention"
     ),
-    "no intent": Mutant("a copy is published without an intent", "backup", _no_intent),
+    "no intent": Mutant("a copy is published without an intent", "backup", _no_intent, "publish._settle", 1),
     "leftovers stay": Mutant(
         "partial files of dead workers stay", "database: a dead export is cleared away", _never("worker.database", "remove_leftovers", [])
     ),
     "publications are not finished": Mutant(
         "an intent stays open", "database: a publication is finished", _never("worker.database", "_publish", True)
     ),
-    "dead holders keep the lease": Mutant(
-        "a dead holder's marker stays",
-        "database: a dead holder's lease is broken",
-        _never("shared.statedb.lease", "is_provably_dead", False),
-    ),
     "nothing is swept": Mutant("heartbeats and temporary files stay", "notifier", _never("shared.statedb.recovery", "sweep", [])),
     "moves are not finished": Mutant(
         "an archive stays half done", "database: an archive is finished", _never("worker.database", "_move", True)
     ),
-    "the view is written in place": Mutant("readers see half a view", "notifier", _commit_in_place),
+    "the view is written in place": Mutant("readers see half a view", "notifier", _commit_in_place, "vmtool-statedb", 1),
 }

@@ -189,7 +189,7 @@ SCENARIOS: Final = (
         (WORKER, "database"),
         interrupted(due, (WORKER, "backup"), "after", "write vmstate/vmtool-dblock"),
         {VM: "CLEAN"},
-        every=10,
+        every=2,
     ),
     Scenario(
         "database: generations move to the history",

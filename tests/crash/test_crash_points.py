@@ -45,5 +45,5 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
 def test_a_program_with_a_fault_is_found_out(make_world: Callable[..., World], name: str) -> None:
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == MUTANTS[name].scenario)
     world = start(make_world, scenario)
-    found = hunt(world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name])
+    found = hunt(world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name], where=MUTANTS[name].where)
     assert found.broken, f"{MUTANTS[name].fault}: {found.kills} kills did not show it"
