@@ -58,6 +58,10 @@ def _prepare(job: Path) -> tuple[Machine, BootLog]:
     return machine, log
 
 
+#: Where the project is: what hides it must not be mounted.
+PROJECT = Path(__file__).resolve().parents[4]
+
+
 def _mount_system(job: Path) -> None:
     for source, target, kind, options in (
         ("proc", "/proc", "proc", ""),
@@ -67,7 +71,7 @@ def _mount_system(job: Path) -> None:
         ("tmpfs", "/dev/shm", "tmpfs", ""),
         ("tmpfs", "/run", "tmpfs", ""),
         ("tmpfs", "/mnt", "tmpfs", ""),
-        ("tmpfs", "/var/tmp", "tmpfs", "mode=1777"),
+        *([] if PROJECT.is_relative_to("/var/tmp") else [("tmpfs", "/var/tmp", "tmpfs", "mode=1777")]),
         ("none", str(job), "hostfs", str(job)),
     ):
         mount(source, target, kind, options)
