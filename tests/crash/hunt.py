@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.crash import promises
 from tests.crash.doors import Kill, Moment, Point
-from tests.crash.scenarios import Scenario
+from tests.crash.scenarios import Scenario, resolved
 from tests.crash.world import KILLED, World
 
 #: The end of one point is the beginning of the next: `before` alone meets every state that the NAS is in.
@@ -54,8 +54,9 @@ def hunt(
     end = time.monotonic() + seconds
     done = Hunt(scenario)
     world.save()
+    command = resolved(world, scenario.command)
     before, view = promises.good_stamps(world), promises.view_of(world)
-    points = list(dict.fromkeys(world.run(*scenario.command, settings=scenario.settings, mutants=mutants).points))
+    points = list(dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points))
     done.points = len(points)
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
@@ -65,13 +66,13 @@ def hunt(
             done.left += 1
             continue
         world.restore()
-        if world.run(*scenario.command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
+        if world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
             done.missed += 1
             continue
         done.kills += 1
         problems = [*promises.broken_at_once(world, before, keep=scenario.keep), *promises.half_a_view(world, view)]
         try:
-            _go_on(world, scenario, mutants)
+            _go_on(world, scenario, command, mutants)
             problems += promises.broken(world, scenario.states, scenario.orphans)
             problems += promises.broken_at_once(world, before, keep=scenario.keep)
         except AssertionError as error:
@@ -93,10 +94,10 @@ def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> Iterator[Kill]
                 yield Kill(point, moment)
 
 
-def _go_on(world: World, scenario: Scenario, mutants: Sequence[str]) -> None:
+def _go_on(world: World, scenario: Scenario, command: Sequence[str], mutants: Sequence[str]) -> None:
     """The operator gives a command again; cron goes on by itself. What a day later is swept is swept."""
     if scenario.repeat:
-        world.must(*scenario.command, statuses=scenario.repeat, settings=scenario.settings, mutants=mutants)
+        world.must(*command, statuses=scenario.repeat, settings=scenario.settings, mutants=mutants)
     world.tick(mutants=mutants)
     world.age_temporary_files()
     world.must("vmbackup-worker", "database", mutants=mutants)

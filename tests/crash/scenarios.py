@@ -8,6 +8,8 @@ from tests.crash.doors import Kill, Moment, Point
 from tests.crash.world import KILLED, World
 from tests.support.simulated import SimulatedVm
 
+#: In a command: the stamp of the VM's last copy.
+STAMP: Final = "STAMP"
 WORKER, ADMIN, LOCK = "vmbackup-worker", "vmbackup-admin", "vmbackup-lock"
 VM: Final = "web01"
 
@@ -143,6 +145,41 @@ def archived(world: World) -> None:
     world.must(ADMIN, "archive", VM)
 
 
+def pinned(world: World) -> None:
+    """A VM with two copies, of which the newest is pinned."""
+    copies(2)(world)
+    world.must(*resolved(world, (ADMIN, "pin", VM, STAMP)))
+
+
+def too_many(world: World) -> None:
+    """Three copies, and rules that now keep two."""
+    copies(3)(world)
+    world.configure(keep_last=2)
+
+
+def pruned(world: World) -> None:
+    """The small files of a copy whose removal was interrupted go with the VM's next backup, or when it is pruned again."""
+    world.must(ADMIN, "prune", VM)
+
+
+def nothing_rehearsed(world: World) -> None:
+    """Nothing of a rehearsal is left in VirtualBox: it clears away what an earlier one has left."""
+    world.must(ADMIN, "rehearse", VM)
+    assert world.host.run("list", "vms").stdout.count("{") == 1
+    world.must(WORKER, "database")
+
+
+def nothing_tried_out(world: World) -> None:
+    """The next examination clears away what an interrupted one has left."""
+    world.must(ADMIN, "doctor", statuses=(0, 1))
+
+
+def resolved(world: World, command: tuple[str, ...]) -> tuple[str, ...]:
+    """A command with what is known only when the VM has copies."""
+    last = world.record(VM).last_copy if STAMP in command else None
+    return tuple(last.stamp if last and word == STAMP else word for word in command)
+
+
 _INTENT: Final = ("link vmstate/gen", "exporting._publish")
 _ARCHIVING: Final = ("rename archive", "moves._transfer")
 
@@ -222,4 +259,18 @@ SCENARIOS: Final = (
         (0,),
         every=20,
     ),
+    Scenario(
+        "break a dead holder's lease by hand",
+        (LOCK, "break", "database"),
+        interrupted(due, (WORKER, "backup"), "after", "write vmstate/vmtool-dblock"),
+        {VM: "CLEAN"},
+        (0, 2),
+        every=4,
+    ),
+    Scenario("who holds what", (LOCK, "list"), copies(1), {VM: "CLEAN"}, (0,), every=1),
+    Scenario("pin", (ADMIN, "pin", VM, STAMP), copies(2), {VM: "CLEAN"}, (0, 11), every=20),
+    Scenario("unpin", (ADMIN, "unpin", VM, STAMP), pinned, {VM: "CLEAN"}, (0, 11), every=20),
+    Scenario("prune", (ADMIN, "prune", VM), too_many, {VM: "CLEAN"}, (0, 11), every=16, backup={"keep_last": 3}, settled=pruned),
+    Scenario("rehearse", (ADMIN, "rehearse", VM), copies(2), {VM: "CLEAN"}, (0, 11), every=30, settled=nothing_rehearsed),
+    Scenario("doctor", (ADMIN, "doctor"), copies(1), {VM: "CLEAN"}, (0, 1), every=20, settled=nothing_tried_out),
 )

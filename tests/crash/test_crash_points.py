@@ -35,7 +35,7 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
         found = hunt(world, scenario, QUICK, every=scenario.every)
     for name, value in (("points", found.points), ("kills", found.kills), ("survived", found.survived), ("left", found.left)):
         record_property(name, value)
-    assert found.points > 3
+    assert found.points >= 3
     assert found.kills > 0
     assert found.missed <= found.kills / 4, "the points of two runs are not the same"
     assert not found.broken, report(found)

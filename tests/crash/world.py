@@ -205,7 +205,12 @@ class World:
         return self.head().contents.vms[key]
 
     def age_temporary_files(self) -> None:
-        """Makes what lies in `tmp/` and `node/`, and what filelock leaves, two days old: the next database worker may sweep it."""
-        for path in (*(self.state / "tmp").iterdir(), *(self.state / "node").iterdir(), *self.state.glob("vmtool-dblock.*")):
+        """Makes what lies in `tmp/` and `node/`, and what filelock and `doctor` leave, two days old: now it may be swept."""
+        for path in (
+            *(self.state / "tmp").iterdir(),
+            *(self.state / "node").iterdir(),
+            *self.state.glob("vmtool-dblock.*"),
+            *self.nas.glob(".vmbackup-doctor.*"),
+        ):
             old = path.lstat().st_mtime - 2 * 86400
             os.utime(path, (old, old), follow_symlinks=False)
