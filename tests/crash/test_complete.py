@@ -1,0 +1,51 @@
+"""No command is forgotten: each is interrupted in a scenario, or is shown to write nothing to the NAS."""
+
+from collections.abc import Callable, Iterator
+
+import click
+
+from tests.crash.scenarios import ADMIN, LOCK, SCENARIOS, STAMP, VM, WORKER, copies, resolved
+from tests.crash.world import World
+from tests.support.command_lines import PROGRAMS
+
+#: Commands that only look. Each is run, and must have no crash point.
+LOOKING = (
+    (ADMIN, "status"),
+    (ADMIN, "show", VM),
+    (ADMIN, "copies", VM),
+    (ADMIN, "log"),
+    (ADMIN, "config", "generate"),
+    (ADMIN, "config", "validate"),
+    (ADMIN, "config", "show"),
+    (ADMIN, "statedb", "check"),
+    (ADMIN, "restore", VM, "--as", "restored"),
+    (ADMIN, "prune", "--dry-run"),
+    (ADMIN, "verify", "--all", "--dry-run"),
+    (ADMIN, "archive", VM, "--dry-run"),
+    (ADMIN, "pin", VM, STAMP, "--dry-run"),
+    (WORKER, "backup", "--dry-run"),
+    (WORKER, "verify", "--dry-run"),
+)
+#: `run` starts the others as processes of their own. `show` is `list` for one lock.
+ALIKE = {(WORKER, "run"), (LOCK, "show")}
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    for name, program in PROGRAMS.items():
+        for word in program.list_commands(click.Context(program)):
+            command = program.get_command(click.Context(program), word)
+            for below in command.commands if isinstance(command, click.Group) else ("",):
+                yield tuple(filter(None, (name, word, below)))
+
+
+def test_every_command_is_interrupted_or_only_looks() -> None:
+    known = {scenario.command for scenario in SCENARIOS} | set(LOOKING)
+    assert [command for command in commands() if command not in ALIKE and not any(each[: len(command)] == command for each in known)] == []
+
+
+def test_commands_that_look_write_nothing(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    copies(1)(world)
+    for command in LOOKING:
+        ran = world.run(*resolved(world, command))
+        assert (ran.status, ran.points) == (0, ()), (command, ran.output)
