@@ -28,6 +28,8 @@ from shared.virtualbox.vboxmanage import VBoxManage
 #: How long VirtualBox may take to write the description.
 START_SECONDS: Final = 120.0
 
+#: A shell around VBoxManage adds this to the number of the signal.
+_SIGNAL: Final = 128
 _POLL_SECONDS: Final = 0.005
 _LEFT_SECONDS: Final = 3600
 _PREFIX: Final = "vmbackup-description-"
@@ -64,8 +66,13 @@ def take_description(
         with Child(vboxmanage, ["export", machine, "--ovf20", "--manifest", "--output", str(target), *renaming], guarded=True) as child:
             members = tuple(_members(child, target, cancelled))
             child.terminate()
-            if child.wait(END_SECONDS) is None:
+            status = child.wait(END_SECONDS)
+            if status is None:
                 raise ExportError(f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC")
+            if status < 0 or status > _SIGNAL:
+                raise ExportError(
+                    f"VBoxManage was killed: VirtualBox may go on with an export of {machine} by itself", hint="it ends by itself"
+                )
     if not members or not members[0][0].endswith(".ovf"):
         raise ExportError(f"VirtualBox exports {machine} without a description")
     ovf, names = rename_files(members[0][1], plain)

@@ -12,6 +12,7 @@ import pytest
 
 from shared.engine.codec import Codec, best_codec
 from shared.engine.exporter import ParallelExport
+from shared.engine.head import take_description
 from shared.virtualbox.problems import ExportCanceledError, ExportError, VmRunsError
 from tests.contract.engine_vms import Bench, finish
 from tests.contract.exporting import medium_state
@@ -180,3 +181,11 @@ def test_nothing_of_an_export_is_left(bench: Bench, vm: RealVm) -> None:
     assert {thread.name for thread in threading.enumerate()} == before
     assert len(os.listdir("/proc/self/fd")) == files
     assert [process.cmdline() for process in bench.host.processes() if process.name() == "VBoxManage"] == []
+
+
+def test_virtualbox_exports_nothing_any_more_once_it_has_described_the_vm(bench: Bench) -> None:
+    """An export that goes on by itself would keep a core busy, and the VM from starting, for as long as VirtualBox's own export takes."""
+    vm = bench.host.make_vm("described", mib=400, random_mib=300)
+    for _ in range(5):
+        take_description(bench.vboxmanage, vm.uuid, scratch=bench.host.folder / "scratch", name="x", cancelled=threading.Event())
+        assert medium_state(bench.host, vm.disk) == "created"

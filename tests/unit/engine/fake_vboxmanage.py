@@ -43,36 +43,50 @@ def cat(disk: Path, behaviour: dict[str, object]) -> int:
 
 
 def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
-    """Writes the members in small steps, each size at its end; then a disk without end until it is terminated."""
+    """Writes the members in small steps, each size at its end; then a disk without end until it is terminated.
+
+    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk.
+    """
 
     def canceled(*_: object) -> None:
         if behaviour.get("stubborn"):
             return
         target.unlink()
+        (folder / "canceled").touch()
         sys.stderr.write("0%...VBoxManage: error: Appliance write failed\nCANCELED\n")
         sys.exit(1)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, canceled)
+    def obey() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, canceled)
+
+    late = behaviour.get("late")
+    if not late:
+        obey()
     if behaviour.get("mute"):
         target.touch()
         time.sleep(30)
     with target.open("wb", buffering=0) as file:
-        for name in ("vm.ovf", "vm.nvram"):
-            content = (folder / name).read_bytes() if (folder / name).exists() else b""
-            if not content:
-                continue
-            start = file.tell()
-            file.write(header(name, 0) + content[:10])
-            time.sleep(0.02)
-            file.write(content[10:] + bytes(-len(content) % 512))
-            os.pwrite(file.fileno(), header(name, len(content)), start)
+        write_members(file, [path for name in ("vm.ovf", "vm.nvram") if (path := folder / name).exists()])
         if not behaviour.get("diskless"):
             file.write(header("vm-disk001.vmdk", 0) + b"KDMV")
+            if isinstance(late, float):
+                time.sleep(late)
+                obey()
             for _ in range(600):
                 time.sleep(0.05)
         file.write(header("vm.mf", 1) + b"x".ljust(512, b"\0"))
     return 0
+
+
+def write_members(file: io.FileIO, members: list[Path]) -> None:
+    for member in members:
+        content = member.read_bytes()
+        start = file.tell()
+        file.write(header(member.name, 0) + content[:10])
+        time.sleep(0.02)
+        file.write(content[10:] + bytes(-len(content) % 512))
+        os.pwrite(file.fileno(), header(member.name, len(content)), start)
 
 
 def header(name: str, size: int) -> bytes:

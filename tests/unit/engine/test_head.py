@@ -74,6 +74,20 @@ def test_an_export_without_a_description_is_refused(virtualbox: FakeVirtualBox, 
         take(virtualbox, scratch)
 
 
+def test_an_export_is_cancelled_only_when_it_can_be(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    """VBoxManage handles signals a little later than VirtualBox has begun: killed before that, it would leave VirtualBox exporting."""
+    virtualbox.behave(late=0.5)
+    take(virtualbox, scratch)
+    assert (virtualbox.folder / "canceled").exists()
+
+
+def test_an_export_that_was_killed_instead_is_told(virtualbox: FakeVirtualBox, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "_GUARD", child._GUARD.replace("-ge 500", "-ge 5"))
+    virtualbox.behave(late=30.0)
+    with pytest.raises(ExportError, match="may go on"):
+        take(virtualbox, scratch)
+
+
 def test_an_export_that_does_not_obey_is_never_killed(virtualbox: FakeVirtualBox, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed, VBoxManage would leave VirtualBox exporting; so it is left alone, and the file is gone."""
     monkeypatch.setattr(head, "END_SECONDS", 0.5)
