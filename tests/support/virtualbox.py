@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,17 @@ class RealHost:
 
     def run(self, *arguments: str | Path, check: bool = True, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
         """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
-        done = subprocess.run(
+        done = self._run(arguments, timeout)
+        for _ in range(10):
+            if "Failed to create the VirtualBox object" not in done.stderr:  # VBoxSVC is just ending; nothing was done
+                break
+            time.sleep(0.5)
+            done = self._run(arguments, timeout)
+        assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        return done
+
+    def _run(self, arguments: Sequence[str | Path], timeout: float) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [self.vboxmanage, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -120,8 +130,6 @@ class RealHost:
             timeout=timeout,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
-        assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
-        return done
 
     def make_vm(self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0) -> "RealVm":
         """A small VM, stopped. `delay`: seconds between power button and power off; None: the guest ignores the button."""
