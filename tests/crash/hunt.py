@@ -53,7 +53,7 @@ def hunt(
     """
     end = time.monotonic() + seconds
     done = Hunt(scenario)
-    world.save()
+    world.remember("start")
     command = resolved(world, scenario.command)
     before, view = promises.good_stamps(world), promises.view_of(world)
     points = list(dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points))
@@ -65,7 +65,7 @@ def hunt(
         if time.monotonic() > end:
             done.left += 1
             continue
-        world.restore()
+        world.recall("start")
         if world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
             done.missed += 1
             continue

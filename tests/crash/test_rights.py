@@ -60,7 +60,7 @@ def open_world(programs: Programs) -> Iterator[World]:
     """A world that other users can get at."""
     folder, elsewhere = (Path(tempfile.mkdtemp(prefix="vmbackup-rights.", dir="/dev/shm")) for _ in range(2))
     folder.chmod(0o755)
-    world = World(folder, elsewhere, programs, shared_group=True, umask=0o077)
+    world = World(folder, elsewhere / "archive", programs, shared_group=True, umask=0o077)
     yield world
     world.host.remove()
     shutil.rmtree(folder)

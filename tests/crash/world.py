@@ -104,7 +104,7 @@ class Programs:
 
 @dataclass
 class World:
-    """A folder with a NAS, an archive directory on another file system, and one host. `save` and `restore` it as often as you like."""
+    """A folder with a NAS, an archive directory on another file system, and one host. `remember` and `recall` it as often as you like."""
 
     folder: Path
     elsewhere: Path
@@ -117,7 +117,9 @@ class World:
 
     def __post_init__(self) -> None:
         self._place = self.folder / "world"
-        self._saved = self.folder / "saved"
+        for old in (self._place, self.elsewhere):
+            shutil.rmtree(old, ignore_errors=True)
+        self.elsewhere.mkdir()
         self.nas.mkdir(parents=True)
         self.host = SimulatedHost(self._place / "hosts", "alpha")
         self.configure()
@@ -179,21 +181,27 @@ class World:
         for worker in ("database", "vmfind", "notifier", "backup", "database"):
             self.must("vmbackup-worker", "-v", worker, statuses=(0, 4), **more)
 
-    def save(self) -> None:
-        """Notes how everything is now."""
+    def remember(self, name: str) -> None:
+        """Notes under a name how everything is now; a later world in the same folder can recall it, too."""
         assert self.host.exports() == []
-        for source, target in self._pairs():
-            shutil.rmtree(target, ignore_errors=True)
-            subprocess.run(["cp", "-a", "--sparse=always", source, target], check=True)
+        for source, kept in self._pairs(name):
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-a", "--sparse=always", source, kept], check=True)
 
-    def restore(self) -> None:
-        """Puts everything back as it was when it was saved."""
-        for source, target in self._pairs():
+    def recall(self, name: str) -> bool:
+        """Puts everything but the configuration as it was; False if nothing was noted under that name."""
+        if not all(kept.exists() for _, kept in self._pairs(name)):
+            return False
+        for source, kept in self._pairs(name):
             shutil.rmtree(source)
-            subprocess.run(["cp", "-a", "--sparse=always", target, source], check=True)
+            subprocess.run(["cp", "-a", "--sparse=always", kept, source], check=True)
+        self.configure()
+        return True
 
-    def _pairs(self) -> list[tuple[Path, Path]]:
-        return [(self._place, self._saved), (self.elsewhere, self.folder / "saved-elsewhere")]
+    def _pairs(self, name: str) -> list[tuple[Path, Path]]:
+        kept = self.folder / "kept" / name
+        return [(self._place, kept / "world"), (self.elsewhere, kept / "elsewhere")]
 
     def head(self) -> Snapshot:
         """The newest generation, read without any code that could repair something."""
