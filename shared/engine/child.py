@@ -83,11 +83,18 @@ class Child:
 
     def problem(self, otherwise: str) -> ExportError:
         """Why it failed, as what it wrote to standard error says; `otherwise` if that says nothing."""
-        self._messages.seek(0)
-        text = self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
+        text = self._said()
         if not text.strip():
             return ExportError(otherwise)
         return export_problem(Completed(("VBoxManage", *self.arguments), 1, "", text)) or ExportError(otherwise)
+
+    def finished(self) -> bool:
+        """Whether VirtualBox has done all it was asked for. VBoxManage shows that, then stops handling signals, and may die of a late one."""
+        return "100%" in self._said()
+
+    def _said(self) -> str:
+        self._messages.seek(0)
+        return self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
 
     def terminate(self) -> None:
         """Asks it to end: VBoxManage then cancels what it does in VirtualBox too."""

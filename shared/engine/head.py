@@ -69,7 +69,7 @@ def take_description(
             status = child.wait(END_SECONDS)
             if status is None:
                 raise ExportError(f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC")
-            if status < 0 or status > _SIGNAL:
+            if (status < 0 or status > _SIGNAL) and not child.finished():
                 raise ExportError(
                     f"VBoxManage was killed: VirtualBox may go on with an export of {machine} by itself", hint="it ends by itself"
                 )

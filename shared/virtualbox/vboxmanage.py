@@ -41,7 +41,8 @@ _TRANSIENT: Final = (
     "NS_ERROR_CALL_FAILED",
     "NS_ERROR_SOCKET_FAIL",
 )
-_ATTEMPTS: Final = 5
+#: With pauses that double to two seconds: 9 seconds in all. A VBoxSVC on a busy machine may take that long to end.
+_ATTEMPTS: Final = 9
 
 _HINTS: Final = (
     ("Failed to create the VirtualBox object", "is VBoxSVC shutting down, or run by another user? Try `VBoxManage list vms` by hand"),

@@ -210,7 +210,7 @@ class RealVm:
         """Starts it and waits until the guest counts."""
         self.serial.unlink(missing_ok=True)  # a saved guest would go on with it
         self.host.run("startvm", self.uuid, "--type=headless")
-        wait_for(lambda: self.beats() > 0, "the guest to boot")
+        wait_for(lambda: self.beats() > 0, "the guest to boot", seconds=90)
 
     def stop(self) -> None:
         """Pulls its plug."""

@@ -44,7 +44,7 @@ def test_the_demo_shows_real_backups(virtualbox_testbed: Testbed, tmp_path: Path
     output = (tmp_path / "output").read_text()
     assert code == 0, output
     assert "The hosts are real ones" in output
-    assert "Successfully imported the appliance." in output
+    assert " as web01-restored {" in output
     assert list((virtualbox_testbed.folder / "hosts").glob(f"t{process.pid}-*")) == []
     assert processes(f"/hosts/t{process.pid}-") == []
 

@@ -72,8 +72,8 @@ def test_export_that_succeeds(virtualbox_host: RealHost) -> None:
 def test_progress_and_size_grow(virtualbox_host: RealHost) -> None:
     vm = virtualbox_host.make_vm("web01", mib=SLOW + 2, random_mib=SLOW)
     export = start_and_wait_for_data(vm)
-    assert use(vm) is DiskUse.READ
     seen = export.size()
+    assert use(vm) is DiskUse.READ
     wait_for(lambda: export.size() > seen and export.progress() > 0, "the export to grow")
     ended(export).result()
     assert use(vm) is DiskUse.FREE

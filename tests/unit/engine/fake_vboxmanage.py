@@ -45,12 +45,17 @@ def cat(disk: Path, behaviour: dict[str, object]) -> int:
 def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
     """Writes the members in small steps, each size at its end; then a disk without end until it is terminated.
 
-    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk.
+    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk; with `done` it is
+    done with everything just as the signal comes, and has ceased to handle it.
     """
 
-    def canceled(*_: object) -> None:
+    def canceled(number: int, *_: object) -> None:
         if behaviour.get("stubborn"):
             return
+        if behaviour.get("done"):
+            os.write(2, b"0%...100%\n")
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         target.unlink()
         (folder / "canceled").touch()
         sys.stderr.write("0%...VBoxManage: error: Appliance write failed\nCANCELED\n")

@@ -88,6 +88,12 @@ def test_an_export_that_was_killed_instead_is_told(virtualbox: FakeVirtualBox, s
         take(virtualbox, scratch)
 
 
+def test_an_export_that_was_done_before_it_could_be_cancelled_is_no_failure(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    virtualbox.behave(done=True)
+    assert take(virtualbox, scratch).ovf
+    assert not (virtualbox.folder / "canceled").exists()
+
+
 def test_an_export_that_does_not_obey_is_never_killed(virtualbox: FakeVirtualBox, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed, VBoxManage would leave VirtualBox exporting; so it is left alone, and the file is gone."""
     monkeypatch.setattr(head, "END_SECONDS", 0.5)
