@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coordinator import text
-from shared.cli import Invocation, print_json
+from shared.cli import Invocation, answer, print_json
 from shared.copies import catalogue
 from shared.errors import ExitCode
 from shared.statedb import changes
@@ -21,7 +21,7 @@ def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry
     """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
     site = invocation.site()
     if dry_run:
-        _preview(site, purpose, vm)
+        _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE
     from shared import archiving
 
@@ -42,7 +42,7 @@ def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
-def _preview(site: "Site", purpose: Purpose, vm: str) -> None:
+def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
     record = changes.find(site.database.head().contents, vm)
     changes.require_free(record)
     if record.moving is None:
@@ -52,6 +52,9 @@ def _preview(site: "Site", purpose: Purpose, vm: str) -> None:
     source, target = (here, there) if purpose == "archive" else (there, here)
     copies = catalogue.read(source).copies if record.directory else ()
     becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
-    click.echo(f"{vm} is {record.status} and would become {becomes}")
-    for copy in copies:
-        click.echo(f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}")
+    answer(
+        {"vm": vm, "status": str(record.status), "becomes": str(becomes), "copies": [copy.stamp for copy in copies], "dry_run": True},
+        f"{text.printable(vm)} is {record.status} and would become {becomes}",
+        *(text.printable(f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}") for copy in copies),
+        as_json=as_json,
+    )

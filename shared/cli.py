@@ -89,6 +89,15 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
+def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
+    """What a command did or would do, on stdout: one JSON document, or these lines for people."""
+    if as_json:
+        print_json({"schema": 1, **document})
+        return
+    for line in lines:
+        click.echo(line)
+
+
 class Program(click.Group):
     """A program. Its command `x` is the attribute `command` of the module `<modules>x`, imported when it is called.
 

@@ -3,7 +3,7 @@
 import click
 
 from coordinator import text
-from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
 from shared.errors import ExitCode
 
 
@@ -14,9 +14,10 @@ from shared.errors import ExitCode
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS, ExitCode.STATE_REFUSED],
 )
 @click.argument("vm")
+@json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str, dry_run: bool) -> None:
+def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> None:
     """Delete the record of VM. Its copies stay on the NAS.
 
     For a VM that was deleted from its host and is shown as missing. A VM that its host still lists is found again as NEW by the next
@@ -31,8 +32,10 @@ def command(invocation: Invocation, *, vm: str, dry_run: bool) -> None:
     place = site.archive_directory(record) if record.status == "ARCHIVED" else site.directory(record)
     if not dry_run:
         site.database.commit_once(lambda current: changes.forget(current, vm), f"forget {vm}", "forget")
-    click.echo(f"{'would forget' if dry_run else 'forgot'} {vm} ({record.status}, host {record.node or 'unknown'})")
+    document = {"vm": vm, "status": str(record.status), "node": record.node, "directory": str(place) if record.directory else None}
+    lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, host {record.node or 'unknown'})"]
     if record.directory:
-        click.echo(f"its copies stay in {text.printable(str(place))}")
+        lines.append(f"its copies stay in {text.printable(str(place))}")
+    answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
     if record.missing_since is None and record.node:
         text.warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

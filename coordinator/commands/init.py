@@ -2,7 +2,7 @@
 
 import click
 
-from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
 from shared.errors import ExitCode
 
 
@@ -20,9 +20,10 @@ from shared.errors import ExitCode
     show_default=True,
     help="How long a worker may be silent before others take over. Shorter: sooner after a crash, less patient with a slow NAS.",
 )
+@json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, lease_seconds: float, dry_run: bool) -> None:
+def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_run: bool) -> None:
     """Make a new state database on the NAS: once, on any one host.
 
     Refused where there is one already. How the NAS can be written to safely is tried out, not guessed, and noted for all hosts. The
@@ -51,10 +52,22 @@ def command(invocation: Invocation, *, lease_seconds: float, dry_run: bool) -> N
             raise nas_error(error, nas.state) from error
         if "gen" in present and list_fresh(nas.state / "gen"):
             raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
-        click.echo(f"would make a state database in {nas.state} and the archive directory {nas.archive}")
+        planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
+        answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
         return
     database = create(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
     check_repository(nas, host.state_directory, database.version.repository)
     prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository)
-    click.echo(f"made the state database {database.version.repository} in {nas.state} (generations by {database.version.primitive})")
-    click.echo(f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one")
+    made = database.version
+    answer(
+        {
+            "state": str(nas.state),
+            "archive": str(nas.archive),
+            "dry_run": False,
+            "repository": made.repository,
+            "primitive": made.primitive,
+        },
+        f"made the state database {made.repository} in {nas.state} (generations by {made.primitive})",
+        f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one",
+        as_json=as_json,
+    )

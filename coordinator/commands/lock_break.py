@@ -8,7 +8,7 @@ import click
 from coordinator import holders, text
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
-from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
 from shared.errors import ExitCode, LockedError
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ BEATS_WATCHED: Final = 3
 )
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Break it although its holder lives.")
+@json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, name: str, force: bool, dry_run: bool) -> None:
+def command(invocation: Invocation, *, name: str, force: bool, as_json: bool, dry_run: bool) -> None:
     """Free one lock. NAME is a VM, a session as `list` shows it, or `database`.
 
     A holder that lives is not hurt without --force: it is watched for three heartbeats first, and what would happen to it is said. Breaking
@@ -41,12 +42,13 @@ def command(invocation: Invocation, *, name: str, force: bool, dry_run: bool) ->
     contents = site.database.head().contents
     lock = find(holders.gather(site, contents), contents, name)
     if lock is None:
-        click.echo(f"{text.printable(name)} is not locked")
+        answer({"name": name, "freed": False, "dry_run": dry_run}, f"{text.printable(name)} is not locked", as_json=as_json)
         return
     if not force:
         _require_dead(site, lock)
     if dry_run:
-        click.echo(f"would free {text.printable(name)}: {_harm(lock)}")
+        planned = {"name": name, "freed": False, "dry_run": True, "kind": lock.kind, "consequence": _harm(lock)}
+        answer(planned, f"would free {text.printable(name)}: {_harm(lock)}", as_json=as_json)
         return
     if lock.kind == "database":
         _break_lease(site, force=force)
@@ -54,7 +56,7 @@ def command(invocation: Invocation, *, name: str, force: bool, dry_run: bool) ->
         _break_claim(site, lock)
     else:
         _expire(site, lock)
-    click.echo(f"freed {text.printable(name)}")
+    answer({"name": name, "freed": True, "dry_run": False, "kind": lock.kind}, f"freed {text.printable(name)}", as_json=as_json)
 
 
 def _require_dead(site: "Site", lock: "Lock") -> None:

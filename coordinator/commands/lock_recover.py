@@ -7,14 +7,14 @@ import click
 
 from coordinator import holders, text
 from coordinator.commands.lock_break import BEATS_WATCHED
-from shared.cli import Invocation, documented, dry_run_option, pass_invocation
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
 from shared.errors import ExitCode, NodeConflictError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.site import Site
-    from shared.statedb.snapshot import Contents, SessionRecord
+    from shared.statedb.snapshot import Contents, SessionRecord, VmRecord
 
 
 @documented(
@@ -27,15 +27,17 @@ if TYPE_CHECKING:
 )
 @click.argument("node", required=False)
 @click.option("--replaced", is_flag=True, help="A new machine takes over the name of that host.")
+@json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, node: str | None, replaced: bool, dry_run: bool) -> None:
+def command(invocation: Invocation, *, node: str | None, replaced: bool, as_json: bool, dry_run: bool) -> None:
     """Free all that a crashed host held: its sessions and claims, the database, partial files. NODE defaults to this host.
 
     Workers of other hosts do so by themselves after one lease time; this does it now. Refused while the host still shows heartbeats:
     then only what is dead by proof is freed. The VMs of another host are marked as missing there, so that a VM that was moved to a third
     host goes on there at once; they come back by themselves with their host.
     """
+    from shared.leftovers import remove_leftovers
     from shared.statedb.recovery import require_silent
 
     site = _for_recovery(invocation, replaced=replaced)
@@ -44,7 +46,7 @@ def command(invocation: Invocation, *, node: str | None, replaced: bool, dry_run
     _require_known(contents, name)
     dead, alive = _judge(site, contents, name)
     if dry_run:
-        _preview(contents, name, dead)
+        _preview(contents, name, dead, as_json=as_json)
         require_silent(alive, name)
         return
     _free(site, name, dead)
@@ -53,8 +55,15 @@ def command(invocation: Invocation, *, node: str | None, replaced: bool, dry_run
         _give_up(site, name)
     if replaced:
         _forget_machine(site, name)
-    _tidy(site, name)
-    click.echo(f"recovered {name}: {len(dead)} sessions ended")
+    removed = remove_leftovers(site, site.database.head().contents, "recover")
+    unfinished = _unfinished(site, name)
+    answer(
+        {**_document(contents, name, dead), "dry_run": False, "removed": list(removed), "unfinished": unfinished},
+        *(f"removed {text.printable(file)}" for file in removed),
+        *(f"the {what} of {text.printable(key)} is finished by the next database worker" for key, what in unfinished.items()),
+        f"recovered {name}: {len(dead)} sessions ended",
+        as_json=as_json,
+    )
 
 
 def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
@@ -88,13 +97,23 @@ def _judge(site: "Site", contents: "Contents", node: str) -> "tuple[Mapping[str,
     return dead, {row.id: row for row in rows if row.id not in dead}
 
 
-def _preview(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
-    for row, reason in dead.values():
-        click.echo(f"would end session {row.id} ({row.worker}): {reason}")
-    for record in contents.vms.values():
-        if record.claim is not None and record.claim.session in dead:
-            click.echo(f"would free {text.printable(record.key)} ({record.claim.purpose})")
-    click.echo(f"would recover {node}: {len(dead)} sessions")
+def _document(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> dict[str, object]:
+    sessions = [{"id": row.id, "worker": row.worker, "reason": reason} for row, reason in dead.values()]
+    return {"node": node, "sessions": sessions, "vms": [record.key for record in _claimed(contents, dead)]}
+
+
+def _claimed(contents: "Contents", dead: "Mapping[str, tuple[SessionRecord, str]]") -> "list[VmRecord]":
+    return [record for record in contents.vms.values() if record.claim is not None and record.claim.session in dead]
+
+
+def _preview(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]", *, as_json: bool) -> None:
+    answer(
+        {**_document(contents, node, dead), "dry_run": True},
+        *(f"would end session {row.id} ({row.worker}): {reason}" for row, reason in dead.values()),
+        *(f"would free {text.printable(record.key)} ({record.claim.purpose})" for record in _claimed(contents, dead) if record.claim),
+        f"would recover {node}: {len(dead)} sessions",
+        as_json=as_json,
+    )
 
 
 def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
@@ -130,13 +149,10 @@ def _forget_machine(site: "Site", node: str) -> None:
     )
 
 
-def _tidy(site: "Site", node: str) -> None:
-    from shared.leftovers import remove_leftovers
-
-    for name in remove_leftovers(site, site.database.head().contents, "recover"):
-        click.echo(f"removed {text.printable(name)}")
-    contents = site.database.head().contents
-    for record in contents.vms.values():
-        if record.node == node and record.claim is None and (record.publishing or record.moving):
-            what = "publication" if record.publishing else record.moving
-            click.echo(f"the {what} of {text.printable(record.key)} is finished by the next database worker")
+def _unfinished(site: "Site", node: str) -> dict[str, str]:
+    """What the next database worker has to finish, by VM."""
+    return {
+        record.key: "publication" if record.publishing else str(record.moving)
+        for record in site.database.head().contents.vms.values()
+        if record.node == node and record.claim is None and (record.publishing or record.moving)
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from coordinator import text
-from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
 from shared.errors import ExitCode, UsageError
 from shared.statedb import changes
 
@@ -61,7 +61,11 @@ def command(  # noqa: PLR0913 - options of the command line
     record = changes.find(site.database.head().contents, vm)
     if dry_run:
         copy = restoring.choose(site, record, which)
-        click.echo(f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and remove it again")
+        answer(
+            {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "dry_run": True},
+            f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and remove it again",
+            as_json=as_json,
+        )
         return ExitCode.DONE
 
     def show(doing: str, percent: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
 from shared.statedb import changes
 
@@ -50,7 +50,11 @@ def command(  # noqa: PLR0913 - options of the command line
     copy = restoring.choose(site, record, which)
     what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
     if dry_run:
-        click.echo(text.printable(f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in {what.folder}"))
+        answer(
+            {"vm": vm, "stamp": copy.stamp, "name": what.name, "folder": str(what.folder), "size": copy.size, "dry_run": True},
+            text.printable(f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in {what.folder}"),
+            as_json=as_json,
+        )
         return ExitCode.DONE
 
     def show(doing: str, percent: float) -> None:

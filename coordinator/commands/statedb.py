@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coordinator import text
-from shared.cli import HELP, Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.cli import HELP, Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
 from shared.errors import ExitCode, UsageError, VmBackupError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shared.config import Configuration
+    from shared.states import State
 
 
 @documented(
@@ -79,8 +82,10 @@ def _repair_view(configuration: "Configuration") -> None:
 
 @documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
 @click.option("--lease-seconds", type=click.FloatRange(10, 3600), default=300.0, show_default=True, help="As for `init`.")
+@json_option
+@dry_run_option
 @pass_invocation
-def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
+def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_run: bool) -> None:
     """Take over a database of version 1.0 (`vm1:RUNNING` lines). Its files are kept as *.1.0.
 
     Version 1.0 knows names and states only: each VM is matched to the first host that lists a VM of its name. Interrupted, the same command
@@ -92,16 +97,26 @@ def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
     from shared.copies.repository import check_repository, prepare_archive
     from shared.process import HostIdentity
     from shared.statedb.create import migrate as take_over
+    from shared.statedb.create import read_old
     from shared.statedb.database import read_version
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
-    check_nas(nas, write=True)
+    check_nas(nas, write=not dry_run, reading=dry_run)
+    if dry_run:
+        _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
+        return
     old = take_over(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
     repository = read_version(nas.state).repository
     check_repository(nas, host.state_directory, repository)
     prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, repository)
-    click.echo(f"took over {len(old)} VMs: {', '.join(text.printable(name) for name in sorted(old)) or 'none'}")
+    _took_over(old, as_json=as_json, dry_run=False)
+
+
+def _took_over(old: "Mapping[str, State]", *, as_json: bool, dry_run: bool) -> None:
+    names = ", ".join(text.printable(name) for name in sorted(old)) or "none"
+    states = {name: str(state) for name, state in old.items()}
+    answer({"vms": states, "dry_run": dry_run}, f"{'would take' if dry_run else 'took'} over {len(old)} VMs: {names}", as_json=as_json)
 
 
 @documented(
@@ -112,9 +127,10 @@ def migrate(invocation: Invocation, *, lease_seconds: float) -> None:
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS, ExitCode.STATE_REFUSED],
 )
 @click.argument("file", required=False)
+@json_option
 @dry_run_option
 @pass_invocation
-def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
+def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: bool) -> None:
     """Let an edit of vmtool-statedb by hand have its effect.
 
     vmtool-statedb is only a view. An edit is kept beside it as vmtool-statedb.edited-*; this command takes the newest (or FILE) over:
@@ -145,17 +161,19 @@ def adopt(invocation: Invocation, *, file: str | None, dry_run: bool) -> None:
 
     before = site.database.head().contents
     after = change(before)
-    changed = [key for key in sorted(after.vms) if after.vms[key].status != before.vms[key].status]
-    for key in changed:
-        click.echo(f"{text.printable(key)}: {before.vms[key].status} -> {after.vms[key].status}")
-    if dry_run:
-        return
-    site.database.commit_once(change, f"adopt {name}", "adopt")
-    try:
-        os.replace(root / name, root / name.replace(".edited-", ".adopted-"))
-    except OSError as error:
-        raise nas_error(error, root) from error
-    click.echo(f"adopted {name}: {len(changed)} VMs changed")
+    changed = {key: (before.vms[key].status, vm.status) for key, vm in after.vms.items() if vm.status != before.vms[key].status}
+    if not dry_run:
+        site.database.commit_once(change, f"adopt {name}", "adopt")
+        try:
+            os.replace(root / name, root / name.replace(".edited-", ".adopted-"))
+        except OSError as error:
+            raise nas_error(error, root) from error
+    answer(
+        {"file": name, "changed": {key: {"from": old, "to": new} for key, (old, new) in changed.items()}, "dry_run": dry_run},
+        *(f"{text.printable(key)}: {old} -> {new}" for key, (old, new) in sorted(changed.items())),
+        f"{'would adopt' if dry_run else 'adopted'} {name}: {len(changed)} VMs changed",
+        as_json=as_json,
+    )
 
 
 command: Final = click.Group(

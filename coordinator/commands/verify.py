@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
-from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
 from shared.errors import ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, UsageError, VmBackupError
 from shared.statedb import changes
 
@@ -79,9 +79,12 @@ def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bo
     contents = site.database.head().contents
     records = [changes.find(contents, vm)] if vm else [contents.vms[key] for key in sorted(contents.vms)]
     if dry_run:
-        for record in records:
-            for copy in _wanted(site, record, due=due):
-                click.echo(f"would read {record.key} {copy.stamp} ({text.size(copy.size)})")
+        planned = [(record.key, copy) for record in records for copy in _wanted(site, record, due=due)]
+        answer(
+            {"dry_run": True, "copies": [{"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned]},
+            *(text.printable(f"would read {key} {copy.stamp} ({text.size(copy.size)})") for key, copy in planned),
+            as_json=as_json,
+        )
         return ExitCode.DONE
     report = _verify(site, records, due=due, named=vm is not None, as_json=as_json)
     if as_json:

@@ -89,7 +89,7 @@ class Child:
         return export_problem(Completed(("VBoxManage", *self.arguments), 1, "", text)) or ExportError(otherwise)
 
     def finished(self) -> bool:
-        """Whether VirtualBox has done all it was asked for. VBoxManage shows that, then stops handling signals, and may die of a late one."""
+        """Whether VirtualBox has done all it was asked for. VBoxManage then says so, handles no more signals, and may die of one."""
         return "100%" in self._said()
 
     def _said(self) -> str:

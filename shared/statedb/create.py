@@ -132,12 +132,8 @@ def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: flo
     Version 1.0 knows names and states only: a record gets its UUID and host from the first host that lists a VM of that name. Killed at
     any point, the same call finishes. Raises `NoDatabaseError` if there is nothing to migrate.
     """
+    old = read_old(root)
     try:
-        names = list_fresh(root)
-        kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
-        if kept not in names or ("gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")):
-            raise NoDatabaseError(f"there is no database of version 1.0 in {root}", hint="for a new one: vmbackup-admin init")
-        old = parse(read_file(root / kept))
         for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):
             _set_aside(root, name)
     except OSError as error:
@@ -149,6 +145,18 @@ def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: flo
     when = timestamp(clock.now())
     database.commit_once(lambda contents: adoption.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
     return old
+
+
+def read_old(root: Path) -> Mapping[str, State]:
+    """What a database of version 1.0 says of each VM, also if its migration was interrupted. Raises `NoDatabaseError`."""
+    try:
+        names = list_fresh(root)
+        kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
+        if kept not in names or ("gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")):
+            raise NoDatabaseError(f"there is no database of version 1.0 in {root}", hint="for a new one: vmbackup-admin init")
+        return parse(read_file(root / kept))
+    except OSError as error:
+        raise nas_error(error, root) from error
 
 
 def _set_aside(root: Path, name: str) -> None:

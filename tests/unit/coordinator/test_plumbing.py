@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -126,6 +127,28 @@ def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> N
             assert "Examples:" in help_text
             assert "Exit codes:" in help_text
             assert program.name in help_text
+
+
+#: Commands that change nothing on the NAS or a host, so that there is nothing to show beforehand.
+READING = {"status", "show", "copies", "log", "doctor", "config show", "config validate", "statedb check", "list"}
+
+
+def commands(program: Program) -> Iterator[tuple[str, set[str]]]:
+    """Each command with its options."""
+    for name in program.list_commands(click.Context(program)):
+        command = program.get_command(click.Context(program), name)
+        inner = command.commands if isinstance(command, click.Group) else {"": command}
+        for word, made in inner.items():
+            yield f"{name} {word}".strip(), {option for parameter in made.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
+def test_every_command_speaks_json_and_shows_beforehand_what_it_would_do(program: Program) -> None:
+    for name, options in commands(program):
+        if name == "config generate":  # what it prints is the file
+            continue
+        assert "--json" in options, name
+        assert ("--dry-run" in options) == (name not in READING), name
 
 
 @pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])

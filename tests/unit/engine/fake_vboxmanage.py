@@ -10,6 +10,7 @@ import signal
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -42,42 +43,48 @@ def cat(disk: Path, behaviour: dict[str, object]) -> int:
     return 0
 
 
+def obey(canceled: Callable[..., None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, canceled)
+
+
+def die_when_done(number: int) -> None:
+    """As VBoxManage does when the signal comes just after all was done: it has ceased to handle it."""
+    os.write(2, b"0%...100%\n")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
     """Writes the members in small steps, each size at its end; then a disk without end until it is terminated.
 
-    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk; with `done` it is
-    done with everything just as the signal comes, and has ceased to handle it.
+    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk; with `done`
+    everything is done just as the signal comes.
     """
 
     def canceled(number: int, *_: object) -> None:
         if behaviour.get("stubborn"):
             return
         if behaviour.get("done"):
-            os.write(2, b"0%...100%\n")
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            die_when_done(number)
         target.unlink()
         (folder / "canceled").touch()
         sys.stderr.write("0%...VBoxManage: error: Appliance write failed\nCANCELED\n")
         sys.exit(1)
 
-    def obey() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, canceled)
-
     late = behaviour.get("late")
     if not late:
-        obey()
+        obey(canceled)
     if behaviour.get("mute"):
         target.touch()
         time.sleep(30)
     with target.open("wb", buffering=0) as file:
-        write_members(file, [path for name in ("vm.ovf", "vm.nvram") if (path := folder / name).exists()])
+        write_members(file, [folder / name for name in ("vm.ovf", "vm.nvram")])
         if not behaviour.get("diskless"):
             file.write(header("vm-disk001.vmdk", 0) + b"KDMV")
             if isinstance(late, float):
                 time.sleep(late)
-                obey()
+                obey(canceled)
             for _ in range(600):
                 time.sleep(0.05)
         file.write(header("vm.mf", 1) + b"x".ljust(512, b"\0"))
@@ -85,7 +92,7 @@ def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
 
 
 def write_members(file: io.FileIO, members: list[Path]) -> None:
-    for member in members:
+    for member in filter(Path.exists, members):
         content = member.read_bytes()
         start = file.tell()
         file.write(header(member.name, 0) + content[:10])
