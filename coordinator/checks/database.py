@@ -92,7 +92,8 @@ def _twins(contents: Contents) -> Iterator[Check]:
             yield Check("database: hosts", "warn", f"{', '.join(sorted(names))} have one machine id", hint)
     for record in contents.vms.values():
         if record.also_on:
-            hint = "delete one of the two, or give the copy a UUID of its own (VBoxManage clonevm does)"
+            hint = "delete one of the two, or give the copy a UUID of its own (VBoxManage clonevm does); "
+            hint += f"if {record.node} is gone or was renamed: vmbackup-lock recover {record.node}"
             yield Check("database: VMs", "warn", f"{record.key} is on {record.node} and on {record.also_on}", hint)
 
 

@@ -127,7 +127,8 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:
-        said.append(f"also on {row['also_on']}: delete one of the two, or give it a new UUID")
+        gone = f"if {row['node']} is gone or was renamed: vmbackup-lock recover {row['node']}"
+        said.append(f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}")
     if row["moving"] and not row["claim"]:
         said.append(f"{row['moving']} was interrupted: the next worker goes on")
     if row["last_error"]:

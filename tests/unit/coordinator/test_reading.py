@@ -72,7 +72,7 @@ class TestStatus:
         operator.set("waiting", status=State.BACKUP_NECESSARY, failures=1, last_error="disk full", missing_since=WHEN, also_on="beta")
         lines = operator.admin("status").stdout.splitlines()
         assert lines[1].startswith("waiting")
-        for text_ in ("disk full", "missing for", "also on beta"):
+        for text_ in ("disk full", "missing for", "also on beta", "vmbackup-lock recover alpha"):
             assert text_ in lines[1]
         assert lines[-1] == "2 VMs: 1 BACKUP_NECESSARY, 1 CLEAN, 1 failing, 1 without a copy"
 
