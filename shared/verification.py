@@ -5,6 +5,7 @@ committed: if its newest good copy is gone, the VM has to be backed up again. Al
 copy, so that a backup which is due waits for one copy at most. Killed at any point, the next verification finds the copy unverified.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from shared.copies.names import final_name
 from shared.copies.ova import check_ova, sha256_of
 from shared.copies.repository import check_archive
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
-from shared.errors import CopyError, LockLostError, VmBackupError
+from shared.errors import CopyError, LockLostError, NasError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.changes import Standing
@@ -35,6 +36,8 @@ Progress = Callable[[int, int], None]
 
 _DAY_SECONDS: Final = 86400
 _GOOD: Final = "good"
+#: How often a file is read that answers with an input/output error before it is called damaged.
+_READS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +156,19 @@ def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
 
     if copy.sidecar is None:
         return copy.problem
-    try:
-        check(copy, report)
-        _check_sides(copy)
-    except CopyError as error:
-        return error.message
-    return ""
+    for _ in range(_READS):
+        try:
+            check(copy, report)
+            _check_sides(copy)
+        except CopyError as error:
+            return error.message
+        except NasError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
+                raise
+            sidecars.read(copy.directory, copy.stamp)  # raises if the NAS as a whole is in trouble, and not this file
+        else:
+            return ""
+    return "it cannot be read (input/output error), although the NAS answers"
 
 
 def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None) -> None:

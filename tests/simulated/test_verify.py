@@ -1,7 +1,9 @@
 """Verification: what is due, what damage does to a VM, and what interrupts it."""
 
+import errno
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from shared.archiving import archive
 from shared.clock import SystemClock, timestamp
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
+from shared.copies.reporting import reported
+from shared.copies.sidecar import Sidecar
 from shared.errors import LockedError, LockLostError, NasError
 from shared.statedb import changes, recovery
 from shared.statedb.recovery import Dead
@@ -205,6 +209,52 @@ def test_what_cannot_be_read_is_not_called_damaged_and_the_vm_is_let_go(rig: Rig
     record = rig.record("web01")
     assert (record.status, record.damaged, record.claim) == (State.CLEAN, (), None)
     assert sidecars.read(rig.nas / "web01", old).verified is None
+
+
+def unreadable(monkeypatch: pytest.MonkeyPatch, stamp: str, times: int) -> None:
+    """The server's disk answers for one copy with an input/output error, so many times."""
+    check, left = verification.check_ova, [times]
+
+    def refuse(directory: Path, name: str, **options: object) -> object:
+        if stamp in name and left[0]:
+            left[0] -= 1
+            with reported(f"read {name}"):
+                raise OSError(errno.EIO, "Input/output error")
+        return check(directory, name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verification, "check_ova", refuse)
+
+
+def test_a_copy_that_the_servers_disk_has_lost_is_damaged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old, new)
+    unreadable(monkeypatch, new, 2)
+    assert verify.run(rig.site()).failed == ["web01"]
+    record = rig.record("web01")
+    assert (record.status, record.damaged) == (State.BACKUP_NECESSARY, (new,))
+    assert "cannot be read" in marked(rig, "web01", new)
+    assert marked(rig, "web01", old) == "good"
+
+
+def test_a_copy_that_can_be_read_at_the_second_try_is_good(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, new = two_copies(rig)
+    age(rig, "web01", new)
+    unreadable(monkeypatch, new, 1)
+    assert verify.run(rig.site()).failed == []
+    assert (rig.record("web01").status, marked(rig, "web01", new)) == (State.CLEAN, "good")
+
+
+def test_nothing_is_damaged_while_the_whole_nas_is_in_trouble(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = two_copies(rig)
+    age(rig, "web01", old, new)
+    unreadable(monkeypatch, new, 2)
+
+    def refuse(directory: Path, stamp: str) -> Sidecar:
+        raise NasError("the NAS does not answer")
+
+    monkeypatch.setattr(sidecars, "read", refuse)
+    assert verify.run(rig.site()).failed == ["web01"]
+    assert (rig.record("web01").status, rig.record("web01").damaged) == (State.CLEAN, ())
 
 
 def test_a_displaced_verification_marks_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
