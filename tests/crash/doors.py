@@ -142,16 +142,25 @@ class Doors:
             self._passed[name] += 1
             point = Point(name, self._passed[name], tear is not None)
             self._report(point)
-        kill = self._kill if self._kill and (self._kill.point.name, self._kill.point.occurrence) == (name, point.occurrence) else None
+        kill = self.kill_at(point)
         if kill and kill.moment != "after":
             if kill.moment == "torn" and tear is not None:
                 tear()
-            die()
+            self.end()
         try:
             return perform()
         finally:
-            if kill:
-                die()
+            if kill and kill.moment == "after":
+                self.end()
+
+    def kill_at(self, point: Point) -> Kill | None:
+        """Whether, and when, the process ends at this point, which it has reached."""
+        here = self._kill and (self._kill.point.name, self._kill.point.occurrence) == (point.name, point.occurrence)
+        return self._kill if here else None
+
+    def end(self) -> None:
+        """Ends the process."""
+        die()
 
 
 def die() -> None:

@@ -3,21 +3,47 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
 from shared.copies.ova import check_ova
 from shared.statedb import inspection
-from shared.statedb.snapshot import VmRecord, decode
+from shared.statedb.snapshot import Snapshot, VmRecord, decode
 from shared.statedb.view import render
-from tests.crash.world import World
 
 _STATE_FILES = frozenset({"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"})
 _KEPT = ("vmtool-statedb.adopted-", "vmtool-statedb.edited-")
 _OLD = frozenset({"vmtool-statedb.1.0", "vmtool-db-version.1.0", "vmtool-dblock.1.0"})
 
 
-def copies(world: World) -> dict[str, tuple[Copy, ...]]:
+class Seen(Protocol):
+    """What is looked at: a NAS directory as it is on the server's own disk, and what still runs."""
+
+    @property
+    def nas(self) -> Path:
+        """The directory that the hosts have mounted."""
+
+    @property
+    def state(self) -> Path:
+        """The state database."""
+
+    @property
+    def archived(self) -> Path:
+        """The archive directory."""
+
+    @property
+    def archive(self) -> str:
+        """Its name, if it is in the NAS directory."""
+
+    def head(self) -> Snapshot:
+        """The newest generation, read without any code that could repair something."""
+
+    def exports(self) -> Sequence[Any]:
+        """The exports that run now."""
+
+
+def copies(world: Seen) -> dict[str, tuple[Copy, ...]]:
     """The good copies by the name of their directory, wherever they are: in their place or in the archive."""
     found: dict[str, tuple[Copy, ...]] = {}
     for place in (world.nas, world.archived):
@@ -27,12 +53,12 @@ def copies(world: World) -> dict[str, tuple[Copy, ...]]:
     return found
 
 
-def good_stamps(world: World) -> dict[str, set[str]]:
+def good_stamps(world: Seen) -> dict[str, set[str]]:
     """The stamps of the good copies, by directory."""
     return {directory: {copy.stamp for copy in found} for directory, found in copies(world).items()}
 
 
-def broken_at_once(world: World, before: Mapping[str, set[str]], *, keep: int = 2) -> Iterator[str]:
+def broken_at_once(world: Seen, before: Mapping[str, set[str]], *, keep: int = 2) -> Iterator[str]:
     """What is wrong already now, with nothing recovered: of the copies that were there before, the newest `keep` must be."""
     after = good_stamps(world)
     for directory, stamps in before.items():
@@ -44,7 +70,7 @@ def broken_at_once(world: World, before: Mapping[str, set[str]], *, keep: int = 
             yield f"{directory}: the newest copy {newest} is gone; there are {sorted(there)}"
 
 
-def view_of(world: World) -> bytes | None:
+def view_of(world: Seen) -> bytes | None:
     """What is in `vmtool-statedb`; None if there is no such file."""
     try:
         return (world.state / "vmtool-statedb").read_bytes()
@@ -52,7 +78,7 @@ def view_of(world: World) -> bytes | None:
         return None
 
 
-def half_a_view(world: World, before: bytes | None) -> Iterator[str]:
+def half_a_view(world: Seen, before: bytes | None) -> Iterator[str]:
     """Readers find what was there before, or what one of the newest generations says; never half of it."""
     found = view_of(world)
     migrating = found is None and (world.state / "vmtool-statedb.1.0").exists()
@@ -62,18 +88,18 @@ def half_a_view(world: World, before: bytes | None) -> Iterator[str]:
             yield f"vmtool-statedb is that of no generation: {found!r}"
 
 
-def broken(world: World, states: Mapping[str, str], orphans: frozenset[str] = frozenset()) -> Iterator[str]:
+def broken(world: Seen, states: Mapping[str, str], orphans: frozenset[str] = frozenset()) -> Iterator[str]:
     """What is wrong when nobody works any more: `states` are those that the VMs must have, `orphans` directories that may be left."""
     yield from _database(world, states)
     yield from _litter(world, orphans)
     for directory, found in copies(world).items():
         for copy in found:
             yield from (f"{directory}: {problem}" for problem in examine(copy))
-    if exports := world.host.exports():
+    if exports := world.exports():
         yield f"exports still run: {exports}"
 
 
-def _database(world: World, states: Mapping[str, str]) -> Iterator[str]:
+def _database(world: Seen, states: Mapping[str, str]) -> Iterator[str]:
     for finding in inspection.inspect(world.state).findings:
         if not finding.harmless:  # such as an edit by hand, which is kept twice if the first time was interrupted
             yield f"database: {finding.what}"
@@ -89,7 +115,7 @@ def _database(world: World, states: Mapping[str, str]) -> Iterator[str]:
         yield f"sessions are still live: {live}"
 
 
-def _record(world: World, record: VmRecord) -> Iterator[str]:
+def _record(world: Seen, record: VmRecord) -> Iterator[str]:
     for name in ("claim", "publishing", "moving", "power", "leftovers"):
         if getattr(record, name):
             yield f"{name} is still {getattr(record, name)}"
@@ -99,7 +125,7 @@ def _record(world: World, record: VmRecord) -> Iterator[str]:
             yield f"its last copy {record.last_copy.stamp} is not there, but {sorted(stamps)}"
 
 
-def _litter(world: World, orphans: frozenset[str]) -> Iterator[str]:
+def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
     for folder in ("tmp", "node"):
         if left := sorted(path.name for path in (world.state / folder).iterdir()):
             yield f"{folder}/ still has {left}"
@@ -144,6 +170,6 @@ def examine(copy: Copy) -> Iterator[str]:
         yield f"{ova.name} has no checksum line"
 
 
-def lost(before: Mapping[str, set[str]], world: World, *, keep: int = 2) -> Sequence[str]:
+def lost(before: Mapping[str, set[str]], world: Seen, *, keep: int = 2) -> Sequence[str]:
     """Older good copies that retention had to keep and that are not there any more, when all has settled."""
     return list(broken_at_once(world, before, keep=keep))

@@ -208,6 +208,10 @@ class World:
         newest = max((self.state / "gen").iterdir())
         return decode(newest.read_bytes(), int(newest.name))
 
+    def exports(self) -> Sequence[Any]:
+        """The exports that run now."""
+        return self.host.exports()
+
     def record(self, key: str) -> VmRecord:
         """What the database says of a VM."""
         return self.head().contents.vms[key]

@@ -35,6 +35,11 @@ class VirtualMachine:
         for device, bridge in ((f"d-{self.name}", "data"), (f"c-{self.name}", "control")):
             configure_network(f"tuntap add {device} mode tap", f"link set {device} master {bridge} up")
 
+    @property
+    def shared(self) -> Path:
+        """A directory that the machine sees under the same path: what is in it outlives the machine's power cuts."""
+        return self._job
+
     def start(self) -> None:
         """Switches the machine on; `wait_until_ready` tells when it is up."""
         for name in ("ready", "status"):
