@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
+from tests.support.virtualbox import wait_for
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def test_states_while_it_runs(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     started = host.run("startvm", vm.uuid, "--type=headless")
     assert started.stdout == f'Waiting for VM "{vm.uuid}" to power on...\nVM "{vm.uuid}" has been successfully started.\n'
     assert (vm.info("VMState"), vm.info("SessionName")) == ("running", "headless")
+    wait_for(lambda: vm.beats() > 0, "the guest to boot", seconds=90)  # one that is saved while its firmware starts does not go on
     host.run("controlvm", vm.uuid, "pause")
     assert (vm.info("VMState"), vm.info("SessionName")) == ("paused", "headless")
     host.run("controlvm", vm.uuid, "resume")

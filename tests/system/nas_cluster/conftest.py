@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.testbed.nas.cluster import Cluster
+from tests.support.cluster_site import Template
 
 KINDS = ("nfs", "nfs3", "smb")
 
@@ -12,8 +13,14 @@ KINDS = ("nfs", "nfs3", "smb")
 @pytest.fixture(scope="session")
 def machines() -> Iterator[Cluster]:
     """The machines, booted once."""
-    with Cluster(["a", "b"]) as cluster:
+    with Cluster(["a", "b"], memory_mib=768) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def template(machines: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """What every site begins with, see `tests.support.cluster_site`."""
+    return Template(machines, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
