@@ -1,6 +1,7 @@
 """VirtualBox's settings files: whole, damaged, hostile, and just being replaced."""
 
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -165,5 +166,7 @@ def test_home_is_where_virtualbox_looks(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one place only")
 def test_home_of_root_does_not_follow_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_root = pwd.struct_passwd(("root", "x", 0, 0, "root", str(tmp_path / "root"), "/bin/sh"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert not settings.home(Path(), {"HOME": str(tmp_path)}).is_relative_to(tmp_path)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: of_root)
+    assert settings.home(Path(), {"HOME": str(tmp_path / "alice")}) == tmp_path / "root" / ".config" / "VirtualBox"
