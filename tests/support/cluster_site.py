@@ -1,0 +1,239 @@
+"""The real programs on the hosts of the test cluster: a NAS directory with copies, mounted by two hosts with simulated VirtualBox.
+
+A template is made once, on this machine's own disk; a site is a copy of it on the NAS and on the hosts, made in a second. Host `a` has
+the VM `web`, which is due, and `b` has `mail`; there are two copies of each. What a host has on its own disk survives its power cuts.
+"""
+
+import json
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from deploy.testbed.nas.cluster import Cluster
+from deploy.testbed.nas.configuration import FIRST_CLIENT_NUMBER
+from deploy.testbed.nas.job import Job
+from deploy.testbed.nas.kernel import PROJECT
+from shared.clock import SystemClock
+from shared.config import Configuration
+from shared.copies.files import NasFiles
+from shared.copies.mount import NasStatus
+from shared.copies.repository import prepare_archive
+from shared.process import HostIdentity
+from shared.site import Site
+from shared.statedb.create import create
+from shared.statedb.database import open_database
+from tests.crash import halted
+from tests.crash.doors import Moment
+from tests.support.nas_truth import Truth
+from tests.support.simulated import SimulatedHost, SimulatedVm
+from worker import backup, notifier, vmfind
+
+K = TypeVar("K")
+
+VMS: Final = {"a": "web", "b": "mail"}
+#: The shortest that `init` allows.
+LEASE_SECONDS: Final = 10.0
+_BIN: Final = Path(sys.executable).parent
+_LIMIT_SECONDS: Final = 150
+
+#: Copies the host's part of the template ($1, made at the path $2) to $3, writes its configuration ($4), and makes its mount point.
+_MOVE_IN: Final = """
+mkdir -p "$3/nas"
+cp -a "$1/." "$3/host"
+find "$3/host" -type f ! -name '*.vdi' -exec sed -i "s#$2#$3/host#g" {} +
+printf %s "$4" >"$3/config.toml"
+"""
+
+
+class Template:
+    """What every site begins with."""
+
+    def __init__(self, lan: Cluster, folder: Path) -> None:
+        self.folder, self._nas = folder, folder / "nas"
+        self._nas.mkdir()
+        self._identities = {name: _identity(name, number) for number, name in enumerate(VMS, FIRST_CLIENT_NUMBER)}
+        self._hosts = {name: SimulatedHost(folder / "hosts", name) for name in VMS}
+        vms = {name: self._hosts[name].make_vm(vm, random_mib=2) for name, vm in VMS.items()}
+        create(self._nas / "vmstate", self._identities["b"], SystemClock(), LEASE_SECONDS)
+        for name, vm in vms.items():
+            for _ in range(2):
+                self._use(name, vm)
+                assert backup.run(self._site(name)).done == [vm.name]
+        self._use("a", vms["a"])
+        self._hand_out(lan)
+
+    def _use(self, name: str, vm: SimulatedVm) -> None:
+        """The VM is used, and its backup is due."""
+        vm.start()
+        vm.stop()
+        site = self._site(name)
+        vmfind.run(site)
+        notifier.run(site)
+
+    def _site(self, name: str) -> Site:
+        host = self._hosts[name]
+        configuration = Configuration.model_validate(
+            {
+                "nas": {"mountpoint": self._nas, "require_mount": False, "reserve": 0},
+                "host": {"node": name, "state_directory": self.folder / f"state-{name}"},
+                "virtualbox": {"vboxmanage": str(host.vboxmanage), "home": host.home},
+                "backup": {"retry_seconds": 0},
+                "policy": {},
+            }
+        )
+        clock = SystemClock()
+        database = open_database(configuration.nas.state, self._identities[name], clock)
+        files = NasFiles()
+        prepare_archive(files, configuration.nas, database.version.repository)
+        return Site(configuration, clock, self._identities[name], database, NasStatus(self._nas, 0, 0, None), files)
+
+    def _hand_out(self, lan: Cluster) -> None:
+        """Puts the parts where the machines see them."""
+        shutil.copytree(self._nas, lan.server.shared / "template")
+        for name, host in self._hosts.items():
+            shutil.copytree(host.folder, lan[name].shared / "template")
+
+
+def _identity(name: str, number: int) -> HostIdentity:
+    """The machine that the host of the cluster will be, in an earlier life."""
+    return HostIdentity(name, name, f"{number:032x}", "before", "pid:[1]")
+
+
+class ClusterSite:
+    """A copy of the template: on the NAS, and on both hosts."""
+
+    def __init__(self, lan: Cluster, template: Template, kind: str, **settings: object) -> None:
+        self.kind, self._lan, self._template = kind, lan, template
+        self.name = uuid.uuid4().hex[:10]
+        self._settings = {"retry_seconds": 5, "retry_interval_seconds": 0.2, "stall_seconds": 60, **settings}
+        self._directory = f"/srv/nas/{'smb' if kind == 'smb' else 'nfs'}/{self.name}"
+        lan.server.check("cp", "-a", f"{lan.server.shared}/template", self._directory)
+        for host in VMS:
+            self.move_in(host)
+        self.before = self.truth().stamps
+
+    @property
+    def place(self) -> str:
+        """Where it is on the hosts: `host` (VirtualBox), `nas` (the mount point), `config.toml`."""
+        return f"/sites/{self.name}"
+
+    @property
+    def nas(self) -> str:
+        """The mount point on the hosts."""
+        return f"{self.place}/nas"
+
+    def move_in(self, host: str) -> None:
+        """Brings it to a host, for the first time or after a power cut."""
+        machine = self._lan[host]
+        tables: dict[str, dict[str, object]] = {
+            "nas": {"mountpoint": self.nas, "reserve": "1 MiB", "probe_seconds": 5},
+            "host": {"node": host, "state_directory": f"{machine.shared}/state-{self.name}"},
+            "virtualbox": {"vboxmanage": f"{self.place}/host/VBoxManage", "home": f"{self.place}/host/config"},
+            "backup": self._settings,
+        }
+        text = "\n".join(
+            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()) for name, table in tables.items()
+        )
+        template = f"{self._template.folder}/hosts/{host}"
+        machine.check("sh", "-ec", _MOVE_IN, "sh", f"{machine.shared}/template", template, self.place, text)
+        self.mount(host)
+
+    def mount(self, host: str, directory: str | None = None) -> None:
+        """Mounts its directory on the NAS, or another one."""
+        self._lan[host].check("mount", "--bind", f"/mnt/{self.kind}/{directory or self.name}", self.nas)
+
+    def unmount(self, host: str) -> None:
+        """Takes the mount away while it is used; the empty mount point stays."""
+        self._lan[host].check("umount", "-l", self.nas)
+
+    def fault(self, host: str, **faults: Any) -> None:
+        """Sets the faults of the host's VirtualBox, in place of those that are set."""
+        path = f"{self.place}/host/config/faults.json"
+        self._lan[host].check("sh", "-ec", 'printf %s "$2" >"$1.new" && mv "$1.new" "$1"', "sh", path, json.dumps(faults))
+
+    def spawn(self, host: str, *command: str) -> Job:
+        """Starts a program on a host."""
+        return self._spawn(host, [str(_BIN / command[0]), *command[1:]])
+
+    def spawn_halted(self, host: str, moment: Moment, parts: Sequence[str], *command: str) -> Job:
+        """Starts a program that halts before or after the crash point with these parts in its name, and waits until it has."""
+        job = self._spawn(host, halted.command(self.nas, moment, f"{self.place}/go", parts, command))
+        job.wait_for("halted at", 60)
+        return job
+
+    def let_go(self, host: str) -> None:
+        """Lets the program go on that halted."""
+        self._lan[host].check("touch", f"{self.place}/go")
+
+    def _spawn(self, host: str, command: Sequence[str]) -> Job:
+        environment = {"PYTHONPATH": str(PROJECT), "VMBACKUP_CONFIG": f"{self.place}/config.toml"}
+        return self._lan[host].spawn(command, directory=str(PROJECT), environment=environment)
+
+    def run(self, host: str, *command: str) -> tuple[int, str]:
+        """Runs a program on a host to its end: its status and output."""
+        with self.spawn(host, *command) as job:
+            return job.wait(_LIMIT_SECONDS), job.output
+
+    def wait_for_export(self) -> None:
+        """Waits until the VM of host a is being exported."""
+        end = time.monotonic() + 60
+        while self._lan.server.run(["sh", "-c", f"ls {self._directory}/web/.*.partial.ova"])[0]:
+            assert time.monotonic() < end, "no export begins"
+            time.sleep(0.2)
+
+    def spawn_truth(self, **question: Any) -> Job:
+        """Begins to look at what is on the NAS: see `nas_truth.Question`. `settled`: a day passes first."""
+        program = [sys.executable, "-m", "tests.support.nas_truth", self._directory, json.dumps(question)]
+        return self._lan.server.spawn(program, directory=str(PROJECT), environment={"PYTHONPATH": str(PROJECT)})
+
+    def truth(self, **question: Any) -> Truth:
+        """Looks at what is on the NAS."""
+        return read_truth(*together({0: self.spawn_truth(**question)})[0])
+
+    def age(self) -> None:
+        """Lets a day pass for temporary files."""
+        program = [sys.executable, "-m", "tests.support.nas_truth", self._directory, "age"]
+        status, output = self._lan.server.run(program, environment={"PYTHONPATH": str(PROJECT)})
+        assert status == 0, output
+
+    def make_directory(self, name: str) -> str:
+        """Makes another directory beside its own on the NAS, and answers its name there."""
+        self._lan.server.check("mkdir", f"{self._directory}-{name}")
+        return f"{self.name}-{name}"
+
+    def found(self, host: str, directory: str) -> None:
+        """Makes a state database in another directory on the NAS."""
+        other = f"{self.place}/other"
+        self._lan[host].check("sh", "-ec", 'mkdir "$2" && mount --bind "$1" "$2"', "sh", f"/mnt/{self.kind}/{directory}", other)
+        command = ["env", f"NAS_MOUNTPOINT={other}", f"VMBACKUP_CONFIG={self.place}/config.toml", str(_BIN / "vmbackup-admin"), "init"]
+        self._lan[host].check(*command)
+        self._lan[host].check("umount", other)
+
+    def names_in_mount_point(self, host: str) -> list[str]:
+        """What is in the directory under the mount, when nothing is mounted."""
+        return self._lan[host].check("ls", "-A", self.nas).split()
+
+    def remove(self) -> None:
+        """Removes it from the NAS and from the hosts."""
+        for host in VMS:
+            self._lan[host].run(["sh", "-c", f"umount -l {self.nas}; rm -rf {self.place}"])
+        self._lan.server.run(["sh", "-c", f"rm -rf {self._directory}*"])
+
+
+def read_truth(status: int, output: str) -> Truth:
+    """What a job of `spawn_truth` said."""
+    assert status == 0, output
+    return Truth(**json.loads(output))
+
+
+def together(jobs: Mapping[K, Job]) -> dict[K, tuple[int, str]]:
+    """Waits for all of them: status and output of each."""
+    ended = {}
+    for key, job in jobs.items():
+        with job:
+            ended[key] = (job.wait(_LIMIT_SECONDS), job.output)
+    return ended
