@@ -82,7 +82,7 @@ def check_all_there(job: Job, found: dict[str, int]) -> None:
 
 
 def test_a_host_that_lost_power_is_expired_and_its_commits_stay(lan: Cluster, database: Database) -> None:
-    job = database.work_on_a(60)
+    job = database.work_on_a(240)
     lan["a"].kill()
     try:
         with pytest.raises(TimeoutError), job:
@@ -95,7 +95,7 @@ def test_a_host_that_lost_power_is_expired_and_its_commits_stay(lan: Cluster, da
 
 
 def test_a_host_that_was_paused_past_its_lease_is_fenced(lan: Cluster, database: Database) -> None:
-    with database.work_on_a(60) as job:
+    with database.work_on_a(240) as job:
         lan["a"].pause()
         found = database.recover()
         assert (found["expired"], found["live"]) == (1, 0)
