@@ -16,8 +16,8 @@ from typing import Any
 from shared.statedb.snapshot import Snapshot, decode
 from tests.crash import promises
 
-#: What a process leaves that was killed between writing a private file and publishing it: it goes when it is a day old.
-_A_DAY = ("tmp/ still has",)
+#: What a process leaves that was killed before others heard of it: it goes when it is a day old.
+_A_DAY = ("tmp/ still has", "node/ still has")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Question:
     before: dict[str, list[str]] = field(default_factory=dict)
     #: Whether a day has passed: then private files of dead processes are as wrong as anything else that is left.
     settled: bool = False
+    #: Whether a day passes now, for what lies in `tmp/` and `node/`.
+    age: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,20 @@ def _files(disk: Disk) -> Iterator[tuple[str, str]]:
 
 
 def age(disk: Disk) -> None:
-    """Lets a day pass for what lies in `tmp/` and `node/`."""
+    """Lets a day pass."""
     for path in (*(disk.state / "tmp").iterdir(), *(disk.state / "node").iterdir(), *disk.state.glob("vmtool-dblock.*")):
         os.utime(path, (time.time() - 2 * 86400,) * 2, follow_symlinks=False)
 
 
 def main(words: Sequence[str]) -> None:
-    disk = Disk(Path(words[0]))
-    if words[1] == "age":
-        age(disk)
-        return
-    given: Mapping[str, Any] = json.loads(words[1])
-    print(json.dumps(asdict(look(disk, Question(**given)))))
+    questions: Mapping[str, Mapping[str, Any]] = json.loads(words[0])
+    answers = {}
+    for directory, given in questions.items():
+        disk, question = Disk(Path(directory)), Question(**given)
+        answers[directory] = asdict(look(disk, question))
+        if question.age:
+            age(disk)
+    print(json.dumps(answers))
 
 
 if __name__ == "__main__":
