@@ -24,7 +24,7 @@ from shared.statedb.files import (
     sync_directory,
     write_new_file,
 )
-from shared.statedb.operations import PublishGeneration, RemoveTemporary, WriteTemporary
+from shared.statedb.operations import PublishGeneration, RemoveTemporary, SyncGeneration, WriteTemporary
 from shared.statedb.view import parse
 from shared.states import State
 
@@ -47,7 +47,7 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
         raise nas_error(error, root) from error
     database = open_database(root, identity, clock)
     first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()))
-    for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis")):
+    for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis"), SyncGeneration(1)):
         database.files.perform(operation)
     database.publish_view()
     return database

@@ -61,7 +61,7 @@ class Database:
                 break
             self.clock.sleep(seconds)
             head = self.files.run(protocol.read_head())
-        self._check_history(head)
+        self._check_history(head, synced=False)
         changes.check_node(head.contents, self.identity.node, self.identity.machine)
         return head
 
@@ -81,7 +81,7 @@ class Database:
                 self.publish_view(f"{author.record.id}.{author.sequence}")
             except VmBackupError as error:  # the commit stands, whatever became of what is derived from it
                 log.warning("vmtool-statedb is behind, the next commit or tick will write it: %s", error.message)
-        self._check_history(head)
+        self._check_history(head, synced=True)
         return head
 
     def _retrying(self) -> "Retrying":
@@ -123,7 +123,8 @@ class Database:
         except OSError as error:
             raise nas_error(error, self.root) from error
 
-    def _check_history(self, head: Snapshot) -> None:
+    def _check_history(self, head: Snapshot, *, synced: bool) -> None:
+        """Compares the head with what this host has seen. What may not be on the disk yet is not remembered, but what it was built on."""
         seen = self._seen
         if seen.generation > head.generation:
             self._went_back(f"it ends at generation {head.generation}, but this host has seen {seen.generation}")
@@ -135,7 +136,10 @@ class Database:
             data = self.files.perform(ReadGeneration(seen.generation))
             if data is not None and decode(data, seen.generation).checksum != seen.checksum:
                 self._went_back(f"generation {seen.generation} is not the one that this host has seen")
-        seen.remember(head)
+        if synced:
+            seen.remember(head.generation, head.checksum)
+        elif head.generation - 1 > seen.generation:
+            seen.remember(head.generation - 1, head.header.previous)
 
     def _went_back(self, what: str) -> None:
         raise DatabaseDamagedError(
@@ -157,15 +161,15 @@ class SeenGeneration:
                 document = json.loads(path.read_text(encoding="utf-8"))
                 self.generation, self.checksum = int(document["generation"]), str(document["checksum"])
 
-    def remember(self, head: Snapshot) -> None:
-        """Notes `head`. A note that cannot be written is done without: it only serves to raise an alarm."""
-        self.generation, self.checksum = head.generation, head.checksum
+    def remember(self, generation: int, checksum: str) -> None:
+        """Notes a generation. A note that cannot be written is done without: it only serves to raise an alarm."""
+        self.generation, self.checksum = generation, checksum
         if self.path is None:
             return
         temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"generation": head.generation, "checksum": head.checksum}), encoding="utf-8")
+            temporary.write_text(json.dumps({"generation": generation, "checksum": checksum}), encoding="utf-8")
             os.replace(temporary, self.path)
         except OSError as error:
             log.debug("generation not noted in %s: %s", self.path, error)

@@ -108,9 +108,13 @@ class StateFiles:
         return self._read(self._temporary(operation.name))
 
     def _read(self, path: Path) -> bytes | None:
+        return self._patiently(lambda: read_file(path))
+
+    def _patiently(self, act: Callable[[], T]) -> T | None:
+        """Repeats what meets errors that pass. None if there is no such name."""
         for attempt in range(_READ_ATTEMPTS):
             try:
-                return read_file(path)
+                return act()
             except OSError as error:
                 if error.errno in _ABSENT:
                     return None
@@ -139,9 +143,16 @@ class StateFiles:
                 os.link(self._temporary(operation.name), target, follow_symlinks=False)
             else:
                 os.rename(self._temporary(operation.name), target)
-        with contextlib.suppress(OSError):  # also after an error, which may be untrue
+
+    def sync_generation(self, operation: op.SyncGeneration) -> bytes | None:
+        """See `SyncGeneration`. On SMB, a name that was linked a moment ago can be opened only after up to a second."""
+        path = self.root / "gen" / generation_name(operation.number)
+
+        def sync() -> bytes:
             sync_directory(self.root / "gen")
-            sync_name(target / "snapshot" if self.primitive == "directory" else target)
+            return sync_name(path / "snapshot" if self.primitive == "directory" else path)
+
+        return self._patiently(sync)
 
     def remove_temporary(self, operation: op.RemoveTemporary) -> None:
         """See `RemoveTemporary`: in one step, so that a publication still on its way finds all of it or nothing.
@@ -221,6 +232,7 @@ _PERFORM: Final[dict[type, Callable[..., Any]]] = {
     op.ReadGeneration: StateFiles.read_generation,
     op.WriteTemporary: StateFiles.write_temporary,
     op.PublishGeneration: StateFiles.publish_generation,
+    op.SyncGeneration: StateFiles.sync_generation,
     op.RemoveTemporary: StateFiles.remove_temporary,
     op.ReadView: StateFiles.read_view,
     op.ReplaceView: StateFiles.replace_view,
@@ -299,17 +311,23 @@ def permit(descriptor: int, mode: int) -> None:
             os.fchmod(descriptor, mode)
 
 
-def sync_name(path: Path) -> None:
-    """Brings the name of a file to the server's disk by flushing the file under that name.
+def sync_name(path: Path) -> bytes:
+    """Brings the name of a file to the server's disk by flushing the file under that name, and reads what was flushed.
 
     Flushing the directory is not enough on SMB: measured, a name that was linked or renamed into place and whose directory was
-    flushed was gone after the server had lost its power (docs/nas.md).
+    flushed was gone after the server had lost its power (docs/nas.md). A file of another user that may only be read is flushed as
+    well as that goes.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
+        descriptor = os.open(path, os.O_RDWR | flags)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        descriptor = os.open(path, os.O_RDONLY | flags)
+    with open(descriptor, "rb") as file:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return file.read()
 
 
 def sync_directory(directory: Path) -> None:

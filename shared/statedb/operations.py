@@ -39,6 +39,13 @@ class PublishGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncGeneration:
+    """Brings what has the name of a generation to the disk of the NAS, and answers its bytes then; None if there is no such name."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveTemporary:
     """Removes a private file."""
 
@@ -110,6 +117,7 @@ Operation = (
     | ReadGeneration
     | WriteTemporary
     | PublishGeneration
+    | SyncGeneration
     | RemoveTemporary
     | ReadView
     | ReplaceView

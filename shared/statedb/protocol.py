@@ -10,6 +10,7 @@ in production is the code which the model checker searches. The rules, each of w
   sequence number.
 * A transaction is a pure function of what it read. It is run again on the fresh head after a lost race.
 * A session that was expired commits nothing any more.
+* What is answered, and what is built upon, is on the disk of the NAS: a generation can be read before it would survive a power cut.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from shared.statedb.operations import (
     RemoveTemporary,
     ReplaceView,
     Steps,
+    SyncGeneration,
     Wait,
     WriteTemporary,
 )
@@ -116,11 +118,15 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
         head = yield from read_head()
         row = head.contents.sessions.get(author.record.id)
         if row is not None and row.sequence >= author.sequence:
-            return head
-        if row is None and first_attempted is not None and head.generation - first_attempted > SESSION_MEMORY:
+            contents = head.contents
+        elif row is None and first_attempted is not None and head.generation - first_attempted > SESSION_MEMORY:
             break  # its row may have been written and forgotten since
-        _require_live(author, row)
-        contents = change(head.contents)
+        else:
+            _require_live(author, row)
+            contents = change(head.contents)
+        if not (yield from _is_on_disk(head)):
+            yield Wait(attempt)
+            continue
         if contents == head.contents:
             return head
         if first_attempted is None:
@@ -132,6 +138,12 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
         f"it is not known whether {author.reason!r} was committed: the NAS did not answer, or others were faster {ATTEMPTS} times",
         hint="the next worker reads the database again and goes on from what it finds",
     )
+
+
+def _is_on_disk(head: Snapshot) -> Steps[bool]:
+    """Makes sure that the head would survive a power cut of the NAS. False if one came before that: another may have its name now."""
+    data = yield SyncGeneration(head.generation)
+    return data is not None and decode(data, head.generation).checksum == head.checksum
 
 
 def _require_live(author: Author, row: SessionRecord | None) -> None:

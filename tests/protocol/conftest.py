@@ -1,5 +1,6 @@
 """The search reads the same generations over and over: each is decoded once."""
 
+import logging
 import os
 
 import pytest
@@ -12,6 +13,7 @@ PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
 
 
 @pytest.fixture(autouse=True)
-def _decode_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _decode_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "shared")  # the same process is run from its beginning for each of its steps
     monkeypatch.setattr(protocol, "decode", nas.read)
     monkeypatch.setattr(database, "decode", nas.read)

@@ -9,14 +9,24 @@ import pytest
 
 from shared.statedb import changes, lease, protocol
 from shared.statedb.files import StateFiles
-from shared.statedb.operations import PublishGeneration, ReadView, RemoveTemporary, ReplaceView, Steps, TakeLeaseAside, WriteTemporary
+from shared.statedb.operations import (
+    PublishGeneration,
+    ReadGeneration,
+    ReadView,
+    RemoveTemporary,
+    ReplaceView,
+    Steps,
+    SyncGeneration,
+    TakeLeaseAside,
+    WriteTemporary,
+)
 from shared.statedb.protocol import Author, Change
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Contents, Snapshot, VmRecord, encode
 from shared.statedb.view import render
 from tests.protocol import claims
 from tests.protocol import lease as leases
-from tests.protocol.nas import Cost, Rules
+from tests.protocol.nas import Cost, Rules, read
 from tests.protocol.process import Program
 from tests.protocol.programs import (
     all_of,
@@ -26,7 +36,9 @@ from tests.protocol.programs import (
     chain_grows,
     each_once,
     expirer,
+    head_is_whole,
     never_twice,
+    nobody_is_alarmed,
     pruner,
     start,
     told,
@@ -93,6 +105,36 @@ def _not_run_again(author: Author, change: Change) -> Steps[Snapshot]:
         contents = contents or change(head.contents)
         yield from _publish(author, head, contents, attempt)
     raise AssertionError
+
+
+def _syncs_a_name(head: Snapshot) -> Steps[bool]:
+    return (yield SyncGeneration(head.generation)) is not None
+
+
+def _unsynced(*, own: bool) -> Callable[[Patch], None]:
+    """Does not bring to the disk what is answered (its own generation), or what is built upon."""
+    original = protocol.transact
+
+    def transact(author: Author, change: Change) -> Steps[Snapshot]:
+        steps = original(author, change)
+        found: dict[int, bytes] = {}
+        try:
+            operation = next(steps)
+            while True:
+                skipped = isinstance(operation, SyncGeneration) and own == _contains(found[operation.number], operation.number, author)
+                answer = found[operation.number] if skipped else (yield operation)
+                if isinstance(operation, ReadGeneration) and answer is not None:
+                    found[operation.number] = answer
+                operation = steps.send(answer)
+        except StopIteration as stop:
+            return stop.value
+
+    return lambda patch: patch.setattr(protocol, "transact", transact)
+
+
+def _contains(data: bytes, number: int, author: Author) -> bool:
+    row = read(data, number).contents.sessions.get(author.record.id)
+    return row is not None and row.sequence >= author.sequence
 
 
 def _no_fence(patch: Patch) -> None:
@@ -221,6 +263,7 @@ def _set(target: object, name: str, value: object) -> Callable[[Patch], None]:
 
 _ANSWERS: Final = Rules(answers_publication=True)
 _TWO: Final = (appender("A"), appender("B"))
+_POWER: Final = start()._replace(power_cuts=1)
 _VIEWS: Final = (appender("A", view=True), appender("B", view=True))
 _TAKEOVER: Final = (claims.backup("A"), claims.takeover("B", "A"))
 _BY_HAND: Final = (claims.backup("A"), claims.takeover("B", "A", by_hand=True))
@@ -229,6 +272,10 @@ _BREAKERS: Final = (leases.breaker("A", b"dead"), leases.breaker("B", b"dead"), 
 
 def _log(name: str, programs: tuple[Program, ...], **values: Any) -> Scenario:
     return Scenario(name, programs, values.pop("at_end", LOG), start(), chain_grows, **values)
+
+
+def _power(name: str, **values: Any) -> Scenario:
+    return Scenario(name, _TWO, all_of(head_is_whole, LOG, nobody_is_alarmed), _POWER, chain_grows, **values)
 
 
 def _claims(name: str, programs: tuple[Program, ...] = _TAKEOVER, **values: Any) -> Scenario:
@@ -257,6 +304,10 @@ MUTANTS: Final = (
     ),
     Mutant("does not run the change again after a lost race", _log("stale change", _TWO), _set(protocol, "transact", _not_run_again)),
     Mutant("publishes by a rename that replaces", _log("replaces", _TWO, rules=Rules(refuses_to_replace=False))),
+    Mutant("answers before its generation is on the disk", _power("unsynced answer"), _unsynced(own=True)),
+    Mutant("builds on what is not on the disk", _power("unsynced base"), _unsynced(own=False)),
+    Mutant("does not look at what it brought to the disk", _power("another's name"), _set(protocol, "_is_on_disk", _syncs_a_name)),
+    Mutant("commits without a flush", _power("unflushed", rules=Rules(flushes=False))),
     Mutant("prunes the head", _log("prunes all", (appender("A"), pruner(0)), rules=Rules(prunes=True)), _set(protocol, "ATTEMPTS", 3)),
     Mutant("gives a number to two transactions", _log("numbers", (_reuses_numbers("A"),), budget=Cost(error=1), at_end=each_once)),
     Mutant("takes a first commit that failed for an expiry", _log("fence", (appender("A", 2),), budget=Cost(error=1)), _fence_by_number),

@@ -1,7 +1,8 @@
 """A simulated NAS for the model checker: a value, and for each operation every way in which it may go.
 
 What clients may see wrongly follows docs/nas.md: a listing or a name that is cached from before, a replaced file that still reads as
-the old one, a reply that is lost after the server did its work, a request that the server executes long after it was reported failed.
+the old one, a reply that is lost after the server did its work, a request that the server executes long after it was reported failed;
+and the server's power may be cut, after which only those names are sure to be there that were brought to its disk.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from shared.statedb.view import render
 
 #: Stands for an answer that production turns into `NasError`.
 REFUSED: Final = "refused"
+
+#: The same, for an error that passes by itself: a stale handle, a server that is busy.
+PASSING: Final = "ESTALE"
 
 
 class World(NamedTuple):
@@ -35,6 +39,10 @@ class World(NamedTuple):
     placed: tuple[int, ...] = ()
     #: Requests that were reported failed and may still be executed.
     pending: tuple["Pending", ...] = ()
+    #: How often the server's power may still be cut. With none to come, it does not matter what is on its disk.
+    power_cuts: int = 0
+    #: The newest generation whose name is on the server's disk.
+    synced: int = 1
 
 
 class Pending(NamedTuple):
@@ -110,6 +118,10 @@ class Rules:
     answers_publication: bool = False
     #: Generations may be moved away: a name that was there may be gone.
     prunes: bool = False
+    #: Bytes that were written are on the disk before the file gets its name.
+    flushes: bool = True
+    #: Some errors pass by themselves, and production tries again.
+    passing: bool = False
 
 
 def initial(first: bytes) -> World:
@@ -152,6 +164,19 @@ def execute(world: World, request: Pending, rules: Rules) -> World:
     return land(world, request.number, request.data, rules)
 
 
+def power_cut(world: World, rules: Rules) -> Iterator[World]:
+    """What may be left when the server loses its power: it forgets names that were not synced, newest first, private ones as well."""
+    newest = world.generations[-1][0]
+    for last in range(min(world.synced, newest), newest + 1):
+        generations = tuple(item for item in world.generations if item[0] <= last)
+        if not rules.flushes:
+            generations = (*generations[:-1], (generations[-1][0], b""))
+        left = world._replace(generations=generations, chain=world.chain[:last], synced=last, power_cuts=world.power_cuts - 1)
+        for view in sorted(world.views):
+            yield left._replace(view=view)
+            yield left._replace(view=view, temporaries=(), pending=())
+
+
 def crash(world: World, process: int) -> World:
     """What is left when a process dies: nothing that others look at."""
     pending = tuple(request._replace(source=None) if _owner(request.source) == process else request for request in world.pending)
@@ -167,7 +192,9 @@ def is_local(world: World, process: int, operation: Any, rules: Rules) -> bool:
         case op.RemoveTemporary(name):
             return all(request.source != (process, name) for request in world.pending)
         case op.ReadGeneration(number):
-            return not rules.prunes and rules.refuses_to_replace and number in dict(world.generations)
+            return not rules.prunes and not world.power_cuts and rules.refuses_to_replace and number in dict(world.generations)
+        case op.SyncGeneration():
+            return not rules.prunes and not world.power_cuts
     return False
 
 
@@ -180,19 +207,26 @@ def outcomes(world: World, process: int, operation: Any, cache: Cache, rules: Ru
             yield from _read(world, number, cache)
         case op.PublishGeneration(name, number):
             yield from _publish(world, (process, name), number, cache, rules)
+            return
         case op.ReadView():
             yield Outcome("", world.view, world, cache)
             for stale in sorted(world.views - {world.view}):
                 yield Outcome("stale", stale, world, cache, STALE)
+        case op.SyncGeneration(number):
+            answer, after = _synced(world, number)
+            yield Outcome("", answer, after, cache)
         case op.Wait() | EditView():  # waiting cannot fail, and a person tries until the edit is written
             answer, after = _effect(world, process, operation) if isinstance(operation, EditView) else (None, world)
             yield Outcome("", answer, after, cache)
             return
+        case op.ReplaceView(name) if (process, name) not in dict(world.temporaries):
+            yield Outcome("lost with the server's power", REFUSED, world, cache)
+            return
         case _:
             yield from _change(world, process, operation, cache)
-            return
-    if not isinstance(operation, op.PublishGeneration):
-        yield Outcome("refused", REFUSED, world, cache, ERROR)
+    yield Outcome("refused", REFUSED, world, cache, ERROR)
+    if rules.passing:
+        yield Outcome("ESTALE", PASSING, world, cache, ERROR)
 
 
 def _list(world: World, cache: Cache) -> Iterator[Outcome]:
@@ -217,7 +251,10 @@ def _publish(world: World, source: tuple[int, str], number: int, cache: Cache, r
         return text if rules.answers_publication else None
 
     there = number in dict(world.generations)
-    data = dict(world.temporaries)[source]
+    data = dict(world.temporaries).get(source)
+    if data is None:
+        yield Outcome("lost with the server's power", answer("error"), world, cache)
+        return
     landed = land(world, number, data, rules)
     known = None if cache is None else frozenset(known for known, _ in landed.generations)
     yield Outcome("exists" if there else "done", answer("exists" if there else "done"), landed, known)
@@ -234,7 +271,6 @@ def _publish(world: World, source: tuple[int, str], number: int, cache: Cache, r
 def _change(world: World, process: int, operation: Any, cache: Cache) -> Iterator[Outcome]:
     answer, after = _effect(world, process, operation)
     yield Outcome("", answer, after, cache)
-    yield Outcome("refused", REFUSED, world, cache, ERROR)
     if after != world:
         yield Outcome("done, but reported as refused", REFUSED, after, cache, ERROR)
     if isinstance(operation, op.ReplaceView):
@@ -291,6 +327,13 @@ def _lease_effect(world: World, process: int, operation: Any) -> tuple[Any, Worl
         case ReleaseLease(data):
             return None, (world._replace(lease=None) if world.lease == data else world)
     raise AssertionError(operation)
+
+
+def _synced(world: World, number: int) -> tuple[bytes | None, World]:
+    data = dict(world.generations).get(number)
+    if data is None:
+        return None, world
+    return data, world._replace(synced=max(world.synced, number)) if world.power_cuts else world
 
 
 def _moved_to_history(world: World, number: int) -> World:

@@ -4,6 +4,7 @@ A process is a deterministic function of the answers it got. To go on from any p
 answers so far, so that ordinary code (sessions, transactions, recovery) can be searched as it is.
 """
 
+import errno
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from shared.errors import NasError
 from shared.statedb.files import StateFiles
 from shared.statedb.operations import Operation
-from tests.protocol.nas import REFUSED
+from tests.protocol.nas import PASSING, REFUSED
 
 #: What a process does: it gets its door to the NAS, and returns what it was told.
 Program = Callable[[StateFiles], Hashable]
@@ -40,6 +41,8 @@ class _ScriptedFiles(StateFiles):
             for answer in self._answers:
                 if answer is REFUSED:
                     raise NasError("refused")
+                if answer is PASSING:
+                    raise NasError("refused") from OSError(errno.ESTALE, "Stale file handle")
                 return answer
             self.next_operation = operation
         raise _Stopped

@@ -149,6 +149,15 @@ def each_once(world: World, results: Sequence[Any]) -> str | None:
     return None
 
 
+def head_is_whole(world: World, _: Sequence[Any]) -> str | None:
+    """The newest generation can be read."""
+    try:
+        nas.head(world)
+    except VmBackupError as error:
+        return str(error)
+    return None
+
+
 def nobody_is_alarmed(world: World, results: Sequence[Any]) -> str | None:
     """No process takes what is normal for damage."""
     answers = ((what, answer) for result in results for what, answer in result or ())
@@ -215,6 +224,8 @@ def all_of(*checks: Callable[[World, Sequence[Any]], str | None]) -> Callable[[W
 
 def chain_grows(before: World, after: World) -> str | None:
     """Each generation follows from the one before it, is never replaced, and makes only moves that the table of states allows."""
+    if after.power_cuts < before.power_cuts:
+        return None
     if after.chain[: len(before.chain)] != before.chain:
         return "a generation was replaced"
     return _follows(after.chain[-2], after.chain[-1], len(after.chain))

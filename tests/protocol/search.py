@@ -120,7 +120,9 @@ class Search:
                 return
         for request in world.pending:
             after = nas.execute(world, request, self._scenario.rules)
-            yield "", state._replace(world=self._number(after))
+            yield "the server executes a delayed request", state._replace(world=self._number(after))
+        for after in nas.power_cut(world, self._scenario.rules) if world.power_cuts else ():
+            yield "the server loses its power", state._replace(world=self._number(after))
         for process, node in enumerate(state.nodes):
             operation = self._operation(process, node)
             if isinstance(operation, Done):
@@ -189,7 +191,7 @@ class Search:
     def _describe(self, before: _State, after: _State, note: str) -> str:
         moved = [process for process in range(len(before.nodes)) if before.nodes[process] != after.nodes[process]]
         if not moved:
-            return "the server executes a delayed request"
+            return note
         process = moved[0]
         name = "ABCDEFGH"[process]
         if after.nodes[process] == CRASHED:

@@ -17,6 +17,7 @@ from tests.protocol.programs import (
     edited_views_are_kept,
     editor,
     expirer,
+    head_is_whole,
     nobody_is_alarmed,
     pruner,
     publisher,
@@ -36,6 +37,14 @@ BASIC = (
     Scenario("two sessions, one stale read, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 0, Cost(1, 1)),
     Scenario("two sessions, one error, one fault", (appender("A", 2), appender("B")), LOG, start(), chain_grows, 0, Cost(0, 1, 1)),
     Scenario("three sessions, one fault", tuple(map(appender, "ABC")), LOG, start(), chain_grows, 0, Cost(fault=1)),
+    Scenario(
+        "two sessions, one crash, the server's power is cut",
+        (appender("A"), appender("B", 2)),
+        all_of(head_is_whole, LOG, nobody_is_alarmed),
+        start()._replace(power_cuts=1),
+        chain_grows,
+        1,
+    ),
     Scenario("pruning", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 1, rules=PRUNES),
     Scenario(
         "pruning, one stale read", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 0, Cost(stale=1), PRUNES

@@ -92,6 +92,20 @@ class TestHistory:
         with pytest.raises(DatabaseDamagedError, match="this host has seen 2"):
             database.head()
 
+    def test_a_generation_that_was_only_read_may_be_lost_with_the_power_of_the_nas(self, database: Database) -> None:
+        """It was read before its writer had brought it to the disk. The one before it is on the disk, and is remembered."""
+        elsewhere(database).commit_once(add("web01"), "add", "test")
+        elsewhere(database).commit_once(add("web02"), "add", "test")
+        assert database.head().generation == 3
+        (database.root / "gen" / generation_name(3)).unlink()
+        assert database.head().generation == 2
+        elsewhere(database).commit_once(add("web03"), "add", "test")
+        assert set(database.head().contents.vms) == {"web01", "web03"}
+        for lost in (3, 2):
+            (database.root / "gen" / generation_name(lost)).unlink()
+        with pytest.raises(DatabaseDamagedError, match="this host has seen 2"):
+            database.head()
+
     def test_another_history_of_the_same_length_is_an_alarm(self, database: Database, tmp_path: Path) -> None:
         """The NAS was restored from a backup, and others have committed since. Another process of this host notices."""
         notes = tmp_path / "notes"

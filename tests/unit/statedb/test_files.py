@@ -21,6 +21,7 @@ from shared.statedb.operations import (
     ReadTemporary,
     RemoveTemporary,
     ReplaceView,
+    SyncGeneration,
     WriteTemporary,
 )
 from shared.statedb.protocol import Author
@@ -244,16 +245,46 @@ class TestDurability:
 
             monkeypatch.setattr(os, name, noted)
         commit(files, "web01")
-        assert order[:3] == ["file to disk", "named", "directory to disk"]
+        base = commits = ["directory to disk", "file to disk"]
+        assert order == [*base, "file to disk", "named", *commits]
 
-    def test_the_directory_is_brought_to_disk_also_when_the_answer_was_an_error(
-        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    def test_it_is_brought_to_disk_also_when_that_was_refused_at_first(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By SMB a name cannot be opened for a moment after it was linked."""
+        real, failures = module.sync_name, [errno.EINVAL, errno.ESTALE]
+
+        def failing(path: Path) -> bytes:
+            if failures:
+                raise OSError(failures.pop(), "not now")
+            return real(path)
+
+        monkeypatch.setattr(module, "sync_name", failing)
+        assert files.perform(SyncGeneration(1)) == files.perform(ReadGeneration(1))
+        assert not failures
+        assert files.perform(SyncGeneration(2)) is None
+
+    def test_a_commit_that_cannot_be_brought_to_disk_is_not_acknowledged(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(_: Path) -> None:
+            if len(left(files, "gen")) == 2:
+                raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(module, "sync_directory", refused)
+        with pytest.raises(NasError):
+            commit(files, "web01")
+
+    @pytest.mark.parametrize("refusal", [errno.EACCES, errno.EROFS])
+    def test_what_may_only_be_read_is_flushed_as_well_as_that_goes(
+        self, files: StateFiles, refusal: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        synced = []
-        monkeypatch.setattr(module, "sync_directory", lambda path: synced.append(path.name))
-        files.perform(WriteTemporary("x", b"x"))
-        files.perform(PublishGeneration("x", 1))
-        assert synced == ["gen"]
+        """Another user's generation, on a NAS that gives files no group."""
+        real = os.open
+
+        def read_only(path: Path, flags: int, *mode: int) -> int:
+            if flags & os.O_RDWR:
+                raise OSError(refusal, "refused")
+            return real(path, flags, *mode)
+
+        monkeypatch.setattr(os, "open", read_only)
+        assert files.perform(SyncGeneration(1)) == files.perform(ReadGeneration(1))
 
     def test_a_disk_that_fills_up_leaves_no_half_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(_: int) -> None:

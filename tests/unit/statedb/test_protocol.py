@@ -6,10 +6,13 @@ import pytest
 
 from shared.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
 from shared.statedb import protocol
-from shared.statedb.operations import ListGenerations, PublishGeneration, ReadGeneration, Steps, Wait
+from shared.statedb.operations import ListGenerations, PublishGeneration, ReadGeneration, Steps, SyncGeneration, Wait
 from shared.statedb.protocol import Author
 from shared.statedb.snapshot import Contents, Header, encode
 from tests.unit.statedb.builders import REPOSITORY, WHEN, contents, session, vm
+
+#: Operations whose answers the tests give.
+_ASKS = (ListGenerations, ReadGeneration, SyncGeneration)
 
 
 def run(steps: Steps[Any], answers: list[Any]) -> Any:
@@ -18,8 +21,7 @@ def run(steps: Steps[Any], answers: list[Any]) -> Any:
     operation = next(steps)
     try:
         while True:
-            asked = isinstance(operation, (ListGenerations, ReadGeneration))
-            operation = steps.send(next(remaining) if asked else None)
+            operation = steps.send(next(remaining) if isinstance(operation, _ASKS) else None)
     except StopIteration as stop:
         assert list(remaining) == [], "all answers were asked for"
         return stop.value
@@ -77,8 +79,8 @@ class TestDoubt:
 
     def transact(self, distance: int) -> None:
         live, _ = generation(1, protocol.NO_PREVIOUS, contents(sessions=(session("alpha.1"),)))
-        later = [2 + distance]
-        run(protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x"))), [[1], live, None, later, self.far_ahead(distance), None])
+        answers = [[1], live, None, live, [2 + distance], self.far_ahead(distance), None]
+        run(protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x"))), answers)
 
     def test_after_a_long_pause_it_is_in_doubt(self) -> None:
         with pytest.raises(InDoubtError):
@@ -94,17 +96,36 @@ class TestDoubt:
         far, checksum = generation(500, "0" * 64, contents(vm("web01"), sessions=(row,)))
         mine, _ = generation(501, checksum, contents(vm("web01"), vm("x"), sessions=(session("alpha.1", sequence=2),)))
         steps = protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x")))
-        head = run(steps, [[1], start, None, [500], far, None, [501], mine, None])
+        head = run(steps, [[1], start, None, start, [500], far, None, far, [501], mine, None, mine])
         assert head.generation == 501
+
+
+class TestPowerCut:
+    """The NAS forgot a generation that could be read already, but was not on its disk."""
+
+    AUTHOR = Author(session("alpha.1"), 1, WHEN, "test")
+    MINE = generation(2, FIRST_SUM, contents(vm("x"), sessions=(session("alpha.1", sequence=1),)))[0]
+
+    def test_a_commit_that_was_forgotten_is_made_again(self) -> None:
+        steps = protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x")))
+        first = [[1], FIRST, None, FIRST]
+        forgotten = [[2], self.MINE, None, None]
+        assert run(steps, [*first, *forgotten, *first, [2], self.MINE, None, self.MINE]).generation == 2
+
+    @pytest.mark.parametrize("found", [None, STRAY])
+    def test_nothing_is_built_on_what_was_forgotten_or_replaced(self, found: bytes | None) -> None:
+        """What a change that changes nothing relies on has to last, too."""
+        steps = protocol.transact(self.AUTHOR, lambda found: found)
+        assert run(steps, [[2], SECOND, None, found, [1], FIRST, None, FIRST]).generation == 1
 
 
 def test_a_first_attempt_does_not_wait_and_a_lost_race_does() -> None:
     steps = protocol.transact(Author(session("alpha.1"), 1, WHEN, "test"), lambda found: found.with_vm(vm("x")))
-    answers = iter([(1,), FIRST, None, (1,), FIRST, None, (1,), FIRST, None])
+    answers = iter([(1,), FIRST, None, FIRST] * 3)
     kinds, operation = [], next(steps)
-    while len(kinds) < 18:
+    while len(kinds) < 21:
         kinds.append(type(operation))
-        operation = steps.send(next(answers) if isinstance(operation, (ListGenerations, ReadGeneration)) else None)
+        operation = steps.send(next(answers) if isinstance(operation, _ASKS) else None)
     waits = [index for index, kind in enumerate(kinds) if kind is Wait]
     published = [index for index, kind in enumerate(kinds) if kind is PublishGeneration]
     assert len(published) >= 2
