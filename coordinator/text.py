@@ -33,9 +33,12 @@ def duration(seconds: float | None) -> str:
 
 
 def seconds_since(timestamp: str | None, now: datetime) -> float | None:
-    """How long ago a timestamp of the database is by this host's clock; None if there is none or it is nonsense."""
+    """How long ago a timestamp of the database is by this host's clock; None if there is none or it is nonsense.
+
+    0 for one from the future: the clock of the host that wrote it is ahead of ours.
+    """
     try:
-        return (now - parse_timestamp(timestamp or "")).total_seconds()
+        return max(0.0, (now - parse_timestamp(timestamp or "")).total_seconds())
     except ValueError:
         return None
 

@@ -92,15 +92,24 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
 
 
 def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
-    """Looks at both places and does the next step, until there is none."""
+    """Looks at both places and does the next step, until there is none.
+
+    A step that meets a stale handle was overtaken by whoever displaced us, or by the server's restart: another look tells.
+    """
+    stale: OSError | None = None
     for _ in range(_STEPS_LIMIT):
         here, there = look_twice(route.source), look_twice(route.target)
         step = _next_step(route, stamp, here, there)
         if step is None:
             return
         route.check()
-        step(files, route, stamp)
-    raise CopyError("the NAS does not show what was done there")
+        try:
+            step(files, route, stamp)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            stale = error
+    raise stale or CopyError("the NAS does not show what was done there")
 
 
 Step = Callable[[NasFiles, Route, str], None]

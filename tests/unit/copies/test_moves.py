@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -188,6 +189,31 @@ def test_what_is_no_copy_stays(tmp_path):
         Problem("20261126T203800Z-23", "the sidecar is no JSON object"),
     )
     assert len(os.listdir(source)) == 6
+
+
+def test_whoever_is_overtaken_meets_a_stale_handle_and_looks_again(tmp_path):
+    """An archiver that was frozen wakes up before its rename, when another host has moved everything and removed the directory."""
+    filled(tmp_path)
+
+    class Overtaken(NasFiles):
+        def move(self, source, target, name):
+            move_copies(NasFiles(), route(tmp_path, claim=31))
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+    assert move_copies(Overtaken(), route(tmp_path)).stamps == tuple(STAMPS)
+    assert_moved(tmp_path)
+
+
+def test_a_handle_that_stays_stale_is_an_error(tmp_path):
+    filled(tmp_path)
+
+    class Stale(NasFiles):
+        def move(self, source, target, name):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+    with pytest.raises(NasError, match="Stale file handle"):
+        move_copies(Stale(), route(tmp_path))
+    assert all(whole_somewhere(tmp_path, stamp) for stamp in STAMPS)
 
 
 def test_a_claim_that_is_lost_in_the_middle_removes_nothing(tmp_path):
