@@ -3,10 +3,7 @@
 An independent reader, qemu-img, looks at the disks of the parallel engine, too.
 """
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from shared.engine.codec import zlib_codec
 from shared.engine.delta import DeltaPlan
 from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, finish, qemu, texts, unpack
 from tests.contract.exporting import check_manifest, members
+from tests.support.packages import require
 from tests.support.virtualbox import RealVm, Testbed
 
 pytestmark = pytest.mark.virtualbox
@@ -33,12 +31,8 @@ def bench(virtualbox_testbed: Testbed) -> Iterator[Bench]:
 
 @pytest.fixture(scope="module")
 def qemu_img() -> None:
-    """Installs qemu-img where it is missing and may be installed."""
-    if not shutil.which("qemu-img") and os.geteuid() == 0 and shutil.which("apt-get"):
-        for words in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "qemu-utils"]):
-            subprocess.run(["apt-get", *words], check=False, stdin=subprocess.DEVNULL, capture_output=True)
-    if not shutil.which("qemu-img"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no qemu-img (Debian: qemu-utils)")
+    """An independent reader of disk images."""
+    require("qemu-img", "qemu-utils")
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
