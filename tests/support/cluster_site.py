@@ -116,7 +116,7 @@ class ClusterSite:
         self.name = uuid.uuid4().hex[:10]
         self._settings = {"retry_seconds": 5, "retry_interval_seconds": 0.2, "stall_seconds": 60, **settings}
         self.directory = f"/srv/nas/{'smb' if kind == 'smb' else 'nfs'}/{self.name}"
-        lan.server.check("cp", "-a", f"{lan.server.shared}/template", self.directory)
+        lan.server.check("sh", "-ec", 'cp -a "$1" "$2" && sync -f "$2"', "sh", f"{lan.server.shared}/template", self.directory)
         for host in VMS:
             self.move_in(host)
         self.before = template.stamps
