@@ -22,6 +22,8 @@ from shared.errors import CopyError, NasError
 _QUEUE: Final = 12
 #: A range that is copied takes the NAS about 0.1 s at this length, and cannot be cancelled.
 _LONGEST_RANGE: Final = 64 * 2**20
+#: What file systems that share blocks between files share at least.
+_BLOCK: Final = 4096
 _FLUSH_BYTES: Final = 64 * 2**20
 #: How long threads may take to end. One that writes to a NAS that is gone cannot be ended at all.
 _END_SECONDS: Final = 10.0
@@ -194,7 +196,9 @@ class Archive:
     def _copy_range(self, item: _CopyRange) -> int:
         done = 0
         while done < item.length:
-            count = os.copy_file_range(item.source, self._descriptor, item.length - done, item.source_position + done, item.position + done)
+            source, target = item.source_position + done, item.position + done
+            length = min(item.length - done, _to_next_block(source, target))
+            count = os.copy_file_range(item.source, self._descriptor, length, source, target)
             if not count:
                 raise OSError(None, "the previous copy has become shorter")
             done += count
@@ -209,3 +213,9 @@ class Archive:
 
     def _failed(self, error: OSError) -> NasError:
         return NasError(f"cannot write {self._path}: {error.strerror or error}")
+
+
+def _to_next_block(source: int, target: int) -> int:
+    """How much to copy at once: a file system shares blocks only if a copy begins at one, so what is before goes by itself."""
+    before = -target % _BLOCK
+    return before if before and source % _BLOCK == target % _BLOCK else _LONGEST_RANGE

@@ -146,11 +146,11 @@ def write_blocks(image: Path, blocks: dict[int, bytes | int]) -> None:
     os.close(descriptor)
 
 
-def change(image: Path, block: int) -> None:
-    """Changes 4 KiB in the middle of one of the allocated blocks of a VDI file."""
+def change(image: Path, block: int, size: int = 4096) -> None:
+    """Changes so many bytes in the middle of one of the allocated blocks of a VDI file."""
     descriptor = os.open(image, os.O_RDWR)
     (data_offset,) = struct.unpack("<I", os.pread(descriptor, 4, 0x158))
-    os.pwrite(descriptor, os.urandom(4096), data_offset + block * MIB + MIB // 2)
+    os.pwrite(descriptor, os.urandom(size), data_offset + block * MIB + MIB // 2)
     os.close(descriptor)
 
 
