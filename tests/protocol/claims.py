@@ -4,8 +4,10 @@ import contextlib
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final
 
+from shared.clock import Clock
 from shared.errors import NasError, VmBackupError
 from shared.process import HostIdentity
 from shared.statedb import changes, interventions, protocol
@@ -22,10 +24,11 @@ from tests.protocol.process import Program
 from tests.protocol.programs import REPOSITORY, WHEN, consistent, start, vm
 
 VM: Final = "web01"
+LEASE_SECONDS: Final = 300.0
 Told = list[tuple[tuple[str, int], str]]
 
 
-class _Clock:
+class StillClock:
     """Always the same time: a process must be a function of the answers it gets."""
 
     def now(self) -> datetime:
@@ -76,11 +79,14 @@ def new_database(status: State = State.BACKUP_NECESSARY) -> World:
 class Worker:
     """A session of production, and what it was told of each of its commits."""
 
-    def __init__(self, files: StateFiles, name: str) -> None:
-        settings = DatabaseVersion("0", REPOSITORY, 300.0, "link")
-        self.database = Database(files, settings, HostIdentity("n", "n", "machine", "boot", "space"), _Clock())
+    def __init__(self, files: StateFiles, name: str, clock: Clock | None = None, *, view: bool = False) -> None:
+        settings = DatabaseVersion("0", REPOSITORY, LEASE_SECONDS, "link")
+        self.database = Database(files, settings, HostIdentity("n", "n", "machine", "boot", "space"), clock or StillClock())
         self.database._lease = _NoLease()
-        self.database.publish_view = lambda name=None: False
+        self.database.commit_once = self._commit_once
+        if not view:
+            self.database.publish_view = lambda name=None: False
+        self._alone = count(1)
         self.session = Session(self.database, "backup")
         self.session._record = replace(self.session._record, id=name, pid=1, started=0.0)
         self.session._heartbeat = _NoHeartbeat()
@@ -98,18 +104,20 @@ class Worker:
 
     def expire(self, victim: str) -> None:
         """Declares another session dead, rightly or wrongly."""
-        self._commit_once(lambda contents: changes.expire(contents, [victim], "silent", WHEN))
+        with contextlib.suppress(VmBackupError):
+            self._commit_once(lambda contents: changes.expire(contents, [victim], "silent", WHEN))
 
     def break_claim(self, victim: str) -> None:
         """Takes the VM away from another session, which stays alive: what an operator does by hand."""
         own = self.database.files.run(protocol.read_head()).contents.vms[VM].claim
         if own is not None and own.session == victim:
-            self._commit_once(lambda contents: interventions.break_claim(contents, VM, own.number, "by hand", WHEN))
+            with contextlib.suppress(VmBackupError):
+                self._commit_once(lambda contents: interventions.break_claim(contents, VM, own.number, "by hand", WHEN))
 
-    def _commit_once(self, change: Change) -> None:
-        record = SessionRecord(f"{self.session.id}.once", 0, 0, "ended", "n")
-        with contextlib.suppress(VmBackupError):
-            self.database.transact(Author(record, 1, WHEN, "by another"), change)
+    def _commit_once(self, change: Change, reason: str = "by another", _: str = "") -> Snapshot:
+        """As `Database.commit_once` does, under a name that is the same each time the process is run."""
+        record = SessionRecord(f"{self.session.id}.{next(self._alone)}", 0, 0, "ended", "n")
+        return self.database.transact(Author(record, 1, WHEN, reason), change)
 
 
 def backs_up(worker: Worker, *, intends: bool = True) -> None:
@@ -134,7 +142,12 @@ def finishes(worker: Worker) -> None:
     record = worker.database.files.run(protocol.read_head()).contents.vms[VM]
     if record.publishing is None or record.claim is not None:
         backs_up(worker)
-        return
+    else:
+        publishes(worker)
+
+
+def publishes(worker: Worker) -> None:
+    """Finishes what another worker had announced."""
     head = worker.commit(lambda contents: changes.claim(contents, VM, worker.session.id, "publish", WHEN))
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:

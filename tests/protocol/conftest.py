@@ -10,6 +10,8 @@ from tests.protocol import nas
 
 #: `VMBACKUP_PROVE=1` searches the larger scenarios, too, which takes many minutes.
 PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
+#: How long that may take in all.
+PROVE_SECONDS = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "600"))
 
 
 @pytest.fixture(autouse=True)

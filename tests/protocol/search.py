@@ -8,7 +8,6 @@ import collections
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any, NamedTuple
 
 from tests.protocol import nas
@@ -197,33 +196,6 @@ class Search:
         if after.nodes[process] == CRASHED:
             return f"{name} crashes"
         return f"{name} {brief(self._operation(process, before.nodes[process]))}{f' ({note})' if note else ''}"
-
-    def walk(self, random: Random, *, steps: int = 50_000, mischief: float = 0.1) -> Result:
-        """Follows one schedule by chance to its end. Of its steps, the part `mischief` may be a crash, a fault or a late request."""
-        began = time.monotonic()
-        scenario = self._scenario
-        state = self._first()
-        lines: list[str] = []
-        for _ in range(steps):
-            honest, odd = self._choices(state)
-            if not honest and not odd:
-                break
-            label, after = random.choice(odd if odd and (not honest or random.random() < mischief) else honest)
-            lines.append(self._describe(state, after, label))
-            if violation := self._check_step(state, after):
-                return Result(scenario.name, len(lines), 0, time.monotonic() - began, violation, tuple(lines))
-            state = after
-        violation = self._check_end(state)
-        trace = tuple(lines) if violation else ()
-        return Result(scenario.name, len(lines), self._ends, time.monotonic() - began, violation, trace, self._ends > 0)
-
-    def _choices(self, state: _State) -> tuple[list[tuple[str, _State]], list[tuple[str, _State]]]:
-        honest: list[tuple[str, _State]] = []
-        odd: list[tuple[str, _State]] = []
-        for label, after in self._successors(state):
-            faithful = after.budget == state.budget and after.crashes == state.crashes and after.nodes != state.nodes
-            (honest if faithful else odd).append((label, after))
-        return honest, odd
 
 
 def brief(operation: Any) -> str:

@@ -88,7 +88,13 @@ BASIC = (
         "claims, one fault", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 0, Cost(fault=1)
     ),
     Scenario(
-        "claims, one error", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 0, Cost(error=1)
+        "claims, one error",
+        (claims.backup("A"), claims.takeover("B", "A")),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        budget=Cost(error=1),
+        rules=Rules(passing=True),
     ),
     Scenario(
         "two workers for one VM, one crash",
