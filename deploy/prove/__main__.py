@@ -34,11 +34,14 @@ class Part:
     options: tuple[str, ...] = ()
 
 
+_CLUSTER: Final = "tests/system/nas_cluster"
+_WORKERS: Final = (f"{_CLUSTER}/test_workers.py", f"{_CLUSTER}/test_workers_outages.py")
 PARTS: Final = (
-    Part("protocol", ("tests/protocol",), 0.30, options=("-n", "2")),
-    Part("crash", ("tests/crash",), 0.30, working=1.4, options=("-n", "2")),  # two at once
-    Part("fire", ("tests/fire",), 0.20, working=0.6),
-    Part("nas", ("tests/system/nas", "tests/system/nas_cluster"), 0.20),
+    Part("protocol", ("tests/protocol",), 0.23, options=("-n", "2")),
+    Part("crash", ("tests/crash",), 0.23, working=1.4, options=("-n", "2")),  # two at once
+    Part("fire", ("tests/fire",), 0.14, working=0.6),
+    Part("nas", ("tests/system/nas", _CLUSTER), 0.10, options=tuple(f"--ignore={path}" for path in _WORKERS)),
+    Part("workers", _WORKERS, 0.30),
 )
 
 

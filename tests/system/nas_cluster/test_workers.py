@@ -12,7 +12,7 @@ import pytest
 
 from deploy.testbed.nas.cluster import Cluster
 from deploy.testbed.nas.job import Job
-from tests.crash.conftest import PROVE
+from tests.crash.conftest import PROVE, PROVE_SECONDS
 from tests.crash.doors import Moment
 from tests.support.cluster_site import LEASE_SECONDS, ClusterSite, Template, at_once, look, together
 from tests.support.nas_truth import Truth
@@ -95,7 +95,7 @@ class Story:
     recovered: tuple[int, str] = (-1, "")
     came_back: tuple[int, str] = (-1, "")
     ticks: list[tuple[int, str]] = field(default_factory=list)
-    truths: list[Truth] = field(default_factory=list)
+    truths: dict[str, Truth] = field(default_factory=dict)
 
     @property
     def said(self) -> str:
@@ -109,7 +109,7 @@ def kind_of(fault: str, phase: str, rotation: int) -> str:
 
 
 ROTATIONS = range(len(KINDS)) if PROVE else range(1)
-CASES = [(fault, rotation, phase) for fault in FAULTS for rotation in ROTATIONS for phase in PHASES]
+CASES = [(fault, rotation, phase) for rotation in ROTATIONS for fault in FAULTS for phase in PHASES]
 
 
 class Episode:
@@ -132,19 +132,20 @@ class Episode:
         self._fault.strike(self._lan)
         try:
             self._take_over(time.monotonic())
-            self._look(age=not self._fault.comes_back)
+            self._look("after", age=not self._fault.comes_back)
         finally:
             self._fault.mend(self._lan)
         if self._fault.comes_back:
             at_once(lambda name: self.stories[name].site.let_go("a"), PHASES)
             for name, ended in together(holders).items():
                 self.stories[name].came_back = ended
-            self._look(age=True)
+            self._look("unchanged", age=True)
         else:
             for job in holders.values():
                 job.kill()
             at_once(lambda name: self.stories[name].site.move_in("a"), PHASES)
-        self._go_on()
+        if PROVE or not self._fault.comes_back:
+            self._go_on()
 
     def _begin(self, name: str) -> Job:
         site, phase = self.stories[name].site, PHASES[name]
@@ -168,13 +169,13 @@ class Episode:
 
         at_once(tick, PHASES)
 
-    def _look(self, **question: bool) -> None:
+    def _look(self, what: str, **question: bool) -> None:
         asked = {}
         for story in self.stories.values():
             states = story.phase.later if question.get("settled") else story.phase.taken_over
             asked[story.site] = {"states": dict(zip(("web", "mail"), states, strict=True)), **question}
         for story, truth in zip(self.stories.values(), look(self._lan, asked), strict=True):
-            story.truths.append(truth)
+            story.truths[what] = truth
 
     def _go_on(self) -> None:
         """The next tick of host a, a day later."""
@@ -188,16 +189,19 @@ class Episode:
             story.ticks.append(story.site.run("a", "vmbackup-worker", "-v", "database"))
 
         at_once(tick, PHASES)
-        self._look(settled=True)
+        self._look("settled", settled=True)
 
 
 @pytest.fixture(scope="session")
 def episodes(machines: Cluster, template: Template) -> Callable[[str, int], Episode]:
     """Lets each episode happen once; only the last one is kept."""
     last: dict[tuple[str, int], Episode] = {}
+    began = time.monotonic()
 
     def episode(fault: str, rotation: int) -> Episode:
         if (fault, rotation) not in last:
+            if rotation and time.monotonic() - began > PROVE_SECONDS * 0.6:
+                pytest.skip("no time for this kind of mount")
             last.clear()
             last[fault, rotation] = Episode(machines, template, fault, rotation)
             try:
@@ -214,15 +218,15 @@ def episodes(machines: Cluster, template: Template) -> Callable[[str, int], Epis
 )
 def test_the_other_host_takes_over(episodes: Callable[[str, int], Episode], fault: str, rotation: int, phase: str) -> None:
     story = episodes(fault, rotation).stories[phase]
-    expected, (after, *unchanged, settled) = story.phase, story.truths
+    expected, after = story.phase, story.truths["after"]
     assert story.recovered[0] == DONE, story.said
     assert after.problems == [], story.said
     assert story.seconds < LEASE_SECONDS + TICK_SECONDS + (SMB_PATIENCE_SECONDS if rotation and story.site.kind == "smb" else 0)
     assert (after.stamps["web"] != story.site.before["web"]) == expected.published
-    for truth in unchanged:
+    if back := story.truths.get("unchanged"):
         assert story.came_back[0] in expected.returns, story.said
         if story.came_back[0] == LOCK_LOST:
-            assert (truth.generation, truth.files, truth.problems) == (after.generation, after.files, []), story.said
-    assert {status for status, _ in story.ticks} == {DONE}, story.said
-    assert settled.problems == [], story.said
-    assert settled.live == []
+            assert (back.generation, back.files, back.problems) == (after.generation, after.files, []), story.said
+    assert {status for status, _ in story.ticks} <= {DONE}, story.said
+    if settled := story.truths.get("settled"):
+        assert (settled.problems, settled.live) == ([], []), story.said
