@@ -37,7 +37,7 @@ def read(report: Path, part: str) -> Sequence[Row]:
         scenario = parameter.removesuffix("]") if bracket and KILLS in values else name.removeprefix("test_").replace("_", " ")
         row = rows.setdefault(scenario, Row(part, scenario))
         skipped, failed = case.find("skipped") is not None, case.find("failure") is not None or case.find("error") is not None
-        row.runs += not skipped
+        row.runs += 0 if skipped else int(values["runs"]) or 1
         row.skipped += skipped
         row.failed += failed
         row.seconds += float(case.get("time", "0"))
@@ -55,13 +55,13 @@ def _values(case: ET.Element) -> defaultdict[str, float]:
         if name == "fire":
             values[KILLS] += 1
             values[SURVIVED] += value.endswith("|survived")
-        elif name in (KILLS, SURVIVED, "left"):
+        elif name in (KILLS, SURVIVED, "left", "runs"):
             values[name] += float(value)
     return values
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The table. `runs`: tests with all their parameters; `kills`: processes, hosts and the like that were ended by force."""
+    """The table. `runs`: tests with all parameters, and schedules drawn; `kills`: processes, hosts and the like that were killed."""
     lines = [f"{'part':<10}{'scenario':<74}{'runs':>5}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'no time':>8}{'seconds':>9}"]
     total = Row("all", "")
     for row in rows:

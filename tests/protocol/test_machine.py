@@ -29,14 +29,14 @@ _SHARE: Final = 0.4
 
 
 @pytest.mark.timeout(3600 if PROVE else 300)
-def test_holds(record_property: Callable[[str, object], None]) -> None:
+def test_schedules_by_chance_hold(record_property: Callable[[str, object], None]) -> None:
     run_state_machine_as_test(Machine, settings=_SAME)
     end = time.monotonic() + (PROVE_SECONDS * _SHARE if PROVE else 0)
     rounds = 1
     while time.monotonic() < end:
         run_state_machine_as_test(Machine, settings=_OTHERS)
         rounds += 1
-    record_property("schedules", rounds * _SAME.max_examples)
+    record_property("runs", rounds * _SAME.max_examples)
     print(f"{rounds * _SAME.max_examples} schedules of up to {_SAME.stateful_step_count} events each")
 
 
