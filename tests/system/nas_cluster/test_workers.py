@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
 
 #: A tick on a slow and busy machine: what the take-over may need beyond the lease time.
 TICK_SECONDS = 45.0
-#: An SMB client keeps a file open for so long after it was closed. If its host falls silent meanwhile, whoever opens the file next waits until
-#: Samba gives up asking for it, 35 s, sometimes twice (docs/nas.md). The long run meets that, the short one avoids it.
+#: An SMB client keeps a file open for so long after it was closed. If its host falls silent meanwhile, whoever opens the file next waits
+#: until Samba gives up asking for it, 35 s, sometimes twice (docs/nas.md). The long run meets that, the short one avoids it.
 SMB_HANDLE_SECONDS, SMB_PATIENCE_SECONDS = 1.5, 75.0
 DONE, LOCK_LOST = 0, 12
 DUE, CLEAN, ARCHIVED = "BACKUP_NECESSARY", "CLEAN", "ARCHIVED"
