@@ -172,6 +172,13 @@ def qemu(*words: str | Path, seconds: float = 300) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def same(image: Path, raw: Path) -> bool:
+    """Whether `qemu-img` reads this content from an image. Zeros at the end do not count: a VMDK holds whole grains."""
+    done = subprocess.run(["qemu-img", "compare", "-F", "raw", image, raw], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0
+
+
 Build = Callable[[Bench], str]
 
 
