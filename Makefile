@@ -2,13 +2,13 @@
 PYTHON ?= python3
 environment := .venv/.complete
 run := .venv/bin
-# These share one boot of the NAS test bed, so they run in one process.
+# These boot the NAS test bed once and then mostly wait for leases and servers, so they run beside the others.
 nas_tests := tests/system/nas tests/system/nas_cluster
 other_tests := tests $(patsubst %,--ignore=%,$(nas_tests))
-# Real VirtualBox hosts and network mounts share two cores here: what failed beside others has a second chance alone, in the open.
+# Real VirtualBox hosts and network mounts share two cores here: what failed beside others has a second chance, one at a time, in the open.
 again := --last-failed --last-failed-no-failures none
 
-.PHONY: help setup testbed lint test unit prove demo bench clean
+.PHONY: help setup testbed lint test test-nas test-others unit prove demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,13 @@ unit: $(environment)  ## the fast tests alone (seconds)
 	$(run)/pytest -q -n auto tests/unit
 
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-nas test-others
+
+test-nas: $(environment)
+	$(run)/pytest -q -o cache_dir=.pytest_cache/nas $(nas_tests) || $(run)/pytest -q -o cache_dir=.pytest_cache/nas $(again) $(nas_tests)
+
+test-others: $(environment)
 	$(run)/pytest -q -n 2 $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
-	$(run)/pytest -q $(nas_tests) || $(run)/pytest -q $(again) $(nas_tests)
 
 prove: $(environment)  ## the promises, for an hour: every schedule, crash point and fault there is time for; a table at the end
 	$(run)/python -m deploy.prove
