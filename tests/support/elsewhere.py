@@ -34,6 +34,7 @@ REPORTS = "VMBACKUP_TEST_REPORTS"
 
 #: All tests of one place together: a hang must end before the patience of whoever started them.
 LIMIT_SECONDS = 900
+_END_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,11 @@ class Batch:
         """Ends the place with whatever still runs in it."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:  # `unshare` ignores that signal; when it is killed, all in its namespace is
+                self._process.kill()
+                self._process.wait()
         shutil.rmtree(self._job)
 
 
