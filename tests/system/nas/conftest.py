@@ -36,6 +36,11 @@ class Share:
         while time.clock_gettime(COARSE) - before < 0.02:
             time.sleep(0.01)
 
+    def times(self) -> str:
+        """When each host thinks that the directory was changed, and what time it is: for messages."""
+        seen = {host: os.stat(self.on(host)).st_mtime_ns for host in HOSTS}
+        return f"changed {seen}, now {time.clock_gettime_ns(COARSE)}; listed again: {os.listdir(self.on('b'))}"
+
     def write(self, host: str, name: str, text: str) -> None:
         """Makes a file as a careful program does: a private name, fsync, rename."""
         private = f"{self.on(host, name)}.{uuid.uuid4().hex}"

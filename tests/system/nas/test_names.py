@@ -120,7 +120,7 @@ def test_a_listing_shows_a_new_name_at_once(share: Share) -> None:
     for number in range(10):
         assert f"{number}" not in os.listdir(share.on("b"))
         share.write("a", f"{number}", "new")
-        assert f"{number}" in os.listdir(share.on("b"))
+        assert f"{number}" in os.listdir(share.on("b")), share.times()
         share.pass_tick()
 
 
@@ -130,7 +130,7 @@ def test_a_listing_misses_a_removed_name_at_once(share: Share) -> None:
         assert f"{number}" in os.listdir(share.on("b"))
         share.pass_tick()
         os.unlink(share.on("a", f"{number}"))
-        assert f"{number}" not in os.listdir(share.on("b"))
+        assert f"{number}" not in os.listdir(share.on("b")), share.times()
         share.pass_tick()
 
 
