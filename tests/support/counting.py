@@ -8,6 +8,7 @@ database only keeps writers from colliding; `no-lease` does without, so that the
 """
 
 import contextlib
+import faulthandler
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from shared.process import HostIdentity
 from shared.statedb.database import open_database
 from shared.statedb.snapshot import Contents, VmRecord
 from shared.states import State
+
+#: Who still works so long after the time is over says where it hangs.
+HANGS_SECONDS = 60
 
 
 def count(contents: Contents, label: str, node: str) -> Contents:
@@ -38,6 +42,7 @@ class NoLease:
 
 def main(root: str, node: str, label: str, seconds: str, *options: str) -> None:
     """The program. A session that others have expired is followed by a new one."""
+    faulthandler.dump_traceback_later(float(seconds) + HANGS_SECONDS, exit=True)
     database = open_database(Path(root), HostIdentity.of_this_machine(node), SystemClock())
     if "no-lease" in options:
         database._lease = NoLease()
