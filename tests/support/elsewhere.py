@@ -32,6 +32,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 #: Names the file that takes the reports; set where tests run elsewhere, and nowhere else.
 REPORTS = "VMBACKUP_TEST_REPORTS"
 
+#: What tests there are told of the environment here.
+PASSED_ON = ("CI", "VMBACKUP_PROVE", "VMBACKUP_PROVE_SECONDS")
+
 #: All tests of one place together: a hang must end before the patience of whoever started them.
 LIMIT_SECONDS = 900
 _END_SECONDS = 10
@@ -54,7 +57,7 @@ class Place:
 
     def command(self, job: Path, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in this place."""
-        variables = ["env", f"{REPORTS}={job}/reports", *(f"CI={os.environ['CI']}" for _ in ["CI"] if os.environ.get("CI"))]
+        variables = ["env", f"{REPORTS}={job}/reports", *(f"{name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name))]
         if self.kind == "cluster":
             return [*CONTAINED, *variables, *command]
         options = ["--job", str(job), "--memory-mib", str(self.memory_mib), "--limit", str(LIMIT_SECONDS)]
