@@ -88,7 +88,7 @@ class Batch:
             ended = self._process.poll() is not None
             reports = [report for report in self._reports() if report["nodeid"] == name]
             if any(report["when"] == "teardown" for report in reports):
-                return [config.hook.pytest_report_from_serializable(config=config, data=report) for report in reports]
+                return [_received(report, config) for report in reports]
             if ended:
                 tail = self._output.read_text(encoding="utf-8", errors="replace")[-6000:]
                 raise AssertionError(f"the test bed ended (status {self._process.returncode}) before this test did:\n{tail}")
@@ -111,6 +111,14 @@ class Batch:
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._job)
+
+
+def _received(data: dict[str, object], config: pytest.Config) -> pytest.TestReport:
+    """A report as it was. JSON has no tuples, and pytest wants the place of a skip to be one."""
+    report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
+    if isinstance(report.longrepr, list):
+        report.longrepr = tuple(report.longrepr)
+    return report
 
 
 _BATCHES = pytest.StashKey[dict[Place, Batch]]()
