@@ -1,6 +1,6 @@
 """A copy of more than 8 GiB, where a size no longer fits into the octal digits of a tar header.
 
-Takes three to ten minutes and 30 GB of disk: runs with `VMBACKUP_PROVE=1` only.
+Takes three to ten minutes and 30 GB of disk.
 """
 
 import os
@@ -12,12 +12,13 @@ import pytest
 from shared.copies.ova import check_ova
 from tests.contract.engine_vms import Bench, finish, qemu, write_blocks
 from tests.contract.test_engines import qemu_img  # noqa: F401 - a fixture
+from tests.support.proving import only_when_proving
 from tests.support.virtualbox import RealHost
 
 pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.virtualbox,
-    pytest.mark.skipif(os.environ.get("VMBACKUP_PROVE", "") in ("", "0"), reason="takes some minutes; set VMBACKUP_PROVE=1"),
+    only_when_proving,
 ]
 
 GIB = 2**30

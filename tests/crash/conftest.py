@@ -1,6 +1,5 @@
 """Worlds that end with the test."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,10 +9,6 @@ from typing import Any
 import pytest
 
 from tests.crash.world import Programs, World
-
-#: `VMBACKUP_PROVE=1` kills at every point: before it, in the middle of it, after it; as far as it comes in `VMBACKUP_PROVE_SECONDS`.
-PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
-PROVE_SECONDS = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "3000"))
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.crash.conftest import PROVE, PROVE_SECONDS
 from tests.crash.hunt import EVERY, QUICK, Hunt, hunt
 from tests.crash.mutants import MUTANTS
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.world import World
+from tests.support.proving import PROVE, PROVE_SECONDS
 
 pytestmark = pytest.mark.timeout(3600 if PROVE else 300)
 

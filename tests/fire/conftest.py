@@ -11,9 +11,6 @@ from tests.fire.range import DISK_MIB, NAS_MIB, Range, Tally, Target
 from tests.support.fleet import Fleet
 from tests.support.virtualbox import RealHost, RealVm, Testbed
 
-#: `VMBACKUP_PROVE=1` goes on for as long as `VMBACKUP_PROVE_SECONDS` says (600).
-PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
-PROVE_SECONDS = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "600"))
 SEED = int(os.environ.get("VMBACKUP_PROVE_SEED", "1"))
 HOSTS = 2
 #: The name under which a test reports a round; reports reach the process that prints the table, wherever the test ran.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fire.conftest import PROVE, PROVE_SECONDS, ROUND
+from tests.fire.conftest import ROUND
 from tests.fire.range import BLOWS, ENGINES, Range
+from tests.support.proving import PROVE, PROVE_SECONDS, only_when_proving
 
 #: What `make test` has time for; `make prove` has all of them.
 QUICK = ("worker killed", "VBoxManage killed", "whole host lost its power", "VM started by its user", "disk detached", "VM renamed")
@@ -38,7 +39,7 @@ def test_the_next_ticks_put_right_what_happened(field: Range, what: str, record_
             return  # the export was hit before it was done
 
 
-@pytest.mark.skipif(not PROVE, reason="takes as long as VMBACKUP_PROVE_SECONDS says; set VMBACKUP_PROVE=1")
+@only_when_proving
 def test_again_and_again(field: Range, record_property: Record) -> None:
     end = time.monotonic() + PROVE_SECONDS
     broken: list[str] = []

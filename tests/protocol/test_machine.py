@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shared.statedb import recovery
-from tests.protocol.conftest import PROVE, PROVE_SECONDS
 from tests.protocol.machine import Machine
 from tests.protocol.mutants import MUTANTS, Patch
+from tests.support.proving import PROVE, PROVE_SECONDS
 
 _SAME: Final = settings(
     max_examples=100,

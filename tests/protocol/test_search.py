@@ -6,7 +6,6 @@ import pytest
 
 from shared.statedb import protocol
 from tests.protocol import claims, lease, nas
-from tests.protocol.conftest import PROVE
 from tests.protocol.nas import Cost, Rules
 from tests.protocol.programs import (
     all_of,
@@ -25,6 +24,7 @@ from tests.protocol.programs import (
     view_is_current,
 )
 from tests.protocol.search import Scenario, search
+from tests.support.proving import PROVE
 
 PRUNES = Rules(prunes=True)
 LOG = all_of(each_once, answers_are_true)

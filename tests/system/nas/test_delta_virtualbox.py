@@ -1,22 +1,21 @@
 """Only the change on the wire with a real VirtualBox: on a real NFS 4.2 mount, and what comes of it can be imported."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.fleet import Fleet
+from tests.support.proving import only_when_proving
 from tests.support.virtualbox import RealHost
 from tests.system.nas.conftest import Share
 from tests.system.nas.test_delta_copies import back_up, scribble, sent
 
-PROVE = os.environ.get("VMBACKUP_PROVE", "") not in ("", "0")
 pytestmark = [
     pytest.mark.nas("guest", memory_mib=3072),
     pytest.mark.virtualbox,
     # `make test` has both halves: bytes on the wire (test_delta_copies), and imports of such copies (tests/contract/test_engines.py).
-    pytest.mark.skipif(not PROVE, reason="takes more than a minute in a guest; set VMBACKUP_PROVE=1"),
+    only_when_proving,
 ]
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from deploy.testbed.nas.cluster import Cluster
 from deploy.testbed.nas.job import Job
-from tests.crash.conftest import PROVE, PROVE_SECONDS
 from tests.crash.doors import Moment
 from tests.support.cluster_site import LEASE_SECONDS, ClusterSite, Template, at_once, look, together
 from tests.support.nas_truth import Truth
+from tests.support.proving import PROVE, PROVE_SECONDS
 from tests.system.nas_cluster.conftest import KINDS
 
 pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
