@@ -18,10 +18,11 @@ _TAIL_BYTES: Final = 2**16
 
 
 class Background:
-    """One such command. Raises `VBoxManageError` if it cannot be started."""
+    """One such command. Raises `VBoxManageError` if VBoxSVC cannot be reached, or VBoxManage not be started."""
 
     def __init__(self, vboxmanage: VBoxManage, *arguments: str) -> None:
         self._arguments = arguments
+        vboxmanage.reach()  # one that is just ending would make the command fail, and in the background nobody would repeat it
         try:
             self._process = subprocess.Popen(
                 [vboxmanage.program, *arguments],

@@ -13,7 +13,8 @@ from typing import Final
 
 from shared.errors import CopyError, VBoxManageError
 from shared.virtualbox.background import Background
-from shared.virtualbox.vboxmanage import VBoxManage, complaint
+from shared.virtualbox.printed import complaint
+from shared.virtualbox.vboxmanage import VBoxManage
 
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 #: VBoxManage prints progress twice: of reading the description, which ends with this line, and of the import.

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.errors import VBoxManageError
+from shared.virtualbox.printed import Listed
 from shared.virtualbox.settings import Image, MachineSettings, Registry, SettingsError, parse_machine, parse_registry, read_file
-from shared.virtualbox.vboxmanage import Listed, VBoxManage
+from shared.virtualbox.vboxmanage import VBoxManage
 
 _log = logging.getLogger(__name__)
 #: A VM may be registered or unregistered between the two looks; twice in a row means something else.

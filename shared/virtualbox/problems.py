@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.errors import ExitCode, VBoxManageError
 from shared.process import Completed
-from shared.virtualbox.vboxmanage import complaint
+from shared.virtualbox.printed import complaint
 
 #: A shell around VBoxManage adds this to the number of the signal.
 _SIGNAL: Final = 128
@@ -97,7 +97,13 @@ _RULES: Final = (
     ),
     _rule(r"Could not find a registered machine", ExportError, "the VM is not registered any more"),
     _rule(
-        r"NS_ERROR_ABORT|NS_ERROR_CALL_FAILED|Failed to create the VirtualBox object",
+        r"Failed to create the VirtualBox object",
+        ExportError,
+        "VBoxSVC could not be reached",
+        "nothing was exported; the next run tries again. Does `VBoxManage list vms` work?",
+    ),
+    _rule(
+        r"NS_ERROR_ABORT|NS_ERROR_CALL_FAILED",
         ExportError,
         "VBoxSVC ended during the export",
         "something killed it; that takes the running VMs along, too",

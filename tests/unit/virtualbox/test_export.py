@@ -47,6 +47,7 @@ FAILED = "0%...10%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write faile
         ("VDI: invalid pre-header in '/vms/x.vdi' (VERR_VD_VDI_INVALID_HEADER).", ExportError, "damaged"),
         ("The object functionality is limited", ExportError, "inaccessible"),
         ("Could not find a registered machine with UUID {0}", ExportError, "not registered"),
+        ("Failed to create the VirtualBox object!", ExportError, "could not be reached"),
         ("Code NS_ERROR_ABORT (0x80004004) - Operation aborted (extended info not available)", ExportError, "VBoxSVC ended"),
         ("something new", ExportError, "something new"),
     ],
@@ -82,6 +83,8 @@ def test_killed_vboxmanage_may_leave_an_export_running(status: int) -> None:
 #: A program in the place of VBoxManage; `body` is what it does after it was asked for what it should have been asked for.
 PROGRAM = """#!{python}
 import os, signal, sys, time
+if sys.argv[1:] == ["list", "runningvms"]:  # is VBoxSVC there?
+    sys.exit(0)
 target = sys.argv[-1].removeprefix("--output=")
 assert sys.argv[1:-1] == ["export", "{uuid}", "--ovf20", "--manifest"], sys.argv
 assert os.environ["LC_ALL"] == "C.UTF-8" and os.environ["VBOX_USER_HOME"] == "/x"

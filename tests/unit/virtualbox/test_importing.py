@@ -53,7 +53,8 @@ def test_the_place_of_new_vms() -> None:
 
 def run(folder: Path, script: str, *, keep_macs: bool = True) -> RunningImport:
     program = folder / "VBoxManage"
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" >'{folder}/arguments'\n{script}\n", encoding="utf-8")
+    reached = 'test "$1" = list && exit 0'
+    program.write_text(f"#!/bin/sh\n{reached}\nprintf '%s\\n' \"$@\" >'{folder}/arguments'\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
     clock = SystemClock()
     plan = ImportPlan(folder / "x.ova", "-odd", folder / "vms", keep_macs)
@@ -103,3 +104,14 @@ def test_what_a_failure_means(tmp_path: Path, printed: str, meaning: str) -> Non
 def test_an_error_with_status_0_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(ImportFailedError):
         run(tmp_path, "echo 'VBoxManage: error: no' >&2").result()
+
+
+def test_a_vboxsvc_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:
+    unreached = f"""if test "$1" = list && ! test -e '{tmp_path}/ended'; then
+        touch '{tmp_path}/ended'; echo 'VBoxManage: error: Failed to create the VirtualBox object!' >&2; exit 1; fi"""
+    program = tmp_path / "VBoxManage"
+    program.write_text(f"#!/bin/sh\n{unreached}\ntest -e '{tmp_path}/ended'\n", encoding="utf-8")
+    program.chmod(0o755)
+    made = RunningImport(VBoxManage(str(program), SubprocessRunner(), 5), ImportPlan(tmp_path / "x.ova", "x", tmp_path))
+    assert made.cancel(10)
+    assert (tmp_path / "ended").exists()

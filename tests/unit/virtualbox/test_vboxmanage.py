@@ -4,7 +4,8 @@ import pytest
 
 from shared.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.process import Completed
-from shared.virtualbox.vboxmanage import Listed, VBoxManage, complaint, parse_info, parse_list
+from shared.virtualbox.printed import Listed, complaint, parse_info, parse_list
+from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import TIMED_OUT, A, B, C, FakeRunner
 
 NO_DRIVER = """WARNING: The character device /dev/vboxdrv does not exist.
@@ -14,6 +15,7 @@ NO_DRIVER = """WARNING: The character device /dev/vboxdrv does not exist.
 \t You will not be able to start VMs until this problem is fixed.
 """
 NOT_READY = (1, "", "VBoxManage: error: The object is not ready\nVBoxManage: error: Details: code E_ACCESSDENIED (0x80070005)\n")
+UNREACHED = (1, "", "VBoxManage: error: Failed to create the VirtualBox object!\nVBoxManage: error: Code NS_ERROR_FAILURE (0x80004005)\n")
 DENIED = (
     1,
     "",
@@ -151,6 +153,16 @@ def test_reads_are_repeated_on_errors_that_pass() -> None:
     assert box.running() == {A}
     assert len(runner.calls) == 3
     assert len(naps.seconds) == 2
+
+
+def test_a_command_is_repeated_only_if_vboxsvc_was_not_reached() -> None:
+    box, runner, naps = vboxmanage(startvm_x=[UNREACHED, UNREACHED, (0, "", "")], startvm_y=[NOT_READY])
+    box.run("startvm", "x")
+    assert len(runner.calls) == 3
+    assert len(naps.seconds) == 2
+    with pytest.raises(VBoxManageError, match="not ready"):
+        box.run("startvm", "y")
+    assert len(runner.calls) == 4
 
 
 def test_repeating_ends() -> None:
