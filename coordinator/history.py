@@ -7,7 +7,8 @@ from typing import Any
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.statedb import inspection
-from shared.statedb.snapshot import Contents, Snapshot, VmRecord
+from shared.statedb.records import Contents, VmRecord
+from shared.statedb.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ def _difference(old: VmRecord, new: VmRecord) -> str:
         said.append(f"claimed ({new.claim.purpose} {new.claim.number})")
     if new.last_copy and new.last_copy != old.last_copy:
         said.append(f"copy {new.last_copy.stamp}")
+    if new.restored and new.restored != old.restored:
+        said.append(f"{new.restored.stamp} restored on {new.restored.node} as {new.restored.name}")
     if new.node != old.node:
         said.append(f"moved from {old.node or 'nowhere'} to {new.node}")
     if new.missing_since != old.missing_since:

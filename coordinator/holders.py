@@ -17,7 +17,7 @@ from shared.statedb.recovery import live_sessions, nas_now, proven_dead
 if TYPE_CHECKING:
     from shared.site import Site
     from shared.statedb.database import Database
-    from shared.statedb.snapshot import Contents, SessionRecord, VmRecord
+    from shared.statedb.records import Contents, SessionRecord, VmRecord
 
 Kind = Literal["database", "session", "claim"]
 Verdict = Literal["live", "expired", "dead", "unknown"]

@@ -18,8 +18,8 @@ from shared.errors import VBoxManageError
 from shared.site import Site
 from shared.statedb import changes, interventions, recovery
 from shared.statedb.protocol import Change
+from shared.statedb.records import Claim, Contents, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, Contents, VmRecord
 from shared.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 

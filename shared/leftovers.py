@@ -7,7 +7,7 @@ from shared.copies.publish import remove_partials
 from shared.errors import VmBackupError
 from shared.site import Site
 from shared.statedb import changes
-from shared.statedb.snapshot import Contents
+from shared.statedb.records import Contents
 
 log: Final = logging.getLogger(__name__)
 

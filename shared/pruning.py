@@ -21,8 +21,8 @@ from shared.copies.retention import Decision, Rules
 from shared.errors import CopyError, IllegalMoveError
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.records import Claim, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, VmRecord
 from shared.states import State
 
 log: Final = logging.getLogger(__name__)

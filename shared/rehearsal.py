@@ -20,7 +20,7 @@ from shared.copies.sidecar import Rehearsed
 from shared.errors import ConfigurationError, CopyError, LockedError, UsageError, VmBackupError
 from shared.restoring import Progress
 from shared.site import Site
-from shared.statedb.snapshot import VmRecord
+from shared.statedb.records import VmRecord
 from shared.virtualbox import scratch
 from shared.virtualbox.trial import Trial
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Final
 
 from shared import verification
+from shared.clock import timestamp
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.copies.sides import member_names
 from shared.copies.space import human
 from shared.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
-from shared.statedb.snapshot import VmRecord
+from shared.statedb import changes
+from shared.statedb.records import Restoration, VmRecord
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.trial import Trial
@@ -119,6 +121,14 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
             raise
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp)
+
+
+def note(site: Site, key: str, done: Restored) -> None:
+    """Writes to the database, and so to the log, what was restored. Raises `NasError`."""
+    what = Restoration(done.stamp, site.node, done.name, done.uuid, timestamp(site.clock.now()))
+    site.database.commit_once(
+        lambda contents: changes.restored(contents, key, what), f"restore {key} {done.stamp} as {done.name}", "restore"
+    )
 
 
 def registered_in(site: Site, folder: Path) -> Machine | None:

@@ -16,7 +16,7 @@ from shared.copies.repository import check_repository
 from shared.errors import ConfigurationError, NoDatabaseError
 from shared.process import HostIdentity, SubprocessRunner
 from shared.statedb.database import Database, open_database
-from shared.statedb.snapshot import VmRecord
+from shared.statedb.records import VmRecord
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage

@@ -26,8 +26,8 @@ from shared.errors import CopyError, LockLostError, NasError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.changes import Standing
+from shared.statedb.records import Claim, Contents, Copy, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, Contents, Copy, VmRecord
 from shared.states import State
 
 log: Final = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from shared.copies.space import allocated
 from shared.errors import VmBackupError
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Contents, VmRecord
 from shared.virtualbox.inventory import files_of
 from worker.window import Verdict, expected_seconds, judge
 

@@ -11,9 +11,9 @@ from shared import cli
 from shared.clock import timestamp
 from shared.errors import ExitCode, IllegalMoveError, LockedError, TooManyExportsError, UnknownVmError, VmBackupError
 from shared.site import Site
-from shared.statedb import changes
+from shared.statedb import changes, sightings
+from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Contents, VmRecord
 from shared.states import Event, State
 from shared.virtualbox.export import VmRunsError
 from worker import queue
@@ -170,7 +170,7 @@ class Round:
         events = {contents.vms[key].uuid: (Event.SEEN_RUNNING,) for key in running if key in contents.vms}
         if not events:
             return
-        self._session.commit(lambda found: changes.apply_events(found, events), f"deferred, because they run: {', '.join(running)}")
+        self._session.commit(lambda found: sightings.apply_events(found, events), f"deferred, because they run: {', '.join(running)}")
         log.info("deferred, because they run: %s", ", ".join(running))
         self._outcome.deferred += running
 

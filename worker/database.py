@@ -11,7 +11,7 @@ from shared.leftovers import remove_leftovers
 from shared.site import Site
 from shared.statedb import changes, protocol, recovery
 from shared.statedb.operations import ListGenerations
-from shared.statedb.snapshot import Contents, Power, VmRecord
+from shared.statedb.records import Contents, Power, VmRecord
 from worker import publishing
 from worker.methods import Work, undo
 from worker.outcome import Outcome, start

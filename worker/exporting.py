@@ -19,8 +19,8 @@ from shared.copies.space import allocated, check_room, needed
 from shared.errors import LockLostError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.records import Claim, Copy, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, Copy, VmRecord
 from shared.virtualbox.export import Exporter, Traffic, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from shared.virtualbox.inventory import Machine, files_of

@@ -13,8 +13,8 @@ from shared.config import VmPolicy
 from shared.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.records import Claim, Power, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, Power, VmRecord
 from shared.virtualbox.export import VmRunsError
 from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine

@@ -12,8 +12,8 @@ from shared.errors import CopyError, NasError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.heartbeat import BEATS_PER_LEASE
+from shared.statedb.records import Claim
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim
 from shared.virtualbox.export import DiskUse, Exporter, ExportError, RunningExport, Traffic, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
 from worker.methods import Subject

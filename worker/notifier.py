@@ -11,8 +11,8 @@ from shared.clock import parse_timestamp, timestamp
 from shared.config import VmPolicy
 from shared.errors import ExitCode
 from shared.site import Site
-from shared.statedb import changes
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb import sightings
+from shared.statedb.records import Contents, VmRecord
 from shared.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
@@ -34,7 +34,7 @@ def run(site: Site) -> Outcome:
     when = timestamp(now)
 
     def change(contents: Contents) -> Contents:
-        return changes.note_problems(changes.apply_events(contents, events), problems, when)
+        return sightings.note_problems(sightings.apply_events(contents, events), problems, when)
 
     if change(head.contents) == head.contents:
         return Outcome()

@@ -10,8 +10,8 @@ from shared.errors import CopyError, NasError
 from shared.pruning import rules_of
 from shared.site import Site
 from shared.statedb import changes
+from shared.statedb.records import Claim, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Claim, VmRecord
 
 log: Final = logging.getLogger(__name__)
 

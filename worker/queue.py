@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.records import Contents, VmRecord
 from shared.states import State
 
 

@@ -14,8 +14,8 @@ import click
 from shared import cli, verification
 from shared.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
 from shared.site import Site
+from shared.statedb.records import VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import VmRecord
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)

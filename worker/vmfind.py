@@ -9,9 +9,8 @@ from shared.clock import timestamp
 from shared.copies.names import safe_directory_name
 from shared.errors import ExitCode
 from shared.site import Site
-from shared.statedb import changes
-from shared.statedb.changes import Sighting
-from shared.statedb.snapshot import Contents
+from shared.statedb.records import Contents
+from shared.statedb.sightings import Sighting, sight
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.scratch import is_scratch
 from worker.outcome import Outcome, start
@@ -25,11 +24,11 @@ def run(site: Site) -> Outcome:
     If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
     """
     head = site.database.head()
-    sightings = [_sighting(head.contents, machine) for machine in site.inventory().values() if not is_scratch(machine)]
+    listed = [_sighting(head.contents, machine) for machine in site.inventory().values() if not is_scratch(machine)]
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
-        return changes.sight(contents, site.node, sightings, when)
+        return sight(contents, site.node, listed, when)
 
     after = change(head.contents)
     if after == head.contents:

@@ -15,8 +15,8 @@ from shared.statedb import inspection
 from shared.statedb.database import Database, open_database
 from shared.statedb.lease import is_provably_dead, parse_marker
 from shared.statedb.operations import ReadLease
+from shared.statedb.records import Contents
 from shared.statedb.recovery import find_proven
-from shared.statedb.snapshot import Contents
 
 
 def examine(configuration: Configuration, identity: HostIdentity, clock: Clock) -> Iterator[Check]:

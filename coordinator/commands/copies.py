@@ -13,7 +13,7 @@ from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
 from shared.errors import ExitCode
 from shared.statedb import changes
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.records import Contents, VmRecord
 from shared.verification import last_read
 
 if TYPE_CHECKING:

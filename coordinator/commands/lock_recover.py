@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.site import Site
-    from shared.statedb.snapshot import Contents, SessionRecord, VmRecord
+    from shared.statedb.records import Contents, SessionRecord, VmRecord
 
 
 @documented(

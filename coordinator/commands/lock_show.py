@@ -11,7 +11,7 @@ from shared.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from coordinator.holders import Lock
-    from shared.statedb.snapshot import Contents
+    from shared.statedb.records import Contents
 
 
 @documented(

@@ -13,7 +13,7 @@ from shared.states import State
 if TYPE_CHECKING:
     from shared.pruning import Pruned
     from shared.site import Site
-    from shared.statedb.snapshot import Contents
+    from shared.statedb.records import Contents
 
 
 @documented(

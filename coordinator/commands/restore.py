@@ -7,13 +7,13 @@ import click
 
 from coordinator import text
 from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
+from shared.errors import ExitCode, VmBackupError
 from shared.statedb import changes
 
 if TYPE_CHECKING:
     from shared.restoring import Restored
     from shared.site import Site
-    from shared.statedb.snapshot import VmRecord
+    from shared.statedb.records import VmRecord
 
 
 @documented(
@@ -39,9 +39,10 @@ def command(  # noqa: PLR0913 - options of the command line
 ) -> ExitCode:
     """Make a VM of a copy, on this host; run it as the user who owns the VMs.
 
-    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for reading only. The copy is read in full and
-    compared with its digests first. Nothing is ever overwritten: refused if this host has a VM or folder of that name. Interrupted or
-    failed, it leaves nothing behind. The new VM has a UUID of its own, and to the backups it is another VM (docs/restore.md).
+    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for reading only, and where it can be written,
+    notes it in the log. The copy is read in full and compared with its digests first. Nothing is ever overwritten: refused if this host has
+    a VM or folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of its own, and to the backups it is
+    another VM (docs/restore.md).
     """
     from shared import restoring
 
@@ -65,13 +66,26 @@ def command(  # noqa: PLR0913 - options of the command line
         restored = restoring.restore(site, copy.stamp, what, show)
     finally:
         text.progress("")
+    recorded = _record(invocation, record, restored)
     if as_json:
         document = {"schema": 1, "vm": vm, "stamp": restored.stamp, "name": restored.name, "uuid": restored.uuid}
-        print_json({**document, "settings_file": restored.settings_file})
+        print_json({**document, "settings_file": restored.settings_file, "recorded": recorded})
     else:
         click.echo(text.printable(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"))
         _advise(site, record, restored)
     return ExitCode.DONE
+
+
+def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") -> bool:
+    """Notes it in the log; answers whether that could be done. The NAS is opened anew: what will do for reading may be a wrong one."""
+    from shared import restoring
+
+    try:
+        restoring.note(invocation.site(), record.key, restored)
+    except VmBackupError as error:
+        text.warn(f"the VM is restored, but that is not in the log: {error.message}")
+        return False
+    return True
 
 
 def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:

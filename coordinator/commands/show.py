@@ -68,7 +68,7 @@ def made(copy: Mapping[str, Any]) -> str:
 
 
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:
-    copy, claim = row["last_copy"], row["claim"]
+    copy, claim, back = row["last_copy"], row["claim"], row["restored"]
     return [
         ("VM", row["name"]),
         ("Name in VirtualBox", row["virtualbox_name"] if row["virtualbox_name"] != row["name"] else ""),
@@ -78,6 +78,7 @@ def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str,
         ("Directory", row["directory"]),
         ("Found", text.local(found)),
         ("Last good copy", f"{copy['stamp']}, {text.size(copy['size'])}, {text.duration(copy['age_seconds'])} old" if copy else "none"),
+        ("Last restored", f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})" if back else ""),
         ("Failures since", str(row["failures"] or "")),
         ("Last error", f"{row['last_error']} ({text.local(row['last_error_at'] or '')})" if row["last_error"] else ""),
         ("Held by", f"{claim['session']} for {claim['purpose']} since {text.local(claim['since'])}" if claim else ""),

@@ -140,7 +140,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     from shared.clock import timestamp
     from shared.statedb import adoption, inspection
     from shared.statedb.files import nas_error
-    from shared.statedb.snapshot import Contents
+    from shared.statedb.records import Contents
 
     site = invocation.site()
     root = site.database.root

@@ -9,7 +9,8 @@ import click
 from coordinator import reading, text
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
-from shared.statedb.snapshot import Snapshot, VmRecord
+from shared.statedb.records import VmRecord
+from shared.statedb.snapshot import Snapshot
 from shared.states import State
 
 #: The order in which a person wants to see them: what needs attention or happens now comes first.
@@ -71,6 +72,7 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
         },
         "damaged": list(record.damaged),
         "verified": record.verified or None,
+        "restored": record.restored and {name: getattr(record.restored, name) for name in ("stamp", "node", "name", "uuid", "when")},
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,

@@ -13,8 +13,8 @@ from shared.statedb import changes
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.site import Site
+    from shared.statedb.records import VmRecord
     from shared.statedb.session import Session
-    from shared.statedb.snapshot import VmRecord
     from shared.verification import Examined
 
 

@@ -17,7 +17,7 @@ from shared.config import load
 from shared.process import HostIdentity
 from shared.site import Site, open_site
 from shared.statedb.create import create
-from shared.statedb.snapshot import Contents, Copy
+from shared.statedb.records import Contents, Copy
 from shared.states import State
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.simulated import SimulatedHost

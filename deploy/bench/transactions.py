@@ -17,7 +17,7 @@ from shared.clock import SystemClock
 from shared.process import HostIdentity
 from shared.statedb.create import create
 from shared.statedb.database import open_database
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.records import Contents, VmRecord
 from shared.states import State
 
 PROCESSES: Final = (1, 8, 32)

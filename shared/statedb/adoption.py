@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from shared.errors import IllegalMoveError
 from shared.statedb import changes
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.records import Contents, VmRecord
 from shared.states import State
 
 

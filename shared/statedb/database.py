@@ -17,8 +17,9 @@ from shared.statedb.files import DIRECTORIES, StateFiles, is_passing, list_fresh
 from shared.statedb.lease import DatabaseLease
 from shared.statedb.operations import ReadGeneration
 from shared.statedb.protocol import Author, Change
+from shared.statedb.records import Contents, SessionRecord
 from shared.statedb.session import Session, new_session_id
-from shared.statedb.snapshot import Contents, SessionRecord, Snapshot, decode
+from shared.statedb.snapshot import Snapshot, decode
 
 if TYPE_CHECKING:
     from tenacity import Retrying

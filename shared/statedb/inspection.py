@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError, NoDatabaseError
 from shared.statedb import version
@@ -20,9 +20,12 @@ from shared.statedb.files import (
     read_file,
 )
 from shared.statedb.protocol import NO_PREVIOUS
-from shared.statedb.snapshot import Snapshot, VmRecord, decode
+from shared.statedb.snapshot import Snapshot, decode
 from shared.statedb.view import parse, render
 from shared.states import State
+
+if TYPE_CHECKING:
+    from shared.statedb.records import VmRecord
 
 #: How many generations below a damaged one are tried for something to show.
 _TRIES: Final = 16

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from shared.errors import IllegalMoveError
 from shared.statedb import changes
-from shared.statedb.snapshot import Contents, NodeRecord
+from shared.statedb.records import Contents, NodeRecord
 from shared.states import IN_FLIGHT, State
 
 

@@ -33,7 +33,8 @@ from shared.statedb.operations import (
     Wait,
     WriteTemporary,
 )
-from shared.statedb.snapshot import Contents, Header, SessionRecord, Snapshot, decode, encode
+from shared.statedb.records import Contents, SessionRecord
+from shared.statedb.snapshot import Header, Snapshot, decode, encode
 from shared.statedb.view import render
 
 #: A transaction: what the contents become. Pure; may raise to abort with nothing written.

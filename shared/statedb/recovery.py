@@ -25,7 +25,7 @@ from shared.statedb.files import DIRECTORY_MODE, list_fresh, sync_directory
 from shared.statedb.heartbeat import BEATS_PER_LEASE, parse_beat, read_beat
 from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
 from shared.statedb.operations import ReadLease
-from shared.statedb.snapshot import Contents, SessionRecord
+from shared.statedb.records import Contents, SessionRecord
 from shared.statedb.watch import Watch
 
 log: Final = logging.getLogger(__name__)

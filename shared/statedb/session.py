@@ -16,7 +16,8 @@ from shared.process import HostIdentity, ProcessIdentity
 from shared.statedb import changes
 from shared.statedb.heartbeat import Doing, Heartbeat
 from shared.statedb.protocol import Author, Change
-from shared.statedb.snapshot import Claim, Contents, SessionRecord, Snapshot, VmRecord
+from shared.statedb.records import Claim, Contents, SessionRecord, VmRecord
+from shared.statedb.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from shared.statedb.database import Database

@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from shared.errors import DatabaseDamagedError
-from shared.statedb.snapshot import Contents
+from shared.statedb.records import Contents
 from shared.states import State
 
 _ODD: Final = re.compile(r"[:%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")

@@ -54,7 +54,7 @@ def _no_intent() -> None:
         from dataclasses import replace
 
         from shared.statedb import changes
-        from shared.statedb.snapshot import Copy
+        from shared.statedb.records import Copy
 
         sidecar = exported.sidecar
         copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())

@@ -9,7 +9,8 @@ from shared.copies import catalogue
 from shared.copies.catalogue import Copy
 from shared.copies.ova import check_ova
 from shared.statedb import inspection
-from shared.statedb.snapshot import Snapshot, VmRecord, decode
+from shared.statedb.records import VmRecord
+from shared.statedb.snapshot import Snapshot, decode
 from shared.statedb.view import render
 
 _STATE_FILES = frozenset({"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"})

@@ -14,8 +14,9 @@ from shared.statedb import changes, interventions, protocol
 from shared.statedb.database import Database
 from shared.statedb.files import StateFiles
 from shared.statedb.protocol import Author, Change
+from shared.statedb.records import Copy, NodeRecord, SessionRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Copy, NodeRecord, SessionRecord, Snapshot
+from shared.statedb.snapshot import Snapshot
 from shared.statedb.version import DatabaseVersion
 from shared.states import State
 from tests.protocol import nas

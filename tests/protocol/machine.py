@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from shared.statedb import operations as op
 from shared.statedb import protocol
-from shared.statedb.snapshot import Claim
+from shared.statedb.records import Claim
 from shared.statedb.view import render
 from tests.protocol import claims, nas
 from tests.protocol.actor import Actor, Line

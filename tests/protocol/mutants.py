@@ -21,8 +21,9 @@ from shared.statedb.operations import (
     WriteTemporary,
 )
 from shared.statedb.protocol import Author, Change
+from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Contents, Snapshot, VmRecord, encode
+from shared.statedb.snapshot import Snapshot, encode
 from shared.statedb.view import render
 from tests.protocol import claims
 from tests.protocol import lease as leases

@@ -11,7 +11,8 @@ from shared.errors import VmBackupError
 from shared.statedb import changes, protocol
 from shared.statedb.files import StateFiles
 from shared.statedb.protocol import Author, Change
-from shared.statedb.snapshot import Contents, Header, SessionRecord, Snapshot, VmRecord, encode
+from shared.statedb.records import Contents, SessionRecord, VmRecord
+from shared.statedb.snapshot import Header, Snapshot, encode
 from shared.statedb.view import render
 from shared.states import INITIAL, MOVES, State
 from tests.protocol import nas

@@ -9,9 +9,9 @@ from typing import Final
 from unittest.mock import patch
 
 from shared.errors import NasError, VmBackupError
-from shared.statedb import changes, recovery
+from shared.statedb import changes, recovery, sightings
 from shared.statedb.files import StateFiles
-from shared.statedb.snapshot import Contents
+from shared.statedb.records import Contents
 from shared.states import Event
 from tests.protocol.claims import LEASE_SECONDS, VM, StillClock, Worker, backs_up, finishes, publishes
 from tests.protocol.process import Program
@@ -70,7 +70,7 @@ def notifier(name: str) -> Program:
 
     def change(contents: Contents) -> Contents:
         uuid = contents.vms[VM].uuid
-        return changes.apply_events(append(f"<{name}1>")(contents), {uuid: (Event.CHANGED, Event.SEEN_STOPPED)})
+        return sightings.apply_events(append(f"<{name}1>")(contents), {uuid: (Event.CHANGED, Event.SEEN_STOPPED)})
 
     def work(worker: Worker) -> None:
         worker.commit(change)

@@ -9,7 +9,7 @@ from shared.config import Configuration
 from shared.process import HostIdentity
 from shared.site import Site, open_site
 from shared.statedb.create import create
-from shared.statedb.snapshot import VmRecord
+from shared.statedb.records import VmRecord
 from tests.support.simulated import SimulatedHost
 from worker import notifier, vmfind
 

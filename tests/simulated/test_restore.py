@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import history
 from shared import rehearsal, restoring
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
@@ -66,6 +67,29 @@ def test_a_copy_becomes_a_vm_on_another_host(rig: Rig) -> None:
     machine = site.inventory()[restored.uuid]
     assert (machine.name, machine.accessible) == ("web01", True)
     assert Path(restored.settings_file).parent.name == "web01"
+
+
+def test_a_restore_is_in_the_log(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    restored = restore(site, name="web02")
+    restoring.note(site, "web01", restored)
+    (last,) = history.newest(site.database.root, 1, "web01")
+    assert (last.node, last.reason) == ("beta", f"restore web01 {new} as web02")
+    assert last.changes == (f"web01 {new} restored on beta as web02",)
+    noted = rig.record("web01").restored
+    assert noted is not None
+    assert (noted.stamp, noted.node, noted.uuid) == (new, "beta", restored.uuid)
+
+
+def test_a_restore_of_a_vm_that_was_forgotten_meanwhile_brings_no_record_back(rig: Rig) -> None:
+    two_copies(rig)
+    site = rig.site()
+    restored = restore(site, name="web02")
+    site.database.commit_once(lambda contents: changes.forget(contents, "web01"), "forget", "admin")
+    restoring.note(site, "web01", restored)
+    assert "web01" not in site.database.head().contents.vms
 
 
 @pytest.mark.parametrize(

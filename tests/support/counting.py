@@ -19,7 +19,7 @@ from shared.clock import SystemClock
 from shared.errors import LockLostError
 from shared.process import HostIdentity
 from shared.statedb.database import open_database
-from shared.statedb.snapshot import Contents, VmRecord
+from shared.statedb.records import Contents, VmRecord
 from shared.states import State
 
 #: Who still works so long after the time is over says where it hangs.

@@ -17,13 +17,13 @@ from shared.clock import SystemClock
 from shared.config import Configuration, load
 from shared.process import HostIdentity, ProcessIdentity
 from shared.site import Site, open_site
-from shared.statedb import changes
-from shared.statedb.changes import Sighting
+from shared.statedb import changes, sightings
 from shared.statedb.create import create
 from shared.statedb.database import Database, open_database
 from shared.statedb.protocol import Change
+from shared.statedb.records import Contents, Copy, VmRecord
 from shared.statedb.session import Session
-from shared.statedb.snapshot import Contents, Copy, VmRecord
+from shared.statedb.sightings import Sighting
 from shared.states import State
 
 LEASE_SECONDS = 1.0
@@ -119,7 +119,7 @@ class Operator:
             if record.node == (node or self.node)
         ]
         seen += [Sighting(uuid(known + number), name, name) for number, name in enumerate(names)]
-        self.commit(lambda contents: changes.sight(contents, node or self.node, seen, WHEN), f"found {', '.join(names)}")
+        self.commit(lambda contents: sightings.sight(contents, node or self.node, seen, WHEN), f"found {', '.join(names)}")
 
     def set(self, key: str, **values: Any) -> None:
         """Changes a record behind everybody's back."""

@@ -16,9 +16,9 @@ from shared.copies.mount import Mount, NasStatus
 from shared.engine.codec import zlib_codec
 from shared.errors import ExitCode, NasError
 from shared.process import Completed
-from shared.statedb import changes
-from shared.statedb.changes import Sighting
-from shared.statedb.snapshot import NodeRecord
+from shared.statedb import sightings
+from shared.statedb.records import NodeRecord
+from shared.statedb.sightings import Sighting
 from tests.support.simulated import SimulatedHost
 from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
 from tests.unit.coordinator.test_reading import damage, tree
@@ -185,7 +185,7 @@ class TestDatabase:
         assert self.examine(site_with_database)["database: content"].verdict == "warn"
 
     def test_another_machine_of_this_name(self, site_with_database: Operator) -> None:
-        site_with_database.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN), machine="f" * 32)
+        site_with_database.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN), machine="f" * 32)
         check = self.examine(site_with_database)["database: this host"]
         assert (check.verdict, "--replaced" in check.hint) == ("fail", True)
 

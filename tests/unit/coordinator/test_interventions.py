@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import IllegalMoveError, LockedError
-from shared.statedb import changes, interventions
-from shared.statedb.changes import Sighting
-from shared.statedb.snapshot import Contents, NodeRecord
+from shared.statedb import changes, interventions, sightings
+from shared.statedb.records import Contents, NodeRecord
+from shared.statedb.sightings import Sighting
 from shared.states import State
 from tests.unit.coordinator.conftest import WHEN, copy
 
 
 @pytest.fixture
 def contents() -> Contents:
-    found = changes.sight(Contents(), "alpha", [Sighting("u1", "web", "web"), Sighting("u2", "db", "db")], WHEN)
+    found = sightings.sight(Contents(), "alpha", [Sighting("u1", "web", "web"), Sighting("u2", "db", "db")], WHEN)
     return found.with_vm(replace(found.vms["web"], status=State.BACKUP_NECESSARY))
 
 
@@ -47,18 +47,18 @@ class TestBreakClaim:
 
 class TestGiveUpNode:
     def test_only_its_own_vms_and_not_those_that_are_missing_already(self, contents: Contents) -> None:
-        other = changes.sight(contents, "beta", [Sighting("u3", "mail", "mail")], WHEN)
+        other = sightings.sight(contents, "beta", [Sighting("u3", "mail", "mail")], WHEN)
         other = other.with_vm(replace(other.vms["db"], missing_since="2020-01-01T00:00:00Z"))
         after = interventions.give_up_node(other, "alpha", WHEN)
         assert {key: vm.missing_since for key, vm in after.vms.items()} == {"web": WHEN, "db": "2020-01-01T00:00:00Z", "mail": None}
 
     def test_another_host_that_lists_one_takes_it_over(self, contents: Contents) -> None:
         after = interventions.give_up_node(contents, "alpha", WHEN)
-        assert changes.sight(after, "beta", [Sighting("u1", "web", "web")], WHEN).vms["web"].node == "beta"
+        assert sightings.sight(after, "beta", [Sighting("u1", "web", "web")], WHEN).vms["web"].node == "beta"
 
     def test_when_the_host_comes_back_so_do_they(self, contents: Contents) -> None:
         after = interventions.give_up_node(contents, "alpha", WHEN)
-        assert changes.sight(after, "alpha", [Sighting("u1", "web", "web")], WHEN).vms["web"].missing_since is None
+        assert sightings.sight(after, "alpha", [Sighting("u1", "web", "web")], WHEN).vms["web"].missing_since is None
 
 
 def test_replace_machine() -> None:

@@ -8,9 +8,9 @@ import pytest
 from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.errors import ExitCode
-from shared.statedb import changes
-from shared.statedb.changes import Sighting
+from shared.statedb import changes, sightings
 from shared.statedb.session import Session
+from shared.statedb.sightings import Sighting
 from shared.states import State
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, gone_process
 
@@ -249,17 +249,17 @@ class TestRecover:
     def test_another_host_that_is_silent_gives_up_its_vms(self, web: Operator) -> None:
         beta = Operator(web.folder, "beta")
         session = beta.session(**ELSEWHERE).__enter__()
-        session.commit(lambda contents: changes.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), "seen")
+        session.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), "seen")
         fall_silent(session)
         assert web.lock("recover", "beta").exit_code == ExitCode.DONE
         assert web.record("other").missing_since is not None
         assert web.record("web").missing_since is None
-        web.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "other", "other")], WHEN))
+        web.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "other", "other")], WHEN))
         assert web.record("other").node == "alpha"
 
     def test_the_lease_that_the_crashed_host_held(self, web: Operator) -> None:
         beta = Operator(web.folder, "beta")
-        beta.commit(lambda contents: changes.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), **ELSEWHERE)
+        beta.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), **ELSEWHERE)
         marker(web, 4711, "elsewhere")
         assert web.lock("recover", "beta").exit_code == ExitCode.DONE
         assert not (web.vmstate / "vmtool-dblock").exists()
@@ -279,7 +279,7 @@ class TestReplaced:
     def replaced(self, site_with_database: Operator) -> Operator:
         """This machine has the name of another one that is gone."""
         operator = site_with_database
-        operator.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
+        operator.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
         return operator
 
     def test_two_machines_of_one_name_are_refused_with_the_cure(self, replaced: Operator) -> None:
@@ -301,6 +301,6 @@ class TestReplaced:
     def test_from_another_host_the_name_is_free_for_the_first_that_comes(self, site_with_database: Operator) -> None:
         operator = site_with_database
         beta = Operator(operator.folder, "beta")
-        beta.commit(lambda contents: changes.sight(contents, "beta", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
+        beta.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
         assert operator.lock("recover", "beta", "--replaced").exit_code == ExitCode.DONE
         assert "beta" not in operator.contents.nodes

@@ -13,8 +13,8 @@ from shared.copies.names import partial_name
 from shared.copies.sidecar import Wire
 from shared.errors import ExitCode
 from shared.process import Completed
-from shared.statedb import changes
-from shared.statedb.changes import Sighting
+from shared.statedb import changes, sightings
+from shared.statedb.sightings import Sighting
 from shared.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
@@ -154,7 +154,7 @@ class TestStatus:
 
     def test_another_machine_of_this_hosts_name_is_a_warning_for_a_reader(self, site_with_database: Operator) -> None:
         operator = site_with_database
-        operator.commit(lambda contents: changes.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), machine="0" * 32)
+        operator.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), machine="0" * 32)
         result = operator.admin("status")
         assert result.exit_code == ExitCode.DONE
         assert "another machine" in result.stderr

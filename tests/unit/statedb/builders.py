@@ -9,7 +9,7 @@ from shared.process import HostIdentity
 from shared.statedb.files import Primitive, StateFiles
 from shared.statedb.operations import PublishGeneration, RemoveTemporary, WriteTemporary
 from shared.statedb.protocol import genesis
-from shared.statedb.snapshot import Claim, Contents, Copy, SessionRecord, VmRecord
+from shared.statedb.records import Claim, Contents, Copy, SessionRecord, VmRecord
 from shared.states import State
 
 WHEN = "2026-11-22T20:38:00Z"

@@ -10,12 +10,12 @@ import pytest
 
 from shared.errors import DatabaseDamagedError, LockedError, LockLostError, NasError, NoDatabaseError, NodeConflictError
 from shared.statedb import changes, files, protocol
-from shared.statedb.changes import Sighting
 from shared.statedb.create import create
 from shared.statedb.database import Database, open_database
 from shared.statedb.files import generation_name
 from shared.statedb.operations import RemoveTemporary
-from shared.statedb.snapshot import Contents
+from shared.statedb.records import Contents
+from shared.statedb.sightings import Sighting
 from shared.states import Event, State
 from tests.unit.statedb.builders import HERE, WHEN, StillClock, copy, vm
 
@@ -253,12 +253,12 @@ class TestSessions:
 
 def test_a_tick_that_finds_nothing_commits_nothing(database: Database) -> None:
     sightings = [Sighting("u1", "web01", "web01")]
-    database.commit_once(lambda contents: changes.sight(contents, "alpha", sightings, WHEN), "vmfind", "vmfind")
+    database.commit_once(lambda contents: sightings.sight(contents, "alpha", sightings, WHEN), "vmfind", "vmfind")
     before = database.head()
-    database.commit_once(lambda contents: changes.sight(contents, "alpha", sightings, "later"), "vmfind", "vmfind")
+    database.commit_once(lambda contents: sightings.sight(contents, "alpha", sightings, "later"), "vmfind", "vmfind")
 
     def notify(contents: Contents) -> Contents:
-        return changes.apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
+        return sightings.apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
 
     database.commit_once(notify, "notifier", "notifier")
     assert database.head() == before

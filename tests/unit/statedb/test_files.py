@@ -25,7 +25,8 @@ from shared.statedb.operations import (
     WriteTemporary,
 )
 from shared.statedb.protocol import Author
-from shared.statedb.snapshot import Contents, Snapshot
+from shared.statedb.records import Contents
+from shared.statedb.snapshot import Snapshot
 from shared.statedb.view import render
 from shared.states import State
 from tests.unit.statedb.builders import WHEN, StillClock, session, state_files, vm

@@ -8,7 +8,8 @@ from shared.errors import DatabaseDamagedError, InDoubtError, LockLostError, Nas
 from shared.statedb import protocol
 from shared.statedb.operations import ListGenerations, PublishGeneration, ReadGeneration, Steps, SyncGeneration, Wait
 from shared.statedb.protocol import Author
-from shared.statedb.snapshot import Contents, Header, encode
+from shared.statedb.records import Contents
+from shared.statedb.snapshot import Header, encode
 from tests.unit.statedb.builders import REPOSITORY, WHEN, contents, session, vm
 
 #: Operations whose answers the tests give.

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError
-from shared.statedb.snapshot import Claim, Contents, Copy, Header, NodeRecord, SessionRecord, VmRecord, decode, encode
+from shared.statedb.records import Claim, Contents, Copy, NodeRecord, SessionRecord, VmRecord
+from shared.statedb.snapshot import Header, decode, encode
 from shared.states import State
 from tests.unit.statedb.builders import REPOSITORY, WHEN, claimed, contents, copy, session, vm
 
