@@ -252,10 +252,10 @@ class TestSessions:
 
 
 def test_a_tick_that_finds_nothing_commits_nothing(database: Database) -> None:
-    sightings = [Sighting("u1", "web01", "web01")]
-    database.commit_once(lambda contents: sightings.sight(contents, "alpha", sightings, WHEN), "vmfind", "vmfind")
+    listed = [Sighting("u1", "web01", "web01")]
+    database.commit_once(lambda contents: sightings.sight(contents, "alpha", listed, WHEN), "vmfind", "vmfind")
     before = database.head()
-    database.commit_once(lambda contents: sightings.sight(contents, "alpha", sightings, "later"), "vmfind", "vmfind")
+    database.commit_once(lambda contents: sightings.sight(contents, "alpha", listed, "later"), "vmfind", "vmfind")
 
     def notify(contents: Contents) -> Contents:
         return sightings.apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
