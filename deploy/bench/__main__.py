@@ -6,17 +6,17 @@ import platform
 import sys
 import time
 
-from deploy.bench import export_engines, exports, idle, startup, transactions
+from deploy.bench import export_engines, exports, idle, startup, transactions, wire
 from deploy.bench.report import Report
 
-PARTS = ("startup", "transactions", "idle", "exports", "engines")
+PARTS = ("startup", "transactions", "idle", "exports", "engines", "wire")
 
 
 def main() -> int:
     """Runs it; answers the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
-    parser.add_argument("--full", action="store_true", help="more rounds and a larger VMs (20 minutes)")
+    parser.add_argument("--full", action="store_true", help="more rounds and larger VMs (20 minutes)")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -35,6 +35,8 @@ def main() -> int:
         exports.measure(report, rounds=7 if given.full else 3, mib=512 if given.full else 256)
     if "engines" in wanted:
         export_engines.measure(report, rounds=3 if given.full else 2, mib=2000 if given.full else 600)
+    if "wire" in wanted:
+        wire.measure(report, mib=256 if given.full else 96)
     print(f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now {os.getloadavg()[0]:.1f}.")
     if not whole:
         print("UPDATES WERE LOST", file=sys.stderr)

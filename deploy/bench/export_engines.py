@@ -7,7 +7,6 @@ is that of the process in which the engine runs. Two of a core's costs are told 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import resource
@@ -20,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deploy.bench import overhead
 from deploy.bench.report import Report, spread
-from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several
+from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several, real_files
 from shared.clock import SystemClock
 from shared.engine.codec import Codec, best_codec, zlib_codec
 from shared.engine.exporter import ParallelExporter
@@ -74,6 +74,7 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
             for name in ENGINES:
                 found[name].append(run_engine(host, uuid, name))
         show(report, found, source)
+        overhead.measure(report, host.vms / "bench.vdi")
         report.heading(
             "Second copies", "Grains of 64 KiB all over the disk were written to since the copy before. Each change comes on top."
         )
@@ -116,31 +117,17 @@ def measure_together(report: Report, host: RealHost, mib: int, rounds: int) -> N
 
 
 def make_vm(host: RealHost, mib: int, name: str = "bench") -> tuple[str, int]:
-    """A VM with a disk of files of /usr, each from a multiple of 4 KiB on, in an order that mixes all kinds; its UUID, its disk's size."""
+    """A VM with a disk of real files; its UUID, and the size of its disk."""
     raw, disk = host.folder / "bench.raw", host.vms / f"{name}.vdi"
-    size = 0
     with raw.open("wb") as target:
-        for path in _files(Path("/usr")):
-            data = path.read_bytes()[: mib * _MIB - size]
-            target.write(data + bytes(-len(data) % 4096))
-            size = target.tell()
-            if size >= mib * _MIB:
-                break
-        target.truncate(mib * _MIB)
+        target.writelines(real_files(mib * _MIB))
     host.run("convertfromraw", raw, disk, "--format=VDI")
     raw.unlink()
     host.run("createvm", f"--name={name}", "--ostype=Linux_64", "--register", f"--basefolder={host.vms}")
     host.run("storagectl", name, "--name", "SATA", "--add", "sata")
     host.run("storageattach", name, "--storagectl=SATA", "--port=0", "--device=0", "--type=hdd", f"--medium={disk}")
     vms = VBoxManage(str(host.vboxmanage), SubprocessRunner(), 120).list_vms()
-    return next(vm.uuid for vm in vms if vm.name == name), size
-
-
-def _files(folder: Path) -> list[Path]:
-    found = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-    return sorted(
-        (path for path in found if path.is_file() and not path.is_symlink()), key=lambda path: hashlib.sha256(os.fsencode(path)).digest()
-    )
+    return next(vm.uuid for vm in vms if vm.name == name), mib * _MIB
 
 
 def run_reference(host: RealHost, uuid: str) -> Run:

@@ -1,16 +1,17 @@
 """What a second copy of a disk costs when little has changed, and several VMs at a time: by the parallel engine, on a local directory.
 
-What is not copied here is what goes over the wire on NFS 4.2; `tests/system/nas/test_delta_copies.py` counts it there.
+What is not copied here is what goes over the wire on NFS 4.2; `deploy.bench.wire` counts it there.
 """
 
+import hashlib
 import os
 import random
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from deploy.bench.report import Report, spread
 from shared.clock import SystemClock
@@ -63,12 +64,35 @@ def index_of(copy: Path) -> Path:
 def change(disk: Path, part: float) -> None:
     """Writes 4 KiB into so many of the grains that a VDI file holds, always the same ones."""
     with disk.open("r+b") as file:
-        file.seek(0x158)
-        (start,) = struct.unpack("<I", file.read(4))
+        start = data_start(file)
         grains = (file.seek(0, os.SEEK_END) - start) // GRAIN
         for grain in random.Random(1).sample(range(grains), round(part * grains)):
             file.seek(start + grain * GRAIN + GRAIN // 2)
             file.write(os.urandom(4096))
+
+
+def data_start(file: BinaryIO) -> int:
+    """Where a VDI file holds its first block."""
+    file.seek(0x158)
+    (start,) = struct.unpack("<I", file.read(4))
+    return int(start)
+
+
+def real_files(size: int) -> Iterator[bytes]:
+    """`size` bytes: files of /usr, each filled up to a multiple of 4 KiB, in an order that mixes all kinds; then zeros."""
+    found = (Path(place) / name for place, _, names in os.walk("/usr") for name in names)
+    mixed = sorted(
+        (path for path in found if path.is_file() and not path.is_symlink()), key=lambda path: hashlib.sha256(os.fsencode(path)).digest()
+    )
+    left = size
+    for path in mixed:
+        if not left:
+            return
+        data = path.read_bytes()[:left]
+        data = (data + bytes(-len(data) % 4096))[:left]
+        left -= len(data)
+        yield data
+    yield bytes(left)
 
 
 def measure_several(report: Report, export: Callable[[int], "subprocess.Popen[bytes]"], rounds: int) -> None:

@@ -1,7 +1,6 @@
 """What a second copy of a VM costs on the wire, counted by the kernel, on real mounts of each kind."""
 
 import os
-import re
 import struct
 import uuid
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.testbed.nas.traffic import sent
 from shared.copies import catalogue
 from shared.copies.sidecar import Sidecar
 from tests.support.disk_files import VmdkReader, content
@@ -20,15 +20,6 @@ from tests.system.nas.conftest import Share
 pytestmark = pytest.mark.nas("guest")
 
 MIB = 2**20
-
-
-def sent(mountpoint: Path, operation: str) -> tuple[int, int]:
-    """How often an NFS operation was asked for at a mount, and the bytes sent for it."""
-    text = Path("/proc/self/mountstats").read_text(encoding="ascii")
-    mount = re.search(rf"mounted on {re.escape(str(mountpoint))} with.*?(?=\ndevice |\Z)", text, re.DOTALL)
-    assert mount
-    found = re.search(rf"^\s*{operation}: (\d+) \d+ \d+ (\d+)", mount[0], re.MULTILINE)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @pytest.fixture

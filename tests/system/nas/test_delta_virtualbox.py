@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from deploy.testbed.nas.traffic import sent
 from tests.support.fleet import Fleet
 from tests.support.proving import only_when_proving
 from tests.support.virtualbox import RealHost
 from tests.system.nas.conftest import Share
-from tests.system.nas.test_delta_copies import back_up, scribble, sent
+from tests.system.nas.test_delta_copies import back_up, scribble
 
 pytestmark = [
     pytest.mark.nas("guest", memory_mib=3072),

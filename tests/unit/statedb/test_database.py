@@ -15,7 +15,7 @@ from shared.statedb.database import Database, open_database
 from shared.statedb.files import generation_name
 from shared.statedb.operations import RemoveTemporary
 from shared.statedb.records import Contents
-from shared.statedb.sightings import Sighting
+from shared.statedb.sightings import Sighting, apply_events, sight
 from shared.states import Event, State
 from tests.unit.statedb.builders import HERE, WHEN, StillClock, copy, vm
 
@@ -253,12 +253,12 @@ class TestSessions:
 
 def test_a_tick_that_finds_nothing_commits_nothing(database: Database) -> None:
     listed = [Sighting("u1", "web01", "web01")]
-    database.commit_once(lambda contents: sightings.sight(contents, "alpha", listed, WHEN), "vmfind", "vmfind")
+    database.commit_once(lambda contents: sight(contents, "alpha", listed, WHEN), "vmfind", "vmfind")
     before = database.head()
-    database.commit_once(lambda contents: sightings.sight(contents, "alpha", listed, "later"), "vmfind", "vmfind")
+    database.commit_once(lambda contents: sight(contents, "alpha", listed, "later"), "vmfind", "vmfind")
 
     def notify(contents: Contents) -> Contents:
-        return sightings.apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
+        return apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})
 
     database.commit_once(notify, "notifier", "notifier")
     assert database.head() == before
