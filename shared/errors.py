@@ -87,7 +87,7 @@ class LockedError(VmBackupError):
 
 
 class TooManyExportsError(LockedError):
-    """As many exports run on the NAS as the configuration of this host allows."""
+    """As many exports run on the NAS as the configuration of this host allows, or others have waited for a place for longer."""
 
 
 class LockLostError(VmBackupError):

@@ -11,7 +11,7 @@ from shared.copies import catalogue
 from shared.copies.space import allocated
 from shared.errors import VmBackupError
 from shared.site import Site
-from shared.statedb import changes
+from shared.statedb import changes, places
 from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
 from shared.virtualbox.inventory import files_of
@@ -63,17 +63,18 @@ class Admission:
         return self._site.configuration.backup.exports_on_nas
 
     def wait_for_place(self, record: VmRecord) -> bool:
-        """Waits, for a bounded time, until fewer exports run on the NAS than are allowed; answers whether that is so now.
+        """Gets in line and waits, for a bounded time, until it is this VM's turn; answers whether it is.
 
-        That somebody waits is in the database, so that others who are done let it go first. Who of several that wait gets a place is left
-        to chance, which is fair in the long run.
+        The line is in the database: nobody who comes later goes first. If its time is over, the VM keeps its place in the line, and who is
+        behind it no longer waits for it.
         """
-        clock, backup = self._site.clock, self._site.configuration.backup
-        self._note({record.key: NO_PLACE})
-        log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": record.key})
+        clock, backup, key = self._site.clock, self._site.configuration.backup, record.key
+        self._line_up(key)
+        log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key})
         end = clock.monotonic() + backup.retry_seconds
-        while changes.exports(self._site.database.head().contents) >= self.limit:
+        while not places.has_place(self._site.database.head().contents, key, self.limit):
             if clock.monotonic() >= end:
+                self._session.commit(lambda found: places.leave(found, key, self._session.id), f"{key} leaves its place to others")
                 return False
             clock.sleep(backup.retry_interval_seconds / 2 + clock.jitter(backup.retry_interval_seconds))
             self._session.check()
@@ -83,24 +84,20 @@ class Admission:
         """Postpones these VMs to a later tick, because the time to wait for a place is over."""
         self.postponed |= {record.key: Verdict(NO_PLACE) for record in records}
 
-    def let_others_go_first(self) -> None:
-        """After an export: lets a host that waits for the place have it, by standing back for as long as that looks around at most."""
-        clock, node = self._site.clock, self._site.node
-        if self.limit and _others_wait(self._site.database.head().contents, node):
-            clock.sleep(self._site.configuration.backup.retry_interval_seconds * 1.5)
-
     def note(self) -> None:
         """Says which VMs were postponed, and notes why. Commits only what is new."""
         for key, verdict in self.postponed.items():
             log.log(logging.ERROR if verdict.never else logging.INFO, "not now: %s", verdict.reason, extra={"vm": key})
         self._note({key: verdict.reason for key, verdict in self.postponed.items()})
 
+    def _line_up(self, key: str) -> None:
+        def change(contents: Contents) -> Contents:
+            return places.queue(changes.note_waiting(contents, {key: NO_PLACE}), key, self._session.id)
+
+        self._session.commit(change, f"{key} {NO_PLACE}")
+
     def _note(self, reasons: dict[str, str]) -> None:
         contents = self._site.database.head().contents
         if changes.note_waiting(contents, reasons) != contents:
             text = "; ".join(f"{key} {reason}" for key, reason in reasons.items())
             self._session.commit(lambda found: changes.note_waiting(found, reasons), text)
-
-
-def _others_wait(contents: Contents, node: str) -> bool:
-    return any(record.waiting == NO_PLACE and record.node != node and record.claim is None for record in contents.vms.values())

@@ -72,7 +72,6 @@ class Round:
     def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
         self._site, self._session, self._outcome, self._only = site, session, outcome, only
         self._tried: set[str] = set()
-        self._exported = False
         self._admission = Admission(site, session)
 
     def run(self) -> None:
@@ -113,10 +112,6 @@ class Round:
                 continue
             if self._runs(record):
                 found_running.append(record.key)
-                continue
-            if self._exported:  # the queue and its VMs may look different afterwards
-                self._exported = False
-                self._admission.let_others_go_first()
                 continue
             try:
                 self._take(record)
@@ -162,7 +157,6 @@ class Round:
         finally:
             session.doing.vm = session.doing.phase = ""
             session.doing.percent = session.doing.bytes_done = session.doing.child = None
-            self._exported = True
 
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""

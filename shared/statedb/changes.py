@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
+from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
+from shared.statedb import places
 from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, Restoration, SessionRecord, VmRecord
 from shared.states import FORGETTABLE, IN_FLIGHT, Event, State, allowed, move
 
@@ -104,13 +105,13 @@ def claim(
 ) -> Contents:
     """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it.
 
-    With a `limit`, raises `TooManyExportsError` if so many backups are claimed already, of all hosts: being part of the transaction, the
-    limit is exact, and a place is freed with the claim of whoever dies.
+    With a `limit`, raises `TooManyExportsError` if so many backups are claimed already, of all hosts, or VMs that wait longer come first
+    (`shared.statedb.places`): being part of the transaction, the limit is exact.
     """
     record = find(contents, key)
     require_free(record)
-    if limit and exports(contents) >= limit:
-        raise TooManyExportsError(f"{key}: {limit} exports run on the NAS already", hint="backup.exports_on_nas sets the limit")
+    if limit:
+        places.require_place(contents, key, limit)
     number = contents.claims_granted + 1
     status = record.status
     if purpose == "backup":
@@ -122,13 +123,9 @@ def claim(
     elif purpose in ("verify", "pin", "prune") and (record.publishing or record.moving or record.power):
         raise LockedError(f"{key}: what a crashed worker began has to be finished first", hint="the next database worker does that")
     granted = Claim(session, number, purpose, when)
-    waiting = "" if purpose == "backup" else record.waiting
-    return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status, waiting=waiting))
-
-
-def exports(contents: Contents) -> int:
-    """How many backups are claimed by live sessions, of all hosts."""
-    return sum(record.claim is not None and record.claim.purpose == "backup" for record in contents.vms.values())
+    if purpose == "backup":
+        record = replace(record, waiting="", queued=None)
+    return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
 
 
 def note_waiting(contents: Contents, reasons: Mapping[str, str]) -> Contents:

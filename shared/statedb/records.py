@@ -75,6 +75,15 @@ class Power(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Queued(_Record):
+    """A place in the line of VMs that wait for a place on the NAS. `session` waits there for it now; empty: none does."""
+
+    number: int
+    session: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Restoration(_Record):
     """A VM that was made of a copy: the copy's stamp, the host and name of the new VM, its UUID there, and when."""
 
@@ -120,6 +129,8 @@ class VmRecord(_Record):
     damaged: tuple[str, ...] = ()
     #: Why a VM that is BACKUP_NECESSARY was not taken at the last tick, though nothing is wrong with it.
     waiting: str = ""
+    #: Where it is in the line of those for which there was no place on the NAS.
+    queued: Queued | None = None
     #: The last time that a VM was made of one of its copies.
     restored: Restoration | None = None
     #: Another host that lists a VM of this UUID while `node` has not given it up.
@@ -132,8 +143,11 @@ class VmRecord(_Record):
         values = dict(document)
         values["status"] = State(values["status"])
         values["damaged"] = tuple(values.get("damaged", ()))
-        kinds: dict[str, type[_Record]] = {"last_copy": Copy, "publishing": Copy, "claim": Claim, "power": Power, "restored": Restoration}
-        for name, kind in kinds.items():
+        kinds: tuple[tuple[str, type[_Record]], ...] = (
+            *(("last_copy", Copy), ("publishing", Copy), ("claim", Claim), ("power", Power)),
+            *(("queued", Queued), ("restored", Restoration)),
+        )
+        for name, kind in kinds:
             if values.get(name) is not None:
                 values[name] = kind.from_json(values[name])
         known = {item.name for item in fields(cls)} - {"extra"}

@@ -97,6 +97,26 @@ def test_no_more_exports_run_on_the_nas_than_are_allowed(rig: Rig) -> None:
     assert most[0] == 1
 
 
+def test_places_go_round_in_the_order_in_which_hosts_began_to_wait(rig: Rig) -> None:
+    """A host with three VMs does not keep the place: the others, who wait since its first export, come before its second."""
+    for name, vms in (("alpha", 3), ("beta", 1), ("gamma", 1)):
+        for number in range(vms):
+            rig.host(name).fault(rig.host(name).make_vm(f"{name}{number}"), export_seconds=1.5)
+        rig.look(name)
+    workers = []
+    for name in ("alpha", "beta", "gamma"):
+        site = rig.site(name, exports_on_nas=1, retry_seconds=60)
+        workers.append(threading.Thread(target=backup.run, args=(site,)))
+        workers[-1].start()
+        while not (rig.host("alpha").exports() if name == "alpha" else rig.record(f"{name}0").queued):
+            time.sleep(0.01)
+    for worker in workers:
+        worker.join()
+    claims = {key: record.last_copy.claim for key, record in rig.site().database.head().contents.vms.items() if record.last_copy}
+    assert sorted(claims, key=lambda key: claims[key])[:3] == ["alpha0", "beta0", "gamma0"]
+    assert len(claims) == 5
+
+
 def test_a_vm_without_a_place_is_left_for_a_later_tick_and_a_dead_host_frees_its_place(rig: Rig) -> None:
     vm = rig.host("alpha").make_vm("long")
     rig.host("alpha").fault(vm, export_seconds=30)

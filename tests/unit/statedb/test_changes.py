@@ -1,11 +1,12 @@
 """What transactions do: every rule of `shared.statedb.changes`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
-from shared.statedb import adoption, changes, sightings
+from shared.statedb import adoption, changes, places, sightings
 from shared.statedb.records import Claim, Contents, NodeRecord, Power
 from shared.statedb.sightings import Sighting
 from shared.states import Event, State
@@ -374,12 +375,19 @@ class TestVerification:
         assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")
 
 
+def _in_line() -> Contents:
+    """Two VMs wait for a place, each with a worker that waits; a third came later, and a fourth is clean."""
+    waiting = [vm(key, State.BACKUP_NECESSARY) for key in ("web01", "web02", "web03")]
+    database = contents(*waiting, vm("web04"), sessions=(session("alpha.1"), session("beta.1")))
+    return places.queue(places.queue(database, "web01", "alpha.1"), "web02", "beta.1")
+
+
 class TestPlacesOnTheNas:
     def test_the_limit_counts_backups_of_all_hosts_and_nothing_else(self) -> None:
         database = contents(claimed("web01", 1, by="beta.1"), vm("web02", State.BACKUP_NECESSARY), vm("web03"), granted=1)
         database = changes.claim(database, "web03", "beta.1", "prune", WHEN)
-        assert changes.exports(database) == 1
-        with pytest.raises(TooManyExportsError, match="1 exports run on the NAS already"):
+        assert places.exports(database) == 1
+        with pytest.raises(TooManyExportsError, match=r"1 exports run on the NAS$"):
             changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=1)
         assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02").claim is not None
         assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN), "web02").claim is not None
@@ -387,8 +395,44 @@ class TestPlacesOnTheNas:
     def test_expiring_a_dead_session_frees_its_place(self) -> None:
         database = contents(claimed("web01", 1), vm("web02", State.BACKUP_NECESSARY), sessions=(session("alpha.1"),), granted=1)
         freed = changes.expire(database, ["alpha.1"], "gone", LATER)
-        assert changes.exports(freed) == 0
+        assert places.exports(freed) == 0
         changes.claim(freed, "web02", "beta.1", "backup", WHEN, limit=1)
+
+    def test_who_waits_for_longer_comes_first(self) -> None:
+        database = _in_line()
+        with pytest.raises(TooManyExportsError, match="0 exports run on the NAS, and 1 more waits in line before it"):
+            changes.claim(database, "web02", "beta.1", "backup", WHEN, limit=1)
+        with pytest.raises(TooManyExportsError, match="2 more wait in line"):
+            changes.claim(database, "web03", "gamma.1", "backup", WHEN, limit=2)
+        changes.claim(database, "web02", "beta.1", "backup", WHEN, limit=2)
+        taken = changes.claim(database, "web01", "alpha.1", "backup", WHEN, limit=1)
+        assert only(taken).queued is None
+        assert places.ahead(taken, "web02") == 0
+
+    @pytest.mark.parametrize(
+        "gone",
+        [
+            lambda database: changes.expire(database, ["alpha.1"], "gone", LATER),
+            lambda database: places.leave(database, "web01", "alpha.1"),
+            lambda database: changes.claim(database, "web04", "alpha.1", "verify", WHEN),
+            lambda database: places.queue(database, "web03", "alpha.1"),
+            lambda database: changes.forget(database, "web01"),
+            lambda database: database.with_vm(replace(only(database), status=State.RUNNING)),
+        ],
+        ids=["its worker died", "it gave up", "its worker does something else", "its worker waits for another VM", "forgotten", "it runs"],
+    )
+    def test_a_vm_that_nobody_waits_for_now_holds_up_nobody(self, gone: Callable[[Contents], Contents]) -> None:
+        changes.claim(gone(_in_line()), "web02", "beta.1", "backup", WHEN, limit=1)
+
+    def test_a_vm_whose_worker_gave_up_is_where_it_was_when_the_next_one_waits(self) -> None:
+        database = places.queue(places.leave(_in_line(), "web01", "alpha.1"), "web01", "beta.1")
+        assert places.ahead(database, "web01") == 0
+        assert places.ahead(database, "web03") == 1, "beta.1 waits for web01 now, and for web02 no longer"
+
+    def test_a_vm_that_may_not_be_claimed_does_not_get_in_line(self) -> None:
+        database = contents(vm("web01"), sessions=(session("alpha.1"),))
+        assert places.queue(database, "web01", "alpha.1") is database
+        assert places.queue(database, "gone", "alpha.1") is database
 
     def test_why_a_vm_waits_is_noted_until_it_is_taken(self) -> None:
         database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02"))
