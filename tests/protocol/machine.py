@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         self._require(each_once(self.world, changed))
         self._require(nobody_is_alarmed(self.world, results))
         self._require(answers_are_true(self.world, results))
-        # Pruning here leaves so little that a view may be older than all that is left. In production that takes 128 commits without one view.
+        # Pruning here leaves so little that a view may be older than all of it. In production that takes 128 commits without a view.
         pruned = {render(nas.read(data, number).contents) for number, data in self.world.history}
         if self.world.power_cuts == POWER_CUTS and not self.world.kept <= {EDIT, *pruned}:
             self._require(f"an edit was reported that nobody had made: {sorted(self.world.kept)}")
