@@ -1,9 +1,11 @@
 """`vmbackup-admin init`."""
 
+from pathlib import Path
+
 import click
 
 from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode
+from shared.errors import ExitCode, LockedError
 
 
 @documented(
@@ -26,38 +28,35 @@ from shared.errors import ExitCode
 def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_run: bool) -> None:
     """Make a new state database on the NAS: once, on any one host.
 
-    Refused where there is one already. How the NAS can be written to safely is tried out, not guessed, and noted for all hosts. The
-    archive directory is made, too. Each host then only needs the configuration and a schedule: its VMs are found by `vmbackup-worker
-    vmfind`.
+    Refused where there is one already; what an interrupted one has left is finished. How the NAS can be written to safely is tried out,
+    not guessed, and noted for all hosts. The archive directory is made, too. Each host then only needs the configuration and a schedule:
+    its VMs are found by `vmbackup-worker vmfind`.
     """
     from shared.clock import SystemClock
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository, prepare_archive
-    from shared.errors import LockedError
+    from shared.copies.repository import check_repository, known_repository, prepare_archive
     from shared.process import HostIdentity
     from shared.statedb.create import create
-    from shared.statedb.files import list_fresh, nas_error
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
     check_nas(nas)
-    check_repository(nas, host.state_directory, None)
+    present = _repository(nas.state)
+    if known_repository(nas, host.state_directory) is not None:
+        check_repository(nas, host.state_directory, present)
+    files = NasFiles(modes_for(shared_group=nas.shared_group))
+    if present is not None:
+        if not dry_run:
+            prepare_archive(files, nas, present)  # an `init` that was killed may not have come that far
+        raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
     if dry_run:
-        try:
-            present = list_fresh(nas.state)
-        except FileNotFoundError:
-            present = []
-        except OSError as error:
-            raise nas_error(error, nas.state) from error
-        if "gen" in present and list_fresh(nas.state / "gen"):
-            raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
         planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
         answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
         return
     database = create(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
     check_repository(nas, host.state_directory, database.version.repository)
-    prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository)
+    prepare_archive(files, nas, database.version.repository)
     made = database.version
     answer(
         {
@@ -71,3 +70,16 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one",
         as_json=as_json,
     )
+
+
+def _repository(state: Path) -> str | None:
+    """That of the database that is there; None if there is none, or one whose making was interrupted."""
+    from shared.statedb.database import read_version
+    from shared.statedb.files import list_fresh, nas_error
+
+    try:
+        return read_version(state).repository if list_fresh(state / "gen") else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise nas_error(error, state) from error

@@ -28,7 +28,9 @@ _DESCRIPTOR: Final = (
 )
 _TWO_PATHS: Final = ("rename", "replace", "link", "symlink")
 WRAPPED: Final = frozenset({"open", *_ONE_PATH, *_DESCRIPTOR, *_TWO_PATHS, "copy_file_range"})
-_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+#: Opened like that, a file is about to be written; opened otherwise, perhaps only to be synced.
+_MAKING: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_WRITING: Final = _MAKING | os.O_RDWR
 
 #: before the operation; after it; with half of it done, as a power cut leaves what was not on the disk yet.
 Moment = Literal["before", "after", "torn"]
@@ -69,6 +71,7 @@ class Doors:
         self._roots = tuple(os.path.realpath(root) for root in roots)
         self._report, self._kill = report, kill
         self._passed: Counter[str] = Counter()
+        self._unsynced: set[tuple[int, int]] = set()
         self._guard = threading.RLock()
         self._true = {name: getattr(os, name) for name in WRAPPED if hasattr(os, name)}
 
@@ -86,17 +89,23 @@ class Doors:
         def open_file(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
             if isinstance(file, int) or not set(mode) & set("wax+"):
                 return builtins_open(file, mode, *rest, **more)
-            return self._pass("open", self._path(file, None), lambda: builtins_open(file, mode, *rest, **more), None)
+            opened = self._pass("open", self._path(file, None), lambda: builtins_open(file, mode, *rest, **more), None)
+            self._unsynced.add(_identity(os.fstat(opened.fileno())))
+            return opened
 
         builtins.open = open_file
 
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*arguments: Any, **more: Any) -> Any:
-            if name == "open" and not (arguments[1] if len(arguments) > 1 else more["flags"]) & _WRITING:
+            flags = (arguments[1] if len(arguments) > 1 else more["flags"]) if name == "open" else _WRITING
+            if not flags & _WRITING:
                 return function(*arguments, **more)
             target = self._target(name, arguments, more)
-            return self._pass(name, target, lambda: function(*arguments, **more), self._tearing(name, arguments))
+            done = self._pass(name, target, lambda: function(*arguments, **more), self._tearing(name, arguments))
+            if flags & _MAKING:
+                self._note_contents(name, arguments, done)
+            return done
 
         return wrapped
 
@@ -122,6 +131,15 @@ class Doors:
         except OSError:
             return ""
 
+    def _note_contents(self, name: str, arguments: Sequence[Any], done: Any) -> None:
+        """Keeps account of files whose contents this process has changed, and not brought to the disk since."""
+        if name == "open":
+            self._unsynced.add(_identity(os.fstat(done)))
+        elif name in ("fsync", "fdatasync"):
+            self._unsynced.discard(_identity(os.fstat(arguments[0])))
+        elif name == "copy_file_range" or (name in _DESCRIPTOR and not name.startswith("fch")):
+            self._unsynced.add(_identity(os.fstat(arguments[name == "copy_file_range"])))
+
     def _tearing(self, name: str, arguments: Sequence[Any]) -> Callable[[], None] | None:
         """How to do half of an operation; None where there is no half."""
         if name in ("write", "pwrite") and len(arguments[1]) > 1:
@@ -129,7 +147,7 @@ class Doors:
             return lambda: self._true[name](arguments[0], half, *arguments[2:])
         if name in ("fsync", "fdatasync"):
             status = os.fstat(arguments[0])
-            if stat.S_ISREG(status.st_mode) and status.st_size > 1:
+            if stat.S_ISREG(status.st_mode) and status.st_size > 1 and _identity(status) in self._unsynced:
                 return lambda: self._true["truncate"](f"/proc/self/fd/{arguments[0]}", status.st_size // 2)
         return None
 
@@ -161,6 +179,10 @@ class Doors:
     def end(self) -> None:
         """Ends the process."""
         die()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def die() -> None:

@@ -27,21 +27,25 @@ class TestInit:
         assert (operator.nas / "archive").is_dir()
         assert operator.admin("status").exit_code == ExitCode.DONE
 
-    def test_a_second_time_is_refused(self, operator: Operator) -> None:
+    @pytest.mark.parametrize("node", ["alpha", "beta"])
+    def test_a_second_time_it_is_refused_as_locked(self, operator: Operator, node: str) -> None:
         operator.admin("init")
         repository = operator.database().version.repository
+        again = Operator(operator.folder, node)
+        again.configure()
         for arguments in (("init",), ("init", "--dry-run")):
-            result = operator.admin(*arguments)
-            assert result.exit_code != ExitCode.DONE
-            assert repository in result.stderr or "already" in result.stderr
+            result = again.admin(*arguments)
+            assert result.exit_code == ExitCode.LOCKED
+            assert "there already is a state database" in result.stderr
         assert operator.database().version.repository == repository
 
-    def test_from_another_host_it_is_refused_as_locked(self, operator: Operator) -> None:
+    def test_one_that_was_killed_before_it_made_the_archive_is_finished(self, operator: Operator) -> None:
         operator.admin("init")
-        beta = Operator(operator.folder, "beta")
-        beta.configure()
-        for arguments in (("init",), ("init", "--dry-run")):
-            assert beta.admin(*arguments).exit_code == ExitCode.LOCKED
+        (operator.nas / "archive").rmdir()
+        assert operator.admin("init", "--dry-run").exit_code == ExitCode.LOCKED
+        assert not (operator.nas / "archive").exists()
+        assert operator.admin("init").exit_code == ExitCode.LOCKED
+        assert (operator.nas / "archive").is_dir()
 
     def test_a_dry_run_makes_nothing(self, operator: Operator) -> None:
         assert operator.admin("init", "--dry-run").exit_code == ExitCode.DONE
