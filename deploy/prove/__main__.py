@@ -40,12 +40,12 @@ class Part:
 _CLUSTER: Final = "tests/system/nas_cluster"
 _WORKERS: Final = (f"{_CLUSTER}/test_workers.py", f"{_CLUSTER}/test_workers_outages.py")
 PARTS: Final = (
-    Part("engine", ("tests/contract/test_engine_large.py",), 0.09),
+    Part("engine", ("tests/contract/test_engine_large.py",), 0.07),
     Part("nas", ("tests/system/nas", _CLUSTER), 0.22, options=tuple(f"--ignore={path}" for path in _WORKERS)),
-    Part("protocol", ("tests/protocol",), 0.18, options=("-n", "2")),
-    Part("crash", ("tests/crash",), 0.18, working=1.4, options=("-n", "2")),  # two at once
+    Part("protocol", ("tests/protocol",), 0.17, options=("-n", "2")),
+    Part("crash", ("tests/crash",), 0.16, working=1.4, options=("-n", "2")),  # two at once
     Part("fire", ("tests/fire",), 0.10, working=0.6),
-    Part("workers", _WORKERS, 0.23),
+    Part("workers", _WORKERS, 0.28, working=0.6),
 )
 
 
