@@ -172,6 +172,11 @@ def nothing_rehearsed(world: World) -> None:
     world.must(WORKER, "database")
 
 
+def restored(world: World) -> None:
+    """The restored VM is there once; only that may not be in the log."""
+    assert world.host.run("list", "vms").stdout.count('"restored"') == 1
+
+
 def nothing_tried_out(world: World) -> None:
     """The next examination clears away what an interrupted one has left."""
     world.must(ADMIN, "doctor", statuses=(0, 1))
@@ -275,5 +280,14 @@ SCENARIOS: Final = (
     Scenario("unpin", (ADMIN, "unpin", VM, STAMP), pinned, {VM: "CLEAN"}, (0, 11), every=40),
     Scenario("prune", (ADMIN, "prune", VM), too_many, {VM: "CLEAN"}, (0, 11), every=32, backup={"keep_last": 3}, settled=pruned),
     Scenario("rehearse", (ADMIN, "rehearse", VM), copies(2), {VM: "CLEAN"}, (0, 11), every=60, settled=nothing_rehearsed),
+    Scenario(
+        "restore",
+        (ADMIN, "restore", VM, "--as", "restored"),
+        copies(1),
+        {VM: "CLEAN", "restored": "CLEAN"},
+        (2,),
+        every=16,
+        settled=restored,
+    ),
     Scenario("doctor", (ADMIN, "doctor"), copies(1), {VM: "CLEAN"}, (0, 1), every=40, settled=nothing_tried_out),
 )

@@ -18,7 +18,7 @@ LOOKING = (
     (ADMIN, "config", "validate"),
     (ADMIN, "config", "show"),
     (ADMIN, "statedb", "check"),
-    (ADMIN, "restore", VM, "--as", "restored"),
+    (ADMIN, "restore", VM, "--dry-run", "--as", "restored"),
     (ADMIN, "prune", "--dry-run"),
     (ADMIN, "verify", "--all", "--dry-run"),
     (ADMIN, "archive", VM, "--dry-run"),

@@ -144,8 +144,8 @@ LARGE = (
 def _enlarged(scenario: Scenario) -> Scenario:
     """The same scenario with one crash, and one fault and one error more where it has any.
 
-    Not one stale read more: a second look at the head that is stale twice leaves the view to the next tick. Not one error more of those that
-    pass by themselves: too many states.
+    Not one stale read more: a second look at the head that is stale twice leaves the view to the next tick. Not one more of the errors
+    that pass by themselves: too many states.
     """
     stale, fault, error = scenario.budget
     budget = Cost(stale, fault and fault + 1, error and error + (not scenario.rules.passing))
