@@ -39,7 +39,7 @@ test-nas: $(environment)
 	$(run)/pytest -q -o cache_dir=.pytest_cache/nas $(nas_tests) || $(run)/pytest -q -o cache_dir=.pytest_cache/nas $(again) $(nas_tests)
 
 test-others: $(environment)
-	$(run)/pytest -q -n 2 $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
+	$(run)/pytest -q -n 2 --dist worksteal $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
 
 prove: $(environment)  ## the promises, for an hour: every schedule, crash point and fault there is time for; a table at the end
 	$(run)/python -m deploy.prove
