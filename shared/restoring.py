@@ -35,6 +35,9 @@ Progress = Callable[[str, float], None]
 
 _CANCEL_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
+#: How long a folder that was removed must stay away, and how long that is waited for.
+_QUIET_SECONDS: Final = 0.5
+_GONE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +147,21 @@ def remove_from(site: Site, folder: Path) -> None:
         machine = registered_in(site, folder)
         if machine is not None:
             Trial(site.vboxmanage, site.clock, machine).remove()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not _remove_for_good(site, folder):
+            log.error("what was imported could not be removed from %s", folder)
     except VmBackupError as error:
         log.error("what was imported could not be removed from %s: %s", folder, error.message)  # noqa: TRY400 - an operator's message
+
+
+def _remove_for_good(site: Site, folder: Path) -> bool:
+    """Removes a folder until it stays away, and answers whether it does: VBoxSVC may still write settings when an import was cancelled."""
+    end = site.clock.monotonic() + _GONE_SECONDS
+    while os.path.lexists(folder):
+        if site.clock.monotonic() > end:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        site.clock.sleep(_QUIET_SECONDS)
+    return True
 
 
 def _import(site: Site, what: ImportPlan, progress: Progress) -> None:

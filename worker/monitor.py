@@ -86,7 +86,7 @@ class Monitor:
         while not export.poll():
             elapsed = clock.monotonic() - began
             clock.sleep(min(_LONGEST_POLL, max(_SHORTEST_POLL, elapsed / 50)))
-            doing.percent, doing.bytes_done = export.progress(), watcher.size
+            doing.percent, doing.bytes_done, doing.child = export.progress(), watcher.size, export.identity
             doing.rate = round(watcher.size / elapsed) if watcher.size else None
             doing.seconds_left = round(elapsed * (100 - doing.percent) / doing.percent) if doing.percent else None
             self._session.check()

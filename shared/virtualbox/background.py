@@ -12,28 +12,37 @@ import threading
 from typing import IO, Final
 
 from shared.process import Completed, ProcessIdentity
-from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
+from shared.virtualbox.vboxmanage import UNREACHED, VBoxManage, cannot_start
 
 _TAIL_BYTES: Final = 2**16
+_ATTEMPTS: Final = 5
 
 
 class Background:
-    """One such command. Raises `VBoxManageError` if VBoxSVC cannot be reached, or VBoxManage not be started."""
+    """One such command. Raises `VBoxManageError` if VBoxSVC cannot be reached, or VBoxManage not be started.
+
+    If VBoxManage says that it did not reach VBoxSVC, which happens on a busy machine, it has done nothing, and is started again.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, *arguments: str) -> None:
-        self._arguments = arguments
-        vboxmanage.reach()  # one that is just ending would make the command fail, and in the background nobody would repeat it
+        self._vboxmanage, self._arguments = vboxmanage, arguments
+        self._attempts_left = _ATTEMPTS
+        self._start()
+
+    def _start(self) -> None:
+        self._attempts_left -= 1
+        self._vboxmanage.reach()
         try:
             self._process = subprocess.Popen(
-                [vboxmanage.program, *arguments],
+                [self._vboxmanage.program, *self._arguments],
                 stdin=subprocess.DEVNULL,  # on a terminal it would wait for the password of an encrypted disk
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, **vboxmanage.environment},
+                env={**os.environ, **self._vboxmanage.environment},
                 start_new_session=True,  # ^C in our terminal is our business
             )
         except OSError as error:
-            raise cannot_start(vboxmanage.program, error) from None
+            raise cannot_start(self._vboxmanage.program, error) from None
         self._stdout, self._stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
         self.identity = ProcessIdentity.of(self._process.pid)
 
@@ -42,14 +51,20 @@ class Background:
         return self._stderr.text()
 
     def poll(self) -> bool:
-        """Whether it has ended, well or not."""
-        return self._process.poll() is not None
+        """Whether it has ended, well or not. Raises `VBoxManageError` if it has to be started again, and cannot be."""
+        if self._process.poll() is None:
+            return False
+        if self._attempts_left and UNREACHED in self._stderr.whole():
+            self._start()
+            return False
+        return True
 
     def cancel(self, timeout_seconds: float) -> bool:
         """Asks it to stop and waits at most so long; answers whether it has ended. It may have succeeded in the meantime.
 
         INT, then TERM; never KILL, which would leave VBoxSVC at work with nobody watching.
         """
+        self._attempts_left = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             self._process.send_signal(number)
             try:

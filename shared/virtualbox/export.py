@@ -106,7 +106,11 @@ class VBoxManageExport:
 
     def __init__(self, process: Background, target: Path) -> None:
         self._process, self._target = process, target
-        self.identity = process.identity
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """See `RunningExport.identity`."""
+        return self._process.identity
 
     def progress(self) -> int:
         """See `RunningExport.progress`; 0 before it says anything."""

@@ -20,8 +20,8 @@ LOCALE: Final[Mapping[str, str]] = {"LC_ALL": "C.UTF-8"}
 
 _VERSION: Final = re.compile(r"^(\d+\.\d+\.\d+\S*)$", re.MULTILINE)
 
-#: Said when VBoxSVC just ends, or is too slow to begin. Nothing was done then: whatever the command, it is worth repeating.
-_UNREACHED: Final = "Failed to create the VirtualBox object"
+#: Said when VBoxSVC just ends, or the machine is very busy. Nothing was done then: whatever the command, it is worth repeating.
+UNREACHED: Final = "Failed to create the VirtualBox object"
 #: Seen just as a VM goes off, and while a VBoxSVC ends. A read is worth repeating then, and only then.
 _TRANSIENT: Final = (
     "The object is not ready",
@@ -36,7 +36,7 @@ _TRANSIENT: Final = (
 _ATTEMPTS: Final = 9
 
 _HINTS: Final = (
-    (_UNREACHED, "is VBoxSVC shutting down, or run by another user? Try `VBoxManage list vms` by hand"),
+    (UNREACHED, "is VBoxSVC shutting down, or run by another user? Try `VBoxManage list vms` by hand"),
     ("E_ACCESSDENIED", "the VM is inaccessible: `VBoxManage list --long vms` says why"),
     ("Could not find a registered machine", "the VM was unregistered meanwhile, or belongs to another user of this host"),
     ("NS_ERROR_FILE_ACCESS_DENIED", "run as the user who owns the VMs"),
@@ -114,7 +114,7 @@ class VBoxManage:
         return self._repeating(UnreachedVBoxManageError)(self._once, timeout_seconds, *arguments)
 
     def reach(self) -> None:
-        """Returns when VBoxSVC is there. It stays for some seconds after its last client: time to start a command in the background."""
+        """Returns when VBoxSVC answers. Before a command in the background: one that is just ending is waited for."""
         self.running()
 
     def _repeating(self, error: type[VBoxManageError]) -> Retrying:
@@ -143,7 +143,7 @@ class VBoxManage:
 
 
 def _kind(failure: str) -> type[VBoxManageError]:
-    if _UNREACHED in failure:
+    if UNREACHED in failure:
         return UnreachedVBoxManageError
     return TransientVBoxManageError if any(text in failure for text in _TRANSIENT) else VBoxManageError
 

@@ -24,6 +24,9 @@ PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
 #: What an import may do instead of importing. `$folder` is that of the new VM.
 FAULTS = {
     "fails": 'echo half >"$folder/disk.vdi"; echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
+    "fails, and goes on writing": 'echo half >"$folder/disk.vdi"; '
+    '(sleep 0.3; mkdir -p "$folder"; echo late >"$folder/x.vbox") >/dev/null 2>&1 & '
+    'echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
     "hangs": 'echo half >"$folder/disk.vdi"; trap "exit 1" INT TERM; while :; do sleep 0.1; done',
     "lies": "exit 0",
     "succeeds although it is cancelled": 'trap "" INT TERM; sleep 2; exec "$real" "$@"',
@@ -96,6 +99,7 @@ def test_a_restore_of_a_vm_that_was_forgotten_meanwhile_brings_no_record_back(ri
     ("fault", "error", "text"),
     [
         ("fails", VBoxManageError, "disk is full"),
+        ("fails, and goes on writing", VBoxManageError, "disk is full"),
         ("hangs", CopyError, "has not moved for 1 s"),
         ("lies", VBoxManageError, "has registered nothing"),
         ("succeeds although it is cancelled", CopyError, "has not moved"),
@@ -112,6 +116,7 @@ def test_an_import_that_goes_wrong_leaves_nothing(
     say(site, fault, base / "web01")
     with pytest.raises(error, match=text):
         restore(site, folder=base)
+    time.sleep(0.4 if "goes on" in fault else 0)
     assert [path.name for path in (rig.folder / "made").rglob("*")] == []
     assert listed(site) == []
 

@@ -158,7 +158,7 @@ def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Sign
     running.send_signal(number)
     output = running.communicate(timeout=60)[0]
     assert running.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], output
-    assert (names(second), tree(place)) == ([], [])
+    assert (names(second), tree(place)) == ([], []), output
     assert not place.exists()
     assert second.host.run("list", "hdds").stdout == ""
 

@@ -107,11 +107,20 @@ def test_an_error_with_status_0_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_vboxsvc_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:
-    unreached = f"""if test "$1" = list && ! test -e '{tmp_path}/ended'; then
-        touch '{tmp_path}/ended'; echo 'VBoxManage: error: Failed to create the VirtualBox object!' >&2; exit 1; fi"""
-    program = tmp_path / "VBoxManage"
-    program.write_text(f"#!/bin/sh\n{unreached}\ntest -e '{tmp_path}/ended'\n", encoding="utf-8")
-    program.chmod(0o755)
-    made = RunningImport(VBoxManage(str(program), SubprocessRunner(), 5), ImportPlan(tmp_path / "x.ova", "x", tmp_path))
-    assert made.cancel(10)
-    assert (tmp_path / "ended").exists()
+    run(tmp_path, f"{READ} {_unreached(tmp_path, 'once')} printf '0%%...100%%' >&2").result()
+    assert (tmp_path / "once").exists()
+
+
+def test_one_that_is_never_reached_is_told(tmp_path: Path) -> None:
+    failed = run(tmp_path, f"{READ} echo x >>'{tmp_path}/attempts'; {UNREACHED}; exit 1")
+    with pytest.raises(ImportFailedError, match="Failed to create"):
+        failed.result()
+    assert (tmp_path / "attempts").read_text().count("x") == 5
+
+
+UNREACHED = "echo 'VBoxManage: error: Failed to create the VirtualBox object!' >&2"
+
+
+def _unreached(folder: Path, mark: str) -> str:
+    """The first time it ends like that."""
+    return f"if ! test -e '{folder}/{mark}'; then touch '{folder}/{mark}'; {UNREACHED}; exit 1; fi;"
