@@ -23,7 +23,7 @@ from shared.statedb.records import Contents, VmRecord
 from shared.states import State
 
 #: Who still works so long after the time is over says where it hangs.
-HANGS_SECONDS = 60
+HANGS_SECONDS = 150
 
 
 def count(contents: Contents, label: str, node: str) -> Contents:

@@ -58,4 +58,4 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
     assert "SIMULATED" in output
     assert "everything that the demo made was removed" in output
     assert [path.name for path in tmp_path.iterdir()] == ["output"]
-    assert processes(str(tmp_path)) == []
+    wait_for(lambda: processes(str(tmp_path)) == [], "what it started to be gone", seconds=10)

@@ -66,7 +66,7 @@ class Worker:
 
     def finish(self) -> None:
         assert self._process
-        self._process.wait(120)
+        self._process.wait(200)
         for reader in self._readers:
             reader.join(10)
 
