@@ -25,7 +25,7 @@ _SAME: Final = settings(
 )
 _OTHERS: Final = settings(_SAME, derandomize=False)
 #: Of the time of `make prove`, so much is for schedules by chance.
-_SHARE: Final = 0.4
+_SHARE: Final = 0.7
 
 
 @pytest.mark.timeout(3600 if PROVE else 300)
