@@ -61,8 +61,8 @@ def _values(case: ET.Element) -> defaultdict[str, float]:
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The table. `runs`: tests with all parameters, and schedules drawn; `kills`: processes, hosts and the like that were killed."""
-    lines = [f"{'part':<10}{'scenario':<74}{'runs':>5}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'no time':>8}{'seconds':>9}"]
+    """The table. `runs`: tests with all parameters, states searched, schedules drawn. `kills`: processes, hosts and the like."""
+    lines = [f"{'part':<10}{'scenario':<74}{'runs':>10}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'no time':>8}{'seconds':>9}"]
     total = Row("all", "")
     for row in rows:
         lines.append(_line(row))
@@ -72,5 +72,5 @@ def render(rows: Iterable[Row]) -> str:
 
 
 def _line(row: Row) -> str:
-    numbers = f"{row.runs:>5}{row.failed:>7}{row.skipped:>8}{row.kills:>7}{row.survived:>9}{row.left:>8}{row.seconds:>9.1f}"
+    numbers = f"{row.runs:>10}{row.failed:>7}{row.skipped:>8}{row.kills:>7}{row.survived:>9}{row.left:>8}{row.seconds:>9.1f}"
     return f"{row.part:<10}{row.scenario[:72]:<74}{numbers}"

@@ -1,5 +1,6 @@
 """The protocol holds in every schedule that is searched. Each scenario runs the code of production; see `tests.protocol.search`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -157,8 +158,9 @@ SCENARIOS = (*BASIC, *LARGE, *map(_enlarged, BASIC)) if PROVE else BASIC
 
 @pytest.mark.timeout(3600 if PROVE else 300)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_holds(scenario: Scenario) -> None:
+def test_holds(scenario: Scenario, record_property: Callable[[str, object], None]) -> None:
     result = search(scenario)
+    record_property("runs", result.states)
     print(result)
     assert result.violation is None, str(result)
     assert result.complete, str(result)
