@@ -44,9 +44,9 @@ _WORKERS: Final = (f"{_CLUSTER}/test_workers.py", f"{_CLUSTER}/test_workers_outa
 PARTS: Final = (
     Part("engine", ("tests/contract/test_engine_large.py",), 0.05, length_is_given=True),
     Part("nas", ("tests/system/nas", _CLUSTER), 0.22, options=tuple(f"--ignore={path}" for path in _WORKERS), length_is_given=True),
-    Part("protocol", ("tests/protocol",), 0.18, options=("-n", "2")),
-    Part("crash", ("tests/crash",), 0.17, working=1.4, options=("-n", "2")),  # two at once
-    Part("fire", ("tests/fire",), 0.10, working=0.6),
+    Part("protocol", ("tests/protocol",), 0.17, options=("-n", "2")),
+    Part("crash", ("tests/crash",), 0.16, working=1.4, options=("-n", "2")),  # two at once
+    Part("fire", ("tests/fire",), 0.12, working=0.45),
     Part("workers", _WORKERS, 0.28, working=0.5),
 )
 
