@@ -40,14 +40,17 @@ class Part:
 
 
 _CLUSTER: Final = "tests/system/nas_cluster"
-_WORKERS: Final = (f"{_CLUSTER}/test_workers.py", f"{_CLUSTER}/test_workers_outages.py")
+_WORKERS: Final = f"{_CLUSTER}/test_workers.py"
+_OUTAGES: Final = f"{_CLUSTER}/test_workers_outages.py"
+_APART: Final = (f"--ignore={_WORKERS}", f"--ignore={_OUTAGES}")
 PARTS: Final = (
-    Part("engine", ("tests/contract/test_engine_large.py",), 0.05, length_is_given=True),
-    Part("nas", ("tests/system/nas", _CLUSTER), 0.22, options=tuple(f"--ignore={path}" for path in _WORKERS), length_is_given=True),
-    Part("protocol", ("tests/protocol",), 0.17, options=("-n", "2")),
-    Part("crash", ("tests/crash",), 0.16, working=1.4, options=("-n", "2")),  # two at once
-    Part("fire", ("tests/fire",), 0.12, working=0.45),
-    Part("workers", _WORKERS, 0.28, working=0.5),
+    Part("engine", ("tests/contract/test_engine_large.py",), 0.04, length_is_given=True),
+    Part("nas", ("tests/system/nas", _CLUSTER), 0.20, options=_APART, length_is_given=True),
+    Part("outages", (_OUTAGES,), 0.16, length_is_given=True),
+    Part("protocol", ("tests/protocol",), 0.16, options=("-n", "2")),
+    Part("crash", ("tests/crash",), 0.15, working=1.4, options=("-n", "2")),  # two at once
+    Part("fire", ("tests/fire",), 0.11, working=0.45),
+    Part("workers", (_WORKERS,), 0.18),
 )
 
 
