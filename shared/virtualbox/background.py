@@ -19,7 +19,7 @@ _ATTEMPTS: Final = 5
 
 
 class Background:
-    """One such command. Raises `VBoxManageError` if VBoxSVC cannot be reached, or VBoxManage not be started.
+    """One such command. Raises `VBoxManageError` if VBoxManage cannot be started.
 
     If VBoxManage says that it did not reach VBoxSVC, which happens on a busy machine, it has done nothing, and is started again.
     """
@@ -31,7 +31,6 @@ class Background:
 
     def _start(self) -> None:
         self._attempts_left -= 1
-        self._vboxmanage.reach()
         try:
             self._process = subprocess.Popen(
                 [self._vboxmanage.program, *self._arguments],
@@ -51,10 +50,11 @@ class Background:
         return self._stderr.text()
 
     def poll(self) -> bool:
-        """Whether it has ended, well or not. Raises `VBoxManageError` if it has to be started again, and cannot be."""
+        """Whether it has ended, well or not. Raises `VBoxManageError` if it has to be started again, and VBoxSVC is not to be reached."""
         if self._process.poll() is None:
             return False
         if self._attempts_left and UNREACHED in self._stderr.whole():
+            self._vboxmanage.reach()
             self._start()
             return False
         return True

@@ -114,7 +114,7 @@ class VBoxManage:
         return self._repeating(UnreachedVBoxManageError)(self._once, timeout_seconds, *arguments)
 
     def reach(self) -> None:
-        """Returns when VBoxSVC answers. Before a command in the background: one that is just ending is waited for."""
+        """Returns when VBoxSVC answers: one that is just ending, or slow to begin, is waited for."""
         self.running()
 
     def _repeating(self, error: type[VBoxManageError]) -> Retrying:
