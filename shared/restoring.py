@@ -127,7 +127,7 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
 
 
 def note(site: Site, key: str, done: Restored) -> None:
-    """Writes to the database, and so to the log, what was restored. Raises `NasError`."""
+    """Writes to the database, and so to the log, what was restored. Raises what a commit raises: `NasError`, for one."""
     what = Restoration(done.stamp, site.node, done.name, done.uuid, timestamp(site.clock.now()))
     site.database.commit_once(
         lambda contents: changes.restored(contents, key, what), f"restore {key} {done.stamp} as {done.name}", "restore"

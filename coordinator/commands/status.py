@@ -72,7 +72,7 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
         },
         "damaged": list(record.damaged),
         "verified": record.verified or None,
-        "restored": record.restored and {name: getattr(record.restored, name) for name in ("stamp", "node", "name", "uuid", "when")},
+        "restored": record.restored and record.restored.to_json(),
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,

@@ -5,7 +5,7 @@ Fields that this version does not know are kept, so that hosts of different vers
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from shared.states import State
 
@@ -18,8 +18,14 @@ class _Record:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Builds the record; raises TypeError or ValueError when a field is missing or wrong."""
         known = {item.name for item in fields(cls)} - {"extra"}
-        values = {name: value for name, value in document.items() if name in known}
-        return cls(**values, extra={name: value for name, value in document.items() if name not in known})  # type: ignore[call-arg]
+        decoded = cls._decoded(document)
+        values = {name: value for name, value in decoded.items() if name in known}
+        return cls(**values, extra={name: value for name, value in decoded.items() if name not in known})  # type: ignore[call-arg]
+
+    @classmethod
+    def _decoded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values of a JSON object as those of the fields."""
+        return document
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values; fields that have their default are left out."""
@@ -138,21 +144,21 @@ class VmRecord(_Record):
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """See `_Record.from_json`."""
-        values = dict(document)
-        values["status"] = State(values["status"])
-        values["damaged"] = tuple(values.get("damaged", ()))
-        kinds: tuple[tuple[str, type[_Record]], ...] = (
-            *(("last_copy", Copy), ("publishing", Copy), ("claim", Claim), ("power", Power)),
-            *(("queued", Queued), ("restored", Restoration)),
-        )
-        for name, kind in kinds:
-            if values.get(name) is not None:
-                values[name] = kind.from_json(values[name])
-        known = {item.name for item in fields(cls)} - {"extra"}
-        unknown = {name: value for name, value in values.items() if name not in known}
-        return cls(**{name: value for name, value in values.items() if name in known}, extra=unknown)
+    def _decoded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        values = {**document, "status": State(document["status"]), "damaged": tuple(document.get("damaged", ()))}
+        parts = {name: kind.from_json(document[name]) for name, kind in _PARTS.items() if document.get(name) is not None}
+        return {**values, **parts}
+
+
+#: Fields of a VM's record that are records themselves.
+_PARTS: Final[Mapping[str, type[_Record]]] = {
+    "last_copy": Copy,
+    "publishing": Copy,
+    "claim": Claim,
+    "power": Power,
+    "queued": Queued,
+    "restored": Restoration,
+}
 
 
 @dataclass(frozen=True, slots=True)
