@@ -11,8 +11,8 @@ from typing import Final
 
 _ISAL_LEVEL: Final = 2
 _ZLIB_LEVEL: Final = 1
-#: As long as a grain: room for all that comes out, without growing step by step.
-_BUFFER: Final = 64 * 1024
+#: Room for a grain and one byte: a buffer that is just full is doubled, in search of more.
+_BUFFER: Final = 64 * 1024 + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Codec:
     """A way to compress. `name` is for logs. Both functions release the interpreter's lock, so threads use all cores."""
 
     name: str
-    compress: Callable[[bytes], bytes]
+    compress: Callable[[bytes | memoryview], bytes]
     decompress: Callable[[bytes], bytes]
 
 

@@ -31,14 +31,13 @@ from shared.virtualbox.vboxmanage import VBoxManage
 class Request:
     """What to export: the VM's UUID and its disks; where to: a file that must not exist.
 
-    `name` is what the files in the OVA are called after, `rename` another name for the VM itself (its own, if what is exported is
-    a clone). `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in seconds since the epoch.
+    `rename` is another name for the VM in the OVA (its own, if what is exported is a clone). `scratch` is a directory on a local
+    disk. `modified` is the time of the files in the OVA, in seconds since the epoch.
     """
 
     machine: str
     disks: tuple[SourceDisk, ...]
     target: Path
-    name: str
     scratch: Path
     modified: int
     rename: str | None = None
@@ -63,13 +62,14 @@ def export(
     request: Request,
     settings: Settings,
     *,
-    confirm: Callable[[], None],
+    confirm: Callable[[], str],
     meter: Meter,
     cancelled: threading.Event,
     plan: DeltaPlan | None = None,
 ) -> Summary:
-    """Exports, in the caller's thread. `confirm` is called once the disks are locked: it raises if the VM is not as it should be.
+    """Exports, in the caller's thread.
 
+    `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises if that is not as it should be.
     With a `plan` the new copy gets an index, and what the copy before it holds is not sent. Raises what `confirm` raises;
     `DiskImageError`, `VBoxManageError`, `CopyError`, `NasError`; `CancelledError` soon after `cancelled` is set. After an error the
     target and its index are deleted, and nothing is left in VirtualBox. A process that is killed leaves an incomplete target, and
@@ -77,9 +77,14 @@ def export(
     """
     with ExitStack() as stack:
         locks = [stack.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled)) for disk in request.disks]
-        confirm()
         description = take_description(
-            vboxmanage, request.machine, scratch=request.scratch, name=request.name, cancelled=cancelled, rename=request.rename
+            vboxmanage,
+            request.machine,
+            confirm(),
+            disks=len(request.disks),
+            scratch=request.scratch,
+            cancelled=cancelled,
+            rename=request.rename,
         )
         chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
         parts = assign(disk_files(description.ovf), request.disks, chains)

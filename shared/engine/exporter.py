@@ -68,17 +68,16 @@ class ParallelExporter:
         if assessment.reason:
             raise ExportError(f"the parallel engine cannot export this VM: {assessment.reason}")
 
-        def confirm() -> None:
+        def confirm() -> str:
             info = self._vboxmanage.info(machine.uuid)
             if not info.stopped:
                 raise VmRunsError(f"the VM is {info.state}")
+            return info.name
 
-        confirm()  # before the first lock, too: it waits for a VBoxSVC that is just ending, which would refuse that
         request = Request(
             machine=machine.uuid,
             disks=assessment.disks,
             target=target,
-            name=vm_name or machine.name or machine.uuid,
             scratch=self._scratch,
             modified=int(self._clock.now().timestamp()),
             rename=vm_name,

@@ -1,36 +1,36 @@
-"""The description of a VM as VirtualBox itself writes it: an export is started on the local disk and cancelled at its first disk.
+"""The description of a VM as VirtualBox itself writes it: an export to a local directory in which the names of the disks are taken.
 
-What comes before the first disk in the OVA is the .ovf with all settings, and the .nvram of an EFI machine. It takes
-0.3 to 0.5 seconds. VBoxManage must be ended by a signal that it can handle (TERM, INT): killed, it would leave the export
-running in VirtualBox.
+VirtualBox writes the .ovf with all settings, then the .nvram of an EFI machine, and fails at the first disk, because it never writes
+over anything (`VERR_ALREADY_EXISTS`). Then it removes what it wrote; we have opened it by then, and what is open can be read. All that
+takes 0.04 seconds however large the disks are, nothing is read from them, nothing goes on if this process is killed. To cancel an
+export at its first disk would take VirtualBox the time of one percent of it: 80 seconds for 400 GB. (Measured with 7.2.22.)
 """
 
 import contextlib
 import os
 import re
 import shutil
-import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from shared.engine.child import END_SECONDS, Child
+from shared.engine.child import Child
 from shared.engine.ovf import rename_files
 from shared.engine.stages import CancelledError
-from shared.engine.tar import BLOCK
 from shared.virtualbox.problems import ExportError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: How long VirtualBox may take to write the description.
 START_SECONDS: Final = 120.0
 
-#: A shell around VBoxManage adds this to the number of the signal.
-_SIGNAL: Final = 128
-_POLL_SECONDS: Final = 0.005
+_TAKEN: Final = "VERR_ALREADY_EXISTS"
+#: What VirtualBox wrote, it leaves for a millisecond or more. Seen: 39 of 40 times it could be opened in that time.
+_POLL_SECONDS: Final = 0.0005
+_ATTEMPTS: Final = 12
 _LEFT_SECONDS: Final = 3600
 _PREFIX: Final = "vmbackup-description-"
 
@@ -49,34 +49,91 @@ class Description:
 
 
 def take_description(
-    vboxmanage: VBoxManage, machine: str, *, scratch: Path, name: str, cancelled: threading.Event, rename: str | None = None
+    vboxmanage: VBoxManage,
+    machine: str,
+    called: str,
+    *,
+    disks: int,
+    scratch: Path,
+    cancelled: threading.Event,
+    rename: str | None = None,
 ) -> Description:
-    """Has VirtualBox describe `machine` (its UUID). Uses the local directory `scratch` for a moment and leaves nothing there.
+    """Has VirtualBox describe `machine` (its UUID), which is `called` so and has so many disks.
 
-    The files in the OVA are named after `name`; the VM itself keeps its name unless `rename` gives another.
-    Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not answer, or does not let the export be cancelled;
-    `CancelledError` soon after `cancelled` is set.
+    Uses the local directory `scratch` for a moment and leaves nothing there. The files in the OVA are named after the VM; the VM
+    itself keeps its name unless `rename` gives another. Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not
+    answer, or calls the VM otherwise; `CancelledError` soon after `cancelled` is set.
     """
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:60].strip("._-") or "machine"
-    renaming = ["--vsys", "0", "--vmname", rename] if rename else []
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", rename or called)[:60].strip("._-") or "machine"
+    renaming = ("--vsys", "0", "--vmname", rename) if rename else ()
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as directory:
-        _sweep(scratch, Path(directory))
-        target = Path(directory) / f"{plain}.ova"
-        with Child(vboxmanage, ["export", machine, "--ovf20", "--manifest", "--output", str(target), *renaming], guarded=True) as child:
-            members = tuple(_members(child, target, cancelled))
-            child.terminate()
-            status = child.wait(END_SECONDS)
-            if status is None:
-                raise ExportError(f"VBoxManage does not cancel its export of {machine}", hint="look for a hanging VBoxManage or VBoxSVC")
-            if (status < 0 or status > _SIGNAL) and not child.finished():
-                raise ExportError(
-                    f"VBoxManage was killed: VirtualBox may go on with an export of {machine} by itself", hint="it ends by itself"
-                )
-    if not members or not members[0][0].endswith(".ovf"):
-        raise ExportError(f"VirtualBox exports {machine} without a description")
-    ovf, names = rename_files(members[0][1], plain)
-    return Description(plain, ((f"{plain}.ovf", ovf), *((names.get(name, name), content) for name, content in members[1:])))
+    for _ in range(_ATTEMPTS):
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as directory:
+            _sweep(scratch, Path(directory))
+            place = _take_names(Path(directory), called, disks)
+            target, nvram = place / "description.ovf", Path(f"{place}/{called}.nvram")
+            with Child(vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]) as child:
+                written = _watch(child, Path(directory), (target, nvram), cancelled)
+                if child.status() != 0 and _TAKEN not in child.said():
+                    raise child.problem("VBoxManage has ended without a description of the VM")
+            if description := _describe(name, written.get(target), written.get(nvram)):
+                return description
+    raise ExportError(f"VirtualBox exports {machine} without a description, or removes it too soon")
+
+
+def _describe(name: str, ovf: bytes | None, nvram: bytes | None) -> Description | None:
+    """What VirtualBox wrote, with plain file names; None if something is missing."""
+    if ovf is None:
+        return None
+    text, files = rename_files(ovf, name)
+    others = [file for file in files.values() if not file.endswith(".vmdk")]
+    if others and nvram is None:
+        return None
+    return Description(name, ((f"{name}.ovf", text), *((file, nvram or b"") for file in others)))
+
+
+def _take_names(directory: Path, called: str, disks: int) -> Path:
+    """Makes a place for the export, in which directories bear the names of the disks of a VM that is `called` so.
+
+    A name may hold slashes: VirtualBox follows them, so the directories on the way are made, and the place is so deep that a name
+    with `..` leads nowhere else.
+    """
+    place = directory.joinpath("export", *["below"] * called.count(".."))
+    try:
+        place.mkdir(parents=True)
+        for number in range(1, disks + 1):
+            os.makedirs(f"{place}/{called}-disk{number:03}.vmdk", exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"the disks of {called!r} cannot be given names in {directory}: {error.strerror}") from None
+    return place
+
+
+def _watch(child: Child, directory: Path, files: tuple[Path, ...], cancelled: threading.Event) -> dict[Path, bytes]:
+    """Waits until VBoxManage has ended; the contents of those of the files that were there at any time. Disks must not be."""
+    deadline = time.monotonic() + START_SECONDS
+    with ExitStack() as stack:
+        opened: dict[Path, IO[bytes]] = {}
+        ended = False
+        while not ended:
+            ended = child.status() is not None  # asked before looking: what it wrote before it ended is all there is
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    if file not in opened:
+                        opened[file] = stack.enter_context(file.open("rb"))
+            if cancelled.is_set():
+                raise CancelledError
+            if time.monotonic() > deadline:
+                raise ExportError(f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds")
+            if opened or ended:
+                _refuse_disks(directory)
+            time.sleep(_POLL_SECONDS)
+        return {file: stream.read() for file, stream in opened.items()}
+
+
+def _refuse_disks(directory: Path) -> None:
+    """It never comes to a disk, unless VirtualBox calls the disks otherwise than this program believes."""
+    if disk := next((path for path in directory.rglob("*.vmdk") if path.is_file()), None):
+        raise ExportError(f"VirtualBox calls a disk of the VM {disk.name!r}: was the VM renamed a moment ago?")
 
 
 def _sweep(scratch: Path, own: Path) -> None:
@@ -86,39 +143,3 @@ def _sweep(scratch: Path, own: Path) -> None:
         with contextlib.suppress(OSError):
             if now - left.stat().st_mtime > _LEFT_SECONDS:
                 shutil.rmtree(left)
-
-
-def _members(child: Child, target: Path, cancelled: threading.Event) -> Iterator[tuple[str, bytes]]:
-    """The members before the first disk, each as soon as VirtualBox has written it and patched its size into its header."""
-    deadline = time.monotonic() + START_SECONDS
-    position = 0
-    while time.monotonic() < deadline:
-        ended = child.status() is not None  # asked before reading: what it wrote before it ended is all there is
-        member = _member(target, position)
-        if member and member[0].name.endswith((".vmdk", ".mf")):
-            return
-        if member and member[1]:
-            yield member[0].name, member[1]
-            position += BLOCK + -(-len(member[1]) // BLOCK) * BLOCK
-            continue
-        if ended:
-            raise child.problem("VBoxManage has ended without a description of the VM")
-        if cancelled.wait(_POLL_SECONDS):
-            raise CancelledError
-    raise ExportError(f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds")
-
-
-def _member(target: Path, position: int) -> tuple[tarfile.TarInfo, bytes] | None:
-    """The member whose header is at `position`, with its content; empty content while it is being written, None before that."""
-    try:
-        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        header = tarfile.TarInfo.frombuf(os.pread(descriptor, BLOCK, position), "utf-8", "surrogateescape")
-        content = os.pread(descriptor, header.size, position + BLOCK)
-    except tarfile.HeaderError:
-        return None
-    finally:
-        os.close(descriptor)
-    return header, content if len(content) == header.size else b""

@@ -19,6 +19,7 @@ from shared.engine.chain import Chain
 from shared.engine.child import Child
 from shared.engine.stages import CancelledError
 from shared.errors import CopyError
+from shared.virtualbox.problems import UnreachedError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: What is read at the end to prove that the lock lasted. A smaller disk would fit into the pipe: there is no proof for it.
@@ -44,8 +45,17 @@ class ReadLock:
     def take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
         """Locks the disk image `medium` (UUID or path of the leaf).
 
-        Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses or does not answer, `CancelledError` soon after `cancelled` is set.
+        A VBoxSVC that is just ending is waited for. Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses or does not answer,
+        `CancelledError` soon after `cancelled` is set.
         """
+        try:
+            return cls._take(vboxmanage, medium, cancelled)
+        except UnreachedError:
+            vboxmanage.reach()
+            return cls._take(vboxmanage, medium, cancelled)
+
+    @classmethod
+    def _take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
         lock = cls(vboxmanage, medium, cancelled)
         try:
             lock._read_up_to(1, _START_SECONDS)

@@ -6,7 +6,6 @@ compressed, twice as many finished ones, and the queues of the archive, all of a
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Final, Protocol
 from shared.engine.chain import Block, Chain
 from shared.engine.codec import Codec
 from shared.engine.stages import CancelledError, Stage
-from shared.engine.vmdk import SECTOR, Layout, Unit, compress_unit
+from shared.engine.vmdk import SECTOR, Digest, Layout, Unit, compress_unit
 
 _MOST_CORES: Final = 16
 _POLL_SECONDS: Final = 0.1
@@ -32,7 +31,7 @@ class Settings:
     cores: int
     codec: Codec
     self_check: bool = True
-    digest: Callable[[bytes], bytes] | None = None
+    digest: Digest | None = None
     alignment: int = SECTOR
 
 

@@ -6,9 +6,10 @@ where those grains are, at the end the directory of the tables, the header again
 for the end. Grains of zeros are left out, and so are tables of nothing.
 """
 
+import itertools
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -27,9 +28,14 @@ _OVERHEAD_SECTORS: Final = 128
 _NOT_YET: Final = 0xFFFFFFFFFFFFFFFF
 _FLAGS: Final = 0x30001  # newline test valid, compressed grains, markers
 _ZEROS: Final = bytes(GRAIN)
+_GRAIN_HEADER: Final = struct.Struct("<QI")  # first sector on the disk, compressed bytes
 _MARKER_END, _MARKER_TABLE, _MARKER_DIRECTORY, _MARKER_FOOTER, _MARKER_FILLER = range(5)
 #: A marker that readers skip (type 4, seen accepted by VirtualBox and qemu).
 _FILLER: Final = struct.pack("<QII", 0, 0, _MARKER_FILLER).ljust(SECTOR, b"\0")
+
+
+#: A digest of the bytes that it is given.
+Digest = Callable[[bytes | memoryview], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +51,48 @@ class Unit:
 
 
 def compress_unit(
-    position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Callable[[bytes], bytes] | None = None, alignment: int = SECTOR
+    position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Digest | None = None, alignment: int = SECTOR
 ) -> Unit:
     """Compresses the part of a disk at `position`, a multiple of the grain. A last short grain is filled up with zeros.
 
     With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit is filled up to a multiple of
     `alignment` bytes; what fills it belongs to its last grain.
     """
-    parts: list[bytes] = []
+    if missing := -len(data) % GRAIN:
+        data += bytes(missing)
+    view = memoryview(data)  # `startswith` and slices of a view compare and pass on without copying
+    pieces: list[bytes] = []
     places: list[tuple[int, int]] = []
     sector = 0
     for offset in range(0, len(data), GRAIN):
-        grain = data[offset : offset + GRAIN]
-        if len(grain) < GRAIN:
-            grain = grain.ljust(GRAIN, b"\0")
-        if grain == _ZEROS:
+        if data.startswith(_ZEROS, offset):
             continue
-        packed = codec.compress(grain)
-        if self_check and codec.decompress(packed) != grain:
+        packed = codec.compress(view[offset : offset + GRAIN])
+        if self_check and not _holds(codec.decompress(packed), data, offset):
             raise CopyError(
                 f"compressing with {codec.name} went wrong at byte {position + offset} of the disk", hint="test the memory of this host"
             )
-        padding = -(len(packed) + 12) % SECTOR
-        part = struct.pack("<QI", (position + offset) // SECTOR, len(packed)) + packed + bytes(padding)
-        parts.append(part)
+        padding = -(len(packed) + _GRAIN_HEADER.size) % SECTOR
+        pieces += (_GRAIN_HEADER.pack((position + offset) // SECTOR, len(packed)), packed, _ZEROS[:padding])
         places.append(((position + offset) // GRAIN, sector))
-        sector += len(part) // SECTOR
-    if parts and (missing := -sector % (alignment // SECTOR)):
-        parts[-1] += _FILLER * missing
-    return Unit(b"".join(parts), tuple(places), tuple(digest(part) for part in parts) if digest else ())
+        sector += (_GRAIN_HEADER.size + len(packed) + padding) // SECTOR
+    if pieces:
+        pieces.append(_FILLER * (-sector % (alignment // SECTOR)))
+    unit = b"".join(pieces)
+    return Unit(unit, tuple(places), tuple(digest(part) for part in _parts(unit, places)) if digest else ())
+
+
+def _holds(inflated: bytes, data: bytes, offset: int) -> bool:
+    """Whether this is the grain of `data` at `offset`."""
+    return len(inflated) == GRAIN and data.startswith(inflated, offset)
+
+
+def _parts(unit: bytes, places: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
+    """The grains as laid out, each up to where the next one begins."""
+    view = memoryview(unit)
+    starts = [sector * SECTOR for _, sector in places]
+    for start, end in itertools.pairwise([*starts, len(unit)]):
+        yield view[start:end]
 
 
 class Layout:

@@ -24,6 +24,10 @@ class VmBusyError(ExportError):
     """The VM is off, but something else works on its disks: a snapshot is merged, a disk is moved or compacted."""
 
 
+class UnreachedError(ExportError):
+    """VBoxManage did not reach VBoxSVC: nothing was done, and it is worth another try."""
+
+
 class ExportCanceledError(ExportError):
     """The export was canceled; VirtualBox has removed what it had written and lets go of the VM."""
 
@@ -98,7 +102,7 @@ _RULES: Final = (
     _rule(r"Could not find a registered machine", ExportError, "the VM is not registered any more"),
     _rule(
         r"Failed to create the VirtualBox object",
-        ExportError,
+        UnreachedError,
         "VBoxSVC could not be reached",
         "nothing was exported; the next run tries again. Does `VBoxManage list vms` work?",
     ),

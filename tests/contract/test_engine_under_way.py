@@ -187,5 +187,6 @@ def test_virtualbox_exports_nothing_any_more_once_it_has_described_the_vm(bench:
     """An export that goes on by itself would keep a core busy, and the VM from starting, for as long as VirtualBox's own export takes."""
     vm = bench.host.make_vm("described", mib=400, random_mib=300)
     for _ in range(5):
-        take_description(bench.vboxmanage, vm.uuid, scratch=bench.host.folder / "scratch", name="x", cancelled=threading.Event())
+        scratch = bench.host.folder / "scratch"
+        take_description(bench.vboxmanage, vm.uuid, vm.name, disks=1, scratch=scratch, cancelled=threading.Event())
         assert medium_state(bench.host, vm.disk) == "created"

@@ -59,7 +59,7 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
         raise UsageError("Missing --output argument with export command.")
     machines = [find(host, name) for name in (plain or names)]
     target = os.path.abspath(options["output"])
-    if not target.endswith(".ova"):  # the real one writes .ovf as well; the product never does
+    if not target.endswith((".ova", ".ovf")):
         text = "Appliance file must have .ovf or .ova extension"
         raise VBoxError(text, code="VBOX_E_FILE_ERROR", component="ApplianceWrap", context="Write(...)")
     systems = []
@@ -69,7 +69,8 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
         systems.append(System(machine.name, title, machine_text(host, machine), machine.memory, list(machine.disks), chains))
         _refuse_long_name(machine)
     manifest = "manifest" in options or "manifest" in options.get("options", "").split(",")
-    return Plan(target, systems, digest=("SHA256" if "ovf20" in options else "SHA1") if manifest else ""), machines
+    version = 2 if "ovf20" in options else 1
+    return Plan(target, systems, version, digest=("", "SHA1", "SHA256")[version] if manifest else ""), machines
 
 
 def _refuse_long_name(machine: Machine) -> None:
@@ -140,6 +141,8 @@ def _result(report: dict[str, str], started: Started) -> Reply:
     if report["result"] == "lie":
         error = VBoxError(TITLE, report["text"], code="VBOX_E_FILE_ERROR", component="MediumWrap", status=0, said=done.stdout)
         raise error
-    error = failed_task(TITLE, report["text"], code="VBOX_E_FILE_ERROR", component="MediumWrap", handler=HANDLER, word=report["word"])
+    taken = report["word"] == "VBOX_E_IPRT_ERROR"
+    code, component = ("VBOX_E_IPRT_ERROR", "ApplianceWrap") if taken else ("VBOX_E_FILE_ERROR", "MediumWrap")
+    error = failed_task(TITLE, report["text"], code=code, component=component, handler=HANDLER, word=report["word"])
     error.lines[0] = report["word"]  # behind the percentages that have been shown
     raise error

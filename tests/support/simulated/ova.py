@@ -37,10 +37,11 @@ class System:
 
 @dataclass
 class Plan:
-    """What an export has to write. `digest`: SHA1, SHA256, or empty for no manifest."""
+    """What an export has to write. `version` of OVF: 1 or 2. `digest`: SHA1, SHA256, or empty for no manifest."""
 
     target: str
     systems: list[System]
+    version: int
     digest: str
 
     def disk_names(self) -> list[str]:
@@ -52,7 +53,7 @@ class Plan:
 def write(file: BinaryIO, plan: Plan, *, manifest: bool) -> Iterator[float]:
     """Writes the appliance; yields after each piece how far it is, in percent of the disks."""
     base = os.path.basename(plan.target).removesuffix(".ova")
-    version = 2 if plan.digest == "SHA256" else 1
+    version = plan.version
     lines = [_member(file, f"{base}.ovf", _ovf(plan).encode(), plan.digest, version)]
     chains = [chain for system in plan.systems for chain in system.chains]
     total = sum(len(list(_numbers(chain))) for chain in chains) or 1
@@ -79,6 +80,18 @@ def write(file: BinaryIO, plan: Plan, *, manifest: bool) -> Iterator[float]:
     if plan.digest and manifest:
         lines.sort(key=lambda line: line.rpartition(" ")[2])  # the real one's order is no order either
         _member(file, f"{base}.mf", "".join(lines).encode(), plan.digest, version)
+
+
+def write_beside(file: BinaryIO, plan: Plan) -> Iterator[float]:
+    """Writes the appliance as an .ovf, with each disk in a file beside it, which must not exist; yields as `write` does."""
+    file.write(_ovf(plan).encode())
+    file.flush()
+    for name, chain in zip(plan.disk_names(), [chain for system in plan.systems for chain in system.chains], strict=True):
+        with open(f"{os.path.dirname(plan.target)}/{name}", "xb") as disk:
+            for piece in _vmdk(chain):
+                disk.write(piece)
+                yield 0
+    yield 100
 
 
 def _numbers(chain: list[Medium]) -> set[int]:
@@ -130,7 +143,7 @@ def read_vmdk(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _ovf(plan: Plan) -> str:
-    version = "2" if plan.digest == "SHA256" else "1"
+    version = plan.version
     files, listed, systems = [], [], []
     names = iter(plan.disk_names())
     number = 0

@@ -13,10 +13,11 @@ from typing import NoReturn
 
 from tests.support.simulated.faults import MachineFaults
 from tests.support.simulated.machines import new_uuid
-from tests.support.simulated.ova import Plan, write
+from tests.support.simulated.ova import Plan, write, write_beside
 
 _FULL = "Could not create the exported medium '{0}'.\nVMDK: cannot write compressed data block in './{0}' (VERR_DISK_FULL)"
 _UNREADABLE = "Could not create the exported medium '{0}'.\nVDI: error reading image (VERR_READ_ERROR)"
+_TAKEN = "RTVfsFsStrmPushFile failed for '{}' (VERR_ALREADY_EXISTS)"
 _CANCELLED = "Could not create the exported medium '{0}' (VERR_CANCELLED)"
 
 
@@ -80,8 +81,14 @@ def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable
     disk = (plan.disk_names() or [""])[0]
     try:
         _write(plan, faults, cancelled, lambda percent: _report(reports, percent=percent))
-    except (_Ended, OSError) as error:
+    except FileExistsError as error:
+        time.sleep(0.005)  # as the real one, which lets go of the disks before it removes what it wrote
         os.unlink(plan.target)
+        name = os.path.relpath(error.filename, os.path.dirname(plan.target))
+        return {"result": "failed", "word": "VBOX_E_IPRT_ERROR", "text": _TAKEN.format(name)}
+    except (_Ended, OSError) as error:
+        if plan.target.endswith(".ova"):
+            os.unlink(plan.target)
         ended = (
             error if isinstance(error, _Ended) else _Ended("VBOX_E_FILE_ERROR", _FULL.format(disk) if error.errno == ENOSPC else str(error))
         )
@@ -99,7 +106,10 @@ def _write(plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], sho
     show(0)
     with open(os.open(plan.target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
         os.fchmod(file.fileno(), 0o600)
-        for percent in write(file, plan, manifest=faults.export_lie != "no_manifest"):
+        pieces = (
+            write(file, plan, manifest=faults.export_lie != "no_manifest") if plan.target.endswith(".ova") else write_beside(file, plan)
+        )
+        for percent in pieces:
             file.flush()
             _meet_faults(faults, percent, name)
             pace = max(faults.export_seconds * percent / 100, file.tell() / (faults.export_bytes_per_second or float("inf")))

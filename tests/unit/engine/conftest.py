@@ -40,15 +40,16 @@ def controllers(uuids: list[str]) -> str:
     return f'<StorageController name="SATA">{devices}<AttachedDevice type="DVD" port="9" device="0"/></StorageController>'
 
 
-def ovf(sizes: list[int]) -> bytes:
-    """A description as VirtualBox writes it, with a UUID of its own for each disk."""
+def ovf(sizes: list[int], *, nvram: bool = False) -> bytes:
+    """A description as VirtualBox writes it, with a UUID of its own for each disk; `nvram`: of an EFI machine."""
     uuids = [str(uuid4()) for _ in sizes]
     disks = "".join(
         f'<Disk ovf:capacity="{size}" ovf:fileRef="file{number}" vbox:uuid="{uuid}"/>'
         for number, (size, uuid) in enumerate(zip(sizes, uuids, strict=True))
     )
     files = "".join(f'<File ovf:id="file{number}" ovf:href="vm-disk{number + 1:03}.vmdk"/>' for number in range(len(sizes)))
-    return OVF.format(files=files + '<File ovf:id="n" ovf:href="vm.nvram"/>', disks=disks, controllers=controllers(uuids)).encode()
+    files += '<File ovf:id="n" ovf:href="vm.nvram"/>' if nvram else ""
+    return OVF.format(files=files, disks=disks, controllers=controllers(uuids)).encode()
 
 
 @dataclass
@@ -84,7 +85,8 @@ class FakeVirtualBox:
         """The VM, after writing what VirtualBox would say of it."""
         leaves = [str(chain[0].identifier) for chain in self.chains]
         (self.folder / "vm.vbox").write_text(VBOX.format(uuid=self.uuid, controllers=controllers(leaves)))
-        (self.folder / "vm.ovf").write_bytes(ovf([chain[0].size for chain in self.chains]))
+        efi = (self.folder / "vm.nvram").exists()
+        (self.folder / "vm.ovf").write_bytes(ovf([chain[0].size for chain in self.chains], nvram=efi))
         chains = tuple(
             tuple(Image(str(image.identifier), str(self.folder / f"{image.identifier}.vdi"), "VDI", "") for image in chain)
             for chain in self.chains

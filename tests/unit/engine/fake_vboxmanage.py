@@ -1,17 +1,16 @@
 """Stands in for VBoxManage: `mediumio cat`, `export` and `showvminfo`, as the engine's commands behave.
 
-How it behaves is in `behaviour.json` beside `VBoxManage`, the program that runs this file.
+How it behaves is in `behaviour.json` beside `VBoxManage`, the program that runs this file. With `ending` VBoxSVC is just ending: the
+first lock is refused.
 """
 
-import io
 import json
 import os
-import signal
 import sys
-import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+REFUSED = "VBoxManage: error: RTVfsFsStrmPushFile failed for '{}' (VERR_ALREADY_EXISTS)"
 
 
 def main(folder: Path, arguments: list[str]) -> int:
@@ -22,6 +21,9 @@ def main(folder: Path, arguments: list[str]) -> int:
         sys.stderr.write(error)
         return 1
     if arguments[0] == "mediumio":
+        if behaviour.get("ending") and (folder / "log").read_text().count("mediumio") == 1:
+            sys.stderr.write("VBoxManage: error: Failed to create the VirtualBox object!\n")
+            return 1
         return cat(folder / f"{arguments[1].removeprefix('--disk=')}.raw", behaviour)
     if arguments[0] == "export":
         return export(folder, Path(arguments[arguments.index("--output") + 1]), behaviour)
@@ -43,70 +45,32 @@ def cat(disk: Path, behaviour: dict[str, object]) -> int:
     return 0
 
 
-def obey(canceled: Callable[..., None]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, canceled)
-
-
-def die_when_done(number: int) -> None:
-    """As VBoxManage does when the signal comes just after all was done: it has ceased to handle it."""
-    os.write(2, b"0%...100%\n")
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
 def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
-    """Writes the members in small steps, each size at its end; then a disk without end until it is terminated.
+    """Writes the .ovf and what is beside it, then the disks, each unless something of its name is there; a disk has no end.
 
-    It notes a cancel in the file `canceled`. With `late` seconds it does not handle signals before it writes the disk; with `done`
-    everything is done just as the signal comes.
+    Then it removes what it wrote. With `mute` it writes nothing, for ever; with `called` all is called so.
     """
-
-    def canceled(number: int, *_: object) -> None:
-        if behaviour.get("stubborn"):
-            return
-        if behaviour.get("done"):
-            die_when_done(number)
-        target.unlink()
-        (folder / "canceled").touch()
-        sys.stderr.write("0%...VBoxManage: error: Appliance write failed\nCANCELED\n")
-        sys.exit(1)
-
-    late = behaviour.get("late")
-    if not late:
-        obey(canceled)
     if behaviour.get("mute"):
-        target.touch()
         time.sleep(30)
-    with target.open("wb", buffering=0) as file:
-        write_members(file, [folder / name for name in ("vm.ovf", "vm.nvram")])
-        if not behaviour.get("diskless"):
-            file.write(header("vm-disk001.vmdk", 0) + b"KDMV")
-            if isinstance(late, float):
-                time.sleep(late)
-                obey(canceled)
-            for _ in range(600):
-                time.sleep(0.05)
-        file.write(header("vm.mf", 1) + b"x".ljust(512, b"\0"))
+    called = behaviour.get("called", "vm")
+    for name in ("vm.ovf", "vm.nvram"):
+        if (folder / name).exists():
+            beside = target if name.endswith(".ovf") else Path(f"{target.parent}/{called}.nvram")
+            beside.write_bytes((folder / name).read_bytes())
+    if behaviour.get("diskless"):
+        return 0
+    disk = f"{called}-disk001.vmdk"
+    if os.path.lexists(f"{target.parent}/{disk}"):
+        time.sleep(0.05)
+        for beside in (Path(f"{target.parent}/{called}.nvram"), target):
+            beside.unlink(missing_ok=True)
+        sys.stderr.write(f"0%...VBOX_E_IPRT_ERROR\nVBoxManage: error: Appliance write failed\n{REFUSED.format(disk)}\n")
+        return 1
+    with (target.parent / disk).open("wb", buffering=0) as file:
+        for _ in range(600):
+            file.write(b"KDMV")
+            time.sleep(0.05)
     return 0
-
-
-def write_members(file: io.FileIO, members: list[Path]) -> None:
-    for member in filter(Path.exists, members):
-        content = member.read_bytes()
-        start = file.tell()
-        file.write(header(member.name, 0) + content[:10])
-        time.sleep(0.02)
-        file.write(content[10:] + bytes(-len(content) % 512))
-        os.pwrite(file.fileno(), header(member.name, len(content)), start)
-
-
-def header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    stream = io.BytesIO()
-    stream.write(info.tobuf(tarfile.USTAR_FORMAT))
-    return stream.getvalue()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The description that VirtualBox writes, and the export that is cancelled for it."""
+"""The description that VirtualBox writes, and the export that comes to nothing for it."""
 
 import html
 import os
@@ -6,10 +6,9 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from shared.engine import child, head
+from shared.engine import head
 from shared.engine.head import Description, take_description
 from shared.engine.ovf import DiskFile, Slot, disk_files, rename_files
 from shared.engine.stages import CancelledError
@@ -18,8 +17,13 @@ from shared.virtualbox.problems import ExportError, VmRunsError
 from tests.unit.engine.conftest import FakeVirtualBox, ovf
 
 
-def take(virtualbox: FakeVirtualBox, scratch: Path, name: str = "vm", cancelled: threading.Event | None = None) -> Description:
-    return take_description(virtualbox.vboxmanage, virtualbox.uuid, scratch=scratch, name=name, cancelled=cancelled or threading.Event())
+def take(
+    virtualbox: FakeVirtualBox, scratch: Path, called: str = "vm", rename: str | None = None, cancelled: threading.Event | None = None
+) -> Description:
+    never = threading.Event()
+    return take_description(
+        virtualbox.vboxmanage, virtualbox.uuid, called, disks=1, scratch=scratch, cancelled=cancelled or never, rename=rename
+    )
 
 
 @pytest.fixture
@@ -30,6 +34,7 @@ def scratch(virtualbox: FakeVirtualBox, tmp_path: Path) -> Path:
 
 def test_takes_the_members_before_the_first_disk(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     (virtualbox.folder / "vm.nvram").write_bytes(b"efi" * 1000)
+    (virtualbox.folder / "vm.ovf").write_bytes(ovf([2**21], nvram=True))
     description = take(virtualbox, scratch)
     assert [name for name, _ in description.members] == ["vm.ovf", "vm.nvram"]
     assert description.ovf == (virtualbox.folder / "vm.ovf").read_bytes()
@@ -37,7 +42,7 @@ def test_takes_the_members_before_the_first_disk(virtualbox: FakeVirtualBox, scr
     assert list(scratch.iterdir()) == []
 
 
-def test_a_vm_without_disks_may_finish_before_it_is_cancelled(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+def test_a_vm_without_disks_is_exported_whole(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     virtualbox.behave(diskless=True)
     assert [name for name, _ in take(virtualbox, scratch).members] == ["vm.ovf"]
     assert list(scratch.iterdir()) == []
@@ -48,7 +53,19 @@ def test_a_vm_without_disks_may_finish_before_it_is_cancelled(virtualbox: FakeVi
     [("web01", "web01"), ("Büro & Co", "B_ro_Co"), ("../../x", "x"), ("-rf", "rf"), ("日本", "machine"), ("a" * 200, "a" * 60)],
 )
 def test_names_are_made_plain(virtualbox: FakeVirtualBox, scratch: Path, name: str, plain: str) -> None:
-    assert take(virtualbox, scratch, name).name == plain
+    assert take(virtualbox, scratch, rename=name).name == plain
+
+
+@pytest.mark.parametrize("missing", ["vm.nvram", "vm.ovf"])
+def test_what_is_missing_is_asked_for_again_but_not_for_ever(virtualbox: FakeVirtualBox, scratch: Path, missing: str) -> None:
+    """VirtualBox may have removed it before it could be opened."""
+    (virtualbox.folder / "vm.nvram").write_bytes(b"efi")
+    (virtualbox.folder / "vm.ovf").write_bytes(ovf([2**21], nvram=True))
+    (virtualbox.folder / missing).unlink()
+    with pytest.raises(ExportError, match="removes it too soon"):
+        take(virtualbox, scratch)
+    assert virtualbox.commands() == ["export"] * head._ATTEMPTS
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_refusal_is_told_in_virtualbox_s_words(virtualbox: FakeVirtualBox, scratch: Path) -> None:
@@ -68,45 +85,29 @@ def test_a_virtualbox_that_writes_nothing_is_not_waited_for(
     assert list(scratch.iterdir()) == []
 
 
-def test_an_export_without_a_description_is_refused(virtualbox: FakeVirtualBox, scratch: Path) -> None:
-    (virtualbox.folder / "vm.ovf").unlink()
-    with pytest.raises(ExportError, match="without a description"):
+@pytest.mark.parametrize("called", ["a/b", "../../x", "/etc/x", "a/../../b", "e//f", "g/", "a:b", "new\nline", "'"])
+def test_the_disks_of_every_name_find_something_in_their_place(virtualbox: FakeVirtualBox, scratch: Path, called: str) -> None:
+    """Whatever the name leads to is below the directory that was made for the export."""
+    virtualbox.behave(called=called.lstrip("/"))  # VirtualBox takes names that begin with a slash as relative, too
+    before = sorted(scratch.parent.rglob("*"))
+    assert take(virtualbox, scratch, called=called).ovf
+    assert sorted(scratch.parent.rglob("*")) == sorted([*before, scratch, *(virtualbox.folder / name for name in ("log",))])
+
+
+def test_a_vm_that_is_called_otherwise_is_noticed_at_once(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    """Else VirtualBox would fill the local disk with the whole VM."""
+    virtualbox.behave(called="renamed")
+    start = time.monotonic()
+    with pytest.raises(ExportError, match="was the VM renamed a moment ago"):
         take(virtualbox, scratch)
-
-
-def test_an_export_is_cancelled_only_when_it_can_be(virtualbox: FakeVirtualBox, scratch: Path) -> None:
-    """VBoxManage handles signals a little later than VirtualBox has begun: killed before that, it would leave VirtualBox exporting."""
-    virtualbox.behave(late=0.5)
-    take(virtualbox, scratch)
-    assert (virtualbox.folder / "canceled").exists()
-
-
-def test_an_export_that_was_killed_instead_is_told(virtualbox: FakeVirtualBox, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_GUARD", child._GUARD.replace("-ge 500", "-ge 5"))
-    virtualbox.behave(late=30.0)
-    with pytest.raises(ExportError, match="may go on"):
-        take(virtualbox, scratch)
-
-
-def test_an_export_that_was_done_before_it_could_be_cancelled_is_no_failure(virtualbox: FakeVirtualBox, scratch: Path) -> None:
-    virtualbox.behave(done=True)
-    assert take(virtualbox, scratch).ovf
-    assert not (virtualbox.folder / "canceled").exists()
-
-
-def test_an_export_that_does_not_obey_is_never_killed(virtualbox: FakeVirtualBox, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed, VBoxManage would leave VirtualBox exporting; so it is left alone, and the file is gone."""
-    monkeypatch.setattr(head, "END_SECONDS", 0.5)
-    monkeypatch.setattr(child, "END_SECONDS", 0.5)
-    virtualbox.behave(stubborn=True)
-    with pytest.raises(ExportError, match="does not cancel"):
-        take(virtualbox, scratch)
-    left = [process for process in virtualbox.processes() if "export" in process.cmdline()]
-    assert [process.status() for process in left if "sh" not in process.name()] == [psutil.STATUS_SLEEPING]
+    assert time.monotonic() - start < 5
     assert list(scratch.iterdir()) == []
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=5)
+
+
+def test_a_name_for_which_there_can_be_no_file_is_told(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be given names"):
+        take(virtualbox, scratch, called="x" * 300)
+    assert list(scratch.iterdir()) == []
 
 
 def test_cancelling_ends_it_soon(virtualbox: FakeVirtualBox, scratch: Path) -> None:
@@ -120,26 +121,10 @@ def test_cancelling_ends_it_soon(virtualbox: FakeVirtualBox, scratch: Path) -> N
     assert list(scratch.iterdir()) == []
 
 
-def test_a_killed_worker_s_export_is_cancelled_too(virtualbox: FakeVirtualBox, scratch: Path, tmp_path: Path) -> None:
-    """Else VirtualBox would go on and fill the local disk with the whole VM."""
-    target = tmp_path / "x.ova"
-    worker = virtualbox.worker(
-        "import os\nfrom shared.engine.child import Child\n"
-        f"child = Child(vboxmanage, ['export', 'vm', '--output', {str(target)!r}], guarded=True)\n"
-        f"while not (os.path.exists({str(target)!r}) and os.path.getsize({str(target)!r}) > 2000): time.sleep(0.01)"
-    )
-    running = virtualbox.processes()
-    assert any("export" in process.cmdline() for process in running)
-    worker.kill()
-    worker.wait(5)
-    assert psutil.wait_procs(running, timeout=5)[1] == []
-    assert not target.exists()
-
-
 @pytest.mark.parametrize("name", ["web01", "a: b", "a (b) = c", "B&#xFC;ro &amp; &quot;x&quot; &lt;y&gt;", "../../x", "a/b"])
 def test_files_get_plain_names(name: str) -> None:
     """VirtualBox does not import a manifest with a colon or a parenthesis in a file's name."""
-    text = ovf([100, 200]).replace(b'ovf:href="vm', b'ovf:href="' + name.encode())
+    text = ovf([100, 200], nvram=True).replace(b'ovf:href="vm', b'ovf:href="' + name.encode())
     renamed, names = rename_files(text, "plain")
     shown = html.unescape(name)
     assert names == {

@@ -45,6 +45,13 @@ def test_a_lock_that_lasted_is_proven(virtualbox: FakeVirtualBox, disk: Vdi) -> 
     assert virtualbox.processes() == []
 
 
+def test_a_vboxsvc_that_is_just_ending_is_waited_for(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
+    virtualbox.behave(ending=True)
+    with take(virtualbox, disk) as lock:
+        lock.check()
+    assert virtualbox.commands() == ["mediumio", "list", "mediumio"]
+
+
 def test_a_lock_that_virtualbox_gave_up_is_no_proof(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     """VBoxSVC killed: 128 KiB come, then an end with status 0."""
     virtualbox.behave(lost=True)

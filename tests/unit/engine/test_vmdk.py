@@ -88,7 +88,7 @@ def test_a_disk_beyond_what_tables_can_address_is_refused() -> None:
 
 
 def test_a_grain_that_inflates_to_something_else_is_found() -> None:
-    broken = Codec("broken", lambda data: zlib.compress(data[:-1] + b"?"), zlib.decompress)
+    broken = Codec("broken", lambda data: zlib.compress(bytes(data[:-1]) + b"?"), zlib.decompress)
     with pytest.raises(CopyError, match="byte 65536"):
         compress_unit(0, bytes(GRAIN) + pattern(1, GRAIN), broken, self_check=True)
     assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).places == ((0, 0),)

@@ -24,7 +24,7 @@ from shared.virtualbox.export import (
     disk_use,
 )
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.problems import export_problem
+from shared.virtualbox.problems import UnreachedError, export_problem
 from shared.virtualbox.settings import Image
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, FakeRunner
@@ -47,7 +47,7 @@ FAILED = "0%...10%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write faile
         ("VDI: invalid pre-header in '/vms/x.vdi' (VERR_VD_VDI_INVALID_HEADER).", ExportError, "damaged"),
         ("The object functionality is limited", ExportError, "inaccessible"),
         ("Could not find a registered machine with UUID {0}", ExportError, "not registered"),
-        ("Failed to create the VirtualBox object!", ExportError, "could not be reached"),
+        ("Failed to create the VirtualBox object!", UnreachedError, "could not be reached"),
         ("Code NS_ERROR_ABORT (0x80004004) - Operation aborted (extended info not available)", ExportError, "VBoxSVC ended"),
         ("something new", ExportError, "something new"),
     ],
