@@ -21,6 +21,8 @@ class Row:
     skipped: int = 0
     kills: int = 0
     survived: int = 0
+    places: int = 0
+    met: int = 0
     left: int = 0
     seconds: float = 0.0
 
@@ -43,7 +45,8 @@ def read(report: Path, part: str) -> Sequence[Row]:
         row.seconds += float(case.get("time", "0"))
         row.kills += int(values[KILLS])
         row.survived += int(values[SURVIVED])
-        row.left += int(values["left"])
+        for number in ("places", "met", "left"):
+            setattr(row, number, getattr(row, number) + int(values[number]))
     return list(rows.values())
 
 
@@ -55,22 +58,26 @@ def _values(case: ET.Element) -> defaultdict[str, float]:
         if name == "fire":
             values[KILLS] += 1
             values[SURVIVED] += value.endswith("|survived")
-        elif name in (KILLS, SURVIVED, "left", "runs"):
+        elif name in (KILLS, SURVIVED, "places", "met", "left", "runs"):
             values[name] += float(value)
     return values
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The table. `runs`: tests with all parameters, states searched, schedules drawn. `kills`: processes, hosts and the like."""
-    lines = [f"{'part':<10}{'scenario':<74}{'runs':>10}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'no time':>8}{'seconds':>9}"]
+    """The table. `runs`: tests with all parameters, states searched, schedules drawn. `kills`: processes, hosts and the like.
+
+    `places` of a command are those where it writes to the NAS, `met` those of them where it was killed, here or in a row before.
+    """
+    names = f"{'runs':>10}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'places':>7}{'met':>6}{'no time':>8}{'seconds':>9}"
+    lines = [f"{'part':<10}{'scenario':<64}{names}"]
     total = Row("all", "")
     for row in rows:
         lines.append(_line(row))
-        for name in ("runs", "failed", "skipped", "kills", "survived", "left", "seconds"):
+        for name in ("runs", "failed", "skipped", "kills", "survived", "places", "met", "left", "seconds"):
             setattr(total, name, getattr(total, name) + getattr(row, name))
     return "\n".join([*lines, _line(total)])
 
 
 def _line(row: Row) -> str:
-    numbers = f"{row.runs:>10}{row.failed:>7}{row.skipped:>8}{row.kills:>7}{row.survived:>9}{row.left:>8}{row.seconds:>9.1f}"
-    return f"{row.part:<10}{row.scenario[:72]:<74}{numbers}"
+    kills = f"{row.kills:>7}{row.survived:>9}{row.places:>7}{row.met:>6}{row.left:>8}"
+    return f"{row.part:<10}{row.scenario[:62]:<64}{row.runs:>10}{row.failed:>7}{row.skipped:>8}{kills}{row.seconds:>9.1f}"

@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,15 +17,22 @@ QUICK: Final[tuple[Moment, ...]] = ("before",)
 EVERY: Final[tuple[Moment, ...]] = ("before", "torn", "after")
 
 
+#: Where the hunts of this process killed a program, at which moment: places have the same names in all scenarios.
+_met: set[tuple[str, Moment]] = set()
+
+
 @dataclass
 class Hunt:
     """What was done and found.
 
     `missed` are kills that came too late: another thread's points differ from run to run. `left` are those that there was no time for.
+    `places` are the named places among the points, `met` those where a kill fell, in this hunt or in one before it.
     """
 
     scenario: Scenario
     points: int = 0
+    places: int = 0
+    met: int = 0
     kills: int = 0
     missed: int = 0
     left: int = 0
@@ -48,8 +55,9 @@ def hunt(
 ) -> Hunt:
     """Kills the scenario's command at its points, each time from the same start, and lets the next tick run.
 
-    At every `every`-th of those that have `where` in their name. After `seconds` no further kill is begun. The moments follow each other,
-    in each the points in an order without order, so that what there is no time for is spread.
+    At every `every`-th of those that have `where` in their name. First, however long that takes, at each place that no hunt of this
+    process was at; then, until `seconds` have passed, at the others: the moments follow each other, in each the points in an order
+    without order, so that what there is no time for is spread.
     """
     end = time.monotonic() + seconds
     done = Hunt(scenario)
@@ -61,8 +69,9 @@ def hunt(
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
     points = [point for point in points if where in point.name]
-    for kill in _kills(points[every // 2 :: every], moments):
-        if time.monotonic() > end:
+    new, others = _kills(points[every // 2 :: every], moments)
+    for kill in (*new, *others):
+        if time.monotonic() > end and (kill.point.name, kill.moment) in _met:
             done.left += 1
             continue
         world.recall("start")
@@ -70,6 +79,8 @@ def hunt(
             done.missed += 1
             continue
         done.kills += 1
+        if not mutants:
+            _met.add((kill.point.name, kill.moment))
         problems = [*promises.broken_at_once(world, before, keep=scenario.keep), *promises.half_a_view(world, view)]
         try:
             _go_on(world, scenario, command, mutants)
@@ -79,6 +90,8 @@ def hunt(
             problems.append(str(error))
         if problems:
             done.broken[f"killed {kill.moment} {kill.point}"] = problems
+    places = {point.name for point in points}
+    done.places, done.met = len(places), len(places & {name for name, _ in _met})
     return done
 
 
@@ -87,11 +100,20 @@ def _is_routine(point: Point) -> bool:
     return (point.occurrence > 1 and "vmtool-dblock" in point.name) or "[heartbeat]" in point.name
 
 
-def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> Iterator[Kill]:
+def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> tuple[list[Kill], list[Kill]]:
+    """The kills at places that no hunt was at, before and torn, and all others."""
+    new: dict[tuple[str, Moment], Kill] = {}
+    others: list[Kill] = []
     for moment in moments:
         for point in random.Random(1).sample(points, len(points)):
-            if moment != "torn" or point.can_tear:
-                yield Kill(point, moment)
+            if moment == "torn" and not point.can_tear:
+                continue
+            place = (point.name, moment)
+            if moment == "after" or place in new or place in _met:
+                others.append(Kill(point, moment))
+            else:
+                new[place] = Kill(point, moment)
+    return list(new.values()), others
 
 
 def _go_on(world: World, scenario: Scenario, command: Sequence[str], mutants: Sequence[str]) -> None:

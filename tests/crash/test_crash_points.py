@@ -33,12 +33,14 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
         found = hunt(world, scenario, EVERY, seconds=PROVE_SECONDS / len(SCENARIOS))
     else:
         found = hunt(world, scenario, QUICK, every=scenario.every)
-    for name, value in (("points", found.points), ("kills", found.kills), ("survived", found.survived), ("left", found.left)):
-        record_property(name, value)
+    for name in ("points", "places", "met", "kills", "survived", "left"):
+        record_property(name, getattr(found, name))
     assert found.points >= 3
     assert found.kills > 0
     assert found.missed <= found.kills / 4, "the points of two runs are not the same"
     assert not found.broken, report(found)
+    if PROVE:
+        assert found.met >= found.places - found.missed, "no program was killed at some place"
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -1,13 +1,16 @@
 """The table of `make prove`."""
 
+import time
 from pathlib import Path
 
-from deploy.prove.__main__ import PARTS, ROOT
+import pytest
+
+from deploy.prove.__main__ import LANES, ROOT, Part, Proof
 from deploy.prove.table import read, render
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite>
 <testcase name="test_crash[backup]" time="2.5"><properties><property name="kills" value="7"/><property name="survived" value="6"/>
-<property name="left" value="3"/></properties><failure/></testcase>
+<property name="places" value="5"/><property name="met" value="4"/><property name="left" value="3"/></properties><failure/></testcase>
 <testcase name="test_crash[archive]" time="1"><properties><property name="kills" value="2"/><property name="survived" value="2"/>
 </properties>
 </testcase>
@@ -22,10 +25,11 @@ def test_each_scenario_that_kills_has_a_row_and_other_tests_one_together(tmp_pat
     rows = {row.scenario: row for row in read(tmp_path / "report.xml", "crash")}
     assert set(rows) == {"backup", "archive", "again and again", "search"}
     assert (rows["backup"].kills, rows["backup"].survived, rows["backup"].failed, rows["backup"].left) == (7, 6, 1, 3)
+    assert (rows["backup"].places, rows["backup"].met) == (5, 4)
     assert (rows["again and again"].kills, rows["again and again"].survived) == (2, 1)
     assert (rows["search"].runs, rows["search"].skipped, rows["search"].seconds) == (1, 1, 9.0)
     last = render(rows.values()).splitlines()[-1].split()
-    assert last == ["all", "4", "1", "1", "11", "9", "3", "21.5"]
+    assert last == ["all", "4", "1", "1", "11", "9", "5", "4", "3", "21.5"]
 
 
 def test_tests_that_left_no_report_have_failed(tmp_path: Path) -> None:
@@ -34,5 +38,30 @@ def test_tests_that_left_no_report_have_failed(tmp_path: Path) -> None:
 
 
 def test_all_parts_are_there_and_share_the_hour() -> None:
-    assert all((ROOT / path).exists() for part in PARTS for path in part.paths)
-    assert abs(sum(part.share for part in PARTS) - 1) < 1e-9
+    for lane in LANES:
+        assert all((ROOT / path).exists() for part in lane for path in part.paths)
+        assert abs(sum(part.share for part in lane) - 1) < 1e-9
+
+
+def test_lanes_run_side_by_side_and_a_part_that_fails_or_has_no_time_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad, endless = (tmp_path / f"test_{name}.py" for name in ("good", "bad", "endless"))
+    good.write_text("def test_good(): pass\n")
+    bad.write_text("def test_bad(): assert 1 == 2\n")
+    endless.write_text("import time\ndef test_endless(): time.sleep(60)\n")
+
+    def prove(seconds: float, *lanes: list[Path]) -> tuple[bool, str]:
+        proof = Proof(time.monotonic() + seconds, tmp_path)
+        proof.run(
+            [[Part(path.stem, (str(path),), 1.0, options=("-c", "/dev/null"), length_is_given=True) for path in lane] for lane in lanes]
+        )
+        return proof.held, capsys.readouterr().out
+
+    held, said = prove(60, [good], [good])
+    assert held
+    held, said = prove(60, [good], [bad, good])
+    assert not held
+    assert "assert 1 == 2" in said
+    assert said.splitlines()[-1].split()[:3] == ["all", "3", "1"]
+    held, said = prove(4, [endless], [good])
+    assert not held
+    assert "its time was over" in said
