@@ -8,7 +8,7 @@ other_tests := tests $(patsubst %,--ignore=%,$(nas_tests))
 # Real VirtualBox hosts and network mounts share two cores here: what failed beside others has a second chance, one at a time, in the open.
 again := --last-failed --last-failed-no-failures none
 
-.PHONY: help setup testbed lint test test-nas test-others unit prove demo bench clean
+.PHONY: help setup testbed lint test test-nas test-others test-long unit prove demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -41,7 +41,12 @@ test-nas: $(environment)
 test-others: $(environment)
 	$(run)/pytest -q -n 2 --dist worksteal $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
 
-prove: $(environment)  ## the promises, for an hour: every schedule, crash point and fault there is time for; a table at the end
+# What `make test` skips for its length: some ten minutes. CI runs it, too.
+long_tests := tests/contract/test_engine_large.py tests/system/nas/test_delta_virtualbox.py tests/fire
+test-long: $(environment)
+	VMBACKUP_PROVE=1 VMBACKUP_PROVE_SECONDS=60 $(run)/pytest -q $(long_tests)
+
+prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults in two lanes; a table at the end
 	$(run)/python -m deploy.prove
 
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)

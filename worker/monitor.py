@@ -21,7 +21,8 @@ from worker.priority import ExportPriority
 
 log: Final = logging.getLogger(__name__)
 
-#: How long VBoxManage may take to cancel an export (measured: under a second; the NAS may be slow to remove the file).
+#: How long to wait for VBoxManage to cancel an export: it does so when the disk is a percent further (1 s for 2 GB). One that takes
+#: longer ends all the same, and is waited for next time.
 CANCEL_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 5.0
 _SHORTEST_POLL: Final = 0.02
