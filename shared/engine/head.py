@@ -74,6 +74,8 @@ def take_description(
             target, nvram = place / "description.ovf", Path(f"{place}/{called}.nvram")
             with Child(vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]) as child:
                 written = _watch(child, Path(directory), (target, nvram), cancelled)
+                if child.status() == 0 and disks:
+                    raise ExportError("VirtualBox has exported disks under other names: was the VM renamed a moment ago?")
                 if child.status() != 0 and _TAKEN not in child.said():
                     raise child.problem("VBoxManage has ended without a description of the VM")
             if description := _describe(name, written.get(target), written.get(nvram)):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,9 @@ from shared.virtualbox.problems import ExportError, VmRunsError
 from tests.unit.engine.conftest import FakeVirtualBox, ovf
 
 
-def take(
-    virtualbox: FakeVirtualBox, scratch: Path, called: str = "vm", rename: str | None = None, cancelled: threading.Event | None = None
-) -> Description:
-    never = threading.Event()
-    return take_description(
-        virtualbox.vboxmanage, virtualbox.uuid, called, disks=1, scratch=scratch, cancelled=cancelled or never, rename=rename
-    )
+def take(virtualbox: FakeVirtualBox, scratch: Path, called: str = "vm", *, disks: int = 1, **more: Any) -> Description:
+    more = {"cancelled": threading.Event(), **more}
+    return take_description(virtualbox.vboxmanage, virtualbox.uuid, called, disks=disks, scratch=scratch, **more)
 
 
 @pytest.fixture
@@ -44,8 +41,15 @@ def test_takes_the_members_before_the_first_disk(virtualbox: FakeVirtualBox, scr
 
 def test_a_vm_without_disks_is_exported_whole(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     virtualbox.behave(diskless=True)
-    assert [name for name, _ in take(virtualbox, scratch).members] == ["vm.ovf"]
+    assert [name for name, _ in take(virtualbox, scratch, disks=0).members] == ["vm.ovf"]
     assert list(scratch.iterdir()) == []
+
+
+def test_an_export_that_found_no_name_taken_is_refused(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+    """Its disks are where nobody looks."""
+    virtualbox.behave(diskless=True)
+    with pytest.raises(ExportError, match="under other names"):
+        take(virtualbox, scratch, disks=1)
 
 
 @pytest.mark.parametrize(
