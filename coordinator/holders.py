@@ -183,7 +183,7 @@ def _age(nas_time: float, touched: float) -> float | None:
 
 def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], float | None]:
     """What the heartbeat says and when it was written; opened and read, because a look alone may be a minute old on NFS."""
-    from shared.statedb.files import list_fresh, open_file
+    from shared.statedb.nas import list_fresh, open_file
 
     directory = database.root / "node"
     try:

@@ -16,7 +16,7 @@ from shared.config import Nas
 from shared.copies.mount import Mount, NasStatus, refuses_to_copy
 from shared.errors import VmBackupError
 from shared.statedb.create import probe_primitive
-from shared.statedb.files import list_fresh, write_new_file
+from shared.statedb.nas import list_fresh, write_new_file
 
 #: Directories in which the NAS is tried out; one that an interrupted examination left is removed by the next.
 PROBE: Final = ".vmbackup-doctor."

@@ -75,7 +75,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
 def _repository(state: Path) -> str | None:
     """That of the database that is there; None if there is none, or one whose making was interrupted."""
     from shared.statedb.database import read_version
-    from shared.statedb.files import list_fresh, nas_error
+    from shared.statedb.nas import list_fresh, nas_error
 
     try:
         return read_version(state).repository if list_fresh(state / "gen") else None

@@ -139,7 +139,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     """
     from shared.clock import timestamp
     from shared.statedb import adoption, inspection
-    from shared.statedb.files import nas_error
+    from shared.statedb.nas import nas_error
     from shared.statedb.records import Contents
 
     site = invocation.site()

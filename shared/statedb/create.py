@@ -13,17 +13,8 @@ from shared.errors import LockedError, NasError, NoDatabaseError
 from shared.process import HostIdentity
 from shared.statedb import adoption, protocol, version
 from shared.statedb.database import Database, open_database
-from shared.statedb.files import (
-    DIRECTORIES,
-    DIRECTORY_MODE,
-    Primitive,
-    list_fresh,
-    make_directory,
-    nas_error,
-    read_file,
-    sync_directory,
-    write_new_file,
-)
+from shared.statedb.files import DIRECTORIES, Primitive
+from shared.statedb.nas import DIRECTORY_MODE, list_fresh, make_directory, nas_error, read_file, sync_directory, write_new_file
 from shared.statedb.operations import PublishGeneration, RemoveTemporary, SyncGeneration, WriteTemporary
 from shared.statedb.view import parse
 from shared.states import State

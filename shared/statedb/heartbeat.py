@@ -16,7 +16,7 @@ from typing import Any, Final
 from shared.clock import Clock
 from shared.errors import LockLostError
 from shared.process import ProcessIdentity
-from shared.statedb.files import FILE_MODE, list_fresh, permit, read_file
+from shared.statedb.nas import FILE_MODE, list_fresh, permit, read_file
 
 log: Final = logging.getLogger(__name__)
 

@@ -12,13 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError, NoDatabaseError
 from shared.statedb import version
-from shared.statedb.files import (
-    WIDTH,
-    generation_name,
-    list_fresh,
-    nas_error,
-    read_file,
-)
+from shared.statedb.files import WIDTH, generation_name
+from shared.statedb.nas import list_fresh, nas_error, read_file
 from shared.statedb.protocol import NO_PREVIOUS
 from shared.statedb.snapshot import Snapshot, decode
 from shared.statedb.view import parse, render

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from shared.errors import NasError
-from shared.statedb.files import StateFiles, list_fresh
+from shared.statedb.files import StateFiles
+from shared.statedb.nas import list_fresh
 from shared.statedb.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from shared.errors import LockedError
 from shared.process import HostIdentity, ProcessIdentity, wait_until_gone
 from shared.statedb import changes
 from shared.statedb.database import Database
-from shared.statedb.files import DIRECTORY_MODE, list_fresh, sync_directory
 from shared.statedb.heartbeat import BEATS_PER_LEASE, parse_beat, read_beat
 from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
+from shared.statedb.nas import DIRECTORY_MODE, list_fresh, sync_directory
 from shared.statedb.operations import ReadLease
 from shared.statedb.records import Contents, SessionRecord
 from shared.statedb.watch import Watch

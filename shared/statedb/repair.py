@@ -10,8 +10,9 @@ from typing import Final
 
 from shared.errors import DatabaseDamagedError, UsageError
 from shared.statedb import version
-from shared.statedb.files import DIRECTORY_MODE, Primitive, generation_name, nas_error, read_file, sync_directory, write_new_file
+from shared.statedb.files import Primitive, generation_name
 from shared.statedb.inspection import follows, newest_readable, numbers, read_number
+from shared.statedb.nas import DIRECTORY_MODE, nas_error, read_file, sync_directory, write_new_file
 
 _LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 

@@ -11,7 +11,8 @@ import pytest
 from shared.errors import InDoubtError, NasError
 from shared.statedb import files as module
 from shared.statedb import protocol
-from shared.statedb.files import StateFiles, generation_name, nas_error, write_new_file
+from shared.statedb.files import StateFiles, generation_name
+from shared.statedb.nas import nas_error, write_new_file
 from shared.statedb.operations import (
     KeepEditedView,
     ListGenerations,
