@@ -70,8 +70,8 @@ def hunt(
         points = [point for point in points if not _is_routine(point)]
     points = [point for point in points if where in point.name]
     new, others = _kills(points[every // 2 :: every], moments)
-    for kill in (*new, *others):
-        if time.monotonic() > end and (kill.point.name, kill.moment) in _met:
+    for number, kill in enumerate((*new, *others)):
+        if number >= len(new) and time.monotonic() > end:
             done.left += 1
             continue
         world.recall("start")
