@@ -167,7 +167,7 @@ class ClusterSite:
     def spawn_halted(self, host: str, moment: Moment, parts: Sequence[str], *command: str) -> Job:
         """Starts a program that halts before or after the crash point with these parts in its name, and waits until it has."""
         job = self._spawn(host, halted.command(self.nas, moment, f"{self.place}/go", parts, command))
-        job.wait_for("halted at", 60)
+        job.wait_for("halted at", _LIMIT_SECONDS)
         return job
 
     def let_go(self, host: str) -> None:
