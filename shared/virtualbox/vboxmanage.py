@@ -27,6 +27,7 @@ _TRANSIENT: Final = (
     "The object is not ready",
     "The session is not locked",
     "unlocked unexpectedly while attempting to share its session",
+    "Failed to assign the machine to the session",
     "already has a lock request pending",
     "NS_ERROR_ABORT",
     "NS_ERROR_CALL_FAILED",

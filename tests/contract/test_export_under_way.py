@@ -1,7 +1,7 @@
 """While an export runs: what it looks like from outside, what is refused, and how it ends when somebody ends it."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,6 +10,14 @@ from tests.contract.exporting import Export, check_manifest, medium_state, size
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
 
 Begin = Callable[..., Export]
+
+
+@pytest.fixture(autouse=True)
+def hanging_up() -> Iterator[None]:
+    """What a test starts can be hung up, also if the tests cannot (`nohup make test`)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_only_the_locked_medium_tells_of_it(host: VirtualBoxHost, slow_vm: VirtualMachine, begin_export: Begin) -> None:
