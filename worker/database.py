@@ -100,7 +100,7 @@ def _move(site: Site, record: VmRecord) -> bool:
 
 def _tidy(site: Site, contents: Contents) -> None:
     database = site.database
-    database.publish_view()
+    database.renew_view()
     for name in recovery.sweep(database, contents):
         log.info("swept %s", name)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:

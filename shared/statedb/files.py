@@ -258,6 +258,11 @@ def is_passing(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _PASSING_FOR_WRITERS
 
 
+def is_passing_refusal(error: BaseException | None) -> bool:
+    """Whether an error is one with which a network file system refuses a name for a while: worth another try, if not at once."""
+    return isinstance(error, OSError) and error.errno in _PASSING
+
+
 def generation_name(number: int) -> str:
     """The file name of a generation: padded, so that names sort like numbers."""
     return f"{number:0{WIDTH}d}"

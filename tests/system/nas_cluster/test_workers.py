@@ -180,7 +180,11 @@ class Episode:
             story.truths[what] = truth
 
     def _go_on(self) -> None:
-        """The next tick of host a, a day later."""
+        """The next tick of host a, a day later.
+
+        A file that Samba still kept open for a host without power gets a new time when that ends, so a day has to pass once more.
+        """
+        self._look("a day later", age=True)
 
         def tick(name: str) -> None:
             story = self.stories[name]

@@ -13,7 +13,7 @@ from shared.statedb import changes, files, protocol
 from shared.statedb.create import create
 from shared.statedb.database import Database, open_database
 from shared.statedb.files import generation_name
-from shared.statedb.operations import RemoveTemporary
+from shared.statedb.operations import RemoveTemporary, ReplaceView
 from shared.statedb.records import Contents
 from shared.statedb.sightings import Sighting, apply_events, sight
 from shared.states import Event, State
@@ -48,6 +48,24 @@ class TestCommits:
         database.commit_once(add("web01"), "add", "test")
         assert set(elsewhere(database).head().contents.vms) == {"web01"}
         assert (database.root / "vmtool-statedb").read_text() == "web01:BACKUP_NECESSARY\n"
+
+    @pytest.mark.parametrize(("number", "left"), [(errno.EINVAL, True), (errno.EACCES, True), (errno.ENOSPC, False), (errno.EROFS, False)])
+    def test_a_view_that_the_nas_refuses_for_a_while_is_left_to_the_next_tick(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, left: bool
+    ) -> None:
+        """The view is derived: a tick goes on without it, unless the NAS is full or gone."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number), str(database.root / "vmtool-statedb"))
+
+        (database.root / "vmtool-statedb").unlink()
+        monkeypatch.setitem(files._PERFORM, ReplaceView, refuse)
+        if left:
+            database.renew_view()
+            assert "vmtool-statedb is behind" in caplog.text
+        else:
+            with pytest.raises(NasError):
+                database.renew_view()
 
     def test_a_change_that_changes_nothing_commits_nothing(self, database: Database) -> None:
         before = database.head()
