@@ -56,8 +56,8 @@ LANES: Final = (
     (
         Part("engine", ("tests/contract/test_engine_large.py",), 0.06, length_is_given=True),
         Part("protocol", ("tests/protocol",), 0.34, working=0.3, options=("-n", "2")),  # most of it is search, to its end
-        Part("fire", ("tests/fire",), 0.14, working=0.45),
-        Part("crash", ("tests/crash",), 0.46, working=1.1, options=("-n", "2")),  # two at once
+        Part("fire", ("tests/fire",), 0.16, working=0.25),
+        Part("crash", ("tests/crash",), 0.44, working=1.1, options=("-n", "2")),  # two at once
     ),
 )
 
