@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,9 @@ log: Final = logging.getLogger(__name__)
 BEATS_PER_LEASE: Final = 10
 #: It stops itself when its last beat that reached the NAS is older than this part of the lease time, before others may take over.
 SELF_FENCE: Final = 0.7
+#: A heart does not go on for a worker that hangs: after so long in one operation on the database's files. Much longer than any that
+#: ended was seen to take (70 s on SMB, docs/nas.md).
+HANGING_SECONDS: Final = 180.0
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Heartbeat:
     clock: Clock
     identity: Mapping[str, Any]
     doing: Doing
+    #: How long the process has been in one operation on the database's files.
+    seconds_under_way: Callable[[], float] = lambda: 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _last_beat: float = 0.0
@@ -93,9 +98,16 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stop.wait(self.lease_seconds / BEATS_PER_LEASE):
             try:
-                self._beat(os.O_CREAT)
+                self._beat_if_alive()
             except OSError as error:
                 log.warning("no heartbeat: %s", error, extra={"session": self.session})
+
+    def _beat_if_alive(self) -> None:
+        under_way = self.seconds_under_way()
+        if under_way < HANGING_SECONDS:
+            self._beat(os.O_CREAT)
+        else:
+            log.warning("no heartbeat: the NAS has not answered for %.0f s", under_way, extra={"session": self.session})
 
     def _beat(self, flags: int) -> None:
         began = self.clock.boottime()

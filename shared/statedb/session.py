@@ -46,6 +46,7 @@ class Session:
             database.clock,
             {name: getattr(self._record, name) for name in ("node", "hostname", "pid", "started", "since")},
             self.doing,
+            database.files.seconds_under_way,
         )
 
     @property

@@ -1,0 +1,44 @@
+"""A wait for the NAS that ends: for what a worker can do without."""
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+#: Longer than the 35 s for which Samba makes others wait for a host that fell silent (docs/nas.md).
+PATIENCE_SECONDS: Final = 45.0
+
+
+class Bounded:
+    """Does one thing at a time in a thread of its own, because a system call that hangs cannot be called off.
+
+    What was given up may still be done at any time later, or when the process has ended, never.
+    """
+
+    def __init__(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
+        self._name, self._seconds = name, seconds
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, act: Callable[[], T]) -> T:
+        """The result of `act`, or what it raises. Raises `TimeoutError` after so many seconds, and at once while `act` of before hangs."""
+        if self._thread is not None and self._thread.is_alive():
+            raise TimeoutError(errno.ETIMEDOUT, "it has not answered since the last time it was asked", self._name)
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(act())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                errors.append(error)
+
+        self._thread = threading.Thread(target=run, name=self._name, daemon=True)
+        self._thread.start()
+        self._thread.join(self._seconds)
+        if errors:
+            raise errors[0]
+        if not results:
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {self._seconds:.0f} s", self._name)
+        return results[0]
