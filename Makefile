@@ -48,7 +48,7 @@ test-long: export VMBACKUP_PROVE_SECONDS = 60
 test-long: $(environment)
 	$(run)/pytest -q $(long_tests) || $(run)/pytest -q $(again) $(long_tests)
 
-prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults in two lanes; a table at the end
+prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults, side by side; a table at the end
 	$(run)/python -m deploy.prove
 
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)

@@ -1,8 +1,8 @@
 """`make prove`: the long tests of the promises, within a budget, and a table of what they did.
 
 Each part is a run of pytest with `VMBACKUP_PROVE=1`, which makes its tests go on for longer; `VMBACKUP_PROVE_SECONDS` is the time it has.
-The parts are in two lanes, which run side by side: what keeps the processor busy, and what mostly waits, for leases and servers on real
-mounts. Ends with 1 if a test failed, or a part was not run to its end.
+The parts are in lanes, which run side by side: one keeps the processor busy, two mostly wait, for leases and servers on real mounts.
+Ends with 1 if a test failed, or a part was not run to its end.
 """
 
 import argparse
@@ -49,10 +49,10 @@ _APART: Final = (f"--ignore={_WORKERS}", f"--ignore={_OUTAGES}")
 #: Parts of one lane follow each other.
 LANES: Final = (
     (
-        Part("workers", (_WORKERS,), 0.45, length_is_given=True),
-        Part("nas", ("tests/system/nas", _CLUSTER), 0.30, options=_APART, length_is_given=True),
-        Part("outages", (_OUTAGES,), 0.25, length_is_given=True),
+        Part("workers", (_WORKERS,), 0.6, length_is_given=True),
+        Part("nas", ("tests/system/nas", _CLUSTER), 0.4, options=_APART, length_is_given=True),
     ),
+    (Part("outages", (_OUTAGES,), 1, length_is_given=True),),
     (
         Part("engine", ("tests/contract/test_engine_large.py",), 0.06, length_is_given=True),
         Part("protocol", ("tests/protocol",), 0.34, working=0.3, options=("-n", "2")),  # most of it is search, to its end
