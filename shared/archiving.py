@@ -16,7 +16,7 @@ from shared.copies.moves import Moved, Route, move_copies
 from shared.copies.repository import check_archive, prepare_archive
 from shared.errors import VBoxManageError
 from shared.site import Site
-from shared.statedb import changes, interventions, recovery
+from shared.statedb import changes, interventions, recovery, upkeep
 from shared.statedb.protocol import Change
 from shared.statedb.records import Claim, Contents, VmRecord
 from shared.statedb.session import Session
@@ -48,7 +48,7 @@ def archive(site: Site, key: str, progress: Progress = lambda _done, _total: Non
 
     def start(contents: Contents, session: str, when: str) -> Contents:
         interrupted = changes.find(contents, key).moving is not None
-        return (interventions.archive_again if interrupted else changes.archive)(contents, key, session, when)
+        return (interventions.archive_again if interrupted else upkeep.archive)(contents, key, session, when)
 
     return _move(site, key, "archive", start, progress)
 
@@ -59,13 +59,13 @@ def activate(site: Site, key: str, progress: Progress = lambda _done, _total: No
     Raises like `archive`.
     """
     _check_archive(site)
-    return _move(site, key, "activate", lambda contents, session, when: changes.start_activation(contents, key, session, when), progress)
+    return _move(site, key, "activate", lambda contents, session, when: upkeep.start_activation(contents, key, session, when), progress)
 
 
 def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
     """Finishes an archive or activate whose process died. Raises like `archive`; `IllegalMoveError` if there is nothing to finish."""
     _check_archive(site)
-    return _move(site, key, "database", lambda contents, session, when: changes.resume_move(contents, key, session, when), progress)
+    return _move(site, key, "database", lambda contents, session, when: upkeep.resume_move(contents, key, session, when), progress)
 
 
 def _check_archive(site: Site) -> None:
@@ -135,7 +135,7 @@ def _arrived(contents: Contents, *, own: Claim, event: Event | None) -> Contents
     record = changes.held(contents, "", own)
     if event is Event.ACTIVATE_EMPTY:
         contents = contents.with_vm(replace(record, last_copy=None))
-    return changes.moved(contents, record.key, own, event)
+    return upkeep.moved(contents, record.key, own, event)
 
 
 def _status_after(contents: Contents, record: VmRecord) -> State:

@@ -22,7 +22,7 @@ from shared.copies.sides import member_names
 from shared.copies.space import human
 from shared.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
-from shared.statedb import changes
+from shared.statedb import upkeep
 from shared.statedb.records import Restoration, VmRecord
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
 from shared.virtualbox.inventory import Machine
@@ -130,7 +130,7 @@ def note(site: Site, key: str, done: Restored) -> None:
     """Writes to the database, and so to the log, what was restored. Raises what a commit raises: `NasError`, for one."""
     what = Restoration(done.stamp, site.node, done.name, done.uuid, timestamp(site.clock.now()))
     site.database.commit_once(
-        lambda contents: changes.restored(contents, key, what), f"restore {key} {done.stamp} as {done.name}", "restore"
+        lambda contents: upkeep.restored(contents, key, what), f"restore {key} {done.stamp} as {done.name}", "restore"
     )
 
 

@@ -24,10 +24,10 @@ from shared.copies.repository import check_archive
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.errors import CopyError, LockLostError, NasError, VmBackupError
 from shared.site import Site
-from shared.statedb import changes
-from shared.statedb.changes import Standing
+from shared.statedb import changes, upkeep
 from shared.statedb.records import Claim, Contents, Copy, VmRecord
 from shared.statedb.session import Session
+from shared.statedb.upkeep import Standing
 from shared.states import State
 
 log: Final = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ class _Claimed:
         """Commits what there is of the VM's copies, and lets go of the VM."""
         own, key = self._held(), self._key
         found = _standing(self._site, self.record)
-        self._session.commit(lambda contents: changes.looked_at(contents, key, own, found), reason)
+        self._session.commit(lambda contents: upkeep.looked_at(contents, key, own, found), reason)
         self._own = None
         last = self.record.last_copy
         if last is not None and (found.newest is None or found.newest.claim < last.claim):

@@ -4,10 +4,15 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
 
 pytest_plugins = ["tests.support.elsewhere"]
+
+# No test depends on how fast the machine is; one that hangs meets the limit of pytest.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -23,15 +23,15 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     For a VM that was deleted from its host and is shown as missing. A VM that its host still lists is found again as NEW by the next
     vmfind; to keep a VM out of the backups use `archive`. Refused while the VM is being backed up or moved.
     """
-    from shared.statedb import changes
+    from shared.statedb import changes, upkeep
 
     site = invocation.site()
     contents = site.database.head().contents
     record = changes.find(contents, vm)
-    changes.forget(contents, vm)
+    upkeep.forget(contents, vm)
     place = site.archive_directory(record) if record.status == "ARCHIVED" else site.directory(record)
     if not dry_run:
-        site.database.commit_once(lambda current: changes.forget(current, vm), f"forget {vm}", "forget")
+        site.database.commit_once(lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget")
     document = {"vm": vm, "status": str(record.status), "node": record.node, "directory": str(place) if record.directory else None}
     lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, host {record.node or 'unknown'})"]
     if record.directory:

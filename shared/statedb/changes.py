@@ -4,13 +4,13 @@ A change that only the holder of a claim may make takes that `Claim` and raises 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
 from shared.statedb import places
-from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, Restoration, SessionRecord, VmRecord
-from shared.states import FORGETTABLE, IN_FLIGHT, Event, State, allowed, move
+from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
+from shared.states import IN_FLIGHT, Event, State, move
 
 #: Purposes of claims under which a VM is BACKUP_IN_PROGRESS.
 BACKUP_PURPOSES: Final = frozenset({"backup", "publish"})
@@ -227,77 +227,3 @@ def released(contents: Contents, key: str, own: Claim) -> Contents:
     if record.status in IN_FLIGHT and record.publishing is None:
         raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
     return contents.with_vm(replace(record, claim=None))
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What there is of a VM's copies, as found under a claim: the newest good one, which are damaged, the oldest last verification."""
-
-    newest: Copy | None
-    damaged: tuple[str, ...]
-    verified: str
-
-
-def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Contents:
-    """Takes over what a verification found, and gives the claim up.
-
-    If what counted as the newest good copy is not one any more, the VM has to be backed up again; an archived one stays archived.
-    """
-    record = held(contents, key, own)
-    known, newest = record.last_copy, found.newest
-    lost = known is not None and (newest is None or newest.claim < known.claim)
-    status = move(record.status, Event.COPY_DAMAGED) if lost and allowed(record.status, Event.COPY_DAMAGED) else record.status
-    last_copy = known if known and newest and known.claim == newest.claim else newest
-    return contents.with_vm(replace(record, claim=None, status=status, last_copy=last_copy, damaged=found.damaged, verified=found.verified))
-
-
-def restored(contents: Contents, key: str, what: Restoration) -> Contents:
-    """Notes that a VM was made of a copy: for the log, whoever holds the VM. Nothing if the VM was forgotten meanwhile."""
-    record = contents.vms.get(key)
-    return contents if record is None else contents.with_vm(replace(record, restored=what))
-
-
-# Archive, activate, forget
-
-
-def archive(contents: Contents, key: str, session: str, when: str) -> Contents:
-    """Makes the VM ARCHIVED, claimed by whoever moves its copies."""
-    record = find(contents, key)
-    require_free(record)
-    require_untouched(record)
-    moved = replace(record, status=move(record.status, Event.ARCHIVE), moving="archive")
-    return claim(contents.with_vm(moved), key, session, "archive", when)
-
-
-def start_activation(contents: Contents, key: str, session: str, when: str) -> Contents:
-    """Claims an archived VM for moving its copies back; it stays ARCHIVED until they are."""
-    record = find(contents, key)
-    require_free(record)
-    if record.status != State.ARCHIVED:
-        move(record.status, Event.ACTIVATE_EMPTY)  # raises, naming both states
-    return claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when)
-
-
-def resume_move(contents: Contents, key: str, session: str, when: str) -> Contents:
-    """Claims a VM whose interrupted archive or activate is to be finished."""
-    record = find(contents, key)
-    if record.moving is None:
-        raise IllegalMoveError(f"{key}: there is no interrupted move")
-    return claim(contents, key, session, record.moving, when)
-
-
-def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) -> Contents:
-    """The copies are where they belong; for an activation `event` says what the VM becomes."""
-    record = held(contents, key, own)
-    status = move(record.status, event) if event is not None else record.status
-    return contents.with_vm(replace(record, status=status, moving=None, claim=None))
-
-
-def forget(contents: Contents, key: str) -> Contents:
-    """Deletes a record; its copies stay. Raises `IllegalMoveError` or `LockedError` while somebody works on the VM."""
-    record = find(contents, key)
-    require_free(record)
-    require_untouched(record)
-    if record.status not in FORGETTABLE:
-        raise IllegalMoveError(f"{key} is {record.status} and cannot be forgotten", hint="wait until the backup has ended")
-    return replace(contents, vms={known: vm for known, vm in contents.vms.items() if known != key})

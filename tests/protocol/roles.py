@@ -9,7 +9,7 @@ from typing import Final
 from unittest.mock import patch
 
 from shared.errors import NasError, VmBackupError
-from shared.statedb import changes, recovery, sightings
+from shared.statedb import changes, recovery, sightings, upkeep
 from shared.statedb.files import StateFiles
 from shared.statedb.records import Contents
 from shared.states import Event
@@ -108,7 +108,7 @@ def archiver(name: str) -> Program:
     """Archives the VM."""
 
     def work(worker: Worker) -> None:
-        if worker.commit(lambda contents: changes.archive(contents, VM, worker.session.id, WHEN)):
+        if worker.commit(lambda contents: upkeep.archive(contents, VM, worker.session.id, WHEN)):
             _moves(worker)
 
     return _works(name, work)
@@ -118,7 +118,7 @@ def activator(name: str) -> Program:
     """Activates the VM."""
 
     def work(worker: Worker) -> None:
-        if worker.commit(lambda contents: changes.start_activation(contents, VM, worker.session.id, WHEN)):
+        if worker.commit(lambda contents: upkeep.start_activation(contents, VM, worker.session.id, WHEN)):
             _moves(worker)
 
     return _works(name, work)
@@ -131,7 +131,7 @@ def _moves(worker: Worker) -> None:
         event = None
         if own.purpose == "activate":
             event = Event.ACTIVATE_CHANGED if record.last_copy else Event.ACTIVATE_EMPTY
-        worker.commit(lambda contents: changes.moved(contents, VM, own, event))
+        worker.commit(lambda contents: upkeep.moved(contents, VM, own, event))
 
 
 def recoverer(name: str) -> Program:
@@ -147,7 +147,7 @@ def recoverer(name: str) -> Program:
             return
         if record.publishing is not None:
             publishes(worker)
-        elif record.moving is not None and worker.commit(lambda contents: changes.resume_move(contents, VM, worker.session.id, WHEN)):
+        elif record.moving is not None and worker.commit(lambda contents: upkeep.resume_move(contents, VM, worker.session.id, WHEN)):
             _moves(worker)
         database.publish_view(name)
 

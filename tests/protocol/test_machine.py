@@ -17,7 +17,6 @@ from tests.support.proving import PROVE, PROVE_SECONDS
 _SAME: Final = settings(
     max_examples=100,
     stateful_step_count=50,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

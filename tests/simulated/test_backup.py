@@ -8,7 +8,7 @@ import pytest
 
 from shared.copies.files import NasFiles
 from shared.errors import IllegalMoveError, LockLostError, NasError
-from shared.statedb import changes, recovery
+from shared.statedb import changes, recovery, upkeep
 from shared.statedb.recovery import Dead
 from shared.states import State
 from tests.simulated.conftest import Rig
@@ -152,9 +152,9 @@ def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) ->
     site = rig.look()
     assert backup.run(site, only="web02").done == ["web02"]
     assert rig.record("web01").status is State.BACKUP_NECESSARY
-    site.database.commit_once(lambda contents: changes.archive(contents, "web01", "nobody", "now"), "test", "test")
+    site.database.commit_once(lambda contents: upkeep.archive(contents, "web01", "nobody", "now"), "test", "test")
     site.database.commit_once(
-        lambda contents: changes.moved(contents, "web01", contents.vms["web01"].claim),
+        lambda contents: upkeep.moved(contents, "web01", contents.vms["web01"].claim),
         "test",
         "test",  # type: ignore[arg-type]
     )

@@ -15,7 +15,7 @@ from shared.copies import sidecar as sidecars
 from shared.errors import CopyError, LockedError, UsageError, VBoxManageError
 from shared.rehearsal import Wishes
 from shared.site import Site
-from shared.statedb import changes
+from shared.statedb import changes, upkeep
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import damage, two_copies
 from worker import vmfind
@@ -90,7 +90,7 @@ def test_a_restore_of_a_vm_that_was_forgotten_meanwhile_brings_no_record_back(ri
     two_copies(rig)
     site = rig.site()
     restored = restore(site, name="web02")
-    site.database.commit_once(lambda contents: changes.forget(contents, "web01"), "forget", "admin")
+    site.database.commit_once(lambda contents: upkeep.forget(contents, "web01"), "forget", "admin")
     restoring.note(site, "web01", restored)
     assert "web01" not in site.database.head().contents.vms
 

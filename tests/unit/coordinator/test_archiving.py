@@ -11,7 +11,7 @@ import pytest
 from shared import archiving
 from shared.copies.files import NasFiles
 from shared.errors import ExitCode, LockLostError
-from shared.statedb import adoption, changes, interventions, recovery
+from shared.statedb import adoption, changes, interventions, recovery, upkeep
 from shared.states import State
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
@@ -132,13 +132,13 @@ class TestInterrupted:
         session = web.session("archive").__enter__()
         process = gone_process()
         session._record = replace(session._record, pid=process.pid, started=process.started)
-        session.commit(lambda contents: changes.archive(contents, "web", session.id, WHEN), "archive")
+        session.commit(lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive")
         fall_silent(session)
         assert web.admin("archive", "web").exit_code == ExitCode.DONE
         assert stamps(web.nas / "archive" / "web") == [OLDER, STAMP]
         assert web.contents.sessions[session.id].state == "expired"
         elsewhere = Operator(web.folder, "beta").session("activate", machine="f" * 32).__enter__()
-        elsewhere.commit(lambda contents: changes.start_activation(contents, "web", elsewhere.id, WHEN), "activate")
+        elsewhere.commit(lambda contents: upkeep.start_activation(contents, "web", elsewhere.id, WHEN), "activate")
         fall_silent(elsewhere)
         assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
@@ -156,7 +156,7 @@ class TestInterrupted:
 
     def test_refused_while_somebody_alive_moves_the_copies(self, web: Operator) -> None:
         with web.session("archive") as session:
-            session.commit(lambda contents: changes.archive(contents, "web", session.id, WHEN), "archive")
+            session.commit(lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive")
             assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
     def test_resume_without_an_interrupted_move_is_refused(self, web: Operator) -> None:

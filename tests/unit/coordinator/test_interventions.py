@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import IllegalMoveError, LockedError
-from shared.statedb import changes, interventions, sightings
+from shared.statedb import changes, interventions, sightings, upkeep
 from shared.statedb.records import Contents, NodeRecord
 from shared.statedb.sightings import Sighting
 from shared.states import State
@@ -40,7 +40,7 @@ class TestBreakClaim:
         assert (record.claim, record.publishing, record.status) == (None, copy(), State.BACKUP_IN_PROGRESS)
 
     def test_a_move_stays_to_be_finished(self, contents: Contents) -> None:
-        archived = changes.archive(contents, "db", "s", WHEN)
+        archived = upkeep.archive(contents, "db", "s", WHEN)
         record = interventions.break_claim(archived, "db", 1, "by hand", WHEN).vms["db"]
         assert (record.claim, record.moving, record.status, record.failures) == (None, "archive", State.ARCHIVED, 0)
 
@@ -71,7 +71,7 @@ def test_replace_machine() -> None:
 
 class TestArchiveAgain:
     def test_an_interrupted_move_in_either_direction_becomes_an_archive(self, contents: Contents) -> None:
-        archived = changes.archive(contents, "db", "dead", WHEN)
+        archived = upkeep.archive(contents, "db", "dead", WHEN)
         for moving in ("archive", "activate"):
             interrupted = archived.with_vm(replace(archived.vms["db"], claim=None, moving=moving))
             record = interventions.archive_again(interrupted, "db", "s", WHEN).vms["db"]
@@ -79,7 +79,7 @@ class TestArchiveAgain:
             assert (record.claim.purpose, record.claim.session, record.moving) == ("archive", "s", "archive")
 
     def test_not_while_somebody_moves_and_not_when_it_is_done(self, contents: Contents) -> None:
-        archived = changes.archive(contents, "db", "alive", WHEN)
+        archived = upkeep.archive(contents, "db", "alive", WHEN)
         with pytest.raises(LockedError, match="alive"):
             interventions.archive_again(archived, "db", "s", WHEN)
         done = archived.with_vm(replace(archived.vms["db"], claim=None, moving=None))

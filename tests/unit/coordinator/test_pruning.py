@@ -9,7 +9,7 @@ from shared import pruning
 from shared.copies import catalogue
 from shared.copies.sidecar import Verified
 from shared.errors import ExitCode, LockLostError
-from shared.statedb import changes
+from shared.statedb import upkeep
 from shared.states import State
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.unit.coordinator.conftest import Operator, copy
@@ -65,7 +65,7 @@ def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operat
     assert web.json("unpin", "web", STAMPS[0])["changed"] is True, "archived copies can be pinned and unpinned"
     assert web.json("pin", "web", STAMPS[0])["changed"] is True
     assert web.admin("activate", "web").exit_code == 0
-    web.commit(lambda contents: changes.forget(contents, "web"))
+    web.commit(lambda contents: upkeep.forget(contents, "web"))
     web.add_vms("web")  # the database knows nothing any more
     assert web.admin("prune").exit_code == 0
     assert STAMPS[0] in left(web.nas / "web")

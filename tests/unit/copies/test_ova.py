@@ -74,7 +74,7 @@ def test_damage_is_found_and_named(tmp_path, what, data, reason):
         check(tmp_path, data)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
     whole = make.ova(DISK[:3000])
@@ -92,7 +92,7 @@ def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
     assert found.sha256 == hashlib.sha256(damaged).hexdigest()
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(make.ova(DISK[:3000])) - 1))
 def test_every_cut_is_found(tmp_path, length):
     with pytest.raises(CopyError):
@@ -141,7 +141,7 @@ def test_names_that_leave_the_directory_are_names_like_others(tmp_path):
     assert check(tmp_path, make.ova(disk_name="../../etc-disk001.vmdk")).members[1].name == "../../etc-disk001.vmdk"
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=4096) | st.lists(st.tuples(st.text(max_size=90), st.binary(max_size=600))).map(make.tar_file))
 def test_any_bytes_are_refused_with_a_reason(tmp_path, data):
     with pytest.raises(CopyError):

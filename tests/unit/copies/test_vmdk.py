@@ -32,7 +32,7 @@ def test_other_whole_disks(disk):
     check(disk)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(OVERHEAD_END, len(DISK) - 1), st.integers(0, 7))
 def test_every_bit_behind_the_descriptor_counts(where, bit):
     damaged = bytearray(DISK)
@@ -49,7 +49,7 @@ def test_every_byte_of_the_header_counts():
             check(bytes(damaged))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, len(DISK) - 1))
 def test_every_cut_is_found(length):
     with pytest.raises(CopyError):
@@ -61,7 +61,7 @@ def test_bytes_behind_the_end_are_found():
         check(DISK + bytes(512))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=2000))
 def test_any_bytes_behind_a_good_header(tail):
     with pytest.raises(CopyError):

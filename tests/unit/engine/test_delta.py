@@ -97,7 +97,7 @@ def test_disks_are_told_apart_by_their_place(tmp_path: Path) -> None:
 BLOCKS = st.dictionaries(st.integers(0, 20), st.integers(0, 3), max_size=21)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BLOCKS, BLOCKS)
 def test_any_disk_after_any_other_is_right(tmp_path: Path, old: dict[int, int], new: dict[int, int]) -> None:
     """And exactly the grains that are equal in the same place are copied."""

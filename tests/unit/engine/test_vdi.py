@@ -15,7 +15,7 @@ from shared.errors import DiskImageError
 from tests.support.disk_files import FREE, ZERO, Vdi, content, pattern
 
 BLOCK = 65536
-fuzzing = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzing = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read_all(chain: Chain) -> bytes:

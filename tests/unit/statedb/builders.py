@@ -77,3 +77,12 @@ def state_files(root: Path, primitive: Primitive = "link", clock: StillClock | N
     for operation in (WriteTemporary("genesis", data), PublishGeneration("genesis", 1), RemoveTemporary("genesis")):
         files.perform(operation)
     return files
+
+
+#: The claim that `claimed` VMs are held under.
+OWN = Claim("alpha.1", 1, "backup", WHEN)
+
+
+def only(database: Contents, key: str = "web01") -> VmRecord:
+    """The record of `key`."""
+    return database.vms[key]

@@ -6,18 +6,10 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
-from shared.statedb import adoption, changes, places, sightings
+from shared.statedb import adoption, changes, places, upkeep
 from shared.statedb.records import Claim, Contents, NodeRecord, Power
-from shared.statedb.sightings import Sighting
-from shared.states import Event, State
-from tests.unit.statedb.builders import LATER, WHEN, claimed, contents, copy, session, vm
-
-OWN = Claim("alpha.1", 1, "backup", WHEN)
-
-
-def only(database: Contents, key: str = "web01"):
-    """The record of `key`."""
-    return database.vms[key]
+from shared.states import State
+from tests.unit.statedb.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm
 
 
 class TestNodes:
@@ -76,97 +68,6 @@ class TestExpiry:
         assert (only(after).leftovers, after.vms["web02"].leftovers) == (False, True)
 
 
-class TestSightings:
-    def test_a_new_vm_is_new(self) -> None:
-        after = sightings.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
-        assert only(after) == vm("web01", State.NEW, uuid="u1")
-
-    def test_nothing_new_changes_nothing(self) -> None:
-        database = sightings.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
-        assert sightings.sight(database, "alpha", [Sighting("u1", "web01", "web01")], LATER) == database
-
-    def test_a_vm_that_is_gone_is_missing_since_it_was_first_missed(self) -> None:
-        database = sightings.sight(contents(vm("web01"), vm("other", node="beta")), "alpha", [], WHEN)
-        assert only(sightings.sight(database, "alpha", [], LATER)).missing_since == WHEN
-        assert database.vms["other"].missing_since is None
-        back = sightings.sight(database, "alpha", [Sighting("uuid-web01", "web01", "web01")], LATER)
-        assert only(back).missing_since is None
-
-    def test_the_same_name_on_two_hosts_does_not_collide(self) -> None:
-        first = sightings.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
-        both = sightings.sight(first, "beta", [Sighting("u2-23456789", "web01", "web01")], WHEN)
-        assert set(both.vms) == {"web01", "web01@beta"}
-        assert len({record.directory for record in both.vms.values()}) == 2
-
-    def test_directories_that_differ_by_case_only_collide(self) -> None:
-        both = sightings.sight(contents(), "alpha", [Sighting("u1", "Web", "Web"), Sighting("u2-23456789", "web", "web")], WHEN)
-        assert {record.directory for record in both.vms.values()} == {"Web", "web~u2-23456"}
-
-    def test_a_renamed_vm_keeps_its_directory_and_its_copies(self) -> None:
-        database = contents(vm("web01", last_copy=copy()))
-        after = sightings.sight(database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER)
-        assert after.vms == {"shop": replace(only(database), key="shop", name="shop")}
-
-    def test_two_vms_that_swap_names_keep_their_own_records(self) -> None:
-        database = contents(vm("a"), vm("b"))
-        after = sightings.sight(database, "alpha", [Sighting("uuid-a", "b", "b"), Sighting("uuid-b", "a", "a")], LATER)
-        assert {record.uuid: record.name for record in after.vms.values()} == {"uuid-a": "b", "uuid-b": "a"}
-
-    def test_a_vm_renamed_while_it_is_backed_up_is_still_held(self) -> None:
-        database = contents(claimed())
-        renamed = sightings.sight(database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER)
-        after = changes.published(changes.intend(renamed, "web01", OWN, copy()), "web01", OWN)
-        assert set(after.vms) == {"shop"}
-        assert after.vms["shop"].status == State.CLEAN
-
-    def test_a_vm_that_moved_goes_on_at_its_new_host(self) -> None:
-        gone = sightings.sight(contents(vm("web01", last_copy=copy())), "alpha", [], WHEN)
-        after = sightings.sight(gone, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)
-        assert (only(after).node, only(after).missing_since, only(after).last_copy) == ("beta", None, copy())
-
-    def test_a_vm_that_two_hosts_list_stays_with_the_first(self) -> None:
-        both = sightings.sight(contents(vm("web01")), "beta", [Sighting("uuid-web01", "web01", "web01")], WHEN)
-        assert (only(both).node, only(both).also_on) == ("alpha", "beta")
-        assert only(sightings.sight(both, "beta", [], LATER)).also_on is None
-
-    def test_a_vm_does_not_move_while_somebody_works_on_it(self) -> None:
-        busy = contents(claimed(missing_since=WHEN))
-        assert only(sightings.sight(busy, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)).node == "alpha"
-
-    def test_a_record_of_version_one_gets_its_identity_from_the_host_that_lists_it(self) -> None:
-        old = adoption.adopt_old(contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN)
-        assert {key: record.status for key, record in old.vms.items()} == {"web01": State.BACKUP_NECESSARY, "web02": State.ARCHIVED}
-        after = sightings.sight(old, "alpha", [Sighting("u1", "web01", "web01")], LATER)
-        assert (only(after).uuid, only(after).node, only(after).directory) == ("u1", "alpha", "web01")
-        assert after.vms["web02"].missing_since is None, "nobody knows yet which host it is on"
-
-
-class TestEvents:
-    def test_an_event_is_applied_by_uuid(self) -> None:
-        after = sightings.apply_events(contents(vm("web01"), vm("web02")), {"uuid-web01": (Event.CHANGED,)})
-        assert (only(after).status, after.vms["web02"].status) == (State.BACKUP_NECESSARY, State.CLEAN)
-
-    @pytest.mark.parametrize(
-        "record",
-        [
-            claimed(),
-            vm("web01", State.ARCHIVED),
-            vm("web01", claim=Claim("a", 1, "archive", WHEN)),
-            vm("web01", publishing=copy()),
-            vm("web01", power=Power("savestate", "running", 1)),
-        ],
-        ids=["being backed up", "archived", "claimed", "being published", "touched"],
-    )
-    def test_a_vm_that_moved_on_is_passed_over(self, record) -> None:
-        database = contents(record)
-        assert sightings.apply_events(database, {"uuid-web01": (Event.SEEN_RUNNING, Event.SEEN_STOPPED)}) == database
-
-    def test_several_events_are_one_change(self) -> None:
-        """Found running and due: it does not stay RUNNING in between for others to see."""
-        after = sightings.apply_events(contents(vm("web01")), {"uuid-web01": (Event.SEEN_RUNNING, Event.ARCHIVE, Event.SEEN_STOPPED)})
-        assert only(after).status == State.ARCHIVED, "what the state does not allow any more is passed over"
-
-
 class TestClaims:
     def test_a_claim_and_its_state_are_one_change_and_its_number_grows(self) -> None:
         database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02", State.BACKUP_NECESSARY), granted=16)
@@ -206,7 +107,7 @@ class TestClaims:
             lambda database, own: changes.released(database, "web01", own),
             lambda database, own: changes.touch(database, "web01", own, Power("live", "running", 1)),
             lambda database, own: changes.untouched(database, "web01", own),
-            lambda database, own: changes.moved(database, "web01", own),
+            lambda database, own: upkeep.moved(database, "web01", own),
         ],
         ids=["intend", "published", "failed", "found_running", "released", "touch", "untouched", "moved"],
     )
@@ -252,54 +153,6 @@ class TestBackups:
         assert only(changes.released(contents(claimed(publishing=copy())), "web01", OWN)).publishing == copy()
 
 
-class TestArchive:
-    def test_archive_claims_the_vm_for_its_move(self) -> None:
-        after = changes.archive(contents(vm("web01")), "web01", "alpha.1", WHEN)
-        assert (only(after).status, only(after).moving, only(after).claim.purpose) == (State.ARCHIVED, "archive", "archive")
-        assert only(changes.moved(after, "web01", only(after).claim)) == vm("web01", State.ARCHIVED)
-
-    def test_a_vm_that_is_being_backed_up_is_refused(self) -> None:
-        with pytest.raises(LockedError):
-            changes.archive(contents(claimed()), "web01", "beta.1", WHEN)
-        with pytest.raises(IllegalMoveError, match="BACKUP_IN_PROGRESS cannot become ARCHIVED"):
-            changes.archive(contents(claimed(claim=None, publishing=copy())), "web01", "beta.1", WHEN)
-
-    @pytest.mark.parametrize(
-        ("event", "state"),
-        [
-            (Event.ACTIVATE_UNCHANGED, State.CLEAN),
-            (Event.ACTIVATE_CHANGED, State.BACKUP_NECESSARY),
-            (Event.ACTIVATE_EMPTY, State.NEW),
-        ],
-    )
-    def test_an_activated_vm_stays_archived_until_its_copies_are_back(self, event: Event, state: State) -> None:
-        started = changes.start_activation(contents(vm("web01", State.ARCHIVED)), "web01", "alpha.1", WHEN)
-        assert only(started).status == State.ARCHIVED
-        assert only(changes.moved(started, "web01", only(started).claim, event)) == vm("web01", state)
-
-    def test_only_an_archived_vm_is_activated(self) -> None:
-        with pytest.raises(IllegalMoveError, match="CLEAN"):
-            changes.start_activation(contents(vm("web01")), "web01", "alpha.1", WHEN)
-
-    def test_an_interrupted_move_is_taken_up_by_the_next(self) -> None:
-        left = contents(vm("web01", State.ARCHIVED, moving="activate"))
-        assert only(changes.resume_move(left, "web01", "beta.1", LATER)).claim.purpose == "activate"
-        with pytest.raises(IllegalMoveError):
-            changes.resume_move(contents(vm("web01")), "web01", "beta.1", LATER)
-
-
-class TestForget:
-    @pytest.mark.parametrize("state", sorted(set(State) - {State.BACKUP_IN_PROGRESS}))
-    def test_it_deletes_the_record(self, state: State) -> None:
-        assert changes.forget(contents(vm("web01", state), vm("web02")), "web01").vms.keys() == {"web02"}
-
-    def test_not_while_somebody_works_on_it(self) -> None:
-        with pytest.raises(LockedError):
-            changes.forget(contents(claimed()), "web01")
-        with pytest.raises(IllegalMoveError):
-            changes.forget(contents(claimed(claim=None, publishing=copy())), "web01")
-
-
 class TestAdoptedEdits:
     def test_a_state_set_by_hand_is_taken_over_and_says_so(self) -> None:
         after = only(adoption.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN))
@@ -324,55 +177,6 @@ class TestAdoptedEdits:
     def test_what_makes_no_sense_is_refused(self, record, wanted: State, error: type[Exception]) -> None:
         with pytest.raises(error):
             adoption.adopt_edit(contents(record), {"web01": wanted}, WHEN)
-
-
-class TestVerification:
-    OWN = Claim("alpha.1", 1, "verify", WHEN)
-
-    def held(self, status: State = State.CLEAN, **values):
-        return contents(vm("web01", status, claim=self.OWN, **values), granted=9)
-
-    def found(self, newest, *damaged: str):
-        return changes.Standing(newest, damaged, LATER)
-
-    def test_a_claim_changes_no_state(self) -> None:
-        for status in State:
-            if status != State.BACKUP_IN_PROGRESS:
-                record = only(changes.claim(contents(vm("web01", status)), "web01", "alpha.1", "verify", WHEN))
-                assert (record.status, record.claim) == (status, self.OWN)
-
-    @pytest.mark.parametrize("values", [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}])
-    def test_what_was_begun_is_finished_first(self, values) -> None:
-        with pytest.raises(LockedError):
-            changes.claim(contents(vm("web01", **values)), "web01", "alpha.1", "verify", WHEN)
-
-    def test_all_good(self) -> None:
-        record = only(changes.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7))))
-        assert record == vm("web01", last_copy=copy(7), verified=LATER)
-
-    @pytest.mark.parametrize("left", [copy(5), None])
-    def test_the_newest_copy_is_lost(self, left) -> None:
-        record = only(changes.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a")))
-        assert (record.status, record.last_copy, record.damaged, record.claim) == (State.BACKUP_NECESSARY, left, ("a",), None)
-
-    @pytest.mark.parametrize("status", [State.ARCHIVED, State.RUNNING, State.NEW, State.BACKUP_NECESSARY])
-    def test_only_a_clean_vm_changes_its_state(self, status: State) -> None:
-        record = only(changes.looked_at(self.held(status, last_copy=copy(7)), "web01", self.OWN, self.found(copy(5), "a")))
-        assert (record.status, record.last_copy) == (status, copy(5))
-
-    def test_a_copy_that_is_good_after_all_counts_again(self) -> None:
-        before = self.held(State.BACKUP_NECESSARY, last_copy=copy(5), damaged=("a",))
-        record = only(changes.looked_at(before, "web01", self.OWN, self.found(copy(7))))
-        assert (record.status, record.last_copy, record.damaged) == (State.BACKUP_NECESSARY, copy(7), ())
-
-    def test_whoever_lost_the_claim_changes_nothing(self) -> None:
-        with pytest.raises(LockLostError):
-            changes.looked_at(contents(vm("web01")), "web01", self.OWN, self.found(None))
-
-    def test_the_first_copy_was_read_when_it_was_made_and_later_ones_make_it_no_younger(self) -> None:
-        first = only(changes.published(contents(claimed(publishing=copy())), "web01", OWN))
-        again = only(changes.published(contents(claimed(publishing=copy(), verified="2026-01-01T00:00:00Z")), "web01", OWN))
-        assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")
 
 
 def _in_line() -> Contents:
@@ -416,7 +220,7 @@ class TestPlacesOnTheNas:
             lambda database: places.leave(database, "web01", "alpha.1"),
             lambda database: changes.claim(database, "web04", "alpha.1", "verify", WHEN),
             lambda database: places.queue(database, "web03", "alpha.1"),
-            lambda database: changes.forget(database, "web01"),
+            lambda database: upkeep.forget(database, "web01"),
             lambda database: database.with_vm(replace(only(database), status=State.RUNNING)),
         ],
         ids=["its worker died", "it gave up", "its worker does something else", "its worker waits for another VM", "forgotten", "it runs"],

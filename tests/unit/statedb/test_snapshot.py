@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError
@@ -77,7 +77,6 @@ SMALL = contents(
 
 
 @given(headers, databases)
-@settings(deadline=None)
 def test_what_is_written_is_read(header: Header, database: Contents) -> None:
     data = encode(header, database)
     read = decode(data, header.generation)
