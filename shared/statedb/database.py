@@ -13,9 +13,9 @@ from shared.clock import Clock, timestamp
 from shared.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.process import HostIdentity
 from shared.statedb import changes, protocol, version
-from shared.statedb.files import DIRECTORIES, StateFiles, is_passing, is_passing_refusal
+from shared.statedb.files import DIRECTORIES, StateFiles
 from shared.statedb.lease import DatabaseLease
-from shared.statedb.nas import list_fresh, nas_error, read_file
+from shared.statedb.nas import is_passing, is_passing_refusal, list_fresh, nas_error, read_file
 from shared.statedb.operations import ReadGeneration
 from shared.statedb.protocol import Author, Change
 from shared.statedb.records import Contents, SessionRecord

@@ -19,10 +19,13 @@ from shared.clock import Clock
 from shared.statedb import operations as op
 from shared.statedb.bounded import Bounded
 from shared.statedb.nas import (
+    ABSENT,
+    PASSING,
     list_fresh,
     make_directory,
     nas_error,
     open_file,
+    patiently,
     read_file,
     sync_directory,
     sync_name,
@@ -33,14 +36,6 @@ T = TypeVar("T")
 Primitive = Literal["link", "directory"]
 
 WIDTH: Final = 20
-#: Answers of a network file system that pass: stale handles after a replacement, SMB under load, a server that restarts.
-_PASSING: Final = frozenset({errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY})
-#: For writers a refusal (EACCES, EINVAL) is an answer; these are not.
-_PASSING_FOR_WRITERS: Final = frozenset(
-    {errno.ESTALE, errno.EBADF, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET}
-)
-_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
-_READ_ATTEMPTS: Final = 12
 #: A generation is not published from a head that was read longer ago than this: its slot may have been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
 
@@ -121,7 +116,7 @@ class StateFiles:
             with open_file(self.root / "vmtool-dblock") as file:
                 return file.read(), os.fstat(file.fileno()).st_mtime_ns
         except OSError as error:
-            if error.errno in _ABSENT | _PASSING:  # replaced while it was read: the next look will tell
+            if error.errno in ABSENT | PASSING:  # replaced while it was read: the next look will tell
                 return None
             raise
 
@@ -131,20 +126,7 @@ class StateFiles:
         return self._read(self._temporary(operation.name))
 
     def _read(self, path: Path) -> bytes | None:
-        return self._patiently(lambda: read_file(path))
-
-    def _patiently(self, act: Callable[[], T]) -> T | None:
-        """Repeats what meets errors that pass. None if there is no such name."""
-        for attempt in range(_READ_ATTEMPTS):
-            try:
-                return act()
-            except OSError as error:
-                if error.errno in _ABSENT:
-                    return None
-                if error.errno not in _PASSING or attempt == _READ_ATTEMPTS - 1:
-                    raise
-            self._clock.sleep(min(2.0, 0.01 * 2**attempt))
-        raise AssertionError("the loop returns or raises")
+        return patiently(lambda: read_file(path), self._clock)
 
     # Writing
 
@@ -175,7 +157,7 @@ class StateFiles:
             sync_directory(self.root / "gen")
             return sync_name(path / "snapshot" if self.primitive == "directory" else path)
 
-        return self._patiently(sync)
+        return patiently(sync, self._clock)
 
     def remove_temporary(self, operation: op.RemoveTemporary) -> None:
         """See `RemoveTemporary`: in one step, so that a publication still on its way finds all of it or nothing.
@@ -268,16 +250,6 @@ _PERFORM: Final[dict[type, Callable[..., Any]]] = {
     op.PutLeaseBack: StateFiles.put_lease_back,
     op.Wait: StateFiles.wait,
 }
-
-
-def is_passing(error: BaseException | None) -> bool:
-    """Whether an error of the NAS is one that passes by itself, so that a transaction is worth repeating."""
-    return isinstance(error, OSError) and error.errno in _PASSING_FOR_WRITERS
-
-
-def is_passing_refusal(error: BaseException | None) -> bool:
-    """Whether an error is one with which a network file system refuses a name for a while: worth another try, if not at once."""
-    return isinstance(error, OSError) and error.errno in _PASSING | _PASSING_FOR_WRITERS
 
 
 def generation_name(number: int) -> str:

@@ -7,13 +7,25 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
+from shared.clock import Clock
 from shared.errors import NasError
+
+T = TypeVar("T")
 
 FILE_MODE: Final = 0o660
 DIRECTORY_MODE: Final = 0o770
+#: Answers of a network file system that pass: stale handles after a replacement, SMB under load, a server that restarts.
+PASSING: Final = frozenset({errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY})
+#: For writers a refusal (EACCES, EINVAL) is an answer; these are not.
+_PASSING_FOR_WRITERS: Final = frozenset(
+    {errno.ESTALE, errno.EBADF, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET}
+)
+ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+_READ_ATTEMPTS: Final = 12
 
 
 def list_fresh(directory: Path) -> list[str]:
@@ -34,6 +46,20 @@ def read_file(path: Path) -> bytes:
     """All bytes of a file that is no symbolic link. Raises OSError."""
     with open_file(path) as file:
         return file.read()
+
+
+def patiently(act: Callable[[], T], clock: Clock) -> T | None:
+    """Repeats, for some seconds, what meets errors that pass. None if there is no such name. Raises OSError."""
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            return act()
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            if error.errno not in PASSING or attempt == _READ_ATTEMPTS - 1:
+                raise
+        clock.sleep(min(2.0, 0.01 * 2**attempt))
+    raise AssertionError("the loop returns or raises")
 
 
 def write_new_file(path: Path, data: bytes) -> None:
@@ -114,3 +140,13 @@ def nas_error(error: OSError, place: Path) -> NasError:
     }
     hint = hints.get(error.errno or 0, "`vmbackup-admin doctor` examines the connection to the NAS")
     return NasError(f"the NAS refused an operation on {error.filename or place}: {error.strerror or error}", hint=hint)
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error of the NAS is one that passes by itself, so that a transaction is worth repeating."""
+    return isinstance(error, OSError) and error.errno in _PASSING_FOR_WRITERS
+
+
+def is_passing_refusal(error: BaseException | None) -> bool:
+    """Whether an error is one with which a network file system refuses a name for a while: worth another try, if not at once."""
+    return isinstance(error, OSError) and error.errno in PASSING | _PASSING_FOR_WRITERS
