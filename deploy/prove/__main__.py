@@ -132,6 +132,7 @@ def main() -> int:
     if unknown := set(given.parts) - set(names):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     lanes = [wanted for lane in LANES if (wanted := [part for part in lane if not given.parts or part.name in given.parts])]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and parts would inherit that
     with tempfile.TemporaryDirectory(prefix="vmbackup-prove.") as folder:
         proof = Proof(time.monotonic() + given.minutes * 60, Path(folder))
         proof.run(lanes)

@@ -119,6 +119,6 @@ class Pipeline:
             try:
                 return result.result(timeout=_POLL_SECONDS)
             except FutureTimeoutError:
-                if result.done():  # a TimeoutError of the job itself
-                    raise
+                if result.done():  # it was done just now, or this is a TimeoutError of the job itself
+                    return result.result()
         raise CancelledError

@@ -135,7 +135,7 @@ class ClusterSite:
         """Brings it to a host, for the first time or after a power cut."""
         machine = self._lan[host]
         tables: dict[str, dict[str, object]] = {
-            "nas": {"mountpoint": self.nas, "reserve": "1 MiB", "probe_seconds": 5},
+            "nas": {"mountpoint": self.nas, "reserve": "1 MiB", "probe_seconds": 12},
             "host": {"node": host, "state_directory": f"{machine.shared}/state-{self.name}"},
             "virtualbox": {"vboxmanage": f"{self.place}/host/VBoxManage", "home": f"{self.place}/host/config"},
             "backup": self._settings,

@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from uuid import UUID
 
@@ -121,6 +123,30 @@ def test_cancelling_ends_it_soon(tmp_path: Path, slow: str) -> None:
         with pytest.raises(CancelledError):
             copy(chain, Collector(0.05 if slow == "sink" else 0), codec=Codec("slow", compress, right.decompress), cancelled=cancelled)
         assert time.monotonic() - start < 1.5
+
+
+def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
+    """On a busy machine the thread that waits may be told that time is over, and look only after the unit is done."""
+
+    class DoneJustNow(Future[Unit]):
+        def result(self, timeout: float | None = None) -> Unit:
+            if timeout is not None:
+                self.set_result(unit)
+                raise FutureTimeoutError
+            return super().result()
+
+    unit, pipeline = Unit(b"", ()), Pipeline(Settings(1, zlib_codec(1)), threading.Event())
+    assert pipeline._wait(DoneJustNow()) is unit
+    assert pipeline.close()
+
+
+def test_a_disk_that_answers_too_late_is_an_error() -> None:
+    failed: Future[Unit] = Future()
+    failed.set_exception(TimeoutError("the disk"))
+    pipeline = Pipeline(Settings(1, zlib_codec(1)), threading.Event())
+    with pytest.raises(TimeoutError, match="the disk"):
+        pipeline._wait(failed)
+    assert pipeline.close()
 
 
 def test_finished_units_do_not_pile_up_before_a_slow_sink(tmp_path: Path) -> None:
