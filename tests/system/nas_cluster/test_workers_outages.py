@@ -174,7 +174,7 @@ def test_another_nas_in_its_place_is_refused(make_sites: Make, lan: Cluster) -> 
 
 def test_a_nas_that_fills_up_during_exports_loses_nothing(make_sites: Make, lan: Cluster) -> None:
     sites = make_sites("nfs3", **SLOW)
-    jobs = start_exports(sites, export_seconds=4)
+    jobs = start_exports(sites, export_seconds=20)  # longer than it takes to fill the disk, on a busy machine too
     lan.server.fill_disk()
     try:
         check(together(jobs), SOME_FAILED, LOCK_LOST, NAS)
