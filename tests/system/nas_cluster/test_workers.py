@@ -180,21 +180,26 @@ class Episode:
             story.truths[what] = truth
 
     def _go_on(self) -> None:
-        """The next tick of host a, a day later.
+        """The next ticks of host a, a day later, and one more a day after that.
 
-        A file that Samba still kept open for a host without power gets a new time when that ends, so a day has to pass once more.
+        A file that Samba still kept open for a host without power gets a new time whenever Samba finds that out: the day begins anew.
         """
-        self._look("a day later", age=True)
 
-        def tick(name: str) -> None:
+        def work(name: str) -> None:
             story = self.stories[name]
             if not story.phase.parts:
                 story.site.fault("a")
             if story.phase.taken_over[0] != story.phase.later[0]:
                 story.ticks.append(story.site.run("a", "vmbackup-worker", "-v", "backup"))
+            tidy(name)
+
+        def tidy(name: str) -> None:
+            story = self.stories[name]
             story.ticks.append(story.site.run("a", "vmbackup-worker", "-v", "database"))
 
-        at_once(tick, PHASES)
+        for tick in (work, tidy):
+            self._look("a day later", age=True)
+            at_once(tick, PHASES)
         self._look("settled", settled=True)
 
 
