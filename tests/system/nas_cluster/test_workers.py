@@ -180,9 +180,10 @@ class Episode:
             story.truths[what] = truth
 
     def _go_on(self) -> None:
-        """The next ticks of host a, a day later, and one more a day after that.
+        """The next ticks of host a: a day later, and another day after that.
 
-        A file that Samba still kept open for a host without power gets a new time whenever Samba finds that out: the day begins anew.
+        While Samba keeps a file open for a host without power it tells everybody the time of the last write to it, whatever the disk
+        says. It finds out within hours that the host is gone; in between its services are started anew.
         """
 
         def work(name: str) -> None:
@@ -197,9 +198,13 @@ class Episode:
             story = self.stories[name]
             story.ticks.append(story.site.run("a", "vmbackup-worker", "-v", "database"))
 
-        for tick in (work, tidy):
-            self._look("a day later", age=True)
-            at_once(tick, PHASES)
+        self._look("a day later", age=True)
+        at_once(work, PHASES)
+        if self._rotation and not self._fault.comes_back:
+            self._lan.server.stop_service()
+            self._lan.server.start_service()
+        self._look("another day later", age=True)
+        at_once(tidy, PHASES)
         self._look("settled", settled=True)
 
 
