@@ -10,29 +10,16 @@ import pytest
 from shared.errors import NasError
 from shared.statedb import files
 from shared.statedb.bounded import Bounded
-from shared.statedb.create import create
 from shared.statedb.database import Database
 from shared.statedb.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
 from shared.statedb.operations import ListGenerations, ReadView
-from tests.unit.statedb.builders import HERE, StillClock, vm
-
-
-@pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
-
-
-@pytest.fixture
-def database(tmp_path: Path, clock: StillClock) -> Database:
-    (tmp_path / "nas").mkdir()
-    database = create(tmp_path / "nas" / "vmstate", HERE, clock)
-    database.files._view = Bounded("vmtool-statedb", seconds=0.2)
-    return database
+from tests.unit.statedb.builders import StillClock, vm
 
 
 @pytest.fixture
 def hanging(database: Database) -> Iterator[Path]:
-    """The view, whose open hangs until the test is over."""
+    """The view, whose open hangs until the test is over; the database waits for it only for a moment."""
+    database.files._view = Bounded("vmtool-statedb", seconds=0.2)
     view = database.root / "vmtool-statedb"
     view.unlink()
     os.mkfifo(view)

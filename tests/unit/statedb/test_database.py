@@ -10,7 +10,6 @@ import pytest
 
 from shared.errors import DatabaseDamagedError, LockedError, LockLostError, NasError, NoDatabaseError, NodeConflictError
 from shared.statedb import changes, files, protocol
-from shared.statedb.create import create
 from shared.statedb.database import Database, open_database
 from shared.statedb.files import generation_name
 from shared.statedb.operations import RemoveTemporary, ReplaceView
@@ -20,17 +19,6 @@ from shared.states import Event, State
 from tests.unit.statedb.builders import HERE, WHEN, StillClock, copy, vm
 
 BETA = replace(HERE, node="beta", hostname="beta", machine="machine-beta")
-
-
-@pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
-
-
-@pytest.fixture
-def database(tmp_path: Path, clock: StillClock) -> Database:
-    (tmp_path / "nas").mkdir()
-    return create(tmp_path / "nas" / "vmstate", HERE, clock)
 
 
 def elsewhere(database: Database) -> Database:

@@ -13,11 +13,6 @@ from tests.unit.statedb.builders import StillClock
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
-
-
-@pytest.fixture
 def heartbeat(tmp_path: Path, clock: StillClock) -> Heartbeat:
     """Beats by itself once in 30 s, which no test waits for."""
     return Heartbeat(tmp_path, "alpha.1", 300, clock, {"node": "alpha", "pid": 7}, Doing("backup"))
