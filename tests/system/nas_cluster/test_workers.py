@@ -15,7 +15,7 @@ from deploy.testbed.nas.job import Job
 from tests.crash.doors import Moment
 from tests.support.cluster_site import LEASE_SECONDS, ClusterSite, Template, at_once, look, together
 from tests.support.nas_truth import Truth
-from tests.support.proving import PROVE, PROVE_SECONDS
+from tests.support.proving import PROVE
 from tests.system.nas_cluster.conftest import KINDS
 
 pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
@@ -212,12 +212,9 @@ class Episode:
 def episodes(machines: Cluster, template: Template) -> Callable[[str, int], Episode]:
     """Lets each episode happen once; only the last one is kept."""
     last: dict[tuple[str, int], Episode] = {}
-    began = time.monotonic()
 
     def episode(fault: str, rotation: int) -> Episode:
         if (fault, rotation) not in last:
-            if rotation and time.monotonic() - began > PROVE_SECONDS * 0.6:
-                pytest.skip("no time for this kind of mount")
             last.clear()
             last[fault, rotation] = Episode(machines, template, fault, rotation)
             try:
