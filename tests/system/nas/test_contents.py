@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+import uuid
 
 import pytest
 
@@ -100,3 +101,26 @@ def test_a_directory_can_be_synced(share: Share) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def test_samba_has_its_own_time_of_an_open_file() -> None:
+    """Setting back a file's time on the server lets no day pass for hosts while somebody, also a host without power, has it open."""
+    share = Share("smb", uuid.uuid4().hex)
+    os.mkdir(share.on("a"))
+
+    def age() -> float:
+        """How old the file is for host b after its time was set back by two days on the server's disk."""
+        then = time.time() - 2 * 86400
+        os.utime(f"/srv/nas/smb/{share.name}/x", (then, then))
+        time.sleep(1.5)  # for as long b may keep what it knew of the file
+        os.listdir(share.on("b"))
+        return time.time() - os.stat(share.on("b", "x")).st_mtime
+
+    with open(share.on("a", "x"), "w", encoding="utf-8") as file:
+        file.write("beat")
+        file.flush()
+        os.fsync(file.fileno())
+        assert age() < 3600
+    end = time.monotonic() + 30
+    while age() < 86400:
+        assert time.monotonic() < end, "the file was closed, and still has another time"
