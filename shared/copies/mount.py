@@ -22,6 +22,8 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 #: Local file systems whose files can share blocks.
 _SHARING: Final = frozenset({"xfs", "btrfs", "zfs", "bcachefs"})
+#: `doctor` shows this, too, so it does not send there.
+_REFUSED: Final = "is the NAS mounted there, and may this user use it? Mount it, or correct nas.mountpoint; then work goes on by itself"
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
 
 #: The name of the file that a write test makes and removes; whoever finds an old one may remove it.
@@ -133,7 +135,7 @@ def _answer(completed: Completed, mountpoint: Path) -> list[str]:
     fields = completed.stdout.split("\t")
     if len(fields) == 3 and fields[0] == "error" and fields[1].isdigit():
         number = int(fields[1])
-        raise NasError(f"the NAS at {mountpoint} cannot be used: {os.strerror(number)} ({fields[2]})", hint=_DOCTOR)
+        raise NasError(f"the NAS at {mountpoint} cannot be used: {os.strerror(number)} ({fields[2]})", hint=_REFUSED)
     if completed.status != 0 or len(fields) != 6 or not all(field.isdigit() for field in fields[1:]):
         lines = completed.stderr.strip().splitlines() or ["it said nothing"]
         raise NasError(f"the probe of the NAS at {mountpoint} failed: {lines[-1]}", hint=_DOCTOR)

@@ -61,6 +61,7 @@ def test_what_is_no_directory(tmp_path, place, reason):
     with pytest.raises(NasError, match=reason) as caught:
         check_nas(nas(tmp_path / place))
     assert caught.value.exit_code is ExitCode.NAS
+    assert "correct nas.mountpoint" in caught.value.hint
 
 
 def test_an_ordinary_directory_is_no_mount(tmp_path):
