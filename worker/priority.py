@@ -91,7 +91,8 @@ def lower_thread(thread: int, nice: int) -> bool:
     try:
         if os.getpriority(os.PRIO_PROCESS, thread) < nice:
             os.setpriority(os.PRIO_PROCESS, thread, nice)
-            psutil.Process(thread).ionice(psutil.IOPRIO_CLASS_BE, _LAST_LEVEL)
+            if sys.platform == "linux":
+                psutil.Process(thread).ionice(psutil.IOPRIO_CLASS_BE, _LAST_LEVEL)
     except (OSError, psutil.Error) as error:
         log.debug("thread %d keeps its priority: %s", thread, error)
         return False

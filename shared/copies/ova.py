@@ -7,6 +7,7 @@ off, garbled or missing, a file that was cut off anywhere. The digest of the who
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ class _InParallel:
 def _opened(directory: Path, name: str) -> Iterator[int]:
     descriptor = open_file(directory, name)
     try:
-        if hasattr(os, "posix_fadvise"):
+        if sys.platform == "linux":
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         yield descriptor

@@ -67,7 +67,7 @@ class MachineSettings:
     images: Mapping[str, Image]
 
 
-def home(configured: Path, environment: Mapping[str, str]) -> Path:
+def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
     """VirtualBox's settings directory: as configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks.
 
     That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else ~/.config/VirtualBox, where ~ of
@@ -79,7 +79,7 @@ def home(configured: Path, environment: Mapping[str, str]) -> Path:
         return Path(environment["VBOX_USER_HOME"]).absolute()
     root = os.geteuid() == 0
     user = Path("~root").expanduser() if root else Path(environment.get("HOME") or Path.home())
-    if sys.platform == "darwin":
+    if platform == "darwin":
         return user / "Library" / "VirtualBox"
     if environment.get("XDG_CONFIG_HOME"):
         return Path(environment["XDG_CONFIG_HOME"]) / "VirtualBox"
