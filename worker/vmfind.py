@@ -2,11 +2,12 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 from shared import cli
 from shared.clock import timestamp
-from shared.copies.names import safe_directory_name
+from shared.copies.names import DirectoryNames
 from shared.errors import ExitCode
 from shared.site import Site
 from shared.statedb.records import Contents
@@ -24,7 +25,7 @@ def run(site: Site) -> Outcome:
     If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
     """
     head = site.database.head()
-    listed = [_sighting(head.contents, machine) for machine in site.inventory().values() if not is_scratch(machine)]
+    listed = _sightings(head.contents, [machine for machine in site.inventory().values() if not is_scratch(machine)])
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
@@ -40,12 +41,19 @@ def run(site: Site) -> Outcome:
     return Outcome(done=news)
 
 
-def _sighting(contents: Contents, machine: Machine) -> Sighting:
-    """A VM whose settings cannot be read keeps the name it had; a new one is known by its UUID until they can."""
-    known = next((record.name for record in contents.vms.values() if record.uuid == machine.uuid), machine.uuid)
-    name = known if machine.name is None else machine.name
-    taken = {record.directory for record in contents.vms.values() if record.uuid != machine.uuid and record.directory}
-    return Sighting(machine.uuid, name, safe_directory_name(name, taken, machine.uuid))
+def _sightings(contents: Contents, machines: Iterable[Machine]) -> list[Sighting]:
+    """A VM whose settings cannot be read keeps the name it had; a new one is known by its UUID until they can.
+
+    Only a new one needs a place for its copies: thousands of known ones cost a look into a table each.
+    """
+    known = {record.uuid: record for record in contents.vms.values() if record.uuid}
+    names = DirectoryNames(record.directory for record in contents.vms.values() if record.directory)
+    found = []
+    for machine in machines:
+        record = known.get(machine.uuid)
+        name = machine.name if machine.name is not None else record.name if record else machine.uuid
+        found.append(Sighting(machine.uuid, name, record.directory if record else names.choose(name, machine.uuid)))
+    return found
 
 
 def _news(before: Contents, after: Contents) -> list[str]:

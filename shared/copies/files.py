@@ -251,13 +251,18 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_name(directory: int, name: str) -> None:
-    """Brings a new name to the server's disk: on SMB only flushing the file under that name does (docs/nas.md)."""
-    with contextlib.suppress(OSError):  # a file of another user cannot be opened; the rename itself stands
+    """Brings a new name to the server's disk: on SMB only flushing the file under that name does (docs/nas.md).
+
+    The disk's own errors are raised: what it did not take is not there after a power cut, whatever a later flush says.
+    """
+    try:
         descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | _FILE, dir_fd=directory)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:  # a file of another user cannot be opened; the rename itself stands
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _permit(descriptor: int, mode: int) -> None:

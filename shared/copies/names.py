@@ -6,9 +6,10 @@
 <nas>/<directory>/.20261122T203800Z-17.17.partial.ova      being written under claim 17
 """
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -111,14 +112,24 @@ def safe_directory_name(vm_name: str, taken: Collection[str], uuid: str) -> str:
     once and kept in the VM's record, so that renaming the VM does not move its copies. `taken`: the directories of all other VMs,
     and the first directory of the archive's path if that lies elsewhere below the mount point. Raises ValueError if `uuid` is none.
     """
-    identity = UUID(uuid).hex
-    used = {_key(name) for name in taken}
-    name = _plain_name(unicodedata.normalize("NFC", vm_name))
-    if name and len(name.encode()) <= LIMIT_BYTES and _key(name) not in used:
-        return name
-    suffixes = [identity[:8], identity, *(f"{identity}-{number}" for number in range(2, len(used) + 3))]
-    candidates = (f"{_shorten(name, LIMIT_BYTES - len(suffix) - 1)}-{suffix}" for suffix in suffixes)
-    return next(candidate for candidate in candidates if _key(candidate) not in used)
+    return DirectoryNames(taken).choose(vm_name, uuid)
+
+
+class DirectoryNames:
+    """Directories that are taken. Choosing one more takes as long among thousands as among three."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._used = {_key(name) for name in taken}
+
+    def choose(self, vm_name: str, uuid: str) -> str:
+        """See `safe_directory_name`."""
+        identity = UUID(uuid).hex
+        name = _plain_name(unicodedata.normalize("NFC", vm_name))
+        if name and len(name.encode()) <= LIMIT_BYTES and _key(name) not in self._used:
+            return name
+        suffixes = itertools.chain((identity[:8], identity), (f"{identity}-{number}" for number in itertools.count(2)))
+        candidates = (f"{_shorten(name, LIMIT_BYTES - len(suffix) - 1)}-{suffix}" for suffix in suffixes)
+        return next(candidate for candidate in candidates if _key(candidate) not in self._used)
 
 
 def _key(name: str) -> str:

@@ -22,7 +22,8 @@ class Sighting:
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
     """Takes over what `node` lists: new VMs, renamed ones, moved ones; and notes which of its VMs are missing."""
     listed = {sighting.uuid: sighting for sighting in sightings}
-    contents = _identify(contents, node, listed)
+    taken = {record.directory.casefold() for record in contents.vms.values()}
+    contents = _identify(contents, node, listed, taken)
     known = {record.uuid for record in contents.vms.values()}
     for record in list(contents.vms.values()):
         if record.uuid in listed:
@@ -34,18 +35,18 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
     for sighting in listed.values():
         if sighting.uuid not in known:
             key = free_key(contents, sighting.name, node, sighting.uuid)
-            directory = _free_directory(contents, sighting)
+            directory = _free_directory(taken, sighting)
             contents = contents.with_vm(VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when))
     return contents
 
 
-def _identify(contents: Contents, node: str, listed: Mapping[str, Sighting]) -> Contents:
+def _identify(contents: Contents, node: str, listed: Mapping[str, Sighting], taken: set[str]) -> Contents:
     """Gives records that were taken over from version 1.0, which knew names only, the UUID and host of the VM of that name."""
     known = {record.uuid for record in contents.vms.values()}
     for sighting in listed.values():
         record = contents.vms.get(sighting.name)
         if record is not None and not record.uuid and sighting.uuid not in known:
-            directory = _free_directory(contents, sighting)
+            directory = _free_directory(taken, sighting)
             contents = contents.with_vm(replace(record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None))
     return contents
 
@@ -67,9 +68,12 @@ def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
     return next(key for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}") if key not in contents.vms)
 
 
-def _free_directory(contents: Contents, sighting: Sighting) -> str:
-    taken = {record.directory.casefold() for record in contents.vms.values()}
-    return sighting.directory if sighting.directory.casefold() not in taken else f"{sighting.directory}~{sighting.uuid[:8]}"
+def _free_directory(taken: set[str], sighting: Sighting) -> str:
+    """A place that is not `taken`, and is from now on."""
+    free = sighting.directory.casefold() not in taken
+    directory = sighting.directory if free else f"{sighting.directory}~{sighting.uuid[:8]}"
+    taken.add(directory.casefold())
+    return directory
 
 
 def apply_events(contents: Contents, events: Mapping[str, tuple[Event, ...]]) -> Contents:
