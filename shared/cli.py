@@ -8,16 +8,15 @@ import importlib
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from shared.errors import ExitCode, VmBackupError
+from shared.signals import ending_in_order
 
 if TYPE_CHECKING:
     from shared.config import Configuration
@@ -37,7 +36,7 @@ MEANINGS: Final[Mapping[ExitCode, str]] = {
     ExitCode.VBOXMANAGE: "VBoxManage failed, hangs, or is not there",
     ExitCode.STATE_REFUSED: "the state of the VM does not allow it",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
-    ExitCode.TERMINATED: "terminated by a signal",
+    ExitCode.TERMINATED: "terminated by a signal, or its terminal went away",
 }
 
 #: Context settings of every command and group.
@@ -140,12 +139,9 @@ class Program(click.Group):
         """Runs the program and exits with the code that the registry has for how it ended."""
         arguments = list(sys.argv[1:] if args is None else args)
         invocation = Invocation(str(self.name), json="--json" in arguments)
-        previous = signal.signal(signal.SIGTERM, _terminate)
         _never_fail_to_print()
-        try:
+        with ending_in_order():
             status = self._run(arguments, prog_name or invocation.program, invocation, extra)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
         sys.exit(int(status))
 
     def _run(self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]) -> int:
@@ -215,11 +211,6 @@ def _start(invocation: Invocation, config: str | None, verbose: int, log_format:
 
     invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
     logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
-    """Ends the program as an exception does: everything that is held is released on the way out."""
-    raise SystemExit(int(ExitCode.TERMINATED))
 
 
 def _never_fail_to_print() -> None:

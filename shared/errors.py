@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     STATE_REFUSED = 15
     #: Interrupted from the keyboard.
     INTERRUPTED = 130
-    #: Terminated by a signal.
+    #: Terminated by a signal: SIGTERM, or SIGHUP when the terminal went away.
     TERMINATED = 143
 
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from shared import cli
 from shared.errors import ExitCode
+from shared.signals import ENDING, is_ignored
 
 log: Final = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ ALONGSIDE: Final = "database"
 IN_ORDER: Final = ("notifier", "backup", "verify")
 #: With a wrong configuration, without the database or the NAS, the other workers would only say the same again.
 HOPELESS: Final = frozenset({ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS})
-_STOPPED: Final = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGINT: ExitCode.INTERRUPTED}
+_STOPPED: Final = {**dict.fromkeys(ENDING, ExitCode.TERMINATED), signal.SIGINT: ExitCode.INTERRUPTED}
 
 
 class Tick:
@@ -38,7 +39,8 @@ class Tick:
     def run(self) -> ExitCode:
         """Answers the most telling of their exit codes.
 
-        SIGTERM and SIGINT are passed on to all of them once, so that an export is cancelled cleanly; no further one is started then.
+        SIGTERM, SIGHUP and SIGINT are passed on to all of them once, so that an export is cancelled cleanly; then no further one is
+        started.
         """
         with self._passing_signals_on():
             codes = [self._run(FIRST)]
@@ -54,7 +56,7 @@ class Tick:
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        previous = {number: signal.signal(number, self._stop) for number in _STOPPED}
+        previous = {number: signal.signal(number, self._stop) for number in _STOPPED if not is_ignored(number)}
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from shared.clock import Clock
 from shared.errors import VBoxManageError
 from shared.virtualbox.export import DiskUse, VmBusyError, VmRunsError, disk_use
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.printed import STOPPED
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: States in which a guest is being executed, or will be again without anybody starting it.
@@ -63,10 +64,13 @@ class Power:
             self.wait_for(uuid, frozenset({"poweroff"}), _SETTLE_SECONDS)
 
     def bring_back(self, uuid: str, found: str) -> None:
-        """Brings a VM back to the power state `found` that it had. One that its user has started meanwhile is left alone."""
+        """Brings a VM back to the power state `found` that it had. One that its user has started meanwhile is left alone.
+
+        One that is still being saved, because whoever began that was interrupted, is waited for: `VmRunsError` if that takes too long.
+        """
         if found not in RUNNING:
             return
-        if self._vboxmanage.info(uuid).stopped:
+        if self.wait_for(uuid, RUNNING | STOPPED, _SETTLE_SECONDS) in STOPPED:
             self._vboxmanage.run("startvm", uuid, "--type=headless")
             self.wait_for(uuid, RUNNING, _SETTLE_SECONDS)
             if found == "paused":

@@ -147,7 +147,7 @@ def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_
     assert fleet.states()["web01"] == "CLEAN"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Signals) -> None:
     first, second = fleet.members.values()
     first.host.make_vm("large", mib=700, random_mib=600)
@@ -157,7 +157,7 @@ def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Sign
     wait_for(lambda: any(name.endswith(".vdi") for name in tree(place)), "the import to begin", 60)
     running.send_signal(number)
     output = running.communicate(timeout=60)[0]
-    assert running.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], output
+    assert running.returncode == {signal.SIGINT: 130, signal.SIGHUP: 143}[number], output
     assert (names(second), tree(place)) == ([], []), output
     assert not place.exists()
     assert second.host.run("list", "hdds").stdout == ""

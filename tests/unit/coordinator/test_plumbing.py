@@ -29,9 +29,14 @@ def _sample(*, what: str, as_json: bool) -> ExitCode:
         raise RuntimeError("a bug")
     if what == "interrupt":
         raise KeyboardInterrupt
-    if what == "terminate":
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+    if what in ("SIGTERM", "SIGHUP"):
+        try:
+            os.kill(os.getpid(), signal.Signals[what])
+            time.sleep(0 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else 5)
+        finally:
+            for number in (signal.SIGHUP, signal.SIGTERM) if what == "SIGTERM" else (signal.SIGHUP,):
+                os.kill(os.getpid(), number)
+            click.echo("undone")
     click.echo(f"{what} {as_json}")
     return ExitCode.SOME_DEFERRED if what == "deferred" else ExitCode.DONE
 
@@ -91,10 +96,28 @@ def test_an_interrupt_ends_with_130() -> None:
     assert sample("sample", "interrupt").exit_code == ExitCode.INTERRUPTED
 
 
-def test_sigterm_ends_with_143_and_the_handler_is_put_back() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert sample("sample", "terminate").exit_code == ExitCode.TERMINATED
-    assert signal.getsignal(signal.SIGTERM) is before
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """Puts back what SIGHUP does, whatever the tests were started with."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hang_up")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_term_and_hang_up_end_with_143_undisturbed_by_a_second_one_and_the_handlers_are_put_back(name: str) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    result = sample("sample", name)
+    assert (result.exit_code, result.stdout) == (ExitCode.TERMINATED, "undone\n")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.mark.usefixtures("hang_up")
+def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert sample("sample", "SIGHUP").stdout == "undone\nSIGHUP False\n"
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_every_exit_code_has_a_meaning() -> None:

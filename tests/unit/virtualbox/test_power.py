@@ -1,4 +1,4 @@
-"""A clone whose disk is still locked for a moment after its export is waited for; one that is really exported is not."""
+"""What is waited for: the disk of a clone that is still locked for a moment after its export, a VM that is still being saved."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -32,3 +32,14 @@ def test_a_lock_that_is_just_being_released_is_waited_for(monkeypatch: pytest.Mo
 def test_a_clone_that_is_still_exported_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(VmBusyError, match="vmbackup-7 is still being exported"):
         removal(monkeypatch, tmp_path, [DiskUse.READ])
+
+
+@pytest.mark.parametrize(
+    ("states", "commands"), [(["saving", "saving", "saved"], [("startvm", "a", "--type=headless")]), (["running"], [])]
+)
+def test_a_vm_whose_saving_was_interrupted_is_started_when_it_is_saved(states: list[str], commands: list[tuple[str, ...]]) -> None:
+    vboxmanage, clock = Mock(), StillClock()
+    found = [*states, "running"]
+    vboxmanage.info.side_effect = lambda _: Mock(state=found[0], stopped=found.pop(0) == "saved")
+    power.Power(vboxmanage, clock).bring_back("a", "running")
+    assert [call.args for call in vboxmanage.run.call_args_list] == commands

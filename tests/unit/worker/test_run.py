@@ -19,7 +19,7 @@ folder, codes, name = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def end(number, frame):
     with open(folder / "log", "a") as log: print(name, "got", number, file=log)
     sys.exit(128 + number)
-for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, end)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): signal.signal(number, end)
 with open(folder / "log", "a") as log: print(name, file=log)
 code = dict(pair.split("=") for pair in codes.split(",") if pair).get(name, "0")
 if code == "wait": time.sleep(30)
@@ -52,7 +52,10 @@ def test_a_worker_that_was_killed_is_a_failure_and_is_reported(tmp_path: Path, c
     assert "notifier was killed by signal 9" in caplog.text
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGHUP, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)],
+)
 def test_a_signal_reaches_every_worker_once_and_no_further_one_is_started(tmp_path: Path, number: signal.Signals, code: ExitCode) -> None:
     def interrupt() -> None:
         end = time.monotonic() + 20

@@ -1,0 +1,57 @@
+"""The signals that end a program in an orderly way, the same in every program: SIGTERM, and SIGHUP when its terminal goes away.
+
+Every child that a program starts has a session or group of its own, so none of these signals reaches it behind the program's back: a
+VBoxManage that a hang-up ends leaves VirtualBox at work with nobody watching (docs/virtualbox.md).
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final, NoReturn
+
+from shared.errors import ExitCode
+
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+class EndedError(SystemExit):
+    """The program was told to end; says by what where the reason is noted."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(int(ExitCode.TERMINATED))
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"it was ended by {self.name}"
+
+
+def is_ignored(number: signal.Signals) -> bool:
+    """Whether this program was started so that a signal does nothing, and must stay so: with `nohup`, SIGHUP."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Within, the first of these signals raises `EndedError`, so that everything is undone on the way out.
+
+    Further ones do not disturb that. Afterwards the handlers are as before.
+    """
+    heeded = [number for number in ENDING if not is_ignored(number)]
+    previous = {number: signal.signal(number, _end) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
+    for other in ENDING:
+        if not is_ignored(other):
+            signal.signal(other, _disregard)  # not SIG_IGN, which the VMs that are started again would inherit
+    raise EndedError(number)
+
+
+def _disregard(number: int, frame: FrameType | None) -> None:
+    """The way out has begun: a shell that ends and its terminal that closes send a hang-up each."""
