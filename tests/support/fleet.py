@@ -108,7 +108,7 @@ class Fleet:
         self.members: dict[str, Member] = {}
 
     def add(self, host: VirtualBoxHost, mounted_at: Path | None = None) -> Member:
-        """Adds a host, which may have its own way to the NAS directory; the first one makes the state database."""
+        """Adds a host, which may have its own way to the NAS directory; the first one makes the state database, if there is none."""
         mountpoint = mounted_at or self.nas
         host.share(mountpoint)
         member = Member(self, host)
@@ -118,7 +118,7 @@ class Fleet:
         member.configure("backup", retry_seconds=0, retry_interval_seconds=0.2)
         if isinstance(host, SimulatedHost):
             member.configure("backup", engine="vboxmanage")  # whose faults and delays are what the simulation is for
-        if len(self.members) == 1:
+        if len(self.members) == 1 and not (self.nas / "vmstate").exists():
             member.admin("init", "--lease-seconds", str(self.lease_seconds))
         return member
 

@@ -1,0 +1,1 @@
+"""NAS directories, with the simulated hosts that filled them, as earlier releases left them."""
