@@ -1,6 +1,7 @@
 """The only module that asks what time it is. Tests replace the clock; nothing else needs to be patched."""
 
 import random
+import sys
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -37,8 +38,8 @@ class SystemClock:
         return time.monotonic()
 
     def boottime(self) -> float:
-        """See `Clock.boottime`. Where the system has no such clock (macOS counts sleep in its own way), the monotonic one."""
-        identifier = getattr(time, "CLOCK_BOOTTIME", None)
+        """See `Clock.boottime`."""
+        identifier = sleepless_clock()
         return time.monotonic() if identifier is None else time.clock_gettime(identifier)
 
     def sleep(self, seconds: float) -> None:
@@ -48,6 +49,14 @@ class SystemClock:
     def jitter(self, limit: float) -> float:
         """See `Clock.jitter`."""
         return random.uniform(0, limit)  # noqa: S311 - spreads load, hides nothing
+
+
+def sleepless_clock(platform: str = sys.platform, clocks: object = time) -> int | None:
+    """The system's clock that goes on while the machine sleeps; None if it has none.
+
+    Linux: CLOCK_BOOTTIME. macOS: CLOCK_MONOTONIC_RAW, while Python's `time.monotonic` stands still there in sleep, as it does on Linux.
+    """
+    return getattr(clocks, "CLOCK_MONOTONIC_RAW" if platform == "darwin" else "CLOCK_BOOTTIME", None)
 
 
 def timestamp(moment: datetime) -> str:

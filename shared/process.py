@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+
+from shared import kernel
+from shared.machine_id import own_machine_id, system_machine_id
 
 #: psutil rounds a process's start time to clock ticks, and on some systems a step of the wall clock moves it.
 START_TOLERANCE_SECONDS = 2.0
@@ -80,28 +82,45 @@ def _text(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process on one machine, told apart from a later one with the same number by its start time (seconds since the epoch)."""
+    """One process on one machine, told apart from a later one with the same number by when it started.
+
+    `started` is seconds since the epoch, which a step of the wall clock moves: programs before this one compare it. `born` is the
+    kernel's own count (`shared.kernel`), which nothing moves; empty where it is not known.
+    """
 
     pid: int
     started: float
+    born: str = ""
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
         """The process that has this number now; None if there is none."""
         try:
-            return cls(pid, round(psutil.Process(pid).create_time(), 2))
+            started = round(psutil.Process(pid).create_time(), 2)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return None
+        found = kernel.look(pid)
+        return cls(pid, started, found.born if found else "")
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs. A zombie that nobody has waited for does not run."""
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.started) < START_TOLERANCE_SECONDS and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        """Whether this very process may still run. False is proof: no such process, an unawaited zombie, or one born at another moment.
+
+        Clocks that differ prove nothing, nor does a process that this user cannot see: never call a live process dead.
+        """
+        if not kernel.exists(self.pid):
             return False
-        except psutil.AccessDenied:
-            return True  # it is there, and not ours to look at: never call a live process dead
+        found = kernel.look(self.pid)
+        return found is None or not (found.ended or kernel.born_differ(self.born, found.born))
+
+    def is_certain(self) -> bool:
+        """Whether the process of this number is certainly this one, and runs: what must be so before it is sent a signal."""
+        found = kernel.look(self.pid) if 0 < self.pid < kernel.PROCESS_LIMIT else None
+        if found is None or found.ended:
+            return False
+        if self.born and found.born:
+            return self.born == found.born
+        now = ProcessIdentity.of(self.pid)
+        return now is not None and abs(now.started - self.started) < START_TOLERANCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,50 +138,34 @@ class HostIdentity:
     space: str
 
     @classmethod
-    def of_this_machine(cls, node: str) -> "HostIdentity":
-        """Reads the identity from the system. Empty strings stand for what the system does not tell."""
-        return cls(node, socket.gethostname(), _machine_id(), _boot_id(), _process_space())
+    def of_this_machine(cls, node: str, state_directory: Path | None = None, *, make: bool = True) -> "HostIdentity":
+        """Reads the identity from the system. Empty strings stand for what the system does not tell.
+
+        A machine without a machine id is known by one that is kept in `state_directory` and, unless `make` is false, made there. Raises
+        `ConfigurationError` if that cannot be done.
+        """
+        machine = system_machine_id(_printed)
+        if not machine and state_directory is not None:
+            machine = own_machine_id(state_directory, make=make)
+        return cls(node, socket.gethostname(), machine, kernel.boot_id(_printed), kernel.process_space())
 
     def same_machine(self, other: "HostIdentity") -> bool:
-        """Whether process numbers of `other` mean something here. False when in doubt."""
-        return bool(self.machine) and (self.machine, self.hostname, self.space) == (
+        """Whether process numbers of `other` mean something here. False when in doubt: a machine id can be that of a cloned disk."""
+        return bool(self.machine) and (self.node, self.machine, self.hostname, self.space) == (
+            other.node,
             other.machine,
             other.hostname,
             other.space,
         )
 
-
-def _machine_id() -> str:
-    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        try:
-            text = Path(path).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if text:
-            return text
-    if sys.platform == "darwin":
-        return _platform_uuid()
-    return ""
+    def restarted_since(self, other: "HostIdentity") -> bool:
+        """Whether the machine was certainly restarted since `other`, the same machine, was read."""
+        return kernel.boots_differ(self.boot, other.boot)
 
 
-def _platform_uuid() -> str:
-    completed = SubprocessRunner().run(["/usr/sbin/ioreg", "-rd1", "-c", "IOPlatformExpertDevice"], timeout_seconds=10)
-    for line in completed.stdout.splitlines():
-        if "IOPlatformUUID" in line:
-            return line.rpartition("=")[2].strip().strip('"')
-    return ""
-
-
-def _boot_id() -> str:
+def _printed(arguments: Sequence[str]) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return str(int(psutil.boot_time()))
-
-
-def _process_space() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")
+        return SubprocessRunner().run(arguments, timeout_seconds=10).stdout
     except OSError:
         return ""
 

@@ -69,7 +69,7 @@ def open_site(configuration: Configuration, clock: Clock, *, reading: bool = Fal
     """
     nas, host = configuration.nas, configuration.host
     status = check_nas(nas, reading=reading)
-    identity = HostIdentity.of_this_machine(host.node)
+    identity = HostIdentity.of_this_machine(host.node, host.state_directory, make=not reading)
     try:
         database = open_database(nas.state, identity, clock, host.state_directory)
     except NoDatabaseError:

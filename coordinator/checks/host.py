@@ -9,7 +9,8 @@ from typing import Final
 
 from coordinator.checks.result import Check
 from shared.config import Configuration
-from shared.process import Runner
+from shared.machine_id import own_machine_id, own_path
+from shared.process import HostIdentity, Runner
 
 WORKER: Final = "vmbackup-worker"
 _FILES: Final = (
@@ -32,6 +33,16 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
         yield Check("state directory", "ok", str(directory))
     else:
         yield Check("state directory", "fail", f"{directory} cannot be written", "set host.state_directory to a local one that can")
+    yield from _machine(directory)
+
+
+def _machine(directory: Path) -> Iterator[Check]:
+    """Says so where the system has no machine id, as in most containers: two of them with one name are told apart by our own."""
+    if not HostIdentity.of_this_machine("").machine:
+        own = own_machine_id(directory, make=False)
+        known = f"it is known by {own_path(directory)}" if own else f"the first worker makes one in {own_path(directory)}"
+        hint = "keep that file for as long as the machine lives; give it to no other"
+        yield Check("machine", "ok", f"the system has no machine id; {known}: {hint}")
 
 
 def examine_schedule(runner: Runner, files: tuple[str, ...] = _FILES) -> Iterator[Check]:

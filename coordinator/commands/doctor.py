@@ -104,7 +104,7 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
-    identity = HostIdentity.of_this_machine(configuration.host.node)
+    identity = HostIdentity.of_this_machine(configuration.host.node, configuration.host.state_directory, make=False)
     yield from guarded("database", lambda: database.examine(configuration, identity, clock))
 
 

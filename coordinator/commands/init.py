@@ -54,7 +54,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
         answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
         return
-    database = create(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
+    database = create(nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock(), lease_seconds)
     check_repository(nas, host.state_directory, database.version.repository)
     prepare_archive(files, nas, database.version.repository)
     made = database.version

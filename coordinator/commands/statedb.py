@@ -77,7 +77,9 @@ def _repair_view(configuration: "Configuration") -> None:
     from shared.statedb.database import open_database
 
     with contextlib.suppress(VmBackupError):
-        open_database(configuration.nas.state, HostIdentity.of_this_machine(configuration.host.node), SystemClock()).publish_view()
+        host = configuration.host
+        identity = HostIdentity.of_this_machine(host.node, host.state_directory)
+        open_database(configuration.nas.state, identity, SystemClock()).publish_view()
 
 
 @documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
@@ -106,7 +108,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     if dry_run:
         _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
         return
-    old = take_over(nas.state, HostIdentity.of_this_machine(host.node), SystemClock(), lease_seconds)
+    old = take_over(nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock(), lease_seconds)
     repository = read_version(nas.state).repository
     check_repository(nas, host.state_directory, repository)
     prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, repository)

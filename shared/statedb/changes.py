@@ -22,9 +22,12 @@ BACKUP_PURPOSES: Final = frozenset({"backup", "publish"})
 def join(contents: Contents, node: str, machine: str, hostname: str) -> Contents:
     """Registers the machine behind a host name. Raises `NodeConflictError` if another machine has that name."""
     check_node(contents, node, machine)
-    if node in contents.nodes:
-        return contents
-    return contents.with_node(NodeRecord(node, machine, hostname))
+    known = contents.nodes.get(node)
+    if known is None:
+        return contents.with_node(NodeRecord(node, machine, hostname))
+    if machine and not known.machine:  # it had no machine id; now it is told from others
+        return contents.with_node(replace(known, machine=machine, hostname=hostname))
+    return contents
 
 
 def check_node(contents: Contents, node: str, machine: str) -> None:

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psutil
-
 from shared.errors import NasError
+from shared.kernel import PROCESS_LIMIT, exists
 from shared.statedb.files import StateFiles
 from shared.statedb.nas import list_fresh
 from shared.statedb.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
@@ -34,8 +33,6 @@ LEASE_FRACTION: Final = 1 / 5
 _WAIT_SECONDS: Final = 3.0
 _FIRST_LOOK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1
-#: No system numbers its processes so high, and none can be asked about such a number.
-_PROCESS_LIMIT: Final = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +51,14 @@ def parse_marker(data: bytes) -> Marker | None:
         return None
     values = dict(line.partition("=")[::2] for line in lines[1:])
     pid = values.get("pid", "")
-    if not (pid.isascii() and pid.isdigit() and len(pid) < 12 and int(pid) < _PROCESS_LIMIT):
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 12 and 0 < int(pid) < PROCESS_LIMIT):
         return None
     return Marker(int(pid), values.get("host", ""), values.get("token", ""))
 
 
 def is_provably_dead(marker: Marker) -> bool:
     """Whether the holder ran on this machine and runs no more. Never true for another machine's."""
-    return marker.hostname == socket.gethostname() and not psutil.pid_exists(marker.pid)
+    return marker.hostname == socket.gethostname() and not exists(marker.pid)
 
 
 def break_lease(judged: bytes, name: str) -> Steps[bool]:

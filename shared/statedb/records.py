@@ -192,6 +192,8 @@ class SessionRecord(_Record):
     space: str = ""
     pid: int = 0
     started: float = 0
+    #: When its process started, by the kernel's count. Older programs do not know it, and compare `started`.
+    born: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -51,12 +51,13 @@ def live_sessions(contents: Contents, node: str | None = None) -> list[SessionRe
 
 
 def proven_dead(row: SessionRecord, here: HostIdentity) -> str | None:
-    """Why the session is certainly dead; None if that cannot be told from here."""
-    if not here.same_machine(HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)):
+    """Why the session is certainly dead; None if that cannot be told from here, or not for certain: then its heartbeat is watched."""
+    there = HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)
+    if not here.same_machine(there):
         return None
-    if row.boot != here.boot:
+    if here.restarted_since(there):
         return "its machine was restarted"
-    if not ProcessIdentity(row.pid, row.started).is_alive():
+    if not ProcessIdentity(row.pid, row.started, row.born).is_alive():
         return f"its process {row.pid} is gone"
     return None
 

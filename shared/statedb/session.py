@@ -44,7 +44,7 @@ class Session:
             self.id,
             database.version.lease_seconds,
             database.clock,
-            {name: getattr(self._record, name) for name in ("node", "hostname", "pid", "started", "since")},
+            {name: getattr(self._record, name) for name in ("node", "hostname", "pid", "started", "born", "since")},
             self.doing,
             database.files.seconds_under_way,
         )
@@ -125,4 +125,5 @@ def session_record(identifier: str, worker: str, host: HostIdentity, process: Pr
         space=host.space,
         pid=process.pid,
         started=process.started,
+        born=process.born,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.errors import LockedError
@@ -74,16 +75,42 @@ class TestProof:
 
     def test_a_later_process_of_the_same_number_is_another_one(self) -> None:
         assert MYSELF is not None
-        earlier = replace(MYSELF, started=MYSELF.started - 60)
+        ticks, _, space = MYSELF.born.partition("@")
+        earlier = replace(MYSELF, born=f"{int(ticks) - 6000}@{space}")
         assert recovery.proven_dead(self.row(process=earlier), HERE) is not None
+
+    def test_a_step_of_the_wall_clock_kills_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The machine's clock was set an hour back since the session began: psutil now says that everything started later."""
+        row = self.row()
+        create_time = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 3600)
+        assert recovery.proven_dead(row, HERE) is None
+
+    def test_a_row_of_an_older_program_is_no_proof_by_its_wall_clock(self) -> None:
+        assert MYSELF is not None
+        assert recovery.proven_dead(self.row(process=replace(MYSELF, started=MYSELF.started - 3600, born="")), HERE) is None
+        gone = ProcessIdentity(2**22 + 1, MYSELF.started)  # above the highest number that Linux gives
+        assert recovery.proven_dead(self.row(process=gone), HERE) is not None
 
     def test_a_machine_that_was_restarted_has_ended_all_its_processes(self) -> None:
         assert recovery.proven_dead(self.row(replace(HERE, boot="before")), HERE) == "its machine was restarted"
 
-    @pytest.mark.parametrize("difference", [{"machine": "other"}, {"machine": ""}, {"hostname": "other"}, {"space": "container"}])
+    def test_a_moment_of_boot_by_the_wall_clock_is_no_proof_of_a_restart(self) -> None:
+        """Older programs noted one where the kernel has no boot id; it moves with the clock."""
+        assert recovery.proven_dead(self.row(replace(HERE, boot="1795000000")), HERE) is None
+        assert recovery.proven_dead(self.row(replace(HERE, boot="")), HERE) is None
+
+    @pytest.mark.parametrize(
+        "difference", [{"machine": "other"}, {"machine": ""}, {"hostname": "other"}, {"space": "container"}, {"node": "other"}]
+    )
     def test_nothing_is_proven_about_another_machine(self, difference: dict[str, str]) -> None:
+        """Another node on what says it is this machine: its disk was cloned, machine id and all."""
         host = replace(HERE, boot="before", **difference)
         assert recovery.proven_dead(self.row(host, ProcessIdentity(2**30, 1.0)), HERE) is None
+
+    def test_what_is_no_process_number_proves_nothing(self) -> None:
+        for pid in (0, -1, 2**40):
+            assert recovery.proven_dead(self.row(process=ProcessIdentity(pid, 1.0)), HERE) is None
 
     def test_two_machines_that_do_not_know_who_they_are_prove_nothing(self) -> None:
         nameless = replace(HERE, machine="")
