@@ -7,6 +7,7 @@ import click
 from coordinator import text
 from shared.cli import Invocation, answer, print_json
 from shared.copies import catalogue
+from shared.copies.archive import require_apart
 from shared.errors import ExitCode
 from shared.statedb import changes
 from shared.states import Event, State, move
@@ -48,6 +49,7 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
     if record.moving is None:
         event = Event.ARCHIVE if purpose == "archive" else Event.ACTIVATE_EMPTY
         move(record.status, event)
+    require_apart(site.configuration.nas, record.directory)
     here, there = site.directory(record), site.archive_directory(record)
     source, target = (here, there) if purpose == "archive" else (there, here)
     copies = catalogue.read(source).copies if record.directory else ()

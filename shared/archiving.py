@@ -12,6 +12,7 @@ from typing import Final
 
 from shared.clock import timestamp
 from shared.copies import catalogue
+from shared.copies.archive import prove_apart, require_apart
 from shared.copies.moves import Moved, Route, move_copies
 from shared.copies.repository import check_archive, prepare_archive
 from shared.errors import VBoxManageError
@@ -70,6 +71,7 @@ def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None
 
 def _check_archive(site: Site) -> None:
     nas, repository = site.configuration.nas, site.database.version.repository
+    require_apart(nas)
     if nas.archive.is_relative_to(nas.mountpoint):
         prepare_archive(site.files, nas, repository)
     else:
@@ -78,6 +80,7 @@ def _check_archive(site: Site) -> None:
 
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
     _free_from_dead(site, key)
+    prove_apart(site.configuration.nas, changes.find(site.database.head().contents, key).directory)
     with site.database.session(worker) as session:
         when = timestamp(site.clock.now())
         record, own = session.claim(lambda contents: start(contents, session.id, when), f"{worker} {key}")

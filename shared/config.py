@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from shared.errors import ConfigurationError
 
@@ -27,6 +27,10 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
 
 #: Where a configuration is looked for when neither `--config` nor `$VMBACKUP_CONFIG` names one.
 DEFAULT_PATHS: Final = (Path("/etc/vmbackup/config.toml"), Path("~/.config/vmbackup/config.toml"))
+
+#: The directory of the state database, at the top of the NAS.
+STATE_DIRECTORY: Final = "vmstate"
+_ANOTHER: Final = 'name a directory of its own, like "archive"'
 
 _UNITS: Final = {
     "": 1,
@@ -57,6 +61,12 @@ def parse_size(value: object) -> object:
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 
 
+def _without_null(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("must not have a NUL character in it")
+    return value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, str_strip_whitespace=True)
 
@@ -65,7 +75,11 @@ class Nas(_Section):
     """The NAS that all hosts share."""
 
     mountpoint: Path = Field(Path(), description="Where the NAS is mounted. The only setting without a default.")
-    archive_directory: Path = Field(Path("archive"), description="Where archived copies go. Relative: below the mount point.")
+    archive_directory: Path = Field(
+        Path("archive"),
+        description="Where archived copies go. Relative: below the mount point. Neither the mount point itself, nor vmstate, nor a "
+        "directory that holds or is the directory of a VM.",
+    )
     require_mount: bool = Field(
         default=True,
         description="Refuse to work unless something is mounted there. False only for a plain local directory.",
@@ -90,7 +104,25 @@ class Nas(_Section):
             raise ValueError("is not set: write it into the file or set NAS_MOUNTPOINT")
         if not value.is_absolute():
             raise ValueError("must be an absolute path")
-        return value
+        return _without_null(value)
+
+    @field_validator("archive_directory")
+    @classmethod
+    def _place_of_its_own(cls, value: Path, info: ValidationInfo) -> Path:
+        """By its name; `shared.copies.archive` asks where it is."""
+        if ".." in value.parts:
+            raise ValueError("must not have .. in it, which may lead anywhere: write the directory that is meant")
+        mountpoint = info.data.get("mountpoint")
+        if mountpoint is None:
+            return _without_null(value)
+        top, archive = (Path("/", os.path.normpath(path).lstrip("/")) for path in (mountpoint, mountpoint / value))
+        if archive == top:
+            raise ValueError(f"is the NAS's mount point itself, where the copies are that are not archived: {_ANOTHER}")
+        if archive in top.parents:
+            raise ValueError(f"contains the NAS's mount point, where the copies are that are not archived: {_ANOTHER}")
+        if archive.is_relative_to(top) and archive.relative_to(top).parts[0].casefold() == STATE_DIRECTORY:
+            raise ValueError(f"is in {STATE_DIRECTORY}, where the state database is: {_ANOTHER}")
+        return _without_null(value)
 
     @property
     def archive(self) -> Path:
@@ -100,7 +132,7 @@ class Nas(_Section):
     @property
     def state(self) -> Path:
         """The directory of the state database."""
-        return self.mountpoint / "vmstate"
+        return self.mountpoint / STATE_DIRECTORY
 
 
 class Host(_Section):

@@ -13,7 +13,7 @@ from coordinator import text
 from coordinator.checks.result import Check
 from shared.clock import Clock
 from shared.config import Nas
-from shared.copies.mount import Mount, NasStatus, refuses_to_copy
+from shared.copies.mount import NETWORK, Mount, NasStatus, refuses_to_copy
 from shared.errors import VmBackupError
 from shared.statedb.create import probe_primitive
 from shared.statedb.nas import list_fresh, write_new_file
@@ -24,7 +24,6 @@ _PROBE_AGE_SECONDS: Final = 3600
 _SAMPLES: Final = 5
 _SLOW_SECONDS: Final = 1.0
 _SKEW_SECONDS: Final = 5.0
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 _UNTRIED: Final = frozenset({"fuse.sshfs", "fuse.rclone", "fuse.davfs", "davfs", "afpfs", "9p", "fuse.glusterfs", "ceph"})
 _CACHE_LIMIT_SECONDS: Final = 60
 
@@ -53,7 +52,7 @@ def examine_options(mount: Mount) -> Iterator[Check]:
     wrong: list[tuple[str, str]] = []
     if mount.filesystem in _UNTRIED:
         wrong.append((f"a file system of type {mount.filesystem}", "NFS 3, NFS 4 and SMB 3 have been tried; mount it so if you can"))
-    if mount.filesystem in _NETWORK:
+    if mount.filesystem in NETWORK:
         wrong += _harmful(mount.filesystem, values)
     if "ro" in values:
         yield Check("NAS: mount options", "fail", "mounted read-only", "look at the server's disk and its export, then mount it again")

@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from coordinator import text
 from shared.cli import HELP, Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import UsageError
+from shared.errors import NasError, UsageError
+
+if TYPE_CHECKING:
+    from shared.config import Nas
 
 
 @documented(
@@ -38,16 +42,35 @@ def generate(output: Path | None) -> None:
 @json_option
 @pass_invocation
 def validate(invocation: Invocation, *, as_json: bool) -> None:
-    """Check the configuration: exit code 0 if it is right, 2 with all its errors if not."""
+    """Check the configuration: exit code 0 if it is right, 2 with all its errors if not.
+
+    Where the archive directory leads is looked at, too, if the NAS answers. Nothing is written there.
+    """
     from shared.config import find
 
     configuration = invocation.configuration()
+    unseen = _compare_places(configuration.nas)
     path = find(invocation.config)
     place = str(path) if path else None
     if as_json:
-        print_json({"schema": 1, "valid": True, "file": place})
+        print_json({"schema": 1, "valid": True, "file": place, "warnings": [unseen] if unseen else []})
     else:
+        if unseen:
+            text.warn(unseen)
         click.echo(f"the configuration is right: {place or 'no file, environment only'}; NAS at {configuration.nas.mountpoint}")
+
+
+def _compare_places(nas: "Nas") -> str:
+    """Why it was not seen where the archive directory leads; empty if it is a good place. Raises `ConfigurationError` if it is not."""
+    from shared.copies.archive import require_apart
+    from shared.copies.mount import is_there
+
+    try:
+        if is_there(nas.mountpoint, nas.probe_seconds):
+            require_apart(nas)
+    except NasError as error:
+        return f"where nas.archive_directory leads was not looked at: {error.message}"
+    return ""
 
 
 @documented(example="vmbackup-admin config show --json")

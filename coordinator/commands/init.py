@@ -33,6 +33,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     its VMs are found by `vmbackup-worker vmfind`.
     """
     from shared.clock import SystemClock
+    from shared.copies.archive import prove_apart, require_apart
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.mount import check_nas
     from shared.copies.repository import check_repository, known_repository, prepare_archive
@@ -42,9 +43,12 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
     check_nas(nas)
+    require_apart(nas)
     present = _repository(nas.state)
     if known_repository(nas, host.state_directory) is not None:
         check_repository(nas, host.state_directory, present)
+    if not dry_run:
+        prove_apart(nas)
     files = NasFiles(modes_for(shared_group=nas.shared_group))
     if present is not None:
         if not dry_run:

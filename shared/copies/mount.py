@@ -4,11 +4,12 @@ A worker's tick asks once, at its start; an export asks again before it begins a
 process (10 ms) and four calls to the server.
 """
 
+import errno
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 #: Local file systems whose files can share blocks.
 _SHARING: Final = frozenset({"xfs", "btrfs", "zfs", "bcachefs"})
+#: File systems whose files are on a server.
+NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 #: `doctor` shows this, too, so it does not send there.
 _REFUSED: Final = "is the NAS mounted there, and may this user use it? Mount it, or correct nas.mountpoint; then work goes on by itself"
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
@@ -32,12 +35,17 @@ WRITE_TEST: Final = ".vmbackup-write-test"
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of the kernel's mount table: where, what kind, from where, with which options (all of them, the file system's too)."""
+    """One line of the kernel's mount table: where, what kind, from where, with which options (all of them, the file system's too).
+
+    `device` is the file system's number, `root` the directory of it that is seen at `path`: not `/` if it is a bind mount.
+    """
 
     path: str
     filesystem: str
     source: str
     options: tuple[str, ...]
+    device: str = ""
+    root: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +66,10 @@ def check_nas(nas: Nas, *, write: bool = False, reading: bool = False, runner: R
     Never blocks longer than the probe's limit and ten seconds, whatever the server does. Raises `NasError` with the cure.
     """  # noqa: D205 - one sentence
     file = os.path.join(nas.state.name, f"{WRITE_TEST}.{secrets.token_hex(6)}") if write else ""
-    arguments = [sys.executable, "-I", "-S", _PROBE, str(nas.mountpoint), *([file] if file else [])]
-    try:
-        completed = (runner or SubprocessRunner()).run(arguments, timeout_seconds=nas.probe_seconds)
-    except OSError as error:
-        raise NasError(f"cannot start the probe of the NAS: {error.strerror}") from None
-    if completed.timed_out:
-        raise NasError(
-            f"the NAS at {nas.mountpoint} did not answer within {nas.probe_seconds:g} seconds",
-            hint=f"is the server up, and the network? {_DOCTOR}; work goes on by itself when it answers",
-        )
+    completed = _ask(nas.mountpoint, file, nas.probe_seconds, runner)
     real, by_device, read_only, *room = _answer(completed, nas.mountpoint)
     block, blocks, free = (int(value) for value in room)
-    table = list(_mounts(mounts))
+    table = list(mount_table(mounts))
     mount = mount_of(real, table)
     if nas.require_mount and not _is_mounted(real, mount, by_device == "1"):
         raise _not_mounted(nas.mountpoint)
@@ -81,7 +80,19 @@ def check_nas(nas: Nas, *, write: bool = False, reading: bool = False, runner: R
     return NasStatus(Path(real), block * free, block * blocks, mount)
 
 
-def mount_of(real: str, table: list[Mount]) -> Mount | None:
+def is_there(place: Path, seconds: float, *, runner: Runner | None = None) -> bool:
+    """Whether there is a directory at `place`, which may be on a mount of its own. Never blocks longer than `seconds` and ten more.
+
+    Raises `NasError` if it does not answer, or cannot be used.
+    """
+    completed = _ask(place, "", seconds, runner)
+    if completed.stdout.startswith(f"error\t{errno.ENOENT}\t"):
+        return False
+    _answer(completed, place)
+    return True
+
+
+def mount_of(real: str, table: Sequence[Mount]) -> Mount | None:
     """The mount that `real` (a path without links) is on: the longest mount point above it, of equal ones the last mounted."""
     above = [mount for mount in table if real == mount.path or real.startswith(mount.path.rstrip("/") + "/")]
     longest = max((len(mount.path) for mount in above), default=0)
@@ -109,10 +120,11 @@ def parse_mounts(text: str) -> Iterator[Mount]:
         fields, more = left.split(" "), right.split(" ")
         if dash and len(fields) >= 6 and len(more) >= 3:
             options = dict.fromkeys([*fields[5].split(","), *more[2].split(",")])
-            yield Mount(_unescape(fields[4]), more[0], _unescape(more[1]), tuple(options))
+            yield Mount(_unescape(fields[4]), more[0], _unescape(more[1]), tuple(options), fields[2], _unescape(fields[3]))
 
 
-def _mounts(path: Path) -> Iterator[Mount]:
+def mount_table(path: Path = _MOUNTS) -> Iterator[Mount]:
+    """All mounts that this process sees, in the order in which they were made; none on a system that has no such table."""
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -129,6 +141,20 @@ def _is_mounted(real: str, mount: Mount | None, by_device: bool) -> bool:  # noq
     if mount is None:
         return by_device
     return mount.path == real and mount.filesystem != "autofs"
+
+
+def _ask(place: Path, file: str, seconds: float, runner: Runner | None) -> Completed:
+    arguments = [sys.executable, "-I", "-S", _PROBE, str(place), *([file] if file else [])]
+    try:
+        completed = (runner or SubprocessRunner()).run(arguments, timeout_seconds=seconds)
+    except OSError as error:
+        raise NasError(f"cannot start the probe of the NAS: {error.strerror}") from None
+    if completed.timed_out:
+        raise NasError(
+            f"the NAS at {place} did not answer within {seconds:g} seconds",
+            hint=f"is the server up, and the network? {_DOCTOR}; work goes on by itself when it answers",
+        )
+    return completed
 
 
 def _answer(completed: Completed, mountpoint: Path) -> list[str]:

@@ -1,0 +1,83 @@
+"""The archive: where it may be, and how it is known that it is there and the right one.
+
+An archive that is the mount point, `vmstate` or the directory of a VM under another name would be fatal: a copy is moved there, is found
+to be there already, and goes. So before anything is moved, places are compared as what they are, at last by experiment.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from shared.config import Nas
+from shared.copies.locations import Relation, relations, seen_in
+from shared.copies.mount import is_there
+from shared.copies.names import parse_final
+from shared.copies.reporting import reported
+from shared.errors import ConfigurationError
+from shared.statedb.nas import list_fresh
+
+_APART: Final = frozenset({Relation.APART})
+_BELOW: Final = frozenset({Relation.APART, Relation.INSIDE})
+_HINT: Final = (
+    "archived copies need a directory of their own: correct nas.archive_directory (or ARCHIVE_DIR), or the link or mount that leads there"
+)
+
+
+def require_apart(nas: Nas, directory: str = "") -> None:
+    """Makes sure that the archive is a place of its own, as far as that can be told without writing; with `directory`, for that VM, too.
+
+    Raises `ConfigurationError` that says which two places are one, `NasError` if they cannot be looked at.
+    """
+    is_there(nas.archive, nas.probe_seconds)  # what hangs must not hang this process
+    with reported(f"look where the archive directory {nas.archive} is"):
+        for place, other, allowed in _pairs(nas, directory):
+            if wrong := relations(place, other) - allowed:
+                raise _refused(place, other, max(wrong, key=_gravity))
+
+
+def prove_apart(nas: Nas, directory: str = "") -> None:
+    """Like `require_apart`, and by experiment: what is written in the one place must not appear in the other, nor the other way round.
+
+    Places that are not there are left out. An archive that has copies directly in it is the directory of a VM. Leaves nothing behind.
+    """
+    require_apart(nas, directory)
+    with reported(f"try out where the archive directory {nas.archive} is"):
+        archived, live = _present(_archived(nas, directory)), _present(_live(nas, directory))
+        below = [] if directory or not archived else _present([nas.archive / name for name in list_fresh(nas.archive)])
+        for written, looked in ((archived, [*live, nas.state]), (live, [*archived, *below])):
+            for place in written:
+                if (found := seen_in(place, looked)) is not None:
+                    raise _refused(place, found, Relation.SAME)
+        if archived and any(parse_final(name) for name in list_fresh(nas.archive)):
+            raise ConfigurationError(f"nas.archive_directory: {nas.archive} is the directory of a VM: it has copies in it", hint=_HINT)
+
+
+def _pairs(nas: Nas, directory: str) -> Iterator[tuple[Path, Path, frozenset[Relation]]]:
+    """Which places are compared, and what the first may be to the second."""
+    for archived in _archived(nas, directory):
+        yield archived, nas.mountpoint, _BELOW
+        yield archived, nas.state, _APART
+        if directory:
+            yield archived, nas.mountpoint / directory, _APART
+
+
+def _archived(nas: Nas, directory: str) -> list[Path]:
+    return [nas.archive, *([nas.archive / directory] if directory else [])]
+
+
+def _live(nas: Nas, directory: str) -> list[Path]:
+    return [nas.mountpoint, *([nas.mountpoint / directory] if directory else [])]
+
+
+def _present(places: Sequence[Path]) -> list[Path]:
+    return [place for place in places if os.path.isdir(place)]
+
+
+def _gravity(found: Relation) -> int:
+    return [Relation.APART, Relation.INSIDE, Relation.CONTAINS, Relation.SAME].index(found)
+
+
+def _refused(place: Path, other: Path, found: Relation) -> ConfigurationError:
+    how = f" (they are {os.path.realpath(place)} and {os.path.realpath(other)})"
+    return ConfigurationError(f"nas.archive_directory: {place} {found} {other}{how}; nothing was changed", hint=_HINT)

@@ -1,0 +1,179 @@
+"""Where the archive may not be, whatever it is called: nothing is moved, nothing is lost, and it is said.
+
+A product: ways in which an archive directory leads somewhere else x commands. Links and bind mounts are real.
+"""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ExitCode
+from shared.states import State
+from tests.support.copies import put_copy
+from tests.unit.coordinator.conftest import Operator, copy
+
+STAMP = "20261122T203800Z-17"
+OLDER = "20261121T203800Z-16"
+REFUSED = {ExitCode.USAGE, ExitCode.NAS}
+
+Bind = Callable[[Path, Path], None]
+
+
+@pytest.fixture
+def bind() -> Iterator[Bind]:
+    """Mounts a directory at a second place, which is made; all go with the test."""
+    if os.geteuid() != 0:
+        pytest.skip("a bind mount needs root")
+    mounted: list[Path] = []
+
+    def bind(source: Path, place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "--bind", source, place], check=True, stdin=subprocess.DEVNULL)
+        mounted.append(place)
+
+    yield bind
+    for place in reversed(mounted):
+        subprocess.run(["umount", place], check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def operator(site_with_database: Operator) -> Operator:
+    """Two VMs with two copies each; `old` is archived, as 027e4e6 left it: without a marker."""
+    operator = site_with_database
+    operator.add_vms("web", "old")
+    operator.set("web", status=State.CLEAN, last_copy=copy(STAMP))
+    operator.set("old", status=State.ARCHIVED, last_copy=copy(STAMP))
+    for stamp in (OLDER, STAMP):
+        put_copy(operator.nas / "web", stamp, f"web {stamp}".encode())
+        put_copy(operator.nas / "archive" / "old", stamp, f"old {stamp}".encode())
+    return operator
+
+
+def digests(folder: Path) -> set[str]:
+    """What every `.ova` holds, wherever it is."""
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.ova")}
+
+
+def records(operator: Operator) -> dict[str, tuple[State, object]]:
+    """What the database says of the VMs and their copies."""
+    return {key: (record.status, record.last_copy) for key, record in operator.contents.vms.items()}
+
+
+# Ways that can be told from the names: whoever reads the configuration refuses them.
+NAMES = {
+    "the mount point": ".",
+    "nothing": "",
+    "the mount point, with a slash": "./",
+    "the mount point's own path": "{nas}",
+    "the mount point's own path, with a slash": "{nas}/",
+    "the mount point, doubled slashes": "/{nas}//.",
+    "down and up": "sub/..",
+    "up and down": "../nas",
+    "beside": "../x",
+    "up from the path": "{nas}/../nas/archive",
+    "vmstate": "vmstate",
+    "in vmstate": "vmstate/gen",
+    "vmstate, shouting": "VMSTATE",
+    "vmstate's path": "{nas}/vmstate/",
+    "above the mount point": "{above}",
+    "the root": "/",
+}
+COMMANDS = (
+    ("config", "validate"),
+    ("init",),
+    ("archive", "web"),
+    ("activate", "old"),
+    ("copies",),
+    ("copies", "old"),
+    ("restore", "old"),
+    ("verify", "old"),
+    ("prune", "web"),
+    ("show", "old"),
+    ("pin", "old", STAMP),
+)
+
+
+@pytest.mark.parametrize("way", NAMES)
+def test_a_name_that_leads_elsewhere_is_refused_by_every_command(operator: Operator, way: str) -> None:
+    operator.configure(archive_directory=NAMES[way].format(nas=operator.nas, above=operator.folder))
+    before, contents = digests(operator.folder), operator.database().head()
+    for command in COMMANDS:
+        result = operator.admin(*command)
+        assert (result.exit_code, "nas.archive_directory: " in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
+    assert digests(operator.folder) == before
+    assert operator.database().head() == contents
+
+
+def test_the_environment_is_asked_like_the_file(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests(operator.folder)
+    for value in (str(operator.nas), f"{operator.nas}/", ".", "vmstate"):
+        monkeypatch.setenv("ARCHIVE_DIR", value)
+        assert operator.admin("archive", "web").exit_code == ExitCode.USAGE
+    assert digests(operator.folder) == before
+    assert operator.record("web").status == State.CLEAN
+
+
+def link(to: str) -> Callable[[Operator, Bind], None]:
+    """`elsewhere` is a link."""
+    return lambda operator, _bind: (operator.folder / "elsewhere").symlink_to(to.format(nas=operator.nas, above=operator.folder))
+
+
+def mount(what: str) -> Callable[[Operator, Bind], None]:
+    """`elsewhere` is a bind mount."""
+    return lambda operator, bind: bind(Path(what.format(nas=operator.nas, above=operator.folder)), operator.folder / "elsewhere")
+
+
+#: Ways that only a look, or an experiment, tells. Some concern one VM only.
+PLACES: dict[str, Callable[[Operator, Bind], None]] = {
+    "a link to the NAS": link("{nas}"),
+    "a link to vmstate": link("{nas}/vmstate"),
+    "a link into vmstate": link("{nas}/vmstate/gen"),
+    "a link to a VM's directory": link("{nas}/web"),
+    "a link to what is above": link("{above}"),
+    "a mount of the NAS": mount("{nas}"),
+    "a mount of vmstate": mount("{nas}/vmstate"),
+    "a mount of a directory in vmstate": mount("{nas}/vmstate/gen"),
+    "a mount of a VM's directory": mount("{nas}/web"),
+    "a mount of what is above": mount("{above}"),
+}
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["outside", "below the mount point"])
+@pytest.mark.parametrize("way", PLACES)
+def test_a_place_that_is_another_is_refused_before_anything_is_moved(operator: Operator, bind: Bind, way: str, *, below: bool) -> None:
+    PLACES[way](operator, bind)
+    place = operator.folder / "elsewhere"
+    if below:
+        (operator.nas / "attic").symlink_to(place)
+        place = operator.nas / "attic"
+    operator.configure(archive_directory=str(place))
+    before, known = digests(operator.nas), records(operator)
+    results = {command: operator.admin(*command) for command in COMMANDS if command[0] != "verify"}
+    for command in (("archive", "web"), ("activate", "old")):
+        assert results[command].exit_code in REFUSED, (command, results[command].output)
+    assert results["init",].exit_code in {*REFUSED, ExitCode.LOCKED}
+    if "VM" not in way:
+        assert results["config", "validate"].exit_code == ExitCode.USAGE, results["config", "validate"].output
+        assert results["init",].exit_code == ExitCode.USAGE
+    assert digests(operator.nas) == before
+    assert records(operator) == known
+    assert not list(operator.nas.rglob(".vmbackup-place-test.*"))
+
+
+def test_a_vm_whose_directory_is_the_archive_is_not_moved(operator: Operator) -> None:
+    """What 027e4e6 did with `archive_directory = "attic"` and a VM of that name."""
+    operator.configure(archive_directory="attic")
+    operator.add_vms("attic")
+    operator.set("attic", status=State.CLEAN, last_copy=copy(STAMP))
+    put_copy(operator.nas / "attic", STAMP, b"attic")
+    os.rename(operator.nas / "archive" / "old", operator.nas / "attic" / "old")
+    before = digests(operator.nas)
+    for command in (("archive", "attic"), ("archive", "attic", "--dry-run"), ("archive", "web"), ("activate", "old")):
+        result = operator.admin(*command)
+        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
+    assert digests(operator.nas) == before
+    assert operator.record("attic").status == State.CLEAN
