@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from shared.clock import parse_timestamp
+from shared.clock import age, parse_timestamp
 from shared.copies.space import human
 
 _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
@@ -32,15 +32,15 @@ def duration(seconds: float | None) -> str:
     return next(f"{rounded // unit} {name}" for limit, unit, name in _UNITS if rounded >= limit)
 
 
-def seconds_since(timestamp: str | None, now: datetime) -> float | None:
-    """How long ago a timestamp of the database is by this host's clock; None if there is none or it is nonsense.
+def how_old(seconds: float | None) -> str:
+    """`30 h old`."""
+    return "of unknown age" if seconds is None else f"{duration(seconds)} old"
 
-    0 for one from the future: the clock of the host that wrote it is ahead of ours.
-    """
-    try:
-        return max(0.0, (now - parse_timestamp(timestamp or "")).total_seconds())
-    except ValueError:
-        return None
+
+def seconds_since(timestamp: str | None, now: datetime) -> float | None:
+    """How long ago a timestamp of the database is by this host's clock; None if it says nothing (`shared.clock.age`)."""
+    passed = age(now, timestamp)
+    return None if passed is None else passed.total_seconds()
 
 
 def local(timestamp: str) -> str:

@@ -3,8 +3,11 @@
 import random
 import sys
 import time
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+#: How far apart the clocks of two hosts may be. A time that lies further ahead was written by a clock that was wrong, or is read by one.
+TOLERANCE: Final = timedelta(minutes=5)
 
 
 class Clock(Protocol):
@@ -67,3 +70,29 @@ def timestamp(moment: datetime) -> str:
 def parse_timestamp(text: str) -> datetime:
     """The inverse of `timestamp`. Raises ValueError."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def age(now: datetime, stamp: str | None) -> timedelta | None:
+    """How long ago a stored time was. None if it says nothing: it is no time, or lies ahead by more than `TOLERANCE`. Never negative.
+
+    Whatever compares a stored time with now asks this or `is_over`, so that a clock that was once wrong silences nothing.
+    """
+    try:
+        passed = now - parse_timestamp(stamp or "")
+    except ValueError:
+        return None
+    return None if passed < -TOLERANCE else max(passed, timedelta())
+
+
+def is_over(now: datetime, stamp: str | None, seconds: float) -> bool:
+    """Whether so many seconds have passed since a stored time. One that says nothing is over: better once too often than never again."""
+    passed = age(now, stamp)
+    return passed is None or passed.total_seconds() >= seconds
+
+
+def is_ahead(now: datetime, stamp: str | None) -> bool:
+    """Whether a stored time lies so far ahead that a clock was wrong, or is."""
+    try:
+        return parse_timestamp(stamp or "") - now > TOLERANCE
+    except ValueError:
+        return False

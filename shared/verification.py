@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
-from shared.clock import parse_timestamp, timestamp
+from shared.clock import age, is_over, timestamp
 from shared.config import Configuration
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
@@ -57,7 +57,7 @@ def due(contents: Contents, configuration: Configuration, now: datetime) -> list
     A VM that was found with damaged copies is among them as long as they are there. Reads nothing but the database.
     """
     found = [record for record in contents.vms.values() if _free(record) and (record.damaged or _overdue(record, configuration, now))]
-    return sorted(found, key=lambda record: (record.verified, record.key))
+    return sorted(found, key=lambda record: (_said(record.verified, now), record.key))
 
 
 def _free(record: VmRecord) -> bool:
@@ -71,11 +71,13 @@ def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> b
 
 
 def _older(moment: str, days: float, now: datetime) -> bool:
-    """Whether a time of the database is at least so many days ago. No day at all: never. What is no time: for ever."""
-    try:
-        return days > 0 and (now - parse_timestamp(moment)).total_seconds() >= days * _DAY_SECONDS
-    except ValueError:
-        return days > 0
+    """Whether a time of the database is at least so many days ago. No day at all: never. What is no time, or lies ahead: for ever."""
+    return days > 0 and is_over(now, moment, days * _DAY_SECONDS)
+
+
+def _said(moment: str, now: datetime) -> str:
+    """A time of the database; empty, which is before all others, if it says nothing: what was read in the future was never read."""
+    return "" if age(now, moment) is None else moment
 
 
 def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
@@ -97,7 +99,7 @@ def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Co
     days = site.configuration.policy_for(record.name).verify_days
     unmarked = ((copy, copy.sidecar) for copy, _ in copies(site, record) if copy.sidecar and not copy.sidecar.damage)
     found = [(last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)]
-    return [copy for _, copy in sorted(found, key=lambda pair: (pair[0], pair[1].claim))]
+    return [copy for _, copy in sorted(found, key=lambda pair: (_said(pair[0], now), pair[1].claim))]
 
 
 def last_read(sidecar: Sidecar) -> str:
@@ -236,13 +238,15 @@ class _Claimed:
 def _standing(site: Site, record: VmRecord) -> Standing:
     """Looks at the directories."""
     found = copies(site, record)
+    now = site.clock.now()
+    unread = _said(record.verified, now) or timestamp(now)
     archived = record.status == State.ARCHIVED
     good = [copy for copy, _ in found if copy.good]
     newest = max((copy for copy, place in found if copy.good and place == archived), key=lambda copy: copy.claim, default=None)
     return Standing(
         newest=_as_record(newest.sidecar) if newest and newest.sidecar else None,
         damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
-        verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), default=record.verified or timestamp(site.clock.now())),
+        verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), key=lambda moment: _said(moment, now), default=unread),
     )
 
 

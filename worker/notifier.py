@@ -3,11 +3,11 @@
 import logging
 import sys
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from shared import cli
-from shared.clock import parse_timestamp, timestamp
+from shared.clock import is_over, timestamp
 from shared.config import VmPolicy
 from shared.errors import ExitCode
 from shared.site import Site
@@ -87,12 +87,16 @@ def observe(record: VmRecord, machine: Machine, *, due: bool = False) -> tuple[t
 
 
 def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:
-    """Whether a VM is to be backed up although it runs: its policy is not to defer it, and its last copy is old enough."""
+    """Whether a VM is to be backed up although it runs: its policy is not to defer it, and its last backup is old enough.
+
+    A copy that is dated in the future says nothing of when that was. The time of the last publication stands beside it: even if such a copy
+    goes on counting as the last one, the VM is backed up once because of it, and not at each tick.
+    """
     if policy.running == "defer":
         return False
     if record.last_copy is None:
         return True
-    return now - parse_timestamp(record.last_copy.finished) >= timedelta(hours=policy.running_hours)
+    return all(is_over(now, moment, policy.running_hours * 3600) for moment in (record.last_copy.finished, record.backed_up))
 
 
 @cli.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coordinator import reading, text
+from coordinator import clocks, reading, text
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
@@ -47,15 +47,16 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
     found = reading.read(site)
     records = _records(found.snapshot.contents, vm)
     copies = [row for record in records for row in describe(site, record)]
+    now = site.clock.now()
+    warnings = (*found.warnings, *clocks.of_copies(copies, now))
     if as_json:
-        print_json({"schema": 1, "copies": copies, "warnings": list(found.warnings)})
+        print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
         return
-    for warning in found.warnings:
+    for warning in warnings:
         text.warn(warning)
     if not copies:
         click.echo("There are no copies yet.")
         return
-    now = site.clock.now()
     text.print_table(
         ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "READ", "REHEARSED"],
         [

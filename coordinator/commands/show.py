@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from coordinator import reading, text
+from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.commands.status import describe, notes
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
@@ -33,17 +33,20 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
     now = site.clock.now()
     row = describe(record, beats, now)
     copies = list(describe_copies(site, record))
+    warnings = (*found.warnings, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
     if as_json:
         fingerprint = dict(record.last_copy.fingerprint) if record.last_copy else None
-        print_json({"schema": 1, "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies}})
+        print_json(
+            {"schema": 1, "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies}, "warnings": list(warnings)}
+        )
         return
-    for warning in found.warnings:
+    for warning in warnings:
         text.warn(warning)
     text.print_facts(_facts(row, record.found, now))
     click.echo(f"{'Copies:' if copies else 'No copies.'}")
     for copy in copies:
-        age = text.duration(text.seconds_since(copy["finished"], now))
-        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age} old, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
+        age = text.how_old(text.seconds_since(copy["finished"], now))
+        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
         if copy["engine"]:
             click.echo(text.printable(f"    {made(copy)}"))
         if copy["verified"]:
@@ -77,7 +80,7 @@ def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str,
         ("Host", row["node"]),
         ("Directory", row["directory"]),
         ("Found", text.local(found)),
-        ("Last good copy", f"{copy['stamp']}, {text.size(copy['size'])}, {text.duration(copy['age_seconds'])} old" if copy else "none"),
+        ("Last good copy", f"{copy['stamp']}, {text.size(copy['size'])}, {text.how_old(copy['age_seconds'])}" if copy else "none"),
         ("Last restored", f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})" if back else ""),
         ("Failures since", str(row["failures"] or "")),
         ("Last error", f"{row['last_error']} ({text.local(row['last_error_at'] or '')})" if row["last_error"] else ""),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from coordinator import reading, text
+from coordinator import clocks, reading, text
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
 from shared.statedb.records import VmRecord
@@ -39,16 +39,16 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
         for record in found.snapshot.contents.vms.values()
         if record.claim is not None
     }
-    rows = [describe(record, beats, site.clock.now()) for record in _sorted(found.snapshot)]
+    now = site.clock.now()
+    rows = [describe(record, beats, now) for record in _sorted(found.snapshot)]
+    warnings = (*found.warnings, *clocks.of_records(found.snapshot.contents.vms.values(), now))
     if as_json:
-        print_json(_document(found, rows))
+        print_json(_document(found, warnings, rows))
         return
-    for warning in found.warnings:
+    for warning in warnings:
         text.warn(warning)
     if rows:
-        text.print_table(
-            ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"], [_columns(row, site.clock.now()) for row in rows]
-        )
+        text.print_table(["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"], [_columns(row, now) for row in rows])
     click.echo(_summary(rows))
 
 
@@ -97,14 +97,14 @@ def _sorted(snapshot: Snapshot) -> list[VmRecord]:
     return sorted(snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key))
 
 
-def _document(found: reading.Reading, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     header = found.snapshot.header
     return {
         "schema": 1,
         "repository": header.repository,
         "generation": header.generation,
         "committed": header.committed,
-        "warnings": list(found.warnings),
+        "warnings": list(warnings),
         "vms": list(rows),
     }
 

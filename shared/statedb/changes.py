@@ -189,6 +189,7 @@ def published(contents: Contents, key: str, own: Claim) -> Contents:
             record,
             status=move(record.status, Event.PUBLISHED),
             last_copy=record.publishing,
+            backed_up=record.publishing.finished,
             publishing=None,
             claim=None,
             failures=0,

@@ -114,6 +114,8 @@ class VmRecord(_Record):
     found: str
     #: The newest good copy.
     last_copy: Copy | None = None
+    #: When the last backup that succeeded was finished, whichever copy counts as the newest since then.
+    backed_up: str = ""
     #: Set while a verified copy is being put in place: whoever finds it without a claim finishes that.
     publishing: Copy | None = None
     claim: Claim | None = None

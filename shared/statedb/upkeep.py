@@ -27,7 +27,9 @@ def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Cont
     lost = known is not None and (newest is None or newest.claim < known.claim)
     status = move(record.status, Event.COPY_DAMAGED) if lost and allowed(record.status, Event.COPY_DAMAGED) else record.status
     last_copy = known if known and newest and known.claim == newest.claim else newest
-    return contents.with_vm(replace(record, claim=None, status=status, last_copy=last_copy, damaged=found.damaged, verified=found.verified))
+    backed_up = "" if lost else record.backed_up
+    record = replace(record, status=status, last_copy=last_copy, backed_up=backed_up, damaged=found.damaged, verified=found.verified)
+    return contents.with_vm(replace(record, claim=None))
 
 
 def restored(contents: Contents, key: str, what: Restoration) -> Contents:

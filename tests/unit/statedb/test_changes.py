@@ -120,7 +120,7 @@ class TestBackups:
     def test_a_published_copy_makes_the_vm_clean(self) -> None:
         database = contents(claimed(failures=3, last_error="x", last_error_at=WHEN, last_failed_claim=1))
         after = only(changes.published(changes.intend(database, "web01", OWN, copy()), "web01", OWN))
-        assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN)
+        assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN, backed_up=WHEN)
 
     def test_nothing_is_published_that_was_not_announced(self) -> None:
         with pytest.raises(IllegalMoveError):
