@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from coordinator.text import seconds_since
 from shared.errors import NasError
-from shared.statedb.heartbeat import parse_beat
+from shared.statedb.heartbeat import beat_path, parse_beat
 from shared.statedb.recovery import live_sessions, nas_now, proven_dead
 
 if TYPE_CHECKING:
@@ -186,9 +186,12 @@ def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], f
     from shared.statedb.nas import list_fresh, open_file
 
     directory = database.root / "node"
+    path = beat_path(directory, session)
+    if path is None:
+        return {}, None
     try:
         list_fresh(directory)
-        with open_file(directory / session) as file:
+        with open_file(path) as file:
             return parse_beat(file.read()), os.fstat(file.fileno()).st_mtime
     except OSError:
         return {}, None

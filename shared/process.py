@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -85,12 +85,14 @@ class ProcessIdentity:
     """One process on one machine, told apart from a later one with the same number by when it started.
 
     `started` is seconds since the epoch, which a step of the wall clock moves: programs before this one compare it. `born` is the
-    kernel's own count (`shared.kernel`), which nothing moves; empty where it is not known.
+    kernel's own count (`shared.kernel`), which nothing moves; empty where it is not known. `command` is what it was started as, where that
+    is noted.
     """
 
     pid: int
     started: float
     born: str = ""
+    command: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":

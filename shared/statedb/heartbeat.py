@@ -6,6 +6,7 @@ Rewritten in place and not renamed over, because an SMB client that polls a name
 import json
 import logging
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ SELF_FENCE: Final = 0.7
 #: A heart does not go on for a worker that hangs: after so long in one operation on the database's files. Much longer than any that
 #: ended was seen to take (70 s on SMB, docs/nas.md).
 HANGING_SECONDS: Final = 180.0
+#: What `new_session_id` makes, and more, but always a plain name that is not hidden.
+_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Doing:
         """Plain values; what is not known is left out."""
         values = {name: value for name, value in vars(self).items() if value not in (None, "") and name != "child"}
         if self.child is not None:
-            values["child"] = {"pid": self.child.pid, "started": self.child.started}
+            child = {"pid": self.child.pid, "started": self.child.started, "born": self.child.born, "command": list(self.child.command)}
+            values["child"] = {name: value for name, value in child.items() if value not in ("", [])}
         return values
 
 
@@ -125,11 +129,19 @@ class Heartbeat:
         self._last_beat = began
 
 
+def beat_path(directory: Path, session: str) -> Path | None:
+    """Where a session's heartbeat is; None if its id, which came from the NAS, is none that a program makes: it is never made a path."""
+    return directory / session if _ID.fullmatch(session) else None
+
+
 def read_beat(directory: Path, session: str) -> bytes | None:
-    """The bytes of a session's heartbeat file; None if there is none. Raises OSError."""
+    """The bytes of a session's heartbeat file; None if there is none, or can be none. Raises OSError."""
+    path = beat_path(directory, session)
+    if path is None:
+        return None
     list_fresh(directory)
     try:
-        return read_file(directory / session)
+        return read_file(path)
     except FileNotFoundError:
         return None
 

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from shared.clock import timestamp
 from shared.errors import LockedError
-from shared.process import HostIdentity, ProcessIdentity, wait_until_gone
+from shared.process import HostIdentity, ProcessIdentity
 from shared.statedb import changes
 from shared.statedb.database import Database
-from shared.statedb.heartbeat import BEATS_PER_LEASE, parse_beat, read_beat
+from shared.statedb.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
 from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
 from shared.statedb.nas import DIRECTORY_MODE, list_fresh, sync_directory
 from shared.statedb.operations import ReadLease
+from shared.statedb.orphans import end_orphan
 from shared.statedb.records import Contents, SessionRecord
 from shared.statedb.watch import Watch
 
@@ -32,7 +31,6 @@ log: Final = logging.getLogger(__name__)
 
 #: A temporary file or heartbeat file without a session is swept when it is older than this, by the NAS's own clock.
 SWEEP_SECONDS: Final = 24 * 3600
-_ORPHAN_SECONDS: Final = 20
 #: What filelock leaves of a take-over in which its process died.
 _LEASE_DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.")
 
@@ -118,24 +116,14 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
             *(grave.session.id, grave.session.worker, grave.session.node, grave.reason),
             extra={"session": grave.session.id},
         )
-        end_orphan(database, grave.session)
+        end_orphan(database.root / "node", database.identity, grave.session)
+        path = beat_path(database.root / "node", grave.session.id)
+        if path is None:
+            log.warning("%r is no id of a session: somebody else wrote it; no file is looked for under it", grave.session.id)
+            continue
         with contextlib.suppress(OSError):
-            os.unlink(database.root / "node" / grave.session.id)
+            os.unlink(path)
     return buried
-
-
-def end_orphan(database: Database, row: SessionRecord) -> None:
-    """Cancels the VBoxManage that a dead session of this machine left behind: TERM, never KILL, which would leave the export running."""
-    if not database.identity.same_machine(HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)):
-        return
-    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
-        child = parse_beat(read_beat(database.root / "node", row.id))["child"]
-        orphan = ProcessIdentity(int(child["pid"]), float(child["started"]))
-        if orphan.is_alive():
-            log.warning("cancelling the export that session %s left running (process %d)", row.id, orphan.pid)
-            with contextlib.suppress(psutil.Error):
-                psutil.Process(orphan.pid).terminate()
-            wait_until_gone(orphan, timeout_seconds=_ORPHAN_SECONDS)
 
 
 def recover_lease(database: Database) -> bool:

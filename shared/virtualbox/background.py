@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import threading
+from dataclasses import replace
 from typing import IO, Final
 
 from shared.process import Completed, ProcessIdentity
@@ -43,7 +44,8 @@ class Background:
         except OSError as error:
             raise cannot_start(self._vboxmanage.program, error) from None
         self._stdout, self._stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
-        self.identity = ProcessIdentity.of(self._process.pid)
+        found = ProcessIdentity.of(self._process.pid)
+        self.identity = found and replace(found, command=(self._vboxmanage.program, *self._arguments))
 
     def said(self) -> str:
         """What it has printed on stderr so far: its progress, then errors."""

@@ -15,7 +15,7 @@ from shared.process import HostIdentity, ProcessIdentity
 from shared.statedb import changes, recovery
 from shared.statedb.create import create
 from shared.statedb.database import Database, open_database
-from shared.statedb.heartbeat import BEATS_PER_LEASE
+from shared.statedb.heartbeat import BEATS_PER_LEASE, read_beat
 from shared.statedb.lease import LEASE_FRACTION
 from shared.statedb.session import Session, session_record
 from shared.states import State
@@ -175,16 +175,23 @@ class TestExpiry:
         assert recovery.expire(database, [], "database") == []
         assert database.head() == before
 
-    def test_the_export_that_it_left_running_is_cancelled(self, database: Database, holder: Session) -> None:
-        child = subprocess.Popen(["sleep", "60"])
-        try:
-            holder.doing.child = ProcessIdentity.of(child.pid)
-            holder._heartbeat._beat(0)
-            row = database.head().contents.sessions[holder.id]
-            recovery.expire(database, [recovery.Dead(row, "gone")], "database")
-            assert child.wait(10) == -15
-        finally:
-            child.kill()
+    def test_an_id_that_came_from_the_nas_is_never_a_path(
+        self, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        precious = tmp_path / "precious"
+        planted = [str(precious), "../../precious", "..", ".", "", "a/b", "x\0", ".hidden", "n" * 300]
+        for identifier in planted:
+            precious.write_text("of the host")
+            row = session(identifier, machine=HERE.machine, hostname="alpha", space="space", boot="before")
+            database.commit_once(lambda contents, row=row: contents.with_session(row), "planted", "test")
+            dead = recovery.find_proven(database, database.head().contents)
+            assert [grave.session.id for grave in dead] == [identifier]
+            recovery.expire(database, dead, "database")
+            assert database.head().contents.sessions[identifier].state == "expired", "what it held is free all the same"
+            assert precious.exists()
+            assert f"{identifier!r} is no id of a session" in caplog.text
+            assert read_beat(database.root / "node", identifier) is None
+        assert (database.root / "node").is_dir()
 
     def test_a_host_that_still_beats_is_not_recovered(self) -> None:
         recovery.require_silent({}, "alpha")
