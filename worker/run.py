@@ -99,9 +99,10 @@ def command(invocation: cli.Invocation) -> ExitCode:
 
     The exit code is the most telling one of theirs: a failure before failed VMs before deferred VMs before success.
     """
+    # -P: nothing is imported from the directory in which cron starts us, a home directory; PYTHONPATH counts as the administrator set it
     options = ["-v"] * invocation.verbosity + ["--log-format", invocation.log_format]
     options += ["--config", invocation.config] if invocation.config else []
-    return Tick([sys.executable, "-m", "worker.cli", *options]).run()
+    return Tick([sys.executable, "-P", "-m", "worker.cli", *options]).run()
 
 
 if __name__ == "__main__":
