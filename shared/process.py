@@ -1,7 +1,9 @@
 """Processes: starting them with a bound, and telling whether one that was seen before is still the same."""
 
 import contextlib
+import logging
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -9,12 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import psutil
 
 from shared import kernel
 from shared.machine_id import own_machine_id, system_machine_id
+
+log: Final = logging.getLogger(__name__)
 
 #: psutil rounds a process's start time to clock ticks, and on some systems a step of the wall clock moves it.
 START_TOLERANCE_SECONDS = 2.0
@@ -37,7 +41,8 @@ class Runner(Protocol):
     def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
         """Runs `arguments` with stdin closed, waits at most `timeout_seconds`.
 
-        A command that does not end in time is terminated (TERM, then KILL after five seconds) and returned with `timed_out`.
+        A command that does not end in time is terminated (TERM, then KILL after five seconds) and returned with `timed_out`; so is one
+        whose waiting is interrupted, and that exception goes on.
         Raises OSError if it cannot be started. `environment` is added to the caller's.
         """
 
@@ -55,13 +60,26 @@ class SubprocessRunner:
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
-        timed_out = False
+        began, timed_out = time.monotonic(), False
         try:
             stdout, stderr = process.communicate(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
             timed_out = True
             stdout, stderr = _end(process)
+        except BaseException:  # we are interrupted: what we started does not go on without us
+            _end(process)
+            raise
+        finally:
+            log_ended(arguments, process.returncode, time.monotonic() - began)
         return Completed(tuple(arguments), process.returncode, _text(stdout), _text(stderr), timed_out)
+
+
+def log_ended(arguments: Sequence[str], status: int | None, seconds: float) -> None:
+    """Notes a command that was run, for `-v -v`. `status`: negative for a signal, None if it did not end."""
+    if log.isEnabledFor(logging.DEBUG):
+        words = " ".join(shlex.quote(word) if word.isprintable() else repr(word) for word in arguments)
+        how = "does not end" if status is None else f"status {status}" if status >= 0 else f"ended by signal {-status}"
+        log.debug("%s: %s after %.2f s", words, how, seconds)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:

@@ -72,7 +72,7 @@ def _harmful(filesystem: str, values: dict[str, str]) -> Iterator[tuple[str, str
     if values.get("vers", "").startswith("1"):
         yield f"SMB version {values['vers']}", "remount with vers=3.1.1"
     for name in ("actimeo", "acregmax", "acdirmax"):
-        if values.get(name, "").isdigit() and int(values[name]) > _CACHE_LIMIT_SECONDS:
+        if values.get(name, "").isdecimal() and int(values[name]) > _CACHE_LIMIT_SECONDS:
             yield f"{name}={values[name]}: news from other hosts arrive late", f"remount without {name}, or with 60 at most"
 
 

@@ -17,6 +17,7 @@ from typing import Final
 from shared.config import Nas
 from shared.errors import NasError
 from shared.process import Completed, Runner, SubprocessRunner
+from shared.statedb.nas import WRITE_TEST
 
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))
 _MOUNTS: Final = Path("/proc/self/mountinfo")
@@ -28,9 +29,6 @@ NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 #: `doctor` shows this, too, so it does not send there.
 _REFUSED: Final = "is the NAS mounted there, and may this user use it? Mount it, or correct nas.mountpoint; then work goes on by itself"
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
-
-#: The name of the file that a write test makes and removes; whoever finds an old one may remove it.
-WRITE_TEST: Final = ".vmbackup-write-test"
 
 
 @dataclass(frozen=True, slots=True)

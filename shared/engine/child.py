@@ -4,10 +4,11 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import IO, Final, Self, cast
 
-from shared.process import Completed
+from shared.process import Completed, log_ended
 from shared.virtualbox.problems import ExportError, export_problem
 from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
 
@@ -23,6 +24,7 @@ class Child:
     def __init__(self, vboxmanage: VBoxManage, arguments: Sequence[str]) -> None:
         """Starts the command. Raises `VBoxManageError`."""
         self.arguments = tuple(arguments)
+        self._words, self._began = (vboxmanage.program, *arguments), time.monotonic()
         self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         try:
             self._process = subprocess.Popen(
@@ -82,4 +84,5 @@ class Child:
         if self.wait(END_SECONDS) is None:
             self._process.kill()
             self.wait(END_SECONDS)
+        log_ended(self._words, self._process.poll(), time.monotonic() - self._began)
         self._messages.close()

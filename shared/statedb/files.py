@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -93,7 +93,7 @@ class StateFiles:
     def list_generations(self, _: op.ListGenerations) -> tuple[int, ...]:
         """See `ListGenerations`."""
         self._listed_at = self._clock.boottime()
-        return tuple(int(name) for name in list_fresh(self.root / "gen") if len(name) == WIDTH and name.isascii() and name.isdigit())
+        return tuple(generation_numbers(list_fresh(self.root / "gen")))
 
     def read_generation(self, operation: op.ReadGeneration) -> bytes | None:
         """See `ReadGeneration`."""
@@ -255,3 +255,8 @@ _PERFORM: Final[dict[type, Callable[..., Any]]] = {
 def generation_name(number: int) -> str:
     """The file name of a generation: padded, so that names sort like numbers."""
     return f"{number:0{WIDTH}d}"
+
+
+def generation_numbers(names: Iterable[str]) -> Iterator[int]:
+    """The numbers of those names that are a generation's. Digits are those of ASCII: Unicode has more, that are no numbers."""
+    return (int(name) for name in names if len(name) == WIDTH and name.isascii() and name.isdigit())

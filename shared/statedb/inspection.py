@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError, NoDatabaseError
 from shared.statedb import version
-from shared.statedb.files import WIDTH, generation_name
+from shared.statedb.files import generation_name, generation_numbers
 from shared.statedb.nas import list_fresh, nas_error, read_file
 from shared.statedb.protocol import NO_PREVIOUS
 from shared.statedb.snapshot import Snapshot, decode
@@ -61,14 +61,13 @@ def numbers(root: Path) -> list[int]:
 
 def historic_numbers(root: Path) -> Iterator[int]:
     """The numbers in `history/`, newest first. A directory that cannot be read is passed over."""
-    buckets = _names(root / "history")
-    for bucket in sorted((name for name in buckets if name.isdigit()), reverse=True):
+    for bucket in reversed(_buckets(root)):
         yield from sorted(_numbers(root / "history" / bucket, missing_ok=True), reverse=True)
 
 
 def oldest_number(root: Path) -> int:
     """The oldest number that is kept, in the history or in `gen/`; 0 if there is none."""
-    for bucket in sorted(name for name in _names(root / "history") if name.isdigit()):
+    for bucket in _buckets(root):
         if found := _numbers(root / "history" / bucket, missing_ok=True):
             return min(found)
     return min(numbers(root), default=0)
@@ -226,7 +225,12 @@ def edits(root: Path, name: str) -> tuple[Mapping[str, State], Mapping[str, Stat
 
 def _numbers(directory: Path, *, missing_ok: bool = False) -> list[int]:
     names = _names(directory) if missing_ok else list_fresh(directory)
-    return [int(name) for name in names if len(name) == WIDTH and name.isdigit()]
+    return list(generation_numbers(names))
+
+
+def _buckets(root: Path) -> list[str]:
+    """The directories of the history, oldest first."""
+    return sorted(name for name in _names(root / "history") if name.isascii() and name.isdigit())
 
 
 def _names(directory: Path) -> list[str]:

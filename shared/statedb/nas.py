@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 FILE_MODE: Final = 0o660
 DIRECTORY_MODE: Final = 0o770
+#: The beginning of the name of a file that a write test makes and removes; one that is a day old was left by a test that was killed.
+WRITE_TEST: Final = ".vmbackup-write-test"
 #: Answers of a network file system that pass: stale handles after a replacement, SMB under load, a server that restarts.
 PASSING: Final = frozenset({errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY})
 #: For writers a refusal (EACCES, EINVAL) is an answer; these are not.

@@ -21,7 +21,7 @@ from shared.statedb import changes
 from shared.statedb.database import Database
 from shared.statedb.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
 from shared.statedb.lease import LEASE_FRACTION, break_dead_holder, break_lease
-from shared.statedb.nas import DIRECTORY_MODE, list_fresh, sync_directory
+from shared.statedb.nas import DIRECTORY_MODE, WRITE_TEST, list_fresh, sync_directory
 from shared.statedb.operations import ReadLease
 from shared.statedb.orphans import end_orphan
 from shared.statedb.records import Contents, SessionRecord
@@ -31,8 +31,8 @@ log: Final = logging.getLogger(__name__)
 
 #: A temporary file or heartbeat file without a session is swept when it is older than this, by the NAS's own clock.
 SWEEP_SECONDS: Final = 24 * 3600
-#: What filelock leaves of a take-over in which its process died.
-_LEASE_DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.")
+#: What filelock leaves of a take-over in which its process died, and a write test that was killed.
+_DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.", f"{WRITE_TEST}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def sweep(database: Database, contents: Contents) -> list[str]:
     over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
     with database.nas_errors():
         found = [database.root / folder / name for folder in ("tmp", "node") for name in list_fresh(database.root / folder)]
-        found += [database.root / name for name in list_fresh(database.root) if name.startswith(_LEASE_DEBRIS)]
+        found += [database.root / name for name in list_fresh(database.root) if name.startswith(_DEBRIS)]
         doubtful = [path for path in found if path.name not in live]
         if not doubtful:
             return []

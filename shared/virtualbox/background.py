@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from typing import IO, Final
 
-from shared.process import Completed, ProcessIdentity
+from shared.process import Completed, ProcessIdentity, log_ended
 from shared.virtualbox.vboxmanage import UNREACHED, VBoxManage, cannot_start
 
 _TAIL_BYTES: Final = 2**16
@@ -32,6 +33,7 @@ class Background:
 
     def _start(self) -> None:
         self._attempts_left -= 1
+        self._began: float | None = time.monotonic()
         try:
             self._process = subprocess.Popen(
                 [self._vboxmanage.program, *self._arguments],
@@ -53,8 +55,12 @@ class Background:
 
     def poll(self) -> bool:
         """Whether it has ended, well or not. Raises `VBoxManageError` if it has to be started again, and VBoxSVC is not to be reached."""
-        if self._process.poll() is None:
+        status = self._process.poll()
+        if status is None:
             return False
+        if self._began is not None:  # said once
+            log_ended((self._vboxmanage.program, *self._arguments), status, time.monotonic() - self._began)
+            self._began = None
         if self._attempts_left and UNREACHED in self._stderr.whole():
             self._vboxmanage.reach()
             self._start()

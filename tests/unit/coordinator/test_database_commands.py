@@ -348,3 +348,16 @@ def test_an_interrupted_init_is_finished_by_the_next_one(operator: Operator) -> 
         (operator.vmstate / name).mkdir()
     assert operator.admin("init").exit_code == ExitCode.DONE
     assert operator.admin("status").exit_code == ExitCode.DONE
+
+
+@pytest.mark.parametrize("digit", ["²", "٣"])
+def test_digits_that_are_no_numbers_are_passed_over(site_with_database: Operator, digit: str) -> None:
+    """Unicode has digits of which no number can be made, and such as stand for a number under another name."""
+    web = site_with_database
+    web.add_vms("web01")
+    for folder in ("gen", "history", "history/0000000"):
+        for length in (1, 7, 20):
+            (web.vmstate / folder / (digit * length)).mkdir(parents=True)
+    for words in (["statedb", "check"], ["log"], ["status"], ["show", "web01"]):
+        result = web.admin(*words)
+        assert result.exit_code == ExitCode.DONE, (words, result.output, result.exception)

@@ -284,3 +284,13 @@ class TestSweep:
         os.utime(link, (1, 1), follow_symlinks=False)
         assert recovery.sweep(database, database.head().contents) == ["link"]
         assert (tmp_path / "precious" / "snapshot").exists()
+
+    def test_write_tests_of_probes_that_were_killed_go_when_they_are_a_day_old(self, database: Database) -> None:
+        names = [".vmbackup-write-test.0f0f", ".vmbackup-write-test.1e1e", ".vmbackup-something-else"]
+        for name in names:
+            (database.root / name).touch()
+        os.utime(database.root / names[0], (1, 1))
+        os.utime(database.root / names[2], (1, 1))
+        assert recovery.sweep(database, database.head().contents) == [names[0]]
+        assert not (database.root / names[0]).exists()
+        assert (database.root / names[1]).exists()
