@@ -4,6 +4,7 @@ The fields below are the only place where a setting is described: `config genera
 the documentation are made from them.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -58,7 +59,19 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+#: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips; some meet limits of the system.
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=2**63 - 1)]
+_HOUR: Final = 3600
+_DAY: Final = 24 * _HOUR
+_YEAR_DAYS: Final = 366
+
+
+def _user_path(value: Path) -> Path:
+    """With `~` as the home directory. Raises ValueError if there is none: no HOME, and no entry for this user in the list of users."""
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{value} cannot be found: this user has no home directory. Set HOME, or write an absolute path") from None
 
 
 def _without_null(value: Path) -> Path:
@@ -68,7 +81,7 @@ def _without_null(value: Path) -> Path:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, str_strip_whitespace=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, str_strip_whitespace=True, allow_inf_nan=False)
 
 
 class Nas(_Section):
@@ -95,7 +108,7 @@ class Nas(_Section):
         description="Every member of the NAS directory's group may add, move and remove copies: for hosts whose workers run as different "
         "users. Otherwise the group may read copies, and only the user who made them changes them.",
     )
-    probe_seconds: float = Field(30, gt=0, description="How long the NAS may take to answer before it counts as gone.")
+    probe_seconds: float = Field(30, gt=0, le=_HOUR, description="How long the NAS may take to answer before it counts as gone.")
 
     @field_validator("mountpoint")
     @classmethod
@@ -156,8 +169,8 @@ class Host(_Section):
     @classmethod
     def _default_directory(cls, value: Path) -> Path:
         if value != Path():
-            return value.expanduser().absolute()
-        return Path("/var/lib/vmbackup") if os.geteuid() == 0 else Path("~/.local/state/vmbackup").expanduser()
+            return _user_path(value).absolute()
+        return Path("/var/lib/vmbackup") if os.geteuid() == 0 else _user_path(Path("~/.local/state/vmbackup"))
 
 
 class VirtualBox(_Section):
@@ -165,7 +178,14 @@ class VirtualBox(_Section):
 
     vboxmanage: str = Field("VBoxManage", min_length=1, description="The program to call: a name on the PATH, or a path.")
     home: Path = Field(Path(), description="VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the platform's default.")
-    timeout_seconds: float = Field(120, gt=0, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`.")
+    timeout_seconds: float = Field(
+        120, gt=0, le=_DAY, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`."
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _expanded(cls, value: Path) -> Path:
+        return _user_path(value)
 
 
 class VmPolicy(_Section):
@@ -176,11 +196,15 @@ class VmPolicy(_Section):
         description="What to do with a VM that runs: defer (wait until it stops), savestate (save, export, resume), shutdown (power "
         "button, export, start again) or live (snapshot and export of a linked clone).",
     )
-    running_hours: float = Field(24, ge=0, description="A VM that runs and is not deferred is backed up this often.")
+    running_hours: float = Field(
+        24, ge=0, le=24 * 10 * _YEAR_DAYS, description="A VM that runs and is not deferred is backed up this often."
+    )
     live_when_stopped: bool = Field(
         default=False, description="Use the live method for stopped VMs too, so that their users can start them during an export."
     )
-    shutdown_seconds: float = Field(300, gt=0, description="How long a VM may take to shut down after its power button was pressed.")
+    shutdown_seconds: float = Field(
+        300, gt=0, le=_DAY, description="How long a VM may take to shut down after its power button was pressed."
+    )
     pull_plug: bool = Field(default=False, description="Switch a VM off that does not shut down in time. Its guest may lose data.")
     saved: Literal["keep", "warn"] = Field(
         "keep", description="A saved VM's memory is not in an OVA: keep its saved-state file beside the copy, or only warn."
@@ -191,11 +215,13 @@ class VmPolicy(_Section):
     keep_weekly: int = Field(0, ge=0, le=1000, description="The same for weeks.")
     keep_monthly: int = Field(0, ge=0, le=1000, description="The same for months.")
     keep_yearly: int = Field(0, ge=0, le=1000, description="The same for years.")
-    verify_days: float = Field(30, ge=0, description="Each copy is read again and compared with its digests at least this often. 0: never.")
+    verify_days: float = Field(
+        30, ge=0, le=10 * _YEAR_DAYS, description="Each copy is read again and compared with its digests at least this often. 0: never."
+    )
     before: list[str] = Field([], description="Command (program and arguments) before a backup. If it fails, the VM is skipped.")
     after: list[str] = Field([], description="Command after a successful backup.")
     failed: list[str] = Field([], description="Command after a failed backup.")
-    hook_seconds: float = Field(300, gt=0, description="How long one of these commands may take.")
+    hook_seconds: float = Field(300, gt=0, le=7 * _DAY, description="How long one of these commands may take.")
     engine: Literal["auto", "vboxmanage", "parallel"] = Field(
         "auto",
         description="What exports: VBoxManage, the parallel engine, or (auto) the parallel one for every VM whose disks it can read.",
@@ -219,9 +245,13 @@ class Backup(VmPolicy):
         10, ge=1, le=1000, description="Where a copy may take over bytes from the one before it (NFS 4.2): one of so many is sent whole."
     )
     nice: int = Field(10, ge=0, le=19, description="How far exports stand back for other processes of this host.")
-    retry_seconds: float = Field(300, ge=0, description="When only running VMs are left: how long to go on looking whether one stops.")
-    retry_interval_seconds: float = Field(30, gt=0, description="How often to look meanwhile.")
-    stall_seconds: float = Field(900, gt=0, description="An export that has not grown for this long is cancelled and counts as failed.")
+    retry_seconds: float = Field(
+        300, ge=0, le=_DAY, description="When only running VMs are left: how long to go on looking whether one stops."
+    )
+    retry_interval_seconds: float = Field(30, gt=0, le=_DAY, description="How often to look meanwhile.")
+    stall_seconds: float = Field(
+        900, gt=0, le=7 * _DAY, description="An export that has not grown for this long is cancelled and counts as failed."
+    )
     verify_bytes: Size = Field(500 * 2**30, description="How much one host verifies in a day at most.")
 
 
@@ -246,11 +276,21 @@ class Configuration(_Section):
 
 
 def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The configuration file to read: `explicit`, else `$VMBACKUP_CONFIG`, else the first default that exists, else None."""
+    """The configuration file to read: `explicit`, else `$VMBACKUP_CONFIG`, else the first default that exists, else None.
+
+    Raises `ConfigurationError` if it is named by a home directory that there is not.
+    """
     named = explicit or environment.get("VMBACKUP_CONFIG")
-    if named:
-        return Path(named).expanduser()
-    return next((path for candidate in DEFAULT_PATHS if (path := candidate.expanduser()).is_file()), None)
+    try:
+        if named:
+            return _user_path(Path(named))
+    except ValueError as error:
+        raise ConfigurationError(f"the configuration {error}") from None
+    for candidate in DEFAULT_PATHS:
+        with contextlib.suppress(ValueError, OSError):  # a user without a home, or who may not look there
+            if (path := _user_path(candidate)).is_file():
+                return path
+    return None
 
 
 def load(explicit: str | None = None, environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -280,7 +320,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of UTF-8, of numbers too long, and of what is nested too deeply
         raise ConfigurationError(f"the configuration {path} is not valid TOML: {error}") from None
 
 

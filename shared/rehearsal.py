@@ -18,6 +18,7 @@ from shared.clock import timestamp
 from shared.copies.catalogue import Copy
 from shared.copies.sidecar import Rehearsed
 from shared.errors import ConfigurationError, CopyError, LockedError, UsageError, VmBackupError
+from shared.host_lock import host_lock
 from shared.restoring import Progress
 from shared.site import Site
 from shared.statedb.records import VmRecord
@@ -150,15 +151,10 @@ def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
 
 @contextlib.contextmanager
 def _only_one(state_directory: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    try:
-        state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        lock = FileLock(state_directory / "rehearsal.lock")
-        with lock.acquire(timeout=0):
-            yield
-    except Timeout:
-        raise LockedError("another rehearsal runs on this host", hint="one at a time: wait until it has ended") from None
+    with host_lock(state_directory, "rehearsal") as mine:
+        if not mine:
+            raise LockedError("another rehearsal runs on this host", hint="one at a time: wait until it has ended")
+        yield
 
 
 def _note(state_directory: Path, folder: Path) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import ConfigurationError, ExitCode
+from shared.errors import ExitCode
+from shared.host_lock import host_lock
 
 if TYPE_CHECKING:
     from shared.cli import Invocation
@@ -39,28 +40,13 @@ class Outcome:
 def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
     """Takes one of this host's slots for a kind of worker; yields False when all are taken, which is no error: cron started one too many.
 
-    The locks are local and the system's own: they end with the process, however it ends.
+    Raises `ConfigurationError` if the state directory cannot be used.
     """
-    from filelock import FileLock, Timeout
-
-    try:
-        state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot make this host's own directory {state_directory}: {error.strerror}",
-            hint="set host.state_directory to a local directory that this user may write",
-        ) from error
     for number in range(slots):
-        lock = FileLock(state_directory / f"{kind}-{number}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        try:
-            yield True
-        finally:
-            lock.release()
-        return
+        with host_lock(state_directory, f"{kind}-{number}") as mine:
+            if mine:
+                yield True
+                return
     log.info("%s already runs on this host: nothing to do", kind)
     yield False
 

@@ -11,6 +11,8 @@ from typing import Final
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from shared.errors import ConfigurationError
+
 #: Larger than any settings file; what is larger is not read.
 MAXIMUM_BYTES: Final = 32 * 2**20
 
@@ -71,14 +73,19 @@ def home(configured: Path, environment: Mapping[str, str], platform: str = sys.p
     """VirtualBox's settings directory: as configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks.
 
     That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else ~/.config/VirtualBox, where ~ of
-    root is what the password database says, whatever $HOME is.
+    root is what the password database says, whatever $HOME is. Raises `ConfigurationError` for a user without a home directory.
     """
     if configured != Path():
-        return configured.expanduser()
+        return configured
     if environment.get("VBOX_USER_HOME"):
         return Path(environment["VBOX_USER_HOME"]).absolute()
-    root = os.geteuid() == 0
-    user = Path("~root").expanduser() if root else Path(environment.get("HOME") or Path.home())
+    try:
+        user = Path("~root").expanduser() if os.geteuid() == 0 else Path(environment.get("HOME") or Path.home())
+    except RuntimeError:
+        raise ConfigurationError(
+            "this user has no home directory, where VirtualBox's settings would be",
+            hint="set HOME, or virtualbox.home in the configuration",
+        ) from None
     if platform == "darwin":
         return user / "Library" / "VirtualBox"
     if environment.get("XDG_CONFIG_HOME"):

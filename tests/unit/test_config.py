@@ -1,5 +1,7 @@
 """The configuration: every error at once, environment over file, and no input that is not answered in words."""
 
+import os
+import pwd
 import tomllib
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as some
 from shared import config
 from shared.config import Configuration, find, load, parse_size
 from shared.errors import ConfigurationError, ExitCode
+from shared.virtualbox.settings import home as settings_home
 
 NOTHING = {"VMBACKUP_CONFIG": "/dev/null"}
 
@@ -186,3 +189,49 @@ def test_a_node_name_that_is_plain(write, node: str) -> None:
 @pytest.mark.parametrize("node", ["-a", "a-", "a b", "a/b", "../x", "ä", "A" * 64, "a\nb"])
 def test_a_node_name_that_could_do_harm_is_refused(write, node: str) -> None:
     assert problems(write('[nas]\nmountpoint = "/mnt/nas"'), {"VMBACKUP_NODE": node}) == {"host.node"}
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Every setting that is a number, by section and key."""
+    sections = {"nas": config.Nas, "host": config.Host, "virtualbox": config.VirtualBox, "backup": config.Backup}
+    found = [(section, key) for section, model in sections.items() for key, field in model.model_fields.items()]
+    return [(section, key) for section, key in found if isinstance(sections[section].model_fields[key].default, (int, float))]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "1" + "0" * 300, "-1"])
+def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> None:
+    truths = {"require_mount", "reflink", "shared_group", "live_when_stopped", "pull_plug"}
+    for section, key in numbers():
+        if key not in truths:
+            assert f"{section}.{key}" in problems(write(f"[{section}]\n{key} = {value}\n"), {"NAS_MOUNTPOINT": "/mnt/nas"})
+
+
+@pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = " + "[" * 5000])
+def test_what_the_parser_gives_up_is_answered_in_words(write, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not valid TOML"):
+        load(write(text), NOTHING)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who is in no list of users, as in a container."""
+
+    def nobody(_: object) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwnam", nobody)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_is_told_so_in_words(tmp_path: Path, write) -> None:
+    assert problems(None, {"NAS_MOUNTPOINT": "/mnt/nas"}) == {"host.state_directory"}
+    settings = f'[host]\nstate_directory = "{tmp_path}"\n'
+    assert load(write(settings), {"NAS_MOUNTPOINT": "/mnt/nas"}).host.state_directory == tmp_path
+    assert problems(write(settings + '[virtualbox]\nhome = "~/x"\n'), {"NAS_MOUNTPOINT": "/mnt/nas"}) == {"virtualbox.home"}
+    with pytest.raises(ConfigurationError, match="has no home directory"):
+        load("~/config.toml", NOTHING)
+    with pytest.raises(ConfigurationError, match="has no home directory"):
+        settings_home(Path(), {})
