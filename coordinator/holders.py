@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from coordinator.text import seconds_since
-from shared.errors import NasError
+from shared.errors import DatabaseVersionError, NasError
 from shared.statedb.heartbeat import beat_path, parse_beat
 from shared.statedb.recovery import live_sessions, nas_now, proven_dead
 
@@ -81,8 +81,8 @@ def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -
 def _nas_time(database: "Database", local: datetime) -> float:
     try:
         return nas_now(database)
-    except OSError:
-        return local.timestamp()  # a read-only NAS
+    except (OSError, DatabaseVersionError):
+        return local.timestamp()  # a read-only NAS, or one on which this program must not write
 
 
 def _database_lock(database: "Database", contents: "Contents", nas_time: float) -> Iterator[Lock]:

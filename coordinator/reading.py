@@ -28,12 +28,13 @@ def read(site: "Site") -> Reading:
     Raises `NasError`, and `DatabaseDamagedError` if nothing can be read at all.
     """
     try:
-        return Reading(site.database.head())
+        snapshot = site.database.head()
+        return Reading(snapshot, site.database.warnings)
     except (DatabaseDamagedError, NodeConflictError) as error:
         snapshot = inspection.newest_readable(site.database.root)
         alarm = f"{error.message} ({error.hint})" if error.hint else error.message
         shown = f"shown is generation {snapshot.generation}, committed {snapshot.header.committed}"
-        return Reading(snapshot, (f"{alarm}; {shown}",))
+        return Reading(snapshot, (*site.database.warnings, f"{alarm}; {shown}"))
 
 
 def doing(database: "Database", session: str) -> Mapping[str, Any]:

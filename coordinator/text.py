@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from shared import cli
 from shared.clock import age, parse_timestamp
 from shared.copies.space import human
 
@@ -70,8 +71,8 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 
 def warn(text: str) -> None:
-    """A line on stderr that does not fail the command."""
-    click.echo(f"warning: {text}", err=True)
+    """A line on stderr that does not fail the command. The same one is said once in a command."""
+    cli.warn(text)
 
 
 def progress(text: str) -> None:

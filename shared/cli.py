@@ -64,7 +64,10 @@ class Invocation:
         from shared.clock import SystemClock
         from shared.site import open_site
 
-        return open_site(self.configuration(), SystemClock(), reading=reading)
+        site = open_site(self.configuration(), SystemClock(), reading=reading)
+        for warning in site.database.warnings:  # here, so that no command forgets it
+            warn(warning)
+        return site
 
 
 pass_invocation: Final = click.make_pass_decorator(Invocation)
@@ -81,6 +84,15 @@ def documented(*, example: str, codes: Sequence[ExitCode] = ()) -> Callable[[Cal
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document; fields are only ever added.")
 dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+
+
+def warn(text: str) -> None:
+    """A line on stderr that does not fail the command. The same one is said once in a command."""
+    context = click.get_current_context(silent=True)
+    said = context.meta.setdefault("shared.cli.warned", set()) if context else set()
+    if text not in said:
+        said.add(text)
+        click.echo(f"warning: {text}", err=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -64,14 +64,15 @@ class Site:
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
     """Makes sure that the NAS is mounted, answers, and is the one that this host knows, then opens the state database on it.
 
-    With `reading`, one that is mounted read-only will do, and so will a user who may not see what this host remembers. Raises
+    With `reading`, one that is mounted read-only will do, and so will a user who may not see what this host remembers, and a database of
+    a newer format than this program writes: `site.database.warnings` says so. Without, nothing is written to such a one. Raises
     `NasError`, `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
     """
     nas, host = configuration.nas, configuration.host
     status = check_nas(nas, reading=reading)
     identity = HostIdentity.of_this_machine(host.node, host.state_directory, make=not reading)
     try:
-        database = open_database(nas.state, identity, clock, host.state_directory)
+        database = open_database(nas.state, identity, clock, host.state_directory, reading=reading)
     except NoDatabaseError:
         _check_known(configuration, None, reading=reading)
         raise

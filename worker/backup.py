@@ -187,7 +187,7 @@ def command(invocation: cli.Invocation, vm: str | None, dry_run: bool) -> ExitCo
     a VM which nobody touched meanwhile.
     """
     if dry_run:
-        for key in plan(invocation.site(), vm):
+        for key in plan(invocation.site(reading=True), vm):
             click.echo(key)
         return ExitCode.DONE
     return start(invocation, "backup", lambda site: run(site, only=vm), lambda configuration: configuration.backup.parallel)

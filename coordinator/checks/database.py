@@ -11,7 +11,7 @@ from shared.clock import Clock
 from shared.config import Configuration
 from shared.errors import DatabaseDamagedError, NodeConflictError
 from shared.process import HostIdentity
-from shared.statedb import inspection
+from shared.statedb import formats, inspection
 from shared.statedb.database import Database, open_database
 from shared.statedb.lease import is_provably_dead, parse_marker
 from shared.statedb.operations import ReadLease
@@ -22,14 +22,23 @@ from shared.statedb.recovery import find_proven
 def examine(configuration: Configuration, identity: HostIdentity, clock: Clock) -> Iterator[Check]:
     """Everything about the database. Raises what `open_database` raises."""
     root = configuration.nas.state
-    database = open_database(root, identity, clock, configuration.host.state_directory)
+    database = open_database(root, identity, clock, configuration.host.state_directory, reading=True)
     settings = database.version
     lease = f"lease {settings.lease_seconds:g} s, by {settings.primitive}"
     yield Check("database", "ok", f"repository {settings.repository}, version {settings.database_version}, {lease}")
+    yield _format(settings.database_version)
     yield from examine_rights(root)
     yield from _generations(root)
     yield from _nodes(database)
     yield from _locks(database)
+
+
+def _format(version: str) -> Check:
+    """One that is too new is found when the generations are examined."""
+    if formats.is_older(version):
+        seen = f"version {version}, which programs of version 0.1 can use, too"
+        return Check("database: format", "warn", seen, "when vmbackup is updated on all hosts: vmbackup-admin statedb upgrade")
+    return Check("database: format", "ok", f"version {version}")
 
 
 def examine_rights(root: Path) -> Iterator[Check]:

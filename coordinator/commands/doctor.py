@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coordinator.checks.result import Check
+    from shared.clock import Clock
     from shared.config import Configuration
 
 
@@ -100,12 +101,21 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     except VmBackupError as error:  # a foreign NAS is not written to
         yield Check("NAS", "fail", error.message, error.hint)
         return
-    yield from guarded("NAS: use", lambda: nas.examine_use(configuration.nas, clock, expected))
+    yield from guarded("NAS: use", lambda: _examine_use(configuration, clock, expected))
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
     identity = HostIdentity.of_this_machine(configuration.host.node, configuration.host.state_directory, make=False)
     yield from guarded("database", lambda: database.examine(configuration, identity, clock))
+
+
+def _examine_use(configuration: "Configuration", clock: "Clock", expected: str | None) -> "Iterator[Check]":
+    """Tries out what workers do there, unless a newer program is needed to write there at all."""
+    from coordinator.checks import nas
+    from shared.statedb.database import require_writable
+
+    require_writable(configuration.nas.state)
+    yield from nas.examine_use(configuration.nas, clock, expected)
 
 
 def _print(check: "Check") -> None:

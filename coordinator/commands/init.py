@@ -39,11 +39,13 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.copies.repository import check_repository, known_repository, prepare_archive
     from shared.process import HostIdentity
     from shared.statedb.create import create
+    from shared.statedb.database import require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
     check_nas(nas)
     require_apart(nas)
+    require_writable(nas.state)
     present = _repository(nas.state)
     if known_repository(nas, host.state_directory) is not None:
         check_repository(nas, host.state_directory, present)

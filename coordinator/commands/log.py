@@ -24,10 +24,10 @@ def command(invocation: Invocation, *, limit: int, vm: str | None, as_json: bool
 
     Every commit of every host is kept, with its reason. Takes no lock. A generation that is damaged or missing is shown as such.
     """
-    root = invocation.site(reading=True).database.root
-    commits = history.newest(root, limit, vm)[::-1]
+    database = invocation.site(reading=True).database
+    commits = history.newest(database.root, limit, vm)[::-1]
     if as_json:
-        print_json({"schema": 1, "commits": [commit.to_json() for commit in commits]})
+        print_json({"schema": 1, "commits": [commit.to_json() for commit in commits], "warnings": list(database.warnings)})
         return
     text.print_table(
         ["NUMBER", "WHEN", "HOST", "WHY", "CHANGED"],

@@ -100,10 +100,12 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.process import HostIdentity
     from shared.statedb.create import migrate as take_over
     from shared.statedb.create import read_old
-    from shared.statedb.database import read_version
+    from shared.statedb.database import read_version, require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
+    check_nas(nas, reading=dry_run)
+    require_writable(nas.state)
     check_nas(nas, write=not dry_run, reading=dry_run)
     if dry_run:
         _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
@@ -178,6 +180,45 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     )
 
 
+@documented(
+    example="""
+        vmbackup-admin statedb upgrade --dry-run
+        vmbackup-admin statedb upgrade
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
+)
+@json_option
+@dry_run_option
+@pass_invocation
+def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
+    """Bring the database into the newest version, when vmbackup is updated on all hosts.
+
+    Until then updated hosts work in the old one, with those that are not. Afterwards older programs refuse, and change nothing. Refused
+    (11) while an older program is at work. Interrupted, the same command finishes; there is no way back.
+    """
+    from shared.copies.repository import prepare_archive
+    from shared.statedb import upgrade as upgrading
+    from shared.statedb.formats import NEWEST
+
+    site = invocation.site(reading=dry_run)
+    site.database.require_writable()
+    before = upgrading.state(site.database)
+    if before.is_done:
+        line = f"the state database is of version {before.generation} already"
+    elif dry_run:
+        upgrading.require_no_older_program(site.database.head().contents)
+        line = f"would upgrade the state database from version {before.generation} to {NEWEST}"
+    else:
+        upgrading.upgrade(site.database, lambda: prepare_archive(site.files, site.configuration.nas, site.database.version.repository))
+        line = f"the state database is of version {NEWEST} now; older programs refuse it"
+    after = before.generation if before.is_done else NEWEST
+    upgraded = not (before.is_done or dry_run)
+    answer({"from": before.generation, "to": after, "upgraded": upgraded, "dry_run": dry_run}, line, as_json=as_json)
+
+
 command: Final = click.Group(
-    "statedb", commands=[check, migrate, adopt], help="Check, migrate or correct the state database itself.", context_settings=HELP
+    "statedb",
+    commands=[check, migrate, upgrade, adopt],
+    help="Check, migrate, upgrade or correct the state database itself.",
+    context_settings=HELP,
 )

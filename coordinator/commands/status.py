@@ -104,6 +104,7 @@ def _document(found: reading.Reading, warnings: Sequence[str], rows: Sequence[Ma
         "repository": header.repository,
         "generation": header.generation,
         "committed": header.committed,
+        "database_version": found.snapshot.contents.format,
         "warnings": list(warnings),
         "vms": list(rows),
     }

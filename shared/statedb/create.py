@@ -12,7 +12,7 @@ from shared.clock import Clock, timestamp
 from shared.errors import LockedError, NasError, NoDatabaseError
 from shared.process import HostIdentity
 from shared.statedb import adoption, protocol, version
-from shared.statedb.database import Database, open_database
+from shared.statedb.database import Database, open_database, require_writable
 from shared.statedb.files import DIRECTORIES, Primitive
 from shared.statedb.nas import DIRECTORY_MODE, list_fresh, make_directory, nas_error, read_file, sync_directory, write_new_file
 from shared.statedb.operations import PublishGeneration, RemoveTemporary, SyncGeneration, WriteTemporary
@@ -25,6 +25,7 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
 
     Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
     """
+    require_writable(root)
     try:
         for name in ("", *DIRECTORIES):
             with contextlib.suppress(FileExistsError):
@@ -123,6 +124,7 @@ def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: flo
     Version 1.0 knows names and states only: a record gets its UUID and host from the first host that lists a VM of that name. Killed at
     any point, the same call finishes. Raises `NoDatabaseError` if there is nothing to migrate.
     """
+    require_writable(root)
     old = read_old(root)
     try:
         for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):

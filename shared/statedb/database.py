@@ -1,10 +1,8 @@
 """The state database as the rest of the program uses it: read it, commit to it, open a session on it."""
 
 import contextlib
-import json
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 from shared.clock import Clock, timestamp
 from shared.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.process import HostIdentity
-from shared.statedb import changes, protocol, version
-from shared.statedb.files import DIRECTORIES, StateFiles
+from shared.statedb import changes, formats, protocol, version
+from shared.statedb.files import DIRECTORIES, StateFiles, generation_name, generation_numbers
 from shared.statedb.lease import DatabaseLease
-from shared.statedb.nas import is_passing, is_passing_refusal, list_fresh, nas_error, read_file
+from shared.statedb.nas import is_passing, is_passing_refusal, list_fresh, nas_error, open_file, read_file
 from shared.statedb.operations import ReadGeneration
 from shared.statedb.protocol import Author, Change
 from shared.statedb.records import Contents, SessionRecord
+from shared.statedb.seen import SeenGeneration
 from shared.statedb.session import Session, new_session_id
 from shared.statedb.snapshot import Snapshot, decode
 
@@ -31,6 +30,8 @@ log: Final = logging.getLogger(__name__)
 _CHAIN_CHECKED: Final = 200
 #: How long a transaction is repeated on errors of the NAS that pass by themselves.
 _PASSING_SECONDS: Final = 30.0
+#: Longer than the first line of any generation.
+_LINE_BYTES: Final = 64
 _REREAD_SECONDS: Final = (0.2, 0.5, 1.0)
 
 
@@ -50,12 +51,14 @@ class Database:
         self.clock = clock
         self._lease = DatabaseLease(files, settings.lease_seconds)
         self._seen = SeenGeneration(notes / f"seen-{settings.repository}.json" if notes else None)
+        self._newer: str | None = None
+        self.note_format(settings.database_version)
 
     def head(self) -> Snapshot:
         """The newest generation. Takes no lock, never waits for a writer, never sees half a state.
 
-        Raises `DatabaseDamagedError` when the history went back behind what this host has seen, and `NodeConflictError` when
-        another machine uses this host's name.
+        Raises `DatabaseDamagedError` when the history went back behind what this host has seen, `NodeConflictError` when another machine
+        uses this host's name, and `DatabaseVersionError` when it is in a newer format that cannot even be read.
         """
         head = self.files.run(protocol.read_head())
         for seconds in _REREAD_SECONDS:
@@ -63,12 +66,14 @@ class Database:
                 break
             self.clock.sleep(seconds)
             head = self.files.run(protocol.read_head())
+        self.note_format(head.contents.format)
         self._check_history(head, synced=False)
         changes.check_node(head.contents, self.identity.node, self.identity.machine)
         return head
 
     def transact(self, author: Author, change: Change) -> Snapshot:
         """Commits under `author`, then brings `vmtool-statedb` up to date. See `protocol.transact`."""
+        self.require_writable()
 
         def checked(contents: Contents) -> Contents:
             changes.check_node(contents, self.identity.node, self.identity.machine)
@@ -104,11 +109,13 @@ class Database:
         return self.transact(Author(record, 1, timestamp(self.clock.now()), reason), change)
 
     def session(self, worker: str) -> Session:
-        """A session for a process that will hold claims."""
+        """A session for a process that will hold claims. Raises `DatabaseVersionError` like all that writes."""
+        self.require_writable()
         return Session(self, worker)
 
     def publish_view(self, name: str | None = None) -> bool:
         """Repairs `vmtool-statedb` if it is behind. Answers whether somebody had edited it; the edit is kept beside it."""
+        self.require_writable()
         edited = self.files.run(protocol.publish_view(name or new_session_id(self.identity.node)))
         if edited:
             log.warning(
@@ -129,6 +136,23 @@ class Database:
             if not is_passing_refusal(error.__cause__):
                 raise
             log.warning("vmtool-statedb is behind, the next commit or tick will write it: %s", error.message)
+
+    def require_writable(self) -> None:
+        """Raises `DatabaseVersionError` if this program must not write anything: asked before its first write, whatever that is."""
+        if self._newer is not None:
+            raise formats.too_new(self._newer)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader must be told loudly."""
+        if self._newer is None:
+            return ()
+        return (f"{formats.too_new(self._newer).message}: what is shown may be incomplete, and nothing is written; update vmbackup here",)
+
+    def note_format(self, version: str | None) -> None:
+        """Remembers that something of a newer format was seen here."""
+        if version is not None and formats.is_newer(version):
+            self._newer = version
 
     @contextlib.contextmanager
     def nas_errors(self) -> Iterator[None]:
@@ -164,40 +188,44 @@ class Database:
         )
 
 
-class SeenGeneration:
-    """The newest generation that this host has seen, kept in a local file if `path` is given."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.generation = 0
-        self.checksum = ""
-        if path is not None:
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-                document = json.loads(path.read_text(encoding="utf-8"))
-                self.generation, self.checksum = int(document["generation"]), str(document["checksum"])
-
-    def remember(self, generation: int, checksum: str) -> None:
-        """Notes a generation. A note that cannot be written is done without: it only serves to raise an alarm."""
-        self.generation, self.checksum = generation, checksum
-        if self.path is None:
-            return
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"generation": generation, "checksum": checksum}), encoding="utf-8")
-            os.replace(temporary, self.path)
-        except OSError as error:
-            log.debug("generation not noted in %s: %s", self.path, error)
-
-
-def open_database(root: Path, identity: HostIdentity, clock: Clock, notes: Path | None = None) -> Database:
+def open_database(root: Path, identity: HostIdentity, clock: Clock, notes: Path | None = None, *, reading: bool = False) -> Database:
     """Opens the state database below `root` (`$NAS_MOUNTPOINT/vmstate`).
 
-    Raises `NoDatabaseError` if there is none, `DatabaseVersionError` or `DatabaseDamagedError` if it cannot be used, `NasError`.
+    One of a format that this program does not know is opened for `reading` only, and then nothing of it writes. Raises `NoDatabaseError`
+    if there is none, `DatabaseVersionError` or `DatabaseDamagedError` if it cannot be used, `NasError`.
     """
     settings = read_version(root)
     _refuse_links(root)
-    return Database(StateFiles(root, clock, settings.primitive), settings, identity, clock, notes)
+    database = Database(StateFiles(root, clock, settings.primitive), settings, identity, clock, notes)
+    database.note_format(_newest_format(root))
+    if not reading:
+        database.require_writable()
+    return database
+
+
+def require_writable(root: Path) -> None:
+    """Raises `DatabaseVersionError` if what is in `root`, whole or not, is of a format that this program must not write.
+
+    The newest generation names it in its first line, and `vmtool-db-version` as well: whichever is newer counts.
+    """
+    try:
+        named = version.format_of(read_file(root / "vmtool-db-version"))
+    except OSError:
+        named = None
+    for found in (named, _newest_format(root)):
+        if found is not None:
+            formats.require_known(found)
+
+
+def _newest_format(root: Path) -> str | None:
+    """The format of the newest generation, by its first line: a listing and one short read. None if that cannot be told."""
+    try:
+        number = max(generation_numbers(list_fresh(root / "gen")), default=0)
+        path = root / "gen" / generation_name(number)
+        with open_file(path / "snapshot" if path.is_dir() else path) as file:
+            return formats.named(file.readline(_LINE_BYTES).decode("utf-8", "replace").rstrip("\n"))
+    except OSError:
+        return None
 
 
 def _refuse_links(root: Path) -> None:

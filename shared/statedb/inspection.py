@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError, NoDatabaseError
-from shared.statedb import version
+from shared.statedb import formats, version
 from shared.statedb.files import generation_name, generation_numbers
 from shared.statedb.nas import list_fresh, nas_error, read_file
 from shared.statedb.protocol import NO_PREVIOUS
@@ -191,6 +191,20 @@ def _examine_version(root: Path, head: Snapshot | None) -> Iterator[Finding]:
     else:
         if head is not None and settings.repository != head.header.repository:
             yield Finding("vmtool-db-version names another repository than the generations", rebuild)
+        yield from _examine_formats(settings.database_version, head.contents.format if head is not None else settings.database_version)
+
+
+def _examine_formats(file: str, generation: str) -> Iterator[Finding]:
+    newer = max(file, generation, key=formats.major)
+    if formats.is_newer(newer):
+        error = formats.too_new(newer)
+        yield Finding(f"{error.message}: what is found may be incomplete", error.hint)
+    elif file != generation:
+        yield Finding(
+            f"the newest generation is of version {generation}, vmtool-db-version says {file}: an upgrade did not end",
+            "`vmbackup-admin statedb upgrade` ends it; the generation counts",
+            harmless=True,
+        )
 
 
 def edited_views(root: Path) -> list[str]:

@@ -19,6 +19,7 @@ from itertools import count
 from typing import Final
 
 from shared.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
+from shared.statedb.formats import require_known
 from shared.statedb.operations import (
     KeepEditedView,
     ListGenerations,
@@ -110,13 +111,16 @@ def _follow(head: Snapshot) -> Steps[Snapshot]:
 def transact(author: Author, change: Change) -> Steps[Snapshot]:
     """Applies `change` once, and returns a head that contains it (or the head as it is, if `change` changes nothing).
 
-    Whatever `change` raises ends the transaction with nothing written. Raises `LockLostError` when the session was expired, and
-    `InDoubtError` when it cannot be known whether the commit took place. A crash at any point leaves the change either fully
-    committed or not at all.
+    What is written has the format of what was read, unless that is what `change` changes.
+
+    Whatever `change` raises ends the transaction with nothing written. Raises `DatabaseVersionError` when a newer program has been there,
+    `LockLostError` when the session was expired, and `InDoubtError` when it cannot be known whether the commit took place. A crash at any
+    point leaves the change either fully committed or not at all.
     """
     first_attempted: int | None = None
     for attempt in range(ATTEMPTS):
         head = yield from read_head()
+        require_known(head.contents.format)
         row = head.contents.sessions.get(author.record.id)
         if row is not None and row.sequence >= author.sequence:
             contents = head.contents
@@ -211,6 +215,7 @@ def _set_edit_aside() -> Steps[bool | None]:
     while True:
         found = yield ReadView()
         head = yield from read_head()
+        require_known(head.contents.format)
         if found == render(head.contents):
             return None
         if found is None or (yield from _is_older_view(found, head)):

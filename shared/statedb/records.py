@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, Literal, Self
 
+from shared.statedb.formats import NEWEST
 from shared.states import State
 
 
@@ -196,17 +197,20 @@ class SessionRecord(_Record):
     started: float = 0
     #: When its process started, by the kernel's count. Older programs do not know it, and compare `started`.
     born: str = ""
+    #: The version of its program. Empty: 0.1, which knows the format 1.1 alone.
+    program: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What transactions change."""
+    """What transactions change. `format` is that in which they are written."""
 
     claims_granted: int = 0
     nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
     sessions: Mapping[str, SessionRecord] = field(default_factory=dict)
     vms: Mapping[str, VmRecord] = field(default_factory=dict)
+    format: str = NEWEST
 
     def with_vm(self, record: VmRecord) -> "Contents":
         """With `record` added or replaced."""

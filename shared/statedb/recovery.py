@@ -184,7 +184,8 @@ def _removed(path: Path) -> bool:
 
 
 def nas_now(database: Database) -> float:
-    """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's."""
+    """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's. Raises OSError."""
+    database.require_writable()
     probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
     os.mkdir(probe, DIRECTORY_MODE)
     try:

@@ -10,6 +10,7 @@ from typing import Final
 
 from shared.errors import DatabaseDamagedError, UsageError
 from shared.statedb import version
+from shared.statedb.database import require_writable
 from shared.statedb.files import Primitive, generation_name
 from shared.statedb.inspection import follows, newest_readable, numbers, read_number
 from shared.statedb.nas import DIRECTORY_MODE, nas_error, read_file, sync_directory, write_new_file
@@ -23,6 +24,7 @@ def set_aside(root: Path, number: int) -> Path:
     What only that generation said is lost; whoever committed it is refused at the next commit, and its work is done again. Raises
     `UsageError` if it is not the newest or is not damaged.
     """
+    require_writable(root)
     present = numbers(root)
     if not present or number != present[-1]:
         raise UsageError(f"generation {number} is not the newest one", hint=f"the newest is {present[-1] if present else 'missing'}")
@@ -58,6 +60,7 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
     The lease time is in no generation: it is `lease_seconds`, else what can still be read in the damaged file, else the default.
     Raises `UsageError` if the file is whole.
     """
+    require_writable(root)
     head = newest_readable(root)
     path, token = root / "vmtool-db-version", secrets.token_hex(4)
     try:
@@ -70,14 +73,22 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
     found = _LEASE.search(old.decode("utf-8", "replace"))
     lease = lease_seconds or (float(found[1]) if found else version.DEFAULT_LEASE_SECONDS)
     primitive: Primitive = "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
-    settings = version.DatabaseVersion(package_version("vmbackup"), head.header.repository, lease, primitive)
-    temporary = root / "tmp" / f"version.{token}"
+    settings = version.DatabaseVersion(package_version("vmbackup"), head.header.repository, lease, primitive, head.contents.format)
     try:
         if old:
             write_new_file(root / f"vmtool-db-version.damaged-{token}", old)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    replace_version(root, settings)
+    return settings
+
+
+def replace_version(root: Path, settings: version.DatabaseVersion) -> None:
+    """Writes `vmtool-db-version` in the place of what is there, which stays until the new one is whole. Raises `NasError`."""
+    temporary = root / "tmp" / f"version.{secrets.token_hex(4)}"
+    try:
         write_new_file(temporary, settings.render())
-        os.replace(temporary, path)
+        os.replace(temporary, root / "vmtool-db-version")
         sync_directory(root)
     except OSError as error:
         raise nas_error(error, root) from error
-    return settings

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from dataclasses import replace
+from importlib.metadata import version as package_version
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -125,5 +126,6 @@ def session_record(identifier: str, worker: str, host: HostIdentity, process: Pr
         space=host.space,
         pid=process.pid,
         started=process.started,
+        program=package_version("vmbackup"),
         born=process.born,
     )

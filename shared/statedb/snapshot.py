@@ -6,17 +6,14 @@ before), one JSON object a line for each node, session and VM, and the SHA-256 o
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.errors import DatabaseDamagedError
+from shared.statedb import formats
 from shared.statedb.records import Contents, NodeRecord, SessionRecord, VmRecord
 
-#: The database version that this program writes. A newer major version is refused, a newer minor one is read.
-DATABASE_VERSION: Final = "1.1"
-_MAGIC: Final = "vmbackup-state"
 _SECTIONS: Final = ("nodes", "sessions", "vms")
 
 
@@ -50,9 +47,9 @@ class Snapshot:
 
 
 def encode(header: Header, contents: Contents) -> bytes:
-    """The text of a generation. The same input gives the same bytes."""
+    """The text of a generation, in the format of its contents. The same input gives the same bytes."""
     lines = [
-        f"{_MAGIC} {DATABASE_VERSION}",
+        f"{formats.MAGIC} {contents.format}",
         f"repository {header.repository}",
         f"generation {header.generation}",
         f"previous {header.previous}",
@@ -69,14 +66,23 @@ def encode(header: Header, contents: Contents) -> bytes:
 
 
 def decode(data: bytes, number: int) -> Snapshot:
-    """Reads generation `number`. Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it."""
+    """Reads generation `number`. Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it in other lines."""
+    try:
+        return _decode(data, number)
+    except DatabaseDamagedError:
+        if (version := formats.named(data.partition(b"\n")[0].decode("utf-8", "replace"))) and formats.is_newer(version):
+            raise formats.too_new(version) from None
+        raise
+
+
+def _decode(data: bytes, number: int) -> Snapshot:
     body, separator, trailer = data.rpartition(b"sha256 ")
     checksum = hashlib.sha256(body).hexdigest()
     if not separator or trailer != f"{checksum}\n".encode():
         raise _damaged(number, f"its checksum is wrong ({len(data)} bytes)")
     try:
         lines = iter(body.decode("utf-8", "surrogatepass").split("\n"))
-        _check_version(next(lines))
+        version = _known_format(next(lines))
         header = _decode_header(lines)
         if header.generation != number:
             raise _damaged(number, f"it says that it is generation {header.generation}")
@@ -88,18 +94,14 @@ def decode(data: bytes, number: int) -> Snapshot:
             raise _damaged(number, "its end is missing")
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
-    return Snapshot(header, Contents(granted, nodes, sessions, vms), checksum)
+    return Snapshot(header, Contents(granted, nodes, sessions, vms, version), checksum)
 
 
-def _check_version(line: str) -> None:
-    magic, _, version = line.partition(" ")
-    known = int(DATABASE_VERSION.split(".")[0])
-    if magic != _MAGIC or not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version) or int(version.split(".")[0]) < known:
+def _known_format(line: str) -> str:
+    version = formats.named(line)
+    if version is None or formats.major(version) < formats.major(formats.FIRST):
         raise ValueError(f"starts with {line[:40]!r}")
-    if int(version.split(".")[0]) > known:
-        raise DatabaseVersionError(
-            f"the state database is of version {version}; this program knows up to {DATABASE_VERSION}", hint="update vmbackup on this host"
-        )
+    return version
 
 
 def _decode_header(lines: Iterator[str]) -> Header:

@@ -1,12 +1,13 @@
-"""`vmtool-db-version`: which database this is, and what all hosts must agree on. Written once, by `init` or by a migration."""
+"""`vmtool-db-version`: which database this is, and what all hosts must agree on. Written by `init`, by a migration, by an upgrade."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
 from shared.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.statedb import formats
 from shared.statedb.files import Primitive
-from shared.statedb.snapshot import DATABASE_VERSION
 
 #: How long a session may be silent before others take over what it holds, unless `init` was told otherwise.
 DEFAULT_LEASE_SECONDS: Final = 300.0
@@ -16,13 +17,13 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseVersion:
-    """The settings of one database. `repository` tells it from every other one."""
+    """The settings of one database. `repository` tells it from every other one; its format is that of its newest generation."""
 
     tool_version: str
     repository: str
     lease_seconds: float
     primitive: Primitive
-    database_version: str = DATABASE_VERSION
+    database_version: str = formats.NEWEST
 
     def render(self) -> bytes:
         """The file's text."""
@@ -36,16 +37,38 @@ class DatabaseVersion:
 
 
 def parse(data: bytes) -> DatabaseVersion:
-    """Reads the file. Raises `DatabaseVersionError` for a version that this program cannot use, `DatabaseDamagedError` for nonsense."""
+    """Reads the file, also one of a newer format, as far as it is understood.
+
+    Raises `DatabaseVersionError` for a version that this program cannot read, `DatabaseDamagedError` for nonsense.
+    """
+    values = _values(data)
+    version = values.get("DB_VERSION", "")
+    if not formats.is_format(version):
+        raise _damaged(f"DB_VERSION is {version!r}")
+    _refuse_older(version)
+    try:
+        return _settings(values, version)
+    except DatabaseDamagedError:
+        formats.require_known(version)
+        raise
+
+
+def format_of(data: bytes) -> str | None:
+    """The format that the file names, whatever else it says; None if it names none."""
+    found = _values(data).get("DB_VERSION", "")
+    return found if formats.is_format(found) else None
+
+
+def _values(data: bytes) -> Mapping[str, str]:
     values: dict[str, str] = {}
     for line in data.decode("utf-8", errors="replace").splitlines():
         key, colon, value = line.partition(":")
         if colon:
             values.setdefault(key.strip(), value.strip())
-    version = values.get("DB_VERSION", "")
-    if not re.fullmatch(r"\d{1,9}\.\d{1,9}", version):
-        raise _damaged(f"DB_VERSION is {version!r}")
-    _check(version)
+    return values
+
+
+def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
     if not _UUID.fullmatch(values.get("REPOSITORY", "")):
         raise _damaged("REPOSITORY is missing or is no UUID")
     try:
@@ -59,19 +82,14 @@ def parse(data: bytes) -> DatabaseVersion:
     return DatabaseVersion(values.get("TOOL_VERSION", ""), values["REPOSITORY"], lease, cast("Primitive", values["PUBLISH"]), version)
 
 
-def _check(version: str) -> None:
+def _refuse_older(version: str) -> None:
     major, minor = (int(part) for part in version.split("."))
     if (major, minor) == (1, 0):
         raise DatabaseVersionError(
             "the state database is of version 1.0, which has no generations",
             hint="`vmbackup-admin statedb migrate` takes it over; the old file is kept",
         )
-    known = int(DATABASE_VERSION.split(".")[0])
-    if major > known:
-        raise DatabaseVersionError(
-            f"the state database is of version {version}; this program knows up to {DATABASE_VERSION}", hint="update vmbackup on this host"
-        )
-    if major < known:
+    if major < formats.major(formats.FIRST):
         raise DatabaseVersionError(
             f"the state database is of version {version}, which no release of this program wrote",
             hint="if it is not a vmbackup database, move the directory vmstate away and run `vmbackup-admin init`",

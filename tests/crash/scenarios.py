@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shared.statedb.formats import NEWEST
 from tests.crash.doors import Kill, Moment, Point
 from tests.crash.world import KILLED, World
+from tests.support.formats import give_format
 from tests.support.simulated import SimulatedVm
 
 #: In a command: the stamp of the VM's last copy.
@@ -142,6 +144,20 @@ def old_version(world: World) -> None:
     (world.state / "vmtool-statedb").write_text(f"{VM}:CLEAN\n", encoding="utf-8")
 
 
+def first_format(world: World) -> None:
+    """A database that was made by program 0.1, and a VM that is clean."""
+    unknown(world)
+    give_format(world.state, "1.1")
+    world.tick()
+    assert world.head().contents.format == "1.1"
+
+
+def upgraded(world: World) -> None:
+    """It is in the newest format, and the version file says so."""
+    assert world.head().contents.format == NEWEST
+    assert f"DB_VERSION: {NEWEST}\n" in (world.state / "vmtool-db-version").read_text(encoding="utf-8")
+
+
 def archived(world: World) -> None:
     """An archived VM with two copies."""
     copies(2)(world)
@@ -259,6 +275,7 @@ SCENARIOS: Final = (
     Scenario("verify by hand", (ADMIN, "verify", VM), copies(2), {VM: "CLEAN"}, (0, 11)),
     Scenario("adopt an edit", (ADMIN, "statedb", "adopt"), edited, {VM: "CLEAN"}, (0, 2), every=16),
     Scenario("migrate", (ADMIN, "statedb", "migrate", "--lease-seconds", "10"), old_version, {VM: "CLEAN"}, (0, 10), every=20),
+    Scenario("upgrade", (ADMIN, "statedb", "upgrade"), first_format, {VM: "CLEAN"}, (0,), every=8, settled=upgraded),
     Scenario(
         "recover by hand",
         (LOCK, "recover", "alpha"),

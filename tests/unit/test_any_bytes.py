@@ -18,9 +18,9 @@ from shared.copies.repository import check_repository
 from shared.engine.ovf import disk_files, rename_files
 from shared.errors import ConfigurationError, DatabaseDamagedError, DatabaseVersionError, VmBackupError
 from shared.statedb import version, view
-from shared.statedb.database import SeenGeneration
 from shared.statedb.heartbeat import parse_beat
 from shared.statedb.lease import Marker, is_provably_dead, parse_marker
+from shared.statedb.seen import SeenGeneration
 from shared.statedb.snapshot import decode
 from shared.virtualbox.printed import complaint, error_lines, parse_info, parse_list
 from shared.virtualbox.problems import export_problem

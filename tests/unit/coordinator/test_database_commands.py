@@ -215,7 +215,7 @@ class TestCheck:
 
     def test_a_database_of_a_newer_program_is_left_alone(self, site_with_database: Operator) -> None:
         path = site_with_database.vmstate / "vmtool-db-version"
-        path.write_text(path.read_text().replace("DB_VERSION: 1.1", "DB_VERSION: 2.0"))
+        path.write_text(path.read_text().replace("DB_VERSION: 2.0", "DB_VERSION: 3.0"))
         assert "update vmbackup" in findings(site_with_database)[1]
         result = site_with_database.admin("status")
         assert (result.exit_code, "update vmbackup" in result.stderr) == (ExitCode.FAILURE, True)

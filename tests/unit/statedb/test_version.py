@@ -21,13 +21,15 @@ def test_lines_that_are_not_known_are_passed_over() -> None:
     assert parse(b"# a note\r\nCOLOUR: blue\r\n" + VERSION.render().replace(b"\n", b"\r\n")) == VERSION
 
 
-def test_a_newer_minor_version_is_read() -> None:
-    assert parse(VERSION.render().replace(b"1.1", b"1.7")).database_version == "1.7"
+@pytest.mark.parametrize("version", ["1.1", "1.7", "2.1", "3.0"])
+def test_each_version_with_generations_is_read(version: str) -> None:
+    """Whether it may be written is another question, which `require_writable` asks."""
+    assert parse(VERSION.render().replace(b"2.0", version.encode())).database_version == version
 
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [("2.0", "update vmbackup"), ("1.0", "statedb migrate"), ("0.9", "vmbackup-admin init"), ("99.1", "update vmbackup")],
+    [("3.0", "update vmbackup"), ("1.0", "statedb migrate"), ("0.9", "vmbackup-admin init"), ("99.1", "update vmbackup")],
 )
 def test_other_versions_are_refused_with_the_cure(version: str, says: str) -> None:
     with pytest.raises(DatabaseVersionError) as caught:
