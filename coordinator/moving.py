@@ -1,5 +1,6 @@
 """What `archive` and `activate` have in common: showing what will move, moving it, saying what became of it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -7,13 +8,13 @@ import click
 from coordinator import text
 from shared.cli import Invocation, answer, print_json
 from shared.copies import catalogue
-from shared.copies.archive import require_apart
 from shared.errors import ExitCode
 from shared.statedb import changes
 from shared.states import Event, State, move
 
 if TYPE_CHECKING:
     from shared.site import Site
+    from shared.statedb.records import VmRecord
 
 Purpose = Literal["archive", "activate"]
 
@@ -43,16 +44,22 @@ def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
+def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Path]:
+    here, there = site.directory(record), site.archive_directory(record)
+    return (here, there) if purpose == "archive" else (there, here)
+
+
 def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
+    from shared import archiving
+
     record = changes.find(site.database.head().contents, vm)
     changes.require_free(record)
     if record.moving is None:
         event = Event.ARCHIVE if purpose == "archive" else Event.ACTIVATE_EMPTY
         move(record.status, event)
-    require_apart(site.configuration.nas, record.directory)
-    here, there = site.directory(record), site.archive_directory(record)
-    source, target = (here, there) if purpose == "archive" else (there, here)
-    copies = catalogue.read(source).copies if record.directory else ()
+    archiving.require_movable(site, record, experiment=False)
+    source, target = _route(site, purpose, record) if record.directory else (None, None)
+    copies = catalogue.read(source).copies if source else ()
     becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
     answer(
         {"vm": vm, "status": str(record.status), "becomes": str(becomes), "copies": [copy.stamp for copy in copies], "dry_run": True},

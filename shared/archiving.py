@@ -14,8 +14,7 @@ from shared.clock import timestamp
 from shared.copies import catalogue
 from shared.copies.archive import prove_apart, require_apart
 from shared.copies.moves import Moved, Route, move_copies
-from shared.copies.repository import check_archive, prepare_archive
-from shared.errors import VBoxManageError
+from shared.errors import NasError, VBoxManageError
 from shared.site import Site
 from shared.statedb import changes, interventions, recovery, upkeep
 from shared.statedb.protocol import Change
@@ -45,7 +44,7 @@ def archive(site: Site, key: str, progress: Progress = lambda _done, _total: Non
 
     Raises `UnknownVmError`, `LockedError` while somebody works on the VM, `IllegalMoveError`, `NasError`, `LockLostError`.
     """
-    _check_archive(site)
+    site.prepare_archive()
 
     def start(contents: Contents, session: str, when: str) -> Contents:
         interrupted = changes.find(contents, key).moving is not None
@@ -59,28 +58,19 @@ def activate(site: Site, key: str, progress: Progress = lambda _done, _total: No
 
     Raises like `archive`.
     """
-    _check_archive(site)
+    site.prepare_archive()
     return _move(site, key, "activate", lambda contents, session, when: upkeep.start_activation(contents, key, session, when), progress)
 
 
 def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
     """Finishes an archive or activate whose process died. Raises like `archive`; `IllegalMoveError` if there is nothing to finish."""
-    _check_archive(site)
+    site.prepare_archive()
     return _move(site, key, "database", lambda contents, session, when: upkeep.resume_move(contents, key, session, when), progress)
-
-
-def _check_archive(site: Site) -> None:
-    nas, repository = site.configuration.nas, site.database.version.repository
-    require_apart(nas)
-    if nas.archive.is_relative_to(nas.mountpoint):
-        prepare_archive(site.files, nas, repository)
-    else:
-        check_archive(nas, repository)
 
 
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
     _free_from_dead(site, key)
-    prove_apart(site.configuration.nas, changes.find(site.database.head().contents, key).directory)
+    require_movable(site, changes.find(site.database.head().contents, key))
     with site.database.session(worker) as session:
         when = timestamp(site.clock.now())
         record, own = session.claim(lambda contents: start(contents, session.id, when), f"{worker} {key}")
@@ -90,6 +80,22 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
         event = _event(site, record) if own.purpose == "activate" else None
         head = session.commit(_arrival(own, event), f"{own.purpose} {key}: copies in place")
         return Outcome(key, _status_after(head.contents, record), moved)
+
+
+def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) -> None:
+    """Before anything is committed: the VM's two directories are two places, and a VM with copies has some in one of them.
+
+    Without `experiment` nothing is written. Raises `ConfigurationError`, `NasError`, `UnusableRecordError`.
+    """
+    if not record.directory:
+        return
+    places = [site.directory(record), site.archive_directory(record)]
+    (prove_apart if experiment else require_apart)(site.configuration.nas, record.directory)
+    if record.last_copy is not None and not any(copy.present for place in places for copy in catalogue.read(place).copies):
+        raise NasError(
+            f"the last copy of {record.key} is {record.last_copy.stamp}, and there is no copy in {places[0]} or {places[1]}",
+            hint=f"is everything mounted? If they were deleted on purpose: `vmbackup-admin verify {record.key}` makes the database say so",
+        )
 
 
 def _free_from_dead(site: Site, key: str) -> None:

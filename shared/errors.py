@@ -126,6 +126,10 @@ class DiskImageError(VmBackupError):
     """A VM's disk image is damaged, or of a kind that this program does not read itself."""
 
 
+class UnusableRecordError(VmBackupError):
+    """The state database says something of a VM that cannot be, and must not be acted on."""
+
+
 class NodeConflictError(VmBackupError):
     """Two machines use one host name."""
 

@@ -24,13 +24,15 @@ def remove_leftovers(site: Site, contents: Contents, worker: str) -> list[str]:
     removed: list[str] = []
     tidied: list[str] = []
     for record in untidy:
-        directories = [site.directory(record), site.archive_directory(record)] if record.directory else []
+        directories, problems = site.all_directories(record)
         try:
-            for directory in directories:
+            for directory, _archived in directories:
                 names = remove_partials(site.files, directory, live, contents.claims_granted)
                 removed += names
                 for name in names:
                     log.warning("removed %s, which a crashed worker left", name, extra={"vm": record.key})
+            if problems:
+                raise problems[0]
             tidied.append(record.key)
         except VmBackupError as error:
             log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})

@@ -8,7 +8,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Literal
 
 from shared.clock import timestamp
@@ -16,7 +15,6 @@ from shared.config import VmPolicy
 from shared.copies import catalogue, retention
 from shared.copies import sidecar as sidecars
 from shared.copies.mount import check_nas
-from shared.copies.repository import check_archive
 from shared.copies.retention import Decision, Rules
 from shared.errors import CopyError, IllegalMoveError
 from shared.site import Site
@@ -87,19 +85,10 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
 
 def find(site: Site, record: VmRecord, stamp: str) -> catalogue.Copy:
     """The copy of that stamp, archived or not. Raises `CopyError` if there is none."""
-    for directory in _directories(site, record):
+    for directory, _archived in site.directories(record):
         if copy := catalogue.read(directory).find(stamp):
             return copy
     raise CopyError(f"{record.key} has no copy {stamp}", hint=f"`vmbackup-admin copies {record.key}` lists them")
-
-
-def _directories(site: Site, record: VmRecord) -> Iterator[Path]:
-    if not record.directory:
-        return
-    if record.status == State.ARCHIVED:
-        check_archive(site.configuration.nas, site.database.version.repository)  # an archive that is not mounted looks empty
-        yield site.archive_directory(record)
-    yield site.directory(record)
 
 
 @contextlib.contextmanager

@@ -2,24 +2,31 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from shared.clock import Clock
-from shared.config import Configuration
+from shared.config import STATE_DIRECTORY, Configuration
+from shared.copies import marker
 from shared.copies.files import NasFiles, modes_for
+from shared.copies.locations import first_name_below
 from shared.copies.mount import NasStatus, check_nas
-from shared.copies.repository import check_repository
-from shared.errors import ConfigurationError, NoDatabaseError
+from shared.copies.names import final_name
+from shared.copies.repository import check_repository, is_archive_noted, note_archive
+from shared.errors import ConfigurationError, NoDatabaseError, UnusableRecordError, VmBackupError
 from shared.process import HostIdentity, SubprocessRunner
 from shared.statedb.database import Database, open_database
 from shared.statedb.records import VmRecord
+from shared.states import State
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
+
+#: The first format of the state database whose archives all have a marker.
+_MARKED_SINCE: Final = 2
 
 log: Final = logging.getLogger(__name__)
 
@@ -34,6 +41,8 @@ class Site:
     database: Database
     nas: NasStatus
     files: NasFiles = field(default_factory=NasFiles)
+    #: Opened for looking only: nothing is remembered on this host.
+    reading: bool = False
 
     @property
     def node(self) -> str:
@@ -53,12 +62,114 @@ class Site:
         return take_inventory(self.vboxmanage, home, self.clock.sleep)
 
     def directory(self, record: VmRecord) -> Path:
-        """Where the copies of a VM that is not archived are."""
-        return self.configuration.nas.mountpoint / record.directory
+        """Where the copies of a VM that is not archived are. Raises `UnusableRecordError` if its record names no directory of a VM."""
+        return self.configuration.nas.mountpoint / plain_directory(record)
 
     def archive_directory(self, record: VmRecord) -> Path:
-        """Where the copies of an archived VM are."""
-        return self.configuration.nas.archive / record.directory
+        """Where the copies of an archived VM are, in an archive that is there and the right one.
+
+        Raises `UnusableRecordError`, and what `archive` raises.
+        """
+        return self.archive / plain_directory(record)
+
+    def directories(self, record: VmRecord) -> Iterator[tuple[Path, bool]]:
+        """Where the copies of a VM are, and whether each place is the archive's: that first, and only if the VM is archived.
+
+        None if it has no directory. Raises like `archive_directory`: an archive that is not mounted looks empty.
+        """
+        if record.directory:
+            if record.status == State.ARCHIVED:
+                yield self.archive_directory(record), True
+            yield self.directory(record), False
+
+    def all_directories(self, record: VmRecord) -> tuple[list[tuple[Path, bool]], list[VmBackupError]]:
+        """Everywhere that copies of a VM may be, whatever its state, as far as one can look there, and why one cannot look elsewhere."""
+        places: list[tuple[Path, bool]] = []
+        problems: list[VmBackupError] = []
+        for where, archived in ((self.archive_directory, True), (self.directory, False)) if record.directory else ():
+            try:
+                places.append((where(record), archived))
+            except VmBackupError as error:
+                if str(error) not in map(str, problems):
+                    problems.append(error)
+        return places, problems
+
+    @cached_property
+    def archive(self) -> Path:
+        """The archive directory, after a look that it is there, a place of its own, and that of this repository.
+
+        Looked at once. Raises `NasError` that says what is not mounted, `ConfigurationError` if it is no place for an archive.
+        """
+        nas, version = self.configuration.nas, self.database.version
+        known = int(version.database_version.partition(".")[0]) >= _MARKED_SINCE or self._archive_noted()
+        if marker.check_archive(nas, version.repository, known=known, lost=self._lost) and not self.reading:
+            self._note_archive()
+        return nas.archive
+
+    def prepare_archive(self) -> None:
+        """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""
+        _ = self.archive
+        marker.prepare_archive(self.files, self.configuration.nas, self.database.version.repository)
+        self._note_archive()
+
+    def stated_directory(self, record: VmRecord) -> Path | None:
+        """Where the copies of a VM should be, for saying it: nobody has looked. None if that cannot be said."""
+        nas = self.configuration.nas
+        top = nas.archive if record.status == State.ARCHIVED else nas.mountpoint
+        return top / record.directory if is_plain(record.directory) else None
+
+    def reserved_names(self) -> frozenset[str]:
+        """The names at the top of the NAS that are the archive's: no VM may have such a directory. Empty if it cannot be looked at."""
+        nas = self.configuration.nas
+        try:
+            return first_name_below(nas.mountpoint, nas.archive)
+        except OSError:
+            return frozenset()
+
+    def _lost(self) -> list[str]:
+        """The directories of VMs that are archived, with copies, and not on the way, of which the archive knows nothing.
+
+        A copy that could not be moved is still where it was.
+        """
+        nas = self.configuration.nas
+        return [
+            record.directory
+            for record in self.database.head().contents.vms.values()
+            if record.status == State.ARCHIVED and record.last_copy and record.moving is None and is_plain(record.directory)
+            if not os.path.isdir(nas.archive / record.directory)
+            and not os.path.exists(nas.mountpoint / record.directory / final_name(record.last_copy.stamp, "ova"))
+        ]
+
+    def _archive_noted(self) -> bool:
+        try:
+            return is_archive_noted(self.configuration.nas, self.configuration.host.state_directory)
+        except ConfigurationError:
+            return False  # a user who may not see what this host remembers
+
+    def _note_archive(self) -> None:
+        try:
+            note_archive(self.configuration.nas, self.configuration.host.state_directory)
+        except ConfigurationError as error:
+            log.info("that the archive has its marker is not remembered: %s", error.message)
+
+
+def plain_directory(record: VmRecord) -> str:
+    """The name of a VM's directory. Raises `UnusableRecordError` if it is not one plain name at the top of the NAS."""
+    if not is_plain(record.directory):
+        raise UnusableRecordError(
+            f"the record of {record.key} names {record.directory!r} as its directory, which no program writes: no path is made of it",
+            hint=f"`vmbackup-admin forget {record.key}` deletes the record, and the next vmfind finds the VM again; no copy is touched",
+        )
+    return record.directory
+
+
+def is_plain(directory: str) -> bool:
+    """Whether a name may be that of a VM's directory."""
+    return (
+        directory not in ("", ".", "..")
+        and not any(character in directory for character in "/\0")
+        and directory.casefold() != STATE_DIRECTORY
+    )
 
 
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
@@ -77,7 +188,7 @@ def open_site(configuration: Configuration, clock: Clock, *, reading: bool = Fal
         _check_known(configuration, None, reading=reading)
         raise
     _check_known(configuration, database.version.repository, reading=reading)
-    return Site(configuration, clock, identity, database, status, NasFiles(modes_for(shared_group=nas.shared_group)))
+    return Site(configuration, clock, identity, database, status, NasFiles(modes_for(shared_group=nas.shared_group)), reading)
 
 
 def _check_known(configuration: Configuration, found: str | None, *, reading: bool) -> None:

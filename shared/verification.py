@@ -7,10 +7,9 @@ copy, so that a backup which is due waits for one copy at most. Killed at any po
 
 import errno
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Final, Self
 
 from shared.clock import age, is_over, timestamp
@@ -20,7 +19,6 @@ from shared.copies import sidecar as sidecars
 from shared.copies.files import look, present
 from shared.copies.names import final_name
 from shared.copies.ova import check_ova, sha256_of
-from shared.copies.repository import check_archive
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.errors import CopyError, LockLostError, NasError, VmBackupError
 from shared.site import Site
@@ -82,16 +80,7 @@ def _said(moment: str, now: datetime) -> str:
 
 def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
     """All copies of a VM, good or not, oldest first, and whether they are archived. Raises `NasError`."""
-    return [(copy, archived) for place, archived in _places(site, record) for copy in catalogue.read(place).copies if copy.present]
-
-
-def _places(site: Site, record: VmRecord) -> Iterator[tuple[Path, bool]]:
-    if not record.directory:
-        return
-    if record.status == State.ARCHIVED:
-        check_archive(site.configuration.nas, site.database.version.repository)  # an archive that is not mounted looks empty
-        yield site.archive_directory(record), True
-    yield site.directory(record), False
+    return [(copy, archived) for place, archived in site.directories(record) for copy in catalogue.read(place).copies if copy.present]
 
 
 def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:

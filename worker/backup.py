@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from shared import cli
 from shared.clock import timestamp
-from shared.errors import ExitCode, IllegalMoveError, LockedError, TooManyExportsError, UnknownVmError, VmBackupError
+from shared.errors import ExitCode, IllegalMoveError, LockedError, TooManyExportsError, UnknownVmError, UnusableRecordError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes, sightings
 from shared.statedb.records import Contents, VmRecord
@@ -136,6 +136,13 @@ class Round:
         """Claims a VM and backs it up. Raises `TooManyExportsError` if there is no place for it on the NAS."""
         key, session, limit = record.key, self._session, self._admission.limit
         when = timestamp(self._site.clock.now())
+        try:
+            self._site.directory(record)
+        except UnusableRecordError as error:
+            log.error("%s", error.message, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
+            self._tried.add(key)
+            self._outcome.failed.append(key)
+            return
         try:
             claimed, own = session.claim(
                 lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit), f"claim {key}"

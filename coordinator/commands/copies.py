@@ -1,6 +1,6 @@
 """`vmbackup-admin copies`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from shared.copies.catalogue import Catalogue
 from shared.errors import ExitCode
 from shared.statedb import changes
 from shared.statedb.records import Contents, VmRecord
+from shared.states import State
 from shared.verification import last_read
 
 if TYPE_CHECKING:
@@ -38,25 +39,36 @@ _UNKNOWN_OF_PARTIAL: Final = (
 @click.argument("vm", required=False)
 @json_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> None:
+def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCode:
     """The copies of VM, or of all VMs, as they are on the NAS: archived ones, too, and what is no copy (yet).
 
-    Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its .json are both there and agree.
+    Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its .json are both there and agree. While
+    the archive is not mounted, the other copies are shown with a warning; exit code 13 if archived ones were asked for.
     """
     site = invocation.site(reading=True)
     found = reading.read(site)
     records = _records(found.snapshot.contents, vm)
-    copies = [row for record in records for row in describe(site, record)]
+    copies, unseen = describe(site, records)
     now = site.clock.now()
-    warnings = (*found.warnings, *clocks.of_copies(copies, now))
+    warnings = (*found.warnings, *unseen, *clocks.of_copies(copies, now))
     if as_json:
         print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
-        return
+        return incomplete(unseen, records)
     for warning in warnings:
         text.warn(warning)
-    if not copies:
-        click.echo("There are no copies yet.")
-        return
+    if copies:
+        _print(copies, now)
+    else:
+        click.echo("No copies were found where one could look." if unseen else "There are no copies yet.")
+    return incomplete(unseen, records)
+
+
+def incomplete(unseen: Sequence[str], records: Sequence[VmRecord]) -> ExitCode:
+    """The exit code of a list of copies: `NAS` if it lacks copies that were asked for, because their place could not be looked at."""
+    return ExitCode.NAS if unseen and any(record.status == State.ARCHIVED for record in records) else ExitCode.DONE
+
+
+def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
     text.print_table(
         ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "READ", "REHEARSED"],
         [
@@ -85,12 +97,16 @@ def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
     return f"{last['result']}, {'booted, ' * last['booted']}{text.duration(text.seconds_since(last['time'], now))} ago"
 
 
-def describe(site: "Site", record: VmRecord) -> Iterator[dict[str, Any]]:
-    """What is on the NAS of one VM, oldest first; partial files last."""
-    if not record.directory:
-        return
-    for directory, archived in ((site.archive_directory(record), True), (site.directory(record), False)):
-        yield from _rows(record.key, catalogue.read(directory), archived=archived)
+def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is on the NAS of these VMs, of each the oldest first and partial files last; and why one could not look everywhere."""
+    rows: list[dict[str, Any]] = []
+    problems: dict[str, None] = {}
+    for record in records:
+        places, unseen = site.all_directories(record)
+        problems |= dict.fromkeys(f"{problem.message} ({problem.hint})" for problem in unseen)
+        for directory, archived in places:
+            rows += _rows(record.key, catalogue.read(directory), archived=archived)
+    return rows, list(problems)
 
 
 def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, Any]]:

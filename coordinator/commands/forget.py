@@ -29,12 +29,12 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     contents = site.database.head().contents
     record = changes.find(contents, vm)
     upkeep.forget(contents, vm)
-    place = site.archive_directory(record) if record.status == "ARCHIVED" else site.directory(record)
+    place = site.stated_directory(record)
     if not dry_run:
         site.database.commit_once(lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget")
-    document = {"vm": vm, "status": str(record.status), "node": record.node, "directory": str(place) if record.directory else None}
+    document = {"vm": vm, "status": str(record.status), "node": record.node, "directory": str(place) if place else None}
     lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, host {record.node or 'unknown'})"]
-    if record.directory:
+    if place:
         lines.append(f"its copies stay in {text.printable(str(place))}")
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
     if record.missing_since is None and record.node:

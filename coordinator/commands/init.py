@@ -33,10 +33,11 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     its VMs are found by `vmbackup-worker vmfind`.
     """
     from shared.clock import SystemClock
-    from shared.copies.archive import prove_apart, require_apart
+    from shared.copies.archive import prove_apart
     from shared.copies.files import NasFiles, modes_for
+    from shared.copies.marker import prepare_archive, require_ours_or_new
     from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository, known_repository, prepare_archive
+    from shared.copies.repository import check_repository, known_repository
     from shared.process import HostIdentity
     from shared.statedb.create import create
     from shared.statedb.database import require_writable
@@ -44,9 +45,9 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
     check_nas(nas)
-    require_apart(nas)
     require_writable(nas.state)
     present = _repository(nas.state)
+    require_ours_or_new(nas, present)
     if known_repository(nas, host.state_directory) is not None:
         check_repository(nas, host.state_directory, present)
     if not dry_run:

@@ -8,6 +8,7 @@ import click
 
 from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
+from coordinator.commands.copies import incomplete
 from coordinator.commands.status import describe, notes
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
@@ -24,7 +25,7 @@ from shared.statedb import changes
 @click.argument("vm")
 @json_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
+def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     """All that is known of one VM: state, host, copies, failures, and who works on it."""
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -32,18 +33,18 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
     beats = {record.claim.session: reading.doing(site.database, record.claim.session)} if record.claim else {}
     now = site.clock.now()
     row = describe(record, beats, now)
-    copies = list(describe_copies(site, record))
-    warnings = (*found.warnings, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
+    copies, unseen = describe_copies(site, [record])
+    warnings = (*found.warnings, *unseen, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
     if as_json:
         fingerprint = dict(record.last_copy.fingerprint) if record.last_copy else None
         print_json(
             {"schema": 1, "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies}, "warnings": list(warnings)}
         )
-        return
+        return incomplete(unseen, [record])
     for warning in warnings:
         text.warn(warning)
     text.print_facts(_facts(row, record.found, now))
-    click.echo(f"{'Copies:' if copies else 'No copies.'}")
+    click.echo("Copies:" if copies else "No copies were found where one could look." if unseen else "No copies.")
     for copy in copies:
         age = text.how_old(text.seconds_since(copy["finished"], now))
         click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
@@ -55,6 +56,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> None:
             last = copy["rehearsed"]
             said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
             click.echo(text.printable(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"))
+    return incomplete(unseen, [record])
 
 
 def made(copy: Mapping[str, Any]) -> str:

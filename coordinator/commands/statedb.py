@@ -94,9 +94,11 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     finishes. State files of older scripts (*.state) are ignored.
     """
     from shared.clock import SystemClock
+    from shared.copies.archive import require_apart
     from shared.copies.files import NasFiles, modes_for
+    from shared.copies.marker import prepare_archive
     from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository, prepare_archive
+    from shared.copies.repository import check_repository
     from shared.process import HostIdentity
     from shared.statedb.create import migrate as take_over
     from shared.statedb.create import read_old
@@ -107,6 +109,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     check_nas(nas, reading=dry_run)
     require_writable(nas.state)
     check_nas(nas, write=not dry_run, reading=dry_run)
+    require_apart(nas)
     if dry_run:
         _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
         return

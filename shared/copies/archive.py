@@ -31,6 +31,11 @@ def require_apart(nas: Nas, directory: str = "") -> None:
     """
     is_there(nas.archive, nas.probe_seconds)  # what hangs must not hang this process
     with reported(f"look where the archive directory {nas.archive} is"):
+        if os.path.islink(nas.archive):
+            leads = os.path.realpath(nas.archive)
+            raise ConfigurationError(
+                f"nas.archive_directory: {nas.archive} is a symbolic link to {leads}", hint="name that directory itself"
+            )
         for place, other, allowed in _pairs(nas, directory):
             if wrong := relations(place, other) - allowed:
                 raise _refused(place, other, max(wrong, key=_gravity))

@@ -4,20 +4,15 @@ An unmounted NAS that left an empty directory, a wrong export, a replaced disk: 
 tells them apart, and what it must be is remembered here, outside of the NAS, at the first use.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from shared.config import Nas
-from shared.copies.files import NasFiles, read_file, write_file
-from shared.copies.reporting import reported
 from shared.errors import ConfigurationError, NasError
-
-#: Lies in an archive directory outside of the NAS and names the repository that archives there.
-ARCHIVE_MARKER = ".vmbackup-archive"
 
 
 def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None:
@@ -28,7 +23,7 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
     note = _note(nas, state_directory)
     known = _read_note(note)
     if known is None and found is not None:
-        _remember(note, nas, found)
+        _write(note, {"mountpoint": str(nas.mountpoint), "repository": found})
     elif known is not None and known != found:
         what = f"holds the repository {found}" if found else "holds no state database"
         raise NasError(
@@ -42,35 +37,17 @@ def known_repository(nas: Nas, state_directory: Path) -> str | None:
     return _read_note(_note(nas, state_directory))
 
 
-def check_archive(nas: Nas, repository: str) -> None:
-    """Makes sure that the archive directory can be trusted. Below the mount point it goes with the NAS; elsewhere it must hold our marker.
-
-    Raises `NasError`. Without the marker an archive on a disk that is not mounted would be filled into the empty mount point.
-    """
-    if nas.archive.is_relative_to(nas.mountpoint):
-        return
-    try:
-        found = read_file(nas.archive, ARCHIVE_MARKER, 100).decode("ascii", "replace").strip()
-    except OSError:
-        found = ""
-    if found != repository:
-        what = f"belongs to the repository {found}" if found else f"has no {ARCHIVE_MARKER}"
-        raise NasError(
-            f"the archive directory {nas.archive} {what}",
-            hint=f"is it mounted? If it is the right one: `mkdir -p {nas.archive} && echo {repository} > {nas.archive}/{ARCHIVE_MARKER}`",
-        )
+def is_archive_noted(nas: Nas, state_directory: Path) -> bool:
+    """Whether this host has seen the marker of the archive directory that is configured now. Raises `ConfigurationError`."""
+    return _read_document(_note(nas, state_directory)).get("archive") == str(nas.archive)
 
 
-def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
-    """Makes the archive directory below the mount point; one elsewhere must exist, and gets its marker. For `init`. Raises `NasError`."""
-    with reported(f"prepare the archive directory {nas.archive}"):
-        if nas.archive.is_relative_to(nas.mountpoint):
-            for directory in [*reversed(nas.archive.relative_to(nas.mountpoint).parents), nas.archive.relative_to(nas.mountpoint)][1:]:
-                files.make_directory(nas.mountpoint / directory)
-        else:
-            with contextlib.suppress(FileExistsError):
-                write_file(files, nas.archive, ARCHIVE_MARKER, f"{repository}\n".encode())
-    check_archive(nas, repository)
+def note_archive(nas: Nas, state_directory: Path) -> None:
+    """Remembers that the archive directory had its marker. Raises `ConfigurationError` if that cannot be kept."""
+    note = _note(nas, state_directory)
+    document = _read_document(note)
+    if "repository" in document and document.get("archive") != str(nas.archive):
+        _write(note, {**document, "archive": str(nas.archive)})
 
 
 def _note(nas: Nas, state_directory: Path) -> Path:
@@ -79,24 +56,29 @@ def _note(nas: Nas, state_directory: Path) -> Path:
 
 
 def _read_note(note: Path) -> str | None:
-    try:
-        document = json.loads(note.read_text(encoding="utf-8"))
-        repository = document["repository"]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {note}: {error.strerror}", hint="host.state_directory must belong to this user") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # a torn note cannot happen (see below); nonsense is as good as none, and is replaced
+    repository = _read_document(note).get("repository")
     return repository if isinstance(repository, str) else None
 
 
-def _remember(note: Path, nas: Nas, repository: str) -> None:
+def _read_document(note: Path) -> Mapping[str, object]:
+    """The note; empty if there is none."""
+    try:
+        document = json.loads(note.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {note}: {error.strerror}", hint="host.state_directory must belong to this user") from None
+    except (ValueError, RecursionError):
+        return {}  # a torn note cannot happen (see below); nonsense is as good as none, and is replaced
+    return document if isinstance(document, dict) else {}
+
+
+def _write(note: Path, document: Mapping[str, object]) -> None:
     temporary = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("x", encoding="utf-8") as file:
-            json.dump({"mountpoint": str(nas.mountpoint), "repository": repository}, file)
+            json.dump(document, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(note)

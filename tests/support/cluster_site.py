@@ -22,8 +22,8 @@ from shared.clock import SystemClock
 from shared.config import Configuration
 from shared.copies import catalogue
 from shared.copies.files import NasFiles
+from shared.copies.marker import prepare_archive
 from shared.copies.mount import NasStatus
-from shared.copies.repository import prepare_archive
 from shared.process import HostIdentity
 from shared.site import Site
 from shared.statedb.create import create

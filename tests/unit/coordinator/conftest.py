@@ -15,6 +15,8 @@ from coordinator.admin import program as admin_program
 from coordinator.lock import program as lock_program
 from shared.clock import SystemClock
 from shared.config import Configuration, load
+from shared.copies.files import NasFiles
+from shared.copies.marker import prepare_archive
 from shared.process import HostIdentity, ProcessIdentity
 from shared.site import Site, open_site
 from shared.statedb import changes, sightings
@@ -81,7 +83,9 @@ class Operator:
         return CliRunner().invoke(program, ["--config", str(self.config), *arguments])
 
     def create(self, lease_seconds: float = LEASE_SECONDS) -> None:
-        create(self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds)
+        """What `init` does."""
+        made = create(self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds)
+        prepare_archive(NasFiles(), self.configuration.nas, made.version.repository)
 
     def site(self) -> Site:
         return open_site(self.configuration, SystemClock())

@@ -90,6 +90,13 @@ class TestArchive:
         assert ".vmbackup-archive" in result.stderr
         assert web.record("web").status == State.CLEAN
 
+    def test_a_vm_whose_copies_are_gone_is_refused(self, web: Operator) -> None:
+        os.rename(web.nas / "web", web.folder / "away")
+        assert web.admin("archive", "web").exit_code == ExitCode.NAS
+        assert (web.record("web").status, web.record("web").last_copy) == (State.CLEAN, copy(STAMP))
+        os.rename(web.folder / "away", web.nas / "web")
+        assert web.admin("archive", "web").exit_code == ExitCode.DONE
+
     def test_a_vm_without_copies(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("new")
         assert site_with_database.admin("archive", "new").exit_code == ExitCode.DONE
@@ -232,10 +239,15 @@ class TestActivate:
             assert result.exit_code == ExitCode.STATE_REFUSED
             assert "CLEAN" in result.stderr
 
-    def test_without_copies_it_is_new_and_claims_no_copy(self, web: Operator) -> None:
+    def test_without_copies_it_is_new_once_the_database_knows_and_claims_no_copy(self, web: Operator) -> None:
         web.admin("archive", "web")
         for path in (web.nas / "archive" / "web").iterdir():
             path.unlink()
+        for arguments in (("activate", "web", "--dry-run"), ("activate", "web")):
+            refused = web.admin(*arguments)
+            assert (refused.exit_code, "vmbackup-admin verify web" in refused.stderr) == (ExitCode.NAS, True)
+        assert (web.record("web").status, web.record("web").last_copy) == (State.ARCHIVED, copy(STAMP))
+        assert web.admin("verify", "web").exit_code == ExitCode.DONE  # the cure that the hint names
         assert web.admin("activate", "web").exit_code == ExitCode.DONE
         record = web.record("web")
         assert (record.status, record.last_copy) == (State.NEW, None)

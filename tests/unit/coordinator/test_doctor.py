@@ -86,7 +86,7 @@ class TestCommand:
         os.rename(operator.vmstate, operator.folder / "away")
         result = operator.admin("doctor")
         assert "holds no state database" in result.stdout
-        assert list(operator.nas.iterdir()) == []
+        assert list(operator.nas.iterdir()) == [operator.nas / "archive"]
 
     def test_a_host_without_virtualbox(self, site_with_database: Operator) -> None:
         result = site_with_database.admin("doctor")

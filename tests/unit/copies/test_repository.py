@@ -4,7 +4,6 @@ import pytest
 
 from shared.config import Nas
 from shared.copies import repository
-from shared.copies.files import NasFiles
 from shared.errors import ConfigurationError, NasError
 
 ONE, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -57,26 +56,13 @@ def test_a_note_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path):
     assert "state_directory" in caught.value.hint
 
 
-def test_an_archive_below_the_mount_point_goes_with_it(tmp_path):
-    one = nas(tmp_path, archive_directory="old/archive")
-    repository.check_archive(one, ONE)
-    repository.prepare_archive(NasFiles(), one, ONE)
-    repository.prepare_archive(NasFiles(), one, ONE)
-    assert (tmp_path / "old" / "archive").is_dir()
-
-
-def test_an_archive_elsewhere_needs_its_marker(tmp_path):
-    (tmp_path / "nas").mkdir()
-    (tmp_path / "disk").mkdir()
-    one = nas(tmp_path / "nas", archive_directory=tmp_path / "disk")
-    with pytest.raises(NasError, match=r"has no \.vmbackup-archive") as caught:
-        repository.check_archive(one, ONE)
-    assert f"echo {ONE} >" in caught.value.hint
-    repository.prepare_archive(NasFiles(), one, ONE)
-    repository.check_archive(one, ONE)
-    with pytest.raises(NasError, match=f"belongs to the repository {ONE}"):
-        repository.check_archive(one, OTHER)
-    with pytest.raises(NasError, match="belongs to"):
-        repository.prepare_archive(NasFiles(), one, OTHER)
-    with pytest.raises(NasError, match="cannot prepare"):
-        repository.prepare_archive(NasFiles(), nas(tmp_path / "nas", archive_directory=tmp_path / "unmounted"), ONE)
+def test_that_the_archive_was_marked_is_remembered_for_the_directory_that_is_configured(tmp_path):
+    one, other = nas(tmp_path), nas(tmp_path, archive_directory="other")
+    repository.note_archive(one, tmp_path / "notes")
+    assert not repository.is_archive_noted(one, tmp_path / "notes"), "nothing is remembered of a NAS that is not known"
+    repository.check_repository(one, tmp_path / "notes", ONE)
+    assert not repository.is_archive_noted(one, tmp_path / "notes")
+    repository.note_archive(one, tmp_path / "notes")
+    assert repository.is_archive_noted(one, tmp_path / "notes")
+    assert not repository.is_archive_noted(other, tmp_path / "notes")
+    assert repository.known_repository(one, tmp_path / "notes") == ONE

@@ -1,0 +1,113 @@
+"""Whether the archive is there, and the right one: it holds a marker that names the repository which archives there.
+
+An archive may be a mount of its own, in the NAS or elsewhere. While that is not mounted there is an empty directory in its place, which
+looks like an archive without copies, and would be filled.
+"""
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from shared.config import Nas
+from shared.copies.archive import require_apart
+from shared.copies.files import NasFiles, read_file, write_file
+from shared.copies.locations import on_one_mount
+from shared.copies.reporting import reported
+from shared.errors import NasError
+
+#: Lies in the archive directory.
+ARCHIVE_MARKER: Final = ".vmbackup-archive"
+_REPOSITORY: Final = re.compile(r"[0-9a-f-]{36}")
+_SHOWN: Final = 5
+
+
+def check_archive(nas: Nas, repository: str, *, known: bool, lost: Callable[[], Collection[str]]) -> bool:
+    """Makes sure that the archive is a place of its own and that of this repository; answers whether it holds the marker.
+
+    It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of its own. Elsewhere, in what older
+    programs made, it is believed without unless the directories of VMs are `lost` that should be in it. One that is not there yet is as
+    good as an empty one. Raises `ConfigurationError`, `NasError` that says what is missing.
+    """
+    require_apart(nas)
+    with reported(f"look at the archive directory {nas.archive}"):
+        found = _read(nas)
+        if found == repository:
+            return True
+        if found:
+            raise _foreign(nas, found)
+        if known or is_elsewhere(nas):
+            raise _unmarked(nas, repository, f"has no {ARCHIVE_MARKER}")
+        if missing := sorted(lost()):
+            names = ", ".join(missing[:_SHOWN]) + (", …" if missing[_SHOWN:] else "")
+            raise _unmarked(nas, repository, f"lacks the copies of VMs that are ARCHIVED (directories {names})")
+    return False
+
+
+def require_ours_or_new(nas: Nas, repository: str | None) -> None:
+    """Makes sure that the archive holds no marker of another repository than this one (None: one that is not made yet).
+
+    For whoever makes a repository. Raises `NasError`, `ConfigurationError`.
+    """
+    require_apart(nas)
+    with reported(f"look at the archive directory {nas.archive}"):
+        found = _read(nas)
+    if found and found != repository:
+        raise _foreign(nas, found)
+
+
+def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
+    """Makes the archive directory, if it is to be on the NAS, and writes its marker; one elsewhere must exist.
+
+    For whoever has made sure that it is there (`check_archive`) or makes the repository. May be repeated. Raises `NasError`.
+    """
+    require_ours_or_new(nas, repository)
+    with reported(f"prepare the archive directory {nas.archive}"):
+        if nas.archive.is_relative_to(nas.mountpoint):
+            for directory in [*reversed(nas.archive.relative_to(nas.mountpoint).parents), nas.archive.relative_to(nas.mountpoint)][1:]:
+                files.make_directory(nas.mountpoint / directory)
+        if not _read(nas):
+            _write(files, nas, repository)
+
+
+def is_elsewhere(nas: Nas) -> bool:
+    """Whether the archive is outside of the NAS, or a mount of its own: then it may be missing while the NAS is there. Raises OSError."""
+    inside = Path(os.path.realpath(nas.archive)).is_relative_to(os.path.realpath(nas.mountpoint))
+    return not inside or not on_one_mount(nas.archive, nas.mountpoint)
+
+
+def _write(files: NasFiles, nas: Nas, repository: str) -> None:
+    temporary = f"{ARCHIVE_MARKER}.{secrets.token_hex(6)}"
+    write_file(files, nas.archive, temporary, f"{repository}\n".encode())
+    files.rename(nas.archive, temporary, ARCHIVE_MARKER)
+    files.sync_directory(nas.archive)
+
+
+def _read(nas: Nas) -> str:
+    """What the marker says; empty if there is none. Raises OSError."""
+    try:
+        return read_file(nas.archive, ARCHIVE_MARKER, 100).decode("ascii", "replace").strip()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return ""
+        raise
+
+
+def _foreign(nas: Nas, found: str) -> NasError:
+    named = f"the repository {found}" if _REPOSITORY.fullmatch(found) else f"nobody that could be named ({found!r})"
+    return NasError(
+        f"the archive directory {nas.archive} belongs to {named}; nothing was changed",
+        hint="is the right one configured, and mounted? If the database of that repository is gone for good, and this one takes over the "
+        f"archive: remove {nas.archive / ARCHIVE_MARKER}, and run the command again",
+    )
+
+
+def _unmarked(nas: Nas, repository: str, what: str) -> NasError:
+    return NasError(
+        f"the archive directory {nas.archive} {what}: it is not mounted, or another one",
+        hint=f"mount it, then work goes on by itself. If it is the right one as it is: "
+        f"`mkdir -p {nas.archive} && echo {repository} > {nas.archive}/{ARCHIVE_MARKER}`",
+    )
