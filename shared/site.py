@@ -18,15 +18,13 @@ from shared.copies.names import final_name
 from shared.copies.repository import check_repository, is_archive_noted, note_archive
 from shared.errors import ConfigurationError, NoDatabaseError, UnusableRecordError, VmBackupError
 from shared.process import HostIdentity, SubprocessRunner
+from shared.statedb import formats
 from shared.statedb.database import Database, open_database
 from shared.statedb.records import VmRecord
 from shared.states import State
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
-
-#: The first format of the state database whose archives all have a marker.
-_MARKED_SINCE: Final = 2
 
 log: Final = logging.getLogger(__name__)
 
@@ -100,9 +98,8 @@ class Site:
 
         Looked at once. Raises `NasError` that says what is not mounted, `ConfigurationError` if it is no place for an archive.
         """
-        nas, version = self.configuration.nas, self.database.version
-        known = int(version.database_version.partition(".")[0]) >= _MARKED_SINCE or self._archive_noted()
-        if marker.check_archive(nas, version.repository, known=known, lost=self._lost) and not self.reading:
+        nas, repository = self.configuration.nas, self.database.version.repository
+        if marker.check_archive(nas, repository, known=self._marked, lost=self._lost) and not self.reading:
             self._note_archive()
         return nas.archive
 
@@ -140,7 +137,10 @@ class Site:
             and not os.path.exists(nas.mountpoint / record.directory / final_name(record.last_copy.stamp, "ova"))
         ]
 
-    def _archive_noted(self) -> bool:
+    def _marked(self) -> bool:
+        """Whether the archive is known to have a marker: by the format of the database, or because this host has seen it."""
+        if not formats.is_older(self.database.head().contents.format):
+            return True
         try:
             return is_archive_noted(self.configuration.nas, self.configuration.host.state_directory)
         except ConfigurationError:

@@ -199,7 +199,6 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
     Until then updated hosts work in the old one, with those that are not. Afterwards older programs refuse, and change nothing. Refused
     (11) while an older program is at work. Interrupted, the same command finishes; there is no way back.
     """
-    from shared.copies.repository import prepare_archive
     from shared.statedb import upgrade as upgrading
     from shared.statedb.formats import NEWEST
 
@@ -212,7 +211,7 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
         upgrading.require_no_older_program(site.database.head().contents)
         line = f"would upgrade the state database from version {before.generation} to {NEWEST}"
     else:
-        upgrading.upgrade(site.database, lambda: prepare_archive(site.files, site.configuration.nas, site.database.version.repository))
+        upgrading.upgrade(site.database, site.prepare_archive)
         line = f"the state database is of version {NEWEST} now; older programs refuse it"
     after = before.generation if before.is_done else NEWEST
     upgraded = not (before.is_done or dry_run)

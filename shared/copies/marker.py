@@ -25,7 +25,7 @@ _REPOSITORY: Final = re.compile(r"[0-9a-f-]{36}")
 _SHOWN: Final = 5
 
 
-def check_archive(nas: Nas, repository: str, *, known: bool, lost: Callable[[], Collection[str]]) -> bool:
+def check_archive(nas: Nas, repository: str, *, known: Callable[[], bool], lost: Callable[[], Collection[str]]) -> bool:
     """Makes sure that the archive is a place of its own and that of this repository; answers whether it holds the marker.
 
     It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of its own. Elsewhere, in what older
@@ -39,7 +39,7 @@ def check_archive(nas: Nas, repository: str, *, known: bool, lost: Callable[[], 
             return True
         if found:
             raise _foreign(nas, found)
-        if known or is_elsewhere(nas):
+        if is_elsewhere(nas) or known():
             raise _unmarked(nas, repository, f"has no {ARCHIVE_MARKER}")
         if missing := sorted(lost()):
             names = ", ".join(missing[:_SHOWN]) + (", …" if missing[_SHOWN:] else "")

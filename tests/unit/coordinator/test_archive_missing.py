@@ -11,6 +11,7 @@ import pytest
 from shared.copies.marker import ARCHIVE_MARKER
 from shared.errors import ExitCode, NasError
 from shared.leftovers import remove_leftovers
+from shared.statedb import formats
 from shared.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy
@@ -51,6 +52,7 @@ def seen(operator: Operator) -> None:
 def unmarked(operator: Operator) -> None:
     """027e4e6 wrote no marker: only what the database says tells that something is missing."""
     (operator.nas / "archive" / ARCHIVE_MARKER).unlink()
+    operator.commit(lambda contents: replace(contents, format=formats.FIRST))
 
 
 @pytest.mark.parametrize("history", [seen, unmarked], ids=["seen by this host", "of an older program"])
@@ -88,14 +90,17 @@ def test_while_the_archive_is_not_mounted_nothing_is_said_or_done_as_if_it_were(
     assert (operator.nas / "old" / f"{STAMP}.ova").read_bytes() == b"old"
 
 
-def test_a_database_of_a_newer_format_demands_the_marker_of_every_host(operator: Operator) -> None:
+def test_a_database_of_a_newer_format_demands_the_marker_of_every_host_and_its_upgrade_writes_it(operator: Operator) -> None:
     unmarked(operator)
-    site = operator.site()
-    site.database.version = replace(site.database.version, database_version="2.0")
+    assert operator.site().archive == operator.nas / "archive"
+    unmount(operator)
+    assert operator.admin("statedb", "upgrade").exit_code == ExitCode.NAS
+    mount(operator)
+    assert operator.admin("statedb", "upgrade").exit_code == ExitCode.DONE
+    (operator.nas / "archive" / ARCHIVE_MARKER).unlink()
+    shutil.rmtree(operator.folder / "state-alpha")
     with pytest.raises(NasError, match=ARCHIVE_MARKER):
-        _ = site.archive
-    site.database.version = replace(site.database.version, database_version="1.1")
-    assert site.archive == operator.nas / "archive"
+        _ = operator.site().archive
 
 
 def test_a_database_that_is_made_anew_does_not_take_the_archive_of_the_old_one(operator: Operator) -> None:
@@ -115,7 +120,7 @@ def test_leftovers_beside_live_copies_go_and_the_mark_stays_until_the_archive_is
     partial = operator.nas / "web" / ".20261123T203800Z-18.18.partial.ova"
     partial.write_bytes(b"half")
     operator.set("web", leftovers=True)
-    operator.commit(lambda contents: type(contents)(100, contents.nodes, contents.sessions, contents.vms))
+    operator.commit(lambda contents: replace(contents, claims_granted=100))
     unmarked(operator)
     unmount(operator)
     assert remove_leftovers(operator.site(), operator.contents, "database") == [partial.name]

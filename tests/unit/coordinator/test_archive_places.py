@@ -7,11 +7,14 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shared.copies.marker import ARCHIVE_MARKER
 from shared.errors import ExitCode
+from shared.statedb import formats
 from shared.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy
@@ -47,6 +50,8 @@ def operator(site_with_database: Operator) -> Operator:
     operator.add_vms("web", "old")
     operator.set("web", status=State.CLEAN, last_copy=copy(STAMP))
     operator.set("old", status=State.ARCHIVED, last_copy=copy(STAMP))
+    operator.commit(lambda contents: replace(contents, format=formats.FIRST))
+    (operator.nas / "archive" / ARCHIVE_MARKER).unlink()
     for stamp in (OLDER, STAMP):
         put_copy(operator.nas / "web", stamp, f"web {stamp}".encode())
         put_copy(operator.nas / "archive" / "old", stamp, f"old {stamp}".encode())

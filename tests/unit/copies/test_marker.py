@@ -41,7 +41,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
 
 
 def check(nas: Nas, *, known: bool = False, lost: Lost = list) -> bool:
-    return check_archive(nas, ONE, known=known, lost=lost)
+    return check_archive(nas, ONE, known=lambda: known, lost=lost)
 
 
 def test_what_an_older_program_made_is_believed_if_it_agrees_with_the_database(nas) -> None:
