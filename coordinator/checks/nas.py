@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,12 +13,11 @@ from coordinator.checks.result import Check
 from shared.clock import Clock
 from shared.config import Nas
 from shared.copies.mount import NETWORK, Mount, NasStatus, refuses_to_copy
+from shared.copies.spelling import HINT, TRIAL, changed_names, trial_directory
 from shared.errors import VmBackupError
 from shared.statedb.create import probe_primitive
 from shared.statedb.nas import list_fresh, write_new_file
 
-#: Directories in which the NAS is tried out; one that an interrupted examination left is removed by the next.
-PROBE: Final = ".vmbackup-doctor."
 _PROBE_AGE_SECONDS: Final = 3600
 _SAMPLES: Final = 5
 _SLOW_SECONDS: Final = 1.0
@@ -82,18 +80,15 @@ def examine_use(nas: Nas, clock: Clock, expected: str | None) -> Iterator[Check]
     `expected` is the publishing primitive that the database uses, if there is one. Raises OSError if the user may not write there.
     """
     _remove_old_probes(nas.mountpoint, clock)
-    probe = nas.mountpoint / f"{PROBE}{secrets.token_hex(6)}"
-    os.mkdir(probe, 0o700)
-    try:
+    with trial_directory(nas.mountpoint) as probe:
         ahead = os.stat(probe).st_mtime - clock.now().timestamp()
         yield Check("NAS: rights", "ok", f"this user (uid {os.geteuid()}) may make directories in {nas.mountpoint}")
         yield _exclusive(probe)
         yield _rename(probe)
         yield _primitive(probe, expected)
+        yield _names(probe)
         yield _latency(probe)
         yield _skew(ahead)
-    finally:
-        shutil.rmtree(probe, ignore_errors=True)
 
 
 def _exclusive(probe: Path) -> Check:
@@ -127,6 +122,13 @@ def _primitive(probe: Path, expected: str | None) -> Check:
     return Check("NAS: publishing", "ok", f"by {found}; the database uses {expected}" if expected else f"by {found}")
 
 
+def _names(probe: Path) -> Check:
+    (probe / "names").mkdir()
+    if wrong := changed_names(probe / "names"):
+        return Check("NAS: names", "fail", f"they are not given back as they were written: {wrong}", HINT)
+    return Check("NAS: names", "ok", "capitals and accents are given back as they were written")
+
+
 def _latency(probe: Path) -> Check:
     began = time.monotonic()
     for number in range(_SAMPLES):
@@ -149,7 +151,7 @@ def _skew(ahead: float) -> Check:
 def _remove_old_probes(mountpoint: Path, clock: Clock) -> None:
     for name in list_fresh(mountpoint):
         path = mountpoint / name
-        if name.startswith(PROBE) and not path.is_symlink():
+        if name.startswith(TRIAL) and not path.is_symlink():
             with contextlib.suppress(OSError):
                 if clock.now().timestamp() - path.lstat().st_mtime > _PROBE_AGE_SECONDS:
                     shutil.rmtree(path)

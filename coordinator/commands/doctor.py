@@ -107,6 +107,7 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
         return
     identity = HostIdentity.of_this_machine(configuration.host.node, configuration.host.state_directory, make=False)
     yield from guarded("database", lambda: database.examine(configuration, identity, clock))
+    yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
 
 
 def _examine_use(configuration: "Configuration", clock: "Clock", expected: str | None) -> "Iterator[Check]":
@@ -116,6 +117,13 @@ def _examine_use(configuration: "Configuration", clock: "Clock", expected: str |
 
     require_writable(configuration.nas.state)
     yield from nas.examine_use(configuration.nas, clock, expected)
+
+
+def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterator[Check]":
+    from coordinator.checks import archive
+    from shared.site import open_site
+
+    yield from archive.examine(open_site(configuration, clock))
 
 
 def _print(check: "Check") -> None:

@@ -38,6 +38,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.copies.marker import prepare_archive, require_ours_or_new
     from shared.copies.mount import check_nas
     from shared.copies.repository import check_repository, known_repository
+    from shared.copies.spelling import require_names_kept
     from shared.process import HostIdentity
     from shared.statedb.create import create
     from shared.statedb.database import require_writable
@@ -52,6 +53,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         check_repository(nas, host.state_directory, present)
     if not dry_run:
         prove_apart(nas)
+        require_names_kept(nas.mountpoint)
     files = NasFiles(modes_for(shared_group=nas.shared_group))
     if present is not None:
         if not dry_run:

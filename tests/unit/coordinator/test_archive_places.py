@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.marker import ARCHIVE_MARKER
+from shared.copies.files import NasFiles
+from shared.copies.marker import ARCHIVE_MARKER, prepare_archive
 from shared.errors import ExitCode
 from shared.statedb import formats
 from shared.states import State
@@ -182,3 +183,28 @@ def test_a_vm_whose_directory_is_the_archive_is_not_moved(operator: Operator) ->
         assert (result.exit_code, "nas.archive_directory" in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
     assert digests(operator.nas) == before
     assert operator.record("attic").status == State.CLEAN
+
+
+def line(operator: Operator) -> str:
+    """What `doctor` says of the archive."""
+    (found,) = [line for line in operator.admin("doctor").stdout.splitlines() if "  NAS: archive: " in line]
+    return found
+
+
+def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Operator, bind: Bind, tmp_path: Path) -> None:
+    assert line(operator) == f"ok    NAS: archive: {operator.nas}/archive, on the NAS"
+    assert not list(operator.nas.rglob(".vmbackup-place-test.*"))
+    operator.configure(archive_directory="web")
+    assert line(operator).startswith(f"FAIL  NAS: archive: the archive directory {operator.nas}/web lacks the copies")
+    operator.set("old", status=State.CLEAN, directory="x")
+    found = line(operator)
+    assert (found[:4], "is the directory of a VM: it has copies in it" in found) == ("FAIL", True)
+    operator.configure(archive_directory="x/y")
+    (operator.nas / "x" / "y").mkdir(parents=True)
+    assert line(operator) == f"FAIL  NAS: archive: {operator.nas}/x/y is, holds, or is in the directory of old"
+    (tmp_path / "disk").mkdir()
+    bind(tmp_path / "disk", operator.nas / "away")
+    operator.configure(archive_directory="away")
+    assert "has no .vmbackup-archive: it is not mounted, or another one" in line(operator)
+    prepare_archive(NasFiles(), operator.configuration.nas, operator.database().version.repository)
+    assert line(operator).startswith(f"ok    NAS: archive: {operator.nas}/away, on ")

@@ -13,6 +13,7 @@ from coordinator.checks.result import Check, guarded
 from shared.clock import SystemClock
 from shared.config import Configuration, VirtualBox
 from shared.copies.mount import Mount, NasStatus
+from shared.copies.spelling import TRIAL
 from shared.engine.codec import zlib_codec
 from shared.errors import ExitCode, NasError
 from shared.process import Completed
@@ -145,13 +146,13 @@ class TestNas:
         assert nas._skew(0.5).verdict == "ok"
 
     def test_what_an_interrupted_examination_left_is_removed_but_no_link_is_followed(self, operator: Operator) -> None:
-        old = operator.nas / f"{nas.PROBE}old"
+        old = operator.nas / f"{TRIAL}old"
         old.mkdir()
         (old / "file").write_bytes(b"")
         os.utime(old, (0, 0))
         precious = operator.folder / "precious"
         precious.mkdir()
-        (operator.nas / f"{nas.PROBE}link").symlink_to(precious)
+        (operator.nas / f"{TRIAL}link").symlink_to(precious)
         list(nas.examine_use(operator.configuration.nas, SystemClock(), None))
         assert not old.exists()
         assert precious.exists()
