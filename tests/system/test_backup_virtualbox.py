@@ -96,6 +96,7 @@ def test_a_worker_that_is_killed_is_recovered_by_the_next_tick(fleet: Fleet, eng
     first.worker("notifier")
     worker = first.start("vmbackup-worker", "-v", "backup")
     wait_for(lambda: list(fleet.nas.glob("large/.*.partial.ova")) != [], "the export to begin")
+    wait_for(lambda: any(b'"child"' in beat.read_bytes() for beat in fleet.nas.glob("vmstate/node/*")), "a heartbeat that names the export")
     exports = [process for process in psutil.process_iter(["cmdline"]) if "export" in (process.info["cmdline"] or [])]
     children = [process for process in exports if any(str(fleet.nas) in word for word in process.info["cmdline"])]
     assert bool(children) == (engine == "vboxmanage")
@@ -106,7 +107,8 @@ def test_a_worker_that_is_killed_is_recovered_by_the_next_tick(fleet: Fleet, eng
     worker.communicate(timeout=30)
     assert fleet.states() == {"large": "BACKUP_IN_PROGRESS"}
 
-    first.worker("database")
+    said = first.worker("database").stderr
+    assert ("cancelling the export that session" in said) == (engine == "vboxmanage" and what == "worker"), said
     assert fleet.states() == {"large": "BACKUP_NECESSARY"}
     first.configure("backup", retry_seconds=60)
     first.worker("backup")
