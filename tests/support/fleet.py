@@ -13,6 +13,7 @@ from shared.copies.catalogue import Copy
 from shared.statedb.records import VmRecord
 from shared.statedb.snapshot import Snapshot, decode
 from tests.support.hosts import VirtualBoxHost
+from tests.support.releases import Release
 from tests.support.simulated import SimulatedHost
 
 BIN = Path(sys.executable).parent
@@ -34,10 +35,14 @@ class Ran:
 
 @dataclass
 class Member:
-    """A host with the programs installed. `settings` is TOML by section, added to what every member has."""
+    """A host with the programs installed. `settings` is TOML by section, added to what every member has.
+
+    `release` is an earlier one whose programs it has, if they are not the present ones.
+    """
 
     fleet: "Fleet"
     host: VirtualBoxHost
+    release: Release | None = None
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -50,7 +55,13 @@ class Member:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, **self.host.environment, "VMBACKUP_CONFIG": str(self.configuration)}
+        packages = {"PYTHONPATH": str(self.release.packages)} if self.release else {}
+        return {**os.environ, **self.host.environment, **packages, "VMBACKUP_CONFIG": str(self.configuration)}
+
+    @property
+    def bin(self) -> Path:
+        """Where its programs are."""
+        return self.release.bin if self.release else BIN
 
     def configure(self, section: str, **values: Any) -> None:
         """Changes settings and writes the file."""
@@ -64,8 +75,9 @@ class Member:
     def run(self, program: str, *arguments: str, timeout: float = 120) -> Ran:
         """Runs a program to its end."""
         done = subprocess.run(
-            [BIN / program, *arguments],
+            [self.bin / program, *arguments],
             env=self.environment,
+            cwd=self.fleet.folder,  # where nothing can be imported
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -77,8 +89,9 @@ class Member:
     def start(self, program: str, *arguments: str) -> "subprocess.Popen[str]":
         """Starts a program."""
         return subprocess.Popen(
-            [BIN / program, *arguments],
+            [self.bin / program, *arguments],
             env=self.environment,
+            cwd=self.fleet.folder,  # where nothing can be imported
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,11 +120,11 @@ class Fleet:
         self.nas.mkdir(parents=True, exist_ok=True)
         self.members: dict[str, Member] = {}
 
-    def add(self, host: VirtualBoxHost, mounted_at: Path | None = None) -> Member:
+    def add(self, host: VirtualBoxHost, mounted_at: Path | None = None, release: Release | None = None) -> Member:
         """Adds a host, which may have its own way to the NAS directory; the first one makes the state database, if there is none."""
         mountpoint = mounted_at or self.nas
         host.share(mountpoint)
-        member = Member(self, host)
+        member = Member(self, host, release)
         self.members[host.name] = member
         member.configure("nas", mountpoint=str(mountpoint), require_mount=False, reserve="1 MiB")
         member.configure("host", state_directory=str(self.folder / f"state-{host.name}"))
