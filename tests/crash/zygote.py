@@ -60,9 +60,8 @@ def run(request: dict[str, Any]) -> None:
         assert hasattr(importlib.import_module(module), attribute), name
         setattr(importlib.import_module(module), attribute, value)
     for name in request["mutants"]:
-        from tests.crash.mutants import MUTANTS
-
-        MUTANTS[name].apply()
+        module, _, mutant = name.rpartition(":")
+        importlib.import_module(module or "tests.crash.mutants").MUTANTS[mutant].apply()
     write = os.write
 
     def report(point: Point) -> None:
