@@ -142,7 +142,8 @@ def _physical(path: Path, mounts: Sequence[Mount]) -> Iterator[list[object]]:
     if mount is None:
         return
     below = _parts(os.path.relpath(real, mount.path)) if real != mount.path else []
-    if mount.device:
+    # On NFS the root is always said to be /, also of a bind mount, and the source has the whole path.
+    if mount.device and not mount.filesystem.startswith("nfs"):
         yield [mount.device, *_parts(mount.root), *below]
     if mount.filesystem in NETWORK:
         server, export = _server_and_export(mount)
@@ -153,8 +154,8 @@ def _physical(path: Path, mounts: Sequence[Mount]) -> Iterator[list[object]]:
 def _server_and_export(mount: Mount) -> tuple[str, str]:
     """Which server, and which path there. Of SMB the server's name goes with the share's, in which case does not count.
 
-    The source of an NFS mount is that of the directory which is mounted, also of a bind mount; that of an SMB mount is what the whole
-    was mounted from.
+    The source of an NFS mount names the directory that is seen there, also of a bind mount; that of an SMB mount is what the whole was
+    mounted from (seen on Linux 6.1).
     """
     if mount.source.startswith("//"):
         server, _, rest = mount.source[2:].partition("/")

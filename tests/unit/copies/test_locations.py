@@ -60,7 +60,7 @@ def first_names(table: list[Mount], elsewhere: list[str]) -> frozenset[str]:
         (Mount("/one", "nfs4", "nas:/export", (), "0:50"), Mount("/two", "nfs4", "other:/export", (), "0:51")),
         (Mount("/one", "cifs", "//nas/share", (), "0:50"), Mount("/two", "cifs", "//nas/shared", (), "0:51")),
         (Mount("/one", "cifs", "//nas/share", (), "0:50", "/a"), Mount("/two", "cifs", "//nas/share", (), "0:50", "/b")),
-        (Mount("/one", "nfs4", "nas:/export/a", (), "0:50", "/a"), Mount("/two", "nfs4", "nas:/export/b", (), "0:50", "/b")),
+        (Mount("/one", "nfs4", "nas:/export/a", (), "0:50"), Mount("/two", "nfs4", "nas:/export/b", (), "0:50")),
         (Mount("/one", "ext4", "/dev/sda1", (), "8:1", "/a"), Mount("/two", "ext4", "/dev/sda1", (), "8:1", "/ab")),
     ],
 )

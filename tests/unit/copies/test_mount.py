@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.config import Nas
 from shared.copies import mount as mounts
-from shared.copies.mount import check_nas, refuses_to_copy
+from shared.copies.mount import check_nas, is_there, refuses_to_copy
 from shared.errors import ExitCode, NasError
 from shared.process import Completed
 
@@ -166,3 +166,16 @@ def test_only_nfs_4_2_and_file_systems_that_share_blocks_copy_by_themselves(
     assert (reason == "") == copies
     assert copies or filesystem in reason
     assert refuses_to_copy(None, reflink=True) != ""
+
+
+def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path, monkeypatch):
+    assert is_there(tmp_path, 10)
+    assert not is_there(tmp_path / "none" / "below", 10)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NasError, match="Not a directory"):
+        is_there(tmp_path / "file", 10)
+    hanging = tmp_path / "hanging.py"
+    hanging.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(mounts, "_PROBE", str(hanging))
+    with pytest.raises(NasError, match=rf"the NAS at {tmp_path} did not answer within 0.3 seconds"):
+        is_there(tmp_path, 0.3)
