@@ -46,6 +46,8 @@ class Event(StrEnum):
     PUBLISHED = "published"
     #: The export failed, the VM changed meanwhile, or the worker died.
     FAILED = "failed"
+    #: It has to wait, which was found at the last moment: for its window, for room on the NAS.
+    POSTPONED = "postponed"
     #: It was found running at the last moment.
     FOUND_RUNNING = "found running"
     #: The operator archives it.
@@ -80,6 +82,7 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.BACKUP_NECESSARY, Event.CLAIMED): State.BACKUP_IN_PROGRESS,
         (State.BACKUP_IN_PROGRESS, Event.PUBLISHED): State.CLEAN,
         (State.BACKUP_IN_PROGRESS, Event.FAILED): State.BACKUP_NECESSARY,
+        (State.BACKUP_IN_PROGRESS, Event.POSTPONED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.FOUND_RUNNING): State.RUNNING,
         **{(state, Event.ARCHIVE): State.ARCHIVED for state in State if state not in (State.BACKUP_IN_PROGRESS, State.ARCHIVED)},
         (State.ARCHIVED, Event.ACTIVATE_UNCHANGED): State.CLEAN,

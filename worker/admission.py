@@ -1,58 +1,99 @@
-"""Whether a VM that waits for its backup may have it now: its window is open long enough, and there is a place on the NAS.
+"""Whether a VM that waits for its backup may have it now: its window is open, there is room for its copy, and a place on the NAS.
 
 What has to wait is no failure: it is logged, and noted in the database, where `vmbackup-admin status` shows it.
 """
 
 import logging
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from shared.copies import catalogue
-from shared.copies.space import allocated
+from shared.copies.mount import check_nas
 from shared.errors import VmBackupError
 from shared.site import Site
 from shared.statedb import changes, places
 from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
-from shared.virtualbox.inventory import files_of
-from worker.window import Verdict, expected_seconds, judge
+from shared.virtualbox.inventory import Machine
+from worker.judging import NOW, judge_length, judge_outage, judge_room, judge_window
+from worker.window import Verdict
 
 log: Final = logging.getLogger(__name__)
 
 #: What is noted of VMs for which there is no place; without figures, so that it does not change while they wait.
 NO_PLACE: Final = "waits for a place: as many exports run on the NAS as are allowed"
+#: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it is claimed.
+_LOOK_SECONDS: Final = 10.0
 
 
-def judge_window(site: Site, record: VmRecord) -> Verdict:
-    """Whether the VM's window lets its export start now. Outside of the window nothing but the clock is asked."""
-    window, now = site.configuration.policy_for(record.name).window, site.clock.now()
-    verdict = judge(window, now)
-    if verdict.reason or not window:
-        return verdict
-    try:
-        return judge(window, now, _expected_seconds(site, record))
-    except VmBackupError:
-        return verdict  # its backup will fail, and say why
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The VMs of this host and the bytes that are free on the NAS, at one moment."""
+
+    machines: Mapping[str, Machine]
+    free: int
+    until: float
 
 
-def _expected_seconds(site: Site, record: VmRecord) -> float | None:
-    latest = catalogue.read(site.directory(record)).latest_good
-    machine = site.inventory().get(record.uuid)
-    if latest is None or machine is None:
-        return None
-    return expected_seconds(allocated(Path(path) for image in machine.images for path in files_of(image)), latest.sidecar)
+class Judge:
+    """Says of one VM after the other whether its backup may begin now, in the eyes of a host that has not claimed it.
+
+    `insists`: its operator wants it now, however often it was stopped for nothing.
+    """
+
+    def __init__(self, site: Site, *, insists: bool) -> None:
+        self._site, self._insists = site, insists
+        self._seen: _Look | None = None
+
+    def judge(self, record: VmRecord) -> Verdict:
+        """Outside of its window nothing but the clock is asked. Raises `NasError` if the NAS as a whole cannot be used."""
+        policy, now = self._site.configuration.policy_for(record.name), self._site.clock.now()
+        verdict = judge_window(policy, now)
+        if verdict.reason:
+            return verdict
+        look = self._look()
+        machine = look.machines.get(record.uuid)
+        if machine is None or not machine.accessible:
+            return NOW  # its backup will fail, and say why
+        if machine.running and policy.running == "defer":
+            return NOW  # it is left alone in any case
+        try:
+            there = catalogue.read(self._site.directory(record))
+        except VmBackupError:
+            return NOW
+        left_over = sum(partial.size for partial in there.partials)  # nobody works on it: that is cleared away before its export
+        verdicts = [judge_length(policy, machine, there, now)]
+        if not self._insists:
+            verdicts.append(judge_outage(record, policy, now, runs=machine.running))
+        verdicts.append(judge_room(machine, policy, there, look.free + left_over, self._site.configuration.nas))
+        return next((verdict for verdict in verdicts if verdict.reason), NOW)
+
+    def _look(self) -> _Look:
+        now = self._site.clock.monotonic()
+        if self._seen is None or now >= self._seen.until:
+            free = check_nas(self._site.configuration.nas, write=True).free
+            self._seen = _Look(self._machines(), free, now + _LOOK_SECONDS)
+        return self._seen
+
+    def _machines(self) -> Mapping[str, Machine]:
+        try:
+            return self._site.inventory()
+        except VmBackupError:
+            return {}
 
 
 class Admission:
     """Admits the VMs of one run of a backup worker. `postponed` are those that were refused, with the reason."""
 
-    def __init__(self, site: Site, session: Session) -> None:
+    def __init__(self, site: Site, session: Session, *, insists: bool = False) -> None:
         self._site, self._session = site, session
+        self._judge = Judge(site, insists=insists)
         self.postponed: dict[str, Verdict] = {}
 
     def refuses(self, record: VmRecord) -> bool:
-        """Whether the VM has to wait for its window; if so it is postponed to a later tick."""
-        verdict = judge_window(self._site, record)
+        """Whether the VM has to wait; if so it is postponed to a later tick. Raises `NasError` if the NAS as a whole cannot be used."""
+        verdict = self._judge.judge(record)
         if verdict.reason:
             self.postponed[record.key] = verdict
         return bool(verdict.reason)
@@ -87,7 +128,8 @@ class Admission:
     def note(self) -> None:
         """Says which VMs were postponed, and notes why. Commits only what is new."""
         for key, verdict in self.postponed.items():
-            log.log(logging.ERROR if verdict.never else logging.INFO, "not now: %s", verdict.reason, extra={"vm": key})
+            level = logging.ERROR if verdict.never or verdict.nas else logging.INFO
+            log.log(level, "not now: %s", verdict.details or verdict.reason, extra={"vm": key})
         self._note({key: verdict.reason for key, verdict in self.postponed.items()})
 
     def _line_up(self, key: str) -> None:

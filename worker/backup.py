@@ -17,10 +17,10 @@ from shared.statedb.session import Session
 from shared.states import Event, State
 from shared.virtualbox.export import VmRunsError
 from worker import queue
-from worker.admission import Admission, judge_window
+from worker.admission import Admission, Judge
 from worker.exporting import Backup
+from worker.judging import PostponedError, judge_window
 from worker.outcome import Outcome, start
-from worker.window import judge
 
 log: Final = logging.getLogger(__name__)
 
@@ -48,12 +48,13 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     if only is not None:
         _require_backup(contents, only, site.node)
     waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
-    return [record.key for record in waiting if not judge_window(site, record).reason]
+    judge = Judge(site, insists=only is not None)
+    return [record.key for record in waiting if not judge.judge(record).reason]
 
 
 def _known_to_wait(site: Site, record: VmRecord) -> bool:
     """Whether the VM waits for its window to open, and that is noted already: then there is nothing to do."""
-    reason = judge(site.configuration.policy_for(record.name).window, site.clock.now()).reason
+    reason = judge_window(site.configuration.policy_for(record.name), site.clock.now()).reason
     return bool(reason) and reason == record.waiting
 
 
@@ -72,15 +73,17 @@ class Round:
     def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
         self._site, self._session, self._outcome, self._only = site, session, outcome, only
         self._tried: set[str] = set()
-        self._admission = Admission(site, session)
+        self._admission = Admission(site, session, insists=only is not None)
 
     def run(self) -> None:
         """Takes VMs until none is left that may be taken now, then looks for a while whether a running one stops."""
         try:
             self._run()
         finally:
-            self._outcome.failed += [key for key, verdict in self._admission.postponed.items() if verdict.never]
-            self._outcome.postponed += [key for key, verdict in self._admission.postponed.items() if not verdict.never]
+            postponed = self._admission.postponed
+            self._outcome.failed += [key for key, verdict in postponed.items() if verdict.never]
+            self._outcome.postponed += [key for key, verdict in postponed.items() if not verdict.never]
+            self._outcome.nas += [key for key, verdict in postponed.items() if verdict.nas]
         self._admission.note()
 
     def _run(self) -> None:
@@ -154,13 +157,17 @@ class Round:
             self._tried.add(key)
             return
         self._tried.add(key)
+        backup = Backup(self._site, session, claimed, own, insists=self._only is not None)
         try:
-            done = Backup(self._site, session, claimed, own).run()
+            done = backup.run()
         except VmRunsError as error:
             log.info("left for a later tick: %s", error.message, extra={"vm": key})
             self._outcome.deferred.append(key)
+        except PostponedError as error:
+            self._admission.postponed[key] = error.verdict
         else:
             (self._outcome.done if done else self._outcome.failed).append(key)
+            self._outcome.nas += [key] if backup.nas_refused else []
         finally:
             session.doing.vm = session.doing.phase = ""
             session.doing.percent = session.doing.bytes_done = session.doing.child = None
@@ -190,8 +197,9 @@ def command(invocation: cli.Invocation, vm: str | None, dry_run: bool) -> ExitCo
     """Export the VMs of this host that wait for it, the one that has waited longest first.
 
     Running VMs come last; those that go on running are left for a later tick (exit code 4), and so are, with exit code 0, those whose
-    window is closed or for which there is no place on the NAS. A copy counts only when it was exported, checked, and found to be that of
-    a VM which nobody touched meanwhile.
+    window is closed, for which there is no place on the NAS, or that were stopped for a backup in vain a short while ago (--vm cuts that
+    short). Exit code 13 if the NAS is why VMs were not backed up: no room, read-only, away. A copy counts only when it was exported,
+    checked, and found to be that of a VM which nobody touched meanwhile.
     """
     if dry_run:
         for key in plan(invocation.site(reading=True), vm):

@@ -53,7 +53,7 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
                 outcome.failed.append(record.key)
         except VmBackupError as error:
             log.error("cannot finish what a crashed worker began: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
-            outcome.failed.append(record.key)
+            outcome.fail(record.key, error)
     if outcome.done or outcome.failed:
         contents = site.database.head().contents
     if any(record.leftovers for record in contents.vms.values()):

@@ -88,9 +88,9 @@ def choose_engine(site: Site, policy: VmPolicy, machine: Machine, delta: Delta, 
     """The engine for a VM. Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks."""
     if policy.engine == "vboxmanage":
         return Choice(VBoxManageExporter(site.vboxmanage))
-    reason = modesty.vboxmanage or _refusal(machine, site.clock)
+    reason = _refusal(machine, site.clock, modesty)
     if reason and policy.engine == "parallel":
-        raise CopyError(f"the parallel engine cannot export it: {reason}", hint='engine = "auto" lets VBoxManage do it instead')
+        raise _refused(reason)
     if reason:
         return Choice(VBoxManageExporter(site.vboxmanage), reason)
     from shared.engine.exporter import ParallelExporter
@@ -103,8 +103,23 @@ def choose_engine(site: Site, policy: VmPolicy, machine: Machine, delta: Delta, 
     return Choice(parallel, whole=delta.reason, instead="vboxmanage" if policy.engine == "auto" else "")
 
 
-def _refusal(machine: Machine, clock: Clock) -> str:
+def require_engine(policy: VmPolicy, machine: Machine, clock: Clock, modesty: Modesty) -> None:
+    """Raises `CopyError` if the policy insists on the parallel engine and that cannot read the disks of the VM, as they are now.
+
+    Of a VM that runs this is a first look: `choose_engine` has the last word, when it stands still.
+    """
+    if policy.engine == "parallel" and (reason := _refusal(machine, clock, modesty)):
+        raise _refused(reason)
+
+
+def _refused(reason: str) -> CopyError:
+    return CopyError(f"the parallel engine cannot export it: {reason}", hint='engine = "auto" lets VBoxManage do it instead')
+
+
+def _refusal(machine: Machine, clock: Clock, modesty: Modesty) -> str:
     """Why the parallel engine cannot export a VM. Whatever goes wrong in finding out is a reason, and no more."""
+    if modesty.vboxmanage:
+        return modesty.vboxmanage
     try:
         from shared.engine.eligible import assess
 

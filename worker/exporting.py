@@ -3,36 +3,32 @@
 import logging
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from shared.clock import timestamp
 from shared.copies import publish as files
-from shared.copies.catalogue import Catalogue
-from shared.copies.catalogue import read as read_catalogue
 from shared.copies.mount import check_nas
 from shared.copies.names import final_name, make_stamp, partial_name
 from shared.copies.ova import check_ova
-from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar, Wire
-from shared.copies.space import allocated, check_room, needed
-from shared.errors import LockLostError, VmBackupError
+from shared.errors import ExitCode, LockLostError, VmBackupError
 from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.records import Claim, Copy, VmRecord
 from shared.statedb.session import Session
 from shared.virtualbox.export import Exporter, Traffic, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
-from shared.virtualbox.inventory import Machine, files_of
-from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker import publishing
 from worker.deltas import plan_delta
 from worker.engines import EngineFaultError, Modesty, choose_engine
 from worker.hooks import Hooks
-from worker.methods import Live, Method, Subject, Work, choose, undo_safely
+from worker.judging import PostponedError
+from worker.methods import Method, Subject, Work, choose, undo_safely
 from worker.monitor import Monitor
 from worker.priority import in_background
-from worker.sides import Beside, Place
+from worker.room import source_bytes
+from worker.settling import Settled, settle
+from worker.sides import Place
 
 log: Final = logging.getLogger(__name__)
 
@@ -45,10 +41,22 @@ class Exported:
     fingerprint: Fingerprint
 
 
-class Backup:
-    """The backup of one VM that this session has claimed."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A VM that was brought into a state in which it can be exported, and what was settled before."""
 
-    def __init__(self, site: Site, session: Session, record: VmRecord, own: Claim) -> None:
+    method: Method
+    subject: Subject
+    settled: Settled
+
+
+class Backup:
+    """The backup of one VM that this session has claimed.
+
+    `insists`: its operator wants it now, however often it was stopped for nothing. `nas_refused`: it failed because of the NAS.
+    """
+
+    def __init__(self, site: Site, session: Session, record: VmRecord, own: Claim, *, insists: bool = False) -> None:
         self._site, self._session, self._record, self._own = site, session, record, own
         self._key = record.key
         self._directory = site.directory(record)
@@ -58,7 +66,10 @@ class Backup:
         self._place = Place(self._directory, self._stamp, own.number)
         self._hooks = Hooks(self._work.policy, self._facts(), self._key)
         self._error = ""
+        self._insists = insists
         self._method: Method | None = None
+        self._ready: Ready | None = None
+        self.nas_refused = False
 
     def run(self) -> bool:
         """Like `attempt`, with the operator's commands before and after it."""
@@ -76,22 +87,27 @@ class Backup:
     def attempt(self) -> Sidecar | None:
         """Makes the copy and publishes it; answers its sidecar if the VM is CLEAN now. Raises `LockLostError` if this worker was displaced.
 
-        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; any other failure is committed and answered.
+        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; one whose backup has to wait is committed as waiting
+        and raises `PostponedError`; any other failure is committed and answered.
         Whatever happens, the VM is brought back to the power state in which it was found, or that stays noted for the next tick.
         """
         try:
-            refuse_unexportable(self._work.machine())
-            self._hooks.before()
             exported = self._export_somehow()
         except VmRunsError as error:
             self._clean_up()
-            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own), f"{self._key}: {error.message}")
+            when, why = timestamp(self._site.clock.now()), f"{self._key}: {error.message}"
+            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own, when), why)
+            raise
+        except PostponedError as error:
+            when, why = timestamp(self._site.clock.now()), error.verdict.reason
+            self._session.commit(lambda contents: changes.postponed(contents, self._key, self._own, why, when), f"{self._key} {why}")
             raise
         except LockLostError:
             self._clean_up()
             raise
         except VmBackupError as error:
             self._clean_up()
+            self.nas_refused = error.exit_code == ExitCode.NAS
             self._fail(error.message)
             log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
             return None
@@ -113,35 +129,41 @@ class Backup:
         }
 
     def _export_somehow(self) -> Exported:
-        """Exports; what fails in one way and may succeed in a more modest one is undone and begun anew."""
+        """Exports; what fails in one way and may succeed in a more modest one is begun anew. A VM that was stopped stays so meanwhile."""
         modesty = Modesty()
         while True:
-            self._method = choose(self._work)
             try:
-                return self._export(self._method, modesty)
+                return self._export(modesty)
             except EngineFaultError as fault:
-                self._clean_up()
+                if self._ready is None:
+                    self._clean_up()
+                else:
+                    self._remove_partials()
                 log.warning("%s; it is tried again without that", fault.message, extra={"vm": self._key})
                 modesty = fault.modesty
 
-    def _export(self, method: Method, modesty: Modesty) -> Exported:
-        machine = self._work.machine()
-        beside = Beside(self._site, self._session, self._work.policy, machine)
-        for what in beside.left_out:
+    def _make_ready(self, modesty: Modesty) -> Ready:
+        """Settles all else, and only then does to the VM what its policy says."""
+        self._method = choose(self._work)
+        settled = settle(self._work, self._method, self._place, modesty, insists=self._insists)
+        for what in settled.beside.left_out:
             log.warning("not in the copy: %s", what, extra={"vm": self._key})
-        if not isinstance(method, Live):
-            refuse_long_name(machine)
-        subject = method.prepare()
-        source_bytes = _source_bytes(subject.machine)
-        there = self._make_room(source_bytes, beside.bytes_of(subject))
-        delta = plan_delta(self._site, self._place, there, modesty.whole)
-        engine = choose_engine(self._site, self._work.policy, subject.machine, delta, modesty)
+        self._hooks.before()
+        return Ready(self._method, self._method.prepare(), settled)
+
+    def _export(self, modesty: Modesty) -> Exported:
+        self._ready = ready = self._ready or self._make_ready(modesty)
+        machine = ready.subject.machine
+        delta = plan_delta(self._site, self._place, ready.settled.there, modesty.whole)
+        engine = choose_engine(self._site, self._work.policy, machine, delta, modesty)
         if engine.reason:
             log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": self._key})
+        disks = source_bytes(machine)
         with engine.judged():
-            seconds, traffic = self._run_engine(subject, engine.exporter)
-        kept = beside.keep(subject, self._place)
-        fingerprint = method.conclude()
+            seconds, traffic = self._run_engine(ready.subject, engine.exporter)
+        kept = ready.settled.beside.keep(ready.subject, self._place)
+        self._ready = None
+        fingerprint = ready.method.conclude()
         self._session.doing.phase = "check"
         name = partial_name(self._stamp, self._own.number, "ova")
         nice = self._site.configuration.backup.nice
@@ -163,35 +185,15 @@ class Backup:
             finished=timestamp(finished),
             duration_seconds=round(seconds, 3),
             engine=engine.exporter.name,
-            source_bytes=source_bytes,
+            source_bytes=disks,
             files=kept,
-            left_out=beside.left_out,
+            left_out=ready.settled.beside.left_out,
             engine_reason=engine.reason,
             wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         )
         check_nas(self._site.configuration.nas, write=True)
         files.seal(self._site.files, self._directory, sidecar)
         return Exported(sidecar, fingerprint)
-
-    def _make_room(self, source_bytes: int, side_bytes: int) -> Catalogue:
-        """Makes sure that the NAS is there and has room, after clearing away what earlier attempts left in the VM's directory.
-
-        Answers what else is there.
-        """
-        nas = self._site.configuration.nas
-        check_nas(nas, write=True)
-        with reported(f"make the directory {self._directory}"):
-            self._site.files.make_directory(self._directory)
-        contents = self._site.database.head().contents
-        live = {record.claim.number for record in contents.vms.values() if record.claim}
-        live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
-        for name in files.remove_partials(self._site.files, self._directory, live, contents.claims_granted):
-            log.warning("removed %s, which an earlier attempt left", name, extra={"vm": self._key})
-        there = read_catalogue(self._directory)
-        latest = there.latest_good
-        room = needed(source_bytes, latest.sidecar if latest else None) + side_bytes
-        check_room(check_nas(nas).free, room, nas.reserve)
-        return there
 
     def _run_engine(self, subject: Subject, exporter: Exporter) -> tuple[float, Traffic]:
         """Exports under the partial name; answers the seconds that took, and how the bytes came there."""
@@ -226,12 +228,10 @@ class Backup:
         """Undoes what was done to the VM and removes the partial files. Never raises what would hide why it is called."""
         if self._method is not None:
             undo_safely(self._method, self._key)
+        self._remove_partials()
+
+    def _remove_partials(self) -> None:
         try:
             files.remove_own_partials(self._site.files, self._directory, self._own.number)
         except VmBackupError as error:
             log.warning("partial files not removed, a later tick will do it: %s", error.message, extra={"vm": self._key})
-
-
-def _source_bytes(machine: Machine) -> int:
-    """Bytes that its disks take on this host."""
-    return allocated(Path(path) for image in machine.images for path in files_of(image))

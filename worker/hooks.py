@@ -90,7 +90,9 @@ class Hooks:
         self._begun = False
 
     def before(self) -> None:
-        """Before anything is done to the VM. Raises `HookError`: then it is not backed up now."""
+        """Before anything is done to the VM; once, also if that is begun anew. Raises `HookError`: then it is not backed up now."""
+        if self._begun:
+            return
         seconds = self._policy.hook_seconds
         run("before", self._policy.before, {**self._facts, "status": "begins"}, timeout_seconds=seconds, vm=self._vm)
         self._begun = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import ExitCode
+from shared.errors import ExitCode, VmBackupError
 from shared.host_lock import host_lock
 
 if TYPE_CHECKING:
@@ -25,12 +25,22 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
-    #: Left for a later tick as their policy or the limit of exports says: no failure.
+    #: Left for a later tick as their policy or the limit of exports says, or because there is no room: no failure.
     postponed: list[str] = field(default_factory=list)
+    #: Those of the failed and postponed ones that have the NAS to thank for it: it is full, or does not let us write.
+    nas: list[str] = field(default_factory=list)
+
+    def fail(self, key: str, error: VmBackupError) -> None:
+        """Takes note of a VM that failed, and whether it was because of the NAS."""
+        self.failed.append(key)
+        if error.exit_code == ExitCode.NAS:
+            self.nas.append(key)
 
     @property
     def exit_code(self) -> ExitCode:
         """The exit code that says this."""
+        if self.nas:
+            return ExitCode.NAS
         if self.failed:
             return ExitCode.SOME_FAILED
         return ExitCode.SOME_DEFERRED if self.deferred else ExitCode.DONE

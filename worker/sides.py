@@ -21,6 +21,7 @@ from shared.statedb.session import Session
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, read_file
 from worker.methods import Subject
+from worker.room import state_file
 
 log: Final = logging.getLogger(__name__)
 
@@ -51,13 +52,9 @@ class Beside:
         said = []
         if self._machine.settings and self._machine.settings.snapshot:
             said.append("its snapshots: the copy has the VM's current state only")
-        if _state_file(self._machine) and self._policy.saved == "warn":
+        if state_file(self._machine) and self._policy.saved == "warn":
             said.append('its saved memory (saved = "warn")')
         return tuple(said)
-
-    def bytes_of(self, subject: Subject) -> int:
-        """How much room they take, about."""
-        return len(self._settings) + sum(_size(path) for path in (self._state_file(subject.machine), subject.machine.nvram_file))
 
     def keep(self, subject: Subject, place: Place) -> dict[Suffix, SideFile]:
         """Writes them under partial names. Raises `CopyError`, `NasError`, `LockLostError`."""
@@ -83,17 +80,4 @@ class Beside:
             raise CopyError(f"its settings cannot be kept: {error}") from None
 
     def _state_file(self, machine: Machine) -> str:
-        return _state_file(machine) if self._policy.saved == "keep" else ""
-
-
-def _state_file(machine: Machine) -> str:
-    """The file with the memory of a saved VM; empty if it is not saved."""
-    stated = machine.settings.state_file if machine.settings else ""
-    return os.path.join(os.path.dirname(machine.settings_file), stated) if stated else ""
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size if path else 0
-    except OSError:
-        return 0
+        return state_file(machine) if self._policy.saved == "keep" else ""

@@ -67,7 +67,7 @@ class Round:
             except VmBackupError as error:
                 log.error("cannot verify: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": record.key})  # noqa: TRY400
                 self._passed.add(record.key)
-                self._outcome.failed.append(record.key)
+                self._outcome.fail(record.key, error)
 
     def _take(self, record: VmRecord) -> bool:
         """Verifies the longest unverified copy of a VM; False if today's share does not reach for it."""

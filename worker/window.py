@@ -8,10 +8,16 @@ from shared.copies.sidecar import Sidecar
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an export may start now. `reason` says why not; empty: it may. `never`: nor at any other time, as things are."""
+    """Whether an export may start now. `reason` says why not; empty: it may. `never`: nor at any other time, as things are.
+
+    `nas`: it is the NAS that keeps it waiting, and somebody has to do something about that; `details` has figures, `reason` none that
+    change from tick to tick, because it is committed.
+    """
 
     reason: str = ""
     never: bool = False
+    nas: bool = False
+    details: str = ""
 
 
 def judge(window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None) -> Verdict:

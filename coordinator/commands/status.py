@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,6 +12,9 @@ from shared.errors import ExitCode
 from shared.statedb.records import VmRecord
 from shared.statedb.snapshot import Snapshot
 from shared.states import State
+
+if TYPE_CHECKING:
+    from shared.site import Site
 
 #: The order in which a person wants to see them: what needs attention or happens now comes first.
 _ORDER: Final = (State.BACKUP_IN_PROGRESS, State.BACKUP_NECESSARY, State.RUNNING, State.NEW, State.CLEAN, State.ARCHIVED)
@@ -41,9 +44,9 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
     }
     now = site.clock.now()
     rows = [describe(record, beats, now) for record in _sorted(found.snapshot)]
-    warnings = (*found.warnings, *clocks.of_records(found.snapshot.contents.vms.values(), now))
+    warnings = (*found.warnings, *_little_room(site), *clocks.of_records(found.snapshot.contents.vms.values(), now))
     if as_json:
-        print_json(_document(found, warnings, rows))
+        print_json(_document(site, found, warnings, rows))
         return
     for warning in warnings:
         text.warn(warning)
@@ -77,6 +80,8 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,
         "waiting": record.waiting if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting else None,
+        "outages_failed": record.outages_failed,
+        "next_outage": record.next_outage or None,
         "missing_since": record.missing_since,
         "also_on": record.also_on,
         "moving": record.moving,
@@ -97,7 +102,18 @@ def _sorted(snapshot: Snapshot) -> list[VmRecord]:
     return sorted(snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key))
 
 
-def _document(found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _little_room(site: "Site") -> tuple[str, ...]:
+    """A warning if no backup can begin because the NAS is full: the VMs that are CLEAN would not tell."""
+    free, reserve = site.nas.free, site.configuration.nas.reserve
+    if free >= max(reserve, 1):
+        return ()
+    less = f", less than nas.reserve ({text.size(reserve)})" if reserve else ""
+    return (
+        f"the NAS has {text.size(free)} free{less}: no backup begins. Free some space: `vmbackup-admin prune --dry-run` shows what can go",
+    )
+
+
+def _document(site: "Site", found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     header = found.snapshot.header
     return {
         "schema": 1,
@@ -106,6 +122,7 @@ def _document(found: reading.Reading, warnings: Sequence[str], rows: Sequence[Ma
         "committed": header.committed,
         "database_version": found.snapshot.contents.format,
         "warnings": list(warnings),
+        "nas": {"free": site.nas.free, "total": site.nas.total, "reserve": site.configuration.nas.reserve},
         "vms": list(rows),
     }
 

@@ -52,6 +52,12 @@ def human(size: int) -> str:
     return f"{value:.1f} TiB"
 
 
+def coarse(size: int) -> str:
+    """`size` bytes for people, rounded up in steps of about a tenth, so that it stays the same while a disk grows by a little."""
+    step = 1 << max(size.bit_length() - 4, 0)
+    return human(-(-size // step) * step)
+
+
 def _allocated(path: Path) -> int:
     try:
         status = os.stat(path)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
-from shared.statedb import places
+from shared.statedb import outages, places
 from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.states import IN_FLIGHT, Event, State, move
 
@@ -72,7 +72,7 @@ def _freed(record: VmRecord, reason: str, when: str) -> VmRecord:
     if claim is None or record.publishing is not None or record.status != State.BACKUP_IN_PROGRESS:
         return replace(record, claim=None)
     return replace(
-        record,
+        outages.counted(record, when),
         claim=None,
         status=move(record.status, Event.FAILED),
         failures=record.failures + 1,
@@ -196,6 +196,8 @@ def published(contents: Contents, key: str, own: Claim) -> Contents:
             last_error="",
             last_error_at="",
             last_failed_claim=0,
+            outages_failed=0,
+            next_outage="",
             verified=record.verified or record.publishing.finished,
         )
     )
@@ -207,17 +209,28 @@ def failed(contents: Contents, key: str, own: Claim, error: str, when: str) -> C
     return contents.with_vm(_freed(record, error, when))
 
 
-def found_running(contents: Contents, key: str, own: Claim) -> Contents:
-    """The VM runs, which is no failure: it waits until it stops. Raises `IllegalMoveError` when a copy is being put in place already."""
+def found_running(contents: Contents, key: str, own: Claim, when: str) -> Contents:
+    """The VM runs, which is no failure: it waits until it stops. Raises `IllegalMoveError` when a copy is being put in place already.
+
+    One that was asked to shut down and did not is left alone for a while.
+    """
     record = held(contents, key, own)
     if record.publishing is not None:
         raise IllegalMoveError(f"{key}: its copy {record.publishing.stamp} is being put in place")
-    return contents.with_vm(replace(record, status=move(record.status, Event.FOUND_RUNNING), claim=None))
+    return contents.with_vm(replace(outages.counted(record, when), status=move(record.status, Event.FOUND_RUNNING), claim=None))
+
+
+def postponed(contents: Contents, key: str, own: Claim, reason: str, when: str) -> Contents:
+    """The backup has to wait: no failure, and the VM keeps its place in the queue."""
+    record = outages.counted(held(contents, key, own), when)
+    return contents.with_vm(replace(record, status=move(record.status, Event.POSTPONED), claim=None, waiting=reason))
 
 
 def touch(contents: Contents, key: str, own: Claim, power: Power) -> Contents:
-    """Notes what is about to be done to the VM, so that whoever comes after a crash can undo it."""
-    return contents.with_vm(replace(held(contents, key, own), power=power))
+    """Notes what is about to be done to the VM, so that whoever comes after a crash can undo it, and counts it if it was for nothing."""
+    record = held(contents, key, own)
+    claim = replace(record.claim, outage=True) if record.claim and power.method in outages.OUTAGES else record.claim
+    return contents.with_vm(replace(record, power=power, claim=claim))
 
 
 def untouched(contents: Contents, key: str, own: Claim) -> Contents:

@@ -47,6 +47,8 @@ class Claim(_Record):
     number: int
     purpose: Literal["backup", "archive", "activate", "publish", "power", "verify", "pin", "prune"]
     since: str
+    #: A backup has stopped the VM, or is about to: that it was for nothing is counted if the claim ends without a copy.
+    outage: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -129,6 +131,9 @@ class VmRecord(_Record):
     last_error_at: str = ""
     #: Claim number of the last attempt that did not succeed: such a VM goes to the back of the queue.
     last_failed_claim: int = 0
+    #: How many backups in a row have stopped the VM and published nothing, and before which time none may stop it again.
+    outages_failed: int = 0
+    next_outage: str = ""
     #: A session that worked on it died: its partial files may still have to be removed.
     leftovers: bool = False
     missing_since: str | None = None

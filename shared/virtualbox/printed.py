@@ -4,6 +4,7 @@ Measured on VirtualBox 7.2.22; `docs/virtualbox.md` has the facts. Names of VMs 
 """
 
 import re
+import signal
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from shared.process import Completed
 STOPPED: Final = frozenset({"poweroff", "saved", "aborted", "aborted-saved"})
 
 UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: A shell around VBoxManage adds this to the number of the signal.
+_SHELL_ADDS: Final = 128
 _ERROR: Final = re.compile(r"VBoxManage(?:[.a-z]+)?: error: *(.*)")
 _DETAILS: Final = re.compile(r"(?:Details: code|Context: )")
 _LISTED: Final = re.compile(rf'^(.*)" \{{({UUID.pattern})\}}$', re.MULTILINE)
@@ -73,7 +76,21 @@ def complaint(completed: Completed) -> str:
     told = [line for line in errors if not _DETAILS.match(line)]
     codes = re.findall(r"code (\w+)", " ".join(line for line in errors if _DETAILS.match(line)))
     text = "; ".join(told) or (completed.stderr.strip() or completed.stdout.strip())[-500:] or "no message"
-    return f"{text} ({', '.join([*dict.fromkeys(codes), f'status {completed.status}'])})"
+    return f"{text} ({', '.join([*dict.fromkeys(codes), how_it_ended(completed.status)])})"
+
+
+def how_it_ended(status: int) -> str:
+    """`status 1`, or which signal killed it."""
+    number = killed_by(status)
+    if not number:
+        return f"status {status}"
+    known = number in {member.value for member in signal.Signals}
+    return f"killed by signal {number}" + (f", {signal.Signals(number).name}" if known else "")
+
+
+def killed_by(status: int) -> int:
+    """The signal that ended a command, also one with a shell around it; 0 if none did."""
+    return -status if status < 0 else max(0, status - _SHELL_ADDS)
 
 
 def parse_list(stdout: str) -> tuple[Listed, ...]:

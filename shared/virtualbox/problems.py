@@ -6,10 +6,7 @@ from typing import Final
 
 from shared.errors import ExitCode, VBoxManageError
 from shared.process import Completed
-from shared.virtualbox.printed import complaint
-
-#: A shell around VBoxManage adds this to the number of the signal.
-_SIGNAL: Final = 128
+from shared.virtualbox.printed import complaint, how_it_ended, killed_by
 
 
 class ExportError(VBoxManageError):
@@ -117,9 +114,9 @@ _RULES: Final = (
 
 def export_problem(completed: Completed) -> ExportError | None:
     """Why an export that ended failed; None if it did not. Status and stderr must both be clean."""
-    if completed.status < 0 or completed.status > _SIGNAL:
+    if killed_by(completed.status):
         return ExportAbandonedError(
-            f"VBoxManage was killed by signal {abs(completed.status) % _SIGNAL}; VirtualBox may go on with the export by itself",
+            f"VBoxManage was {how_it_ended(completed.status)}; VirtualBox may go on with the export by itself",
             hint="nothing to do: the next run waits until VirtualBox has let go of the VM",
         )
     failure = complaint(completed)

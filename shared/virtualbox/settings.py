@@ -67,6 +67,10 @@ class MachineSettings:
     digest: str
     attached: tuple[str, ...]
     images: Mapping[str, Image]
+    #: Bytes of memory, that of the screen included: what a running VM writes when it is saved, at most.
+    memory: int = 0
+    #: Where VirtualBox writes that: absolute, or below the VM's folder.
+    snapshot_folder: str = ""
 
 
 def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -142,7 +146,15 @@ def parse_machine(data: bytes) -> MachineSettings:
         digest=_digest(data),
         attached=tuple(_attached(machine)),
         images=_images(machine.find("MediaRegistry")),
+        memory=_mebibytes(machine, "Memory", "RAMSize") + _mebibytes(machine, "Display", "VRAMSize"),
+        snapshot_folder=machine.get("snapshotFolder", ""),
     )
+
+
+def _mebibytes(machine: Element, element: str, attribute: str) -> int:
+    found = machine.find(f"Hardware/{element}")
+    stated = found.get(attribute, "") if found is not None else ""
+    return int(stated) << 20 if stated.isascii() and stated.isdigit() and len(stated) < 10 else 0
 
 
 def _digest(data: bytes) -> str:

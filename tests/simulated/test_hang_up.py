@@ -22,11 +22,11 @@ def heeded() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-def program(rig: Rig, *arguments: str, before: Sequence[str] = (), **backup: object) -> "subprocess.Popen[str]":
+def program(rig: Rig, *arguments: str, before: Sequence[str] = (), reserve: int = 0, **backup: object) -> "subprocess.Popen[str]":
     """A worker of alpha as a process of its own, in a process group of its own, as a shell would start it."""
     host = rig.host()
     tables: dict[str, dict[str, object]] = {
-        "nas": {"mountpoint": str(rig.nas), "require_mount": False, "reserve": 0},
+        "nas": {"mountpoint": str(rig.nas), "require_mount": False, "reserve": reserve},
         "host": {"node": "alpha", "state_directory": str(rig.folder / "state-alpha")},
         "virtualbox": {"vboxmanage": str(host.vboxmanage), "home": str(host.home)},
         "backup": {"engine": "vboxmanage", "retry_seconds": 0, "running_hours": 0, **backup},

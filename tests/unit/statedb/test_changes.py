@@ -103,7 +103,7 @@ class TestClaims:
             lambda database, own: changes.intend(database, "web01", own, copy()),
             lambda database, own: changes.published(database, "web01", own),
             lambda database, own: changes.failed(database, "web01", own, "", WHEN),
-            lambda database, own: changes.found_running(database, "web01", own),
+            lambda database, own: changes.found_running(database, "web01", own, WHEN),
             lambda database, own: changes.released(database, "web01", own),
             lambda database, own: changes.touch(database, "web01", own, Power("live", "running", 1)),
             lambda database, own: changes.untouched(database, "web01", own),
