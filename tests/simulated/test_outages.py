@@ -235,14 +235,13 @@ def test_a_vm_that_was_stopped_in_vain_is_left_alone_for_ever_longer(watched: Wa
     assert stopped == [0, 20, 50, 112]
     record = watched.rig.record("web01")
     assert (record.failures, record.outages_failed) == (4, 4)
-    before_tick = watched.rig.site().database.head().generation
     watched.tick(running="savestate")
     noted = watched.rig.site().database.head()
     assert noted.contents.vms["web01"].waiting == (
         f"waits until {record.next_outage[:10]} {record.next_outage[11:16]}Z before it is stopped again (4 failed backups)"
     )
     watched.tick(running="savestate")
-    assert (noted.generation, watched.rig.site().database.head().generation) == (before_tick + 1, before_tick + 1)
+    assert watched.rig.site().database.head().generation == noted.generation, "said once"
 
 
 @pytest.fixture

@@ -67,6 +67,8 @@ def test_a_guest_that_ignores_the_power_button_is_left_running(member: Member) -
 
     member.configure("backup", pull_plug=True)
     member.worker("run")
+    assert member.fleet.states() == {"stubborn": "BACKUP_NECESSARY"}, "it is left alone for a while"
+    member.worker("backup", "--vm", "stubborn")
     assert (member.fleet.states(), vm.info("VMState")) == ({"stubborn": "CLEAN"}, "running")
 
 

@@ -42,6 +42,24 @@ def test_states_and_snapshot() -> None:
     assert (found.state_file, found.aborted, found.snapshot) == ("Snapshots/x.sav", True, B)
 
 
+@pytest.mark.parametrize(
+    ("memory", "found"),
+    [
+        ('<Memory RAMSize="16"/><Display VRAMSize="4"/>', 20 << 20),
+        ('<Memory RAMSize="2048"/>', 2048 << 20),
+        ('<Memory RAMSize="-5"/>', 0),
+        ('<Memory RAMSize="99999999999999999999"/>', 0),
+        ("<Memory/>", 0),
+        ("", 0),
+    ],
+)
+def test_memory_is_that_of_the_vm_and_its_screen(memory: str, found: int) -> None:
+    snapshot = f'<Snapshot uuid="{{{B}}}"><Hardware><Memory RAMSize="4096"/></Hardware></Snapshot>'
+    text = machine(A, "x", attributes=' snapshotFolder="/fast"').replace('<Memory RAMSize="16"/>', memory)
+    read = parse_machine(text.replace("<Hardware>", f"{snapshot}<Hardware>", 1).encode())
+    assert (read.memory, read.snapshot_folder) == (found, "/fast")
+
+
 def test_disks_of_snapshots_and_other_devices_are_not_attached() -> None:
     hardware = WHOLE[WHOLE.index("<Hardware>") : WHOLE.index("</Hardware>")].replace(CHILD, DISK)
     snapshot = f'<Snapshot uuid="{{{B}}}">{hardware}</Hardware></Snapshot>'
