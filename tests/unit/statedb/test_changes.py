@@ -140,12 +140,12 @@ class TestBackups:
         assert after.last_copy == copy()
 
     def test_a_running_vm_is_no_failure(self) -> None:
-        after = only(changes.found_running(contents(claimed()), "web01", OWN))
+        after = only(changes.found_running(contents(claimed()), "web01", OWN, WHEN))
         assert (after.status, after.claim, after.failures) == (State.RUNNING, None, 0)
 
     def test_a_copy_that_is_being_put_in_place_is_not_forgotten_because_the_vm_runs(self) -> None:
         with pytest.raises(IllegalMoveError):
-            changes.found_running(contents(claimed(publishing=copy())), "web01", OWN)
+            changes.found_running(contents(claimed(publishing=copy())), "web01", OWN, WHEN)
 
     def test_a_backup_cannot_be_given_up_without_an_end(self) -> None:
         with pytest.raises(IllegalMoveError):
