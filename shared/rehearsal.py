@@ -1,34 +1,30 @@
 """Rehearsing a restore: a copy becomes a VM under a scratch name, is started if wanted, watched, and removed again, whatever happens.
 
-One rehearsal at a time on a host. What a killed one has left, its VM and its folder, is removed by the next one: the VM is known by its
-name (`shared.virtualbox.scratch`), the folder by a local note that is made before it.
+One rehearsal at a time on a host. What a killed one has left, its VM and its folder, is removed by the next one of the same repository,
+by a local note that is made before them (`shared.rehearsal_leftovers`).
 """
 
 import contextlib
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared import restoring, verification
+from shared import rehearsal_leftovers, restoring, verification
 from shared.clock import timestamp
 from shared.copies.catalogue import Copy
 from shared.copies.sidecar import Rehearsed
-from shared.errors import ConfigurationError, CopyError, LockedError, UsageError, VmBackupError
+from shared.errors import CopyError, LockedError, UsageError, VmBackupError
 from shared.host_lock import host_lock
 from shared.restoring import Progress
 from shared.site import Site
 from shared.statedb.records import VmRecord
-from shared.virtualbox import scratch
 from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
 
 _GOOD: Final = "good"
-_NOTE: Final = "rehearsal-folder"
 #: How long to wait for somebody who works on the VM before the result stays unrecorded.
 _NOTE_SECONDS: Final = 60.0
 _NOTE_POLL_SECONDS: Final = 2.0
@@ -65,27 +61,10 @@ def rehearse(site: Site, record: VmRecord, which: str, wishes: Wishes, progress:
     room for it, `UsageError`, `NasError`, `LockLostError`, `VBoxManageError` if VirtualBox cannot even be asked.
     """
     with _only_one(site.configuration.host.state_directory):
-        remove_leftovers(site)
+        rehearsal_leftovers.remove_noted(site)
         copy = restoring.choose(site, record, which)
         result = _damaged(site, record, copy, progress) or _try(site, copy, wishes, progress)
     return Rehearsal(copy.stamp, result, _record(site, record.key, copy.stamp, result))
-
-
-def remove_leftovers(site: Site) -> None:
-    """Removes what a rehearsal that was killed has left on this host. Raises `VBoxManageError`."""
-    for machine in site.inventory().values():
-        if scratch.is_rehearsal(machine):
-            log.warning("removing %s, which a rehearsal that was killed has left", machine.name)
-            Trial(site.vboxmanage, site.clock, machine).remove()
-            folder = Path(machine.settings_file).parent
-            if scratch.is_rehearsal_name(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
-    note = site.configuration.host.state_directory / _NOTE
-    with contextlib.suppress(FileNotFoundError):
-        folder = Path(note.read_text(encoding="utf-8"))
-        if scratch.is_rehearsal_name(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
-        note.unlink()
 
 
 def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Rehearsed | None:
@@ -103,12 +82,13 @@ def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Re
 
 def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearsed:
     """Makes a VM of the copy, starts it if wanted, and removes it."""
-    base = wishes.folder or site.configuration.host.state_directory / "rehearsals"
-    what = restoring.plan(site, copy, name=scratch.rehearsal_name(copy.stamp), folder=base)
-    _note(site.configuration.host.state_directory, what.folder)
+    scene = rehearsal_leftovers.new_scene(wishes.folder or site.configuration.host.state_directory / "rehearsals")
+    what = restoring.plan(site, copy, name=scene.name, folder=scene.folder)
+    rehearsal_leftovers.set_up(site, scene)
     booted = False
     try:
         restored = restoring.restore(site, copy.stamp, what, progress)
+        rehearsal_leftovers.identify(site, scene, restored.uuid)
         if not wishes.boot:
             return _result(site, _GOOD, "it was imported, and not started", booted=False)
         machine = site.inventory()[restored.uuid]
@@ -125,9 +105,15 @@ def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearse
         return _result(site, error.message, "", booted=booted)
     finally:
         progress("remove", 0)
-        restoring.remove_from(site, what.folder)
-        if not os.path.lexists(what.folder):
-            (site.configuration.host.state_directory / _NOTE).unlink(missing_ok=True)
+        _remove(site)
+
+
+def _remove(site: Site) -> None:
+    """What cannot be removed is reported, and removed by the next rehearsal."""
+    try:
+        rehearsal_leftovers.remove_noted(site)
+    except VmBackupError as error:
+        log.error("what was rehearsed could not be removed: %s", error.message)  # noqa: TRY400 - an operator's message
 
 
 def _result(site: Site, result: str, observed: str, *, booted: bool) -> Rehearsed:
@@ -155,13 +141,3 @@ def _only_one(state_directory: Path) -> Iterator[None]:
         if not mine:
             raise LockedError("another rehearsal runs on this host", hint="one at a time: wait until it has ended")
         yield
-
-
-def _note(state_directory: Path, folder: Path) -> None:
-    try:
-        (state_directory / _NOTE).write_text(str(folder), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot note in {state_directory} what is being rehearsed: {error.strerror}",
-            hint="set host.state_directory to one that this user may write",
-        ) from None

@@ -5,8 +5,9 @@ the VM's host, as often as it takes.
 """
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import uuid
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from shared.config import VmPolicy
@@ -15,17 +16,19 @@ from shared.site import Site
 from shared.statedb import changes
 from shared.statedb.records import Claim, Power, VmRecord
 from shared.statedb.session import Session
+from shared.virtualbox import scratch
 from shared.virtualbox.export import VmRunsError
 from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.obstacles import has_long_name
 from shared.virtualbox.power import RUNNING
 from shared.virtualbox.power import Power as PowerSwitch
+from worker import undoing
 
 log: Final = logging.getLogger(__name__)
 
-#: Saving memory to a slow disk and merging a snapshot that has grown may take this long.
-LONG_SECONDS: Final = 6 * 3600.0
+#: Saving memory to a slow disk may take this long.
+LONG_SECONDS: Final = undoing.LONG_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,16 @@ class Work:
         """The VMs' power buttons."""
         return PowerSwitch(self.site.vboxmanage, self.site.clock)
 
-    def touch(self, method: str, found: str) -> Power:
-        """Commits what is about to be done to the VM."""
-        power = Power(method, found, self.own.number)  # type: ignore[arg-type]
+    def touch(self, power: Power) -> Power:
+        """Commits what is about to be done to the VM, or what is known of it now."""
         key, own = self.record.key, self.own
-        self.session.commit(lambda contents: changes.touch(contents, key, own, power), f"{method} {key}, which is {found}")
+        self.session.commit(lambda contents: changes.touch(contents, key, own, power), f"{power.method} {key}, which is {power.found}")
         return power
+
+    def untouch(self, power: Power) -> None:
+        """Commits that nothing is left of it."""
+        key, own = self.record.key, self.own
+        self.session.commit(lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again")
 
 
 def choose(work: Work) -> Method:
@@ -139,7 +146,7 @@ class Stopped:
     def prepare(self) -> Subject:
         """See `Method.prepare`."""
         work = self._work
-        self._power = work.touch(work.policy.running, self._found)
+        self._power = work.touch(Power(work.policy.running, self._found, work.own.number))  # type: ignore[arg-type]
         work.session.doing.phase = work.policy.running
         if work.policy.running == "savestate":
             work.switch.save(work.record.uuid, LONG_SECONDS)
@@ -185,16 +192,34 @@ class Live:
         machine = work.machine()
         if self._found not in RUNNING:
             self._before = fingerprint_of(machine)
-        self._power = work.touch("live", self._found)
         work.session.doing.phase = "snapshot"
-        work.switch.snapshot_and_clone(machine, self._power.tag)
-        inventory = work.site.inventory()
-        clone = find_clone(inventory.values(), self._power.tag)
-        if clone is None:
-            raise VBoxManageError(f"VirtualBox made the clone {self._power.tag}, but does not list it")
+        clone = self._make(work, machine)
         if self._before is not None:
-            self._frozen = fingerprint_of(inventory[work.record.uuid])
+            self._frozen = fingerprint_of(work.machine())
         return Subject(clone, machine.name)
+
+    def _make(self, work: Work, machine: Machine) -> Machine:
+        """Makes snapshot and clone. Before each step it is committed what a crash in the middle of it may leave."""
+        clones = undoing.clones_of(work.site)
+        token = scratch.new_token()
+        power = Power("live", self._found, work.own.number, token, str(uuid.uuid4()))
+        power = replace(power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag))
+        made = undoing.made_by(power)
+        clones.refuse_taken(machine, made, work.site.inventory())
+        self._power = work.touch(power)
+        try:
+            clones.make_folder(made)
+        except FileExistsError:  # it came up since the look: what is in it is not ours, so nothing may be undone
+            self._power = None
+            work.untouch(power)
+            raise VBoxManageError(f"{made.folder} is there already", hint="nothing was done; the next tick takes another name") from None
+        made = clones.take(machine, made)
+        self._power = power = work.touch(replace(power, snapshot=made.snapshot))
+        clones.clone(machine, made)
+        clone = work.site.inventory().get(made.clone)
+        if clone is None:
+            raise VBoxManageError(f"VirtualBox made the clone {made.name}, but does not list it")
+        return clone
 
     def conclude(self) -> Fingerprint:
         """See `Method.conclude`. A VM that ran is in use; one that was off is if anybody but ourselves touched it meanwhile."""
@@ -212,25 +237,14 @@ class Live:
             self._power = None
 
 
-def find_clone(machines: Iterable[Machine], tag: str) -> Machine | None:
-    """The machine that a backup has made under this name."""
-    return next((machine for machine in machines if machine.name == tag), None)
-
-
 def undo(work: Work, power: Power) -> None:
     """Brings the VM back to how it was found, and commits that. May be repeated. Raises `VmBackupError` if VirtualBox does not let us."""
-    uuid, switch = work.record.uuid, work.switch
     work.session.doing.phase = f"undo {power.method}"
     if power.method == "live":
-        inventory = work.site.inventory()
-        machine = inventory.get(uuid)
-        if machine is not None:
-            switch.remove_clone(machine, find_clone(inventory.values(), power.tag), power.tag)
-            switch.remove_snapshot(uuid, power.tag, LONG_SECONDS)
+        undoing.undo_live(work.site, work.record, power)
     else:
-        switch.bring_back(uuid, power.found)
-    key, own = work.record.key, work.own
-    work.session.commit(lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again")
+        work.switch.bring_back(work.record.uuid, power.found)
+    work.untouch(power)
 
 
 def undo_safely(method: Method, key: str) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from typing import Final
 
-from shared import cli
+from shared import cli, rehearsal_leftovers
 from shared.clock import timestamp
 from shared.copies.names import DirectoryNames
 from shared.errors import ExitCode
@@ -13,7 +13,7 @@ from shared.site import Site
 from shared.statedb.records import Contents
 from shared.statedb.sightings import Sighting, sight
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.scratch import is_scratch
+from worker import undoing
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ def run(site: Site) -> Outcome:
     If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
     """
     head = site.database.head()
-    listed = _sightings(head.contents, [machine for machine in site.inventory().values() if not is_scratch(machine)])
+    machines = undoing.without_ours(site.inventory(), head.contents.vms.values())
+    listed = _sightings(head.contents, [machine for machine in machines if not rehearsal_leftovers.is_old(site, machine)])
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:

@@ -69,18 +69,25 @@ class Copy(_Record):
 class Power(_Record):
     """What a backup does to a VM that must be undone: committed before the VM is touched, taken back when it is as it was found.
 
-    `found` is VirtualBox's word for the power state to return to. The snapshot and the clone of the live method are called `tag`.
+    `found` is VirtualBox's word for the power state to return to. The live method makes a snapshot and a clone that are both called
+    `tag`, and a folder of that name for the clone; `clone` and `snapshot` are their UUIDs.
     """
 
     method: Literal["savestate", "shutdown", "live"]
     found: str
     claim: int
+    #: 128 random bits in hexadecimal digits. Empty: written by a release that called everything after the claim.
+    token: str = ""
+    clone: str = ""
+    #: Empty until it was made.
+    snapshot: str = ""
+    folder: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
-        """The name of whatever the backup makes in VirtualBox: unique, because claim numbers are."""
-        return f"vmbackup-{self.claim}"
+        """The name of whatever the backup makes in VirtualBox."""
+        return f"vmbackup-{self.token or self.claim}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,137 @@
-"""Machines that this program itself makes and removes: the clones of live backups and rehearsed restores. They are nobody's VMs."""
+"""Folders for machines that this program itself makes: clones of live backups and rehearsed restores. They are nobody's VMs.
 
+A user may give any name to a VM, so no name is a proof. Each such machine is made in a folder of its own, which bears 128 random bits, is
+made exclusively, and has a mark in it before VirtualBox is asked for anything: a file that names the machine. Whoever finds a machine
+below such a folder, and named in its mark, knows that it is ours, whichever state database it belongs to.
+"""
+
+import json
+import os
 import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from shared.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 
-_CLONE: Final = re.compile(r"vmbackup-[1-9][0-9]{0,17}")
-_REHEARSAL: Final = re.compile(r"vmbackup-rehearsal-[0-9]{8}T[0-9]{6}Z-[1-9][0-9]{0,17}")
+#: The mark in such a folder.
+MARK: Final = "made-by-vmbackup.json"
+_MAXIMUM_MARK: Final = 4096
+_FOLDER: Final = re.compile(r"vmbackup-(?:rehearsal-)?[0-9a-f]{32}")
+#: VirtualBox puts a machine into BASE/[GROUP/]NAME/NAME.vbox: the folder is among the first ancestors of the settings file.
+_ANCESTORS: Final = 6
+_DISKS: Final = frozenset(
+    {".vdi", ".vmdk", ".vhd", ".vhdx", ".hdd", ".hds", ".qcow", ".qcow2", ".qed", ".img", ".raw", ".iso", ".ova", ".dmg", ".viso"}
+)
+_DIFFERENCE: Final = re.compile(r"\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}\.[a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which machine a folder was made for: its `name`, and its `uuid`, empty as long as VirtualBox has not chosen one."""
+
+    name: str
+    uuid: str = ""
+
+    def names(self, machine: Machine) -> bool:
+        """Whether it is this machine."""
+        return machine.uuid == self.uuid if self.uuid else machine.name == self.name
+
+
+def new_token() -> str:
+    """128 random bits, as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+def make(folder: Path, mark: Mark) -> None:
+    """Makes the folder, which must not be there, and marks it. Raises `FileExistsError` if it is there, `OSError`."""
+    folder.mkdir(mode=0o700)
+    write_mark(folder, mark)
+
+
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Writes the mark, in the place of another one. Raises `OSError`."""
+    temporary = folder / f"{MARK}.new"
+    temporary.write_text(json.dumps({"name": mark.name, "uuid": mark.uuid}), encoding="utf-8")
+    temporary.replace(folder / MARK)
+
+
+def mark_of(folder: Path) -> Mark | None:
+    """The mark of a folder; None if it has none that can be read, is a link, or bears no name of ours."""
+    if not _FOLDER.fullmatch(folder.name) or folder.is_symlink():
+        return None
+    try:
+        descriptor = os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            document = json.loads(file.read(_MAXIMUM_MARK))
+        name, uuid = document["name"], document["uuid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Mark(name, uuid) if isinstance(name, str) and isinstance(uuid, str) and name else None
 
 
 def is_scratch(machine: Machine) -> bool:
-    """Whether the machine bears a name that only this program gives: `vmbackup-<claim>` or `vmbackup-rehearsal-<stamp>`."""
-    return machine.name is not None and (_CLONE.fullmatch(machine.name) is not None or is_rehearsal_name(machine.name))
+    """Whether this program made the machine, for any state database: it lies below a folder whose mark names it."""
+    for folder in list(Path(machine.settings_file).parents)[:_ANCESTORS]:
+        mark = mark_of(folder)
+        if mark is not None:
+            return mark.names(machine)
+    return False
 
 
-def is_rehearsal(machine: Machine) -> bool:
-    """Whether the machine is a rehearsed restore."""
-    return machine.name is not None and is_rehearsal_name(machine.name)
+def remove(folder: Path, name: str, *, imported: bool = False) -> None:
+    """Removes a folder that was made for the machine `name`, and what VirtualBox has left of it there. May be repeated.
+
+    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that VirtualBox did not make for that machine
+    (`imported`: all disks in it are those of an import). Raises it, too, if something cannot be removed.
+    """
+    if not os.path.lexists(folder):
+        return
+    mark = mark_of(folder)
+    if mark is None:
+        _remove_empty(folder)
+        return
+    if mark.name != name:
+        raise VBoxManageError(f"{folder} was made for {mark.name!r}, not for {name!r}: it stays", hint="look what it is")
+    if not imported and (foreign := next(foreign_disks(folder), None)):
+        raise VBoxManageError(
+            f"{foreign} was put into a folder that vmbackup made and is going to remove: it stays",
+            hint="move it elsewhere if you need it, delete it if not; the next tick goes on",
+        )
+    try:
+        _remove_marked(folder)
+    except OSError as error:
+        raise VBoxManageError(f"{folder} cannot be removed: {error.strerror}", hint="the next tick tries again") from None
 
 
-def rehearsal_name(stamp: str) -> str:
-    """What the rehearsed restore of the copy `stamp` is called."""
-    return f"vmbackup-rehearsal-{stamp}"
+def _remove_marked(folder: Path) -> None:
+    """The mark goes last: as long as it is there, whoever comes after a crash knows whose folder it is."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARK:
+            entry.unlink(missing_ok=True)
+    (folder / MARK).unlink()
+    folder.rmdir()
 
 
-def is_rehearsal_name(name: str) -> bool:
-    """The inverse of `rehearsal_name`."""
-    return _REHEARSAL.fullmatch(name) is not None
+def _remove_empty(folder: Path) -> None:
+    """Without a mark, only an empty one can be ours: its maker died before it wrote the mark."""
+    try:
+        (folder / f"{MARK}.new").unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:
+        raise VBoxManageError(f"{folder} has no mark of vmbackup in it: it stays", hint="look what it is, and move it away") from None
+
+
+def foreign_disks(folder: Path) -> Iterator[Path]:
+    """Disks below a folder that are not differencing images of VirtualBox's own naming, in its place for them."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            usual = os.path.basename(place) == "Snapshots" and _DIFFERENCE.fullmatch(name)
+            if os.path.splitext(name)[1].lower() in _DISKS and not usual:
+                yield Path(place, name)

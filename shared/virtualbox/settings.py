@@ -50,8 +50,20 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of a VM; `attached` are the UUIDs of the hard disks that it keeps."""
+
+    uuid: str
+    name: str
+    description: str
+    attached: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSettings:
     """What a .vbox says. `attached` are the UUIDs of its hard disks as they are now, not those of snapshots.
+
+    `snapshots` are all of them. Lists of VBoxManage have the same, but the name of a snapshot can forge lines there.
 
     `digest` covers the settings as VirtualBox wrote them, without the power state, the time of its last change, and the version of
     VirtualBox that wrote them: a file that was rewritten without a change has the same digest.
@@ -71,6 +83,7 @@ class MachineSettings:
     memory: int = 0
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
+    snapshots: tuple[Snapshot, ...] = ()
 
 
 def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -148,6 +161,7 @@ def parse_machine(data: bytes) -> MachineSettings:
         images=_images(machine.find("MediaRegistry")),
         memory=_mebibytes(machine, "Memory", "RAMSize") + _mebibytes(machine, "Display", "VRAMSize"),
         snapshot_folder=machine.get("snapshotFolder", ""),
+        snapshots=tuple(_snapshots(machine)),
     )
 
 
@@ -177,6 +191,14 @@ def _attached(machine: Element) -> Iterator[str]:
                 yield _uuid(image)
 
 
+def _snapshots(machine: Element) -> Iterator[Snapshot]:
+    waiting = machine.findall("Snapshot")
+    while waiting:
+        found = waiting.pop()
+        yield Snapshot(_uuid(found), found.get("name", ""), found.findtext("Description") or "", tuple(_attached(found)))
+        waiting += found.findall("Snapshots/Snapshot")
+
+
 def _images(registry: Element | None) -> dict[str, Image]:
     images: dict[str, Image] = {}
     waiting = [(disk, "") for disk in registry.iterfind("HardDisks/HardDisk")] if registry is not None else []
@@ -194,11 +216,12 @@ def _uuid(element: Element, attribute: str = "uuid") -> str:
 
 
 def _parse(data: bytes) -> Element:
-    """The element tree, without text. A DOCTYPE, which could define entities that expand without end, is refused."""
+    """The element tree. A DOCTYPE, which could define entities that expand without end, is refused."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = _refuse
     try:
         parser.Parse(data, True)  # noqa: FBT003 - expat takes no keyword: this is the end of the data

@@ -1,4 +1,4 @@
-"""Starting a VM on trial: cut off from everything outside, watched for a while, and removed.
+"""Starting a VM on trial: cut off from everything outside, watched for a while, and taken away.
 
 The copy of a server must not meet the server: no network, no serial line to this host, no remote display, no USB device is left to it. (An
 import brings no shared folders along.)
@@ -87,11 +87,14 @@ class Trial:
         return self._judge(seconds, additions, wrote=self._disk_times() != before)
 
     def remove(self) -> None:
-        """Switches the VM off and deletes it with its disks."""
+        """Switches the VM off and unregisters it. Its files stay, to be removed with their folder by whoever made that.
+
+        `unregistervm --delete` would delete every disk that is attached by now, whosever it is.
+        """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
             self._run("controlvm", self._uuid, "poweroff")
             Power(self._vboxmanage, self._clock).wait_for(self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS)
-        self._run("unregistervm", self._uuid, "--delete")
+        self._run("unregistervm", self._uuid)
 
     def _judge(self, seconds: float, additions: str, *, wrote: bool) -> Observation:
         """What can be said of a guest that said nothing itself."""

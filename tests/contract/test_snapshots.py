@@ -1,6 +1,7 @@
 """Snapshots, linked clones, and with them the backup of a VM that runs."""
 
 import re
+import shutil
 from pathlib import Path
 
 from tests.contract.exporting import PROGRESS, check_manifest, export, members
@@ -109,3 +110,51 @@ def test_an_export_has_the_current_state_only(host: VirtualBoxHost, vm: VirtualM
     assert export(host, vm, folder / "x.ova").returncode == 0
     assert members(folder / "x.ova") == ["x.ovf", f"{vm.name}-disk001.vmdk", "x.mf"]
     check_manifest(folder / "x.ova")
+
+
+CHOSEN = "11111111-2222-4333-8444-55555555555"
+
+
+def test_a_linked_clone_takes_the_uuid_that_was_chosen_and_extra_data_along(host: VirtualBoxHost, vm: VirtualMachine, folder: Path) -> None:
+    host.run("setextradata", vm.uuid, "user/key", "value")
+    snapshot = host.run("snapshot", vm.uuid, "take", "tag").stdout.split()[-1]
+    words = [f"--snapshot={snapshot}", "--mode=machine", "--options=Link", f"--name={vm.name}-bk", f"--basefolder={folder}", "--register"]
+    host.run("clonevm", vm.uuid, *words, f"--uuid={CHOSEN}1")
+    assert f'"{vm.name}-bk" {{{CHOSEN}1}}' in host.run("list", "vms").stdout
+    assert host.run("getextradata", f"{CHOSEN}1", "user/key").stdout == "Value: value\n"
+    twice = [word.replace(f"{vm.name}-bk", f"{vm.name}-again") for word in words]
+    refused = host.run("clonevm", vm.uuid, *twice, f"--uuid={CHOSEN}1", check=False)
+    assert refused.returncode == 1
+    assert f"Registered machine with UUID {{{CHOSEN}1}}" in refused.stderr
+    assert (folder / f"{vm.name}-again" / f"{vm.name}-again.vbox").exists(), "it is noticed when all is made, and all is left"
+    assert f"{vm.name}-again" in vm.settings.read_text(encoding="utf-8"), "its disk is listed with the VM"
+
+
+def test_unregistering_a_clone_without_delete_closes_its_disks_and_leaves_the_files(
+    host: VirtualBoxHost, vm: VirtualMachine, folder: Path
+) -> None:
+    """With `--delete`, a disk of the user that is attached to it is deleted as well."""
+    host.run("snapshot", vm.uuid, "take", "tag")
+    for delete in ([], ["--delete"]):
+        bk, mine = clone(host, vm, folder), folder / f"mine-{len(delete)}.vdi"
+        (disk,) = (folder / f"{vm.name}-bk" / "Snapshots").iterdir()
+        host.run("createmedium", "disk", "--filename", mine, "--size", "4")
+        host.run("storageattach", bk, "--storagectl=SATA", "--port=3", "--type=hdd", f"--medium={mine}")
+        host.run("unregistervm", bk, *delete)
+        assert (mine.exists(), disk.exists()) == (not delete, not delete)
+        assert disk.name not in vm.settings.read_text(encoding="utf-8")
+        shutil.rmtree(folder / f"{vm.name}-bk", ignore_errors=True)
+    host.run("snapshot", vm.uuid, "delete", "tag")
+
+
+def test_a_vm_takes_what_is_in_its_folder_along_when_it_is_renamed(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+    host.run("snapshot", vm.uuid, "take", "tag")
+    ours = vm.settings.parent / "ours"
+    ours.mkdir()
+    bk = clone(host, vm, ours)
+    host.run("modifyvm", vm.uuid, f"--name={vm.name}-new")
+    moved = vm.settings.parent.parent / f"{vm.name}-new" / "ours"
+    assert (ours.exists(), moved.exists()) == (False, True)
+    registry = (host.home / "VirtualBox.xml").read_text(encoding="utf-8")
+    assert f'src="{ours}/{vm.name}-bk/{vm.name}-bk.vbox"' in registry, "the clone is registered at its old place"
+    host.run("unregistervm", bk)

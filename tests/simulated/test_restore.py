@@ -16,6 +16,8 @@ from shared.errors import CopyError, LockedError, UsageError, VBoxManageError
 from shared.rehearsal import Wishes
 from shared.site import Site
 from shared.statedb import changes, upkeep
+from shared.statedb.create import create
+from shared.virtualbox import scratch
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import damage, two_copies
 from worker import vmfind
@@ -177,6 +179,14 @@ def test_a_copy_for_which_there_is_no_room_is_not_begun(rig: Rig, monkeypatch: p
         restore(rig.site("beta"))
 
 
+@pytest.fixture
+def scene(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the next rehearsal's VM on alpha, foretold."""
+    monkeypatch.setattr(scratch, "new_token", lambda: "0" * 32)
+    name = f"vmbackup-rehearsal-{'0' * 32}"
+    return rig.folder / "state-alpha" / "rehearsals" / name / name
+
+
 def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
     return rehearsal.rehearse(site, changes.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes))  # type: ignore[arg-type]
 
@@ -192,18 +202,19 @@ def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
     assert catalogue.read(rig.nas / "web01").latest_good is not None
     assert listed(site) == []
     assert list((rig.folder / "state-beta" / "rehearsals").glob("*")) == []
-    assert not (rig.folder / "state-beta" / "rehearsal-folder").exists()
+    assert list((rig.folder / "state-beta").glob("rehearsal-*.json")) == []
 
 
-def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(rig: Rig, say: Callable[..., None]) -> None:
+def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(rig: Rig, say: Callable[..., None], scene: Path) -> None:
     _, new = two_copies(rig)
     site = rig.site()
-    say(site, "fails", rig.folder / "state-alpha" / "rehearsals" / f"vmbackup-rehearsal-{new}")
+    say(site, "fails", scene)
     done = rehearse(site)
     assert not done.good
     side = sidecars.read(rig.nas / "web01", new)
     assert side.rehearsed is not None
     assert "disk is full" in side.rehearsed.result
+    assert list((rig.folder / "state-alpha" / "rehearsals").iterdir()) == []
     assert catalogue.read(rig.nas / "web01").latest_good is not None
 
 
@@ -215,19 +226,97 @@ def test_a_rehearsal_of_a_damaged_copy_marks_it(rig: Rig) -> None:
     assert rig.record("web01").damaged == (new,)
 
 
-def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody(rig: Rig) -> None:
+class Killed(BaseException):
+    """The rehearsal ends here, without any of its own tidying."""
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, site: Site, *, imported: bool) -> None:
+    """Runs a rehearsal that is killed before its import, or when that is done."""
+    real = restoring.restore
+
+    def dying(*arguments: object) -> None:
+        if imported:
+            real(*arguments)  # type: ignore[arg-type]
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(restoring, "restore", dying)
+        context.setattr(rehearsal, "_remove", lambda _site: None)
+        with pytest.raises(Killed):
+            rehearse(site)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, imported: bool
+) -> None:
+    two_copies(rig)
+    site = rig.site()
+    killed(monkeypatch, site, imported=imported)
+    assert len(listed(site)) == 1 + imported
+    assert len(list((rig.folder / "state-alpha" / "rehearsals").iterdir())) == 1
+    vmfind.run(site)
+    assert list(site.database.head().contents.vms) == ["web01"]
+    assert rehearse(site).good
+    assert listed(site) == ["web01"]
+    assert list((rig.folder / "state-alpha" / "rehearsals").iterdir()) == []
+
+
+def test_what_a_killed_rehearsal_of_the_first_release_left_is_removed_by_its_note(rig: Rig) -> None:
     _, new = two_copies(rig)
     site = rig.site()
     restored = restore(site, name=f"vmbackup-rehearsal-{new}", folder=rig.folder / "left")
+    folder = Path(restored.settings_file).parent
+    (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(folder))
     vmfind.run(site)
     assert list(site.database.head().contents.vms) == ["web01"]
-    half = rig.folder / "half" / f"vmbackup-rehearsal-{new}"
-    half.mkdir(parents=True)
-    (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(half))
     assert rehearse(site).good
     assert listed(site) == ["web01"]
-    assert not half.exists()
-    assert not Path(restored.settings_file).parent.exists()
+    assert not folder.exists()
+    assert not (rig.folder / "state-alpha" / "rehearsal-folder").exists()
+
+
+def test_a_users_vm_that_is_called_like_a_rehearsal_is_found_and_never_removed(rig: Rig) -> None:
+    two_copies(rig)
+    vm = rig.host().make_vm("vmbackup-rehearsal-20260101T000000Z-1")
+    site = rig.look()
+    assert "vmbackup-rehearsal-20260101T000000Z-1" in site.database.head().contents.vms
+    assert rehearse(site).good
+    assert (sorted(map(str, listed(site))), vm.disk.exists()) == (["vmbackup-rehearsal-20260101T000000Z-1", "web01"], True)
+
+
+def test_a_disk_of_the_user_that_is_attached_to_a_rehearsed_vm_survives(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    two_copies(rig)
+    site = rig.site()
+    killed(monkeypatch, site, imported=True)
+    (machine,) = [machine for machine in site.inventory().values() if machine.name != "web01"]
+    disk = tmp_path / "precious.vdi"
+    rig.host().run("createmedium", "disk", "--filename", disk, "--size", "4")
+    controller = "--storagectl=SATA"
+    rig.host().run("storagectl", machine.uuid, "--name=SATA", "--add=sata", "--portcount=4")
+    rig.host().run("storageattach", machine.uuid, controller, "--port=3", "--type=hdd", f"--medium={disk}")
+    assert rehearse(site).good
+    assert (listed(site), disk.exists()) == (["web01"], True)
+
+
+def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They share VirtualBox and even the state directory: what one has left is neither a VM for the other, nor removed by it."""
+    two_copies(rig)
+    first = rig.site()
+    killed(monkeypatch, first, imported=True)
+    other = Rig.__new__(Rig)
+    other.folder, other.nas, other.hosts = rig.folder, tmp_path / "other-nas", rig.hosts
+    other.nas.mkdir()
+    create(other.nas / "vmstate", first.identity, first.clock, 2.0)
+    (rig.folder / "state-alpha" / "repositories.json").unlink(missing_ok=True)
+    for path in (rig.folder / "state-alpha").glob("*repository*"):
+        path.unlink()
+    second = other.look()
+    assert list(second.database.head().contents.vms) == ["web01"]
+    rehearsal.rehearsal_leftovers.remove_noted(second)
+    assert len(listed(second)) == 2
+    rehearsal.rehearsal_leftovers.remove_noted(first)
+    assert listed(first) == ["web01"]
 
 
 def test_a_note_that_names_something_else_removes_nothing(rig: Rig) -> None:
@@ -236,19 +325,19 @@ def test_a_note_that_names_something_else_removes_nothing(rig: Rig) -> None:
     precious.mkdir()
     site = rig.site()
     (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(precious))
-    rehearsal.remove_leftovers(site)
+    rehearsal.rehearsal_leftovers.remove_noted(site)
     assert precious.exists()
 
 
-def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None]) -> None:
-    _, new = two_copies(rig)
+def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], scene: Path) -> None:
+    two_copies(rig)
     slow = rig.site(stall_seconds=3)
-    say(slow, "hangs", rig.folder / "state-alpha" / "rehearsals" / f"vmbackup-rehearsal-{new}")
+    say(slow, "hangs", scene)
     results: list[rehearsal.Rehearsal] = []
     thread = threading.Thread(target=lambda: results.append(rehearse(slow)))
     thread.start()
     end = time.monotonic() + 20
-    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")):
+    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/*/disk.vdi")):
         assert time.monotonic() < end
         time.sleep(0.05)
     with pytest.raises(LockedError, match="another rehearsal"):

@@ -27,6 +27,7 @@ def pristine(member: Member, vm: RealVm) -> None:
     assert host.run("list", "vms").stdout.count("{") == len({vm.uuid})
     assert "does not have any snapshots" in host.run("snapshot", vm.uuid, "list", check=False).stdout
     left = [path for path in host.vms.rglob("*") if path.suffix in {".sav", ".vdi"} and path != vm.disk]  # type: ignore[attr-defined]
+    left += list(vm.settings.parent.glob("vmbackup-*"))
     assert left == []
     assert member.fleet.litter() == []
     assert member.fleet.record(vm.name).power is None
@@ -92,6 +93,23 @@ def test_a_stopped_vm_that_is_copied_live_can_be_started_meanwhile(member: Membe
     member.worker("run")
     assert member.fleet.states() == {"desktop": "CLEAN"}
     assert len(member.fleet.copies("desktop")) == 2, "merging our own snapshot is not use"
+
+
+def test_a_vm_and_a_snapshot_with_the_names_of_the_first_release_survive_a_live_backup(member: Member) -> None:
+    """Its live backup under claim 1 deleted such a VM with its disk."""
+    theirs, vm = member.host.make_vm("vmbackup-1"), member.host.make_vm("server")
+    member.host.run("snapshot", vm.uuid, "take", "vmbackup-1")
+    member.configure("backup", running="live")
+    vm.start()
+    before = theirs.disk.read_bytes()
+    member.worker("run")
+    assert member.fleet.states() == {"server": "CLEAN", "vmbackup-1": "CLEAN"}
+    assert [copy.claim for copy in member.fleet.copies("server")] == [1]
+    assert theirs.disk.read_bytes() == before
+    assert theirs.uuid in member.host.run("list", "vms").stdout
+    listed = member.host.run("snapshot", vm.uuid, "list", "--machinereadable").stdout
+    assert [line for line in listed.splitlines() if line.startswith("SnapshotName")] == ['SnapshotName="vmbackup-1"']
+    assert list(vm.settings.parent.glob("vmbackup-*")) == []
 
 
 @pytest.mark.parametrize("method", ["savestate", "shutdown", "live"])

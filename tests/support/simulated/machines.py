@@ -20,15 +20,18 @@ def new_uuid() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
-def find(host: Host, name: str) -> Machine:
-    """The machine of this UUID, else the first of this name. Raises `VBoxError` if there is none, or if its .vbox is gone."""
+def find(host: Host, name: str, *, inaccessible: bool = False) -> Machine:
+    """The machine of this UUID, else the first of this name. Raises `VBoxError` if there is none, or if its .vbox is gone.
+
+    With `inaccessible`, one whose .vbox is gone will do.
+    """
     if name.startswith("-"):
         raise UsageError(f"Unknown option: {name}")
     machine = host.machines.get(name.strip("{}").lower())
     machine = machine or next((machine for machine in host.machines.values() if machine.name == name), None)
     if machine is None:
         raise unknown_machine(name)
-    if not os.path.exists(machine.settings):
+    if not inaccessible and not os.path.exists(machine.settings):
         raise VBoxError("The object functionality is limited", code="E_ACCESSDENIED", context="LockMachine(a->session, LockType_Shared)")
     return machine
 
@@ -94,7 +97,7 @@ def register_command(host: Host, words: list[str]) -> Reply:
 def unregister_command(host: Host, words: list[str]) -> Reply:
     """Takes the machine out; with --delete, its files as well, unless they are being exported: not all or nothing, like the real one."""
     plain, options = parse(words, flags=("--delete",))
-    machine = find(host, required(plain, 1)[0])
+    machine = find(host, required(plain, 1)[0], inaccessible="delete" not in options)
     if machine.runs:
         text = f"Cannot unregister the machine '{machine.name}' while it is locked"
         raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", context="Unregister(...)")

@@ -159,7 +159,7 @@ def _restore(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
 
 def clone_command(host: Host, words: list[str]) -> Reply:
     """A linked clone of a snapshot. Its disk is listed in the .vbox of the machine it comes from (measured)."""
-    values = ("--snapshot", "--mode", "--options", "--name", "--basefolder")
+    values = ("--snapshot", "--mode", "--options", "--name", "--basefolder", "--uuid")
     plain, options = parse(words, values=values, flags=("--register",))
     source = find(host, required(plain, 1)[0])
     if "link" not in options.get("options", "").lower().split(","):
@@ -169,15 +169,19 @@ def clone_command(host: Host, words: list[str]) -> Reply:
         raise VBoxError(text, code="NS_ERROR_INVALID_ARG", context="CloneTo(...)")
     snapshot = find_snapshot(source, options["snapshot"], "MachineWrap")
     name = options.get("name") or f"{source.name} Clone"
-    clone = Machine(new_uuid(), name, settings_path(host, name, options.get("basefolder", "")), snapshot.taken)
+    clone = Machine(options.get("uuid") or new_uuid(), name, settings_path(host, name, options.get("basefolder", "")), snapshot.taken)
     os.makedirs(clone.folder, mode=0o700)
+    clone.extra_data = dict(source.extra_data)
     clone.memory, clone.controllers, clone.state_file = source.memory, dict(source.controllers), snapshot.state_file
     clone.disks = {slot: add_child(host, clone, host.media[disk], source.uuid) for slot, disk in snapshot.disks.items()}
     if snapshot.state_file:
         shutil.copy(os.path.join(source.folder, snapshot.state_file), os.path.join(clone.folder, snapshot.state_file))
         clone.state = "saved"
     settings.write_machine(host, clone)
+    settings.write_machine(host, source)
+    if "register" in options and clone.uuid in host.machines:  # noticed only when all is made, and all is left (measured)
+        text = f"Registered machine with UUID {{{clone.uuid}}} ('{host.machines[clone.uuid].settings}') already exists"
+        raise VBoxError(text, code="NS_ERROR_INVALID_ARG", context='"RegisterMachine(trgMachine)"')
     if "register" in options:
         add(host, clone)
-    settings.write_machine(host, source)
     return Reply(f'Machine has been successfully cloned as "{name}"\n', PROGRESS)

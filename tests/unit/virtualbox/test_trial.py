@@ -167,11 +167,11 @@ def test_removing_one_that_runs_switches_it_off_first(box: VirtualBox) -> None:
     box.shown = SHOWN.replace("poweroff", "running")
     on_trial(box).remove()
     changing = [words for words in box.calls if words[0] != "showvminfo"]
-    assert changing == [("controlvm", A, "poweroff"), ("unregistervm", A, "--delete")]
+    assert changing == [("controlvm", A, "poweroff"), ("unregistervm", A)]
 
 
 def test_removing_one_that_is_off(box: VirtualBox) -> None:
     box.shown = SHOWN
     on_trial(box).remove()
-    assert box.calls[-1] == ("unregistervm", A, "--delete")
+    assert box.calls[-1] == ("unregistervm", A)
     assert all(words[0] != "controlvm" for words in box.calls)

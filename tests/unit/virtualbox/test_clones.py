@@ -5,7 +5,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from shared.virtualbox import power
+from shared.errors import VBoxManageError
+from shared.virtualbox import clones
+from shared.virtualbox.clones import Clones, Made
 from shared.virtualbox.export import DiskUse, VmBusyError
 from shared.virtualbox.inventory import Machine
 from tests.unit.statedb.builders import StillClock
@@ -13,11 +15,12 @@ from tests.unit.statedb.builders import StillClock
 
 def removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]) -> tuple[list[tuple[str, ...]], StillClock]:
     """Removes a clone whose disk is used as `uses` says, look by look and then for ever; what was asked of VBoxManage, and the clock."""
-    monkeypatch.setattr(power, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0])
+    monkeypatch.setattr(clones, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0])
     vboxmanage, clock = Mock(), StillClock()
     original = Machine("a", "web", str(tmp_path / "web.vbox"))
+    clone = Machine("b", "vmbackup-7", str(tmp_path / "vmbackup-7" / "vmbackup-7" / "x.vbox"))
     try:
-        power.Power(vboxmanage, clock).remove_clone(original, Machine("b", "vmbackup-7", str(tmp_path / "x.vbox")), "vmbackup-7")
+        Clones(vboxmanage, clock, 60).unregister(clone, original, Made("vmbackup-7", tmp_path / "vmbackup-7", "b"))
     finally:
         commands = [call.args for call in vboxmanage.run.call_args_list]
     return commands, clock
@@ -25,7 +28,7 @@ def removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]
 
 def test_a_lock_that_is_just_being_released_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands, clock = removal(monkeypatch, tmp_path, [DiskUse.READ, DiskUse.READ, DiskUse.FREE])
-    assert commands == [("unregistervm", "b", "--delete")]
+    assert commands == [("unregistervm", "b")]
     assert len(clock.slept) == 2
 
 
@@ -34,12 +37,9 @@ def test_a_clone_that_is_still_exported_is_left_alone(monkeypatch: pytest.Monkey
         removal(monkeypatch, tmp_path, [DiskUse.READ])
 
 
-@pytest.mark.parametrize(
-    ("states", "commands"), [(["saving", "saving", "saved"], [("startvm", "a", "--type=headless")]), (["running"], [])]
-)
-def test_a_vm_whose_saving_was_interrupted_is_started_when_it_is_saved(states: list[str], commands: list[tuple[str, ...]]) -> None:
-    vboxmanage, clock = Mock(), StillClock()
-    found = [*states, "running"]
-    vboxmanage.info.side_effect = lambda _: Mock(state=found[0], stopped=found.pop(0) == "saved")
-    power.Power(vboxmanage, clock).bring_back("a", "running")
-    assert [call.args for call in vboxmanage.run.call_args_list] == commands
+def test_a_clone_that_was_moved_elsewhere_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(clones, "disk_use", lambda *_: DiskUse.FREE)
+    vboxmanage, moved = Mock(), Machine("b", "vmbackup-7", str(tmp_path / "elsewhere" / "x.vbox"))
+    with pytest.raises(VBoxManageError, match="was moved to"):
+        Clones(vboxmanage, StillClock(), 60).unregister(moved, None, Made("vmbackup-7", tmp_path / "vmbackup-7", "b"))
+    assert vboxmanage.run.call_args_list == []
