@@ -24,7 +24,7 @@ CURES: Final[Mapping[ExitCode, str]] = {
     ExitCode.NO_DATABASE: "is the right NAS mounted? A new one needs `vmbackup-admin init`",
     ExitCode.LOCKED: "`vmbackup-lock list` shows who; wait, or see the runbook in `operation.md`",
     ExitCode.LOCK_LOST: "nothing: the other one goes on. If it is frequent, look at the connection to the NAS",
-    ExitCode.NAS: "`vmbackup-admin doctor`; work goes on by itself when the NAS is back",
+    ExitCode.NAS: "`vmbackup-admin status` shows what waits for room, `doctor` the NAS; work goes on by itself when it is back",
     ExitCode.VBOXMANAGE: "`vmbackup-admin doctor`; try `VBoxManage list vms` as the same user",
     ExitCode.STATE_REFUSED: "`vmbackup-admin show VM` shows its state; the message names the moves that there are",
     ExitCode.INTERRUPTED: "run it again when you like: nothing is left half done",

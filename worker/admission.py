@@ -39,11 +39,11 @@ class _Look:
 class Judge:
     """Says of one VM after the other whether its backup may begin now, in the eyes of a host that has not claimed it.
 
-    `insists`: its operator wants it now, however often it was stopped for nothing.
+    `insists`: its operator wants it now, however often it was stopped for nothing. `looks`: nothing is to be written, not even a probe.
     """
 
-    def __init__(self, site: Site, *, insists: bool) -> None:
-        self._site, self._insists = site, insists
+    def __init__(self, site: Site, *, insists: bool, looks: bool = False) -> None:
+        self._site, self._insists, self._looks = site, insists, looks
         self._seen: _Look | None = None
 
     def judge(self, record: VmRecord) -> Verdict:
@@ -72,7 +72,7 @@ class Judge:
     def _look(self) -> _Look:
         now = self._site.clock.monotonic()
         if self._seen is None or now >= self._seen.until:
-            free = check_nas(self._site.configuration.nas, write=True).free
+            free = check_nas(self._site.configuration.nas, write=not self._looks).free
             self._seen = _Look(self._machines(), free, now + _LOOK_SECONDS)
         return self._seen
 

@@ -48,7 +48,7 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     if only is not None:
         _require_backup(contents, only, site.node)
     waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
-    judge = Judge(site, insists=only is not None)
+    judge = Judge(site, insists=only is not None, looks=True)
     return [record.key for record in waiting if not judge.judge(record).reason]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from shared.clock import SystemClock, timestamp
 from shared.config import VmPolicy
+from shared.copies import catalogue
 from shared.copies.mount import check_nas
 from shared.engine import eligible
 from shared.engine import engine as parallel
@@ -23,7 +24,9 @@ from tests.simulated.test_engine_choice import failing
 from tests.simulated.test_policies import hours
 from tests.support.simulated import SimulatedVm
 from worker import admission, backup, judging, notifier, room, settling
+from worker.methods import Method, Work
 from worker.outcome import Outcome
+from worker.sides import Beside, Place
 from worker.window import Verdict
 
 TOUCHES = ("controlvm", "startvm", "clonevm", "discardstate")
@@ -182,6 +185,23 @@ def test_nothing_is_done_to_a_vm_whose_backup_cannot_succeed(
         assert (vms[name].info("VMState"), vms[name].info("VMStateChangeTime")) == ("running", before[name])
         record = rig.record(name)
         assert (record.status, record.power, record.claim, record.outages_failed) == (State.BACKUP_NECESSARY, None, None, 0)
+
+
+@pytest.mark.parametrize("method", ["live", "savestate"])
+def test_without_being_settled_first_a_vm_would_be_touched_for_nothing(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The guard removed: what the table above looks at does change."""
+
+    def unsettled(work: Work, _method: Method, place: Place, *_: object, **__: object) -> settling.Settled:
+        beside = Beside(work.site, work.session, work.policy, work.machine())
+        return settling.Settled(beside, catalogue.Catalogue(place.directory))
+
+    monkeypatch.setattr("worker.exporting.settle", unsettled)
+    (watched.rig.nas / "web01").write_text("a file")
+    assert watched.tick(running=method).failed == ["web01"]
+    assert watched.touches(watched.vm.uuid)
+    assert watched.vm.info("VMState") == "running"
 
 
 def test_a_vm_that_waits_for_room_is_no_failure_costs_no_commit_and_is_backed_up_when_there_is_some(

@@ -12,6 +12,7 @@ from shared.errors import CopyError
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import parse_machine
 from tests.unit.virtualbox.fakes import A, machine
+from worker import room
 from worker.room import memory_of, needed_on_nas, require_room_for_memory
 
 MEMORY = 3 << 30
@@ -48,6 +49,14 @@ def test_a_host_without_room_for_the_memory_is_told_before(tmp_path: Path) -> No
     with pytest.raises(CopyError, match=f"no room on this host for its memory: .* may be needed in {tmp_path}, "):
         require_room_for_memory(wants)
     assert memory_of(wants) == 2**60 + BESIDE
+
+
+def test_a_disk_that_does_not_say_how_full_it_is_keeps_nobody_from_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> object:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(room.shutil, "disk_usage", refuse)
+    require_room_for_memory(vm(tmp_path))
 
 
 @pytest.mark.parametrize(
