@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "rehearse": "Try out whether a copy can be restored, and starts.",
     "pin": "Keep a copy whatever the retention rules say.",
     "unpin": "Give a copy back to the retention rules.",
+    "remove": "Remove one copy that no rule may remove by itself.",
     "prune": "Apply the retention rules; show which rule keeps each copy.",
     "log": "Who changed what in the state database, when and why.",
     "archive": "Set a VM aside: its copies go to the archive, no more backups.",

@@ -59,7 +59,7 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
         move(record.status, event)
     archiving.require_movable(site, record, experiment=False)
     source, target = _route(site, purpose, record) if record.directory else (None, None)
-    copies = catalogue.read(source).copies if source else ()
+    copies = catalogue.read(source, record.uuid).copies if source else ()
     becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
     answer(
         {"vm": vm, "status": str(record.status), "becomes": str(becomes), "copies": [copy.stamp for copy in copies], "dry_run": True},

@@ -16,18 +16,20 @@ from shared.copies.archive import prove_apart, require_apart
 from shared.copies.moves import Moved, Route, move_copies
 from shared.errors import NasError, VBoxManageError
 from shared.site import Site
+from shared.standing import standing
 from shared.statedb import changes, interventions, recovery, upkeep
 from shared.statedb.protocol import Change
 from shared.statedb.records import Claim, Contents, VmRecord
 from shared.statedb.session import Session
+from shared.statedb.upkeep import Standing
 from shared.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 
 log: Final = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-#: Claims the VM for a move: contents, session, time.
-_Start = Callable[[Contents, str, str], Contents]
+#: Claims the VM for a move: contents, session, time, and the number that the claim's must be above.
+_Start = Callable[[Contents, str, str, int], Contents]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ def archive(site: Site, key: str, progress: Progress = lambda _done, _total: Non
     """
     site.prepare_archive()
 
-    def start(contents: Contents, session: str, when: str) -> Contents:
+    def start(contents: Contents, session: str, when: str, floor: int) -> Contents:
         interrupted = changes.find(contents, key).moving is not None
-        return (interventions.archive_again if interrupted else upkeep.archive)(contents, key, session, when)
+        return (interventions.archive_again if interrupted else upkeep.archive)(contents, key, session, when, floor)
 
     return _move(site, key, "archive", start, progress)
 
@@ -59,26 +61,34 @@ def activate(site: Site, key: str, progress: Progress = lambda _done, _total: No
     Raises like `archive`.
     """
     site.prepare_archive()
-    return _move(site, key, "activate", lambda contents, session, when: upkeep.start_activation(contents, key, session, when), progress)
+
+    def start(contents: Contents, session: str, when: str, floor: int) -> Contents:
+        return upkeep.start_activation(contents, key, session, when, floor)
+
+    return _move(site, key, "activate", start, progress)
 
 
 def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
     """Finishes an archive or activate whose process died. Raises like `archive`; `IllegalMoveError` if there is nothing to finish."""
     site.prepare_archive()
-    return _move(site, key, "database", lambda contents, session, when: upkeep.resume_move(contents, key, session, when), progress)
+
+    def start(contents: Contents, session: str, when: str, floor: int) -> Contents:
+        return upkeep.resume_move(contents, key, session, when, floor)
+
+    return _move(site, key, "database", start, progress)
 
 
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> Outcome:
     _free_from_dead(site, key)
     require_movable(site, changes.find(site.database.head().contents, key))
     with site.database.session(worker) as session:
-        when = timestamp(site.clock.now())
-        record, own = session.claim(lambda contents: start(contents, session.id, when), f"{worker} {key}")
+        when, floor = timestamp(site.clock.now()), site.floor(key)
+        record, own = session.claim(lambda contents: start(contents, session.id, when, floor), f"{worker} {key}")
         moved = _move_files(site, session, record, own, progress)
         for problem in moved.problems:
             log.warning("the copy %s stays where it is: %s", problem.stamp, problem.reason, extra={"vm": key})
-        event = _event(site, record) if own.purpose == "activate" else None
-        head = session.commit(_arrival(own, event), f"{own.purpose} {key}: copies in place")
+        change = _activated(site, record, own) if own.purpose == "activate" else partial(upkeep.moved, key=key, own=own)
+        head = session.commit(change, f"{own.purpose} {key}: copies in place")
         return Outcome(key, _status_after(head.contents, record), moved)
 
 
@@ -91,7 +101,8 @@ def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) ->
         return
     places = [site.directory(record), site.archive_directory(record)]
     (prove_apart if experiment else require_apart)(site.configuration.nas, record.directory)
-    if record.last_copy is not None and not any(copy.present for place in places for copy in catalogue.read(place).copies):
+    found = (copy for place in places for copy in catalogue.read(place, record.uuid).copies)
+    if record.last_copy is not None and not any(copy.present and copy.ours for copy in found):
         raise NasError(
             f"the last copy of {record.key} is {record.last_copy.stamp}, and there is no copy in {places[0]} or {places[1]}",
             hint=f"is everything mounted? If they were deleted on purpose: `vmbackup-admin verify {record.key}` makes the database say so",
@@ -118,7 +129,10 @@ def _move_files(site: Site, session: Session, record: VmRecord, own: Claim, prog
         progress(done, total)
 
     check = _Check(site, session, record.key, own)
-    return move_copies(site.files, Route(source, target, own.number, site.configuration.nas.reserve, check, report))
+    vms = site.database.head().contents.vms.values()
+    live = {vm.claim.number for vm in vms if vm.claim} | {vm.publishing.claim for vm in vms if vm.publishing}
+    reserve = site.configuration.nas.reserve
+    return move_copies(site.files, Route(source, target, record.uuid, own.number, reserve, frozenset(live - {own.number}), check, report))
 
 
 class _Check:
@@ -136,14 +150,15 @@ class _Check:
             self._asked = now
 
 
-def _arrival(own: Claim, event: Event | None) -> Change:
-    return partial(_arrived, own=own, event=event)
+def _activated(site: Site, record: VmRecord, own: Claim) -> Change:
+    found = standing(site, replace(record, status=State.CLEAN))  # where they are now, whatever the record says yet
+    return partial(_arrived, own=own, event=_event(site, record), found=found)
 
 
-def _arrived(contents: Contents, *, own: Claim, event: Event | None) -> Contents:
+def _arrived(contents: Contents, *, own: Claim, event: Event, found: Standing) -> Contents:
+    """An activated VM: what it becomes, and what there is of its copies."""
     record = changes.held(contents, "", own)
-    if event is Event.ACTIVATE_EMPTY:
-        contents = contents.with_vm(replace(record, last_copy=None))
+    contents = contents.with_vm(upkeep.standing_of(record, found))
     return upkeep.moved(contents, record.key, own, event)
 
 
@@ -154,7 +169,7 @@ def _status_after(contents: Contents, record: VmRecord) -> State:
 
 def _event(site: Site, record: VmRecord) -> Event:
     """What an activated VM becomes. Where it cannot be told whether it was used since, it was: that costs one needless backup."""
-    latest = catalogue.read(site.directory(record)).latest_good if record.directory else None
+    latest = catalogue.read(site.directory(record), record.uuid).latest_good if record.directory else None
     if latest is None:
         return Event.ACTIVATE_EMPTY
     if record.last_copy is None or record.last_copy.stamp != latest.stamp or record.node != site.node:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared import verification
+from shared import standing, verification
 from shared.clock import timestamp
+from shared.copies import order
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.copies.sides import member_names
@@ -52,8 +53,21 @@ class Restored:
 
 def choose(site: Site, record: VmRecord, which: str) -> Copy:
     """The copy that is meant: `latest` or `previous` of the good ones, or a stamp. Raises `CopyError` if there is none, `NasError`."""
-    found = sorted((copy for copy, _ in verification.copies(site, record)), key=lambda copy: copy.claim)
-    good = [copy for copy in found if copy.good]
+    return look_for(site, record, which).copy
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The copy that is meant. `doubt` says why it may be another one; empty: it is that one."""
+
+    copy: Copy
+    doubt: str = ""
+
+
+def look_for(site: Site, record: VmRecord, which: str) -> Choice:
+    """Like `choose`; says, too, if the signs disagree about which copy is `latest` or `previous`."""
+    found = [copy for copy, _ in standing.copies(site, record)]
+    good = order.oldest_first(copy for copy in found if copy.good)
     if which in ("latest", "previous"):
         position = 1 if which == "latest" else 2
         if len(good) < position:
@@ -61,11 +75,21 @@ def choose(site: Site, record: VmRecord, which: str) -> Copy:
                 f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
                 hint=f"`vmbackup-admin copies {record.key}` shows what there is",
             )
-        return good[-position]
+        return Choice(good[-position], _doubt(good[-position], good, which))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
         raise CopyError(f"{record.key} has no copy {which!r}", hint=f"`vmbackup-admin copies {record.key}` shows what there is")
-    return copy
+    return Choice(copy)
+
+
+def _doubt(copy: Copy, good: list[Copy], which: str) -> str:
+    rivals = order.rivals(copy, good)
+    if not rivals:
+        return ""
+    return (
+        f"it is not certain that {copy.stamp} is the {which} copy: number, time and order of creation disagree about it and "
+        f"{rivals[-1].stamp}; to take that one: --copy {rivals[-1].stamp}"
+    )
 
 
 def plan(site: Site, copy: Copy, *, name: str | None = None, folder: Path | None = None, keep_macs: bool = True) -> ImportPlan:

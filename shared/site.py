@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.clock import Clock
 from shared.config import STATE_DIRECTORY, Configuration
-from shared.copies import marker
+from shared.copies import marker, numbering
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.locations import first_name_below
 from shared.copies.mount import NasStatus, check_nas
@@ -122,6 +122,17 @@ class Site:
             return first_name_below(nas.mountpoint, nas.archive)
         except OSError:
             return frozenset()
+
+    def floor(self, key: str) -> int:
+        """The highest number of a claim in the names of this VM's files, live and archived: a new claim on it must be above.
+
+        That matters where the state database is younger than the copies: made anew, or put back. An archive that is not there is
+        passed over.
+        """
+        record = self.database.head().contents.vms.get(key)
+        if record is None or not record.directory:
+            return 0
+        return numbering.highest(directory for directory, _archived in self.all_directories(record)[0])
 
     def _lost(self) -> list[str]:
         """The directories of VMs that are archived, with copies, and not on the way, of which the archive knows nothing.

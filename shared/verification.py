@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
 
-from shared.clock import age, is_over, timestamp
+from shared.clock import is_over, timestamp
 from shared.config import Configuration
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
@@ -22,11 +22,11 @@ from shared.copies.ova import check_ova, sha256_of
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.errors import CopyError, LockLostError, NasError, VmBackupError
 from shared.site import Site
+from shared.standing import copies, differs, last_read, said, standing
 from shared.statedb import changes, upkeep
-from shared.statedb.records import Claim, Contents, Copy, VmRecord
+from shared.statedb.records import Claim, Contents, VmRecord
 from shared.statedb.session import Session
 from shared.statedb.upkeep import Standing
-from shared.states import State
 
 log: Final = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def due(contents: Contents, configuration: Configuration, now: datetime) -> list
     A VM that was found with damaged copies is among them as long as they are there. Reads nothing but the database.
     """
     found = [record for record in contents.vms.values() if _free(record) and (record.damaged or _overdue(record, configuration, now))]
-    return sorted(found, key=lambda record: (_said(record.verified, now), record.key))
+    return sorted(found, key=lambda record: (said(record.verified, now), record.key))
 
 
 def _free(record: VmRecord) -> bool:
@@ -73,27 +73,12 @@ def _older(moment: str, days: float, now: datetime) -> bool:
     return days > 0 and is_over(now, moment, days * _DAY_SECONDS)
 
 
-def _said(moment: str, now: datetime) -> str:
-    """A time of the database; empty, which is before all others, if it says nothing: what was read in the future was never read."""
-    return "" if age(now, moment) is None else moment
-
-
-def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
-    """All copies of a VM, good or not, oldest first, and whether they are archived. Raises `NasError`."""
-    return [(copy, archived) for place, archived in site.directories(record) for copy in catalogue.read(place).copies if copy.present]
-
-
 def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:
     """Those copies of a VM that were not read for so long as its policy says, the longest unverified first. Raises `NasError`."""
     days = site.configuration.policy_for(record.name).verify_days
     unmarked = ((copy, copy.sidecar) for copy, _ in copies(site, record) if copy.sidecar and not copy.sidecar.damage)
     found = [(last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)]
-    return [copy for _, copy in sorted(found, key=lambda pair: (_said(pair[0], now), pair[1].claim))]
-
-
-def last_read(sidecar: Sidecar) -> str:
-    """When a copy was last read in full: at its last verification, else before it was published."""
-    return sidecar.verified.time if sidecar.verified else sidecar.finished
+    return [copy for _, copy in sorted(found, key=lambda pair: said(pair[0], now))]  # of those read at the same time the oldest
 
 
 def verify_copy(site: Site, session: Session, key: str, stamp: str, progress: Progress = lambda _done, _total: None) -> Examined | None:
@@ -121,7 +106,7 @@ def verify_copy(site: Site, session: Session, key: str, stamp: str, progress: Pr
 def settle(site: Site, session: Session, key: str) -> None:
     """Commits what there is of the VM's copies without reading them, if that is not what the database says. Raises like `verify_copy`."""
     record = changes.find(site.database.head().contents, key)
-    if not _differs(record, _standing(site, record)):
+    if not differs(record, standing(site, record)):
         return
     with _Claimed(site, session, key, f"look at the copies of {key}") as claimed:
         claimed.settle(f"looked at the copies of {key}")
@@ -190,8 +175,10 @@ class _Claimed:
         self._own: Claim | None = None
 
     def __enter__(self) -> Self:
-        session, key, when = self._session, self._key, timestamp(self._site.clock.now())
-        self.record, self._own = session.claim(lambda contents: changes.claim(contents, key, session.id, "verify", when), self._reason)
+        session, key, when, floor = self._session, self._key, timestamp(self._site.clock.now()), self._site.floor(self._key)
+        self.record, self._own = session.claim(
+            lambda contents: changes.claim(contents, key, session.id, "verify", when, floor=floor), self._reason
+        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -211,11 +198,11 @@ class _Claimed:
     def settle(self, reason: str) -> None:
         """Commits what there is of the VM's copies, and lets go of the VM."""
         own, key = self._held(), self._key
-        found = _standing(self._site, self.record)
+        found = standing(self._site, self.record)
         self._session.commit(lambda contents: upkeep.looked_at(contents, key, own, found), reason)
         self._own = None
         last = self.record.last_copy
-        if last is not None and (found.newest is None or found.newest.claim < last.claim):
+        if last is not None and found.lacks(last):
             log.error("the newest copy %s is not good any more; %s", last.stamp, _left(found), extra={"vm": key})
 
     def _held(self) -> Claim:
@@ -224,31 +211,5 @@ class _Claimed:
         return self._own
 
 
-def _standing(site: Site, record: VmRecord) -> Standing:
-    """Looks at the directories."""
-    found = copies(site, record)
-    now = site.clock.now()
-    unread = _said(record.verified, now) or timestamp(now)
-    archived = record.status == State.ARCHIVED
-    good = [copy for copy, _ in found if copy.good]
-    newest = max((copy for copy, place in found if copy.good and place == archived), key=lambda copy: copy.claim, default=None)
-    return Standing(
-        newest=_as_record(newest.sidecar) if newest and newest.sidecar else None,
-        damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
-        verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), key=lambda moment: _said(moment, now), default=unread),
-    )
-
-
 def _left(found: Standing) -> str:
     return f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
-
-
-def _as_record(sidecar: Sidecar) -> Copy:
-    fingerprint = {str(name): str(value) for name, value in sidecar.fingerprint.items()}
-    return Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint)
-
-
-def _differs(record: VmRecord, found: Standing) -> bool:
-    known = record.last_copy and record.last_copy.claim
-    there = found.newest and found.newest.claim
-    return (known, record.damaged, record.verified) != (there, found.damaged, found.verified)

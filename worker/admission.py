@@ -59,7 +59,7 @@ class Judge:
         if machine.running and policy.running == "defer":
             return NOW  # it is left alone in any case
         try:
-            there = catalogue.read(self._site.directory(record))
+            there = catalogue.read(self._site.directory(record), record.uuid)
         except VmBackupError:
             return NOW
         left_over = sum(partial.size for partial in there.partials)  # nobody works on it: that is cleared away before its export

@@ -138,7 +138,7 @@ class Round:
     def _take(self, record: VmRecord) -> None:
         """Claims a VM and backs it up. Raises `TooManyExportsError` if there is no place for it on the NAS."""
         key, session, limit = record.key, self._session, self._admission.limit
-        when = timestamp(self._site.clock.now())
+        when, floor = timestamp(self._site.clock.now()), self._site.floor(key)
         try:
             self._site.directory(record)
         except UnusableRecordError as error:
@@ -148,7 +148,7 @@ class Round:
             return
         try:
             claimed, own = session.claim(
-                lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit), f"claim {key}"
+                lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit, floor=floor), f"claim {key}"
             )
         except TooManyExportsError:
             raise

@@ -78,7 +78,9 @@ def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
     with site.database.session("database") as session:
-        claim = partial(changes.claim, key=record.key, session=session.id, purpose="power", when=session.since)
+        claim = partial(
+            changes.claim, key=record.key, session=session.id, purpose="power", when=session.since, floor=site.floor(record.key)
+        )
         record, own = session.claim(claim, f"bring {record.key} back")
         undo(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
         session.commit(lambda contents: changes.released(contents, record.key, own), f"{record.key} is as it was found")
@@ -86,7 +88,9 @@ def _undo(site: Site, record: VmRecord, power: Power) -> None:
 
 def _publish(site: Site, record: VmRecord) -> bool:
     with site.database.session("database") as session:
-        claim = partial(changes.claim, key=record.key, session=session.id, purpose="publish", when=session.since)
+        claim = partial(
+            changes.claim, key=record.key, session=session.id, purpose="publish", when=session.since, floor=site.floor(record.key)
+        )
         record, own = session.claim(claim, f"finish publishing {record.key}")
         log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
         return publishing.finish(site, session, record, own)

@@ -4,13 +4,14 @@ import logging
 from typing import Final
 
 from shared.clock import timestamp
+from shared.copies import catalogue, retention
 from shared.copies import publish as files
-from shared.copies import retention
-from shared.errors import CopyError, NasError
+from shared.copies.catalogue import Catalogue
+from shared.errors import CopyError, LockLostError, VmBackupError
 from shared.pruning import rules_of
 from shared.site import Site
 from shared.statedb import changes
-from shared.statedb.records import Claim, VmRecord
+from shared.statedb.records import Claim, Copy, VmRecord
 from shared.statedb.session import Session
 
 log: Final = logging.getLogger(__name__)
@@ -19,8 +20,9 @@ log: Final = logging.getLogger(__name__)
 def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
     """Publishes the copy that `record.publishing` describes, lets go of copies that retention no longer keeps, and commits CLEAN.
 
-    Answers False, with the failure committed, if there is nothing to publish. May be repeated by anybody after a crash. `own` is the
-    claim on the VM; raises `LockLostError` when it was taken over, `NasError` when the NAS does not let us.
+    CLEAN is committed only while the copy is there and counts, looked at after everything else. Answers False, with the failure
+    committed, if there is nothing to publish or it is not there in the end. May be repeated by anybody after a crash. `own` is the claim
+    on the VM; raises `LockLostError` when it was taken over, `NasError` when the NAS does not let us.
     """
     copy = record.publishing
     if copy is None:
@@ -29,23 +31,37 @@ def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
     session.doing.phase = "publish"
     try:
         files.publish(site.files, site.directory(record), copy)
+        _let_go_of_old_copies(site, session, record, copy)
+        there = _require_there(site, record, copy)
     except CopyError as error:
         when = timestamp(site.clock.now())
         text = f"the copy {copy.stamp} could not be put in place: {error.message}"
         session.commit(lambda contents: changes.failed(contents, key, own, text, when), f"publish {key} failed")
         log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
         return False
-    _let_go_of_old_copies(site, session, record)
-    session.commit(lambda contents: changes.published(contents, key, own), f"{key} is clean: {copy.stamp}")
+    unknown = there.order_unknown
+    session.commit(lambda contents: changes.published(contents, key, own, unknown), f"{key} is clean: {copy.stamp}")
     log.info("copy %s published", copy.stamp, extra={"vm": key})
     return True
 
 
-def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord) -> None:
+def _require_there(site: Site, record: VmRecord, copy: Copy) -> Catalogue:
+    """What is in the VM's directory, the new copy among it. Raises `CopyError` if that does not count there, `NasError`."""
+    there = catalogue.read(site.directory(record), record.uuid)
+    found = there.find(copy.stamp)
+    if found is None or not found.good:
+        raise CopyError(f"it was, and now {found.problem if found else 'it is gone'}")
+    return there
+
+
+def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: Copy) -> None:
     """Applies retention while the claim is still held, and only after the new copy is in place. What it cannot do now it does next time."""
-    rules = rules_of(site.configuration.policy_for(record.name))
+    rules, directory = rules_of(site.configuration.policy_for(record.name)), site.directory(record)
     try:
-        for stamp in retention.apply(site.files, site.directory(record), rules, check=session.check):
+        gone = retention.apply(site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check)
+        for stamp in gone:
             log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})
-    except NasError as error:
+    except LockLostError:
+        raise
+    except VmBackupError as error:
         log.warning("old copies not removed: %s", error.message, extra={"vm": record.key})

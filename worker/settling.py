@@ -68,7 +68,7 @@ def _require_place(work: Work, place: Place) -> tuple[int, Catalogue]:
     live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
     for name in (removed := files.remove_partials(site.files, place.directory, live, contents.claims_granted)):
         log.warning("removed %s, which an earlier attempt left", name, extra={"vm": work.record.key})
-    return check_nas(site.configuration.nas).free if removed else free, read_catalogue(place.directory)
+    return check_nas(site.configuration.nas).free if removed else free, read_catalogue(place.directory, work.record.uuid)
 
 
 def _require_now(work: Work, method: Method, machine: Machine, there: Catalogue, free: int, *, insists: bool) -> None:

@@ -2,18 +2,18 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from shared import cli, rehearsal_leftovers
 from shared.clock import timestamp
-from shared.copies.names import DirectoryNames
 from shared.errors import ExitCode
 from shared.site import Site
 from shared.statedb.records import Contents
 from shared.statedb.sightings import Sighting, sight
 from shared.virtualbox.inventory import Machine
 from worker import undoing
+from worker.directories import Directories
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -25,8 +25,12 @@ def run(site: Site) -> Outcome:
     If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
     """
     head = site.database.head()
-    machines = undoing.without_ours(site.inventory(), head.contents.vms.values())
-    listed = _sightings(head.contents, [machine for machine in machines if not rehearsal_leftovers.is_old(site, machine)])
+    machines = [
+        machine
+        for machine in undoing.without_ours(site.inventory(), head.contents.vms.values())
+        if not rehearsal_leftovers.is_old(site, machine)
+    ]
+    listed = _sightings(head.contents, machines, Directories(site, head.contents).choose)
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
@@ -42,18 +46,17 @@ def run(site: Site) -> Outcome:
     return Outcome(done=news)
 
 
-def _sightings(contents: Contents, machines: Iterable[Machine]) -> list[Sighting]:
+def _sightings(contents: Contents, machines: Iterable[Machine], choose: Callable[[str, str], str]) -> list[Sighting]:
     """A VM whose settings cannot be read keeps the name it had; a new one is known by its UUID until they can.
 
-    Only a new one needs a place for its copies: thousands of known ones cost a look into a table each.
+    Only a new one needs a place for its copies, which `choose` finds by name and UUID: known ones cost a look into a table each.
     """
     known = {record.uuid: record for record in contents.vms.values() if record.uuid}
-    names = DirectoryNames(record.directory for record in contents.vms.values() if record.directory)
     found = []
     for machine in machines:
         record = known.get(machine.uuid)
         name = machine.name if machine.name is not None else record.name if record else machine.uuid
-        found.append(Sighting(machine.uuid, name, record.directory if record else names.choose(name, machine.uuid)))
+        found.append(Sighting(machine.uuid, name, record.directory if record else choose(name, machine.uuid)))
     return found
 
 

@@ -12,10 +12,10 @@ from shared.cli import Invocation, documented, json_option, pass_invocation, pri
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
 from shared.errors import ExitCode
+from shared.standing import last_read
 from shared.statedb import changes
 from shared.statedb.records import Contents, VmRecord
 from shared.states import State
-from shared.verification import last_read
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -50,7 +50,8 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
     records = _records(found.snapshot.contents, vm)
     copies, unseen = describe(site, records)
     now = site.clock.now()
-    warnings = (*found.warnings, *unseen, *clocks.of_copies(copies, now))
+    odd = (line for record in records for line in strange(site, record))
+    warnings = (*found.warnings, *unseen, *clocks.of_copies(copies, now), *odd)
     if as_json:
         print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
         return incomplete(unseen, records)
@@ -75,7 +76,7 @@ def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
             [
                 row["vm"],
                 row["stamp"],
-                row["problem"] or ("good, pinned" if row["pinned"] else "good"),
+                state(row),
                 text.duration(text.seconds_since(row["finished"], now)),
                 text.size(row["size"]),
                 row["node"] or "",
@@ -87,6 +88,11 @@ def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
             for row in copies
         ],
     )
+
+
+def state(row: Mapping[str, Any]) -> str:
+    """What is to be said of a copy: what is wrong with it, or that it is good."""
+    return str(row["problem"]) or "good" + ", pinned" * row["pinned"] + ", order unknown" * row["order_unknown"]
 
 
 def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
@@ -105,11 +111,19 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
         places, unseen = site.all_directories(record)
         problems |= dict.fromkeys(f"{problem.message} ({problem.hint})" for problem in unseen)
         for directory, archived in places:
-            rows += _rows(record.key, catalogue.read(directory), archived=archived)
+            rows += _rows(record.key, catalogue.read(directory, record.uuid), archived=archived)
     return rows, list(problems)
 
 
+def strange(site: "Site", record: VmRecord) -> Iterator[str]:
+    """What of the files beside the copies people should know: names like a copy's that are none of ours."""
+    for directory, _ in site.all_directories(record)[0]:
+        for name in catalogue.read(directory, record.uuid).strange:
+            yield f"{record.key}: {directory / name} is named like a copy, but has no sidecar, or a number that no copy can have"
+
+
 def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, Any]]:
+    unknown = found.order_unknown
     for copy in found.copies:
         side = copy.sidecar
         yield {
@@ -117,6 +131,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "stamp": copy.stamp,
             "good": copy.good,
             "pinned": copy.pinned,
+            "order_unknown": copy.stamp in unknown,
             "files": sorted(side.files) if side else [],
             "left_out": list(side.left_out) if side else [],
             "problem": copy.problem,
@@ -143,6 +158,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
                 "stamp": partial.partial.stamp,
                 "good": False,
                 "pinned": False,
+                "order_unknown": False,
                 "files": [],
                 "left_out": [],
                 "problem": "being written, or left by a crash",

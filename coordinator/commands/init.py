@@ -29,10 +29,11 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     """Make a new state database on the NAS: once, on any one host.
 
     Refused where there is one already; what an interrupted one has left is finished. How the NAS can be written to safely is tried out,
-    not guessed, and noted for all hosts. The archive directory is made, too. Each host then only needs the configuration and a schedule:
-    its VMs are found by `vmbackup-worker vmfind`.
+    not guessed, and noted for all hosts. Copies that are there already stay, and new ones get numbers above theirs. The archive
+    directory is made, too. Each host then only needs the configuration and a schedule: its VMs are found by `vmbackup-worker vmfind`.
     """
     from shared.clock import SystemClock
+    from shared.copies import numbering
     from shared.copies.archive import prove_apart
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive, require_ours_or_new
@@ -63,7 +64,9 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
         answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
         return
-    database = create(nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock(), lease_seconds)
+    floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
+    identity = HostIdentity.of_this_machine(host.node, host.state_directory)
+    database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
     check_repository(nas, host.state_directory, database.version.repository)
     prepare_archive(files, nas, database.version.repository)
     made = database.version

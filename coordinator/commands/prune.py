@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
+from coordinator.commands.status import order_unknown
 from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
 from shared.errors import ExitCode, LockedError, LockLostError, VmBackupError
 from shared.statedb import changes
@@ -78,9 +79,17 @@ def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"
     return done, failed
 
 
+def _unknown(one: "Pruned") -> list[str]:
+    """The stamps of copies of which it is disputed which is newer, oldest first."""
+    from shared.copies import order
+
+    return list(order.unknown([decision.copy for decision in one.decisions if decision.copy.good]))
+
+
 def _document(one: "Pruned") -> dict[str, Any]:
     return {
         "name": one.key,
+        "order_unknown": _unknown(one),
         "copies": [
             {
                 "stamp": decision.copy.stamp,
@@ -113,3 +122,6 @@ def _print(pruned: list["Pruned"], *, dry_run: bool) -> None:
         text.print_table(["VM", "COPY", "SIZE", "KEPT BY"], rows)
     else:
         click.echo("There are no copies.")
+    for one in pruned:
+        if unknown := _unknown(one):
+            text.warn(f"{one.key}: {order_unknown(one.key, len(unknown))}")

@@ -59,10 +59,14 @@ def command(  # noqa: PLR0913 - options of the command line
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     site = invocation.site(reading=dry_run)
     record = changes.find(site.database.head().contents, vm)
+    chosen = restoring.look_for(site, record, which)
+    warnings = [chosen.doubt] if chosen.doubt else []
+    if chosen.doubt:
+        text.warn(chosen.doubt)
     if dry_run:
-        copy = restoring.choose(site, record, which)
+        copy = chosen.copy
         answer(
-            {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "dry_run": True},
+            {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "warnings": warnings, "dry_run": True},
             f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and remove it again",
             as_json=as_json,
         )
@@ -76,7 +80,8 @@ def command(  # noqa: PLR0913 - options of the command line
     finally:
         text.progress("")
     if as_json:
-        print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **asdict(done.result), "recorded": done.recorded})
+        result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
+        print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
         said = f"{done.result.result} ({done.result.observed})" if done.result.observed else done.result.result
         click.echo(text.printable(f"{vm} {done.stamp}: {said}"))

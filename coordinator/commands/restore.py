@@ -48,11 +48,22 @@ def command(  # noqa: PLR0913 - options of the command line
 
     site = invocation.site(reading=True)
     record = changes.find(site.database.head().contents, vm)
-    copy = restoring.choose(site, record, which)
+    chosen = restoring.look_for(site, record, which)
+    copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
+    if chosen.doubt:
+        text.warn(chosen.doubt)
     what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
     if dry_run:
         answer(
-            {"vm": vm, "stamp": copy.stamp, "name": what.name, "folder": str(what.folder), "size": copy.size, "dry_run": True},
+            {
+                "vm": vm,
+                "stamp": copy.stamp,
+                "name": what.name,
+                "folder": str(what.folder),
+                "size": copy.size,
+                "warnings": warnings,
+                "dry_run": True,
+            },
             text.printable(f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in {what.folder}"),
             as_json=as_json,
         )
@@ -69,7 +80,7 @@ def command(  # noqa: PLR0913 - options of the command line
     recorded = _record(invocation, record, restored)
     if as_json:
         document = {"schema": 1, "vm": vm, "stamp": restored.stamp, "name": restored.name, "uuid": restored.uuid}
-        print_json({**document, "settings_file": restored.settings_file, "recorded": recorded})
+        print_json({**document, "settings_file": restored.settings_file, "recorded": recorded, "warnings": warnings})
     else:
         click.echo(text.printable(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"))
         _advise(site, record, restored)

@@ -8,7 +8,7 @@ import click
 
 from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
-from coordinator.commands.copies import incomplete
+from coordinator.commands.copies import incomplete, state
 from coordinator.commands.status import describe, notes
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
@@ -47,7 +47,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     click.echo("Copies:" if copies else "No copies were found where one could look." if unseen else "No copies.")
     for copy in copies:
         age = text.how_old(text.seconds_since(copy["finished"], now))
-        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, {copy['problem'] or 'good'}{', archived' * copy['archived']}")
+        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, {state(copy)}{', archived' * copy['archived']}")
         if copy["engine"]:
             click.echo(text.printable(f"    {made(copy)}"))
         if copy["verified"]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.config import Configuration
+    from shared.site import Site
     from shared.states import State
 
 
@@ -51,6 +52,7 @@ def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: boo
         notes = configuration.host.state_directory
         text.warn(f"a host that says that the history was rolled back had seen it: remove seen-*.json in {notes} there")
         _repair_view(configuration)
+        _raise_numbers(configuration)
     if rebuild_version:
         settings = repair.rebuild_version(root, lease_seconds)
         text.warn(f"wrote vmtool-db-version: repository {settings.repository}, lease {settings.lease_seconds:g} s, {settings.primitive}")
@@ -80,6 +82,24 @@ def _repair_view(configuration: "Configuration") -> None:
         host = configuration.host
         identity = HostIdentity.of_this_machine(host.node, host.state_directory)
         open_database(configuration.nas.state, identity, SystemClock()).publish_view()
+
+
+def _raise_numbers(configuration: "Configuration") -> None:
+    """Commits that claims get numbers above those of all copies: what was set aside may have given some out."""
+    from shared.clock import SystemClock
+    from shared.copies import numbering
+    from shared.process import HostIdentity
+    from shared.statedb import changes
+    from shared.statedb.database import open_database
+
+    nas, host = configuration.nas, configuration.host
+    floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
+    try:
+        database = open_database(nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock())
+        if floor > database.head().contents.claims_granted:
+            database.commit_once(lambda contents: changes.raise_numbers(contents, floor), f"claims go on above {floor}", "statedb")
+    except VmBackupError as error:
+        text.warn(f"each claim looks for the numbers of its VM's own copies, because this could not be noted: {error.message}")
 
 
 @documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
@@ -163,6 +183,8 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
         text.warn(f"{text.printable(key)}: {state} was its state just before the edit was found, so this line is not taken for an edit")
     when = timestamp(site.clock.now())
 
+    _require_copies(site, edited)
+
     def change(contents: Contents) -> Contents:
         return adoption.adopt_edit(contents, edited, when)
 
@@ -216,6 +238,23 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
     after = before.generation if before.is_done else NEWEST
     upgraded = not (before.is_done or dry_run)
     answer({"from": before.generation, "to": after, "upgraded": upgraded, "dry_run": dry_run}, line, as_json=as_json)
+
+
+def _require_copies(site: "Site", edited: "Mapping[str, State]") -> None:
+    """Raises `IllegalMoveError` if a VM is to be CLEAN whose last copy is not there, or is not good: the database alone does not know."""
+    from shared import standing
+    from shared.errors import IllegalMoveError
+    from shared.states import State
+
+    for key, record in site.database.head().contents.vms.items():
+        if edited.get(key) != State.CLEAN or record.status == State.CLEAN or record.last_copy is None:
+            continue
+        good = {copy.stamp for copy, _ in standing.copies(site, record) if copy.good}
+        if record.last_copy.stamp not in good:
+            raise IllegalMoveError(
+                f"{key} cannot be made CLEAN by hand: its copy {record.last_copy.stamp} is not there, or not good",
+                hint="BACKUP_NECESSARY makes a backup worker copy it",
+            )
 
 
 command: Final = click.Group(

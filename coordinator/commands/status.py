@@ -74,6 +74,7 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
             "sha256": copy.sha256,
         },
         "damaged": list(record.damaged),
+        "order_unknown": list(record.order_unknown),
         "verified": record.verified or None,
         "restored": record.restored and record.restored.to_json(),
         "failures": record.failures,
@@ -142,6 +143,8 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
         said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
     if row["damaged"]:
         said.append(f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}")
+    if row["order_unknown"]:
+        said.append(order_unknown(row["name"], len(row["order_unknown"])))
     if row["waiting"]:
         said.append(row["waiting"])
     if row["missing_since"]:
@@ -154,6 +157,14 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     if row["last_error"]:
         said.append(row["last_error"])
     return "; ".join(said)
+
+
+def order_unknown(vm: str, count: int) -> str:
+    """That it is not known of so many copies which is newer, what that means, and what ends it."""
+    return (
+        f"order of {count} copies unknown: number, time and order of creation disagree, none of them is removed by itself; "
+        f"`vmbackup-admin copies {vm}` shows them, `vmbackup-admin remove {vm} STAMP` ends it"
+    )
 
 
 def how_far(progress: Mapping[str, Any]) -> str:

@@ -96,11 +96,11 @@ def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bo
 
 
 def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
-    from shared import verification
+    from shared import standing, verification
 
     if due:
         return verification.due_copies(site, record, site.clock.now())
-    return [copy for copy, _ in verification.copies(site, record)]
+    return [copy for copy, _ in standing.copies(site, record)]
 
 
 def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool) -> Report:

@@ -54,7 +54,7 @@ def measure_here(report: Report, mib: int) -> None:
             calls, before = sent(_MOUNT, "WRITE")
             copies, _ = sent(_MOUNT, "COPY")
             member.worker("run")
-            (*_, copy) = catalogue.read(nas / "web01").good
+            (*_, copy) = catalogue.read(nas / "web01", None).good
             written = sent(_MOUNT, "WRITE")[1] - before
             text = f"{written / 1e6:.1f} MB in {sent(_MOUNT, 'WRITE')[0] - calls} WRITE, {sent(_MOUNT, 'COPY')[0] - copies} COPY"
             name = "first copy" if percent is None else f"{percent} % of the grains changed"

@@ -1,27 +1,33 @@
 """What is in the directory of a VM: copies that count, what is no copy (yet), and what does not belong there.
 
 A copy counts when its `.ova`, its sidecar and the side files that this names are there under their final names, with the sizes that
-it says, and no verification found it damaged. Order is by claim number: clocks of hosts may disagree.
+it says, no verification found it damaged, and the sidecar says that it is a copy of this very VM, by its UUID: another VM may have had
+the same name, and the same directory, before. Which copy is the newer one is said by `shared.copies.order`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
+from shared.copies import order
 from shared.copies import sidecar as sidecars
 from shared.copies.files import Entry, look, present
-from shared.copies.names import Partial, Suffix, final_name, parse_final, parse_partial, parse_stamp
+from shared.copies.names import Partial, Suffix, final_name, looks_like_a_copy, parse_final, parse_partial, parse_stamp
 from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.copies.sides import missing
 from shared.errors import CopyError
+from shared.statedb.numbers import plausible
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
     """One stamp of a VM's directory. `problem` says why it does not count; it is empty for a good copy.
 
-    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has left.
+    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has left. `created` is when that was
+    written (nanoseconds of the NAS's clock), `file` its device and inode. `ours` is whether it may be a copy of this VM: all but those
+    whose sidecar has another UUID.
     """
 
     directory: Path
@@ -30,11 +36,19 @@ class Copy:
     size: int
     problem: str
     present: bool = True
+    created: int = 0
+    file: tuple[int, int] = (0, 0)
+    ours: bool = True
 
     @property
     def claim(self) -> int:
-        """The number of the claim under which it was made: the order of copies."""
+        """The number of the claim under which it was made."""
         return parse_stamp(self.stamp).claim
+
+    @property
+    def moment(self) -> datetime:
+        """When it was begun, by its host's clock."""
+        return parse_stamp(self.stamp).moment
 
     @property
     def good(self) -> bool:
@@ -58,7 +72,10 @@ class PartialFile:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All that is in one directory. `foreign` are names that are none of ours; `links` are symbolic links: never followed."""
+    """All that is in one directory, the copies oldest first.
+
+    `foreign` are names that are none of ours; `links` are symbolic links: never followed.
+    """
 
     directory: Path
     copies: tuple[Copy, ...] = ()
@@ -69,57 +86,80 @@ class Catalogue:
     @property
     def good(self) -> tuple[Copy, ...]:
         """The copies that count, oldest first."""
-        return tuple(copy for copy in self.copies if copy.good)
+        return tuple(order.oldest_first(copy for copy in self.copies if copy.good))
 
     @property
     def latest_good(self) -> Copy | None:
         """The newest copy that counts."""
         return self.good[-1] if self.good else None
 
+    @property
+    def order_unknown(self) -> tuple[str, ...]:
+        """The stamps of good copies of which it is disputed which is newer, oldest first."""
+        return order.unknown(self.good)
+
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """Foreign names that are built like those of copies, with a number out of bounds or without a sidecar: people should know."""
+        return tuple(name for name in self.foreign if looks_like_a_copy(name))
+
     def find(self, stamp: str) -> Copy | None:
         """The copy of that stamp, good or not."""
         return next((copy for copy in self.copies if copy.stamp == stamp), None)
 
 
-def read(directory: Path) -> Catalogue:
-    """Looks at the directory of a VM; one that is not there is empty. Reads the sidecars, not the copies. Raises `NasError`."""
+def read(directory: Path, uuid: str | None) -> Catalogue:
+    """Looks at the directory of the VM `uuid`; one that is not there is empty. Reads the sidecars, not the copies. Raises `NasError`.
+
+    With None copies of all VMs count: for looking at a directory without asking whose it is, never for deciding what goes.
+    """
     with reported(f"look at the copies in {directory}"):
-        return _read(directory, look(directory))
+        return _read(directory, look(directory), uuid)
 
 
-def _read(directory: Path, entries: Mapping[str, Entry]) -> Catalogue:
-    stamps = sorted({found[0] for name in entries if (found := parse_final(name))}, key=lambda stamp: (parse_stamp(stamp).claim, stamp))
-    partials = [
-        PartialFile(name, partial, entry.size) for name, entry in entries.items() if entry.is_file and (partial := parse_partial(name))
-    ]
-    ours = {partial.name for partial in partials} | {name for name, entry in entries.items() if entry.is_file and parse_final(name)}
+def is_of(sidecar: Sidecar, uuid: str | None) -> bool:
+    """Whether a sidecar describes a copy of the VM `uuid` (None: any)."""
+    return uuid is None or sidecar.uuid.casefold() == uuid.casefold()
+
+
+def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Catalogue:
+    names = [name for name in entries if present(entries, name)]
+    stamps = sorted({found[0] for name in names if (found := parse_final(name)) and found[1] in ("ova", "json")})
+    partials = [PartialFile(name, partial, entries[name].size) for name in names if (partial := parse_partial(name))]
+    ours = {partial.name for partial in partials} | {name for name in names if (found := parse_final(name)) and found[0] in stamps}
+    copies = [_copy(directory, stamp, entries, uuid) for stamp in stamps]
     return Catalogue(
         directory,
-        copies=tuple(copy for stamp in stamps if (copy := _copy(directory, stamp, entries))),
+        copies=tuple(order.oldest_first(copies)),
         partials=tuple(sorted(partials, key=lambda partial: (partial.partial.claim, partial.name))),
         foreign=tuple(sorted(name for name, entry in entries.items() if name not in ours and not entry.is_link)),
         links=tuple(sorted(name for name, entry in entries.items() if entry.is_link)),
     )
 
 
-def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy | None:
-    parts: set[Suffix] = {suffix for suffix in ("ova", "json") if present(entries, final_name(stamp, suffix))}
-    size = entries[final_name(stamp, "ova")].size if "ova" in parts else 0
-    if not parts:
-        return None
-    if "json" not in parts:
-        return Copy(directory, stamp, None, size, "it has no sidecar")
+def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry], uuid: str | None) -> Copy:
+    ova = entries.get(final_name(stamp, "ova"))
+    ova = ova if ova is not None and ova.is_file else None
+    seen = Copy(directory, stamp, None, ova.size if ova else 0, "it has no sidecar", ova is not None)
+    if ova is not None:
+        seen = replace(seen, created=ova.modified, file=(ova.device, ova.inode))
+    if not present(entries, final_name(stamp, "json")):
+        return seen
     try:
         sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
-        return Copy(directory, stamp, None, size, "it is being removed", "ova" in parts)
+        return replace(seen, problem="it is being removed")
     except CopyError as error:
-        return Copy(directory, stamp, None, size, error.message, "ova" in parts)
-    return Copy(directory, stamp, sidecar, size, _problem(entries, sidecar), "ova" in parts)
+        return replace(seen, problem=error.message)
+    if not is_of(sidecar, uuid):
+        return replace(seen, sidecar=sidecar, ours=False, problem=f"it is a copy of another VM ({sidecar.uuid}, called {sidecar.vm})")
+    return replace(seen, sidecar=sidecar, problem=_problem(entries, sidecar))
 
 
 def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
     expected: dict[Suffix, SideFile] = {"ova": SideFile(sidecar.size, sidecar.sha256), **sidecar.files}
     if lost := missing(entries, sidecar.stamp, expected):
         return lost
+    if not plausible(parse_stamp(sidecar.stamp).claim):
+        return "the number in its name is out of bounds"
     return f"verification found: {sidecar.damage}" if sidecar.damage else ""

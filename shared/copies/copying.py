@@ -1,12 +1,13 @@
 """Copying a file from one directory of copies to another, where it cannot be renamed: read back from the server before it counts."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies.files import NasFiles, open_file
+from shared.copies.files import NasFiles, look, open_file
 from shared.copies.ova import Progress, sha256_of
 from shared.copies.sidecar import SideFile
 from shared.errors import CopyError
@@ -46,8 +47,15 @@ def copy_file(
     except (OSError, CopyError):
         files.remove(way.target, way.temporary)
         raise
+    _keep_time(files, way)
     check()
     files.rename(way.target, way.temporary, way.name)
+
+
+def _keep_time(files: NasFiles, way: Transport) -> None:
+    """The copy was created when it was, not when it was moved. Where a file system refuses that, one sign of its order is lost."""
+    with contextlib.suppress(OSError):
+        files.set_times(way.target, way.temporary, look(way.source)[way.name].modified)
 
 
 def _copy_bytes(files: NasFiles, way: Transport, check: Callable[[], None], progress: Progress) -> None:

@@ -14,9 +14,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from shared.copies.names import parse_final
+from shared.copies.permits import Permit
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,12 +45,17 @@ SHARED_GROUP: Final = Modes(file=0o660, directory=0o2770)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in a directory, as a look without following links found it. `size` in bytes, `modified` in nanoseconds."""
+    """One name in a directory, as a look without following links found it. `size` in bytes, `modified` in nanoseconds.
+
+    `device` and `inode` tell two files apart. They do not tell whether it still is the same file: some mounts number files anew.
+    """
 
     name: str
     size: int
     modified: int
     mode: int
+    device: int = field(default=0, compare=False)
+    inode: int = field(default=0, compare=False)
 
     @property
     def is_file(self) -> bool:
@@ -145,9 +153,27 @@ class NasFiles:
             os.link(_plain(name), name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def remove(self, directory: Path, name: str) -> None:
-        """Removes a file or a link (not what it points to). One that is gone already is no error."""
-        with contextlib.suppress(FileNotFoundError), _opened(directory) as parent:
-            os.unlink(_plain(name), dir_fd=parent)
+        """Removes a file or a link (not what it points to). One that is gone already is no error.
+
+        Raises ValueError for the published files of a copy: see `remove_published`.
+        """
+        if parse_final(name):
+            raise ValueError(f"{name} belongs to a published copy: it takes a permit to remove it")
+        _unlink(directory, name)
+
+    def remove_published(self, permit: Permit, name: str) -> None:
+        """Removes a file of a published copy that `permit` names; one that is gone already is no error.
+
+        The only way to do so: a permit is proof that the copy is not needed, or that it is whole elsewhere (`shared.copies.keeping`).
+        """
+        if name not in permit.names:
+            raise ValueError(f"this permit is not for {name}: {permit.reason}")
+        _unlink(permit.directory, name)
+
+    def set_times(self, directory: Path, name: str, modified: int) -> None:
+        """Gives a file the time, in nanoseconds, at which it was written first: for one that was copied here."""
+        with _opened(directory) as parent:
+            os.utime(_plain(name), ns=(modified, modified), dir_fd=parent, follow_symlinks=False)
 
     def set_mode(self, directory: Path, name: str) -> None:
         """Gives a file that another process made the configured rights, where its owner and the file system let us."""
@@ -201,7 +227,7 @@ def _look(directory: Path) -> dict[str, Entry]:
         for item in found:
             with contextlib.suppress(FileNotFoundError):  # removed by another host since it was listed
                 status = item.stat(follow_symlinks=False)
-                entries[item.name] = Entry(item.name, status.st_size, status.st_mtime_ns, status.st_mode)
+                entries[item.name] = Entry(item.name, status.st_size, status.st_mtime_ns, status.st_mode, status.st_dev, status.st_ino)
     return entries
 
 
@@ -234,6 +260,18 @@ def _opened(directory: Path, *, follow: bool = False) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def same_directory(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one directory; no, if one of them leads nowhere. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(one), os.stat(other))
+    return False
+
+
+def _unlink(directory: Path, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError), _opened(directory) as parent:
+        os.unlink(_plain(name), dir_fd=parent)
 
 
 def _plain(name: str) -> str:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.copies import catalogue, keeping, order
 from shared.copies import sidecar as sidecars
 from shared.copies.copying import Transport, copy_file
 from shared.copies.files import Entry, NasFiles, look, look_twice, present, read_file, write_file
-from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial, parse_stamp, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial, partial_name
 from shared.copies.ova import Progress, sha256_of
 from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar, SideFile
@@ -52,31 +53,35 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From where to where, under which claim (its number names the partial files), and the room that must stay free at the target.
+    """From where to where, copies of which VM (by its UUID), under which claim (its number names the partial files).
 
+    `reserve` is the room that must stay free at the target; `live` are the claims of others, whose partial files there are not touched.
     `check` is called before every step and with every megabyte, so it should look at no more than what the process knows; it raises when
     the claim is lost, or when the move is to stop.
     """
 
     source: Path
     target: Path
+    uuid: str
     claim: int
     reserve: int = 0
+    live: frozenset[int] = frozenset()
     check: Callable[[], None] = lambda: None
     progress: Progress = lambda _done, _total: None
 
 
 def move_copies(files: NasFiles, route: Route) -> Moved:
-    """Moves every copy from `route.source` to `route.target`; files that are no copy's stay, and an empty source directory goes.
+    """Moves every copy from `route.source` to `route.target`, oldest first; files that are no copy's stay, and an empty directory goes.
 
-    May be called again after a crash at any point, and ends the same. A copy that cannot be moved (no sidecar, damaged, another one of the
-    same stamp at the target) is reported in the result and left alone; the others go on. Raises `NasError` if the NAS refuses or the
-    target has no room.
+    May be called again after a crash at any point, and ends the same. A copy that cannot be moved (no sidecar, damaged, another VM's,
+    another one of the same stamp at the target) is reported in the result and left alone; the others go on. Raises `NasError` if both
+    are the same directory, before anything is touched, if the NAS refuses, or if the target has no room.
     """
     problems: list[Problem] = []
     with reported(f"move copies from {route.source} to {route.target}"):
         route.check()
-        stamps = _stamps(look_twice(route.source))
+        keeping.refuse_one_directory(route.source, route.target)
+        stamps = _to_move(route)
         if stamps:
             files.make_directory(route.target)
             _remove_stale_partials(files, route)
@@ -87,8 +92,16 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
                 problems.append(Problem(stamp, error.message))
         if not look(route.source):
             files.remove_directory(route.source)
-        there = look(route.target)
-    return Moved(tuple(stamp for stamp in _stamps(there) if _whole(there, stamp)), tuple(problems))
+        there = [copy for copy in catalogue.read(route.target, route.uuid).copies if copy.ours and copy.present and copy.sidecar]
+    return Moved(tuple(copy.stamp for copy in there), tuple(problems))
+
+
+def _to_move(route: Route) -> list[str]:
+    """The stamps of all copies at the source, oldest first, and of those of which only small files are left there."""
+    stamps = {found[0] for name in look_twice(route.source) if (found := parse_final(name))}
+    copies = catalogue.read(route.source, route.uuid).copies
+    rest = stamps - {copy.stamp for copy in copies}
+    return [copy.stamp for copy in order.oldest_first((*copies, *(catalogue.Copy(route.source, stamp, None, 0, "") for stamp in rest)))]
 
 
 def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
@@ -121,6 +134,8 @@ def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mappi
     for name in (ova, json, line, index, *sides):
         if any(name in side and not side[name].is_file for side in (here, there)):
             raise CopyError(f"{name} is no ordinary file")
+    if json in here:
+        _refuse_another_vm(route, stamp)
     if json in here and (json not in there or (ova in here and ova not in there and not _same(route, json))):
         return _write_sidecar if ova in here or ova in there else _leave("its .ova is missing")
     if ova in here and json not in there:
@@ -130,6 +145,15 @@ def _next_step(route: Route, stamp: str, here: Mapping[str, Entry], there: Mappi
     if ova in here:
         return _remove_source if ova in there else _transfer
     return _remove_sides if ova in there and any(name in here for name in (json, line, index, *sides)) else None
+
+
+def _refuse_another_vm(route: Route, stamp: str) -> None:
+    try:
+        sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
+    except FileNotFoundError:
+        return  # it has just been moved: the next look tells
+    if not catalogue.is_of(sidecar, route.uuid):
+        raise CopyError(f"it is a copy of another VM ({sidecar.uuid}, called {sidecar.vm})")
 
 
 def _leave(reason: str) -> Step:
@@ -192,7 +216,7 @@ def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
     _copy_file(files, route, partial_name(sidecar.stamp, route.claim, "ova"), name, SideFile(sidecar.size, sidecar.sha256))
     files.sync_directory(route.target)
     if present(look(route.target), name):
-        _remove_verified(files, route, name, before)
+        _remove_verified(files, route, sidecar.stamp, before, sidecar.sha256)  # `_copy_file` has read it back
 
 
 def _copy_file(files: NasFiles, route: Route, temporary: str, name: str, expected: SideFile) -> None:
@@ -206,18 +230,23 @@ def _remove_source(files: NasFiles, route: Route, stamp: str) -> None:
     name = final_name(stamp, "ova")
     sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
     before = look(route.source).get(name)
-    if sha256_of(route.target, name, progress=route.progress) != sidecar.sha256:
+    digest = sha256_of(route.target, name, progress=route.progress)
+    if digest != sidecar.sha256:
         raise CopyError(f"{route.target} has another file of that name, or a damaged one")
     if sha256_of(route.source, name) != sidecar.sha256:
         raise CopyError(f"{route.source} has another file of that name, or a damaged one")
-    _remove_verified(files, route, name, before)
+    _remove_verified(files, route, stamp, before, digest)
 
 
-def _remove_verified(files: NasFiles, route: Route, name: str, before: Entry | None) -> None:
-    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us."""
+def _remove_verified(files: NasFiles, route: Route, stamp: str, before: Entry | None, digest: str) -> None:
+    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us.
+
+    `digest` is that of what was read at the target.
+    """
+    name = final_name(stamp, "ova")
     route.check()
     if before and look(route.source).get(name) == before:
-        files.remove(route.source, name)
+        files.remove_published(keeping.arrived(route.source, route.target, stamp, [name], digest=digest), name)
         files.sync_directory(route.source)
 
 
@@ -231,9 +260,11 @@ def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
             if not (suffix in expected and (_one_file(route, name) or sha256_of(route.target, name) == expected[suffix].sha256)):
                 raise CopyError(f"{name} is another file at {route.target}, or damaged there")
             route.check()
-            files.remove(route.source, name)
-    for suffix in ("index", "sha256", "json"):  # an index is of no use elsewhere: the next copy there is sent whole
-        files.remove(route.source, final_name(stamp, suffix))
+            files.remove_published(keeping.arrived(route.source, route.target, stamp, [name]), name)
+    rest = [final_name(stamp, "index"), final_name(stamp, "sha256"), final_name(stamp, "json")]
+    permit = keeping.arrived(route.source, route.target, stamp, rest)
+    for name in rest:  # an index is of no use elsewhere: the next copy there is sent whole
+        files.remove_published(permit, name)
     files.sync_directory(route.source)
 
 
@@ -246,19 +277,10 @@ def _remove_stale_partials(files: NasFiles, route: Route) -> None:
     """What earlier, interrupted moves (claims up to ours) left at the target; nobody else writes there while the VM is claimed."""
     for name, entry in look(route.target).items():
         partial = parse_partial(name)
-        if partial and entry.is_file and partial.claim <= route.claim:
+        if partial and entry.is_file and partial.claim <= route.claim and partial.claim not in route.live:
             files.remove(route.target, name)
 
 
 def _same(route: Route, name: str) -> bool:
     here, there = (read_file(directory, name, sidecars.LIMIT_BYTES) for directory in (route.source, route.target))
     return here == there
-
-
-def _stamps(entries: Mapping[str, Entry]) -> list[str]:
-    found = {parsed[0] for name in entries if (parsed := parse_final(name))}
-    return sorted(found, key=lambda stamp: (parse_stamp(stamp).claim, stamp))
-
-
-def _whole(entries: Mapping[str, Entry], stamp: str) -> bool:
-    return all(present(entries, final_name(stamp, suffix)) for suffix in ("ova", "json"))

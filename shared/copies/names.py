@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from shared.folding import folded
+from shared.statedb.numbers import CLAIM_LIMIT
+
 Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
 #: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware variables and TPM, its saved memory.
 SIDES: Final[tuple[Suffix, ...]] = ("vbox", "nvram", "sav")
@@ -32,12 +35,13 @@ _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 _STAMP: Final = r"([0-9]{8}T[0-9]{6}Z)-([1-9][0-9]{0,17})"
 _STAMP_PATTERN: Final = re.compile(_STAMP)
 _PARTIAL_PATTERN: Final = re.compile(rf"\.({_STAMP})\.([1-9][0-9]{{0,17}})\.partial\.(.+)", re.DOTALL)
+_LOOKS_LIKE_A_COPY: Final = re.compile(r"\.?[0-9]{8}T[0-9]{6}Z-[0-9]+\..+", re.DOTALL)
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a stamp says. `claim` orders copies; `moment` (UTC) is for people."""
+    """What a stamp says: two of the three signs by which copies are ordered (`shared.copies.order`). `moment` is UTC."""
 
     moment: datetime
     claim: int
@@ -54,8 +58,8 @@ class Partial:
 
 def make_stamp(now: datetime, claim: int) -> str:
     """The name of the copy begun at `now` (aware) under `claim`: `20261122T203800Z-17`."""
-    if claim < 1:
-        raise ValueError("claims are numbered from one")
+    if not 1 <= claim < CLAIM_LIMIT:
+        raise ValueError("claims are numbered from one, and no counter comes near 2**53")
     moment = now.astimezone(UTC)
     return f"{moment.year:04}{moment:%m%dT%H%M%SZ}-{claim}"
 
@@ -63,7 +67,7 @@ def make_stamp(now: datetime, claim: int) -> str:
 def parse_stamp(text: str) -> Stamp:
     """The inverse of `make_stamp`. Raises ValueError."""
     match = _STAMP_PATTERN.fullmatch(text)
-    if not match:
+    if not match or int(match[2]) >= CLAIM_LIMIT:
         raise ValueError(f"{text!r} is no stamp of a copy")
     return Stamp(datetime.strptime(match[1], _MOMENT).replace(tzinfo=UTC), int(match[2]))
 
@@ -75,6 +79,11 @@ def is_stamp(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def looks_like_a_copy(name: str) -> bool:
+    """Whether a name is built like those of copies, whatever its number: if it is none of ours, people should hear of it."""
+    return bool(_LOOKS_LIKE_A_COPY.fullmatch(name))
 
 
 def final_name(stamp: str, suffix: Suffix) -> str:
@@ -99,7 +108,7 @@ def partial_name(stamp: str, claim: int, suffix: Suffix) -> str:
 def parse_partial(name: str) -> Partial | None:
     """The inverse of `partial_name`, for any suffix (VirtualBox may leave others beside); None if it is no partial file."""
     match = _PARTIAL_PATTERN.fullmatch(name)
-    if not match or not is_stamp(match[1]):
+    if not match or not is_stamp(match[1]) or int(match[4]) >= CLAIM_LIMIT:
         return None
     return Partial(match[1], int(match[4]), match[5])
 
@@ -119,22 +128,21 @@ class DirectoryNames:
     """Directories that are taken. Choosing one more takes as long among thousands as among three."""
 
     def __init__(self, taken: Iterable[str]) -> None:
-        self._used = {_key(name) for name in taken}
+        self._used = {folded(name) for name in taken}
+
+    def take(self, name: str) -> None:
+        """From now on `name` is taken, too."""
+        self._used.add(folded(name))
 
     def choose(self, vm_name: str, uuid: str) -> str:
         """See `safe_directory_name`."""
         identity = UUID(uuid).hex
         name = _plain_name(unicodedata.normalize("NFC", vm_name))
-        if name and len(name.encode()) <= LIMIT_BYTES and _key(name) not in self._used:
+        if name and len(name.encode()) <= LIMIT_BYTES and folded(name) not in self._used:
             return name
         suffixes = itertools.chain((identity[:8], identity), (f"{identity}-{number}" for number in itertools.count(2)))
         candidates = (f"{_shorten(name, LIMIT_BYTES - len(suffix) - 1)}-{suffix}" for suffix in suffixes)
-        return next(candidate for candidate in candidates if _key(candidate) not in self._used)
-
-
-def _key(name: str) -> str:
-    """Equal for names that some file system takes for the same."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).casefold()
+        return next(candidate for candidate in candidates if folded(candidate) not in self._used)
 
 
 def _plain_name(name: str) -> str:

@@ -1,14 +1,15 @@
-"""Which copies are kept: a pure decision, and its execution, which never leaves a VM without its newest good copy."""
+"""Which copies the rules keep: a pure decision, and its execution, which removes nothing that `shared.copies.keeping` does not let go."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue
+from shared.copies import catalogue, keeping, order
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles, look, look_twice, present
-from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial
+from shared.copies.files import NasFiles, look, present
+from shared.copies.names import SIDES, Suffix, final_name
+from shared.copies.permits import Permit
 from shared.copies.reporting import reported
 
 #: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
@@ -45,74 +46,75 @@ class Decision:
         return bool(self.reasons)
 
 
-def select(copies: Iterable[Copy], rules: Rules) -> list[Decision]:
-    """Decides for each copy, newest first (by claim number; the day is that on which the copy was begun).
+def select(copies: Iterable[Copy], rules: Rules, *, protect: Collection[str] = ()) -> list[Decision]:
+    """Decides for each copy, newest first (by `shared.copies.order`; the day is that on which the copy was begun).
 
     Only good copies count, and only good copies go: one that is damaged or incomplete stays until a person has looked at it. Those that
-    an operator has pinned stay and use up no rule's number. The newest good copy stays, whatever the rules say.
+    an operator has pinned stay and use up no rule's number. What must stay whatever the rules say is in `keeping.must_stay`.
     """
-    ordered = sorted(copies, key=lambda copy: (copy.claim, copy.stamp), reverse=True)
-    counted = [copy for copy in ordered if copy.good and not copy.pinned]
-    reasons: dict[str, list[str]] = {copy.stamp: [] for copy in ordered}
+    found = list(copies)
+    reasons = _by_rule(found, rules)
+    for stamp, more in keeping.must_stay(found, protect=protect).items():
+        first = [reason for reason in more if reason == keeping.NEWEST]
+        reasons[stamp] = [*first, *reasons[stamp], *(reason for reason in more if reason not in first)]
+    return [Decision(copy, tuple(reasons[copy.stamp])) for copy in order.newest_first(found)]
+
+
+def apply(
+    files: NasFiles, directory: Path, uuid: str, rules: Rules, *, protect: Collection[str] = (), check: Callable[[], None] = lambda: None
+) -> list[str]:
+    """Removes the copies of the VM `uuid` that no rule keeps, oldest first, and what an earlier run left half removed. Returns the stamps.
+
+    Call it under a claim on the VM; `check` is called before each removal and raises when that is lost. `protect` are stamps that stay.
+    May be repeated after a crash. Raises `NasError`.
+    """
+
+    def wanted(found: Iterable[Copy]) -> Collection[str]:
+        return {decision.copy.stamp for decision in select(found, rules, protect=protect) if decision.keep}
+
+    removed = remove_leftovers(files, directory, uuid)
+    for decision in reversed(select(catalogue.read(directory, uuid).copies, rules, protect=protect)):
+        if decision.keep:
+            continue
+        check()
+        permit = keeping.superseded(directory, uuid, decision.copy.stamp, wanted, protect=protect)
+        if permit is not None:
+            remove_copy(files, permit)
+            removed.append(permit.stamp)
+    return removed
+
+
+def remove_copy(files: NasFiles, permit: Permit) -> None:
+    """Removes the files of one copy, the `.ova` first. What is gone already is no error. Raises `NasError`."""
+    with reported(f"remove the copy {permit.stamp}"):
+        entries = look(permit.directory)
+        for suffix in _REMOVAL_ORDER:
+            if present(entries, final_name(permit.stamp, suffix)):
+                files.remove_published(permit, final_name(permit.stamp, suffix))
+                files.sync_directory(permit.directory)
+
+
+def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
+    """Finishes removals that a crash interrupted: sidecars of the VM `uuid` without an `.ova`, unless one is being published.
+
+    Call it under a claim on the VM when no intent to publish or to move is open. Returns the stamps. Raises `NasError`.
+    """
+    half = [copy.stamp for copy in catalogue.read(directory, uuid).copies if copy.ours and not copy.present]
+    permits = [permit for stamp in half if (permit := keeping.leftover(directory, uuid, stamp))]
+    for permit in permits:
+        remove_copy(files, permit)
+    return [permit.stamp for permit in permits]
+
+
+def _by_rule(copies: list[Copy], rules: Rules) -> dict[str, list[str]]:
+    counted = order.newest_first(copy for copy in copies if copy.good and not copy.pinned)
+    reasons: dict[str, list[str]] = {copy.stamp: [] for copy in copies}
     for copy in counted[: rules.keep_last]:
         reasons[copy.stamp].append("last")
     for rule, count, period in _periods(rules):
         for key, copy in list(_newest_of_each(counted, period).items())[:count]:
             reasons[copy.stamp].append(f"{rule} {key}")
-    for copy in ordered:
-        if copy.pinned:
-            reasons[copy.stamp].append("pinned")
-        if not copy.good:
-            reasons[copy.stamp].append(f"does not count: {copy.problem}")
-    newest = next((copy for copy in ordered if copy.good), None)
-    if newest:
-        reasons[newest.stamp].insert(0, "newest good copy")
-    return [Decision(copy, tuple(reasons[copy.stamp])) for copy in ordered]
-
-
-def apply(files: NasFiles, directory: Path, rules: Rules, *, check: Callable[[], None] = lambda: None) -> list[str]:
-    """Removes the copies that no rule keeps, oldest first, and what an earlier run left half removed. Returns the stamps.
-
-    Call it under a claim on the VM; `check` is called before each removal and raises when that is lost. Before each, the directory is
-    read again: a copy goes only while a newer good one is there, and unless somebody pinned it meanwhile. May be repeated after a crash.
-    Raises `NasError`.
-    """
-    removed = remove_leftovers(files, directory)
-    for decision in reversed(select(catalogue.read(directory).copies, rules)):
-        if decision.keep:
-            continue
-        check()
-        found = catalogue.read(directory)
-        newest, copy = found.latest_good, found.find(decision.copy.stamp)
-        if newest and newest.claim > decision.copy.claim and copy and not copy.pinned:
-            remove_copy(files, directory, decision.copy.stamp)
-            removed.append(decision.copy.stamp)
-    return removed
-
-
-def remove_copy(files: NasFiles, directory: Path, stamp: str) -> None:
-    """Removes the files of one copy, the `.ova` first. What is gone already is no error. Raises `NasError`."""
-    with reported(f"remove the copy {stamp}"):
-        entries = look(directory)
-        for suffix in _REMOVAL_ORDER:
-            if present(entries, final_name(stamp, suffix)):
-                files.remove(directory, final_name(stamp, suffix))
-                files.sync_directory(directory)
-
-
-def remove_leftovers(files: NasFiles, directory: Path) -> list[str]:
-    """Finishes removals that a crash interrupted: sidecars without an `.ova`, unless a partial file says that one is being published.
-
-    Call it under a claim on the VM when no intent to publish or to move is open. Returns the stamps. Raises `NasError`.
-    """
-    with reported(f"tidy {directory}"):
-        entries = look_twice(directory)
-    unfinished = {partial.stamp for name in entries if (partial := parse_partial(name))}
-    finals = {final[0] for name, entry in entries.items() if entry.is_file and (final := parse_final(name))}
-    stamps = sorted(stamp for stamp in finals - unfinished if final_name(stamp, "ova") not in entries)
-    for stamp in stamps:
-        remove_copy(files, directory, stamp)
-    return stamps
+    return reasons
 
 
 def _periods(rules: Rules) -> list[tuple[str, int, str]]:

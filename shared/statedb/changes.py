@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
 from shared.statedb import outages, places
+from shared.statedb.numbers import next_number, plausible
 from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.states import IN_FLIGHT, Event, State, move
 
@@ -105,8 +106,11 @@ def claim(
     when: str,
     *,
     limit: int = 0,
+    floor: int = 0,
 ) -> Contents:
     """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS. Raises `LockedError` if somebody holds it.
+
+    The claim's number is above all that were given out, and above `floor`: the highest that stands in the names of the VM's files.
 
     With a `limit`, raises `TooManyExportsError` if so many backups are claimed already, of all hosts, or VMs that wait longer come first
     (`shared.statedb.places`): being part of the transaction, the limit is exact.
@@ -115,7 +119,7 @@ def claim(
     require_free(record)
     if limit:
         places.require_place(contents, key, limit)
-    number = contents.claims_granted + 1
+    number = next_number(contents.claims_granted, floor)
     status = record.status
     if purpose == "backup":
         status = move(status, Event.CLAIMED)
@@ -129,6 +133,11 @@ def claim(
     if purpose == "backup":
         record = replace(record, waiting="", queued=None)
     return replace(contents, claims_granted=number).with_vm(replace(record, claim=granted, status=status))
+
+
+def raise_numbers(contents: Contents, floor: int) -> Contents:
+    """From now on claims have numbers above `floor`, if that can be believed."""
+    return replace(contents, claims_granted=floor) if plausible(floor) and floor > contents.claims_granted else contents
 
 
 def note_waiting(contents: Contents, reasons: Mapping[str, str]) -> Contents:
@@ -179,8 +188,8 @@ def intend(contents: Contents, key: str, own: Claim, copy: Copy) -> Contents:
     return contents.with_vm(replace(held(contents, key, own), publishing=copy))
 
 
-def published(contents: Contents, key: str, own: Claim) -> Contents:
-    """The copy of `intend` is in place: the VM is CLEAN."""
+def published(contents: Contents, key: str, own: Claim, order_unknown: tuple[str, ...] = ()) -> Contents:
+    """The copy of `intend` is in place: the VM is CLEAN. `order_unknown`: see `VmRecord`."""
     record = held(contents, key, own)
     if record.publishing is None:
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
@@ -199,6 +208,7 @@ def published(contents: Contents, key: str, own: Claim) -> Contents:
             outages_failed=0,
             next_outage="",
             verified=record.verified or record.publishing.finished,
+            order_unknown=order_unknown,
         )
     )
 

@@ -20,9 +20,12 @@ from shared.statedb.view import parse
 from shared.states import State
 
 
-def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Database:
+def create(
+    root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS, *, floor: int = 0
+) -> Database:
     """Makes a new state database in `root`, or finishes making one that was interrupted. Two hosts may do so at once.
 
+    Claims get numbers above `floor`: the highest that the names of copies have which are there already.
     Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
     """
     require_writable(root)
@@ -38,7 +41,7 @@ def create(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: floa
     except OSError as error:
         raise nas_error(error, root) from error
     database = open_database(root, identity, clock)
-    first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()))
+    first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()), floor)
     for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis"), SyncGeneration(1)):
         database.files.perform(operation)
     database.publish_view()

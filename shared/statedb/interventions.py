@@ -36,7 +36,7 @@ def replace_machine(contents: Contents, node: str, machine: str, hostname: str) 
     return contents.with_node(NodeRecord(node, machine, hostname)) if machine else contents
 
 
-def archive_again(contents: Contents, key: str, session: str, when: str) -> Contents:
+def archive_again(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
     """Claims a VM that is ARCHIVED already, but whose copies were still being moved, for moving them to the archive.
 
     Raises `LockedError` while somebody moves them, and `IllegalMoveError` if they were moved long ago.
@@ -45,4 +45,4 @@ def archive_again(contents: Contents, key: str, session: str, when: str) -> Cont
     changes.require_free(record)
     if record.status != State.ARCHIVED or record.moving is None:
         raise IllegalMoveError(f"{key} is {record.status} already")
-    return changes.claim(contents.with_vm(replace(record, moving="archive")), key, session, "archive", when)
+    return changes.claim(contents.with_vm(replace(record, moving="archive")), key, session, "archive", when, floor=floor)

@@ -247,6 +247,6 @@ def prune(keep: int) -> Steps[tuple[int, ...]]:
     return tuple(moved)
 
 
-def genesis(repository: str, node: str, committed: str) -> bytes:
-    """The first generation of a new database."""
-    return encode(Header(repository, 1, NO_PREVIOUS, "init", 1, node, committed, "init"), Contents())
+def genesis(repository: str, node: str, committed: str, floor: int = 0) -> bytes:
+    """The first generation of a new database. Its claims get numbers above `floor`."""
+    return encode(Header(repository, 1, NO_PREVIOUS, "init", 1, node, committed, "init"), Contents(claims_granted=floor))

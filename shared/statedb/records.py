@@ -148,6 +148,8 @@ class VmRecord(_Record):
     verified: str = ""
     #: Stamps of copies that were found damaged and are still there.
     damaged: tuple[str, ...] = ()
+    #: Stamps of good copies of which it is disputed which is newer: none of them is removed automatically.
+    order_unknown: tuple[str, ...] = ()
     #: Why a VM that is BACKUP_NECESSARY was not taken at the last tick, though nothing is wrong with it.
     waiting: str = ""
     #: Where it is in the line of those for which there was no place on the NAS.
@@ -160,7 +162,12 @@ class VmRecord(_Record):
 
     @classmethod
     def _decoded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        values = {**document, "status": State(document["status"]), "damaged": tuple(document.get("damaged", ()))}
+        values = {
+            **document,
+            "status": State(document["status"]),
+            "damaged": tuple(document.get("damaged", ())),
+            "order_unknown": tuple(document.get("order_unknown", ())),
+        }
         parts = {name: kind.from_json(document[name]) for name, kind in _PARTS.items() if document.get(name) is not None}
         return {**values, **parts}
 

@@ -6,6 +6,7 @@ Pure functions, like all changes (`shared.statedb.changes`).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from shared.folding import folded
 from shared.statedb.records import Contents, VmRecord
 from shared.states import INITIAL, Event, allowed, move
 
@@ -22,7 +23,7 @@ class Sighting:
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
     """Takes over what `node` lists: new VMs, renamed ones, moved ones; and notes which of its VMs are missing."""
     listed = {sighting.uuid: sighting for sighting in sightings}
-    taken = {record.directory.casefold() for record in contents.vms.values()}
+    taken = {folded(record.directory) for record in contents.vms.values()}
     contents = _identify(contents, node, listed, taken)
     known = {record.uuid for record in contents.vms.values()}
     for record in list(contents.vms.values()):
@@ -70,9 +71,9 @@ def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
 
 def _free_directory(taken: set[str], sighting: Sighting) -> str:
     """A place that is not `taken`, and is from now on."""
-    free = sighting.directory.casefold() not in taken
+    free = folded(sighting.directory) not in taken
     directory = sighting.directory if free else f"{sighting.directory}~{sighting.uuid[:8]}"
-    taken.add(directory.casefold())
+    taken.add(folded(directory))
     return directory
 
 

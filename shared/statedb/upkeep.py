@@ -4,17 +4,26 @@ from dataclasses import dataclass, replace
 
 from shared.errors import IllegalMoveError
 from shared.statedb import changes
-from shared.statedb.records import Claim, Contents, Copy, Restoration
+from shared.statedb.records import Claim, Contents, Copy, Restoration, VmRecord
 from shared.states import FORGETTABLE, Event, State, allowed, move
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What there is of a VM's copies, as found under a claim: the newest good one, which are damaged, the oldest last verification."""
+    """What there is of a VM's copies, as found under a claim: the newest good one, which are damaged, the oldest last verification.
+
+    `good` are the stamps of all good ones where they belong, `order_unknown` of those of which it is disputed which is newer.
+    """
 
     newest: Copy | None
     damaged: tuple[str, ...]
     verified: str
+    good: frozenset[str] = frozenset()
+    order_unknown: tuple[str, ...] = ()
+
+    def lacks(self, known: Copy | None) -> bool:
+        """Whether `known`, which counted as the newest good copy, is none any more. Numbers say nothing: the copy itself must be there."""
+        return known is not None and known.stamp not in self.good and not (self.newest and self.newest.stamp == known.stamp)
 
 
 def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Contents:
@@ -23,13 +32,17 @@ def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Cont
     If what counted as the newest good copy is not one any more, the VM has to be backed up again; an archived one stays archived.
     """
     record = changes.held(contents, key, own)
-    known, newest = record.last_copy, found.newest
-    lost = known is not None and (newest is None or newest.claim < known.claim)
+    lost = found.lacks(record.last_copy)
     status = move(record.status, Event.COPY_DAMAGED) if lost and allowed(record.status, Event.COPY_DAMAGED) else record.status
-    last_copy = known if known and newest and known.claim == newest.claim else newest
     backed_up = "" if lost else record.backed_up
-    record = replace(record, status=status, last_copy=last_copy, backed_up=backed_up, damaged=found.damaged, verified=found.verified)
-    return contents.with_vm(replace(record, claim=None))
+    return contents.with_vm(replace(standing_of(record, found), claim=None, status=status, backed_up=backed_up))
+
+
+def standing_of(record: VmRecord, found: Standing) -> VmRecord:
+    """The record with what was found of the VM's copies."""
+    known, newest = record.last_copy, found.newest
+    last_copy = known if known and newest and known.stamp == newest.stamp else newest
+    return replace(record, last_copy=last_copy, damaged=found.damaged, verified=found.verified, order_unknown=found.order_unknown)
 
 
 def restored(contents: Contents, key: str, what: Restoration) -> Contents:
@@ -38,30 +51,30 @@ def restored(contents: Contents, key: str, what: Restoration) -> Contents:
     return contents if record is None else contents.with_vm(replace(record, restored=what))
 
 
-def archive(contents: Contents, key: str, session: str, when: str) -> Contents:
+def archive(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
     """Makes the VM ARCHIVED, claimed by whoever moves its copies."""
     record = changes.find(contents, key)
     changes.require_free(record)
     changes.require_untouched(record)
     moved = replace(record, status=move(record.status, Event.ARCHIVE), moving="archive")
-    return changes.claim(contents.with_vm(moved), key, session, "archive", when)
+    return changes.claim(contents.with_vm(moved), key, session, "archive", when, floor=floor)
 
 
-def start_activation(contents: Contents, key: str, session: str, when: str) -> Contents:
+def start_activation(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
     """Claims an archived VM for moving its copies back; it stays ARCHIVED until they are."""
     record = changes.find(contents, key)
     changes.require_free(record)
     if record.status != State.ARCHIVED:
         move(record.status, Event.ACTIVATE_EMPTY)  # raises, naming both states
-    return changes.claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when)
+    return changes.claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when, floor=floor)
 
 
-def resume_move(contents: Contents, key: str, session: str, when: str) -> Contents:
+def resume_move(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
     """Claims a VM whose interrupted archive or activate is to be finished."""
     record = changes.find(contents, key)
     if record.moving is None:
         raise IllegalMoveError(f"{key}: there is no interrupted move")
-    return changes.claim(contents, key, session, record.moving, when)
+    return changes.claim(contents, key, session, record.moving, when, floor=floor)
 
 
 def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) -> Contents:

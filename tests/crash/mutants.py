@@ -38,9 +38,12 @@ def _retention_first() -> None:
     publish, retain = publishing.files.publish, publishing._let_go_of_old_copies
 
     def finish_wrongly(files: Any, directory: Any, copy: Any) -> Any:
+        from shared.copies import catalogue
         from shared.copies.retention import Rules, apply
 
-        apply(files, directory, Rules(keep_last=1))
+        sidecar = catalogue.read(directory, None).good[-1].sidecar
+        assert sidecar
+        apply(files, directory, sidecar.uuid, Rules(keep_last=1))
         return publish(files, directory, copy)
 
     publishing.files.publish = finish_wrongly  # type: ignore[assignment]

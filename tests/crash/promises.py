@@ -50,7 +50,7 @@ def copies(world: Seen) -> dict[str, tuple[Copy, ...]]:
     for place in (world.nas, world.archived):
         for directory in place.iterdir() if place.is_dir() else ():
             if directory.is_dir() and not (place == world.nas and directory.name in ("vmstate", world.archive)):
-                found[directory.name] = found.get(directory.name, ()) + catalogue.read(directory).good
+                found[directory.name] = found.get(directory.name, ()) + catalogue.read(directory, None).good
     return found
 
 
@@ -144,7 +144,7 @@ def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
 
 
 def _directory_litter(directory: Path) -> Iterator[str]:
-    found = catalogue.read(directory)
+    found = catalogue.read(directory, None)
     for copy in found.copies:
         if not copy.good:
             yield f"{directory}: {copy.stamp} does not count: {copy.problem}"

@@ -102,7 +102,7 @@ class Range:
         """Does one thing to a VM in the middle of its backup, lets the next ticks run, and answers what is wrong then."""
         target, others = self._choose()
         self.engine = engine
-        before = {each.vm.uuid: {copy.stamp for copy in catalogue.read(each.directory).good} for each in self.targets}
+        before = {each.vm.uuid: {copy.stamp for copy in catalogue.read(each.directory, None).good} for each in self.targets}
         for each in self.targets:
             each.member.configure("backup", engine=engine, retry_seconds=60)
             each.change()
@@ -154,7 +154,7 @@ class Range:
 
     def _at_once(self, before: dict[str, set[str]]) -> Iterator[str]:
         for each in self.targets:
-            there = {copy.stamp for copy in catalogue.read(each.directory).good}
+            there = {copy.stamp for copy in catalogue.read(each.directory, None).good}
             stamps = before[each.vm.uuid]
             # All older ones may be gone: a blow that comes late lets a backup end, and the next tick makes another.
             kept = sorted(stamps | there, key=_number)[-KEPT:]
@@ -165,7 +165,7 @@ class Range:
         yield from self._at_once(before)
         for each in self.targets:
             record = self.fleet.record(each.key)
-            found = catalogue.read(each.directory)
+            found = catalogue.read(each.directory, None)
             if record.status != "CLEAN":
                 yield f"{record.key} is {record.status}: {record.last_error}"
             elif not record.last_copy or record.last_copy.stamp not in {copy.stamp for copy in found.good}:

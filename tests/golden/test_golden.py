@@ -18,7 +18,7 @@ def states(member: Member) -> dict[str, str]:
 
 def numbers(fleet: Fleet, directory: str) -> list[int]:
     """The claim numbers of the good copies in a directory, oldest first."""
-    return [int(copy.stamp.rpartition("-")[2]) for copy in catalogue.read(fleet.nas / directory).good]
+    return [int(copy.stamp.rpartition("-")[2]) for copy in catalogue.read(fleet.nas / directory, None).good]
 
 
 def stamp(fleet: Fleet, directory: str, number: int) -> str:

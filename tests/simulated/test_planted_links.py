@@ -91,7 +91,7 @@ def test_a_link_is_never_followed(rig: Rig, precious: Path, where: str, to: str,
     monkeypatch.setattr(database, "KEEP_GENERATIONS", 3)
     monkeypatch.setattr(database, "PRUNE_SLACK", 0)
     make_due(rig)
-    good = {copy.stamp for copy in catalogue.read(rig.nas / "web01").good}
+    good = {copy.stamp for copy in catalogue.read(rig.nas / "web01", None).good}
     place = rig.nas / where
     place.parent.mkdir(exist_ok=True)
     in_place_of(precious if to == "directory" else precious / "snapshot", place)
@@ -103,6 +103,6 @@ def test_a_link_is_never_followed(rig: Rig, precious: Path, where: str, to: str,
         copy.stamp
         for directory in rig.nas.rglob("web01*")
         if directory.is_dir() and not directory.is_symlink()
-        for copy in catalogue.read(directory).good
+        for copy in catalogue.read(directory, None).good
     }
     assert good <= there, "and what is ours is still there"

@@ -24,7 +24,7 @@ def hours(begin: float, end: float) -> str:
 
 
 def sidecar(rig: Rig, key: str) -> Sidecar:
-    latest = catalogue.read(rig.nas / rig.record(key).directory).latest_good
+    latest = catalogue.read(rig.nas / rig.record(key).directory, None).latest_good
     assert latest is not None
     assert latest.sidecar is not None
     return latest.sidecar

@@ -199,7 +199,7 @@ def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
     assert (done.good, done.recorded) == (True, True)
     side = sidecars.read(rig.nas / "web01", new)
     assert (side.rehearsed, side.verified and side.verified.result) == (done.result, "good")
-    assert catalogue.read(rig.nas / "web01").latest_good is not None
+    assert catalogue.read(rig.nas / "web01", None).latest_good is not None
     assert listed(site) == []
     assert list((rig.folder / "state-beta" / "rehearsals").glob("*")) == []
     assert list((rig.folder / "state-beta").glob("rehearsal-*.json")) == []
@@ -215,7 +215,7 @@ def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(rig: Rig, 
     assert side.rehearsed is not None
     assert "disk is full" in side.rehearsed.result
     assert list((rig.folder / "state-alpha" / "rehearsals").iterdir()) == []
-    assert catalogue.read(rig.nas / "web01").latest_good is not None
+    assert catalogue.read(rig.nas / "web01", None).latest_good is not None
 
 
 def test_a_rehearsal_of_a_damaged_copy_marks_it(rig: Rig) -> None:

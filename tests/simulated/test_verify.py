@@ -31,7 +31,7 @@ def two_copies(rig: Rig, name: str = "web01") -> list[str]:
     vm.start()
     vm.stop()
     back_up(rig)
-    found = [copy.stamp for copy in catalogue.read(rig.nas / name).good]
+    found = [copy.stamp for copy in catalogue.read(rig.nas / name, None).good]
     assert len(found) == 2
     return found
 
@@ -96,7 +96,7 @@ def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is
     first, second = two_copies(rig, "a"), two_copies(rig, "b")
     age(rig, "a", *first, to=timestamp(SystemClock().now() - timedelta(days=50)))
     age(rig, "b", second[1], to=timestamp(SystemClock().now() - timedelta(days=60)))
-    size = catalogue.read(rig.nas / "b").copies[1].size
+    size = catalogue.read(rig.nas / "b", None).copies[1].size
     assert verify.run(rig.site(verify_bytes=size)).done == ["b"], "one copy a day, however small the share is"
     assert verify.run(rig.site(verify_bytes=size)).done == []
     assert verify.run(rig.site(verify_bytes=100 * size)).done == ["a", "a"]

@@ -74,7 +74,7 @@ def test_a_copy_of_a_database_that_knows_no_other_time_is_due_as_before(rig: Rig
 
 def read_again(rig: Rig, key: str) -> list[str]:
     """When its copies were last read in full."""
-    found = [copy.sidecar for copy in catalogue.read(rig.nas / key).good if copy.sidecar]
+    found = [copy.sidecar for copy in catalogue.read(rig.nas / key, None).good if copy.sidecar]
     return [side.verified.time if side.verified else side.finished for side in found]
 
 
@@ -82,7 +82,7 @@ def read_again(rig: Rig, key: str) -> list[str]:
 def test_what_was_verified_in_2038_is_verified_again_once(rig: Rig, noted: str) -> None:
     rig.host().make_vm("web01")
     backup.run(rig.look())
-    (copy,) = catalogue.read(rig.nas / "web01").good
+    (copy,) = catalogue.read(rig.nas / "web01", None).good
     assert isinstance(copy.sidecar, Sidecar)
     if noted != "beside the copy":
         store(rig, "web01", verified=FUTURE)

@@ -68,7 +68,7 @@ class Template:
                 assert backup.run(self._site(name)).done == [vm.name]
         self._use("a", vms["a"])
         #: The good copies, by directory.
-        self.stamps = {vm: sorted(copy.stamp for copy in catalogue.read(self._nas / vm).good) for vm in VMS.values()}
+        self.stamps = {vm: sorted(copy.stamp for copy in catalogue.read(self._nas / vm, None).good) for vm in VMS.values()}
         self._hand_out(lan)
 
     def _use(self, name: str, vm: SimulatedVm) -> None:

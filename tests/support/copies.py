@@ -103,6 +103,7 @@ def put_copy(
     for suffix, side in (sides or {}).items():
         (directory / f"{stamp}.{suffix}").write_bytes(side)
     (directory / f"{stamp}.ova").write_bytes(data)
+    os.utime(directory / f"{stamp}.ova", (made.moment.timestamp(),) * 2)  # written when its stamp says
     (directory / f"{stamp}.json").write_bytes(made.render())
     (directory / f"{stamp}.sha256").write_bytes(made.checksum_lines())
     return made

@@ -150,7 +150,7 @@ class Fleet:
 
     def copies(self, key: str) -> tuple[Copy, ...]:
         """The good copies of a VM, oldest first."""
-        return catalogue.read(self.nas / self.record(key).directory).good
+        return catalogue.read(self.nas / self.record(key).directory, None).good
 
     def litter(self) -> list[str]:
         """What must not be left when nobody works: partial files, temporary files, heartbeats, a lease marker."""

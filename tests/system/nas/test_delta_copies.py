@@ -43,7 +43,7 @@ def scribble(image: Path, block: int) -> None:
 def back_up(member: Member) -> tuple[Sidecar, catalogue.Copy]:
     """Runs the workers; answers what the newest copy's sidecar says, and the copy."""
     member.worker("run")
-    (*_, copy) = catalogue.read(member.fleet.nas / "web01").good
+    (*_, copy) = catalogue.read(member.fleet.nas / "web01", None).good
     assert copy.sidecar is not None
     return copy.sidecar, copy
 

@@ -27,13 +27,15 @@ from shared.statedb.records import Contents, Copy, VmRecord
 from shared.statedb.session import Session
 from shared.statedb.sightings import Sighting
 from shared.states import State
+from tests.support.copies import UUID
 
 LEASE_SECONDS = 1.0
 WHEN = "2026-11-22T20:38:00Z"
 
 
 def uuid(number: int) -> str:
-    return f"00000000-0000-4000-8000-{number:012d}"
+    """That of the VM added as number so and so; the first one has that of the copies which `put_copy` makes."""
+    return f"00000000-0000-4000-8000-{number:012d}" if number else UUID
 
 
 @dataclass

@@ -14,7 +14,7 @@ from shared.leftovers import remove_leftovers
 from shared.statedb import formats
 from shared.states import State
 from tests.support.copies import put_copy
-from tests.unit.coordinator.conftest import WHEN, Operator, copy
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, uuid
 
 STAMP = "20261122T203800Z-17"
 
@@ -27,7 +27,7 @@ def operator(site_with_database: Operator) -> Operator:
     operator.set("web", status=State.CLEAN, last_copy=copy(STAMP))
     operator.set("old", status=State.ARCHIVED, last_copy=copy(STAMP))
     put_copy(operator.nas / "web", STAMP, b"web")
-    put_copy(operator.nas / "archive" / "old", STAMP, b"old")
+    put_copy(operator.nas / "archive" / "old", STAMP, b"old", uuid=uuid(1))
     return operator
 
 

@@ -18,7 +18,7 @@ from shared.errors import ExitCode
 from shared.statedb import formats
 from shared.states import State
 from tests.support.copies import put_copy
-from tests.unit.coordinator.conftest import Operator, copy
+from tests.unit.coordinator.conftest import Operator, copy, uuid
 
 STAMP = "20261122T203800Z-17"
 OLDER = "20261121T203800Z-16"
@@ -55,7 +55,7 @@ def operator(site_with_database: Operator) -> Operator:
     (operator.nas / "archive" / ARCHIVE_MARKER).unlink()
     for stamp in (OLDER, STAMP):
         put_copy(operator.nas / "web", stamp, f"web {stamp}".encode())
-        put_copy(operator.nas / "archive" / "old", stamp, f"old {stamp}".encode())
+        put_copy(operator.nas / "archive" / "old", stamp, f"old {stamp}".encode(), uuid=uuid(1))
     return operator
 
 

@@ -303,7 +303,7 @@ class TestActivate:
             operator.add_vms("web")
             operator.set("web", uuid=vm.uuid, status=State.CLEAN, last_copy=copy(STAMP, **fingerprint))
             for stamp in (OLDER, STAMP):
-                put_copy(operator.nas / "web", stamp, stamp.encode())
+                put_copy(operator.nas / "web", stamp, stamp.encode(), uuid=vm.uuid)
             return operator
 
         return make

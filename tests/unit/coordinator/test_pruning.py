@@ -7,12 +7,13 @@ import pytest
 
 from shared import pruning
 from shared.copies import catalogue
+from shared.copies.permits import Permit
 from shared.copies.sidecar import Verified
 from shared.errors import ExitCode, LockLostError
 from shared.statedb import upkeep
 from shared.states import State
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
-from tests.unit.coordinator.conftest import Operator, copy
+from tests.unit.coordinator.conftest import Operator, copy, uuid
 
 STAMPS = [f"2026112{day}T203800Z-{day}" for day in range(1, 6)]
 
@@ -29,7 +30,7 @@ def web(site_with_database: Operator) -> Operator:
 
 
 def left(directory: Path) -> list[str]:
-    return [one.stamp for one in catalogue.read(directory).copies]
+    return [one.stamp for one in catalogue.read(directory, None).copies]
 
 
 def test_a_dry_run_shows_each_copy_with_its_rule_and_changes_nothing(web: Operator) -> None:
@@ -78,7 +79,7 @@ def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operat
 
 def test_dry_runs_of_pins_change_nothing(web: Operator) -> None:
     assert "would be pinned" in web.admin("pin", "web", STAMPS[0], "--dry-run").stdout
-    assert not catalogue.read(web.nas / "web").copies[0].pinned
+    assert not catalogue.read(web.nas / "web", None).copies[0].pinned
 
 
 @pytest.mark.parametrize("command", ["pin", "unpin"])
@@ -119,7 +120,7 @@ def test_nothing_is_removed_while_somebody_works_on_the_vm(web: Operator, obstac
 def test_vms_of_other_hosts_are_pruned_only_when_they_are_named(web: Operator) -> None:
     web.add_vms("db", node="beta")
     for stamp in STAMPS:
-        put_copy(web.nas / "db", stamp)
+        put_copy(web.nas / "db", stamp, uuid=uuid(1))
     assert [one["name"] for one in web.json("prune")["vms"]] == ["web"]
     assert left(web.nas / "db") == STAMPS
     result = web.admin("prune", "db")
@@ -151,8 +152,8 @@ def test_one_that_was_displaced_removes_nothing_more(web: Operator) -> None:
     site = web.site()
 
     class Displacing(BreakingFiles):
-        def remove(self, directory: Path, name: str) -> None:
-            super().remove(directory, name)
+        def remove_published(self, permit: Permit, name: str) -> None:
+            super().remove_published(permit, name)
             web.set("web", claim=None)
 
     site.files = Displacing(1000)

@@ -16,7 +16,7 @@ from shared.statedb import changes, sightings
 from shared.statedb.sightings import Sighting
 from shared.states import State
 from tests.support.copies import put_copy
-from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, uuid
 
 STAMP = "20261122T203800Z-17"
 
@@ -251,7 +251,7 @@ class TestCopies:
         operator = site_with_database
         operator.add_vms("web", "db")
         put_copy(operator.nas / "web", STAMP)
-        put_copy(operator.nas / "archive" / "db", "20261121T203800Z-3")
+        put_copy(operator.nas / "archive" / "db", "20261121T203800Z-3", uuid=uuid(1))
         (operator.nas / "web" / "20261123T203800Z-18.ova").write_bytes(b"torn")
         (operator.nas / "web" / partial_name("20261124T203800Z-19", 19, "ova")).write_bytes(b"being written")
         rows = {row["stamp"]: row for row in operator.json("copies")["copies"]}

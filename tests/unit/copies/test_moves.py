@@ -22,7 +22,7 @@ UNBROKEN = {
 
 
 def route(root, **changes):
-    return Route(**{"source": root / "nas" / "web", "target": root / "archive" / "web", "claim": 30, **changes})
+    return Route(**{"source": root / "nas" / "web", "target": root / "archive" / "web", "uuid": make.UUID, "claim": 30, **changes})
 
 
 def filled(root):
@@ -32,7 +32,7 @@ def filled(root):
 
 
 def assert_moved(root, source="nas", target="archive"):
-    found = catalogue.read(root / target / "web")
+    found = catalogue.read(root / target / "web", None)
     assert [copy.stamp for copy in found.good] == STAMPS
     assert (found.partials, found.foreign) == ((), ())
     assert len(os.listdir(root / target / "web")) == 10
@@ -43,7 +43,7 @@ def assert_moved(root, source="nas", target="archive"):
 
 def whole_somewhere(root, stamp):
     return any(
-        (copy := catalogue.read(root / side / "web").find(stamp))
+        (copy := catalogue.read(root / side / "web", None).find(stamp))
         and copy.good
         and (root / side / "web" / f"{stamp}.ova").read_bytes() == DATA + stamp.encode()
         for side in ("nas", "archive")
@@ -57,7 +57,7 @@ def test_there_and_back(tmp_path, files):
     assert_moved(tmp_path)
     assert move_copies(files, route(tmp_path)).stamps == tuple(STAMPS)
     assert_moved(tmp_path)
-    back = Route(tmp_path / "archive" / "web", tmp_path / "nas" / "web", claim=31)
+    back = Route(tmp_path / "archive" / "web", tmp_path / "nas" / "web", make.UUID, claim=31)
     assert move_copies(files, back).problems == ()
     assert_moved(tmp_path, "archive", "nas")
 
@@ -74,8 +74,8 @@ def test_real_file_systems(tmp_path):
             == ()
         )
         assert done
-        assert len(catalogue.read(shared / "web").good) == 2
-        assert move_copies(NasFiles(), Route(shared / "web", tmp_path / "archive" / "web", claim=31)).problems == ()
+        assert len(catalogue.read(shared / "web", None).good) == 2
+        assert move_copies(NasFiles(), Route(shared / "web", tmp_path / "archive" / "web", make.UUID, claim=31)).problems == ()
         assert_moved(tmp_path)
     finally:
         for path in (shared / "web").glob("*"):
@@ -115,9 +115,9 @@ def test_killed_and_then_undone(tmp_path, kind):
             move_copies(kind(step), route(root))
         except make.PowerCutError:
             second = UNBROKEN[kind]()
-            back = move_copies(second, Route(root / "archive" / "web", root / "nas" / "web", claim=31))
+            back = move_copies(second, Route(root / "archive" / "web", root / "nas" / "web", make.UUID, claim=31))
             assert all(problem.reason == "its .ova is missing" for problem in back.problems)
-            assert [copy.stamp for copy in catalogue.read(root / "nas" / "web").good] == STAMPS
+            assert [copy.stamp for copy in catalogue.read(root / "nas" / "web", None).good] == STAMPS
             continue
         return
     pytest.fail("the move never ended")
@@ -132,7 +132,7 @@ def test_another_file_of_the_same_stamp_is_reported_and_nothing_is_lost(tmp_path
     assert "another file of that name" in moved.problems[0].reason
     assert (tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova").read_bytes() == DATA + STAMPS[0].encode()
     assert (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").read_bytes() == b"another copy"
-    assert catalogue.read(tmp_path / "archive" / "web").find(STAMPS[1]).good
+    assert catalogue.read(tmp_path / "archive" / "web", None).find(STAMPS[1]).good
 
 
 def test_a_damaged_target_does_not_take_the_good_source_with_it(tmp_path):
@@ -151,7 +151,7 @@ def test_damage_is_found_before_a_copy_on_another_file_system_counts(tmp_path):
     assert moved.problems == (Problem(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),)
     assert path.exists()
     assert not (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").exists()
-    assert catalogue.read(tmp_path / "archive" / "web").partials == ()
+    assert catalogue.read(tmp_path / "archive" / "web", None).partials == ()
 
 
 def test_another_side_file_at_the_target_is_reported_and_nothing_is_lost(tmp_path):
@@ -227,7 +227,7 @@ def test_a_claim_that_is_lost_in_the_middle_removes_nothing(tmp_path):
 
     with pytest.raises(LockLostError):
         move_copies(make.TwoFileSystems(), route(tmp_path, check=check))
-    assert [copy.stamp for copy in catalogue.read(tmp_path / "nas" / "web").good] == STAMPS
+    assert [copy.stamp for copy in catalogue.read(tmp_path / "nas" / "web", None).good] == STAMPS
 
 
 def test_a_source_that_was_brought_back_since_it_was_verified_is_not_removed(tmp_path):
@@ -258,7 +258,7 @@ def test_a_full_target_is_found_before_anything_is_copied(tmp_path):
     filled(tmp_path)
     with pytest.raises(NasError, match="no room"):
         move_copies(make.TwoFileSystems(), route(tmp_path, reserve=1 << 60))
-    assert [copy.stamp for copy in catalogue.read(tmp_path / "nas" / "web").good] == STAMPS
+    assert [copy.stamp for copy in catalogue.read(tmp_path / "nas" / "web", None).good] == STAMPS
 
 
 def test_links_in_place_of_directories_are_not_followed(tmp_path):

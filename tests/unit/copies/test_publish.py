@@ -41,7 +41,7 @@ def sealed(directory):
 
 
 def assert_published(directory):
-    found = catalogue.read(directory)
+    found = catalogue.read(directory, None)
     assert [copy.stamp for copy in found.good] == [OLD, STAMP]
     assert found.partials == ()
     assert (directory / f"{STAMP}.ova").read_bytes() == DATA
@@ -52,7 +52,7 @@ def assert_published(directory):
 
 def test_sealed_and_published(tmp_path):
     sealed(tmp_path)
-    assert catalogue.read(tmp_path).latest_good.stamp == OLD
+    assert catalogue.read(tmp_path, None).latest_good.stamp == OLD
     assert publish.publish(NasFiles(), tmp_path, Intent()) == SIDECAR
     assert_published(tmp_path)
     for suffix in ("ova", "json", "sha256", "vbox", "sav"):
@@ -67,7 +67,7 @@ def test_a_crash_at_any_operation_of_sealing_leaves_nothing_that_counts_and_is_m
         try:
             publish.seal(make.BreakingFiles(step, after=after), directory, SIDECAR)
         except make.PowerCutError:
-            assert [copy.stamp for copy in catalogue.read(directory).copies] == [OLD]
+            assert [copy.stamp for copy in catalogue.read(directory, None).copies] == [OLD]
             publish.seal(NasFiles(), directory, SIDECAR)
             publish.publish(NasFiles(), directory, Intent())
             assert_published(directory)
@@ -85,7 +85,7 @@ def test_a_crash_at_any_operation_of_publishing_is_rolled_forward(tmp_path, afte
         try:
             publish.publish(make.BreakingFiles(step, after=after), directory, Intent())
         except make.PowerCutError:
-            assert catalogue.read(directory).latest_good is not None
+            assert catalogue.read(directory, None).latest_good is not None
             publish.publish(NasFiles(), directory, Intent())
             assert_published(directory)
             publish.publish(NasFiles(), directory, Intent())
@@ -104,7 +104,7 @@ def test_the_copy_counts_from_the_last_rename_on(tmp_path):
     class Watching(NasFiles):
         def rename(self, directory, source, target):
             super().rename(directory, source, target)
-            seen.append((target.rpartition(".")[2], catalogue.read(directory).latest_good.stamp))
+            seen.append((target.rpartition(".")[2], catalogue.read(directory, None).latest_good.stamp))
 
     publish.publish(Watching(), tmp_path, Intent())
     assert seen == [("json", OLD), ("vbox", OLD), ("sav", OLD), ("sha256", OLD), ("ova", STAMP)]
@@ -157,7 +157,7 @@ def test_a_rename_that_was_not_done_although_the_nas_says_yes(tmp_path):
     sealed(tmp_path)
     with pytest.raises(NasError, match="does not appear"):
         publish.publish(IdleFiles(), tmp_path, Intent())
-    assert catalogue.read(tmp_path).latest_good.stamp == OLD
+    assert catalogue.read(tmp_path, None).latest_good.stamp == OLD
 
 
 def test_nothing_under_a_final_name_is_replaced(tmp_path):
@@ -199,7 +199,7 @@ def test_what_is_not_there_as_it_was_sealed_is_not_published(tmp_path, spoil, re
     spoil(tmp_path)
     with pytest.raises(CopyError, match=reason):
         publish.publish(NasFiles(), tmp_path, Intent())
-    assert catalogue.read(tmp_path).latest_good.stamp == OLD
+    assert catalogue.read(tmp_path, None).latest_good.stamp == OLD
 
 
 def test_a_displaced_worker_that_comes_late_brings_nothing_back(tmp_path):
@@ -210,7 +210,7 @@ def test_a_displaced_worker_that_comes_late_brings_nothing_back(tmp_path):
         (tmp_path / f"{STAMP}.{suffix}").unlink()
     with pytest.raises(CopyError, match="nothing to publish"):
         publish.publish(NasFiles(), tmp_path, Intent())
-    assert [copy.stamp for copy in catalogue.read(tmp_path).copies] == [OLD]
+    assert [copy.stamp for copy in catalogue.read(tmp_path, None).copies] == [OLD]
 
 
 def test_an_export_that_is_not_there_is_not_sealed(tmp_path):
@@ -279,4 +279,4 @@ def test_the_index_comes_with_the_copy_and_nothing_depends_on_it(tmp_path):
     assert (tmp_path / f"{STAMP}.index").read_bytes() == b"index"
     assert_published(tmp_path)
     (tmp_path / f"{STAMP}.index").unlink()
-    assert catalogue.read(tmp_path).latest_good.stamp == STAMP
+    assert catalogue.read(tmp_path, None).latest_good.stamp == STAMP

@@ -1,0 +1,76 @@
+"""`vmbackup-admin remove`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from coordinator import text
+from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.errors import ExitCode, UsageError
+from shared.statedb import changes
+
+if TYPE_CHECKING:
+    from shared.copies.catalogue import Copy
+
+
+@documented(
+    example="""
+        vmbackup-admin remove web01 20261122T203800Z-17
+        vmbackup-admin remove web01 20261122T203800Z-17 --dry-run
+        vmbackup-admin remove web01 20261122T203800Z-17 --yes --json
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS, ExitCode.STATE_REFUSED],
+)
+@click.argument("vm")
+@click.argument("stamp")
+@click.option("--last", is_flag=True, help="Also if it is the last good copy of VM.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
+@json_option
+@dry_run_option
+@pass_invocation
+def command(invocation: Invocation, *, vm: str, stamp: str, last: bool, yes: bool, as_json: bool, dry_run: bool) -> ExitCode:
+    """Remove the copy STAMP of VM with all its files, archived or not. It cannot be brought back.
+
+    For copies that stay for ever otherwise: damaged ones, and those of which it is not known which is newer. Refused for a pinned copy,
+    for a copy of another VM, and for the last good one (unless --last). A VM that loses the copy which made it CLEAN becomes
+    BACKUP_NECESSARY. Interrupted, it is finished by the same command.
+    """
+    from shared import pruning
+
+    site = invocation.site(reading=dry_run)
+    contents = site.database.head().contents
+    record = changes.find(contents, vm)
+    copy, _ = pruning.removable(site, record, stamp, last=last)
+    document = {"vm": vm, "stamp": stamp, "good": copy.good, "size": copy.size}
+    changes.require_free(record)
+    if dry_run:
+        answer(
+            {**document, "status": str(record.status), "dry_run": True},
+            text.printable(f"would remove {_described(copy)} from {copy.directory}"),
+            as_json=as_json,
+        )
+        return ExitCode.DONE
+    if not yes and not _confirmed(vm, copy):
+        text.warn("nothing was removed")
+        return ExitCode.FAILURE
+    with site.database.session("remove") as session:
+        done = pruning.remove(site, session, vm, stamp, last=last)
+    answer(
+        {**document, "archived": done.archived, "status": str(done.status), "dry_run": False},
+        text.printable(f"removed {stamp} of {vm}, which is {done.status}"),
+        as_json=as_json,
+    )
+    return ExitCode.DONE
+
+
+def _confirmed(vm: str, copy: "Copy") -> bool:
+    """Asks. Raises `UsageError` where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask at", hint="--yes removes the copy without being asked")
+    return click.confirm(text.printable(f"Remove {_described(copy)} of {vm} for good?"), err=True)
+
+
+def _described(copy: "Copy") -> str:
+    made = f", made of {copy.sidecar.vm} on {copy.sidecar.node}" if copy.sidecar else ""
+    return f"{copy.stamp} ({text.size(copy.size)}, {copy.problem or 'good'}{made})"

@@ -1,0 +1,82 @@
+"""Directories for new VMs. Each belongs to one VM, by its UUID: to no other record, and nothing of another VM lies in it already.
+
+A name may have been used before: by a VM that was forgotten, by one of another host, by the archive, by people. What is there is looked at,
+below the mount point and in the archive; only an empty directory, or one with nothing but copies of this very VM, is taken.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from shared.copies import catalogue
+from shared.copies.files import Entry, look
+from shared.copies.names import DirectoryNames
+from shared.copies.reporting import reported
+from shared.errors import VmBackupError
+from shared.folding import folded
+from shared.site import Site
+from shared.statedb.records import Contents
+
+log: Final = logging.getLogger(__name__)
+
+
+class Directories:
+    """Chooses a directory for each new VM. The NAS is looked at when the first one is chosen; without a new VM it is not."""
+
+    def __init__(self, site: Site, contents: Contents) -> None:
+        self._site, self._contents = site, contents
+
+    def choose(self, name: str, uuid: str) -> str:
+        """A directory that no other VM has or had. The next one chosen is another one. Raises `NasError`.
+
+        Where the archive cannot be looked at, the name ends with the VM's UUID: nobody else's copies can be there under it.
+        """
+        own = UUID(uuid).hex[:8]
+        while True:
+            candidate = self._names.choose(name, uuid)
+            self._names.take(candidate)
+            certain = self._archive_is_known or own in candidate
+            if certain and all(self._is_free(path, uuid) for path in self._there.get(folded(candidate), ())):
+                return candidate
+
+    @cached_property
+    def _names(self) -> DirectoryNames:
+        records = (record.directory for record in self._contents.vms.values() if record.directory)
+        return DirectoryNames((*records, *self._site.reserved_names()))
+
+    @cached_property
+    def _archive_is_known(self) -> bool:
+        nas = self._site.configuration.nas
+        if nas.archive.is_relative_to(nas.mountpoint) and not os.path.lexists(nas.archive):
+            return True  # it was not made yet: only its name is taken
+        try:
+            _ = self._site.archive
+        except VmBackupError as error:
+            log.warning("new VMs get directories with their UUID, because the archive cannot be looked at: %s", error.message)
+            return False
+        return True
+
+    @cached_property
+    def _there(self) -> Mapping[str, list[Path]]:
+        """What lies below the mount point and in the archive, by names as a file system that ignores case compares them."""
+        nas = self._site.configuration.nas
+        found: dict[str, list[Path]] = {}
+        for place in (nas.mountpoint, *([nas.archive] if self._archive_is_known else [])):
+            with reported(f"look for a free directory in {place}"):
+                entries: Mapping[str, Entry] = look(place)
+            for name in entries:
+                found.setdefault(folded(name), []).append(place / name)
+        return found
+
+    def _is_free(self, path: Path, uuid: str) -> bool:
+        """Whether nothing is there but copies of this VM."""
+        try:
+            found = catalogue.read(path, uuid)
+        except VmBackupError:  # no directory, a link, or not for us
+            return False
+        ours = all(copy.ours and copy.sidecar is not None for copy in found.copies)
+        return ours and not (found.partials or found.foreign or found.links)
