@@ -4,10 +4,10 @@ A program is a `Program` (a click group); a command is made by `documented`, whi
 Nothing heavy is imported until a command runs: `--help` must be quick.
 """
 
+import contextlib
 import importlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from shared import streams
 from shared.errors import ExitCode, VmBackupError
 from shared.signals import ending_in_order
 
@@ -151,16 +152,17 @@ class Program(click.Group):
         """Runs the program and exits with the code that the registry has for how it ended."""
         arguments = list(sys.argv[1:] if args is None else args)
         invocation = Invocation(str(self.name), json="--json" in arguments)
-        _never_fail_to_print()
+        streams.make_usable()
         with ending_in_order():
             status = self._run(arguments, prog_name or invocation.program, invocation, extra)
+        streams.settle()
         sys.exit(int(status))
 
     def _run(self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]) -> int:
         try:
             settings = {**extra, "standalone_mode": False, "obj": invocation}
-            status = super().main(arguments, prog_name, **settings)
-            sys.stdout.flush()
+            with streams.written():
+                status = super().main(arguments, prog_name, **settings)
         except click.exceptions.Abort:
             return ExitCode.INTERRUPTED
         except click.ClickException as error:
@@ -168,7 +170,7 @@ class Program(click.Group):
         except VmBackupError as error:
             return report(invocation, error)
         except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.discard()
             return ExitCode.FAILURE
         except Exception as error:  # noqa: BLE001 - the last resort: an exit code and a message instead of a bare traceback
             return self._report_unexpected(invocation, error)
@@ -187,20 +189,27 @@ def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
     """Says on stderr what went wrong and what to do about it: as text, or as a JSON object if the command prints JSON."""
     if invocation.json:
         details = {"kind": type(error).__name__, "code": int(error.exit_code), "message": error.message, "hint": error.hint}
-        click.echo(json.dumps({"error": details}, ensure_ascii=False), err=True)
+        _complain(json.dumps({"error": details}, ensure_ascii=False))
     else:
-        click.echo(f"{invocation.program}: error: {error.message}", err=True)
+        _complain(f"{invocation.program}: error: {error.message}")
         if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+            _complain(f"hint: {error.hint}")
     return error.exit_code
+
+
+def _complain(text: str) -> None:
+    """On stderr, if that takes it; the exit code says the most important thing anyway."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
     if invocation.json:
         details = {"kind": "UsageError", "code": error.exit_code, "message": error.format_message(), "hint": "see --help"}
-        click.echo(json.dumps({"error": details}, ensure_ascii=False), err=True)
+        _complain(json.dumps({"error": details}, ensure_ascii=False))
     else:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
     return error.exit_code
 
 
@@ -223,11 +232,3 @@ def _start(invocation: Invocation, config: str | None, verbose: int, log_format:
 
     invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
     logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)
-
-
-def _never_fail_to_print() -> None:
-    """Makes names that the terminal's encoding cannot show print as escapes instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
