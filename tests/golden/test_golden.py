@@ -8,6 +8,7 @@ from shared.copies import catalogue
 from shared.statedb.snapshot import decode, encode
 from tests.golden.world import HERE, SCENES, take_over, unpack
 from tests.support.fleet import Fleet, Member
+from tests.support.formats import give_format
 
 FIRST = HERE / "027e4e6"
 
@@ -108,6 +109,19 @@ def test_a_publication_that_was_killed_under_the_first_release_is_finished(tmp_p
     assert states(fleet.members["alpha"]) == {"web01": "CLEAN"}
     assert len(numbers(fleet, "web01")) == 2
     assert not list(fleet.nas.rglob("*.partial.*"))
+
+
+def test_a_vm_is_restored_from_a_nas_that_only_a_newer_program_may_write(tmp_path: Path) -> None:
+    """In an emergency the program that is there will do; only the note of it is not made."""
+    fleet = unpack(FIRST / "ordinary.tar.xz", tmp_path)
+    alpha = fleet.members["alpha"]
+    give_format(fleet.nas / "vmstate", "3.0")
+    before = {path: path.lstat().st_mtime_ns for path in [fleet.nas, *fleet.nas.rglob("*")]}
+    ran = alpha.admin("restore", "run01", "--as", "run02")
+    assert "version 3.0; this program knows up to 2.0" in ran.stderr
+    assert "that is not in the log" in ran.stderr
+    assert '"run02"' in alpha.host.run("list", "vms").stdout
+    assert {path: path.lstat().st_mtime_ns for path in [fleet.nas, *fleet.nas.rglob("*")]} == before
 
 
 @pytest.mark.parametrize("scene", ["version-1-0", "migrated"])

@@ -42,7 +42,7 @@ WRITING = [
 def newer(request: pytest.FixtureRequest, site_with_database: Operator) -> Operator:
     """A database of version 3.0 that knows the VM web: an interrupted upgrade may have left either half of the news."""
     site_with_database.add_vms("web")
-    (site_with_database.nas / "archive").mkdir()
+    (site_with_database.nas / "archive").mkdir(exist_ok=True)
     generation, file = request.param
     give_format(site_with_database.vmstate, "3.0", generation=generation, file=file)
     return site_with_database

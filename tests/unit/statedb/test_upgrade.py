@@ -8,6 +8,7 @@ import pytest
 from shared.errors import DatabaseVersionError, LockedError, NasError
 from shared.statedb import inspection, repair, upgrade
 from shared.statedb.database import Database, open_database, read_version
+from shared.statedb.files import generation_name
 from shared.statedb.operations import WriteTemporary
 from shared.statedb.protocol import Author
 from tests.support.formats import give_format
@@ -123,6 +124,17 @@ def test_one_that_was_killed_before_the_version_file_is_finished(old: Database, 
     upgrade.upgrade(here)
     assert formats(here) == ("2.0", "2.0")
     assert here.head().generation == 3, "no commit is needed"
+
+
+def test_an_upgrade_whose_generation_was_damaged_and_set_aside_is_done_again(old: Database) -> None:
+    upgrade.upgrade(old)
+    (old.root / "gen" / generation_name(2)).write_bytes(b"torn")
+    repair.set_aside(old.root, 2)
+    here = open_database(old.root, HERE, StillClock())
+    assert formats(here) == ("1.1", "2.0")
+    assert "statedb upgrade" in inspection.inspect(old.root).findings[-1].hint
+    upgrade.upgrade(here)
+    assert formats(here) == ("2.0", "2.0")
 
 
 def test_what_cannot_be_prepared_leaves_the_database_as_it_was(old: Database) -> None:
