@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.errors import ExitCode
 from shared.statedb import changes, sightings
+from shared.statedb.records import SessionRecord
 from shared.statedb.session import Session
 from shared.statedb.sightings import Sighting
 from shared.states import State
@@ -304,3 +306,20 @@ class TestReplaced:
         beta.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
         assert operator.lock("recover", "beta", "--replaced").exit_code == ExitCode.DONE
         assert "beta" not in operator.contents.nodes
+
+
+@pytest.mark.parametrize(
+    "words", [["list", "--watch", "0.2"], ["show", "web"], ["break", "web"], ["break", "web", "--force"], ["recover", "beta"]]
+)
+def test_a_session_whose_id_is_a_path_frees_its_lock_and_touches_no_file(web: Operator, tmp_path: Path, words: list[str]) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("of the host")
+    planted = SessionRecord(str(precious), 1, 1, "live", "beta", "backup", hostname="beta", machine="b" * 32, boot="b", pid=1)
+    web.commit(lambda contents: contents.with_session(planted))
+    web.set("web", status=State.BACKUP_NECESSARY)
+    web.commit(lambda contents: changes.claim(contents, "web", planted.id, "backup", WHEN))
+    result = web.lock(*words)
+    assert precious.read_text() == "of the host"
+    assert result.exit_code == ExitCode.DONE, (result.output, result.exception)
+    if words[0] in ("break", "recover"):
+        assert web.record("web").claim is None
