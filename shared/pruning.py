@@ -50,7 +50,12 @@ def decide(site: Site, record: VmRecord) -> tuple[Decision, ...]:
             f"{record.key} is {record.status}: retention does not touch archived copies", hint=f"vmbackup-admin activate {record.key}"
         )
     copies = catalogue.read(site.directory(record), record.uuid).copies if record.directory else ()
-    return tuple(retention.select(copies, rules_of(site.configuration.policy_for(record.name))))
+    return tuple(retention.select(copies, rules_of(site.configuration.policy_for(record.name)), protect=_last(record)))
+
+
+def _last(record: VmRecord) -> frozenset[str]:
+    """The stamp of the copy that made the VM CLEAN: retention leaves it alone, whatever its name says."""
+    return frozenset({record.last_copy.stamp} if record.last_copy else ())
 
 
 def prune(site: Site, session: Session, key: str) -> Pruned:
@@ -62,7 +67,11 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
     with _claimed(site, session, key, "prune", f"prune {key}") as held:
         decisions = decide(site, held.record)
         rules, directory = rules_of(site.configuration.policy_for(held.record.name)), site.directory(held.record)
-        removed = retention.apply(site.files, directory, held.record.uuid, rules, check=held.check) if decisions else []
+        removed = (
+            retention.apply(site.files, directory, held.record.uuid, rules, protect=_last(held.record), check=held.check)
+            if decisions
+            else []
+        )
         held.settle()
     for stamp in removed:
         log.info("copy %s removed: no rule keeps it", stamp, extra={"vm": key})

@@ -33,7 +33,7 @@ Wanted = Callable[[Iterable[Copy]], Collection[str]]
 def must_stay(copies: Iterable[Copy], *, protect: Collection[str] = ()) -> dict[str, list[str]]:
     """Why each copy must not go by itself, by stamp; an empty list: it may, if no rule of retention keeps it. Pure.
 
-    `protect` are stamps that stay whatever is said of them: that of the copy which was just published.
+    `protect` are stamps that stay whatever is said of them: that of the copy which was published last.
     """
     found = list(copies)
     good = order.oldest_first(copy for copy in found if copy.good)
@@ -48,8 +48,8 @@ def _reasons(copy: Copy, good: list[Copy], protect: Collection[str]) -> Iterator
     if not copy.good:
         yield f"does not count: {copy.problem}"
         return
-    if copy.stamp in protect:
-        yield "just published"
+    if copy.stamp in protect and copy is not good[-1]:
+        yield "the last one that was made"
     if rivals := order.rivals(copy, good):
         others = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
         yield f"not known whether it is older than {rivals[-1].stamp}{others}"

@@ -6,6 +6,7 @@
 <nas>/<directory>/.20261122T203800Z-17.17.partial.ova      being written under claim 17
 """
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -64,6 +65,7 @@ def make_stamp(now: datetime, claim: int) -> str:
     return f"{moment.year:04}{moment:%m%dT%H%M%SZ}-{claim}"
 
 
+@functools.lru_cache(maxsize=4096)  # each copy of a directory is compared with each other one
 def parse_stamp(text: str) -> Stamp:
     """The inverse of `make_stamp`. Raises ValueError."""
     match = _STAMP_PATTERN.fullmatch(text)

@@ -202,3 +202,13 @@ def test_each_copy_that_goes_has_a_newer_one_by_every_sign(drawn: list[tuple[int
         assert not any(order.disputed(other, copy) for other in copies.values() if other.good)
     if any(copy.good for copy in copies.values()):
         assert len(good) >= min(keep, sum(copy.good for copy in copies.values()))
+
+
+def test_without_the_guard_the_copy_that_was_just_published_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutant: rules and numbers alone decide, as they once did."""
+    for claim in (16, 17):
+        put(tmp_path, claim, claim, claim)
+    new = put(tmp_path, 1, 20, 20)
+    monkeypatch.setattr(keeping, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies})
+    monkeypatch.setattr(order, "newest_first", lambda copies: sorted(copies, key=lambda copy: copy.claim, reverse=True))
+    assert retain(tmp_path, 2, protect={new}) == [new]
