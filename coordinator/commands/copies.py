@@ -56,7 +56,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
         print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
         return incomplete(unseen, records)
     for warning in warnings:
-        text.warn(warning)
+        text.warn(text.printable(warning))
     if copies:
         _print(copies, now)
     else:

@@ -124,4 +124,4 @@ def _print(pruned: list["Pruned"], *, dry_run: bool) -> None:
         click.echo("There are no copies.")
     for one in pruned:
         if unknown := _unknown(one):
-            text.warn(f"{one.key}: {order_unknown(one.key, len(unknown))}")
+            text.warn(text.printable(f"{one.key}: {order_unknown(one.key, len(unknown))}"))

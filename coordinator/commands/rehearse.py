@@ -62,7 +62,7 @@ def command(  # noqa: PLR0913 - options of the command line
     chosen = restoring.look_for(site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
-        text.warn(chosen.doubt)
+        text.warn(text.printable(chosen.doubt))
     if dry_run:
         copy = chosen.copy
         answer(

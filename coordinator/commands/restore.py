@@ -51,7 +51,7 @@ def command(  # noqa: PLR0913 - options of the command line
     chosen = restoring.look_for(site, record, which)
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
-        text.warn(chosen.doubt)
+        text.warn(text.printable(chosen.doubt))
     what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
     if dry_run:
         answer(
