@@ -1,6 +1,7 @@
 """Fixtures that any test may ask for."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -44,3 +45,11 @@ def make_virtualbox_host(virtualbox_testbed: Testbed) -> Iterator[Callable[[], R
 def virtualbox_host(make_virtualbox_host: Callable[[], RealHost]) -> RealHost:
     """A real VirtualBox host that ends with the test."""
     return make_virtualbox_host()
+
+
+@pytest.fixture
+def hang_up_heeded() -> Iterator[None]:
+    """SIGHUP does what it usually does, also when the tests were started with `nohup`; programs that they start inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

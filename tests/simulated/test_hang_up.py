@@ -6,20 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm
 
-
-@pytest.fixture(autouse=True)
-def heeded() -> Iterator[None]:
-    """SIGHUP is not ignored, even if the tests were started so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = pytest.mark.usefixtures("hang_up_heeded")
 
 
 def program(rig: Rig, *arguments: str, before: Sequence[str] = (), reserve: int = 0, **backup: object) -> "subprocess.Popen[str]":

@@ -147,6 +147,7 @@ def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_
     assert fleet.states()["web01"] == "CLEAN"
 
 
+@pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Signals) -> None:
     first, second = fleet.members.values()

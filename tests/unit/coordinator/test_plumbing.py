@@ -96,15 +96,7 @@ def test_an_interrupt_ends_with_130() -> None:
     assert sample("sample", "interrupt").exit_code == ExitCode.INTERRUPTED
 
 
-@pytest.fixture
-def hang_up() -> Iterator[None]:
-    """Puts back what SIGHUP does, whatever the tests were started with."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("hang_up")
+@pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_term_and_hang_up_end_with_143_undisturbed_by_a_second_one_and_the_handlers_are_put_back(name: str) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
@@ -113,7 +105,7 @@ def test_term_and_hang_up_end_with_143_undisturbed_by_a_second_one_and_the_handl
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
 
 
-@pytest.mark.usefixtures("hang_up")
+@pytest.mark.usefixtures("hang_up_heeded")
 def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert sample("sample", "SIGHUP").stdout == "undone\nSIGHUP False\n"

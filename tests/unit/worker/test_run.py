@@ -52,6 +52,7 @@ def test_a_worker_that_was_killed_is_a_failure_and_is_reported(tmp_path: Path, c
     assert "notifier was killed by signal 9" in caplog.text
 
 
+@pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, ExitCode.TERMINATED), (signal.SIGHUP, ExitCode.TERMINATED), (signal.SIGINT, ExitCode.INTERRUPTED)],
