@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from shared.clock import SystemClock
-from shared.config import Configuration
+from shared.config import Configuration, Nas
+from shared.copies.files import NasFiles
+from shared.copies.marker import prepare_archive
 from shared.process import HostIdentity
 from shared.site import Site, open_site
 from shared.statedb.create import create
@@ -22,7 +24,8 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder, self.nas = folder, folder / "nas"
         self.nas.mkdir()
-        create(self.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS)
+        made = create(self.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS)
+        prepare_archive(NasFiles(), Nas(mountpoint=self.nas, require_mount=False), made.version.repository)
         self.hosts: dict[str, SimulatedHost] = {}
 
     def host(self, name: str = "alpha") -> SimulatedHost:

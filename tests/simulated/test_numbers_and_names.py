@@ -6,6 +6,7 @@ from pathlib import Path
 from shared import pruning, restoring
 from shared.clock import SystemClock
 from shared.copies import catalogue
+from shared.copies.marker import ARCHIVE_MARKER
 from shared.copies.numbering import directories_in, highest
 from shared.process import HostIdentity
 from shared.statedb import upkeep
@@ -43,6 +44,7 @@ def number(stamp: str) -> int:
 
 def make_anew(rig: Rig, *, floor: int) -> None:
     shutil.rmtree(rig.nas / "vmstate")
+    shutil.rmtree(rig.nas / "archive")
     shutil.rmtree(rig.folder / "state-alpha", ignore_errors=True)
     create(rig.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS, floor=floor)
 
@@ -146,7 +148,6 @@ def test_a_forgotten_vm_that_is_found_again_takes_its_copies_back(rig: Rig) -> N
 
 
 def test_what_lies_there_in_any_spelling_or_in_the_archive_keeps_a_name_taken(rig: Rig) -> None:
-    rig.site().prepare_archive()
     for place in (rig.nas / "WEB01", rig.nas / "archive" / "web02"):
         put_copy(place, "20260101T000000Z-3", uuid=UUID)
     (rig.nas / "web03").mkdir()
@@ -182,7 +183,7 @@ def test_two_vms_of_one_host_that_differ_by_case_only_are_found_at_once(rig: Rig
 
 
 def test_where_the_archive_cannot_be_looked_at_the_name_has_the_uuid(rig: Rig) -> None:
-    (rig.nas / "archive").mkdir()  # without its marker: it is not mounted
+    (rig.nas / "archive" / ARCHIVE_MARKER).unlink()  # it is not mounted
     vm = rig.host().make_vm("web01")
     rig.look()
     assert rig.record("web01").directory == f"web01-{vm.uuid[:8]}"
