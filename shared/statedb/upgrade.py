@@ -59,14 +59,15 @@ def upgrade(database: Database, prepare: Callable[[], None] = lambda: None) -> N
         recovery.expire(database, recovery.find_proven(database, contents), WORKER)
         require_no_older_program(database.head().contents)
         prepare()
-        contents = database.commit_once(_upgraded, f"upgrade from version {contents.format} to {formats.NEWEST}", WORKER).contents
+        contents = database.commit_once(upgraded, f"upgrade from version {contents.format} to {formats.NEWEST}", WORKER).contents
     settings = read_version(database.root)
     if settings.database_version != contents.format:
         settings = replace(settings, tool_version=package_version("vmbackup"), database_version=contents.format)
         replace_version(database.root, settings)
 
 
-def _upgraded(contents: Contents) -> Contents:
+def upgraded(contents: Contents) -> Contents:
+    """The change: it asks of the very contents that it is built upon. Raises `LockedError`."""
     require_no_older_program(contents)
     return replace(contents, format=formats.NEWEST) if formats.is_older(contents.format) else contents
 

@@ -25,7 +25,7 @@ from shared.statedb.records import Contents, VmRecord
 from shared.statedb.session import Session
 from shared.statedb.snapshot import Snapshot, encode
 from shared.statedb.view import render
-from tests.protocol import claims
+from tests.protocol import claims, upgrades
 from tests.protocol import lease as leases
 from tests.protocol.nas import Cost, Rules, read
 from tests.protocol.process import Program
@@ -287,6 +287,8 @@ def _view(name: str, **values: Any) -> Scenario:
     return Scenario(name, _VIEWS, view_is_current, start(), chain_grows, **values)
 
 
+_UPGRADE: Final = (upgrades.upgrader("A", asks_first=True), upgrades.older("B"))
+
 MUTANTS: Final = (
     Mutant(
         "believes that a publication was done",
@@ -321,6 +323,16 @@ MUTANTS: Final = (
     ),
     Mutant("looks at the head before the view", _view("imagined edit"), _set(protocol, "_set_edit_aside", _head_before_view)),
     Mutant("trusts a listing", _view("trusts", budget=Cost(stale=1)), _set(protocol, "_follow", _trusts_the_listing)),
+    Mutant(
+        "asks for older programs before the upgrade, not in it",
+        Scenario(
+            "asks first",
+            (upgrades.upgrader("A", asks_first=True), upgrades.older("B")),
+            LOG,
+            upgrades.first_format(),
+            upgrades.formats_grow,
+        ),
+    ),
     Mutant("does not look at the claim", _claims("unchecked", _BY_HAND), _claims_unchecked),
     Mutant("puts a copy in place before it announces that", _claims("late", (claims.backup("A", intends=False), _TAKEOVER[1]))),
     Mutant("finishes without an intent", _claims("no intent"), _published_without_intent),

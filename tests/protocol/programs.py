@@ -10,6 +10,7 @@ from typing import Any, Final
 from shared.errors import VmBackupError
 from shared.statedb import changes, protocol
 from shared.statedb.files import StateFiles
+from shared.statedb.formats import NEWEST
 from shared.statedb.protocol import Author, Change
 from shared.statedb.records import Contents, SessionRecord, VmRecord
 from shared.statedb.snapshot import Header, Snapshot, encode
@@ -24,10 +25,10 @@ WHEN: Final = "2026-11-22T20:38:00Z"
 LOG: Final = "log"
 
 
-def start(*records: VmRecord, sessions: Sequence[SessionRecord] = ()) -> World:
+def start(*records: VmRecord, sessions: Sequence[SessionRecord] = (), format: str = NEWEST) -> World:  # noqa: A002 - the field's name
     """A database with these records; the record `log` collects what transactions append."""
     records = records or (vm(LOG),)
-    contents = Contents(vms={record.key: record for record in records}, sessions={row.id: row for row in sessions})
+    contents = Contents(vms={record.key: record for record in records}, sessions={row.id: row for row in sessions}, format=format)
     return nas.initial(encode(Header(REPOSITORY, 1, protocol.NO_PREVIOUS, "init", 1, "n", WHEN, "init"), contents))
 
 

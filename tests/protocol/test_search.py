@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from shared.statedb import protocol
-from tests.protocol import claims, lease, nas
+from tests.protocol import claims, lease, nas, upgrades
 from tests.protocol.nas import Cost, Rules
 from tests.protocol.programs import (
     all_of,
@@ -68,6 +68,15 @@ BASIC = (
         budget=Cost(error=1),
     ),
     Scenario("the view is edited", (publisher("A"), publisher("B"), editor()), edited_views_are_kept, start(), chain_grows, 1),
+    Scenario(
+        "an upgrade beside an older program, one crash",
+        (upgrades.upgrader("A"), upgrades.older("B", 2)),
+        answers_are_true,
+        upgrades.first_format(),
+        upgrades.formats_grow,
+        1,
+        Cost(stale=1),
+    ),
     Scenario("claims, one crash", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 1),
     Scenario(
         "claims broken by hand, one crash",
