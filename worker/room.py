@@ -14,7 +14,7 @@ from shared.virtualbox.inventory import Machine, files_of
 
 log: Final = logging.getLogger(__name__)
 
-#: What a saved state has beside the memory: devices, the guest's screen, tables.
+#: What a saved state has beside the memory: devices, tables, a screen of the default size, which no settings file mentions.
 _BESIDE_MEMORY: Final = 64 << 20
 
 

@@ -79,7 +79,7 @@ class MachineSettings:
     digest: str
     attached: tuple[str, ...]
     images: Mapping[str, Image]
-    #: Bytes of memory, that of the screen included: what a running VM writes when it is saved, at most.
+    #: Bytes of memory, that of the screen included unless it is VirtualBox's default: what a running VM writes when it is saved, at most.
     memory: int = 0
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""

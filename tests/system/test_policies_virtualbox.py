@@ -17,6 +17,7 @@ from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, RealVm, wait_for
 from tests.system.test_export_virtualbox import look_at, vboxmanage_of
 from worker.priority import ExportPriority, find_writer
+from worker.room import memory_of
 
 pytestmark = pytest.mark.virtualbox
 
@@ -72,11 +73,19 @@ def test_a_saved_vm_goes_on_from_its_copy_where_it_was(member: Member) -> None:
 def test_the_memory_of_a_vm_that_was_saved_for_its_export_is_kept(member: Member) -> None:
     vm = member.host.make_vm("server")
     vm.start()
+    machine = look_at(member.host, vm)
+    assert machine.settings is not None
+    assert machine.settings.memory == int(vm.info("memory")) << 20, "that of the screen is not in the file if it is the default, 8 MiB"
+    folder = Path(machine.settings_file).parent / machine.settings.snapshot_folder
+    assert folder == Path(vm.info("SnapFldr")), "there VirtualBox writes the memory"
+    room = memory_of(machine)
     member.configure("backup", running="savestate", saved="keep")
     member.worker("run")
     copy = latest(member, "server")
     assert copy.sidecar is not None
     assert set(copy.sidecar.files) == {"vbox", "sav"}
+    print(f"its memory took {copy.sidecar.files['sav'].size} bytes, {room} were asked for")
+    assert copy.sidecar.files["sav"].size <= room
     assert b"stateFile=" in side(copy, "vbox").read_bytes()
     assert vm.info("VMState") == "running"
     vm.stop()
