@@ -92,16 +92,27 @@ class Site:
                     problems.append(error)
         return places, problems
 
-    @cached_property
+    @property
     def archive(self) -> Path:
         """The archive directory, after a look that it is there, a place of its own, and that of this repository.
 
-        Looked at once. Raises `NasError` that says what is not mounted, `ConfigurationError` if it is no place for an archive.
+        Looked at once, also if it is not: one that hangs costs its time limit once. Raises `NasError` that says what is not mounted,
+        `ConfigurationError` if it is no place for an archive.
         """
+        if self._archive_problem is not None:
+            raise self._archive_problem
+        return self.configuration.nas.archive
+
+    @cached_property
+    def _archive_problem(self) -> VmBackupError | None:
         nas, repository = self.configuration.nas, self.database.version.repository
-        if marker.check_archive(nas, repository, known=self._marked, lost=self._lost) and not self.reading:
+        try:
+            marked = marker.check_archive(nas, repository, known=self._marked, lost=self._lost)
+        except VmBackupError as error:
+            return error
+        if marked and not self.reading:
             self._note_archive()
-        return nas.archive
+        return None
 
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.copies import archive
 from shared.copies.marker import ARCHIVE_MARKER
 from shared.errors import ExitCode, NasError
 from shared.leftovers import remove_leftovers
@@ -154,3 +155,23 @@ def test_a_record_whose_directory_is_no_plain_name_is_reported_and_no_path_is_ma
     assert len(list((operator.folder / "outside").glob("*.ova"))) == 3
     assert operator.admin("verify", "--all").exit_code in {ExitCode.DONE, ExitCode.SOME_FAILED}
     assert operator.admin("forget", "web").exit_code == ExitCode.DONE
+
+
+def test_an_archive_that_does_not_answer_is_asked_once_and_live_copies_stay_in_reach(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def hang(place: object, _seconds: float) -> bool:
+        asked.append(place)
+        raise NasError(f"the NAS at {place} did not answer")
+
+    site = operator.site()
+    monkeypatch.setattr(archive, "is_there", hang)
+    for key in ("web", "old"):
+        places, problems = site.all_directories(operator.record(key))
+        assert (places, len(problems)) == ([(operator.nas / key, False)], 1)
+    assert (asked, site.floor("web")) == ([operator.nas / "archive"], 17)
+    with pytest.raises(NasError, match="did not answer"):
+        list(site.directories(operator.record("old")))
+    assert list(site.directories(operator.record("web"))) == [(operator.nas / "web", False)]
