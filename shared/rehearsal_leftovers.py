@@ -8,16 +8,16 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from shared.errors import ConfigurationError, UsageError, VBoxManageError
 from shared.site import Site
-from shared.virtualbox import scratch
+from shared.virtualbox import scratch, settings
 from shared.virtualbox.clones import asked_for
 from shared.virtualbox.export import VmBusyError
 from shared.virtualbox.inventory import Machine
@@ -32,11 +32,15 @@ _OLD_NAME: Final = re.compile(r"vmbackup-rehearsal-[0-9]{8}T[0-9]{6}Z-[1-9][0-9]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a copy is rehearsed: as the VM `name`, below `folder`. `uuid` is empty until VirtualBox has chosen one."""
+    """Where a copy is rehearsed: as the VM `name`, below `folder`.
+
+    `uuid` is empty until the VM is there; then `disks` are its own, as paths below the folder.
+    """
 
     folder: Path
     name: str
     uuid: str = ""
+    disks: tuple[str, ...] = ()
 
 
 def new_scene(base: Path) -> Scene:
@@ -59,7 +63,7 @@ def set_up(site: Site, scene: Scene) -> None:
 
 def identify(site: Site, scene: Scene, uuid: str) -> Scene:
     """Notes which VM it has become."""
-    known = replace(scene, uuid=uuid)
+    known = replace(scene, uuid=uuid, disks=tuple(scratch.disks_in(scene.folder)))
     _write(site, known)
     scratch.write_mark(scene.folder, scratch.Mark(scene.name, uuid))
     return known
@@ -95,25 +99,38 @@ def _remove(site: Site, scene: Scene) -> None:
     if asked_for(scene.name, "import"):
         raise VmBusyError(f"VirtualBox still imports {scene.name}, of a rehearsal that was killed", hint="wait until that has ended")
     mark = scratch.Mark(scene.name, scene.uuid)
-    for machine in list(_below(site, scene.folder)):
-        if not mark.names(machine):
+    for machine in _below(site, scene.folder):
+        if not mark.names(machine) or not Path(machine.settings_file).is_relative_to(scene.folder):
             raise VBoxManageError(
-                f"the VM {machine.name!r} {{{machine.uuid}}} lies in {scene.folder}, which a rehearsal has made: both stay",
-                hint="move that VM elsewhere; the next rehearsal removes the rest",
+                f"the VM {machine.name!r} {{{machine.uuid}}} lies in {scene.folder}, which a rehearsal has made, or has a disk there",
+                hint="move that VM and its disk elsewhere; the next rehearsal removes the rest",
             )
+    for machine in _below(site, scene.folder):
         log.info("removing %s", machine.name)
         Trial(site.vboxmanage, site.clock, machine).remove()
-    scratch.remove(scene.folder, scene.name, imported=True)
+    scratch.remove(scene.folder, scene.name, known=scene.disks if scene.uuid else None)
 
 
-def _below(site: Site, folder: Path) -> Iterator[Machine]:
-    return (machine for machine in site.inventory().values() if Path(machine.settings_file).is_relative_to(folder))
+def _below(site: Site, folder: Path) -> list[Machine]:
+    """The VMs that lie in a folder, or have a disk there.
+
+    Raises `VBoxManageError` if VirtualBox lists none and has no registry either: that answer proves nothing.
+    """
+    inventory = site.inventory()
+    home = settings.home(site.configuration.virtualbox.home, os.environ)
+    if not inventory and not (home / "VirtualBox.xml").exists() and any(folder.rglob("*.vbox")):
+        raise VBoxManageError(
+            f"VirtualBox lists no VM, and there is no {home / 'VirtualBox.xml'}: {folder} stays",
+            hint="is virtualbox.home (or VBOX_USER_HOME) right, and is this the user who owns the VMs?",
+        )
+    paths = {machine.uuid: [machine.settings_file, *(image.location for image in machine.images)] for machine in inventory.values()}
+    return [machine for machine in inventory.values() if any(Path(path).is_relative_to(folder) for path in paths[machine.uuid])]
 
 
 def _remove_old(site: Site, folder: Path) -> None:
     if not _OLD_NAME.fullmatch(folder.name) or folder.is_symlink():
         return
-    for machine in list(_below(site, folder)):
+    for machine in _below(site, folder):
         if not _is_in_old(machine, folder):
             raise VBoxManageError(
                 f"the VM {machine.name!r} lies in {folder}, which a rehearsal has made: both stay", hint="move it elsewhere"
@@ -132,7 +149,7 @@ def _write(site: Site, scene: Scene) -> None:
     note = _note(site)
     try:
         temporary = note.with_suffix(".new")
-        temporary.write_text(json.dumps({"folder": str(scene.folder), "name": scene.name, "uuid": scene.uuid}), encoding="utf-8")
+        temporary.write_text(json.dumps({**asdict(scene), "folder": str(scene.folder)}), encoding="utf-8")
         temporary.replace(note)
     except OSError as error:
         raise ConfigurationError(
@@ -144,7 +161,7 @@ def _write(site: Site, scene: Scene) -> None:
 def _read(site: Site) -> Scene | None:
     try:
         document = json.loads(_note(site).read_text(encoding="utf-8"))
-        return Scene(Path(str(document["folder"])), str(document["name"]), str(document["uuid"]))
+        return Scene(Path(str(document["folder"])), str(document["name"]), str(document["uuid"]), tuple(map(str, document["disks"])))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,11 +83,12 @@ def is_scratch(machine: Machine) -> bool:
     return False
 
 
-def remove(folder: Path, name: str, *, imported: bool = False) -> None:
+def remove(folder: Path, name: str, *, known: Collection[str] | None = ()) -> None:
     """Removes a folder that was made for the machine `name`, and what VirtualBox has left of it there. May be repeated.
 
-    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that VirtualBox did not make for that machine
-    (`imported`: all disks in it are those of an import). Raises it, too, if something cannot be removed.
+    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that VirtualBox did not make for that machine:
+    one that is neither `known` (paths below the folder; None: all are) nor a differencing image. Raises it, too, if something cannot be
+    removed.
     """
     if not os.path.lexists(folder):
         return
@@ -97,9 +98,9 @@ def remove(folder: Path, name: str, *, imported: bool = False) -> None:
         return
     if mark.name != name:
         raise VBoxManageError(f"{folder} was made for {mark.name!r}, not for {name!r}: it stays", hint="look what it is")
-    if not imported and (foreign := next(foreign_disks(folder), None)):
+    if foreign := next((path for path in disks_in(folder) if known is not None and path not in known), None):
         raise VBoxManageError(
-            f"{foreign} was put into a folder that vmbackup made and is going to remove: it stays",
+            f"{folder / foreign} was put into a folder that vmbackup made and is going to remove: it stays",
             hint="move it elsewhere if you need it, delete it if not; the next tick goes on",
         )
     try:
@@ -128,10 +129,10 @@ def _remove_empty(folder: Path) -> None:
         raise VBoxManageError(f"{folder} has no mark of vmbackup in it: it stays", hint="look what it is, and move it away") from None
 
 
-def foreign_disks(folder: Path) -> Iterator[Path]:
-    """Disks below a folder that are not differencing images of VirtualBox's own naming, in its place for them."""
+def disks_in(folder: Path) -> Iterator[str]:
+    """Paths, below a folder, of disks there that are not differencing images of VirtualBox's own naming, in its place for them."""
     for place, _, names in os.walk(folder):
         for name in names:
             usual = os.path.basename(place) == "Snapshots" and _DIFFERENCE.fullmatch(name)
             if os.path.splitext(name)[1].lower() in _DISKS and not usual:
-                yield Path(place, name)
+                yield os.path.relpath(os.path.join(place, name), folder)

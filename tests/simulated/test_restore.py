@@ -299,6 +299,21 @@ def test_a_disk_of_the_user_that_is_attached_to_a_rehearsed_vm_survives(rig: Rig
     assert (listed(site), disk.exists()) == (["web01"], True)
 
 
+def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_copies(rig)
+    site = rig.site()
+    with monkeypatch.context() as context:
+        context.setattr(rehearsal, "_remove", lambda _site: None)
+        assert rehearse(site).good
+    (folder,) = (rig.folder / "state-alpha" / "rehearsals").iterdir()
+    (folder / "precious.vdi").write_bytes(b"x")
+    with pytest.raises(VBoxManageError, match=r"precious\.vdi was put into a folder"):
+        rehearse(site)
+    (folder / "precious.vdi").rename(rig.folder / "precious.vdi")
+    assert rehearse(site).good
+    assert not folder.exists()
+
+
 def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They share VirtualBox and even the state directory: what one has left is neither a VM for the other, nor removed by it."""
     two_copies(rig)
