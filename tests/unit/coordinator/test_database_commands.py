@@ -219,8 +219,8 @@ class TestCheck:
         path = site_with_database.vmstate / "vmtool-db-version"
         path.write_text(path.read_text().replace("DB_VERSION: 2.0", "DB_VERSION: 3.0"))
         assert "update vmbackup" in findings(site_with_database)[1]
-        result = site_with_database.admin("status")
-        assert (result.exit_code, "update vmbackup" in result.stderr) == (ExitCode.FAILURE, True)
+        result = site_with_database.admin("status")  # reads what can be read, and says so
+        assert (result.exit_code, "update vmbackup" in result.stderr) == (ExitCode.DONE, True)
         assert "update vmbackup" in findings(site_with_database, "--rebuild-version")[1]
 
     def test_the_directory_primitive(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
