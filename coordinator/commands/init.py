@@ -54,7 +54,8 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         check_repository(nas, host.state_directory, present)
     if not dry_run:
         prove_apart(nas)
-        require_names_kept(nas.mountpoint)
+        if present is None:
+            require_names_kept(nas.mountpoint)
     files = NasFiles(modes_for(shared_group=nas.shared_group))
     if present is not None:
         if not dry_run:

@@ -7,9 +7,9 @@ experiment: `seen_in`.
 """
 
 import contextlib
+import errno
 import os
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,9 +20,10 @@ from typing import Final
 from shared.copies.mount import NETWORK, Mount, mount_of, mount_table
 from shared.statedb.nas import list_fresh, write_new_file
 
-#: The file that is written in one place and looked for in the other; whoever finds one that is this old may remove it.
+#: The file that is written in one place and looked for in the other.
 PLACE_TEST: Final = ".vmbackup-place-test"
-_TEST_AGE_SECONDS: Final = 3600
+#: More tests than run at the same time.
+_ATTEMPTS: Final = 16
 
 
 class Relation(StrEnum):
@@ -77,16 +78,21 @@ def first_name_below(top: Path, place: Path, table: Sequence[Mount] | None = Non
 def seen_in(written: Path, looked: Sequence[Path]) -> Path | None:
     """Writes a file of a random name in `written` and looks for it in each of `looked`: the first that shows it, or None.
 
-    All must be directories; one that is not there shows nothing. Nothing is left behind, also of tests that were killed an hour ago or
-    longer. Raises OSError if it cannot be written.
+    All must be directories; one that is not there shows nothing. Nothing is left behind, also not what killed tests had left: a test
+    whose file another one has removed for that is made again. Raises OSError if it cannot be written.
     """
     _sweep(written)
-    name = f"{PLACE_TEST}.{secrets.token_hex(8)}"
-    write_new_file(written / name, b"where am I?\n")
-    try:
-        return next((place for place in looked if _shows(place, name)), None)
-    finally:
-        os.unlink(written / name)
+    for _ in range(_ATTEMPTS):
+        name = f"{PLACE_TEST}.{secrets.token_hex(8)}"
+        write_new_file(written / name, b"where am I?\n")
+        try:
+            found = next((place for place in looked if _shows(place, name)), None)
+            if found is not None or name in list_fresh(written):
+                return found
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(written / name)
+    raise OSError(errno.EBUSY, "others try out the same place all the time", str(written))
 
 
 def _shows(place: Path, name: str) -> bool:
@@ -100,12 +106,10 @@ def _shows(place: Path, name: str) -> bool:
 
 
 def _sweep(place: Path) -> None:
-    """Removes the files that killed tests have left."""
     for name in list_fresh(place):
         if name.startswith(f"{PLACE_TEST}."):
             with contextlib.suppress(OSError):
-                if time.time() - os.lstat(place / name).st_mtime > _TEST_AGE_SECONDS:
-                    os.unlink(place / name)
+                os.unlink(place / name)
 
 
 @dataclass(frozen=True, slots=True)

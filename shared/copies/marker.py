@@ -4,6 +4,7 @@ An archive may be a mount of its own, in the NAS or elsewhere. While that is not
 looks like an archive without copies, and would be filled.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Final
 
 from shared.config import Nas
 from shared.copies.archive import require_apart
-from shared.copies.files import NasFiles, read_file, write_file
+from shared.copies.files import NasFiles, look, read_file, write_file
 from shared.copies.locations import on_one_mount
 from shared.copies.reporting import reported
 from shared.errors import NasError
@@ -23,6 +24,8 @@ from shared.errors import NasError
 ARCHIVE_MARKER: Final = ".vmbackup-archive"
 _REPOSITORY: Final = re.compile(r"[0-9a-f-]{36}")
 _SHOWN: Final = 5
+#: More writers than there are at the same time.
+_ATTEMPTS: Final = 16
 
 
 def check_archive(nas: Nas, repository: str, *, known: Callable[[], bool], lost: Callable[[], Collection[str]]) -> bool:
@@ -80,9 +83,16 @@ def is_elsewhere(nas: Nas) -> bool:
 
 
 def _write(files: NasFiles, nas: Nas, repository: str) -> None:
+    """Under a private name first, so that nobody reads half of it. What killed writers left goes, and who was disturbed so begins again."""
     temporary = f"{ARCHIVE_MARKER}.{secrets.token_hex(6)}"
-    write_file(files, nas.archive, temporary, f"{repository}\n".encode())
-    files.rename(nas.archive, temporary, ARCHIVE_MARKER)
+    for name in look(nas.archive):
+        if name.startswith(f"{ARCHIVE_MARKER}."):
+            files.remove(nas.archive, name)
+    for _ in range(_ATTEMPTS):
+        write_file(files, nas.archive, temporary, f"{repository}\n".encode())
+        with contextlib.suppress(FileNotFoundError):
+            files.rename(nas.archive, temporary, ARCHIVE_MARKER)
+            break
     files.sync_directory(nas.archive)
 
 

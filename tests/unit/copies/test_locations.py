@@ -1,12 +1,12 @@
 """Places are compared as what they are: by name, by where links lead, by device and inode, and by the mount table."""
 
-import os
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from shared.copies import locations
 from shared.copies.locations import PLACE_TEST, Relation, compare, first_name_below, on_one_mount, relations, seen_in
 from shared.copies.mount import Mount, parse_mounts
 
@@ -110,11 +110,27 @@ def test_what_is_written_in_one_place_is_looked_for_in_the_others(tmp_path: Path
     assert not list(one.iterdir())
 
 
-def test_what_killed_tests_have_left_goes_after_an_hour(tmp_path: Path) -> None:
-    for name, age in (("old", 4000), ("young", 10)):
-        left = tmp_path / f"{PLACE_TEST}.{name}"
-        left.write_text("")
-        moment = left.stat().st_mtime - age
-        os.utime(left, (moment, moment))
-    seen_in(tmp_path, [])
-    assert [path.name for path in tmp_path.iterdir()] == [f"{PLACE_TEST}.young"]
+def test_what_killed_tests_have_left_goes_and_a_test_that_was_disturbed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, link = tmp_path / "one", tmp_path / "link"
+    one.mkdir()
+    link.symlink_to("one")
+    (one / f"{PLACE_TEST}.killed").write_text("")
+    disturbed = []
+
+    def write(path: Path, data: bytes) -> None:
+        assert not (one / f"{PLACE_TEST}.killed").exists()
+        if len(disturbed) < 3:
+            disturbed.append(path)  # another test has removed it before it was looked for
+        else:
+            path.write_bytes(data)
+
+    monkeypatch.setattr(locations, "write_new_file", write)
+    assert seen_in(one, [link]) == link
+    assert len(disturbed) == 3
+    disturbed[:] = []
+    monkeypatch.setattr(locations, "_ATTEMPTS", 3)
+    with pytest.raises(OSError, match="others try out the same place"):
+        seen_in(one, [link])
+    assert not list(one.iterdir())

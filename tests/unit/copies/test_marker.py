@@ -77,9 +77,11 @@ def test_an_empty_marker_is_none_and_is_written_anew(nas) -> None:
     one = nas()
     one.archive.mkdir()
     (one.archive / ARCHIVE_MARKER).write_text("")
+    (one.archive / f"{ARCHIVE_MARKER}.killed").write_text("half")
     assert check(one) is False
     prepare_archive(NasFiles(), one, ONE)
     assert check(one) is True
+    assert os.listdir(one.archive) == [ARCHIVE_MARKER]
 
 
 def test_an_archive_elsewhere_needs_its_marker(nas, tmp_path: Path) -> None:
