@@ -19,6 +19,7 @@ from shared.statedb import formats
 from shared.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
+from worker.directories import Directories
 
 STAMP = "20261122T203800Z-17"
 OLDER = "20261121T203800Z-16"
@@ -208,3 +209,21 @@ def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Op
     assert "has no .vmbackup-archive: it is not mounted, or another one" in line(operator)
     prepare_archive(NasFiles(), operator.configuration.nas, operator.database().version.repository)
     assert line(operator).startswith(f"ok    NAS: archive: {operator.nas}/away, on ")
+
+
+def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_the_archive_is_called(operator: Operator, bind: Bind) -> None:
+    (operator.nas / "attic" / "old").mkdir(parents=True)
+    bind(operator.nas / "attic", operator.folder / "elsewhere")
+    (operator.folder / "link").symlink_to(operator.nas)
+    for archive, reserved in (
+        ("attic", {"attic"}),
+        ("attic/old", {"attic"}),
+        (str(operator.folder / "elsewhere"), {"attic"}),
+        (str(operator.folder / "elsewhere" / "old"), {"attic"}),
+        (str(operator.folder / "link" / "attic"), {"attic"}),
+        (str(operator.folder / "disk"), set()),
+    ):
+        operator.configure(archive_directory=archive)
+        site = operator.site()
+        assert site.reserved_names() == reserved, archive
+        assert not reserved or Directories(site, operator.contents).choose("Attic", uuid(9)).startswith("Attic-"), archive
