@@ -20,6 +20,7 @@ from shared.process import Completed
 from shared.statedb import sightings
 from shared.statedb.records import NodeRecord
 from shared.statedb.sightings import Sighting
+from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
 from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
 from tests.unit.coordinator.test_reading import damage, tree
@@ -293,6 +294,15 @@ class TestEngines:
         assert seen[2].endswith("exports db, web")
         failed = next(check for check in self.examine(box, "parallel") if check.verdict == "fail")
         assert "wrong is not exported" in failed.seen
+
+    def test_a_users_vm_with_a_name_like_ours_is_shown_and_what_bears_our_mark_is_not(self, tmp_path: Path) -> None:
+        box = SimulatedHost(tmp_path / "hosts", "alpha")
+        box.make_vm("vmbackup-1")
+        ours, uuid = box.vms / f"vmbackup-{'0' * 32}", "11111111-2222-4333-8444-555555555555"
+        scratch.make(ours, scratch.Mark(ours.name, uuid))
+        box.run("createvm", f"--name={ours.name}", f"--uuid={uuid}", f"--basefolder={ours}", "--register")
+        seen = [check.seen for check in self.examine(box, "auto") if "exports" in check.seen]
+        assert [text.partition("exports ")[2] for text in seen] == ["vmbackup-1"]
 
     def test_without_isal_the_cure_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engines, "best_codec", lambda: zlib_codec(1))
