@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.copies import archive as places
 from shared.copies.files import NasFiles
+from shared.copies.locations import Relation
 from shared.copies.marker import ARCHIVE_MARKER, prepare_archive
 from shared.errors import ExitCode
 from shared.statedb import formats
@@ -227,3 +229,34 @@ def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_th
         site = operator.site()
         assert site.reserved_names() == reserved, archive
         assert not reserved or Directories(site, operator.contents).choose("Attic", uuid(9)).startswith("Attic-"), archive
+
+
+@pytest.fixture
+def unseen(operator: Operator, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    """The NAS is the archive, by a second mount that no look tells from another place, and that has our marker."""
+    prepare_archive(NasFiles(), operator.configuration.nas, operator.database().version.repository)
+    (operator.nas / ARCHIVE_MARKER).write_bytes((operator.nas / "archive" / ARCHIVE_MARKER).read_bytes())
+    bind(operator.nas, operator.folder / "elsewhere")
+    operator.configure(archive_directory=str(operator.folder / "elsewhere"))
+    monkeypatch.setattr(places, "relations", lambda *_: frozenset({Relation.APART}))
+    os.rename(operator.nas / "archive" / "old", operator.nas / "old")
+    return operator
+
+
+def test_what_no_look_tells_the_experiment_does(unseen: Operator) -> None:
+    before, known = digests(unseen.nas), records(unseen)
+    for command in (("archive", "web"), ("activate", "old"), ("init",)):
+        result = unseen.admin(*command)
+        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (ExitCode.USAGE, True), result.output
+    assert digests(unseen.nas) == before
+    assert records(unseen) == known
+    assert not list(unseen.nas.rglob(".vmbackup-place-test.*"))
+
+
+def test_without_the_experiment_that_would_fail(unseen: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move itself still refuses to remove a file that is the one which stays, but by then the VM is ARCHIVED."""
+    before, known = digests(unseen.nas), records(unseen)
+    monkeypatch.setattr(places, "seen_in", lambda *_: None)
+    unseen.admin("archive", "web")
+    assert records(unseen) != known
+    assert digests(unseen.nas) == before
