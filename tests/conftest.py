@@ -16,6 +16,15 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what the table of ordinary life did (`tests/ordinary`), whichever process ran it."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "table" and getattr(report, "when", "") == "call":
+                    terminalreporter.write_line(str(value))
+
+
 @pytest.fixture(scope="session")
 def virtualbox_testbed() -> Testbed:
     """Where real VirtualBox hosts can be made. Skips the test where there can be none; fails it in CI."""

@@ -52,7 +52,10 @@ LANES: Final = (
         Part("workers", (_WORKERS,), 0.6, length_is_given=True),
         Part("nas", ("tests/system/nas", _CLUSTER), 0.4, options=_APART, length_is_given=True),
     ),
-    (Part("outages", (_OUTAGES,), 1, length_is_given=True),),
+    (
+        Part("outages", (_OUTAGES,), 0.5, length_is_given=True),
+        Part("ordinary", ("tests/ordinary",), 0.5, working=0.8, options=("-n", "2")),
+    ),
     (
         Part("engine", ("tests/contract/test_engine_large.py",), 0.06, length_is_given=True),
         Part("protocol", ("tests/protocol",), 0.34, working=0.3, options=("-n", "2")),  # most of it is search, to its end

@@ -37,10 +37,11 @@ def _live(world: World) -> int:
 
 
 def _remove(world: World) -> int:
-    """Each copy of the VM by name, the newest one, too: that one may not go."""
+    """Each copy of the VM by name, the newest one first: the last one may not go."""
     status = 0
-    for copy in sorted(copy for copy in world.look().copies if copy.uuid == world.look().records.get(WEB, {}).get("uuid")):
-        status = world.step(ADMIN, "remove", WEB, copy.stamp, asked=frozenset({copy.stamp})).status
+    view = world.look()
+    for copy in reversed(world.diary.order(view.records.get(WEB, {}).get("uuid", ""), view.copies)):
+        status = world.step(ADMIN, "remove", WEB, copy.stamp, "--yes", asked=frozenset({copy.stamp})).status
     return status
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.crash.world import Programs
+from tests.ordinary.configurations import CONFIGURATIONS
 from tests.ordinary.names import prepare
 from tests.ordinary.night import Night
+from tests.ordinary.table import Cell
 from tests.ordinary.world import World
 
 
@@ -30,6 +32,13 @@ def world(ordinary_programs: Programs) -> Iterator[World]:
     yield made
     made.mounts.end()
     shutil.rmtree(folder)
+
+
+def require(cell: Cell) -> None:
+    """Skips the test where its cell cannot be tried; fails it in CI."""
+    if not CONFIGURATIONS[cell.configuration].possible():
+        reason = f"{cell.configuration}: needs root, or that file system"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 
 def shorten_the_lease(world: World) -> None:

@@ -85,6 +85,7 @@ class Diary:
             *_disks(before, after, step),
             *_files(before, after),
             *self._clean(before, after, step),
+            *(() if step.forgets else self._disowned(before, after)),
         ]
         if step.refused and not step.forgets:
             found += _changed_though_refused(before, after)
@@ -95,11 +96,14 @@ class Diary:
         for copy in sorted(set(before.copies) - set(after.copies) - self._spoilt):
             newer = [other for other in self.order(copy.uuid, everything) if self._made[other] > self._made[copy]]
             good = [other for other in newer if other in after.copies]
-            if not good:
+            if copy.stamp in step.asked:
+                if not self.order(copy.uuid, after.copies):
+                    yield f"the copy {copy.stamp} of {copy.uuid} was the last good one"
+            elif not good:
                 yield f"the copy {copy.stamp} of {copy.uuid} is lost, and there is no newer good one"
-            elif not step.retains and copy.stamp not in step.asked:
+            elif not step.retains:
                 yield f"the copy {copy.stamp} of {copy.uuid} is gone, and nothing was asked for that removes copies"
-            elif copy.stamp not in step.asked and len(good) < self.keep:
+            elif len(good) < self.keep:
                 yield f"the copy {copy.stamp} of {copy.uuid} is gone with only {len(good)} newer ones there: {self.keep} stay"
         for copy in sorted(set(before.copies) & set(after.copies)):
             if not after.copies[copy]:
@@ -117,6 +121,14 @@ class Diary:
                 yield f"{key} is CLEAN, but was used since its newest copy {good[-1].stamp}"
             elif record.get("last_copy", {}).get("stamp") not in {copy.stamp for copy in good}:
                 yield f"{key} is CLEAN by the copy {record.get('last_copy', {}).get('stamp')}, which is not there"
+
+    def _disowned(self, before: View, after: View) -> Iterator[str]:
+        """The database may not lose sight of a VM's copies while they are there, as of those in an archive that is not mounted."""
+        for key, record in after.records.items():
+            old = before.records.get(key, {})
+            same = old.get("uuid") == record["uuid"] and old.get("last_copy") and not record.get("last_copy")
+            if same and set(self.order(record["uuid"], after.copies)) - self._spoilt:
+                yield f"{key} has no copy any more by the database, and there are some"
 
     def newest(self, uuid: str, view: View) -> Copy | None:
         """The newest good copy of a VM."""

@@ -105,7 +105,7 @@ def run(world: World, cell: Cell) -> int:
         status = commands.COMMANDS[cell.command](world)
         if setting.good and cell.history == "new" and cell.names == "plain":
             assert status in REQUIRED.get(cell.command, (0,)), world.story(f"{cell}: ended with {status}")
-        _aftermath(world)
+        _aftermath(world, goes_on=setting.good)
         return status
     finally:
         world.mounts.end()
@@ -113,14 +113,16 @@ def run(world: World, cell: Cell) -> int:
 
 
 #: How commands must end where nothing is in their way.
-REQUIRED: Final = {"init": (11,), "doctor": (0, 1), "recover": (0, 11), "remove": (0, 15), "run live": (0, 4)}
+REQUIRED: Final = {"init": (11,), "doctor": (0, 1), "recover": (0, 11), "remove": (15,), "run live": (0, 4)}
 
 
-def _aftermath(world: World) -> None:
-    """The VM is used and backed up; then its newest copy is what `restore` takes."""
+def _aftermath(world: World, *, goes_on: bool) -> None:
+    """The VM is used and backed up, if all is well; then its newest copy is what `restore` takes."""
     for vm in (vm for vm in world.look().vms["alpha"].values() if vm.name == names.WEB and vm.state != "running"):
         world.use(world.vm(vm.name))
         world.tick()
+        states = [record["status"] for record in world.look().records.values() if record["uuid"] == vm.uuid and record["node"] == "alpha"]
+        assert not goes_on or states in ([], ["CLEAN"], ["ARCHIVED"]), world.story(f"{vm.name} is not backed up: {states}")
     for key in sorted(world.look().records):
         newest = commands.newest_of(world, key)
         status, plan = world.document(ADMIN, "restore", key, "--as", commands.ON_TRIAL, "--dry-run", "--json", host="beta")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.ordinary.names import DB, WEB
 from tests.ordinary.night import Night, situation
+from tests.ordinary.oracle import Step
 from tests.ordinary.world import ADMIN, WORKER
 
 
@@ -73,6 +74,21 @@ def test_a_worker_hangs_while_others_can_use_the_nas(night: Night) -> None:
     os.kill(worker.pid, signal.SIGSTOP)
     night.says(night.do("vmbackup-lock list", judged=False), str(worker.pid))
     night.lose_power(worker)
+    night.goes_on(WEB)
+
+
+@situation('"order of copies unknown"')
+def test_copies_came_from_another_nas_without_their_times(night: Night) -> None:
+    """Nothing is removed until somebody says which are the old ones; the new copy is the newest from the first moment on."""
+    world = night.world
+    old, new = world.diary.order(world.vm(WEB).uuid, world.look().copies)
+    for number, copy in enumerate((new, old)):
+        (path,) = world.nas.rglob(f"{copy.stamp}.ova")
+        os.utime(path, (1_700_000_000 + number,) * 2)
+    night.says(night.do("vmbackup-admin copies VM", VM=WEB), old.stamp, new.stamp, "order unknown")
+    night.goes_on(WEB)
+    assert {old, new} <= set(world.look().copies)
+    night.says(night.do("vmbackup-admin remove VM STAMP", "--yes", VM=WEB, STAMP=old.stamp, may_asked=frozenset({old.stamp})))
     night.goes_on(WEB)
 
 
@@ -172,6 +188,25 @@ def test_a_backup_fails_again_and_again(night: Night) -> None:
     world.hosts["alpha"].mend()
     night.says(night.do("vmbackup-worker -v -v backup --vm VM", VM=WEB, may_retains=True, may_settles=frozenset({"alpha"})))
     night.comes_back(WEB)
+
+
+@situation('"not back in its state yet"')
+def test_somebody_uses_the_clone_of_a_live_backup_that_died(night: Night) -> None:
+    world, host, vm = night.world, night.world.hosts["alpha"], night.world.vm(WEB)
+    before = world.look()
+    world.backup.update(live_when_stopped=True, running="live")
+    world.configure()
+    host.fault(export_seconds=60)
+    night.lose_power(night.export_under_way())
+    (clone,) = (found for found in world.look().vms["alpha"].values() if found.name.startswith("vmbackup-"))
+    host.run("startvm", clone.uuid, "--type=headless")
+    night.says(world.run(WORKER, "-v", "database"), "not back in its state yet", "somebody has started the clone", status=None)
+    host.run("controlvm", clone.uuid, "poweroff")
+    night.says(world.run(WORKER, "-v", "database"))
+    world.backup.clear()
+    world.configure()
+    world.judge(before, Step("a live backup that died", touches=frozenset({vm.uuid}), forgets=True))
+    night.goes_on(WEB)
 
 
 @situation("A VM is lost")

@@ -4,13 +4,39 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.ordinary import page
+from tests.ordinary import night as nights
+from tests.ordinary import page, test_night_hosts
 from tests.ordinary.histories import damage_generation, follow
 from tests.ordinary.looking import content_of
 from tests.ordinary.names import DB, WEB
 from tests.ordinary.night import Night, situation
-from tests.ordinary.world import ADMIN, WORKER, World
+from tests.ordinary.world import ADMIN, HOSTS, WORKER, World
 from tests.support.simulated.ova import read_vmdk
+
+
+@situation("The NAS is full")
+def test_the_nas_is_full(night: Night) -> None:
+    world = night.world
+    world.use(world.vm(WEB))
+    world.nas_settings["reserve"] = "100 TiB"
+    world.configure()
+    codes = world.tick()
+    assert codes[-1] == 13, world.story(f"{codes}")
+    night.says(world.run(ADMIN, "status"), WEB)
+    world.backup["keep_last"] = 1
+    world.diary.keep = 1
+    world.configure()
+    night.says(night.do("vmbackup-admin prune --dry-run"), "would be removed")
+    world.step(ADMIN, "prune", allowed=(0,), retains=True)
+    (world.place / "beside" / "archive").mkdir(parents=True)
+    world.configure(str(world.place / "beside" / "archive"), world.place / "beside")
+    world.nas_settings.clear()  # the other file system has room
+    world.configure(world.archive, *world.archives)
+    world.run(ADMIN, "init")
+    night.says(night.do("vmbackup-admin archive", DB), "ARCHIVED")
+    night.goes_on(WEB)
+    night.comes_back(DB)
+    world.configure("archive")
 
 
 @situation("The NAS is away")
@@ -64,6 +90,33 @@ def test_the_nas_was_replaced_and_is_empty(night: Night) -> None:
     night.goes_on(WEB, DB)
 
 
+@situation(_OTHER_NAS)
+def test_the_nas_was_replaced_and_only_the_copies_were_copied(night: Night) -> None:
+    """The old copies are there beside a database that knows nothing of them; the newest stays the newest."""
+    world = night.world
+    shutil.rmtree(world.state)
+    night.follow_the_message()
+    night.make_anew("vmbackup-admin init")
+    world.tick()
+    for _ in range(3):
+        night.goes_on(WEB)
+    night.comes_back(DB)
+
+
+@situation('"the history of the state database was rolled back"')
+def test_the_nas_was_restored_from_a_backup(night: Night) -> None:
+    world = night.world
+    shutil.rmtree(world.state)
+    shutil.copytree(world.aside / "older", world.state, symlinks=True)
+    ran = world.run(WORKER, "notifier")
+    night.says(ran, "rolled back", str(world.notes()), status=1)
+    night.follow_the_message()
+    world.tick()
+    for _ in range(3):
+        night.goes_on(WEB)
+    night.comes_back(DB)
+
+
 _DAMAGED = '"generation N of the state database is damaged"'
 
 
@@ -91,6 +144,18 @@ def test_the_newest_generation_is_damaged(night: Night) -> None:
 
 
 @situation(_DAMAGED)
+def test_many_of_the_newest_generations_are_damaged(night: Night) -> None:
+    world = night.world
+    for number in sorted(int(path.name) for path in (world.state / "gen").iterdir())[-9:]:
+        damage_generation(world, number)
+    _check_and_set_aside(night)
+    world.tick()
+    for _ in range(3):
+        night.goes_on(WEB)
+    night.comes_back(DB)
+
+
+@situation(_DAMAGED)
 def test_the_version_file_is_damaged(night: Night) -> None:
     world = night.world
     version = world.state / "vmtool-db-version"
@@ -99,6 +164,19 @@ def test_the_version_file_is_damaged(night: Night) -> None:
     assert world.run(WORKER, "notifier").status not in (0, 3, 4)
     night.do("vmbackup-admin statedb check --rebuild-version", "--lease-seconds", "10", may_forgets=True)
     night.goes_on(WEB)
+    night.comes_back(DB)
+
+
+@situation(_DAMAGED)
+def test_nothing_of_the_database_can_be_read(night: Night) -> None:
+    """It is moved away and made anew: no copy is touched, and after it, too, the newest copy is the newest."""
+    world = night.world
+    shutil.move(world.state, world.aside / "damaged-vmstate")
+    follow(world)
+    night.make_anew("vmbackup-admin init")
+    world.tick()
+    for _ in range(3):
+        night.goes_on(WEB)
     night.comes_back(DB)
 
 
@@ -156,3 +234,14 @@ def test_a_copy_is_imported_by_hand(night: Night) -> None:
 def _file_of(world: World, stamp: str) -> Path:
     (found,) = world.nas.rglob(f"{stamp}.ova")
     return found
+
+
+def test_each_command_of_the_page_is_run_by_a_test_of_its_situation() -> None:
+    """Page and tests cannot drift: a situation without a test, or a command that no test of it runs, fails here."""
+    import sys
+
+    told, found = page.told(), nights.shown(test_night_hosts, sys.modules[__name__])
+    assert set(found) == set(told)
+    assert len(HOSTS) == 2
+    missing = {title: [line for line in lines if line not in found[title]] for title, lines in told.items()}
+    assert {title: lines for title, lines in missing.items() if lines} == {}
