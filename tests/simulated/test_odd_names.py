@@ -85,7 +85,7 @@ def test_every_name_is_backed_up_archived_and_shown(rig: Rig, outside: Path, mon
     assert {record.name for record in contents.vms.values()} == SHOWN
     directories = {record.directory.casefold() for record in contents.vms.values()}
     assert len(directories) == len(NAMES), "no two VMs share a directory, on no file system"
-    assert {path.name.casefold() for path in rig.nas.iterdir()} == directories | {"vmstate"}
+    assert {path.name.casefold() for path in rig.nas.iterdir()} == directories | {"vmstate", "archive"}
     for record in contents.vms.values():
         assert len(catalogue.read(rig.nas / record.directory, None).good) == 1
         assert "/" not in record.directory
