@@ -1,7 +1,7 @@
 """Directories for new VMs. Each belongs to one VM, by its UUID: to no other record, and nothing of another VM lies in it already.
 
 A name may have been used before: by a VM that was forgotten, by one of another host, by the archive, by people. What is there is looked at,
-below the mount point and in the archive; only an empty directory, or one with nothing but copies of this very VM, is taken.
+below the mount point and in the archive; only an empty directory, or one in which all copies are this very VM's, is taken.
 """
 
 import logging
@@ -73,10 +73,11 @@ class Directories:
         return found
 
     def _is_free(self, path: Path, uuid: str) -> bool:
-        """Whether nothing is there but copies of this VM."""
+        """Whether nothing of another VM, or of people, is there. Beside copies of this VM lies what a NAS and crashes leave: no matter."""
         try:
             found = catalogue.read(path, uuid)
         except VmBackupError:  # no directory, a link, or not for us
             return False
-        ours = all(copy.ours and copy.sidecar is not None for copy in found.copies)
-        return ours and not (found.partials or found.foreign or found.links)
+        if found.copies:
+            return all(copy.ours and copy.sidecar is not None for copy in found.copies)
+        return not (found.partials or found.foreign or found.links)

@@ -143,6 +143,9 @@ def test_a_forgotten_vm_that_is_found_again_takes_its_copies_back(rig: Rig) -> N
     vm = rig.host().make_vm("web01")
     back_up(rig, vm)
     rig.site().database.commit_once(lambda contents: upkeep.forget(contents, "web01"), "forget", "test")
+    (rig.nas / "web01" / "@eaDir").mkdir()  # what NAS systems, people's computers and crashes leave beside copies
+    for name in (".DS_Store", "._20260101T000000Z-1.ova", ".20260101T000000Z-1.1.partial.ova"):
+        (rig.nas / "web01" / name).write_bytes(b"")
     rig.look()
     assert rig.record("web01").directory == "web01"
 
