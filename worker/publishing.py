@@ -42,6 +42,9 @@ def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
     unknown = there.order_unknown
     session.commit(lambda contents: changes.published(contents, key, own, unknown), f"{key} is clean: {copy.stamp}")
     log.info("copy %s published", copy.stamp, extra={"vm": key})
+    if unknown:
+        what = "number, time and creation disagree about %d copies of it, and retention removes none of these: vmbackup-admin copies %s"
+        log.warning(what, len(unknown), key, extra={"vm": key})
     return True
 
 

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from shared import pruning, restoring
 from shared.clock import SystemClock
 from shared.copies import catalogue
@@ -76,7 +78,7 @@ def test_a_database_that_was_put_back_counts_on_above_the_vms_own_copies(rig: Ri
     assert good(rig) == [third, new]
 
 
-def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(rig: Rig) -> None:
+def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """A database of the first release may have counted from one already, beside copies with higher numbers."""
     vm = rig.host().make_vm("web01")
     old = [put_copy(rig.nas / "web01", f"2026010{day}T000000Z-{90 + day}", uuid=vm.uuid, vm="web01").stamp for day in (1, 2)]
@@ -89,6 +91,7 @@ def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(ri
     assert number(new) < 90
     assert good(rig) == [*old, new]
     assert record.order_unknown == (*old, new)
+    assert "disagree about 3 copies of it" in caplog.text
     chosen = restoring.look_for(site, record, "latest")
     assert chosen.copy.stamp == new
     assert f"--copy {old[1]}" in chosen.doubt
