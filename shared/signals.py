@@ -1,4 +1,4 @@
-"""The signals that end a program in an orderly way, the same in every program: SIGTERM, and SIGHUP when its terminal goes away.
+"""The signals that end a program in an orderly way, the same in every program: SIGTERM, SIGHUP when its terminal goes away, ^C.
 
 Every child that a program starts has a session or group of its own, so none of these signals reaches it behind the program's back: a
 VBoxManage that a hang-up ends leaves VirtualBox at work with nobody watching (docs/virtualbox.md).
@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from shared.errors import ExitCode
 
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_ALL: Final = (*ENDING, signal.SIGINT)
 
 
 class EndedError(SystemExit):
@@ -27,17 +28,17 @@ class EndedError(SystemExit):
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """Whether this program was started so that a signal does nothing, and must stay so: with `nohup`, SIGHUP."""
-    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+    """Whether this program was started so that a signal does nothing, and must stay so: SIGHUP with `nohup`, SIGINT with `&` in scripts."""
+    return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
 
 @contextlib.contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within, the first of these signals raises `EndedError`, so that everything is undone on the way out.
+    """Within, the first of these signals raises `EndedError` (^C: KeyboardInterrupt), so that everything is undone on the way out.
 
-    Further ones do not disturb that. Afterwards the handlers are as before.
+    Further ones, of any kind, do not disturb that. Afterwards the handlers are as before.
     """
-    heeded = [number for number in ENDING if not is_ignored(number)]
+    heeded = [number for number in _ALL if not is_ignored(number)]
     previous = {number: signal.signal(number, _end) for number in heeded}
     try:
         yield
@@ -47,11 +48,13 @@ def ending_in_order() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
-    for other in ENDING:
+    for other in _ALL:
         if not is_ignored(other):
             signal.signal(other, _disregard)  # not SIG_IGN, which the VMs that are started again would inherit
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise EndedError(number)
 
 
 def _disregard(number: int, frame: FrameType | None) -> None:
-    """The way out has begun: a shell that ends and its terminal that closes send a hang-up each."""
+    """The way out has begun: a shell that ends and its terminal that closes send a hang-up each, impatient people ^C once more."""

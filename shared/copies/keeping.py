@@ -76,13 +76,14 @@ def superseded(directory: Path, uuid: str, stamp: str, wanted: Wanted, *, protec
 def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
     """For the small files of a copy of this VM whose removal was interrupted: its `.ova` is gone, and nobody is publishing it.
 
-    None if that is not so, or if the sidecar cannot tell whose it was. Raises `NasError`.
+    None if that is not so, if its checksum line is there still, which a removal takes first (so a person has put the `.ova` aside), or if
+    the sidecar cannot tell whose it was. Raises `NasError`.
     """
     with reported(f"look at {directory}"):
         entries = look_twice(directory)
         if final_name(stamp, "ova") in entries or any((partial := parse_partial(name)) and partial.stamp == stamp for name in entries):
             return None
-        if not present(entries, final_name(stamp, "json")):
+        if final_name(stamp, "sha256") in entries or not present(entries, final_name(stamp, "json")):
             return None
         try:
             sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)

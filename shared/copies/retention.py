@@ -12,10 +12,11 @@ from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.permits import Permit
 from shared.copies.reporting import reported
 
-#: The `.ova` first: from then on the copy does not count, and what a crash leaves is a sidecar alone: small, worth nothing, and
-#: removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar goes last,
-#: so that until the end it is known which copy was being removed.
-_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("ova", *SIDES, "index", "sha256", "json")
+#: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one whose `.ova` somebody has put aside for a
+#: while still has it (`keeping.leftover`). Then the `.ova`: from then on the copy does not count, and what a crash leaves is small, worth
+#: nothing, and removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar
+#: goes last, so that until the end it is known which copy was being removed.
+_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("sha256", "ova", *SIDES, "index", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def apply(
 
 
 def remove_copy(files: NasFiles, permit: Permit) -> None:
-    """Removes the files of one copy, the `.ova` first. What is gone already is no error. Raises `NasError`."""
+    """Removes the files of one copy, after its checksum line the `.ova`. What is gone already is no error. Raises `NasError`."""
     with reported(f"remove the copy {permit.stamp}"):
         entries = look(permit.directory)
         for suffix in _REMOVAL_ORDER:

@@ -95,7 +95,7 @@ def broken(world: Seen, states: Mapping[str, str], orphans: frozenset[str] = fro
     yield from _litter(world, orphans)
     for directory, found in copies(world).items():
         for copy in found:
-            yield from (f"{directory}: {problem}" for problem in examine(copy))
+            yield from (f"{directory}: {problem}" for problem in examine(copy, superseded=copy is not found[-1]))
     if exports := world.exports():
         yield f"exports still run: {exports}"
 
@@ -154,14 +154,19 @@ def _directory_litter(directory: Path) -> Iterator[str]:
         yield f"{directory} is empty"
 
 
-def examine(copy: Copy) -> Iterator[str]:
-    """What is wrong with a copy that counts: every byte read, its digest compared, its checksum line as `sha256sum -c` would."""
+def examine(copy: Copy, *, superseded: bool = False) -> Iterator[str]:
+    """What is wrong with a copy that counts: every byte read, its digest compared, its checksum line as `sha256sum -c` would.
+
+    One whose removal was interrupted at once, since a newer one has `superseded` it, has no checksum line any more.
+    """
     ova = copy.directory / f"{copy.stamp}.ova"
     digest = hashlib.sha256(ova.read_bytes()).hexdigest()
     if copy.sidecar is None or digest != copy.sidecar.sha256:
         yield f"{ova.name}: its digest is {digest}"
     if check_ova(copy.directory, ova.name).sha256 != digest:
         yield f"{ova.name}: two digests"
+    if superseded and not (copy.directory / f"{copy.stamp}.sha256").exists():
+        return
     lines = (copy.directory / f"{copy.stamp}.sha256").read_text(encoding="ascii").splitlines()
     for line in lines:
         told, _, name = line.partition("  ")

@@ -80,10 +80,20 @@ def test_copies_of_another_vm_neither_count_nor_go(tmp_path: Path) -> None:
 def test_leftovers_go_only_if_their_sidecar_says_whose_they_are(tmp_path: Path) -> None:
     mine, theirs, nobodys = put(tmp_path, 1, 1), put(tmp_path, 2, 2, uuid=OTHER), put(tmp_path, 3, 3)
     for stamp in (mine, theirs, nobodys):
+        (tmp_path / f"{stamp}.sha256").unlink()
         (tmp_path / f"{stamp}.ova").unlink()
     (tmp_path / f"{nobodys}.json").write_text("{")
     assert retention.remove_leftovers(NasFiles(), tmp_path, make.UUID) == [mine]
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {theirs, nobodys}
+
+
+def test_what_belongs_to_an_ova_that_was_put_aside_for_a_while_waits_for_it(tmp_path: Path) -> None:
+    older, newer = put(tmp_path, 1, 1), put(tmp_path, 2, 2)
+    aside = tmp_path.parent / "aside.ova"
+    (tmp_path / f"{older}.ova").rename(aside)
+    assert retain(tmp_path, 1) == []
+    aside.rename(tmp_path / f"{older}.ova")
+    assert left(tmp_path) == [older, newer]
 
 
 def test_the_newer_one_must_be_another_file(tmp_path: Path) -> None:

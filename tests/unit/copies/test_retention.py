@@ -171,6 +171,7 @@ def test_a_lost_claim_ends_the_removal(tmp_path):
 def test_leftovers_of_a_publication_or_of_others_are_not_touched(tmp_path):
     stamps = filled(tmp_path)
     for stamp in stamps[:2]:
+        (tmp_path / f"{stamp}.sha256").unlink()
         (tmp_path / f"{stamp}.ova").unlink()
     (tmp_path / f".{stamps[1]}.2.partial.ova").write_bytes(b"x")
     (tmp_path / f"{stamps[2]}.json").unlink()
