@@ -53,6 +53,9 @@ def exit_codes() -> str:
         "The last column has the names that errors carry in JSON: with `--json` a command that fails prints",
         '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr. `vmbackup-worker run` ends with the most telling code of',
         "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
+        "",
+        "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) ends with 1 and says nothing: it may have been",
+        "stopped in the middle of what it had to say. A pipeline has the status of its last command, unless the shell's `pipefail` is set.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ import click
 from coordinator import text
 from coordinator.commands.status import order_unknown
 from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, LockedError, LockLostError, VmBackupError
+from shared.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
 from shared.statedb import changes
 from shared.states import State
 
@@ -42,9 +42,11 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
         text.warn(f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are the rules of this host")
     pruned, failed = _previews(site, keys) if dry_run else _prune(site, keys, alone=vm is not None)
     if as_json:
-        print_json({"schema": 1, "dry_run": dry_run, "vms": [_document(one) for one in pruned], "failed": failed})
+        print_json({"schema": 1, "dry_run": dry_run, "vms": [_document(one) for one in pruned], "failed": list(failed)})
     else:
-        _print(pruned, dry_run=dry_run)
+        _print(pruned, dry_run=dry_run, everything=len(pruned) == len(keys))
+    if any(isinstance(error, NasError) for error in failed.values()):
+        return ExitCode.NAS
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
 
@@ -52,18 +54,22 @@ def _keys(contents: "Contents", node: str) -> list[str]:
     return sorted(record.key for record in contents.vms.values() if record.node == node and record.status != State.ARCHIVED)
 
 
-def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], list[str]]:
+def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
     from shared.pruning import Pruned, decide
 
     contents = site.database.head().contents
-    return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], []
+    return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], {}
 
 
-def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"], list[str]]:
-    """Prunes one VM after the other; one that somebody works on is passed over, since the end of its backup prunes it anyway."""
+def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
+    """Prunes one VM after the other; one that somebody works on is passed over, since the end of its backup prunes it anyway.
+
+    Answers those that were pruned, and of those that could not be why.
+    """
     from shared import pruning
 
-    done, failed = [], []
+    done: list[Pruned] = []
+    failed: dict[str, VmBackupError] = {}
     with site.database.session("prune") as session:
         for key in keys:
             try:
@@ -73,9 +79,9 @@ def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"
             except VmBackupError as error:
                 if alone:
                     raise
-                text.warn(f"{key}: {error.message}")
+                text.warn(f"{key}: {error.message}" + (f" ({error.hint})" if isinstance(error, NasError) else ""))
                 if not isinstance(error, LockedError):
-                    failed.append(key)
+                    failed[key] = error
     return done, failed
 
 
@@ -104,7 +110,7 @@ def _document(one: "Pruned") -> dict[str, Any]:
     }
 
 
-def _print(pruned: list["Pruned"], *, dry_run: bool) -> None:
+def _print(pruned: list["Pruned"], *, dry_run: bool, everything: bool) -> None:
     rows = [
         [
             one.key,
@@ -120,7 +126,7 @@ def _print(pruned: list["Pruned"], *, dry_run: bool) -> None:
     ]
     if rows:
         text.print_table(["VM", "COPY", "SIZE", "KEPT BY"], rows)
-    else:
+    elif everything:  # otherwise nobody has looked, and the warnings say why
         click.echo("There are no copies.")
     for one in pruned:
         if unknown := _unknown(one):

@@ -6,12 +6,15 @@ from typing import Any, Final
 
 from shared.statedb.formats import NEWEST
 from tests.crash.doors import Kill, Moment, Point
+from tests.crash.promises import good_stamps
 from tests.crash.world import KILLED, World
 from tests.support.formats import give_format
 from tests.support.simulated import SimulatedVm
 
 #: In a command: the stamp of the VM's last copy.
 STAMP: Final = "STAMP"
+#: In a command: the stamp of the VM's oldest copy.
+OLDEST: Final = "OLDEST"
 WORKER, ADMIN, LOCK = "vmbackup-worker", "vmbackup-admin", "vmbackup-lock"
 VM: Final = "web01"
 
@@ -181,6 +184,15 @@ def pruned(world: World) -> None:
     world.must(ADMIN, "prune", VM)
 
 
+def removed(world: World) -> None:
+    """The copy goes with all its files when the command is given once more, should its VM have been held by the dead one."""
+    if len(good_stamps(world)[VM]) > 1:
+        world.must(*resolved(world, (ADMIN, "remove", VM, OLDEST, "--yes")))
+    stamps = {path.name.partition(".")[0] for path in (world.nas / VM).iterdir() if "Z-" in path.name}
+    assert stamps == good_stamps(world)[VM], stamps
+    assert len(stamps) == 1, stamps
+
+
 def nothing_rehearsed(world: World) -> None:
     """Nothing of a rehearsal is left in VirtualBox: it clears away what an earlier one has left."""
     world.must(ADMIN, "rehearse", VM)
@@ -200,8 +212,11 @@ def nothing_tried_out(world: World) -> None:
 
 def resolved(world: World, command: tuple[str, ...]) -> tuple[str, ...]:
     """A command with what is known only when the VM has copies."""
-    last = world.record(VM).last_copy if STAMP in command else None
-    return tuple(last.stamp if last and word == STAMP else word for word in command)
+    known = {}
+    if STAMP in command or OLDEST in command:
+        stamps = sorted(good_stamps(world)[VM], key=lambda stamp: int(stamp.rpartition("-")[2]))
+        known = {STAMP: stamps[-1], OLDEST: stamps[0]}
+    return tuple(known.get(word, word) for word in command)
 
 
 _INTENT: Final = ("link vmstate/gen", "exporting._publish")
@@ -296,6 +311,7 @@ SCENARIOS: Final = (
     Scenario("pin", (ADMIN, "pin", VM, STAMP), copies(2), {VM: "CLEAN"}, (0, 11), every=40),
     Scenario("unpin", (ADMIN, "unpin", VM, STAMP), pinned, {VM: "CLEAN"}, (0, 11), every=40),
     Scenario("prune", (ADMIN, "prune", VM), too_many, {VM: "CLEAN"}, (0, 11), every=32, backup={"keep_last": 3}, settled=pruned),
+    Scenario("remove", (ADMIN, "remove", VM, OLDEST, "--yes"), copies(2), {VM: "CLEAN"}, (0, 1, 11), every=32, keep=1, settled=removed),
     Scenario("rehearse", (ADMIN, "rehearse", VM), copies(2), {VM: "CLEAN"}, (0, 11), every=60, settled=nothing_rehearsed),
     Scenario(
         "restore",

@@ -1,5 +1,6 @@
 """doctor: what is wrong is found, and what to do about it is said."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -169,6 +170,14 @@ class TestNas:
 
         assert [(check.name, check.verdict) for check in guarded("use", failing)] == [("first", "ok"), ("use", "fail")]
         assert "/nas" in next(guarded("use", refused)).seen
+
+    @pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "the NAS is full"), (errno.EDQUOT, "quota"), (errno.EACCES, "rights")])
+    def test_what_helps_is_said_of_a_full_nas_too(self, number: int, said: str) -> None:
+        def full() -> Iterator[Check]:
+            raise OSError(number, os.strerror(number))
+            yield
+
+        assert said in next(guarded("NAS: use", full)).hint
 
 
 class TestDatabase:

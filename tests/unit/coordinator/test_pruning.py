@@ -9,7 +9,7 @@ from shared import pruning
 from shared.copies import catalogue
 from shared.copies.permits import Permit
 from shared.copies.sidecar import Verified
-from shared.errors import ExitCode, LockLostError
+from shared.errors import ExitCode, LockLostError, NasError
 from shared.statedb import upkeep
 from shared.states import State
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
@@ -101,6 +101,16 @@ def test_archived_copies_are_out_of_it(web: Operator) -> None:
     assert web.admin("prune", "web").exit_code == ExitCode.STATE_REFUSED
     assert web.json("prune")["vms"] == []
     assert left(web.nas / "archive" / "web") == STAMPS
+
+
+def test_a_full_nas_is_said_and_is_no_lack_of_copies(web: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise NasError("No space left on device", hint="the NAS is full")
+
+    monkeypatch.setattr(pruning, "prune", full)
+    result = web.admin("prune")
+    assert (result.exit_code, result.stdout, left(web.nas / "web")) == (ExitCode.NAS, "", STAMPS)
+    assert "web: No space left on device (the NAS is full)" in result.stderr
 
 
 @pytest.mark.parametrize("obstacle", ["claim", "publishing", "moving"])
