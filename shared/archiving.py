@@ -5,6 +5,7 @@ point, the same call again, or the next database worker through `resume`, goes o
 """
 
 import logging
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from shared.copies.archive import prove_apart, require_apart
 from shared.copies.moves import Moved, Route, move_copies
 from shared.errors import NasError, VBoxManageError
 from shared.site import Site
-from shared.standing import standing
+from shared.standing import forget_command, standing
 from shared.statedb import changes, interventions, recovery, upkeep
 from shared.statedb.protocol import Change
 from shared.statedb.records import Claim, Contents, VmRecord
@@ -103,9 +104,11 @@ def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) ->
     (prove_apart if experiment else require_apart)(site.configuration.nas, record.directory)
     found = (copy for place in places for copy in catalogue.read(place, record.uuid).copies)
     if record.last_copy is not None and not any(copy.present and copy.ours for copy in found):
+        verify = f"`vmbackup-admin verify {shlex.quote(record.key)}` makes the database say so"
+        say = forget_command(record.key) if record.status == State.ARCHIVED else verify
         raise NasError(
             f"the last copy of {record.key} is {record.last_copy.stamp}, and there is no copy in {places[0]} or {places[1]}",
-            hint=f"is everything mounted? If they were deleted on purpose: `vmbackup-admin verify {record.key}` makes the database say so",
+            hint=f"is everything mounted, is nas.archive_directory right? If the copies were deleted on purpose: {say}",
         )
 
 

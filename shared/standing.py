@@ -1,10 +1,13 @@
 """What there is of a VM's copies, looked up in its directories: which are there, which is the newest, which are damaged or in dispute."""
 
+import os
+import shlex
 from datetime import datetime
 
 from shared.clock import age, timestamp
 from shared.copies import catalogue, order
 from shared.copies.sidecar import Sidecar
+from shared.errors import NasError
 from shared.site import Site
 from shared.statedb.records import Copy, VmRecord
 from shared.statedb.upkeep import Standing
@@ -18,8 +21,25 @@ def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
     return [(copy, id(copy) in archived_ones) for copy in order.oldest_first(copy for copy, _ in found if copy.present and copy.ours)]
 
 
+def require_directory(site: Site, record: VmRecord) -> None:
+    """Makes sure that an archived VM with a last copy has its directory in the archive, or copies elsewhere. Raises `NasError`."""
+    if record.status != State.ARCHIVED or record.last_copy is None or not record.directory:
+        return
+    place = site.archive_directory(record)
+    if not os.path.isdir(place) and not copies(site, record):
+        raise NasError(
+            f"the last copy of {record.key}, which is ARCHIVED, is {record.last_copy.stamp}, and there is no directory {place}",
+            hint="is the right archive mounted, is nas.archive_directory right? "
+            f"If the copies were deleted on purpose: {forget_command(record.key)}",
+        )
+
+
 def standing(site: Site, record: VmRecord) -> Standing:
-    """Looks at the directories. Raises `NasError`."""
+    """Looks at the directories. Raises `NasError`, also if an archived VM with a last copy has no directory in the archive any more.
+
+    That is what another archive looks like, and one that is not mounted: it never means that there are no copies.
+    """
+    require_directory(site, record)
     found = copies(site, record)
     now = site.clock.now()
     unread = said(record.verified, now) or timestamp(now)
@@ -34,6 +54,11 @@ def standing(site: Site, record: VmRecord) -> Standing:
         good=frozenset(copy.stamp for copy in here),
         order_unknown=order.unknown(good),
     )
+
+
+def forget_command(key: str) -> str:
+    """What says to the database that the copies of an archived VM were deleted on purpose."""
+    return f"`vmbackup-admin forget {shlex.quote(key)}`"
 
 
 def last_read(sidecar: Sidecar) -> str:

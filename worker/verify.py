@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from shared import cli, verification
+from shared import cli, standing, verification
 from shared.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
 from shared.site import Site
 from shared.statedb.records import VmRecord
@@ -22,13 +22,33 @@ log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site) -> Outcome:
-    """Verifies what is due, as far as this host may read today. With nothing due it reads the newest generation and nothing else."""
-    if not _due(site, frozenset()):
-        return Outcome()
+    """Verifies what is due, as far as this host may read today. With nothing due it reads the newest generation and nothing else.
+
+    Archived VMs whose directory is not in the archive are errors and cost no commit.
+    """
     outcome = Outcome()
-    with site.database.session("verify") as session:
-        Round(site, session, outcome).run()
+    missing = _missing(site, outcome)
+    if _due(site, missing):
+        with site.database.session("verify") as session:
+            Round(site, session, outcome, missing).run()
     return outcome
+
+
+def _missing(site: Site, outcome: Outcome) -> frozenset[str]:
+    """The VMs among those that are due whose directory is missing in the archive, which is said."""
+    found = set()
+    for record in _due(site, frozenset()):
+        try:
+            standing.require_directory(site, record)
+        except VmBackupError as error:
+            _failed(record.key, error, outcome)
+            found.add(record.key)
+    return frozenset(found)
+
+
+def _failed(key: str, error: VmBackupError, outcome: Outcome) -> None:
+    log.error("cannot verify: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": key})
+    outcome.fail(key, error)
 
 
 def plan(site: Site) -> list[str]:
@@ -45,10 +65,10 @@ def _due(site: Site, passed: frozenset[str]) -> list[VmRecord]:
 class Round:
     """One run of a verify worker."""
 
-    def __init__(self, site: Site, session: Session, outcome: Outcome) -> None:
+    def __init__(self, site: Site, session: Session, outcome: Outcome, passed: frozenset[str]) -> None:
         self._site, self._session, self._outcome = site, session, outcome
         self._allowance = Allowance(site.configuration.host.state_directory, site.configuration.backup.verify_bytes)
-        self._passed: set[str] = set()
+        self._passed = set(passed)
         self._read: set[tuple[str, str]] = set()
 
     def run(self) -> None:
@@ -65,9 +85,8 @@ class Round:
                 log.info("not verified now: %s", error.message, extra={"vm": record.key})
                 self._passed.add(record.key)
             except VmBackupError as error:
-                log.error("cannot verify: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": record.key})  # noqa: TRY400
+                _failed(record.key, error, self._outcome)
                 self._passed.add(record.key)
-                self._outcome.fail(record.key, error)
 
     def _take(self, record: VmRecord) -> bool:
         """Verifies the longest unverified copy of a VM; False if today's share does not reach for it."""

@@ -1,11 +1,15 @@
 """`vmbackup-admin init`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
 from shared.errors import ExitCode, LockedError
+
+if TYPE_CHECKING:
+    from shared.config import Configuration
 
 
 @documented(
@@ -49,18 +53,16 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     check_nas(nas)
     require_writable(nas.state)
     present = _repository(nas.state)
-    require_ours_or_new(nas, present)
-    if known_repository(nas, host.state_directory) is not None:
-        check_repository(nas, host.state_directory, present)
-    if not dry_run:
-        prove_apart(nas)
-        if present is None:
-            require_names_kept(nas.mountpoint)
-    files = NasFiles(modes_for(shared_group=nas.shared_group))
     if present is not None:
         if not dry_run:
-            prepare_archive(files, nas, present)  # an `init` that was killed may not have come that far
+            _finish(configuration)
         raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
+    require_ours_or_new(nas, None)
+    if known_repository(nas, host.state_directory) is not None:
+        check_repository(nas, host.state_directory, None)
+    if not dry_run:
+        prove_apart(nas)
+        require_names_kept(nas.mountpoint)
     if dry_run:
         planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
         answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
@@ -69,7 +71,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     identity = HostIdentity.of_this_machine(host.node, host.state_directory)
     database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
     check_repository(nas, host.state_directory, database.version.repository)
-    prepare_archive(files, nas, database.version.repository)
+    prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository)
     made = database.version
     answer(
         {
@@ -83,6 +85,26 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one",
         as_json=as_json,
     )
+
+
+def _finish(configuration: "Configuration") -> None:
+    """What an `init` that was killed may not have come to: the archive.
+
+    A database that has been used since has an archive, and gets no other one: it is trusted as every command trusts it, or refused.
+    """
+    from shared.clock import SystemClock
+    from shared.copies.archive import prove_apart
+    from shared.copies.marker import prepare_archive
+    from shared.site import open_site
+
+    site = open_site(configuration, SystemClock())
+    if site.database.head().generation > 1:
+        _ = site.archive
+        prove_apart(configuration.nas)
+        site.prepare_archive()
+    else:
+        prove_apart(configuration.nas)
+        prepare_archive(site.files, configuration.nas, site.database.version.repository)
 
 
 def _repository(state: Path) -> str | None:

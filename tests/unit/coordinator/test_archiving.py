@@ -245,7 +245,7 @@ class TestActivate:
             path.unlink()
         for arguments in (("activate", "web", "--dry-run"), ("activate", "web")):
             refused = web.admin(*arguments)
-            assert (refused.exit_code, "vmbackup-admin verify web" in refused.stderr) == (ExitCode.NAS, True)
+            assert (refused.exit_code, "vmbackup-admin forget web" in refused.stderr) == (ExitCode.NAS, True)
         assert (web.record("web").status, web.record("web").last_copy) == (State.ARCHIVED, copy(STAMP))
         assert web.admin("verify", "web").exit_code == ExitCode.DONE  # the cure that the hint names
         assert web.admin("activate", "web").exit_code == ExitCode.DONE
