@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.copies.files import look
 from shared.copies.names import parse_final, parse_partial, parse_stamp
-from shared.statedb.numbers import plausible
+from shared.statedb.numbers import believable
 
 
 def highest(directories: Iterable[Path]) -> int:
@@ -14,7 +14,7 @@ def highest(directories: Iterable[Path]) -> int:
 
     A number out of bounds is passed over, and so is a directory that cannot be read: whoever goes on to use it is told why.
     """
-    return max((number for directory in directories for number in _numbers(directory) if plausible(number)), default=0)
+    return max((number for directory in directories for number in _numbers(directory) if believable(number)), default=0)
 
 
 def directories_in(places: Iterable[Path]) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from shared.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, UnknownVmError
 from shared.statedb import outages, places
-from shared.statedb.numbers import next_number, plausible
+from shared.statedb.numbers import believable, next_number
 from shared.statedb.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.states import IN_FLIGHT, Event, State, move
 
@@ -137,7 +137,7 @@ def claim(
 
 def raise_numbers(contents: Contents, floor: int) -> Contents:
     """From now on claims have numbers above `floor`, if that can be believed."""
-    return replace(contents, claims_granted=floor) if plausible(floor) and floor > contents.claims_granted else contents
+    return replace(contents, claims_granted=floor) if believable(floor) and floor > contents.claims_granted else contents
 
 
 def note_waiting(contents: Contents, reasons: Mapping[str, str]) -> Contents:

@@ -106,6 +106,15 @@ def test_numbers_out_of_bounds_raise_nothing(rig: Rig) -> None:
     assert len(good(rig)) == 2
 
 
+def test_the_highest_number_that_is_believed_ends_no_backup(rig: Rig) -> None:
+    vm = rig.host().make_vm("web01")
+    back_up(rig, vm)
+    (rig.nas / "web01" / "20200101T000000Z-1000000000000.json").write_bytes(b"")
+    new = [back_up(rig, vm) for _ in range(3)]
+    assert number(new[0]) > 10**12
+    assert good(rig) == new[1:]
+
+
 # CLEAN
 
 

@@ -7,7 +7,7 @@ import pytest
 from shared.copies.names import make_stamp, parse_stamp
 from shared.errors import ExitCode
 from shared.statedb import changes
-from shared.statedb.numbers import CLAIM_LIMIT, next_number, plausible
+from shared.statedb.numbers import CLAIM_LIMIT, believable, next_number, plausible
 from shared.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy
@@ -65,8 +65,12 @@ def test_a_claim_has_a_number_above_its_vms_files() -> None:
 
 
 def test_no_counter_reaches_a_number_that_stamps_cannot_have() -> None:
-    assert next_number(10**12, 10**12) < CLAIM_LIMIT
-    assert plausible(10**12)
+    highest = max(floor for floor in (10**12 - 1, 10**12, 10**12 + 1, 10**13, 2**53) if believable(floor))
+    assert highest == 10**12
+    for granted in (1, highest, highest + 10**11):  # whatever is planted, the numbers after it are those of copies that count
+        assert plausible(next_number(granted, highest))
+    assert not believable(2 * 10**12)
+    assert next_number(2 * 10**12, 2 * 10**12) < CLAIM_LIMIT
     moment = parse_stamp(STAMP).moment
     assert parse_stamp(make_stamp(moment, CLAIM_LIMIT - 1)).claim == CLAIM_LIMIT - 1
     with pytest.raises(ValueError, match="no counter"):
