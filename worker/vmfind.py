@@ -1,6 +1,7 @@
 """vmfind: tells the database which VMs this host has. New ones become NEW; those that are gone are shown as missing since when."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -9,6 +10,7 @@ from shared import cli, rehearsal_leftovers
 from shared.clock import timestamp
 from shared.errors import ExitCode
 from shared.site import Site
+from shared.statedb import changes
 from shared.statedb.records import Contents
 from shared.statedb.sightings import Sighting, sight
 from shared.virtualbox.inventory import Machine
@@ -20,11 +22,14 @@ log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site) -> Outcome:
-    """Looks once. Commits only if something is new, renamed, moved here, missing or back.
+    """Looks once. Commits only if something is new, renamed, moved here, missing or back, or if it was not known whose VMs these are.
 
-    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead.
+    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead. Raises `NodeConflictError` for another user
+    than the one whose VMs these are: each would take those of the other for missing.
     """
     head = site.database.head()
+    identity, user = site.database.identity, str(os.geteuid())
+    changes.check_user(head.contents, site.node, user)
     machines = [
         machine
         for machine in undoing.without_ours(site.inventory(), head.contents.vms.values())
@@ -34,12 +39,16 @@ def run(site: Site) -> Outcome:
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
-        return sight(contents, site.node, listed, when)
+        changes.check_user(contents, site.node, user)
+        after = sight(contents, site.node, listed, when)
+        if after != contents:
+            after = changes.join(after, site.node, identity.machine, identity.hostname)
+        return changes.own(after, site.node, user) if listed else after  # who has no VMs may be anybody
 
     after = change(head.contents)
     if after == head.contents:
         return Outcome()
-    news = list(_news(head.contents, after))
+    news = list(_news(head.contents, after)) or [f"the VMs of {site.node} are those of uid {user}"]
     site.database.commit_once(change, "vmfind: " + "; ".join(news), "vmfind")
     for text in news:
         log.info("%s", text)

@@ -11,7 +11,7 @@ from shared.clock import Clock
 from shared.config import Configuration
 from shared.errors import DatabaseDamagedError, NodeConflictError
 from shared.process import HostIdentity
-from shared.statedb import formats, inspection
+from shared.statedb import changes, formats, inspection
 from shared.statedb.database import Database, open_database
 from shared.statedb.lease import is_provably_dead, parse_marker
 from shared.statedb.operations import ReadLease
@@ -79,6 +79,7 @@ def _generations(root: Path) -> Iterator[Check]:
 def _nodes(database: Database) -> Iterator[Check]:
     try:
         contents = database.head().contents
+        changes.check_user(contents, database.identity.node, str(os.geteuid()))
     except (NodeConflictError, DatabaseDamagedError) as error:
         yield Check("database: this host", "fail", error.message, error.hint)
         return

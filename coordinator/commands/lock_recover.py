@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
 @click.argument("node", required=False)
-@click.option("--replaced", is_flag=True, help="A new machine takes over the name of that host.")
+@click.option("--replaced", is_flag=True, help="A new machine, or another user, takes over the name of that host.")
 @json_option
 @dry_run_option
 @pass_invocation

@@ -42,6 +42,24 @@ def check_node(contents: Contents, node: str, machine: str) -> None:
         )
 
 
+def check_user(contents: Contents, node: str, user: str) -> None:
+    """Raises `NodeConflictError` if the VMs of the host `node` are those of another user than `user`."""
+    known = contents.nodes.get(node)
+    if known is not None and known.user and known.user != user:
+        raise NodeConflictError(
+            f"the VMs of {node!r} are those of another user (uid {known.user}), and this is uid {user}",
+            hint="workers run as the user who owns the VMs. If this one has some, give it a configuration with a host.node of its own; "
+            f"if the workers' user was changed on purpose: `vmbackup-lock recover {node} --replaced`",
+        )
+
+
+def own(contents: Contents, node: str, user: str) -> Contents:
+    """Notes whose VMs those of a host are that has joined. Raises what `check_user` raises."""
+    check_user(contents, node, user)
+    known = contents.nodes.get(node)
+    return contents.with_node(replace(known, user=user)) if known is not None and known.user != user else contents
+
+
 def tombstone(row: SessionRecord, state: Literal["ended", "expired"]) -> SessionRecord:
     """What is remembered of a session that is over: enough to tell it what it had committed."""
     return SessionRecord(row.id, row.sequence, row.generation, state, row.node, row.worker)

@@ -30,7 +30,10 @@ def give_up_node(contents: Contents, node: str, when: str) -> Contents:
 
 
 def replace_machine(contents: Contents, node: str, machine: str, hostname: str) -> Contents:
-    """Gives the name `node` to the machine that replaces the one it belonged to. An empty `machine`: to the first that comes."""
+    """Gives the name `node` to the machine that replaces the one it belonged to. An empty `machine`: to the first that comes.
+
+    Whose VMs its VMs are is forgotten: those of the first user that comes.
+    """
     others = {name: known for name, known in contents.nodes.items() if name != node}
     contents = replace(contents, nodes=others)
     return contents.with_node(NodeRecord(node, machine, hostname)) if machine else contents

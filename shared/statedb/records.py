@@ -185,11 +185,13 @@ _PARTS: Final[Mapping[str, type[_Record]]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord(_Record):
-    """A host name and the machine that owns it: two machines of one name are refused."""
+    """A host name, and the machine and user that own it: two machines of one name are refused, and two users by `vmfind`."""
 
     name: str
     machine: str
     hostname: str = ""
+    #: The number of the user whose VMs these are. Empty: nobody has said so yet, the first whose `vmfind` comes does.
+    user: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from shared.copies.spelling import TRIAL
 from shared.engine.codec import zlib_codec
 from shared.errors import ExitCode, NasError
 from shared.process import Completed
-from shared.statedb import sightings
+from shared.statedb import changes, sightings
 from shared.statedb.records import NodeRecord
 from shared.statedb.sightings import Sighting
 from shared.virtualbox import scratch
@@ -199,6 +199,13 @@ class TestDatabase:
         site_with_database.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN), machine="f" * 32)
         check = self.examine(site_with_database)["database: this host"]
         assert (check.verdict, "--replaced" in check.hint) == ("fail", True)
+
+    def test_another_user_of_this_machine(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.commit(lambda contents: changes.own(contents, "alpha", "12345"))
+        check = self.examine(operator)["database: this host"]
+        assert (check.verdict, "host.node" in check.hint) == ("fail", True)
 
     def test_two_names_of_one_machine(self, site_with_database: Operator) -> None:
         operator = site_with_database

@@ -295,6 +295,14 @@ class TestReplaced:
         assert replaced.contents.nodes["alpha"].machine == replaced.site().identity.machine
         assert replaced.admin("archive", "web").exit_code == ExitCode.DONE
 
+    def test_another_user_of_the_same_machine_takes_over_the_name(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.commit(lambda contents: changes.own(contents, "alpha", "12345"))
+        assert operator.admin("archive", "web").exit_code == ExitCode.DONE, "operators may be anybody"
+        assert operator.lock("recover", "alpha", "--replaced").exit_code == ExitCode.DONE
+        assert operator.contents.nodes["alpha"].user == ""
+
     def test_not_while_the_old_one_lives(self, replaced: Operator) -> None:
         with replaced.session(**ELSEWHERE) as session:
             session.commit(lambda contents: contents.with_vm(replace(contents.vms["web"], failures=1)), "alive")
