@@ -9,7 +9,7 @@ from coordinator import text
 from shared.cli import Invocation, answer, print_json
 from shared.copies import catalogue
 from shared.errors import ExitCode
-from shared.statedb import changes
+from shared.statedb import changes, upkeep
 from shared.states import Event, State, move
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
 
     record = changes.find(site.database.head().contents, vm)
     changes.require_free(record)
-    if record.moving is None:
-        event = Event.ARCHIVE if purpose == "archive" else Event.ACTIVATE_EMPTY
-        move(record.status, event)
+    if purpose == "activate":
+        upkeep.require_archived(record)
+    elif record.moving is None:
+        move(record.status, Event.ARCHIVE)
     archiving.require_movable(site, record, experiment=False)
     source, target = _route(site, purpose, record) if record.directory else (None, None)
     copies = catalogue.read(source, record.uuid).copies if source else ()

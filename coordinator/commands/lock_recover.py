@@ -46,22 +46,23 @@ def command(invocation: Invocation, *, node: str | None, replaced: bool, as_json
     _require_known(contents, name)
     dead, alive = _judge(site, contents, name)
     if dry_run:
-        _preview(contents, name, dead, as_json=as_json)
+        _preview(contents, name, dead, _to_give_up(site, contents, name), as_json=as_json)
         require_silent(alive, name)
         return
     _free(site, name, dead)
     require_silent(alive, name)
-    if name != site.node:
+    given_up = _to_give_up(site, contents, name)
+    if given_up:
         _give_up(site, name)
     if replaced:
         _forget_machine(site, name)
     removed = remove_leftovers(site, site.database.head().contents, "recover")
     unfinished = _unfinished(site, name)
     answer(
-        {**_document(contents, name, dead), "dry_run": False, "removed": list(removed), "unfinished": unfinished},
+        {**_document(contents, name, dead), "given_up": given_up, "dry_run": False, "removed": list(removed), "unfinished": unfinished},
         *(f"removed {text.printable(file)}" for file in removed),
         *(f"the {what} of {text.printable(key)} is finished by the next database worker" for key, what in unfinished.items()),
-        f"recovered {name}: {len(dead)} sessions ended",
+        f"recovered {name}: {len(dead)} sessions ended{_given_up(given_up)}",
         as_json=as_json,
     )
 
@@ -106,12 +107,25 @@ def _claimed(contents: "Contents", dead: "Mapping[str, tuple[SessionRecord, str]
     return [record for record in contents.vms.values() if record.claim is not None and record.claim.session in dead]
 
 
-def _preview(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]", *, as_json: bool) -> None:
+def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
+    """The VMs of another host that are marked as missing there, so that a host which lists them takes them over."""
+    if node == site.node:
+        return []
+    return sorted(record.key for record in contents.vms.values() if record.node == node and record.missing_since is None)
+
+
+def _given_up(keys: list[str]) -> str:
+    return f"; its VMs count as missing there until it lists them again: {', '.join(map(text.printable, keys))}" if keys else ""
+
+
+def _preview(
+    contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]", given_up: list[str], *, as_json: bool
+) -> None:
     answer(
-        {**_document(contents, node, dead), "dry_run": True},
+        {**_document(contents, node, dead), "given_up": given_up, "dry_run": True},
         *(f"would end session {row.id} ({row.worker}): {reason}" for row, reason in dead.values()),
         *(f"would free {text.printable(record.key)} ({record.claim.purpose})" for record in _claimed(contents, dead) if record.claim),
-        f"would recover {node}: {len(dead)} sessions",
+        f"would recover {node}: {len(dead)} sessions{_given_up(given_up)}",
         as_json=as_json,
     )
 

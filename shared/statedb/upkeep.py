@@ -64,9 +64,16 @@ def start_activation(contents: Contents, key: str, session: str, when: str, floo
     """Claims an archived VM for moving its copies back; it stays ARCHIVED until they are."""
     record = changes.find(contents, key)
     changes.require_free(record)
-    if record.status != State.ARCHIVED:
-        move(record.status, Event.ACTIVATE_EMPTY)  # raises, naming both states
+    require_archived(record)
     return changes.claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when, floor=floor)
+
+
+def require_archived(record: VmRecord) -> None:
+    """Raises `IllegalMoveError` if the VM is not archived, so that there is nothing to take back."""
+    if record.status != State.ARCHIVED:
+        raise IllegalMoveError(
+            f"{record.key} is {record.status}, not {State.ARCHIVED}: there is nothing to activate", hint="its copies are in their place"
+        )
 
 
 def resume_move(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:

@@ -235,6 +235,15 @@ class TestRecover:
         assert "would free web" in result.stdout
         assert web.contents == before
 
+    def test_it_says_which_vms_of_another_host_count_as_missing_afterwards(self, web: Operator) -> None:
+        web.add_vms("far", node="gamma")
+        before = web.contents
+        for options, changed in ((("--dry-run",), False), ((), True)):
+            result = web.lock("recover", "gamma", *options)
+            assert result.exit_code == ExitCode.DONE
+            assert "its VMs count as missing there until it lists them again: far" in result.stdout
+            assert (web.contents != before, web.record("far").missing_since is not None) == (changed, changed)
+
     def test_refused_while_the_host_shows_heartbeats_but_what_is_dead_is_freed(self, web: Operator) -> None:
         web.add_vms("db")
         dead = web.session().__enter__()
