@@ -21,7 +21,7 @@ _LOADED = (
     *PROGRAMS.values(),
     *("worker.backup", "worker.database", "worker.notifier", "worker.verify", "worker.vmfind"),
     *("coordinator.commands.init", "coordinator.commands.archive", "coordinator.commands.activate", "coordinator.commands.statedb"),
-    *("coordinator.commands.verify", "coordinator.commands.status", "shared.virtualbox.fingerprint", "_strptime"),
+    *("coordinator.commands.verify", "coordinator.commands.status", "shared.virtualbox.fingerprint", "_strptime", "email.parser"),
     *("shared.config", "shared.site", "shared.archiving", "shared.engine.exporter", "shared.statedb.create", "filelock"),
 )
 
