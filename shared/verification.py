@@ -54,11 +54,12 @@ def due(contents: Contents, configuration: Configuration, now: datetime) -> list
 
     A VM that was found with damaged copies is among them as long as they are there. Reads nothing but the database.
     """
-    found = [record for record in contents.vms.values() if _free(record) and (record.damaged or _overdue(record, configuration, now))]
+    found = [record for record in contents.vms.values() if is_free(record) and (record.damaged or _overdue(record, configuration, now))]
     return sorted(found, key=lambda record: (said(record.verified, now), record.key))
 
 
-def _free(record: VmRecord) -> bool:
+def is_free(record: VmRecord) -> bool:
+    """Whether nobody works on the VM, and nothing that somebody began has to be finished first."""
     return bool(record.directory) and not (record.claim or record.publishing or record.moving or record.power)
 
 

@@ -1,4 +1,7 @@
-"""verify: reads copies on the NAS again, on any host, the longest unverified first, so that damage is found before it is needed."""
+"""verify: reads copies on the NAS again, on any host, the longest unverified first, so that damage is found before it is needed.
+
+Between that it looks whether they are still there (`glances`).
+"""
 
 import json
 import logging
@@ -16,20 +19,27 @@ from shared.errors import ConfigurationError, ExitCode, IllegalMoveError, Locked
 from shared.site import Site
 from shared.statedb.records import VmRecord
 from shared.statedb.session import Session
+from worker import glances
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site) -> Outcome:
-    """Verifies what is due, as far as this host may read today. With nothing due it reads the newest generation and nothing else.
+    """Notes which copies have gone, and verifies what is due, as far as this host may read today.
 
-    Archived VMs whose directory is not in the archive are errors and cost no commit.
+    With nothing due it reads the newest generation, one listing of the mount point, and the few directories whose turn it is
+    (`glances.look`); with all copies in their places it commits nothing. Archived VMs whose directory is not in the archive are errors and
+    cost no commit. Raises `NasError` if not one of several VMs' directories is there.
     """
     outcome = Outcome()
     missing = _missing(site, outcome)
-    if _due(site, missing):
+    changed = glances.look(site, outcome)
+    if changed or _due(site, missing):
         with site.database.session("verify") as session:
+            for each in changed:
+                session.check()
+                glances.settle(site, session, each, outcome)
             Round(site, session, outcome, missing).run()
     return outcome
 
@@ -151,8 +161,10 @@ class Allowance:
 def command(invocation: cli.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Read copies again that were not read for long, and compare them with their digests.
 
-    Each copy of any host's VMs once in `backup.verify_days` days, the longest unverified first, and not more than `backup.verify_bytes` a
-    day on this host. A damaged copy is marked and never counts again (exit code 3); a VM whose newest copy is damaged is backed up again.
+    First the VMs whose copies somebody has taken away are noted, so that they are backed up again (exit code 3): of a directory that is gone at
+    once, of others within about a day. Each copy of any host's VMs is read once in `backup.verify_days` days, the longest unverified
+    first, and not more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts again (exit code 3); a VM
+    whose newest copy is damaged is backed up again.
     """
     if dry_run:
         for line in plan(invocation.site(reading=True)):

@@ -14,10 +14,12 @@ from typing import Final
 from deploy.bench.report import Report, spread
 from shared.clock import SystemClock, timestamp
 from shared.config import load
+from shared.copies.names import final_name
+from shared.copies.sidecar import Sidecar
 from shared.process import HostIdentity
 from shared.site import Site, open_site
 from shared.statedb.create import create
-from shared.statedb.records import Contents, Copy
+from shared.statedb.records import Contents, Copy, VmRecord
 from shared.states import State
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.simulated import SimulatedHost
@@ -79,11 +81,24 @@ def _mark_clean(site: Site) -> None:
 
     def change(contents: Contents) -> Contents:
         for number, record in enumerate(contents.vms.values(), start=1):
-            copy = Copy(f"20261122T000000Z-{number}", number, 1, "0" * 64, "2026-11-22T00:00:00Z", fingerprints[record.uuid])
+            copy = Copy(f"20261122T000000Z-{number}", number, 1, "0" * 64, read, fingerprints[record.uuid])
+            _place(site, record, copy)
             contents = contents.with_vm(replace(record, status=State.CLEAN, last_copy=copy, verified=read))
         return replace(contents, claims_granted=len(contents.vms))
 
     site.database.commit_once(change, "benchmark", "bench")
+
+
+def _place(site: Site, record: VmRecord, copy: Copy) -> None:
+    """Makes what a look at the VM's directory takes for its copy."""
+    directory = site.directory(record)
+    directory.mkdir(exist_ok=True)
+    (directory / final_name(copy.stamp, "ova")).write_bytes(b"0")
+    side = Sidecar(
+        copy.stamp, copy.claim, record.name, record.uuid, "bench", "bench", "7.0", copy.sha256, copy.size, copy.fingerprint,
+        copy.finished, copy.finished, 1.0, "vboxmanage",
+    )  # fmt: skip
+    (directory / final_name(copy.stamp, "json")).write_bytes(side.render())
 
 
 def _run(environment: Mapping[str, str], *words: str) -> None:

@@ -1,0 +1,140 @@
+"""Copies that somebody takes away are missed long before they are due to be verified."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from shared.archiving import archive
+from shared.clock import SystemClock
+from shared.copies import catalogue
+from shared.errors import ExitCode, NasError
+from shared.statedb.records import VmRecord
+from shared.states import State
+from tests.simulated.conftest import Rig
+from tests.simulated.test_verify import back_up, two_copies
+from worker import glances, verify
+from worker.outcome import Outcome
+
+SLOT = timedelta(seconds=glances.SLOT_SECONDS)
+TICKS = 6  # of a day: fewer than in life, with more slots each
+
+
+class LaterClock(SystemClock):
+    """A clock that is put on by hand."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return super().now() + self.ahead
+
+
+def ticks(rig: Rig) -> Iterator[Outcome]:
+    """The verify workers of a day that begins now, without the first, which only notes when it was."""
+    clock = LaterClock()
+    for number in range(TICKS + 1):
+        clock.ahead = number * SLOT * (glances.SLOTS // TICKS)
+        site = rig.site()
+        site.clock = clock
+        outcome = verify.run(site)
+        if number:
+            yield outcome
+
+
+def generation(rig: Rig) -> int:
+    return rig.site().database.head().generation
+
+
+def stamp_of(record: VmRecord) -> str:
+    return record.last_copy.stamp if record.last_copy else ""
+
+
+def test_a_day_of_ticks_with_all_copies_in_their_places_commits_nothing(rig: Rig) -> None:
+    two_copies(rig)
+    before = generation(rig)
+    assert [outcome for outcome in ticks(rig) if outcome != Outcome()] == []
+    assert generation(rig) == before
+
+
+def test_a_directory_is_looked_into_once_a_day(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_copies(rig)
+    read, looks = catalogue.read, []
+
+    def counted(directory: Path, uuid: str | None) -> catalogue.Catalogue:
+        looks.append(directory)
+        return read(directory, uuid)
+
+    monkeypatch.setattr(catalogue, "read", counted)
+    assert len(list(ticks(rig))) == TICKS
+    assert len(looks) == 1
+
+
+def test_the_newest_copy_that_was_moved_away_is_missed_within_a_day_and_made_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    old, new = two_copies(rig)
+    (rig.nas / "web01" / f"{new}.ova").rename(rig.folder / "aside.ova")
+    codes = [outcome.exit_code for outcome in ticks(rig)]
+    assert sorted(codes) == [ExitCode.DONE] * (TICKS - 1) + [ExitCode.SOME_FAILED]
+    record = rig.record("web01")
+    assert (record.status, stamp_of(record), record.claim) == (State.BACKUP_NECESSARY, old, None)
+    assert f"the newest copy {new} is not good any more; the newest good one is {old}" in caplog.text
+    assert back_up(rig) == ["web01"]
+    assert rig.record("web01").status is State.CLEAN
+
+
+def test_a_directory_that_was_moved_away_is_missed_at_the_next_tick_of_any_host(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    two_copies(rig)
+    two_copies(rig, "web02")
+    (rig.nas / "web01").rename(rig.folder / "aside")
+    assert verify.run(rig.site("beta")).failed == ["web01"]
+    record = rig.record("web01")
+    assert (record.status, record.last_copy, record.claim) == (State.BACKUP_NECESSARY, None, None)
+    assert f"its directory {rig.nas / 'web01'} is gone from the NAS" in caplog.text
+    assert rig.record("web02").status is State.CLEAN
+    assert verify.run(rig.site("beta")) == Outcome(), "it is said once"
+    assert back_up(rig) == ["web01"]
+    assert rig.record("web01").status is State.CLEAN
+
+
+def test_when_all_directories_are_gone_the_nas_is_in_trouble_and_nothing_is_noted(rig: Rig) -> None:
+    two_copies(rig)
+    two_copies(rig, "web02")
+    for name in ("web01", "web02"):
+        (rig.nas / name).rename(rig.folder / name)
+    before = generation(rig)
+    with pytest.raises(NasError, match="not one of the 2 directories"):
+        verify.run(rig.site())
+    assert generation(rig) == before
+    for name in ("web01", "web02"):
+        (rig.folder / name).rename(rig.nas / name)
+    assert verify.run(rig.site()) == Outcome()
+
+
+def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_looked_at(rig: Rig) -> None:
+    two_copies(rig)
+    old, new = two_copies(rig, "web02")
+    archive(rig.site(), "web01")
+    (rig.nas / "archive" / ".vmbackup-archive").unlink()
+    shutil.move(rig.nas / "archive" / "web01", rig.folder / "aside")
+    (rig.nas / "web02" / f"{new}.ova").unlink()
+    outcomes = list(ticks(rig))
+    assert sorted(key for outcome in outcomes for key in outcome.failed) == ["web01", "web02"]
+    assert max(outcome.exit_code for outcome in outcomes) == ExitCode.NAS
+    assert (rig.record("web01").status, stamp_of(rig.record("web02"))) == (State.ARCHIVED, old)
+    assert rig.record("web01").last_copy is not None
+
+
+@pytest.mark.parametrize("note", ["", "nonsense", "[]", '{"slot": null}', '{"slot": 1e999}', '{"slot": "x"}'])
+def test_a_note_of_nonsense_begins_anew(rig: Rig, note: str) -> None:
+    now = SystemClock().now()
+    (rig.folder / "looked-at.json").write_text(note)
+    slots = glances.Slots(rig.folder)
+    assert slots.begun(now) == frozenset()
+    assert len(slots.begun(now + 3 * SLOT)) == 3
+    slots.note(now + 3 * SLOT)
+    assert slots.begun(now + 3 * SLOT) == frozenset()
+    assert len(slots.begun(now + timedelta(days=400))) == glances.SLOTS
+    assert len(slots.begun(now)) == 1, "the clock went back"
+    assert len(glances.Slots(rig.folder / "absent").begun(now)) == 1, "a note that cannot be kept"
