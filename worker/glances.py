@@ -45,14 +45,16 @@ class Changed:
 def look(site: Site, outcome: Outcome) -> list[Changed]:
     """The VMs, of any host, of whose copies the database says something else than the NAS. Commits nothing.
 
-    One that cannot be looked at is logged and noted in `outcome`. Raises `NasError` if of several VMs not one directory is there.
+    One that cannot be looked at is logged and noted in `outcome`; one that has failed there already is passed over. Raises `NasError` if of
+    several VMs not one directory is there.
     """
-    counting = [record for record in site.database.head().contents.vms.values() if record.last_copy is not None and record.directory]
-    missing, slots, now = _missing(site, counting), Slots(site.configuration.host.state_directory), site.clock.now()
+    # with no copy any more, but once looked at: somebody may have put one back
+    known = [record for record in site.database.head().contents.vms.values() if record.last_copy is not None or record.verified]
+    missing, slots, now = _missing(site, known), Slots(site.configuration.host.state_directory), site.clock.now()
     begun = slots.begun(now)
     changed = []
-    for record in counting:
-        gone = record.directory in missing and record.status != State.ARCHIVED
+    for record in known:
+        gone = _is_wanted(record) and record.directory in missing
         if verification.is_free(record) and record.key not in outcome.failed and (gone or slot_of(record) in begun):
             with _reporting(record.key, outcome):
                 found = standing(site, record)
@@ -74,9 +76,14 @@ def settle(site: Site, session: Session, changed: Changed, outcome: Outcome) -> 
             outcome.failed.append(key)
 
 
-def _missing(site: Site, counting: list[VmRecord]) -> set[str]:
-    """The directories that VMs should have below the mount point, and that are not there."""
-    wanted = {record.directory for record in counting if record.status != State.ARCHIVED and is_plain(record.directory)}
+def _is_wanted(record: VmRecord) -> bool:
+    """Whether the VM's directory should be below the mount point."""
+    return record.last_copy is not None and record.status != State.ARCHIVED and is_plain(record.directory)
+
+
+def _missing(site: Site, known: list[VmRecord]) -> set[str]:
+    """The directories that should be below the mount point, and are not."""
+    wanted = {record.directory for record in known if _is_wanted(record)}
     mountpoint = site.configuration.nas.mountpoint
     with reported("list the NAS"):
         missing = wanted.difference(list_fresh(mountpoint))

@@ -161,10 +161,10 @@ class Allowance:
 def command(invocation: cli.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Read copies again that were not read for long, and compare them with their digests.
 
-    First the VMs whose copies somebody has taken away are noted, so that they are backed up again (exit code 3): of a directory that is gone at
-    once, of others within about a day. Each copy of any host's VMs is read once in `backup.verify_days` days, the longest unverified
-    first, and not more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts again (exit code 3); a VM
-    whose newest copy is damaged is backed up again.
+    First the VMs whose copies somebody has taken away are noted, so that they are backed up again (exit code 3): of a directory that is
+    gone at once, of others within about a day. Each copy of any host's VMs is read once in `backup.verify_days` days, the longest
+    unverified first, and not more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts again (exit
+    code 3); a VM whose newest copy is damaged is backed up again.
     """
     if dry_run:
         for line in plan(invocation.site(reading=True)):

@@ -98,6 +98,16 @@ def test_a_directory_that_was_moved_away_is_missed_at_the_next_tick_of_any_host(
     assert rig.record("web01").status is State.CLEAN
 
 
+def test_a_directory_that_is_put_back_counts_again_within_a_day(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    (rig.nas / "web01").rename(rig.folder / "aside")
+    verify.run(rig.site())
+    assert rig.record("web01").last_copy is None
+    (rig.folder / "aside").rename(rig.nas / "web01")
+    assert {outcome.exit_code for outcome in ticks(rig)} == {ExitCode.DONE}
+    assert stamp_of(rig.record("web01")) == new
+
+
 def test_when_all_directories_are_gone_the_nas_is_in_trouble_and_nothing_is_noted(rig: Rig) -> None:
     two_copies(rig)
     two_copies(rig, "web02")
