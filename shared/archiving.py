@@ -100,6 +100,7 @@ def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) ->
     """
     if not record.directory:
         return
+    site.require_archive_no_vm()
     places = [site.directory(record), site.archive_directory(record)]
     (prove_apart if experiment else require_apart)(site.configuration.nas, record.directory)
     found = (copy for place in places for copy in catalogue.read(place, record.uuid).copies)

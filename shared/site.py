@@ -11,6 +11,7 @@ from typing import Final
 from shared.clock import Clock
 from shared.config import STATE_DIRECTORY, Configuration
 from shared.copies import marker, numbering
+from shared.copies.archive import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.locations import first_name_below
 from shared.copies.mount import NasStatus, check_nas
@@ -20,6 +21,7 @@ from shared.errors import ConfigurationError, NoDatabaseError, UnusableRecordErr
 from shared.process import HostIdentity, SubprocessRunner
 from shared.statedb import formats
 from shared.statedb.database import Database, open_database
+from shared.statedb.nas import list_fresh
 from shared.statedb.records import VmRecord
 from shared.states import State
 from shared.virtualbox import settings
@@ -107,16 +109,31 @@ class Site:
     def _archive_problem(self) -> VmBackupError | None:
         nas, repository = self.configuration.nas, self.database.version.repository
         try:
-            marked = marker.check_archive(nas, repository, known=self._marked, lost=self._lost)
+            marked = marker.check_archive(
+                nas,
+                repository,
+                known=self._marked,
+                lost=self._lost,
+                archived=lambda: len(self._archived()),
+                directories=self._vm_directories(),
+            )
         except VmBackupError as error:
             return error
         if marked and not self.reading:
             self._note_archive()
         return None
 
+    def require_archive_no_vm(self) -> None:
+        """Makes sure that the archive, which is there, is not the directory of a VM, nor in one. Raises like `archive`."""
+        _ = self.archive
+        require_no_vm(self.configuration.nas, self._vm_directories())
+
+    def _vm_directories(self) -> frozenset[str]:
+        return frozenset(record.directory for record in self.database.head().contents.vms.values() if is_plain(record.directory))
+
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""
-        _ = self.archive
+        self.require_archive_no_vm()
         marker.prepare_archive(self.files, self.configuration.nas, self.database.version.repository)
         self._note_archive()
 
@@ -150,13 +167,20 @@ class Site:
 
         A copy that could not be moved is still where it was.
         """
-        nas = self.configuration.nas
+        try:
+            there = set(list_fresh(self.configuration.nas.archive))
+        except (FileNotFoundError, NotADirectoryError):
+            there = set()
+        return [record.directory for record in self._archived() if record.directory not in there]
+
+    def _archived(self) -> list[VmRecord]:
+        """The VMs that are archived, with copies, and not on the way: their copies must be in the archive, unless they had to stay."""
+        top = self.configuration.nas.mountpoint
         return [
-            record.directory
+            record
             for record in self.database.head().contents.vms.values()
             if record.status == State.ARCHIVED and record.last_copy and record.moving is None and is_plain(record.directory)
-            if not os.path.isdir(nas.archive / record.directory)
-            and not os.path.exists(nas.mountpoint / record.directory / final_name(record.last_copy.stamp, "ova"))
+            if not os.path.exists(top / record.directory / final_name(record.last_copy.stamp, "ova"))
         ]
 
     def _marked(self) -> bool:

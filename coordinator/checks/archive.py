@@ -9,8 +9,9 @@ from shared.copies.archive import prove_apart
 from shared.copies.locations import Relation, relations
 from shared.copies.marker import is_elsewhere
 from shared.copies.mount import is_there, mount_of, mount_table
-from shared.errors import VmBackupError
+from shared.errors import NasError, VmBackupError
 from shared.site import is_plain
+from shared.standing import require_directory
 
 if TYPE_CHECKING:
     from shared.config import Nas
@@ -34,8 +35,24 @@ def examine(site: "Site") -> Iterator[Check]:
     if shared := _vms_in_the_way(site):
         hint = "none of these can be archived: on all hosts, name another archive directory, and move there what is of archived VMs"
         yield Check(_NAME, "fail", f"{nas.archive} is, holds, or is in the directory of {', '.join(shared)}", hint)
+    elif absent := _missing(site):
+        hint = "is the right archive mounted? If the copies were deleted on purpose: `vmbackup-admin forget VM` for each of them"
+        yield Check(_NAME, "warn", f"{nas.archive} lacks the directories of archived VMs: {', '.join(absent)}", hint)
     else:
         yield Check(_NAME, "ok", _where(nas))
+
+
+def _missing(site: "Site") -> list[str]:
+    """The archived VMs with copies whose directories are not in the archive."""
+    missing = []
+    for record in site.database.head().contents.vms.values():
+        try:
+            require_directory(site, record)
+        except NasError:
+            missing.append(record.key)
+        except VmBackupError:
+            continue  # what is in its record is no directory, which is said elsewhere
+    return sorted(missing)
 
 
 def _vms_in_the_way(site: "Site") -> list[str]:

@@ -62,12 +62,13 @@ def validate(invocation: Invocation, *, as_json: bool) -> None:
 
 def _compare_places(nas: "Nas") -> str:
     """Why it was not seen where the archive directory leads; empty if it is a good place. Raises `ConfigurationError` if it is not."""
-    from shared.copies.archive import require_apart
+    from shared.copies.archive import require_apart, require_no_vm
     from shared.copies.mount import is_there
 
     try:
         if is_there(nas.mountpoint, nas.probe_seconds):
             require_apart(nas)
+            require_no_vm(nas)
     except NasError as error:
         return f"where nas.archive_directory leads was not looked at: {error.message}"
     return ""

@@ -11,8 +11,8 @@ from coordinator import clocks, reading, text
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
-from shared.errors import ExitCode
-from shared.standing import last_read
+from shared.errors import ExitCode, VmBackupError
+from shared.standing import last_read, require_directory
 from shared.statedb import changes
 from shared.statedb.records import Contents, VmRecord
 from shared.states import State
@@ -51,7 +51,8 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
     copies, unseen = describe(site, records)
     now = site.clock.now()
     odd = (line for record in records for line in strange(site, record))
-    warnings = (*found.warnings, *unseen, *clocks.of_copies(copies, now), *odd)
+    gone = () if unseen else missing(site, records)
+    warnings = (*found.warnings, *unseen, *gone, *clocks.of_copies(copies, now), *odd)
     if as_json:
         print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
         return incomplete(unseen, records)
@@ -113,6 +114,15 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
         for directory, archived in places:
             rows += _rows(record.key, catalogue.read(directory, record.uuid), archived=archived)
     return rows, list(problems)
+
+
+def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
+    """Which archived VMs with copies have no directory in the archive."""
+    for record in records:
+        try:
+            require_directory(site, record)
+        except VmBackupError as error:
+            yield f"{error.message} ({error.hint})"
 
 
 def strange(site: "Site", record: VmRecord) -> Iterator[str]:

@@ -8,7 +8,7 @@ import click
 
 from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
-from coordinator.commands.copies import incomplete, state
+from coordinator.commands.copies import incomplete, missing, state
 from coordinator.commands.status import describe, notes
 from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
 from shared.errors import ExitCode
@@ -34,7 +34,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     now = site.clock.now()
     row = describe(record, beats, now)
     copies, unseen = describe_copies(site, [record])
-    warnings = (*found.warnings, *unseen, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
+    gone = () if unseen else missing(site, [record])
+    warnings = (*found.warnings, *unseen, *gone, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
     if as_json:
         fingerprint = dict(record.last_copy.fingerprint) if record.last_copy else None
         print_json(
@@ -42,7 +43,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         )
         return incomplete(unseen, [record])
     for warning in warnings:
-        text.warn(warning)
+        text.warn(text.printable(warning))
     text.print_facts(_facts(row, record.found, now))
     click.echo("Copies:" if copies else "No copies were found where one could look." if unseen else "No copies.")
     for copy in copies:

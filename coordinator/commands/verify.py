@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What was found. `skipped` are VMs that others work on, `unread` those whose copies could not be read, each with the reason."""
+    """What was found. `skipped` are VMs that others work on, `unread` those with copies that could not be read, each with the reason."""
 
     examined: "list[Examined]" = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bo
 
     For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the same on a schedule. A damaged copy is
     marked, is never counted again, and is not deleted; if it was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody
-    works is skipped. No limit of bytes. Exit code 3 if a copy is damaged or cannot be read.
+    works is skipped. No limit of bytes. Exit code 3 if a copy is damaged, cannot be read, or was the newest one and is gone.
     """
     if (vm is None) != (everything or due) and not (vm and due and not everything):
         raise UsageError("say which copies: a VM, --all, or --due", hint="vmbackup-admin verify --due reads those whose turn it is")
@@ -144,3 +144,15 @@ def _verify_vm(site: "Site", session: "Session", record: "VmRecord", report: Rep
             click.echo(text.printable(f"{record.key} {copy.stamp}: {examined.problem or 'good'}"))
     if record.directory:
         verification.settle(site, session, record.key)
+        if gone := _gone(site, record, report):
+            report.unread[record.key] = gone
+            text.warn(f"{record.key}: {gone}")
+
+
+def _gone(site: "Site", before: "VmRecord", report: Report) -> str:
+    """Says so if the newest copy is not there any more; one that was found damaged is said already."""
+    now, last = site.database.head().contents.vms.get(before.key), before.last_copy
+    if now is None or last is None or (now.last_copy is not None and now.last_copy.claim >= last.claim):
+        return ""
+    damaged = any((copy.key, copy.stamp) == (before.key, last.stamp) and copy.problem for copy in report.examined)
+    return "" if damaged else f"the newest copy {last.stamp} is gone"

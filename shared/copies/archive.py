@@ -5,12 +5,12 @@ to be there already, and goes. So before anything is moved, places are compared 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from shared.config import Nas
-from shared.copies.locations import Relation, relations, seen_in
+from shared.copies.locations import Relation, first_name_below, relations, seen_in
 from shared.copies.mount import is_there
 from shared.copies.names import parse_final
 from shared.copies.reporting import reported
@@ -41,12 +41,36 @@ def require_apart(nas: Nas, directory: str = "") -> None:
                 raise _refused(place, other, max(wrong, key=_gravity))
 
 
+def require_no_vm(nas: Nas, directories: Collection[str] = ()) -> None:
+    """Makes sure that the archive is not a VM's directory, nor in one: one that has copies in it, or one of these at the top of the NAS.
+
+    For whoever has asked `require_apart`. A look, nothing is written. Raises `ConfigurationError`, `NasError`.
+    """
+    with reported(f"look where the archive directory {nas.archive} is"):
+        names = sorted(first_name_below(nas.mountpoint, nas.archive))
+        for place in dict.fromkeys([nas.archive, *(nas.mountpoint / name for name in names)]):
+            copies = _has_copies(place)
+            if copies or (place.name in directories and place.parent == nas.mountpoint):
+                why = "it has copies in it" if copies else "the database says so"
+                how = "is the directory of a VM" if place == nas.archive else f"is, or is in, the directory of a VM, {place}"
+                raise ConfigurationError(f"nas.archive_directory: {nas.archive} {how}: {why}; nothing was changed", hint=_HINT)
+
+
+def _has_copies(place: Path) -> bool:
+    """Raises OSError."""
+    try:
+        return any(parse_final(name) for name in list_fresh(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def prove_apart(nas: Nas, directory: str = "") -> None:
     """Like `require_apart`, and by experiment: what is written in the one place must not appear in the other, nor the other way round.
 
     Places that are not there are left out. An archive that has copies directly in it is the directory of a VM. Leaves nothing behind.
     """
     require_apart(nas, directory)
+    require_no_vm(nas)
     with reported(f"try out where the archive directory {nas.archive} is"):
         archived, live = _present(_archived(nas, directory)), _present(_live(nas, directory))
         below = [] if directory or not archived else _present([nas.archive / name for name in list_fresh(nas.archive)])
@@ -54,8 +78,6 @@ def prove_apart(nas: Nas, directory: str = "") -> None:
             for place in written:
                 if (found := seen_in(place, looked)) is not None:
                     raise _refused(place, found, Relation.SAME)
-        if archived and any(parse_final(name) for name in list_fresh(nas.archive)):
-            raise ConfigurationError(f"nas.archive_directory: {nas.archive} is the directory of a VM: it has copies in it", hint=_HINT)
 
 
 def _pairs(nas: Nas, directory: str) -> Iterator[tuple[Path, Path, frozenset[Relation]]]:
@@ -84,5 +106,9 @@ def _gravity(found: Relation) -> int:
 
 
 def _refused(place: Path, other: Path, found: Relation) -> ConfigurationError:
-    how = f" (they are {os.path.realpath(place)} and {os.path.realpath(other)})"
+    if place == other:
+        said = f"nas.archive_directory: {place} is used for something else already; nothing was changed"
+        return ConfigurationError(said, hint=_HINT)
+    real = (os.path.realpath(place), os.path.realpath(other))
+    how = "" if real == (str(place), str(other)) else f" (they are {real[0]} and {real[1]})"
     return ConfigurationError(f"nas.archive_directory: {place} {found} {other}{how}; nothing was changed", hint=_HINT)

@@ -9,12 +9,13 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection
+import shlex
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from shared.config import Nas
-from shared.copies.archive import require_apart
+from shared.copies.archive import require_apart, require_no_vm
 from shared.copies.files import NasFiles, look, read_file, write_file
 from shared.copies.locations import on_one_mount
 from shared.copies.reporting import reported
@@ -28,26 +29,39 @@ _SHOWN: Final = 5
 _ATTEMPTS: Final = 16
 
 
-def check_archive(nas: Nas, repository: str, *, known: Callable[[], bool], lost: Callable[[], Collection[str]]) -> bool:
+def check_archive(
+    nas: Nas,
+    repository: str,
+    *,
+    known: Callable[[], bool],
+    lost: Callable[[], Collection[str]],
+    archived: Callable[[], int] = lambda: 0,
+    directories: Collection[str] = (),
+) -> bool:
     """Makes sure that the archive is a place of its own and that of this repository; answers whether it holds the marker.
 
     It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of its own. Elsewhere, in what older
-    programs made, it is believed without unless the directories of VMs are `lost` that should be in it. One that is not there yet is as
-    good as an empty one. Raises `ConfigurationError`, `NasError` that says what is missing.
+    programs made, it is believed without unless the directories of VMs are `lost` that should be in it. With its marker it is another
+    one if all are lost of so many that are `archived`. One that is not there yet is as good as an empty one. `directories` are those of
+    VMs: none is an archive. Raises `ConfigurationError`, `NasError` that says what is missing.
     """
     require_apart(nas)
     with reported(f"look at the archive directory {nas.archive}"):
         found = _read(nas)
-        if found == repository:
-            return True
-        if found:
+        if found and found != repository:
             raise _foreign(nas, found)
-        if is_elsewhere(nas) or known():
-            raise _unmarked(nas, repository, f"has no {ARCHIVE_MARKER}")
-        if missing := sorted(lost()):
-            names = ", ".join(missing[:_SHOWN]) + (", …" if missing[_SHOWN:] else "")
-            raise _unmarked(nas, repository, f"lacks the copies of VMs that are ARCHIVED (directories {names})")
-    return False
+        if found:
+            wrong = _another(nas, sorted(lost()), archived())
+        elif is_elsewhere(nas) or known():
+            wrong = _unmarked(nas, repository, f"has no {ARCHIVE_MARKER}")
+        elif missing := sorted(lost()):
+            wrong = _unmarked(nas, repository, f"lacks the copies of VMs that are ARCHIVED (directories {_names(missing)})")
+        else:
+            wrong = None
+    if wrong is not None:
+        require_no_vm(nas, directories)  # no hint how to make an archive of that
+        raise wrong
+    return bool(found)
 
 
 def require_ours_or_new(nas: Nas, repository: str | None) -> None:
@@ -60,6 +74,7 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
         found = _read(nas)
     if found and found != repository:
         raise _foreign(nas, found)
+    require_no_vm(nas)
 
 
 def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
@@ -115,9 +130,24 @@ def _foreign(nas: Nas, found: str) -> NasError:
     )
 
 
+def _another(nas: Nas, lost: Sequence[str], archived: int) -> NasError | None:
+    """An archive with our marker that has nothing of what was archived."""
+    if not lost or len(lost) != archived:
+        return None
+    return NasError(
+        f"none of the {archived} archived VMs is in the archive directory {nas.archive} (directories {_names(lost)}): it is another one",
+        hint="is the right archive mounted, is nas.archive_directory right? If the copies were deleted on purpose: "
+        "`vmbackup-admin forget VM` for each of them",
+    )
+
+
+def _names(directories: Sequence[str]) -> str:
+    return ", ".join(directories[:_SHOWN]) + (", …" if directories[_SHOWN:] else "")
+
+
 def _unmarked(nas: Nas, repository: str, what: str) -> NasError:
     return NasError(
         f"the archive directory {nas.archive} {what}: it is not mounted, or another one",
         hint=f"mount it, then work goes on by itself. If it is the right one as it is: "
-        f"`mkdir -p {nas.archive} && echo {repository} > {nas.archive}/{ARCHIVE_MARKER}`",
+        f"`mkdir -p {shlex.quote(str(nas.archive))} && echo {repository} > {shlex.quote(str(nas.archive / ARCHIVE_MARKER))}`",
     )

@@ -71,6 +71,9 @@ MUTANTS: Final = {
             ("shared.copies.archive", "require_apart", _answers()),
             ("shared.copies.archive", "prove_apart", _answers()),
             ("shared.copies.marker", "require_apart", _answers()),
+            ("shared.copies.marker", "require_no_vm", _answers()),
+            ("shared.copies.marker", "_another", _answers()),
+            ("shared.site", "require_no_vm", _answers()),
             ("shared.archiving", "require_apart", _answers()),
             ("shared.archiving", "prove_apart", _answers()),
             ("shared.copies.keeping", "same_directory", _answers(False)),
@@ -91,6 +94,7 @@ MUTANTS: Final = {
         Cell("inside", "run live", "new", "like ours"),
     ),
     "an archive without its marker is one": Mutant(
-        (("shared.copies.marker", "check_archive", _answers(True)),), Cell("a mount that goes", "verify")
+        (("shared.copies.marker", "check_archive", _answers(True)), ("shared.standing", "require_directory", _answers())),
+        Cell("a mount that goes", "verify"),
     ),
 }

@@ -198,13 +198,14 @@ def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Op
     assert line(operator) == f"ok    NAS: archive: {operator.nas}/archive, on the NAS"
     assert not list(operator.nas.rglob(".vmbackup-place-test.*"))
     operator.configure(archive_directory="web")
-    assert line(operator).startswith(f"FAIL  NAS: archive: the archive directory {operator.nas}/web lacks the copies")
+    assert "/web is the directory of a VM: it has copies in it" in line(operator)
     operator.set("old", status=State.CLEAN, directory="x")
     found = line(operator)
     assert (found[:4], "is the directory of a VM: it has copies in it" in found) == ("FAIL", True)
     operator.configure(archive_directory="x/y")
     (operator.nas / "x" / "y").mkdir(parents=True)
     assert line(operator) == f"FAIL  NAS: archive: {operator.nas}/x/y is, holds, or is in the directory of old"
+    assert f"is in, the directory of a VM, {operator.nas}/x: the database says so" in operator.admin("archive", "web").stderr
     (tmp_path / "disk").mkdir()
     bind(tmp_path / "disk", operator.nas / "away")
     operator.configure(archive_directory="away")

@@ -247,7 +247,7 @@ class TestActivate:
             refused = web.admin(*arguments)
             assert (refused.exit_code, "vmbackup-admin forget web" in refused.stderr) == (ExitCode.NAS, True)
         assert (web.record("web").status, web.record("web").last_copy) == (State.ARCHIVED, copy(STAMP))
-        assert web.admin("verify", "web").exit_code == ExitCode.DONE  # the cure that the hint names
+        assert web.admin("verify", "web").exit_code == ExitCode.SOME_FAILED  # its directory is there, and empty
         assert web.admin("activate", "web").exit_code == ExitCode.DONE
         record = web.record("web")
         assert (record.status, record.last_copy) == (State.NEW, None)
