@@ -72,7 +72,7 @@ MUTANTS: Final = {
             ("shared.copies.archive", "prove_apart", _answers()),
             ("shared.copies.marker", "require_apart", _answers()),
             ("shared.copies.marker", "require_no_vm", _answers()),
-            ("shared.copies.marker", "_another", _answers()),
+            ("shared.copies.marker", "check_archive", _answers(True)),
             ("shared.site", "require_no_vm", _answers()),
             ("shared.archiving", "require_apart", _answers()),
             ("shared.archiving", "prove_apart", _answers()),
