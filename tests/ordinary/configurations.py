@@ -1,6 +1,8 @@
 """Where the archive is said to be, and what the NAS is: one axis of the table."""
 
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -33,12 +35,15 @@ class Setting:
         return (not self.mounts or mounts.possible()) and (not self.kind or mounts.available(self.kind))
 
     def apply(self, world: World) -> None:
-        """Makes it so, and lets `init` prepare the archive as it does for an archive that is configured later."""
+        """Makes it so. A good archive that is configured later gets its marker by the command that `init` names."""
         if self.kind:
             _move_the_nas(world, self.kind)
         self.make(world)
         world.configure(self.archive.format(world=world.place), world.place / "beside", world.place / "second", world.place / "x")
-        world.run(ADMIN, "init", "--lease-seconds", "10")
+        ran = world.run(ADMIN, "init", "--lease-seconds", "10")
+        named = re.search(r"`(mkdir -p .+? && echo .+?)`", ran.output)
+        if named and (self.good or self.befall is not _nothing):
+            subprocess.run(["sh", "-c", named[1]], check=True, stdin=subprocess.DEVNULL)
 
 
 def _beside(world: World) -> None:
