@@ -38,7 +38,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     """
     from shared.clock import SystemClock
     from shared.copies import numbering
-    from shared.copies.archive import prove_apart
+    from shared.copies.archive import prove_apart, refuse_copies_on_top
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive, require_ours_or_new
     from shared.copies.mount import check_nas
@@ -57,6 +57,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         if not dry_run:
             _finish(configuration)
         raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
+    refuse_copies_on_top(nas)
     require_ours_or_new(nas, None)
     if known_repository(nas, host.state_directory) is not None:
         check_repository(nas, host.state_directory, None)

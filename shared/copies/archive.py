@@ -64,6 +64,16 @@ def _has_copies(place: Path) -> bool:
         return False
 
 
+def refuse_copies_on_top(nas: Nas) -> None:
+    """For a new database: raises `ConfigurationError` if the mount point has copies directly in it, so that it is the directory of a VM."""
+    with reported(f"look what is in {nas.mountpoint}"):
+        if _has_copies(nas.mountpoint):
+            raise ConfigurationError(
+                f"nas.mountpoint: {nas.mountpoint} is the directory of a VM: it has copies in it",
+                hint="name the directory that holds the directories of all VMs",
+            )
+
+
 def prove_apart(nas: Nas, directory: str = "") -> None:
     """Like `require_apart`, and by experiment: what is written in the one place must not appear in the other, nor the other way round.
 

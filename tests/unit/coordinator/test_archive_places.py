@@ -261,3 +261,13 @@ def test_without_the_experiment_that_would_fail(unseen: Operator, monkeypatch: p
     unseen.admin("archive", "web")
     assert records(unseen) != known
     assert digests(unseen.nas) == before
+
+
+def test_no_database_is_made_in_the_directory_of_a_vm(operator: Operator) -> None:
+    inside = operator.nas / "web"
+    operator.configure(mountpoint=str(inside))
+    before = sorted(path.name for path in inside.iterdir())
+    for options in (("--dry-run",), ()):
+        result = operator.admin("init", *options)
+        assert (result.exit_code, "is the directory of a VM" in result.stderr) == (ExitCode.USAGE, True)
+    assert sorted(path.name for path in inside.iterdir()) == before
