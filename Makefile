@@ -27,6 +27,7 @@ lint: $(environment)  ## style, types and the layers between packages
 	$(run)/ruff check .
 	$(run)/ruff format --check .
 	$(run)/mypy
+	$(run)/mypy --platform darwin
 	$(run)/lint-imports
 
 unit: $(environment)  ## the fast tests alone (seconds)
