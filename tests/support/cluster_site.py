@@ -183,11 +183,13 @@ class ClusterSite:
         with self.spawn(host, *command) as job:
             return job.wait(_LIMIT_SECONDS), job.output
 
-    def wait_for_export(self) -> None:
-        """Waits until the VM of host a is being exported."""
-        end = time.monotonic() + 60
+    def wait_for_export(self, job: Job) -> None:
+        """Waits until the VM of host a is being exported by `job`."""
+        end = time.monotonic() + _LIMIT_SECONDS
         while self._lan.server.run(["sh", "-c", f"ls {self.directory}/web/.*.partial.ova"])[0]:
-            assert time.monotonic() < end, "no export begins"
+            if time.monotonic() > end:
+                ended = job.wait(1)  # raises with what it has said if it has not ended
+                raise AssertionError(f"no export begins; it ended with status {ended}:\n{job.output}")
             time.sleep(0.2)
 
     def make_directory(self, name: str) -> str:

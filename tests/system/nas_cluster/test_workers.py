@@ -155,7 +155,7 @@ class Episode:
             return site.spawn_halted("a", phase.moment, phase.parts, *phase.command)
         site.fault("a", export_hangs_at=50)
         job = site.spawn("a", *phase.command)
-        site.wait_for_export()
+        site.wait_for_export(job)
         return job
 
     def _take_over(self, began: float) -> None:
