@@ -16,6 +16,11 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+# A shell that starts tests in the background has ^C ignored, and all that is started in them would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Shows what the table of ordinary life did (`tests/ordinary`), whichever process ran it."""
     for reports in terminalreporter.stats.values():

@@ -104,5 +104,5 @@ def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     if restored.name == record.name and (record.node != site.node or record.missing_since):
         click.echo(
             f"If it replaces {record.key} of {record.node or 'an unknown host'}: `vmbackup-admin forget` that one before the next vmfind"
-            " here, and the new VM goes on with its name and its copies (docs/restore.md)."
+            " here, and the new VM goes on with its name; its copies stay (docs/restore.md)."
         )

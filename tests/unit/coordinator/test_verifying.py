@@ -103,7 +103,7 @@ def test_a_vm_that_is_not_known(operator: Operator) -> None:
 def test_copies_that_are_gone_are_noticed_without_anything_to_read(operator: Operator) -> None:
     for stamp in (OLD, NEW):
         (operator.nas / "web01" / f"{stamp}.ova").unlink()
-    assert operator.admin("verify", "web01").exit_code == 0
+    assert operator.admin("verify", "web01").exit_code == 3
     record = operator.record("web01")
     assert (record.status, record.last_copy) == (State.BACKUP_NECESSARY, None)
 
