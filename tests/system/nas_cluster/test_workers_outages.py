@@ -222,5 +222,4 @@ def test_hosts_whose_clocks_are_an_hour_apart_leave_each_other_alone(make_sites:
             ages = [row["last_copy"]["age_seconds"] for row in json.loads(output)["vms"]]
             # a copy that is dated an hour ahead has no age, and is warned about
             assert all((age is None and host == "b") or 0 <= age < 2 * 3600 for age in ages), (kind, host, ages)
-            assert (None in ages) == ("times in the future" in output), (kind, host, output)
     assert {kind: truth.stamps for kind, truth in check_all_right(sites).items()} == stamps
