@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from coordinator.text import local, printable
-from shared.clock import is_ahead
-from shared.statedb.records import VmRecord
+from shared.host.clock import is_ahead
+from shared.state.records import VmRecord
 
 #: When a clock is wrong, this is true of everything that it was asked for.
 _NAMED: Final = 3

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import DatabaseDamagedError, DatabaseVersionError
-from shared.statedb import inspection
-from shared.statedb.records import Contents, VmRecord
-from shared.statedb.snapshot import Snapshot
+from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.state.records import Contents, VmRecord
+from shared.state.store import inspection
+from shared.state.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, print_json
+from shared.command_line import Invocation, answer, print_json
 from shared.copies import catalogue
-from shared.errors import ExitCode
-from shared.statedb import changes, upkeep
-from shared.states import Event, State, move
+from shared.host.errors import ExitCode
+from shared.state.rules import changes, upkeep
+from shared.state.states import Event, State, move
 
 if TYPE_CHECKING:
     from shared.site import Site
-    from shared.statedb.records import VmRecord
+    from shared.state.records import VmRecord
 
 Purpose = Literal["archive", "activate"]
 
@@ -25,7 +25,7 @@ def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry
     if dry_run:
         _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE
-    from shared import archiving
+    from shared.tasks import archiving
 
     def show(done: int, total: int) -> None:
         text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
@@ -50,7 +50,7 @@ def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Pa
 
 
 def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
-    from shared import archiving
+    from shared.tasks import archiving
 
     record = changes.find(site.database.head().contents, vm)
     changes.require_free(record)

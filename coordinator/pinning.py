@@ -2,13 +2,13 @@
 
 import click
 
-from shared.cli import Invocation, print_json
-from shared.statedb import changes
+from shared.command_line import Invocation, print_json
+from shared.state.rules import changes
 
 
 def run(invocation: Invocation, vm: str, stamp: str, *, pinned: bool, as_json: bool, dry_run: bool) -> None:
     """Pins or unpins a copy and says so."""
-    from shared import pruning
+    from shared.tasks import pruning
 
     site = invocation.site(reading=dry_run)
     if dry_run:

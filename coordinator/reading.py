@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import DatabaseDamagedError, NodeConflictError
-from shared.statedb import inspection
-from shared.statedb.heartbeat import parse_beat, read_beat
-from shared.statedb.snapshot import Snapshot
+from shared.host.errors import DatabaseDamagedError, NodeConflictError
+from shared.state.sessions.heartbeat import parse_beat, read_beat
+from shared.state.store import inspection
+from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from shared.site import Site
-    from shared.statedb.database import Database
+    from shared.state.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)

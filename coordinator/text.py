@@ -8,9 +8,9 @@ from typing import Final
 
 import click
 
-from shared import cli
-from shared.clock import age, parse_timestamp
-from shared.copies.space import human
+from shared import command_line
+from shared.copies.room import human
+from shared.host.clock import age, parse_timestamp
 
 _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
 
@@ -39,7 +39,7 @@ def how_old(seconds: float | None) -> str:
 
 
 def seconds_since(timestamp: str | None, now: datetime) -> float | None:
-    """How long ago a timestamp of the database is by this host's clock; None if it says nothing (`shared.clock.age`)."""
+    """How long ago a timestamp of the database is by this host's clock; None if it says nothing (`shared.host.clock.age`)."""
     passed = age(now, timestamp)
     return None if passed is None else passed.total_seconds()
 
@@ -72,7 +72,7 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
 
 def warn(text: str) -> None:
     """A line on stderr that does not fail the command. The same one is said once in a command."""
-    cli.warn(text)
+    command_line.warn(text)
 
 
 def progress(text: str) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared import config_text, states
-from shared.cli import MEANINGS
-from shared.errors import ExitCode, VmBackupError
+from shared.command_line import MEANINGS
+from shared.host import configuration_text
+from shared.host.errors import ExitCode, VmBackupError
+from shared.state import states
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _MADE: Final = "<!-- Made from the code by `python -m deploy.documents`: change it there. -->"
@@ -72,7 +73,7 @@ def configuration() -> str:
         "",
         _MADE,
         "",
-        f"One TOML file a host, the first of: {config_text.places()}. Unknown keys and wrong values are all reported at once, each with",
+        f"One TOML file a host, the first of: {configuration_text.places()}. Unknown keys and wrong values are all reported at once, each with",
         "its key. `vmbackup-admin config generate` prints a file with every setting explained (it is `deploy/config/config.toml`),",
         "`config validate` checks one, `config show` prints what is in effect, with file, environment and defaults put together.",
         "",
@@ -80,7 +81,7 @@ def configuration() -> str:
         "written to the NAS by `vmbackup-admin init`.",
         "",
     ]
-    return "\n".join(lines) + "\n" + config_text.reference().rstrip("\n") + "\n"
+    return "\n".join(lines) + "\n" + configuration_text.reference().rstrip("\n") + "\n"
 
 
 def states_of_a_vm() -> str:
@@ -108,7 +109,7 @@ def states_of_a_vm() -> str:
 
 
 DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
-    "deploy/config/config.toml": config_text.sample,
+    "deploy/config/config.toml": configuration_text.sample,
     "docs/configuration.md": configuration,
     "docs/exit-codes.md": exit_codes,
     "docs/states.md": states_of_a_vm,

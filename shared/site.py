@@ -8,22 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from shared.clock import Clock
-from shared.config import STATE_DIRECTORY, Configuration
 from shared.copies import marker, numbering
 from shared.copies.archive import require_no_vm
 from shared.copies.files import NasFiles, modes_for
-from shared.copies.locations import first_name_below
-from shared.copies.mount import NasStatus, check_nas
 from shared.copies.names import final_name
-from shared.copies.repository import check_repository, is_archive_noted, note_archive
-from shared.errors import ConfigurationError, NoDatabaseError, UnusableRecordError, VmBackupError
-from shared.process import HostIdentity, SubprocessRunner
-from shared.statedb import formats
-from shared.statedb.database import Database, open_database
-from shared.statedb.nas import list_fresh
-from shared.statedb.records import VmRecord
-from shared.states import State
+from shared.host.clock import Clock
+from shared.host.configuration import STATE_DIRECTORY, Configuration
+from shared.host.errors import ConfigurationError, NoDatabaseError, UnusableRecordError, VmBackupError
+from shared.host.processes import HostIdentity, SubprocessRunner
+from shared.nas.files import list_fresh
+from shared.nas.locations import first_name_below
+from shared.nas.mount import NasStatus, check_nas
+from shared.nas.repository import check_repository, is_archive_noted, note_archive
+from shared.state import formats
+from shared.state.records import VmRecord
+from shared.state.states import State
+from shared.state.store.database import Database, open_database
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.cli import Program
+from shared.command_line import Program
 
 COMMANDS: Final = {
     "vmfind": "Tell the database which VMs this host has.",

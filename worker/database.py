@@ -5,15 +5,18 @@ import sys
 from functools import partial
 from typing import Final
 
-from shared import archiving, cli
-from shared.errors import ExitCode, VmBackupError
-from shared.leftovers import remove_leftovers
+from shared import command_line
+from shared.host.errors import ExitCode, VmBackupError
 from shared.site import Site
-from shared.statedb import changes, protocol, recovery
-from shared.statedb.operations import ListGenerations
-from shared.statedb.records import Contents, Power, VmRecord
-from worker import publishing
-from worker.methods import Work, undo
+from shared.state.records import Contents, Power, VmRecord
+from shared.state.rules import changes
+from shared.state.sessions import recovery
+from shared.state.store import protocol
+from shared.state.store.operations import ListGenerations
+from shared.tasks import archiving
+from shared.tasks.leftovers import remove_leftovers
+from worker.backup import publish
+from worker.backup.method import Work, put_back
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -82,7 +85,7 @@ def _undo(site: Site, record: VmRecord, power: Power) -> None:
             changes.claim, key=record.key, session=session.id, purpose="power", when=session.since, floor=site.floor(record.key)
         )
         record, own = session.claim(claim, f"bring {record.key} back")
-        undo(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
+        put_back(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
         session.commit(lambda contents: changes.released(contents, record.key, own), f"{record.key} is as it was found")
 
 
@@ -93,7 +96,7 @@ def _publish(site: Site, record: VmRecord) -> bool:
         )
         record, own = session.claim(claim, f"finish publishing {record.key}")
         log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
-        return publishing.finish(site, session, record, own)
+        return publish.finish(site, session, record, own)
 
 
 def _move(site: Site, record: VmRecord) -> bool:
@@ -112,9 +115,9 @@ def _tidy(site: Site, contents: Contents) -> None:
         log.info("moved %d old generations to the history", len(moved))
 
 
-@cli.documented(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
-@cli.pass_invocation
-def command(invocation: cli.Invocation) -> ExitCode:
+@command_line.documented(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
+@command_line.pass_invocation
+def command(invocation: command_line.Invocation) -> ExitCode:
     """Recover what crashed workers left, and tidy the database.
 
     Frees what dead sessions held, finishes publications and moves that they had begun, removes their partial files, breaks a

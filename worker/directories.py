@@ -13,13 +13,13 @@ from typing import Final
 from uuid import UUID
 
 from shared.copies import catalogue
-from shared.copies.files import Entry, look
 from shared.copies.names import DirectoryNames
-from shared.copies.reporting import reported
-from shared.errors import VmBackupError
-from shared.folding import folded
+from shared.host.errors import VmBackupError
+from shared.nas.folding import folded
+from shared.nas.looking import Entry, look
+from shared.nas.reporting import reported
 from shared.site import Site
-from shared.statedb.records import Contents
+from shared.state.records import Contents
 
 log: Final = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
-from shared import cli
-from shared.clock import is_over, timestamp
-from shared.config import VmPolicy
-from shared.errors import ExitCode
+from shared import command_line
+from shared.host.clock import is_over, timestamp
+from shared.host.configuration import VmPolicy
+from shared.host.errors import ExitCode
 from shared.site import Site
-from shared.statedb import sightings
-from shared.statedb.records import Contents, VmRecord
-from shared.states import Event, State
+from shared.state.records import Contents, VmRecord
+from shared.state.rules import sightings
+from shared.state.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from worker.outcome import Outcome, start
@@ -99,9 +99,9 @@ def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:
     return all(is_over(now, moment, policy.running_hours * 3600) for moment in (record.last_copy.finished, record.backed_up))
 
 
-@cli.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
-@cli.pass_invocation
-def command(invocation: cli.Invocation) -> ExitCode:
+@command_line.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@command_line.pass_invocation
+def command(invocation: command_line.Invocation) -> ExitCode:
     """Tell the database what happened to the VMs of this host.
 
     A VM that runs becomes RUNNING. One that has stopped, or that was used or changed since its last copy, becomes BACKUP_NECESSARY.

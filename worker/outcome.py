@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.errors import ExitCode, VmBackupError
-from shared.host_lock import host_lock
+from shared.host.errors import ExitCode, VmBackupError
+from shared.host.host_lock import host_lock
 
 if TYPE_CHECKING:
-    from shared.cli import Invocation
-    from shared.config import Configuration
+    from shared.command_line import Invocation
+    from shared.host.configuration import Configuration
     from shared.site import Site
 
 log: Final = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def start(
     invocation: "Invocation", kind: str, work: "Callable[[Site], Outcome]", slots: "Callable[[Configuration], int]" = lambda _: 1
 ) -> ExitCode:
     """Runs a worker in one of this host's slots for its kind, if one is free, and answers its exit code."""
-    from shared.clock import SystemClock
+    from shared.host.clock import SystemClock
     from shared.site import open_site
 
     configuration = invocation.configuration()

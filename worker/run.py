@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Final
 
-from shared import cli
-from shared.errors import ExitCode
-from shared.signals import ENDING, is_ignored
+from shared import command_line
+from shared.host.errors import ExitCode
+from shared.host.signals import ENDING, is_ignored
 
 log: Final = logging.getLogger(__name__)
 
@@ -92,9 +92,11 @@ def worst(codes: Sequence[ExitCode]) -> ExitCode:
     return max(codes, key=lambda code: mild.index(code) if code in mild else len(mild), default=ExitCode.DONE)
 
 
-@cli.documented(example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode))
-@cli.pass_invocation
-def command(invocation: cli.Invocation) -> ExitCode:
+@command_line.documented(
+    example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode)
+)
+@command_line.pass_invocation
+def command(invocation: command_line.Invocation) -> ExitCode:
     """Run all workers as separate processes, for a one-line crontab.
 
     The exit code is the most telling one of theirs: a failure before failed VMs before deferred VMs before success.

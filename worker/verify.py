@@ -14,12 +14,13 @@ from typing import Final
 
 import click
 
-from shared import cli, standing, verification
-from shared.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
+from shared import command_line
+from shared.host.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
 from shared.site import Site
-from shared.statedb.records import VmRecord
-from shared.statedb.session import Session
-from worker import glances
+from shared.state.records import VmRecord
+from shared.state.sessions.session import Session
+from shared.tasks import verification, vm_copies
+from worker import presence
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -34,12 +35,12 @@ def run(site: Site) -> Outcome:
     """
     outcome = Outcome()
     missing = _missing(site, outcome)
-    changed = glances.look(site, outcome)
+    changed = presence.look(site, outcome)
     if changed or _due(site, missing):
         with site.database.session("verify") as session:
             for each in changed:
                 session.check()
-                glances.settle(site, session, each, outcome)
+                presence.settle(site, session, each, outcome)
             Round(site, session, outcome, missing).run()
     return outcome
 
@@ -49,7 +50,7 @@ def _missing(site: Site, outcome: Outcome) -> frozenset[str]:
     found = set()
     for record in _due(site, frozenset()):
         try:
-            standing.require_directory(site, record)
+            vm_copies.require_directory(site, record)
         except VmBackupError as error:
             _failed(record.key, error, outcome)
             found.add(record.key)
@@ -152,13 +153,13 @@ class Allowance:
             return 0  # no note, or one that is nonsense: the day starts
 
 
-@cli.documented(
+@command_line.documented(
     example="vmbackup-worker verify\nvmbackup-worker verify --dry-run",
     codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCK_LOST, ExitCode.NAS),
 )
-@cli.dry_run_option
-@cli.pass_invocation
-def command(invocation: cli.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
+@command_line.dry_run_option
+@command_line.pass_invocation
+def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Read copies again that were not read for long, and compare them with their digests.
 
     First the VMs whose copies somebody has taken away are noted, so that they are backed up again (exit code 3): of a directory that is

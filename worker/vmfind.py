@@ -6,15 +6,16 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from shared import cli, rehearsal_leftovers
-from shared.clock import timestamp
-from shared.errors import ExitCode
+from shared import command_line
+from shared.host.clock import timestamp
+from shared.host.errors import ExitCode
 from shared.site import Site
-from shared.statedb import changes
-from shared.statedb.records import Contents
-from shared.statedb.sightings import Sighting, sight
+from shared.state.records import Contents
+from shared.state.rules import changes
+from shared.state.rules.sightings import Sighting, sight
+from shared.tasks import rehearsal_leftovers
 from shared.virtualbox.inventory import Machine
-from worker import undoing
+from worker.backup import undo
 from worker.directories import Directories
 from worker.outcome import Outcome, start
 
@@ -32,7 +33,7 @@ def run(site: Site) -> Outcome:
     changes.check_user(head.contents, site.node, user)
     machines = [
         machine
-        for machine in undoing.without_ours(site.inventory(), head.contents.vms.values())
+        for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
         if not rehearsal_leftovers.is_old(site, machine)
     ]
     listed = _sightings(head.contents, machines, Directories(site, head.contents).choose)
@@ -87,9 +88,9 @@ def _news(before: Contents, after: Contents) -> list[str]:
     return news
 
 
-@cli.documented(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
-@cli.pass_invocation
-def command(invocation: cli.Invocation) -> ExitCode:
+@command_line.documented(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@command_line.pass_invocation
+def command(invocation: command_line.Invocation) -> ExitCode:
     """Tell the database which VMs this host has.
 
     New VMs become NEW; VMs that this host no longer lists are shown as missing since when. Nothing is ever deleted.

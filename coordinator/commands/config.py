@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coordinator import text
-from shared.cli import HELP, Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import NasError, UsageError
+from shared.command_line import HELP, Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import NasError, UsageError
 
 if TYPE_CHECKING:
-    from shared.config import Nas
+    from shared.host.configuration import Nas
 
 
 @documented(
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file, which must not exist.")
 def generate(output: Path | None) -> None:
     """Print a configuration file with every setting explained."""
-    from shared.config_text import sample
+    from shared.host.configuration_text import sample
 
     if output is None:
         click.echo(sample(), nl=False)
@@ -46,7 +46,7 @@ def validate(invocation: Invocation, *, as_json: bool) -> None:
 
     Where the archive directory leads is looked at, too, if the NAS answers. Nothing is written there.
     """
-    from shared.config import find
+    from shared.host.configuration import find
 
     configuration = invocation.configuration()
     unseen = _compare_places(configuration.nas)
@@ -63,7 +63,7 @@ def validate(invocation: Invocation, *, as_json: bool) -> None:
 def _compare_places(nas: "Nas") -> str:
     """Why it was not seen where the archive directory leads; empty if it is a good place. Raises `ConfigurationError` if it is not."""
     from shared.copies.archive import require_apart, require_no_vm
-    from shared.copies.mount import is_there
+    from shared.nas.mount import is_there
 
     try:
         if is_there(nas.mountpoint, nas.probe_seconds):
@@ -79,7 +79,7 @@ def _compare_places(nas: "Nas") -> str:
 @pass_invocation
 def show(invocation: Invocation, *, as_json: bool) -> None:
     """Show every setting as it is in effect: file, environment and defaults put together."""
-    from shared.config import find
+    from shared.host.configuration import find
 
     configuration = invocation.configuration()
     values = configuration.model_dump(mode="json")

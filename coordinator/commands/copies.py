@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coordinator import clocks, reading, text
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
-from shared.errors import ExitCode, VmBackupError
-from shared.standing import last_read, require_directory
-from shared.statedb import changes
-from shared.statedb.records import Contents, VmRecord
-from shared.states import State
+from shared.host.errors import ExitCode, VmBackupError
+from shared.state.records import Contents, VmRecord
+from shared.state.rules import changes
+from shared.state.states import State
+from shared.tasks.vm_copies import last_read, require_directory
 
 if TYPE_CHECKING:
     from shared.site import Site

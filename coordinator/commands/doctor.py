@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from coordinator.checks.result import Check
-    from shared.clock import Clock
-    from shared.config import Configuration
+    from coordinator.doctor.result import Check
+    from shared.host.clock import Clock
+    from shared.host.configuration import Configuration
 
 
 @documented(
@@ -48,12 +48,12 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
-    from coordinator.checks import engines, host, virtualbox
-    from coordinator.checks.result import Check, guarded
-    from shared.clock import SystemClock
-    from shared.config import find
-    from shared.errors import ConfigurationError
-    from shared.process import SubprocessRunner
+    from coordinator.doctor import engines, host, virtualbox
+    from coordinator.doctor.result import Check, guarded
+    from shared.host.clock import SystemClock
+    from shared.host.configuration import find
+    from shared.host.errors import ConfigurationError
+    from shared.host.processes import SubprocessRunner
 
     yield host.platform()
     try:
@@ -71,14 +71,14 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
 
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
-    from coordinator.checks import database, nas
-    from coordinator.checks.result import Check, guarded
-    from shared.clock import SystemClock
-    from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository
-    from shared.errors import NoDatabaseError, VmBackupError
-    from shared.process import HostIdentity
-    from shared.statedb.database import read_version
+    from coordinator.doctor import database, nas
+    from coordinator.doctor.result import Check, guarded
+    from shared.host.clock import SystemClock
+    from shared.host.errors import NoDatabaseError, VmBackupError
+    from shared.host.processes import HostIdentity
+    from shared.nas.mount import check_nas
+    from shared.nas.repository import check_repository
+    from shared.state.store.database import read_version
 
     clock = SystemClock()
     try:
@@ -112,15 +112,15 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
 
 def _examine_use(configuration: "Configuration", clock: "Clock", expected: str | None) -> "Iterator[Check]":
     """Tries out what workers do there, unless a newer program is needed to write there at all."""
-    from coordinator.checks import nas
-    from shared.statedb.database import require_writable
+    from coordinator.doctor import nas
+    from shared.state.store.database import require_writable
 
     require_writable(configuration.nas.state)
     yield from nas.examine_use(configuration.nas, clock, expected)
 
 
 def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterator[Check]":
-    from coordinator.checks import archive
+    from coordinator.doctor import archive
     from shared.site import open_site
 
     yield from archive.examine(open_site(configuration, clock))

@@ -3,8 +3,8 @@
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode
 
 
 @documented(
@@ -23,7 +23,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     For a VM that was deleted from its host and is shown as missing. A VM that its host still lists is found again as NEW by the next
     vmfind; to keep a VM out of the backups use `archive`. Refused while the VM is being backed up or moved.
     """
-    from shared.statedb import changes, upkeep
+    from shared.state.rules import changes, upkeep
 
     site = invocation.site()
     contents = site.database.head().contents

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode, LockedError
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode, LockedError
 
 if TYPE_CHECKING:
-    from shared.config import Configuration
+    from shared.host.configuration import Configuration
 
 
 @documented(
@@ -36,17 +36,17 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     not guessed, and noted for all hosts. Copies that are there already stay, and new ones get numbers above theirs. The archive
     directory is made, too. Each host then only needs the configuration and a schedule: its VMs are found by `vmbackup-worker vmfind`.
     """
-    from shared.clock import SystemClock
     from shared.copies import numbering
     from shared.copies.archive import prove_apart, refuse_copies_on_top
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive, require_ours_or_new
-    from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository, known_repository
-    from shared.copies.spelling import require_names_kept
-    from shared.process import HostIdentity
-    from shared.statedb.create import create
-    from shared.statedb.database import require_writable
+    from shared.host.clock import SystemClock
+    from shared.host.processes import HostIdentity
+    from shared.nas.mount import check_nas
+    from shared.nas.repository import check_repository, known_repository
+    from shared.nas.spelling import require_names_kept
+    from shared.state.store.create import create
+    from shared.state.store.database import require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
@@ -93,9 +93,9 @@ def _finish(configuration: "Configuration") -> None:
 
     A database that has been used since has an archive, and gets no other one: it is trusted as every command trusts it, or refused.
     """
-    from shared.clock import SystemClock
     from shared.copies.archive import prove_apart
     from shared.copies.marker import prepare_archive
+    from shared.host.clock import SystemClock
     from shared.site import open_site
 
     site = open_site(configuration, SystemClock())
@@ -110,8 +110,8 @@ def _finish(configuration: "Configuration") -> None:
 
 def _repository(state: Path) -> str | None:
     """That of the database that is there; None if there is none, or one whose making was interrupted."""
-    from shared.statedb.database import read_version
-    from shared.statedb.nas import list_fresh, nas_error
+    from shared.nas.files import list_fresh, nas_error
+    from shared.state.store.database import read_version
 
     try:
         return read_version(state).repository if list_fresh(state / "gen") else None

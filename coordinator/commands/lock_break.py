@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coordinator import holders, text
+from coordinator import locks_held, text
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode, LockedError
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode, LockedError
 
 if TYPE_CHECKING:
-    from coordinator.holders import Lock
+    from coordinator.locks_held import Lock
     from shared.site import Site
 
 #: A holder that shows no new heartbeat in the time of this many is taken for dead when an operator asks for it.
@@ -40,7 +40,7 @@ def command(invocation: Invocation, *, name: str, force: bool, as_json: bool, dr
     """
     site = invocation.site()
     contents = site.database.head().contents
-    lock = find(holders.gather(site, contents), contents, name)
+    lock = find(locks_held.gather(site, contents), contents, name)
     if lock is None:
         answer({"name": name, "freed": False, "dry_run": dry_run}, f"{text.printable(name)} is not locked", as_json=as_json)
         return
@@ -65,7 +65,7 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
         return
     row = site.database.head().contents.sessions[lock.session or ""]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
-    if row.id not in holders.watch(site, [row], seconds).silent:
+    if row.id not in locks_held.watch(site, [row], seconds).silent:
         raise LockedError(
             f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process {lock.pid}), which is alive: {doing(lock)}",
             hint=f"wait for it. With --force: {_harm(lock)}",
@@ -80,9 +80,9 @@ def _harm(lock: "Lock") -> str:
 
 
 def _break_lease(site: "Site", *, force: bool) -> None:
-    from shared.statedb.lease import break_lease
-    from shared.statedb.operations import ReadLease
-    from shared.statedb.recovery import recover_lease
+    from shared.state.sessions.recovery import recover_lease
+    from shared.state.store.lease import break_lease
+    from shared.state.store.operations import ReadLease
 
     files = site.database.files
     if not force and recover_lease(site.database):
@@ -96,8 +96,8 @@ def _break_lease(site: "Site", *, force: bool) -> None:
 
 
 def _break_claim(site: "Site", lock: "Lock") -> None:
-    from shared.clock import timestamp
-    from shared.statedb import interventions
+    from shared.host.clock import timestamp
+    from shared.state.rules import interventions
 
     record = site.database.head().contents.vms.get(lock.name)
     if record is None or record.claim is None or record.claim.session != lock.session:
@@ -110,7 +110,7 @@ def _break_claim(site: "Site", lock: "Lock") -> None:
 
 
 def _expire(site: "Site", lock: "Lock") -> None:
-    from shared.statedb.recovery import Dead, expire
+    from shared.state.sessions.recovery import Dead, expire
 
     row = site.database.head().contents.sessions.get(lock.session or "")
     if row is not None:

@@ -2,10 +2,10 @@
 
 import click
 
-from coordinator import holders, reading, text
-from coordinator.holders import Lock
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
+from coordinator import locks_held, reading, text
+from coordinator.locks_held import Lock
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode
 
 
 @documented(
@@ -25,13 +25,13 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time while it was watched; `unknown`, silent
     or not to be judged from here at once. Workers recover dead and expired ones by themselves.
     """
-    from shared.statedb.recovery import live_sessions
+    from shared.state.sessions.recovery import live_sessions
 
     site = invocation.site(reading=True)
     found = reading.read(site)
     contents = found.snapshot.contents
-    watched = holders.watch(site, live_sessions(contents), watch) if watch else None
-    locks = holders.gather(site, contents, watched)
+    watched = locks_held.watch(site, live_sessions(contents), watch) if watch else None
+    locks = locks_held.gather(site, contents, watched)
     if as_json:
         print_json({"schema": 1, "locks": [lock.to_json() for lock in locks], "warnings": list(found.warnings)})
         return

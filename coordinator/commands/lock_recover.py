@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import holders, text
+from coordinator import locks_held, text
 from coordinator.commands.lock_break import BEATS_WATCHED
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode, NodeConflictError, UsageError
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode, NodeConflictError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.site import Site
-    from shared.statedb.records import Contents, SessionRecord, VmRecord
+    from shared.state.records import Contents, SessionRecord, VmRecord
 
 
 @documented(
@@ -37,8 +37,8 @@ def command(invocation: Invocation, *, node: str | None, replaced: bool, as_json
     then only what is dead by proof is freed. The VMs of another host are marked as missing there, so that a VM that was moved to a third
     host goes on there at once; they come back by themselves with their host.
     """
-    from shared.leftovers import remove_leftovers
-    from shared.statedb.recovery import require_silent
+    from shared.state.sessions.recovery import require_silent
+    from shared.tasks.leftovers import remove_leftovers
 
     site = _for_recovery(invocation, replaced=replaced)
     name = node or site.node
@@ -87,13 +87,13 @@ def _require_known(contents: "Contents", node: str) -> None:
 
 def _judge(site: "Site", contents: "Contents", node: str) -> "tuple[Mapping[str, tuple[SessionRecord, str]], Mapping[str, SessionRecord]]":
     """The live sessions of the host: those that are dead, each with the reason, and those that showed a heartbeat or could not be read."""
-    from shared.statedb.recovery import live_sessions, proven_dead
+    from shared.state.sessions.recovery import live_sessions, proven_dead
 
     rows = live_sessions(contents, node)
     dead = {row.id: (row, proof) for row in rows if (proof := proven_dead(row, site.identity))}
     doubtful = [row for row in rows if row.id not in dead]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
-    silent = holders.watch(site, doubtful, seconds).silent if doubtful else ()
+    silent = locks_held.watch(site, doubtful, seconds).silent if doubtful else ()
     dead |= {row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s") for row in doubtful if row.id in silent}
     return dead, {row.id: row for row in rows if row.id not in dead}
 
@@ -131,9 +131,9 @@ def _preview(
 
 
 def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
-    from shared.statedb.lease import parse_marker
-    from shared.statedb.operations import ReadLease
-    from shared.statedb.recovery import Dead, expire, recover_lease
+    from shared.state.sessions.recovery import Dead, expire, recover_lease
+    from shared.state.store.lease import parse_marker
+    from shared.state.store.operations import ReadLease
 
     hostnames = {row.hostname for row, _ in dead.values()}
     known = site.database.head().contents.nodes.get(node)
@@ -147,15 +147,15 @@ def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]
 
 
 def _give_up(site: "Site", node: str) -> None:
-    from shared.clock import timestamp
-    from shared.statedb import interventions
+    from shared.host.clock import timestamp
+    from shared.state.rules import interventions
 
     when = timestamp(site.clock.now())
     site.database.commit_once(lambda contents: interventions.give_up_node(contents, node, when), f"recover {node}", "recover")
 
 
 def _forget_machine(site: "Site", node: str) -> None:
-    from shared.statedb import interventions
+    from shared.state.rules import interventions
 
     machine, hostname = (site.identity.machine, site.identity.hostname) if node == site.node else ("", "")
     site.database.commit_once(

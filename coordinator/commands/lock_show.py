@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import holders, reading, text
+from coordinator import locks_held, reading, text
 from coordinator.commands.lock_list import doing
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, UsageError
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from coordinator.holders import Lock
-    from shared.statedb.records import Contents
+    from coordinator.locks_held import Lock
+    from shared.state.records import Contents
 
 
 @documented(
@@ -28,7 +28,7 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
     """One lock in full. NAME is a VM, a session as `list` shows it, or `database`."""
     site = invocation.site(reading=True)
     contents = reading.read(site).snapshot.contents
-    lock = find(holders.gather(site, contents), contents, name)
+    lock = find(locks_held.gather(site, contents), contents, name)
     if as_json:
         print_json({"schema": 1, "lock": lock.to_json() if lock else None})
     elif lock is None:
@@ -40,7 +40,7 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
 def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
     """The lock of that name; None if it is not held. Raises `UsageError` if there is no such VM or session at all."""
     lock = next((lock for lock in locks if lock.name == name), None)
-    if lock is None and name != holders.DATABASE and name not in contents.vms and name not in contents.sessions:
+    if lock is None and name != locks_held.DATABASE and name not in contents.vms and name not in contents.sessions:
         raise UsageError(f"{name!r} is neither a VM nor a session nor `database`", hint="vmbackup-lock list shows what is locked")
     return lock
 

@@ -3,8 +3,8 @@
 import click
 
 from coordinator import history, text
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode
 
 
 @documented(

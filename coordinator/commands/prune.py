@@ -6,15 +6,15 @@ import click
 
 from coordinator import text
 from coordinator.commands.status import order_unknown
-from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
-from shared.statedb import changes
-from shared.states import State
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
+from shared.state.rules import changes
+from shared.state.states import State
 
 if TYPE_CHECKING:
-    from shared.pruning import Pruned
     from shared.site import Site
-    from shared.statedb.records import Contents
+    from shared.state.records import Contents
+    from shared.tasks.pruning import Pruned
 
 
 @documented(
@@ -55,7 +55,7 @@ def _keys(contents: "Contents", node: str) -> list[str]:
 
 
 def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
-    from shared.pruning import Pruned, decide
+    from shared.tasks.pruning import Pruned, decide
 
     contents = site.database.head().contents
     return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], {}
@@ -66,7 +66,7 @@ def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"
 
     Answers those that were pruned, and of those that could not be why.
     """
-    from shared import pruning
+    from shared.tasks import pruning
 
     done: list[Pruned] = []
     failed: dict[str, VmBackupError] = {}

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, UsageError
-from shared.statedb import changes
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, UsageError
+from shared.state.rules import changes
 
 
 @documented(
@@ -54,7 +54,7 @@ def command(  # noqa: PLR0913 - options of the command line
     Guest Additions, they must answer within --wait seconds; else it must go on running for so long and do something. What was seen is
     shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
     """
-    from shared import rehearsal, restoring
+    from coordinator.restore import rehearsal, restoring
 
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     site = invocation.site(reading=dry_run)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode, UsageError
-from shared.statedb import changes
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode, UsageError
+from shared.state.rules import changes
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
@@ -36,7 +36,7 @@ def command(invocation: Invocation, *, vm: str, stamp: str, last: bool, yes: boo
     for a copy of another VM, and for the last good one (unless --last). A VM that loses the copy which made it CLEAN becomes
     BACKUP_NECESSARY. Interrupted, it is finished by the same command.
     """
-    from shared import pruning
+    from shared.tasks import pruning
 
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, VmBackupError
-from shared.statedb import changes
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, VmBackupError
+from shared.state.rules import changes
 
 if TYPE_CHECKING:
-    from shared.restoring import Restored
+    from coordinator.restore.restoring import Restored
     from shared.site import Site
-    from shared.statedb.records import VmRecord
+    from shared.state.records import VmRecord
 
 
 @documented(
@@ -44,7 +44,7 @@ def command(  # noqa: PLR0913 - options of the command line
     a VM or folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of its own, and to the backups it is
     another VM (docs/restore.md).
     """
-    from shared import restoring
+    from coordinator.restore import restoring
 
     site = invocation.site(reading=True)
     record = changes.find(site.database.head().contents, vm)
@@ -89,7 +89,7 @@ def command(  # noqa: PLR0913 - options of the command line
 
 def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") -> bool:
     """Notes it in the log; answers whether that could be done. The NAS is opened anew: what will do for reading may be a wrong one."""
-    from shared import restoring
+    from coordinator.restore import restoring
 
     try:
         restoring.note(invocation.site(), record.key, restored)

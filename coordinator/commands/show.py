@@ -10,9 +10,9 @@ from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.commands.copies import incomplete, missing, state
 from coordinator.commands.status import describe, notes
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
-from shared.statedb import changes
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode
+from shared.state.rules import changes
 
 
 @documented(

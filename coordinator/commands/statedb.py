@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coordinator import text
-from shared.cli import HELP, Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, UsageError, VmBackupError
+from shared.command_line import HELP, Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, UsageError, VmBackupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shared.config import Configuration
+    from shared.host.configuration import Configuration
     from shared.site import Site
-    from shared.states import State
+    from shared.state.states import State
 
 
 @documented(
@@ -40,8 +40,8 @@ def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: boo
     Takes no lock and changes nothing, unless told to by an option. Exit code 1 if something is wrong.
     With --set-aside the generation before the damaged one is the newest again; what only the damaged one said is done again by the workers.
     """
-    from shared.copies.mount import check_nas
-    from shared.statedb import inspection, repair
+    from shared.nas.mount import check_nas
+    from shared.state.store import inspection, repair
 
     configuration = invocation.configuration()
     root = configuration.nas.state
@@ -74,9 +74,9 @@ def check(invocation: Invocation, *, set_aside: int | None, rebuild_version: boo
 
 def _repair_view(configuration: "Configuration") -> None:
     """Writes `vmtool-statedb` for the generation that is the newest now; while the version file is damaged, a worker will."""
-    from shared.clock import SystemClock
-    from shared.process import HostIdentity
-    from shared.statedb.database import open_database
+    from shared.host.clock import SystemClock
+    from shared.host.processes import HostIdentity
+    from shared.state.store.database import open_database
 
     with contextlib.suppress(VmBackupError):
         host = configuration.host
@@ -86,11 +86,11 @@ def _repair_view(configuration: "Configuration") -> None:
 
 def _raise_numbers(configuration: "Configuration") -> None:
     """Commits that claims get numbers above those of all copies: what was set aside may have given some out."""
-    from shared.clock import SystemClock
     from shared.copies import numbering
-    from shared.process import HostIdentity
-    from shared.statedb import changes
-    from shared.statedb.database import open_database
+    from shared.host.clock import SystemClock
+    from shared.host.processes import HostIdentity
+    from shared.state.rules import changes
+    from shared.state.store.database import open_database
 
     nas, host = configuration.nas, configuration.host
     floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
@@ -113,16 +113,16 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     Version 1.0 knows names and states only: each VM is matched to the first host that lists a VM of its name. Interrupted, the same command
     finishes. State files of older scripts (*.state) are ignored.
     """
-    from shared.clock import SystemClock
     from shared.copies.archive import require_apart
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive
-    from shared.copies.mount import check_nas
-    from shared.copies.repository import check_repository
-    from shared.process import HostIdentity
-    from shared.statedb.create import migrate as take_over
-    from shared.statedb.create import read_old
-    from shared.statedb.database import read_version, require_writable
+    from shared.host.clock import SystemClock
+    from shared.host.processes import HostIdentity
+    from shared.nas.mount import check_nas
+    from shared.nas.repository import check_repository
+    from shared.state.store.create import migrate as take_over
+    from shared.state.store.create import read_old
+    from shared.state.store.database import read_version, require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
@@ -164,10 +164,11 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     the lines that the editor changed, as far as they make sense. Any state but BACKUP_IN_PROGRESS; CLEAN only where there is a copy;
     ARCHIVED by `archive` and `activate` only, because copies must move. A line that was removed forgets nothing.
     """
-    from shared.clock import timestamp
-    from shared.statedb import adoption, inspection
-    from shared.statedb.nas import nas_error
-    from shared.statedb.records import Contents
+    from shared.host.clock import timestamp
+    from shared.nas.files import nas_error
+    from shared.state.records import Contents
+    from shared.state.rules import adoption
+    from shared.state.store import inspection
 
     site = invocation.site()
     root = site.database.root
@@ -221,8 +222,8 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
     Until then updated hosts work in the old one, with those that are not. Afterwards older programs refuse, and change nothing. Refused
     (11) while an older program is at work. Interrupted, the same command finishes; there is no way back.
     """
-    from shared.statedb import upgrade as upgrading
-    from shared.statedb.formats import NEWEST
+    from shared.state.formats import NEWEST
+    from shared.state.store import upgrade as upgrading
 
     site = invocation.site(reading=dry_run)
     site.database.require_writable()
@@ -242,14 +243,14 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
 
 def _require_copies(site: "Site", edited: "Mapping[str, State]") -> None:
     """Raises `IllegalMoveError` if a VM is to be CLEAN whose last copy is not there, or is not good: the database alone does not know."""
-    from shared import standing
-    from shared.errors import IllegalMoveError
-    from shared.states import State
+    from shared.host.errors import IllegalMoveError
+    from shared.state.states import State
+    from shared.tasks import vm_copies
 
     for key, record in site.database.head().contents.vms.items():
         if edited.get(key) != State.CLEAN or record.status == State.CLEAN or record.last_copy is None:
             continue
-        good = {copy.stamp for copy, _ in standing.copies(site, record) if copy.good}
+        good = {copy.stamp for copy, _ in vm_copies.copies(site, record) if copy.good}
         if record.last_copy.stamp not in good:
             raise IllegalMoveError(
                 f"{key} cannot be made CLEAN by hand: its copy {record.last_copy.stamp} is not there, or not good",

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coordinator import clocks, reading, text
-from shared.cli import Invocation, documented, json_option, pass_invocation, print_json
-from shared.errors import ExitCode
-from shared.statedb.records import VmRecord
-from shared.statedb.snapshot import Snapshot
-from shared.states import State
+from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode
+from shared.state.records import VmRecord
+from shared.state.states import State
+from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from shared.site import Site

@@ -3,8 +3,8 @@
 import click
 
 from coordinator import pinning
-from shared.cli import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.errors import ExitCode
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.host.errors import ExitCode
 
 
 @documented(

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
-from shared.cli import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.errors import ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, UsageError, VmBackupError
-from shared.statedb import changes
+from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.host.errors import ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, UsageError, VmBackupError
+from shared.state.rules import changes
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.site import Site
-    from shared.statedb.records import VmRecord
-    from shared.statedb.session import Session
-    from shared.verification import Examined
+    from shared.state.records import VmRecord
+    from shared.state.sessions.session import Session
+    from shared.tasks.verification import Examined
 
 
 @dataclass
@@ -96,11 +96,11 @@ def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bo
 
 
 def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
-    from shared import standing, verification
+    from shared.tasks import verification, vm_copies
 
     if due:
         return verification.due_copies(site, record, site.clock.now())
-    return [copy for copy, _ in standing.copies(site, record)]
+    return [copy for copy, _ in vm_copies.copies(site, record)]
 
 
 def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool) -> Report:
@@ -127,7 +127,7 @@ def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, 
 
 
 def _verify_vm(site: "Site", session: "Session", record: "VmRecord", report: Report, *, due: bool, as_json: bool) -> None:
-    from shared import verification
+    from shared.tasks import verification
 
     changes.require_free(record)
     for copy in _wanted(site, record, due=due):

@@ -22,10 +22,10 @@ from typing import Final
 from deploy.bench import overhead
 from deploy.bench.report import Report, spread
 from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several, real_files
-from shared.clock import SystemClock
-from shared.engine.codec import Codec, best_codec, zlib_codec
-from shared.engine.exporter import ParallelExporter
-from shared.process import SubprocessRunner
+from shared.export.exporter import ParallelExporter
+from shared.host.clock import SystemClock
+from shared.host.processes import SubprocessRunner
+from shared.ova.compression import Codec, best_codec, zlib_codec
 from shared.virtualbox.inventory import take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.virtualbox import RealHost, Testbed, Unavailable

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from deploy.bench.report import Report, spread
-from shared.clock import SystemClock, timestamp
-from shared.config import load
 from shared.copies.names import final_name
 from shared.copies.sidecar import Sidecar
-from shared.process import HostIdentity
+from shared.host.clock import SystemClock, timestamp
+from shared.host.configuration import load
+from shared.host.processes import HostIdentity
 from shared.site import Site, open_site
-from shared.statedb.create import create
-from shared.statedb.records import Contents, Copy, VmRecord
-from shared.states import State
+from shared.state.records import Contents, Copy, VmRecord
+from shared.state.states import State
+from shared.state.store.create import create
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.simulated import SimulatedHost
 

@@ -15,12 +15,12 @@ from uuid import uuid4
 
 from deploy.bench.report import Report
 from deploy.bench.second_copies import data_start
-from shared.engine.chain import Chain
-from shared.engine.codec import Codec, best_codec
-from shared.engine.engine import Sink
-from shared.engine.ova import Archive
-from shared.engine.pipeline import Meter, Pipeline, Settings
-from shared.engine.vmdk import GRAIN, SECTOR, Layout
+from shared.export.engine import Sink
+from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.ova.compression import Codec, best_codec
+from shared.ova.disk import Chain
+from shared.ova.vmdk import GRAIN, SECTOR, Layout
+from shared.ova.writing import Archive
 
 #: Of the engine's CPU time, at most this part.
 AIM: Final = 10.0

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from deploy.bench.report import Report, spread
-from shared.clock import SystemClock
-from shared.engine.delta import DeltaPlan
-from shared.engine.exporter import ParallelExporter
-from shared.engine.vmdk import GRAIN
-from shared.process import SubprocessRunner
+from shared.export.delta import DeltaPlan
+from shared.export.exporter import ParallelExporter
+from shared.host.clock import SystemClock
+from shared.host.processes import SubprocessRunner
+from shared.ova.vmdk import GRAIN
 from shared.virtualbox.inventory import take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.virtualbox import RealHost

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from deploy.bench.report import Report
-from shared.clock import SystemClock
-from shared.process import HostIdentity
-from shared.statedb.create import create
-from shared.statedb.database import open_database
-from shared.statedb.records import Contents, VmRecord
-from shared.states import State
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state.records import Contents, VmRecord
+from shared.state.states import State
+from shared.state.store.create import create
+from shared.state.store.database import open_database
 
 PROCESSES: Final = (1, 8, 32)
 _START_SECONDS: Final = 0.15

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.demo.narration import Narrator
-from shared.cli import MEANINGS
-from shared.errors import ExitCode
+from shared.command_line import MEANINGS
+from shared.host.errors import ExitCode
 from tests.support.hosts import VirtualBoxHost
 from tests.support.simulated import SimulatedHost
 from tests.support.virtualbox import Testbed, Unavailable

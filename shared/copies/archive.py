@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from shared.config import Nas
-from shared.copies.locations import Relation, first_name_below, relations, seen_in
-from shared.copies.mount import is_there
 from shared.copies.names import parse_final
-from shared.copies.reporting import reported
-from shared.errors import ConfigurationError
-from shared.statedb.nas import list_fresh
+from shared.host.configuration import Nas
+from shared.host.errors import ConfigurationError
+from shared.nas.files import list_fresh
+from shared.nas.locations import Relation, first_name_below, relations, seen_in
+from shared.nas.mount import is_there
+from shared.nas.reporting import reported
 
 _APART: Final = frozenset({Relation.APART})
 _BELOW: Final = frozenset({Relation.APART, Relation.INSIDE})

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from shared.copies import order
 from shared.copies import sidecar as sidecars
-from shared.copies.files import Entry, look, present
 from shared.copies.names import Partial, Suffix, final_name, looks_like_a_copy, parse_final, parse_partial, parse_stamp
-from shared.copies.reporting import reported
+from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar, SideFile
-from shared.copies.sides import missing
-from shared.errors import CopyError
-from shared.statedb.numbers import plausible
+from shared.host.errors import CopyError
+from shared.nas.looking import Entry, look, present
+from shared.nas.reporting import reported
+from shared.state.numbers import plausible
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies.files import NasFiles, look, open_file
-from shared.copies.ova import Progress, sha256_of
+from shared.copies.files import NasFiles
 from shared.copies.sidecar import SideFile
-from shared.errors import CopyError
+from shared.host.errors import CopyError
+from shared.nas.looking import look, open_file
+from shared.ova.check import Progress, sha256_of
 
 _PIECE: Final = 1 << 20
 

@@ -16,13 +16,13 @@ from typing import Final
 from shared.copies import catalogue, order
 from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import Copy
-from shared.copies.files import look, look_twice, present, same_directory
 from shared.copies.names import SUFFIXES, Suffix, final_name, parse_partial
 from shared.copies.permits import Permit
-from shared.copies.reporting import reported
+from shared.copies.side_files import missing
 from shared.copies.sidecar import SideFile
-from shared.copies.sides import missing
-from shared.errors import CopyError, IllegalMoveError, NasError
+from shared.host.errors import CopyError, IllegalMoveError, NasError
+from shared.nas.looking import look, look_twice, present, same_directory
+from shared.nas.reporting import reported
 
 #: Why the first of all copies stays.
 NEWEST: Final = "newest good copy"

@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from shared.config import Nas
 from shared.copies.archive import require_apart, require_no_vm
-from shared.copies.files import NasFiles, look, read_file, write_file
-from shared.copies.locations import on_one_mount
-from shared.copies.reporting import reported
-from shared.errors import NasError
+from shared.copies.files import NasFiles, write_file
+from shared.host.configuration import Nas
+from shared.host.errors import NasError
+from shared.nas.locations import on_one_mount
+from shared.nas.looking import look, read_file
+from shared.nas.reporting import reported
 
 #: Lies in the archive directory.
 ARCHIVE_MARKER: Final = ".vmbackup-archive"

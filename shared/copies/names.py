@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from shared.folding import folded
-from shared.statedb.numbers import CLAIM_LIMIT
+from shared.nas.folding import folded
+from shared.state.numbers import CLAIM_LIMIT
 
 Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
 #: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware variables and TPM, its saved memory.

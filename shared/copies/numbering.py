@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shared.copies.files import look
 from shared.copies.names import parse_final, parse_partial, parse_stamp
-from shared.statedb.numbers import believable
+from shared.nas.looking import look
+from shared.state.numbers import believable
 
 
 def highest(directories: Iterable[Path]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from shared.statedb.numbers import plausible
+from shared.state.numbers import plausible
 
 
 class Ordered(Protocol):

@@ -7,10 +7,11 @@ from typing import Final
 
 from shared.copies import catalogue, keeping, order
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles, look, present
+from shared.copies.files import NasFiles
 from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.permits import Permit
-from shared.copies.reporting import reported
+from shared.nas.looking import look, present
+from shared.nas.reporting import reported
 
 #: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one whose `.ova` somebody has put aside for a
 #: while still has it (`keeping.leftover`). Then the `.ova`: from then on the copy does not count, and what a crash leaves is small, worth

@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from shared.clock import parse_timestamp
-from shared.copies.files import NasFiles, read_file, write_file
+from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, parse_stamp, partial_name
-from shared.copies.reporting import reported
-from shared.errors import CopyError
+from shared.host.clock import parse_timestamp
+from shared.host.errors import CopyError
+from shared.nas.looking import read_file
+from shared.nas.reporting import reported
 
 SCHEMA: Final = 1
 #: No sidecar is longer; a file that is, is none.
@@ -68,7 +69,7 @@ class Rehearsed:
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The facts of one copy. Times are UTC as `shared.clock.timestamp` writes them; sizes are bytes.
+    """The facts of one copy. Times are UTC as `shared.host.clock.timestamp` writes them; sizes are bytes.
 
     `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the export. `files` are those beside the
     `.ova` by suffix (of `names.SIDES`), `left_out` says in words what of the VM is in none of them. `pinned` is when an operator

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import IO, Final
 
-from shared.process import Completed, ProcessIdentity, log_ended
+from shared.host.processes import Completed, ProcessIdentity, log_ended
 from shared.virtualbox.vboxmanage import UNREACHED, VBoxManage, cannot_start
 
 _TAIL_BYTES: Final = 2**16

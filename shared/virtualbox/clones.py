@@ -16,8 +16,8 @@ from typing import Final
 
 import psutil
 
-from shared.clock import Clock
-from shared.errors import VBoxManageError
+from shared.host.clock import Clock
+from shared.host.errors import VBoxManageError
 from shared.virtualbox import scratch
 from shared.virtualbox.export import DiskUse, VmBusyError, disk_use
 from shared.virtualbox.inventory import Machine

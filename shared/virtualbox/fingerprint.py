@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Self
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine, files_of
 
 #: How the values below are computed. A fingerprint of another version equals none of this one: one backup too many, never one too few.

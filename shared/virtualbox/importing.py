@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.errors import CopyError, VBoxManageError
+from shared.host.errors import CopyError, VBoxManageError
 from shared.virtualbox.background import Background
 from shared.virtualbox.printed import complaint
 from shared.virtualbox.vboxmanage import VBoxManage

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.printed import Listed
 from shared.virtualbox.settings import Image, MachineSettings, Registry, SettingsError, parse_machine, parse_registry, read_file
 from shared.virtualbox.vboxmanage import VBoxManage

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.clock import Clock
+from shared.host.clock import Clock
 from shared.virtualbox.export import VmRunsError
 from shared.virtualbox.printed import STOPPED
 from shared.virtualbox.vboxmanage import VBoxManage

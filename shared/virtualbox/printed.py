@@ -8,8 +8,8 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
-from shared.errors import VBoxManageError
-from shared.process import Completed
+from shared.host.errors import VBoxManageError
+from shared.host.processes import Completed
 
 #: States in which no process runs the VM and its disks are at rest.
 STOPPED: Final = frozenset({"poweroff", "saved", "aborted", "aborted-saved"})

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from shared.errors import ExitCode, VBoxManageError
-from shared.process import Completed
+from shared.host.errors import ExitCode, VBoxManageError
+from shared.host.processes import Completed
 from shared.virtualbox.printed import complaint, how_it_ended, killed_by
 
 

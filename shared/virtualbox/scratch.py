@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 
 #: The mark in such a folder.

@@ -11,7 +11,7 @@ from typing import Final
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from shared.errors import ConfigurationError
+from shared.host.errors import ConfigurationError
 
 #: Larger than any settings file; what is larger is not read.
 MAXIMUM_BYTES: Final = 32 * 2**20

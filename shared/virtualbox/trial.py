@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import psutil
 
-from shared.clock import Clock
-from shared.errors import VBoxManageError
+from shared.host.clock import Clock
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.power import Power
 from shared.virtualbox.vboxmanage import VBoxManage

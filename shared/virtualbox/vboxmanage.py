@@ -10,9 +10,9 @@ from typing import Final
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from shared.clock import Clock, SystemClock
-from shared.errors import VBoxManageError, VBoxManageTimeoutError
-from shared.process import Runner
+from shared.host.clock import Clock, SystemClock
+from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
+from shared.host.processes import Runner
 from shared.virtualbox.printed import UUID, Listed, MachineInfo, complaint, first_match, parse_info, parse_list
 
 #: With C, or a locale that is not installed, `list vms` stops at the first name that is not ASCII, with status 0.

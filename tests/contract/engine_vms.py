@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.clock import SystemClock
-from shared.engine.codec import Codec
-from shared.engine.delta import DeltaPlan
-from shared.engine.exporter import ParallelExporter
-from shared.process import SubprocessRunner
+from shared.export.delta import DeltaPlan
+from shared.export.exporter import ParallelExporter
+from shared.host.clock import SystemClock
+from shared.host.processes import SubprocessRunner
+from shared.ova.compression import Codec
 from shared.virtualbox.export import Exporter, RunningExport, VBoxManageExporter
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage

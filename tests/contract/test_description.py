@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from shared.engine.head import take_description
-from shared.process import SubprocessRunner
+from shared.export.description import take_description
+from shared.host.processes import SubprocessRunner
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.contract.exporting import medium_state
 from tests.support.hosts import VirtualBoxHost

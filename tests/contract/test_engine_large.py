@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.ova import check_ova
+from shared.ova.check import check_ova
 from tests.contract.engine_vms import Bench, finish, qemu, write_blocks
 from tests.contract.test_engines import qemu_img  # noqa: F401 - a fixture
 from tests.support.proving import only_when_proving

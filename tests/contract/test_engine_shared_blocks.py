@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine.delta import DeltaPlan
+from shared.export.delta import DeltaPlan
 from tests.contract.engine_vms import MIB, Bench, change, finish, texts
 from tests.support.packages import require
 from tests.support.virtualbox import RealHost

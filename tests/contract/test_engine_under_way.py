@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.engine.codec import Codec, best_codec
-from shared.engine.exporter import ParallelExport
-from shared.engine.head import take_description
+from shared.export.description import take_description
+from shared.export.exporter import ParallelExport
+from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.problems import ExportCanceledError, ExportError, VmRunsError
 from tests.contract.engine_vms import Bench, finish
 from tests.contract.exporting import medium_state
@@ -143,7 +143,7 @@ def test_a_killed_worker_frees_the_vm(bench: Bench, vm: RealVm) -> None:
     """Nobody can clean up after a SIGKILL; the incomplete file is for the workers after it."""
     code = f"""
 import time
-from shared.engine.codec import Codec
+from shared.ova.compression import Codec
 from tests.contract.engine_vms import Bench
 from tests.support.virtualbox import RealHost, Testbed
 host = RealHost(Testbed.set_up(), {bench.host.name!r})

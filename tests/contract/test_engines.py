@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.ova import check_ova
-from shared.engine.codec import zlib_codec
-from shared.engine.delta import DeltaPlan
+from shared.export.delta import DeltaPlan
+from shared.ova.check import check_ova
+from shared.ova.compression import zlib_codec
 from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, finish, qemu, same, texts, unpack
 from tests.contract.exporting import check_manifest, members
 from tests.support.packages import require

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.process import SubprocessRunner
+from shared.host.processes import SubprocessRunner
 from shared.virtualbox.inventory import take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.contract.exporting import export

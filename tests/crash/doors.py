@@ -203,7 +203,7 @@ def who(frame: FrameType | None) -> str:
     names: list[str] = []
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_PRODUCT) and module != "shared.cli" and not frame.f_code.co_name.startswith("<"):
+        if module.startswith(_PRODUCT) and module != "shared.command_line" and not frame.f_code.co_name.startswith("<"):
             names.append(f"{module.rpartition('.')[2]}.{frame.f_code.co_name}")
         elif module.startswith("filelock") and not names:
             names.append("filelock")

@@ -33,9 +33,9 @@ def _never(module: str, name: str, answer: Any = None) -> Callable[[], None]:
 
 
 def _retention_first() -> None:
-    from worker import publishing
+    from worker.backup import publish
 
-    publish, retain = publishing.files.publish, publishing._let_go_of_old_copies
+    publish, retain = publish.files.publish, publish._let_go_of_old_copies
 
     def finish_wrongly(files: Any, directory: Any, copy: Any) -> Any:
         from shared.copies import catalogue
@@ -46,22 +46,22 @@ def _retention_first() -> None:
         apply(files, directory, sidecar.uuid, Rules(keep_last=1))
         return publish(files, directory, copy)
 
-    publishing.files.publish = finish_wrongly  # type: ignore[assignment]
+    publish.files.publish = finish_wrongly  # type: ignore[assignment]
     assert retain
 
 
 def _no_intent() -> None:
-    from worker import exporting
+    from worker.backup import export
 
     def publish(self: Any, exported: Any, *_: Any) -> bool:
         from dataclasses import replace
 
-        from shared.statedb import changes
-        from shared.statedb.records import Copy
+        from shared.state.records import Copy
+        from shared.state.rules import changes
 
         sidecar = exported.sidecar
         copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())
-        exporting.files.publish(self._site.files, self._directory, copy)
+        export.files.publish(self._site.files, self._directory, copy)
 
         def clean(contents: Any) -> Any:
             record = replace(changes.held(contents, self._key, self._own), publishing=copy)
@@ -70,12 +70,12 @@ def _no_intent() -> None:
         self._session.commit(clean, "published without an intent")
         return True
 
-    exporting.Backup._publish = publish  # type: ignore[method-assign]
+    export.Backup._publish = publish  # type: ignore[method-assign]
 
 
 def _commit_in_place() -> None:
     """The view is written where it stands instead of being replaced."""
-    from shared.statedb.files import StateFiles
+    from shared.state.store.files import StateFiles
 
     def replace_view(self: StateFiles, operation: Any) -> None:
         import os
@@ -87,7 +87,7 @@ def _commit_in_place() -> None:
         os.close(descriptor)
         os.unlink(self._temporary(operation.name))
 
-    from shared.statedb import files, operations
+    from shared.state.store import files, operations
 
     files._PERFORM[operations.ReplaceView] = replace_view
 
@@ -103,7 +103,7 @@ MUTANTS: Final = {
     "publications are not finished": Mutant(
         "an intent stays open", "database: a publication is finished", _never("worker.database", "_publish", True)
     ),
-    "nothing is swept": Mutant("heartbeats and temporary files stay", "notifier", _never("shared.statedb.recovery", "sweep", [])),
+    "nothing is swept": Mutant("heartbeats and temporary files stay", "notifier", _never("shared.state.sessions.recovery", "sweep", [])),
     "moves are not finished": Mutant(
         "an archive stays half done", "database: an archive is finished", _never("worker.database", "_move", True)
     ),

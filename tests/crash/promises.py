@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
-from shared.copies.ova import check_ova
-from shared.statedb import inspection
-from shared.statedb.records import VmRecord
-from shared.statedb.snapshot import Snapshot, decode
-from shared.statedb.view import render
+from shared.ova.check import check_ova
+from shared.state.records import VmRecord
+from shared.state.store import inspection
+from shared.state.store.snapshot import Snapshot, decode
+from shared.state.store.view import render
 
 _STATE_FILES = frozenset({"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"})
 _KEPT = ("vmtool-statedb.adopted-", "vmtool-statedb.edited-")

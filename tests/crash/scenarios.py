@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.statedb.formats import NEWEST
+from shared.state.formats import NEWEST
 from tests.crash.doors import Kill, Moment, Point
 from tests.crash.promises import good_stamps
 from tests.crash.world import KILLED, World

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shared.statedb.records import VmRecord
-from shared.statedb.snapshot import Snapshot, decode
+from shared.state.records import VmRecord
+from shared.state.store.snapshot import Snapshot, decode
 from tests.crash.doors import Kill, Point
 from tests.support.simulated import SimulatedHost
 

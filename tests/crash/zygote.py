@@ -19,10 +19,17 @@ PROGRAMS = {"vmbackup-worker": "worker.cli", "vmbackup-admin": "coordinator.admi
 #: Loaded once, here: a program loads them late, and each run would do it again.
 _LOADED = (
     *PROGRAMS.values(),
-    *("worker.backup", "worker.database", "worker.notifier", "worker.verify", "worker.vmfind"),
+    *("worker.backup.worker", "worker.database", "worker.notifier", "worker.verify", "worker.vmfind"),
     *("coordinator.commands.init", "coordinator.commands.archive", "coordinator.commands.activate", "coordinator.commands.statedb"),
     *("coordinator.commands.verify", "coordinator.commands.status", "shared.virtualbox.fingerprint", "_strptime", "email.parser"),
-    *("shared.config", "shared.site", "shared.archiving", "shared.engine.exporter", "shared.statedb.create", "filelock"),
+    *(
+        "shared.host.configuration",
+        "shared.site",
+        "shared.tasks.archiving",
+        "shared.export.exporter",
+        "shared.state.store.create",
+        "filelock",
+    ),
 )
 
 

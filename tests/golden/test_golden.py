@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies import catalogue
-from shared.statedb.snapshot import decode, encode
+from shared.state.store.snapshot import decode, encode
 from tests.golden.world import HERE, SCENES, take_over, unpack
 from tests.support.fleet import Fleet, Member
 from tests.support.formats import give_format

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.process import HostIdentity
-from shared.statedb import changes
-from shared.statedb.database import Database, open_database
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state.rules import changes
+from shared.state.store.database import Database, open_database
 from tests.crash.world import Programs, World
 from tests.golden.scenes import INTENT, killed, use
 from tests.support.fleet import Fleet, Member
@@ -50,10 +50,10 @@ _WAITING = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shared.clock import SystemClock
-from shared.errors import DatabaseVersionError
-from shared.process import HostIdentity
-from shared.statedb.database import open_database
+from shared.host.clock import SystemClock
+from shared.host.errors import DatabaseVersionError
+from shared.host.processes import HostIdentity
+from shared.state.store.database import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("alpha"), SystemClock())
 with database.session("backup") as session:
     print(session.id, flush=True)

@@ -51,9 +51,9 @@ class Mutant:
 
 _NO_FLOOR: Final[tuple[Patch, ...]] = (
     ("shared.site", "Site.floor", _answers(0)),
-    ("shared.statedb.numbers", "next_number", lambda _: lambda granted, _floor: granted + 1),
-    ("shared.statedb.changes", "next_number", lambda _: lambda granted, _floor: granted + 1),
-    ("shared.statedb.create", "protocol.genesis", lambda real: lambda *arguments: real(*arguments[:3])),
+    ("shared.state.numbers", "next_number", lambda _: lambda granted, _floor: granted + 1),
+    ("shared.state.rules.changes", "next_number", lambda _: lambda granted, _floor: granted + 1),
+    ("shared.state.store.create", "protocol.genesis", lambda real: lambda *arguments: real(*arguments[:3])),
 )
 _BY_NUMBER: Final[Patch] = ("shared.copies.order", "signs", _numbers_only)
 
@@ -74,10 +74,10 @@ MUTANTS: Final = {
             ("shared.copies.marker", "require_no_vm", _answers()),
             ("shared.copies.marker", "check_archive", _answers(True)),
             ("shared.site", "require_no_vm", _answers()),
-            ("shared.archiving", "require_apart", _answers()),
-            ("shared.archiving", "prove_apart", _answers()),
+            ("shared.tasks.archiving", "require_apart", _answers()),
+            ("shared.tasks.archiving", "prove_apart", _answers()),
             ("shared.copies.keeping", "same_directory", _answers(False)),
-            ("shared.copies.moves", "_one_file", _answers(False)),
+            ("shared.copies.moving", "_one_file", _answers(False)),
         ),
         Cell("the NAS mounted twice", "archive"),
     ),
@@ -89,12 +89,12 @@ MUTANTS: Final = {
         (
             ("shared.virtualbox.scratch", "new_token", _answers("2")),
             ("shared.virtualbox.clones", "Clones.refuse_taken", _answers()),
-            ("worker.undoing", "find_snapshot", _by_name),
+            ("worker.backup.undo", "find_snapshot", _by_name),
         ),
         Cell("inside", "run live", "new", "like ours"),
     ),
     "an archive without its marker is one": Mutant(
-        (("shared.copies.marker", "check_archive", _answers(True)), ("shared.standing", "require_directory", _answers())),
+        (("shared.copies.marker", "check_archive", _answers(True)), ("shared.tasks.vm_copies", "require_directory", _answers())),
         Cell("a mount that goes", "verify"),
     ),
 }

@@ -21,8 +21,8 @@ class Quick:
     @staticmethod
     def apply() -> None:
         """Replaces the door to processes for VBoxManage only."""
-        from shared import process
-        from shared.process import Completed, SubprocessRunner
+        from shared.host import processes
+        from shared.host.processes import Completed, SubprocessRunner
 
         real = SubprocessRunner.run
 
@@ -34,7 +34,7 @@ class Quick:
 
         SubprocessRunner.run = run  # type: ignore[method-assign]
         if machine := os.environ.get(MACHINE):
-            process.system_machine_id = lambda *_: machine
+            processes.system_machine_id = lambda *_: machine
 
 
 def _answer(home: Path, words: Sequence[str]) -> tuple[int, str, str]:

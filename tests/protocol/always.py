@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
-from shared.statedb.heartbeat import BEATS_PER_LEASE
-from shared.statedb.snapshot import Snapshot
-from shared.statedb.view import render
-from shared.states import State
+from shared.state.sessions.heartbeat import BEATS_PER_LEASE
+from shared.state.states import State
+from shared.state.store.snapshot import Snapshot
+from shared.state.store.view import render
 from tests.protocol import nas
 from tests.protocol.claims import LEASE_SECONDS, VM
 from tests.protocol.nas import World

@@ -7,18 +7,19 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
-from shared.clock import Clock
-from shared.errors import NasError, VmBackupError
-from shared.process import HostIdentity
-from shared.statedb import changes, interventions, protocol
-from shared.statedb.database import Database
-from shared.statedb.files import StateFiles
-from shared.statedb.protocol import Author, Change
-from shared.statedb.records import Copy, NodeRecord, SessionRecord
-from shared.statedb.session import Session
-from shared.statedb.snapshot import Snapshot
-from shared.statedb.version import DatabaseVersion
-from shared.states import State
+from shared.host.clock import Clock
+from shared.host.errors import NasError, VmBackupError
+from shared.host.processes import HostIdentity
+from shared.state.records import Copy, NodeRecord, SessionRecord
+from shared.state.rules import changes, interventions
+from shared.state.sessions.session import Session
+from shared.state.states import State
+from shared.state.store import protocol
+from shared.state.store.database import Database
+from shared.state.store.files import StateFiles
+from shared.state.store.protocol import Author, Change
+from shared.state.store.snapshot import Snapshot
+from shared.state.store.version import DatabaseVersion
 from tests.protocol import nas
 from tests.protocol.nas import PlaceCopy, World
 from tests.protocol.process import Program

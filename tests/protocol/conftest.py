@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shared.statedb import database, protocol
+from shared.state.store import database, protocol
 from tests.protocol import nas
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from shared.errors import NasError
-from shared.statedb.files import StateFiles
-from shared.statedb.lease import break_lease
-from shared.statedb.operations import ReadLease
+from shared.host.errors import NasError
+from shared.state.store.files import StateFiles
+from shared.state.store.lease import break_lease
+from shared.state.store.operations import ReadLease
 from tests.protocol.nas import AcquireLease, ReleaseLease, World
 from tests.protocol.process import Program
 

@@ -12,10 +12,10 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from shared.statedb import operations as op
-from shared.statedb import protocol
-from shared.statedb.records import Claim
-from shared.statedb.view import render
+from shared.state.records import Claim
+from shared.state.store import operations as op
+from shared.state.store import protocol
+from shared.state.store.view import render
 from tests.protocol import claims, nas
 from tests.protocol.actor import Actor, Line
 from tests.protocol.always import BEAT_SECONDS, lost, unfinished, wrongly_expired

@@ -7,9 +7,12 @@ from typing import Any, Final
 
 import pytest
 
-from shared.statedb import changes, lease, protocol
-from shared.statedb.files import StateFiles
-from shared.statedb.operations import (
+from shared.state.records import Contents, VmRecord
+from shared.state.rules import changes
+from shared.state.sessions.session import Session
+from shared.state.store import lease, protocol
+from shared.state.store.files import StateFiles
+from shared.state.store.operations import (
     PublishGeneration,
     ReadGeneration,
     ReadView,
@@ -20,11 +23,9 @@ from shared.statedb.operations import (
     TakeLeaseAside,
     WriteTemporary,
 )
-from shared.statedb.protocol import Author, Change
-from shared.statedb.records import Contents, VmRecord
-from shared.statedb.session import Session
-from shared.statedb.snapshot import Snapshot, encode
-from shared.statedb.view import render
+from shared.state.store.protocol import Author, Change
+from shared.state.store.snapshot import Snapshot, encode
+from shared.state.store.view import render
 from tests.protocol import claims, upgrades
 from tests.protocol import lease as leases
 from tests.protocol.nas import Cost, Rules, read

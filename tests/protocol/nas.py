@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from shared.statedb import operations as op
-from shared.statedb.snapshot import Snapshot, decode
-from shared.statedb.view import render
+from shared.state.store import operations as op
+from shared.state.store.snapshot import Snapshot, decode
+from shared.state.store.view import render
 
 #: Stands for an answer that production turns into `NasError`.
 REFUSED: Final = "refused"

@@ -9,9 +9,9 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from shared.errors import NasError
-from shared.statedb.files import StateFiles
-from shared.statedb.operations import Operation
+from shared.host.errors import NasError
+from shared.state.store.files import StateFiles
+from shared.state.store.operations import Operation
 from tests.protocol.nas import PASSING, REFUSED
 
 #: What a process does: it gets its door to the NAS, and returns what it was told.

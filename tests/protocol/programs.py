@@ -7,15 +7,16 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Final
 
-from shared.errors import VmBackupError
-from shared.statedb import changes, protocol
-from shared.statedb.files import StateFiles
-from shared.statedb.formats import NEWEST
-from shared.statedb.protocol import Author, Change
-from shared.statedb.records import Contents, SessionRecord, VmRecord
-from shared.statedb.snapshot import Header, Snapshot, encode
-from shared.statedb.view import render
-from shared.states import INITIAL, MOVES, State
+from shared.host.errors import VmBackupError
+from shared.state.formats import NEWEST
+from shared.state.records import Contents, SessionRecord, VmRecord
+from shared.state.rules import changes
+from shared.state.states import INITIAL, MOVES, State
+from shared.state.store import protocol
+from shared.state.store.files import StateFiles
+from shared.state.store.protocol import Author, Change
+from shared.state.store.snapshot import Header, Snapshot, encode
+from shared.state.store.view import render
 from tests.protocol import nas
 from tests.protocol.nas import World
 from tests.protocol.process import Program

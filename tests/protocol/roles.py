@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
-from shared.errors import NasError, VmBackupError
-from shared.statedb import changes, recovery, sightings, upkeep
-from shared.statedb.files import StateFiles
-from shared.statedb.records import Contents
-from shared.states import Event
+from shared.host.errors import NasError, VmBackupError
+from shared.state.records import Contents
+from shared.state.rules import changes, sightings, upkeep
+from shared.state.sessions import recovery
+from shared.state.states import Event
+from shared.state.store.files import StateFiles
 from tests.protocol.claims import LEASE_SECONDS, VM, StillClock, Worker, backs_up, finishes, publishes
 from tests.protocol.process import Program
 from tests.protocol.programs import WHEN, append, editor, pruner

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shared.statedb import recovery
+from shared.state.sessions import recovery
 from tests.protocol.machine import Machine
 from tests.protocol.mutants import MUTANTS, Patch
 from tests.support.proving import PROVE, PROVE_SECONDS

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.statedb import protocol
+from shared.state.store import protocol
 from tests.protocol import claims, lease, nas, upgrades
 from tests.protocol.nas import Cost, Rules
 from tests.protocol.programs import (

@@ -4,10 +4,11 @@ from collections.abc import Hashable
 from dataclasses import replace
 from functools import cache
 
-from shared.statedb import formats, protocol, upgrade
-from shared.statedb.files import StateFiles
-from shared.statedb.protocol import Author, Change
-from shared.statedb.records import Contents
+from shared.state import formats
+from shared.state.records import Contents
+from shared.state.store import protocol, upgrade
+from shared.state.store.files import StateFiles
+from shared.state.store.protocol import Author, Change
 from tests.protocol import nas
 from tests.protocol.nas import World
 from tests.protocol.process import Program

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.config import Configuration, Nas
 from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
-from shared.process import HostIdentity
+from shared.host.clock import SystemClock
+from shared.host.configuration import Configuration, Nas
+from shared.host.processes import HostIdentity
 from shared.site import Site, open_site
-from shared.statedb.create import create
-from shared.statedb.records import VmRecord
+from shared.state.records import VmRecord
+from shared.state.store.create import create
 from tests.support.simulated import SimulatedHost
 from worker import notifier, vmfind
 

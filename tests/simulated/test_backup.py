@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from shared.copies.files import NasFiles
-from shared.errors import IllegalMoveError, LockLostError, NasError
-from shared.statedb import changes, recovery, upkeep
-from shared.statedb.recovery import Dead
-from shared.states import State
+from shared.host.errors import IllegalMoveError, LockLostError, NasError
+from shared.state.rules import changes, upkeep
+from shared.state.sessions import recovery
+from shared.state.sessions.recovery import Dead
+from shared.state.states import State
 from tests.simulated.conftest import Rig
-from worker import backup, database, notifier
+from worker import database, notifier
+from worker.backup import worker as backup
 
 
 def test_a_vm_becomes_clean_and_its_copy_is_described_beside_it(rig: Rig) -> None:
@@ -203,7 +205,7 @@ def test_a_publication_that_was_begun_is_finished_by_any_host(rig: Rig, suffix: 
     rig.host().make_vm("web01")
     site = rig.look()
     site.files = _CrashingFiles(suffix)
-    monkeypatch.setattr("shared.statedb.session.Session.__exit__", lambda *_: None)  # a killed process ends no session
+    monkeypatch.setattr("shared.state.sessions.session.Session.__exit__", lambda *_: None)  # a killed process ends no session
     with pytest.raises(_Crash):
         backup.run(site)
     monkeypatch.undo()
@@ -222,7 +224,7 @@ def test_a_publication_whose_files_are_gone_is_given_up(rig: Rig, monkeypatch: p
     rig.host().make_vm("web01")
     site = rig.look()
     site.files = _CrashingFiles("json")
-    monkeypatch.setattr("shared.statedb.session.Session.__exit__", lambda *_: None)
+    monkeypatch.setattr("shared.state.sessions.session.Session.__exit__", lambda *_: None)
     with pytest.raises(_Crash):
         backup.run(site)
     monkeypatch.undo()

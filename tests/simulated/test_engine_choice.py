@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from shared import archiving
-from shared.copies.mount import Mount
 from shared.copies.sidecar import Sidecar
-from shared.engine import eligible, engine
-from shared.errors import CopyError, NasError
-from shared.statedb import heartbeat
-from shared.states import State
+from shared.export import eligible, engine
+from shared.host.errors import CopyError, NasError
+from shared.nas.mount import Mount
+from shared.state.sessions import heartbeat
+from shared.state.states import State
+from shared.tasks import archiving
 from shared.virtualbox.problems import VmRunsError
 from tests.simulated.conftest import Rig
 from tests.simulated.test_policies import sidecar
 from tests.support.hosts import VirtualMachine
-from worker import backup, engines, exporting
+from worker.backup import engine_choice, export
+from worker.backup import worker as backup
 
 NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
 
@@ -76,7 +77,7 @@ def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(rig: Rig, mo
 def test_a_copy_of_the_parallel_engine_that_is_found_damaged_is_made_by_virtualbox(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.host().make_vm("web01")
     rig.look()
-    calls = failing(monkeypatch, exporting, "check_ova", CopyError("it is damaged"), times=1)
+    calls = failing(monkeypatch, export, "check_ova", CopyError("it is damaged"), times=1)
     assert backup.run(rig.site(engine="auto")).done == ["web01"]
     assert (sidecar(rig, "web01").engine, calls) == ("vboxmanage", [2])
     assert "it is damaged" in sidecar(rig, "web01").engine_reason
@@ -233,7 +234,7 @@ def test_an_archived_vm_keeps_no_index(rig: Rig, copied: Callable[..., Sidecar])
     assert found.wire.reason == "there is no copy before it that has an index"
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (0, engines.available_cores())])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (0, engine_choice.available_cores())])
 def test_the_engine_uses_as_many_cores_as_it_may(rig: Rig, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
     rig.host().make_vm("web01")
     rig.look()

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.archiving import archive
-from shared.clock import SystemClock
 from shared.copies import catalogue
-from shared.errors import ExitCode, NasError
-from shared.statedb.records import VmRecord
-from shared.states import State
+from shared.host.clock import SystemClock
+from shared.host.errors import ExitCode, NasError
+from shared.state.records import VmRecord
+from shared.state.states import State
+from shared.tasks.archiving import archive
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import back_up, two_copies
-from worker import glances, verify
+from worker import presence, verify
 from worker.outcome import Outcome
 
-SLOT = timedelta(seconds=glances.SLOT_SECONDS)
+SLOT = timedelta(seconds=presence.SLOT_SECONDS)
 TICKS = 6  # of a day: fewer than in life, with more slots each
 
 
@@ -36,7 +36,7 @@ def ticks(rig: Rig) -> Iterator[Outcome]:
     """The verify workers of a day that begins now, without the first, which only notes when it was."""
     clock = LaterClock()
     for number in range(TICKS + 1):
-        clock.ahead = number * SLOT * (glances.SLOTS // TICKS)
+        clock.ahead = number * SLOT * (presence.SLOTS // TICKS)
         site = rig.site()
         site.clock = clock
         outcome = verify.run(site)
@@ -140,11 +140,11 @@ def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_look
 def test_a_note_of_nonsense_begins_anew(rig: Rig, note: str) -> None:
     now = SystemClock().now()
     (rig.folder / "looked-at.json").write_text(note)
-    slots = glances.Slots(rig.folder)
+    slots = presence.Slots(rig.folder)
     assert slots.begun(now) == frozenset()
     assert len(slots.begun(now + 3 * SLOT)) == 3
     slots.note(now + 3 * SLOT)
     assert slots.begun(now + 3 * SLOT) == frozenset()
-    assert len(slots.begun(now + timedelta(days=400))) == glances.SLOTS
+    assert len(slots.begun(now + timedelta(days=400))) == presence.SLOTS
     assert len(slots.begun(now)) == 1, "the clock went back"
-    assert len(glances.Slots(rig.folder / "absent").begun(now)) == 1, "a note that cannot be kept"
+    assert len(presence.Slots(rig.folder / "absent").begun(now)) == 1, "a note that cannot be kept"

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.process import HostIdentity
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
 from shared.site import Site
-from shared.statedb import changes
-from shared.statedb.create import create
-from shared.statedb.records import Power
+from shared.state.records import Power
+from shared.state.rules import changes
+from shared.state.store.create import create
 from shared.virtualbox import scratch
 from shared.virtualbox.clones import DESCRIPTION, Clones
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm, settings
-from worker import backup, database, vmfind
+from worker import database, vmfind
+from worker.backup import worker as backup
 
 
 class Killed(BaseException):
@@ -53,7 +54,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
         raise Killed
 
     monkeypatch.setattr(target, name, dying)
-    monkeypatch.setattr("worker.exporting.undo_safely", lambda *_: None)
+    monkeypatch.setattr("worker.backup.export.put_back_safely", lambda *_: None)
 
 
 def killed(rig: Rig, step: str, *, after: bool) -> None:

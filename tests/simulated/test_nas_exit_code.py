@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.copies.mount import check_nas
-from shared.errors import CopyError, ExitCode, NasError
+from shared.host.errors import CopyError, ExitCode, NasError
+from shared.nas.mount import check_nas
 from tests.simulated.conftest import Rig
 from tests.simulated.test_hang_up import program
 from tests.simulated.test_verify import OLD, age, two_copies
-from worker import admission, backup, verify
+from worker import verify
+from worker.backup import admission
+from worker.backup import worker as backup
 from worker.outcome import Outcome
 
 
@@ -57,7 +59,7 @@ def test_a_nas_that_goes_away_in_the_middle_has_failed_with_13(rig: Rig, monkeyp
         calls.append(arguments)
         raise NasError("the NAS did not answer within 30 seconds")
 
-    monkeypatch.setattr("worker.exporting.check_nas", away)
+    monkeypatch.setattr("worker.backup.export.check_nas", away)
     outcome = backup.run(rig.site())
     assert (outcome.exit_code, outcome.failed, len(calls)) == (ExitCode.NAS, ["web01"], 1)
 
@@ -71,7 +73,7 @@ def test_a_verification_that_the_nas_does_not_let_begin_ends_with_13(
     def fail(*_: object) -> object:
         raise error
 
-    monkeypatch.setattr("shared.verification.verify_copy", fail)
+    monkeypatch.setattr("shared.tasks.verification.verify_copy", fail)
     assert verify.run(rig.site()).exit_code == code
 
 

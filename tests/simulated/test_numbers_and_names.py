@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from shared import pruning, restoring
-from shared.clock import SystemClock
+from coordinator.restore import restoring
 from shared.copies import catalogue
 from shared.copies.marker import ARCHIVE_MARKER
 from shared.copies.numbering import directories_in, highest
-from shared.process import HostIdentity
-from shared.statedb import upkeep
-from shared.statedb.create import create
-from shared.states import State
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state.rules import upkeep
+from shared.state.states import State
+from shared.state.store.create import create
+from shared.tasks import pruning
 from tests.simulated.conftest import LEASE_SECONDS, Rig
 from tests.support.copies import UUID, put_copy
 from tests.support.simulated import SimulatedVm
-from worker import backup, notifier, vmfind
+from worker import notifier, vmfind
+from worker.backup import worker as backup
 
 
 def use(vm: SimulatedVm) -> None:

@@ -8,11 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from coordinator.admin import program as admin
-from shared.archiving import activate, archive
 from shared.copies import catalogue
-from shared.states import State
+from shared.state.states import State
+from shared.tasks.archiving import activate, archive
 from tests.simulated.conftest import Rig
-from worker import backup, database
+from worker import database
+from worker.backup import worker as backup
 
 NAMES = [
     "../../etc",

@@ -7,27 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock, timestamp
-from shared.config import VmPolicy
 from shared.copies import catalogue
-from shared.copies.mount import check_nas
-from shared.engine import eligible
-from shared.engine import engine as parallel
-from shared.errors import DiskImageError, NasError
+from shared.export import eligible
+from shared.export import engine as parallel
+from shared.host.clock import SystemClock, timestamp
+from shared.host.configuration import VmPolicy
+from shared.host.errors import DiskImageError, NasError
+from shared.nas.mount import check_nas
 from shared.site import Site
-from shared.statedb import changes, recovery
-from shared.statedb.records import Power
-from shared.statedb.recovery import Dead
-from shared.states import State
+from shared.state.records import Power
+from shared.state.rules import changes
+from shared.state.sessions import recovery
+from shared.state.sessions.recovery import Dead
+from shared.state.states import State
 from tests.simulated.conftest import Rig
 from tests.simulated.test_engine_choice import failing
 from tests.simulated.test_policies import hours
 from tests.support.simulated import SimulatedVm
-from worker import admission, backup, judging, notifier, room, settling
-from worker.methods import Method, Work
+from worker import notifier
+from worker.backup import admission, preparation, readiness, room
+from worker.backup import worker as backup
+from worker.backup.left_out import Beside, Place
+from worker.backup.method import Method, Work
+from worker.backup.window import Verdict
 from worker.outcome import Outcome
-from worker.sides import Beside, Place
-from worker.window import Verdict
 
 TOUCHES = ("controlvm", "startvm", "clonevm", "discardstate")
 
@@ -86,7 +89,7 @@ def full(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]
 
 def full_after_the_claim(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     _reserve_all(watched.rig, monkeypatch)
-    monkeypatch.setattr(admission, "judge_room", lambda *_: judging.NOW)
+    monkeypatch.setattr(admission, "judge_room", lambda *_: readiness.NOW)
     return {}
 
 
@@ -107,8 +110,8 @@ def closed_window(_: Watched, __: pytest.MonkeyPatch) -> dict[str, object]:
 
 def window_that_closes_after_the_claim(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     for name in ("judge_window", "judge_length"):
-        monkeypatch.setattr(admission, name, lambda *_: judging.NOW)
-    monkeypatch.setattr(backup, "judge_window", lambda *_: judging.NOW)
+        monkeypatch.setattr(admission, name, lambda *_: readiness.NOW)
+    monkeypatch.setattr(backup, "judge_window", lambda *_: readiness.NOW)
     return {"window": hours(2, 3)}
 
 
@@ -122,12 +125,12 @@ def read_only(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
             raise NasError("the NAS is mounted read-only")
         return check_nas(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(settling, "check_nas", refuse)
+    monkeypatch.setattr(preparation, "check_nas", refuse)
     return {}
 
 
 def missing_disk(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(settling, "refuse_unexportable", lambda _: (_ for _ in ()).throw(DiskImageError("its disk is gone")))
+    monkeypatch.setattr(preparation, "refuse_unexportable", lambda _: (_ for _ in ()).throw(DiskImageError("its disk is gone")))
     return {}
 
 
@@ -193,11 +196,11 @@ def test_without_being_settled_first_a_vm_would_be_touched_for_nothing(
 ) -> None:
     """The guard removed: what the table above looks at does change."""
 
-    def unsettled(work: Work, _method: Method, place: Place, *_: object, **__: object) -> settling.Settled:
+    def unsettled(work: Work, _method: Method, place: Place, *_: object, **__: object) -> preparation.Settled:
         beside = Beside(work.site, work.session, work.policy, work.machine())
-        return settling.Settled(beside, catalogue.Catalogue(place.directory))
+        return preparation.Settled(beside, catalogue.Catalogue(place.directory))
 
-    monkeypatch.setattr("worker.exporting.settle", unsettled)
+    monkeypatch.setattr("worker.backup.export.settle", unsettled)
     (watched.rig.nas / "web01").write_text("a file")
     assert watched.tick(running=method).failed == ["web01"]
     assert watched.touches(watched.vm.uuid)
@@ -233,7 +236,7 @@ def test_what_earlier_attempts_left_in_the_directory_does_not_keep_a_vm_waiting(
         file.truncate(2**40)
     free = iter([0, 2**40])
     monkeypatch.setattr(admission, "check_nas", lambda nas, **_: replace(check_nas(nas), free=0))
-    monkeypatch.setattr(settling, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free)))
+    monkeypatch.setattr(preparation, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free)))
     watched.rig.site().database.commit_once(lambda contents: replace(contents, claims_granted=5), "test", "test")
     assert watched.tick(running="savestate").done == ["web01"]
     assert not left.exists()

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.archiving import activate, archive
 from shared.copies import catalogue
-from shared.errors import VmBackupError
+from shared.host.errors import VmBackupError
 from shared.site import Site
-from shared.statedb import recovery
+from shared.state.sessions import recovery
+from shared.tasks.archiving import activate, archive
 from tests.simulated.conftest import Rig
-from worker import backup, database, notifier, verify, vmfind
+from worker import database, notifier, verify, vmfind
+from worker.backup import worker as backup
 
 STAMP = "20200101T000000Z-1"
 

@@ -9,12 +9,12 @@ import pytest
 
 from shared.copies import catalogue
 from shared.copies.sidecar import Sidecar
-from shared.errors import LockLostError
-from shared.states import State
+from shared.host.errors import LockLostError
+from shared.state.states import State
 from tests.simulated.conftest import Rig
 from tests.simulated.test_backup import _expire_all
-from worker import backup
-from worker.admission import NO_PLACE
+from worker.backup import worker as backup
+from worker.backup.admission import NO_PLACE
 
 
 def hours(begin: float, end: float) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from coordinator import history
-from shared import rehearsal, restoring
+from coordinator.restore import rehearsal, restoring
+from coordinator.restore.rehearsal import Wishes
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.errors import CopyError, LockedError, UsageError, VBoxManageError
-from shared.rehearsal import Wishes
+from shared.host.errors import CopyError, LockedError, UsageError, VBoxManageError
 from shared.site import Site
-from shared.statedb import changes, upkeep
-from shared.statedb.create import create
+from shared.state.rules import changes, upkeep
+from shared.state.store.create import create
 from shared.virtualbox import scratch
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import damage, two_copies

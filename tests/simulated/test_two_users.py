@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from shared.errors import NodeConflictError
-from shared.statedb import interventions
-from shared.statedb.records import NodeRecord
+from shared.host.errors import NodeConflictError
+from shared.state.records import NodeRecord
+from shared.state.rules import interventions
 from tests.simulated.conftest import Rig
 from worker import vmfind
 

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from shared import verification
-from shared.archiving import archive
-from shared.clock import SystemClock, timestamp
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.copies.reporting import reported
 from shared.copies.sidecar import Sidecar
-from shared.errors import LockedError, LockLostError, NasError
-from shared.statedb import changes, recovery
-from shared.statedb.recovery import Dead
-from shared.states import State
+from shared.host.clock import SystemClock, timestamp
+from shared.host.errors import LockedError, LockLostError, NasError
+from shared.nas.reporting import reported
+from shared.state.rules import changes
+from shared.state.sessions import recovery
+from shared.state.sessions.recovery import Dead
+from shared.state.states import State
+from shared.tasks import verification
+from shared.tasks.archiving import archive
 from tests.simulated.conftest import Rig
-from worker import backup, verify
+from worker import verify
+from worker.backup import worker as backup
 
 OLD = timestamp(SystemClock().now() - timedelta(days=40))
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from shared.clock import TOLERANCE, SystemClock, age, parse_timestamp, timestamp
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
 from shared.copies.sidecar import Sidecar, Verified
-from shared.states import State
+from shared.host.clock import TOLERANCE, SystemClock, age, parse_timestamp, timestamp
+from shared.state.states import State
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm
-from worker import backup, notifier, verify
+from worker import notifier, verify
+from worker.backup import worker as backup
 
 FUTURE = "2038-01-19T03:14:08Z"
 

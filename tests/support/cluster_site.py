@@ -18,21 +18,22 @@ from deploy.testbed.nas.cluster import Cluster
 from deploy.testbed.nas.configuration import FIRST_CLIENT_NUMBER
 from deploy.testbed.nas.job import Job
 from deploy.testbed.nas.kernel import PROJECT
-from shared.clock import SystemClock
-from shared.config import Configuration
 from shared.copies import catalogue
 from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
-from shared.copies.mount import NasStatus
-from shared.process import HostIdentity
+from shared.host.clock import SystemClock
+from shared.host.configuration import Configuration
+from shared.host.processes import HostIdentity
+from shared.nas.mount import NasStatus
 from shared.site import Site
-from shared.statedb.create import create
-from shared.statedb.database import open_database
+from shared.state.store.create import create
+from shared.state.store.database import open_database
 from tests.crash import halted
 from tests.crash.doors import Moment
 from tests.support.nas_truth import Truth
 from tests.support.simulated import SimulatedHost, SimulatedVm
-from worker import backup, notifier, vmfind
+from worker import notifier, vmfind
+from worker.backup import worker as backup
 
 K = TypeVar("K")
 V = TypeVar("V")

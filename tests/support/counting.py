@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from shared.clock import SystemClock
-from shared.errors import LockLostError
-from shared.process import HostIdentity
-from shared.statedb.database import open_database
-from shared.statedb.records import Contents, VmRecord
-from shared.states import State
+from shared.host.clock import SystemClock
+from shared.host.errors import LockLostError
+from shared.host.processes import HostIdentity
+from shared.state.records import Contents, VmRecord
+from shared.state.states import State
+from shared.state.store.database import open_database
 
 #: Who still works so long after the time is over says where it hangs.
 HANGS_SECONDS = 150

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from shared.engine.chain import Chain
-from shared.engine.codec import zlib_codec
-from shared.engine.delta import Delta, DeltaPlan
-from shared.engine.engine import Sink
-from shared.engine.index import digest
-from shared.engine.ova import Archive
-from shared.engine.pipeline import Meter, Pipeline, Settings
-from shared.engine.vmdk import Layout
+from shared.export.delta import Delta, DeltaPlan
+from shared.export.engine import Sink
+from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.ova.compression import zlib_codec
+from shared.ova.disk import Chain
+from shared.ova.index import digest
+from shared.ova.vmdk import Layout
+from shared.ova.writing import Archive
 from tests.support.disk_files import Vdi, pattern
 
 BLOCK = 65536

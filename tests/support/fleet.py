@@ -10,8 +10,8 @@ from typing import Any
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
-from shared.statedb.records import VmRecord
-from shared.statedb.snapshot import Snapshot, decode
+from shared.state.records import VmRecord
+from shared.state.store.snapshot import Snapshot, decode
 from tests.support.hosts import VirtualBoxHost
 from tests.support.releases import Release
 from tests.support.simulated import SimulatedHost

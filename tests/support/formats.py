@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from shared.statedb.snapshot import decode, encode
+from shared.state.store.snapshot import decode, encode
 
 
 def give_format(vmstate: Path, version: str, *, generation: bool = True, file: bool = True) -> None:

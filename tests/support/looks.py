@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.process import SubprocessRunner
+from shared.host.processes import SubprocessRunner
 from shared.virtualbox import settings
 from shared.virtualbox.fingerprint import Fingerprint, fingerprint_of
 from shared.virtualbox.inventory import Machine, take_inventory

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.statedb.snapshot import Snapshot, decode
+from shared.state.store.snapshot import Snapshot, decode
 from tests.crash import promises
 
 #: What a process leaves that was killed before others heard of it: it goes when it is a day old.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from shared.process import ProcessIdentity, wait_until_gone
+from shared.host.processes import ProcessIdentity, wait_until_gone
 
 TOOLS = Path(__file__).resolve().parents[2] / "deploy" / "testbed" / "virtualbox"
 _numbers = itertools.count(1)

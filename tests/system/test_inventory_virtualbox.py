@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import VBoxManageError
-from shared.process import SubprocessRunner
+from shared.host.errors import VBoxManageError
+from shared.host.processes import SubprocessRunner
 from shared.virtualbox.inventory import take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.looks import look, vboxmanage_of

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from shared.copies.catalogue import Copy
-from shared.process import ProcessIdentity
+from shared.host.processes import ProcessIdentity
 from shared.virtualbox.export import VBoxManageExporter
 from shared.virtualbox.obstacles import LONGEST_NAME_BYTES
 from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, RealVm, wait_for
 from tests.system.test_export_virtualbox import look_at, vboxmanage_of
-from worker.priority import ExportPriority, find_writer
-from worker.room import memory_of
+from worker.backup.priority import ExportPriority, find_writer
+from worker.backup.room import memory_of
 
 pytestmark = pytest.mark.virtualbox
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
-from shared.config import Nas, load
 from shared.copies import sidecar
-from shared.copies.repository import check_repository
-from shared.engine.ovf import disk_files, rename_files
-from shared.errors import ConfigurationError, DatabaseDamagedError, DatabaseVersionError, VmBackupError
-from shared.statedb import version, view
-from shared.statedb.heartbeat import parse_beat
-from shared.statedb.lease import Marker, is_provably_dead, parse_marker
-from shared.statedb.seen import SeenGeneration
-from shared.statedb.snapshot import decode
+from shared.host.configuration import Nas, load
+from shared.host.errors import ConfigurationError, DatabaseDamagedError, DatabaseVersionError, VmBackupError
+from shared.nas.repository import check_repository
+from shared.ova.ovf import disk_files, rename_files
+from shared.state.sessions.heartbeat import parse_beat
+from shared.state.store import version, view
+from shared.state.store.lease import Marker, is_provably_dead, parse_marker
+from shared.state.store.seen import SeenGeneration
+from shared.state.store.snapshot import decode
 from shared.virtualbox.printed import complaint, error_lines, parse_info, parse_list
 from shared.virtualbox.problems import export_problem
 from shared.virtualbox.settings import SettingsError, parse_machine, parse_registry
@@ -118,7 +118,7 @@ def test_every_machine_is_in_the_list_whatever_the_others_are_called(names: list
 
 @given(some.text(max_size=300), some.integers(-9, 255))
 def test_what_vboxmanage_complains_of(stderr: str, status: int) -> None:
-    from shared.process import Completed
+    from shared.host.processes import Completed
 
     completed = Completed(("VBoxManage", "export"), status, "", stderr)
     assert bool(complaint(completed)) == (status != 0 or bool(error_lines(stderr)))

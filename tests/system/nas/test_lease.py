@@ -1,6 +1,6 @@
 """filelock's lease on a NAS: a live holder keeps it, and the lease of a host that died is never taken over by filelock itself.
 
-Why the state database has a breaker of its own (`shared.statedb.lease`), and why its safety rests on something else.
+Why the state database has a breaker of its own (`shared.state.store.lease`), and why its safety rests on something else.
 """
 
 import json

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.process import HostIdentity
-from shared.statedb.create import create
-from shared.statedb.database import open_database
-from shared.statedb.snapshot import Snapshot
-from shared.statedb.view import render
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state.store.create import create
+from shared.state.store.database import open_database
+from shared.state.store.snapshot import Snapshot
+from shared.state.store.view import render
 from tests.system.nas.conftest import HOSTS, Share
 
 pytestmark = pytest.mark.nas("guest")

@@ -19,9 +19,9 @@ LEASE_SECONDS = 6
 CREATE = """
 import sys
 from pathlib import Path
-from shared.clock import SystemClock
-from shared.process import HostIdentity
-from shared.statedb.create import create
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state.store.create import create
 create(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock(), float(sys.argv[2]))
 """
 
@@ -29,10 +29,10 @@ create(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock(), floa
 RECOVER = """
 import sys
 from pathlib import Path
-from shared.clock import SystemClock
-from shared.process import HostIdentity
-from shared.statedb import recovery
-from shared.statedb.database import open_database
+from shared.host.clock import SystemClock
+from shared.host.processes import HostIdentity
+from shared.state import recovery
+from shared.state.store.database import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock())
 rows = recovery.live_sessions(database.head().contents)
 dead = recovery.watch_silent(database, rows, database.version.lease_seconds)

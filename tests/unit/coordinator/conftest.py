@@ -13,20 +13,20 @@ from click.testing import CliRunner, Result
 
 from coordinator.admin import program as admin_program
 from coordinator.lock import program as lock_program
-from shared.clock import SystemClock
-from shared.config import Configuration, load
 from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
-from shared.process import HostIdentity, ProcessIdentity
+from shared.host.clock import SystemClock
+from shared.host.configuration import Configuration, load
+from shared.host.processes import HostIdentity, ProcessIdentity
 from shared.site import Site, open_site
-from shared.statedb import changes, sightings
-from shared.statedb.create import create
-from shared.statedb.database import Database, open_database
-from shared.statedb.protocol import Change
-from shared.statedb.records import Contents, Copy, VmRecord
-from shared.statedb.session import Session
-from shared.statedb.sightings import Sighting
-from shared.states import State
+from shared.state.records import Contents, Copy, VmRecord
+from shared.state.rules import changes, sightings
+from shared.state.rules.sightings import Sighting
+from shared.state.sessions.session import Session
+from shared.state.states import State
+from shared.state.store.create import create
+from shared.state.store.database import Database, open_database
+from shared.state.store.protocol import Change
 from tests.support.copies import UUID
 
 LEASE_SECONDS = 1.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.lock import program as lock_program
-from shared.states import State
+from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_locks import kill
 from tests.unit.coordinator.test_reading import tree

@@ -10,10 +10,10 @@ import pytest
 
 from shared.copies import archive
 from shared.copies.marker import ARCHIVE_MARKER
-from shared.errors import ExitCode, NasError
-from shared.leftovers import remove_leftovers
-from shared.statedb import formats
-from shared.states import State
+from shared.host.errors import ExitCode, NasError
+from shared.state import formats
+from shared.state.states import State
+from shared.tasks.leftovers import remove_leftovers
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, uuid
 

@@ -14,11 +14,11 @@ import pytest
 
 from shared.copies import archive as places
 from shared.copies.files import NasFiles
-from shared.copies.locations import Relation
 from shared.copies.marker import ARCHIVE_MARKER, prepare_archive
-from shared.errors import ExitCode
-from shared.statedb import formats
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.nas.locations import Relation
+from shared.state import formats
+from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 from worker.directories import Directories

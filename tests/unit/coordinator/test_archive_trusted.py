@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.copies.marker import ARCHIVE_MARKER
-from shared.errors import ExitCode
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 from worker import verify

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shared import archiving
 from shared.copies.files import NasFiles
-from shared.errors import ExitCode, LockLostError
-from shared.statedb import adoption, changes, interventions, recovery, upkeep
-from shared.states import State
+from shared.host.errors import ExitCode, LockLostError
+from shared.state.rules import adoption, changes, interventions, upkeep
+from shared.state.sessions import recovery
+from shared.state.states import State
+from shared.tasks import archiving
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.support.simulated import SimulatedHost
@@ -167,7 +168,7 @@ class TestInterrupted:
             assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
     def test_resume_without_an_interrupted_move_is_refused(self, web: Operator) -> None:
-        from shared.errors import IllegalMoveError
+        from shared.host.errors import IllegalMoveError
 
         with pytest.raises(IllegalMoveError, match="no interrupted move"):
             archiving.resume(web.site(), "web")

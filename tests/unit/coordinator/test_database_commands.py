@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ExitCode
-from shared.statedb import protocol
-from shared.statedb.files import generation_name
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.state.states import State
+from shared.state.store import protocol
+from shared.state.store.files import generation_name
 from tests.unit.coordinator.conftest import Operator, copy
 from tests.unit.coordinator.test_reading import damage, tree
 
@@ -224,7 +224,7 @@ class TestCheck:
         assert "update vmbackup" in findings(site_with_database, "--rebuild-version")[1]
 
     def test_the_directory_primitive(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("shared.statedb.create.probe_primitive", lambda _root: "directory")
+        monkeypatch.setattr("shared.state.store.create.probe_primitive", lambda _root: "directory")
         operator.create()
         operator.add_vms("web")
         operator.set("web", status=State.RUNNING)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.checks import database, engines, host, nas, virtualbox
-from coordinator.checks.result import Check, guarded
-from shared.clock import SystemClock
-from shared.config import Configuration, VirtualBox
-from shared.copies.mount import Mount, NasStatus
-from shared.copies.spelling import TRIAL
-from shared.engine.codec import zlib_codec
-from shared.errors import ExitCode, NasError
-from shared.process import Completed
-from shared.statedb import changes, sightings
-from shared.statedb.records import NodeRecord
-from shared.statedb.sightings import Sighting
+from coordinator.doctor import database, engines, host, nas, virtualbox
+from coordinator.doctor.result import Check, guarded
+from shared.host.clock import SystemClock
+from shared.host.configuration import Configuration, VirtualBox
+from shared.host.errors import ExitCode, NasError
+from shared.host.processes import Completed
+from shared.nas.mount import Mount, NasStatus
+from shared.nas.spelling import TRIAL
+from shared.ova.compression import zlib_codec
+from shared.state.records import NodeRecord
+from shared.state.rules import changes, sightings
+from shared.state.rules.sightings import Sighting
 from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
 from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
@@ -257,7 +257,7 @@ class TestVirtualBox:
         return SimulatedHost(tmp_path / "hosts", "alpha")
 
     def examine(self, box: SimulatedHost) -> list[Check]:
-        from shared.process import SubprocessRunner
+        from shared.host.processes import SubprocessRunner
 
         configured = VirtualBox(vboxmanage=str(box.vboxmanage), home=box.home)
         return list(virtualbox.examine(configured, SubprocessRunner(), SystemClock(), os.environ))
@@ -285,7 +285,7 @@ class TestVirtualBox:
 
 class TestEngines:
     def examine(self, box: SimulatedHost, engine: str, **policies: str) -> list[Check]:
-        from shared.process import SubprocessRunner
+        from shared.host.processes import SubprocessRunner
 
         sections = {
             "nas": {"mountpoint": box.folder},

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from shared.errors import IllegalMoveError, LockedError
-from shared.statedb import changes, interventions, sightings, upkeep
-from shared.statedb.records import Contents, NodeRecord
-from shared.statedb.sightings import Sighting
-from shared.states import State
+from shared.host.errors import IllegalMoveError, LockedError
+from shared.state.records import Contents, NodeRecord
+from shared.state.rules import changes, interventions, sightings, upkeep
+from shared.state.rules.sightings import Sighting
+from shared.state.states import State
 from tests.unit.coordinator.conftest import WHEN, copy
 
 

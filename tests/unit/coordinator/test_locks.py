@@ -8,12 +8,12 @@ import pytest
 
 from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
-from shared.errors import ExitCode
-from shared.statedb import changes, sightings
-from shared.statedb.records import SessionRecord
-from shared.statedb.session import Session
-from shared.statedb.sightings import Sighting
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.state.records import SessionRecord
+from shared.state.rules import changes, sightings
+from shared.state.rules.sightings import Sighting
+from shared.state.sessions.session import Session
+from shared.state.states import State
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, gone_process
 
 ELSEWHERE = {"machine": "f" * 32, "hostname": "elsewhere"}

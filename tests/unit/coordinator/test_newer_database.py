@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from coordinator.admin import program as admin_program
 from coordinator.lock import program as lock_program
-from shared.errors import ExitCode
+from shared.host.errors import ExitCode
 from tests.support.formats import give_format
 from tests.unit.coordinator.conftest import Operator
 from worker.cli import program as worker_program

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from shared.copies.names import make_stamp, parse_stamp
-from shared.errors import ExitCode
-from shared.statedb import changes
-from shared.statedb.numbers import CLAIM_LIMIT, believable, next_number, plausible
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.state.numbers import CLAIM_LIMIT, believable, next_number, plausible
+from shared.state.rules import changes
+from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy
-from tests.unit.statedb.builders import WHEN, contents, only, vm
+from tests.unit.state.builders import WHEN, contents, only, vm
 
 STAMP = "20261122T203800Z-17"
 

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from coordinator import admin, lock
-from shared.cli import MEANINGS, Program, documented, json_option
-from shared.errors import ExitCode, LockedError, VmBackupError
+from shared.command_line import MEANINGS, Program, documented, json_option
+from shared.host.errors import ExitCode, LockedError, VmBackupError
 from tests.unit.coordinator.conftest import Operator
 
 
@@ -179,7 +179,7 @@ def test_help_imports_nothing_slow() -> None:
         "import sys; from coordinator.admin import program\n"
         "try: program.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('pydantic', 'psutil', 'filelock', 'rich', 'shared.statedb') if name in sys.modules], file=sys.stderr)"
+        "print([name for name in ('pydantic', 'psutil', 'filelock', 'rich', 'shared.state') if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr.strip() == "[]"

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from shared import pruning
 from shared.copies import catalogue
 from shared.copies.permits import Permit
 from shared.copies.sidecar import Verified
-from shared.errors import ExitCode, LockLostError, NasError
-from shared.statedb import upkeep
-from shared.states import State
+from shared.host.errors import ExitCode, LockLostError, NasError
+from shared.state.rules import upkeep
+from shared.state.states import State
+from shared.tasks import pruning
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 

@@ -10,11 +10,11 @@ import pytest
 from coordinator import text
 from shared.copies.names import partial_name
 from shared.copies.sidecar import Wire
-from shared.errors import ExitCode
-from shared.process import Completed
-from shared.statedb import changes, sightings
-from shared.statedb.sightings import Sighting
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.host.processes import Completed
+from shared.state.rules import changes, sightings
+from shared.state.rules.sightings import Sighting
+from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, uuid
 
@@ -189,7 +189,7 @@ class TestStatus:
         fall_silent(session)
         answer = f"{operator.nas}\t0\t1\t4096\t1000\t500"
         completed = Completed((), 0, answer, "")
-        monkeypatch.setattr("shared.copies.mount.SubprocessRunner.run", lambda *_arguments, **_options: completed)
+        monkeypatch.setattr("shared.nas.mount.SubprocessRunner.run", lambda *_arguments, **_options: completed)
         monkeypatch.setattr("os.mkdir", _refused)
         for arguments in (("status",), ("show", "web"), ("copies",), ("log",)):
             assert operator.admin(*arguments).exit_code == ExitCode.DONE
@@ -305,7 +305,7 @@ class TestLog:
         assert "damaged" in operator.admin("log").stdout
 
     def test_it_goes_on_in_the_history(self, site_with_database: Operator) -> None:
-        from shared.statedb import protocol
+        from shared.state.store import protocol
 
         operator = site_with_database
         operator.add_vms("web")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from coordinator.commands import remove as command
-from shared import pruning
 from shared.copies.sidecar import Verified
-from shared.errors import ExitCode
-from shared.states import State
+from shared.host.errors import ExitCode
+from shared.state.states import State
+from shared.tasks import pruning
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 

@@ -1,6 +1,6 @@
 """What status says of the room on the NAS, and of VMs that wait for room or until they may be stopped again."""
 
-from shared.states import State
+from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator, copy
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.copies import sidecar as sidecars
 from shared.copies.sidecar import Rehearsed
-from shared.states import State
+from shared.state.states import State
 from tests.support.copies import ova, put_copy
 from tests.unit.coordinator.conftest import Operator, copy
 

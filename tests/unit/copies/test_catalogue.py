@@ -3,7 +3,7 @@ import os
 import pytest
 
 from shared.copies import catalogue
-from shared.errors import NasError
+from shared.host.errors import NasError
 from tests.support import copies as make
 
 OLD, NEW = "20261121T000000Z-9", "20261122T203800Z-17"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from shared.copies import catalogue, keeping, order, retention
 from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles
-from shared.copies.moves import Route, move_copies
+from shared.copies.moving import Route, move_copies
 from shared.copies.names import make_stamp
 from shared.copies.permits import Permit
 from shared.copies.retention import Rules
-from shared.errors import CopyError, IllegalMoveError, NasError
+from shared.host.errors import CopyError, IllegalMoveError, NasError
 from tests.support import copies as make
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import Nas
 from shared.copies.files import NasFiles
 from shared.copies.marker import ARCHIVE_MARKER, check_archive, is_elsewhere, prepare_archive, require_ours_or_new
-from shared.errors import ConfigurationError, NasError
+from shared.host.configuration import Nas
+from shared.host.errors import ConfigurationError, NasError
 
 ONE, OTHER = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 

@@ -10,7 +10,7 @@ from shared.copies.files import NasFiles
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules, select
 from shared.copies.sidecar import Verified
-from shared.errors import LockLostError
+from shared.host.errors import LockLostError
 from tests.support import copies as make
 
 BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)

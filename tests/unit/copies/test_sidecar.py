@@ -9,7 +9,7 @@ from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import read
 from shared.copies.files import NasFiles
 from shared.copies.sidecar import Rehearsed, Verified
-from shared.errors import CopyError, NasError
+from shared.host.errors import CopyError, NasError
 from tests.support import copies as make
 
 STAMP = "20261122T203800Z-17"

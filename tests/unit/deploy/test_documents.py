@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy.documents import DOCUMENTS, ROOT
-from shared import config, config_text
-from shared.cli import MEANINGS
-from shared.errors import ExitCode
+from shared.command_line import MEANINGS
+from shared.host import configuration, configuration_text
+from shared.host.errors import ExitCode
 from tests.support import command_lines
 
 TEXTS = sorted(
@@ -30,21 +30,21 @@ def test_a_file_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
 
 @pytest.mark.parametrize("everything", [False, True], ids=["as it is", "with every comment taken away"])
 def test_the_sample_is_valid_and_has_the_defaults(tmp_path: Path, everything: bool) -> None:
-    text = config_text.sample()
+    text = configuration_text.sample()
     if everything:
         text = re.sub(r"^#(\w+ = |\[policy)", r"\1", text, flags=re.MULTILINE)
         assert {name: set(values) for name, values in tomllib.loads(text).items() if name != "policy"} == {
             name: set(values) for name, values in _defaults().items()
         }, "every setting is in it"
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
-    loaded = config.load(str(tmp_path / "config.toml"), {})
-    expected = config.load(None, {"NAS_MOUNTPOINT": config_text.EXAMPLE_MOUNTPOINT, "VMBACKUP_CONFIG": _empty(tmp_path)})
+    loaded = configuration.load(str(tmp_path / "config.toml"), {})
+    expected = configuration.load(None, {"NAS_MOUNTPOINT": configuration_text.EXAMPLE_MOUNTPOINT, "VMBACKUP_CONFIG": _empty(tmp_path)})
     assert loaded.model_dump(exclude={"policy"}) == expected.model_dump(exclude={"policy"})
 
 
 def _defaults() -> dict[str, dict[str, object]]:
-    configuration = config.load(None, {"NAS_MOUNTPOINT": "/mnt/nas", "VMBACKUP_CONFIG": "/dev/null"})
-    return {name: values for name, values in configuration.model_dump().items() if name != "policy"}
+    loaded = configuration.load(None, {"NAS_MOUNTPOINT": "/mnt/nas", "VMBACKUP_CONFIG": "/dev/null"})
+    return {name: values for name, values in loaded.model_dump().items() if name != "policy"}
 
 
 def _empty(directory: Path) -> str:
@@ -53,7 +53,7 @@ def _empty(directory: Path) -> str:
 
 
 def test_every_setting_is_explained() -> None:
-    for line in config_text.reference().splitlines():
+    for line in configuration_text.reference().splitlines():
         if line.startswith("| `"):
             assert len(line.split("|")[3].strip()) > 15, line
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.process import Completed
+from shared.host.processes import Completed
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 

@@ -5,12 +5,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox import clones
 from shared.virtualbox.clones import Clones, Made
 from shared.virtualbox.export import DiskUse, VmBusyError
 from shared.virtualbox.inventory import Machine
-from tests.unit.statedb.builders import StillClock
+from tests.unit.state.builders import StillClock
 
 
 def removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]) -> tuple[list[tuple[str, ...]], StillClock]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ExitCode, VBoxManageError
-from shared.process import Completed, SubprocessRunner
+from shared.host.errors import ExitCode, VBoxManageError
+from shared.host.processes import Completed, SubprocessRunner
 from shared.virtualbox.export import (
     DiskUse,
     ExportAbandonedError,

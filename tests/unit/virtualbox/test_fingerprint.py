@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, B, Host, image, machine
 

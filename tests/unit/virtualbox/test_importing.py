@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.clock import SystemClock
-from shared.errors import CopyError, VBoxManageError
-from shared.process import SubprocessRunner
+from shared.host.clock import SystemClock
+from shared.host.errors import CopyError, VBoxManageError
+from shared.host.processes import SubprocessRunner
 from shared.virtualbox.importing import ImportFailedError, ImportPlan, RunningImport, default_folder, folder_name, refuse_unsafe
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import FakeRunner

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import files_of
 from shared.virtualbox.settings import Image
 from tests.unit.virtualbox.fakes import CHILD, DISK, OTHER, A, B, C, Host, image

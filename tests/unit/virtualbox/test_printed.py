@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.process import Completed
+from shared.host.processes import Completed
 from shared.virtualbox.printed import complaint
 
 

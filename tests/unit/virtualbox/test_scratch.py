@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import VBoxManageError
+from shared.host.errors import VBoxManageError
 from shared.virtualbox import scratch
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.scratch import Mark

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import VBoxManageError
-from shared.process import Completed
+from shared.host.errors import VBoxManageError
+from shared.host.processes import Completed
 from shared.virtualbox import trial
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import Image
 from shared.virtualbox.trial import Observation, Trial
 from shared.virtualbox.vboxmanage import VBoxManage
-from tests.unit.statedb.builders import StillClock
+from tests.unit.state.builders import StillClock
 from tests.unit.virtualbox.fakes import DISK, A
 
 SHOWN = f'name="x"\nUUID="{A}"\nVMState="poweroff"\n'

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.errors import VBoxManageError, VBoxManageTimeoutError
-from shared.process import Completed
+from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
+from shared.host.processes import Completed
 from shared.virtualbox.printed import Listed, complaint, parse_info, parse_list
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import TIMED_OUT, A, B, C, FakeRunner

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import VmPolicy
-from shared.errors import LockLostError
+from shared.host.configuration import VmPolicy
+from shared.host.errors import LockLostError
 from shared.virtualbox.export import VmRunsError
-from worker import hooks
-from worker.hooks import HookError, Hooks, run
+from worker.backup import hooks
+from worker.backup.hooks import HookError, Hooks, run
 
 FACTS = {"vm": "we\udcffb", "error": "a\0b"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.process import ProcessIdentity
-from worker.priority import ExportPriority, find_writer, in_background
+from shared.host.processes import ProcessIdentity
+from worker.backup.priority import ExportPriority, find_writer, in_background
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there threads have priorities")
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import VmPolicy
 from shared.copies.catalogue import Catalogue
-from shared.copies.space import coarse
-from shared.errors import CopyError
+from shared.copies.room import coarse
+from shared.host.configuration import VmPolicy
+from shared.host.errors import CopyError
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import parse_machine
 from tests.unit.virtualbox.fakes import A, machine
-from worker import room
-from worker.room import memory_of, needed_on_nas, require_room_for_memory
+from worker.backup import room
+from worker.backup.room import memory_of, needed_on_nas, require_room_for_memory
 
 MEMORY = 3 << 30
 BESIDE = 64 << 20

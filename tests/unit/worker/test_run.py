@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ExitCode
+from shared.host.errors import ExitCode
 from worker.run import Tick, worst
 
 #: A worker that notes that it was started, waits while its name says so, and notes how it ended.

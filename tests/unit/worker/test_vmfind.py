@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 
 from shared.copies import names
-from shared.statedb.records import Contents, VmRecord
-from shared.statedb.sightings import sight
+from shared.state.records import Contents, VmRecord
+from shared.state.rules.sightings import sight
 from shared.virtualbox.inventory import Machine
-from tests.unit.statedb.builders import WHEN, contents, vm
+from tests.unit.state.builders import WHEN, contents, vm
 from worker.vmfind import _sightings
 
 MANY = 2000

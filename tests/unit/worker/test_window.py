@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import copies as make
-from worker.window import expected_seconds, judge
+from worker.backup.window import expected_seconds, judge
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = 3600

@@ -1,0 +1,61 @@
+"""Which engine exports each VM of this host, and why."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from coordinator.doctor.result import Check
+from shared.export.eligible import assess
+from shared.host.clock import Clock
+from shared.host.configuration import Configuration
+from shared.host.errors import VBoxManageError
+from shared.host.processes import Runner
+from shared.ova.compression import best_codec
+from shared.virtualbox import settings
+from shared.virtualbox.inventory import Machine, take_inventory
+from shared.virtualbox.scratch import is_scratch
+from shared.virtualbox.vboxmanage import VBoxManage
+
+_NAME: Final = "engines"
+
+
+def examine(configuration: Configuration, runner: Runner, clock: Clock, environment: Mapping[str, str]) -> Iterator[Check]:
+    """One line for all VMs that the parallel engine exports, one for each other VM. Opens the disks of all VMs for a moment."""
+    configured = configuration.virtualbox
+    vboxmanage = VBoxManage(configured.vboxmanage, runner, configured.timeout_seconds, clock=clock)
+    try:
+        machines = take_inventory(vboxmanage, settings.home(configured.home, environment), clock.sleep)
+    except VBoxManageError:
+        return  # the checks of VirtualBox say so
+    parallel = []
+    for machine in sorted(machines.values(), key=lambda machine: machine.name or machine.uuid):
+        if not machine.accessible or is_scratch(machine):
+            continue
+        check = _examine(configuration, machine, clock)
+        if check is None:
+            parallel.append(machine.name or machine.uuid)
+        else:
+            yield check
+    if parallel:
+        yield Check(_NAME, "ok", f"the parallel engine ({best_codec().name}) exports {', '.join(parallel)}")
+        yield from _examine_codec()
+
+
+def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Check | None:
+    """None if the parallel engine exports it. A VM that runs is looked at as it is now; its backup looks again."""
+    name = machine.name or machine.uuid
+    wanted = configuration.policy_for(name).engine
+    if wanted == "vboxmanage":
+        return Check(_NAME, "ok", f'VBoxManage exports {name}: engine = "vboxmanage"')
+    reason = assess(machine, clock).reason
+    if not reason:
+        return None
+    if wanted == "parallel":
+        hint = 'engine = "auto" lets VBoxManage export it'
+        return Check(_NAME, "fail", f'{name} is not exported: engine = "parallel", and that cannot: {reason}', hint)
+    return Check(_NAME, "ok", f"VBoxManage exports {name}, because the parallel engine cannot: {reason}")
+
+
+def _examine_codec() -> Iterator[Check]:
+    codec = best_codec().name
+    if codec.startswith("zlib"):
+        yield Check(_NAME, "warn", f"it compresses with {codec}", "the package isal (extra `fast`) makes it about four times as fast")

@@ -1,0 +1,46 @@
+"""The result of one check."""
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from shared.host.errors import VmBackupError
+
+Verdict = Literal["ok", "warn", "fail"]
+
+_RIGHTS: Final = "look at the rights of that file or directory"
+_READ_ONLY: Final = "it is mounted read-only: look at its disk (of the NAS: at the server's), then mount it again"
+#: What to do about an error, where it is not the rights: of the NAS, and of all else.
+_NAS_HINTS: Final[Mapping[int | None, str]] = {
+    errno.ENOSPC: "the NAS is full: free some space ('The NAS is full' in docs/operation.md); workers go on by themselves",
+    errno.EDQUOT: "the quota on the NAS is used up: raise it, or free some space",
+    errno.EROFS: _READ_ONLY,
+}
+_HINTS: Final[Mapping[int | None, str]] = {
+    errno.ENOSPC: "that file system is full: free some space",
+    errno.EDQUOT: "the quota on that file system is used up: raise it, or free some space",
+    errno.EROFS: _READ_ONLY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was examined, how it is, what was seen, and what to do if it is not well."""
+
+    name: str
+    verdict: Verdict
+    seen: str
+    hint: str = ""
+
+
+def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """Runs `checks`; what they raise is a failed check `name` instead of the end of the examination."""
+    try:
+        yield from checks()
+    except VmBackupError as error:
+        yield Check(name, "fail", error.message, error.hint)
+    except OSError as error:
+        hints = _NAS_HINTS if name.startswith("NAS") else _HINTS
+        place = f" ({error.filename})" if error.filename else ""
+        yield Check(name, "fail", f"{error.strerror or error}{place}", hints.get(error.errno, _RIGHTS))

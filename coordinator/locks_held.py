@@ -1,0 +1,214 @@
+"""Who holds what: the lease on the database, sessions, claims on VMs; and how sure it is that the holder lives.
+
+Nothing here is decided for the machines: workers judge for themselves, by watching. This is what a person sees at once.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from coordinator.text import seconds_since
+from shared.host.errors import DatabaseVersionError, NasError
+from shared.state.sessions.heartbeat import beat_path, parse_beat
+from shared.state.sessions.recovery import live_sessions, nas_now, proven_dead
+
+if TYPE_CHECKING:
+    from shared.site import Site
+    from shared.state.records import Contents, SessionRecord, VmRecord
+    from shared.state.store.database import Database
+
+Kind = Literal["database", "session", "claim"]
+Verdict = Literal["live", "expired", "dead", "unknown"]
+
+#: The name of the lock on the database itself.
+DATABASE: Final = "database"
+#: A heartbeat from further in the future than this says nothing about its age: on SMB it carries its host's clock.
+_AHEAD_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """One line of `vmbackup-lock list`. Ages are by the NAS's clock, for display; None where unknown. `why` explains `state`."""
+
+    name: str
+    kind: Kind
+    node: str
+    host: str
+    pid: int | None
+    vm: str | None
+    held_seconds: float | None
+    heartbeat_seconds: float | None
+    lease_seconds: float
+    state: Verdict
+    why: str
+    session: str | None = None
+    worker: str | None = None
+    purpose: str | None = None
+    since: str | None = None
+    phase: str | None = None
+    percent: float | None = None
+    bytes_done: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `list --json` shows it."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching found out: sessions that showed no new heartbeat for `seconds`, and those that did."""
+
+    seconds: float
+    silent: Collection[str] = ()
+    alive: Collection[str] = ()
+
+
+def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -> list[Lock]:
+    """All locks: the database's, sessions with their claims. Takes no lock itself; writes nothing but a directory that shows the time."""
+    database = site.database
+    nas_time = _nas_time(database, site.clock.now())
+    locks = list(_database_lock(database, contents, nas_time))
+    for row in sorted(live_sessions(contents), key=lambda row: row.id):
+        session = _session_lock(site, row, nas_time, watched)
+        locks.append(session)
+        claimed = (record for record in contents.vms.values() if record.claim and record.claim.session == row.id)
+        locks += [_claim_lock(session, record, site.clock.now()) for record in claimed]
+    return locks
+
+
+def _nas_time(database: "Database", local: datetime) -> float:
+    try:
+        return nas_now(database)
+    except (OSError, DatabaseVersionError):
+        return local.timestamp()  # a read-only NAS, or one on which this program must not write
+
+
+def _database_lock(database: "Database", contents: "Contents", nas_time: float) -> Iterator[Lock]:
+    from shared.state.store.lease import LEASE_FRACTION, is_provably_dead, parse_marker
+    from shared.state.store.operations import ReadLease
+
+    found = database.files.perform(ReadLease())
+    if found is None:
+        return
+    marker = parse_marker(found[0])
+    lease = database.version.lease_seconds * LEASE_FRACTION
+    age = _age(nas_time, found[1] / 1e9)
+    state, why = _by_age(age, lease)
+    if marker is not None and is_provably_dead(marker):
+        state, why = "dead", f"its process {marker.pid} on this host is gone"
+    host = marker.hostname if marker else ""
+    node = next((known.name for known in contents.nodes.values() if host and known.hostname == host), "")
+    yield Lock(DATABASE, "database", node, host, marker.pid if marker else None, None, None, age, lease, state, why)
+
+
+def _session_lock(site: "Site", row: "SessionRecord", nas_time: float, watched: Watched | None) -> Lock:
+    lease = site.database.version.lease_seconds
+    beat, touched = _read_beat(site.database, row.id)
+    age = None if touched is None else _age(nas_time, touched)
+    state, why = _verdict(site, row, age, watched)
+    return Lock(
+        row.id,
+        "session",
+        row.node,
+        row.hostname,
+        row.pid or None,
+        beat.get("vm") or None,
+        seconds_since(row.since, site.clock.now()),
+        age,
+        lease,
+        state,
+        why,
+        session=row.id,
+        worker=row.worker,
+        since=row.since,
+        **{name: beat.get(name) for name in ("phase", "percent", "bytes_done")},
+    )
+
+
+def _claim_lock(session: Lock, record: "VmRecord", now: datetime) -> Lock:
+    claim = record.claim
+    if claim is None:
+        raise ValueError(f"{record.key} is not claimed")
+    here = session.vm in (record.key, record.name)  # else the session is at another of its VMs
+    return Lock(
+        record.key,
+        "claim",
+        session.node,
+        session.host,
+        session.pid,
+        record.key,
+        seconds_since(claim.since, now),
+        session.heartbeat_seconds,
+        session.lease_seconds,
+        session.state,
+        session.why,
+        session=session.name,
+        worker=session.worker,
+        purpose=claim.purpose,
+        since=claim.since,
+        phase=session.phase if here else None,
+        percent=session.percent if here else None,
+        bytes_done=session.bytes_done if here else None,
+    )
+
+
+def _verdict(site: "Site", row: "SessionRecord", age: float | None, watched: Watched | None) -> tuple[Verdict, str]:
+    lease = site.database.version.lease_seconds
+    proof = proven_dead(row, site.identity)
+    if proof:
+        return "dead", proof
+    if watched and row.id in watched.alive:
+        return "live", "it showed a new heartbeat"
+    if watched and row.id in watched.silent:
+        if watched.seconds >= lease:
+            return "expired", f"no heartbeat for {watched.seconds:.0f} s: the next worker that watches takes over"
+        return "unknown", f"no heartbeat for {watched.seconds:.0f} s of watching; it expires after {lease:.0f} s"
+    return _by_age(age, lease)
+
+
+def _by_age(age: float | None, lease: float) -> tuple[Verdict, str]:
+    if age is None:
+        return "unknown", "the age of its heartbeat cannot be told"
+    if age < lease:
+        return "live", f"its last heartbeat is {age:.0f} s old"
+    return "unknown", f"its last heartbeat is {age:.0f} s old, more than the lease time of {lease:.0f} s; --watch finds out"
+
+
+def _age(nas_time: float, touched: float) -> float | None:
+    age = nas_time - touched
+    return None if age < -_AHEAD_SECONDS else max(0.0, age)
+
+
+def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], float | None]:
+    """What the heartbeat says and when it was written; opened and read, because a look alone may be a minute old on NFS."""
+    from shared.nas.files import list_fresh, open_file
+
+    directory = database.root / "node"
+    path = beat_path(directory, session)
+    if path is None:
+        return {}, None
+    try:
+        list_fresh(directory)
+        with open_file(path) as file:
+            return parse_beat(file.read()), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return {}, None
+
+
+def watch(site: "Site", rows: "Collection[SessionRecord]", seconds: float) -> Watched:
+    """Watches sessions for `seconds` (bounded: at most twice that). Those whose heartbeats cannot be read are in neither group."""
+    from coordinator import text
+    from shared.state.sessions.recovery import watch_silent
+
+    try:
+        silent = watch_silent(
+            site.database, rows, seconds, progress=lambda quiet: text.progress(f"watching heartbeats: {quiet:.0f} of {seconds:.0f} s")
+        )
+    except NasError:
+        return Watched(seconds)
+    finally:
+        text.progress("")
+    quiet = {dead.session.id for dead in silent}
+    return Watched(seconds, quiet, {row.id for row in rows} - quiet)

@@ -1,0 +1,1 @@
+"""Getting VMs back: restoring copies, and rehearsing it."""

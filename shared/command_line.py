@@ -1,0 +1,234 @@
+"""The command-line plumbing of all programs: global options, commands that are loaded when called, one place that reports errors.
+
+A program is a `Program` (a click group); a command is made by `documented`, which adds an example and the exit codes to its help.
+Nothing heavy is imported until a command runs: `--help` must be quick.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from shared.host import streams
+from shared.host.errors import ExitCode, VmBackupError
+from shared.host.signals import ending_in_order
+
+if TYPE_CHECKING:
+    from shared.host.configuration import Configuration
+    from shared.site import Site
+
+#: What each exit code means, for `--help` and the documentation.
+MEANINGS: Final[Mapping[ExitCode, str]] = {
+    ExitCode.DONE: "done; also: there was nothing to do",
+    ExitCode.FAILURE: "failed; the message says why",
+    ExitCode.USAGE: "the command line or the configuration is wrong",
+    ExitCode.SOME_FAILED: "some VMs failed; the others were backed up",
+    ExitCode.SOME_DEFERRED: "some VMs run and were left for a later tick",
+    ExitCode.NO_DATABASE: "there is no state database at that place",
+    ExitCode.LOCKED: "somebody who is alive holds what the command needs",
+    ExitCode.LOCK_LOST: "this process was displaced by another one",
+    ExitCode.NAS: "the NAS is not mounted, not the right one, full, or not writable",
+    ExitCode.VBOXMANAGE: "VBoxManage failed, hangs, or is not there",
+    ExitCode.STATE_REFUSED: "the state of the VM does not allow it",
+    ExitCode.INTERRUPTED: "interrupted from the keyboard",
+    ExitCode.TERMINATED: "terminated by a signal, or its terminal went away",
+}
+
+#: Context settings of every command and group.
+HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+
+
+@dataclass
+class Invocation:
+    """What the options before the command say, and what every command starts with."""
+
+    program: str
+    json: bool = False
+    config: str | None = None
+    verbosity: int = 0
+    log_format: str = "text"
+
+    def configuration(self) -> "Configuration":
+        """The settings. Raises `ConfigurationError`."""
+        from shared.host.configuration import load
+
+        return load(self.config)
+
+    def site(self, *, reading: bool = False) -> "Site":
+        """The state database that the configuration names; `reading`: also on a NAS that is read-only. Raises what `open_site` raises."""
+        from shared.host.clock import SystemClock
+        from shared.site import open_site
+
+        site = open_site(self.configuration(), SystemClock(), reading=reading)
+        for warning in site.database.warnings:  # here, so that no command forgets it
+            warn(warning)
+        return site
+
+
+pass_invocation: Final = click.make_pass_decorator(Invocation)
+
+
+def documented(*, example: str, codes: Sequence[ExitCode] = ()) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
+    """Makes a click command whose help ends with `example` (one command a line) and its exit codes. It may return an `ExitCode`."""
+    shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
+    lines = "\n".join(f"  {code.value:>3}  {MEANINGS[code]}" for code in shown)
+    examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
+    epilog = f"\b\nExamples:\n{examples}\n\n\b\nExit codes:\n{lines}"
+    return click.command(epilog=epilog, context_settings=HELP)
+
+
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document; fields are only ever added.")
+dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+
+
+def warn(text: str) -> None:
+    """A line on stderr that does not fail the command. The same one is said once in a command."""
+    context = click.get_current_context(silent=True)
+    said = context.meta.setdefault("shared.command_line.warned", set()) if context else set()
+    if text not in said:
+        said.add(text)
+        click.echo(f"warning: {text}", err=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
+    """What a command did or would do, on stdout: one JSON document, or these lines for people."""
+    if as_json:
+        print_json({"schema": 1, **document})
+        return
+    for line in lines:
+        click.echo(line)
+
+
+class Program(click.Group):
+    """A program. Its command `x` is the attribute `command` of the module `<modules>x`, imported when it is called.
+
+    `commands` maps names to the line that the program's `--help` shows. `unattended` programs are run by cron: an unexpected error
+    shows its traceback at once, because nobody is there to ask again with `-v -v`.
+    """
+
+    def __init__(self, name: str, modules: str, commands: Mapping[str, str], *, purpose: str, unattended: bool = False) -> None:
+        super().__init__(
+            name,
+            help=purpose,
+            callback=_start,
+            params=_global_options(),
+            epilog=f"{name} COMMAND --help explains a command, with examples and exit codes.",
+            context_settings={**HELP, "max_content_width": 110},
+        )
+        self._modules = modules
+        self._lines = commands
+        self._unattended = unattended
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """See `click.Group.list_commands`."""
+        return list(self._lines)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """See `click.Group.get_command`."""
+        if cmd_name not in self._lines:
+            return None
+        found = importlib.import_module(f"{self._modules}{cmd_name}").command
+        if not isinstance(found, click.Command):
+            raise TypeError(f"{self._modules}{cmd_name} has no command")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """See `click.Group.format_commands`: here without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lines.items()))
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override] # noqa: ANN401
+        """Runs the program and exits with the code that the registry has for how it ended."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        invocation = Invocation(str(self.name), json="--json" in arguments)
+        streams.make_usable()
+        with ending_in_order():
+            status = self._run(arguments, prog_name or invocation.program, invocation, extra)
+        streams.settle()
+        sys.exit(int(status))
+
+    def _run(self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]) -> int:
+        try:
+            settings = {**extra, "standalone_mode": False, "obj": invocation}
+            with streams.written():
+                status = super().main(arguments, prog_name, **settings)
+        except click.exceptions.Abort:
+            return ExitCode.INTERRUPTED
+        except click.ClickException as error:
+            return _report_usage(invocation, error)
+        except VmBackupError as error:
+            return report(invocation, error)
+        except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
+            streams.discard()
+            return ExitCode.FAILURE
+        except Exception as error:  # noqa: BLE001 - the last resort: an exit code and a message instead of a bare traceback
+            return self._report_unexpected(invocation, error)
+        return status if isinstance(status, int) else ExitCode.DONE
+
+    def _report_unexpected(self, invocation: Invocation, error: Exception) -> int:
+        if self._unattended or invocation.verbosity > 1:
+            logging.getLogger(__name__).error("unexpected error", exc_info=error)
+            hint = "this is a fault of the program: please report it with the traceback above"
+        else:
+            hint = f"this is a fault of the program: `{invocation.program} -v -v …` shows the traceback; please report it"
+        return report(invocation, VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint))
+
+
+def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
+    """Says on stderr what went wrong and what to do about it: as text, or as a JSON object if the command prints JSON."""
+    if invocation.json:
+        details = {"kind": type(error).__name__, "code": int(error.exit_code), "message": error.message, "hint": error.hint}
+        _complain(json.dumps({"error": details}, ensure_ascii=False))
+    else:
+        _complain(f"{invocation.program}: error: {error.message}")
+        if error.hint:
+            _complain(f"hint: {error.hint}")
+    return error.exit_code
+
+
+def _complain(text: str) -> None:
+    """On stderr, if that takes it; the exit code says the most important thing anyway."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
+    if invocation.json:
+        details = {"kind": "UsageError", "code": error.exit_code, "message": error.format_message(), "hint": "see --help"}
+        _complain(json.dumps({"error": details}, ensure_ascii=False))
+    else:
+        with contextlib.suppress(OSError):
+            error.show()
+    return error.exit_code
+
+
+def _global_options() -> list[click.Parameter]:
+    options = [
+        click.Option(
+            ["--config"], metavar="FILE", help="Configuration file; else $VMBACKUP_CONFIG, /etc/vmbackup/config.toml, ~/.config/…"
+        ),
+        click.Option(["-v", "--verbose"], count=True, help="Say what is done; twice: every command, and tracebacks."),
+        click.Option(["--log-format"], type=click.Choice(["text", "json"]), default="text", help="How messages on stderr look."),
+    ]
+    holder = click.Command("version", params=[])
+    click.version_option(package_name="vmbackup")(holder)
+    return [*options, *holder.params]
+
+
+@click.pass_obj
+def _start(invocation: Invocation, config: str | None, verbose: int, log_format: str) -> None:
+    from shared.host import logs
+
+    invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
+    logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)

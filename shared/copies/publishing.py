@@ -1,0 +1,205 @@
+"""The last steps of a copy on the NAS: sealing the partial files, publishing them by rename, removing those of the dead.
+
+The order that keeps every promise, where COMMIT is a commit of the state database under the caller's claim:
+
+    export and verify  ->  `seal`  ->  COMMIT the intent to publish  ->  `publish`  ->  COMMIT done
+
+Before the intent a crash leaves partial files, which `remove_partials` removes when the claim is dead. After it anybody may call
+`publish`, as often as it takes: it does what is left to do, and what it did stays done.
+"""
+
+import contextlib
+import errno
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final, Protocol
+
+from shared.copies import sidecar as sidecars
+from shared.copies.files import NasFiles, write_file
+from shared.copies.names import SIDES, Suffix, final_name, parse_partial, partial_name
+from shared.copies.side_files import missing
+from shared.copies.sidecar import Sidecar, SideFile
+from shared.host.errors import CopyError, NasError
+from shared.nas.looking import Entry, look, look_twice, present, read_file
+from shared.nas.reporting import reported
+from shared.ova.check import sha256_of
+
+#: How often a directory is looked at again when a rename was answered with an error that may be wrong.
+_ROUNDS: Final = 12
+#: Answers to a rename which another look will explain: another process was first, or the request was repeated.
+_LOOK_AGAIN: Final = frozenset({errno.ENOENT, errno.ESTALE, errno.EEXIST})
+
+
+class Publication(Protocol):
+    """What is to be published: a copy of the state database, or anything else that says this much."""
+
+    @property
+    def stamp(self) -> str:
+        """The copy's stamp."""
+
+    @property
+    def claim(self) -> int:
+        """The claim that wrote the partial files."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the `.ova`."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the `.ova`."""
+
+
+def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
+    """Makes the partial files of a verified export ready: the `.ova` on the server's disk with its rights, its sidecar beside it.
+
+    Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial `.ova` and side files are not there with the
+    sizes that the sidecar says, `NasError` if the NAS refuses.
+    """
+    stamp, claim = sidecar.stamp, sidecar.claim
+    ova = partial_name(stamp, claim, "ova")
+    with reported(f"finish {ova}"):
+        entries = look(directory)
+        if not present(entries, ova) or entries[ova].size != sidecar.size:
+            raise CopyError(f"{ova} is not there with its {sidecar.size} bytes")
+        if lost := missing(entries, stamp, sidecar.files, claim=claim):
+            raise CopyError(f"{ova}: {lost}")
+        files.set_mode(directory, ova)
+        files.sync_file(directory, ova)
+        if present(entries, index := partial_name(stamp, claim, "index")):
+            files.set_mode(directory, index)
+        texts: dict[Suffix, bytes] = {"json": sidecar.render(), "sha256": sidecar.checksum_lines()}
+        for suffix, data in texts.items():
+            name = partial_name(stamp, claim, suffix)
+            files.remove(directory, name)
+            write_file(files, directory, name, data)
+        files.sync_directory(directory)
+
+
+def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidecar:
+    """Renames sealed partial files to their final names: sidecar, index, side files, at last the `.ova`. From then on the copy counts.
+
+    May be run by several processes at once, and again after a crash at any point: all end with the copy published once. Nothing
+    that is there under a final name is replaced: raises `CopyError` if it is another copy's, if a partial file is not what the
+    intent says, or if there is nothing to publish. Raises `NasError` if the NAS refuses; then call it again.
+    """
+    with reported(f"publish {publication.stamp}"):
+        _settle(files, directory, publication, "json")
+        sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
+        _settle_index(files, directory, publication)
+        for suffix in (*(side for side in SIDES if side in sidecar.files), "sha256", "ova"):
+            _settle(files, directory, publication, suffix, sidecar)
+        files.sync_directory(directory)
+        entries = look_twice(directory)
+    ova = entries.get(final_name(publication.stamp, "ova"))
+    if ova is None:
+        raise NasError(f"the NAS said that the copy {publication.stamp} is in place, and it is not", hint="the next worker tries again")
+    if ova.size != publication.size:
+        raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
+    if lost := missing(entries, publication.stamp, sidecar.files):
+        raise CopyError(f"{ova.name} is in place, but {lost}")
+    return sidecar
+
+
+def remove_partials(files: NasFiles, directory: Path, live: Collection[int], newest: int) -> list[str]:
+    """Removes the partial files of claims that are over and returns their names.
+
+    `live` are the claims of the newest known generation of the database, `newest` the highest claim number given out in it: a partial
+    file with a higher one belongs to a claim made since, and stays. The claim of an intent that is not done yet must be in `live`.
+    Raises `NasError`.
+    """
+    removed = []
+    with reported(f"remove partial files from {directory}"):
+        for name, entry in look(directory).items():
+            partial = parse_partial(name)
+            if partial and entry.is_file and partial.claim <= newest and partial.claim not in live:
+                files.remove(directory, name)
+                removed.append(name)
+        if removed:
+            files.sync_directory(directory)
+    return sorted(removed)
+
+
+def remove_own_partials(files: NasFiles, directory: Path, claim: int) -> list[str]:
+    """Removes the partial files of one claim: for its holder, after an export that failed. Raises `NasError`."""
+    with reported(f"remove partial files from {directory}"):
+        mine = sorted(name for name, entry in look(directory).items() if entry.is_file and (p := parse_partial(name)) and p.claim == claim)
+        for name in mine:
+            files.remove(directory, name)
+        if mine:
+            files.sync_directory(directory)
+    return mine
+
+
+def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: Suffix, sidecar: Sidecar | None = None) -> None:
+    """Looks and does one step until the final name is there and the partial one is not."""
+    source, target = partial_name(publication.stamp, publication.claim, suffix), final_name(publication.stamp, suffix)
+    refused: OSError | None = None
+    for _ in range(_ROUNDS):
+        entries = look_twice(directory)
+        _refuse_strange(entries, source, target)
+        if source not in entries:
+            if target in entries or suffix == "sha256":
+                return
+            if refused is None:
+                raise CopyError(f"there is nothing to publish: neither {target} nor {source} is there")
+        try:
+            if target in entries:
+                _refuse_different(directory, entries, source, target, _bytes_of(publication, suffix, sidecar))
+                files.remove(directory, source)
+            elif source in entries:
+                if suffix == "json":
+                    _expected(directory, publication, source)
+                _refuse_unexpected(entries[source], _bytes_of(publication, suffix, sidecar))
+                files.rename(directory, source, target)
+        except OSError as error:
+            if error.errno not in _LOOK_AGAIN:
+                raise
+            refused = error
+    raise refused or NasError(f"{target} does not appear, although the NAS says that it was renamed", hint="the next worker tries again")
+
+
+def _settle_index(files: NasFiles, directory: Path, publication: Publication) -> None:
+    """Serves the next export alone, which finds out whether it is right: one that cannot be put in place is not missed."""
+    source = partial_name(publication.stamp, publication.claim, "index")
+    with contextlib.suppress(OSError):
+        if present(look(directory), source):
+            files.rename(directory, source, final_name(publication.stamp, "index"))
+
+
+def _refuse_strange(entries: dict[str, Entry], *names: str) -> None:
+    for name in names:
+        if name in entries and not entries[name].is_file:
+            raise CopyError(f"{name} is no ordinary file", hint="nothing was written there: find out who put it there, and remove it")
+
+
+def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None) -> SideFile | None:
+    """Size and digest that a file must have, as far as intent and sidecar say."""
+    if suffix == "ova":
+        return SideFile(publication.size, publication.sha256)
+    return sidecar.files.get(suffix) if sidecar else None
+
+
+def _refuse_different(directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None) -> None:
+    """Both names are there (a server that repeated a rename as a copy; a planted file): the final one must be the copy itself."""
+    if expected:
+        same = entries[target].size == expected.size and sha256_of(directory, target) == expected.sha256
+    else:
+        same = read_file(directory, source, sidecars.LIMIT_BYTES) == read_file(directory, target, sidecars.LIMIT_BYTES)
+    if not same:
+        raise CopyError(
+            f"{target} exists already and is something else", hint="move it away; the partial file beside it is the verified copy"
+        )
+
+
+def _refuse_unexpected(source: Entry, expected: SideFile | None) -> None:
+    """The partial file must be what the intent was committed for."""
+    if expected and source.size != expected.size:
+        raise CopyError(f"{source.name} has {source.size} bytes instead of {expected.size}")
+
+
+def _expected(directory: Path, publication: Publication, name: str) -> Sidecar:
+    sidecar = sidecars.read_named(directory, name, publication.stamp)
+    if (sidecar.size, sidecar.sha256) != (publication.size, publication.sha256):
+        raise CopyError(f"{name} is not the sidecar that was to be published")
+    return sidecar

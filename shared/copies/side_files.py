@@ -1,0 +1,73 @@
+"""Files beside an `.ova` that belong to the copy: what the `.ova` leaves out. Written under partial names, published with the copy."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from shared.copies.files import NasFiles
+from shared.copies.names import Suffix, final_name, partial_name
+from shared.copies.sidecar import SideFile
+from shared.host.errors import CopyError
+from shared.nas.looking import Entry, open_file, present
+from shared.nas.reporting import reported
+from shared.ova.check import sha256_of
+from shared.ova.tar_reading import members
+
+_PIECE: Final = 1 << 20
+
+
+def keep(files: NasFiles, directory: Path, name: str, pieces: Iterable[bytes], *, check: Callable[[], None] = lambda: None) -> SideFile:
+    """Writes a side file under its partial name `name`, reads it back from the server's disk, and answers what it is.
+
+    What an earlier attempt left under that name is replaced; after a crash it may be there, torn. `check` is called with every piece and
+    raises when the work is to stop. Raises `NasError` if the NAS refuses, `CopyError` if it has other bytes in the end.
+    """
+    digest, size = hashlib.sha256(), 0
+    with reported(f"write {name}"):
+        files.remove(directory, name)
+        descriptor = files.create(directory, name)
+        try:
+            for piece in pieces:
+                check()
+                files.write(descriptor, piece)
+                digest.update(piece)
+                size += len(piece)
+            files.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        if sha256_of(directory, name) != digest.hexdigest():
+            raise CopyError(f"the bytes of {name} arrived wrong on the NAS")
+    return SideFile(size, digest.hexdigest())
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file on this host, a megabyte at a time. Raises `CopyError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except OSError as error:
+        raise CopyError(f"cannot read {path}: {error.strerror}") from None
+
+
+def missing(entries: Mapping[str, Entry], stamp: str, expected: Mapping[Suffix, SideFile], *, claim: int | None = None) -> str:
+    """Why the side files are not all there as they should be; empty: they are. With `claim` those that are still partial are meant."""
+    for suffix, side in expected.items():
+        name = final_name(stamp, suffix) if claim is None else partial_name(stamp, claim, suffix)
+        if not present(entries, name):
+            return f"its .{suffix} is missing"
+        if entries[name].size != side.size:
+            return f"its .{suffix} has {entries[name].size} bytes instead of {side.size}"
+    return ""
+
+
+def member_names(directory: Path, name: str) -> tuple[str, ...]:
+    """What is in an `.ova`, from the headers alone. Raises `CopyError` if it is damaged so that they cannot be read, or `NasError`."""
+    with reported(f"read {name}"):
+        descriptor = open_file(directory, name)
+        try:
+            return tuple(member.name for member in members(descriptor))
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,88 @@
+"""VBoxManage commands that run while the engine works: started, watched, and ended within a bound."""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import IO, Final, Self, cast
+
+from shared.host.processes import Completed, log_ended
+from shared.virtualbox.problems import ExportError, export_problem
+from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
+
+#: A command that does not obey is not waited for any longer than this.
+END_SECONDS: Final = 60.0
+
+_MOST_MESSAGES: Final = 2**16
+
+
+class Child:
+    """A VBoxManage command in the background, standard input closed. Its messages are kept in a file that has no name."""
+
+    def __init__(self, vboxmanage: VBoxManage, arguments: Sequence[str]) -> None:
+        """Starts the command. Raises `VBoxManageError`."""
+        self.arguments = tuple(arguments)
+        self._words, self._began = (vboxmanage.program, *arguments), time.monotonic()
+        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        try:
+            self._process = subprocess.Popen(
+                [vboxmanage.program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._messages,
+                env={**os.environ, **vboxmanage.environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._messages.close()
+            raise cannot_start(vboxmanage.program, error) from None
+        self._output = cast("IO[bytes]", self._process.stdout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def output(self) -> int:
+        """The descriptor of its standard output."""
+        return self._output.fileno()
+
+    def status(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_seconds: float) -> int | None:
+        """Its exit status; None if it still runs after so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout_seconds)
+        return None
+
+    def problem(self, otherwise: str) -> ExportError:
+        """Why it failed, as what it wrote to standard error says; `otherwise` if that says nothing."""
+        text = self.said()
+        if not text.strip():
+            return ExportError(otherwise)
+        return export_problem(Completed(("VBoxManage", *self.arguments), 1, "", text)) or ExportError(otherwise)
+
+    def said(self) -> str:
+        """What it has written to standard error. Only to be asked once it has ended: it writes where this reads."""
+        self._messages.seek(0)
+        return self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
+
+    def end(self) -> None:
+        """Ends it: terminates it, which makes VBoxManage cancel what it does in VirtualBox; kills it if it does not obey within the bound.
+
+        Nothing happens if it has ended.
+        """
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._output.close()
+        if self.wait(END_SECONDS) is None:
+            self._process.kill()
+            self.wait(END_SECONDS)
+        log_ended(self._words, self._process.poll(), time.monotonic() - self._began)
+        self._messages.close()

@@ -1,0 +1,107 @@
+"""Which VMs the parallel engine can export, and why not the others. Those get `VBoxManage export`."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+from xml.etree import ElementTree as ET
+
+from shared.export.read_lock import SMALLEST_DISK
+from shared.host.clock import Clock
+from shared.host.errors import DiskImageError
+from shared.ova.disk import Chain
+from shared.ova.ovf import Slot
+from shared.ova.vmdk import LARGEST_BYTES
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.settings import Image, SettingsError, read_file
+
+_NAMESPACE: Final = "{http://www.virtualbox.org/}"
+#: A property that VirtualBox gives to encrypted images.
+_ENCRYPTED: Final = b"CRYPT/KeyStore"
+#: What compression may add to data that cannot be compressed, tables included.
+_WORST_GROWTH: Final = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDisk:
+    """A disk of the VM: where it is attached, the UUID of its leaf image, and its files, leaf first."""
+
+    slot: Slot
+    medium: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """`reason` says in words why the parallel engine cannot export the VM; empty if it can, then `disks` are what it has to read."""
+
+    disks: tuple[SourceDisk, ...]
+    reason: str
+
+
+def assess(machine: Machine, clock: Clock) -> Assessment:
+    """Looks at the disks of a VM, at best a stopped one: as the inventory has them and as their files are. Changes nothing, takes no lock.
+
+    An export looks again once it holds the locks.
+    """
+    if machine.reason:
+        return Assessment((), machine.reason)
+    try:
+        settings = read_file(machine.settings_file, clock.sleep)
+        attached = attachments(settings)
+        if [uuid for _, uuid in attached] != [chain[0].uuid for chain in machine.chains]:
+            raise DiskImageError("its disks were changed a moment ago")
+        if _ENCRYPTED in settings:
+            raise DiskImageError("it has an encrypted disk")
+        disks = tuple(SourceDisk(slot, uuid, _files(chain)) for (slot, uuid), chain in zip(attached, machine.chains, strict=True))
+        for disk in disks:
+            open_disk(disk).close()
+    except SettingsError as error:
+        return Assessment((), f"its settings cannot be used: {error}")
+    except DiskImageError as error:
+        return Assessment((), error.message)
+    return Assessment(disks, "")
+
+
+def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
+    """The hard disks of a .vbox file as they are now: where they are attached, and the UUID of the leaf image. Raises `SettingsError`."""
+    try:
+        root = ET.fromstring(settings)  # noqa: S314 - this host's own settings
+        path = f"{_NAMESPACE}Machine/{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
+        return tuple(
+            (
+                Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"])),
+                image.attrib["uuid"].strip("{}").lower(),
+            )
+            for controller in root.iterfind(path)
+            for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice[@type='HardDisk']")
+            for image in device.iterfind(_NAMESPACE + "Image")
+        )
+    except (ET.ParseError, KeyError, ValueError) as error:
+        raise SettingsError(f"they are damaged: {error!r}") from None
+
+
+def open_disk(disk: SourceDisk) -> Chain:
+    """Opens the images of a disk; close it.
+
+    Raises `DiskImageError` if they are damaged, are not those that VirtualBox has in mind, or if the disk is too small or too large.
+    """
+    with ExitStack() as stack:
+        chain = stack.enter_context(Chain.open(disk.files))
+        found = chain.images[0].header.identifier
+        if found != UUID(disk.medium):
+            raise DiskImageError(f"{disk.files[0]}: its UUID is {found}, VirtualBox knows it as {disk.medium}")
+        if chain.size < SMALLEST_DISK:
+            raise DiskImageError(f"{disk.files[0]}: a disk of less than {SMALLEST_DISK >> 20} MiB, whose lock cannot be proven")
+        if chain.allocated_bytes() * _WORST_GROWTH > LARGEST_BYTES:
+            raise DiskImageError(f"{disk.files[0]}: its data may not fit into the 2 TiB of a VMDK")
+        stack.pop_all()
+    return chain
+
+
+def _files(chain: tuple[Image, ...]) -> tuple[Path, ...]:
+    for image in chain:
+        if image.format.upper() != "VDI":
+            raise DiskImageError(f"{image.location or image.uuid}: its format is {image.format or 'unknown'}, not VDI")
+    return tuple(Path(image.location) for image in chain)

@@ -1,0 +1,124 @@
+"""Copies one disk into an OVA: blocks are read and compressed on several cores, laid out, hashed and written in order.
+
+Memory is bounded by the number of units under way, whatever the size of the disk: at most `_MOST_CORES` blocks being
+compressed, twice as many finished ones, and the queues of the archive, all of at most 1 MiB.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.host.stages import CancelledError, Stage
+from shared.ova.compression import Codec
+from shared.ova.disk import Block, Chain
+from shared.ova.vmdk import SECTOR, Digest, Layout, Unit, compress_unit
+
+_MOST_CORES: Final = 16
+_POLL_SECONDS: Final = 0.1
+_END_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
+
+    `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of `alignment` bytes.
+    """
+
+    cores: int
+    codec: Codec
+    self_check: bool = True
+    digest: Digest | None = None
+    alignment: int = SECTOR
+
+
+class Sink(Protocol):
+    """Takes a disk's bytes in order. `unit` says which grains they hold; None: tables and the like."""
+
+    def put(self, data: bytes, unit: Unit | None) -> None:
+        """Takes the next bytes. May wait; raises what went wrong with earlier ones."""
+
+
+class Meter:
+    """How far an export has come, for other threads to look at: bytes of the disks, `done` of `total`."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+
+    def percent(self) -> int:
+        """How much of the disks is read. 100 does not mean that the export has ended."""
+        return 100 * self.done // self.total if self.total else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    block: Block
+    result: "Future[Unit]"
+
+
+class Pipeline:
+    """The compressing threads of one export."""
+
+    def __init__(self, settings: Settings, cancelled: threading.Event) -> None:
+        self._settings = settings
+        self._cancelled = cancelled
+        cores = max(1, min(settings.cores, _MOST_CORES))
+        self._window = 2 * cores + 2
+        self._stage = Stage(name="compress", handle=self._compress, capacity=self._window, cancelled=cancelled, threads=cores)
+
+    def copy(self, chain: Chain, layout: Layout, sink: Sink, meter: Meter) -> None:
+        """Copies one disk. Raises `CancelledError`, or the first error of any thread."""
+        sink.put(layout.begin(), None)
+        jobs: deque[_Job] = deque()
+        for block in chain.blocks():
+            job = _Job(block, Future())
+            self._stage.put(job)
+            jobs.append(job)
+            if len(jobs) >= self._window:
+                self._emit(jobs.popleft(), layout, sink, meter)
+        while jobs:
+            self._emit(jobs.popleft(), layout, sink, meter)
+        for data in layout.end():
+            sink.put(data, None)
+
+    def close(self) -> bool:
+        """Ends the threads. False if one hangs in reading: then the images it reads must stay open."""
+        return self._stage.end(_END_SECONDS)
+
+    def _compress(self, job: _Job) -> None:
+        try:
+            settings = self._settings
+            unit = compress_unit(
+                job.block.position,
+                job.block.read(),
+                settings.codec,
+                self_check=settings.self_check,
+                digest=settings.digest,
+                alignment=settings.alignment,
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+            job.result.set_exception(error)
+        else:
+            job.result.set_result(unit)
+
+    def _emit(self, job: _Job, layout: Layout, sink: Sink, meter: Meter) -> None:
+        unit = self._wait(job.result)
+        *tables, data = layout.add(unit) if unit.places else (b"",)
+        for table in tables:
+            sink.put(table, None)
+        if data:
+            sink.put(data, unit)
+        meter.done += job.block.length
+
+    def _wait(self, result: "Future[Unit]") -> Unit:
+        while not self._cancelled.is_set():
+            try:
+                return result.result(timeout=_POLL_SECONDS)
+            except FutureTimeoutError:
+                if result.done():  # it was done just now, or this is a TimeoutError of the job itself
+                    return result.result()
+        raise CancelledError

@@ -1,0 +1,100 @@
+"""The configuration in words: the sample file and the reference of all settings, both made from the fields of `shared.host.configuration`."""
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from shared.host.configuration import DEFAULT_PATHS, ENVIRONMENT, Configuration, VmPolicy, parse_size
+
+#: What stands for the one setting that has no default.
+EXAMPLE_MOUNTPOINT: Final = "/mnt/nas"
+_POLICY_SAMPLE: Final = (
+    "# What may differ from VM to VM stands in tables of their own, one for each pattern of names; the first that matches counts.",
+    "# What such a table does not say is taken from [backup].",
+    '#[policy."db-*"]',
+    "#keep_last = 5",
+)
+_SIZES: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def sample() -> str:
+    """A TOML file in which every setting has its default and its description, all commented out but the mount point of the NAS."""
+    lines = [
+        "# vmbackup: one such file a host. A line that is commented out shows the default.",
+        f"# `vmbackup-admin config validate` checks the file; {', '.join(ENVIRONMENT)} in the environment beat it.",
+    ]
+    for name, section in _sections():
+        lines += ["", *_comment(str(section.__doc__)), f"[{name}]"]
+        for key, field in section.model_fields.items():
+            mark = "" if is_required(name, key) else "#"
+            lines += [*_comment(str(field.description)), f"{mark}{key} = {default_text(name, key, field)}"]
+    return "\n".join([*lines, "", *_POLICY_SAMPLE]) + "\n"
+
+
+def reference() -> str:
+    """The settings as Markdown tables."""
+    variables = {place: variable for variable, place in ENVIRONMENT.items()}
+    lines: list[str] = []
+    for name, section in _sections():
+        lines += [f"## `[{name}]`", "", str(section.__doc__), "", "| setting | default | what it does |", "|---|---|---|"]
+        for key, field in section.model_fields.items():
+            default = "none" if is_required(name, key) else f"`{default_text(name, key, field)}`"
+            variable = variables.get((name, key))
+            override = f" `${variable}` beats it." if variable else ""
+            lines.append(f"| `{key}` | {default} | {field.description}{override} |")
+        lines.append("")
+    return "\n".join([*lines, *_policy_reference()])
+
+
+def places() -> str:
+    """Where a configuration is looked for, in words."""
+    return " → ".join(["`--config FILE`", "`$VMBACKUP_CONFIG`", *(f"`{path}`" for path in DEFAULT_PATHS)])
+
+
+def is_required(section: str, key: str) -> bool:
+    """Whether a setting has no default."""
+    return (section, key) == ("nas", "mountpoint")
+
+
+def default_text(section: str, key: str, field: FieldInfo) -> str:
+    """The default as TOML, as a person would write it: sizes with a unit."""
+    if is_required(section, key):
+        return json.dumps(EXAMPLE_MOUNTPOINT)
+    value = field.default
+    if isinstance(value, Path):
+        return json.dumps("" if value == Path() else str(value))
+    if any(getattr(note, "func", None) is parse_size for note in field.metadata):
+        return json.dumps(_size(value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, initial_indent="# ", subsequent_indent="# ")
+
+
+def _size(count: int) -> str:
+    factor, unit = next(((factor, unit) for factor, unit in _SIZES if count and count % factor == 0), (1, "B"))
+    return f"{count // factor} {unit}"
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections that are there once, with their classes."""
+    for name, field in Configuration.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
+
+
+def _policy_reference() -> list[str]:
+    names = ", ".join(f"`{name}`" for name in VmPolicy.model_fields)
+    return [
+        '## `[policy."PATTERN"]`',
+        "",
+        "What may differ from VM to VM. The first pattern (`*`, `?`, `[abc]`; case counts) that matches a VM's name counts; what its table",
+        f"does not say is taken from `[backup]`. Settings: {names}.",
+        "",
+    ]

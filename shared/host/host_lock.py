@@ -1,0 +1,34 @@
+"""Locks among the processes of one host, in its state directory. They are the system's own: they end with the process, however it ends."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.host.errors import ConfigurationError
+
+
+@contextlib.contextmanager
+def host_lock(state_directory: Path, name: str) -> Iterator[bool]:
+    """Takes the lock `name` of this host; yields False, at once, if another process has it.
+
+    Raises `ConfigurationError` if the state directory cannot be used: it cannot be made, is another user's, read-only, or full.
+    """
+    from filelock import FileLock, Timeout
+
+    mine = True
+    try:
+        state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        lock = FileLock(state_directory / f"{name}.lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        mine = False
+    except (OSError, NotImplementedError) as error:  # the latter: its file system has no locks
+        raise ConfigurationError(
+            f"this host's own directory {state_directory} cannot be used: {getattr(error, 'strerror', None) or error}",
+            hint="run as the user of the workers, or set host.state_directory to a local directory that this user may write",
+        ) from error
+    try:
+        yield mine
+    finally:
+        if mine:
+            lock.release()

@@ -1,0 +1,60 @@
+"""The signals that end a program in an orderly way, the same in every program: SIGTERM, SIGHUP when its terminal goes away, ^C.
+
+Every child that a program starts has a session or group of its own, so none of these signals reaches it behind the program's back: a
+VBoxManage that a hang-up ends leaves VirtualBox at work with nobody watching (docs/virtualbox.md).
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final, NoReturn
+
+from shared.host.errors import ExitCode
+
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_ALL: Final = (*ENDING, signal.SIGINT)
+
+
+class EndedError(SystemExit):
+    """The program was told to end; says by what where the reason is noted."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(int(ExitCode.TERMINATED))
+        self.name = signal.Signals(number).name
+
+    def __str__(self) -> str:
+        return f"it was ended by {self.name}"
+
+
+def is_ignored(number: signal.Signals) -> bool:
+    """Whether this program was started so that a signal does nothing, and must stay so: SIGHUP with `nohup`, SIGINT with `&` in scripts."""
+    return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Within, the first of these signals raises `EndedError` (^C: KeyboardInterrupt), so that everything is undone on the way out.
+
+    Further ones, of any kind, do not disturb that. Afterwards the handlers are as before.
+    """
+    heeded = [number for number in _ALL if not is_ignored(number)]
+    previous = {number: signal.signal(number, _end) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
+    for other in _ALL:
+        if not is_ignored(other):
+            signal.signal(other, _disregard)  # not SIG_IGN, which the VMs that are started again would inherit
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise EndedError(number)
+
+
+def _disregard(number: int, frame: FrameType | None) -> None:
+    """The way out has begun: a shell that ends and its terminal that closes send a hang-up each, impatient people ^C once more."""

@@ -1,0 +1,1 @@
+"""The NAS as a place: whether it is mounted, where directories are, files read and written so that it counts."""

@@ -1,0 +1,191 @@
+"""Whether an `.ova` is whole: every member there, every digest right, in one pass over the file.
+
+Found (and tested) is all that damage of which VirtualBox's own import notices only part: single bits anywhere, a manifest that is cut
+off, garbled or missing, a file that was cut off anywhere. The digest of the whole file, for the sidecar, comes from the same pass.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from shared.host.errors import CopyError
+from shared.nas.looking import open_file
+from shared.nas.reporting import reported
+from shared.ova import manifest as manifests
+from shared.ova.manifest import Digest, left_out_by_virtualbox, parse_manifest, references
+from shared.ova.tar_reading import Member, members
+from shared.ova.vmdk_check import VmdkCheck
+
+Progress = Callable[[int, int], None]
+
+_PIECE: Final = 1 << 20
+
+
+class CheckStoppedError(CopyError):
+    """The check was given up because its caller wanted it so."""
+
+
+@dataclass(frozen=True, slots=True)
+class OvaCheck:
+    """What a whole `.ova` is: digest and size of the file, its members in order.
+
+    `unlisted` are members without a digest, because VirtualBox leaves some names out of its manifest; disks among them were
+    checked grain by grain instead.
+    """
+
+    sha256: str
+    size: int
+    members: tuple[Member, ...]
+    unlisted: tuple[str, ...] = ()
+
+
+class _Sink(Protocol):
+    def update(self, data: memoryview, /) -> None: ...
+
+
+def check_ova(
+    directory: Path, name: str, *, progress: Progress = lambda _done, _total: None, should_stop: Callable[[], bool] = lambda: False
+) -> OvaCheck:
+    """Reads the whole file once and raises `CopyError` with the precise reason if anything is wrong with it.
+
+    `progress` is told bytes done and bytes in all, a megabyte at a time; when `should_stop` says so, `CheckStoppedError` ends the check.
+    Raises `NasError` if the file cannot be read. What is read comes from the server as far as the system allows: pages that this
+    machine still holds from writing the file are dropped first (call fsync before, or they stay). Memory is bounded by 20 MiB.
+    """
+    with reported(f"read {name}"), _opened(directory, name) as descriptor:
+        found = members(descriptor)
+        digests, unlisted = _plan(descriptor, found)
+        checks = [_MemberCheck(member, digests.get(member.name)) for member in found]
+        whole = hashlib.sha256()
+        size = os.fstat(descriptor).st_size
+        with _InParallel(whole) as parallel:
+            for position, piece in _pieces(descriptor, size, progress, should_stop):
+                parallel.update(piece)
+                for check in checks:
+                    check.feed(position, piece)
+                parallel.wait()
+        for check in checks:
+            check.finish()
+    return OvaCheck(whole.hexdigest(), size, found, unlisted)
+
+
+def sha256_of(
+    directory: Path, name: str, *, progress: Progress = lambda _done, _total: None, should_stop: Callable[[], bool] = lambda: False
+) -> str:
+    """The digest of a file, read from the server; arguments and errors as in `check_ova`."""
+    whole = hashlib.sha256()
+    with reported(f"read {name}"), _opened(directory, name) as descriptor:
+        for _, piece in _pieces(descriptor, os.fstat(descriptor).st_size, progress, should_stop):
+            whole.update(piece)
+    return whole.hexdigest()
+
+
+def _plan(descriptor: int, found: tuple[Member, ...]) -> tuple[dict[str, Digest], tuple[str, ...]]:
+    """Checks all that the two descriptions say of names; returns the digests to compare, and the members that have none."""
+    if not found or not found[0].name.endswith(".ovf"):
+        raise CopyError("the first member is no .ovf")
+    listed = [member for member in found if member.name.endswith(".mf")]
+    if len(listed) != 1:
+        raise CopyError(
+            f"there are {len(listed)} manifests instead of one" if listed else "there is no manifest: cut off, or exported without it"
+        )
+    names = {member.name for member in found}
+    digests = parse_manifest(_content(descriptor, listed[0], manifests.MANIFEST_LIMIT))
+    if lost := sorted(digests.keys() - names):
+        raise CopyError(f"{lost[0]!r} is in the manifest, but not in the file")
+    unlisted = [member.name for member in found if member.name not in digests and member is not listed[0]]
+    for name in unlisted:
+        if name == found[0].name or not left_out_by_virtualbox(name):
+            raise CopyError(f"the manifest has no digest of {name!r}")
+    if lost := sorted(references(_content(descriptor, found[0], manifests.OVF_LIMIT)) - names):
+        raise CopyError(f"the .ovf refers to {lost[0]!r}, which is not in the file")
+    return digests, tuple(unlisted)
+
+
+def _content(descriptor: int, member: Member, limit: int) -> bytes:
+    if member.size > limit:
+        raise CopyError(f"{member.name!r} is impossibly long ({member.size} bytes)")
+    data = os.pread(descriptor, member.size, member.offset)
+    if len(data) != member.size:
+        raise CopyError(f"{member.name!r} is cut off")
+    return data
+
+
+class _MemberCheck:
+    """Takes the pieces of the whole file and keeps to those of one member."""
+
+    def __init__(self, member: Member, digest: Digest | None) -> None:
+        self._member = member
+        self._digest = digest
+        self._hash = hashlib.new(digest.algorithm) if digest else None
+        self._disk = VmdkCheck(member.name) if digest is None and member.name.endswith(".vmdk") else None
+        self._sink: _Sink | None = self._hash or self._disk
+
+    def feed(self, position: int, piece: memoryview) -> None:
+        start = max(self._member.offset, position)
+        end = min(self._member.offset + self._member.size, position + len(piece))
+        if self._sink and start < end:
+            self._sink.update(piece[start - position : end - position])
+
+    def finish(self) -> None:
+        if self._disk:
+            self._disk.finish()
+        if self._hash and self._digest and self._hash.hexdigest() != self._digest.value:
+            raise CopyError(
+                f"the {self._digest.algorithm.upper()} digest of {self._member.name!r} is wrong: the member or the manifest is damaged"
+            )
+
+
+class _InParallel:
+    """Feeds one hash in a thread of its own: the two digests of each byte then cost the time of one (measured: 1.65 for 0.88 GB/s)."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink = sink
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def update(self, piece: memoryview) -> None:
+        self._pending = self._pool.submit(self._sink.update, piece)
+
+    def wait(self) -> None:
+        if self._pending:
+            self._pending.result()
+
+
+@contextlib.contextmanager
+def _opened(directory: Path, name: str) -> Iterator[int]:
+    descriptor = open_file(directory, name)
+    try:
+        if sys.platform == "linux":
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int, size: int, progress: Progress, should_stop: Callable[[], bool]) -> Iterator[tuple[int, memoryview]]:
+    """Position and bytes of each piece; a piece is good until the next one is asked for."""
+    buffer = bytearray(_PIECE)
+    position = 0
+    while position < size:
+        if should_stop():
+            raise CheckStoppedError("the check was stopped")
+        length = os.readv(descriptor, [buffer])
+        if not length:
+            raise CopyError(f"the file ended at byte {position} while it was read; it had {size}")
+        yield position, memoryview(buffer)[:length]
+        position += length
+        progress(min(position, size), size)

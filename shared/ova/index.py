@@ -1,0 +1,197 @@
+"""The index of a copy: which compressed grains it holds, and where. It lets the next copy have the same bytes copied by the NAS.
+
+A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order of the disks and their grains, so that
+two indexes are compared by reading both from front to end: memory does not grow with the disk. For 500 GB of data it has 190 MB.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from shared.host.errors import CopyError, NasError
+from shared.ova.writing import Member
+
+_HEADER_BYTES: Final = 64 * 1024
+_FORMAT: Final = 1
+#: Number of the grain, its sector within the file of the disk, digest of its bytes there.
+_RECORD: Final = struct.Struct("<II16s")
+_RECORDS_AT_ONCE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A grain of a disk: its number, where its bytes begin in the file of the disk (sectors of 512 bytes), their digest."""
+
+    grain: int
+    sector: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The records of one disk. `place` is where it is attached; `position` is that of its file in the OVA, in bytes."""
+
+    place: str
+    position: int
+    first: int
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`generation` counts the copies since the last one that was sent whole. The manifest says to which OVA the index belongs."""
+
+    generation: int
+    ova_bytes: int
+    manifest_position: int
+    manifest_bytes: int
+    manifest_sha256: str
+    sections: tuple[Section, ...]
+
+
+def digest(data: bytes | memoryview) -> bytes:
+    """The digest of a grain as it is in the file."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+class IndexWriter:
+    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`. An index without `finish` is not one.
+
+    All raise `NasError` if the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Creates `path`, which must not exist. Raises OSError."""
+        self._path = path
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
+        self._file.write(bytes(_HEADER_BYTES))
+        self._sections: list[Section] = []
+        self._sha256 = hashlib.sha256()
+        self._begun: tuple[str, int, int] | None = None
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # what was not written by `finish` is worth nothing
+            self._file.close()
+
+    def begin(self, place: str, position: int) -> None:
+        """The grains of another disk follow."""
+        self._end_section()
+        self._begun = (place, position, self._count)
+        self._sha256 = hashlib.sha256()
+
+    def add(self, record: Record) -> None:
+        """The next grain."""
+        data = _RECORD.pack(record.grain, record.sector, record.digest)
+        self._sha256.update(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise self._failed(error) from None
+        self._count += 1
+
+    def finish(self, generation: int, members: Sequence[Member], ova_bytes: int) -> None:
+        """Writes the header. `members` of the finished OVA, its manifest last."""
+        self._end_section()
+        manifest = members[-1]
+        header = Header(generation, ova_bytes, manifest.position, manifest.size, manifest.sha256, tuple(self._sections))
+        text = _seal(json.dumps({"format": _FORMAT, **asdict(header)}).encode())
+        if len(text) > _HEADER_BYTES:
+            raise CopyError("the VM has too many disks for an index")
+        try:
+            self._file.flush()
+            os.pwrite(self._file.fileno(), text.ljust(_HEADER_BYTES), 0)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> NasError:
+        return NasError(f"cannot write {self._path}: {error.strerror}")
+
+    def _end_section(self) -> None:
+        if self._begun:
+            place, position, first = self._begun
+            self._sections.append(Section(place, position, first, self._count - first, self._sha256.hexdigest()))
+            self._begun = None
+
+
+class Index:
+    """An index that was found whole. Close it."""
+
+    def __init__(self, descriptor: int, header: Header) -> None:
+        self._descriptor = descriptor
+        self.header = header
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens and checks an index. Raises `CopyError` if it is damaged or of another format, OSError if it cannot be read."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            index = cls(descriptor, _parse(os.pread(descriptor, _HEADER_BYTES, 0)))
+            for section in index.header.sections:
+                found = hashlib.sha256()
+                for data in index._pieces(section):
+                    found.update(data)
+                if found.hexdigest() != section.sha256:
+                    raise CopyError("the index is damaged")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return index
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._descriptor)
+
+    def section(self, place: str) -> Section | None:
+        """The records of the disk that was attached there; None if there was none."""
+        return next((section for section in self.header.sections if section.place == place), None)
+
+    def records(self, section: Section) -> Iterator[Record]:
+        """The records in the order of the grains."""
+        for data in self._pieces(section):
+            for fields in _RECORD.iter_unpack(data):
+                yield Record(*fields)
+
+    def _pieces(self, section: Section) -> Iterator[bytes]:
+        done = 0
+        while done < section.count:
+            count = min(_RECORDS_AT_ONCE, section.count - done)
+            try:
+                data = os.pread(self._descriptor, count * _RECORD.size, _HEADER_BYTES + (section.first + done) * _RECORD.size)
+            except (OSError, OverflowError) as error:
+                raise CopyError(f"the index cannot be read: {error}") from None
+            if len(data) != count * _RECORD.size:
+                raise CopyError("the index is cut off")
+            yield data
+            done += count
+
+
+def _seal(text: bytes) -> bytes:
+    """The text behind its own digest."""
+    return hashlib.sha256(text).hexdigest().encode() + b" " + text
+
+
+def _parse(data: bytes) -> Header:
+    text = data.rstrip(b" ").partition(b" ")[2]
+    try:
+        if _seal(text) != data.rstrip(b" "):
+            raise ValueError("it is damaged")
+        values: dict[str, Any] = json.loads(text)
+        if values.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        sections = tuple(Section(**section) for section in values.pop("sections"))
+        return Header(sections=sections, **values)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CopyError(f"the index has no header that is understood: {error}") from None

@@ -1,0 +1,73 @@
+"""Places for exports on the NAS, and the line of VMs that wait for one. Pure functions, like all changes (`shared.state.rules.changes`).
+
+Claims are the places, so whoever dies frees its place with its VM. A VM keeps its place in the line until it is claimed, over many ticks;
+but only those count as ahead of another for which a worker waits at that moment, so that a host that is switched off holds up nobody.
+"""
+
+from dataclasses import replace
+
+from shared.host.errors import TooManyExportsError
+from shared.state.records import Contents, Queued, VmRecord
+from shared.state.states import State
+
+
+def exports(contents: Contents) -> int:
+    """How many backups are claimed by live sessions, of all hosts."""
+    return sum(record.claim is not None and record.claim.purpose == "backup" for record in contents.vms.values())
+
+
+def queue(contents: Contents, key: str, session: str) -> Contents:
+    """Puts a VM at the end of the line, or leaves it where it is; from now on `session` waits for its place, and for no other.
+
+    Nothing happens if the VM may not be claimed any more.
+    """
+    record = contents.vms.get(key)
+    if record is None or not _waits(record):
+        return contents
+    for other in list(contents.vms):
+        contents = contents if other == key else leave(contents, other, session)
+    last = max((other.queued.number for other in contents.vms.values() if other.queued), default=0)
+    number = record.queued.number if record.queued else last + 1
+    return contents.with_vm(replace(record, queued=Queued(number, session)))
+
+
+def leave(contents: Contents, key: str, session: str) -> Contents:
+    """`session` waits for this VM's place no longer; the VM stays where it is in the line."""
+    record = contents.vms.get(key)
+    if record is None or record.queued is None or record.queued.session != session:
+        return contents
+    return contents.with_vm(replace(record, queued=replace(record.queued, session="")))
+
+
+def has_place(contents: Contents, key: str, limit: int) -> bool:
+    """Whether a backup of this VM may begin where so many exports are allowed: there is a place for it and for all that are ahead of it."""
+    return exports(contents) + ahead(contents, key) < limit
+
+
+def require_place(contents: Contents, key: str, limit: int) -> None:
+    """Raises `TooManyExportsError` if `has_place` says no."""
+    if not has_place(contents, key, limit):
+        count = ahead(contents, key)
+        line = f", and {count} more {'wait' if count > 1 else 'waits'} in line before it" if count else ""
+        raise TooManyExportsError(
+            f"{key}: {exports(contents)} exports run on the NAS{line}", hint=f"backup.exports_on_nas = {limit} is the limit"
+        )
+
+
+def ahead(contents: Contents, key: str) -> int:
+    """How many VMs are before this one in the line, with a worker that waits for them now and does nothing else."""
+    own = contents.vms[key].queued if key in contents.vms else None
+    busy = {record.claim.session for record in contents.vms.values() if record.claim}
+
+    def is_ahead(other: VmRecord) -> bool:
+        if other.key == key or other.queued is None or not _waits(other):
+            return False
+        session = contents.sessions.get(other.queued.session)
+        waiting = session is not None and session.state == "live" and session.id not in busy
+        return waiting and (own is None or other.queued.number < own.number)
+
+    return sum(map(is_ahead, contents.vms.values()))
+
+
+def _waits(record: VmRecord) -> bool:
+    return record.claim is None and record.status == State.BACKUP_NECESSARY

@@ -1,0 +1,155 @@
+"""`node/<session>`: one small file a worker process, rewritten in place, that shows it alive and what it is doing.
+
+Rewritten in place and not renamed over, because an SMB client that polls a name keeps reading the file that was there before.
+"""
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from shared.host.clock import Clock
+from shared.host.errors import LockLostError
+from shared.host.processes import ProcessIdentity
+from shared.nas.files import FILE_MODE, list_fresh, permit, read_file
+
+log: Final = logging.getLogger(__name__)
+
+#: A session beats this often within one lease time.
+BEATS_PER_LEASE: Final = 10
+#: It stops itself when its last beat that reached the NAS is older than this part of the lease time, before others may take over.
+SELF_FENCE: Final = 0.7
+#: A heart does not go on for a worker that hangs: after so long in one operation on the database's files. Much longer than any that
+#: ended was seen to take (70 s on SMB, docs/nas.md).
+HANGING_SECONDS: Final = 180.0
+#: What `new_session_id` makes, and more, but always a plain name that is not hidden.
+_ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
+
+
+@dataclass
+class Doing:
+    """What a session is at, for people. `rate` is in bytes of `bytes_done` a second, `seconds_left` a guess from `percent`.
+
+    `child` is the VBoxManage process it started, so that others can find an orphan.
+    """
+
+    worker: str
+    vm: str = ""
+    phase: str = ""
+    percent: float | None = None
+    bytes_done: int | None = None
+    rate: int | None = None
+    seconds_left: int | None = None
+    child: ProcessIdentity | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not known is left out."""
+        values = {name: value for name, value in vars(self).items() if value not in (None, "") and name != "child"}
+        if self.child is not None:
+            child = {"pid": self.child.pid, "started": self.child.started, "born": self.child.born, "command": list(self.child.command)}
+            values["child"] = {name: value for name, value in child.items() if value not in ("", [])}
+        return values
+
+
+@dataclass
+class Heartbeat:
+    """The heartbeat of this process. `start` it before the session commits anything; `check` it wherever work goes on."""
+
+    directory: Path
+    session: str
+    lease_seconds: float
+    clock: Clock
+    identity: Mapping[str, Any]
+    doing: Doing
+    #: How long the process has been in one operation on the database's files.
+    seconds_under_way: Callable[[], float] = lambda: 0.0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _last_beat: float = 0.0
+
+    def start(self) -> None:
+        """Writes the first beat (raises OSError if that fails) and goes on beating in a thread."""
+        self._beat(os.O_CREAT | os.O_EXCL)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the heartbeat and removes the file. A NAS that does not answer is not waited for."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+            if not self._thread.is_alive():
+                try:
+                    os.unlink(self.directory / self.session)
+                except OSError as error:
+                    log.info("heartbeat file not removed: %s", error)
+
+    def check(self) -> None:
+        """Raises `LockLostError` when the NAS could not be reached for so long that others may soon take over."""
+        silent = self.clock.boottime() - self._last_beat
+        if silent > self.lease_seconds * SELF_FENCE:
+            raise LockLostError(
+                f"the NAS has not taken a heartbeat for {silent:.0f} s: another host may take over, so this worker stops",
+                hint="look at the connection to the NAS",
+            )
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.lease_seconds / BEATS_PER_LEASE):
+            try:
+                self._beat_if_alive()
+            except OSError as error:
+                log.warning("no heartbeat: %s", error, extra={"session": self.session})
+
+    def _beat_if_alive(self) -> None:
+        under_way = self.seconds_under_way()
+        if under_way < HANGING_SECONDS:
+            self._beat(os.O_CREAT)
+        else:
+            log.warning("no heartbeat: the NAS has not answered for %.0f s", under_way, extra={"session": self.session})
+
+    def _beat(self, flags: int) -> None:
+        began = self.clock.boottime()
+        document = {"beat": secrets.token_hex(8), **self.identity, **self.doing.to_json()}
+        data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        descriptor = os.open(self.directory / self.session, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE_MODE)
+        try:
+            if flags & os.O_EXCL:
+                permit(descriptor, FILE_MODE)
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._last_beat = began
+
+
+def beat_path(directory: Path, session: str) -> Path | None:
+    """Where a session's heartbeat is; None if its id, which came from the NAS, is none that a program makes: it is never made a path."""
+    return directory / session if _ID.fullmatch(session) else None
+
+
+def read_beat(directory: Path, session: str) -> bytes | None:
+    """The bytes of a session's heartbeat file; None if there is none, or can be none. Raises OSError."""
+    path = beat_path(directory, session)
+    if path is None:
+        return None
+    list_fresh(directory)
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        return None
+
+
+def parse_beat(data: bytes | None) -> dict[str, Any]:
+    """What a heartbeat says; empty if it cannot be read (it may be read while it is rewritten)."""
+    try:
+        document = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

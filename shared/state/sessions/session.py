@@ -1,0 +1,131 @@
+"""A session: one worker process as the database knows it. It holds claims, shows a heartbeat, and is fenced when others expired it."""
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import time
+from dataclasses import replace
+from importlib.metadata import version as package_version
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from shared.host.clock import timestamp
+from shared.host.errors import LockLostError, VmBackupError
+from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.state.records import Claim, Contents, SessionRecord, VmRecord
+from shared.state.rules import changes
+from shared.state.sessions.heartbeat import Doing, Heartbeat
+from shared.state.store.protocol import Author, Change
+from shared.state.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from shared.state.store.database import Database
+
+log: Final = logging.getLogger(__name__)
+
+
+class Session:
+    """A process that may hold claims. Use it as a context manager; leaving it frees what is still held.
+
+    After a crash nothing of it needs to be undone by hand: others see its heartbeat stop, or its process gone, and expire it.
+    """
+
+    def __init__(self, database: "Database", worker: str) -> None:
+        self._database = database
+        here = ProcessIdentity.of(os.getpid()) or ProcessIdentity(os.getpid(), time.time())
+        self._record = session_record(new_session_id(database.identity.node), worker, database.identity, here)
+        self._record = replace(self._record, since=timestamp(database.clock.now()))
+        self._sequence = 0
+        self._known = False
+        self.doing = Doing(worker)
+        self._heartbeat = Heartbeat(
+            database.root / "node",
+            self.id,
+            database.version.lease_seconds,
+            database.clock,
+            {name: getattr(self._record, name) for name in ("node", "hostname", "pid", "started", "born", "since")},
+            self.doing,
+            database.files.seconds_under_way,
+        )
+
+    @property
+    def id(self) -> str:
+        """Its name in the database and below `node/`."""
+        return self._record.id
+
+    @property
+    def since(self) -> str:
+        """When it began, for display."""
+        return self._record.since
+
+    def __enter__(self) -> Self:
+        with self._database.nas_errors():
+            self._heartbeat.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if self._sequence:
+                self._end("its worker ended" if error is None else f"its worker stopped: {error}")
+        except VmBackupError as failure:
+            log.warning("the session could not be ended (%s); others will expire it", failure.message, extra={"session": self.id})
+        finally:
+            self._heartbeat.stop()
+
+    def commit(self, change: Change, reason: str) -> Snapshot:
+        """Commits `change` as this session. Raises `LockLostError` when it was expired, and whatever `change` raises."""
+        self.check()
+        return self._commit(self._record, change, reason)
+
+    def claim(self, change: Change, reason: str) -> tuple[VmRecord, Claim]:
+        """Commits `change`, which claims a VM for this session, and answers what it claimed. A session holds one VM at a time."""
+        record, own = changes.claimed_by(self.commit(change, reason).contents, self.id)
+        self.doing.vm, self.doing.phase = record.key, own.purpose
+        return record, own
+
+    def check(self) -> None:
+        """Raises `LockLostError` when this session can no longer be sure to be alive in the eyes of others."""
+        self._heartbeat.check()
+
+    def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
+        self._sequence += 1  # also when the last commit failed: it may still arrive, and must not be taken for this one
+        author = Author(record, self._sequence, timestamp(self._database.clock.now()), reason, known=self._known)
+        head = self._database.transact(author, change)
+        self._known = self._known or self.id in head.contents.sessions
+        return head
+
+    def _end(self, reason: str) -> None:
+        when = timestamp(self._database.clock.now())
+
+        def end(contents: Contents) -> Contents:
+            return changes.expire(contents, [self.id], reason, when)
+
+        with contextlib.suppress(LockLostError):  # expired already: there is nothing left to end
+            self._commit(changes.tombstone(self._record, "ended"), end, "session ended")
+
+
+def new_session_id(node: str) -> str:
+    """A name that no other session ever had, that starts with the host's name and can be a file name anywhere."""
+    return f"{re.sub(r'[^A-Za-z0-9-]', '_', node)}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+def session_record(identifier: str, worker: str, host: HostIdentity, process: ProcessIdentity) -> SessionRecord:
+    """The row of a new live session."""
+    return SessionRecord(
+        id=identifier,
+        sequence=0,
+        generation=0,
+        state="live",
+        node=host.node,
+        worker=worker,
+        hostname=host.hostname,
+        machine=host.machine,
+        boot=host.boot,
+        space=host.space,
+        pid=process.pid,
+        started=process.started,
+        program=package_version("vmbackup"),
+        born=process.born,
+    )

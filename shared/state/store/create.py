@@ -1,0 +1,163 @@
+"""Making a state database: a new one, or one from a database of version 1.0."""
+
+import contextlib
+import os
+import secrets
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from shared.host.clock import Clock, timestamp
+from shared.host.errors import LockedError, NasError, NoDatabaseError
+from shared.host.processes import HostIdentity
+from shared.nas.files import DIRECTORY_MODE, list_fresh, make_directory, nas_error, read_file, sync_directory, write_new_file
+from shared.state.rules import adoption
+from shared.state.states import State
+from shared.state.store import protocol, version
+from shared.state.store.database import Database, open_database, require_writable
+from shared.state.store.files import DIRECTORIES, Primitive
+from shared.state.store.operations import PublishGeneration, RemoveTemporary, SyncGeneration, WriteTemporary
+from shared.state.store.view import parse
+
+
+def create(
+    root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS, *, floor: int = 0
+) -> Database:
+    """Makes a new state database in `root`, or finishes making one that was interrupted. Two hosts may do so at once.
+
+    Claims get numbers above `floor`: the highest that the names of copies have which are there already.
+    Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
+    """
+    require_writable(root)
+    try:
+        for name in ("", *DIRECTORIES):
+            with contextlib.suppress(FileExistsError):
+                make_directory(root / name)
+        if list_fresh(root / "gen"):
+            raise LockedError(f"there already is a state database in {root}", hint="vmbackup-admin status shows what is in it")
+        settings = version.DatabaseVersion(package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root))
+        _publish_version(root, settings)
+        sync_directory(root)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    database = open_database(root, identity, clock)
+    first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()), floor)
+    for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis"), SyncGeneration(1)):
+        database.files.perform(operation)
+    database.publish_view()
+    return database
+
+
+def _publish_version(root: Path, settings: version.DatabaseVersion) -> None:
+    """Gives the version file its name when it is whole: killed while it is written, `init` can be repeated. The first one stays."""
+    temporary = root / "tmp" / f"version.{secrets.token_hex(6)}"
+    write_new_file(temporary, settings.render())
+    try:
+        if settings.primitive == "link":
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, root / "vmtool-db-version", follow_symlinks=False)
+        elif "vmtool-db-version" not in list_fresh(root):  # no way to refuse: two hosts that make one database at once find out
+            os.rename(temporary, root / "vmtool-db-version")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def probe_primitive(root: Path) -> Primitive:
+    """How this NAS can give a name to a file without replacing one: tried, not guessed. Raises `NasError` if it can in no way."""
+    token = secrets.token_hex(6)
+    first, second = root / "tmp" / f"probe.{token}.1", root / "tmp" / f"probe.{token}.2"
+    try:
+        write_new_file(first, b"1")
+        write_new_file(second, b"2")
+        if _refuses(os.link, first, second) and _succeeds(first, root / "tmp" / f"probe.{token}.3"):
+            return "link"
+        if _directory_refuses(root / "tmp", token):
+            return "directory"
+    finally:
+        _remove_probes(root / "tmp", token)
+    raise NasError(
+        f"the file system of {root} replaces files where it must refuse to: no state database can be kept there safely",
+        hint="mount it by NFS 3, NFS 4 or SMB 3",
+    )
+
+
+def _refuses(operation: object, source: Path, target: Path) -> bool:
+    """Whether an existing target survives. The error code is not believed: the content of the target decides."""
+    with contextlib.suppress(OSError):
+        operation(source, target)  # type: ignore[operator]
+    return read_file(target) == b"2"
+
+
+def _succeeds(source: Path, target: Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+    try:
+        return read_file(target) == b"1"
+    except OSError:
+        return False
+
+
+def _directory_refuses(directory: Path, token: str) -> bool:
+    first, second = directory / f"probe.{token}.4", directory / f"probe.{token}.5"
+    for path in (first, second):
+        os.mkdir(path, DIRECTORY_MODE)
+        write_new_file(path / "content", path.name.encode())
+    with contextlib.suppress(OSError):
+        os.rename(first, second)
+    return read_file(second / "content") == second.name.encode()
+
+
+def _remove_probes(directory: Path, token: str) -> None:
+    for name in list_fresh(directory):
+        if not name.startswith(f"probe.{token}."):
+            continue
+        path = directory / name
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                os.unlink(path / "content")
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+
+def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Mapping[str, State]:
+    """Takes over a database of version 1.0, and returns what it said of each VM. Its files are kept as `*.1.0`.
+
+    Version 1.0 knows names and states only: a record gets its UUID and host from the first host that lists a VM of that name. Killed at
+    any point, the same call finishes. Raises `NoDatabaseError` if there is nothing to migrate.
+    """
+    require_writable(root)
+    old = read_old(root)
+    try:
+        for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):
+            _set_aside(root, name)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    try:
+        database = create(root, identity, clock, lease_seconds)
+    except LockedError:
+        database = open_database(root, identity, clock)
+    when = timestamp(clock.now())
+    database.commit_once(lambda contents: adoption.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
+    return old
+
+
+def read_old(root: Path) -> Mapping[str, State]:
+    """What a database of version 1.0 says of each VM, also if its migration was interrupted. Raises `NoDatabaseError`."""
+    try:
+        names = list_fresh(root)
+        kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
+        if kept not in names or ("gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")):
+            raise NoDatabaseError(f"there is no database of version 1.0 in {root}", hint="for a new one: vmbackup-admin init")
+        return parse(read_file(root / kept))
+    except OSError as error:
+        raise nas_error(error, root) from error
+
+
+def _set_aside(root: Path, name: str) -> None:
+    if f"{name}.1.0" in list_fresh(root):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(root / name, root / f"{name}.1.0")

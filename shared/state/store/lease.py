@@ -1,0 +1,168 @@
+"""The lease on the database, `vmtool-dblock`: keeps writers from colliding. It is no part of the safety of a commit.
+
+The lease itself is filelock's. What filelock does not do on NFS and SMB, taking over from a holder that died, is done here: its own
+take-over needs an exchange of two names, which network file systems refuse. Every wait is bounded, because contended leases were
+seen to wedge on SMB; a writer that gets no lease goes on without one and at worst repeats its transaction.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from shared.host.errors import NasError
+from shared.host.kernel import PROCESS_LIMIT, exists
+from shared.nas.files import list_fresh
+from shared.state.store.files import StateFiles
+from shared.state.store.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
+
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+log: Final = logging.getLogger(__name__)
+
+#: The lease on the database is held for milliseconds; it may be shorter than that of a session.
+LEASE_FRACTION: Final = 1 / 5
+#: Long enough for a queue of writers; short, because contended leases on SMB are hardly ever had (docs/nas.md).
+_WAIT_SECONDS: Final = 3.0
+_FIRST_LOOK_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the lease marker says of its holder."""
+
+    pid: int
+    hostname: str
+    token: str
+
+
+def parse_marker(data: bytes) -> Marker | None:
+    """Reads filelock's record; None for anything else, an empty marker included."""
+    lines = data.decode("utf-8", errors="replace").splitlines()
+    if not lines or not lines[0].startswith("filelock/"):
+        return None
+    values = dict(line.partition("=")[::2] for line in lines[1:])
+    pid = values.get("pid", "")
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 12 and 0 < int(pid) < PROCESS_LIMIT):
+        return None
+    return Marker(int(pid), values.get("host", ""), values.get("token", ""))
+
+
+def is_provably_dead(marker: Marker) -> bool:
+    """Whether the holder ran on this machine and runs no more. Never true for another machine's."""
+    return marker.hostname == socket.gethostname() and not exists(marker.pid)
+
+
+def break_lease(judged: bytes, name: str) -> Steps[bool]:
+    """Removes the marker whose bytes were judged stale; answers whether it was that one.
+
+    The marker is renamed aside and then read: if a new holder's marker was caught instead, it is put back. Safe to run on several
+    hosts at once, and to be killed at any point: what a break that is wrong costs is a lost race, never an update.
+    """
+    yield TakeLeaseAside(name)
+    found = yield ReadTemporary(name)
+    if found is None:
+        return False
+    if found != judged:
+        yield PutLeaseBack(name)
+    yield RemoveTemporary(name)
+    return bool(found == judged)
+
+
+def break_dead_holder(name: str) -> Steps[bool]:
+    """Takes the lease from a process of this machine that is gone."""
+    found = yield ReadLease()
+    if found is None:
+        return False
+    marker = parse_marker(found[0])
+    if marker is None or not is_provably_dead(marker):
+        return False
+    return (yield from break_lease(found[0], name))
+
+
+class DatabaseLease:
+    """The lease of one process on one database."""
+
+    def __init__(self, files: StateFiles, lease_seconds: float, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self._files = files
+        self._lease_seconds = lease_seconds * LEASE_FRACTION
+        self._wait_seconds = wait_seconds
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[bool]:
+        """Holds the lease for one transaction. Yields False when it could not be had in time: the transaction is safe without it."""
+        attempt = _Attempt(self._make(), self._wait_seconds)
+        attempt.thread.start()
+        try:
+            if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
+                with contextlib.suppress(NasError):  # the transaction will meet that error, too, if it lasts
+                    self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
+                attempt.finished.wait(self._wait_seconds)
+            if not attempt.succeeded:
+                log.info("no lease on the database within %g s: going on without it", self._wait_seconds)
+            yield attempt.succeeded
+        finally:
+            attempt.give_up()
+
+    def _make(self) -> "SoftFileLease":
+        from filelock import SoftFileLease
+
+        return SoftFileLease(
+            os.fspath(self._files.root / "vmtool-dblock"),
+            lease_duration=self._lease_seconds,
+            poll_interval=_POLL_SECONDS,
+            thread_local=False,
+            mode=0o660,
+        )
+
+
+@dataclass
+class _Attempt:
+    """Acquires in a thread of its own, so that a file system that hangs holds up no transaction."""
+
+    lease: "SoftFileLease"
+    wait_seconds: float
+    finished: threading.Event = field(default_factory=threading.Event)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    succeeded: bool = False
+    abandoned: bool = False
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._acquire, name="database-lease", daemon=True)
+
+    def _acquire(self) -> None:
+        from filelock import LeaseSettingsMismatch, Timeout
+
+        try:
+            list_fresh(Path(self.lease.lock_file).parent)  # filelock would make it, in the empty mount point of a NAS that is gone
+            self.lease.acquire(timeout=self.wait_seconds)
+        except (Timeout, LeaseSettingsMismatch, OSError) as error:
+            log.debug("lease on the database not acquired: %s", error)
+            self.finished.set()
+            return
+        with self.guard:
+            self.succeeded = True
+            if self.abandoned:
+                self._release()
+        self.finished.set()
+
+    def give_up(self) -> None:
+        """Releases the lease now, or as soon as the thread gets it."""
+        with self.guard:
+            self.abandoned = True
+            if self.succeeded:
+                self._release()
+
+    def _release(self) -> None:
+        try:
+            self.lease.release()
+        except OSError as error:
+            log.info("the lease on the database could not be released: %s; it expires by itself", error)

@@ -1,0 +1,94 @@
+"""Putting a damaged database back to work. Each repair first makes sure that there is something to repair."""
+
+import contextlib
+import os
+import re
+import secrets
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Final
+
+from shared.host.errors import DatabaseDamagedError, UsageError
+from shared.nas.files import DIRECTORY_MODE, nas_error, read_file, sync_directory, write_new_file
+from shared.state.store import version
+from shared.state.store.database import require_writable
+from shared.state.store.files import Primitive, generation_name
+from shared.state.store.inspection import follows, newest_readable, numbers, read_number
+
+_LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
+
+
+def set_aside(root: Path, number: int) -> Path:
+    """Moves the newest generation, which must be damaged, to `damaged/`: the one before it is the head again. Returns the new place.
+
+    What only that generation said is lost; whoever committed it is refused at the next commit, and its work is done again. Raises
+    `UsageError` if it is not the newest or is not damaged.
+    """
+    require_writable(root)
+    present = numbers(root)
+    if not present or number != present[-1]:
+        raise UsageError(f"generation {number} is not the newest one", hint=f"the newest is {present[-1] if present else 'missing'}")
+    if len(present) == 1:
+        raise UsageError("there is no generation before it to go on from", hint="restore vmstate from a backup of the NAS")
+    if not _is_damaged(root, number, present[-2]):
+        raise UsageError(f"generation {number} is not damaged: it stays", hint="vmbackup-admin statedb check says what is wrong")
+    directory = root / "damaged"
+    target = directory / f"{generation_name(number)}.{secrets.token_hex(4)}"
+    try:
+        os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+        os.rename(root / "gen" / generation_name(number), target)
+        with contextlib.suppress(FileNotFoundError):  # it showed the damaged generation, and would be taken for an edit by hand
+            os.rename(root / "vmtool-statedb", directory / f"vmtool-statedb.{secrets.token_hex(4)}")
+        sync_directory(root / "gen")
+    except OSError as error:
+        raise nas_error(error, root) from error
+    return target
+
+
+def _is_damaged(root: Path, number: int, previous: int) -> bool:
+    try:
+        snapshot = read_number(root, number)
+    except DatabaseDamagedError:
+        return True
+    before = read_number(root, previous)
+    return snapshot is not None and before is not None and previous + 1 == number and not follows(snapshot, before)
+
+
+def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.DatabaseVersion:
+    """Writes `vmtool-db-version` anew from the newest generation; a damaged file is kept as `vmtool-db-version.damaged-*`.
+
+    The lease time is in no generation: it is `lease_seconds`, else what can still be read in the damaged file, else the default.
+    Raises `UsageError` if the file is whole.
+    """
+    require_writable(root)
+    head = newest_readable(root)
+    path, token = root / "vmtool-db-version", secrets.token_hex(4)
+    try:
+        old = read_file(path)
+    except OSError:
+        old = b""
+    with contextlib.suppress(DatabaseDamagedError):
+        if version.parse(old).repository == head.header.repository:
+            raise UsageError("vmtool-db-version is whole and belongs to this database: it stays")
+    found = _LEASE.search(old.decode("utf-8", "replace"))
+    lease = lease_seconds or (float(found[1]) if found else version.DEFAULT_LEASE_SECONDS)
+    primitive: Primitive = "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
+    settings = version.DatabaseVersion(package_version("vmbackup"), head.header.repository, lease, primitive, head.contents.format)
+    try:
+        if old:
+            write_new_file(root / f"vmtool-db-version.damaged-{token}", old)
+    except OSError as error:
+        raise nas_error(error, root) from error
+    replace_version(root, settings)
+    return settings
+
+
+def replace_version(root: Path, settings: version.DatabaseVersion) -> None:
+    """Writes `vmtool-db-version` in the place of what is there, which stays until the new one is whole. Raises `NasError`."""
+    temporary = root / "tmp" / f"version.{secrets.token_hex(4)}"
+    try:
+        write_new_file(temporary, settings.render())
+        os.replace(temporary, root / "vmtool-db-version")
+        sync_directory(root)
+    except OSError as error:
+        raise nas_error(error, root) from error

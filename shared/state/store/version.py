@@ -1,0 +1,103 @@
+"""`vmtool-db-version`: which database this is, and what all hosts must agree on. Written by `init`, by a migration, by an upgrade."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.state import formats
+from shared.state.store.files import Primitive
+
+#: How long a session may be silent before others take over what it holds, unless `init` was told otherwise.
+DEFAULT_LEASE_SECONDS: Final = 300.0
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseVersion:
+    """The settings of one database. `repository` tells it from every other one; its format is that of its newest generation."""
+
+    tool_version: str
+    repository: str
+    lease_seconds: float
+    primitive: Primitive
+    database_version: str = formats.NEWEST
+
+    def render(self) -> bytes:
+        """The file's text."""
+        return (
+            f"TOOL_VERSION: {self.tool_version}\n"
+            f"DB_VERSION: {self.database_version}\n"
+            f"REPOSITORY: {self.repository}\n"
+            f"LEASE_SECONDS: {self.lease_seconds:g}\n"
+            f"PUBLISH: {self.primitive}\n"
+        ).encode()
+
+
+def parse(data: bytes) -> DatabaseVersion:
+    """Reads the file, also one of a newer format, as far as it is understood.
+
+    Raises `DatabaseVersionError` for a version that this program cannot read, `DatabaseDamagedError` for nonsense.
+    """
+    values = _values(data)
+    version = values.get("DB_VERSION", "")
+    if not formats.is_format(version):
+        raise _damaged(f"DB_VERSION is {version!r}")
+    _refuse_older(version)
+    try:
+        return _settings(values, version)
+    except DatabaseDamagedError:
+        formats.require_known(version)
+        raise
+
+
+def format_of(data: bytes) -> str | None:
+    """The format that the file names, whatever else it says; None if it names none."""
+    found = _values(data).get("DB_VERSION", "")
+    return found if formats.is_format(found) else None
+
+
+def _values(data: bytes) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    for line in data.decode("utf-8", errors="replace").splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            values.setdefault(key.strip(), value.strip())
+    return values
+
+
+def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
+    if not _UUID.fullmatch(values.get("REPOSITORY", "")):
+        raise _damaged("REPOSITORY is missing or is no UUID")
+    try:
+        lease = float(values.get("LEASE_SECONDS", ""))
+    except ValueError:
+        lease = 0
+    if not 0 < lease < 1e6:
+        raise _damaged("LEASE_SECONDS is missing or is no sensible number of seconds")
+    if values.get("PUBLISH") not in ("link", "directory"):
+        raise _damaged("PUBLISH is neither link nor directory")
+    return DatabaseVersion(values.get("TOOL_VERSION", ""), values["REPOSITORY"], lease, cast("Primitive", values["PUBLISH"]), version)
+
+
+def _refuse_older(version: str) -> None:
+    major, minor = (int(part) for part in version.split("."))
+    if (major, minor) == (1, 0):
+        raise DatabaseVersionError(
+            "the state database is of version 1.0, which has no generations",
+            hint="`vmbackup-admin statedb migrate` takes it over; the old file is kept",
+        )
+    if major < formats.major(formats.FIRST):
+        raise DatabaseVersionError(
+            f"the state database is of version {version}, which no release of this program wrote",
+            hint="if it is not a vmbackup database, move the directory vmstate away and run `vmbackup-admin init`",
+        )
+
+
+def _damaged(what: str) -> DatabaseDamagedError:
+    return DatabaseDamagedError(
+        f"vmtool-db-version cannot be understood: {what}",
+        hint="restore it from a backup of the NAS, or run `vmbackup-admin statedb check`, which rebuilds it from the generations",
+    )

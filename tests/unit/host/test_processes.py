@@ -1,0 +1,105 @@
+"""Commands that are run to their end: bounded, ended when we are, and shown when asked for."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.export.child import Child
+from shared.host.clock import SystemClock
+from shared.host.errors import ExitCode
+from shared.host.processes import ProcessIdentity, SubprocessRunner, wait_until_gone
+from shared.host.signals import EndedError, ending_in_order
+from shared.virtualbox.background import Background
+from shared.virtualbox.vboxmanage import VBoxManage
+
+PROJECT = Path(__file__).parents[3]
+
+
+def noted(path: Path) -> int:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if path.exists() and (text := path.read_text()).endswith("\n"):
+            return int(text)
+        time.sleep(0.02)
+    raise AssertionError("nothing was started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_does_not_go_on_without_whoever_was_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
+    """The children are in a session of their own: a signal that ends us does not reach them by itself."""
+    mark = tmp_path / "pid"
+    found: list[ProcessIdentity] = []
+
+    def interrupt() -> None:
+        identity = ProcessIdentity.of(noted(mark))
+        assert identity is not None
+        found.append(identity)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    command = ["sh", "-c", 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 60', str(mark)]
+    with pytest.raises((EndedError, KeyboardInterrupt)) as caught, ending_in_order():
+        SubprocessRunner().run(command, timeout_seconds=50)
+    thread.join()
+    assert wait_until_gone(found[0], timeout_seconds=10)
+    if isinstance(caught.value, EndedError):
+        assert caught.value.code == int(ExitCode.TERMINATED)
+
+
+@pytest.fixture
+def vboxmanage(tmp_path: Path) -> VBoxManage:
+    """A VBoxManage that answers, or fails when it is told so."""
+    program = tmp_path / "VBoxManage"
+    program.write_text('#!/bin/sh\n[ "$1" != fail ] || { echo "VBoxManage: error: no" >&2; exit 1; }\necho 7.2.22\n')
+    program.chmod(0o755)
+    return VBoxManage(str(program), SubprocessRunner(), 30, clock=SystemClock())
+
+
+@pytest.fixture
+def shown(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What `-v -v` shows."""
+    with caplog.at_level(logging.DEBUG):
+        yield caplog
+
+
+def test_every_command_is_shown_with_its_status_and_how_long_it_took(vboxmanage: VBoxManage, shown: pytest.LogCaptureFixture) -> None:
+    vboxmanage.version()
+    vboxmanage.run("list", "a name\x1b[2J")
+    running = Background(vboxmanage, "fail", "export")
+    while not running.poll():
+        time.sleep(0.01)
+    running.poll()
+    with Child(vboxmanage, ["convertfromraw"]) as child:
+        child.wait(10)
+    messages = [record.getMessage() for record in shown.records if "VBoxManage" in record.getMessage()]
+    program = vboxmanage.program
+    assert [message.rpartition(" after ")[0] for message in messages] == [
+        f"{program} --version: status 0",
+        f"{program} list 'a name\\x1b[2J': status 0",
+        f"{program} fail export: status 1",
+        f"{program} convertfromraw: status 0",
+    ]
+    assert all(float(message.rpartition(" after ")[2].removesuffix(" s")) < 60 for message in messages)
+
+
+def test_a_command_that_took_too_long_is_shown_with_the_signal_that_ended_it(shown: pytest.LogCaptureFixture) -> None:
+    assert SubprocessRunner().run(["sleep", "60"], timeout_seconds=0.05).timed_out
+    assert "sleep 60: ended by signal 15 after 0." in shown.text
+
+
+def test_the_options_of_a_program_show_them(tmp_path: Path) -> None:
+    environment = {**os.environ, "NAS_MOUNTPOINT": str(tmp_path)}
+    program = [Path(sys.executable).parent / "vmbackup-admin"]
+    for options, expected in ((["-v"], False), (["-v", "-v"], True)):
+        command = [*program, *options, "status"]
+        done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+        assert ("probe.py" in done.stderr) is expected

@@ -1,0 +1,120 @@
+"""What the VMDK writer lays out, an independent reader reads back."""
+
+import zlib
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.host.errors import CopyError, DiskImageError
+from shared.ova import vmdk
+from shared.ova.compression import Codec, best_codec, zlib_codec
+from shared.ova.vmdk import GRAIN, Layout, Unit, compress_unit
+from tests.support.disk_files import VmdkReader, pattern
+
+CODEC = zlib_codec(1)
+
+
+def write(size: int, parts: dict[int, bytes], *, position: int = 0, alignment: int = 512) -> bytes:
+    layout = Layout("x.vmdk", size, 0x1234ABCD, UUID(int=1), position=position, alignment=alignment)
+    pieces = [layout.begin()]
+    for start, data in sorted(parts.items()):
+        pieces += layout.add(compress_unit(start, data, CODEC, self_check=True, alignment=alignment))
+        if any(data):
+            assert (position + layout.sectors * 512) % alignment == 0
+    pieces += layout.end()
+    assert layout.sectors * 512 == sum(map(len, pieces))
+    return b"".join(pieces)
+
+
+def expected(parts: dict[int, bytes]) -> dict[int, bytes]:
+    """The grains of a disk with these parts, those of zeros left out, the last one filled up."""
+    grains = {
+        (position + offset) // GRAIN: data[offset : offset + GRAIN].ljust(GRAIN, b"\0")
+        for position, data in parts.items()
+        for offset in range(0, len(data), GRAIN)
+    }
+    return {number: grain for number, grain in grains.items() if any(grain)}
+
+
+#: Units of 256 KiB by number: 0 is a unit of zeros, an even number one with a single grain, an odd one is full.
+disk_units = st.dictionaries(st.integers(0, 160), st.integers(0, 9), max_size=6)
+
+
+def unit_bytes(seed: int) -> bytes:
+    if seed % 2:
+        return pattern(seed, 4 * GRAIN)
+    return bytes(GRAIN) + (pattern(seed, GRAIN) if seed else bytes(GRAIN)) + bytes(2 * GRAIN)
+
+
+@settings(max_examples=60)
+@given(disk_units, st.integers(0, 8), st.sampled_from((512, 4096)), st.integers(0, 511))
+def test_a_disk_reads_back(units: dict[int, int], position: int, alignment: int, missing_sectors: int) -> None:
+    """Sparse disks over several tables (32 MiB each), with whole and partly empty units, ending anywhere; aligned or not."""
+    size = 161 * 4 * GRAIN - missing_sectors * 512
+    parts = {number * 4 * GRAIN: unit_bytes(seed)[: size - number * 4 * GRAIN] for number, seed in units.items()}
+    assert VmdkReader(write(size, parts, position=512 * position, alignment=alignment)).grains() == expected(parts)
+
+
+def test_an_empty_disk_has_a_header_a_directory_and_a_footer_only() -> None:
+    data = write(8 * 2**20, {})
+    assert len(data) == (128 + 1 + 1 + 1 + 1 + 1) * 512  # as VirtualBox's own
+    assert VmdkReader(data).disk(8 * 2**20) == bytes(8 * 2**20)
+
+
+def test_tables_of_a_disk_that_starts_empty() -> None:
+    size = 200 * 2**20
+    parts = {70 * 2**20: pattern(1, GRAIN), 199 * 2**20: pattern(2, GRAIN)}
+    reader = VmdkReader(write(size, parts))
+    assert reader.grains() == expected(parts)
+    assert sorted(reader.along_markers()) == [70 * 16, 199 * 16]
+
+
+def test_the_descriptor_says_the_size_in_sectors_and_the_grain_count_is_rounded_up() -> None:
+    reader = VmdkReader(write(20_000_256, {}))
+    assert 'RDONLY 39063 SPARSE "x.vmdk"' in reader.descriptor
+    assert "CID=1234abcd" in reader.descriptor
+    assert 'ddb.geometry.cylinders="38"' in reader.descriptor
+    assert 'ddb.uuid.image="00000000-0000-0000-0000-000000000001"' in reader.descriptor
+    assert reader.capacity == 39168
+
+
+def test_a_disk_beyond_what_tables_can_address_is_refused() -> None:
+    layout = Layout("x.vmdk", 2**42, 0, UUID(int=1))
+    layout.sectors = 2**32 - 100
+    with pytest.raises(DiskImageError, match="2 TiB"):
+        list(layout.add(compress_unit(0, bytes(range(256)) * 256, zlib_codec(0), self_check=False)))
+
+
+def test_a_grain_that_inflates_to_something_else_is_found() -> None:
+    broken = Codec("broken", lambda data: zlib.compress(bytes(data[:-1]) + b"?"), zlib.decompress)
+    with pytest.raises(CopyError, match="byte 65536"):
+        compress_unit(0, bytes(GRAIN) + pattern(1, GRAIN), broken, self_check=True)
+    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).places == ((0, 0),)
+
+
+def test_units_of_zeros_take_no_space() -> None:
+    assert compress_unit(0, bytes(16 * GRAIN), CODEC, self_check=True) == Unit(b"", ())
+    assert list(Layout("x", 2**20, 0, UUID(int=1)).add(Unit(b"", ()))) == []
+
+
+def test_the_best_codec_makes_zlib_streams() -> None:
+    codec = best_codec()
+    data = pattern(3, GRAIN)
+    assert zlib.decompress(codec.compress(data)) == data
+    assert codec.decompress(zlib.compress(data)) == data
+
+
+def test_without_isal_zlib_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "isal", None)
+    assert best_codec().name == "zlib 1"
+
+
+def test_incompressible_data_stays_within_the_growth_that_eligibility_counts_with() -> None:
+    import random
+
+    noise = random.Random(1).randbytes(16 * GRAIN)
+    for codec in (best_codec(), zlib_codec(1)):
+        assert len(compress_unit(0, noise, codec, self_check=True).data) < 1.011 * len(noise)
+    assert vmdk.LARGEST_BYTES == 2**41 - 512

@@ -1,0 +1,154 @@
+"""The archive that is written is the one that the standard library reads, and a failure leaves nothing."""
+
+import errno
+import hashlib
+import os
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.host.errors import CopyError, NasError
+from shared.host.stages import CancelledError
+from shared.ova.writing import Archive
+from tests.support.disk_files import pattern
+
+NOSPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def write_much(archive: Archive, count: int, size: int) -> None:
+    archive.begin("disk")
+    for _ in range(count):
+        archive.write(bytes(size))
+
+
+def end(archive: Archive) -> None:
+    archive.end()
+    archive.finish("m")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Archive]]:
+    archives: list[Archive] = []
+
+    def archive(cancelled: threading.Event | None = None) -> Archive:
+        archives.append(Archive(tmp_path / "x.ova", modified=1_700_000_000, cancelled=cancelled or threading.Event()))
+        return archives[-1]
+
+    yield archive
+    for made in archives:
+        made.discard()
+
+
+def test_members_and_manifest(tmp_path: Path, make: Callable[..., Archive]) -> None:
+    archive = make()
+    archive.add("vm.ovf", b"<xml/>")
+    archive.begin("vm-disk001.vmdk")
+    for number in range(40):
+        archive.write(pattern(number, 100_000 + number))
+    archive.end()
+    archive.add("empty", b"")
+    members = archive.finish("vm.mf")
+    assert archive.close()
+    with tarfile.open(tmp_path / "x.ova") as tar:
+        contents = {info.name: tar.extractfile(info).read() for info in tar if info.isreg()}  # type: ignore[union-attr]
+    assert list(contents) == ["vm.ovf", "vm-disk001.vmdk", "empty", "vm.mf"] == [member.name for member in members]
+    assert contents["vm-disk001.vmdk"] == b"".join(pattern(number, 100_000 + number) for number in range(40))
+    lines = [f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}" for name, data in contents.items() if name != "vm.mf"]
+    assert contents["vm.mf"].decode().splitlines() == lines
+    data = (tmp_path / "x.ova").read_bytes()
+    assert len(data) == archive.position == archive.stored
+    assert data.endswith(bytes(1024))
+    for member in members:
+        assert hashlib.sha256(data[member.position : member.position + member.size]).hexdigest() == member.sha256
+
+
+def test_the_file_is_private_and_never_replaces_another(tmp_path: Path, make: Callable[..., Archive]) -> None:
+    make()
+    assert (tmp_path / "x.ova").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(NasError, match="File exists"):
+        Archive(tmp_path / "x.ova", modified=0, cancelled=threading.Event())
+    assert (tmp_path / "x.ova").exists()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "flush"])
+def test_a_full_storage_is_told_and_the_file_removed(
+    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> int:
+        raise NOSPACE
+
+    archive = make()
+    monkeypatch.setattr(*(("os.pwrite", full) if call == "pwrite" else ("shared.ova.writing._flush", full)))
+    with pytest.raises(NasError, match="No space left on device"):
+        write_much(archive, 500, 2**20)
+    archive.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_short_writes_are_completed(tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, position: whole(descriptor, data[:1000], position))
+    archive = make()
+    archive.add("a", pattern(1, 12_345))
+    archive.finish("m")
+    archive.close()
+    with tarfile.open(tmp_path / "x.ova") as tar:
+        assert tar.extractfile("a").read() == pattern(1, 12_345)  # type: ignore[union-attr]
+
+
+def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number(
+    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that is given to another file while a thread still writes to it would put the disk into that file."""
+    monkeypatch.setattr("shared.ova.writing._END_SECONDS", 0.2)
+    cancelled, hang, whole = threading.Event(), threading.Event(), os.pwrite
+
+    def slow(descriptor: int, data: bytes, position: int) -> int:
+        hang.wait(20)
+        return whole(descriptor, data, position)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    archive = make(cancelled)
+    threading.Timer(0.2, cancelled.set).start()
+    start = time.monotonic()
+    with pytest.raises(CancelledError):
+        write_much(archive, 100, 1000)
+    archive.discard()
+    assert time.monotonic() - start < 2
+    others = [os.open(tmp_path / f"{number}", os.O_CREAT | os.O_RDWR) for number in range(3)]
+    hang.set()
+    archive.discard()
+    assert [os.fstat(other).st_size for other in others] == [0, 0, 0]
+    for other in others:
+        os.close(other)
+
+
+def test_ranges_are_copied_by_the_file_system_and_hashed_here(tmp_path: Path, make: Callable[..., Archive]) -> None:
+    old = tmp_path / "old"
+    old.write_bytes(b"x" * 700 + pattern(5, 300_000))
+    archive = make()
+    archive.begin("disk")
+    with old.open("rb") as source:
+        archive.copy(pattern(5, 300_000), source.fileno(), 700)
+        archive.write(b"new" * 1000)
+        member = archive.end()
+        archive.finish("m")
+    archive.close()
+    assert archive.copied == 300_000
+    data = (tmp_path / "x.ova").read_bytes()[member.position : member.position + member.size]
+    assert data == pattern(5, 300_000) + b"new" * 1000
+    assert hashlib.sha256(data).hexdigest() == member.sha256
+
+
+def test_a_source_that_became_shorter_is_an_error(tmp_path: Path, make: Callable[..., Archive]) -> None:
+    (tmp_path / "old").write_bytes(b"x" * 100)
+    archive = make()
+    archive.begin("disk")
+    with (tmp_path / "old").open("rb") as source:
+        archive.copy(bytes(1000), source.fileno(), 0)
+        with pytest.raises(CopyError, match="shorter"):
+            end(archive)

@@ -1,0 +1,105 @@
+"""Waiting for the NAS only so long, for a file that really hangs: a pipe that nobody writes to."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.host.errors import NasError
+from shared.nas.bounded import Bounded
+from shared.state.sessions.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
+from shared.state.store import files
+from shared.state.store.database import Database
+from shared.state.store.operations import ListGenerations, ReadView
+from tests.unit.state.builders import StillClock, vm
+
+
+@pytest.fixture
+def hanging(database: Database) -> Iterator[Path]:
+    """The view, whose open hangs until the test is over; the database waits for it only for a moment."""
+    database.files._view = Bounded("vmtool-statedb", seconds=0.2)
+    view = database.root / "vmtool-statedb"
+    view.unlink()
+    os.mkfifo(view)
+    yield view
+    if view.is_fifo():
+        let_go(view)
+
+
+def let_go(view: Path) -> None:
+    """Whoever hangs there goes on."""
+    os.close(os.open(view, os.O_RDWR | os.O_NONBLOCK))
+
+
+def test_what_ends_in_time_gives_its_result_or_raises() -> None:
+    bounded = Bounded("file")
+    assert bounded(lambda: 7) == 7
+    with pytest.raises(FileNotFoundError):
+        bounded(lambda: os.open("/no/such/file", os.O_RDONLY))
+    assert bounded(lambda: None) is None
+
+
+def test_what_hangs_is_given_up_and_not_started_again_beside_it() -> None:
+    bounded, go_on, started = Bounded("file", seconds=0.1), threading.Event(), []
+    try:
+        with pytest.raises(TimeoutError, match=r"no answer within"):
+            bounded(lambda: started.append(1) or go_on.wait(60))
+        with pytest.raises(TimeoutError, match="not answered since"):
+            bounded(lambda: started.append(2))
+        assert started == [1]
+    finally:
+        go_on.set()
+    assert bounded._thread
+    bounded._thread.join(10)
+    assert bounded(lambda: 8) == 8
+
+
+def test_a_commit_stands_when_the_view_hangs(database: Database, hanging: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Seen on SMB: the open hung for minutes, and the worker with it, and its claim."""
+    head = database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+    assert "vmtool-statedb is behind" in caplog.text
+    assert "no answer" in caplog.text
+    assert database.head() == head
+    database.renew_view()
+    assert "not answered since" in caplog.text
+
+
+def test_the_view_is_repaired_by_the_next_process(database: Database, hanging: Path) -> None:
+    database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+    let_go(hanging)
+    hanging.unlink()
+    database.files._view = Bounded("vmtool-statedb")
+    database.renew_view()
+    assert hanging.read_text() == "web01:CLEAN\n"
+
+
+def test_a_heart_does_not_beat_for_a_worker_that_hangs(
+    database: Database, clock: StillClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any operation but that on the view may hang, too: then others take over, as from a worker that fell silent."""
+    heartbeat = Heartbeat(database.root / "node", "alpha.1", 300, clock, {}, Doing("backup"), database.files.seconds_under_way)
+    beats = []
+    heartbeat._beat(os.O_CREAT)
+
+    def hang(*_: object) -> tuple[int, ...]:
+        for seconds in (HANGING_SECONDS - 1, 2):
+            clock.seconds += seconds
+            heartbeat._beat_if_alive()
+            beats.append(read_beat(database.root / "node", "alpha.1"))
+        return ()
+
+    monkeypatch.setitem(files._PERFORM, ListGenerations, hang)
+    first = read_beat(database.root / "node", "alpha.1")
+    database.files.perform(ListGenerations())
+    assert beats[0] not in (None, first)
+    assert beats[1] == beats[0]
+    assert "has not answered for 181 s" in caplog.text
+    heartbeat._beat_if_alive()
+    assert read_beat(database.root / "node", "alpha.1") != beats[1], "it goes on when the operation is over"
+
+
+def test_reading_the_view_says_what_hangs(database: Database, hanging: Path) -> None:
+    with pytest.raises(NasError, match="vmtool-statedb: no answer within"):
+        database.files.perform(ReadView())

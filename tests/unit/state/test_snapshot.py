@@ -1,0 +1,163 @@
+"""A generation as text: what is written is read, and nothing else is."""
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.state.records import Claim, Contents, Copy, NodeRecord, SessionRecord, VmRecord
+from shared.state.states import State
+from shared.state.store.snapshot import Header, decode, encode
+from tests.unit.state.builders import REPOSITORY, WHEN, claimed, contents, copy, session, vm
+
+#: Any text that Python can hold: line ends of all kinds, control characters, lone surrogates.
+odd_text = some.text(some.characters(codec=None), max_size=12)
+numbers = some.integers(0, 2**53)
+plain_json = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | odd_text,
+    lambda inner: some.lists(inner, max_size=2) | some.dictionaries(odd_text, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _unknown(kind: type) -> some.SearchStrategy[dict[str, Any]]:
+    known = set(kind.__dataclass_fields__)
+    return some.dictionaries(odd_text.filter(lambda name: name not in known), plain_json, max_size=2)
+
+
+claims = some.builds(Claim, odd_text, numbers, some.just("backup"), odd_text, extra=_unknown(Claim))
+copies = some.builds(
+    Copy, odd_text, numbers, numbers, odd_text, odd_text, some.dictionaries(odd_text, odd_text, max_size=3), extra=_unknown(Copy)
+)
+records = some.builds(
+    VmRecord,
+    *(odd_text for _ in range(5)),
+    some.sampled_from(State),
+    odd_text,
+    last_copy=some.none() | copies,
+    publishing=some.none() | copies,
+    claim=some.none() | claims,
+    failures=numbers,
+    last_error=odd_text,
+    leftovers=some.booleans(),
+    missing_since=some.none() | odd_text,
+    extra=_unknown(VmRecord),
+)
+sessions = some.builds(
+    SessionRecord,
+    odd_text,
+    numbers,
+    numbers,
+    some.sampled_from(["live", "ended", "expired"]),
+    odd_text,
+    pid=numbers,
+    started=some.floats(0, 1e10),
+    extra=_unknown(SessionRecord),
+)
+nodes = some.builds(NodeRecord, odd_text, odd_text, odd_text, extra=_unknown(NodeRecord))
+databases = some.builds(
+    lambda granted, nodes, sessions, vms: Contents(
+        granted, {row.name: row for row in nodes}, {row.id: row for row in sessions}, {row.key: row for row in vms}
+    ),
+    numbers,
+    some.lists(nodes, max_size=2),
+    some.lists(sessions, max_size=2),
+    some.lists(records, max_size=3),
+)
+headers = some.builds(Header, some.just(REPOSITORY), some.integers(1, 10**19), some.just("0" * 64), *(odd_text, numbers, *[odd_text] * 3))
+
+HEADER = Header(REPOSITORY, 7, "a" * 64, "alpha.1", 3, "alpha", WHEN, "claim web01")
+SMALL = contents(
+    claimed(publishing=copy()), vm("déjà\nvu: 100 %", State.NEW), sessions=(session("alpha.1"), session("beta.1", "expired")), granted=1
+)
+
+
+@given(headers, databases)
+def test_what_is_written_is_read(header: Header, database: Contents) -> None:
+    data = encode(header, database)
+    read = decode(data, header.generation)
+    assert (read.header, read.contents) == (header, database)
+    assert encode(read.header, read.contents) == data
+    assert read.checksum == hashlib.sha256(data[: data.rindex(b"sha256 ")]).hexdigest()
+
+
+def test_every_truncation_is_refused() -> None:
+    data = encode(HEADER, SMALL)
+    for length in range(len(data)):
+        with pytest.raises(DatabaseDamagedError):
+            decode(data[:length], 7)
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    data = encode(HEADER, SMALL)
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x20
+        with pytest.raises(DatabaseDamagedError):
+            decode(bytes(damaged), 7)
+
+
+def test_what_follows_the_end_is_refused() -> None:
+    with pytest.raises(DatabaseDamagedError):
+        decode(encode(HEADER, SMALL) + b"\n", 7)
+
+
+@given(some.binary(max_size=200))
+def test_any_bytes_with_a_good_checksum_are_refused_as_damaged_or_newer(noise: bytes) -> None:
+    with pytest.raises((DatabaseDamagedError, DatabaseVersionError)):
+        decode(_signed(noise), 7)
+
+
+@given(some.integers(0, 11), some.sampled_from(["", "x", "{}", "[]", "null", "9" * 30, '{"id":1}']))
+def test_a_line_replaced_by_nonsense_is_damage_and_no_crash(line: int, text: str) -> None:
+    lines = encode(HEADER, SMALL).decode("utf-8", "surrogatepass").split("\n")[:-2]
+    name = lines[line].partition(" ")[0]
+    lines[line] = text if name.startswith("{") else f"{name} {text}"
+    data = _signed("\n".join([*lines, ""]).encode("utf-8", "surrogatepass"))
+    try:
+        decode(data, 7)
+    except (DatabaseDamagedError, DatabaseVersionError):
+        return
+    assert name in ("repository", "previous", "claims"), "texts and the number of claims may be anything"
+
+
+def test_the_name_of_another_generation_is_refused() -> None:
+    with pytest.raises(DatabaseDamagedError, match="it says that it is generation 7"):
+        decode(encode(HEADER, SMALL), 8)
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.9", "2.0", "2.1", "3.0"])
+def test_a_generation_is_read_and_written_in_its_own_format(version: str) -> None:
+    data = encode(HEADER, replace(SMALL, format=version))
+    assert data.startswith(f"vmbackup-state {version}\n".encode())
+    assert decode(data, 7).contents == replace(SMALL, format=version)
+
+
+@pytest.mark.parametrize("spoilt", [b"claims 1", b"end\n", b"sha256 "])
+def test_a_newer_version_that_is_not_understood_is_not_called_damaged(spoilt: bytes) -> None:
+    data = encode(HEADER, replace(SMALL, format="3.0"))
+    assert spoilt in data
+    with pytest.raises(DatabaseVersionError, match=r"version 3\.0"):
+        decode(data.replace(spoilt, b"otherwise"), 7)
+
+
+def test_fields_of_a_newer_version_are_kept_at_every_depth() -> None:
+    record = claimed(publishing=replace(copy(), extra={"compression": "zstd"}), extra={"priority": 3})
+    record = replace(record, claim=replace(record.claim, extra={"reason": ["a"]}))
+    database = contents(record, sessions=(session("alpha.1", extra={"cores": 8}),))
+    assert decode(encode(HEADER, database), 7).contents == database
+
+
+def test_it_can_be_read_by_a_person() -> None:
+    lines = encode(HEADER, SMALL).decode().splitlines()
+    assert lines[1:4] == [f"repository {REPOSITORY}", "generation 7", f"previous {'a' * 64}"]
+    assert '"reason":"claim web01"' in lines[4]
+    assert any(line.startswith('{"key":"déjà\\nvu: 100 %"') for line in lines)
+
+
+def _signed(body: bytes) -> bytes:
+    return body + f"sha256 {hashlib.sha256(body).hexdigest()}\n".encode()

@@ -1,0 +1,115 @@
+"""Undoing a live backup: its clone, its folder and its snapshot are removed, and nothing else.
+
+What is removed agrees with the note in the database: the clone by the UUID that was chosen for it, the snapshot by its UUID and its random
+name, the folder by the mark in it. What only looks like it stays, and is said. As long as it is not certain that nothing is left, the
+note stays, too, and the next tick tries again: so an answer that is empty, or a look that failed, loses nothing.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from shared.host.errors import VBoxManageError
+from shared.site import Site
+from shared.state.records import Power, VmRecord
+from shared.virtualbox import scratch
+from shared.virtualbox.clones import Clones, Made, find_snapshot
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.settings import SettingsError, Snapshot, parse_machine, read_file
+from worker.backup import old_clones
+
+log: Final = logging.getLogger(__name__)
+
+#: Writing the memory of a live snapshot and merging a snapshot that has grown may take this long.
+LONG_SECONDS: Final = 6 * 3600.0
+
+
+def clones_of(site: Site) -> Clones:
+    """Snapshots and clones on this host."""
+    return Clones(site.vboxmanage, site.clock, LONG_SECONDS)
+
+
+def made_by(power: Power) -> Made:
+    """What a live backup makes, or has made, by its note."""
+    return Made(power.tag, Path(power.folder), power.clone, power.snapshot)
+
+
+def undo_live(site: Site, record: VmRecord, power: Power) -> None:
+    """Removes what a live backup has made. May be repeated. Raises `VBoxManageError` unless it is certain that nothing of it is left."""
+    inventory = site.inventory()
+    machine = inventory.get(record.uuid)
+    if machine is not None and not machine.accessible:
+        raise VBoxManageError(f"VirtualBox cannot use {record.key}: {machine.reason}", hint="the next tick looks again")
+    if not power.token:
+        old_clones.undo(clones_of(site), site.inventory, record.uuid, power)
+        return
+    made = made_by(power)
+    clones_of(site).settled(machine, made.name)
+    if inventory:
+        machine = _remove_clone(site, record, made, inventory)
+    if machine is None:
+        _make_sure_that_nothing_is_left(site, record, made)
+    elif machine.settings is None:
+        raise VBoxManageError(f"VirtualBox cannot use {record.key}: {machine.reason}", hint="the next tick looks again")
+    else:
+        clones_of(site).merge(machine, find_snapshot(machine.settings.snapshots, made))
+
+
+def _remove_clone(site: Site, record: VmRecord, made: Made, inventory: Mapping[str, Machine]) -> Machine | None:
+    """Removes clone and folder; answers the VM as it is then."""
+    clones = clones_of(site)
+    machine, clone = inventory.get(record.uuid), inventory.get(made.clone)
+    clones.refuse_used(machine, [other for uuid, other in inventory.items() if uuid not in (record.uuid, made.clone)], made)
+    if clone is not None:
+        clones.unregister(clone, machine, made)
+        machine = site.inventory().get(record.uuid)
+    clones.close_images(machine, made)
+    for folder in made.folders(machine):
+        scratch.remove(folder, made.name)
+    return machine
+
+
+def _make_sure_that_nothing_is_left(site: Site, record: VmRecord, made: Made) -> None:
+    """The VM is not registered: raises `VBoxManageError` unless its snapshot and the folder are gone as well."""
+    place = made.folder.parent
+    if os.path.lexists(made.folder) or not place.parent.is_dir():
+        raise VBoxManageError(
+            f"VirtualBox does not list {record.key}, and {made.folder} is {'still there' if place.is_dir() else 'out of reach'}",
+            hint="register the VM again, and the next tick removes what a backup has left of it",
+        )
+    for path, snapshots in _settings_in(site, place, record.uuid):
+        if find_snapshot(snapshots, made) is not None:
+            raise VBoxManageError(
+                f"{record.key} was unregistered with the snapshot {made.name} of a backup ({path})",
+                hint="register it again, and the next tick removes the snapshot; or delete the VM's settings file",
+            )
+
+
+def _settings_in(site: Site, place: Path, uuid: str) -> Iterable[tuple[Path, tuple[Snapshot, ...]]]:
+    """Settings files in a folder that are those of the VM, and the snapshots in them."""
+    for path in sorted(place.glob("*.vbox")):
+        try:
+            settings = parse_machine(read_file(str(path), site.clock.sleep))
+        except SettingsError as error:
+            raise VBoxManageError(f"{path} cannot be read: {error}", hint="the next tick looks again") from None
+        if settings.uuid == uuid:
+            yield path, settings.snapshots
+
+
+def without_ours(inventory: Mapping[str, Machine], records: Iterable[VmRecord]) -> list[Machine]:
+    """The machines of this host that are somebody's VMs: all but those which provably were made by this program.
+
+    The proof is the database, or the mark in the folder of a machine that belongs to another database.
+    """
+    powers = [(record, record.power) for record in records if record.power is not None]
+    clones = {power.clone for _, power in powers if power.clone}
+    old = [(inventory.get(record.uuid), power) for record, power in powers if not power.token]
+
+    def is_ours(machine: Machine) -> bool:
+        if machine.uuid in clones or scratch.is_scratch(machine):
+            return True
+        return any(old_clones.is_clone(machine, original, power) for original, power in old)
+
+    return [machine for machine in inventory.values() if not is_ours(machine)]
