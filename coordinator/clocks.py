@@ -1,4 +1,7 @@
-"""Times that lie ahead of this host's clock: said as warnings, because nobody can know when what they tell of really was."""
+"""Times that lie ahead of this host's clock.
+
+Said as warnings, because nobody can know when what they tell of really was.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -18,7 +21,9 @@ def of_records(records: Iterable[VmRecord], now: datetime) -> tuple[str, ...]:
     for record in records:
         for what, moment in _times(record):
             if is_ahead(now, moment):
-                found.setdefault(record.node, []).append(f"{record.key} was {what} at {local(moment)}")
+                found.setdefault(record.node, []).append(
+                    f"{record.key} was {what} at {local(moment)}"
+                )
     return tuple(_warning(node, said, now) for node, said in sorted(found.items()))
 
 
@@ -28,7 +33,9 @@ def of_copies(rows: Iterable[Mapping[str, Any]], now: datetime) -> tuple[str, ..
     for row in rows:
         ahead = next((row[name] for name in ("finished", "read") if is_ahead(now, row[name])), None)
         if ahead is not None:
-            found.setdefault(row["node"] or "", []).append(f"{row['vm']} {row['stamp']} is dated {local(ahead)}")
+            found.setdefault(row["node"] or "", []).append(
+                f"{row['vm']} {row['stamp']} is dated {local(ahead)}"
+            )
     return tuple(_warning(node, said, now) for node, said in sorted(found.items()))
 
 
@@ -41,6 +48,8 @@ def _times(record: VmRecord) -> Iterator[tuple[str, str]]:
 def _warning(node: str, said: list[str], now: datetime) -> str:
     more = f", and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
     return printable(
-        f"times in the future: {'; '.join(said[:_NAMED])}{more}. The clock of the host {node or 'unknown'} was wrong then, or that of this "
-        f"one is now ({now:%Y-%m-%d %H:%M:%SZ}): correct it. Until the next backup and verification they count as long ago"
+        f"times in the future: {'; '.join(said[:_NAMED])}{more}. The clock of the host "
+        f"{node or 'unknown'} was wrong then, or that of this "
+        f"one is now ({now:%Y-%m-%d %H:%M:%SZ}): correct it. Until the next backup and "
+        f"verification they count as long ago"
     )

@@ -13,7 +13,10 @@ from shared.state.store.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One generation. `problem` says why nothing else is known of it; `changes` what became of VMs, in words."""
+    """One generation. `problem` says why nothing else is known of it.
+
+    `changes` what became of VMs, in words.
+    """
 
     generation: int
     committed: str = ""
@@ -25,12 +28,18 @@ class Commit:
 
     def to_json(self) -> dict[str, Any]:
         """As `log --json` shows it."""
-        document = {name: getattr(self, name) for name in ("generation", "committed", "node", "session", "reason")}
+        document = {
+            name: getattr(self, name)
+            for name in ("generation", "committed", "node", "session", "reason")
+        }
         return {**document, "problem": self.problem or None, "changes": list(self.changes)}
 
 
 def newest(root: Path, limit: int, vm: str | None = None) -> list[Commit]:
-    """The newest `limit` commits (that changed `vm`, if given), newest first. Raises `NoDatabaseError`, `NasError`."""
+    """The newest `limit` commits (that changed `vm`, if given), newest first.
+
+    Raises `NoDatabaseError`, `NasError`.
+    """
     present = inspection.numbers(root)
     oldest = inspection.oldest_number(root)
     commits: list[Commit] = []
@@ -59,7 +68,9 @@ def _commit(number: int, before: Snapshot | str | None, after: Snapshot | str | 
     header = after.header
     old = before.contents if isinstance(before, Snapshot) else Contents() if number == 1 else None
     changed = tuple(_changes(old, after.contents)) if old is not None else ()
-    return Commit(number, header.committed, header.node, header.session, header.reason, changes=changed)
+    return Commit(
+        number, header.committed, header.node, header.session, header.reason, changes=changed
+    )
 
 
 def _concerns(before: Snapshot | str | None, after: Snapshot | str | None, vm: str) -> bool:
@@ -78,7 +89,11 @@ def _changes(before: Contents, after: Contents) -> Iterator[str]:
             yield f"{key} {'new' if old is None else 'gone'}"
         else:
             yield f"{key} {_difference(old, new)}"
-    expired = [row.id for row in after.sessions.values() if row.state == "expired" and _was_live(before, row.id)]
+    expired = [
+        row.id
+        for row in after.sessions.values()
+        if row.state == "expired" and _was_live(before, row.id)
+    ]
     yield from (f"session {identifier} expired" for identifier in sorted(expired))
 
 

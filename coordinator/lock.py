@@ -15,7 +15,8 @@ program: Final = Program(
     "vmbackup-lock",
     "coordinator.commands.lock_",
     COMMANDS,
-    purpose="Locks of the backup system: look at them, and free what a crash has left. Workers do so by themselves; this is for when "
+    purpose="Locks of the backup system: look at them, and free what a crash has left. Workers "
+    "do so by themselves; this is for when "
     "you do not want to wait.",
 )
 

@@ -1,6 +1,9 @@
-"""Who holds what: the lease on the database, sessions, claims on VMs; and how sure it is that the holder lives.
+"""Who holds what: the lease on the database, sessions, claims on VMs.
 
-Nothing here is decided for the machines: workers judge for themselves, by watching. This is what a person sees at once.
+And how sure it is that the holder lives.
+
+Nothing here is decided for the machines: workers judge for themselves, by watching. This is what a
+person sees at once.
 """
 
 import os
@@ -24,13 +27,17 @@ Verdict = Literal["live", "expired", "dead", "unknown"]
 
 #: The name of the lock on the database itself.
 DATABASE: Final = "database"
-#: A heartbeat from further in the future than this says nothing about its age: on SMB it carries its host's clock.
+#: A heartbeat from further in the future than this says nothing about its age: on SMB it carries
+#: its host's clock.
 _AHEAD_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One line of `vmbackup-lock list`. Ages are by the NAS's clock, for display; None where unknown. `why` explains `state`."""
+    """One line of `vmbackup-lock list`.
+
+    Ages are by the NAS's clock, for display; None where unknown. `why` explains `state`.
+    """
 
     name: str
     kind: Kind
@@ -58,7 +65,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What watching found out: sessions that showed no new heartbeat for `seconds`, and those that did."""
+    """What watching found out.
+
+    Sessions that showed no new heartbeat for `seconds`, and those that did.
+    """
 
     seconds: float
     silent: Collection[str] = ()
@@ -66,14 +76,21 @@ class Watched:
 
 
 def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -> list[Lock]:
-    """All locks: the database's, sessions with their claims. Takes no lock itself; writes nothing but a directory that shows the time."""
+    """All locks: the database's, sessions with their claims.
+
+    Takes no lock itself; writes nothing but a directory that shows the time.
+    """
     database = site.database
     nas_time = _nas_time(database, site.clock.now())
     locks = list(_database_lock(database, contents, nas_time))
     for row in sorted(live_sessions(contents), key=lambda row: row.id):
         session = _session_lock(site, row, nas_time, watched)
         locks.append(session)
-        claimed = (record for record in contents.vms.values() if record.claim and record.claim.session == row.id)
+        claimed = (
+            record
+            for record in contents.vms.values()
+            if record.claim and record.claim.session == row.id
+        )
         locks += [_claim_lock(session, record, site.clock.now()) for record in claimed]
     return locks
 
@@ -99,11 +116,27 @@ def _database_lock(database: "Database", contents: "Contents", nas_time: float) 
     if marker is not None and is_provably_dead(marker):
         state, why = "dead", f"its process {marker.pid} on this host is gone"
     host = marker.hostname if marker else ""
-    node = next((known.name for known in contents.nodes.values() if host and known.hostname == host), "")
-    yield Lock(DATABASE, "database", node, host, marker.pid if marker else None, None, None, age, lease, state, why)
+    node = next(
+        (known.name for known in contents.nodes.values() if host and known.hostname == host), ""
+    )
+    yield Lock(
+        DATABASE,
+        "database",
+        node,
+        host,
+        marker.pid if marker else None,
+        None,
+        None,
+        age,
+        lease,
+        state,
+        why,
+    )
 
 
-def _session_lock(site: "Site", row: "SessionRecord", nas_time: float, watched: Watched | None) -> Lock:
+def _session_lock(
+    site: "Site", row: "SessionRecord", nas_time: float, watched: Watched | None
+) -> Lock:
     lease = site.database.version.lease_seconds
     beat, touched = _read_beat(site.database, row.id)
     age = None if touched is None else _age(nas_time, touched)
@@ -154,7 +187,9 @@ def _claim_lock(session: Lock, record: "VmRecord", now: datetime) -> Lock:
     )
 
 
-def _verdict(site: "Site", row: "SessionRecord", age: float | None, watched: Watched | None) -> tuple[Verdict, str]:
+def _verdict(
+    site: "Site", row: "SessionRecord", age: float | None, watched: Watched | None
+) -> tuple[Verdict, str]:
     lease = site.database.version.lease_seconds
     proof = proven_dead(row, site.identity)
     if proof:
@@ -163,8 +198,17 @@ def _verdict(site: "Site", row: "SessionRecord", age: float | None, watched: Wat
         return "live", "it showed a new heartbeat"
     if watched and row.id in watched.silent:
         if watched.seconds >= lease:
-            return "expired", f"no heartbeat for {watched.seconds:.0f} s: the next worker that watches takes over"
-        return "unknown", f"no heartbeat for {watched.seconds:.0f} s of watching; it expires after {lease:.0f} s"
+            return (
+                "expired",
+                (
+                    f"no heartbeat for {watched.seconds:.0f} s: the next worker that watches "
+                    f"takes over"
+                ),
+            )
+        return (
+            "unknown",
+            f"no heartbeat for {watched.seconds:.0f} s of watching; it expires after {lease:.0f} s",
+        )
     return _by_age(age, lease)
 
 
@@ -173,7 +217,13 @@ def _by_age(age: float | None, lease: float) -> tuple[Verdict, str]:
         return "unknown", "the age of its heartbeat cannot be told"
     if age < lease:
         return "live", f"its last heartbeat is {age:.0f} s old"
-    return "unknown", f"its last heartbeat is {age:.0f} s old, more than the lease time of {lease:.0f} s; --watch finds out"
+    return (
+        "unknown",
+        (
+            f"its last heartbeat is {age:.0f} s old, more than the lease time of {lease:.0f} s; "
+            f"--watch finds out"
+        ),
+    )
 
 
 def _age(nas_time: float, touched: float) -> float | None:
@@ -182,7 +232,10 @@ def _age(nas_time: float, touched: float) -> float | None:
 
 
 def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], float | None]:
-    """What the heartbeat says and when it was written; opened and read, because a look alone may be a minute old on NFS."""
+    """What the heartbeat says and when it was written.
+
+    Opened and read, because a look alone may be a minute old on NFS.
+    """
     from shared.nas.files import list_fresh, open_file
 
     directory = database.root / "node"
@@ -198,13 +251,21 @@ def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], f
 
 
 def watch(site: "Site", rows: "Collection[SessionRecord]", seconds: float) -> Watched:
-    """Watches sessions for `seconds` (bounded: at most twice that). Those whose heartbeats cannot be read are in neither group."""
+    """Watches sessions for `seconds` (bounded: at most twice that).
+
+    Those whose heartbeats cannot be read are in neither group.
+    """
     from coordinator import text
     from shared.state.sessions.recovery import watch_silent
 
     try:
         silent = watch_silent(
-            site.database, rows, seconds, progress=lambda quiet: text.progress(f"watching heartbeats: {quiet:.0f} of {seconds:.0f} s")
+            site.database,
+            rows,
+            seconds,
+            progress=lambda quiet: text.progress(
+                f"watching heartbeats: {quiet:.0f} of {seconds:.0f} s"
+            ),
         )
     except NasError:
         return Watched(seconds)

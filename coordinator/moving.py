@@ -1,4 +1,7 @@
-"""What `archive` and `activate` have in common: showing what will move, moving it, saying what became of it."""
+"""What `archive` and `activate` have in common.
+
+Showing what will move, moving it, saying what became of it.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
 Purpose = Literal["archive", "activate"]
 
 
-def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool) -> ExitCode:
+def run(
+    invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool
+) -> ExitCode:
     """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
     site = invocation.site()
     if dry_run:
@@ -31,16 +36,28 @@ def run(invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry
         text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
 
     try:
-        outcome = (archiving.archive if purpose == "archive" else archiving.activate)(site, vm, show)
+        outcome = (archiving.archive if purpose == "archive" else archiving.activate)(
+            site, vm, show
+        )
     finally:
         text.progress("")
     if as_json:
-        problems = [{"stamp": problem.stamp, "reason": problem.reason} for problem in outcome.moved.problems]
+        problems = [
+            {"stamp": problem.stamp, "reason": problem.reason} for problem in outcome.moved.problems
+        ]
         print_json(
-            {"schema": 1, "vm": outcome.key, "status": str(outcome.status), "copies": list(outcome.moved.stamps), "left_behind": problems}
+            {
+                "schema": 1,
+                "vm": outcome.key,
+                "status": str(outcome.status),
+                "copies": list(outcome.moved.stamps),
+                "left_behind": problems,
+            }
         )
     else:
-        click.echo(f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}")
+        click.echo(
+            f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}"
+        )
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
@@ -63,8 +80,19 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
     copies = catalogue.read(source, record.uuid).copies if source else ()
     becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
     answer(
-        {"vm": vm, "status": str(record.status), "becomes": str(becomes), "copies": [copy.stamp for copy in copies], "dry_run": True},
+        {
+            "vm": vm,
+            "status": str(record.status),
+            "becomes": str(becomes),
+            "copies": [copy.stamp for copy in copies],
+            "dry_run": True,
+        },
         f"{text.printable(vm)} is {record.status} and would become {becomes}",
-        *(text.printable(f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}") for copy in copies),
+        *(
+            text.printable(
+                f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}"
+            )
+            for copy in copies
+        ),
         as_json=as_json,
     )

@@ -1,4 +1,7 @@
-"""Reading the database for people and for monitoring: without a lock, and showing what there is even when something is wrong."""
+"""Reading the database for people and for monitoring.
+
+Without a lock, and showing what there is even when something is wrong.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +26,9 @@ class Reading:
 
 
 def read(site: "Site") -> Reading:
-    """The newest generation. If the newest is damaged, the one before with a warning; other alarms become warnings, too.
+    """The newest generation.
+
+    If the newest is damaged, the one before with a warning; other alarms become warnings, too.
 
     Raises `NasError`, and `DatabaseDamagedError` if nothing can be read at all.
     """

@@ -17,7 +17,10 @@ _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "m
 
 def printable(text: str) -> str:
     """`text` with what could move the cursor, colour the screen or break a line made visible."""
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def size(count: int | None) -> str:
@@ -26,7 +29,10 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people, in the unit that gives two digits or so: `90 s`, `47 min`, `30 h`, `12 d`; `-` if unknown."""
+    """Seconds for people, in the unit that gives two digits or so.
+
+    `90 s`, `47 min`, `30 h`, `12 d`; `-` if unknown.
+    """
     if seconds is None:
         return "-"
     rounded = max(0, round(seconds))
@@ -39,7 +45,10 @@ def how_old(seconds: float | None) -> str:
 
 
 def seconds_since(timestamp: str | None, now: datetime) -> float | None:
-    """How long ago a timestamp of the database is by this host's clock; None if it says nothing (`shared.host.clock.age`)."""
+    """How long ago a timestamp of the database is by this host's clock.
+
+    None if it says nothing (`shared.host.clock.age`).
+    """
     passed = age(now, timestamp)
     return None if passed is None else passed.total_seconds()
 
@@ -53,13 +62,21 @@ def local(timestamp: str) -> str:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: with rich on a terminal if it is installed, else aligned text that `grep` and `awk` can read."""
+    """A table on stdout.
+
+    With rich on a terminal if it is installed, else aligned text that `grep` and `awk` can read.
+    """
     if sys.stdout.isatty() and _rich_table(headers, rows):
         return
     lines = [list(headers), *([printable(cell) or "-" for cell in row] for row in rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(headers))]
     for line in lines:
-        click.echo("  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(
+                cell + " " * (width - _width(cell))
+                for cell, width in zip(line, widths, strict=True)
+            ).rstrip()
+        )
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
@@ -98,4 +115,7 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 def _width(text: str) -> int:
     """Columns on a terminal: wide characters take two, marks on letters none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

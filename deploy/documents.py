@@ -1,4 +1,6 @@
-"""The files of this project that are made from its code: the sample configuration and three pages of the documentation.
+"""The files of this project that are made from its code.
+
+The sample configuration and three pages of the documentation.
 
 `python -m deploy.documents` writes them anew; a test compares them with what it would write.
 """
@@ -20,14 +22,25 @@ CURES: Final[Mapping[ExitCode, str]] = {
     ExitCode.DONE: "nothing",
     ExitCode.FAILURE: "read the message and its hint",
     ExitCode.USAGE: "`--help`, or `vmbackup-admin config validate`",
-    ExitCode.SOME_FAILED: "`vmbackup-admin status` shows which and why; they are tried again at each tick",
-    ExitCode.SOME_DEFERRED: "nothing: they are backed up when they have stopped. Watch the age of their last copy",
+    ExitCode.SOME_FAILED: (
+        "`vmbackup-admin status` shows which and why; they are tried again at each tick"
+    ),
+    ExitCode.SOME_DEFERRED: (
+        "nothing: they are backed up when they have stopped. Watch the age of their last copy"
+    ),
     ExitCode.NO_DATABASE: "is the right NAS mounted? A new one needs `vmbackup-admin init`",
     ExitCode.LOCKED: "`vmbackup-lock list` shows who; wait, or see the runbook in `operation.md`",
-    ExitCode.LOCK_LOST: "nothing: the other one goes on. If it is frequent, look at the connection to the NAS",
-    ExitCode.NAS: "`vmbackup-admin status` shows what waits for room, `doctor` the NAS; work goes on by itself when it is back",
+    ExitCode.LOCK_LOST: (
+        "nothing: the other one goes on. If it is frequent, look at the connection to the NAS"
+    ),
+    ExitCode.NAS: (
+        "`vmbackup-admin status` shows what waits for room, `doctor` the NAS; work "
+        "goes on by itself when it is back"
+    ),
     ExitCode.VBOXMANAGE: "`vmbackup-admin doctor`; try `VBoxManage list vms` as the same user",
-    ExitCode.STATE_REFUSED: "`vmbackup-admin show VM` shows its state; the message names the moves that there are",
+    ExitCode.STATE_REFUSED: (
+        "`vmbackup-admin show VM` shows its state; the message names the moves that there are"
+    ),
     ExitCode.INTERRUPTED: "run it again when you like: nothing is left half done",
     ExitCode.TERMINATED: "the same",
 }
@@ -40,7 +53,10 @@ def exit_codes() -> str:
         "",
         _MADE,
         "",
-        "All programs (`vmbackup-worker`, `vmbackup-admin`, `vmbackup-lock`) use one registry. A status that is not listed means",
+        (
+            "All programs (`vmbackup-worker`, `vmbackup-admin`, `vmbackup-lock`) use one registry. "
+            "A status that is not listed means"
+        ),
         "failure. The `--help` of each command lists those that it can end with.",
         "",
         "| code | meaning | what to do | errors |",
@@ -51,18 +67,34 @@ def exit_codes() -> str:
         lines.append(f"| {code.value} | {MEANINGS[code]} | {CURES[code]} | {errors} |")
     lines += [
         "",
-        "The last column has the names that errors carry in JSON: with `--json` a command that fails prints",
-        '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr. `vmbackup-worker run` ends with the most telling code of',
+        (
+            "The last column has the names that errors carry in JSON: with `--json` a command that "
+            "fails prints"
+        ),
+        (
+            '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr. '
+            "`vmbackup-worker run` ends with the most telling code of"
+        ),
         "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
         "",
-        "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) ends with 1 and says nothing: it may have been",
-        "stopped in the middle of what it had to say. A pipeline has the status of its last command, unless the shell's `pipefail` is set.",
+        (
+            "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) "
+            "ends with 1 and says nothing: it may have been"
+        ),
+        (
+            "stopped in the middle of what it had to say. A pipeline has the status of its last "
+            "command, unless the shell's `pipefail` is set."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _errors(kind: type[VmBackupError], code: ExitCode) -> set[str]:
-    own = {kind.__name__} if kind.exit_code == code and kind.__module__ == VmBackupError.__module__ else set()
+    own = (
+        {kind.__name__}
+        if kind.exit_code == code and kind.__module__ == VmBackupError.__module__
+        else set()
+    )
     return own.union(*(_errors(child, code) for child in kind.__subclasses__()))
 
 
@@ -73,11 +105,23 @@ def configuration() -> str:
         "",
         _MADE,
         "",
-        f"One TOML file a host, the first of: {configuration_text.places()}. Unknown keys and wrong values are all reported at once, each with",
-        "its key. `vmbackup-admin config generate` prints a file with every setting explained (it is `deploy/config/config.toml`),",
-        "`config validate` checks one, `config show` prints what is in effect, with file, environment and defaults put together.",
+        (
+            f"One TOML file a host, the first of: {configuration_text.places()}. Unknown keys and "
+            f"wrong values are all reported at once, each with"
+        ),
+        (
+            "its key. `vmbackup-admin config generate` prints a file with every setting explained "
+            "(it is `deploy/config/config.toml`),"
+        ),
+        (
+            "`config validate` checks one, `config show` prints what is in effect, with file, "
+            "environment and defaults put together."
+        ),
         "",
-        'Sizes are bytes or texts like `"10 GiB"`, `"500 MB"`. What all hosts must agree on (repository, lease time) is not configured but',
+        (
+            'Sizes are bytes or texts like `"10 GiB"`, `"500 MB"`. What all hosts must agree on '
+            "(repository, lease time) is not configured but"
+        ),
         "written to the NAS by `vmbackup-admin init`.",
         "",
     ]
@@ -98,11 +142,25 @@ def states_of_a_vm() -> str:
         "| from | event | to |",
         "|---|---|---|",
         f"| (unknown) | found by vmfind | `{states.INITIAL}` |",
-        *(f"| `{source}` | {event} | `{target}` |" for (source, event), target in states.MOVES.items()),
-        *(f"| `{state}` | forget | (no record; copies stay) |" for state in states.State if state in states.FORGETTABLE),
+        *(
+            f"| `{source}` | {event} | `{target}` |"
+            for (source, event), target in states.MOVES.items()
+        ),
+        *(
+            f"| `{state}` | forget | (no record; copies stay) |"
+            for state in states.State
+            if state in states.FORGETTABLE
+        ),
         "",
-        "Every other move is refused (exit code 15) with a message that names both states. A VM never stays",
-        f"{' or '.join(f'`{state}`' for state in sorted(states.IN_FLIGHT))} when its worker dies: recovery applies `{states.Event.FAILED}`",
+        (
+            "Every other move is refused (exit code 15) with a message that names both states. "
+            "A VM "
+            "never stays"
+        ),
+        (
+            f"{' or '.join(f'`{state}`' for state in sorted(states.IN_FLIGHT))} when its worker "
+            f"dies: recovery applies `{states.Event.FAILED}`"
+        ),
         "or finishes the publication that the worker had announced.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,10 @@
-"""The command-line plumbing of all programs: global options, commands that are loaded when called, one place that reports errors.
+"""The command-line plumbing of all programs.
 
-A program is a `Program` (a click group); a command is made by `documented`, which adds an example and the exit codes to its help.
-Nothing heavy is imported until a command runs: `--help` must be quick.
+Global options, commands that are loaded when called, one place that reports errors.
+
+A program is a `Program` (a click group); a command is made by `documented`, which adds an example
+and the exit codes to its help. Nothing heavy is imported until a command runs: `--help` must be
+quick.
 """
 
 import contextlib
@@ -61,7 +64,10 @@ class Invocation:
         return load(self.config)
 
     def site(self, *, reading: bool = False) -> "Site":
-        """The state database that the configuration names; `reading`: also on a NAS that is read-only. Raises what `open_site` raises."""
+        """The state database that the configuration names.
+
+        `reading`: also on a NAS that is read-only. Raises what `open_site` raises.
+        """
         from shared.host.clock import SystemClock
         from shared.site import open_site
 
@@ -74,7 +80,9 @@ class Invocation:
 pass_invocation: Final = click.make_pass_decorator(Invocation)
 
 
-def documented(*, example: str, codes: Sequence[ExitCode] = ()) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
+def documented(
+    *, example: str, codes: Sequence[ExitCode] = ()
+) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
     """Makes a click command whose help ends with `example` (one command a line) and its exit codes. It may return an `ExitCode`."""
     shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
     lines = "\n".join(f"  {code.value:>3}  {MEANINGS[code]}" for code in shown)
@@ -83,8 +91,12 @@ def documented(*, example: str, codes: Sequence[ExitCode] = ()) -> Callable[[Cal
     return click.command(epilog=epilog, context_settings=HELP)
 
 
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document; fields are only ever added.")
-dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document; fields are only ever added."
+)
+dry_run_option: Final = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
+)
 
 
 def warn(text: str) -> None:
@@ -113,11 +125,20 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
 class Program(click.Group):
     """A program. Its command `x` is the attribute `command` of the module `<modules>x`, imported when it is called.
 
-    `commands` maps names to the line that the program's `--help` shows. `unattended` programs are run by cron: an unexpected error
-    shows its traceback at once, because nobody is there to ask again with `-v -v`.
+    `commands` maps names to the line that the program's `--help` shows. `unattended` programs are
+    run by cron: an unexpected error shows its traceback at once, because nobody is there to ask
+    again with `-v -v`.
     """
 
-    def __init__(self, name: str, modules: str, commands: Mapping[str, str], *, purpose: str, unattended: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        modules: str,
+        commands: Mapping[str, str],
+        *,
+        purpose: str,
+        unattended: bool = False,
+    ) -> None:
         super().__init__(
             name,
             help=purpose,
@@ -148,7 +169,12 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._lines.items()))
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override] # noqa: ANN401
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401
+    ) -> NoReturn:
         """Runs the program and exits with the code that the registry has for how it ended."""
         arguments = list(sys.argv[1:] if args is None else args)
         invocation = Invocation(str(self.name), json="--json" in arguments)
@@ -158,7 +184,9 @@ class Program(click.Group):
         streams.settle()
         sys.exit(int(status))
 
-    def _run(self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]) -> int:
+    def _run(
+        self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]
+    ) -> int:
         try:
             settings = {**extra, "standalone_mode": False, "obj": invocation}
             with streams.written():
@@ -181,14 +209,27 @@ class Program(click.Group):
             logging.getLogger(__name__).error("unexpected error", exc_info=error)
             hint = "this is a fault of the program: please report it with the traceback above"
         else:
-            hint = f"this is a fault of the program: `{invocation.program} -v -v …` shows the traceback; please report it"
-        return report(invocation, VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint))
+            hint = (
+                f"this is a fault of the program: `{invocation.program} -v -v …` shows the "
+                f"traceback; please report it"
+            )
+        return report(
+            invocation, VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint)
+        )
 
 
 def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
-    """Says on stderr what went wrong and what to do about it: as text, or as a JSON object if the command prints JSON."""
+    """Says on stderr what went wrong and what to do about it.
+
+    As text, or as a JSON object if the command prints JSON.
+    """
     if invocation.json:
-        details = {"kind": type(error).__name__, "code": int(error.exit_code), "message": error.message, "hint": error.hint}
+        details = {
+            "kind": type(error).__name__,
+            "code": int(error.exit_code),
+            "message": error.message,
+            "hint": error.hint,
+        }
         _complain(json.dumps({"error": details}, ensure_ascii=False))
     else:
         _complain(f"{invocation.program}: error: {error.message}")
@@ -205,7 +246,12 @@ def _complain(text: str) -> None:
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
     if invocation.json:
-        details = {"kind": "UsageError", "code": error.exit_code, "message": error.format_message(), "hint": "see --help"}
+        details = {
+            "kind": "UsageError",
+            "code": error.exit_code,
+            "message": error.format_message(),
+            "hint": "see --help",
+        }
         _complain(json.dumps({"error": details}, ensure_ascii=False))
     else:
         with contextlib.suppress(OSError):
@@ -216,10 +262,23 @@ def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
 def _global_options() -> list[click.Parameter]:
     options = [
         click.Option(
-            ["--config"], metavar="FILE", help="Configuration file; else $VMBACKUP_CONFIG, /etc/vmbackup/config.toml, ~/.config/…"
+            ["--config"],
+            metavar="FILE",
+            help=(
+                "Configuration file; else $VMBACKUP_CONFIG, /etc/vmbackup/config.toml, ~/.config/…"
+            ),
         ),
-        click.Option(["-v", "--verbose"], count=True, help="Say what is done; twice: every command, and tracebacks."),
-        click.Option(["--log-format"], type=click.Choice(["text", "json"]), default="text", help="How messages on stderr look."),
+        click.Option(
+            ["-v", "--verbose"],
+            count=True,
+            help="Say what is done; twice: every command, and tracebacks.",
+        ),
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="How messages on stderr look.",
+        ),
     ]
     holder = click.Command("version", params=[])
     click.version_option(package_name="vmbackup")(holder)

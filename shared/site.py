@@ -14,7 +14,12 @@ from shared.copies.files import NasFiles, modes_for
 from shared.copies.names import final_name
 from shared.host.clock import Clock
 from shared.host.configuration import STATE_DIRECTORY, Configuration
-from shared.host.errors import ConfigurationError, NoDatabaseError, UnusableRecordError, VmBackupError
+from shared.host.errors import (
+    ConfigurationError,
+    NoDatabaseError,
+    UnusableRecordError,
+    VmBackupError,
+)
 from shared.host.processes import HostIdentity, SubprocessRunner
 from shared.nas.files import list_fresh
 from shared.nas.locations import first_name_below
@@ -53,8 +58,18 @@ class Site:
     def vboxmanage(self) -> VBoxManage:
         """VBoxManage of this host."""
         configured = self.configuration.virtualbox
-        environment = {"VBOX_USER_HOME": str(settings.home(configured.home, os.environ))} if configured.home != Path() else {}
-        return VBoxManage(configured.vboxmanage, SubprocessRunner(), configured.timeout_seconds, environment, self.clock)
+        environment = (
+            {"VBOX_USER_HOME": str(settings.home(configured.home, os.environ))}
+            if configured.home != Path()
+            else {}
+        )
+        return VBoxManage(
+            configured.vboxmanage,
+            SubprocessRunner(),
+            configured.timeout_seconds,
+            environment,
+            self.clock,
+        )
 
     def inventory(self) -> Mapping[str, Machine]:
         """The VMs of this host as they are now, by UUID. Raises `VBoxManageError`."""
@@ -62,7 +77,10 @@ class Site:
         return take_inventory(self.vboxmanage, home, self.clock.sleep)
 
     def directory(self, record: VmRecord) -> Path:
-        """Where the copies of a VM that is not archived are. Raises `UnusableRecordError` if its record names no directory of a VM."""
+        """Where the copies of a VM that is not archived are.
+
+        Raises `UnusableRecordError` if its record names no directory of a VM.
+        """
         return self.configuration.nas.mountpoint / plain_directory(record)
 
     def archive_directory(self, record: VmRecord) -> Path:
@@ -73,20 +91,27 @@ class Site:
         return self.archive / plain_directory(record)
 
     def directories(self, record: VmRecord) -> Iterator[tuple[Path, bool]]:
-        """Where the copies of a VM are, and whether each place is the archive's: that first, and only if the VM is archived.
+        """Where the copies of a VM are, and whether each place is the archive's.
 
-        None if it has no directory. Raises like `archive_directory`: an archive that is not mounted looks empty.
+        That first, and only if the VM is archived.
+
+        None if it has no directory. Raises like `archive_directory`: an archive that is not mounted
+        looks empty.
         """
         if record.directory:
             if record.status == State.ARCHIVED:
                 yield self.archive_directory(record), True
             yield self.directory(record), False
 
-    def all_directories(self, record: VmRecord) -> tuple[list[tuple[Path, bool]], list[VmBackupError]]:
+    def all_directories(
+        self, record: VmRecord
+    ) -> tuple[list[tuple[Path, bool]], list[VmBackupError]]:
         """Everywhere that copies of a VM may be, whatever its state, as far as one can look there, and why one cannot look elsewhere."""
         places: list[tuple[Path, bool]] = []
         problems: list[VmBackupError] = []
-        for where, archived in ((self.archive_directory, True), (self.directory, False)) if record.directory else ():
+        for where, archived in (
+            ((self.archive_directory, True), (self.directory, False)) if record.directory else ()
+        ):
             try:
                 places.append((where(record), archived))
             except VmBackupError as error:
@@ -98,8 +123,9 @@ class Site:
     def archive(self) -> Path:
         """The archive directory, after a look that it is there, a place of its own, and that of this repository.
 
-        Looked at once, also if it is not: one that hangs costs its time limit once. Raises `NasError` that says what is not mounted,
-        `ConfigurationError` if it is no place for an archive.
+        Looked at once, also if it is not: one that hangs costs its time limit once. Raises
+        `NasError` that says what is not mounted, `ConfigurationError` if it is no place for an
+        archive.
         """
         if self._archive_problem is not None:
             raise self._archive_problem
@@ -124,12 +150,19 @@ class Site:
         return None
 
     def require_archive_no_vm(self) -> None:
-        """Makes sure that the archive, which is there, is not the directory of a VM, nor in one. Raises like `archive`."""
+        """Makes sure that the archive, which is there, is not the directory of a VM, nor in one.
+
+        Raises like `archive`.
+        """
         _ = self.archive
         require_no_vm(self.configuration.nas, self._vm_directories())
 
     def _vm_directories(self) -> frozenset[str]:
-        return frozenset(record.directory for record in self.database.head().contents.vms.values() if is_plain(record.directory))
+        return frozenset(
+            record.directory
+            for record in self.database.head().contents.vms.values()
+            if is_plain(record.directory)
+        )
 
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""
@@ -138,13 +171,19 @@ class Site:
         self._note_archive()
 
     def stated_directory(self, record: VmRecord) -> Path | None:
-        """Where the copies of a VM should be, for saying it: nobody has looked. None if that cannot be said."""
+        """Where the copies of a VM should be, for saying it: nobody has looked.
+
+        None if that cannot be said.
+        """
         nas = self.configuration.nas
         top = nas.archive if record.status == State.ARCHIVED else nas.mountpoint
         return top / record.directory if is_plain(record.directory) else None
 
     def reserved_names(self) -> frozenset[str]:
-        """The names at the top of the NAS that are the archive's: no VM may have such a directory. Empty if it cannot be looked at."""
+        """The names at the top of the NAS that are the archive's.
+
+        No VM may have such a directory. Empty if it cannot be looked at.
+        """
         nas = self.configuration.nas
         try:
             return first_name_below(nas.mountpoint, nas.archive)
@@ -152,15 +191,19 @@ class Site:
             return frozenset()
 
     def floor(self, key: str) -> int:
-        """The highest number of a claim in the names of this VM's files, live and archived: a new claim on it must be above.
+        """The highest number of a claim in the names of this VM's files, live and archived.
 
-        That matters where the state database is younger than the copies: made anew, or put back. An archive that is not there is
-        passed over.
+        A new claim on it must be above.
+
+        That matters where the state database is younger than the copies: made anew, or put back. An
+        archive that is not there is passed over.
         """
         record = self.database.head().contents.vms.get(key)
         if record is None or not record.directory:
             return 0
-        return numbering.highest(directory for directory, _archived in self.all_directories(record)[0])
+        return numbering.highest(
+            directory for directory, _archived in self.all_directories(record)[0]
+        )
 
     def _lost(self) -> list[str]:
         """The directories of VMs that are archived, with copies, and not on the way, of which the archive knows nothing.
@@ -174,17 +217,28 @@ class Site:
         return [record.directory for record in self._archived() if record.directory not in there]
 
     def _archived(self) -> list[VmRecord]:
-        """The VMs that are archived, with copies, and not on the way: their copies must be in the archive, unless they had to stay."""
+        """The VMs that are archived, with copies, and not on the way.
+
+        Their copies must be in the archive, unless they had to stay.
+        """
         top = self.configuration.nas.mountpoint
         return [
             record
             for record in self.database.head().contents.vms.values()
-            if record.status == State.ARCHIVED and record.last_copy and record.moving is None and is_plain(record.directory)
-            if not os.path.exists(top / record.directory / final_name(record.last_copy.stamp, "ova"))
+            if record.status == State.ARCHIVED
+            and record.last_copy
+            and record.moving is None
+            and is_plain(record.directory)
+            if not os.path.exists(
+                top / record.directory / final_name(record.last_copy.stamp, "ova")
+            )
         ]
 
     def _marked(self) -> bool:
-        """Whether the archive is known to have a marker: by the format of the database, or because this host has seen it."""
+        """Whether the archive is known to have a marker.
+
+        By the format of the database, or because this host has seen it.
+        """
         if not formats.is_older(self.database.head().contents.format):
             return True
         try:
@@ -200,11 +254,20 @@ class Site:
 
 
 def plain_directory(record: VmRecord) -> str:
-    """The name of a VM's directory. Raises `UnusableRecordError` if it is not one plain name at the top of the NAS."""
+    """The name of a VM's directory.
+
+    Raises `UnusableRecordError` if it is not one plain name at the top of the NAS.
+    """
     if not is_plain(record.directory):
         raise UnusableRecordError(
-            f"the record of {record.key} names {record.directory!r} as its directory, which no program writes: no path is made of it",
-            hint=f"`vmbackup-admin forget {record.key}` deletes the record, and the next vmfind finds the VM again; no copy is touched",
+            (
+                f"the record of {record.key} names {record.directory!r} as its directory, which no "
+                f"program writes: no path is made of it"
+            ),
+            hint=(
+                f"`vmbackup-admin forget {record.key}` deletes the record, and the next vmfind "
+                f"finds the VM again; no copy is touched"
+            ),
         )
     return record.directory
 
@@ -221,9 +284,10 @@ def is_plain(directory: str) -> bool:
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:
     """Makes sure that the NAS is mounted, answers, and is the one that this host knows, then opens the state database on it.
 
-    With `reading`, one that is mounted read-only will do, and so will a user who may not see what this host remembers, and a database of
-    a newer format than this program writes: `site.database.warnings` says so. Without, nothing is written to such a one. Raises
-    `NasError`, `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
+    With `reading`, one that is mounted read-only will do, and so will a user who may not see what
+    this host remembers, and a database of a newer format than this program writes:
+    `site.database.warnings` says so. Without, nothing is written to such a one. Raises `NasError`,
+    `NoDatabaseError`, `DatabaseVersionError`, `DatabaseDamagedError`, `ConfigurationError`.
     """
     nas, host = configuration.nas, configuration.host
     status = check_nas(nas, reading=reading)
@@ -234,7 +298,15 @@ def open_site(configuration: Configuration, clock: Clock, *, reading: bool = Fal
         _check_known(configuration, None, reading=reading)
         raise
     _check_known(configuration, database.version.repository, reading=reading)
-    return Site(configuration, clock, identity, database, status, NasFiles(modes_for(shared_group=nas.shared_group)), reading)
+    return Site(
+        configuration,
+        clock,
+        identity,
+        database,
+        status,
+        NasFiles(modes_for(shared_group=nas.shared_group)),
+        reading,
+    )
 
 
 def _check_known(configuration: Configuration, found: str | None, *, reading: bool) -> None:

@@ -16,7 +16,8 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-# A shell that starts tests in the background has ^C ignored, and all that is started in them would inherit that.
+# A shell that starts tests in the background has ^C ignored, and all that is started in them would
+# inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -32,7 +33,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def virtualbox_testbed() -> Testbed:
-    """Where real VirtualBox hosts can be made. Skips the test where there can be none; fails it in CI."""
+    """Where real VirtualBox hosts can be made.
+
+    Skips the test where there can be none; fails it in CI.
+    """
     try:
         return Testbed.set_up()
     except Unavailable as reason:
@@ -63,7 +67,10 @@ def virtualbox_host(make_virtualbox_host: Callable[[], RealHost]) -> RealHost:
 
 @pytest.fixture
 def hang_up_heeded() -> Iterator[None]:
-    """SIGHUP does what it usually does, also when the tests were started with `nohup`; programs that they start inherit that."""
+    """SIGHUP does what it usually does, also when the tests were started with `nohup`.
+
+    Programs that they start inherit that.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -1,4 +1,7 @@
-"""`vmbackup-worker`: what cron runs. Workers are short-lived and independent; start as many as you like, as often as you like."""
+"""`vmbackup-worker`: what cron runs.
+
+Workers are short-lived and independent; start as many as you like, as often as you like.
+"""
 
 from typing import Final
 
@@ -17,7 +20,10 @@ program: Final = Program(
     "vmbackup-worker",
     "worker.",
     COMMANDS,
-    purpose="Backs up the VirtualBox VMs of this host to the NAS. Run as the user who owns the VMs, from cron, every few minutes.",
+    purpose=(
+        "Backs up the VirtualBox VMs of this host to the NAS. Run as the user who owns the "
+        "VMs, from cron, every few minutes."
+    ),
     unattended=True,
 )
 

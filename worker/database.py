@@ -45,9 +45,16 @@ def run(site: Site) -> Outcome:
 
 
 def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
-    """Brings to an end what dead sessions had begun: power states, publications, moves, partial files. Answers what is so afterwards."""
+    """Brings to an end what dead sessions had begun.
+
+    Power states, publications, moves, partial files. Answers what is so afterwards.
+    """
     _bring_back(site, contents, outcome)
-    unfinished = [record for record in contents.vms.values() if record.claim is None and (record.publishing or record.moving)]
+    unfinished = [
+        record
+        for record in contents.vms.values()
+        if record.claim is None and (record.publishing or record.moving)
+    ]
     for record in unfinished:
         try:
             if (_publish if record.publishing else _move)(site, record):
@@ -55,7 +62,11 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
             else:
                 outcome.failed.append(record.key)
         except VmBackupError as error:
-            log.error("cannot finish what a crashed worker began: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "cannot finish what a crashed worker began: %s",
+                error.message,
+                extra={"vm": record.key},
+            )
             outcome.fail(record.key, error)
     if outcome.done or outcome.failed:
         contents = site.database.head().contents
@@ -70,32 +81,57 @@ def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
     for record in contents.vms.values():
         if record.power is None or record.claim is not None or record.node != site.node:
             continue
-        log.warning("undoing what a backup that died did to it: %s", record.power.method, extra={"vm": record.key})
+        log.warning(
+            "undoing what a backup that died did to it: %s",
+            record.power.method,
+            extra={"vm": record.key},
+        )
         try:
             _undo(site, record, record.power)
             outcome.done.append(record.key)
         except VmBackupError as error:
-            log.error("not back in its state yet: %s; the next tick tries again", error.message, extra={"vm": record.key})  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "not back in its state yet: %s; the next tick tries again",
+                error.message,
+                extra={"vm": record.key},
+            )
             outcome.failed.append(record.key)
 
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
     with site.database.session("database") as session:
         claim = partial(
-            changes.claim, key=record.key, session=session.id, purpose="power", when=session.since, floor=site.floor(record.key)
+            changes.claim,
+            key=record.key,
+            session=session.id,
+            purpose="power",
+            when=session.since,
+            floor=site.floor(record.key),
         )
         record, own = session.claim(claim, f"bring {record.key} back")
-        put_back(Work(site, session, record, own, site.configuration.policy_for(record.name)), power)
-        session.commit(lambda contents: changes.released(contents, record.key, own), f"{record.key} is as it was found")
+        put_back(
+            Work(site, session, record, own, site.configuration.policy_for(record.name)), power
+        )
+        session.commit(
+            lambda contents: changes.released(contents, record.key, own),
+            f"{record.key} is as it was found",
+        )
 
 
 def _publish(site: Site, record: VmRecord) -> bool:
     with site.database.session("database") as session:
         claim = partial(
-            changes.claim, key=record.key, session=session.id, purpose="publish", when=session.since, floor=site.floor(record.key)
+            changes.claim,
+            key=record.key,
+            session=session.id,
+            purpose="publish",
+            when=session.since,
+            floor=site.floor(record.key),
         )
         record, own = session.claim(claim, f"finish publishing {record.key}")
-        log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
+        log.warning(
+            "finishing the publication that a crashed worker began", extra={"vm": record.key}
+        )
         return publish.finish(site, session, record, own)
 
 
@@ -115,13 +151,17 @@ def _tidy(site: Site, contents: Contents) -> None:
         log.info("moved %d old generations to the history", len(moved))
 
 
-@command_line.documented(example="vmbackup-worker database", codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS))
+@command_line.documented(
+    example="vmbackup-worker database",
+    codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.NAS),
+)
 @command_line.pass_invocation
 def command(invocation: command_line.Invocation) -> ExitCode:
     """Recover what crashed workers left, and tidy the database.
 
-    Frees what dead sessions held, finishes publications and moves that they had begun, removes their partial files, breaks a
-    stale lease, repairs vmtool-statedb. Watches sessions of other hosts for up to the lease time before it judges them.
+    Frees what dead sessions held, finishes publications and moves that they had begun, removes
+    their partial files, breaks a stale lease, repairs vmtool-statedb. Watches sessions of other
+    hosts for up to the lease time before it judges them.
     """
     return start(invocation, "database", run)
 

@@ -1,7 +1,11 @@
-"""Directories for new VMs. Each belongs to one VM, by its UUID: to no other record, and nothing of another VM lies in it already.
+"""Directories for new VMs.
 
-A name may have been used before: by a VM that was forgotten, by one of another host, by the archive, by people. What is there is looked at,
-below the mount point and in the archive; only an empty directory, or one in which all copies are this very VM's, is taken.
+Each belongs to one VM, by its UUID: to no other record, and nothing of another VM lies in it
+already.
+
+A name may have been used before: by a VM that was forgotten, by one of another host, by the
+archive, by people. What is there is looked at, below the mount point and in the archive; only an
+empty directory, or one in which all copies are this very VM's, is taken.
 """
 
 import logging
@@ -25,22 +29,30 @@ log: Final = logging.getLogger(__name__)
 
 
 class Directories:
-    """Chooses a directory for each new VM. The NAS is looked at when the first one is chosen; without a new VM it is not."""
+    """Chooses a directory for each new VM.
+
+    The NAS is looked at when the first one is chosen; without a new VM it is not.
+    """
 
     def __init__(self, site: Site, contents: Contents) -> None:
         self._site, self._contents = site, contents
 
     def choose(self, name: str, uuid: str) -> str:
-        """A directory that no other VM has or had. The next one chosen is another one. Raises `NasError`.
+        """A directory that no other VM has or had. The next one chosen is another one.
 
-        Where the archive cannot be looked at, the name ends with the VM's UUID: nobody else's copies can be there under it.
+        Raises `NasError`.
+
+        Where the archive cannot be looked at, the name ends with the VM's UUID: nobody else's
+        copies can be there under it.
         """
         own = UUID(uuid).hex[:8]
         while True:
             candidate = self._names.choose(name, uuid)
             self._names.take(candidate)
             certain = self._archive_is_known or own in candidate
-            if certain and all(self._is_free(path, uuid) for path in self._there.get(folded(candidate), ())):
+            if certain and all(
+                self._is_free(path, uuid) for path in self._there.get(folded(candidate), ())
+            ):
                 return candidate
 
     @cached_property
@@ -56,7 +68,13 @@ class Directories:
         try:
             _ = self._site.archive
         except VmBackupError as error:
-            log.warning("new VMs get directories with their UUID, because the archive cannot be looked at: %s", error.message)
+            log.warning(
+                (
+                    "new VMs get directories with their UUID, because the archive cannot be looked "
+                    "at: %s"
+                ),
+                error.message,
+            )
             return False
         return True
 
@@ -73,7 +91,10 @@ class Directories:
         return found
 
     def _is_free(self, path: Path, uuid: str) -> bool:
-        """Whether nothing of another VM, or of people, is there. Beside copies of this VM lies what a NAS and crashes leave: no matter."""
+        """Whether nothing of another VM, or of people, is there.
+
+        Beside copies of this VM lies what a NAS and crashes leave: no matter.
+        """
         try:
             found = catalogue.read(path, uuid)
         except VmBackupError:  # no directory, a link, or not for us

@@ -1,4 +1,7 @@
-"""notifier: tells the database what happened to this host's VMs: which run, which stopped, which were used since their last copy."""
+"""notifier: tells the database what happened to this host's VMs.
+
+Which run, which stopped, which were used since their last copy.
+"""
 
 import logging
 import sys
@@ -24,12 +27,22 @@ log: Final = logging.getLogger(__name__)
 def run(site: Site) -> Outcome:
     """Looks once. Commits only if something changed; all changes of a tick are one commit."""
     head = site.database.head()
-    mine = [record for record in head.contents.vms.values() if record.node == site.node and record.claim is None]
-    watched = [record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)]
+    mine = [
+        record
+        for record in head.contents.vms.values()
+        if record.node == site.node and record.claim is None
+    ]
+    watched = [
+        record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)
+    ]
     if not watched:
         return Outcome()
     now = site.clock.now()
-    due = {record.uuid for record in watched if is_due(record, site.configuration.policy_for(record.name), now)}
+    due = {
+        record.uuid
+        for record in watched
+        if is_due(record, site.configuration.policy_for(record.name), now)
+    }
     events, problems, news = _compare(site.inventory(), watched, due)
     when = timestamp(now)
 
@@ -40,7 +53,13 @@ def run(site: Site) -> Outcome:
         return Outcome()
     site.database.commit_once(change, "notifier: " + "; ".join(news.values()), "notifier")
     for key, text in news.items():
-        log.log(logging.WARNING if key in {record.key for record in watched if record.uuid in problems} else logging.INFO, "%s", text)
+        log.log(
+            logging.WARNING
+            if key in {record.key for record in watched if record.uuid in problems}
+            else logging.INFO,
+            "%s",
+            text,
+        )
     return Outcome(done=list(news))
 
 
@@ -68,43 +87,66 @@ def _compare(
     return events, problems, news
 
 
-def observe(record: VmRecord, machine: Machine, *, due: bool = False) -> tuple[tuple[Event, ...], str]:
-    """What happened to a VM, judged by how it looks now; no events if nothing did. `due`: it is to be backed up although it runs."""
+def observe(
+    record: VmRecord, machine: Machine, *, due: bool = False
+) -> tuple[tuple[Event, ...], str]:
+    """What happened to a VM, judged by how it looks now; no events if nothing did.
+
+    `due`: it is to be backed up although it runs.
+    """
     status = record.status
     if machine.running:
-        seen = () if status in ((State.RUNNING, State.BACKUP_NECESSARY) if due else (State.RUNNING,)) else (Event.SEEN_RUNNING,)
+        seen = (
+            ()
+            if status in ((State.RUNNING, State.BACKUP_NECESSARY) if due else (State.RUNNING,))
+            else (Event.SEEN_RUNNING,)
+        )
         if due and status != State.BACKUP_NECESSARY:
             return (*seen, Event.DUE), "runs, and is to be backed up all the same"
         return seen, "runs"
     if status in (State.NEW, State.RUNNING):
-        return (Event.SEEN_STOPPED,), "has stopped" if status == State.RUNNING else "is to be backed up"
+        return (
+            Event.SEEN_STOPPED,
+        ), "has stopped" if status == State.RUNNING else "is to be backed up"
     if status != State.CLEAN:
         return (), ""
     if record.last_copy is None:
         return (Event.CHANGED,), "has no copy"
-    changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
+    changed = differences(
+        Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine)
+    )
     return ((Event.CHANGED,), f"was used or changed: {', '.join(changed)}") if changed else ((), "")
 
 
 def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:
-    """Whether a VM is to be backed up although it runs: its policy is not to defer it, and its last backup is old enough.
+    """Whether a VM is to be backed up although it runs.
 
-    A copy that is dated in the future says nothing of when that was. The time of the last publication stands beside it: even if such a copy
-    goes on counting as the last one, the VM is backed up once because of it, and not at each tick.
+    Its policy is not to defer it, and its last backup is old enough.
+
+    A copy that is dated in the future says nothing of when that was. The time of the last
+    publication stands beside it: even if such a copy goes on counting as the last one, the VM is
+    backed up once because of it, and not at each tick.
     """
     if policy.running == "defer":
         return False
     if record.last_copy is None:
         return True
-    return all(is_over(now, moment, policy.running_hours * 3600) for moment in (record.last_copy.finished, record.backed_up))
+    return all(
+        is_over(now, moment, policy.running_hours * 3600)
+        for moment in (record.last_copy.finished, record.backed_up)
+    )
 
 
-@command_line.documented(example="vmbackup-worker notifier", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@command_line.documented(
+    example="vmbackup-worker notifier",
+    codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE),
+)
 @command_line.pass_invocation
 def command(invocation: command_line.Invocation) -> ExitCode:
     """Tell the database what happened to the VMs of this host.
 
-    A VM that runs becomes RUNNING. One that has stopped, or that was used or changed since its last copy, becomes BACKUP_NECESSARY.
+    A VM that runs becomes RUNNING. One that has stopped, or that was used or changed since its last
+    copy, becomes BACKUP_NECESSARY.
     """
     return start(invocation, "notifier", run)
 

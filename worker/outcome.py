@@ -25,9 +25,11 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
-    #: Left for a later tick as their policy or the limit of exports says, or because there is no room: no failure.
+    #: Left for a later tick as their policy or the limit of exports says, or because there is no
+    #: room: no failure.
     postponed: list[str] = field(default_factory=list)
-    #: Those of the failed and postponed ones that have the NAS to thank for it: it is full, or does not let us write.
+    #: Those of the failed and postponed ones that have the NAS to thank for it: it is full, or does
+    #: not let us write.
     nas: list[str] = field(default_factory=list)
 
     def fail(self, key: str, error: VmBackupError) -> None:
@@ -48,7 +50,9 @@ class Outcome:
 
 @contextlib.contextmanager
 def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
-    """Takes one of this host's slots for a kind of worker; yields False when all are taken, which is no error: cron started one too many.
+    """Takes one of this host's slots for a kind of worker.
+
+    Yields False when all are taken, which is no error: cron started one too many.
 
     Raises `ConfigurationError` if the state directory cannot be used.
     """
@@ -62,7 +66,10 @@ def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
 
 
 def start(
-    invocation: "Invocation", kind: str, work: "Callable[[Site], Outcome]", slots: "Callable[[Configuration], int]" = lambda _: 1
+    invocation: "Invocation",
+    kind: str,
+    work: "Callable[[Site], Outcome]",
+    slots: "Callable[[Configuration], int]" = lambda _: 1,
 ) -> ExitCode:
     """Runs a worker in one of this host's slots for its kind, if one is free, and answers its exit code."""
     from shared.host.clock import SystemClock

@@ -1,8 +1,11 @@
-"""Whether the copies that the database counts on are still on the NAS: a cheap look, long before they are due to be read again.
+"""Whether the copies that the database counts on are still on the NAS.
 
-At every tick one listing of the mount point says whether the directory of a VM is gone. What lies in the directories is looked up about
-once a day on each host: a VM has one of the ten-minute slots of the day, and a tick looks at those whose slots have begun since the last
-one. A note in the state directory says when that was; without it the host begins with the slot that comes next.
+A cheap look, long before they are due to be read again.
+
+At every tick one listing of the mount point says whether the directory of a VM is gone. What lies
+in the directories is looked up about once a day on each host: a VM has one of the ten-minute slots
+of the day, and a tick looks at those whose slots have begun since the last one. A note in the state
+directory says when that was; without it the host begins with the slot that comes next.
 """
 
 import contextlib
@@ -17,7 +20,14 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
-from shared.host.errors import IllegalMoveError, LockedError, LockLostError, NasError, UnknownVmError, VmBackupError
+from shared.host.errors import (
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    NasError,
+    UnknownVmError,
+    VmBackupError,
+)
 from shared.nas.files import list_fresh
 from shared.nas.reporting import reported
 from shared.site import Site, is_plain
@@ -36,49 +46,82 @@ SLOTS: Final = 144  # of a day
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A VM of whose copies the database says something else than its directory; `lost`: its newest one does not count any more."""
+    """A VM of whose copies the database says something else than its directory.
+
+    `lost`: its newest one does not count any more.
+    """
 
     record: VmRecord
     lost: bool
 
 
 def look(site: Site, outcome: Outcome) -> list[Changed]:
-    """The VMs, of any host, of whose copies the database says something else than the NAS. Commits nothing.
+    """The VMs, of any host, of whose copies the database says something else than the NAS.
 
-    One that cannot be looked at is logged and noted in `outcome`; one that has failed there already is passed over. Raises `NasError` if of
-    several VMs not one directory is there.
+    Commits nothing.
+
+    One that cannot be looked at is logged and noted in `outcome`; one that has failed there already
+    is passed over. Raises `NasError` if of several VMs not one directory is there.
     """
     # with no copy any more, but once looked at: somebody may have put one back
-    known = [record for record in site.database.head().contents.vms.values() if record.last_copy is not None or record.verified]
-    missing, slots, now = _missing(site, known), Slots(site.configuration.host.state_directory), site.clock.now()
+    known = [
+        record
+        for record in site.database.head().contents.vms.values()
+        if record.last_copy is not None or record.verified
+    ]
+    missing, slots, now = (
+        _missing(site, known),
+        Slots(site.configuration.host.state_directory),
+        site.clock.now(),
+    )
     begun = slots.begun(now)
     changed = []
     for record in known:
         gone = _is_wanted(record) and record.directory in missing
-        if verification.is_free(record) and record.key not in outcome.failed and (gone or slot_of(record) in begun):
+        if (
+            verification.is_free(record)
+            and record.key not in outcome.failed
+            and (gone or slot_of(record) in begun)
+        ):
             with _reporting(record.key, outcome):
                 found = standing(site, record)
                 if differs(record, found):
                     changed.append(Changed(record, found.lacks(record.last_copy)))
                     if gone:
-                        log.error("its directory %s is gone from the NAS", site.directory(record), extra={"vm": record.key})
+                        log.error(
+                            "its directory %s is gone from the NAS",
+                            site.directory(record),
+                            extra={"vm": record.key},
+                        )
     slots.note(now)
     return changed
 
 
 def settle(site: Site, session: Session, changed: Changed, outcome: Outcome) -> None:
-    """Commits what there is of the VM's copies. If its newest one is gone, that is logged, and the VM noted as failed."""
+    """Commits what there is of the VM's copies.
+
+    If its newest one is gone, that is logged, and the VM noted as failed.
+    """
     key, known = changed.record.key, changed.record.last_copy
     with _reporting(key, outcome):
         verification.settle(site, session, key)
         now = site.database.head().contents.vms.get(key)
-        if changed.lost and now is not None and known is not None and (now.last_copy is None or now.last_copy.stamp != known.stamp):
+        if (
+            changed.lost
+            and now is not None
+            and known is not None
+            and (now.last_copy is None or now.last_copy.stamp != known.stamp)
+        ):
             outcome.failed.append(key)
 
 
 def _is_wanted(record: VmRecord) -> bool:
     """Whether the VM's directory should be below the mount point."""
-    return record.last_copy is not None and record.status != State.ARCHIVED and is_plain(record.directory)
+    return (
+        record.last_copy is not None
+        and record.status != State.ARCHIVED
+        and is_plain(record.directory)
+    )
 
 
 def _missing(site: Site, known: list[VmRecord]) -> set[str]:
@@ -89,8 +132,14 @@ def _missing(site: Site, known: list[VmRecord]) -> set[str]:
         missing = wanted.difference(list_fresh(mountpoint))
     if len(wanted) > 1 and missing == wanted:
         raise NasError(
-            f"not one of the {len(wanted)} directories of VMs with copies is in {mountpoint}: nothing was noted of that",
-            hint="if they were moved away by mistake, put them back; if that is meant, `vmbackup-admin verify VM` notes it for one VM",
+            (
+                f"not one of the {len(wanted)} directories of VMs with copies is in {mountpoint}: "
+                f"nothing was noted of that"
+            ),
+            hint=(
+                "if they were moved away by mistake, put them back; if that is meant, "
+                "`vmbackup-admin verify VM` notes it for one VM"
+            ),
         )
     return missing
 
@@ -104,12 +153,20 @@ def _reporting(key: str, outcome: Outcome) -> Iterator[None]:
     except (LockedError, IllegalMoveError, UnknownVmError) as error:
         log.info("its copies were not looked at now: %s", error.message, extra={"vm": key})
     except VmBackupError as error:
-        log.error("cannot look at its copies: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": key})  # noqa: TRY400
+        log.error(  # noqa: TRY400
+            "cannot look at its copies: %s%s",
+            error.message,
+            f" ({error.hint})" if error.hint else "",
+            extra={"vm": key},
+        )
         outcome.fail(key, error)
 
 
 def slot_of(record: VmRecord) -> int:
-    """The slot of the day in which a VM's directory is looked at: the same on all hosts, spread evenly."""
+    """The slot of the day in which a VM's directory is looked at.
+
+    The same on all hosts, spread evenly.
+    """
     return crc32(record.uuid.encode()) % SLOTS
 
 
@@ -120,7 +177,10 @@ class Slots:
         self._note = state_directory / "looked-at.json"
 
     def begun(self, now: datetime) -> frozenset[int]:
-        """The slots to look at now; none in the slot of the note. With a note from the future, of a clock that was wrong: this one."""
+        """The slots to look at now; none in the slot of the note.
+
+        With a note from the future, of a clock that was wrong: this one.
+        """
         current, last = _count(now), self._last()
         if last is None:
             last = current if self.note(now) else current - 1
@@ -128,7 +188,10 @@ class Slots:
         return frozenset(number % SLOTS for number in range(first, current + 1))
 
     def note(self, now: datetime) -> bool:
-        """Writes down that the slots up to now were looked at. False, and a warning, if that cannot be written."""
+        """Writes down that the slots up to now were looked at.
+
+        False, and a warning, if that cannot be written.
+        """
         current = _count(now)
         if self._last() == current:
             return True
@@ -137,7 +200,11 @@ class Slots:
             temporary.write_text(json.dumps({"slot": current}), encoding="utf-8")
             os.replace(temporary, self._note)
         except OSError as error:
-            log.warning("cannot note in %s which VMs' directories were looked at: %s", self._note.parent, error.strerror)
+            log.warning(
+                "cannot note in %s which VMs' directories were looked at: %s",
+                self._note.parent,
+                error.strerror,
+            )
             return False
         return True
 

@@ -1,8 +1,9 @@
 """run: all workers as separate processes, for a one-line crontab.
 
-vmfind goes first. If it finds neither configuration, database nor NAS, that is said once and no other worker is started. Then the database
-worker goes its own way; the others follow each other, so that a VM which is found is also looked at and backed up in the
-same tick. Each is a process of its own: none can take another down.
+vmfind goes first. If it finds neither configuration, database nor NAS, that is said once and no
+other worker is started. Then the database worker goes its own way; the others follow each other, so
+that a VM which is found is also looked at and backed up in the same tick. Each is a process of its
+own: none can take another down.
 """
 
 import contextlib
@@ -23,9 +24,13 @@ log: Final = logging.getLogger(__name__)
 FIRST: Final = "vmfind"
 ALONGSIDE: Final = "database"
 IN_ORDER: Final = ("notifier", "backup", "verify")
-#: With a wrong configuration, without the database or the NAS, the other workers would only say the same again.
+#: With a wrong configuration, without the database or the NAS, the other workers would only say the
+#: same again.
 HOPELESS: Final = frozenset({ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS})
-_STOPPED: Final = {**dict.fromkeys(ENDING, ExitCode.TERMINATED), signal.SIGINT: ExitCode.INTERRUPTED}
+_STOPPED: Final = {
+    **dict.fromkeys(ENDING, ExitCode.TERMINATED),
+    signal.SIGINT: ExitCode.INTERRUPTED,
+}
 
 
 class Tick:
@@ -39,8 +44,8 @@ class Tick:
     def run(self) -> ExitCode:
         """Answers the most telling of their exit codes.
 
-        SIGTERM, SIGHUP and SIGINT are passed on to all of them once, so that an export is cancelled cleanly; then no further one is
-        started.
+        SIGTERM, SIGHUP and SIGINT are passed on to all of them once, so that an export is cancelled
+        cleanly; then no further one is started.
         """
         with self._passing_signals_on():
             codes = [self._run(FIRST)]
@@ -48,7 +53,9 @@ class Tick:
                 self._start(ALONGSIDE)
                 codes += [self._run(name) for name in IN_ORDER if self._stopped_by is None]
                 codes.append(self._wait(ALONGSIDE))
-        return worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
+        return (
+            worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
+        )
 
     def _run(self, name: str) -> ExitCode:
         self._start(name)
@@ -56,7 +63,11 @@ class Tick:
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        previous = {number: signal.signal(number, self._stop) for number in _STOPPED if not is_ignored(number)}
+        previous = {
+            number: signal.signal(number, self._stop)
+            for number in _STOPPED
+            if not is_ignored(number)
+        }
         try:
             yield
         finally:
@@ -70,8 +81,13 @@ class Tick:
                 process.send_signal(number)
 
     def _start(self, name: str) -> None:
-        """Starts a worker in a process group of its own: a terminal would otherwise interrupt it a second time, while it cleans up."""
-        process = subprocess.Popen([*self._program, name], stdin=subprocess.DEVNULL, process_group=0)
+        """Starts a worker in a process group of its own.
+
+        A terminal would otherwise interrupt it a second time, while it cleans up.
+        """
+        process = subprocess.Popen(
+            [*self._program, name], stdin=subprocess.DEVNULL, process_group=0
+        )
         self._processes[name] = process
         if self._stopped_by is not None:  # between the decision to start it and here
             process.send_signal(self._stopped_by)
@@ -87,21 +103,31 @@ class Tick:
 
 
 def worst(codes: Sequence[ExitCode]) -> ExitCode:
-    """The exit code to report for several: a failure beats failed VMs, those beat deferred ones, those beat success."""
+    """The exit code to report for several.
+
+    A failure beats failed VMs, those beat deferred ones, those beat success.
+    """
     mild = (ExitCode.DONE, ExitCode.SOME_DEFERRED, ExitCode.SOME_FAILED)
-    return max(codes, key=lambda code: mild.index(code) if code in mild else len(mild), default=ExitCode.DONE)
+    return max(
+        codes,
+        key=lambda code: mild.index(code) if code in mild else len(mild),
+        default=ExitCode.DONE,
+    )
 
 
 @command_line.documented(
-    example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)", codes=tuple(ExitCode)
+    example="*/10 * * * * vmbackup-worker run      (in the crontab of the user who owns the VMs)",
+    codes=tuple(ExitCode),
 )
 @command_line.pass_invocation
 def command(invocation: command_line.Invocation) -> ExitCode:
     """Run all workers as separate processes, for a one-line crontab.
 
-    The exit code is the most telling one of theirs: a failure before failed VMs before deferred VMs before success.
+    The exit code is the most telling one of theirs: a failure before failed VMs before deferred VMs
+    before success.
     """
-    # -P: nothing is imported from the directory in which cron starts us, a home directory; PYTHONPATH counts as the administrator set it
+    # -P: nothing is imported from the directory in which cron starts us, a home directory;
+    # PYTHONPATH counts as the administrator set it
     options = ["-v"] * invocation.verbosity + ["--log-format", invocation.log_format]
     options += ["--config", invocation.config] if invocation.config else []
     return Tick([sys.executable, "-P", "-m", "worker.cli", *options]).run()

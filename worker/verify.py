@@ -15,7 +15,15 @@ from typing import Final
 import click
 
 from shared import command_line
-from shared.host.errors import ConfigurationError, ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, VmBackupError
+from shared.host.errors import (
+    ConfigurationError,
+    ExitCode,
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    UnknownVmError,
+    VmBackupError,
+)
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
@@ -29,9 +37,10 @@ log: Final = logging.getLogger(__name__)
 def run(site: Site) -> Outcome:
     """Notes which copies have gone, and verifies what is due, as far as this host may read today.
 
-    With nothing due it reads the newest generation, one listing of the mount point, and the few directories whose turn it is
-    (`glances.look`); with all copies in their places it commits nothing. Archived VMs whose directory is not in the archive are errors and
-    cost no commit. Raises `NasError` if not one of several VMs' directories is there.
+    With nothing due it reads the newest generation, one listing of the mount point, and the few
+    directories whose turn it is (`glances.look`); with all copies in their places it commits
+    nothing. Archived VMs whose directory is not in the archive are errors and cost no commit.
+    Raises `NasError` if not one of several VMs' directories is there.
     """
     outcome = Outcome()
     missing = _missing(site, outcome)
@@ -58,27 +67,44 @@ def _missing(site: Site, outcome: Outcome) -> frozenset[str]:
 
 
 def _failed(key: str, error: VmBackupError, outcome: Outcome) -> None:
-    log.error("cannot verify: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": key})
+    log.error(
+        "cannot verify: %s%s",
+        error.message,
+        f" ({error.hint})" if error.hint else "",
+        extra={"vm": key},
+    )
     outcome.fail(key, error)
 
 
 def plan(site: Site) -> list[str]:
     """The copies that `run` would read if there were no limit, in order: `key stamp`."""
     now = site.clock.now()
-    return [f"{record.key} {copy.stamp}" for record in _due(site, frozenset()) for copy in verification.due_copies(site, record, now)]
+    return [
+        f"{record.key} {copy.stamp}"
+        for record in _due(site, frozenset())
+        for copy in verification.due_copies(site, record, now)
+    ]
 
 
 def _due(site: Site, passed: frozenset[str]) -> list[VmRecord]:
     contents = site.database.head().contents
-    return [record for record in verification.due(contents, site.configuration, site.clock.now()) if record.key not in passed]
+    return [
+        record
+        for record in verification.due(contents, site.configuration, site.clock.now())
+        if record.key not in passed
+    ]
 
 
 class Round:
     """One run of a verify worker."""
 
-    def __init__(self, site: Site, session: Session, outcome: Outcome, passed: frozenset[str]) -> None:
+    def __init__(
+        self, site: Site, session: Session, outcome: Outcome, passed: frozenset[str]
+    ) -> None:
         self._site, self._session, self._outcome = site, session, outcome
-        self._allowance = Allowance(site.configuration.host.state_directory, site.configuration.backup.verify_bytes)
+        self._allowance = Allowance(
+            site.configuration.host.state_directory, site.configuration.backup.verify_bytes
+        )
         self._passed = set(passed)
         self._read: set[tuple[str, str]] = set()
 
@@ -100,9 +126,16 @@ class Round:
                 self._passed.add(record.key)
 
     def _take(self, record: VmRecord) -> bool:
-        """Verifies the longest unverified copy of a VM; False if today's share does not reach for it."""
+        """Verifies the longest unverified copy of a VM.
+
+        False if today's share does not reach for it.
+        """
         now = self._site.clock.now()
-        copies = [copy for copy in verification.due_copies(self._site, record, now) if (record.key, copy.stamp) not in self._read]
+        copies = [
+            copy
+            for copy in verification.due_copies(self._site, record, now)
+            if (record.key, copy.stamp) not in self._read
+        ]
         if not copies:
             verification.settle(self._site, self._session, record.key)
             self._passed.add(record.key)
@@ -119,7 +152,10 @@ class Round:
 
 
 class Allowance:
-    """How much this host has read today, in a note of its own: a share for each day of UTC, across all runs."""
+    """How much this host has read today, in a note of its own.
+
+    A share for each day of UTC, across all runs.
+    """
 
     def __init__(self, state_directory: Path, limit: int) -> None:
         self._note, self._limit = state_directory / "verified-today.json", limit
@@ -127,8 +163,8 @@ class Allowance:
     def take(self, size: int, now: datetime) -> bool:
         """Whether a copy of so many bytes may be read today; if so, that is noted before it is.
 
-        The first copy of a day may be larger than the limit, or it would never be read. Raises `ConfigurationError` if the note cannot be
-        kept.
+        The first copy of a day may be larger than the limit, or it would never be read. Raises
+        `ConfigurationError` if the note cannot be kept.
         """
         today = now.strftime("%Y-%m-%d")
         used = self._used(today)
@@ -162,10 +198,11 @@ class Allowance:
 def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Read copies again that were not read for long, and compare them with their digests.
 
-    First the VMs whose copies somebody has taken away are noted, so that they are backed up again (exit code 3): of a directory that is
-    gone at once, of others within about a day. Each copy of any host's VMs is read once in `backup.verify_days` days, the longest
-    unverified first, and not more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts again (exit
-    code 3); a VM whose newest copy is damaged is backed up again.
+    First the VMs whose copies somebody has taken away are noted, so that they are backed up again
+    (exit code 3): of a directory that is gone at once, of others within about a day. Each copy of
+    any host's VMs is read once in `backup.verify_days` days, the longest unverified first, and not
+    more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts
+    again (exit code 3); a VM whose newest copy is damaged is backed up again.
     """
     if dry_run:
         for line in plan(invocation.site(reading=True)):

@@ -1,4 +1,7 @@
-"""vmfind: tells the database which VMs this host has. New ones become NEW; those that are gone are shown as missing since when."""
+"""vmfind: tells the database which VMs this host has.
+
+New ones become NEW; those that are gone are shown as missing since when.
+"""
 
 import logging
 import os
@@ -25,8 +28,9 @@ log: Final = logging.getLogger(__name__)
 def run(site: Site) -> Outcome:
     """Looks once. Commits only if something is new, renamed, moved here, missing or back, or if it was not known whose VMs these are.
 
-    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead. Raises `NodeConflictError` for another user
-    than the one whose VMs these are: each would take those of the other for missing.
+    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead. Raises
+    `NodeConflictError` for another user than the one whose VMs these are: each would take those of
+    the other for missing.
     """
     head = site.database.head()
     identity, user = site.database.identity, str(os.geteuid())
@@ -44,7 +48,9 @@ def run(site: Site) -> Outcome:
         after = sight(contents, site.node, listed, when)
         if after != contents:
             after = changes.join(after, site.node, identity.machine, identity.hostname)
-        return changes.own(after, site.node, user) if listed else after  # who has no VMs may be anybody
+        return (
+            changes.own(after, site.node, user) if listed else after
+        )  # who has no VMs may be anybody
 
     after = change(head.contents)
     if after == head.contents:
@@ -56,17 +62,24 @@ def run(site: Site) -> Outcome:
     return Outcome(done=news)
 
 
-def _sightings(contents: Contents, machines: Iterable[Machine], choose: Callable[[str, str], str]) -> list[Sighting]:
-    """A VM whose settings cannot be read keeps the name it had; a new one is known by its UUID until they can.
+def _sightings(
+    contents: Contents, machines: Iterable[Machine], choose: Callable[[str, str], str]
+) -> list[Sighting]:
+    """A VM whose settings cannot be read keeps the name it had.
 
-    Only a new one needs a place for its copies, which `choose` finds by name and UUID: known ones cost a look into a table each.
+    A new one is known by its UUID until they can.
+
+    Only a new one needs a place for its copies, which `choose` finds by name and UUID: known ones
+    cost a look into a table each.
     """
     known = {record.uuid: record for record in contents.vms.values() if record.uuid}
     found = []
     for machine in machines:
         record = known.get(machine.uuid)
         name = machine.name if machine.name is not None else record.name if record else machine.uuid
-        found.append(Sighting(machine.uuid, name, record.directory if record else choose(name, machine.uuid)))
+        found.append(
+            Sighting(machine.uuid, name, record.directory if record else choose(name, machine.uuid))
+        )
     return found
 
 
@@ -84,16 +97,23 @@ def _news(before: Contents, after: Contents) -> list[str]:
         elif known.missing_since != record.missing_since:
             news.append(f"{record.key} is {'missing' if record.missing_since else 'back'}")
         elif known.also_on != record.also_on and record.also_on:
-            news.append(f"{record.key} is listed by {record.also_on}, too, while it belongs to {record.node}")
+            news.append(
+                f"{record.key} is listed by {record.also_on}, too, while it belongs to "
+                f"{record.node}"
+            )
     return news
 
 
-@command_line.documented(example="vmbackup-worker vmfind", codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE))
+@command_line.documented(
+    example="vmbackup-worker vmfind",
+    codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE),
+)
 @command_line.pass_invocation
 def command(invocation: command_line.Invocation) -> ExitCode:
     """Tell the database which VMs this host has.
 
-    New VMs become NEW; VMs that this host no longer lists are shown as missing since when. Nothing is ever deleted.
+    New VMs become NEW; VMs that this host no longer lists are shown as missing since when. Nothing
+    is ever deleted.
     """
     return start(invocation, "vmfind", run)
 

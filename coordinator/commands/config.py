@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coordinator import text
-from shared.command_line import HELP, Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import (
+    HELP,
+    Invocation,
+    documented,
+    json_option,
+    pass_invocation,
+    print_json,
+)
 from shared.host.errors import NasError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +27,11 @@ if TYPE_CHECKING:
         vmbackup-admin config generate --output /etc/vmbackup/config.toml
     """
 )
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file, which must not exist.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file, which must not exist.",
+)
 def generate(output: Path | None) -> None:
     """Print a configuration file with every setting explained."""
     from shared.host.configuration_text import sample
@@ -35,7 +46,9 @@ def generate(output: Path | None) -> None:
         raise UsageError(f"{output} exists already and stays as it is") from None
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
-    click.echo(f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`")
+    click.echo(
+        f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`"
+    )
 
 
 @documented(example="vmbackup-admin --config new.toml config validate")
@@ -44,7 +57,8 @@ def generate(output: Path | None) -> None:
 def validate(invocation: Invocation, *, as_json: bool) -> None:
     """Check the configuration: exit code 0 if it is right, 2 with all its errors if not.
 
-    Where the archive directory leads is looked at, too, if the NAS answers. Nothing is written there.
+    Where the archive directory leads is looked at, too, if the NAS answers. Nothing is written
+    there.
     """
     from shared.host.configuration import find
 
@@ -53,15 +67,23 @@ def validate(invocation: Invocation, *, as_json: bool) -> None:
     path = find(invocation.config)
     place = str(path) if path else None
     if as_json:
-        print_json({"schema": 1, "valid": True, "file": place, "warnings": [unseen] if unseen else []})
+        print_json(
+            {"schema": 1, "valid": True, "file": place, "warnings": [unseen] if unseen else []}
+        )
     else:
         if unseen:
             text.warn(unseen)
-        click.echo(f"the configuration is right: {place or 'no file, environment only'}; NAS at {configuration.nas.mountpoint}")
+        click.echo(
+            f"the configuration is right: {place or 'no file, environment only'}; NAS at "
+            f"{configuration.nas.mountpoint}"
+        )
 
 
 def _compare_places(nas: "Nas") -> str:
-    """Why it was not seen where the archive directory leads; empty if it is a good place. Raises `ConfigurationError` if it is not."""
+    """Why it was not seen where the archive directory leads; empty if it is a good place.
+
+    Raises `ConfigurationError` if it is not.
+    """
     from shared.copies.archive import require_apart, require_no_vm
     from shared.nas.mount import is_there
 
@@ -87,7 +109,9 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
         path = find(invocation.config)
         print_json({"schema": 1, "file": str(path) if path else None, "configuration": values})
         return
-    policies = {f"policy.{_toml(pattern)}": settings for pattern, settings in values.pop("policy").items()}
+    policies = {
+        f"policy.{_toml(pattern)}": settings for pattern, settings in values.pop("policy").items()
+    }
     for section, settings in {**values, **policies}.items():
         click.echo(f"[{section}]")
         for key, value in settings.items():
@@ -98,8 +122,10 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
 command: Final = click.Group(
     "config",
     commands=[generate, validate, show],
-    help="Generate, validate or show the configuration: one TOML file. It is --config FILE, else $VMBACKUP_CONFIG, else "
-    "/etc/vmbackup/config.toml, else ~/.config/vmbackup/config.toml. NAS_MOUNTPOINT, ARCHIVE_DIR, VMBACKUP_NODE and VMBACKUP_VBOXMANAGE "
+    help="Generate, validate or show the configuration: one TOML file. It is --config FILE, "
+    "else $VMBACKUP_CONFIG, else "
+    "/etc/vmbackup/config.toml, else ~/.config/vmbackup/config.toml. NAS_MOUNTPOINT, "
+    "ARCHIVE_DIR, VMBACKUP_NODE and VMBACKUP_VBOXMANAGE "
     "in the environment beat the file.",
     context_settings=HELP,
 )

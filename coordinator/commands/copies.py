@@ -40,10 +40,13 @@ _UNKNOWN_OF_PARTIAL: Final = (
 @json_option
 @pass_invocation
 def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCode:
-    """The copies of VM, or of all VMs, as they are on the NAS: archived ones, too, and what is no copy (yet).
+    """The copies of VM, or of all VMs, as they are on the NAS.
 
-    Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its .json are both there and agree. While
-    the archive is not mounted, the other copies are shown with a warning; exit code 13 if archived ones were asked for.
+    Archived ones, too, and what is no copy (yet).
+
+    Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its
+    .json are both there and agree. While the archive is not mounted, the other copies are shown
+    with a warning; exit code 13 if archived ones were asked for.
     """
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -61,13 +64,22 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
     if copies:
         _print(copies, now)
     else:
-        click.echo("No copies were found where one could look." if unseen else "There are no copies yet.")
+        click.echo(
+            "No copies were found where one could look." if unseen else "There are no copies yet."
+        )
     return incomplete(unseen, records)
 
 
 def incomplete(unseen: Sequence[str], records: Sequence[VmRecord]) -> ExitCode:
-    """The exit code of a list of copies: `NAS` if it lacks copies that were asked for, because their place could not be looked at."""
-    return ExitCode.NAS if unseen and any(record.status == State.ARCHIVED for record in records) else ExitCode.DONE
+    """The exit code of a list of copies.
+
+    `NAS` if it lacks copies that were asked for, because their place could not be looked at.
+    """
+    return (
+        ExitCode.NAS
+        if unseen and any(record.status == State.ARCHIVED for record in records)
+        else ExitCode.DONE
+    )
 
 
 def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
@@ -93,7 +105,10 @@ def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
 
 def state(row: Mapping[str, Any]) -> str:
     """What is to be said of a copy: what is wrong with it, or that it is good."""
-    return str(row["problem"]) or "good" + ", pinned" * row["pinned"] + ", order unknown" * row["order_unknown"]
+    return (
+        str(row["problem"])
+        or "good" + ", pinned" * row["pinned"] + ", order unknown" * row["order_unknown"]
+    )
 
 
 def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
@@ -101,11 +116,17 @@ def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
     last = row["rehearsed"]
     if last is None:
         return ""
-    return f"{last['result']}, {'booted, ' * last['booted']}{text.duration(text.seconds_since(last['time'], now))} ago"
+    return (
+        f"{last['result']}, "
+        f"{'booted, ' * last['booted']}{text.duration(text.seconds_since(last['time'], now))} ago"
+    )
 
 
 def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, Any]], list[str]]:
-    """What is on the NAS of these VMs, of each the oldest first and partial files last; and why one could not look everywhere."""
+    """What is on the NAS of these VMs, of each the oldest first and partial files last.
+
+    And why one could not look everywhere.
+    """
     rows: list[dict[str, Any]] = []
     problems: dict[str, None] = {}
     for record in records:
@@ -126,10 +147,16 @@ def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
 
 
 def strange(site: "Site", record: VmRecord) -> Iterator[str]:
-    """What of the files beside the copies people should know: names like a copy's that are none of ours."""
+    """What of the files beside the copies people should know.
+
+    Names like a copy's that are none of ours.
+    """
     for directory, _ in site.all_directories(record)[0]:
         for name in catalogue.read(directory, record.uuid).strange:
-            yield f"{record.key}: {directory / name} is named like a copy, but has no sidecar, or a number that no copy can have"
+            yield (
+                f"{record.key}: {directory / name} is named like a copy, but has no sidecar, "
+                f"or a number that no copy can have"
+            )
 
 
 def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, Any]]:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
     """Examine this host, VirtualBox, the NAS and the database, and say what to mend.
 
-    Run it as the user of the workers, on each host, after setting up and whenever something is odd. The NAS is tried out in a directory of
-    its own, which is removed again. Exit code 1 if a check fails; warnings do not count.
+    Run it as the user of the workers, on each host, after setting up and whenever something is odd.
+    The NAS is tried out in a directory of its own, which is removed again. Exit code 1 if a check
+    fails; warnings do not count.
     """
     checks = []
     for check in examine(invocation):
@@ -39,7 +40,10 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
     failed = sum(check.verdict == "fail" for check in checks)
     warned = sum(check.verdict == "warn" for check in checks)
     if as_json:
-        rows = [{"name": check.name, "verdict": check.verdict, "seen": check.seen, "hint": check.hint} for check in checks]
+        rows = [
+            {"name": check.name, "verdict": check.verdict, "seen": check.seen, "hint": check.hint}
+            for check in checks
+        ]
         print_json({"schema": 1, "checks": rows, "failed": failed, "warnings": warned})
     else:
         click.echo(f"{len(checks)} checks: {failed} failed, {warned} warnings")
@@ -62,8 +66,13 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
         yield Check("configuration", "fail", error.message, error.hint)
         return
     runner, clock = SubprocessRunner(), SystemClock()
-    yield from guarded("state directory", lambda: host.examine(configuration, find(invocation.config)))
-    yield from guarded("VirtualBox", lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ))
+    yield from guarded(
+        "state directory", lambda: host.examine(configuration, find(invocation.config))
+    )
+    yield from guarded(
+        "VirtualBox",
+        lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ),
+    )
     yield from guarded("engines", lambda: engines.examine(configuration, runner, clock, os.environ))
     yield from _examine_nas(configuration)
     yield from guarded("schedule", lambda: host.examine_schedule(runner))
@@ -105,12 +114,16 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
-    identity = HostIdentity.of_this_machine(configuration.host.node, configuration.host.state_directory, make=False)
+    identity = HostIdentity.of_this_machine(
+        configuration.host.node, configuration.host.state_directory, make=False
+    )
     yield from guarded("database", lambda: database.examine(configuration, identity, clock))
     yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
 
 
-def _examine_use(configuration: "Configuration", clock: "Clock", expected: str | None) -> "Iterator[Check]":
+def _examine_use(
+    configuration: "Configuration", clock: "Clock", expected: str | None
+) -> "Iterator[Check]":
     """Tries out what workers do there, unless a newer program is needed to write there at all."""
     from coordinator.doctor import nas
     from shared.state.store.database import require_writable

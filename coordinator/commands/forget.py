@@ -3,7 +3,14 @@
 import click
 
 from coordinator import text
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+)
 from shared.host.errors import ExitCode
 
 
@@ -20,8 +27,9 @@ from shared.host.errors import ExitCode
 def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> None:
     """Delete the record of VM. Its copies stay on the NAS.
 
-    For a VM that was deleted from its host and is shown as missing. A VM that its host still lists is found again as NEW by the next
-    vmfind; to keep a VM out of the backups use `archive`. Refused while the VM is being backed up or moved.
+    For a VM that was deleted from its host and is shown as missing. A VM that its host still lists
+    is found again as NEW by the next vmfind; to keep a VM out of the backups use `archive`. Refused
+    while the VM is being backed up or moved.
     """
     from shared.state.rules import changes, upkeep
 
@@ -31,9 +39,22 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     upkeep.forget(contents, vm)
     place = site.stated_directory(record)
     if not dry_run:
-        site.database.commit_once(lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget")
-    document = {"vm": vm, "status": str(record.status), "node": record.node, "directory": str(place) if place else None}
-    lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, host {record.node or 'unknown'})"]
+        site.database.commit_once(
+            lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget"
+        )
+    document = {
+        "vm": vm,
+        "status": str(record.status),
+        "node": record.node,
+        "directory": str(place) if place else None,
+    }
+    lines = [
+        (
+            f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, "
+            f"host "
+            f"{record.node or 'unknown'})"
+        )
+    ]
     if place:
         lines.append(f"its copies stay in {text.printable(str(place))}")
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)

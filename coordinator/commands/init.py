@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+)
 from shared.host.errors import ExitCode, LockedError
 
 if TYPE_CHECKING:
@@ -24,7 +31,10 @@ if TYPE_CHECKING:
     type=click.FloatRange(10, 3600),
     default=300.0,
     show_default=True,
-    help="How long a worker may be silent before others take over. Shorter: sooner after a crash, less patient with a slow NAS.",
+    help=(
+        "How long a worker may be silent before others take over. Shorter: sooner after a "
+        "crash, less patient with a slow NAS."
+    ),
 )
 @json_option
 @dry_run_option
@@ -32,9 +42,11 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_run: bool) -> None:
     """Make a new state database on the NAS: once, on any one host.
 
-    Refused where there is one already; what an interrupted one has left is finished. How the NAS can be written to safely is tried out,
-    not guessed, and noted for all hosts. Copies that are there already stay, and new ones get numbers above theirs. The archive
-    directory is made, too. Each host then only needs the configuration and a schedule: its VMs are found by `vmbackup-worker vmfind`.
+    Refused where there is one already; what an interrupted one has left is finished. How the NAS
+    can be written to safely is tried out, not guessed, and noted for all hosts. Copies that are
+    there already stay, and new ones get numbers above theirs. The archive directory is made, too.
+    Each host then only needs the configuration and a schedule: its VMs are found by
+    `vmbackup-worker vmfind`.
     """
     from shared.copies import numbering
     from shared.copies.archive import prove_apart, refuse_copies_on_top
@@ -56,7 +68,10 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     if present is not None:
         if not dry_run:
             _finish(configuration)
-        raise LockedError(f"there already is a state database in {nas.state}", hint="vmbackup-admin status shows what is in it")
+        raise LockedError(
+            f"there already is a state database in {nas.state}",
+            hint="vmbackup-admin status shows what is in it",
+        )
     refuse_copies_on_top(nas)
     require_ours_or_new(nas, None)
     if known_repository(nas, host.state_directory) is not None:
@@ -66,13 +81,19 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         require_names_kept(nas.mountpoint)
     if dry_run:
         planned = {"state": str(nas.state), "archive": str(nas.archive), "dry_run": True}
-        answer(planned, f"would make a state database in {nas.state} and the archive directory {nas.archive}", as_json=as_json)
+        answer(
+            planned,
+            f"would make a state database in {nas.state} and the archive directory {nas.archive}",
+            as_json=as_json,
+        )
         return
     floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
     identity = HostIdentity.of_this_machine(host.node, host.state_directory)
     database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
     check_repository(nas, host.state_directory, database.version.repository)
-    prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository)
+    prepare_archive(
+        NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository
+    )
     made = database.version
     answer(
         {
@@ -82,8 +103,14 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             "repository": made.repository,
             "primitive": made.primitive,
         },
-        f"made the state database {made.repository} in {nas.state} (generations by {made.primitive})",
-        f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; {host.node} is this one",
+        (
+            f"made the state database {made.repository} in {nas.state} (generations by "
+            f"{made.primitive})"
+        ),
+        (
+            f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; "
+            f"{host.node} is this one"
+        ),
         as_json=as_json,
     )
 
@@ -91,7 +118,8 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
 def _finish(configuration: "Configuration") -> None:
     """What an `init` that was killed may not have come to: the archive.
 
-    A database that has been used since has an archive, and gets no other one: it is trusted as every command trusts it, or refused.
+    A database that has been used since has an archive, and gets no other one: it is trusted as
+    every command trusts it, or refused.
     """
     from shared.copies.archive import prove_apart
     from shared.copies.marker import prepare_archive
@@ -109,7 +137,10 @@ def _finish(configuration: "Configuration") -> None:
 
 
 def _repository(state: Path) -> str | None:
-    """That of the database that is there; None if there is none, or one whose making was interrupted."""
+    """That of the database that is there.
+
+    None if there is none, or one whose making was interrupted.
+    """
     from shared.nas.files import list_fresh, nas_error
     from shared.state.store.database import read_version
 

@@ -8,14 +8,22 @@ import click
 from coordinator import locks_held, text
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+)
 from shared.host.errors import ExitCode, LockedError
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
     from shared.site import Site
 
-#: A holder that shows no new heartbeat in the time of this many is taken for dead when an operator asks for it.
+#: A holder that shows no new heartbeat in the time of this many is taken for dead when an operator
+#: asks for it.
 BEATS_WATCHED: Final = 3
 
 
@@ -32,22 +40,35 @@ BEATS_WATCHED: Final = 3
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, name: str, force: bool, as_json: bool, dry_run: bool) -> None:
+def command(
+    invocation: Invocation, *, name: str, force: bool, as_json: bool, dry_run: bool
+) -> None:
     """Free one lock. NAME is a VM, a session as `list` shows it, or `database`.
 
-    A holder that lives is not hurt without --force: it is watched for three heartbeats first, and what would happen to it is said. Breaking
-    a lock wrongly never costs a copy: the holder is refused at its next step, and its VM is backed up again.
+    A holder that lives is not hurt without --force: it is watched for three heartbeats first, and
+    what would happen to it is said. Breaking a lock wrongly never costs a copy: the holder is
+    refused at its next step, and its VM is backed up again.
     """
     site = invocation.site()
     contents = site.database.head().contents
     lock = find(locks_held.gather(site, contents), contents, name)
     if lock is None:
-        answer({"name": name, "freed": False, "dry_run": dry_run}, f"{text.printable(name)} is not locked", as_json=as_json)
+        answer(
+            {"name": name, "freed": False, "dry_run": dry_run},
+            f"{text.printable(name)} is not locked",
+            as_json=as_json,
+        )
         return
     if not force:
         _require_dead(site, lock)
     if dry_run:
-        planned = {"name": name, "freed": False, "dry_run": True, "kind": lock.kind, "consequence": _harm(lock)}
+        planned = {
+            "name": name,
+            "freed": False,
+            "dry_run": True,
+            "kind": lock.kind,
+            "consequence": _harm(lock),
+        }
         answer(planned, f"would free {text.printable(name)}: {_harm(lock)}", as_json=as_json)
         return
     if lock.kind == "database":
@@ -56,18 +77,28 @@ def command(invocation: Invocation, *, name: str, force: bool, as_json: bool, dr
         _break_claim(site, lock)
     else:
         _expire(site, lock)
-    answer({"name": name, "freed": True, "dry_run": False, "kind": lock.kind}, f"freed {text.printable(name)}", as_json=as_json)
+    answer(
+        {"name": name, "freed": True, "dry_run": False, "kind": lock.kind},
+        f"freed {text.printable(name)}",
+        as_json=as_json,
+    )
 
 
 def _require_dead(site: "Site", lock: "Lock") -> None:
-    """Raises `LockedError` if the holder lives. The lease on the database is judged by `recover_lease`."""
+    """Raises `LockedError` if the holder lives.
+
+    The lease on the database is judged by `recover_lease`.
+    """
     if lock.state == "dead" or lock.kind == "database":
         return
     row = site.database.head().contents.sessions[lock.session or ""]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
     if row.id not in locks_held.watch(site, [row], seconds).silent:
         raise LockedError(
-            f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process {lock.pid}), which is alive: {doing(lock)}",
+            (
+                f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process "
+                f"{lock.pid}), which is alive: {doing(lock)}"
+            ),
             hint=f"wait for it. With --force: {_harm(lock)}",
         )
 
@@ -75,7 +106,11 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
 def _harm(lock: "Lock") -> str:
     if lock.kind == "database":
         return "a transaction in progress is repeated; nothing is lost"
-    what = f"its work on {lock.vm} is thrown away and done again" if lock.vm else "its work is done again"
+    what = (
+        f"its work on {lock.vm} is thrown away and done again"
+        if lock.vm
+        else "its work is done again"
+    )
     return f"{lock.session} on {lock.node} stops at its next step; {what}"
 
 
@@ -91,7 +126,10 @@ def _break_lease(site: "Site", *, force: bool) -> None:
     if found is None:
         return
     if not force:
-        raise LockedError("the database is held by somebody who is alive", hint="it is held for milliseconds: try again, or use --force")
+        raise LockedError(
+            "the database is held by somebody who is alive",
+            hint="it is held for milliseconds: try again, or use --force",
+        )
     files.run(break_lease(found[0], f"forced.{secrets.token_hex(4)}"))
 
 
@@ -105,7 +143,9 @@ def _break_claim(site: "Site", lock: "Lock") -> None:
     number, when = record.claim.number, timestamp(site.clock.now())
     reason = f"its lock was broken by hand on {site.node}"
     site.database.commit_once(
-        lambda contents: interventions.break_claim(contents, lock.name, number, reason, when), f"break {lock.name}", "break"
+        lambda contents: interventions.break_claim(contents, lock.name, number, reason, when),
+        f"break {lock.name}",
+        "break",
     )
 
 

@@ -17,13 +17,19 @@ from shared.host.errors import ExitCode
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
 @json_option
-@click.option("--watch", type=click.FloatRange(0.1, 3600), metavar="SECONDS", help="Watch heartbeats that long to tell who lives.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0.1, 3600),
+    metavar="SECONDS",
+    help="Watch heartbeats that long to tell who lives.",
+)
 @pass_invocation
 def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> None:
     """Who holds what: on which host, alive or not, since when, last heartbeat, doing what, how far.
 
-    The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time while it was watched; `unknown`, silent
-    or not to be judged from here at once. Workers recover dead and expired ones by themselves.
+    The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time
+    while it was watched; `unknown`, silent or not to be judged from here at once. Workers recover
+    dead and expired ones by themselves.
     """
     from shared.state.sessions.recovery import live_sessions
 
@@ -33,14 +39,23 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     watched = locks_held.watch(site, live_sessions(contents), watch) if watch else None
     locks = locks_held.gather(site, contents, watched)
     if as_json:
-        print_json({"schema": 1, "locks": [lock.to_json() for lock in locks], "warnings": list(found.warnings)})
+        print_json(
+            {
+                "schema": 1,
+                "locks": [lock.to_json() for lock in locks],
+                "warnings": list(found.warnings),
+            }
+        )
         return
     for warning in found.warnings:
         text.warn(warning)
     if not locks:
         click.echo("Nothing is locked: no worker is at work.")
         return
-    text.print_table(["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"], [_columns(lock) for lock in locks])
+    text.print_table(
+        ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
+        [_columns(lock) for lock in locks],
+    )
 
 
 def _columns(lock: Lock) -> list[str]:

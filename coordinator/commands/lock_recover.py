@@ -7,7 +7,14 @@ import click
 
 from coordinator import locks_held, text
 from coordinator.commands.lock_break import BEATS_WATCHED
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+)
 from shared.host.errors import ExitCode, NodeConflictError, UsageError
 
 if TYPE_CHECKING:
@@ -26,16 +33,25 @@ if TYPE_CHECKING:
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
 @click.argument("node", required=False)
-@click.option("--replaced", is_flag=True, help="A new machine, or another user, takes over the name of that host.")
+@click.option(
+    "--replaced",
+    is_flag=True,
+    help="A new machine, or another user, takes over the name of that host.",
+)
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, node: str | None, replaced: bool, as_json: bool, dry_run: bool) -> None:
-    """Free all that a crashed host held: its sessions and claims, the database, partial files. NODE defaults to this host.
+def command(
+    invocation: Invocation, *, node: str | None, replaced: bool, as_json: bool, dry_run: bool
+) -> None:
+    """Free all that a crashed host held: its sessions and claims, the database, partial files.
 
-    Workers of other hosts do so by themselves after one lease time; this does it now. Refused while the host still shows heartbeats:
-    then only what is dead by proof is freed. The VMs of another host are marked as missing there, so that a VM that was moved to a third
-    host goes on there at once; they come back by themselves with their host.
+    NODE defaults to this host.
+
+    Workers of other hosts do so by themselves after one lease time; this does it now. Refused while
+    the host still shows heartbeats: then only what is dead by proof is freed. The VMs of another
+    host are marked as missing there, so that a VM that was moved to a third host goes on there at
+    once; they come back by themselves with their host.
     """
     from shared.state.sessions.recovery import require_silent
     from shared.tasks.leftovers import remove_leftovers
@@ -59,9 +75,18 @@ def command(invocation: Invocation, *, node: str | None, replaced: bool, as_json
     removed = remove_leftovers(site, site.database.head().contents, "recover")
     unfinished = _unfinished(site, name)
     answer(
-        {**_document(contents, name, dead), "given_up": given_up, "dry_run": False, "removed": list(removed), "unfinished": unfinished},
+        {
+            **_document(contents, name, dead),
+            "given_up": given_up,
+            "dry_run": False,
+            "removed": list(removed),
+            "unfinished": unfinished,
+        },
         *(f"removed {text.printable(file)}" for file in removed),
-        *(f"the {what} of {text.printable(key)} is finished by the next database worker" for key, what in unfinished.items()),
+        *(
+            f"the {what} of {text.printable(key)} is finished by the next database worker"
+            for key, what in unfinished.items()
+        ),
         f"recovered {name}: {len(dead)} sessions ended{_given_up(given_up)}",
         as_json=as_json,
     )
@@ -80,13 +105,26 @@ def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
 
 
 def _require_known(contents: "Contents", node: str) -> None:
-    known = {*contents.nodes, *(record.node for record in contents.vms.values()), *(row.node for row in contents.sessions.values())}
+    known = {
+        *contents.nodes,
+        *(record.node for record in contents.vms.values()),
+        *(row.node for row in contents.sessions.values()),
+    }
     if node not in known - {""}:
-        raise UsageError(f"the database knows no host {node!r}", hint=f"known: {', '.join(sorted(known - {''})) or 'none'}")
+        raise UsageError(
+            f"the database knows no host {node!r}",
+            hint=f"known: {', '.join(sorted(known - {''})) or 'none'}",
+        )
 
 
-def _judge(site: "Site", contents: "Contents", node: str) -> "tuple[Mapping[str, tuple[SessionRecord, str]], Mapping[str, SessionRecord]]":
-    """The live sessions of the host: those that are dead, each with the reason, and those that showed a heartbeat or could not be read."""
+def _judge(
+    site: "Site", contents: "Contents", node: str
+) -> "tuple[Mapping[str, tuple[SessionRecord, str]], Mapping[str, SessionRecord]]":
+    """The live sessions of the host.
+
+    Those that are dead, each with the reason, and those that showed a heartbeat or could not be
+    read.
+    """
     from shared.state.sessions.recovery import live_sessions, proven_dead
 
     rows = live_sessions(contents, node)
@@ -94,37 +132,75 @@ def _judge(site: "Site", contents: "Contents", node: str) -> "tuple[Mapping[str,
     doubtful = [row for row in rows if row.id not in dead]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
     silent = locks_held.watch(site, doubtful, seconds).silent if doubtful else ()
-    dead |= {row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s") for row in doubtful if row.id in silent}
+    dead |= {
+        row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s")
+        for row in doubtful
+        if row.id in silent
+    }
     return dead, {row.id: row for row in rows if row.id not in dead}
 
 
-def _document(contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> dict[str, object]:
-    sessions = [{"id": row.id, "worker": row.worker, "reason": reason} for row, reason in dead.values()]
-    return {"node": node, "sessions": sessions, "vms": [record.key for record in _claimed(contents, dead)]}
+def _document(
+    contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]"
+) -> dict[str, object]:
+    sessions = [
+        {"id": row.id, "worker": row.worker, "reason": reason} for row, reason in dead.values()
+    ]
+    return {
+        "node": node,
+        "sessions": sessions,
+        "vms": [record.key for record in _claimed(contents, dead)],
+    }
 
 
-def _claimed(contents: "Contents", dead: "Mapping[str, tuple[SessionRecord, str]]") -> "list[VmRecord]":
-    return [record for record in contents.vms.values() if record.claim is not None and record.claim.session in dead]
+def _claimed(
+    contents: "Contents", dead: "Mapping[str, tuple[SessionRecord, str]]"
+) -> "list[VmRecord]":
+    return [
+        record
+        for record in contents.vms.values()
+        if record.claim is not None and record.claim.session in dead
+    ]
 
 
 def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
     """The VMs of another host that are marked as missing there, so that a host which lists them takes them over."""
     if node == site.node:
         return []
-    return sorted(record.key for record in contents.vms.values() if record.node == node and record.missing_since is None)
+    return sorted(
+        record.key
+        for record in contents.vms.values()
+        if record.node == node and record.missing_since is None
+    )
 
 
 def _given_up(keys: list[str]) -> str:
-    return f"; its VMs count as missing there until it lists them again: {', '.join(map(text.printable, keys))}" if keys else ""
+    return (
+        (
+            f"; its VMs count as missing there until it lists them again: "
+            f"{', '.join(map(text.printable, keys))}"
+        )
+        if keys
+        else ""
+    )
 
 
 def _preview(
-    contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]", given_up: list[str], *, as_json: bool
+    contents: "Contents",
+    node: str,
+    dead: "Mapping[str, tuple[SessionRecord, str]]",
+    given_up: list[str],
+    *,
+    as_json: bool,
 ) -> None:
     answer(
         {**_document(contents, node, dead), "given_up": given_up, "dry_run": True},
         *(f"would end session {row.id} ({row.worker}): {reason}" for row, reason in dead.values()),
-        *(f"would free {text.printable(record.key)} ({record.claim.purpose})" for record in _claimed(contents, dead) if record.claim),
+        *(
+            f"would free {text.printable(record.key)} ({record.claim.purpose})"
+            for record in _claimed(contents, dead)
+            if record.claim
+        ),
         f"would recover {node}: {len(dead)} sessions{_given_up(given_up)}",
         as_json=as_json,
     )
@@ -151,15 +227,23 @@ def _give_up(site: "Site", node: str) -> None:
     from shared.state.rules import interventions
 
     when = timestamp(site.clock.now())
-    site.database.commit_once(lambda contents: interventions.give_up_node(contents, node, when), f"recover {node}", "recover")
+    site.database.commit_once(
+        lambda contents: interventions.give_up_node(contents, node, when),
+        f"recover {node}",
+        "recover",
+    )
 
 
 def _forget_machine(site: "Site", node: str) -> None:
     from shared.state.rules import interventions
 
-    machine, hostname = (site.identity.machine, site.identity.hostname) if node == site.node else ("", "")
+    machine, hostname = (
+        (site.identity.machine, site.identity.hostname) if node == site.node else ("", "")
+    )
     site.database.commit_once(
-        lambda contents: interventions.replace_machine(contents, node, machine, hostname), f"{node} is another machine now", "recover"
+        lambda contents: interventions.replace_machine(contents, node, machine, hostname),
+        f"{node} is another machine now",
+        "recover",
     )
 
 

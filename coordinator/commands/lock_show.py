@@ -38,10 +38,21 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
 
 
 def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
-    """The lock of that name; None if it is not held. Raises `UsageError` if there is no such VM or session at all."""
+    """The lock of that name; None if it is not held.
+
+    Raises `UsageError` if there is no such VM or session at all.
+    """
     lock = next((lock for lock in locks if lock.name == name), None)
-    if lock is None and name != locks_held.DATABASE and name not in contents.vms and name not in contents.sessions:
-        raise UsageError(f"{name!r} is neither a VM nor a session nor `database`", hint="vmbackup-lock list shows what is locked")
+    if (
+        lock is None
+        and name != locks_held.DATABASE
+        and name not in contents.vms
+        and name not in contents.sessions
+    ):
+        raise UsageError(
+            f"{name!r} is neither a VM nor a session nor `database`",
+            hint="vmbackup-lock list shows what is locked",
+        )
     return lock
 
 
@@ -54,7 +65,15 @@ def _facts(lock: "Lock") -> list[tuple[str, str]]:
         ("Process", str(lock.pid or "")),
         ("Doing", doing(lock)),
         ("VM", lock.vm or ""),
-        ("Held since", f"{text.local(lock.since)}, {text.duration(lock.held_seconds)}" if lock.since else ""),
-        ("Last heartbeat", f"{text.duration(lock.heartbeat_seconds)} ago" if lock.heartbeat_seconds is not None else "unknown"),
+        (
+            "Held since",
+            f"{text.local(lock.since)}, {text.duration(lock.held_seconds)}" if lock.since else "",
+        ),
+        (
+            "Last heartbeat",
+            f"{text.duration(lock.heartbeat_seconds)} ago"
+            if lock.heartbeat_seconds is not None
+            else "unknown",
+        ),
         ("Lease time", text.duration(lock.lease_seconds)),
     ]

@@ -6,7 +6,14 @@ import click
 
 from coordinator import text
 from coordinator.commands.status import order_unknown
-from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.command_line import (
+    Invocation,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
 from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
 from shared.state.rules import changes
 from shared.state.states import State
@@ -23,7 +30,14 @@ if TYPE_CHECKING:
         vmbackup-admin prune web01
         vmbackup-admin prune --dry-run --json | jq '.vms[].copies[] | select(.keep | not) | .stamp'
     """,
-    codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS, ExitCode.STATE_REFUSED],
+    codes=[
+        ExitCode.SOME_FAILED,
+        ExitCode.NO_DATABASE,
+        ExitCode.LOCKED,
+        ExitCode.LOCK_LOST,
+        ExitCode.NAS,
+        ExitCode.STATE_REFUSED,
+    ],
 )
 @click.argument("vm", required=False)
 @json_option
@@ -32,17 +46,28 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: bool) -> ExitCode:
     """Apply the retention rules to the copies of VM, or of all VMs of this host, and show what keeps each.
 
-    Backups do the same after each new copy: this is for rules that were changed, and with --dry-run for trying them out. The newest good
-    copy stays in any case; pinned, damaged and archived copies stay, too. The rules are those of this host's configuration.
+    Backups do the same after each new copy: this is for rules that were changed, and with --dry-run
+    for trying them out. The newest good copy stays in any case; pinned, damaged and archived copies
+    stay, too. The rules are those of this host's configuration.
     """
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents
     keys = [vm] if vm is not None else _keys(contents, site.node)
     if vm is not None and changes.find(contents, vm).node != site.node:
-        text.warn(f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are the rules of this host")
+        text.warn(
+            f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are "
+            f"the rules of this host"
+        )
     pruned, failed = _previews(site, keys) if dry_run else _prune(site, keys, alone=vm is not None)
     if as_json:
-        print_json({"schema": 1, "dry_run": dry_run, "vms": [_document(one) for one in pruned], "failed": list(failed)})
+        print_json(
+            {
+                "schema": 1,
+                "dry_run": dry_run,
+                "vms": [_document(one) for one in pruned],
+                "failed": list(failed),
+            }
+        )
     else:
         _print(pruned, dry_run=dry_run, everything=len(pruned) == len(keys))
     if any(isinstance(error, NasError) for error in failed.values()):
@@ -51,7 +76,11 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
 
 
 def _keys(contents: "Contents", node: str) -> list[str]:
-    return sorted(record.key for record in contents.vms.values() if record.node == node and record.status != State.ARCHIVED)
+    return sorted(
+        record.key
+        for record in contents.vms.values()
+        if record.node == node and record.status != State.ARCHIVED
+    )
 
 
 def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
@@ -61,8 +90,12 @@ def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], dict[str, 
     return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], {}
 
 
-def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
-    """Prunes one VM after the other; one that somebody works on is passed over, since the end of its backup prunes it anyway.
+def _prune(
+    site: "Site", keys: list[str], *, alone: bool
+) -> tuple[list["Pruned"], dict[str, VmBackupError]]:
+    """Prunes one VM after the other.
+
+    One that somebody works on is passed over, since the end of its backup prunes it anyway.
 
     Answers those that were pruned, and of those that could not be why.
     """
@@ -79,7 +112,10 @@ def _prune(site: "Site", keys: list[str], *, alone: bool) -> tuple[list["Pruned"
             except VmBackupError as error:
                 if alone:
                     raise
-                text.warn(f"{key}: {error.message}" + (f" ({error.hint})" if isinstance(error, NasError) else ""))
+                text.warn(
+                    f"{key}: {error.message}"
+                    + (f" ({error.hint})" if isinstance(error, NasError) else "")
+                )
                 if not isinstance(error, LockedError):
                     failed[key] = error
     return done, failed
@@ -118,7 +154,11 @@ def _print(pruned: list["Pruned"], *, dry_run: bool, everything: bool) -> None:
             text.size(decision.copy.size),
             ", ".join(decision.reasons)
             or (
-                "REMOVED" if decision.copy.stamp in one.removed else "no rule: would be removed" if dry_run else "no rule: stayed this time"
+                "REMOVED"
+                if decision.copy.stamp in one.removed
+                else "no rule: would be removed"
+                if dry_run
+                else "no rule: stayed this time"
             ),
         ]
         for one in pruned

@@ -6,7 +6,15 @@ from pathlib import Path
 import click
 
 from coordinator import text
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
 from shared.host.errors import ExitCode, UsageError
 from shared.state.rules import changes
 
@@ -22,16 +30,40 @@ from shared.state.rules import changes
     ],
 )
 @click.argument("vm")
-@click.option("--copy", "which", default="latest", show_default=True, metavar="latest|previous|STAMP", help="Which copy of VM.")
-@click.option("--boot", is_flag=True, help="Start the VM, without a screen and without its network, and watch it.")
 @click.option(
-    "--wait", "seconds", type=click.FloatRange(min=1), default=120.0, show_default=True, help="How many seconds it may take to come up."
+    "--copy",
+    "which",
+    default="latest",
+    show_default=True,
+    metavar="latest|previous|STAMP",
+    help="Which copy of VM.",
 )
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Where there is room for it; else host.state_directory."
+    "--boot",
+    is_flag=True,
+    help="Start the VM, without a screen and without its network, and watch it.",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of `VBoxManage modifyvm` for the start, like memory=2048."
+    "--wait",
+    "seconds",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="How many seconds it may take to come up.",
+)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where there is room for it; else host.state_directory.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of `VBoxManage modifyvm` for the start, like memory=2048.",
 )
 @json_option
 @dry_run_option
@@ -48,11 +80,14 @@ def command(  # noqa: PLR0913 - options of the command line
     as_json: bool,
     dry_run: bool,
 ) -> ExitCode:
-    """Try out whether a copy can be restored, on this host: restore it under a scratch name, start it (--boot), and remove it.
+    """Try out whether a copy can be restored, on this host.
 
-    With --boot the VM is started without network, serial lines, remote display and USB, so that it does not meet its original. If it had
-    Guest Additions, they must answer within --wait seconds; else it must go on running for so long and do something. What was seen is
-    shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
+    Restore it under a scratch name, start it (--boot), and remove it.
+
+    With --boot the VM is started without network, serial lines, remote display and USB, so that it
+    does not meet its original. If it had Guest Additions, they must answer within --wait seconds;
+    else it must go on running for so long and do something. What was seen is shown, and recorded
+    beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
     """
     from coordinator.restore import rehearsal, restoring
 
@@ -66,8 +101,18 @@ def command(  # noqa: PLR0913 - options of the command line
     if dry_run:
         copy = chosen.copy
         answer(
-            {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "warnings": warnings, "dry_run": True},
-            f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and remove it again",
+            {
+                "vm": vm,
+                "stamp": copy.stamp,
+                "size": copy.size,
+                "boot": boot,
+                "warnings": warnings,
+                "dry_run": True,
+            },
+            (
+                f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and "
+                f"remove it again"
+            ),
             as_json=as_json,
         )
         return ExitCode.DONE
@@ -83,7 +128,11 @@ def command(  # noqa: PLR0913 - options of the command line
         result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
         print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
-        said = f"{done.result.result} ({done.result.observed})" if done.result.observed else done.result.result
+        said = (
+            f"{done.result.result} ({done.result.observed})"
+            if done.result.observed
+            else done.result.result
+        )
         click.echo(text.printable(f"{vm} {done.stamp}: {said}"))
         if not done.recorded:
             text.warn("the result could not be recorded beside the copy")

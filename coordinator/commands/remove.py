@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+)
 from shared.host.errors import ExitCode, UsageError
 from shared.state.rules import changes
 
@@ -20,7 +27,13 @@ if TYPE_CHECKING:
         vmbackup-admin remove web01 20261122T203800Z-17 --dry-run
         vmbackup-admin remove web01 20261122T203800Z-17 --yes --json
     """,
-    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS, ExitCode.STATE_REFUSED],
+    codes=[
+        ExitCode.NO_DATABASE,
+        ExitCode.LOCKED,
+        ExitCode.LOCK_LOST,
+        ExitCode.NAS,
+        ExitCode.STATE_REFUSED,
+    ],
 )
 @click.argument("vm")
 @click.argument("stamp")
@@ -29,12 +42,22 @@ if TYPE_CHECKING:
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str, stamp: str, last: bool, yes: bool, as_json: bool, dry_run: bool) -> ExitCode:
+def command(
+    invocation: Invocation,
+    *,
+    vm: str,
+    stamp: str,
+    last: bool,
+    yes: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> ExitCode:
     """Remove the copy STAMP of VM with all its files, archived or not. It cannot be brought back.
 
-    For copies that stay for ever otherwise: damaged ones, and those of which it is not known which is newer. Refused for a pinned copy,
-    for a copy of another VM, and for the last good one (unless --last). A VM that loses the copy which made it CLEAN becomes
-    BACKUP_NECESSARY. Interrupted, it is finished by the same command.
+    For copies that stay for ever otherwise: damaged ones, and those of which it is not known which
+    is newer. Refused for a pinned copy, for a copy of another VM, and for the last good one (unless
+    --last). A VM that loses the copy which made it CLEAN becomes BACKUP_NECESSARY. Interrupted, it
+    is finished by the same command.
     """
     from shared.tasks import pruning
 
@@ -67,7 +90,9 @@ def command(invocation: Invocation, *, vm: str, stamp: str, last: bool, yes: boo
 def _confirmed(vm: str, copy: "Copy") -> bool:
     """Asks. Raises `UsageError` where there is nobody to ask."""
     if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask at", hint="--yes removes the copy without being asked")
+        raise UsageError(
+            "there is no terminal to ask at", hint="--yes removes the copy without being asked"
+        )
     return click.confirm(text.printable(f"Remove {_described(copy)} of {vm} for good?"), err=True)
 
 

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state.rules import changes
 
@@ -25,24 +33,48 @@ if TYPE_CHECKING:
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE],
 )
 @click.argument("vm")
-@click.option("--copy", "which", default="latest", show_default=True, metavar="latest|previous|STAMP", help="Which copy of VM.")
+@click.option(
+    "--copy",
+    "which",
+    default="latest",
+    show_default=True,
+    metavar="latest|previous|STAMP",
+    help="Which copy of VM.",
+)
 @click.option("--as", "name", metavar="NAME", help="The name of the new VM, if not the original's.")
 @click.option(
-    "--to", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Make the VM's folder in DIR, not where VirtualBox would."
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Make the VM's folder in DIR, not where VirtualBox would.",
 )
-@click.option("--new-macs", is_flag=True, help="Give the new VM network addresses of its own: for a second VM beside the original.")
+@click.option(
+    "--new-macs",
+    is_flag=True,
+    help="Give the new VM network addresses of its own: for a second VM beside the original.",
+)
 @json_option
 @dry_run_option
 @pass_invocation
 def command(  # noqa: PLR0913 - options of the command line
-    invocation: Invocation, *, vm: str, which: str, name: str | None, folder: Path | None, new_macs: bool, as_json: bool, dry_run: bool
+    invocation: Invocation,
+    *,
+    vm: str,
+    which: str,
+    name: str | None,
+    folder: Path | None,
+    new_macs: bool,
+    as_json: bool,
+    dry_run: bool,
 ) -> ExitCode:
     """Make a VM of a copy, on this host; run it as the user who owns the VMs.
 
-    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for reading only, and where it can be written,
-    notes it in the log. The copy is read in full and compared with its digests first. Nothing is ever overwritten: refused if this host has
-    a VM or folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of its own, and to the backups it is
-    another VM (docs/restore.md).
+    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for
+    reading only, and where it can be written, notes it in the log. The copy is read in full and
+    compared with its digests first. Nothing is ever overwritten: refused if this host has a VM or
+    folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of
+    its own, and to the backups it is another VM (docs/restore.md).
     """
     from coordinator.restore import restoring
 
@@ -64,7 +96,10 @@ def command(  # noqa: PLR0913 - options of the command line
                 "warnings": warnings,
                 "dry_run": True,
             },
-            text.printable(f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in {what.folder}"),
+            text.printable(
+                f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in "
+                f"{what.folder}"
+            ),
             as_json=as_json,
         )
         return ExitCode.DONE
@@ -79,16 +114,36 @@ def command(  # noqa: PLR0913 - options of the command line
         text.progress("")
     recorded = _record(invocation, record, restored)
     if as_json:
-        document = {"schema": 1, "vm": vm, "stamp": restored.stamp, "name": restored.name, "uuid": restored.uuid}
-        print_json({**document, "settings_file": restored.settings_file, "recorded": recorded, "warnings": warnings})
+        document = {
+            "schema": 1,
+            "vm": vm,
+            "stamp": restored.stamp,
+            "name": restored.name,
+            "uuid": restored.uuid,
+        }
+        print_json(
+            {
+                **document,
+                "settings_file": restored.settings_file,
+                "recorded": recorded,
+                "warnings": warnings,
+            }
+        )
     else:
-        click.echo(text.printable(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"))
+        click.echo(
+            text.printable(
+                f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"
+            )
+        )
         _advise(site, record, restored)
     return ExitCode.DONE
 
 
 def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") -> bool:
-    """Notes it in the log; answers whether that could be done. The NAS is opened anew: what will do for reading may be a wrong one."""
+    """Notes it in the log; answers whether that could be done.
+
+    The NAS is opened anew: what will do for reading may be a wrong one.
+    """
     from coordinator.restore import restoring
 
     try:
@@ -103,6 +158,7 @@ def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     """What the backups will make of a VM that replaces its original."""
     if restored.name == record.name and (record.node != site.node or record.missing_since):
         click.echo(
-            f"If it replaces {record.key} of {record.node or 'an unknown host'}: `vmbackup-admin forget` that one before the next vmfind"
+            f"If it replaces {record.key} of {record.node or 'an unknown host'}: "
+            f"`vmbackup-admin forget` that one before the next vmfind"
             " here, and the new VM goes on with its name; its copies stay (docs/restore.md)."
         )

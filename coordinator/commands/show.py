@@ -30,33 +30,64 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     site = invocation.site(reading=True)
     found = reading.read(site)
     record = changes.find(found.snapshot.contents, vm)
-    beats = {record.claim.session: reading.doing(site.database, record.claim.session)} if record.claim else {}
+    beats = (
+        {record.claim.session: reading.doing(site.database, record.claim.session)}
+        if record.claim
+        else {}
+    )
     now = site.clock.now()
     row = describe(record, beats, now)
     copies, unseen = describe_copies(site, [record])
     gone = () if unseen else missing(site, [record])
-    warnings = (*found.warnings, *unseen, *gone, *(clocks.of_copies(copies, now) or clocks.of_records([record], now)))
+    warnings = (
+        *found.warnings,
+        *unseen,
+        *gone,
+        *(clocks.of_copies(copies, now) or clocks.of_records([record], now)),
+    )
     if as_json:
         fingerprint = dict(record.last_copy.fingerprint) if record.last_copy else None
         print_json(
-            {"schema": 1, "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies}, "warnings": list(warnings)}
+            {
+                "schema": 1,
+                "vm": {**row, "found": record.found, "fingerprint": fingerprint, "copies": copies},
+                "warnings": list(warnings),
+            }
         )
         return incomplete(unseen, [record])
     for warning in warnings:
         text.warn(text.printable(warning))
     text.print_facts(_facts(row, record.found, now))
-    click.echo("Copies:" if copies else "No copies were found where one could look." if unseen else "No copies.")
+    click.echo(
+        "Copies:"
+        if copies
+        else "No copies were found where one could look."
+        if unseen
+        else "No copies."
+    )
     for copy in copies:
         age = text.how_old(text.seconds_since(copy["finished"], now))
-        click.echo(f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, {state(copy)}{', archived' * copy['archived']}")
+        click.echo(
+            f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, "
+            f"{state(copy)}{', archived' * copy['archived']}"
+        )
         if copy["engine"]:
             click.echo(text.printable(f"    {made(copy)}"))
         if copy["verified"]:
-            click.echo(text.printable(f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"))
+            click.echo(
+                text.printable(
+                    f"    verified {text.local(copy['verified']['time'])}: "
+                    f"{copy['verified']['result']}"
+                )
+            )
         if copy["rehearsed"]:
             last = copy["rehearsed"]
             said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
-            click.echo(text.printable(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"))
+            click.echo(
+                text.printable(
+                    f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"
+                )
+            )
     return incomplete(unseen, [record])
 
 
@@ -77,16 +108,39 @@ def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str,
     copy, claim, back = row["last_copy"], row["claim"], row["restored"]
     return [
         ("VM", row["name"]),
-        ("Name in VirtualBox", row["virtualbox_name"] if row["virtualbox_name"] != row["name"] else ""),
+        (
+            "Name in VirtualBox",
+            row["virtualbox_name"] if row["virtualbox_name"] != row["name"] else "",
+        ),
         ("UUID", row["uuid"]),
         ("Status", row["status"]),
         ("Host", row["node"]),
         ("Directory", row["directory"]),
         ("Found", text.local(found)),
-        ("Last good copy", f"{copy['stamp']}, {text.size(copy['size'])}, {text.how_old(copy['age_seconds'])}" if copy else "none"),
-        ("Last restored", f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})" if back else ""),
+        (
+            "Last good copy",
+            f"{copy['stamp']}, {text.size(copy['size'])}, {text.how_old(copy['age_seconds'])}"
+            if copy
+            else "none",
+        ),
+        (
+            "Last restored",
+            f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})"
+            if back
+            else "",
+        ),
         ("Failures since", str(row["failures"] or "")),
-        ("Last error", f"{row['last_error']} ({text.local(row['last_error_at'] or '')})" if row["last_error"] else ""),
-        ("Held by", f"{claim['session']} for {claim['purpose']} since {text.local(claim['since'])}" if claim else ""),
+        (
+            "Last error",
+            f"{row['last_error']} ({text.local(row['last_error_at'] or '')})"
+            if row["last_error"]
+            else "",
+        ),
+        (
+            "Held by",
+            f"{claim['session']} for {claim['purpose']} since {text.local(claim['since'])}"
+            if claim
+            else "",
+        ),
         ("Notes", notes({**row, "last_error": None}, now)),
     ]

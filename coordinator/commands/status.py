@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from shared.site import Site
 
 #: The order in which a person wants to see them: what needs attention or happens now comes first.
-_ORDER: Final = (State.BACKUP_IN_PROGRESS, State.BACKUP_NECESSARY, State.RUNNING, State.NEW, State.CLEAN, State.ARCHIVED)
+_ORDER: Final = (
+    State.BACKUP_IN_PROGRESS,
+    State.BACKUP_NECESSARY,
+    State.RUNNING,
+    State.NEW,
+    State.CLEAN,
+    State.ARCHIVED,
+)
 
 
 @documented(
@@ -32,8 +39,9 @@ _ORDER: Final = (State.BACKUP_IN_PROGRESS, State.BACKUP_NECESSARY, State.RUNNING
 def command(invocation: Invocation, *, as_json: bool) -> None:
     """All VMs: state, last good copy, failures, progress of running exports.
 
-    Takes no lock and writes nothing on the NAS: any user who may read the database may run it at any time, also from monitoring. Alert on
-    the age of `last_copy`, not only on failures: a backup that is never tried does not fail.
+    Takes no lock and writes nothing on the NAS: any user who may read the database may run it at
+    any time, also from monitoring. Alert on the age of `last_copy`, not only on failures: a backup
+    that is never tried does not fail.
     """
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -44,19 +52,31 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
     }
     now = site.clock.now()
     rows = [describe(record, beats, now) for record in _sorted(found.snapshot)]
-    warnings = (*found.warnings, *_little_room(site), *clocks.of_records(found.snapshot.contents.vms.values(), now))
+    warnings = (
+        *found.warnings,
+        *_little_room(site),
+        *clocks.of_records(found.snapshot.contents.vms.values(), now),
+    )
     if as_json:
         print_json(_document(site, found, warnings, rows))
         return
     for warning in warnings:
         text.warn(warning)
     if rows:
-        text.print_table(["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"], [_columns(row, now) for row in rows])
+        text.print_table(
+            ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"],
+            [_columns(row, now) for row in rows],
+        )
     click.echo(_summary(rows))
 
 
-def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: datetime) -> dict[str, Any]:
-    """One VM as `status --json` shows it. `beats`: what the sessions that hold claims say of themselves."""
+def describe(
+    record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: datetime
+) -> dict[str, Any]:
+    """One VM as `status --json` shows it.
+
+    `beats`: what the sessions that hold claims say of themselves.
+    """
     copy, claim = record.last_copy, record.claim
     return {
         "name": record.key,
@@ -80,14 +100,22 @@ def describe(record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: date
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,
-        "waiting": record.waiting if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting else None,
+        "waiting": record.waiting
+        if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting
+        else None,
         "outages_failed": record.outages_failed,
         "next_outage": record.next_outage or None,
         "missing_since": record.missing_since,
         "also_on": record.also_on,
         "moving": record.moving,
         "publishing": record.publishing and record.publishing.stamp,
-        "claim": claim and {"session": claim.session, "number": claim.number, "purpose": claim.purpose, "since": claim.since},
+        "claim": claim
+        and {
+            "session": claim.session,
+            "number": claim.number,
+            "purpose": claim.purpose,
+            "since": claim.since,
+        },
         "progress": claim and _progress(record, beats.get(claim.session, {})),
     }
 
@@ -96,25 +124,37 @@ def _progress(record: VmRecord, beat: Mapping[str, Any]) -> dict[str, Any] | Non
     """How far the holder of the claim is, if it works on this very VM now."""
     if beat.get("vm") not in (record.key, record.name):
         return None
-    return {name: beat.get(name) for name in ("phase", "percent", "bytes_done", "rate", "seconds_left")}
+    return {
+        name: beat.get(name) for name in ("phase", "percent", "bytes_done", "rate", "seconds_left")
+    }
 
 
 def _sorted(snapshot: Snapshot) -> list[VmRecord]:
-    return sorted(snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key))
+    return sorted(
+        snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key)
+    )
 
 
 def _little_room(site: "Site") -> tuple[str, ...]:
-    """A warning if no backup can begin because the NAS is full: the VMs that are CLEAN would not tell."""
+    """A warning if no backup can begin because the NAS is full.
+
+    The VMs that are CLEAN would not tell.
+    """
     free, reserve = site.nas.free, site.configuration.nas.reserve
     if free >= max(reserve, 1):
         return ()
     less = f", less than nas.reserve ({text.size(reserve)})" if reserve else ""
     return (
-        f"the NAS has {text.size(free)} free{less}: no backup begins. Free some space: `vmbackup-admin prune --dry-run` shows what can go",
+        (
+            f"the NAS has {text.size(free)} free{less}: no backup begins. Free some space: "
+            f"`vmbackup-admin prune --dry-run` shows what can go"
+        ),
     )
 
 
-def _document(site: "Site", found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(
+    site: "Site", found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     header = found.snapshot.header
     return {
         "schema": 1,
@@ -123,7 +163,11 @@ def _document(site: "Site", found: reading.Reading, warnings: Sequence[str], row
         "committed": header.committed,
         "database_version": found.snapshot.contents.format,
         "warnings": list(warnings),
-        "nas": {"free": site.nas.free, "total": site.nas.total, "reserve": site.configuration.nas.reserve},
+        "nas": {
+            "free": site.nas.free,
+            "total": site.nas.total,
+            "reserve": site.configuration.nas.reserve,
+        },
         "vms": list(rows),
     }
 
@@ -131,7 +175,15 @@ def _document(site: "Site", found: reading.Reading, warnings: Sequence[str], row
 def _columns(row: Mapping[str, Any], now: datetime) -> list[str]:
     copy = row["last_copy"] or {}
     age = text.duration(copy["age_seconds"]) if copy else "none"
-    return [row["name"], row["status"], row["node"], age, text.size(copy.get("size")), str(row["failures"] or ""), notes(row, now)]
+    return [
+        row["name"],
+        row["status"],
+        row["node"],
+        age,
+        text.size(copy.get("size")),
+        str(row["failures"] or ""),
+        notes(row, now),
+    ]
 
 
 def notes(row: Mapping[str, Any], now: datetime) -> str:
@@ -142,7 +194,9 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     elif row["claim"]:
         said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
     if row["damaged"]:
-        said.append(f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}")
+        said.append(
+            f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}"
+        )
     if row["order_unknown"]:
         said.append(order_unknown(row["name"], len(row["order_unknown"])))
     if row["waiting"]:
@@ -151,7 +205,9 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:
         gone = f"if {row['node']} is gone or was renamed: vmbackup-lock recover {row['node']}"
-        said.append(f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}")
+        said.append(
+            f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
+        )
     if row["moving"] and not row["claim"]:
         said.append(f"{row['moving']} was interrupted: the next worker goes on")
     if row["last_error"]:
@@ -162,7 +218,8 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
 def order_unknown(vm: str, count: int) -> str:
     """That it is not known of so many copies which is newer, what that means, and what ends it."""
     return (
-        f"order of {count} copies unknown: number, time and order of creation disagree, none of them is removed by itself; "
+        f"order of {count} copies unknown: number, time and order of creation disagree, none of "
+        f"them is removed by itself; "
         f"`vmbackup-admin copies {vm}` shows them, `vmbackup-admin remove {vm} STAMP` ends it"
     )
 
@@ -184,8 +241,16 @@ def how_far(progress: Mapping[str, Any]) -> str:
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "No VMs are known yet: `vmbackup-worker vmfind` finds those of its host."
-    counts = [f"{number} {state}" for state in _ORDER if (number := sum(row["status"] == state for row in rows))]
+    counts = [
+        f"{number} {state}"
+        for state in _ORDER
+        if (number := sum(row["status"] == state for row in rows))
+    ]
     failing = sum(bool(row["failures"]) for row in rows)
     bare = sum(row["last_copy"] is None and row["status"] != State.ARCHIVED for row in rows)
-    extra = [f"{number} {what}" for number, what in ((failing, "failing"), (bare, "without a copy")) if number]
+    extra = [
+        f"{number} {what}"
+        for number, what in ((failing, "failing"), (bare, "without a copy"))
+        if number
+    ]
     return f"{len(rows)} VMs: " + ", ".join([*counts, *extra])

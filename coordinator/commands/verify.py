@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
-from shared.command_line import Invocation, answer, documented, dry_run_option, json_option, pass_invocation, print_json
-from shared.host.errors import ExitCode, IllegalMoveError, LockedError, LockLostError, UnknownVmError, UsageError, VmBackupError
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
+from shared.host.errors import (
+    ExitCode,
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    UnknownVmError,
+    UsageError,
+    VmBackupError,
+)
 from shared.state.rules import changes
 
 if TYPE_CHECKING:
@@ -58,31 +74,64 @@ class Report:
         vmbackup-admin verify --all --json | jq '.copies[] | select(.good | not)'
         vmbackup-admin verify --due --dry-run
     """,
-    codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS],
+    codes=[
+        ExitCode.SOME_FAILED,
+        ExitCode.NO_DATABASE,
+        ExitCode.LOCKED,
+        ExitCode.LOCK_LOST,
+        ExitCode.NAS,
+    ],
 )
 @click.argument("vm", required=False)
 @click.option("--all", "everything", is_flag=True, help="The copies of all VMs of all hosts.")
-@click.option("--due", is_flag=True, help="Only copies that were not read for `backup.verify_days` days.")
+@click.option(
+    "--due", is_flag=True, help="Only copies that were not read for `backup.verify_days` days."
+)
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bool, as_json: bool, dry_run: bool) -> ExitCode:
+def command(
+    invocation: Invocation,
+    *,
+    vm: str | None,
+    everything: bool,
+    due: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> ExitCode:
     """Read copies again in full and compare them with their digests.
 
-    For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the same on a schedule. A damaged copy is
-    marked, is never counted again, and is not deleted; if it was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody
-    works is skipped. No limit of bytes. Exit code 3 if a copy is damaged, cannot be read, or was the newest one and is gone.
+    For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the
+    same on a schedule. A damaged copy is marked, is never counted again, and is not deleted; if it
+    was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody works is skipped. No
+    limit of bytes. Exit code 3 if a copy is damaged, cannot be read, or was the newest one and is
+    gone.
     """
     if (vm is None) != (everything or due) and not (vm and due and not everything):
-        raise UsageError("say which copies: a VM, --all, or --due", hint="vmbackup-admin verify --due reads those whose turn it is")
+        raise UsageError(
+            "say which copies: a VM, --all, or --due",
+            hint="vmbackup-admin verify --due reads those whose turn it is",
+        )
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents
-    records = [changes.find(contents, vm)] if vm else [contents.vms[key] for key in sorted(contents.vms)]
+    records = (
+        [changes.find(contents, vm)] if vm else [contents.vms[key] for key in sorted(contents.vms)]
+    )
     if dry_run:
-        planned = [(record.key, copy) for record in records for copy in _wanted(site, record, due=due)]
+        planned = [
+            (record.key, copy) for record in records for copy in _wanted(site, record, due=due)
+        ]
         answer(
-            {"dry_run": True, "copies": [{"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned]},
-            *(text.printable(f"would read {key} {copy.stamp} ({text.size(copy.size)})") for key, copy in planned),
+            {
+                "dry_run": True,
+                "copies": [
+                    {"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned
+                ],
+            },
+            *(
+                text.printable(f"would read {key} {copy.stamp} ({text.size(copy.size)})")
+                for key, copy in planned
+            ),
             as_json=as_json,
         )
         return ExitCode.DONE
@@ -91,7 +140,10 @@ def command(invocation: Invocation, *, vm: str | None, everything: bool, due: bo
         print_json(report.to_json())
     else:
         good = sum(not copy.problem for copy in report.examined)
-        click.echo(f"{len(report.examined)} copies read, {good} good, {len(report.examined) - good} damaged")
+        click.echo(
+            f"{len(report.examined)} copies read, {good} good, {len(report.examined) - good} "
+            f"damaged"
+        )
     return report.exit_code
 
 
@@ -103,7 +155,9 @@ def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
     return [copy for copy, _ in vm_copies.copies(site, record)]
 
 
-def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool) -> Report:
+def _verify(
+    site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool
+) -> Report:
     report = Report()
     with site.database.session("verify") as session:
         for record in records:
@@ -126,7 +180,15 @@ def _verify(site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, 
     return report
 
 
-def _verify_vm(site: "Site", session: "Session", record: "VmRecord", report: Report, *, due: bool, as_json: bool) -> None:
+def _verify_vm(
+    site: "Site",
+    session: "Session",
+    record: "VmRecord",
+    report: Report,
+    *,
+    due: bool,
+    as_json: bool,
+) -> None:
     from shared.tasks import verification
 
     changes.require_free(record)
@@ -152,7 +214,14 @@ def _verify_vm(site: "Site", session: "Session", record: "VmRecord", report: Rep
 def _gone(site: "Site", before: "VmRecord", report: Report) -> str:
     """Says so if the newest copy is not there any more; one that was found damaged is said already."""
     now, last = site.database.head().contents.vms.get(before.key), before.last_copy
-    if now is None or last is None or (now.last_copy is not None and now.last_copy.claim >= last.claim):
+    if (
+        now is None
+        or last is None
+        or (now.last_copy is not None and now.last_copy.claim >= last.claim)
+    ):
         return ""
-    damaged = any((copy.key, copy.stamp) == (before.key, last.stamp) and copy.problem for copy in report.examined)
+    damaged = any(
+        (copy.key, copy.stamp) == (before.key, last.stamp) and copy.problem
+        for copy in report.examined
+    )
     return "" if damaged else f"the newest copy {last.stamp} is gone"

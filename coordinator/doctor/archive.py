@@ -21,23 +21,46 @@ _NAME = "NAS: archive"
 
 
 def examine(site: "Site") -> Iterator[Check]:
-    """One line: where the archive really is, and what is wrong with it. Writes a file and removes it. Raises OSError."""
+    """One line: where the archive really is, and what is wrong with it.
+
+    Writes a file and removes it. Raises OSError.
+    """
     nas = site.configuration.nas
     try:
         _ = site.archive
         if not is_there(nas.archive, nas.probe_seconds):
-            yield Check(_NAME, "ok", f"{nas.archive} is not there yet: the first `vmbackup-admin archive` makes it")
+            yield Check(
+                _NAME,
+                "ok",
+                f"{nas.archive} is not there yet: the first `vmbackup-admin archive` makes it",
+            )
             return
         prove_apart(nas)
     except VmBackupError as error:
         yield Check(_NAME, "fail", error.message, error.hint)
         return
     if shared := _vms_in_the_way(site):
-        hint = "none of these can be archived: on all hosts, name another archive directory, and move there what is of archived VMs"
-        yield Check(_NAME, "fail", f"{nas.archive} is, holds, or is in the directory of {', '.join(shared)}", hint)
+        hint = (
+            "none of these can be archived: on all hosts, name another archive directory, "
+            "and move there what is of archived VMs"
+        )
+        yield Check(
+            _NAME,
+            "fail",
+            f"{nas.archive} is, holds, or is in the directory of {', '.join(shared)}",
+            hint,
+        )
     elif absent := _missing(site):
-        hint = "is the right archive mounted? If the copies were deleted on purpose: `vmbackup-admin forget VM` for each of them"
-        yield Check(_NAME, "warn", f"{nas.archive} lacks the directories of archived VMs: {', '.join(absent)}", hint)
+        hint = (
+            "is the right archive mounted? If the copies were deleted on purpose: "
+            "`vmbackup-admin forget VM` for each of them"
+        )
+        yield Check(
+            _NAME,
+            "warn",
+            f"{nas.archive} lacks the directories of archived VMs: {', '.join(absent)}",
+            hint,
+        )
     else:
         yield Check(_NAME, "ok", _where(nas))
 
@@ -58,9 +81,17 @@ def _missing(site: "Site") -> list[str]:
 def _vms_in_the_way(site: "Site") -> list[str]:
     """The VMs whose own directories are the archive, or are in it, or hold it."""
     nas, table = site.configuration.nas, list(mount_table())
-    records = [record for record in site.database.head().contents.vms.values() if is_plain(record.directory)]
+    records = [
+        record
+        for record in site.database.head().contents.vms.values()
+        if is_plain(record.directory)
+    ]
     apart = {Relation.APART}
-    return sorted(record.key for record in records if relations(nas.archive, nas.mountpoint / record.directory, table) != apart)
+    return sorted(
+        record.key
+        for record in records
+        if relations(nas.archive, nas.mountpoint / record.directory, table) != apart
+    )
 
 
 def _where(nas: "Nas") -> str:
@@ -69,4 +100,8 @@ def _where(nas: "Nas") -> str:
     mount = mount_of(real, list(mount_table()))
     if not is_elsewhere(nas):
         return f"{said}, on the NAS"
-    return f"{said}, on {mount.filesystem} from {mount.source}, with its marker" if mount else f"{said}, elsewhere, with its marker"
+    return (
+        f"{said}, on {mount.filesystem} from {mount.source}, with its marker"
+        if mount
+        else f"{said}, elsewhere, with its marker"
+    )

@@ -24,10 +24,16 @@ from shared.state.store.operations import ReadLease
 def examine(configuration: Configuration, identity: HostIdentity, clock: Clock) -> Iterator[Check]:
     """Everything about the database. Raises what `open_database` raises."""
     root = configuration.nas.state
-    database = open_database(root, identity, clock, configuration.host.state_directory, reading=True)
+    database = open_database(
+        root, identity, clock, configuration.host.state_directory, reading=True
+    )
     settings = database.version
     lease = f"lease {settings.lease_seconds:g} s, by {settings.primitive}"
-    yield Check("database", "ok", f"repository {settings.repository}, version {settings.database_version}, {lease}")
+    yield Check(
+        "database",
+        "ok",
+        f"repository {settings.repository}, version {settings.database_version}, {lease}",
+    )
     yield _format(settings.database_version)
     yield from examine_rights(root)
     yield from _generations(root)
@@ -39,7 +45,12 @@ def _format(version: str) -> Check:
     """One that is too new is found when the generations are examined."""
     if formats.is_older(version):
         seen = f"version {version}, which programs of version 0.1 can use, too"
-        return Check("database: format", "warn", seen, "when vmbackup is updated on all hosts: vmbackup-admin statedb upgrade")
+        return Check(
+            "database: format",
+            "warn",
+            seen,
+            "when vmbackup is updated on all hosts: vmbackup-admin statedb upgrade",
+        )
     return Check("database: format", "ok", f"version {version}")
 
 
@@ -51,7 +62,9 @@ def examine_rights(root: Path) -> Iterator[Check]:
         status = os.lstat(path)
         if not stat.S_ISDIR(status.st_mode):
             wrong = True
-            yield Check("database: rights", "fail", f"{path} is no directory", "find out who put it there")
+            yield Check(
+                "database: rights", "fail", f"{path} is no directory", "find out who put it there"
+            )
         elif status.st_mode & stat.S_IWOTH:
             wrong = True
             hint = f"chmod o-w {path}; on SMB: the mount options dir_mode=0770,file_mode=0660"
@@ -60,12 +73,20 @@ def examine_rights(root: Path) -> Iterator[Check]:
             wrong = True
             hint = "workers must run as its owner, or in its group with the rights of the group"
             yield Check(
-                "database: rights", "fail", f"this user may not write to {path} (owner {status.st_uid}, group {status.st_gid})", hint
+                "database: rights",
+                "fail",
+                f"this user may not write to {path} (owner {status.st_uid}, group {status.st_gid})",
+                hint,
             )
         elif status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWGRP:
             wrong = True
             hint = f"chown it to the user of the workers, or share it by a group: chmod 2770 {path}"
-            yield Check("database: rights", "warn", f"{path} belongs to another user ({status.st_uid})", hint)
+            yield Check(
+                "database: rights",
+                "warn",
+                f"{path} belongs to another user ({status.st_uid})",
+                hint,
+            )
     if not wrong:
         yield Check("database: rights", "ok", "only its owner and group may write there")
 
@@ -73,9 +94,15 @@ def examine_rights(root: Path) -> Iterator[Check]:
 def _generations(root: Path) -> Iterator[Check]:
     found = inspection.inspect(root, history=False)
     for finding in found.findings:
-        yield Check("database: content", "warn" if finding.harmless else "fail", finding.what, finding.hint)
+        yield Check(
+            "database: content", "warn" if finding.harmless else "fail", finding.what, finding.hint
+        )
     if not found.findings:
-        yield Check("database: content", "ok", f"generations {found.oldest} to {found.newest} are whole, vmtool-statedb agrees")
+        yield Check(
+            "database: content",
+            "ok",
+            f"generations {found.oldest} to {found.newest} are whole, vmtool-statedb agrees",
+        )
 
 
 def _nodes(database: Database) -> Iterator[Check]:
@@ -87,7 +114,12 @@ def _nodes(database: Database) -> Iterator[Check]:
         return
     identity = database.identity
     if not identity.machine:
-        yield Check("database: this host", "warn", "this machine has no machine id", "two hosts of one name would not be noticed")
+        yield Check(
+            "database: this host",
+            "warn",
+            "this machine has no machine id",
+            "two hosts of one name would not be noticed",
+        )
     else:
         yield Check("database: this host", "ok", f"{identity.node} is this machine")
     yield from _twins(contents)
@@ -100,13 +132,26 @@ def _twins(contents: Contents) -> Iterator[Check]:
             machines[node.machine].append(node.name)
     for names in machines.values():
         if len(names) > 1:
-            hint = "a host was renamed (then vmbackup-lock recover OLDNAME), or machines were cloned: give each its own /etc/machine-id"
-            yield Check("database: hosts", "warn", f"{', '.join(sorted(names))} have one machine id", hint)
+            hint = (
+                "a host was renamed (then vmbackup-lock recover OLDNAME), or machines were "
+                "cloned: give each its own /etc/machine-id"
+            )
+            yield Check(
+                "database: hosts", "warn", f"{', '.join(sorted(names))} have one machine id", hint
+            )
     for record in contents.vms.values():
         if record.also_on:
-            hint = "delete one of the two, or give the copy a UUID of its own (VBoxManage clonevm does); "
+            hint = (
+                "delete one of the two, or give the copy a UUID of its own (VBoxManage "
+                "clonevm does); "
+            )
             hint += f"if {record.node} is gone or was renamed: vmbackup-lock recover {record.node}"
-            yield Check("database: VMs", "warn", f"{record.key} is on {record.node} and on {record.also_on}", hint)
+            yield Check(
+                "database: VMs",
+                "warn",
+                f"{record.key} is on {record.node} and on {record.also_on}",
+                hint,
+            )
 
 
 def _locks(database: Database) -> Iterator[Check]:
@@ -114,11 +159,21 @@ def _locks(database: Database) -> Iterator[Check]:
     dead = find_proven(database, contents)
     for grave in dead:
         seen = f"session {grave.session.id} is dead ({grave.reason}) and not recovered yet"
-        yield Check("database: locks", "warn", seen, "the next `vmbackup-worker database` does it; at once: vmbackup-lock recover")
+        yield Check(
+            "database: locks",
+            "warn",
+            seen,
+            "the next `vmbackup-worker database` does it; at once: vmbackup-lock recover",
+        )
     found = database.files.perform(ReadLease())
     marker = parse_marker(found[0]) if found else None
     if marker is not None and is_provably_dead(marker):
         dead_holder = f"vmtool-dblock is held by process {marker.pid} of this host, which is gone"
-        yield Check("database: locks", "warn", dead_holder, "the next transaction takes it over; at once: vmbackup-lock break database")
+        yield Check(
+            "database: locks",
+            "warn",
+            dead_holder,
+            "the next transaction takes it over; at once: vmbackup-lock break database",
+        )
     elif not dead:
         yield Check("database: locks", "ok", "nothing stale")

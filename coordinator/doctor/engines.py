@@ -18,12 +18,19 @@ from shared.virtualbox.vboxmanage import VBoxManage
 _NAME: Final = "engines"
 
 
-def examine(configuration: Configuration, runner: Runner, clock: Clock, environment: Mapping[str, str]) -> Iterator[Check]:
-    """One line for all VMs that the parallel engine exports, one for each other VM. Opens the disks of all VMs for a moment."""
+def examine(
+    configuration: Configuration, runner: Runner, clock: Clock, environment: Mapping[str, str]
+) -> Iterator[Check]:
+    """One line for all VMs that the parallel engine exports, one for each other VM.
+
+    Opens the disks of all VMs for a moment.
+    """
     configured = configuration.virtualbox
     vboxmanage = VBoxManage(configured.vboxmanage, runner, configured.timeout_seconds, clock=clock)
     try:
-        machines = take_inventory(vboxmanage, settings.home(configured.home, environment), clock.sleep)
+        machines = take_inventory(
+            vboxmanage, settings.home(configured.home, environment), clock.sleep
+        )
     except VBoxManageError:
         return  # the checks of VirtualBox say so
     parallel = []
@@ -36,12 +43,17 @@ def examine(configuration: Configuration, runner: Runner, clock: Clock, environm
         else:
             yield check
     if parallel:
-        yield Check(_NAME, "ok", f"the parallel engine ({best_codec().name}) exports {', '.join(parallel)}")
+        yield Check(
+            _NAME, "ok", f"the parallel engine ({best_codec().name}) exports {', '.join(parallel)}"
+        )
         yield from _examine_codec()
 
 
 def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Check | None:
-    """None if the parallel engine exports it. A VM that runs is looked at as it is now; its backup looks again."""
+    """None if the parallel engine exports it.
+
+    A VM that runs is looked at as it is now; its backup looks again.
+    """
     name = machine.name or machine.uuid
     wanted = configuration.policy_for(name).engine
     if wanted == "vboxmanage":
@@ -51,11 +63,23 @@ def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Ch
         return None
     if wanted == "parallel":
         hint = 'engine = "auto" lets VBoxManage export it'
-        return Check(_NAME, "fail", f'{name} is not exported: engine = "parallel", and that cannot: {reason}', hint)
-    return Check(_NAME, "ok", f"VBoxManage exports {name}, because the parallel engine cannot: {reason}")
+        return Check(
+            _NAME,
+            "fail",
+            f'{name} is not exported: engine = "parallel", and that cannot: {reason}',
+            hint,
+        )
+    return Check(
+        _NAME, "ok", f"VBoxManage exports {name}, because the parallel engine cannot: {reason}"
+    )
 
 
 def _examine_codec() -> Iterator[Check]:
     codec = best_codec().name
     if codec.startswith("zlib"):
-        yield Check(_NAME, "warn", f"it compresses with {codec}", "the package isal (extra `fast`) makes it about four times as fast")
+        yield Check(
+            _NAME,
+            "warn",
+            f"it compresses with {codec}",
+            "the package isal (extra `fast`) makes it about four times as fast",
+        )

@@ -32,29 +32,54 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
     if os.access(directory, os.W_OK | os.X_OK):
         yield Check("state directory", "ok", str(directory))
     else:
-        yield Check("state directory", "fail", f"{directory} cannot be written", "set host.state_directory to a local one that can")
+        yield Check(
+            "state directory",
+            "fail",
+            f"{directory} cannot be written",
+            "set host.state_directory to a local one that can",
+        )
     yield from _machine(directory)
 
 
 def _machine(directory: Path) -> Iterator[Check]:
-    """Says so where the system has no machine id, as in most containers: two of them with one name are told apart by our own."""
+    """Says so where the system has no machine id, as in most containers.
+
+    Two of them with one name are told apart by our own.
+    """
     if not HostIdentity.of_this_machine("").machine:
         own = own_machine_id(directory, make=False)
-        known = f"it is known by {own_path(directory)}" if own else f"the first worker makes one in {own_path(directory)}"
+        known = (
+            f"it is known by {own_path(directory)}"
+            if own
+            else f"the first worker makes one in {own_path(directory)}"
+        )
         hint = "keep that file for as long as the machine lives; give it to no other"
         yield Check("machine", "ok", f"the system has no machine id; {known}: {hint}")
 
 
 def examine_schedule(runner: Runner, files: tuple[str, ...] = _FILES) -> Iterator[Check]:
-    """Whether cron, systemd or launchd starts the workers. A schedule that is not there is the commonest silent failure."""
-    places = [place for pattern in files for place in glob.glob(os.path.expanduser(pattern)) if _names_worker(place)]
+    """Whether cron, systemd or launchd starts the workers.
+
+    A schedule that is not there is the commonest silent failure.
+    """
+    places = [
+        place
+        for pattern in files
+        for place in glob.glob(os.path.expanduser(pattern))
+        if _names_worker(place)
+    ]
     if _crontab(runner):
         places.append("this user's crontab")
     if places:
         yield Check("schedule", "ok", ", ".join(sorted(places)))
     else:
         seen = "neither cron nor systemd nor launchd starts vmbackup-worker on this host"
-        yield Check("schedule", "warn", seen, "no backup is made until one does: deploy/ has files for each of them")
+        yield Check(
+            "schedule",
+            "warn",
+            seen,
+            "no backup is made until one does: deploy/ has files for each of them",
+        )
 
 
 def _names_worker(place: str) -> bool:

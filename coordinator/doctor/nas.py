@@ -22,7 +22,9 @@ _PROBE_AGE_SECONDS: Final = 3600
 _SAMPLES: Final = 5
 _SLOW_SECONDS: Final = 1.0
 _SKEW_SECONDS: Final = 5.0
-_UNTRIED: Final = frozenset({"fuse.sshfs", "fuse.rclone", "fuse.davfs", "davfs", "afpfs", "9p", "fuse.glusterfs", "ceph"})
+_UNTRIED: Final = frozenset(
+    {"fuse.sshfs", "fuse.rclone", "fuse.davfs", "davfs", "afpfs", "9p", "fuse.glusterfs", "ceph"}
+)
 _CACHE_LIMIT_SECONDS: Final = 60
 
 
@@ -36,10 +38,19 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
     if mount is not None:
         yield from examine_options(mount)
     reason = refuses_to_copy(mount, reflink=nas.reflink)
-    yield Check("NAS: unchanged data", "ok", f"sent with every copy: {reason}" if reason else "copied by the NAS, not sent")
+    yield Check(
+        "NAS: unchanged data",
+        "ok",
+        f"sent with every copy: {reason}" if reason else "copied by the NAS, not sent",
+    )
     free = f"{text.size(status.free)} of {text.size(status.total)} free"
     if status.free < nas.reserve:
-        yield Check("NAS: room", "fail", f"{free}, less than nas.reserve", "free some space: no export starts until then")
+        yield Check(
+            "NAS: room",
+            "fail",
+            f"{free}, less than nas.reserve",
+            "free some space: no export starts until then",
+        )
     else:
         yield Check("NAS: room", "ok", free)
 
@@ -49,11 +60,21 @@ def examine_options(mount: Mount) -> Iterator[Check]:
     values = dict(option.partition("=")[::2] for option in mount.options)
     wrong: list[tuple[str, str]] = []
     if mount.filesystem in _UNTRIED:
-        wrong.append((f"a file system of type {mount.filesystem}", "NFS 3, NFS 4 and SMB 3 have been tried; mount it so if you can"))
+        wrong.append(
+            (
+                f"a file system of type {mount.filesystem}",
+                "NFS 3, NFS 4 and SMB 3 have been tried; mount it so if you can",
+            )
+        )
     if mount.filesystem in NETWORK:
         wrong += _harmful(mount.filesystem, values)
     if "ro" in values:
-        yield Check("NAS: mount options", "fail", "mounted read-only", "look at the server's disk and its export, then mount it again")
+        yield Check(
+            "NAS: mount options",
+            "fail",
+            "mounted read-only",
+            "look at the server's disk and its export, then mount it again",
+        )
     for what, hint in wrong:
         yield Check("NAS: mount options", "warn", what, hint)
     if not wrong and "ro" not in values:
@@ -64,25 +85,41 @@ def _harmful(filesystem: str, values: dict[str, str]) -> Iterator[tuple[str, str
     if "nocto" in values:
         yield "nocto: files are read from a cache that may be old", "remount without nocto"
     if filesystem.startswith("nfs") and ("soft" in values or "softerr" in values):
-        yield "soft: a server that is away for a while makes writes fail", "remount with hard, the default"
+        yield (
+            "soft: a server that is away for a while makes writes fail",
+            "remount with hard, the default",
+        )
     if values.get("cache") == "loose":
-        yield "cache=loose: hosts do not see each other's writes", "remount with cache=strict, the default"
+        yield (
+            "cache=loose: hosts do not see each other's writes",
+            "remount with cache=strict, the default",
+        )
     if values.get("vers", "").startswith("1"):
         yield f"SMB version {values['vers']}", "remount with vers=3.1.1"
     for name in ("actimeo", "acregmax", "acdirmax"):
         if values.get(name, "").isdecimal() and int(values[name]) > _CACHE_LIMIT_SECONDS:
-            yield f"{name}={values[name]}: news from other hosts arrive late", f"remount without {name}, or with 60 at most"
+            yield (
+                f"{name}={values[name]}: news from other hosts arrive late",
+                f"remount without {name}, or with 60 at most",
+            )
 
 
 def examine_use(nas: Nas, clock: Clock, expected: str | None) -> Iterator[Check]:
-    """Tries out what the program does there: rights, exclusive creation, links, renames, speed, clock. Leaves nothing behind.
+    """Tries out what the program does there.
 
-    `expected` is the publishing primitive that the database uses, if there is one. Raises OSError if the user may not write there.
+    Rights, exclusive creation, links, renames, speed, clock. Leaves nothing behind.
+
+    `expected` is the publishing primitive that the database uses, if there is one. Raises OSError
+    if the user may not write there.
     """
     _remove_old_probes(nas.mountpoint, clock)
     with trial_directory(nas.mountpoint) as probe:
         ahead = os.stat(probe).st_mtime - clock.now().timestamp()
-        yield Check("NAS: rights", "ok", f"this user (uid {os.geteuid()}) may make directories in {nas.mountpoint}")
+        yield Check(
+            "NAS: rights",
+            "ok",
+            f"this user (uid {os.geteuid()}) may make directories in {nas.mountpoint}",
+        )
         yield _exclusive(probe)
         yield _rename(probe)
         yield _primitive(probe, expected)
@@ -97,7 +134,12 @@ def _exclusive(probe: Path) -> Check:
         write_new_file(probe / "exclusive", b"second")
     except FileExistsError:
         return Check("NAS: exclusive creation", "ok", "a second creation is refused")
-    return Check("NAS: exclusive creation", "fail", "an existing file is created again", "mount it by NFS 3, NFS 4 or SMB 3")
+    return Check(
+        "NAS: exclusive creation",
+        "fail",
+        "an existing file is created again",
+        "mount it by NFS 3, NFS 4 or SMB 3",
+    )
 
 
 def _rename(probe: Path) -> Check:
@@ -107,7 +149,9 @@ def _rename(probe: Path) -> Check:
     present = list_fresh(probe)
     if (probe / "old").read_bytes() == b"new" and "new" not in present:
         return Check("NAS: rename", "ok", "a file replaces another one in one step")
-    return Check("NAS: rename", "fail", "a rename does not replace", "mount it by NFS 3, NFS 4 or SMB 3")
+    return Check(
+        "NAS: rename", "fail", "a rename does not replace", "mount it by NFS 3, NFS 4 or SMB 3"
+    )
 
 
 def _primitive(probe: Path, expected: str | None) -> Check:
@@ -117,15 +161,28 @@ def _primitive(probe: Path, expected: str | None) -> Check:
     except VmBackupError as error:
         return Check("NAS: publishing", "fail", error.message, error.hint)
     if expected == "link" and found != "link":
-        hint = "all hosts must mount the NAS by the same protocol; this one was set up for hard links"
-        return Check("NAS: publishing", "fail", "the database needs hard links, and there are none on this mount", hint)
-    return Check("NAS: publishing", "ok", f"by {found}; the database uses {expected}" if expected else f"by {found}")
+        hint = (
+            "all hosts must mount the NAS by the same protocol; this one was set up for hard links"
+        )
+        return Check(
+            "NAS: publishing",
+            "fail",
+            "the database needs hard links, and there are none on this mount",
+            hint,
+        )
+    return Check(
+        "NAS: publishing",
+        "ok",
+        f"by {found}; the database uses {expected}" if expected else f"by {found}",
+    )
 
 
 def _names(probe: Path) -> Check:
     (probe / "names").mkdir()
     if wrong := changed_names(probe / "names"):
-        return Check("NAS: names", "fail", f"they are not given back as they were written: {wrong}", HINT)
+        return Check(
+            "NAS: names", "fail", f"they are not given back as they were written: {wrong}", HINT
+        )
     return Check("NAS: names", "ok", "capitals and accents are given back as they were written")
 
 
@@ -137,14 +194,26 @@ def _latency(probe: Path) -> Check:
     seconds = (time.monotonic() - began) / _SAMPLES
     seen = f"creating, syncing and removing a file takes {seconds * 1000:.0f} ms"
     if seconds > _SLOW_SECONDS:
-        return Check("NAS: speed", "warn", seen, "workers will be slow, but correct; look at the network and the server's load")
+        return Check(
+            "NAS: speed",
+            "warn",
+            seen,
+            "workers will be slow, but correct; look at the network and the server's load",
+        )
     return Check("NAS: speed", "ok", seen)
 
 
 def _skew(ahead: float) -> Check:
-    seen = f"the NAS's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    seen = (
+        f"the NAS's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    )
     if abs(ahead) > _SKEW_SECONDS:
-        return Check("NAS: clock", "warn", seen, "nothing is decided by clocks, but ages in status are wrong: let both use NTP")
+        return Check(
+            "NAS: clock",
+            "warn",
+            seen,
+            "nothing is decided by clocks, but ages in status are wrong: let both use NTP",
+        )
     return Check("NAS: clock", "ok", "agrees with this host's")
 
 

@@ -10,10 +10,15 @@ from shared.host.errors import VmBackupError
 Verdict = Literal["ok", "warn", "fail"]
 
 _RIGHTS: Final = "look at the rights of that file or directory"
-_READ_ONLY: Final = "it is mounted read-only: look at its disk (of the NAS: at the server's), then mount it again"
+_READ_ONLY: Final = (
+    "it is mounted read-only: look at its disk (of the NAS: at the server's), then mount it again"
+)
 #: What to do about an error, where it is not the rights: of the NAS, and of all else.
 _NAS_HINTS: Final[Mapping[int | None, str]] = {
-    errno.ENOSPC: "the NAS is full: free some space ('The NAS is full' in docs/operation.md); workers go on by themselves",
+    errno.ENOSPC: (
+        "the NAS is full: free some space ('The NAS is full' in docs/operation.md); "
+        "workers go on by themselves"
+    ),
     errno.EDQUOT: "the quota on the NAS is used up: raise it, or free some space",
     errno.EROFS: _READ_ONLY,
 }
@@ -43,4 +48,6 @@ def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]
     except OSError as error:
         hints = _NAS_HINTS if name.startswith("NAS") else _HINTS
         place = f" ({error.filename})" if error.filename else ""
-        yield Check(name, "fail", f"{error.strerror or error}{place}", hints.get(error.errno, _RIGHTS))
+        yield Check(
+            name, "fail", f"{error.strerror or error}{place}", hints.get(error.errno, _RIGHTS)
+        )

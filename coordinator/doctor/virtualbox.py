@@ -17,7 +17,9 @@ from shared.virtualbox.vboxmanage import VBoxManage
 _TRIED = 7
 
 
-def examine(configured: VirtualBox, runner: Runner, clock: Clock, environment: Mapping[str, str]) -> Iterator[Check]:
+def examine(
+    configured: VirtualBox, runner: Runner, clock: Clock, environment: Mapping[str, str]
+) -> Iterator[Check]:
     """Everything about VirtualBox. Raises `VBoxManageError` when it does not answer."""
     vboxmanage = VBoxManage(configured.vboxmanage, runner, configured.timeout_seconds, clock=clock)
     version = vboxmanage.version()
@@ -30,20 +32,31 @@ def examine(configured: VirtualBox, runner: Runner, clock: Clock, environment: M
     for machine in machines.values():
         if not machine.accessible:
             yield Check(
-                "VirtualBox: VMs", "warn", f"{machine.name or machine.uuid}: {machine.reason}", "it is not backed up until that is mended"
+                "VirtualBox: VMs",
+                "warn",
+                f"{machine.name or machine.uuid}: {machine.reason}",
+                "it is not backed up until that is mended",
             )
     if machines:
         running = sum(machine.running for machine in machines.values())
         yield Check("VirtualBox: VMs", "ok", f"{len(machines)} VMs, {running} of them running")
     else:
-        hint = "workers must run as the user who owns the VMs; VBOX_USER_HOME or virtualbox.home says where VirtualBox keeps its settings"
+        hint = (
+            "workers must run as the user who owns the VMs; VBOX_USER_HOME or "
+            "virtualbox.home says where VirtualBox keeps its settings"
+        )
         yield Check("VirtualBox: VMs", "warn", f"this user (uid {os.geteuid()}) has no VMs", hint)
 
 
 def _version(program: str, version: str) -> Check:
     major = re.match(r"\d+", version)
     if major and int(major[0]) != _TRIED:
-        return Check("VirtualBox", "warn", f"{program}, version {version}", f"vmbackup was tried with VirtualBox {_TRIED}")
+        return Check(
+            "VirtualBox",
+            "warn",
+            f"{program}, version {version}",
+            f"vmbackup was tried with VirtualBox {_TRIED}",
+        )
     return Check("VirtualBox", "ok", f"{program}, version {version}")
 
 
@@ -51,8 +64,18 @@ def _user(home: "os.PathLike[str]") -> Check:
     try:
         owner = os.stat(home).st_uid
     except FileNotFoundError:
-        return Check("VirtualBox: user", "warn", f"{home} is not there", "is this the user who owns the VMs?")
+        return Check(
+            "VirtualBox: user", "warn", f"{home} is not there", "is this the user who owns the VMs?"
+        )
     if owner != os.geteuid():
-        hint = f"run everything as uid {owner}: another user sees its running VMs as switched off, and would export them while they run"
-        return Check("VirtualBox: user", "fail", f"{home} belongs to uid {owner}, and this is uid {os.geteuid()}", hint)
+        hint = (
+            f"run everything as uid {owner}: another user sees its running VMs as switched "
+            f"off, and would export them while they run"
+        )
+        return Check(
+            "VirtualBox: user",
+            "fail",
+            f"{home} belongs to uid {owner}, and this is uid {os.geteuid()}",
+            hint,
+        )
     return Check("VirtualBox: user", "ok", f"{home} belongs to this user")

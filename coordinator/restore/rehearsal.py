@@ -1,7 +1,11 @@
-"""Rehearsing a restore: a copy becomes a VM under a scratch name, is started if wanted, watched, and removed again, whatever happens.
+"""Rehearsing a restore.
 
-One rehearsal at a time on a host. What a killed one has left, its VM and its folder, is removed by the next one of the same repository,
-by a local note that is made before them (`shared.tasks.rehearsal_leftovers`).
+A copy becomes a VM under a scratch name, is started if wanted, watched, and removed again, whatever
+happens.
+
+One rehearsal at a time on a host. What a killed one has left, its VM and its folder, is removed by
+the next one of the same repository, by a local note that is made before them
+(`shared.tasks.rehearsal_leftovers`).
 """
 
 import contextlib
@@ -55,11 +59,20 @@ class Rehearsal:
         return self.result.result == _GOOD
 
 
-def rehearse(site: Site, record: VmRecord, which: str, wishes: Wishes, progress: Progress = lambda _what, _percent: None) -> Rehearsal:
-    """Verifies, restores, starts, watches and removes. A failure of the copy is the result; raised is what has nothing to do with it.
+def rehearse(
+    site: Site,
+    record: VmRecord,
+    which: str,
+    wishes: Wishes,
+    progress: Progress = lambda _what, _percent: None,
+) -> Rehearsal:
+    """Verifies, restores, starts, watches and removes.
 
-    Raises `LockedError` if another rehearsal runs on this host or somebody works on the VM, `CopyError` if there is no such copy or no
-    room for it, `UsageError`, `NasError`, `LockLostError`, `VBoxManageError` if VirtualBox cannot even be asked.
+    A failure of the copy is the result; raised is what has nothing to do with it.
+
+    Raises `LockedError` if another rehearsal runs on this host or somebody works on the VM,
+    `CopyError` if there is no such copy or no room for it, `UsageError`, `NasError`,
+    `LockLostError`, `VBoxManageError` if VirtualBox cannot even be asked.
     """
     with _only_one(site.configuration.host.state_directory):
         rehearsal_leftovers.remove_noted(site)
@@ -69,7 +82,10 @@ def rehearse(site: Site, record: VmRecord, which: str, wishes: Wishes, progress:
 
 
 def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Rehearsed | None:
-    """Verifies the copy, which marks a damaged one; the result of the rehearsal if that is the end of it."""
+    """Verifies the copy, which marks a damaged one.
+
+    The result of the rehearsal if that is the end of it.
+    """
 
     def report(done: int, total: int) -> None:
         progress("verify", 100 * done / total if total else 100)
@@ -78,12 +94,18 @@ def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Re
         examined = verification.verify_copy(site, session, record.key, copy.stamp, report)
     if examined is None:
         raise CopyError(f"the copy {copy.stamp} is gone")
-    return _result(site, f"damaged: {examined.problem}", "", booted=False) if examined.problem else None
+    return (
+        _result(site, f"damaged: {examined.problem}", "", booted=False)
+        if examined.problem
+        else None
+    )
 
 
 def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearsed:
     """Makes a VM of the copy, starts it if wanted, and removes it."""
-    scene = rehearsal_leftovers.new_scene(wishes.folder or site.configuration.host.state_directory / "rehearsals")
+    scene = rehearsal_leftovers.new_scene(
+        wishes.folder or site.configuration.host.state_directory / "rehearsals"
+    )
     what = restoring.plan(site, copy, name=scene.name, folder=scene.folder)
     rehearsal_leftovers.set_up(site, scene)
     booted = False
@@ -114,7 +136,7 @@ def _remove(site: Site) -> None:
     try:
         rehearsal_leftovers.remove_noted(site)
     except VmBackupError as error:
-        log.error("what was rehearsed could not be removed: %s", error.message)  # noqa: TRY400 - an operator's message
+        log.error(("what was rehearsed could not be removed: %s"), error.message)  # noqa: TRY400 - an operator's message
 
 
 def _result(site: Site, result: str, observed: str, *, booted: bool) -> Rehearsed:
@@ -122,7 +144,10 @@ def _result(site: Site, result: str, observed: str, *, booted: bool) -> Rehearse
 
 
 def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
-    """Writes the result beside the copy; somebody who works on the VM is waited for, for a bounded time."""
+    """Writes the result beside the copy.
+
+    Somebody who works on the VM is waited for, for a bounded time.
+    """
     clock = site.clock
     end = clock.monotonic() + _NOTE_SECONDS
     with site.database.session("rehearse") as session:
@@ -131,7 +156,11 @@ def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
                 return verification.note_rehearsal(site, session, key, stamp, result)
             except LockedError as error:
                 if clock.monotonic() >= end:
-                    log.warning("the result of the rehearsal was not recorded: %s", error.message, extra={"vm": key})
+                    log.warning(
+                        "the result of the rehearsal was not recorded: %s",
+                        error.message,
+                        extra={"vm": key},
+                    )
                     return False
                 clock.sleep(_NOTE_POLL_SECONDS)
 
@@ -140,5 +169,7 @@ def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
 def _only_one(state_directory: Path) -> Iterator[None]:
     with host_lock(state_directory, "rehearsal") as mine:
         if not mine:
-            raise LockedError("another rehearsal runs on this host", hint="one at a time: wait until it has ended")
+            raise LockedError(
+                "another rehearsal runs on this host", hint="one at a time: wait until it has ended"
+            )
         yield

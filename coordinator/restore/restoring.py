@@ -1,8 +1,11 @@
-"""Restoring a copy as a new VM of this host. Nothing that is there is overwritten, and what fails leaves nothing behind.
+"""Restoring a copy as a new VM of this host.
 
-It needs the NAS for reading only and takes no claim, so that a VM can be restored whatever holds its record up. The folder of the new VM
-is made here, exclusively, before VirtualBox is asked: so what is in it is ours to remove. If this process is killed, VirtualBox goes on
-with the import by itself, and the VM is there afterwards.
+Nothing that is there is overwritten, and what fails leaves nothing behind.
+
+It needs the NAS for reading only and takes no claim, so that a VM can be restored whatever holds
+its record up. The folder of the new VM is made here, exclusively, before VirtualBox is asked: so
+what is in it is ours to remove. If this process is killed, VirtualBox goes on with the import by
+itself, and the VM is there afterwards.
 """
 
 import contextlib
@@ -52,7 +55,10 @@ class Restored:
 
 
 def choose(site: Site, record: VmRecord, which: str) -> Copy:
-    """The copy that is meant: `latest` or `previous` of the good ones, or a stamp. Raises `CopyError` if there is none, `NasError`."""
+    """The copy that is meant: `latest` or `previous` of the good ones, or a stamp.
+
+    Raises `CopyError` if there is none, `NasError`.
+    """
     return look_for(site, record, which).copy
 
 
@@ -78,7 +84,10 @@ def look_for(site: Site, record: VmRecord, which: str) -> Choice:
         return Choice(good[-position], _doubt(good[-position], good, which))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
-        raise CopyError(f"{record.key} has no copy {which!r}", hint=f"`vmbackup-admin copies {record.key}` shows what there is")
+        raise CopyError(
+            f"{record.key} has no copy {which!r}",
+            hint=f"`vmbackup-admin copies {record.key}` shows what there is",
+        )
     return Choice(copy)
 
 
@@ -87,15 +96,26 @@ def _doubt(copy: Copy, good: list[Copy], which: str) -> str:
     if not rivals:
         return ""
     return (
-        f"it is not certain that {copy.stamp} is the {which} copy: number, time and order of creation disagree about it and "
+        f"it is not certain that {copy.stamp} is the {which} copy: number, time and order of "
+        f"creation disagree about it and "
         f"{rivals[-1].stamp}; to take that one: --copy {rivals[-1].stamp}"
     )
 
 
-def plan(site: Site, copy: Copy, *, name: str | None = None, folder: Path | None = None, keep_macs: bool = True) -> ImportPlan:
-    """What is to be made of a copy: by default a VM of the original's name, where VirtualBox puts new VMs.
+def plan(
+    site: Site,
+    copy: Copy,
+    *,
+    name: str | None = None,
+    folder: Path | None = None,
+    keep_macs: bool = True,
+) -> ImportPlan:
+    """What is to be made of a copy.
 
-    Raises `UsageError` if that name or folder is taken on this host, `CopyError` if the copy must not be imported as it is or has no room.
+    By default a VM of the original's name, where VirtualBox puts new VMs.
+
+    Raises `UsageError` if that name or folder is taken on this host, `CopyError` if the copy must
+    not be imported as it is or has no room.
     """
     if copy.sidecar is None:
         raise CopyError(f"the copy {copy.stamp} cannot be used: {copy.problem}")
@@ -104,14 +124,22 @@ def plan(site: Site, copy: Copy, *, name: str | None = None, folder: Path | None
     made = ImportPlan(source, copy.sidecar.vm if name is None else name, base, keep_macs)
     if not made.name:
         raise UsageError("a VM needs a name", hint="--as NAME")
-    taken = next((machine for machine in site.inventory().values() if machine.name == made.name), None)
+    taken = next(
+        (machine for machine in site.inventory().values() if machine.name == made.name), None
+    )
     if taken is not None:
         raise UsageError(
-            f"this host has a VM {made.name!r} already ({{{taken.uuid}}}); a restore never overwrites one",
+            (
+                f"this host has a VM {made.name!r} already ({{{taken.uuid}}}); a restore never "
+                f"overwrites one"
+            ),
             hint="give the restored one another name: --as NAME",
         )
     if os.path.lexists(made.folder):
-        raise UsageError(f"{made.folder} is there already; a restore never overwrites anything", hint="another name (--as) or place (--to)")
+        raise UsageError(
+            f"{made.folder} is there already; a restore never overwrites anything",
+            hint="another name (--as) or place (--to)",
+        )
     refuse_unsafe(member_names(copy.directory, source.name))
     _check_room(base, max(copy.size, copy.sidecar.source_bytes))
     return made
@@ -128,19 +156,28 @@ def verify(copy: Copy, progress: Progress) -> None:
     except CopyError as error:
         raise CopyError(
             f"the copy {copy.stamp} is damaged and was not restored: {error.message}",
-            hint="restore an older one (--copy previous); `vmbackup-admin verify VM` marks the damaged one",
+            hint=(
+                "restore an older one (--copy previous); `vmbackup-admin verify VM` marks the "
+                "damaged one"
+            ),
         ) from None
 
 
 def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Restored:
-    """Makes the VM. On any failure, and when it is interrupted, nothing of it is left; raises what went wrong."""
+    """Makes the VM. On any failure, and when it is interrupted, nothing of it is left.
+
+    Raises what went wrong.
+    """
     with _own_folder(what.folder):
         try:
             _import(site, what, progress)
             machine = registered_in(site, what.folder)
             if machine is None:
                 raise VBoxManageError(
-                    f"VirtualBox says that it imported {what.name!r}, but has registered nothing in {what.folder}",
+                    (
+                        f"VirtualBox says that it imported {what.name!r}, but has registered "
+                        f"nothing in {what.folder}"
+                    ),
                     hint="does VBoxSVC see that folder under the same path?",
                 )
         except BaseException:
@@ -151,10 +188,15 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
 
 
 def note(site: Site, key: str, done: Restored) -> None:
-    """Writes to the database, and so to the log, what was restored. Raises what a commit raises: `NasError`, for one."""
+    """Writes to the database, and so to the log, what was restored.
+
+    Raises what a commit raises: `NasError`, for one.
+    """
     what = Restoration(done.stamp, site.node, done.name, done.uuid, timestamp(site.clock.now()))
     site.database.commit_once(
-        lambda contents: upkeep.restored(contents, key, what), f"restore {key} {done.stamp} as {done.name}", "restore"
+        lambda contents: upkeep.restored(contents, key, what),
+        f"restore {key} {done.stamp} as {done.name}",
+        "restore",
     )
 
 
@@ -162,11 +204,21 @@ def registered_in(site: Site, folder: Path) -> Machine | None:
     """The VM whose settings file is in `folder`; None if there is none. Raises `VBoxManageError`."""
     real = os.path.realpath(folder)
     machines = site.inventory().values()
-    return next((machine for machine in machines if os.path.realpath(os.path.dirname(machine.settings_file)) == real), None)
+    return next(
+        (
+            machine
+            for machine in machines
+            if os.path.realpath(os.path.dirname(machine.settings_file)) == real
+        ),
+        None,
+    )
 
 
 def remove_from(site: Site, folder: Path) -> None:
-    """Removes what an import has left in a folder that was made for it, the VM included. What cannot be removed is reported."""
+    """Removes what an import has left in a folder that was made for it, the VM included.
+
+    What cannot be removed is reported.
+    """
     try:
         machine = registered_in(site, folder)
         if machine is not None:
@@ -174,11 +226,14 @@ def remove_from(site: Site, folder: Path) -> None:
         if not _remove_for_good(site, folder):
             log.error("what was imported could not be removed from %s", folder)
     except VmBackupError as error:
-        log.error("what was imported could not be removed from %s: %s", folder, error.message)  # noqa: TRY400 - an operator's message
+        log.error(("what was imported could not be removed from %s: %s"), folder, error.message)  # noqa: TRY400 - an operator's message
 
 
 def _remove_for_good(site: Site, folder: Path) -> bool:
-    """Removes a folder until it stays away, and answers whether it does: VBoxSVC may still write settings when an import was cancelled."""
+    """Removes a folder until it stays away, and answers whether it does.
+
+    VBoxSVC may still write settings when an import was cancelled.
+    """
     end = site.clock.monotonic() + _GONE_SECONDS
     while os.path.lexists(folder):
         if site.clock.monotonic() > end:
@@ -189,7 +244,10 @@ def _remove_for_good(site: Site, folder: Path) -> bool:
 
 
 def _import(site: Site, what: ImportPlan, progress: Progress) -> None:
-    """Runs the import to its end, or cancels it: on whatever interrupts us, and when it stands still for `backup.stall_seconds`."""
+    """Runs the import to its end, or cancels it.
+
+    On whatever interrupts us, and when it stands still for `backup.stall_seconds`.
+    """
     clock, limit = site.clock, site.configuration.backup.stall_seconds
     running = RunningImport(site.vboxmanage, what)
     try:
@@ -199,29 +257,41 @@ def _import(site: Site, what: ImportPlan, progress: Progress) -> None:
             if now != seen:
                 seen, moved_at = now, clock.monotonic()
             elif clock.monotonic() - moved_at > limit:
-                raise CopyError(f"the import has not moved for {limit:.0f} s (at {now[0]} %) and was cancelled", hint="look at the NAS")
+                raise CopyError(
+                    f"the import has not moved for {limit:.0f} s (at {now[0]} %) and was cancelled",
+                    hint="look at the NAS",
+                )
             progress("import", now[0])
             clock.sleep(_POLL_SECONDS)
     except BaseException:
         if not running.cancel(_CANCEL_SECONDS):
-            log.warning("VBoxManage does not cancel the import; VirtualBox may go on with it by itself")
+            log.warning(
+                "VBoxManage does not cancel the import; VirtualBox may go on with it by itself"
+            )
         raise
     running.result()
 
 
 @contextlib.contextmanager
 def _own_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder that nobody else has, and its parents; takes the empty ones away again if that fails in the end."""
+    """Makes a folder that nobody else has, and its parents.
+
+    Takes the empty ones away again if that fails in the end.
+    """
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
     except FileExistsError:
         raise UsageError(
-            f"{folder} is there already; a restore never overwrites anything", hint="another name (--as) or place (--to)"
+            f"{folder} is there already; a restore never overwrites anything",
+            hint="another name (--as) or place (--to)",
         ) from None
     except OSError as error:
-        raise UsageError(f"cannot make {folder}: {error.strerror}", hint="the owner of the VMs must be able to write there") from None
+        raise UsageError(
+            f"cannot make {folder}: {error.strerror}",
+            hint="the owner of the VMs must be able to write there",
+        ) from None
     try:
         yield
     except BaseException:
@@ -236,6 +306,9 @@ def _check_room(base: Path, needed: int) -> None:
     room = shutil.disk_usage(existing).free
     if room < needed:
         raise CopyError(
-            f"there is no room for the VM in {base}: it needs about {human(needed)}, {human(room)} are free",
+            (
+                f"there is no room for the VM in {base}: it needs about {human(needed)}, "
+                f"{human(room)} are free"
+            ),
             hint="make room, or restore to another place: --to DIRECTORY",
         )

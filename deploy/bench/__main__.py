@@ -1,4 +1,7 @@
-"""The benchmark's program. Ends with 1 if an update was lost; an aim that is missed is printed, not failed: machines differ."""
+"""The benchmark's program.
+
+Ends with 1 if an update was lost; an aim that is missed is printed, not failed: machines differ.
+"""
 
 import argparse
 import os
@@ -16,14 +19,19 @@ def main() -> int:
     """Runs it; answers the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
-    parser.add_argument("--full", action="store_true", help="more rounds and larger VMs (25 minutes)")
+    parser.add_argument(
+        "--full", action="store_true", help="more rounds and larger VMs (25 minutes)"
+    )
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     wanted = set(given.parts or PARTS)
     report = Report()
     began = time.monotonic()
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
     whole = True
     if "startup" in wanted:
         startup.measure(report, rounds=30 if given.full else 10)
@@ -37,7 +45,10 @@ def main() -> int:
         export_engines.measure(report, rounds=3 if given.full else 1, mib=2000)
     if "wire" in wanted:
         wire.measure(report, mib=256 if given.full else 96)
-    print(f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now {os.getloadavg()[0]:.1f}.")
+    print(
+        f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now "
+        f"{os.getloadavg()[0]:.1f}."
+    )
     if not whole:
         print("UPDATES WERE LOST", file=sys.stderr)
     return 0 if whole else 1

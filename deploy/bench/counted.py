@@ -1,7 +1,10 @@
-"""Runs a program of this product and counts what it asks of the NAS: `counted.py NAS RESULT MODULE ARGUMENTS…`.
+"""Runs a program of this product and counts what it asks of the NAS.
 
-Python reports each of these calls before it makes it: opens, listings, creations of directories, links, renames, removals. Calls on
-an open file (read, write, fsync, fstat) and `stat` are not reported. Starts of processes are counted, too.
+`counted.py NAS RESULT MODULE ARGUMENTS…`.
+
+Python reports each of these calls before it makes it: opens, listings, creations of directories,
+links, renames, removals. Calls on an open file (read, write, fsync, fstat) and `stat` are not
+reported. Starts of processes are counted, too.
 """
 
 import atexit
@@ -11,7 +14,18 @@ import runpy
 import sys
 from typing import Any
 
-_CALLS = ("open", "os.listdir", "os.scandir", "os.mkdir", "os.link", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime")
+_CALLS = (
+    "open",
+    "os.listdir",
+    "os.scandir",
+    "os.mkdir",
+    "os.link",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.truncate",
+    "os.utime",
+)
 
 
 def main() -> None:
@@ -20,8 +34,12 @@ def main() -> None:
     counts: dict[str, int] = {}
 
     def hook(event: str, parameters: tuple[Any, ...]) -> None:
-        wrapped = event == "open" and isinstance(parameters[0], int)  # a file object for what is open already
-        if event == "subprocess.Popen" or (event in _CALLS and not wrapped and _below(nas, parameters[0])):
+        wrapped = event == "open" and isinstance(
+            parameters[0], int
+        )  # a file object for what is open already
+        if event == "subprocess.Popen" or (
+            event in _CALLS and not wrapped and _below(nas, parameters[0])
+        ):
             counts[event] = counts.get(event, 0) + 1
 
     atexit.register(lambda: _write(result, dict(counts)))

@@ -1,9 +1,12 @@
-"""Export engines side by side: `VBoxManage export`, the parallel engine on one core and on all, by turns, on a disk of real files.
+"""Export engines side by side.
+
+`VBoxManage export`, the parallel engine on one core and on all, by turns, on a disk of real files.
 
     python -m deploy.bench.export_engines [--mib 2000] [--rounds 3]
 
-Prints times, and the ratios that mean something on any machine: wall time, CPU time (that of VirtualBox included), size. Peak memory
-is that of the process in which the engine runs. Two of a core's costs are told apart by a run that compresses nothing.
+Prints times, and the ratios that mean something on any machine: wall time, CPU time (that of
+VirtualBox included), size. Peak memory is that of the process in which the engine runs. Two of a
+core's costs are told apart by a run that compresses nothing.
 """
 
 import argparse
@@ -60,7 +63,13 @@ class Run:
 
 def measure(report: Report, *, rounds: int, mib: int) -> None:
     """Prints all figures; says so where there is no real VirtualBox."""
-    report.heading("Export engines", f"{mib} MiB of real files, {_ALL} cores, to a local directory, by turns: median (least-most).")
+    report.heading(
+        "Export engines",
+        (
+            f"{mib} MiB of real files, {_ALL} cores, to a local directory, by turns: median "
+            f"(least-most)."
+        ),
+    )
     try:
         host = Testbed.set_up().host()
     except (Unavailable, subprocess.CalledProcessError) as reason:
@@ -76,10 +85,16 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
         show(report, found, source)
         overhead.measure(report, host.vms / "bench.vdi")
         report.heading(
-            "Second copies", "Grains of 64 KiB all over the disk were written to since the copy before. Each change comes on top."
+            "Second copies",
+            (
+                "Grains of 64 KiB all over the disk were written to since the copy before. Each "
+                "change comes on top."
+            ),
         )
         measure_changes(report, host, uuid, host.vms / "bench.vdi")
-        report.heading("Several VMs", f"{mib // SEVERAL} MiB each, each by a process that may use all cores.")
+        report.heading(
+            "Several VMs", f"{mib // SEVERAL} MiB each, each by a process that may use all cores."
+        )
         measure_together(report, host, mib // SEVERAL, rounds)
     finally:
         host.remove()
@@ -89,19 +104,37 @@ def show(report: Report, found: dict[str, list[Run]], source: int) -> None:
     """The figures, and what is judged: the engine as it is used."""
     reference = found["VBoxManage"]
     for name, runs in found.items():
-        wall, cpu = statistics.median(run.wall for run in runs), statistics.median(run.cpu for run in runs)
+        wall, cpu = (
+            statistics.median(run.wall for run in runs),
+            statistics.median(run.cpu for run in runs),
+        )
         memory = f", {max(run.memory for run in runs) / 1e6:.0f} MB" if runs[0].memory else ""
-        rate = f"{source / wall / 1e6:.0f} MB/s, CPU {cpu:.1f} s, {runs[0].size / 1e6:.0f} MB written{memory}"
+        rate = (
+            f"{source / wall / 1e6:.0f} MB/s, CPU {cpu:.1f} s, {runs[0].size / 1e6:.0f} MB "
+            f"written{memory}"
+        )
         report.figure(name, f"{spread([run.wall for run in runs])}, {rate}")
     used = found["all cores"]
-    report.judged("wall time / VBoxManage", _ratio(used, reference, "wall"), f"({1 / _ratio(used, reference, 'wall'):.1f} x)", AIM_WALL)
-    report.judged("CPU / VBoxManage", _ratio(used, reference, "cpu"), f"({1 / _ratio(used, reference, 'cpu'):.1f} x)", AIM_CPU)
+    report.judged(
+        "wall time / VBoxManage",
+        _ratio(used, reference, "wall"),
+        f"({1 / _ratio(used, reference, 'wall'):.1f} x)",
+        AIM_WALL,
+    )
+    report.judged(
+        "CPU / VBoxManage",
+        _ratio(used, reference, "cpu"),
+        f"({1 / _ratio(used, reference, 'cpu'):.1f} x)",
+        AIM_CPU,
+    )
     report.judged("size / VBoxManage", _ratio(used, reference, "size"), "", AIM_SIZE)
     report.judged("peak memory", max(run.memory for run in used) / 1e6, "MB", AIM_MEMORY_MB)
 
 
 def _ratio(runs: list[Run], reference: list[Run], key: str) -> float:
-    return statistics.median(getattr(run, key) for run in runs) / statistics.median(getattr(run, key) for run in reference)
+    return statistics.median(getattr(run, key) for run in runs) / statistics.median(
+        getattr(run, key) for run in reference
+    )
 
 
 def measure_together(report: Report, host: RealHost, mib: int, rounds: int) -> None:
@@ -111,7 +144,9 @@ def measure_together(report: Report, host: RealHost, mib: int, rounds: int) -> N
     def start(number: int) -> "subprocess.Popen[bytes]":
         target = host.folder / f"several-{number}.ova"
         target.unlink(missing_ok=True)
-        return subprocess.Popen(engine_command(host, vms[number], "all cores", target, target.with_suffix(".json")))
+        return subprocess.Popen(
+            engine_command(host, vms[number], "all cores", target, target.with_suffix(".json"))
+        )
 
     measure_several(report, start, rounds)
 
@@ -123,15 +158,28 @@ def make_vm(host: RealHost, mib: int, name: str = "bench") -> tuple[str, int]:
         target.writelines(real_files(mib * _MIB))
     host.run("convertfromraw", raw, disk, "--format=VDI")
     raw.unlink()
-    host.run("createvm", f"--name={name}", "--ostype=Linux_64", "--register", f"--basefolder={host.vms}")
+    host.run(
+        "createvm", f"--name={name}", "--ostype=Linux_64", "--register", f"--basefolder={host.vms}"
+    )
     host.run("storagectl", name, "--name", "SATA", "--add", "sata")
-    host.run("storageattach", name, "--storagectl=SATA", "--port=0", "--device=0", "--type=hdd", f"--medium={disk}")
+    host.run(
+        "storageattach",
+        name,
+        "--storagectl=SATA",
+        "--port=0",
+        "--device=0",
+        "--type=hdd",
+        f"--medium={disk}",
+    )
     vms = VBoxManage(str(host.vboxmanage), SubprocessRunner(), 120).list_vms()
     return next(vm.uuid for vm in vms if vm.name == name), mib * _MIB
 
 
 def run_reference(host: RealHost, uuid: str) -> Run:
-    """`VBoxManage export`. Its work is done by VBoxSVC, which lives on: its CPU time is read before and after."""
+    """`VBoxManage export`.
+
+    Its work is done by VBoxSVC, which lives on: its CPU time is read before and after.
+    """
     target = host.folder / "reference.ova"
     command = [host.vboxmanage, "export", uuid, "--ovf20", "--manifest", f"--output={target}"]
     wall, cpu = _watched(host, command)
@@ -141,7 +189,10 @@ def run_reference(host: RealHost, uuid: str) -> Run:
 
 
 def run_engine(host: RealHost, uuid: str, name: str) -> Run:
-    """The parallel engine in a process of its own, which says what it used. VirtualBox's share (locks, description) is added."""
+    """The parallel engine in a process of its own, which says what it used.
+
+    VirtualBox's share (locks, description) is added.
+    """
     target, result = host.folder / "parallel.ova", host.folder / "result.json"
     _, cpu = _watched(host, engine_command(host, uuid, name, target, result))
     inside = json.loads(result.read_text(encoding="utf-8"))
@@ -150,9 +201,24 @@ def run_engine(host: RealHost, uuid: str, name: str) -> Run:
     return run
 
 
-def engine_command(host: RealHost, uuid: str, name: str, target: Path, result: Path) -> list[str | Path]:
+def engine_command(
+    host: RealHost, uuid: str, name: str, target: Path, result: Path
+) -> list[str | Path]:
     """A process of its own for one export. `result` is where it says what it used."""
-    words = ["--vboxmanage", host.vboxmanage, "--home", host.home, "--vm", uuid, "--engine", name, "--target", target, "--result", result]
+    words = [
+        "--vboxmanage",
+        host.vboxmanage,
+        "--home",
+        host.home,
+        "--vm",
+        uuid,
+        "--engine",
+        name,
+        "--target",
+        target,
+        "--result",
+        result,
+    ]
     return [sys.executable, "-m", "deploy.bench.export_engines", *words]
 
 
@@ -160,7 +226,14 @@ def _watched(host: RealHost, command: list[str | Path]) -> tuple[float, float]:
     """Runs a command; wall seconds, and CPU seconds of it and of VirtualBox."""
     before, began = _cpu(host), time.monotonic()
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     if done.returncode:
         sys.exit(f"{command}: status {done.returncode}\n{done.stderr}")
     return time.monotonic() - began, _cpu(host) - before
@@ -170,24 +243,39 @@ def _cpu(host: RealHost) -> float:
     """CPU seconds used so far by ended children of this process and by the VBoxSVC of the host."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     services = [process.cpu_times() for process in host.processes() if process.name() == "VBoxSVC"]
-    return children.ru_utime + children.ru_stime + sum(times.user + times.system for times in services)
+    return (
+        children.ru_utime + children.ru_stime + sum(times.user + times.system for times in services)
+    )
 
 
 def export_once(given: argparse.Namespace) -> None:
     """What runs in the process of its own: one export, fsync included."""
     cores, codec_name, self_check = ENGINES[given.engine]
     nothing = zlib_codec(1).compress(bytes(range(256)) * 256).ljust(26_000, b"\0")
-    codecs = {"best": best_codec(), "zlib": zlib_codec(1), "none": Codec("none", lambda _: nothing, lambda data: data)}
+    codecs = {
+        "best": best_codec(),
+        "zlib": zlib_codec(1),
+        "none": Codec("none", lambda _: nothing, lambda data: data),
+    }
     manager = VBoxManage(given.vboxmanage, SubprocessRunner(), 120)
     machine = take_inventory(manager, Path(given.home), time.sleep)[given.vm]
     scratch = Path(given.target).parent / "scratch"
-    exporter = ParallelExporter(manager, SystemClock(), scratch=scratch, cores=cores, codec=codecs[codec_name], self_check=self_check)
+    exporter = ParallelExporter(
+        manager,
+        SystemClock(),
+        scratch=scratch,
+        cores=cores,
+        codec=codecs[codec_name],
+        self_check=self_check,
+    )
     began = time.monotonic()
     export = exporter.start(machine, Path(given.target))
     while not export.poll():
         time.sleep(0.01)
     export.result()
-    Path(given.result).write_text(json.dumps({"wall": time.monotonic() - began, "memory": _peak_memory()}), encoding="utf-8")
+    Path(given.result).write_text(
+        json.dumps({"wall": time.monotonic() - began, "memory": _peak_memory()}), encoding="utf-8"
+    )
 
 
 def _peak_memory() -> int:
@@ -200,7 +288,9 @@ def _peak_memory() -> int:
 
 def main() -> int:
     """Runs it; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.bench.export_engines", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.bench.export_engines", description=__doc__
+    )
     parser.add_argument("--mib", type=int, default=2000, help="size of the disk")
     parser.add_argument("--rounds", type=int, default=3)
     for name in ("vboxmanage", "home", "vm", "engine", "target", "result"):

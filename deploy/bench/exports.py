@@ -19,7 +19,10 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
     """Prints times and ratios; says so where there is no real VirtualBox."""
     report.heading(
         "Exports",
-        f"A VM with {mib} MiB of random data, to a local directory, by turns: median (least-most). Ratios compare the fastest.",
+        (
+            f"A VM with {mib} MiB of random data, to a local directory, by turns: median "
+            f"(least-most). Ratios compare the fastest."
+        ),
     )
     try:
         testbed = Testbed.set_up()
@@ -40,7 +43,11 @@ class Turns:
         self._report, self._host, self._vm, self._rounds = report, host, vm, rounds
         self._nas = host.folder / "nas"
         self._nas.mkdir()
-        self._environment = {**os.environ, **host.environment, "VMBACKUP_CONFIG": str(host.folder / "config.toml")}
+        self._environment = {
+            **os.environ,
+            **host.environment,
+            "VMBACKUP_CONFIG": str(host.folder / "config.toml"),
+        }
 
     def take(self) -> None:
         """Measures and prints."""
@@ -66,7 +73,9 @@ class Turns:
         if backups[0]["engine"] == "vboxmanage":
             self._report.judged(f"{name}: export / bare", ratio, "", AIM_RATIO)
         else:
-            self._report.figure(f"{name}: export / bare", f"{ratio:.2f}: {1 / ratio:.1f} times as fast")
+            self._report.figure(
+                f"{name}: export / bare", f"{ratio:.2f}: {1 / ratio:.1f} times as fast"
+            )
         whole = min(backup["wall_seconds"] for backup in backups)
         self._report.figure(f"{name}: all of it / bare", f"{whole / bare:.2f}")
 
@@ -77,7 +86,9 @@ class Turns:
             "backup": {"engine": engine, "keep_last": 1},
         }
         tables = (
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items()) for name, items in settings.items()
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items())
+            for name, items in settings.items()
         )
         (self._host.folder / "config.toml").write_text("".join(tables), encoding="utf-8")
 
@@ -90,7 +101,10 @@ class Turns:
         return seconds
 
     def _backup(self, engine: str) -> Mapping[str, Any]:
-        """One backup of the VM; answers what its sidecar says, and the wall time of the whole worker."""
+        """One backup of the VM.
+
+        Answers what its sidecar says, and the wall time of the whole worker.
+        """
         self._configure(engine)
         self._host.run("modifyvm", self._vm.uuid, "--description", str(time.time()))
         self._program("worker.cli", "vmfind")
@@ -98,10 +112,17 @@ class Turns:
         began = time.monotonic()
         self._program("worker.cli", "backup")
         seconds = time.monotonic() - began
-        newest = max((self._nas / "bench").glob("[!.]*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
+        newest = max(
+            (self._nas / "bench").glob("[!.]*.json"),
+            key=lambda path: int(path.stem.rpartition("-")[2]),
+        )
         return {**json.loads(newest.read_text(encoding="utf-8")), "wall_seconds": seconds}
 
     def _program(self, module: str, *words: str) -> None:
         subprocess.run(
-            [sys.executable, "-m", module, *words], env=self._environment, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", module, *words],
+            env=self._environment,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )

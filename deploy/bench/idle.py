@@ -31,8 +31,10 @@ def measure(report: Report, *, rounds: int) -> None:
     """Prints wall time and NAS calls of each worker for 100 and 1000 simulated VMs."""
     report.heading(
         "Idle tick",
-        "Each worker as a process of its own; wall time from start to end: median (least-most). NAS calls: opens, listings, links, "
-        "renames, removals below the NAS by that process; its probe of the mount, a process of its own, makes 4 more.",
+        "Each worker as a process of its own; wall time from start to end: median (least-most). "
+        "NAS calls: opens, listings, links, "
+        "renames, removals below the NAS by that process; its probe of the mount, a process of "
+        "its own, makes 4 more.",
     )
     for count in (100, 1000):
         with tempfile.TemporaryDirectory(prefix="vmbackup-bench-") as folder:
@@ -43,16 +45,25 @@ def measure(report: Report, *, rounds: int) -> None:
                 calls = _counted(Path(folder), environment, worker)
                 started = calls.pop("subprocess.Popen", 0)
                 total += sum(calls.values())
-                detail = ", ".join(f"{number} {name.removeprefix('os.')}" for name, number in sorted(calls.items()))
+                detail = ", ".join(
+                    f"{number} {name.removeprefix('os.')}" for name, number in sorted(calls.items())
+                )
                 report.figure(
                     f"{count} VMs, {worker}",
-                    f"{spread(seconds)}, NAS calls: {sum(calls.values())} ({detail}), processes started: {started}",
+                    (
+                        f"{spread(seconds)}, NAS calls: {sum(calls.values())} ({detail}), "
+                        f"processes "
+                        f"started: {started}"
+                    ),
                 )
             report.figure(f"{count} VMs, all of them", f"NAS calls: {total}")
 
 
 def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
-    """Makes a host whose VMs all have a copy, as far as the database knows; answers the environment of its workers."""
+    """Makes a host whose VMs all have a copy, as far as the database knows.
+
+    Answers the environment of its workers.
+    """
     host = SimulatedHost(folder / "hosts", "bench")
     host.make_vms(count)
     nas = folder / "nas"
@@ -63,7 +74,12 @@ def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
         f"[host]\nstate_directory = {json.dumps(str(folder / 'state'))}\n",
         encoding="utf-8",
     )
-    environment = {**os.environ, **host.environment, "VMBACKUP_CONFIG": str(configuration), "BENCH_NAS": str(nas)}
+    environment = {
+        **os.environ,
+        **host.environment,
+        "VMBACKUP_CONFIG": str(configuration),
+        "BENCH_NAS": str(nas),
+    }
     os.environ.update(host.environment)
     create(nas / "vmstate", HostIdentity.of_this_machine("bench"), SystemClock())
     _run(environment, "vmfind")
@@ -75,15 +91,21 @@ def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
 
 
 def _mark_clean(site: Site) -> None:
-    fingerprints = {uuid: fingerprint_of(machine).to_json() for uuid, machine in site.inventory().items()}
+    fingerprints = {
+        uuid: fingerprint_of(machine).to_json() for uuid, machine in site.inventory().items()
+    }
 
     read = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
         for number, record in enumerate(contents.vms.values(), start=1):
-            copy = Copy(f"20261122T000000Z-{number}", number, 1, "0" * 64, read, fingerprints[record.uuid])
+            copy = Copy(
+                f"20261122T000000Z-{number}", number, 1, "0" * 64, read, fingerprints[record.uuid]
+            )
             _place(site, record, copy)
-            contents = contents.with_vm(replace(record, status=State.CLEAN, last_copy=copy, verified=read))
+            contents = contents.with_vm(
+                replace(record, status=State.CLEAN, last_copy=copy, verified=read)
+            )
         return replace(contents, claims_granted=len(contents.vms))
 
     site.database.commit_once(change, "benchmark", "bench")
@@ -102,7 +124,12 @@ def _place(site: Site, record: VmRecord, copy: Copy) -> None:
 
 
 def _run(environment: Mapping[str, str], *words: str) -> None:
-    subprocess.run([sys.executable, "-m", "worker.cli", *words], env=environment, check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "worker.cli", *words],
+        env=environment,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def _timed(environment: Mapping[str, str], worker: str) -> float:
@@ -114,7 +141,14 @@ def _timed(environment: Mapping[str, str], worker: str) -> float:
 def _counted(folder: Path, environment: Mapping[str, str], worker: str) -> dict[str, int]:
     result = folder / "counts.json"
     program = Path(__file__).with_name("counted.py")
-    command = [sys.executable, str(program), environment["BENCH_NAS"], str(result), "worker.cli", worker]
+    command = [
+        sys.executable,
+        str(program),
+        environment["BENCH_NAS"],
+        str(result),
+        "worker.cli",
+        worker,
+    ]
     subprocess.run(command, env=environment, check=True, stdin=subprocess.DEVNULL)
     counts: dict[str, int] = json.loads(result.read_text(encoding="utf-8"))
     return counts

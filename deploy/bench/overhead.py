@@ -1,7 +1,10 @@
-"""What Python costs the parallel engine: its CPU time, against that of a plain loop which asks for the same work.
+"""What Python costs the parallel engine.
 
-The loop reads the data of the disk, compresses each grain and inflates it again, hashes and writes what comes out, and does nothing
-else: no threads, no layout, no tables, no zeros looked for. What the engine needs beyond that is its overhead.
+Its CPU time, against that of a plain loop which asks for the same work.
+
+The loop reads the data of the disk, compresses each grain and inflates it again, hashes and writes
+what comes out, and does nothing else: no threads, no layout, no tables, no zeros looked for. What
+the engine needs beyond that is its overhead.
 """
 
 import hashlib
@@ -29,7 +32,10 @@ _BLOCK: Final = 2**20
 
 
 def measure(report: Report, disk: Path) -> None:
-    """Prints the share. Of each the round that needed least counts: other work on the machine only ever adds."""
+    """Prints the share.
+
+    Of each the round that needed least counts: other work on the machine only ever adds.
+    """
     codec, target = best_codec(), disk.with_suffix(".overhead")
     needed: dict[str, list[float]] = {"plain": [], "engine": []}
     for _ in range(_ROUNDS):
@@ -39,7 +45,10 @@ def measure(report: Report, disk: Path) -> None:
             needed[name].append(_cpu() - before)
             target.unlink()
     plain, engine = min(needed["plain"]), min(needed["engine"])
-    report.figure("CPU of the engine, of a plain loop in one thread", f"{engine:.2f} s, {plain:.2f} s ({codec.name})")
+    report.figure(
+        "CPU of the engine, of a plain loop in one thread",
+        f"{engine:.2f} s, {plain:.2f} s ({codec.name})",
+    )
     report.judged("Python overhead, of the engine's CPU", 100 * (engine - plain) / engine, "%", AIM)
 
 
@@ -67,7 +76,14 @@ def _engine(disk: Path, target: Path, codec: Codec) -> None:
     pipeline = Pipeline(Settings(os.cpu_count() or 1, codec), cancelled)
     with Chain.open([disk]) as chain:
         archive.begin("disk.vmdk")
-        layout = Layout("disk.vmdk", chain.size, secrets.randbits(32), uuid4(), position=archive.position, alignment=SECTOR)
+        layout = Layout(
+            "disk.vmdk",
+            chain.size,
+            secrets.randbits(32),
+            uuid4(),
+            position=archive.position,
+            alignment=SECTOR,
+        )
         pipeline.copy(chain, layout, Sink(archive, [], layout, None), Meter())
         archive.end()
         archive.finish("disk.mf")

@@ -22,7 +22,9 @@ class Report:
         """A figure that should not be above its aim."""
         good = value <= aim
         self.missed += not good
-        self.figure(name, f"{value:.2f} {unit}   aim: at most {aim:g}   {'reached' if good else 'MISSED'}")
+        self.figure(
+            name, f"{value:.2f} {unit}   aim: at most {aim:g}   {'reached' if good else 'MISSED'}"
+        )
 
 
 def spread(seconds: Sequence[float]) -> str:

@@ -1,4 +1,6 @@
-"""What a second copy of a disk costs when little has changed, and several VMs at a time: by the parallel engine, on a local directory.
+"""What a second copy of a disk costs when little has changed, and several VMs at a time.
+
+By the parallel engine, on a local directory.
 
 What is not copied here is what goes over the wire on NFS 4.2; `deploy.bench.wire` counts it there.
 """
@@ -37,8 +39,16 @@ def measure_changes(report: Report, host: RealHost, uuid: str, disk: Path) -> No
         if percent is not None:
             change(disk, percent / 100)
         target = host.folder / f"change-{number}.ova"
-        plan = DeltaPlan(index_of(target), previous, index_of(previous) if previous else None, whole_every=1000)
-        exporter = ParallelExporter(manager, SystemClock(), scratch=host.folder / "scratch", cores=os.cpu_count() or 1, plan=plan)
+        plan = DeltaPlan(
+            index_of(target), previous, index_of(previous) if previous else None, whole_every=1000
+        )
+        exporter = ParallelExporter(
+            manager,
+            SystemClock(),
+            scratch=host.folder / "scratch",
+            cores=os.cpu_count() or 1,
+            plan=plan,
+        )
         began = time.monotonic()
         export = exporter.start(machine, target)
         while not export.poll():
@@ -47,7 +57,13 @@ def measure_changes(report: Report, host: RealHost, uuid: str, disk: Path) -> No
         seconds, size = time.monotonic() - began, target.stat().st_size
         name = "first copy, with index" if percent is None else f"{percent} % of the grains changed"
         index = index_of(target).stat().st_size
-        report.figure(name, f"{(size - copied) / 1e6:.1f} MB of {size / 1e6:.0f} sent, {seconds:.1f} s, index {index / 1e6:.1f} MB")
+        report.figure(
+            name,
+            (
+                f"{(size - copied) / 1e6:.1f} MB of {size / 1e6:.0f} sent, {seconds:.1f} s, index "
+                f"{index / 1e6:.1f} MB"
+            ),
+        )
         if previous:
             previous.unlink()
             index_of(previous).unlink()
@@ -82,7 +98,8 @@ def real_files(size: int) -> Iterator[bytes]:
     """`size` bytes: files of /usr, each filled up to a multiple of 4 KiB, in an order that mixes all kinds; then zeros."""
     found = (Path(place) / name for place, _, names in os.walk("/usr") for name in names)
     mixed = sorted(
-        (path for path in found if path.is_file() and not path.is_symlink()), key=lambda path: hashlib.sha256(os.fsencode(path)).digest()
+        (path for path in found if path.is_file() and not path.is_symlink()),
+        key=lambda path: hashlib.sha256(os.fsencode(path)).digest(),
     )
     left = size
     for path in mixed:
@@ -95,8 +112,13 @@ def real_files(size: int) -> Iterator[bytes]:
     yield bytes(left)
 
 
-def measure_several(report: Report, export: Callable[[int], "subprocess.Popen[bytes]"], rounds: int) -> None:
-    """`export` starts the export of one of `SEVERAL` VMs in a process of its own. Prints the time of all, one by one and at once."""
+def measure_several(
+    report: Report, export: Callable[[int], "subprocess.Popen[bytes]"], rounds: int
+) -> None:
+    """`export` starts the export of one of `SEVERAL` VMs in a process of its own.
+
+    Prints the time of all, one by one and at once.
+    """
     one_by_one, at_once = [], []
     for _ in range(rounds):
         began = time.monotonic()

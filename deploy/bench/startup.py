@@ -16,7 +16,11 @@ AIM_SECONDS: Final = 0.25
 def measure(report: Report, *, rounds: int) -> None:
     """Prints the times, beside those of a Python that does nothing."""
     report.heading(
-        "Start-up", "Wall time: median (least-most). The aim is for the least one, because other programs on the machine only add to it."
+        "Start-up",
+        (
+            "Wall time: median (least-most). The aim is for the least one, because other programs "
+            "on the machine only add to it."
+        ),
     )
     python = _times([sys.executable, "-c", "pass"], rounds)
     report.figure("python -c pass", spread(python))

@@ -1,7 +1,8 @@
 """Transactions a second, by 1, 8 and 32 processes on one database, and whether one was lost.
 
-As a program (`python -m deploy.bench.transactions ROOT START SECONDS`) it is one of these processes: from START (wall clock) it commits for
-SECONDS and prints how many commits were acknowledged.
+As a program (`python -m deploy.bench.transactions ROOT START SECONDS`) it is one of these
+processes: from START (wall clock) it commits for SECONDS and prints how many commits were
+acknowledged.
 """
 
 import subprocess
@@ -28,7 +29,10 @@ def measure(report: Report, *, seconds: float) -> bool:
     """Prints the rates; answers whether all that was acknowledged is there."""
     report.heading(
         "Transactions",
-        "Each adds one to the same record, durably (fsync), on a local directory. Lost: acknowledged, and not in the last state.",
+        (
+            "Each adds one to the same record, durably (fsync), on a local directory. Lost: "
+            "acknowledged, and not in the last state."
+        ),
     )
     whole = True
     alone = 0.0
@@ -41,7 +45,10 @@ def measure(report: Report, *, seconds: float) -> bool:
         whole = whole and lost == 0
         report.figure(
             f"{processes} processes",
-            f"{rate:.0f} a second, {rate / alone:.2f} of one process alone; lost updates: {lost} of {acknowledged}",
+            (
+                f"{rate:.0f} a second, {rate / alone:.2f} of one process alone; lost updates: "
+                f"{lost} of {acknowledged}"
+            ),
         )
     return whole
 
@@ -49,11 +56,29 @@ def measure(report: Report, *, seconds: float) -> bool:
 def _contend(root: Path, processes: int, seconds: float) -> tuple[int, int]:
     """Answers how many commits were acknowledged, and how many the database has."""
     database = create(root, HostIdentity.of_this_machine("bench"), SystemClock())
-    record = VmRecord("vm", "vm", "00000000-0000-4000-8000-000000000000", "bench", "vm", State.NEW, "2026-11-22T00:00:00Z")
+    record = VmRecord(
+        "vm",
+        "vm",
+        "00000000-0000-4000-8000-000000000000",
+        "bench",
+        "vm",
+        State.NEW,
+        "2026-11-22T00:00:00Z",
+    )
     database.commit_once(lambda contents: contents.with_vm(record), "benchmark", "bench")
     start = time.time() + 1 + processes * _START_SECONDS
-    command = [sys.executable, "-m", "deploy.bench.transactions", str(root), str(start), str(seconds)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) for _ in range(processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "deploy.bench.transactions",
+        str(root),
+        str(start),
+        str(seconds),
+    ]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        for _ in range(processes)
+    ]
     try:
         outputs = [process.communicate(timeout=seconds + 120)[0] for process in running]
     finally:

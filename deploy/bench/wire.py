@@ -1,8 +1,11 @@
-"""What a second copy costs on the wire: backups by the worker to a real NFS 4.2 mount, the bytes counted by the kernel.
+"""What a second copy costs on the wire.
+
+Backups by the worker to a real NFS 4.2 mount, the bytes counted by the kernel.
 
     python -m deploy.bench.wire [--mib 128]
 
-The mount is one of the NAS test bed, so that it needs root on Debian; VirtualBox is simulated, the engine and its work are not.
+The mount is one of the NAS test bed, so that it needs root on Debian; VirtualBox is simulated, the
+engine and its work are not.
 """
 
 import argparse
@@ -27,7 +30,10 @@ _LIMIT_SECONDS: Final = 600
 
 def measure(report: Report, *, mib: int) -> None:
     """Prints the bytes; says so where there is no test bed."""
-    report.heading("Second copies on the wire", f"{mib} MiB of real files, to an NFS 4.2 mount: WRITE of /proc/self/mountstats.")
+    report.heading(
+        "Second copies on the wire",
+        f"{mib} MiB of real files, to an NFS 4.2 mount: WRITE of /proc/self/mountstats.",
+    )
     try:
         fetch_packages()
     except TestBedError as reason:
@@ -35,7 +41,9 @@ def measure(report: Report, *, mib: int) -> None:
         return
     options = ["--memory-mib", "2048", "--disk-mib", str(8 * mib), "--limit", str(_LIMIT_SECONDS)]
     command = [sys.executable, "-m", "deploy.bench.wire", "--here", "--mib", str(mib)]
-    subprocess.run([sys.executable, "-m", "deploy.testbed.nas.launcher", *options, "--", *command], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "deploy.testbed.nas.launcher", *options, "--", *command], check=True
+    )
 
 
 def measure_here(report: Report, mib: int) -> None:
@@ -56,7 +64,10 @@ def measure_here(report: Report, mib: int) -> None:
             member.worker("run")
             (*_, copy) = catalogue.read(nas / "web01", None).good
             written = sent(_MOUNT, "WRITE")[1] - before
-            text = f"{written / 1e6:.1f} MB in {sent(_MOUNT, 'WRITE')[0] - calls} WRITE, {sent(_MOUNT, 'COPY')[0] - copies} COPY"
+            text = (
+                f"{written / 1e6:.1f} MB in {sent(_MOUNT, 'WRITE')[0] - calls} WRITE, "
+                f"{sent(_MOUNT, 'COPY')[0] - copies} COPY"
+            )
             name = "first copy" if percent is None else f"{percent} % of the grains changed"
             report.figure(name, f"{text}, for a copy of {copy.size / 1e6:.1f} MB")
 

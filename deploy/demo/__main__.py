@@ -1,4 +1,7 @@
-"""The demo's program. Ends with 0 if everything went as it says, and leaves nothing behind, also when it is interrupted."""
+"""The demo's program.
+
+Ends with 0 if everything went as it says, and leaves nothing behind, also when it is interrupted.
+"""
 
 import argparse
 import signal
@@ -15,7 +18,11 @@ from deploy.demo.story import Story
 def main() -> int:
     """Runs it; answers the exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--simulate", action="store_true", help="simulated VirtualBox hosts, also where there could be real ones")
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="simulated VirtualBox hosts, also where there could be real ones",
+    )
     given = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -32,9 +39,14 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nInterrupted; everything that the demo made was removed.", file=sys.stderr)
         return 130
-    narrator.say(f"That took {time.monotonic() - began:.0f} s. The hosts were {kind}. Everything that the demo made was removed.")
     narrator.say(
-        "Next: README.md sets up your own hosts; docs/operation.md is for the time after; `make test` shows that all of this holds."
+        f"That took {time.monotonic() - began:.0f} s. The hosts were {kind}. Everything that "
+        f"the demo made was removed."
+    )
+    narrator.say(
+        "Next: README.md sets up your own hosts; docs/operation.md is for the time after; "
+        "`make "
+        "test` shows that all of this holds."
     )
     return 0
 

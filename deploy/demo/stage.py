@@ -44,7 +44,9 @@ class Actor:
         """Its configuration file."""
         return self.folder / f"{self.name}.toml"
 
-    def run(self, *words: str, expect: Sequence[int] = (0,), newest: bool = False, only: str = "") -> None:
+    def run(
+        self, *words: str, expect: Sequence[int] = (0,), newest: bool = False, only: str = ""
+    ) -> None:
         """Types a command and shows what it prints, or only the lines that hold `only`.
 
         Raises `DemoFailedError` if it ends otherwise than expected.
@@ -52,7 +54,9 @@ class Actor:
         self.narrator.command(self.name, shlex.join(words) + (f" | grep {only}" if only else ""))
         done = self._call(words)
         lines = (done.stdout + done.stderr).splitlines()
-        self.narrator.output("\n".join(line for line in lines if only in line or done.returncode), newest=newest)
+        self.narrator.output(
+            "\n".join(line for line in lines if only in line or done.returncode), newest=newest
+        )
         self._judge(words[0], done.returncode, expect)
 
     def ask(self, *words: str) -> Any:  # noqa: ANN401 - JSON
@@ -107,14 +111,22 @@ class Actor:
 
     def _environment(self) -> Mapping[str, str]:
         path = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
-        own = {"VMBACKUP_NODE": self.name, "VMBACKUP_CONFIG": str(self.configuration), "PATH": path, "LC_ALL": "C.UTF-8"}
+        own = {
+            "VMBACKUP_NODE": self.name,
+            "VMBACKUP_CONFIG": str(self.configuration),
+            "PATH": path,
+            "LC_ALL": "C.UTF-8",
+        }
         return {**os.environ, **self.host.environment, **own}
 
     def _judge(self, program: str, code: int, expect: Sequence[int]) -> None:
         if code and program.startswith("vmbackup") and code in set(ExitCode):
             self.narrator.status(code, MEANINGS[ExitCode(code)])
         if code not in expect:
-            raise DemoFailedError(f"that ended with {code} on {self.name}, and should have ended with {' or '.join(map(str, expect))}")
+            raise DemoFailedError(
+                f"that ended with {code} on {self.name}, and should have ended with "
+                f"{' or '.join(map(str, expect))}"
+            )
 
 
 @dataclass
@@ -156,14 +168,24 @@ def _real() -> tuple[str, Path, Callable[[str], VirtualBoxHost]]:
         testbed = Testbed.set_up()
     except (Unavailable, subprocess.CalledProcessError) as reason:
         return _simulated(str(reason))
-    folder = testbed.folder / "hosts" / f"t{os.getpid()}-0"  # under this name the test bed's own sweeper finds it
-    kind = f"the VirtualBox of this machine, {testbed.installed}" if testbed.installed else f"VirtualBox in {testbed.folder}/virtualbox"
+    folder = (
+        testbed.folder / "hosts" / f"t{os.getpid()}-0"
+    )  # under this name the test bed's own sweeper finds it
+    kind = (
+        f"the VirtualBox of this machine, {testbed.installed}"
+        if testbed.installed
+        else f"VirtualBox in {testbed.folder}/virtualbox"
+    )
     return f"real ones ({kind})", folder, lambda _: testbed.host()
 
 
 def _simulated(reason: str) -> tuple[str, Path, Callable[[str], VirtualBoxHost]]:
     folder = Path(tempfile.gettempdir()) / f"vmbackup-demo-{os.getpid()}"
-    return f"SIMULATED ({reason}): nothing here is done by a real VirtualBox", folder, lambda name: SimulatedHost(folder / "hosts", name)
+    return (
+        f"SIMULATED ({reason}): nothing here is done by a real VirtualBox",
+        folder,
+        lambda name: SimulatedHost(folder / "hosts", name),
+    )
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:

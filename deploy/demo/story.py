@@ -43,12 +43,20 @@ class Story:
     def hosts(self) -> None:
         """Two hosts and their VMs."""
         self._narrator.heading("Two VirtualBox hosts, alpha and beta, and one NAS")
-        self._narrator.say(f"The hosts are {self._stage.kind}. Their VMs are small, and both hosts have one of the name web01.")
+        self._narrator.say(
+            f"The hosts are {self._stage.kind}. Their VMs are small, and both hosts have "
+            f"one of "
+            f"the name web01."
+        )
         self._vms["web01"] = self._alpha.host.make_vm("web01")
         self._vms["mail"] = self._alpha.host.make_vm("mail")
         self._beta.host.make_vm("web01")
-        self._vms["build"] = self._beta.host.make_vm("build", mib=LARGE_MIB + 16, random_mib=LARGE_MIB)
-        if isinstance(self._beta.host, SimulatedHost) and isinstance(self._vms["build"], SimulatedVm):
+        self._vms["build"] = self._beta.host.make_vm(
+            "build", mib=LARGE_MIB + 16, random_mib=LARGE_MIB
+        )
+        if isinstance(self._beta.host, SimulatedHost) and isinstance(
+            self._vms["build"], SimulatedVm
+        ):
             self._beta.host.fault(self._vms["build"], export_seconds=SIMULATED_EXPORT_SECONDS)
         self._vms["mail"].start()
         for actor in self._stage.actors:
@@ -57,20 +65,35 @@ class Story:
 
     def set_up(self) -> None:
         """Configuration and state database."""
-        self._narrator.heading("Setting up: a configuration for each host, once a state database on the NAS")
+        self._narrator.heading(
+            "Setting up: a configuration for each host, once a state database on the NAS"
+        )
         self._narrator.say(
-            "The NAS of this demo is a plain directory, which has to be said (require_mount). The lease is short, so that nobody "
+            "The NAS of this demo is a plain directory, which has to be said (require_mount). "
+            "The lease is short, so that nobody "
             "has to wait for a crash to be noticed."
         )
         for actor in self._stage.actors:
             settings: dict[str, dict[str, object]] = {
-                "nas": {"mountpoint": str(self._stage.nas), "require_mount": False, "reserve": "100 MiB"},
-                "host": {"node": actor.name, "state_directory": str(self._stage.folder / f"state-{actor.name}")},
+                "nas": {
+                    "mountpoint": str(self._stage.nas),
+                    "require_mount": False,
+                    "reserve": "100 MiB",
+                },
+                "host": {
+                    "node": actor.name,
+                    "state_directory": str(self._stage.folder / f"state-{actor.name}"),
+                },
                 "backup": {"retry_seconds": 2, "retry_interval_seconds": 1},
             }
             if actor is self._beta:
-                settings["backup"]["engine"] = "vboxmanage"  # the slower one, so that there is time to look
-            tables = (f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items()) for name, values in settings.items())
+                settings["backup"]["engine"] = (
+                    "vboxmanage"  # the slower one, so that there is time to look
+                )
+            tables = (
+                f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+                for name, values in settings.items()
+            )
             actor.configuration.write_text("\n".join(tables), encoding="utf-8")
         self._alpha.run("cat", str(self._alpha.configuration))
         self._alpha.run("vmbackup-admin", "init", "--lease-seconds", "10")
@@ -83,18 +106,24 @@ class Story:
             actor.run("vmbackup-worker", "vmfind")
         self._narrator.say("Every VM is known now, and none has a copy:")
         self._alpha.run("vmbackup-admin", "status")
-        ticks = [(actor, actor.start("vmbackup-worker", "-v", "run")) for actor in self._stage.actors]
+        ticks = [
+            (actor, actor.start("vmbackup-worker", "-v", "run")) for actor in self._stage.actors
+        ]
         wait_until(lambda: self._stage.shows_progress("build"), "the export of build")
         self._narrator.say("While they run, anybody can look; readers never wait:")
         self._alpha.run("vmbackup-lock", "list")
         self._alpha.run("vmbackup-admin", "status")
         for actor, tick in ticks:
             actor.finish(tick, expect=(4,) if actor is self._alpha else (0,))
-        self._narrator.say("alpha ended with 4, because mail runs: it is left until it has stopped.")
+        self._narrator.say(
+            "alpha ended with 4, because mail runs: it is left until it has stopped."
+        )
 
     def afterwards(self) -> None:
         """What is on the NAS."""
-        self._narrator.heading("Afterwards: copies on the NAS, each checked against its own digests before it counted")
+        self._narrator.heading(
+            "Afterwards: copies on the NAS, each checked against its own digests before it counted"
+        )
         self._alpha.run("vmbackup-admin", "status")
         self._expect({"web01": "CLEAN", "web01@beta": "CLEAN", "build": "CLEAN", "mail": "RUNNING"})
         self._alpha.run("vmbackup-admin", "copies")
@@ -104,7 +133,10 @@ class Story:
     def live(self) -> None:
         """A VM that never stops."""
         self._narrator.heading("A server that never stops: copied live, while it runs")
-        self._narrator.say("mail gets a policy of its own. A snapshot is taken, a clone of it exported, and both are removed again:")
+        self._narrator.say(
+            "mail gets a policy of its own. A snapshot is taken, a clone of it exported, and "
+            "both are removed again:"
+        )
         with self._alpha.configuration.open("a", encoding="utf-8") as file:
             file.write('\n[policy."mail"]\nrunning = "live"\n')
         self._alpha.run("tail", "-n", "2", str(self._alpha.configuration))
@@ -116,7 +148,10 @@ class Story:
     def used_again(self) -> None:
         """Use is noticed."""
         self._narrator.heading("A VM that was used is backed up again, an untouched one is not")
-        self._narrator.say("mail is switched off. web01 is started and stopped between two ticks: nobody saw it run.")
+        self._narrator.say(
+            "mail is switched off. web01 is started and stopped between two ticks: nobody saw "
+            "it run."
+        )
         self._alpha.run("VBoxManage", "controlvm", "mail", "poweroff")
         self._vms["mail"].wait_for_state("poweroff")
         self._vms["web01"].start()
@@ -139,7 +174,10 @@ class Story:
         worker.wait()
         self._beta.run("vmbackup-lock", "list")
         self._expect({"build": "BACKUP_IN_PROGRESS"})
-        self._narrator.say("No operator is needed. The next database worker of any host frees what the dead one held; a backup follows:")
+        self._narrator.say(
+            "No operator is needed. The next database worker of any host frees what the dead "
+            "one held; a backup follows:"
+        )
         self._alpha.run("vmbackup-worker", "-v", "database", newest=True)
         self._expect({"build": "BACKUP_NECESSARY"})
         while self._beta.ask("vmbackup-admin", "show", "build")["vm"]["status"] != "CLEAN":
@@ -152,7 +190,9 @@ class Story:
 
     def archive(self) -> None:
         """Out of the backups and back."""
-        self._narrator.heading("Archive and activate: a VM is set aside, with its copies, and taken back")
+        self._narrator.heading(
+            "Archive and activate: a VM is set aside, with its copies, and taken back"
+        )
         self._alpha.run("vmbackup-admin", "archive", "mail")
         self._expect({"mail": "ARCHIVED"})
         self._alpha.run("find", str(self._stage.nas / "archive"), "-name", "*.ova")
@@ -162,14 +202,28 @@ class Story:
     def restore(self) -> None:
         """A copy is a VM."""
         self._narrator.heading("What it is all for: a copy becomes a VM, on the other host")
-        self._narrator.say("beta restores the VM of alpha: the copy is verified first, and nothing that exists is overwritten.")
-        self._beta.run("vmbackup-admin", "restore", "web01", "--as", "web01-restored", "--to", str(self._beta.host.vms))
+        self._narrator.say(
+            "beta restores the VM of alpha: the copy is verified first, and nothing that "
+            "exists "
+            "is overwritten."
+        )
+        self._beta.run(
+            "vmbackup-admin",
+            "restore",
+            "web01",
+            "--as",
+            "web01-restored",
+            "--to",
+            str(self._beta.host.vms),
+        )
         self._beta.run("VBoxManage", "list", "vms")
         self._alpha.run("vmbackup-admin", "status")
 
     def _expect(self, states: dict[str, str]) -> None:
         document = self._alpha.ask("vmbackup-admin", "status")
         found = {vm["name"]: vm["status"] for vm in document["vms"]}
-        wrong = {name: found.get(name) for name, state in states.items() if found.get(name) != state}
+        wrong = {
+            name: found.get(name) for name, state in states.items() if found.get(name) != state
+        }
         if wrong:
             raise DemoFailedError(f"these should be {states}, and are {wrong}")

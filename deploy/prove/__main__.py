@@ -1,8 +1,9 @@
 """`make prove`: the long tests of the promises, within a budget, and a table of what they did.
 
-Each part is a run of pytest with `VMBACKUP_PROVE=1`, which makes its tests go on for longer; `VMBACKUP_PROVE_SECONDS` is the time it has.
-The parts are in lanes, which run side by side: one keeps the processor busy, two mostly wait, for leases and servers on real mounts.
-Ends with 1 if a test failed, or a part was not run to its end.
+Each part is a run of pytest with `VMBACKUP_PROVE=1`, which makes its tests go on for longer;
+`VMBACKUP_PROVE_SECONDS` is the time it has. The parts are in lanes, which run side by side: one
+keeps the processor busy, two mostly wait, for leases and servers on real mounts. Ends with 1 if a
+test failed, or a part was not run to its end.
 """
 
 import argparse
@@ -28,10 +29,13 @@ _GRACE_SECONDS: Final = 60
 
 @dataclass(frozen=True)
 class Part:
-    """Some tests, and their share of the time of their lane. `working` is the part of its time in which tests of bounded time work.
+    """Some tests, and their share of the time of their lane.
 
-    What a part leaves of its time, those after it have. The length of some parts is given by what there is to do: they come first, may
-    take longer than their share, and have none of the working time.
+    `working` is the part of its time in which tests of bounded time work.
+
+    What a part leaves of its time, those after it have. The length of some parts is given by what
+    there is to do: they come first, may take longer than their share, and have none of the working
+    time.
     """
 
     name: str
@@ -58,7 +62,9 @@ LANES: Final = (
     ),
     (
         Part("engine", ("tests/contract/test_engine_large.py",), 0.06, length_is_given=True),
-        Part("protocol", ("tests/protocol",), 0.34, working=0.3, options=("-n", "2")),  # most of it is search, to its end
+        Part(
+            "protocol", ("tests/protocol",), 0.34, working=0.3, options=("-n", "2")
+        ),  # most of it is search, to its end
         Part("fire", ("tests/fire",), 0.16, working=0.25),
         Part("crash", ("tests/crash",), 0.44, working=1.1, options=("-n", "2")),  # two at once
     ),
@@ -66,7 +72,10 @@ LANES: Final = (
 
 
 class Proof:
-    """A run of lanes until a time of the monotonic clock: what was found, whether all held, what still runs."""
+    """A run of lanes until a time of the monotonic clock.
+
+    What was found, whether all held, what still runs.
+    """
 
     def __init__(self, end: float, folder: Path) -> None:
         self._end, self._folder = end, folder
@@ -94,33 +103,73 @@ class Proof:
             if self._given_up:
                 return
             left = max(0.0, self._end - time.monotonic())
-            seconds = left if part.length_is_given else left * part.share / sum(later.share for later in lane[number:])
+            seconds = (
+                left
+                if part.length_is_given
+                else left * part.share / sum(later.share for later in lane[number:])
+            )
             self._run_part(part, seconds)
 
     def _run_part(self, part: Part, seconds: float) -> None:
         """Runs a part for at most so long, and shows what its tests said and did."""
         print(f"== {part.name}: at most {seconds / 60:.0f} minutes", flush=True)
         report, output = self._folder / f"{part.name}.xml", self._folder / f"{part.name}.txt"
-        environment = {**os.environ, "VMBACKUP_PROVE": "1", "VMBACKUP_PROVE_SECONDS": f"{seconds * part.working:.0f}"}
-        reporting = ["--override-ini=junit_family=xunit1", f"--junitxml={report}"]  # the family in which tests may record properties
-        reporting += ["-o", f"cache_dir=.pytest_cache/{part.name}"]  # two parts that run at once must not share it
-        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *reporting, *part.options, *part.paths]
+        environment = {
+            **os.environ,
+            "VMBACKUP_PROVE": "1",
+            "VMBACKUP_PROVE_SECONDS": f"{seconds * part.working:.0f}",
+        }
+        reporting = [
+            "--override-ini=junit_family=xunit1",
+            f"--junitxml={report}",
+        ]  # the family in which tests may record properties
+        reporting += [
+            "-o",
+            f"cache_dir=.pytest_cache/{part.name}",
+        ]  # two parts that run at once must not share it
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            *reporting,
+            *part.options,
+            *part.paths,
+        ]
         began = time.monotonic()
         with output.open("wb") as said:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                process_group=0,
             )
             self._running.add(process)
             status = _wait(process, seconds)
             self._running.discard(process)
         rows = read(report, part.name)
         if status is None:
-            rows = [*rows, Row(part.name, "(ended: its time was over)", failed=1, seconds=time.monotonic() - began)]
+            rows = [
+                *rows,
+                Row(
+                    part.name,
+                    "(ended: its time was over)",
+                    failed=1,
+                    seconds=time.monotonic() - began,
+                ),
+            ]
         with self._lock:
             self._rows += rows
             self.held = self.held and status == 0
             print(
-                f"\n== {part.name}: {time.monotonic() - began:.0f} s\n{output.read_text(errors='replace')}\n{render(self._rows)}",
+                (
+                    f"\n== {part.name}: {time.monotonic() - began:.0f} "
+                    f"s\n{output.read_text(errors='replace')}\n{render(self._rows)}"
+                ),
                 flush=True,
             )
 
@@ -130,12 +179,20 @@ def main() -> int:
     names = [part.name for lane in LANES for part in lane]
     parser = argparse.ArgumentParser(prog="make prove", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(names)}")
-    parser.add_argument("--minutes", type=float, default=58, help="the budget for all of them (default: 58)")
+    parser.add_argument(
+        "--minutes", type=float, default=58, help="the budget for all of them (default: 58)"
+    )
     given = parser.parse_args()
     if unknown := set(given.parts) - set(names):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    lanes = [wanted for lane in LANES if (wanted := [part for part in lane if not given.parts or part.name in given.parts])]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and parts would inherit that
+    lanes = [
+        wanted
+        for lane in LANES
+        if (wanted := [part for part in lane if not given.parts or part.name in given.parts])
+    ]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored in the background, and parts would inherit that
     with tempfile.TemporaryDirectory(prefix="vmbackup-prove.") as folder:
         proof = Proof(time.monotonic() + given.minutes * 60, Path(folder))
         proof.run(lanes)
@@ -152,7 +209,10 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> int | None:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """As from the keyboard, so that fixtures clean up and the report is written; in the end by force."""
+    """As from the keyboard, so that fixtures clean up and the report is written.
+
+    In the end by force.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process.send_signal(number)
         try:

@@ -36,9 +36,16 @@ def read(report: Path, part: str) -> Sequence[Row]:
         name, bracket, parameter = case.get("name", "").partition("[")
         values = _values(case)
         # a test that kills is worth a row for each of its scenarios
-        scenario = parameter.removesuffix("]") if bracket and KILLS in values else name.removeprefix("test_").replace("_", " ")
+        scenario = (
+            parameter.removesuffix("]")
+            if bracket and KILLS in values
+            else name.removeprefix("test_").replace("_", " ")
+        )
         row = rows.setdefault(scenario, Row(part, scenario))
-        skipped, failed = case.find("skipped") is not None, case.find("failure") is not None or case.find("error") is not None
+        skipped, failed = (
+            case.find("skipped") is not None,
+            case.find("failure") is not None or case.find("error") is not None,
+        )
         row.runs += 0 if skipped else int(values["runs"]) or 1
         row.skipped += skipped
         row.failed += failed
@@ -64,16 +71,29 @@ def _values(case: ET.Element) -> defaultdict[str, float]:
 
 
 def render(rows: Iterable[Row]) -> str:
-    """The table. `runs`: tests with all parameters, states searched, schedules drawn. `kills`: processes, hosts and the like.
+    """The table. `runs`: tests with all parameters, states searched, schedules drawn.
 
-    `places` of a command are those where it writes to the NAS, `met` those of them where it was killed, here or in a row before.
+    `kills`: processes, hosts and the like.
+
+    `places` of a command are those where it writes to the NAS, `met` those of them where it was
+    killed, here or in a row before.
     """
     names = f"{'runs':>10}{'failed':>7}{'skipped':>8}{'kills':>7}{'survived':>9}{'places':>7}{'met':>6}{'no time':>8}{'seconds':>9}"
     lines = [f"{'part':<10}{'scenario':<64}{names}"]
     total = Row("all", "")
     for row in rows:
         lines.append(_line(row))
-        for name in ("runs", "failed", "skipped", "kills", "survived", "places", "met", "left", "seconds"):
+        for name in (
+            "runs",
+            "failed",
+            "skipped",
+            "kills",
+            "survived",
+            "places",
+            "met",
+            "left",
+            "seconds",
+        ):
             setattr(total, name, getattr(total, name) + getattr(row, name))
     return "\n".join([*lines, _line(total)])
 

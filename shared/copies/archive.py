@@ -1,7 +1,8 @@
 """The archive: where it may be, and how it is known that it is there and the right one.
 
-An archive that is the mount point, `vmstate` or the directory of a VM under another name would be fatal: a copy is moved there, is found
-to be there already, and goes. So before anything is moved, places are compared as what they are, at last by experiment.
+An archive that is the mount point, `vmstate` or the directory of a VM under another name would be
+fatal: a copy is moved there, is found to be there already, and goes. So before anything is moved,
+places are compared as what they are, at last by experiment.
 """
 
 import os
@@ -20,21 +21,24 @@ from shared.nas.reporting import reported
 _APART: Final = frozenset({Relation.APART})
 _BELOW: Final = frozenset({Relation.APART, Relation.INSIDE})
 _HINT: Final = (
-    "archived copies need a directory of their own: correct nas.archive_directory (or ARCHIVE_DIR), or the link or mount that leads there"
+    "archived copies need a directory of their own: correct nas.archive_directory "
+    "(or ARCHIVE_DIR), or the link or mount that leads there"
 )
 
 
 def require_apart(nas: Nas, directory: str = "") -> None:
     """Makes sure that the archive is a place of its own, as far as that can be told without writing; with `directory`, for that VM, too.
 
-    Raises `ConfigurationError` that says which two places are one, `NasError` if they cannot be looked at.
+    Raises `ConfigurationError` that says which two places are one, `NasError` if they cannot be
+    looked at.
     """
     is_there(nas.archive, nas.probe_seconds)  # what hangs must not hang this process
     with reported(f"look where the archive directory {nas.archive} is"):
         if os.path.islink(nas.archive):
             leads = os.path.realpath(nas.archive)
             raise ConfigurationError(
-                f"nas.archive_directory: {nas.archive} is a symbolic link to {leads}", hint="name that directory itself"
+                f"nas.archive_directory: {nas.archive} is a symbolic link to {leads}",
+                hint="name that directory itself",
             )
         for place, other, allowed in _pairs(nas, directory):
             if wrong := relations(place, other) - allowed:
@@ -42,9 +46,12 @@ def require_apart(nas: Nas, directory: str = "") -> None:
 
 
 def require_no_vm(nas: Nas, directories: Collection[str] = ()) -> None:
-    """Makes sure that the archive is not a VM's directory, nor in one: one that has copies in it, or one of these at the top of the NAS.
+    """Makes sure that the archive is not a VM's directory, nor in one.
 
-    For whoever has asked `require_apart`. A look, nothing is written. Raises `ConfigurationError`, `NasError`.
+    One that has copies in it, or one of these at the top of the NAS.
+
+    For whoever has asked `require_apart`. A look, nothing is written. Raises `ConfigurationError`,
+    `NasError`.
     """
     with reported(f"look where the archive directory {nas.archive} is"):
         names = sorted(first_name_below(nas.mountpoint, nas.archive))
@@ -52,8 +59,15 @@ def require_no_vm(nas: Nas, directories: Collection[str] = ()) -> None:
             copies = _has_copies(place)
             if copies or (place.name in directories and place.parent == nas.mountpoint):
                 why = "it has copies in it" if copies else "the database says so"
-                how = "is the directory of a VM" if place == nas.archive else f"is, or is in, the directory of a VM, {place}"
-                raise ConfigurationError(f"nas.archive_directory: {nas.archive} {how}: {why}; nothing was changed", hint=_HINT)
+                how = (
+                    "is the directory of a VM"
+                    if place == nas.archive
+                    else f"is, or is in, the directory of a VM, {place}"
+                )
+                raise ConfigurationError(
+                    f"nas.archive_directory: {nas.archive} {how}: {why}; nothing was changed",
+                    hint=_HINT,
+                )
 
 
 def _has_copies(place: Path) -> bool:
@@ -65,7 +79,11 @@ def _has_copies(place: Path) -> bool:
 
 
 def refuse_copies_on_top(nas: Nas) -> None:
-    """For a new database: raises `ConfigurationError` if the mount point has copies directly in it, so that it is the directory of a VM."""
+    """For a new database.
+
+    Raises `ConfigurationError` if the mount point has copies directly in it, so that it is the
+    directory of a VM.
+    """
     with reported(f"look what is in {nas.mountpoint}"):
         if _has_copies(nas.mountpoint):
             raise ConfigurationError(
@@ -75,15 +93,22 @@ def refuse_copies_on_top(nas: Nas) -> None:
 
 
 def prove_apart(nas: Nas, directory: str = "") -> None:
-    """Like `require_apart`, and by experiment: what is written in the one place must not appear in the other, nor the other way round.
+    """Like `require_apart`, and by experiment.
 
-    Places that are not there are left out. An archive that has copies directly in it is the directory of a VM. Leaves nothing behind.
+    What is written in the one place must not appear in the other, nor the other way round.
+
+    Places that are not there are left out. An archive that has copies directly in it is the
+    directory of a VM. Leaves nothing behind.
     """
     require_apart(nas, directory)
     require_no_vm(nas)
     with reported(f"try out where the archive directory {nas.archive} is"):
         archived, live = _present(_archived(nas, directory)), _present(_live(nas, directory))
-        below = [] if directory or not archived else _present([nas.archive / name for name in list_fresh(nas.archive)])
+        below = (
+            []
+            if directory or not archived
+            else _present([nas.archive / name for name in list_fresh(nas.archive)])
+        )
         for written, looked in ((archived, [*live, nas.state]), (live, [*archived, *below])):
             for place in written:
                 if (found := seen_in(place, looked)) is not None:
@@ -117,8 +142,13 @@ def _gravity(found: Relation) -> int:
 
 def _refused(place: Path, other: Path, found: Relation) -> ConfigurationError:
     if place == other:
-        said = f"nas.archive_directory: {place} is used for something else already; nothing was changed"
+        said = (
+            f"nas.archive_directory: {place} is used for something else already; nothing was "
+            f"changed"
+        )
         return ConfigurationError(said, hint=_HINT)
     real = (os.path.realpath(place), os.path.realpath(other))
     how = "" if real == (str(place), str(other)) else f" (they are {real[0]} and {real[1]})"
-    return ConfigurationError(f"nas.archive_directory: {place} {found} {other}{how}; nothing was changed", hint=_HINT)
+    return ConfigurationError(
+        f"nas.archive_directory: {place} {found} {other}{how}; nothing was changed", hint=_HINT
+    )

@@ -1,8 +1,11 @@
-"""What is in the directory of a VM: copies that count, what is no copy (yet), and what does not belong there.
+"""What is in the directory of a VM.
 
-A copy counts when its `.ova`, its sidecar and the side files that this names are there under their final names, with the sizes that
-it says, no verification found it damaged, and the sidecar says that it is a copy of this very VM, by its UUID: another VM may have had
-the same name, and the same directory, before. Which copy is the newer one is said by `shared.copies.order`.
+Copies that count, what is no copy (yet), and what does not belong there.
+
+A copy counts when its `.ova`, its sidecar and the side files that this names are there under their
+final names, with the sizes that it says, no verification found it damaged, and the sidecar says
+that it is a copy of this very VM, by its UUID: another VM may have had the same name, and the same
+directory, before. Which copy is the newer one is said by `shared.copies.order`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +15,15 @@ from pathlib import Path
 
 from shared.copies import order
 from shared.copies import sidecar as sidecars
-from shared.copies.names import Partial, Suffix, final_name, looks_like_a_copy, parse_final, parse_partial, parse_stamp
+from shared.copies.names import (
+    Partial,
+    Suffix,
+    final_name,
+    looks_like_a_copy,
+    parse_final,
+    parse_partial,
+    parse_stamp,
+)
 from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError
@@ -23,11 +34,14 @@ from shared.state.numbers import plausible
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One stamp of a VM's directory. `problem` says why it does not count; it is empty for a good copy.
+    """One stamp of a VM's directory.
 
-    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has left. `created` is when that was
-    written (nanoseconds of the NAS's clock), `file` its device and inode. `ours` is whether it may be a copy of this VM: all but those
-    whose sidecar has another UUID.
+    `problem` says why it does not count; it is empty for a good copy.
+
+    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has
+    left. `created` is when that was written (nanoseconds of the NAS's clock), `file` its device and
+    inode. `ours` is whether it may be a copy of this VM: all but those whose sidecar has another
+    UUID.
     """
 
     directory: Path
@@ -109,9 +123,12 @@ class Catalogue:
 
 
 def read(directory: Path, uuid: str | None) -> Catalogue:
-    """Looks at the directory of the VM `uuid`; one that is not there is empty. Reads the sidecars, not the copies. Raises `NasError`.
+    """Looks at the directory of the VM `uuid`; one that is not there is empty.
 
-    With None copies of all VMs count: for looking at a directory without asking whose it is, never for deciding what goes.
+    Reads the sidecars, not the copies. Raises `NasError`.
+
+    With None copies of all VMs count: for looking at a directory without asking whose it is, never
+    for deciding what goes.
     """
     with reported(f"look at the copies in {directory}"):
         return _read(directory, look(directory), uuid)
@@ -124,15 +141,27 @@ def is_of(sidecar: Sidecar, uuid: str | None) -> bool:
 
 def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Catalogue:
     names = [name for name in entries if present(entries, name)]
-    stamps = sorted({found[0] for name in names if (found := parse_final(name)) and found[1] in ("ova", "json")})
-    partials = [PartialFile(name, partial, entries[name].size) for name in names if (partial := parse_partial(name))]
-    ours = {partial.name for partial in partials} | {name for name in names if (found := parse_final(name)) and found[0] in stamps}
+    stamps = sorted(
+        {found[0] for name in names if (found := parse_final(name)) and found[1] in ("ova", "json")}
+    )
+    partials = [
+        PartialFile(name, partial, entries[name].size)
+        for name in names
+        if (partial := parse_partial(name))
+    ]
+    ours = {partial.name for partial in partials} | {
+        name for name in names if (found := parse_final(name)) and found[0] in stamps
+    }
     copies = [_copy(directory, stamp, entries, uuid) for stamp in stamps]
     return Catalogue(
         directory,
         copies=tuple(order.oldest_first(copies)),
         partials=tuple(sorted(partials, key=lambda partial: (partial.partial.claim, partial.name))),
-        foreign=tuple(sorted(name for name, entry in entries.items() if name not in ours and not entry.is_link)),
+        foreign=tuple(
+            sorted(
+                name for name, entry in entries.items() if name not in ours and not entry.is_link
+            )
+        ),
         links=tuple(sorted(name for name, entry in entries.items() if entry.is_link)),
     )
 
@@ -140,7 +169,9 @@ def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Ca
 def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry], uuid: str | None) -> Copy:
     ova = entries.get(final_name(stamp, "ova"))
     ova = ova if ova is not None and ova.is_file else None
-    seen = Copy(directory, stamp, None, ova.size if ova else 0, "it has no sidecar", ova is not None)
+    seen = Copy(
+        directory, stamp, None, ova.size if ova else 0, "it has no sidecar", ova is not None
+    )
     if ova is not None:
         seen = replace(seen, created=ova.modified, file=(ova.device, ova.inode))
     if not present(entries, final_name(stamp, "json")):
@@ -152,12 +183,20 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry], uuid: str |
     except CopyError as error:
         return replace(seen, problem=error.message)
     if not is_of(sidecar, uuid):
-        return replace(seen, sidecar=sidecar, ours=False, problem=f"it is a copy of another VM ({sidecar.uuid}, called {sidecar.vm})")
+        return replace(
+            seen,
+            sidecar=sidecar,
+            ours=False,
+            problem=f"it is a copy of another VM ({sidecar.uuid}, called {sidecar.vm})",
+        )
     return replace(seen, sidecar=sidecar, problem=_problem(entries, sidecar))
 
 
 def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
-    expected: dict[Suffix, SideFile] = {"ova": SideFile(sidecar.size, sidecar.sha256), **sidecar.files}
+    expected: dict[Suffix, SideFile] = {
+        "ova": SideFile(sidecar.size, sidecar.sha256),
+        **sidecar.files,
+    }
     if lost := missing(entries, sidecar.stamp, expected):
         return lost
     if not plausible(parse_stamp(sidecar.stamp).claim):

@@ -1,4 +1,7 @@
-"""Copying a file from one directory of copies to another, where it cannot be renamed: read back from the server before it counts."""
+"""Copying a file from one directory of copies to another, where it cannot be renamed.
+
+Read back from the server before it counts.
+"""
 
 import contextlib
 import os
@@ -36,15 +39,20 @@ def copy_file(
 ) -> None:
     """Copies under the temporary name, compares what the server then has with the digest, and renames. The source stays.
 
-    `check` is called with every megabyte and before the rename. After a crash the temporary file may be left. Raises OSError, and
-    `CopyError` if the file is damaged at the source, or arrived wrong.
+    `check` is called with every megabyte and before the rename. After a crash the temporary file
+    may be left. Raises OSError, and `CopyError` if the file is damaged at the source, or arrived
+    wrong.
     """
     files.remove(way.target, way.temporary)
     try:
         _copy_bytes(files, way, check, progress)
         if sha256_of(way.target, way.temporary) != way.expected.sha256:
             damaged = sha256_of(way.source, way.name) != way.expected.sha256
-            raise CopyError(f"{way.name} is damaged: its digest is wrong" if damaged else "its bytes arrived wrong at the target")
+            raise CopyError(
+                f"{way.name} is damaged: its digest is wrong"
+                if damaged
+                else "its bytes arrived wrong at the target"
+            )
     except (OSError, CopyError):
         files.remove(way.target, way.temporary)
         raise
@@ -54,12 +62,17 @@ def copy_file(
 
 
 def _keep_time(files: NasFiles, way: Transport) -> None:
-    """The copy was created when it was, not when it was moved. Where a file system refuses that, one sign of its order is lost."""
+    """The copy was created when it was, not when it was moved.
+
+    Where a file system refuses that, one sign of its order is lost.
+    """
     with contextlib.suppress(OSError):
         files.set_times(way.target, way.temporary, look(way.source)[way.name].modified)
 
 
-def _copy_bytes(files: NasFiles, way: Transport, check: Callable[[], None], progress: Progress) -> None:
+def _copy_bytes(
+    files: NasFiles, way: Transport, check: Callable[[], None], progress: Progress
+) -> None:
     source = open_file(way.source, way.name)
     try:
         total, done = os.fstat(source).st_size, 0

@@ -1,8 +1,11 @@
-"""The copies' door to the NAS: every change of a copy, its directory or its side files goes through `NasFiles`.
+"""The copies' door to the NAS.
 
-Each public method of `NasFiles` is one operation on the file tree, so a test that wraps the class meets every place where a
-crash can leave something half done. Looking is done by `shared.nas.looking`; nothing here follows a symbolic link in the last
-part of a path: what others may have planted in the NAS directories is reported, never entered.
+Every change of a copy, its directory or its side files goes through `NasFiles`.
+
+Each public method of `NasFiles` is one operation on the file tree, so a test that wraps the class
+meets every place where a crash can leave something half done. Looking is done by
+`shared.nas.looking`; nothing here follows a symbolic link in the last part of a path: what others
+may have planted in the NAS directories is reported, never entered.
 """
 
 import contextlib
@@ -20,7 +23,10 @@ from shared.nas.looking import DIRECTORY_FLAGS, FILE_FLAGS, opened, plain
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """The rights of what is created. Directories keep the group of their parent where that is set (setgid)."""
+    """The rights of what is created.
+
+    Directories keep the group of their parent where that is set (setgid).
+    """
 
     file: int = 0o640
     directory: int = 0o750
@@ -28,7 +34,8 @@ class Modes:
 
 #: Copies can be read by the group; only this user changes them.
 PRIVATE: Final = Modes()
-#: Every member of the group may add, move and remove copies: for hosts whose workers run as different users.
+#: Every member of the group may add, move and remove copies: for hosts whose workers run as
+#: different users.
 SHARED_GROUP: Final = Modes(file=0o660, directory=0o2770)
 
 
@@ -44,12 +51,17 @@ class NasFiles:
         self.modes = modes
 
     def make_directory(self, directory: Path) -> None:
-        """Makes a directory with the configured rights. One that is there already is left as it is; a link is refused."""
+        """Makes a directory with the configured rights.
+
+        One that is there already is left as it is; a link is refused.
+        """
         with opened(directory.parent, follow=True) as parent:
             try:
                 os.mkdir(directory.name, self.modes.directory, dir_fd=parent)
             except FileExistsError:
-                os.close(os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent))  # ENOTDIR or ELOOP if it is something else
+                os.close(
+                    os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
+                )  # ENOTDIR or ELOOP if it is something else
                 return
             descriptor = os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
             try:
@@ -61,7 +73,10 @@ class NasFiles:
 
     def remove_directory(self, directory: Path) -> None:
         """Removes a directory that is empty; one that is not, or is gone, stays as it is."""
-        with contextlib.suppress(FileNotFoundError), opened(directory.parent, follow=True) as parent:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            opened(directory.parent, follow=True) as parent,
+        ):
             try:
                 os.rmdir(directory.name, dir_fd=parent)
             except OSError as error:
@@ -71,7 +86,12 @@ class NasFiles:
     def create(self, directory: Path, name: str) -> int:
         """Creates a file that must not exist and returns its descriptor, open for reading and writing."""
         with opened(directory) as parent:
-            descriptor = os.open(plain(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | FILE_FLAGS, self.modes.file, dir_fd=parent)
+            descriptor = os.open(
+                plain(name),
+                os.O_RDWR | os.O_CREAT | os.O_EXCL | FILE_FLAGS,
+                self.modes.file,
+                dir_fd=parent,
+            )
         _permit(descriptor, self.modes.file)
         return descriptor
 
@@ -86,7 +106,10 @@ class NasFiles:
         os.fsync(descriptor)
 
     def sync_file(self, directory: Path, name: str) -> None:
-        """Brings a file that another process wrote to the server's disk. Opened for writing: SMB refuses to flush otherwise."""
+        """Brings a file that another process wrote to the server's disk.
+
+        Opened for writing: SMB refuses to flush otherwise.
+        """
         with opened(directory) as parent:
             descriptor = os.open(plain(name), os.O_RDWR | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent)
         try:
@@ -100,19 +123,28 @@ class NasFiles:
             _sync(descriptor)
 
     def rename(self, directory: Path, source: str, target: str) -> None:
-        """Renames within a directory, replacing `target`. The answer may be wrong on a NAS (a repeated request): look afterwards."""
+        """Renames within a directory, replacing `target`.
+
+        The answer may be wrong on a NAS (a repeated request): look afterwards.
+        """
         with opened(directory) as parent:
             os.rename(plain(source), plain(target), src_dir_fd=parent, dst_dir_fd=parent)
             _sync_name(parent, target)
 
     def move(self, source: Path, target: Path, name: str) -> None:
-        """Renames a file into another directory. Raises OSError with EXDEV if that is on another file system."""
+        """Renames a file into another directory.
+
+        Raises OSError with EXDEV if that is on another file system.
+        """
         with opened(source) as old, opened(target) as new:
             os.rename(plain(name), name, src_dir_fd=old, dst_dir_fd=new)
             _sync_name(new, name)
 
     def link(self, source: Path, target: Path, name: str) -> None:
-        """Gives a file a second name, the same, in another directory. Raises OSError where the file system or server has no such names."""
+        """Gives a file a second name, the same, in another directory.
+
+        Raises OSError where the file system or server has no such names.
+        """
         with opened(source) as old, opened(target) as new:
             os.link(plain(name), name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
@@ -126,23 +158,31 @@ class NasFiles:
         _unlink(directory, name)
 
     def remove_published(self, permit: Permit, name: str) -> None:
-        """Removes a file of a published copy that `permit` names; one that is gone already is no error.
+        """Removes a file of a published copy that `permit` names.
 
-        The only way to do so: a permit is proof that the copy is not needed, or that it is whole elsewhere (`shared.copies.keeping`).
+        One that is gone already is no error.
+
+        The only way to do so: a permit is proof that the copy is not needed, or that it is whole
+        elsewhere (`shared.copies.keeping`).
         """
         if name not in permit.names:
             raise ValueError(f"this permit is not for {name}: {permit.reason}")
         _unlink(permit.directory, name)
 
     def set_times(self, directory: Path, name: str, modified: int) -> None:
-        """Gives a file the time, in nanoseconds, at which it was written first: for one that was copied here."""
+        """Gives a file the time, in nanoseconds, at which it was written first.
+
+        For one that was copied here.
+        """
         with opened(directory) as parent:
             os.utime(plain(name), ns=(modified, modified), dir_fd=parent, follow_symlinks=False)
 
     def set_mode(self, directory: Path, name: str) -> None:
         """Gives a file that another process made the configured rights, where its owner and the file system let us."""
         with opened(directory) as parent:
-            descriptor = os.open(plain(name), os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent)
+            descriptor = os.open(
+                plain(name), os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent
+            )
         try:
             _permit(descriptor, self.modes.file)
         finally:
@@ -150,7 +190,10 @@ class NasFiles:
 
 
 def write_file(files: NasFiles, directory: Path, name: str, data: bytes) -> None:
-    """Creates `name`, which must not exist, and brings it to the disk. After a crash it may be there, torn. Raises OSError."""
+    """Creates `name`, which must not exist, and brings it to the disk.
+
+    After a crash it may be there, torn. Raises OSError.
+    """
     descriptor = files.create(directory, name)
     try:
         files.write(descriptor, data)
@@ -168,14 +211,21 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # some network file systems refuse it for directories
+        if error.errno not in (
+            errno.EINVAL,
+            errno.ENOTSUP,
+            errno.EBADF,
+        ):  # some network file systems refuse it for directories
             raise
 
 
 def _sync_name(directory: int, name: str) -> None:
-    """Brings a new name to the server's disk: on SMB only flushing the file under that name does (docs/nas.md).
+    """Brings a new name to the server's disk.
 
-    The disk's own errors are raised: what it did not take is not there after a power cut, whatever a later flush says.
+    On SMB only flushing the file under that name does (docs/nas.md).
+
+    The disk's own errors are raised: what it did not take is not there after a power cut, whatever
+    a later flush says.
     """
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | FILE_FLAGS, dir_fd=directory)
@@ -192,5 +242,11 @@ def _permit(descriptor: int, mode: int) -> None:
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+        if error.errno not in (
+            errno.EPERM,
+            errno.EACCES,
+            errno.ENOTSUP,
+            errno.EINVAL,
+            errno.ENOSYS,
+        ):
             raise

@@ -1,7 +1,9 @@
-"""Whether the archive is there, and the right one: it holds a marker that names the repository which archives there.
+"""Whether the archive is there, and the right one.
 
-An archive may be a mount of its own, in the NAS or elsewhere. While that is not mounted there is an empty directory in its place, which
-looks like an archive without copies, and would be filled.
+It holds a marker that names the repository which archives there.
+
+An archive may be a mount of its own, in the NAS or elsewhere. While that is not mounted there is an
+empty directory in its place, which looks like an archive without copies, and would be filled.
 """
 
 import contextlib
@@ -39,12 +41,16 @@ def check_archive(
     archived: Callable[[], int] = lambda: 0,
     directories: Collection[str] = (),
 ) -> bool:
-    """Makes sure that the archive is a place of its own and that of this repository; answers whether it holds the marker.
+    """Makes sure that the archive is a place of its own and that of this repository.
 
-    It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of its own. Elsewhere, in what older
-    programs made, it is believed without unless the directories of VMs are `lost` that should be in it. With its marker it is another
-    one if all are lost of so many that are `archived`. One that is not there yet is as good as an empty one. `directories` are those of
-    VMs: none is an archive. Raises `ConfigurationError`, `NasError` that says what is missing.
+    Answers whether it holds the marker.
+
+    It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of
+    its own. Elsewhere, in what older programs made, it is believed without unless the directories
+    of VMs are `lost` that should be in it. With its marker it is another one if all are lost of so
+    many that are `archived`. One that is not there yet is as good as an empty one. `directories`
+    are those of VMs: none is an archive. Raises `ConfigurationError`, `NasError` that says what is
+    missing.
     """
     require_apart(nas)
     with reported(f"look at the archive directory {nas.archive}"):
@@ -56,7 +62,11 @@ def check_archive(
         elif is_elsewhere(nas) or known():
             wrong = _unmarked(nas, repository, f"has no {ARCHIVE_MARKER}")
         elif missing := sorted(lost()):
-            wrong = _unmarked(nas, repository, f"lacks the copies of VMs that are ARCHIVED (directories {_names(missing)})")
+            wrong = _unmarked(
+                nas,
+                repository,
+                f"lacks the copies of VMs that are ARCHIVED (directories {_names(missing)})",
+            )
         else:
             wrong = None
     if wrong is not None:
@@ -79,27 +89,39 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
 
 
 def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
-    """Makes the archive directory, if it is to be on the NAS, and writes its marker; one elsewhere must exist.
+    """Makes the archive directory, if it is to be on the NAS, and writes its marker.
 
-    For whoever has made sure that it is there (`check_archive`) or makes the repository. May be repeated. Raises `NasError`.
+    One elsewhere must exist.
+
+    For whoever has made sure that it is there (`check_archive`) or makes the repository. May be
+    repeated. Raises `NasError`.
     """
     require_ours_or_new(nas, repository)
     with reported(f"prepare the archive directory {nas.archive}"):
         if nas.archive.is_relative_to(nas.mountpoint):
-            for directory in [*reversed(nas.archive.relative_to(nas.mountpoint).parents), nas.archive.relative_to(nas.mountpoint)][1:]:
+            for directory in [
+                *reversed(nas.archive.relative_to(nas.mountpoint).parents),
+                nas.archive.relative_to(nas.mountpoint),
+            ][1:]:
                 files.make_directory(nas.mountpoint / directory)
         if not _read(nas):
             _write(files, nas, repository)
 
 
 def is_elsewhere(nas: Nas) -> bool:
-    """Whether the archive is outside of the NAS, or a mount of its own: then it may be missing while the NAS is there. Raises OSError."""
+    """Whether the archive is outside of the NAS, or a mount of its own.
+
+    Then it may be missing while the NAS is there. Raises OSError.
+    """
     inside = Path(os.path.realpath(nas.archive)).is_relative_to(os.path.realpath(nas.mountpoint))
     return not inside or not on_one_mount(nas.archive, nas.mountpoint)
 
 
 def _write(files: NasFiles, nas: Nas, repository: str) -> None:
-    """Under a private name first, so that nobody reads half of it. What killed writers left goes, and who was disturbed so begins again."""
+    """Under a private name first, so that nobody reads half of it.
+
+    What killed writers left goes, and who was disturbed so begins again.
+    """
     temporary = f"{ARCHIVE_MARKER}.{secrets.token_hex(6)}"
     for name in look(nas.archive):
         if name.startswith(f"{ARCHIVE_MARKER}."):
@@ -123,10 +145,15 @@ def _read(nas: Nas) -> str:
 
 
 def _foreign(nas: Nas, found: str) -> NasError:
-    named = f"the repository {found}" if _REPOSITORY.fullmatch(found) else f"nobody that could be named ({found!r})"
+    named = (
+        f"the repository {found}"
+        if _REPOSITORY.fullmatch(found)
+        else f"nobody that could be named ({found!r})"
+    )
     return NasError(
         f"the archive directory {nas.archive} belongs to {named}; nothing was changed",
-        hint="is the right one configured, and mounted? If the database of that repository is gone for good, and this one takes over the "
+        hint="is the right one configured, and mounted? If the database of that repository is "
+        "gone for good, and this one takes over the "
         f"archive: remove {nas.archive / ARCHIVE_MARKER}, and run the command again",
     )
 
@@ -136,8 +163,12 @@ def _another(nas: Nas, lost: Sequence[str], archived: int) -> NasError | None:
     if not lost or len(lost) != archived:
         return None
     return NasError(
-        f"none of the {archived} archived VMs is in the archive directory {nas.archive} (directories {_names(lost)}): it is another one",
-        hint="is the right archive mounted, is nas.archive_directory right? If the copies were deleted on purpose: "
+        (
+            f"none of the {archived} archived VMs is in the archive directory {nas.archive} "
+            f"(directories {_names(lost)}): it is another one"
+        ),
+        hint="is the right archive mounted, is nas.archive_directory right? If the copies were "
+        "deleted on purpose: "
         "`vmbackup-admin forget VM` for each of them",
     )
 
@@ -150,5 +181,6 @@ def _unmarked(nas: Nas, repository: str, what: str) -> NasError:
     return NasError(
         f"the archive directory {nas.archive} {what}: it is not mounted, or another one",
         hint=f"mount it, then work goes on by itself. If it is the right one as it is: "
-        f"`mkdir -p {shlex.quote(str(nas.archive))} && echo {repository} > {shlex.quote(str(nas.archive / ARCHIVE_MARKER))}`",
+        f"`mkdir -p {shlex.quote(str(nas.archive))} && echo {repository} > "
+        f"{shlex.quote(str(nas.archive / ARCHIVE_MARKER))}`",
     )

@@ -1,8 +1,11 @@
-"""The names of everything that copies consist of: a VM's directory, a copy's stamp, partial files. Pure.
+"""The names of everything that copies consist of: a VM's directory, a copy's stamp, partial files.
 
-<nas>/<directory>/20261122T203800Z-17.ova                  a copy: when it was begun, and the number of its claim
-<nas>/<directory>/20261122T203800Z-17.json, .sha256        what it is, and its digests; .vbox, .nvram, .sav: what it leaves out
-<nas>/<directory>/20261122T203800Z-17.index                by which the next copy finds what it need not send; worth nothing else
+Pure.
+
+<nas>/<directory>/20261122T203800Z-17.ova                  a copy: when it was begun, and the number
+of its claim <nas>/<directory>/20261122T203800Z-17.json, .sha256        what it is, and its digests;
+.vbox, .nvram, .sav: what it leaves out <nas>/<directory>/20261122T203800Z-17.index
+by which the next copy finds what it need not send; worth nothing else
 <nas>/<directory>/.20261122T203800Z-17.17.partial.ova      being written under claim 17
 """
 
@@ -20,29 +23,47 @@ from shared.nas.folding import folded
 from shared.state.numbers import CLAIM_LIMIT
 
 Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
-#: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware variables and TPM, its saved memory.
+#: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware
+#: variables and TPM, its saved memory.
 SIDES: Final[tuple[Suffix, ...]] = ("vbox", "nvram", "sav")
 SUFFIXES: Final[tuple[Suffix, ...]] = ("ova", "json", "sha256", "index", *SIDES)
 
 #: Encrypted shares of common NAS devices take 143 bytes a name, the others 255.
 LIMIT_BYTES: Final = 120
 
-#: Directories that are no VM's: ours, those that NAS systems make, and the device names that Windows reserves.
+#: Directories that are no VM's: ours, those that NAS systems make, and the device names that
+#: Windows reserves.
 RESERVED: Final = frozenset(
-    {"vmstate", "archive", "lost+found", "system volume information", "con", "prn", "aux", "nul", "conin$", "conout$"}
+    {
+        "vmstate",
+        "archive",
+        "lost+found",
+        "system volume information",
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+    }
     | {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789¹²³"}
 )
 _PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ._-+=,()")
 _STAMP: Final = r"([0-9]{8}T[0-9]{6}Z)-([1-9][0-9]{0,17})"
 _STAMP_PATTERN: Final = re.compile(_STAMP)
-_PARTIAL_PATTERN: Final = re.compile(rf"\.({_STAMP})\.([1-9][0-9]{{0,17}})\.partial\.(.+)", re.DOTALL)
+_PARTIAL_PATTERN: Final = re.compile(
+    rf"\.({_STAMP})\.([1-9][0-9]{{0,17}})\.partial\.(.+)", re.DOTALL
+)
 _LOOKS_LIKE_A_COPY: Final = re.compile(r"\.?[0-9]{8}T[0-9]{6}Z-[0-9]+\..+", re.DOTALL)
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a stamp says: two of the three signs by which copies are ordered (`shared.copies.order`). `moment` is UTC."""
+    """What a stamp says.
+
+    Two of the three signs by which copies are ordered (`shared.copies.order`). `moment` is UTC.
+    """
 
     moment: datetime
     claim: int
@@ -50,7 +71,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What the name of a partial file says. `claim` is that of whoever writes it, `suffix` usually one of `SUFFIXES`."""
+    """What the name of a partial file says.
+
+    `claim` is that of whoever writes it, `suffix` usually one of `SUFFIXES`.
+    """
 
     stamp: str
     claim: int
@@ -84,7 +108,10 @@ def is_stamp(text: str) -> bool:
 
 
 def looks_like_a_copy(name: str) -> bool:
-    """Whether a name is built like those of copies, whatever its number: if it is none of ours, people should hear of it."""
+    """Whether a name is built like those of copies, whatever its number.
+
+    If it is none of ours, people should hear of it.
+    """
     return bool(_LOOKS_LIKE_A_COPY.fullmatch(name))
 
 
@@ -108,7 +135,10 @@ def partial_name(stamp: str, claim: int, suffix: Suffix) -> str:
 
 
 def parse_partial(name: str) -> Partial | None:
-    """The inverse of `partial_name`, for any suffix (VirtualBox may leave others beside); None if it is no partial file."""
+    """The inverse of `partial_name`, for any suffix (VirtualBox may leave others beside).
+
+    None if it is no partial file.
+    """
     match = _PARTIAL_PATTERN.fullmatch(name)
     if not match or not is_stamp(match[1]) or int(match[4]) >= CLAIM_LIMIT:
         return None
@@ -118,10 +148,12 @@ def parse_partial(name: str) -> Partial | None:
 def safe_directory_name(vm_name: str, taken: Collection[str], uuid: str) -> str:
     """A directory name for a VM that NFS, SMB, macOS and Windows all accept, readable where possible; never leaves its parent.
 
-    Letters and digits of all scripts stay; what is odd is percent-encoded. Where the name is too long, or equals one of `taken`
-    on a file system that ignores case, part of the VM's UUID is appended. The result depends on nothing but the arguments; it is chosen
-    once and kept in the VM's record, so that renaming the VM does not move its copies. `taken`: the directories of all other VMs,
-    and the first directory of the archive's path if that lies elsewhere below the mount point. Raises ValueError if `uuid` is none.
+    Letters and digits of all scripts stay; what is odd is percent-encoded. Where the name is too
+    long, or equals one of `taken` on a file system that ignores case, part of the VM's UUID is
+    appended. The result depends on nothing but the arguments; it is chosen once and kept in the
+    VM's record, so that renaming the VM does not move its copies. `taken`: the directories of all
+    other VMs, and the first directory of the archive's path if that lies elsewhere below the mount
+    point. Raises ValueError if `uuid` is none.
     """
     return DirectoryNames(taken).choose(vm_name, uuid)
 
@@ -142,8 +174,12 @@ class DirectoryNames:
         name = _plain_name(unicodedata.normalize("NFC", vm_name))
         if name and len(name.encode()) <= LIMIT_BYTES and folded(name) not in self._used:
             return name
-        suffixes = itertools.chain((identity[:8], identity), (f"{identity}-{number}" for number in itertools.count(2)))
-        candidates = (f"{_shorten(name, LIMIT_BYTES - len(suffix) - 1)}-{suffix}" for suffix in suffixes)
+        suffixes = itertools.chain(
+            (identity[:8], identity), (f"{identity}-{number}" for number in itertools.count(2))
+        )
+        candidates = (
+            f"{_shorten(name, LIMIT_BYTES - len(suffix) - 1)}-{suffix}" for suffix in suffixes
+        )
         return next(candidate for candidate in candidates if folded(candidate) not in self._used)
 
 
@@ -163,8 +199,18 @@ def _encode(name: str) -> str:
 def _readable(character: str) -> bool:
     if character < "\x80":
         return character in _PLAIN
-    # Letters, digits and the marks that belong to letters; beyond the first plane not every SMB server keeps up.
-    return character <= "\uffff" and unicodedata.category(character) in {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Nd"}
+    # Letters, digits and the marks that belong to letters; beyond the first plane not every SMB
+    # server keeps up.
+    return character <= "\uffff" and unicodedata.category(character) in {
+        "Lu",
+        "Ll",
+        "Lt",
+        "Lm",
+        "Lo",
+        "Mn",
+        "Mc",
+        "Nd",
+    }
 
 
 def _percent(character: str) -> str:
@@ -175,7 +221,11 @@ def _protect(name: str) -> str:
     """Encodes one character more where the whole would be hidden, an option, trimmed by Windows, or reserved."""
     if name and name[-1] in ". ":
         name = name[:-1] + _percent(name[-1])
-    if name and (name[0] in ".- " or name.split(".")[0].rstrip(" ").casefold() in RESERVED or name.casefold() in RESERVED):
+    if name and (
+        name[0] in ".- "
+        or name.split(".")[0].rstrip(" ").casefold() in RESERVED
+        or name.casefold() in RESERVED
+    ):
         name = _percent(name[0]) + name[1:]
     return name
 

@@ -1,4 +1,7 @@
-"""The numbers of claims that stand in names of files: below them no database may start to count, whatever became of the one before."""
+"""The numbers of claims that stand in names of files.
+
+Below them no database may start to count, whatever became of the one before.
+"""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -10,11 +13,22 @@ from shared.state.numbers import believable
 
 
 def highest(directories: Iterable[Path]) -> int:
-    """The highest number that names in these directories have, of copies and of partial files; 0 if there is none.
+    """The highest number that names in these directories have, of copies and of partial files.
 
-    A number out of bounds is passed over, and so is a directory that cannot be read: whoever goes on to use it is told why.
+    0 if there is none.
+
+    A number out of bounds is passed over, and so is a directory that cannot be read: whoever goes
+    on to use it is told why.
     """
-    return max((number for directory in directories for number in _numbers(directory) if believable(number)), default=0)
+    return max(
+        (
+            number
+            for directory in directories
+            for number in _numbers(directory)
+            if believable(number)
+        ),
+        default=0,
+    )
 
 
 def directories_in(places: Iterable[Path]) -> Iterator[Path]:

@@ -1,9 +1,12 @@
-"""Which of two copies of a VM is newer: the one order by which copies are shown, restored, kept and moved. Pure.
+"""Which of two copies of a VM is newer.
 
-Three signs tell. Each can be wrong by itself: the claim's number, where a database was made anew or put back; the moment in the stamp,
-where the clock of a host was wrong; the order of creation on the NAS, where the copies were copied to another one without their times.
-So the newer one is the one that most signs say is newer. Where they contradict each other, the order is *disputed*, and nothing that
-depends on it is done without a person.
+The one order by which copies are shown, restored, kept and moved. Pure.
+
+Three signs tell. Each can be wrong by itself: the claim's number, where a database was made anew or
+put back; the moment in the stamp, where the clock of a host was wrong; the order of creation on the
+NAS, where the copies were copied to another one without their times. So the newer one is the one
+that most signs say is newer. Where they contradict each other, the order is *disputed*, and nothing
+that depends on it is done without a person.
 """
 
 from collections.abc import Collection, Iterable
@@ -30,14 +33,20 @@ class Ordered(Protocol):
 
     @property
     def created(self) -> int:
-        """When its `.ova` was written, in nanoseconds of the NAS's clock; 0: not known, which says nothing."""
+        """When its `.ova` was written, in nanoseconds of the NAS's clock.
+
+        0: not known, which says nothing.
+        """
 
 
 T = TypeVar("T", bound=Ordered)
 
 
 def signs(one: Ordered, other: Ordered) -> tuple[int, int, int]:
-    """What number, moment and creation say: 1 if `one` is newer, -1 if `other` is, 0 if that sign does not tell."""
+    """What number, moment and creation say.
+
+    1 if `one` is newer, -1 if `other` is, 0 if that sign does not tell.
+    """
     if one.stamp == other.stamp:
         return 0, 0, 0
     numbered = plausible(one.claim) and plausible(other.claim)
@@ -60,13 +69,23 @@ def supersedes(one: Ordered, other: Ordered) -> bool:
 
 
 def oldest_first(copies: Iterable[T]) -> list[T]:
-    """All of them in order: by majority of the signs; where majorities run in a circle, by how many others each is newer than.
+    """All of them in order: by majority of the signs.
 
-    The result does not depend on the order in which they are given. What supersedes another one comes after it.
+    Where majorities run in a circle, by how many others each is newer than.
+
+    The result does not depend on the order in which they are given. What supersedes another one
+    comes after it.
     """
     found = list(copies)
     beaten = {copy.stamp: sum(sum(signs(copy, other)) > 0 for other in found) for copy in found}
-    return sorted(found, key=lambda copy: (beaten[copy.stamp], copy.claim if plausible(copy.claim) else 0, copy.stamp))
+    return sorted(
+        found,
+        key=lambda copy: (
+            beaten[copy.stamp],
+            copy.claim if plausible(copy.claim) else 0,
+            copy.stamp,
+        ),
+    )
 
 
 def newest_first(copies: Iterable[T]) -> list[T]:
@@ -81,7 +100,11 @@ def rivals(copy: T, others: Iterable[T]) -> list[T]:
 
 def unknown(copies: Collection[T]) -> tuple[str, ...]:
     """The stamps of the copies whose order to at least one of the others is disputed, oldest first."""
-    return tuple(copy.stamp for copy in oldest_first(copies) if any(disputed(copy, other) for other in copies))
+    return tuple(
+        copy.stamp
+        for copy in oldest_first(copies)
+        if any(disputed(copy, other) for other in copies)
+    )
 
 
 def _sign(one: int | datetime, other: int | datetime) -> int:

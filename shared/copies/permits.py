@@ -1,6 +1,9 @@
-"""The right to remove files of a published copy. Only `shared.copies.keeping` gives it, after it has looked (a test sees to that).
+"""The right to remove files of a published copy.
 
-Whoever removes such a file has to show it, so that nothing that is added to this program can remove a copy without the proof.
+Only `shared.copies.keeping` gives it, after it has looked (a test sees to that).
+
+Whoever removes such a file has to show it, so that nothing that is added to this program can remove
+a copy without the proof.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,15 @@
-"""The last steps of a copy on the NAS: sealing the partial files, publishing them by rename, removing those of the dead.
+"""The last steps of a copy on the NAS.
 
-The order that keeps every promise, where COMMIT is a commit of the state database under the caller's claim:
+Sealing the partial files, publishing them by rename, removing those of the dead.
+
+The order that keeps every promise, where COMMIT is a commit of the state database under the
+caller's claim:
 
     export and verify  ->  `seal`  ->  COMMIT the intent to publish  ->  `publish`  ->  COMMIT done
 
-Before the intent a crash leaves partial files, which `remove_partials` removes when the claim is dead. After it anybody may call
-`publish`, as often as it takes: it does what is left to do, and what it did stays done.
+Before the intent a crash leaves partial files, which `remove_partials` removes when the claim is
+dead. After it anybody may call `publish`, as often as it takes: it does what is left to do, and
+what it did stays done.
 """
 
 import contextlib
@@ -24,9 +28,11 @@ from shared.nas.looking import Entry, look, look_twice, present, read_file
 from shared.nas.reporting import reported
 from shared.ova.check import sha256_of
 
-#: How often a directory is looked at again when a rename was answered with an error that may be wrong.
+#: How often a directory is looked at again when a rename was answered with an error that may be
+#: wrong.
 _ROUNDS: Final = 12
-#: Answers to a rename which another look will explain: another process was first, or the request was repeated.
+#: Answers to a rename which another look will explain: another process was first, or the request
+#: was repeated.
 _LOOK_AGAIN: Final = frozenset({errno.ENOENT, errno.ESTALE, errno.EEXIST})
 
 
@@ -51,10 +57,13 @@ class Publication(Protocol):
 
 
 def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
-    """Makes the partial files of a verified export ready: the `.ova` on the server's disk with its rights, its sidecar beside it.
+    """Makes the partial files of a verified export ready.
 
-    Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial `.ova` and side files are not there with the
-    sizes that the sidecar says, `NasError` if the NAS refuses.
+    The `.ova` on the server's disk with its rights, its sidecar beside it.
+
+    Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial
+    `.ova` and side files are not there with the sizes that the sidecar says, `NasError` if the NAS
+    refuses.
     """
     stamp, claim = sidecar.stamp, sidecar.claim
     ova = partial_name(stamp, claim, "ova")
@@ -77,11 +86,14 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
 
 
 def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidecar:
-    """Renames sealed partial files to their final names: sidecar, index, side files, at last the `.ova`. From then on the copy counts.
+    """Renames sealed partial files to their final names.
 
-    May be run by several processes at once, and again after a crash at any point: all end with the copy published once. Nothing
-    that is there under a final name is replaced: raises `CopyError` if it is another copy's, if a partial file is not what the
-    intent says, or if there is nothing to publish. Raises `NasError` if the NAS refuses; then call it again.
+    Sidecar, index, side files, at last the `.ova`. From then on the copy counts.
+
+    May be run by several processes at once, and again after a crash at any point: all end with the
+    copy published once. Nothing that is there under a final name is replaced: raises `CopyError` if
+    it is another copy's, if a partial file is not what the intent says, or if there is nothing to
+    publish. Raises `NasError` if the NAS refuses; then call it again.
     """
     with reported(f"publish {publication.stamp}"):
         _settle(files, directory, publication, "json")
@@ -93,7 +105,10 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
         entries = look_twice(directory)
     ova = entries.get(final_name(publication.stamp, "ova"))
     if ova is None:
-        raise NasError(f"the NAS said that the copy {publication.stamp} is in place, and it is not", hint="the next worker tries again")
+        raise NasError(
+            f"the NAS said that the copy {publication.stamp} is in place, and it is not",
+            hint="the next worker tries again",
+        )
     if ova.size != publication.size:
         raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
     if lost := missing(entries, publication.stamp, sidecar.files):
@@ -101,12 +116,14 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
     return sidecar
 
 
-def remove_partials(files: NasFiles, directory: Path, live: Collection[int], newest: int) -> list[str]:
+def remove_partials(
+    files: NasFiles, directory: Path, live: Collection[int], newest: int
+) -> list[str]:
     """Removes the partial files of claims that are over and returns their names.
 
-    `live` are the claims of the newest known generation of the database, `newest` the highest claim number given out in it: a partial
-    file with a higher one belongs to a claim made since, and stays. The claim of an intent that is not done yet must be in `live`.
-    Raises `NasError`.
+    `live` are the claims of the newest known generation of the database, `newest` the highest claim
+    number given out in it: a partial file with a higher one belongs to a claim made since, and
+    stays. The claim of an intent that is not done yet must be in `live`. Raises `NasError`.
     """
     removed = []
     with reported(f"remove partial files from {directory}"):
@@ -121,9 +138,16 @@ def remove_partials(files: NasFiles, directory: Path, live: Collection[int], new
 
 
 def remove_own_partials(files: NasFiles, directory: Path, claim: int) -> list[str]:
-    """Removes the partial files of one claim: for its holder, after an export that failed. Raises `NasError`."""
+    """Removes the partial files of one claim: for its holder, after an export that failed.
+
+    Raises `NasError`.
+    """
     with reported(f"remove partial files from {directory}"):
-        mine = sorted(name for name, entry in look(directory).items() if entry.is_file and (p := parse_partial(name)) and p.claim == claim)
+        mine = sorted(
+            name
+            for name, entry in look(directory).items()
+            if entry.is_file and (p := parse_partial(name)) and p.claim == claim
+        )
         for name in mine:
             files.remove(directory, name)
         if mine:
@@ -131,9 +155,18 @@ def remove_own_partials(files: NasFiles, directory: Path, claim: int) -> list[st
     return mine
 
 
-def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: Suffix, sidecar: Sidecar | None = None) -> None:
+def _settle(
+    files: NasFiles,
+    directory: Path,
+    publication: Publication,
+    suffix: Suffix,
+    sidecar: Sidecar | None = None,
+) -> None:
     """Looks and does one step until the final name is there and the partial one is not."""
-    source, target = partial_name(publication.stamp, publication.claim, suffix), final_name(publication.stamp, suffix)
+    source, target = (
+        partial_name(publication.stamp, publication.claim, suffix),
+        final_name(publication.stamp, suffix),
+    )
     refused: OSError | None = None
     for _ in range(_ROUNDS):
         entries = look_twice(directory)
@@ -142,10 +175,14 @@ def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: 
             if target in entries or suffix == "sha256":
                 return
             if refused is None:
-                raise CopyError(f"there is nothing to publish: neither {target} nor {source} is there")
+                raise CopyError(
+                    f"there is nothing to publish: neither {target} nor {source} is there"
+                )
         try:
             if target in entries:
-                _refuse_different(directory, entries, source, target, _bytes_of(publication, suffix, sidecar))
+                _refuse_different(
+                    directory, entries, source, target, _bytes_of(publication, suffix, sidecar)
+                )
                 files.remove(directory, source)
             elif source in entries:
                 if suffix == "json":
@@ -156,11 +193,17 @@ def _settle(files: NasFiles, directory: Path, publication: Publication, suffix: 
             if error.errno not in _LOOK_AGAIN:
                 raise
             refused = error
-    raise refused or NasError(f"{target} does not appear, although the NAS says that it was renamed", hint="the next worker tries again")
+    raise refused or NasError(
+        f"{target} does not appear, although the NAS says that it was renamed",
+        hint="the next worker tries again",
+    )
 
 
 def _settle_index(files: NasFiles, directory: Path, publication: Publication) -> None:
-    """Serves the next export alone, which finds out whether it is right: one that cannot be put in place is not missed."""
+    """Serves the next export alone, which finds out whether it is right.
+
+    One that cannot be put in place is not missed.
+    """
     source = partial_name(publication.stamp, publication.claim, "index")
     with contextlib.suppress(OSError):
         if present(look(directory), source):
@@ -170,7 +213,10 @@ def _settle_index(files: NasFiles, directory: Path, publication: Publication) ->
 def _refuse_strange(entries: dict[str, Entry], *names: str) -> None:
     for name in names:
         if name in entries and not entries[name].is_file:
-            raise CopyError(f"{name} is no ordinary file", hint="nothing was written there: find out who put it there, and remove it")
+            raise CopyError(
+                f"{name} is no ordinary file",
+                hint="nothing was written there: find out who put it there, and remove it",
+            )
 
 
 def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None) -> SideFile | None:
@@ -180,15 +226,23 @@ def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None)
     return sidecar.files.get(suffix) if sidecar else None
 
 
-def _refuse_different(directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None) -> None:
+def _refuse_different(
+    directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None
+) -> None:
     """Both names are there (a server that repeated a rename as a copy; a planted file): the final one must be the copy itself."""
     if expected:
-        same = entries[target].size == expected.size and sha256_of(directory, target) == expected.sha256
+        same = (
+            entries[target].size == expected.size
+            and sha256_of(directory, target) == expected.sha256
+        )
     else:
-        same = read_file(directory, source, sidecars.LIMIT_BYTES) == read_file(directory, target, sidecars.LIMIT_BYTES)
+        same = read_file(directory, source, sidecars.LIMIT_BYTES) == read_file(
+            directory, target, sidecars.LIMIT_BYTES
+        )
     if not same:
         raise CopyError(
-            f"{target} exists already and is something else", hint="move it away; the partial file beside it is the verified copy"
+            f"{target} exists already and is something else",
+            hint="move it away; the partial file beside it is the verified copy",
         )
 
 

@@ -1,4 +1,8 @@
-"""Which copies the rules keep: a pure decision, and its execution, which removes nothing that `shared.copies.keeping` does not let go."""
+"""Which copies the rules keep.
+
+A pure decision, and its execution, which removes nothing that `shared.copies.keeping` does not let
+go.
+"""
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -13,16 +17,22 @@ from shared.copies.permits import Permit
 from shared.nas.looking import look, present
 from shared.nas.reporting import reported
 
-#: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one whose `.ova` somebody has put aside for a
-#: while still has it (`keeping.leftover`). Then the `.ova`: from then on the copy does not count, and what a crash leaves is small, worth
-#: nothing, and removed by the next run. The other way round a crash would leave a large file of which nobody knows what it is. The sidecar
-#: goes last, so that until the end it is known which copy was being removed.
+#: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one
+#: whose `.ova` somebody has put aside for a while still has it (`keeping.leftover`). Then the
+#: `.ova`: from then on the copy does not count, and what a crash leaves is small, worth nothing,
+#: and removed by the next run. The other way round a crash would leave a large file of which nobody
+#: knows what it is. The sidecar goes last, so that until the end it is known which copy was being
+#: removed.
 _REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("sha256", "ova", *SIDES, "index", "json")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How many copies are kept: the newest ones, and the newest of each of so many days, weeks, months and years that have one (UTC)."""
+    """How many copies are kept.
+
+    The newest ones, and the newest of each of so many days, weeks, months and years that have one
+    (UTC).
+    """
 
     keep_last: int = 2
     keep_daily: int = 0
@@ -31,7 +41,10 @@ class Rules:
     keep_yearly: int = 0
 
     def __post_init__(self) -> None:
-        if self.keep_last < 1 or min(self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly) < 0:
+        if (
+            self.keep_last < 1
+            or min(self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly) < 0
+        ):
             raise ValueError("at least one copy is kept, and no rule counts below zero")
 
 
@@ -48,34 +61,53 @@ class Decision:
         return bool(self.reasons)
 
 
-def select(copies: Iterable[Copy], rules: Rules, *, protect: Collection[str] = ()) -> list[Decision]:
+def select(
+    copies: Iterable[Copy], rules: Rules, *, protect: Collection[str] = ()
+) -> list[Decision]:
     """Decides for each copy, newest first (by `shared.copies.order`; the day is that on which the copy was begun).
 
-    Only good copies count, and only good copies go: one that is damaged or incomplete stays until a person has looked at it. Those that
-    an operator has pinned stay and use up no rule's number. What must stay whatever the rules say is in `keeping.must_stay`.
+    Only good copies count, and only good copies go: one that is damaged or incomplete stays until a
+    person has looked at it. Those that an operator has pinned stay and use up no rule's number.
+    What must stay whatever the rules say is in `keeping.must_stay`.
     """
     found = list(copies)
     reasons = _by_rule(found, rules)
     for stamp, more in keeping.must_stay(found, protect=protect).items():
         first = [reason for reason in more if reason == keeping.NEWEST]
-        reasons[stamp] = [*first, *reasons[stamp], *(reason for reason in more if reason not in first)]
+        reasons[stamp] = [
+            *first,
+            *reasons[stamp],
+            *(reason for reason in more if reason not in first),
+        ]
     return [Decision(copy, tuple(reasons[copy.stamp])) for copy in order.newest_first(found)]
 
 
 def apply(
-    files: NasFiles, directory: Path, uuid: str, rules: Rules, *, protect: Collection[str] = (), check: Callable[[], None] = lambda: None
+    files: NasFiles,
+    directory: Path,
+    uuid: str,
+    rules: Rules,
+    *,
+    protect: Collection[str] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Removes the copies of the VM `uuid` that no rule keeps, oldest first, and what an earlier run left half removed. Returns the stamps.
 
-    Call it under a claim on the VM; `check` is called before each removal and raises when that is lost. `protect` are stamps that stay.
-    May be repeated after a crash. Raises `NasError`.
+    Call it under a claim on the VM; `check` is called before each removal and raises when that is
+    lost. `protect` are stamps that stay. May be repeated after a crash. Raises `NasError`.
     """
 
     def wanted(found: Iterable[Copy]) -> Collection[str]:
-        return {decision.copy.stamp for decision in select(found, rules, protect=protect) if decision.keep}
+        return {
+            decision.copy.stamp
+            for decision in select(found, rules, protect=protect)
+            if decision.keep
+        }
 
     removed = remove_leftovers(files, directory, uuid)
-    for decision in reversed(select(catalogue.read(directory, uuid).copies, rules, protect=protect)):
+    for decision in reversed(
+        select(catalogue.read(directory, uuid).copies, rules, protect=protect)
+    ):
         if decision.keep:
             continue
         check()
@@ -87,7 +119,10 @@ def apply(
 
 
 def remove_copy(files: NasFiles, permit: Permit) -> None:
-    """Removes the files of one copy, after its checksum line the `.ova`. What is gone already is no error. Raises `NasError`."""
+    """Removes the files of one copy, after its checksum line the `.ova`.
+
+    What is gone already is no error. Raises `NasError`.
+    """
     with reported(f"remove the copy {permit.stamp}"):
         entries = look(permit.directory)
         for suffix in _REMOVAL_ORDER:
@@ -97,11 +132,18 @@ def remove_copy(files: NasFiles, permit: Permit) -> None:
 
 
 def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
-    """Finishes removals that a crash interrupted: sidecars of the VM `uuid` without an `.ova`, unless one is being published.
+    """Finishes removals that a crash interrupted.
 
-    Call it under a claim on the VM when no intent to publish or to move is open. Returns the stamps. Raises `NasError`.
+    Sidecars of the VM `uuid` without an `.ova`, unless one is being published.
+
+    Call it under a claim on the VM when no intent to publish or to move is open. Returns the
+    stamps. Raises `NasError`.
     """
-    half = [copy.stamp for copy in catalogue.read(directory, uuid).copies if copy.ours and not copy.present]
+    half = [
+        copy.stamp
+        for copy in catalogue.read(directory, uuid).copies
+        if copy.ours and not copy.present
+    ]
     permits = [permit for stamp in half if (permit := keeping.leftover(directory, uuid, stamp))]
     for permit in permits:
         remove_copy(files, permit)

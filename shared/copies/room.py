@@ -8,7 +8,8 @@ from typing import Final
 from shared.copies.sidecar import Sidecar
 from shared.host.errors import NasError
 
-#: Headers, tables and the .ovf of a VM without data; packing what cannot be packed costs a thousandth.
+#: Headers, tables and the .ovf of a VM without data; packing what cannot be packed costs a
+#: thousandth.
 _OVERHEAD_BYTES: Final = 64 << 20
 _GROWTH: Final = 1.02
 #: How much worse than last time the data may pack.
@@ -16,15 +17,19 @@ _MARGIN: Final = 1.25
 
 
 def allocated(disks: Iterable[Path]) -> int:
-    """Bytes that the disk images (with their chains) take on this host; sparse parts do not count, a missing one counts nothing."""
+    """Bytes that the disk images (with their chains) take on this host.
+
+    Sparse parts do not count, a missing one counts nothing.
+    """
     return sum(_allocated(path) for path in set(disks))
 
 
 def needed(source_bytes: int, last: Sidecar | None) -> int:
     """An estimate of the next copy's bytes, rather too much than too little.
 
-    `source_bytes` is `allocated` of the VM's disks now. It is the upper bound. The last copy, if it says what its disks took, tells how
-    well this VM's data packs: then the estimate follows that, with a margin.
+    `source_bytes` is `allocated` of the VM's disks now. It is the upper bound. The last copy, if it
+    says what its disks took, tells how well this VM's data packs: then the estimate follows that,
+    with a margin.
     """
     bound = int(source_bytes * _GROWTH) + _OVERHEAD_BYTES
     if last is None or not last.source_bytes or not last.size:
@@ -37,8 +42,14 @@ def check_room(free: int, needed_bytes: int, reserve: int) -> None:
     """Raises `NasError` with the figures if a copy of `needed_bytes` would leave less than `reserve` of `free` bytes."""
     if free - needed_bytes < reserve:
         raise NasError(
-            f"there is no room for the copy: it needs about {human(needed_bytes)}, {human(free)} are free, {human(reserve)} must stay free",
-            hint=f"free {human(needed_bytes + reserve - free)} on the NAS, keep fewer copies (backup.keep_last), or lower nas.reserve",
+            (
+                f"there is no room for the copy: it needs about {human(needed_bytes)}, "
+                f"{human(free)} are free, {human(reserve)} must stay free"
+            ),
+            hint=(
+                f"free {human(needed_bytes + reserve - free)} on the NAS, keep fewer copies "
+                f"(backup.keep_last), or lower nas.reserve"
+            ),
         )
 
 

@@ -1,4 +1,7 @@
-"""Files beside an `.ova` that belong to the copy: what the `.ova` leaves out. Written under partial names, published with the copy."""
+"""Files beside an `.ova` that belong to the copy: what the `.ova` leaves out.
+
+Written under partial names, published with the copy.
+"""
 
 import hashlib
 import os
@@ -18,11 +21,19 @@ from shared.ova.tar_reading import members
 _PIECE: Final = 1 << 20
 
 
-def keep(files: NasFiles, directory: Path, name: str, pieces: Iterable[bytes], *, check: Callable[[], None] = lambda: None) -> SideFile:
+def keep(
+    files: NasFiles,
+    directory: Path,
+    name: str,
+    pieces: Iterable[bytes],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> SideFile:
     """Writes a side file under its partial name `name`, reads it back from the server's disk, and answers what it is.
 
-    What an earlier attempt left under that name is replaced; after a crash it may be there, torn. `check` is called with every piece and
-    raises when the work is to stop. Raises `NasError` if the NAS refuses, `CopyError` if it has other bytes in the end.
+    What an earlier attempt left under that name is replaced; after a crash it may be there, torn.
+    `check` is called with every piece and raises when the work is to stop. Raises `NasError` if the
+    NAS refuses, `CopyError` if it has other bytes in the end.
     """
     digest, size = hashlib.sha256(), 0
     with reported(f"write {name}"):
@@ -43,7 +54,10 @@ def keep(files: NasFiles, directory: Path, name: str, pieces: Iterable[bytes], *
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
-    """The bytes of a file on this host, a megabyte at a time. Raises `CopyError` if it cannot be read."""
+    """The bytes of a file on this host, a megabyte at a time.
+
+    Raises `CopyError` if it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             while piece := file.read(_PIECE):
@@ -52,8 +66,17 @@ def pieces_of(path: Path) -> Iterator[bytes]:
         raise CopyError(f"cannot read {path}: {error.strerror}") from None
 
 
-def missing(entries: Mapping[str, Entry], stamp: str, expected: Mapping[Suffix, SideFile], *, claim: int | None = None) -> str:
-    """Why the side files are not all there as they should be; empty: they are. With `claim` those that are still partial are meant."""
+def missing(
+    entries: Mapping[str, Entry],
+    stamp: str,
+    expected: Mapping[Suffix, SideFile],
+    *,
+    claim: int | None = None,
+) -> str:
+    """Why the side files are not all there as they should be; empty: they are.
+
+    With `claim` those that are still partial are meant.
+    """
     for suffix, side in expected.items():
         name = final_name(stamp, suffix) if claim is None else partial_name(stamp, claim, suffix)
         if not present(entries, name):
@@ -64,7 +87,10 @@ def missing(entries: Mapping[str, Entry], stamp: str, expected: Mapping[Suffix, 
 
 
 def member_names(directory: Path, name: str) -> tuple[str, ...]:
-    """What is in an `.ova`, from the headers alone. Raises `CopyError` if it is damaged so that they cannot be read, or `NasError`."""
+    """What is in an `.ova`, from the headers alone.
+
+    Raises `CopyError` if it is damaged so that they cannot be read, or `NasError`.
+    """
     with reported(f"read {name}"):
         descriptor = open_file(directory, name)
         try:

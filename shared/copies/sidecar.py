@@ -1,7 +1,9 @@
-"""The sidecar of a copy, `<stamp>.json`: what the copy is of, how it was made, and the digest that it must have.
+"""The sidecar of a copy, `<stamp>.json`.
 
-It is what makes an `.ova` a copy: without its sidecar a file never counts. It can be read without the state database, by people
-and by a restore on a machine that knows nothing else.
+What the copy is of, how it was made, and the digest that it must have.
+
+It is what makes an `.ova` a copy: without its sidecar a file never counts. It can be read without
+the state database, by people and by a restore on a machine that knows nothing else.
 """
 
 import json
@@ -25,12 +27,17 @@ LIMIT_BYTES: Final = 1 << 20
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Fields that `_CHECKS` does not have, because older sidecars lack them.
-_OPTIONAL: Final = frozenset({"verified", "rehearsed", "files", "left_out", "pinned", "engine_reason", "wire", "extra"})
+_OPTIONAL: Final = frozenset(
+    {"verified", "rehearsed", "files", "left_out", "pinned", "engine_reason", "wire", "extra"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The last time that the copy was read and compared with its digests, at `time`: `result` is good, or says what is wrong."""
+    """The last time that the copy was read and compared with its digests, at `time`.
+
+    `result` is good, or says what is wrong.
+    """
 
     time: str
     result: str = "good"
@@ -46,7 +53,10 @@ class SideFile:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How the bytes of the `.ova` came to the NAS: `sent`, or `copied` there from the copy before. `reason`: why none were copied."""
+    """How the bytes of the `.ova` came to the NAS.
+
+    `sent`, or `copied` there from the copy before. `reason`: why none were copied.
+    """
 
     sent: int
     copied: int
@@ -55,7 +65,9 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """The last time that the copy was restored on trial, at `time` on the host `node`: `result` is good, or says what went wrong.
+    """The last time that the copy was restored on trial, at `time` on the host `node`.
+
+    `result` is good, or says what went wrong.
 
     `observed` says what was seen, in words; `booted` whether it was started at all.
     """
@@ -69,12 +81,15 @@ class Rehearsed:
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """The facts of one copy. Times are UTC as `shared.host.clock.timestamp` writes them; sizes are bytes.
+    """The facts of one copy.
 
-    `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the export. `files` are those beside the
-    `.ova` by suffix (of `names.SIDES`), `left_out` says in words what of the VM is in none of them. `pinned` is when an operator
-    exempted the copy from retention, empty if nobody did. `engine_reason` says why another engine than the wanted one made it.
-    `extra` keeps the fields that this version does not know.
+    Times are UTC as `shared.host.clock.timestamp` writes them; sizes are bytes.
+
+    `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the
+    export. `files` are those beside the `.ova` by suffix (of `names.SIDES`), `left_out` says in
+    words what of the VM is in none of them. `pinned` is when an operator exempted the copy from
+    retention, empty if nobody did. `engine_reason` says why another engine than the wanted one made
+    it. `extra` keeps the fields that this version does not know.
     """
 
     stamp: str
@@ -114,13 +129,19 @@ class Sidecar:
     def render(self) -> bytes:
         """The file's text."""
         document: dict[str, Any] = {"schema": SCHEMA}
-        document |= {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _OPTIONAL}
+        document |= {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in _OPTIONAL
+        }
         document["fingerprint"] = dict(self.fingerprint)
         if self.verified:
             document["verified"] = asdict(self.verified)
         if self.rehearsed:
             document["rehearsed"] = asdict(self.rehearsed)
-        document["files"] = {suffix: asdict(self.files[suffix]) for suffix in SIDES if suffix in self.files}
+        document["files"] = {
+            suffix: asdict(self.files[suffix]) for suffix in SIDES if suffix in self.files
+        }
         document["left_out"] = list(self.left_out)
         if self.pinned:
             document["pinned"] = self.pinned
@@ -128,25 +149,35 @@ class Sidecar:
             document["engine_reason"] = self.engine_reason
         if self.wire:
             document["wire"] = asdict(self.wire)
-        return (json.dumps({**document, **self.extra}, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "surrogatepass")
+        return (json.dumps({**document, **self.extra}, ensure_ascii=False, indent=2) + "\n").encode(
+            "utf-8", "surrogatepass"
+        )
 
     def checksum_lines(self) -> bytes:
         """The text of `<stamp>.sha256`, for `sha256sum -c`. For people; nothing is decided by it."""
-        digests: dict[Suffix, str] = {"ova": self.sha256, **{suffix: self.files[suffix].sha256 for suffix in SIDES if suffix in self.files}}
-        return "".join(f"{digest}  {final_name(self.stamp, suffix)}\n" for suffix, digest in digests.items()).encode()
+        digests: dict[Suffix, str] = {
+            "ova": self.sha256,
+            **{suffix: self.files[suffix].sha256 for suffix in SIDES if suffix in self.files},
+        }
+        return "".join(
+            f"{digest}  {final_name(self.stamp, suffix)}\n" for suffix, digest in digests.items()
+        ).encode()
 
 
 def parse(data: bytes) -> Sidecar:
     """Reads a sidecar. Raises `CopyError` that says what is wrong with it, whatever the bytes are."""
     try:
-        document = json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LIMIT_BYTES else None
+        document = (
+            json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LIMIT_BYTES else None
+        )
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise CopyError("the sidecar is no JSON object")
     if document.get("schema") != SCHEMA:
         raise CopyError(
-            f"the sidecar has schema {document.get('schema')!r}; this program knows {SCHEMA}", hint="update vmbackup on this host"
+            f"the sidecar has schema {document.get('schema')!r}; this program knows {SCHEMA}",
+            hint="update vmbackup on this host",
         )
     values = {name: _field(document, name, check) for name, check in _CHECKS.items()}
     known = {"schema", *_OPTIONAL, *_CHECKS} - {"extra"}
@@ -164,14 +195,20 @@ def parse(data: bytes) -> Sidecar:
 
 
 def read(directory: Path, stamp: str) -> Sidecar:
-    """The sidecar of a published copy. Raises `CopyError` if it is damaged or another copy's, `NasError` if it cannot be read."""
+    """The sidecar of a published copy.
+
+    Raises `CopyError` if it is damaged or another copy's, `NasError` if it cannot be read.
+    """
     name = final_name(stamp, "json")
     with reported(f"read {name}"):
         return read_named(directory, name, stamp)
 
 
 def read_named(directory: Path, name: str, stamp: str) -> Sidecar:
-    """The sidecar in the file `name`, which must be that of the copy `stamp`. Raises `CopyError`, or OSError as the system says it."""
+    """The sidecar in the file `name`, which must be that of the copy `stamp`.
+
+    Raises `CopyError`, or OSError as the system says it.
+    """
     sidecar = parse(read_file(directory, name, LIMIT_BYTES))
     if sidecar.stamp != stamp:
         raise CopyError(f"{name} is the sidecar of another copy ({sidecar.stamp})")
@@ -179,9 +216,12 @@ def read_named(directory: Path, name: str, stamp: str) -> Sidecar:
 
 
 def replace(files: NasFiles, directory: Path, sidecar: Sidecar, claim: int) -> None:
-    """Replaces the sidecar of a published copy, for instance after a verification; `claim` is the one that the caller holds.
+    """Replaces the sidecar of a published copy, for instance after a verification.
 
-    At every moment, and after a crash, the old or the new sidecar is there, whole. Raises `NasError`.
+    `claim` is the one that the caller holds.
+
+    At every moment, and after a crash, the old or the new sidecar is there, whole. Raises
+    `NasError`.
     """
     temporary = partial_name(sidecar.stamp, claim, "json")
     with reported(f"write the sidecar of {sidecar.stamp}"):
@@ -205,7 +245,12 @@ def _field(document: Mapping[str, Any], name: str, check: Callable[[Any], bool])
 def _verified(value: object) -> Verified | None:
     if value is None:
         return None
-    if not (isinstance(value, dict) and _text(value.get("time")) and _text(value.get("result")) and value["result"]):
+    if not (
+        isinstance(value, dict)
+        and _text(value.get("time"))
+        and _text(value.get("result"))
+        and value["result"]
+    ):
         raise CopyError("the sidecar's field verified is wrong")
     return Verified(value["time"], value["result"])
 
@@ -214,9 +259,15 @@ def _rehearsed(value: object) -> Rehearsed | None:
     if value is None:
         return None
     names = ("time", "node", "result", "observed")
-    if not (isinstance(value, dict) and all(_text(value.get(name)) for name in names) and isinstance(value.get("booted"), bool)):
+    if not (
+        isinstance(value, dict)
+        and all(_text(value.get(name)) for name in names)
+        and isinstance(value.get("booted"), bool)
+    ):
         raise CopyError("the sidecar's field rehearsed is wrong")
-    return Rehearsed(value["time"], value["node"], value["result"], value["observed"], value["booted"])
+    return Rehearsed(
+        value["time"], value["node"], value["result"], value["observed"], value["booted"]
+    )
 
 
 def _files(value: object) -> dict[Suffix, SideFile]:
@@ -226,7 +277,12 @@ def _files(value: object) -> dict[Suffix, SideFile]:
 
 
 def _side_file(value: object) -> SideFile:
-    if isinstance(value, dict) and value.keys() == {"size", "sha256"} and _count(value["size"]) and _digest(value["sha256"]):
+    if (
+        isinstance(value, dict)
+        and value.keys() == {"size", "sha256"}
+        and _count(value["size"])
+        and _digest(value["sha256"])
+    ):
         return SideFile(value["size"], value["sha256"])
     raise CopyError("the sidecar's field files is wrong")
 
@@ -247,7 +303,12 @@ def _words(document: Mapping[str, Any], name: str) -> str:
 def _wire(value: object) -> Wire | None:
     if value is None:
         return None
-    if not (isinstance(value, dict) and _count(value.get("sent")) and _count(value.get("copied")) and _text(value.get("reason"))):
+    if not (
+        isinstance(value, dict)
+        and _count(value.get("sent"))
+        and _count(value.get("copied"))
+        and _text(value.get("reason"))
+    ):
         raise CopyError("the sidecar's field wire is wrong")
     return Wire(value["sent"], value["copied"], value["reason"])
 

@@ -1,1 +1,4 @@
-"""The engines that export VMs: the parallel one, which makes the OVA that `VBoxManage export` would make, on all cores."""
+"""The engines that export VMs.
+
+The parallel one, which makes the OVA that `VBoxManage export` would make, on all cores.
+"""

@@ -19,7 +19,10 @@ _MOST_MESSAGES: Final = 2**16
 
 
 class Child:
-    """A VBoxManage command in the background, standard input closed. Its messages are kept in a file that has no name."""
+    """A VBoxManage command in the background, standard input closed.
+
+    Its messages are kept in a file that has no name.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, arguments: Sequence[str]) -> None:
         """Starts the command. Raises `VBoxManageError`."""
@@ -66,15 +69,22 @@ class Child:
         text = self.said()
         if not text.strip():
             return ExportError(otherwise)
-        return export_problem(Completed(("VBoxManage", *self.arguments), 1, "", text)) or ExportError(otherwise)
+        return export_problem(
+            Completed(("VBoxManage", *self.arguments), 1, "", text)
+        ) or ExportError(otherwise)
 
     def said(self) -> str:
-        """What it has written to standard error. Only to be asked once it has ended: it writes where this reads."""
+        """What it has written to standard error.
+
+        Only to be asked once it has ended: it writes where this reads.
+        """
         self._messages.seek(0)
         return self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
 
     def end(self) -> None:
-        """Ends it: terminates it, which makes VBoxManage cancel what it does in VirtualBox; kills it if it does not obey within the bound.
+        """Ends it: terminates it, which makes VBoxManage cancel what it does in VirtualBox.
+
+        Kills it if it does not obey within the bound.
 
         Nothing happens if it has ended.
         """

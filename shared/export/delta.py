@@ -1,11 +1,14 @@
-"""Only the change on the wire: bytes that the previous copy holds already are copied by the NAS itself, the rest is sent.
+"""Only the change on the wire.
 
-Everything is read, compressed and hashed here, and the manifest is made from these bytes; a grain whose bytes are those of the
-same grain of the previous copy is not sent but copied there with `copy_file_range`. The result is a plain, complete OVA. Rot in
-the previous copy would be copied along; the manifest shows it to whoever checks the copy, and each n-th copy is sent whole.
+Bytes that the previous copy holds already are copied by the NAS itself, the rest is sent.
 
-It saves the wire where the NAS copies by itself, and room where its file system shares blocks between files. Whether it does is for
-the caller to know (`shared.nas.mount.refuses_to_copy`).
+Everything is read, compressed and hashed here, and the manifest is made from these bytes; a grain
+whose bytes are those of the same grain of the previous copy is not sent but copied there with
+`copy_file_range`. The result is a plain, complete OVA. Rot in the previous copy would be copied
+along; the manifest shows it to whoever checks the copy, and each n-th copy is sent whole.
+
+It saves the wire where the NAS copies by itself, and room where its file system shares blocks
+between files. Whether it does is for the caller to know (`shared.nas.mount.refuses_to_copy`).
 """
 
 import hashlib
@@ -30,8 +33,8 @@ REFLINK_ALIGNMENT: Final = 4096
 class DeltaPlan:
     """Where the index of the new copy goes (a new file), and the copy before it with its index, if there is one.
 
-    `whole_every`: each so many copies one is sent whole. `aligned`: units begin at multiples of 4096 bytes of the OVA, so that file systems
-    that share blocks can; it makes a copy 0.5 % larger.
+    `whole_every`: each so many copies one is sent whole. `aligned`: units begin at multiples of
+    4096 bytes of the OVA, so that file systems that share blocks can; it makes a copy 0.5 % larger.
     """
 
     index: Path
@@ -61,7 +64,10 @@ def refusal(plan: DeltaPlan, target: Path) -> str:
 
 
 class Delta:
-    """The previous copy and its index, open, and the index of the new copy. `reason` says why everything is sent; empty if not."""
+    """The previous copy and its index, open, and the index of the new copy.
+
+    `reason` says why everything is sent; empty if not.
+    """
 
     def __init__(self, plan: DeltaPlan, target: Path) -> None:
         """Raises `NasError` if the index cannot be created. Close it."""
@@ -93,7 +99,10 @@ class Delta:
         return self._plan.alignment
 
     def begin(self, place: str, position: int) -> "DiskDelta":
-        """The grains of the disk attached at `place` follow; its file begins at `position` of the OVA."""
+        """The grains of the disk attached at `place` follow.
+
+        Its file begins at `position` of the OVA.
+        """
         self._writer.begin(place, position)
         section = self._index.section(place) if self._index else None
         if self._index is None or section is None:
@@ -102,7 +111,9 @@ class Delta:
 
     def finish(self, members: tuple[Member, ...], ova_bytes: int) -> None:
         """Completes the new index. Raises `NasError`."""
-        self._writer.finish(self._index.header.generation + 1 if self._index else 0, members, ova_bytes)
+        self._writer.finish(
+            self._index.header.generation + 1 if self._index else 0, members, ova_bytes
+        )
 
     def _open_previous(self) -> str:
         """Opens the previous copy if its index is whole and its own; the reason why not."""
@@ -119,16 +130,24 @@ class Delta:
             return f"the copy before it has no index that can be used: {error}"
         if header.generation + 1 >= self._plan.whole_every:
             return f"one of {self._plan.whole_every} copies is sent whole"
-        if os.fstat(source).st_size != header.ova_bytes or hashlib.sha256(manifest).hexdigest() != header.manifest_sha256:
+        if (
+            os.fstat(source).st_size != header.ova_bytes
+            or hashlib.sha256(manifest).hexdigest() != header.manifest_sha256
+        ):
             return "the index of the copy before it belongs to another file"
         self._index, self._source = index, source
         return ""
 
 
 class DiskDelta:
-    """One disk on its way into the archive: what of it the previous copy holds is copied, the rest is written."""
+    """One disk on its way into the archive.
 
-    def __init__(self, writer: IndexWriter, source: int, section: Section | None, records: Iterator[Record]) -> None:
+    What of it the previous copy holds is copied, the rest is written.
+    """
+
+    def __init__(
+        self, writer: IndexWriter, source: int, section: Section | None, records: Iterator[Record]
+    ) -> None:
         self._writer = writer
         self._source = source
         self._section = section
@@ -136,7 +155,10 @@ class DiskDelta:
         self._record = next(records, None)
 
     def put(self, unit: Unit, sector: int, archive: Archive) -> None:
-        """The next unit, whose first byte is at `sector` of the disk's file. Neighbouring grains of a kind go together."""
+        """The next unit, whose first byte is at `sector` of the disk's file.
+
+        Neighbouring grains of a kind go together.
+        """
         view = memoryview(unit.data)
         ends = [place[1] * _SECTOR for place in unit.places[1:]] + [len(unit.data)]
         start, unsent = 0, 0
@@ -156,6 +178,10 @@ class DiskDelta:
         """Where the previous copy has these bytes; None if it has others there."""
         while self._record and self._record.grain < grain:
             self._record = next(self._records, None)
-        if self._section and self._record and (self._record.grain, self._record.digest) == (grain, digest):
+        if (
+            self._section
+            and self._record
+            and (self._record.grain, self._record.digest) == (grain, digest)
+        ):
             return self._section.position + self._record.sector * _SECTOR
         return None

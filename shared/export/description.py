@@ -1,9 +1,13 @@
-"""The description of a VM as VirtualBox itself writes it: an export to a local directory in which the names of the disks are taken.
+"""The description of a VM as VirtualBox itself writes it.
 
-VirtualBox writes the .ovf with all settings, then the .nvram of an EFI machine, and fails at the first disk, because it never writes
-over anything (`VERR_ALREADY_EXISTS`). Then it removes what it wrote; we have opened it by then, and what is open can be read. All that
-takes 0.05 seconds however large the disks are, nothing is read from them, nothing goes on if this process is killed. An export that is
-cancelled at its first disk goes on for one percent of it: for more than a minute with 400 GB. (Measured with VirtualBox 7.2.22.)
+An export to a local directory in which the names of the disks are taken.
+
+VirtualBox writes the .ovf with all settings, then the .nvram of an EFI machine, and fails at the
+first disk, because it never writes over anything (`VERR_ALREADY_EXISTS`). Then it removes what it
+wrote; we have opened it by then, and what is open can be read. All that takes 0.05 seconds however
+large the disks are, nothing is read from them, nothing goes on if this process is killed. An export
+that is cancelled at its first disk goes on for one percent of it: for more than a minute with 400
+GB. (Measured with VirtualBox 7.2.22.)
 """
 
 import contextlib
@@ -28,7 +32,8 @@ from shared.virtualbox.vboxmanage import VBoxManage
 START_SECONDS: Final = 120.0
 
 _TAKEN: Final = "VERR_ALREADY_EXISTS"
-#: What VirtualBox wrote, it leaves for a millisecond or more. Seen: 39 of 40 times it could be opened in that time.
+#: What VirtualBox wrote, it leaves for a millisecond or more. Seen: 39 of 40 times it could be
+#: opened in that time.
 _POLL_SECONDS: Final = 0.0005
 _ATTEMPTS: Final = 12
 _LEFT_SECONDS: Final = 3600
@@ -37,7 +42,10 @@ _PREFIX: Final = "vmbackup-description-"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What stands before the disks in an OVA: the .ovf first, perhaps an .nvram. `name` is what all files are called after."""
+    """What stands before the disks in an OVA: the .ovf first, perhaps an .nvram.
+
+    `name` is what all files are called after.
+    """
 
     name: str
     members: tuple[tuple[str, bytes], ...]
@@ -60,9 +68,10 @@ def take_description(
 ) -> Description:
     """Has VirtualBox describe `machine` (its UUID), which is `called` so and has so many disks.
 
-    Uses the local directory `scratch` for a moment and leaves nothing there. The files in the OVA are named after the VM; the VM
-    itself keeps its name unless `rename` gives another. Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not
-    answer, or calls the VM otherwise; `CancelledError` soon after `cancelled` is set.
+    Uses the local directory `scratch` for a moment and leaves nothing there. The files in the OVA
+    are named after the VM; the VM itself keeps its name unless `rename` gives another. Raises
+    `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not answer, or calls the VM
+    otherwise; `CancelledError` soon after `cancelled` is set.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", rename or called)[:60].strip("._-") or "machine"
     renaming = ("--vsys", "0", "--vmname", rename) if rename else ()
@@ -72,10 +81,15 @@ def take_description(
             _sweep(scratch, Path(directory))
             place = _take_names(Path(directory), called, disks)
             target, nvram = place / "description.ovf", Path(f"{place}/{called}.nvram")
-            with Child(vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]) as child:
+            with Child(
+                vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]
+            ) as child:
                 written = _watch(child, Path(directory), (target, nvram), cancelled)
                 if child.status() == 0 and disks:
-                    raise ExportError("VirtualBox has exported disks under other names: was the VM renamed a moment ago?")
+                    raise ExportError(
+                        "VirtualBox has exported disks under other names: was the VM renamed a "
+                        "moment ago?"
+                    )
                 if child.status() != 0 and _TAKEN not in child.said():
                     raise child.problem("VBoxManage has ended without a description of the VM")
             if description := _describe(name, written.get(target), written.get(nvram)):
@@ -97,8 +111,8 @@ def _describe(name: str, ovf: bytes | None, nvram: bytes | None) -> Description 
 def _take_names(directory: Path, called: str, disks: int) -> Path:
     """Makes a place for the export, in which directories bear the names of the disks of a VM that is `called` so.
 
-    A name may hold slashes: VirtualBox follows them, so the directories on the way are made, and the place is so deep that a name
-    with `..` leads nowhere else.
+    A name may hold slashes: VirtualBox follows them, so the directories on the way are made, and
+    the place is so deep that a name with `..` leads nowhere else.
     """
     place = directory.joinpath("export", *["below"] * called.count(".."))
     try:
@@ -106,18 +120,27 @@ def _take_names(directory: Path, called: str, disks: int) -> Path:
         for number in range(1, disks + 1):
             os.makedirs(f"{place}/{called}-disk{number:03}.vmdk", exist_ok=True)
     except OSError as error:
-        raise ExportError(f"the disks of {called!r} cannot be given names in {directory}: {error.strerror}") from None
+        raise ExportError(
+            f"the disks of {called!r} cannot be given names in {directory}: {error.strerror}"
+        ) from None
     return place
 
 
-def _watch(child: Child, directory: Path, files: tuple[Path, ...], cancelled: threading.Event) -> dict[Path, bytes]:
-    """Waits until VBoxManage has ended; the contents of those of the files that were there at any time. Disks must not be."""
+def _watch(
+    child: Child, directory: Path, files: tuple[Path, ...], cancelled: threading.Event
+) -> dict[Path, bytes]:
+    """Waits until VBoxManage has ended.
+
+    The contents of those of the files that were there at any time. Disks must not be.
+    """
     deadline = time.monotonic() + START_SECONDS
     with ExitStack() as stack:
         opened: dict[Path, IO[bytes]] = {}
         ended = False
         while not ended:
-            ended = child.status() is not None  # asked before looking: what it wrote before it ended is all there is
+            ended = (
+                child.status() is not None
+            )  # asked before looking: what it wrote before it ended is all there is
             for file in files:
                 with contextlib.suppress(FileNotFoundError):
                     if file not in opened:
@@ -125,7 +148,9 @@ def _watch(child: Child, directory: Path, files: tuple[Path, ...], cancelled: th
             if cancelled.is_set():
                 raise CancelledError
             if time.monotonic() > deadline:
-                raise ExportError(f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds")
+                raise ExportError(
+                    f"VirtualBox does not describe the VM within {START_SECONDS:.0f} seconds"
+                )
             if opened or ended:
                 _refuse_disks(directory)
             time.sleep(_POLL_SECONDS)
@@ -135,11 +160,16 @@ def _watch(child: Child, directory: Path, files: tuple[Path, ...], cancelled: th
 def _refuse_disks(directory: Path) -> None:
     """It never comes to a disk, unless VirtualBox calls the disks otherwise than this program believes."""
     if disk := next((path for path in directory.rglob("*.vmdk") if path.is_file()), None):
-        raise ExportError(f"VirtualBox calls a disk of the VM {disk.name!r}: was the VM renamed a moment ago?")
+        raise ExportError(
+            f"VirtualBox calls a disk of the VM {disk.name!r}: was the VM renamed a moment ago?"
+        )
 
 
 def _sweep(scratch: Path, own: Path) -> None:
-    """Removes directories that killed workers left: those much older than the one that was just made."""
+    """Removes directories that killed workers left.
+
+    Those much older than the one that was just made.
+    """
     now = own.stat().st_mtime
     for left in scratch.glob(_PREFIX + "*"):
         with contextlib.suppress(OSError):

@@ -25,7 +25,10 @@ _WORST_GROWTH: Final = 1.02
 
 @dataclass(frozen=True, slots=True)
 class SourceDisk:
-    """A disk of the VM: where it is attached, the UUID of its leaf image, and its files, leaf first."""
+    """A disk of the VM.
+
+    Where it is attached, the UUID of its leaf image, and its files, leaf first.
+    """
 
     slot: Slot
     medium: str
@@ -34,14 +37,19 @@ class SourceDisk:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """`reason` says in words why the parallel engine cannot export the VM; empty if it can, then `disks` are what it has to read."""
+    """`reason` says in words why the parallel engine cannot export the VM.
+
+    Empty if it can, then `disks` are what it has to read.
+    """
 
     disks: tuple[SourceDisk, ...]
     reason: str
 
 
 def assess(machine: Machine, clock: Clock) -> Assessment:
-    """Looks at the disks of a VM, at best a stopped one: as the inventory has them and as their files are. Changes nothing, takes no lock.
+    """Looks at the disks of a VM, at best a stopped one.
+
+    As the inventory has them and as their files are. Changes nothing, takes no lock.
 
     An export looks again once it holds the locks.
     """
@@ -54,7 +62,10 @@ def assess(machine: Machine, clock: Clock) -> Assessment:
             raise DiskImageError("its disks were changed a moment ago")
         if _ENCRYPTED in settings:
             raise DiskImageError("it has an encrypted disk")
-        disks = tuple(SourceDisk(slot, uuid, _files(chain)) for (slot, uuid), chain in zip(attached, machine.chains, strict=True))
+        disks = tuple(
+            SourceDisk(slot, uuid, _files(chain))
+            for (slot, uuid), chain in zip(attached, machine.chains, strict=True)
+        )
         for disk in disks:
             open_disk(disk).close()
     except SettingsError as error:
@@ -65,13 +76,20 @@ def assess(machine: Machine, clock: Clock) -> Assessment:
 
 
 def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
-    """The hard disks of a .vbox file as they are now: where they are attached, and the UUID of the leaf image. Raises `SettingsError`."""
+    """The hard disks of a .vbox file as they are now.
+
+    Where they are attached, and the UUID of the leaf image. Raises `SettingsError`.
+    """
     try:
         root = ET.fromstring(settings)  # noqa: S314 - this host's own settings
         path = f"{_NAMESPACE}Machine/{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
         return tuple(
             (
-                Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"])),
+                Slot(
+                    controller.attrib["name"],
+                    int(device.attrib["port"]),
+                    int(device.attrib["device"]),
+                ),
                 image.attrib["uuid"].strip("{}").lower(),
             )
             for controller in root.iterfind(path)
@@ -85,15 +103,21 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
 def open_disk(disk: SourceDisk) -> Chain:
     """Opens the images of a disk; close it.
 
-    Raises `DiskImageError` if they are damaged, are not those that VirtualBox has in mind, or if the disk is too small or too large.
+    Raises `DiskImageError` if they are damaged, are not those that VirtualBox has in mind, or if
+    the disk is too small or too large.
     """
     with ExitStack() as stack:
         chain = stack.enter_context(Chain.open(disk.files))
         found = chain.images[0].header.identifier
         if found != UUID(disk.medium):
-            raise DiskImageError(f"{disk.files[0]}: its UUID is {found}, VirtualBox knows it as {disk.medium}")
+            raise DiskImageError(
+                f"{disk.files[0]}: its UUID is {found}, VirtualBox knows it as {disk.medium}"
+            )
         if chain.size < SMALLEST_DISK:
-            raise DiskImageError(f"{disk.files[0]}: a disk of less than {SMALLEST_DISK >> 20} MiB, whose lock cannot be proven")
+            raise DiskImageError(
+                f"{disk.files[0]}: a disk of less than {SMALLEST_DISK >> 20} MiB, whose lock "
+                f"cannot be proven"
+            )
         if chain.allocated_bytes() * _WORST_GROWTH > LARGEST_BYTES:
             raise DiskImageError(f"{disk.files[0]}: its data may not fit into the 2 TiB of a VMDK")
         stack.pop_all()
@@ -103,5 +127,8 @@ def open_disk(disk: SourceDisk) -> Chain:
 def _files(chain: tuple[Image, ...]) -> tuple[Path, ...]:
     for image in chain:
         if image.format.upper() != "VDI":
-            raise DiskImageError(f"{image.location or image.uuid}: its format is {image.format or 'unknown'}, not VDI")
+            raise DiskImageError(
+                f"{image.location or image.uuid}: its format is {image.format or 'unknown'}, "
+                f"not VDI"
+            )
     return tuple(Path(image.location) for image in chain)

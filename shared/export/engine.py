@@ -1,8 +1,9 @@
 """Exports a VM with the parallel engine, from the first lock to the last flush.
 
-The order is what makes it safe: the disks are read-locked in VirtualBox; the caller looks whether the VM is still as it
-should be (from here on it cannot start); VirtualBox describes the VM; the images are opened and checked; they are copied;
-the storage has everything; the locks prove that they lasted; only then are they let go.
+The order is what makes it safe: the disks are read-locked in VirtualBox; the caller looks whether
+the VM is still as it should be (from here on it cannot start); VirtualBox describes the VM; the
+images are opened and checked; they are copied; the storage has everything; the locks prove that
+they lasted; only then are they let go.
 """
 
 import secrets
@@ -31,8 +32,9 @@ from shared.virtualbox.vboxmanage import VBoxManage
 class Request:
     """What to export: the VM's UUID and its disks; where to: a file that must not exist.
 
-    `rename` is another name for the VM in the OVA (its own, if what is exported is a clone). `scratch` is a directory on a local
-    disk. `modified` is the time of the files in the OVA, in seconds since the epoch.
+    `rename` is another name for the VM in the OVA (its own, if what is exported is a clone).
+    `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
+    seconds since the epoch.
     """
 
     machine: str
@@ -45,9 +47,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was written: the size of the OVA and its members with their digests; how many bytes of the disks were read for it.
+    """What was written: the size of the OVA and its members with their digests.
 
-    `copied_bytes` of it were copied by the storage from the copy before it; `sent` says why none could be, if that was planned.
+    How many bytes of the disks were read for it.
+
+    `copied_bytes` of it were copied by the storage from the copy before it; `sent` says why none
+    could be, if that was planned.
     """
 
     size: int
@@ -69,14 +74,18 @@ def export(
 ) -> Summary:
     """Exports, in the caller's thread.
 
-    `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises if that is not as it should be.
-    With a `plan` the new copy gets an index, and what the copy before it holds is not sent. Raises what `confirm` raises;
-    `DiskImageError`, `VBoxManageError`, `CopyError`, `NasError`; `CancelledError` soon after `cancelled` is set. After an error the
-    target and its index are deleted, and nothing is left in VirtualBox. A process that is killed leaves an incomplete target, and
-    no lock.
+    `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises
+    if that is not as it should be. With a `plan` the new copy gets an index, and what the copy
+    before it holds is not sent. Raises what `confirm` raises; `DiskImageError`, `VBoxManageError`,
+    `CopyError`, `NasError`; `CancelledError` soon after `cancelled` is set. After an error the
+    target and its index are deleted, and nothing is left in VirtualBox. A process that is killed
+    leaves an incomplete target, and no lock.
     """
     with ExitStack() as stack:
-        locks = [stack.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled)) for disk in request.disks]
+        locks = [
+            stack.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled))
+            for disk in request.disks
+        ]
         description = take_description(
             vboxmanage,
             request.machine,
@@ -103,28 +112,45 @@ def export(
         except BaseException:
             archive.discard()
             raise
-    return Summary(archive.position, members, meter.done, archive.copied, delta.reason if delta else "")
+    return Summary(
+        archive.position, members, meter.done, archive.copied, delta.reason if delta else ""
+    )
 
 
-def assign(files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]) -> list[tuple[DiskFile, Chain]]:
-    """Which disk goes into which file: the one that is attached at the same place. Raises `DiskImageError` unless all fit exactly.
+def assign(
+    files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]
+) -> list[tuple[DiskFile, Chain]]:
+    """Which disk goes into which file: the one that is attached at the same place.
+
+    Raises `DiskImageError` unless all fit exactly.
 
     VirtualBox writes a size of 0 for a disk that it has not opened since it was started.
     """
     places = {disk.slot: chain for disk, chain in zip(disks, chains, strict=True)}
     if sorted(places) != sorted(file.slot for file in files):
-        raise DiskImageError("the disks of the VM are not those that VirtualBox exports: they were changed a moment ago")
+        raise DiskImageError(
+            "the disks of the VM are not those that VirtualBox exports: they were changed a "
+            "moment ago"
+        )
     parts = [(file, places[file.slot]) for file in files]
     for file, chain in parts:
         if file.size not in (0, chain.size):
-            raise DiskImageError(f"{chain.images[0].path}: a disk of {chain.size} bytes, which VirtualBox exports with {file.size}")
+            raise DiskImageError(
+                f"{chain.images[0].path}: a disk of {chain.size} bytes, which VirtualBox "
+                f"exports with {file.size}"
+            )
     return parts
 
 
 class Sink:
-    """Passes the bytes of a disk on to the archive, as long as the locks are held; through the delta, if there is one."""
+    """Passes the bytes of a disk on to the archive, as long as the locks are held.
 
-    def __init__(self, archive: Archive, locks: Sequence[ReadLock], layout: Layout, delta: DiskDelta | None) -> None:
+    Through the delta, if there is one.
+    """
+
+    def __init__(
+        self, archive: Archive, locks: Sequence[ReadLock], layout: Layout, delta: DiskDelta | None
+    ) -> None:
         self._archive = archive
         self._locks = locks
         self._layout = layout
@@ -150,12 +176,22 @@ def _write(
     delta: Delta | None,
 ) -> None:
     """The disks, in VirtualBox's order."""
-    pipeline = Pipeline(replace(settings, digest=digest, alignment=delta.alignment) if delta else settings, cancelled)
+    pipeline = Pipeline(
+        replace(settings, digest=digest, alignment=delta.alignment) if delta else settings,
+        cancelled,
+    )
     try:
         for file, chain in parts:
             archive.begin(file.name)
             alignment = delta.alignment if delta else SECTOR
-            layout = Layout(file.name, chain.size, secrets.randbits(32), uuid4(), position=archive.position, alignment=alignment)
+            layout = Layout(
+                file.name,
+                chain.size,
+                secrets.randbits(32),
+                uuid4(),
+                position=archive.position,
+                alignment=alignment,
+            )
             part = delta.begin(file.slot.label, archive.position) if delta else None
             pipeline.copy(chain, layout, Sink(archive, locks, layout, part), meter)
             archive.end()

@@ -1,4 +1,7 @@
-"""The parallel engine as a backup worker uses it: an `Exporter`, which can be exchanged for `VBoxManage export`."""
+"""The parallel engine as a backup worker uses it.
+
+An `Exporter`, which can be exchanged for `VBoxManage export`.
+"""
 
 import logging
 import os
@@ -18,7 +21,12 @@ from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export import Traffic
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.problems import ExportCanceledError, ExportError, ExportTargetError, VmRunsError
+from shared.virtualbox.problems import (
+    ExportCanceledError,
+    ExportError,
+    ExportTargetError,
+    VmRunsError,
+)
 from shared.virtualbox.vboxmanage import VBoxManage
 
 log: Final = logging.getLogger(__name__)
@@ -27,8 +35,9 @@ log: Final = logging.getLogger(__name__)
 class ParallelExporter:
     """Reads the disks itself and compresses them on several cores, into what `VBoxManage export` would write.
 
-    Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second at a time. With a `plan` an index
-    is written, too, and what the copy before holds is copied by the NAS: see `shared.export.delta`.
+    Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second
+    at a time. With a `plan` an index is written, too, and what the copy before holds is copied by
+    the NAS: see `shared.export.delta`.
     """
 
     name = "parallel"
@@ -56,14 +65,28 @@ class ParallelExporter:
         return self._settings.codec.name
 
     def refusal(self, machine: Machine) -> str:
-        """Why it cannot export this VM, in words; empty if it can. Opens the disk files, takes no lock, changes nothing."""
+        """Why it cannot export this VM, in words; empty if it can.
+
+        Opens the disk files, takes no lock, changes nothing.
+        """
         return assess(machine, self._clock).reason
 
-    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "ParallelExport":
+    def start(
+        self, machine: Machine, target: Path, *, vm_name: str | None = None
+    ) -> "ParallelExport":
         """See `Exporter.start`."""
-        return ParallelExport(target, lambda meter, cancelled: self._run(machine, target, vm_name, meter, cancelled))
+        return ParallelExport(
+            target, lambda meter, cancelled: self._run(machine, target, vm_name, meter, cancelled)
+        )
 
-    def _run(self, machine: Machine, target: Path, vm_name: str | None, meter: Meter, cancelled: threading.Event) -> Summary:
+    def _run(
+        self,
+        machine: Machine,
+        target: Path,
+        vm_name: str | None,
+        meter: Meter,
+        cancelled: threading.Event,
+    ) -> Summary:
         assessment = assess(machine, self._clock)
         if assessment.reason:
             raise ExportError(f"the parallel engine cannot export this VM: {assessment.reason}")
@@ -82,7 +105,15 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             rename=vm_name,
         )
-        return export(self._vboxmanage, request, self._settings, confirm=confirm, meter=meter, cancelled=cancelled, plan=self._plan)
+        return export(
+            self._vboxmanage,
+            request,
+            self._settings,
+            confirm=confirm,
+            meter=meter,
+            cancelled=cancelled,
+            plan=self._plan,
+        )
 
 
 class ParallelExport:
@@ -123,7 +154,10 @@ class ParallelExport:
         return not self._thread.is_alive()
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """See `RunningExport.cancel`. False means that VirtualBox or the NAS hangs; the thread still ends as soon as that answers."""
+        """See `RunningExport.cancel`.
+
+        False means that VirtualBox or the NAS hangs; the thread still ends as soon as that answers.
+        """
         self._cancelled.set()
         self._thread.join(timeout_seconds)
         return self.poll()
@@ -134,7 +168,10 @@ class ParallelExport:
         return Traffic(summary.copied_bytes, summary.sent)
 
     def summary(self) -> Summary:
-        """What was written. Raises `ExportError` if the export failed; only to be called when it has ended."""
+        """What was written.
+
+        Raises `ExportError` if the export failed; only to be called when it has ended.
+        """
         if self._summary is not None:
             return self._summary
         error = self._error
@@ -147,6 +184,8 @@ class ParallelExport:
         if isinstance(error, VmBackupError):
             kind = ExportTargetError if isinstance(error, NasError) else ExportError
             raise kind(f"export failed: {error.message}", hint=error.hint) from error
-        if isinstance(error, Exception):  # a fault of this engine, which must not keep anybody from exporting the VM otherwise
+        if isinstance(
+            error, Exception
+        ):  # a fault of this engine, which must not keep anybody from exporting the VM otherwise
             raise ExportError(f"a fault of this program: {error!r}") from error
         raise error

@@ -1,7 +1,10 @@
-"""Copies one disk into an OVA: blocks are read and compressed on several cores, laid out, hashed and written in order.
+"""Copies one disk into an OVA.
 
-Memory is bounded by the number of units under way, whatever the size of the disk: at most `_MOST_CORES` blocks being
-compressed, twice as many finished ones, and the queues of the archive, all of at most 1 MiB.
+Blocks are read and compressed on several cores, laid out, hashed and written in order.
+
+Memory is bounded by the number of units under way, whatever the size of the disk: at most
+`_MOST_CORES` blocks being compressed, twice as many finished ones, and the queues of the archive,
+all of at most 1 MiB.
 """
 
 import threading
@@ -25,7 +28,8 @@ _END_SECONDS: Final = 10.0
 class Settings:
     """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
 
-    `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of `alignment` bytes.
+    `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of
+    `alignment` bytes.
     """
 
     cores: int
@@ -43,7 +47,10 @@ class Sink(Protocol):
 
 
 class Meter:
-    """How far an export has come, for other threads to look at: bytes of the disks, `done` of `total`."""
+    """How far an export has come, for other threads to look at.
+
+    Bytes of the disks, `done` of `total`.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -68,7 +75,13 @@ class Pipeline:
         self._cancelled = cancelled
         cores = max(1, min(settings.cores, _MOST_CORES))
         self._window = 2 * cores + 2
-        self._stage = Stage(name="compress", handle=self._compress, capacity=self._window, cancelled=cancelled, threads=cores)
+        self._stage = Stage(
+            name="compress",
+            handle=self._compress,
+            capacity=self._window,
+            cancelled=cancelled,
+            threads=cores,
+        )
 
     def copy(self, chain: Chain, layout: Layout, sink: Sink, meter: Meter) -> None:
         """Copies one disk. Raises `CancelledError`, or the first error of any thread."""
@@ -119,6 +132,8 @@ class Pipeline:
             try:
                 return result.result(timeout=_POLL_SECONDS)
             except FutureTimeoutError:
-                if result.done():  # it was done just now, or this is a TimeoutError of the job itself
+                if (
+                    result.done()
+                ):  # it was done just now, or this is a TimeoutError of the job itself
                     return result.result()
         raise CancelledError

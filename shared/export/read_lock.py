@@ -1,12 +1,16 @@
-"""Keeps VirtualBox from changing a disk while we read its files: the read lock that VirtualBox itself would take.
+"""Keeps VirtualBox from changing a disk while we read its files.
 
-`VBoxManage mediumio --disk=… cat` holds the read lock of the disk and of all its parents for as long as it writes, and it
-writes for as long as somebody reads: nobody does, so it waits with a full pipe. Meanwhile VirtualBox refuses to start the
-VM, to delete its snapshots, to compact or resize its disks; a snapshot may be taken (the files that we read are then frozen).
+The read lock that VirtualBox itself would take.
 
-The command stays even when VBoxSVC is killed, and then protects nothing. So at the end it is read on: a lock that lasted
-gives the disk's first megabyte, a lock that was lost gives the 128 KiB that were on their way. (All measured with
-VirtualBox 7.2.22.) What it gives is also what VirtualBox reads there, and is compared with what we read.
+`VBoxManage mediumio --disk=… cat` holds the read lock of the disk and of all its parents for as
+long as it writes, and it writes for as long as somebody reads: nobody does, so it waits with a full
+pipe. Meanwhile VirtualBox refuses to start the VM, to delete its snapshots, to compact or resize
+its disks; a snapshot may be taken (the files that we read are then frozen).
+
+The command stays even when VBoxSVC is killed, and then protects nothing. So at the end it is read
+on: a lock that lasted gives the disk's first megabyte, a lock that was lost gives the 128 KiB that
+were on their way. (All measured with VirtualBox 7.2.22.) What it gives is also what VirtualBox
+reads there, and is compared with what we read.
 """
 
 import os
@@ -22,7 +26,8 @@ from shared.ova.disk import Chain
 from shared.virtualbox.problems import UnreachedError
 from shared.virtualbox.vboxmanage import VBoxManage
 
-#: What is read at the end to prove that the lock lasted. A smaller disk would fit into the pipe: there is no proof for it.
+#: What is read at the end to prove that the lock lasted. A smaller disk would fit into the pipe:
+#: there is no proof for it.
 PROOF_BYTES: Final = 2**20
 SMALLEST_DISK: Final = 2 * PROOF_BYTES
 
@@ -45,8 +50,8 @@ class ReadLock:
     def take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
         """Locks the disk image `medium` (UUID or path of the leaf).
 
-        A VBoxSVC that is just ending is waited for. Raises `ExportError` (`VmRunsError`, …) if VirtualBox refuses or does not answer,
-        `CancelledError` soon after `cancelled` is set.
+        A VBoxSVC that is just ending is waited for. Raises `ExportError` (`VmRunsError`, …) if
+        VirtualBox refuses or does not answer, `CancelledError` soon after `cancelled` is set.
         """
         try:
             return cls._take(vboxmanage, medium, cancelled)
@@ -62,7 +67,10 @@ class ReadLock:
             if lock._received:
                 return lock
             lock._child.wait(_POLL_SECONDS)
-            raise lock._child.problem(f"VirtualBox does not lock the disk {medium} for reading within {_START_SECONDS:.0f} seconds")
+            raise lock._child.problem(
+                f"VirtualBox does not lock the disk {medium} for reading within "
+                f"{_START_SECONDS:.0f} seconds"
+            )
         except BaseException:
             lock._child.end()
             raise
@@ -74,7 +82,10 @@ class ReadLock:
         self._child.end()
 
     def check(self) -> None:
-        """Raises `CopyError` if the lock was lost for certain. Nothing raised proves nothing: see `prove`."""
+        """Raises `CopyError` if the lock was lost for certain.
+
+        Nothing raised proves nothing: see `prove`.
+        """
         if self._child.status() is not None:
             raise self._lost()
 
@@ -84,14 +95,21 @@ class ReadLock:
         if len(self._received) < PROOF_BYTES:
             raise self._lost()
         if self._received != chain.beginning(PROOF_BYTES):
-            raise CopyError(f"VirtualBox reads other bytes from the disk {self._medium} than this program")
+            raise CopyError(
+                f"VirtualBox reads other bytes from the disk {self._medium} than this program"
+            )
 
     def _lost(self) -> CopyError:
         reason = self._child.problem("VBoxSVC or VBoxManage has ended")
-        return CopyError(f"the read lock of the disk {self._medium} was lost while it was read: {reason.message}")
+        return CopyError(
+            f"the read lock of the disk {self._medium} was lost while it was read: {reason.message}"
+        )
 
     def _read_up_to(self, length: int, seconds: float) -> None:
-        """Reads on until `length` bytes have been received; stops before if the command ends, or gives nothing more in time."""
+        """Reads on until `length` bytes have been received.
+
+        Stops before if the command ends, or gives nothing more in time.
+        """
         deadline = time.monotonic() + seconds
         while len(self._received) < length and time.monotonic() < deadline:
             if self._cancelled.is_set():

@@ -1,4 +1,7 @@
-"""The only module that asks what time it is. Tests replace the clock; nothing else needs to be patched."""
+"""The only module that asks what time it is.
+
+Tests replace the clock; nothing else needs to be patched.
+"""
 
 import random
 import sys
@@ -6,7 +9,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-#: How far apart the clocks of two hosts may be. A time that lies further ahead was written by a clock that was wrong, or is read by one.
+#: How far apart the clocks of two hosts may be. A time that lies further ahead was written by a
+#: clock that was wrong, or is read by one.
 TOLERANCE: Final = timedelta(minutes=5)
 
 
@@ -14,13 +18,22 @@ class Clock(Protocol):
     """Three different questions about time; each answer is good for one purpose only."""
 
     def now(self) -> datetime:
-        """The wall clock in UTC. For display and file names; never compared between hosts, never decides who owns what."""
+        """The wall clock in UTC.
+
+        For display and file names; never compared between hosts, never decides who owns what.
+        """
 
     def monotonic(self) -> float:
-        """Seconds that never go back and stand still while the machine sleeps. For watching others: errs on the patient side."""
+        """Seconds that never go back and stand still while the machine sleeps.
+
+        For watching others: errs on the patient side.
+        """
 
     def boottime(self) -> float:
-        """Seconds that go on while the machine sleeps. For one's own deadlines: errs on the strict side."""
+        """Seconds that go on while the machine sleeps.
+
+        For one's own deadlines: errs on the strict side.
+        """
 
     def sleep(self, seconds: float) -> None:
         """Waits."""
@@ -57,9 +70,12 @@ class SystemClock:
 def sleepless_clock(platform: str = sys.platform, clocks: object = time) -> int | None:
     """The system's clock that goes on while the machine sleeps; None if it has none.
 
-    Linux: CLOCK_BOOTTIME. macOS: CLOCK_MONOTONIC_RAW, while Python's `time.monotonic` stands still there in sleep, as it does on Linux.
+    Linux: CLOCK_BOOTTIME. macOS: CLOCK_MONOTONIC_RAW, while Python's `time.monotonic` stands still
+    there in sleep, as it does on Linux.
     """
-    return getattr(clocks, "CLOCK_MONOTONIC_RAW" if platform == "darwin" else "CLOCK_BOOTTIME", None)
+    return getattr(
+        clocks, "CLOCK_MONOTONIC_RAW" if platform == "darwin" else "CLOCK_BOOTTIME", None
+    )
 
 
 def timestamp(moment: datetime) -> str:
@@ -73,9 +89,12 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def age(now: datetime, stamp: str | None) -> timedelta | None:
-    """How long ago a stored time was. None if it says nothing: it is no time, or lies ahead by more than `TOLERANCE`. Never negative.
+    """How long ago a stored time was.
 
-    Whatever compares a stored time with now asks this or `is_over`, so that a clock that was once wrong silences nothing.
+    None if it says nothing: it is no time, or lies ahead by more than `TOLERANCE`. Never negative.
+
+    Whatever compares a stored time with now asks this or `is_over`, so that a clock that was once
+    wrong silences nothing.
     """
     try:
         passed = now - parse_timestamp(stamp or "")
@@ -85,7 +104,10 @@ def age(now: datetime, stamp: str | None) -> timedelta | None:
 
 
 def is_over(now: datetime, stamp: str | None, seconds: float) -> bool:
-    """Whether so many seconds have passed since a stored time. One that says nothing is over: better once too often than never again."""
+    """Whether so many seconds have passed since a stored time.
+
+    One that says nothing is over: better once too often than never again.
+    """
     passed = age(now, stamp)
     return passed is None or passed.total_seconds() >= seconds
 

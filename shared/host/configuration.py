@@ -1,7 +1,9 @@
-"""The configuration: one TOML file, a few environment variables over it, every error reported at once.
+"""The configuration.
 
-The fields below are the only place where a setting is described: `config generate`, the sample file and the reference in
-the documentation are made from them.
+One TOML file, a few environment variables over it, every error reported at once.
+
+The fields below are the only place where a setting is described: `config generate`, the sample file
+and the reference in the documentation are made from them.
 """
 
 import contextlib
@@ -14,7 +16,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from shared.host.errors import ConfigurationError
 
@@ -59,7 +69,8 @@ def parse_size(value: object) -> object:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-#: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips; some meet limits of the system.
+#: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips;
+#: some meet limits of the system.
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=2**63 - 1)]
 _HOUR: Final = 3600
 _DAY: Final = 24 * _HOUR
@@ -67,11 +78,17 @@ _YEAR_DAYS: Final = 366
 
 
 def _user_path(value: Path) -> Path:
-    """With `~` as the home directory. Raises ValueError if there is none: no HOME, and no entry for this user in the list of users."""
+    """With `~` as the home directory.
+
+    Raises ValueError if there is none: no HOME, and no entry for this user in the list of users.
+    """
     try:
         return value.expanduser()
     except RuntimeError:
-        raise ValueError(f"{value} cannot be found: this user has no home directory. Set HOME, or write an absolute path") from None
+        raise ValueError(
+            f"{value} cannot be found: this user has no home directory. Set HOME, or write an "
+            f"absolute path"
+        ) from None
 
 
 def _without_null(value: Path) -> Path:
@@ -81,34 +98,56 @@ def _without_null(value: Path) -> Path:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, str_strip_whitespace=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+    )
 
 
 class Nas(_Section):
     """The NAS that all hosts share."""
 
-    mountpoint: Path = Field(Path(), description="Where the NAS is mounted. The only setting without a default.")
+    mountpoint: Path = Field(
+        Path(), description="Where the NAS is mounted. The only setting without a default."
+    )
     archive_directory: Path = Field(
         Path("archive"),
-        description="Where archived copies go. Relative: below the mount point. Neither the mount point itself, nor vmstate, nor a "
+        description="Where archived copies go. Relative: below the mount point. Neither the "
+        "mount point itself, nor vmstate, nor a "
         "directory that holds or is the directory of a VM.",
     )
     require_mount: bool = Field(
         default=True,
-        description="Refuse to work unless something is mounted there. False only for a plain local directory.",
+        description=(
+            "Refuse to work unless something is mounted there. False only for a plain "
+            "local directory."
+        ),
     )
-    reserve: Size = Field(2**30, description="Space that is left free on the NAS: no export starts that would go below it.")
+    reserve: Size = Field(
+        2**30,
+        description="Space that is left free on the NAS: no export starts that would go below it.",
+    )
     reflink: bool = Field(
         default=False,
-        description="The NAS's file system shares blocks between files (XFS with reflink, btrfs, ZFS with block cloning): copies over "
+        description="The NAS's file system shares blocks between files (XFS with reflink, "
+        "btrfs, ZFS with block cloning): copies over "
         "NFS 4.2 are laid out so that what did not change is stored once. Makes them 0.5 % larger.",
     )
     shared_group: bool = Field(
         default=False,
-        description="Every member of the NAS directory's group may add, move and remove copies: for hosts whose workers run as different "
+        description="Every member of the NAS directory's group may add, move and remove copies: "
+        "for hosts whose workers run as different "
         "users. Otherwise the group may read copies, and only the user who made them changes them.",
     )
-    probe_seconds: float = Field(30, gt=0, le=_HOUR, description="How long the NAS may take to answer before it counts as gone.")
+    probe_seconds: float = Field(
+        30,
+        gt=0,
+        le=_HOUR,
+        description="How long the NAS may take to answer before it counts as gone.",
+    )
 
     @field_validator("mountpoint")
     @classmethod
@@ -124,16 +163,30 @@ class Nas(_Section):
     def _place_of_its_own(cls, value: Path, info: ValidationInfo) -> Path:
         """By its name; `shared.copies.archive` asks where it is."""
         if ".." in value.parts:
-            raise ValueError("must not have .. in it, which may lead anywhere: write the directory that is meant")
+            raise ValueError(
+                "must not have .. in it, which may lead anywhere: write the directory that is meant"
+            )
         mountpoint = info.data.get("mountpoint")
         if mountpoint is None:
             return _without_null(value)
-        top, archive = (Path("/", os.path.normpath(path).lstrip("/")) for path in (mountpoint, mountpoint / value))
+        top, archive = (
+            Path("/", os.path.normpath(path).lstrip("/"))
+            for path in (mountpoint, mountpoint / value)
+        )
         if archive == top:
-            raise ValueError(f"is the NAS's mount point itself, where the copies are that are not archived: {_ANOTHER}")
+            raise ValueError(
+                f"is the NAS's mount point itself, where the copies are that are not archived: "
+                f"{_ANOTHER}"
+            )
         if archive in top.parents:
-            raise ValueError(f"contains the NAS's mount point, where the copies are that are not archived: {_ANOTHER}")
-        if archive.is_relative_to(top) and archive.relative_to(top).parts[0].casefold() == STATE_DIRECTORY:
+            raise ValueError(
+                f"contains the NAS's mount point, where the copies are that are not archived: "
+                f"{_ANOTHER}"
+            )
+        if (
+            archive.is_relative_to(top)
+            and archive.relative_to(top).parts[0].casefold() == STATE_DIRECTORY
+        ):
             raise ValueError(f"is in {STATE_DIRECTORY}, where the state database is: {_ANOTHER}")
         return _without_null(value)
 
@@ -151,10 +204,19 @@ class Nas(_Section):
 class Host(_Section):
     """This host."""
 
-    node: str = Field("", description="This host's name in the database. Empty: its host name up to the first dot. Must be unique.")
+    node: str = Field(
+        "",
+        description=(
+            "This host's name in the database. Empty: its host name up to the first "
+            "dot. Must be unique."
+        ),
+    )
     state_directory: Path = Field(
         Path(),
-        description="Local directory for this host's own locks and notes. Empty: /var/lib/vmbackup as root, else ~/.local/state/vmbackup.",
+        description=(
+            "Local directory for this host's own locks and notes. Empty: "
+            "/var/lib/vmbackup as root, else ~/.local/state/vmbackup."
+        ),
     )
 
     @field_validator("node")
@@ -162,7 +224,9 @@ class Host(_Section):
     def _plain_node(cls, value: str) -> str:
         name = value or socket.gethostname().split(".")[0]
         if not _NODE.fullmatch(name):
-            raise ValueError(f"{name!r} may only have letters, digits, dots, hyphens and underscores, 63 at most")
+            raise ValueError(
+                f"{name!r} may only have letters, digits, dots, hyphens and underscores, 63 at most"
+            )
         return name
 
     @field_validator("state_directory")
@@ -170,16 +234,33 @@ class Host(_Section):
     def _default_directory(cls, value: Path) -> Path:
         if value != Path():
             return _user_path(value).absolute()
-        return Path("/var/lib/vmbackup") if os.geteuid() == 0 else _user_path(Path("~/.local/state/vmbackup"))
+        return (
+            Path("/var/lib/vmbackup")
+            if os.geteuid() == 0
+            else _user_path(Path("~/.local/state/vmbackup"))
+        )
 
 
 class VirtualBox(_Section):
     """How VirtualBox is reached. Workers must run as the user who owns the VMs."""
 
-    vboxmanage: str = Field("VBoxManage", min_length=1, description="The program to call: a name on the PATH, or a path.")
-    home: Path = Field(Path(), description="VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the platform's default.")
+    vboxmanage: str = Field(
+        "VBoxManage",
+        min_length=1,
+        description="The program to call: a name on the PATH, or a path.",
+    )
+    home: Path = Field(
+        Path(),
+        description=(
+            "VirtualBox's own settings directory. Empty: $VBOX_USER_HOME, else the "
+            "platform's default."
+        ),
+    )
     timeout_seconds: float = Field(
-        120, gt=0, le=_DAY, description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`."
+        120,
+        gt=0,
+        le=_DAY,
+        description="How long one VBoxManage query may take. Exports have `backup.stall_seconds`.",
     )
 
     @field_validator("home")
@@ -193,38 +274,78 @@ class VmPolicy(_Section):
 
     running: Literal["defer", "savestate", "shutdown", "live"] = Field(
         "defer",
-        description="What to do with a VM that runs: defer (wait until it stops), savestate (save, export, resume), shutdown (power "
+        description="What to do with a VM that runs: defer (wait until it stops), savestate "
+        "(save, export, resume), shutdown (power "
         "button, export, start again) or live (snapshot and export of a linked clone).",
     )
     running_hours: float = Field(
-        24, ge=0, le=24 * 10 * _YEAR_DAYS, description="A VM that runs and is not deferred is backed up this often."
+        24,
+        ge=0,
+        le=24 * 10 * _YEAR_DAYS,
+        description="A VM that runs and is not deferred is backed up this often.",
     )
     live_when_stopped: bool = Field(
-        default=False, description="Use the live method for stopped VMs too, so that their users can start them during an export."
+        default=False,
+        description=(
+            "Use the live method for stopped VMs too, so that their users can start "
+            "them during an export."
+        ),
     )
     shutdown_seconds: float = Field(
-        300, gt=0, le=_DAY, description="How long a VM may take to shut down after its power button was pressed."
+        300,
+        gt=0,
+        le=_DAY,
+        description="How long a VM may take to shut down after its power button was pressed.",
     )
-    pull_plug: bool = Field(default=False, description="Switch a VM off that does not shut down in time. Its guest may lose data.")
+    pull_plug: bool = Field(
+        default=False,
+        description="Switch a VM off that does not shut down in time. Its guest may lose data.",
+    )
     saved: Literal["keep", "warn"] = Field(
-        "keep", description="A saved VM's memory is not in an OVA: keep its saved-state file beside the copy, or only warn."
+        "keep",
+        description=(
+            "A saved VM's memory is not in an OVA: keep its saved-state file beside the "
+            "copy, or only warn."
+        ),
     )
-    window: str = Field("", description="Exports start only in these hours of local time, like 22:00-06:00. Empty: always.")
+    window: str = Field(
+        "",
+        description=(
+            "Exports start only in these hours of local time, like 22:00-06:00. Empty: always."
+        ),
+    )
     keep_last: int = Field(2, ge=1, le=1000, description="Newest good copies kept of each VM.")
-    keep_daily: int = Field(0, ge=0, le=1000, description="The newest good copy of each of so many days is kept, too.")
+    keep_daily: int = Field(
+        0, ge=0, le=1000, description="The newest good copy of each of so many days is kept, too."
+    )
     keep_weekly: int = Field(0, ge=0, le=1000, description="The same for weeks.")
     keep_monthly: int = Field(0, ge=0, le=1000, description="The same for months.")
     keep_yearly: int = Field(0, ge=0, le=1000, description="The same for years.")
     verify_days: float = Field(
-        30, ge=0, le=10 * _YEAR_DAYS, description="Each copy is read again and compared with its digests at least this often. 0: never."
+        30,
+        ge=0,
+        le=10 * _YEAR_DAYS,
+        description=(
+            "Each copy is read again and compared with its digests at least this often. 0: never."
+        ),
     )
-    before: list[str] = Field([], description="Command (program and arguments) before a backup. If it fails, the VM is skipped.")
+    before: list[str] = Field(
+        [],
+        description=(
+            "Command (program and arguments) before a backup. If it fails, the VM is skipped."
+        ),
+    )
     after: list[str] = Field([], description="Command after a successful backup.")
     failed: list[str] = Field([], description="Command after a failed backup.")
-    hook_seconds: float = Field(300, gt=0, le=7 * _DAY, description="How long one of these commands may take.")
+    hook_seconds: float = Field(
+        300, gt=0, le=7 * _DAY, description="How long one of these commands may take."
+    )
     engine: Literal["auto", "vboxmanage", "parallel"] = Field(
         "auto",
-        description="What exports: VBoxManage, the parallel engine, or (auto) the parallel one for every VM whose disks it can read.",
+        description=(
+            "What exports: VBoxManage, the parallel engine, or (auto) the parallel one "
+            "for every VM whose disks it can read."
+        ),
     )
 
     @field_validator("window")
@@ -238,21 +359,51 @@ class VmPolicy(_Section):
 class Backup(VmPolicy):
     """How VMs are backed up. Settings that `[policy."NAME"]` also has are the defaults for all VMs."""
 
-    parallel: int = Field(1, ge=1, le=64, description="How many backup workers may run on this host at the same time.")
-    exports_on_nas: int = Field(0, ge=0, le=1000, description="How many exports all hosts together may run on the NAS. 0: no limit.")
-    cores: int = Field(0, ge=0, le=1024, description="Processor cores that the parallel engine may use for one VM. 0: all.")
+    parallel: int = Field(
+        1, ge=1, le=64, description="How many backup workers may run on this host at the same time."
+    )
+    exports_on_nas: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="How many exports all hosts together may run on the NAS. 0: no limit.",
+    )
+    cores: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Processor cores that the parallel engine may use for one VM. 0: all.",
+    )
     whole_every: int = Field(
-        10, ge=1, le=1000, description="Where a copy may take over bytes from the one before it (NFS 4.2): one of so many is sent whole."
+        10,
+        ge=1,
+        le=1000,
+        description=(
+            "Where a copy may take over bytes from the one before it (NFS 4.2): one of "
+            "so many is sent whole."
+        ),
     )
-    nice: int = Field(10, ge=0, le=19, description="How far exports stand back for other processes of this host.")
+    nice: int = Field(
+        10, ge=0, le=19, description="How far exports stand back for other processes of this host."
+    )
     retry_seconds: float = Field(
-        300, ge=0, le=_DAY, description="When only running VMs are left: how long to go on looking whether one stops."
+        300,
+        ge=0,
+        le=_DAY,
+        description="When only running VMs are left: how long to go on looking whether one stops.",
     )
-    retry_interval_seconds: float = Field(30, gt=0, le=_DAY, description="How often to look meanwhile.")
+    retry_interval_seconds: float = Field(
+        30, gt=0, le=_DAY, description="How often to look meanwhile."
+    )
     stall_seconds: float = Field(
-        900, gt=0, le=7 * _DAY, description="An export that has not grown for this long is cancelled and counts as failed."
+        900,
+        gt=0,
+        le=7 * _DAY,
+        description="An export that has not grown for this long is cancelled and counts as failed.",
     )
-    verify_bytes: Size = Field(500 * 2**30, description="How much one host verifies in a day at most.")
+    verify_bytes: Size = Field(
+        500 * 2**30, description="How much one host verifies in a day at most."
+    )
 
 
 class Configuration(_Section):
@@ -265,18 +416,27 @@ class Configuration(_Section):
     policy: dict[str, VmPolicy]
 
     def policy_for(self, vm_name: str) -> VmPolicy:
-        """The settings of one VM: those of the first `[policy."PATTERN"]` that matches its name, over those of `[backup]`.
+        """The settings of one VM.
+
+        Those of the first `[policy."PATTERN"]` that matches its name, over those of `[backup]`.
 
         Patterns are those of the shell (`*`, `?`, `[abc]`), and case counts.
         """
         names = VmPolicy.model_fields
         values = {name: getattr(self.backup, name) for name in names}
-        matching = next((policy for pattern, policy in self.policy.items() if fnmatchcase(vm_name, pattern)), None)
-        return VmPolicy.model_validate(values | (matching.model_dump(exclude_unset=True) if matching else {}))
+        matching = next(
+            (policy for pattern, policy in self.policy.items() if fnmatchcase(vm_name, pattern)),
+            None,
+        )
+        return VmPolicy.model_validate(
+            values | (matching.model_dump(exclude_unset=True) if matching else {})
+        )
 
 
 def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The configuration file to read: `explicit`, else `$VMBACKUP_CONFIG`, else the first default that exists, else None.
+    """The configuration file to read.
+
+    `explicit`, else `$VMBACKUP_CONFIG`, else the first default that exists, else None.
 
     Raises `ConfigurationError` if it is named by a home directory that there is not.
     """
@@ -287,18 +447,25 @@ def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> P
     except ValueError as error:
         raise ConfigurationError(f"the configuration {error}") from None
     for candidate in DEFAULT_PATHS:
-        with contextlib.suppress(ValueError, OSError):  # a user without a home, or who may not look there
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # a user without a home, or who may not look there
             if (path := _user_path(candidate)).is_file():
                 return path
     return None
 
 
 def load(explicit: str | None = None, environment: Mapping[str, str] = os.environ) -> Configuration:
-    """Reads the configuration. Raises `ConfigurationError` that lists every error of the file, each with its key."""
+    """Reads the configuration.
+
+    Raises `ConfigurationError` that lists every error of the file, each with its key.
+    """
     path = find(explicit, environment)
     values = _read(path) if path else {}
     for name in Configuration.model_fields:
-        values.setdefault(name, {})  # so that a section's own defaults are checked like a file's values
+        values.setdefault(
+            name, {}
+        )  # so that a section's own defaults are checked like a file's values
     for variable, (section, key) in ENVIRONMENT.items():
         if environment.get(variable):
             table = values.setdefault(section, {})
@@ -319,13 +486,22 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # also of UTF-8, of numbers too long, and of what is nested too deeply
+        raise ConfigurationError(
+            f"cannot read the configuration {path}: {error.strerror}"
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # also of UTF-8, of numbers too long, and of what is nested too deeply
         raise ConfigurationError(f"the configuration {path} is not valid TOML: {error}") from None
 
 
 def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
     for problem in error.errors(include_url=False):
         key = ".".join(str(part) for part in problem["loc"]) or "(file)"
-        message = "is not a setting" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+        message = (
+            "is not a setting"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"].removeprefix("Value error, ")
+        )
         yield key, message

@@ -1,4 +1,8 @@
-"""The configuration in words: the sample file and the reference of all settings, both made from the fields of `shared.host.configuration`."""
+"""The configuration in words.
+
+The sample file and the reference of all settings, both made from the fields of
+`shared.host.configuration`.
+"""
 
 import json
 import textwrap
@@ -9,12 +13,21 @@ from typing import Final
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from shared.host.configuration import DEFAULT_PATHS, ENVIRONMENT, Configuration, VmPolicy, parse_size
+from shared.host.configuration import (
+    DEFAULT_PATHS,
+    ENVIRONMENT,
+    Configuration,
+    VmPolicy,
+    parse_size,
+)
 
 #: What stands for the one setting that has no default.
 EXAMPLE_MOUNTPOINT: Final = "/mnt/nas"
 _POLICY_SAMPLE: Final = (
-    "# What may differ from VM to VM stands in tables of their own, one for each pattern of names; the first that matches counts.",
+    (
+        "# What may differ from VM to VM stands in tables of their own, one for each pattern of "
+        "names; the first that matches counts."
+    ),
     "# What such a table does not say is taken from [backup].",
     '#[policy."db-*"]',
     "#keep_last = 5",
@@ -26,13 +39,19 @@ def sample() -> str:
     """A TOML file in which every setting has its default and its description, all commented out but the mount point of the NAS."""
     lines = [
         "# vmbackup: one such file a host. A line that is commented out shows the default.",
-        f"# `vmbackup-admin config validate` checks the file; {', '.join(ENVIRONMENT)} in the environment beat it.",
+        (
+            f"# `vmbackup-admin config validate` checks the file; {', '.join(ENVIRONMENT)} in the "
+            f"environment beat it."
+        ),
     ]
     for name, section in _sections():
         lines += ["", *_comment(str(section.__doc__)), f"[{name}]"]
         for key, field in section.model_fields.items():
             mark = "" if is_required(name, key) else "#"
-            lines += [*_comment(str(field.description)), f"{mark}{key} = {default_text(name, key, field)}"]
+            lines += [
+                *_comment(str(field.description)),
+                f"{mark}{key} = {default_text(name, key, field)}",
+            ]
     return "\n".join([*lines, "", *_POLICY_SAMPLE]) + "\n"
 
 
@@ -41,7 +60,14 @@ def reference() -> str:
     variables = {place: variable for variable, place in ENVIRONMENT.items()}
     lines: list[str] = []
     for name, section in _sections():
-        lines += [f"## `[{name}]`", "", str(section.__doc__), "", "| setting | default | what it does |", "|---|---|---|"]
+        lines += [
+            f"## `[{name}]`",
+            "",
+            str(section.__doc__),
+            "",
+            "| setting | default | what it does |",
+            "|---|---|---|",
+        ]
         for key, field in section.model_fields.items():
             default = "none" if is_required(name, key) else f"`{default_text(name, key, field)}`"
             variable = variables.get((name, key))
@@ -53,7 +79,9 @@ def reference() -> str:
 
 def places() -> str:
     """Where a configuration is looked for, in words."""
-    return " → ".join(["`--config FILE`", "`$VMBACKUP_CONFIG`", *(f"`{path}`" for path in DEFAULT_PATHS)])
+    return " → ".join(
+        ["`--config FILE`", "`$VMBACKUP_CONFIG`", *(f"`{path}`" for path in DEFAULT_PATHS)]
+    )
 
 
 def is_required(section: str, key: str) -> bool:
@@ -78,7 +106,9 @@ def _comment(text: str) -> list[str]:
 
 
 def _size(count: int) -> str:
-    factor, unit = next(((factor, unit) for factor, unit in _SIZES if count and count % factor == 0), (1, "B"))
+    factor, unit = next(
+        ((factor, unit) for factor, unit in _SIZES if count and count % factor == 0), (1, "B")
+    )
     return f"{count // factor} {unit}"
 
 
@@ -94,7 +124,11 @@ def _policy_reference() -> list[str]:
     return [
         '## `[policy."PATTERN"]`',
         "",
-        "What may differ from VM to VM. The first pattern (`*`, `?`, `[abc]`; case counts) that matches a VM's name counts; what its table",
+        (
+            "What may differ from VM to VM. The first pattern (`*`, `?`, `[abc]`; case counts) "
+            "that "
+            "matches a VM's name counts; what its table"
+        ),
         f"does not say is taken from `[backup]`. Settings: {names}.",
         "",
     ]

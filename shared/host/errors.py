@@ -1,6 +1,7 @@
 """Every error an operator can meet, and the one registry of exit codes.
 
-An error's class decides its exit code; its message says what happened; its `hint` says what to do about it.
+An error's class decides its exit code; its message says what happened; its `hint` says what to do
+about it.
 """
 
 from enum import IntEnum, unique
@@ -73,7 +74,10 @@ class DatabaseVersionError(VmBackupError):
 
 
 class DatabaseDamagedError(VmBackupError):
-    """The state database contradicts itself: a bad checksum, a broken chain, a history that went back."""
+    """The state database contradicts itself.
+
+    A bad checksum, a broken chain, a history that went back.
+    """
 
 
 class InDoubtError(VmBackupError):

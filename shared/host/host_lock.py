@@ -1,4 +1,7 @@
-"""Locks among the processes of one host, in its state directory. They are the system's own: they end with the process, however it ends."""
+"""Locks among the processes of one host, in its state directory.
+
+They are the system's own: they end with the process, however it ends.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +14,8 @@ from shared.host.errors import ConfigurationError
 def host_lock(state_directory: Path, name: str) -> Iterator[bool]:
     """Takes the lock `name` of this host; yields False, at once, if another process has it.
 
-    Raises `ConfigurationError` if the state directory cannot be used: it cannot be made, is another user's, read-only, or full.
+    Raises `ConfigurationError` if the state directory cannot be used: it cannot be made, is another
+    user's, read-only, or full.
     """
     from filelock import FileLock, Timeout
 
@@ -24,8 +28,14 @@ def host_lock(state_directory: Path, name: str) -> Iterator[bool]:
         mine = False
     except (OSError, NotImplementedError) as error:  # the latter: its file system has no locks
         raise ConfigurationError(
-            f"this host's own directory {state_directory} cannot be used: {getattr(error, 'strerror', None) or error}",
-            hint="run as the user of the workers, or set host.state_directory to a local directory that this user may write",
+            (
+                f"this host's own directory {state_directory} cannot be used: "
+                f"{getattr(error, 'strerror', None) or error}"
+            ),
+            hint=(
+                "run as the user of the workers, or set host.state_directory to a local "
+                "directory that this user may write"
+            ),
         ) from error
     try:
         yield mine

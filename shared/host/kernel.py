@@ -1,7 +1,8 @@
 """What the kernel says of processes and of this machine, in words that no step of the wall clock changes.
 
-The time at which a process started is known to the kernel as a count since boot. psutil and `ps` add the time of boot to it, which moves
-whenever the wall clock is set: by hand, by NTP, after an hour of a wrong time zone. So that sum tells two processes apart only for people.
+The time at which a process started is known to the kernel as a count since boot. psutil and `ps`
+add the time of boot to it, which moves whenever the wall clock is set: by hand, by NTP, after an
+hour of a wrong time zone. So that sum tells two processes apart only for people.
 """
 
 import os
@@ -14,7 +15,8 @@ from typing import Final
 import psutil
 
 PROC: Final = Path("/proc")
-#: No system numbers its processes so high; zero and below are no process's number, but mean many of them to `kill`.
+#: No system numbers its processes so high; zero and below are no process's number, but mean many of
+#: them to `kill`.
 PROCESS_LIMIT: Final = 2**31
 
 #: Prints what a command prints; an empty text if it cannot be run.
@@ -23,14 +25,20 @@ Ask = Callable[[Sequence[str]], str]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A process as it is now. `born` is when it started (`born_differ` compares); empty where the system has no such count."""
+    """A process as it is now.
+
+    `born` is when it started (`born_differ` compares); empty where the system has no such count.
+    """
 
     born: str
     ended: bool
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process of this number, seen or not (`hidepid`). A number that cannot be one is in doubt: True."""
+    """Whether there is a process of this number, seen or not (`hidepid`).
+
+    A number that cannot be one is in doubt: True.
+    """
     if not 0 < pid < PROCESS_LIMIT:
         return True
     try:
@@ -43,7 +51,10 @@ def exists(pid: int) -> bool:
 
 
 def look(pid: int, proc: Path = PROC, platform: str = sys.platform) -> Look | None:
-    """The process of this number; None if it cannot be seen. `ended`: a zombie that nobody has waited for."""
+    """The process of this number; None if it cannot be seen.
+
+    `ended`: a zombie that nobody has waited for.
+    """
     if platform != "linux":
         try:
             return Look("", psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
@@ -53,20 +64,31 @@ def look(pid: int, proc: Path = PROC, platform: str = sys.platform) -> Look | No
         data = (proc / str(pid) / "stat").read_bytes()
     except OSError:
         return None
-    fields = data.rpartition(b")")[2].split()  # the name before may hold anything; what follows is field 3 and so on
+    fields = data.rpartition(b")")[
+        2
+    ].split()  # the name before may hold anything; what follows is field 3 and so on
     if len(fields) < 20 or not fields[19].isdigit():
         return None
-    return Look(f"{fields[19].decode('ascii')}@{_link(proc / 'self' / 'ns' / 'time')}", fields[0] in (b"Z", b"X"))
+    return Look(
+        f"{fields[19].decode('ascii')}@{_link(proc / 'self' / 'ns' / 'time')}",
+        fields[0] in (b"Z", b"X"),
+    )
 
 
 def born_differ(one: str, other: str) -> bool:
-    """Whether two processes certainly started at different moments. Counts are not compared across time namespaces, which shift them."""
+    """Whether two processes certainly started at different moments.
+
+    Counts are not compared across time namespaces, which shift them.
+    """
     (ticks, space), (others, elsewhere) = one.partition("@")[::2], other.partition("@")[::2]
     return bool(ticks and others) and space == elsewhere and ticks != others
 
 
 def boot_id(ask: Ask, proc: Path = PROC, platform: str = sys.platform) -> str:
-    """What the kernel calls the time since the last boot; empty if it has no name for it. The moment of boot is none: it moves."""
+    """What the kernel calls the time since the last boot; empty if it has no name for it.
+
+    The moment of boot is none: it moves.
+    """
     if platform == "darwin":
         return ask(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]).strip()
     try:
@@ -76,7 +98,10 @@ def boot_id(ask: Ask, proc: Path = PROC, platform: str = sys.platform) -> str:
 
 
 def boots_differ(one: str, other: str) -> bool:
-    """Whether two boots are certainly not the same. A number is a moment of boot by the wall clock, as older programs noted it."""
+    """Whether two boots are certainly not the same.
+
+    A number is a moment of boot by the wall clock, as older programs noted it.
+    """
     return bool(one and other) and one != other and not one.isdecimal() and not other.isdecimal()
 
 

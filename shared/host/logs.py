@@ -1,6 +1,7 @@
 """Logging: text for people and cron, or JSON lines; quiet unless something is worth reading.
 
-Every message may carry fields (`extra={"vm": …}`); the text format appends the VM, the JSON format keeps them all.
+Every message may carry fields (`extra={"vm": …}`); the text format appends the VM, the JSON format
+keeps them all.
 """
 
 import json
@@ -14,7 +15,11 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 def set_up(*, verbosity: int, log_format: str, program: str) -> None:
-    """Sends logs to stderr. `verbosity`: 0 shows warnings and errors, 1 what is done, 2 every command. `log_format`: text or json."""
+    """Sends logs to stderr.
+
+    `verbosity`: 0 shows warnings and errors, 1 what is done, 2 every command. `log_format`: text or
+    json.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(program) if log_format == "json" else TextFormatter(program))
     root = logging.getLogger()

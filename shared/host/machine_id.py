@@ -1,4 +1,7 @@
-"""What a machine is known by: the system's machine id; where there is none (containers), one of our own in the state directory."""
+"""What a machine is known by: the system's machine id.
+
+Where there is none (containers), one of our own in the state directory.
+"""
 
 import contextlib
 import os
@@ -20,8 +23,13 @@ _PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 _MODE: Final = 0o644
 
 
-def system_machine_id(ask: Ask, files: Sequence[Path] = _FILES, platform: str = sys.platform) -> str:
-    """The machine's id as the system knows it; empty if it has none. An image that was never started has `uninitialized` there."""
+def system_machine_id(
+    ask: Ask, files: Sequence[Path] = _FILES, platform: str = sys.platform
+) -> str:
+    """The machine's id as the system knows it; empty if it has none.
+
+    An image that was never started has `uninitialized` there.
+    """
     for path in files:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = path.read_text(encoding="ascii").strip()
@@ -35,9 +43,12 @@ def system_machine_id(ask: Ask, files: Sequence[Path] = _FILES, platform: str = 
 
 
 def own_machine_id(state_directory: Path, *, make: bool) -> str:
-    """The id that this program gave the machine, kept in the state directory. Without `make`, empty if there is none yet or it is hidden.
+    """The id that this program gave the machine, kept in the state directory.
 
-    It is made once: of two processes that make one at the same time both answer the first. Raises `ConfigurationError`.
+    Without `make`, empty if there is none yet or it is hidden.
+
+    It is made once: of two processes that make one at the same time both answer the first. Raises
+    `ConfigurationError`.
     """
     path = own_path(state_directory)
     try:
@@ -52,7 +63,10 @@ def own_machine_id(state_directory: Path, *, make: bool) -> str:
             return ""
         raise ConfigurationError(
             f"this machine has no machine id, and none can be kept in {path}: {error.strerror}",
-            hint="set host.state_directory to one that this user may write, or make /etc/machine-id (`systemd-machine-id-setup`)",
+            hint=(
+                "set host.state_directory to one that this user may write, or make "
+                "/etc/machine-id (`systemd-machine-id-setup`)"
+            ),
         ) from None
 
 
@@ -64,7 +78,10 @@ def own_path(state_directory: Path) -> Path:
 def _checked(path: Path) -> str:
     text = path.read_text(encoding="ascii", errors="replace").strip()
     if not _PATTERN.fullmatch(text):
-        raise ConfigurationError(f"{path} holds no machine id", hint="remove that file: the next worker makes another one")
+        raise ConfigurationError(
+            f"{path} holds no machine id",
+            hint="remove that file: the next worker makes another one",
+        )
     return text
 
 

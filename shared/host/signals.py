@@ -1,7 +1,10 @@
-"""The signals that end a program in an orderly way, the same in every program: SIGTERM, SIGHUP when its terminal goes away, ^C.
+"""The signals that end a program in an orderly way, the same in every program.
 
-Every child that a program starts has a session or group of its own, so none of these signals reaches it behind the program's back: a
-VBoxManage that a hang-up ends leaves VirtualBox at work with nobody watching (docs/virtualbox.md).
+SIGTERM, SIGHUP when its terminal goes away, ^C.
+
+Every child that a program starts has a session or group of its own, so none of these signals
+reaches it behind the program's back: a VBoxManage that a hang-up ends leaves VirtualBox at work
+with nobody watching (docs/virtualbox.md).
 """
 
 import contextlib
@@ -28,7 +31,10 @@ class EndedError(SystemExit):
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """Whether this program was started so that a signal does nothing, and must stay so: SIGHUP with `nohup`, SIGINT with `&` in scripts."""
+    """Whether this program was started so that a signal does nothing, and must stay so.
+
+    SIGHUP with `nohup`, SIGINT with `&` in scripts.
+    """
     return number in (signal.SIGHUP, signal.SIGINT) and signal.getsignal(number) is signal.SIG_IGN
 
 
@@ -50,11 +56,17 @@ def ending_in_order() -> Iterator[None]:
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
     for other in _ALL:
         if not is_ignored(other):
-            signal.signal(other, _disregard)  # not SIG_IGN, which the VMs that are started again would inherit
+            signal.signal(
+                other, _disregard
+            )  # not SIG_IGN, which the VMs that are started again would inherit
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise EndedError(number)
 
 
 def _disregard(number: int, frame: FrameType | None) -> None:
-    """The way out has begun: a shell that ends and its terminal that closes send a hang-up each, impatient people ^C once more."""
+    """The way out has begun.
+
+    A shell that ends and its terminal that closes send a hang-up each, impatient people ^C once
+    more.
+    """

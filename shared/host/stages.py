@@ -19,11 +19,20 @@ class CancelledError(Exception):
 class Stage(Generic[Item]):
     """Handles items in threads of its own: in the order in which they come, if it is one thread.
 
-    The first error of the handler ends the stage and is raised to whoever puts the next item, or finishes. The threads are
-    daemons: one that hangs in the kernel (a NAS that is gone) does not keep the process from ending.
+    The first error of the handler ends the stage and is raised to whoever puts the next item, or
+    finishes. The threads are daemons: one that hangs in the kernel (a NAS that is gone) does not
+    keep the process from ending.
     """
 
-    def __init__(self, name: str, handle: Callable[[Item], None], *, capacity: int, cancelled: threading.Event, threads: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[Item], None],
+        *,
+        capacity: int,
+        cancelled: threading.Event,
+        threads: int = 1,
+    ) -> None:
         self._handle = handle
         self._capacity = capacity
         self._cancelled = cancelled
@@ -32,12 +41,18 @@ class Stage(Generic[Item]):
         self._unfinished = 0
         self._ended = False
         self._error: BaseException | None = None
-        self._threads = [threading.Thread(target=self._run, name=f"engine-{name}-{number}", daemon=True) for number in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, name=f"engine-{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 
     def put(self, item: Item) -> None:
-        """Hands an item over, waits while the queue is full. Raises the handler's error, or `CancelledError`."""
+        """Hands an item over, waits while the queue is full.
+
+        Raises the handler's error, or `CancelledError`.
+        """
         with self._change:
             self._wait(lambda: len(self._items) < self._capacity)
             self._items.append(item)
@@ -50,7 +65,10 @@ class Stage(Generic[Item]):
             self._wait(lambda: self._unfinished == 0)
 
     def end(self, timeout_seconds: float) -> bool:
-        """Drops what waits and ends the threads. False if one still runs after `timeout_seconds`: what it uses must not be closed."""
+        """Drops what waits and ends the threads.
+
+        False if one still runs after `timeout_seconds`: what it uses must not be closed.
+        """
         with self._change:
             self._ended = True
             self._items.clear()

@@ -16,7 +16,8 @@ _STREAMS: Final = (0, 1, 2)
 def make_usable() -> None:
     """Puts the null device in the place of a stream that is closed, and makes names that the terminal cannot show print as escapes.
 
-    Otherwise the next file that is opened, on the NAS perhaps, would be standard output or error for whatever prints, and for every child.
+    Otherwise the next file that is opened, on the NAS perhaps, would be standard output or error
+    for whatever prints, and for every child.
     """
     for descriptor in _STREAMS:
         try:
@@ -37,7 +38,10 @@ class OutputError(VmBackupError):
 
 @contextlib.contextmanager
 def written() -> Iterator[None]:
-    """Within, all that is printed is written, or `OutputError` is raised. A reader that has gone (`| head`) is a `BrokenPipeError`."""
+    """Within, all that is printed is written, or `OutputError` is raised.
+
+    A reader that has gone (`| head`) is a `BrokenPipeError`.
+    """
     try:
         yield
         _flush()
@@ -48,7 +52,8 @@ def written() -> Iterator[None]:
             raise
         discard()
         raise OutputError(
-            f"the output could not be written: {error.strerror}", hint="look at where standard output goes, then look what was done"
+            f"the output could not be written: {error.strerror}",
+            hint="look at where standard output goes, then look what was done",
         ) from error
 
 

@@ -1,1 +1,4 @@
-"""The NAS as a place: whether it is mounted, where directories are, files read and written so that it counts."""
+"""The NAS as a place.
+
+Whether it is mounted, where directories are, files read and written so that it counts.
+"""

@@ -22,9 +22,14 @@ class Bounded:
         self._thread: threading.Thread | None = None
 
     def __call__(self, act: Callable[[], T]) -> T:
-        """The result of `act`, or what it raises. Raises `TimeoutError` after so many seconds, and at once while `act` of before hangs."""
+        """The result of `act`, or what it raises.
+
+        Raises `TimeoutError` after so many seconds, and at once while `act` of before hangs.
+        """
         if self._thread is not None and self._thread.is_alive():
-            raise TimeoutError(errno.ETIMEDOUT, "it has not answered since the last time it was asked", self._name)
+            raise TimeoutError(
+                errno.ETIMEDOUT, "it has not answered since the last time it was asked", self._name
+            )
         results: list[T] = []
         errors: list[BaseException] = []
 
@@ -40,5 +45,7 @@ class Bounded:
         if errors:
             raise errors[0]
         if not results:
-            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {self._seconds:.0f} s", self._name)
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"no answer within {self._seconds:.0f} s", self._name
+            )
         return results[0]

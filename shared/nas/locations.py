@@ -1,9 +1,12 @@
-"""Where a directory is, whatever it is called: two paths may lead to one place, or one of them into the other.
+"""Where a directory is, whatever it is called.
 
-Looks come first and cost nothing: the names, what the links lead to, device and inode of the directory and of all above it, and the
-kernel's mount table, which tells a bind mount and a second mount of the same export. A server can still show one directory to two
-mounts that have nothing in common here (another protocol, another name of the server, its own disk), so whoever may write also asks by
-experiment: `seen_in`.
+Two paths may lead to one place, or one of them into the other.
+
+Looks come first and cost nothing: the names, what the links lead to, device and inode of the
+directory and of all above it, and the kernel's mount table, which tells a bind mount and a second
+mount of the same export. A server can still show one directory to two mounts that have nothing in
+common here (another protocol, another name of the server, its own disk), so whoever may write also
+asks by experiment: `seen_in`.
 """
 
 import contextlib
@@ -36,15 +39,23 @@ class Relation(StrEnum):
 
 
 def relations(one: Path, other: Path, table: Sequence[Mount] | None = None) -> frozenset[Relation]:
-    """What `one` is to `other`, as far as it can be told without writing: all that is true, APART if nothing else is.
+    """What `one` is to `other`, as far as it can be told without writing.
 
-    By its name a link in `other` is inside it, and by where it leads it may be the same: both count. Neither place has to exist. `table`:
-    the mounts, if not this system's. Raises OSError if a place cannot be looked at.
+    All that is true, APART if nothing else is.
+
+    By its name a link in `other` is inside it, and by where it leads it may be the same: both
+    count. Neither place has to exist. `table`: the mounts, if not this system's. Raises OSError if
+    a place cannot be looked at.
     """
     mounts = list(mount_table()) if table is None else table
     found = {compare(_parts(os.path.normpath(one)), _parts(os.path.normpath(other)))}
-    found |= {compare(first, second) for first, second in product(_chains(one), list(_chains(other)))}
-    found |= {compare(first, second) for first, second in product(_physical(one, mounts), list(_physical(other, mounts)))}
+    found |= {
+        compare(first, second) for first, second in product(_chains(one), list(_chains(other)))
+    }
+    found |= {
+        compare(first, second)
+        for first, second in product(_physical(one, mounts), list(_physical(other, mounts)))
+    }
     return frozenset(found - {Relation.APART}) or frozenset({Relation.APART})
 
 
@@ -58,7 +69,10 @@ def compare(one: Sequence[object], other: Sequence[object]) -> Relation:
 
 
 def on_one_mount(one: Path, other: Path, table: Sequence[Mount] | None = None) -> bool:
-    """Whether both places go with one mount: what unmounts the one takes the other away, too. Raises OSError."""
+    """Whether both places go with one mount: what unmounts the one takes the other away, too.
+
+    Raises OSError.
+    """
     mounts = list(mount_table()) if table is None else table
     if not mounts:  # a system without a mount table: the devices decide
         return _existing(one).st_dev == _existing(other).st_dev
@@ -66,20 +80,34 @@ def on_one_mount(one: Path, other: Path, table: Sequence[Mount] | None = None) -
     return first == second
 
 
-def first_name_below(top: Path, place: Path, table: Sequence[Mount] | None = None) -> frozenset[str]:
-    """The names in `top` by which `place` is reached from there: by its name, by where it is, and by the mount table. Raises OSError."""
+def first_name_below(
+    top: Path, place: Path, table: Sequence[Mount] | None = None
+) -> frozenset[str]:
+    """The names in `top` by which `place` is reached from there.
+
+    By its name, by where it is, and by the mount table. Raises OSError.
+    """
     mounts = list(mount_table()) if table is None else table
     pairs = [(_parts(os.path.normpath(top)), _parts(os.path.normpath(place)))]
     pairs.append((_parts(os.path.realpath(top)), _parts(os.path.realpath(place))))
-    pairs += [(above, below) for above in _physical(top, mounts) for below in _physical(place, mounts)]
-    return frozenset(str(below[len(above)]) for above, below in pairs if compare(above, below) is Relation.CONTAINS)
+    pairs += [
+        (above, below) for above in _physical(top, mounts) for below in _physical(place, mounts)
+    ]
+    return frozenset(
+        str(below[len(above)])
+        for above, below in pairs
+        if compare(above, below) is Relation.CONTAINS
+    )
 
 
 def seen_in(written: Path, looked: Sequence[Path]) -> Path | None:
-    """Writes a file of a random name in `written` and looks for it in each of `looked`: the first that shows it, or None.
+    """Writes a file of a random name in `written` and looks for it in each of `looked`.
 
-    All must be directories; one that is not there shows nothing. Nothing is left behind, also not what killed tests had left: a test
-    whose file another one has removed for that is made again. Raises OSError if it cannot be written.
+    The first that shows it, or None.
+
+    All must be directories; one that is not there shows nothing. Nothing is left behind, also not
+    what killed tests had left: a test whose file another one has removed for that is made again.
+    Raises OSError if it cannot be written.
     """
     _sweep(written)
     for _ in range(_ATTEMPTS):
@@ -96,7 +124,10 @@ def seen_in(written: Path, looked: Sequence[Path]) -> Path | None:
 
 
 def _shows(place: Path, name: str) -> bool:
-    """Asks by name, and lists: a client that has just looked may answer one of the two from its memory."""
+    """Asks by name, and lists.
+
+    A client that has just looked may answer one of the two from its memory.
+    """
     if os.path.lexists(place / name):
         return True
     try:
@@ -133,7 +164,8 @@ def _chains(path: Path) -> Iterator[list[object]]:
             chain.append(directory.name)
         else:
             chain.append(_Inode(status.st_dev, status.st_ino))
-    # Two chains to one directory may differ above it (bind mounts), so each directory that is there may begin one.
+    # Two chains to one directory may differ above it (bind mounts), so each directory that is there
+    # may begin one.
     for begin, part in enumerate(chain):
         if isinstance(part, _Inode):
             yield chain[begin:]
@@ -146,7 +178,8 @@ def _physical(path: Path, mounts: Sequence[Mount]) -> Iterator[list[object]]:
     if mount is None:
         return
     below = _parts(os.path.relpath(real, mount.path)) if real != mount.path else []
-    # On NFS the root is always said to be /, also of a bind mount, and the source has the whole path.
+    # On NFS the root is always said to be /, also of a bind mount, and the source has the whole
+    # path.
     if mount.device and not mount.filesystem.startswith("nfs"):
         yield [mount.device, *_parts(mount.root), *below]
     if mount.filesystem in NETWORK:
@@ -156,10 +189,12 @@ def _physical(path: Path, mounts: Sequence[Mount]) -> Iterator[list[object]]:
 
 
 def _server_and_export(mount: Mount) -> tuple[str, str]:
-    """Which server, and which path there. Of SMB the server's name goes with the share's, in which case does not count.
+    """Which server, and which path there.
 
-    The source of an NFS mount names the directory that is seen there, also of a bind mount; that of an SMB mount is what the whole was
-    mounted from (seen on Linux 6.1).
+    Of SMB the server's name goes with the share's, in which case does not count.
+
+    The source of an NFS mount names the directory that is seen there, also of a bind mount; that of
+    an SMB mount is what the whole was mounted from (seen on Linux 6.1).
     """
     if mount.source.startswith("//"):
         server, _, rest = mount.source[2:].partition("/")

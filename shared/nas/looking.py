@@ -1,8 +1,10 @@
-"""Looking at directories and files on the NAS: fresh on every kind of mount, never through a link, never waiting for a pipe.
+"""Looking at directories and files on the NAS.
 
-Why a directory is listed before anything in it is opened, renamed or removed: an NFS client may remember for a minute that a
-name is absent and then answers ENOENT to all three, although another host has made it; opening and listing the directory asks
-the server (see docs/nas.md).
+Fresh on every kind of mount, never through a link, never waiting for a pipe.
+
+Why a directory is listed before anything in it is opened, renamed or removed: an NFS client may
+remember for a minute that a name is absent and then answers ENOENT to all three, although another
+host has made it; opening and listing the directory asks the server (see docs/nas.md).
 """
 
 import contextlib
@@ -24,9 +26,12 @@ _LOOKS_LIMIT: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One name in a directory, as a look without following links found it. `size` in bytes, `modified` in nanoseconds.
+    """One name in a directory, as a look without following links found it.
 
-    `device` and `inode` tell two files apart. They do not tell whether it still is the same file: some mounts number files anew.
+    `size` in bytes, `modified` in nanoseconds.
+
+    `device` and `inode` tell two files apart. They do not tell whether it still is the same file:
+    some mounts number files anew.
     """
 
     name: str
@@ -48,9 +53,12 @@ class Entry:
 
 
 def look_twice(directory: Path) -> dict[str, Entry]:
-    """Like `look`, until two looks in a row find the same names: for whoever is going to act because a name is absent.
+    """Like `look`, until two looks in a row find the same names.
 
-    A listing is not one moment: a file that is renamed while it runs may be found under neither name (seen on a local disk).
+    For whoever is going to act because a name is absent.
+
+    A listing is not one moment: a file that is renamed while it runs may be found under neither
+    name (seen on a local disk).
     """
     entries = look(directory)
     for _ in range(_LOOKS_LIMIT):
@@ -61,7 +69,10 @@ def look_twice(directory: Path) -> dict[str, Entry]:
 
 
 def look(directory: Path) -> dict[str, Entry]:
-    """What is in a directory, by name; empty if there is no such directory. Fresh on every mount. Raises OSError."""
+    """What is in a directory, by name; empty if there is no such directory.
+
+    Fresh on every mount. Raises OSError.
+    """
     for attempt in range(_STALE_ATTEMPTS):
         try:
             return _look(directory)
@@ -77,14 +88,26 @@ def _look(directory: Path) -> dict[str, Entry]:
     entries = {}
     with opened(directory) as descriptor, os.scandir(descriptor) as found:
         for item in found:
-            with contextlib.suppress(FileNotFoundError):  # removed by another host since it was listed
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # removed by another host since it was listed
                 status = item.stat(follow_symlinks=False)
-                entries[item.name] = Entry(item.name, status.st_size, status.st_mtime_ns, status.st_mode, status.st_dev, status.st_ino)
+                entries[item.name] = Entry(
+                    item.name,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_mode,
+                    status.st_dev,
+                    status.st_ino,
+                )
     return entries
 
 
 def open_file(directory: Path, name: str) -> int:
-    """A descriptor for reading an ordinary file. Never waits (a planted pipe), never follows a link. Raises OSError."""
+    """A descriptor for reading an ordinary file.
+
+    Never waits (a planted pipe), never follows a link. Raises OSError.
+    """
     with opened(directory) as parent:
         descriptor = os.open(plain(name), os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -94,7 +117,10 @@ def open_file(directory: Path, name: str) -> int:
 
 
 def read_file(directory: Path, name: str, limit: int) -> bytes:
-    """The bytes of a small file, `limit` + 1 at most: whoever gets more than `limit` has met something strange. Raises OSError."""
+    """The bytes of a small file, `limit` + 1 at most.
+
+    Whoever gets more than `limit` has met something strange. Raises OSError.
+    """
     with open(open_file(directory, name), "rb") as file:
         return file.read(limit + 1)
 

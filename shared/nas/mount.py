@@ -1,7 +1,9 @@
-"""The guard of the NAS: nothing is read or written there before `check_nas` has said that it is mounted and answers.
+"""The guard of the NAS.
 
-A worker's tick asks once, at its start; an export asks again before it begins and before it publishes. One question costs one child
-process (10 ms) and four calls to the server.
+Nothing is read or written there before `check_nas` has said that it is mounted and answers.
+
+A worker's tick asks once, at its start; an export asks again before it begins and before it
+publishes. One question costs one child process (10 ms) and four calls to the server.
 """
 
 import errno
@@ -27,15 +29,21 @@ _SHARING: Final = frozenset({"xfs", "btrfs", "zfs", "bcachefs"})
 #: File systems whose files are on a server.
 NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 #: `doctor` shows this, too, so it does not send there.
-_REFUSED: Final = "is the NAS mounted there, and may this user use it? Mount it, or correct nas.mountpoint; then work goes on by itself"
+_REFUSED: Final = (
+    "is the NAS mounted there, and may this user use it? Mount it, or correct "
+    "nas.mountpoint; then work goes on by itself"
+)
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of the kernel's mount table: where, what kind, from where, with which options (all of them, the file system's too).
+    """One line of the kernel's mount table.
 
-    `device` is the file system's number, `root` the directory of it that is seen at `path`: not `/` if it is a bind mount.
+    Where, what kind, from where, with which options (all of them, the file system's too).
+
+    `device` is the file system's number, `root` the directory of it that is seen at `path`: not `/`
+    if it is a bind mount.
     """
 
     path: str
@@ -48,7 +56,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class NasStatus:
-    """A NAS that answers. Sizes in bytes; `free` is what this user may still write. `mount` is None where the system has no mount table."""
+    """A NAS that answers. Sizes in bytes; `free` is what this user may still write.
+
+    `mount` is None where the system has no mount table.
+    """
 
     path: Path
     free: int
@@ -56,7 +67,14 @@ class NasStatus:
     mount: Mount | None
 
 
-def check_nas(nas: Nas, *, write: bool = False, reading: bool = False, runner: Runner | None = None, mounts: Path = _MOUNTS) -> NasStatus:
+def check_nas(
+    nas: Nas,
+    *,
+    write: bool = False,
+    reading: bool = False,
+    runner: Runner | None = None,
+    mounts: Path = _MOUNTS,
+) -> NasStatus:
     """Makes sure that the NAS is there: mounted (unless the configuration says that it is a plain directory), answering within
     `nas.probe_seconds`, and not read-only (unless for `reading` alone); with `write`, that a file can be created, synced and removed
     in `vmstate/`.
@@ -73,13 +91,16 @@ def check_nas(nas: Nas, *, write: bool = False, reading: bool = False, runner: R
         raise _not_mounted(nas.mountpoint)
     if read_only == "1" and not reading:
         raise NasError(
-            f"the NAS at {nas.mountpoint} is mounted read-only", hint="look at the server's disk and its export, then mount it again"
+            f"the NAS at {nas.mountpoint} is mounted read-only",
+            hint="look at the server's disk and its export, then mount it again",
         )
     return NasStatus(Path(real), block * free, block * blocks, mount)
 
 
 def is_there(place: Path, seconds: float, *, runner: Runner | None = None) -> bool:
-    """Whether there is a directory at `place`, which may be on a mount of its own. Never blocks longer than `seconds` and ten more.
+    """Whether there is a directory at `place`, which may be on a mount of its own.
+
+    Never blocks longer than `seconds` and ten more.
 
     Raises `NasError` if it does not answer, or cannot be used.
     """
@@ -91,17 +112,27 @@ def is_there(place: Path, seconds: float, *, runner: Runner | None = None) -> bo
 
 
 def mount_of(real: str, table: Sequence[Mount]) -> Mount | None:
-    """The mount that `real` (a path without links) is on: the longest mount point above it, of equal ones the last mounted."""
-    above = [mount for mount in table if real == mount.path or real.startswith(mount.path.rstrip("/") + "/")]
+    """The mount that `real` (a path without links) is on.
+
+    The longest mount point above it, of equal ones the last mounted.
+    """
+    above = [
+        mount
+        for mount in table
+        if real == mount.path or real.startswith(mount.path.rstrip("/") + "/")
+    ]
     longest = max((len(mount.path) for mount in above), default=0)
     return next((mount for mount in reversed(above) if len(mount.path) == longest), None)
 
 
 def refuses_to_copy(mount: Mount | None, *, reflink: bool) -> str:
-    """Why bytes of one file there had better be sent once more than be copied into another; empty if it is better to copy them.
+    """Why bytes of one file there had better be sent once more than be copied into another.
 
-    On NFS 4.2 the server copies. Over NFS 3 and SMB the bytes would come here and go back. A local directory has no wire to spare, but one
-    that is known to share blocks between files (`reflink`, from `nas.reflink`) stores them once.
+    Empty if it is better to copy them.
+
+    On NFS 4.2 the server copies. Over NFS 3 and SMB the bytes would come here and go back. A local
+    directory has no wire to spare, but one that is known to share blocks between files (`reflink`,
+    from `nas.reflink`) stores them once.
     """
     if mount is not None and mount.filesystem == "nfs4" and "vers=4.2" in mount.options:
         return ""
@@ -118,11 +149,21 @@ def parse_mounts(text: str) -> Iterator[Mount]:
         fields, more = left.split(" "), right.split(" ")
         if dash and len(fields) >= 6 and len(more) >= 3:
             options = dict.fromkeys([*fields[5].split(","), *more[2].split(",")])
-            yield Mount(_unescape(fields[4]), more[0], _unescape(more[1]), tuple(options), fields[2], _unescape(fields[3]))
+            yield Mount(
+                _unescape(fields[4]),
+                more[0],
+                _unescape(more[1]),
+                tuple(options),
+                fields[2],
+                _unescape(fields[3]),
+            )
 
 
 def mount_table(path: Path = _MOUNTS) -> Iterator[Mount]:
-    """All mounts that this process sees, in the order in which they were made; none on a system that has no such table."""
+    """All mounts that this process sees, in the order in which they were made.
+
+    None on a system that has no such table.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -150,7 +191,10 @@ def _ask(place: Path, file: str, seconds: float, runner: Runner | None) -> Compl
     if completed.timed_out:
         raise NasError(
             f"the NAS at {place} did not answer within {seconds:g} seconds",
-            hint=f"is the server up, and the network? {_DOCTOR}; work goes on by itself when it answers",
+            hint=(
+                f"is the server up, and the network? {_DOCTOR}; work goes on by itself when it "
+                f"answers"
+            ),
         )
     return completed
 
@@ -159,8 +203,15 @@ def _answer(completed: Completed, mountpoint: Path) -> list[str]:
     fields = completed.stdout.split("\t")
     if len(fields) == 3 and fields[0] == "error" and fields[1].isdigit():
         number = int(fields[1])
-        raise NasError(f"the NAS at {mountpoint} cannot be used: {os.strerror(number)} ({fields[2]})", hint=_REFUSED)
-    if completed.status != 0 or len(fields) != 6 or not all(field.isdigit() for field in fields[1:]):
+        raise NasError(
+            f"the NAS at {mountpoint} cannot be used: {os.strerror(number)} ({fields[2]})",
+            hint=_REFUSED,
+        )
+    if (
+        completed.status != 0
+        or len(fields) != 6
+        or not all(field.isdigit() for field in fields[1:])
+    ):
         lines = completed.stderr.strip().splitlines() or ["it said nothing"]
         raise NasError(f"the probe of the NAS at {mountpoint} failed: {lines[-1]}", hint=_DOCTOR)
     return fields
@@ -169,6 +220,7 @@ def _answer(completed: Completed, mountpoint: Path) -> list[str]:
 def _not_mounted(mountpoint: Path) -> NasError:
     return NasError(
         f"nothing is mounted at {mountpoint}",
-        hint=f"mount the NAS (`mount {mountpoint}`), or set nas.mountpoint to the directory where it is mounted; "
+        hint=f"mount the NAS (`mount {mountpoint}`), or set nas.mountpoint to the directory "
+        f"where it is mounted; "
         "nas.require_mount = false is only for a plain local directory",
     )

@@ -1,11 +1,15 @@
-"""A program of its own: asks a mount point the questions that may never be answered. Run as `python -I -S probe.py PATH [FILE]`.
+"""A program of its own: asks a mount point the questions that may never be answered.
 
-A process that touches a hard mount whose server is gone blocks and cannot even be killed until the server is back, so the worker lets this
-one do it and goes on without it. It imports nothing that is slow: 10 ms, of which Python itself takes nine.
+Run as `python -I -S probe.py PATH [FILE]`.
 
-Prints one line, each value percent-free and separated by tabs: real path, whether it is a mount point by device number, whether the
-file system is read-only, bytes a block, blocks in all, blocks free to us. With FILE, creates, syncs and removes it there first.
-An error is printed as `error`, its number, and the path.
+A process that touches a hard mount whose server is gone blocks and cannot even be killed until the
+server is back, so the worker lets this one do it and goes on without it. It imports nothing that is
+slow: 10 ms, of which Python itself takes nine.
+
+Prints one line, each value percent-free and separated by tabs: real path, whether it is a mount
+point by device number, whether the file system is read-only, bytes a block, blocks in all, blocks
+free to us. With FILE, creates, syncs and removes it there first. An error is printed as `error`,
+its number, and the path.
 """
 
 import os

@@ -1,7 +1,11 @@
-"""Which NAS this host knows: a local note of the repository id found at a mount point, so that a foreign or emptied one is noticed.
+"""Which NAS this host knows.
 
-An unmounted NAS that left an empty directory, a wrong export, a replaced disk: all look like a NAS. The id in `vmtool-db-version`
-tells them apart, and what it must be is remembered here, outside of the NAS, at the first use.
+A local note of the repository id found at a mount point, so that a foreign or emptied one is
+noticed.
+
+An unmounted NAS that left an empty directory, a wrong export, a replaced disk: all look like a NAS.
+The id in `vmtool-db-version` tells them apart, and what it must be is remembered here, outside of
+the NAS, at the first use.
 """
 
 import hashlib
@@ -18,7 +22,8 @@ from shared.host.errors import ConfigurationError, NasError
 def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None:
     """Makes sure that the repository `found` at the mount point (None: no database there) is the one that this host knows.
 
-    The first one is remembered. Raises `NasError` if it is another one or none, `ConfigurationError` if the note cannot be kept.
+    The first one is remembered. Raises `NasError` if it is another one or none,
+    `ConfigurationError` if the note cannot be kept.
     """
     note = _note(nas, state_directory)
     known = _read_note(note)
@@ -28,7 +33,10 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
         what = f"holds the repository {found}" if found else "holds no state database"
         raise NasError(
             f"the NAS at {nas.mountpoint} {what}; this host knows {known} there",
-            hint=f"is the right NAS mounted? If it was replaced on purpose, remove {note} on this host",
+            hint=(
+                f"is the right NAS mounted? If it was replaced on purpose, remove {note} on "
+                f"this host"
+            ),
         )
 
 
@@ -38,12 +46,18 @@ def known_repository(nas: Nas, state_directory: Path) -> str | None:
 
 
 def is_archive_noted(nas: Nas, state_directory: Path) -> bool:
-    """Whether this host has seen the marker of the archive directory that is configured now. Raises `ConfigurationError`."""
+    """Whether this host has seen the marker of the archive directory that is configured now.
+
+    Raises `ConfigurationError`.
+    """
     return _read_document(_note(nas, state_directory)).get("archive") == str(nas.archive)
 
 
 def note_archive(nas: Nas, state_directory: Path) -> None:
-    """Remembers that the archive directory had its marker. Raises `ConfigurationError` if that cannot be kept."""
+    """Remembers that the archive directory had its marker.
+
+    Raises `ConfigurationError` if that cannot be kept.
+    """
     note = _note(nas, state_directory)
     document = _read_document(note)
     if "repository" in document and document.get("archive") != str(nas.archive):
@@ -67,9 +81,13 @@ def _read_document(note: Path) -> Mapping[str, object]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise ConfigurationError(f"cannot read {note}: {error.strerror}", hint="host.state_directory must belong to this user") from None
+        raise ConfigurationError(
+            f"cannot read {note}: {error.strerror}",
+            hint="host.state_directory must belong to this user",
+        ) from None
     except (ValueError, RecursionError):
-        return {}  # a torn note cannot happen (see below); nonsense is as good as none, and is replaced
+        # a torn note cannot happen (see below); nonsense is as good as none, and is replaced
+        return {}
     return document if isinstance(document, dict) else {}
 
 

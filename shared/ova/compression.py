@@ -1,7 +1,9 @@
-"""Compression: Intel's ISA-L where it is installed (the extra `fast`), zlib elsewhere. Both make zlib streams.
+"""Compression: Intel's ISA-L where it is installed (the extra `fast`), zlib elsewhere.
 
-Measured on 64 KiB grains, source MB/s of one core and size left: ISA-L level 2: 478, 39.7 %; zlib 1: 109, 39.4 %;
-zlib 6, which is what VirtualBox uses: 39, 36.6 %.
+Both make zlib streams.
+
+Measured on 64 KiB grains, source MB/s of one core and size left: ISA-L level 2: 478, 39.7 %; zlib
+1: 109, 39.4 %; zlib 6, which is what VirtualBox uses: 39, 36.6 %.
 """
 
 import zlib
@@ -17,7 +19,10 @@ _BUFFER: Final = 64 * 1024 + 1
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A way to compress. `name` is for logs. Both functions release the interpreter's lock, so threads use all cores."""
+    """A way to compress. `name` is for logs.
+
+    Both functions release the interpreter's lock, so threads use all cores.
+    """
 
     name: str
     compress: Callable[[bytes | memoryview], bytes]
@@ -39,4 +44,8 @@ def best_codec() -> Codec:
 
 def zlib_codec(level: int) -> Codec:
     """The zlib of Python at `level` 1 (fastest) to 9 (smallest)."""
-    return Codec(f"zlib {level}", lambda data: zlib.compress(data, level), lambda data: zlib.decompress(data, bufsize=_BUFFER))
+    return Codec(
+        f"zlib {level}",
+        lambda data: zlib.compress(data, level),
+        lambda data: zlib.decompress(data, bufsize=_BUFFER),
+    )

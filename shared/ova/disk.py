@@ -1,4 +1,6 @@
-"""A disk as the guest sees it: a VDI image and its parents, each block taken from the first image that has it.
+"""A disk as the guest sees it.
+
+A VDI image and its parents, each block taken from the first image that has it.
 
 Differencing images copy whole blocks on write, so that it is enough to decide block by block.
 """
@@ -31,8 +33,9 @@ class Block:
 class Chain:
     """The images of one disk, leaf first, open and found to belong together.
 
-    Each parent must be the very image that its child was made from (UUID), unchanged since (modification UUID), and of the same
-    size: what is beyond the end of a smaller parent, VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
+    Each parent must be the very image that its child was made from (UUID), unchanged since
+    (modification UUID), and of the same size: what is beyond the end of a smaller parent,
+    VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
     """
 
     def __init__(self, images: Sequence[Image]) -> None:
@@ -42,11 +45,16 @@ class Chain:
         for child, parent in itertools.pairwise(images):
             _check_parent(child, parent)
         if images[-1].header.parent:
-            raise DiskImageError(f"{images[-1].path}: its parent {images[-1].header.parent} is not known")
+            raise DiskImageError(
+                f"{images[-1].path}: its parent {images[-1].header.parent} is not known"
+            )
 
     @classmethod
     def open(cls, paths: Sequence[Path]) -> Self:
-        """Opens the files, leaf first. Raises `DiskImageError` for a damaged file or files that do not belong together."""
+        """Opens the files, leaf first.
+
+        Raises `DiskImageError` for a damaged file or files that do not belong together.
+        """
         with ExitStack() as stack:
             chain = cls([stack.enter_context(Image.open(path)) for path in paths])
             stack.pop_all()
@@ -74,7 +82,9 @@ class Chain:
                     if entry != FREE:
                         if entry != ZERO:
                             position = (start + offset) * self.block_size
-                            yield Block(position, min(self.block_size, self.size - position), image, entry)
+                            yield Block(
+                                position, min(self.block_size, self.size - position), image, entry
+                            )
                         break
 
     def data_bytes(self) -> int:
@@ -83,7 +93,9 @@ class Chain:
 
     def allocated_bytes(self) -> int:
         """At most so many bytes hold data. Quicker than `data_bytes`."""
-        return min(self.size, sum(image.header.allocated for image in self.images) * self.block_size)
+        return min(
+            self.size, sum(image.header.allocated for image in self.images) * self.block_size
+        )
 
     def beginning(self, length: int) -> bytes:
         """The first `length` bytes of the disk."""
@@ -102,10 +114,17 @@ class Chain:
 
 def _check_parent(child: Image, parent: Image) -> None:
     if child.header.parent != parent.header.identifier:
-        raise DiskImageError(f"{child.path}: its parent is {child.header.parent}, not {parent.path} ({parent.header.identifier})")
+        raise DiskImageError(
+            f"{child.path}: its parent is {child.header.parent}, not {parent.path} "
+            f"({parent.header.identifier})"
+        )
     if child.header.parent_modification != parent.header.modification:
-        raise DiskImageError(f"{child.path}: its parent {parent.path} was changed after it was made")
+        raise DiskImageError(
+            f"{child.path}: its parent {parent.path} was changed after it was made"
+        )
     if child.header.block_size != parent.header.block_size:
-        raise DiskImageError(f"{child.path}: its blocks are not of the size of those of its parent {parent.path}")
+        raise DiskImageError(
+            f"{child.path}: its blocks are not of the size of those of its parent {parent.path}"
+        )
     if child.header.size != parent.header.size:
         raise DiskImageError(f"{child.path}: it was resized, its parent {parent.path} was not")

@@ -1,7 +1,10 @@
-"""The index of a copy: which compressed grains it holds, and where. It lets the next copy have the same bytes copied by the NAS.
+"""The index of a copy: which compressed grains it holds, and where.
 
-A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order of the disks and their grains, so that
-two indexes are compared by reading both from front to end: memory does not grow with the disk. For 500 GB of data it has 190 MB.
+It lets the next copy have the same bytes copied by the NAS.
+
+A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order
+of the disks and their grains, so that two indexes are compared by reading both from front to end:
+memory does not grow with the disk. For 500 GB of data it has 190 MB.
 """
 
 import contextlib
@@ -26,7 +29,10 @@ _RECORDS_AT_ONCE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A grain of a disk: its number, where its bytes begin in the file of the disk (sectors of 512 bytes), their digest."""
+    """A grain of a disk.
+
+    Its number, where its bytes begin in the file of the disk (sectors of 512 bytes), their digest.
+    """
 
     grain: int
     sector: int
@@ -35,7 +41,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The records of one disk. `place` is where it is attached; `position` is that of its file in the OVA, in bytes."""
+    """The records of one disk.
+
+    `place` is where it is attached; `position` is that of its file in the OVA, in bytes.
+    """
 
     place: str
     position: int
@@ -46,7 +55,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """`generation` counts the copies since the last one that was sent whole. The manifest says to which OVA the index belongs."""
+    """`generation` counts the copies since the last one that was sent whole.
+
+    The manifest says to which OVA the index belongs.
+    """
 
     generation: int
     ova_bytes: int
@@ -62,7 +74,9 @@ def digest(data: bytes | memoryview) -> bytes:
 
 
 class IndexWriter:
-    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`. An index without `finish` is not one.
+    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`.
+
+    An index without `finish` is not one.
 
     All raise `NasError` if the file cannot be written.
     """
@@ -105,7 +119,14 @@ class IndexWriter:
         """Writes the header. `members` of the finished OVA, its manifest last."""
         self._end_section()
         manifest = members[-1]
-        header = Header(generation, ova_bytes, manifest.position, manifest.size, manifest.sha256, tuple(self._sections))
+        header = Header(
+            generation,
+            ova_bytes,
+            manifest.position,
+            manifest.size,
+            manifest.sha256,
+            tuple(self._sections),
+        )
         text = _seal(json.dumps({"format": _FORMAT, **asdict(header)}).encode())
         if len(text) > _HEADER_BYTES:
             raise CopyError("the VM has too many disks for an index")
@@ -122,7 +143,9 @@ class IndexWriter:
     def _end_section(self) -> None:
         if self._begun:
             place, position, first = self._begun
-            self._sections.append(Section(place, position, first, self._count - first, self._sha256.hexdigest()))
+            self._sections.append(
+                Section(place, position, first, self._count - first, self._sha256.hexdigest())
+            )
             self._begun = None
 
 
@@ -135,7 +158,10 @@ class Index:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens and checks an index. Raises `CopyError` if it is damaged or of another format, OSError if it cannot be read."""
+        """Opens and checks an index.
+
+        Raises `CopyError` if it is damaged or of another format, OSError if it cannot be read.
+        """
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             index = cls(descriptor, _parse(os.pread(descriptor, _HEADER_BYTES, 0)))
@@ -169,7 +195,11 @@ class Index:
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
             try:
-                data = os.pread(self._descriptor, count * _RECORD.size, _HEADER_BYTES + (section.first + done) * _RECORD.size)
+                data = os.pread(
+                    self._descriptor,
+                    count * _RECORD.size,
+                    _HEADER_BYTES + (section.first + done) * _RECORD.size,
+                )
             except (OSError, OverflowError) as error:
                 raise CopyError(f"the index cannot be read: {error}") from None
             if len(data) != count * _RECORD.size:

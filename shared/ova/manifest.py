@@ -1,4 +1,7 @@
-"""The two descriptions inside an `.ova`: its manifest (which digest each member has) and its `.ovf` (which files it refers to). Pure."""
+"""The two descriptions inside an `.ova`.
+
+Its manifest (which digest each member has) and its `.ovf` (which files it refers to). Pure.
+"""
 
 import re
 from collections.abc import Mapping
@@ -19,16 +22,24 @@ _UNLISTED: Final = re.compile(r"[\x00-\x1f():\\\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What the manifest says of one member: `sha1` or `sha256`, and the value in lower-case hexadecimal."""
+    """What the manifest says of one member.
+
+    `sha1` or `sha256`, and the value in lower-case hexadecimal.
+    """
 
     algorithm: str
     value: str
 
 
 def parse_manifest(data: bytes) -> dict[str, Digest]:
-    """Digests by member name. Raises `CopyError` for the first line that is not one: VirtualBox itself would ignore it."""
+    """Digests by member name.
+
+    Raises `CopyError` for the first line that is not one: VirtualBox itself would ignore it.
+    """
     digests: dict[str, Digest] = {}
-    for number, line in enumerate(data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n"), 1):
+    for number, line in enumerate(
+        data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n"), 1
+    ):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line)
@@ -48,7 +59,10 @@ def left_out_by_virtualbox(name: str) -> bool:
 
 
 def references(ovf: bytes) -> frozenset[str]:
-    """The files that an `.ovf` refers to. Raises `CopyError` if it is not well-formed, no `.ovf`, or declares entities."""
+    """The files that an `.ovf` refers to.
+
+    Raises `CopyError` if it is not well-formed, no `.ovf`, or declares entities.
+    """
     found: set[str] = set()
     roots: list[str] = []
 
@@ -57,7 +71,9 @@ def references(ovf: bytes) -> frozenset[str]:
         if not roots:
             roots.append(local)
         if local == "File":
-            found.update(value for key, value in attributes.items() if key.rpartition(":")[2] == "href")
+            found.update(
+                value for key, value in attributes.items() if key.rpartition(":")[2] == "href"
+            )
 
     def refuse(*_: object) -> None:
         raise CopyError("the .ovf declares a document type")

@@ -1,4 +1,7 @@
-"""What VirtualBox's own description of a VM (.ovf) says of its disks: which file belongs to which attachment. Pure."""
+"""What VirtualBox's own description of a VM (.ovf) says of its disks.
+
+Which file belongs to which attachment. Pure.
+"""
 
 import html
 import re
@@ -31,7 +34,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class DiskFile:
-    """A disk that the description announces: its file in the OVA, its size in bytes, and where it is attached."""
+    """A disk that the description announces.
+
+    Its file in the OVA, its size in bytes, and where it is attached.
+    """
 
     name: str
     size: int
@@ -39,32 +45,43 @@ class DiskFile:
 
 
 def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
-    """The disks in the order of their files. Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it.
+    """The disks in the order of their files.
 
-    An attachment in the vbox:Machine element names an image UUID, which is made up for the export; the DiskSection gives it a
-    file id, the References give that a file name.
+    Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it.
+
+    An attachment in the vbox:Machine element names an image UUID, which is made up for the export;
+    the DiskSection gives it a file id, the References give that a file name.
     """
     try:
         envelope = ET.fromstring(ovf)  # noqa: S314 - VirtualBox wrote it a moment ago
         slots = dict(_attachments(envelope))
         disks = {disk.attrib[_OVF + "fileRef"]: disk for disk in envelope.iter(_OVF + "Disk")}
         files = tuple(
-            DiskFile(file.attrib[_OVF + "href"], int(disk.attrib[_OVF + "capacity"]), slots.pop(disk.attrib[_VIRTUALBOX + "uuid"]))
+            DiskFile(
+                file.attrib[_OVF + "href"],
+                int(disk.attrib[_OVF + "capacity"]),
+                slots.pop(disk.attrib[_VIRTUALBOX + "uuid"]),
+            )
             for file in envelope.iter(_OVF + "File")
             if (disk := disks.pop(file.attrib[_OVF + "id"], None)) is not None
         )
         if slots or disks:
             raise ValueError(f"no files for {sorted(slots.values())} {sorted(disks)}")
     except (ET.ParseError, KeyError, ValueError) as error:
-        raise VBoxManageError(f"VirtualBox describes the VM in a way that is not understood: {error!r}") from None
+        raise VBoxManageError(
+            f"VirtualBox describes the VM in a way that is not understood: {error!r}"
+        ) from None
     return files
 
 
 def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
-    """The description with plain file names made from `name`, and which file is called how: `name-disk001.vmdk`, `name.nvram`.
+    """The description with plain file names made from `name`, and which file is called how.
 
-    VirtualBox calls the files after the VM. A name with a colon or parentheses then cuts its own manifest short, and in a manifest
-    that is complete makes its import refuse the copy (VERR_INVALID_NAME).
+    `name-disk001.vmdk`, `name.nvram`.
+
+    VirtualBox calls the files after the VM. A name with a colon or parentheses then cuts its own
+    manifest short, and in a manifest that is complete makes its import refuse the copy
+    (VERR_INVALID_NAME).
     """
     names: dict[str, str] = {}
 
@@ -76,7 +93,9 @@ def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
 
     renamed = _FILE.sub(plain, ovf)
     if len(set(names.values())) != len(names):
-        raise VBoxManageError(f"VirtualBox gives files names that are too much alike: {sorted(names)}")
+        raise VBoxManageError(
+            f"VirtualBox gives files names that are too much alike: {sorted(names)}"
+        )
     return renamed, names
 
 
@@ -85,5 +104,9 @@ def _attachments(envelope: ET.Element) -> Iterator[tuple[str, Slot]]:
         for controller in machine.iter(_OVF + "StorageController"):
             for device in controller.iterfind(f"{_OVF}AttachedDevice[@type='HardDisk']"):
                 for image in device.iterfind(_OVF + "Image"):
-                    slot = Slot(controller.attrib["name"], int(device.attrib["port"]), int(device.attrib["device"]))
+                    slot = Slot(
+                        controller.attrib["name"],
+                        int(device.attrib["port"]),
+                        int(device.attrib["device"]),
+                    )
                     yield image.attrib["uuid"].strip("{}"), slot

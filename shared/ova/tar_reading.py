@@ -1,7 +1,8 @@
 """The members of an `.ova`, which is a plain tar file, found from their headers alone.
 
-VirtualBox writes ustar headers, sizes above 8 GiB in base 256, and no blocks of zeros at the end (seen with 7.2); archives that end
-with them are fine as well. Everything else a tar file may hold (links, devices, extended headers) has no business in a copy.
+VirtualBox writes ustar headers, sizes above 8 GiB in base 256, and no blocks of zeros at the end
+(seen with 7.2); archives that end with them are fine as well. Everything else a tar file may hold
+(links, devices, extended headers) has no business in a copy.
 """
 
 import os
@@ -27,7 +28,10 @@ class Member:
 
 
 def members(descriptor: int) -> tuple[Member, ...]:
-    """All members, in order, read with one small read each. Raises `CopyError` if the file is not one complete archive."""
+    """All members, in order, read with one small read each.
+
+    Raises `CopyError` if the file is not one complete archive.
+    """
     total = os.fstat(descriptor).st_size
     found: list[Member] = []
     position = 0
@@ -41,7 +45,11 @@ def members(descriptor: int) -> tuple[Member, ...]:
         member = _member(header, position)
         end = member.offset + member.size
         if end > total:
-            raise CopyError(f"the file is cut off: {member.name!r} should go on to byte {end}, and the file ends at {total}")
+            raise CopyError(
+                f"the file is cut off: {member.name!r} should go on to byte {end}, and the "
+                f"file "
+                f"ends at {total}"
+            )
         if any(member.name == other.name for other in found):
             raise CopyError(f"{member.name!r} is there twice")
         found.append(member)
@@ -68,7 +76,11 @@ def _member(header: bytes, position: int) -> Member:
 
 def _size(data: bytes, position: int) -> int:
     in_base_256 = data[0] & 0x80
-    size = int.from_bytes(bytes([data[0] & 0x7F]) + data[1:]) if in_base_256 else _octal(data, "size", position)
+    size = (
+        int.from_bytes(bytes([data[0] & 0x7F]) + data[1:])
+        if in_base_256
+        else _octal(data, "size", position)
+    )
     if size >= 1 << 63:
         raise CopyError(f"the member at byte {position} has an impossible size")
     return size
@@ -85,5 +97,7 @@ def _check_end(descriptor: int, position: int, total: int) -> None:
     while position < total:
         data = os.pread(descriptor, 1 << 20, position)
         if not data or data.strip(b"\0"):
-            raise CopyError(f"there are other bytes after the end of the archive, at byte {position}")
+            raise CopyError(
+                f"there are other bytes after the end of the archive, at byte {position}"
+            )
         position += len(data)

@@ -1,7 +1,8 @@
 """Reads VDI files: dynamic, fixed and differencing images, as VirtualBox and qemu-img write them.
 
-A file is refused (`DiskImageError`) wherever it says something that VirtualBox would not write: an image that was
-misread would become a wrong backup, an image that was refused goes to `VBoxManage export`.
+A file is refused (`DiskImageError`) wherever it says something that VirtualBox would not write: an
+image that was misread would become a wrong backup, an image that was refused goes to `VBoxManage
+export`.
 
 All numbers of the format are little-endian. The header starts at 0x40, behind a line of text.
 """
@@ -19,7 +20,8 @@ from uuid import UUID
 
 from shared.host.errors import DiskImageError
 
-#: A map entry that holds no place in the file: ask the parent image; without one the block is zeros.
+#: A map entry that holds no place in the file: ask the parent image; without one the block is
+#: zeros.
 FREE: Final = 0xFFFFFFFF
 #: A map entry that holds no place in the file: the block is zeros, whatever the parent has there.
 ZERO: Final = 0xFFFFFFFE
@@ -47,7 +49,10 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a VDI file says. Offsets and sizes in bytes, `size` is that of the disk that the guest sees."""
+    """What the header of a VDI file says.
+
+    Offsets and sizes in bytes, `size` is that of the disk that the guest sees.
+    """
 
     kind: Kind
     map_offset: int
@@ -63,7 +68,10 @@ class Header:
 
 
 def parse_header(data: bytes) -> Header:
-    """The header in the first 512 bytes of a file. Raises `DiskImageError` for anything that VirtualBox would not write."""
+    """The header in the first 512 bytes of a file.
+
+    Raises `DiskImageError` for anything that VirtualBox would not write.
+    """
     _require(len(data) >= HEADER_BYTES, "the file is shorter than a VDI header")
     signature, version, length, kind = struct.unpack_from("<4I", data, 0x40)
     _require(signature == _SIGNATURE, "this is no VDI file")
@@ -72,17 +80,27 @@ def parse_header(data: bytes) -> Header:
     map_offset, data_offset = struct.unpack_from("<2I", data, 0x154)
     (sector_size,) = struct.unpack_from("<I", data, 0x168)
     size, block_size, extra, blocks, allocated = struct.unpack_from("<Q4I", data, 0x170)
-    identifier, modification, parent, parent_modification = (UUID(bytes_le=data[at : at + 16]) for at in (0x188, 0x198, 0x1A8, 0x1B8))
-    _require(_SHORTEST_HEADER <= length <= map_offset - _HEADER_START, f"a header of {length} bytes before a map at {map_offset}")
+    identifier, modification, parent, parent_modification = (
+        UUID(bytes_le=data[at : at + 16]) for at in (0x188, 0x198, 0x1A8, 0x1B8)
+    )
+    _require(
+        _SHORTEST_HEADER <= length <= map_offset - _HEADER_START,
+        f"a header of {length} bytes before a map at {map_offset}",
+    )
     _require(sector_size in (0, SECTOR), f"sectors of {sector_size} bytes")
     _require(size > 0 and size % SECTOR == 0, f"a disk of {size} bytes")
     _require(_is_block_size(block_size), f"blocks of {block_size} bytes")
     _require(extra == 0, f"{extra} bytes before each block")
     _require(blocks == -(-size // block_size), f"{blocks} blocks for a disk of {size} bytes")
     _require(allocated <= blocks, f"{allocated} of {blocks} blocks allocated")
-    _require(data_offset >= map_offset + 4 * blocks, f"data at {data_offset} inside of the block map")
+    _require(
+        data_offset >= map_offset + 4 * blocks, f"data at {data_offset} inside of the block map"
+    )
     _require(_NO_UUID not in (identifier, modification), "no UUID")
-    _require((kind == Kind.DIFFERENCING) == (parent != _NO_UUID), "its type and its parent contradict each other")
+    _require(
+        (kind == Kind.DIFFERENCING) == (parent != _NO_UUID),
+        "its type and its parent contradict each other",
+    )
     return Header(
         kind=Kind(kind),
         map_offset=map_offset,
@@ -110,7 +128,8 @@ def _require(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads a
 class Image:
     """One VDI file, open for reading, with a header and a block map that were found sound.
 
-    Reading is safe from several threads. Memory does not grow with the disk. Close it, or use it in a `with` statement.
+    Reading is safe from several threads. Memory does not grow with the disk. Close it, or use it in
+    a `with` statement.
     """
 
     def __init__(self, path: Path, descriptor: int, header: Header) -> None:
@@ -121,14 +140,20 @@ class Image:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Opens and checks `path`. Raises `DiskImageError` with the path: unreadable, not a VDI, damaged, or of an unknown kind."""
+        """Opens and checks `path`.
+
+        Raises `DiskImageError` with the path: unreadable, not a VDI, damaged, or of an unknown
+        kind.
+        """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise DiskImageError(f"{path}: {error.strerror}") from None
         try:
             _require(stat.S_ISREG(os.fstat(descriptor).st_mode), "this is no file")
-            image = cls(path, descriptor, parse_header(_read(descriptor, HEADER_BYTES, 0, "its header")))
+            image = cls(
+                path, descriptor, parse_header(_read(descriptor, HEADER_BYTES, 0, "its header"))
+            )
             image._check_map()
         except BaseException as error:
             os.close(descriptor)
@@ -161,15 +186,25 @@ class Image:
         """The map entries of the blocks `start` up to `start + count`, fewer at the end of the disk. Raises `DiskImageError`."""
         count = max(0, min(count, self.header.blocks - start))
         window = array("I")
-        window.frombytes(_read(self._descriptor, 4 * count, self.header.map_offset + 4 * start, "its block map"))
+        window.frombytes(
+            _read(self._descriptor, 4 * count, self.header.map_offset + 4 * start, "its block map")
+        )
         if sys.byteorder == "big":
             window.byteswap()
         return window
 
     def read(self, entry: int, length: int) -> bytes:
-        """The first `length` bytes of the block at place `entry` of the file. Raises `DiskImageError` if they are not there."""
+        """The first `length` bytes of the block at place `entry` of the file.
+
+        Raises `DiskImageError` if they are not there.
+        """
         try:
-            return _read(self._descriptor, length, self.header.data_offset + entry * self.header.block_size, "a block")
+            return _read(
+                self._descriptor,
+                length,
+                self.header.data_offset + entry * self.header.block_size,
+                "a block",
+            )
         except DiskImageError as error:
             raise DiskImageError(f"{self.path}: {error.message}") from None
 
@@ -178,20 +213,31 @@ class Image:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def _check_map(self) -> None:
-        """No block may lie outside of the file, none may be used twice: either would mix up the contents of the disk.
+        """No block may lie outside of the file, none may be used twice.
+
+        Either would mix up the contents of the disk.
 
         Behind the start of the data there are whole blocks only, at least the allocated ones.
         """
         header = self.header
         data = self._found[2] - header.data_offset
-        _require(data >= header.allocated * header.block_size, f"the file ends before its {header.allocated} allocated blocks")
-        _require(data % header.block_size == 0, f"the file has {data} bytes of data, which are no whole blocks")
+        _require(
+            data >= header.allocated * header.block_size,
+            f"the file ends before its {header.allocated} allocated blocks",
+        )
+        _require(
+            data % header.block_size == 0,
+            f"the file has {data} bytes of data, which are no whole blocks",
+        )
         seen = bytearray(header.allocated)
         for start in range(0, header.blocks, WINDOW):
             for index, entry in enumerate(self.entries(start, WINDOW), start):
                 if entry >= ZERO:
                     continue
-                _require(entry < header.allocated, f"block {index} lies beyond the {header.allocated} allocated ones")
+                _require(
+                    entry < header.allocated,
+                    f"block {index} lies beyond the {header.allocated} allocated ones",
+                )
                 _require(not seen[entry], f"block {index} shares its place with another")
                 seen[entry] = 1
 

@@ -1,9 +1,12 @@
-"""The stream-optimised VMDK, the only disk format that VirtualBox puts into an OVA. Pure: bytes in, bytes out.
+"""The stream-optimised VMDK, the only disk format that VirtualBox puts into an OVA.
 
-The disk is cut into grains of 64 KiB. In the file come, in sectors of 512 bytes: a header with a descriptor in text
-(128 sectors), then compressed grains in the order of the disk, after each run of 512 grains (32 MiB) the table that says
-where those grains are, at the end the directory of the tables, the header again with the directory's place, and a marker
-for the end. Grains of zeros are left out, and so are tables of nothing.
+Pure: bytes in, bytes out.
+
+The disk is cut into grains of 64 KiB. In the file come, in sectors of 512 bytes: a header with a
+descriptor in text (128 sectors), then compressed grains in the order of the disk, after each run of
+512 grains (32 MiB) the table that says where those grains are, at the end the directory of the
+tables, the header again with the directory's place, and a marker for the end. Grains of zeros are
+left out, and so are tables of nothing.
 """
 
 import itertools
@@ -40,7 +43,9 @@ Digest = Callable[[bytes | memoryview], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Neighbouring grains, compressed and laid out. `places` has the number of each grain and its sector within `data`.
+    """Neighbouring grains, compressed and laid out.
+
+    `places` has the number of each grain and its sector within `data`.
 
     `digests` has one for the bytes of each grain as laid out, if they were asked for.
     """
@@ -51,12 +56,20 @@ class Unit:
 
 
 def compress_unit(
-    position: int, data: bytes, codec: Codec, *, self_check: bool, digest: Digest | None = None, alignment: int = SECTOR
+    position: int,
+    data: bytes,
+    codec: Codec,
+    *,
+    self_check: bool,
+    digest: Digest | None = None,
+    alignment: int = SECTOR,
 ) -> Unit:
-    """Compresses the part of a disk at `position`, a multiple of the grain. A last short grain is filled up with zeros.
+    """Compresses the part of a disk at `position`, a multiple of the grain.
 
-    With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit is filled up to a multiple of
-    `alignment` bytes; what fills it belongs to its last grain.
+    A last short grain is filled up with zeros.
+
+    With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit
+    is filled up to a multiple of `alignment` bytes; what fills it belongs to its last grain.
     """
     if missing := -len(data) % GRAIN:
         data += bytes(missing)
@@ -70,16 +83,23 @@ def compress_unit(
         packed = codec.compress(view[offset : offset + GRAIN])
         if self_check and not _holds(codec.decompress(packed), data, offset):
             raise CopyError(
-                f"compressing with {codec.name} went wrong at byte {position + offset} of the disk", hint="test the memory of this host"
+                f"compressing with {codec.name} went wrong at byte {position + offset} of the disk",
+                hint="test the memory of this host",
             )
         padding = -(len(packed) + _GRAIN_HEADER.size) % SECTOR
-        pieces += (_GRAIN_HEADER.pack((position + offset) // SECTOR, len(packed)), packed, _ZEROS[:padding])
+        pieces += (
+            _GRAIN_HEADER.pack((position + offset) // SECTOR, len(packed)),
+            packed,
+            _ZEROS[:padding],
+        )
         places.append(((position + offset) // GRAIN, sector))
         sector += (_GRAIN_HEADER.size + len(packed) + padding) // SECTOR
     if pieces:
         pieces.append(_FILLER * (-sector % (alignment // SECTOR)))
     unit = b"".join(pieces)
-    return Unit(unit, tuple(places), tuple(digest(part) for part in _parts(unit, places)) if digest else ())
+    return Unit(
+        unit, tuple(places), tuple(digest(part) for part in _parts(unit, places)) if digest else ()
+    )
 
 
 def _holds(inflated: bytes, data: bytes, offset: int) -> bool:
@@ -96,12 +116,28 @@ def _parts(unit: bytes, places: Sequence[tuple[int, int]]) -> Iterator[memoryvie
 
 
 class Layout:
-    """Lays one VMDK out: `begin`, `add` for each unit in the order of the disk, `end`; the results, one after the other, are the file."""
+    """Lays one VMDK out: `begin`, `add` for each unit in the order of the disk, `end`.
 
-    def __init__(self, name: str, size: int, content: int, identifier: UUID, *, position: int = 0, alignment: int = SECTOR) -> None:
-        """`size` of the disk in bytes; `content` is a random 32-bit number and `identifier` a random UUID, both only for the descriptor.
+    The results, one after the other, are the file.
+    """
 
-        Units begin at multiples of `alignment` bytes of the file in which this one begins at `position`.
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        content: int,
+        identifier: UUID,
+        *,
+        position: int = 0,
+        alignment: int = SECTOR,
+    ) -> None:
+        """`size` of the disk in bytes.
+
+        `content` is a random 32-bit number and `identifier` a random UUID, both only for the
+        descriptor.
+
+        Units begin at multiples of `alignment` bytes of the file in which this one begins at
+        `position`.
         """
         self._descriptor = _descriptor(name, size // SECTOR, content, identifier)
         self._capacity = -(-size // GRAIN) * _GRAIN_SECTORS
@@ -113,10 +149,15 @@ class Layout:
 
     def begin(self) -> bytes:
         """The header and the descriptor."""
-        return self._place((self._header(_NOT_YET) + self._descriptor).ljust(_OVERHEAD_SECTORS * SECTOR, b"\0"))
+        return self._place(
+            (self._header(_NOT_YET) + self._descriptor).ljust(_OVERHEAD_SECTORS * SECTOR, b"\0")
+        )
 
     def add(self, unit: Unit) -> Iterator[bytes]:
-        """Lays out one unit: perhaps a table, perhaps what aligns it, then the unit's own bytes. Nothing for a unit of zeros."""
+        """Lays out one unit: perhaps a table, perhaps what aligns it, then the unit's own bytes.
+
+        Nothing for a unit of zeros.
+        """
         if not unit.places:
             return
         number = unit.places[0][0] // _TABLE_GRAINS
@@ -136,7 +177,9 @@ class Layout:
         directory += bytes(-len(directory) % SECTOR)
         place = self.sectors + 1
         yield self._place(_marker(len(directory) // SECTOR, _MARKER_DIRECTORY) + directory)
-        yield self._place(_marker(1, _MARKER_FOOTER) + self._header(place) + _marker(0, _MARKER_END))
+        yield self._place(
+            _marker(1, _MARKER_FOOTER) + self._header(place) + _marker(0, _MARKER_END)
+        )
 
     def _end_table(self) -> Iterator[bytes]:
         if any(self._table):
@@ -152,8 +195,21 @@ class Layout:
         return data
 
     def _header(self, directory: int) -> bytes:
-        fields = (b"KDMV", 3, _FLAGS, self._capacity, _GRAIN_SECTORS, 1, len(self._descriptor) // SECTOR, _TABLE_GRAINS, 0, directory)
-        return struct.pack("<4sIIQQQQIQQQB4sH", *fields, _OVERHEAD_SECTORS, 0, b"\n \r\n", 1).ljust(SECTOR, b"\0")
+        fields = (
+            b"KDMV",
+            3,
+            _FLAGS,
+            self._capacity,
+            _GRAIN_SECTORS,
+            1,
+            len(self._descriptor) // SECTOR,
+            _TABLE_GRAINS,
+            0,
+            directory,
+        )
+        return struct.pack("<4sIIQQQQIQQQB4sH", *fields, _OVERHEAD_SECTORS, 0, b"\n \r\n", 1).ljust(
+            SECTOR, b"\0"
+        )
 
 
 def _marker(sectors: int, kind: int) -> bytes:
@@ -165,7 +221,10 @@ def _little_endian(numbers: "array[int]") -> bytes:
 
 
 def _descriptor(name: str, sectors: int, content: int, identifier: UUID) -> bytes:
-    """The descriptor that VirtualBox 7.2 writes, filled up to whole sectors. The geometry is the one it makes up from the size."""
+    """The descriptor that VirtualBox 7.2 writes, filled up to whole sectors.
+
+    The geometry is the one it makes up from the size.
+    """
     nothing = UUID(int=0)
     text = f"""# Disk DescriptorFile
 version=1

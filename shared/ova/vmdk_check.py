@@ -1,8 +1,11 @@
-"""A check of a stream-optimised VMDK that has no digest: every grain is unpacked, every table compared with what was met.
+"""A check of a stream-optimised VMDK that has no digest.
 
-VirtualBox leaves disks of some names out of its manifest (see `manifest.left_out_by_virtualbox`). Each grain is a zlib stream with a
-checksum of its own; the tables at the end must name exactly the places where the grains were. What stays unproven is the
-descriptor's text and the header's unused bytes: a few hundred bytes that hold no data of the guest.
+Every grain is unpacked, every table compared with what was met.
+
+VirtualBox leaves disks of some names out of its manifest (see `manifest.left_out_by_virtualbox`).
+Each grain is a zlib stream with a checksum of its own; the tables at the end must name exactly the
+places where the grains were. What stays unproven is the descriptor's text and the header's unused
+bytes: a few hundred bytes that hold no data of the guest.
 """
 
 import struct
@@ -36,7 +39,10 @@ class _Geometry:
 
 
 class VmdkCheck:
-    """Takes the bytes of one VMDK in pieces of any size; holds no more than a grain and its tables (4 bytes a grain table entry)."""
+    """Takes the bytes of one VMDK in pieces of any size.
+
+    Holds no more than a grain and its tables (4 bytes a grain table entry).
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -72,9 +78,21 @@ class VmdkCheck:
         self._need, self._step = need, step  # type: ignore[assignment]
 
     def _read_header(self, piece: bytes, _: int) -> None:
-        magic, version, flags, capacity, grain, _, _, entries, _, directory, overhead, _ = _HEADER.unpack_from(piece)
-        sane = 0 < grain <= 2048 and 0 < entries <= 4096 and 0 < overhead <= 4096 and 0 < capacity < 1 << 46
-        if (magic, version, flags & 0x30000, directory) != (b"KDMV", 3, 0x30000, (1 << 64) - 1) or not sane:
+        magic, version, flags, capacity, grain, _, _, entries, _, directory, overhead, _ = (
+            _HEADER.unpack_from(piece)
+        )
+        sane = (
+            0 < grain <= 2048
+            and 0 < entries <= 4096
+            and 0 < overhead <= 4096
+            and 0 < capacity < 1 << 46
+        )
+        if (magic, version, flags & 0x30000, directory) != (
+            b"KDMV",
+            3,
+            0x30000,
+            (1 << 64) - 1,
+        ) or not sane:
             raise self._damaged("has no header of a stream-optimised disk")
         self._geometry = _Geometry(capacity, grain, entries, overhead)
         if self._geometry.tables > _TABLES_LIMIT:
@@ -100,7 +118,11 @@ class VmdkCheck:
             _DIRECTORY: -(-self._geometry.tables * 4 // SECTOR),
             _FOOTER: 1,
         }
-        if any(piece[16:]) or kind not in {*expected, _FILLER} or (kind in expected and value != expected[kind]):
+        if (
+            any(piece[16:])
+            or kind not in {*expected, _FILLER}
+            or (kind in expected and value != expected[kind])
+        ):
             raise self._damaged(f"has a damaged marker at byte {at}")
         if kind == _END:
             self._expect(SECTOR, self._after_end)
@@ -110,7 +132,12 @@ class VmdkCheck:
 
     def _begin_grain(self, piece: bytes, at: int, sector: int, size: int) -> None:
         grain, rest = divmod(sector, self._geometry.grain)
-        if rest or sector >= self._geometry.capacity or grain <= self._last_grain or size > _GRAIN_LIMIT:
+        if (
+            rest
+            or sector >= self._geometry.capacity
+            or grain <= self._last_grain
+            or size > _GRAIN_LIMIT
+        ):
             raise self._damaged(f"has a damaged grain marker at byte {at}")
         self._last_grain = grain
         self._table[grain] = at // SECTOR
@@ -131,11 +158,18 @@ class VmdkCheck:
             data = unpacker.decompress(piece[_MARKER.size : _MARKER.size + size], limit + 1)
         except zlib.error:
             raise self._damaged(f"has a damaged grain at byte {at}") from None
-        if not unpacker.eof or unpacker.unused_data or len(data) != limit or any(piece[_MARKER.size + size :]):
+        if (
+            not unpacker.eof
+            or unpacker.unused_data
+            or len(data) != limit
+            or any(piece[_MARKER.size + size :])
+        ):
             raise self._damaged(f"has a damaged grain at byte {at}")
 
     def _read_metadata(self, piece: bytes, at: int) -> None:
-        {_TABLE: self._check_table, _DIRECTORY: self._check_directory, _FOOTER: self._check_footer}[self._kind](piece, at)
+        {_TABLE: self._check_table, _DIRECTORY: self._check_directory, _FOOTER: self._check_footer}[
+            self._kind
+        ](piece, at)
         self._expect(SECTOR, self._read_marker)
 
     def _check_table(self, piece: bytes, at: int) -> None:
@@ -163,7 +197,11 @@ class VmdkCheck:
     def _check_footer(self, piece: bytes, _: int) -> None:
         place = slice(56, 64)  # the directory's place: unknown in the header, given in the footer
         same = piece[:56] == self._header[:56] and piece[64:] == self._header[64:]
-        if not same or int.from_bytes(piece[place], "little") != self._directory_at or not self._directory_at:
+        if (
+            not same
+            or int.from_bytes(piece[place], "little") != self._directory_at
+            or not self._directory_at
+        ):
             raise self._damaged("has a damaged footer")
 
     def _after_end(self, piece: bytes, at: int) -> None:

@@ -1,8 +1,9 @@
 """Writes an OVA: a tar file of the description, the disks and a manifest with the SHA-256 of each.
 
-Bytes are hashed and written in threads of their own and are flushed to the storage while more are made, so that the end
-does not wait long and memory does not fill with pages that wait for a NAS. The size of a disk is known only at its end:
-its tar header is written last, into the gap that was left for it.
+Bytes are hashed and written in threads of their own and are flushed to the storage while more are
+made, so that the end does not wait long and memory does not fill with pages that wait for a NAS.
+The size of a disk is known only at its end: its tar header is written last, into the gap that was
+left for it.
 """
 
 import contextlib
@@ -52,7 +53,10 @@ class _Write:
 
 @dataclass(frozen=True, slots=True)
 class _CopyRange:
-    """Bytes that another file holds already: the file system, perhaps the server alone, copies them."""
+    """Bytes that another file holds already.
+
+    The file system, perhaps the server alone, copies them.
+    """
 
     source: int
     source_position: int
@@ -61,25 +65,39 @@ class _CopyRange:
 
 
 class Archive:
-    """An OVA that is being written to a new file. Members one after the other: `add`, or `begin`, `write`…, `end`; then `finish`.
+    """An OVA that is being written to a new file.
 
-    All methods raise `CancelledError` soon after `cancelled` is set, and `NasError` if writing fails; `CopyError` if what
-    another file should hold cannot be copied from it, though it might be written.
-    Whatever happens, call `close` (it keeps the file) or `discard` (it deletes it). A crash leaves an incomplete file.
+    Members one after the other: `add`, or `begin`, `write`…, `end`; then `finish`.
+
+    All methods raise `CancelledError` soon after `cancelled` is set, and `NasError` if writing
+    fails; `CopyError` if what another file should hold cannot be copied from it, though it might be
+    written. Whatever happens, call `close` (it keeps the file) or `discard` (it deletes it). A
+    crash leaves an incomplete file.
     """
 
     def __init__(self, path: Path, *, modified: int, cancelled: threading.Event) -> None:
-        """Creates `path`, which must not exist. `modified` is the time that the members get, in seconds since the epoch."""
+        """Creates `path`, which must not exist.
+
+        `modified` is the time that the members get, in seconds since the epoch.
+        """
         self._path = path
         self._modified = modified
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             raise self._failed(error) from None
         self._range: _CopyRange | None = None
-        self._hashing: Stage[bytes | memoryview] = Stage(name="hash", handle=self._hash, capacity=_QUEUE, cancelled=cancelled)
-        self._flushing: Stage[None] = Stage(name="flush", handle=self._sync, capacity=1, cancelled=cancelled)
-        self._writing: Stage[_Write | _CopyRange] = Stage(name="write", handle=self._store, capacity=_QUEUE, cancelled=cancelled)
+        self._hashing: Stage[bytes | memoryview] = Stage(
+            name="hash", handle=self._hash, capacity=_QUEUE, cancelled=cancelled
+        )
+        self._flushing: Stage[None] = Stage(
+            name="flush", handle=self._sync, capacity=1, cancelled=cancelled
+        )
+        self._writing: Stage[_Write | _CopyRange] = Stage(
+            name="write", handle=self._store, capacity=_QUEUE, cancelled=cancelled
+        )
         self._digest = hashlib.sha256()
         self._name = ""
         self._begin = 0
@@ -87,7 +105,8 @@ class Archive:
         self._members: list[Member] = []
         #: Where the next byte goes.
         self.position = 0
-        #: How many bytes the storage has taken, and how many of them it copied by itself from another file.
+        #: How many bytes the storage has taken, and how many of them it copied by itself from
+        #: another file.
         self.stored = 0
         self.copied = 0
 
@@ -112,11 +131,16 @@ class Archive:
     def copy(self, data: bytes | memoryview, source: int, source_position: int) -> None:
         """Appends `data`, which the open file `source` holds at `source_position`, and lets the file system copy it from there.
 
-        Neighbouring ranges are copied together. The same `source` must stay open until the archive is closed.
+        Neighbouring ranges are copied together. The same `source` must stay open until the archive
+        is closed.
         """
         self._hashing.put(data)
         last = self._range
-        if last and last.source_position + last.length == source_position and last.length < _LONGEST_RANGE:
+        if (
+            last
+            and last.source_position + last.length == source_position
+            and last.length < _LONGEST_RANGE
+        ):
             self._range = replace(last, length=last.length + len(data))
         else:
             self._put_range()
@@ -126,7 +150,9 @@ class Archive:
     def end(self) -> Member:
         """Ends the member: waits for its hash, writes its header."""
         self._hashing.finish()
-        member = Member(self._name, self._begin, self.position - self._begin, self._digest.hexdigest())
+        member = Member(
+            self._name, self._begin, self.position - self._begin, self._digest.hexdigest()
+        )
         header = tar_writing.member_header(member.name, member.size, self._modified)
         self._put_range()
         self._writing.put(_Write(header, member.position - tar_writing.BLOCK))
@@ -135,8 +161,13 @@ class Archive:
         return member
 
     def finish(self, manifest_name: str) -> tuple[Member, ...]:
-        """Writes the manifest and the end, and waits until the storage has everything. Returns all members in their order."""
-        manifest = "".join(f"SHA256 ({member.name}) = {member.sha256}\n" for member in self._members)
+        """Writes the manifest and the end, and waits until the storage has everything.
+
+        Returns all members in their order.
+        """
+        manifest = "".join(
+            f"SHA256 ({member.name}) = {member.sha256}\n" for member in self._members
+        )
         self.add(manifest_name, manifest.encode())
         self._put_raw(tar_writing.END)
         self._writing.finish()
@@ -145,17 +176,26 @@ class Archive:
         return tuple(self._members)
 
     def close(self) -> bool:
-        """Ends the threads and closes the file. False if the storage hangs: then the file stays open for the life of this process."""
-        ended = [stage.end(_END_SECONDS) for stage in (self._hashing, self._writing, self._flushing)]
+        """Ends the threads and closes the file.
+
+        False if the storage hangs: then the file stays open for the life of this process.
+        """
+        ended = [
+            stage.end(_END_SECONDS) for stage in (self._hashing, self._writing, self._flushing)
+        ]
         if not all(ended):
-            return False  # its number must not be given to another file while a thread may still write to it
+            # its number must not be given to another file while a thread may still write to it
+            return False
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
         return True
 
     def discard(self) -> None:
-        """Closes the file and deletes it. A storage that hangs keeps it: whoever cleans up partial files removes it later."""
+        """Closes the file and deletes it.
+
+        A storage that hangs keeps it: whoever cleans up partial files removes it later.
+        """
         with contextlib.suppress(OSError):
             if self.close():
                 os.unlink(self._path)
@@ -179,7 +219,9 @@ class Archive:
             length = self._write_at(item) if isinstance(item, _Write) else self._copy_range(item)
         except OSError as error:
             if isinstance(item, _CopyRange) and error.errno not in _NO_ROOM:
-                raise CopyError(f"the NAS does not copy from the copy before: {error.strerror or error}") from error
+                raise CopyError(
+                    f"the NAS does not copy from the copy before: {error.strerror or error}"
+                ) from error
             raise self._failed(error) from error
         self.stored += length
         self._unflushed += length
@@ -216,14 +258,22 @@ class Archive:
         return NasError(f"cannot write {self._path}: {error.strerror or error}")
 
 
-def _copy_file_range(source: int, target: int, length: int, source_position: int, target_position: int) -> int:
-    """Copies on the server; answers how many bytes. Only Linux has it, and only there a copy is planned so (`shared.nas.mount`)."""
+def _copy_file_range(
+    source: int, target: int, length: int, source_position: int, target_position: int
+) -> int:
+    """Copies on the server; answers how many bytes.
+
+    Only Linux has it, and only there a copy is planned so (`shared.nas.mount`).
+    """
     if sys.platform == "linux":
         return os.copy_file_range(source, target, length, source_position, target_position)
     raise OSError(errno.ENOSYS, "this system cannot copy between files")
 
 
 def _to_next_block(source: int, target: int) -> int:
-    """How much to copy at once: a file system shares blocks only if a copy begins at one, so what is before goes by itself."""
+    """How much to copy at once.
+
+    A file system shares blocks only if a copy begins at one, so what is before goes by itself.
+    """
     before = -target % _BLOCK
     return before if before and source % _BLOCK == target % _BLOCK else _LONGEST_RANGE

@@ -1,8 +1,9 @@
 """The formats of a state database: which there are, and what this program may do with each.
 
-Each generation names its format in its first line; the newest one decides for the database, and the next is written in the format of the
-one before. `vmtool-db-version` names the format, too, for programs that look there before they do anything. A program works with any
-minor version of the major ones that it knows. Of newer ones it reads what it understands, and writes nothing.
+Each generation names its format in its first line; the newest one decides for the database, and the
+next is written in the format of the one before. `vmtool-db-version` names the format, too, for
+programs that look there before they do anything. A program works with any minor version of the
+major ones that it knows. Of newer ones it reads what it understands, and writes nothing.
 """
 
 import re
@@ -12,7 +13,8 @@ from shared.host.errors import DatabaseVersionError
 
 #: The first format with generations. Hosts with program 0.1 know no other one.
 FIRST: Final = "1.1"
-#: The format of a new database: written only when no host runs program 0.1 any more. It has the same lines.
+#: The format of a new database: written only when no host runs program 0.1 any more. It has the
+#: same lines.
 NEWEST: Final = "2.0"
 #: The first word of a generation, before its format.
 MAGIC: Final = "vmbackup-state"
@@ -48,7 +50,8 @@ def is_older(version: str) -> bool:
 def too_new(version: str) -> DatabaseVersionError:
     """What a program says that must not write."""
     return DatabaseVersionError(
-        f"the state database is of version {version}; this program knows up to {NEWEST}", hint="update vmbackup on this host"
+        f"the state database is of version {version}; this program knows up to {NEWEST}",
+        hint="update vmbackup on this host",
     )
 
 

@@ -84,7 +84,11 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.BACKUP_IN_PROGRESS, Event.FAILED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.POSTPONED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.FOUND_RUNNING): State.RUNNING,
-        **{(state, Event.ARCHIVE): State.ARCHIVED for state in State if state not in (State.BACKUP_IN_PROGRESS, State.ARCHIVED)},
+        **{
+            (state, Event.ARCHIVE): State.ARCHIVED
+            for state in State
+            if state not in (State.BACKUP_IN_PROGRESS, State.ARCHIVED)
+        },
         (State.ARCHIVED, Event.ACTIVATE_UNCHANGED): State.CLEAN,
         (State.ARCHIVED, Event.ACTIVATE_CHANGED): State.BACKUP_NECESSARY,
         (State.ARCHIVED, Event.ACTIVATE_EMPTY): State.NEW,
@@ -93,12 +97,17 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
 
 
 def move(state: State, event: Event) -> State:
-    """The state after `event`. Raises `IllegalMoveError` naming the state, the event, and the state it would lead to."""
+    """The state after `event`.
+
+    Raises `IllegalMoveError` naming the state, the event, and the state it would lead to.
+    """
     try:
         return MOVES[state, event]
     except KeyError:
         targets = sorted({target for (_, known), target in MOVES.items() if known is event})
-        raise IllegalMoveError(f"a VM that is {state} cannot become {' or '.join(targets)} ({event})") from None
+        raise IllegalMoveError(
+            f"a VM that is {state} cannot become {' or '.join(targets)} ({event})"
+        ) from None
 
 
 def allowed(state: State, event: Event) -> bool:

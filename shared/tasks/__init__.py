@@ -1,1 +1,4 @@
-"""What workers and commands both do: a VM's copies, its record and its files on the NAS, changed together."""
+"""What workers and commands both do.
+
+A VM's copies, its record and its files on the NAS, changed together.
+"""

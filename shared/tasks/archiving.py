@@ -1,7 +1,10 @@
-"""Setting a VM aside and taking it back: its state in the database and the place of its copies, together.
+"""Setting a VM aside and taking it back.
 
-The state is committed first, with a note that copies have to be moved, then they are moved, then the note is taken back. Killed at any
-point, the same call again, or the next database worker through `resume`, goes on from there.
+Its state in the database and the place of its copies, together.
+
+The state is committed first, with a note that copies have to be moved, then they are moved, then
+the note is taken back. Killed at any point, the same call again, or the next database worker
+through `resume`, goes on from there.
 """
 
 import logging
@@ -44,15 +47,20 @@ class Outcome:
 
 
 def archive(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
-    """Makes the VM ARCHIVED and moves its copies to the archive. Starts no backup. Repeated, it finishes what was interrupted.
+    """Makes the VM ARCHIVED and moves its copies to the archive. Starts no backup.
 
-    Raises `UnknownVmError`, `LockedError` while somebody works on the VM, `IllegalMoveError`, `NasError`, `LockLostError`.
+    Repeated, it finishes what was interrupted.
+
+    Raises `UnknownVmError`, `LockedError` while somebody works on the VM, `IllegalMoveError`,
+    `NasError`, `LockLostError`.
     """
     site.prepare_archive()
 
     def start(contents: Contents, session: str, when: str, floor: int) -> Contents:
         interrupted = changes.find(contents, key).moving is not None
-        return (interventions.archive_again if interrupted else upkeep.archive)(contents, key, session, when, floor)
+        return (interventions.archive_again if interrupted else upkeep.archive)(
+            contents, key, session, when, floor
+        )
 
     return _move(site, key, "archive", start, progress)
 
@@ -71,7 +79,10 @@ def activate(site: Site, key: str, progress: Progress = lambda _done, _total: No
 
 
 def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> Outcome:
-    """Finishes an archive or activate whose process died. Raises like `archive`; `IllegalMoveError` if there is nothing to finish."""
+    """Finishes an archive or activate whose process died.
+
+    Raises like `archive`; `IllegalMoveError` if there is nothing to finish.
+    """
     site.prepare_archive()
 
     def start(contents: Contents, session: str, when: str, floor: int) -> Contents:
@@ -85,19 +96,33 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
     require_movable(site, changes.find(site.database.head().contents, key))
     with site.database.session(worker) as session:
         when, floor = timestamp(site.clock.now()), site.floor(key)
-        record, own = session.claim(lambda contents: start(contents, session.id, when, floor), f"{worker} {key}")
+        record, own = session.claim(
+            lambda contents: start(contents, session.id, when, floor), f"{worker} {key}"
+        )
         moved = _move_files(site, session, record, own, progress)
         for problem in moved.problems:
-            log.warning("the copy %s stays where it is: %s", problem.stamp, problem.reason, extra={"vm": key})
-        change = _activated(site, record, own) if own.purpose == "activate" else partial(upkeep.moved, key=key, own=own)
+            log.warning(
+                "the copy %s stays where it is: %s",
+                problem.stamp,
+                problem.reason,
+                extra={"vm": key},
+            )
+        change = (
+            _activated(site, record, own)
+            if own.purpose == "activate"
+            else partial(upkeep.moved, key=key, own=own)
+        )
         head = session.commit(change, f"{own.purpose} {key}: copies in place")
         return Outcome(key, _status_after(head.contents, record), moved)
 
 
 def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) -> None:
-    """Before anything is committed: the VM's two directories are two places, and a VM with copies has some in one of them.
+    """Before anything is committed.
 
-    Without `experiment` nothing is written. Raises `ConfigurationError`, `NasError`, `UnusableRecordError`.
+    The VM's two directories are two places, and a VM with copies has some in one of them.
+
+    Without `experiment` nothing is written. Raises `ConfigurationError`, `NasError`,
+    `UnusableRecordError`.
     """
     if not record.directory:
         return
@@ -109,8 +134,14 @@ def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) ->
         verify = f"`vmbackup-admin verify {shlex.quote(record.key)}` makes the database say so"
         say = forget_command(record.key) if record.status == State.ARCHIVED else verify
         raise NasError(
-            f"the last copy of {record.key} is {record.last_copy.stamp}, and there is no copy in {places[0]} or {places[1]}",
-            hint=f"is everything mounted, is nas.archive_directory right? If the copies were deleted on purpose: {say}",
+            (
+                f"the last copy of {record.key} is {record.last_copy.stamp}, and there is no copy "
+                f"in {places[0]} or {places[1]}"
+            ),
+            hint=(
+                f"is everything mounted, is nas.archive_directory right? If the copies were "
+                f"deleted on purpose: {say}"
+            ),
         )
 
 
@@ -119,29 +150,57 @@ def _free_from_dead(site: Site, key: str) -> None:
     contents = site.database.head().contents
     claim = changes.find(contents, key).claim
     if claim is not None:
-        dead = [grave for grave in recovery.find_proven(site.database, contents) if grave.session.id == claim.session]
+        dead = [
+            grave
+            for grave in recovery.find_proven(site.database, contents)
+            if grave.session.id == claim.session
+        ]
         recovery.expire(site.database, dead, "recover")
 
 
-def _move_files(site: Site, session: Session, record: VmRecord, own: Claim, progress: Progress) -> Moved:
-    if not record.directory:  # taken over from an old database, and no host has listed it since: it has no copies
+def _move_files(
+    site: Site, session: Session, record: VmRecord, own: Claim, progress: Progress
+) -> Moved:
+    if (
+        not record.directory
+    ):  # taken over from an old database, and no host has listed it since: it has no copies
         return Moved((), ())
     here, there = site.directory(record), site.archive_directory(record)
     source, target = (there, here) if own.purpose == "activate" else (here, there)
 
     def report(done: int, total: int) -> None:
-        session.doing.bytes_done, session.doing.percent = done, round(100 * done / total, 1) if total else None
+        session.doing.bytes_done, session.doing.percent = (
+            done,
+            round(100 * done / total, 1) if total else None,
+        )
         progress(done, total)
 
     check = _Check(site, session, record.key, own)
     vms = site.database.head().contents.vms.values()
-    live = {vm.claim.number for vm in vms if vm.claim} | {vm.publishing.claim for vm in vms if vm.publishing}
+    live = {vm.claim.number for vm in vms if vm.claim} | {
+        vm.publishing.claim for vm in vms if vm.publishing
+    }
     reserve = site.configuration.nas.reserve
-    return move_copies(site.files, Route(source, target, record.uuid, own.number, reserve, frozenset(live - {own.number}), check, report))
+    return move_copies(
+        site.files,
+        Route(
+            source,
+            target,
+            record.uuid,
+            own.number,
+            reserve,
+            frozenset(live - {own.number}),
+            check,
+            report,
+        ),
+    )
 
 
 class _Check:
-    """Asks before each step whether the claim stands: the heartbeat always, the database as often as the heart beats."""
+    """Asks before each step whether the claim stands.
+
+    The heartbeat always, the database as often as the heart beats.
+    """
 
     def __init__(self, site: Site, session: Session, key: str, own: Claim) -> None:
         self._site, self._session, self._key, self._own = site, session, key, own
@@ -156,7 +215,9 @@ class _Check:
 
 
 def _activated(site: Site, record: VmRecord, own: Claim) -> Change:
-    found = standing(site, replace(record, status=State.CLEAN))  # where they are now, whatever the record says yet
+    found = standing(
+        site, replace(record, status=State.CLEAN)
+    )  # where they are now, whatever the record says yet
     return partial(_arrived, own=own, event=_event(site, record), found=found)
 
 
@@ -168,23 +229,47 @@ def _arrived(contents: Contents, *, own: Claim, event: Event, found: Standing) -
 
 
 def _status_after(contents: Contents, record: VmRecord) -> State:
-    found = next((vm for vm in contents.vms.values() if vm.uuid == record.uuid and vm.directory == record.directory), record)
+    found = next(
+        (
+            vm
+            for vm in contents.vms.values()
+            if vm.uuid == record.uuid and vm.directory == record.directory
+        ),
+        record,
+    )
     return found.status
 
 
 def _event(site: Site, record: VmRecord) -> Event:
-    """What an activated VM becomes. Where it cannot be told whether it was used since, it was: that costs one needless backup."""
-    latest = catalogue.read(site.directory(record), record.uuid).latest_good if record.directory else None
+    """What an activated VM becomes.
+
+    Where it cannot be told whether it was used since, it was: that costs one needless backup.
+    """
+    latest = (
+        catalogue.read(site.directory(record), record.uuid).latest_good
+        if record.directory
+        else None
+    )
     if latest is None:
         return Event.ACTIVATE_EMPTY
-    if record.last_copy is None or record.last_copy.stamp != latest.stamp or record.node != site.node:
+    if (
+        record.last_copy is None
+        or record.last_copy.stamp != latest.stamp
+        or record.node != site.node
+    ):
         return Event.ACTIVATE_CHANGED
     try:
         machine = site.inventory().get(record.uuid)
         if machine is None or machine.running or not machine.accessible:
             return Event.ACTIVATE_CHANGED
-        changed = differences(Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine))
+        changed = differences(
+            Fingerprint.from_json(record.last_copy.fingerprint), fingerprint_of(machine)
+        )
     except VBoxManageError as error:
-        log.warning("it cannot be told whether the VM was used since its copy: %s", error.message, extra={"vm": record.key})
+        log.warning(
+            "it cannot be told whether the VM was used since its copy: %s",
+            error.message,
+            extra={"vm": record.key},
+        )
         return Event.ACTIVATE_CHANGED
     return Event.ACTIVATE_CHANGED if changed else Event.ACTIVATE_UNCHANGED

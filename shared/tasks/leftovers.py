@@ -1,4 +1,7 @@
-"""Partial files that dead sessions left: found by the mark in the VM's record, removed, and the mark taken back."""
+"""Partial files that dead sessions left.
+
+Found by the mark in the VM's record, removed, and the mark taken back.
+"""
 
 import logging
 from typing import Final
@@ -13,12 +16,19 @@ log: Final = logging.getLogger(__name__)
 
 
 def remove_leftovers(site: Site, contents: Contents, worker: str) -> list[str]:
-    """Removes what dead sessions left in the directories of VMs that nobody works on. Returns the names of the files.
+    """Removes what dead sessions left in the directories of VMs that nobody works on.
 
-    `contents` is the newest generation that the caller has seen: partial files of claims made since are left alone. A directory that
-    cannot be tidied keeps its mark: the next call tries again. Commits only if something was marked.
+    Returns the names of the files.
+
+    `contents` is the newest generation that the caller has seen: partial files of claims made since
+    are left alone. A directory that cannot be tidied keeps its mark: the next call tries again.
+    Commits only if something was marked.
     """
-    untidy = [record for record in contents.vms.values() if record.leftovers and record.claim is None and record.publishing is None]
+    untidy = [
+        record
+        for record in contents.vms.values()
+        if record.leftovers and record.claim is None and record.publishing is None
+    ]
     live = {record.claim.number for record in contents.vms.values() if record.claim}
     live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
     removed: list[str] = []
@@ -30,12 +40,16 @@ def remove_leftovers(site: Site, contents: Contents, worker: str) -> list[str]:
                 names = remove_partials(site.files, directory, live, contents.claims_granted)
                 removed += names
                 for name in names:
-                    log.warning("removed %s, which a crashed worker left", name, extra={"vm": record.key})
+                    log.warning(
+                        "removed %s, which a crashed worker left", name, extra={"vm": record.key}
+                    )
             if problems:
                 raise problems[0]
             tidied.append(record.key)
         except VmBackupError as error:
             log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
     if tidied:
-        site.database.commit_once(lambda current: changes.tidied(current, tidied), f"tidied {', '.join(tidied)}", worker)
+        site.database.commit_once(
+            lambda current: changes.tidied(current, tidied), f"tidied {', '.join(tidied)}", worker
+        )
     return removed

@@ -1,7 +1,10 @@
-"""Retention by hand: which copies are kept and why, letting go of the others or of a single one, and pinning single ones.
+"""Retention by hand.
 
-A pin is in the copy's sidecar and nowhere else: it moves with the copy into the archive and back, survives the loss of the state database,
-and retention, which reads the sidecars anyway, cannot overlook it. Whatever is changed is changed under a claim on the VM.
+Which copies are kept and why, letting go of the others or of a single one, and pinning single ones.
+
+A pin is in the copy's sidecar and nowhere else: it moves with the copy into the archive and back,
+survives the loss of the state database, and retention, which reads the sidecars anyway, cannot
+overlook it. Whatever is changed is changed under a claim on the VM.
 """
 
 import contextlib
@@ -31,7 +34,10 @@ log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What became of a VM's copies. `removed` are stamps; also of what interrupted removals had left."""
+    """What became of a VM's copies.
+
+    `removed` are stamps; also of what interrupted removals had left.
+    """
 
     key: str
     decisions: tuple[Decision, ...]
@@ -40,35 +46,65 @@ class Pruned:
 
 def rules_of(policy: VmPolicy) -> Rules:
     """The retention that a policy asks for."""
-    return Rules(policy.keep_last, policy.keep_daily, policy.keep_weekly, policy.keep_monthly, policy.keep_yearly)
+    return Rules(
+        policy.keep_last,
+        policy.keep_daily,
+        policy.keep_weekly,
+        policy.keep_monthly,
+        policy.keep_yearly,
+    )
 
 
 def decide(site: Site, record: VmRecord) -> tuple[Decision, ...]:
-    """What retention says of each copy now, newest first. Changes nothing, takes no lock. Raises `IllegalMoveError` if it is archived."""
+    """What retention says of each copy now, newest first. Changes nothing, takes no lock.
+
+    Raises `IllegalMoveError` if it is archived.
+    """
     if record.status == State.ARCHIVED:
         raise IllegalMoveError(
-            f"{record.key} is {record.status}: retention does not touch archived copies", hint=f"vmbackup-admin activate {record.key}"
+            f"{record.key} is {record.status}: retention does not touch archived copies",
+            hint=f"vmbackup-admin activate {record.key}",
         )
     copies = catalogue.read(site.directory(record), record.uuid).copies if record.directory else ()
-    return tuple(retention.select(copies, rules_of(site.configuration.policy_for(record.name)), protect=_last(record)))
+    return tuple(
+        retention.select(
+            copies, rules_of(site.configuration.policy_for(record.name)), protect=_last(record)
+        )
+    )
 
 
 def _last(record: VmRecord) -> frozenset[str]:
-    """The stamp of the copy that made the VM CLEAN: retention leaves it alone, whatever its name says."""
+    """The stamp of the copy that made the VM CLEAN.
+
+    Retention leaves it alone, whatever its name says.
+    """
     return frozenset({record.last_copy.stamp} if record.last_copy else ())
 
 
 def prune(site: Site, session: Session, key: str) -> Pruned:
-    """Removes the copies of a VM that no rule keeps, by this host's configuration; the newest good one stays in any case.
+    """Removes the copies of a VM that no rule keeps, by this host's configuration.
 
-    May be repeated after a crash. Raises `IllegalMoveError` if the VM is archived, `LockedError` while somebody works on it, `NasError`.
+    The newest good one stays in any case.
+
+    May be repeated after a crash. Raises `IllegalMoveError` if the VM is archived, `LockedError`
+    while somebody works on it, `NasError`.
     """
     decide(site, changes.find(site.database.head().contents, key))
     with _claimed(site, session, key, "prune", f"prune {key}") as held:
         decisions = decide(site, held.record)
-        rules, directory = rules_of(site.configuration.policy_for(held.record.name)), site.directory(held.record)
+        rules, directory = (
+            rules_of(site.configuration.policy_for(held.record.name)),
+            site.directory(held.record),
+        )
         removed = (
-            retention.apply(site.files, directory, held.record.uuid, rules, protect=_last(held.record), check=held.check)
+            retention.apply(
+                site.files,
+                directory,
+                held.record.uuid,
+                rules,
+                protect=_last(held.record),
+                check=held.check,
+            )
             if decisions
             else []
         )
@@ -88,24 +124,38 @@ class Removed:
     status: State
 
 
-def removable(site: Site, record: VmRecord, stamp: str, *, last: bool) -> tuple[catalogue.Copy, Permit]:
+def removable(
+    site: Site, record: VmRecord, stamp: str, *, last: bool
+) -> tuple[catalogue.Copy, Permit]:
     """The copy, and the permit to remove it now. Changes nothing.
 
-    Raises `CopyError` if there is no such copy, `IllegalMoveError` if it must stay: pinned, of another VM, the last good one (unless
-    `last`), or with a sidecar that does not tell whose it is, in a directory that is not this VM's alone.
+    Raises `CopyError` if there is no such copy, `IllegalMoveError` if it must stay: pinned, of
+    another VM, the last good one (unless `last`), or with a sidecar that does not tell whose it is,
+    in a directory that is not this VM's alone.
     """
     copy = find(site, record, stamp)
     if copy.sidecar is None:
         vms = site.database.head().contents.vms.values()
-        if other := next((vm.key for vm in vms if vm.key != record.key and folded(vm.directory) == folded(record.directory)), None):
-            raise IllegalMoveError(f"{stamp} may be a copy of {other}, whose copies are in the same directory: {copy.problem}")
+        if other := next(
+            (
+                vm.key
+                for vm in vms
+                if vm.key != record.key and folded(vm.directory) == folded(record.directory)
+            ),
+            None,
+        ):
+            raise IllegalMoveError(
+                f"{stamp} may be a copy of {other}, whose copies are in the same directory: "
+                f"{copy.problem}"
+            )
     return copy, keeping.chosen(copy.directory, record.uuid, stamp, last=last)
 
 
 def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = False) -> Removed:
     """Removes one copy with all its files, archived or not, because an operator said so, and commits what is left of the VM's copies.
 
-    A VM whose newest copy that was is to be backed up again. May be repeated after a crash. Raises like `removable`, `LockedError`.
+    A VM whose newest copy that was is to be backed up again. May be repeated after a crash. Raises
+    like `removable`, `LockedError`.
     """
     removable(site, changes.find(site.database.head().contents, key), stamp, last=last)
     with _claimed(site, session, key, "prune", f"remove {key} {stamp}") as held:
@@ -114,13 +164,21 @@ def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = F
         retention.remove_copy(site.files, permit)
         status = held.settle()
     log.info("copy %s removed by hand", stamp, extra={"vm": key})
-    return Removed(key, stamp, held.record.status == State.ARCHIVED and copy.directory != site.directory(held.record), status)
+    return Removed(
+        key,
+        stamp,
+        held.record.status == State.ARCHIVED and copy.directory != site.directory(held.record),
+        status,
+    )
 
 
 def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> bool:
-    """Exempts a copy from retention, or takes that back; answers whether that changed anything. Archived copies can be pinned, too.
+    """Exempts a copy from retention, or takes that back; answers whether that changed anything.
 
-    Raises `CopyError` if there is no such copy or its sidecar is damaged, `LockedError` while somebody works on the VM, `NasError`.
+    Archived copies can be pinned, too.
+
+    Raises `CopyError` if there is no such copy or its sidecar is damaged, `LockedError` while
+    somebody works on the VM, `NasError`.
     """
     if find(site, changes.find(site.database.head().contents, key), stamp).pinned == pinned:
         return False
@@ -128,29 +186,46 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
     with _claimed(site, session, key, "pin", what) as held:
         copy = find(site, held.record, stamp)
         if copy.sidecar is None:
-            raise CopyError(f"{key}: {stamp} cannot be pinned: {copy.problem}", hint="retention never removes a copy in this state")
+            raise CopyError(
+                f"{key}: {stamp} cannot be pinned: {copy.problem}",
+                hint="retention never removes a copy in this state",
+            )
         held.check()
         when = timestamp(site.clock.now()) if pinned else ""
-        sidecars.replace(site.files, copy.directory, replace(copy.sidecar, pinned=when), held.own.number)
+        sidecars.replace(
+            site.files, copy.directory, replace(copy.sidecar, pinned=when), held.own.number
+        )
         held.release()
     return True
 
 
 def find(site: Site, record: VmRecord, stamp: str) -> catalogue.Copy:
-    """The copy of that stamp, archived or not. Raises `CopyError` if there is none, `IllegalMoveError` if it is another VM's."""
+    """The copy of that stamp, archived or not.
+
+    Raises `CopyError` if there is none, `IllegalMoveError` if it is another VM's.
+    """
     for directory, _archived in site.directories(record):
         copy = catalogue.read(directory, record.uuid).find(stamp)
         if copy is not None and copy.ours:
             return copy
         if copy is not None:
-            raise IllegalMoveError(f"{stamp} in {directory} is none of {record.key}: {copy.problem}")
-    raise CopyError(f"{record.key} has no copy {stamp}", hint=f"`vmbackup-admin copies {record.key}` lists them")
+            raise IllegalMoveError(
+                f"{stamp} in {directory} is none of {record.key}: {copy.problem}"
+            )
+    raise CopyError(
+        f"{record.key} has no copy {stamp}", hint=f"`vmbackup-admin copies {record.key}` lists them"
+    )
 
 
 class _Held:
-    """A VM that is held while its copies are changed. One of `settle` and `release` ends that; after an error the session's end does."""
+    """A VM that is held while its copies are changed.
 
-    def __init__(self, site: Site, session: Session, record: VmRecord, own: Claim, reason: str) -> None:
+    One of `settle` and `release` ends that; after an error the session's end does.
+    """
+
+    def __init__(
+        self, site: Site, session: Session, record: VmRecord, own: Claim, reason: str
+    ) -> None:
         self._site, self._session, self._reason = site, session, reason
         self.record, self.own = record, own
 
@@ -162,19 +237,32 @@ class _Held:
     def settle(self) -> State:
         """Commits what there is of the VM's copies now, lets go of the VM, and answers what it is."""
         found, key, own = standing(self._site, self.record), self.record.key, self.own
-        head = self._session.commit(lambda contents: upkeep.looked_at(contents, key, own, found), f"{self._reason}: done")
-        return next((vm.status for vm in head.contents.vms.values() if vm.uuid == self.record.uuid), self.record.status)
+        head = self._session.commit(
+            lambda contents: upkeep.looked_at(contents, key, own, found), f"{self._reason}: done"
+        )
+        return next(
+            (vm.status for vm in head.contents.vms.values() if vm.uuid == self.record.uuid),
+            self.record.status,
+        )
 
     def release(self) -> None:
         """Lets go of the VM."""
-        self._session.commit(lambda contents: changes.released(contents, self.record.key, self.own), f"{self._reason}: done")
+        self._session.commit(
+            lambda contents: changes.released(contents, self.record.key, self.own),
+            f"{self._reason}: done",
+        )
 
 
 @contextlib.contextmanager
-def _claimed(site: Site, session: Session, key: str, purpose: Literal["prune", "pin"], reason: str) -> Iterator[_Held]:
+def _claimed(
+    site: Site, session: Session, key: str, purpose: Literal["prune", "pin"], reason: str
+) -> Iterator[_Held]:
     """Holds a VM."""
     check_nas(site.configuration.nas, write=True)
     when, floor = timestamp(site.clock.now()), site.floor(key)
-    record, own = session.claim(lambda contents: changes.claim(contents, key, session.id, purpose, when, floor=floor), reason)
+    record, own = session.claim(
+        lambda contents: changes.claim(contents, key, session.id, purpose, when, floor=floor),
+        reason,
+    )
     yield _Held(site, session, record, own, reason)
     session.doing.vm = session.doing.phase = ""

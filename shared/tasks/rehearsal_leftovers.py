@@ -1,7 +1,7 @@
 """What a rehearsal makes on a host, noted before it is made, and removed by that note only.
 
-The note is a file in the state directory, one for each repository: so rehearsals of two repositories never remove what the other one made.
-Nothing is removed because of its name.
+The note is a file in the state directory, one for each repository: so rehearsals of two
+repositories never remove what the other one made. Nothing is removed because of its name.
 """
 
 import contextlib
@@ -25,7 +25,8 @@ from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
 
-#: Release 0.1 noted the path of a folder only, which was called after the copy, as the VM in it was.
+#: Release 0.1 noted the path of a folder only, which was called after the copy, as the VM in it
+#: was.
 _OLD_NOTE: Final = "rehearsal-folder"
 _OLD_NAME: Final = re.compile(r"vmbackup-rehearsal-[0-9]{8}T[0-9]{6}Z-[1-9][0-9]{0,17}")
 
@@ -58,7 +59,10 @@ def set_up(site: Site, scene: Scene) -> None:
     except OSError as error:
         if isinstance(error, FileExistsError):
             _note(site).unlink(missing_ok=True)  # what is there is not ours
-        raise UsageError(f"cannot make {scene.folder}: {error.strerror}", hint="the owner of the VMs must be able to write there") from None
+        raise UsageError(
+            f"cannot make {scene.folder}: {error.strerror}",
+            hint="the owner of the VMs must be able to write there",
+        ) from None
 
 
 def identify(site: Site, scene: Scene, uuid: str) -> Scene:
@@ -70,39 +74,60 @@ def identify(site: Site, scene: Scene, uuid: str) -> Scene:
 
 
 def remove_noted(site: Site) -> None:
-    """Removes what the note names, if there is one. Raises `VBoxManageError`, and then the note stays."""
+    """Removes what the note names, if there is one.
+
+    Raises `VBoxManageError`, and then the note stays.
+    """
     scene = _read(site)
     if scene is not None:
         _remove(site, scene)
         _note(site).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
-        _remove_old(site, Path((site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8")))
+        _remove_old(
+            site,
+            Path((site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8")),
+        )
         (site.configuration.host.state_directory / _OLD_NOTE).unlink()
 
 
 def is_old(site: Site, machine: Machine) -> bool:
-    """Whether it is the VM of a rehearsal of release 0.1 that was killed: it is noted, and lies where the note says."""
+    """Whether it is the VM of a rehearsal of release 0.1 that was killed.
+
+    It is noted, and lies where the note says.
+    """
     if not _OLD_NAME.fullmatch(machine.name or ""):
         return False
     try:
-        folder = Path((site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8"))
+        folder = Path(
+            (site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return False
     return _is_in_old(machine, folder)
 
 
 def _is_in_old(machine: Machine, folder: Path) -> bool:
-    return _OLD_NAME.fullmatch(folder.name) is not None and machine.name == folder.name and Path(machine.settings_file).parent == folder
+    return (
+        _OLD_NAME.fullmatch(folder.name) is not None
+        and machine.name == folder.name
+        and Path(machine.settings_file).parent == folder
+    )
 
 
 def _remove(site: Site, scene: Scene) -> None:
     if asked_for(scene.name, "import"):
-        raise VmBusyError(f"VirtualBox still imports {scene.name}, of a rehearsal that was killed", hint="wait until that has ended")
+        raise VmBusyError(
+            f"VirtualBox still imports {scene.name}, of a rehearsal that was killed",
+            hint="wait until that has ended",
+        )
     mark = scratch.Mark(scene.name, scene.uuid)
     for machine in _below(site, scene.folder):
         if not mark.names(machine) or not Path(machine.settings_file).is_relative_to(scene.folder):
             raise VBoxManageError(
-                f"the VM {machine.name!r} {{{machine.uuid}}} lies in {scene.folder}, which a rehearsal has made, or has a disk there",
+                (
+                    f"the VM {machine.name!r} {{{machine.uuid}}} lies in {scene.folder}, which a "
+                    f"rehearsal has made, or has a disk there"
+                ),
                 hint="move that VM and its disk elsewhere; the next rehearsal removes the rest",
             )
     for machine in _below(site, scene.folder):
@@ -114,17 +139,28 @@ def _remove(site: Site, scene: Scene) -> None:
 def _below(site: Site, folder: Path) -> list[Machine]:
     """The VMs that lie in a folder, or have a disk there.
 
-    Raises `VBoxManageError` if VirtualBox lists none and has no registry either: that answer proves nothing.
+    Raises `VBoxManageError` if VirtualBox lists none and has no registry either: that answer proves
+    nothing.
     """
     inventory = site.inventory()
     home = settings.home(site.configuration.virtualbox.home, os.environ)
     if not inventory and not (home / "VirtualBox.xml").exists() and any(folder.rglob("*.vbox")):
         raise VBoxManageError(
             f"VirtualBox lists no VM, and there is no {home / 'VirtualBox.xml'}: {folder} stays",
-            hint="is virtualbox.home (or VBOX_USER_HOME) right, and is this the user who owns the VMs?",
+            hint=(
+                "is virtualbox.home (or VBOX_USER_HOME) right, and is this the user who owns "
+                "the VMs?"
+            ),
         )
-    paths = {machine.uuid: [machine.settings_file, *(image.location for image in machine.images)] for machine in inventory.values()}
-    return [machine for machine in inventory.values() if any(Path(path).is_relative_to(folder) for path in paths[machine.uuid])]
+    paths = {
+        machine.uuid: [machine.settings_file, *(image.location for image in machine.images)]
+        for machine in inventory.values()
+    }
+    return [
+        machine
+        for machine in inventory.values()
+        if any(Path(path).is_relative_to(folder) for path in paths[machine.uuid])
+    ]
 
 
 def _remove_old(site: Site, folder: Path) -> None:
@@ -133,7 +169,8 @@ def _remove_old(site: Site, folder: Path) -> None:
     for machine in _below(site, folder):
         if not _is_in_old(machine, folder):
             raise VBoxManageError(
-                f"the VM {machine.name!r} lies in {folder}, which a rehearsal has made: both stay", hint="move it elsewhere"
+                f"the VM {machine.name!r} lies in {folder}, which a rehearsal has made: both stay",
+                hint="move it elsewhere",
             )
         log.warning("removing %s, which a rehearsal that was killed has left", machine.name)
         Trial(site.vboxmanage, site.clock, machine).remove()
@@ -141,7 +178,9 @@ def _remove_old(site: Site, folder: Path) -> None:
 
 
 def _note(site: Site) -> Path:
-    repository = hashlib.sha256(site.database.version.repository.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    repository = hashlib.sha256(
+        site.database.version.repository.encode("utf-8", "surrogateescape")
+    ).hexdigest()[:16]
     return site.configuration.host.state_directory / f"rehearsal-{repository}.json"
 
 
@@ -149,7 +188,9 @@ def _write(site: Site, scene: Scene) -> None:
     note = _note(site)
     try:
         temporary = note.with_suffix(".new")
-        temporary.write_text(json.dumps({**asdict(scene), "folder": str(scene.folder)}), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({**asdict(scene), "folder": str(scene.folder)}), encoding="utf-8"
+        )
         temporary.replace(note)
     except OSError as error:
         raise ConfigurationError(
@@ -161,10 +202,16 @@ def _write(site: Site, scene: Scene) -> None:
 def _read(site: Site) -> Scene | None:
     try:
         document = json.loads(_note(site).read_text(encoding="utf-8"))
-        return Scene(Path(str(document["folder"])), str(document["name"]), str(document["uuid"]), tuple(map(str, document["disks"])))
+        return Scene(
+            Path(str(document["folder"])),
+            str(document["name"]),
+            str(document["uuid"]),
+            tuple(map(str, document["disks"])),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigurationError(
-            f"{_note(site)} cannot be read", hint="look for a VM vmbackup-rehearsal-… and remove it, then this file"
+            f"{_note(site)} cannot be read",
+            hint="look for a VM vmbackup-rehearsal-… and remove it, then this file",
         ) from None

@@ -1,8 +1,12 @@
-"""Verifying copies: each is read again in full, compared with its digests, and the result is written beside it.
+"""Verifying copies.
 
-A damaged copy is marked in its sidecar and from then on never counts; nothing is ever deleted. What there is left of the VM's copies is
-committed: if its newest good copy is gone, the VM has to be backed up again. All of it happens under a claim on the VM, one claim for each
-copy, so that a backup which is due waits for one copy at most. Killed at any point, the next verification finds the copy unverified.
+Each is read again in full, compared with its digests, and the result is written beside it.
+
+A damaged copy is marked in its sidecar and from then on never counts; nothing is ever deleted. What
+there is left of the VM's copies is committed: if its newest good copy is gone, the VM has to be
+backed up again. All of it happens under a claim on the VM, one claim for each copy, so that a
+backup which is due waits for one copy at most. Killed at any point, the next verification finds the
+copy unverified.
 """
 
 import errno
@@ -52,15 +56,22 @@ class Examined:
 def due(contents: Contents, configuration: Configuration, now: datetime) -> list[VmRecord]:
     """The VMs whose copies should be looked at: the one with the longest unverified copy first.
 
-    A VM that was found with damaged copies is among them as long as they are there. Reads nothing but the database.
+    A VM that was found with damaged copies is among them as long as they are there. Reads nothing
+    but the database.
     """
-    found = [record for record in contents.vms.values() if is_free(record) and (record.damaged or _overdue(record, configuration, now))]
+    found = [
+        record
+        for record in contents.vms.values()
+        if is_free(record) and (record.damaged or _overdue(record, configuration, now))
+    ]
     return sorted(found, key=lambda record: (said(record.verified, now), record.key))
 
 
 def is_free(record: VmRecord) -> bool:
     """Whether nobody works on the VM, and nothing that somebody began has to be finished first."""
-    return bool(record.directory) and not (record.claim or record.publishing or record.moving or record.power)
+    return bool(record.directory) and not (
+        record.claim or record.publishing or record.moving or record.power
+    )
 
 
 def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> bool:
@@ -70,35 +81,72 @@ def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> b
 
 
 def _older(moment: str, days: float, now: datetime) -> bool:
-    """Whether a time of the database is at least so many days ago. No day at all: never. What is no time, or lies ahead: for ever."""
+    """Whether a time of the database is at least so many days ago. No day at all: never.
+
+    What is no time, or lies ahead: for ever.
+    """
     return days > 0 and is_over(now, moment, days * _DAY_SECONDS)
 
 
 def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:
     """Those copies of a VM that were not read for so long as its policy says, the longest unverified first. Raises `NasError`."""
     days = site.configuration.policy_for(record.name).verify_days
-    unmarked = ((copy, copy.sidecar) for copy, _ in copies(site, record) if copy.sidecar and not copy.sidecar.damage)
-    found = [(last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)]
-    return [copy for _, copy in sorted(found, key=lambda pair: said(pair[0], now))]  # of those read at the same time the oldest
+    unmarked = (
+        (copy, copy.sidecar)
+        for copy, _ in copies(site, record)
+        if copy.sidecar and not copy.sidecar.damage
+    )
+    found = [
+        (last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)
+    ]
+    return [
+        copy for _, copy in sorted(found, key=lambda pair: said(pair[0], now))
+    ]  # of those read at the same time the oldest
 
 
-def verify_copy(site: Site, session: Session, key: str, stamp: str, progress: Progress = lambda _done, _total: None) -> Examined | None:
-    """Reads one copy of the VM, marks it, and commits what that means for the VM. None if the copy is gone by now.
+def verify_copy(
+    site: Site,
+    session: Session,
+    key: str,
+    stamp: str,
+    progress: Progress = lambda _done, _total: None,
+) -> Examined | None:
+    """Reads one copy of the VM, marks it, and commits what that means for the VM.
 
-    Raises `LockedError` if somebody works on the VM, `LockLostError` if this process was displaced, `NasError` (nothing is marked then).
+    None if the copy is gone by now.
+
+    Raises `LockedError` if somebody works on the VM, `LockLostError` if this process was displaced,
+    `NasError` (nothing is marked then).
     """
     with _Claimed(site, session, key, f"verify {key} {stamp}") as claimed:
-        found = next(((copy, archived) for copy, archived in copies(site, claimed.record) if copy.stamp == stamp), None)
+        found = next(
+            (
+                (copy, archived)
+                for copy, archived in copies(site, claimed.record)
+                if copy.stamp == stamp
+            ),
+            None,
+        )
         if found is None:
             claimed.settle(f"verify {key}: {stamp} is gone")
             return None
         copy, archived = found
         problem = _examine(session, copy, progress)
         if copy.sidecar is not None:
-            claimed.mark(copy, replace(copy.sidecar, verified=Verified(timestamp(site.clock.now()), problem or _GOOD)))
+            claimed.mark(
+                copy,
+                replace(
+                    copy.sidecar, verified=Verified(timestamp(site.clock.now()), problem or _GOOD)
+                ),
+            )
         claimed.settle(f"verify {key} {stamp}: {problem or _GOOD}")
     if problem:
-        log.error("the copy %s is damaged and does not count any more: %s", stamp, problem, extra={"vm": key})
+        log.error(
+            "the copy %s is damaged and does not count any more: %s",
+            stamp,
+            problem,
+            extra={"vm": key},
+        )
     else:
         log.info("the copy %s is good", stamp, extra={"vm": key})
     return Examined(key, stamp, archived, copy.size, problem)
@@ -114,7 +162,10 @@ def settle(site: Site, session: Session, key: str) -> None:
 
 
 def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: Rehearsed) -> bool:
-    """Writes the result of a rehearsal beside the copy; False if the copy is gone by now. Raises like `verify_copy`."""
+    """Writes the result of a rehearsal beside the copy; False if the copy is gone by now.
+
+    Raises like `verify_copy`.
+    """
     with _Claimed(site, session, key, f"note the rehearsal of {key} {stamp}") as claimed:
         copy = next((copy for copy, _ in copies(site, claimed.record) if copy.stamp == stamp), None)
         if copy is not None and copy.sidecar is not None:
@@ -128,7 +179,10 @@ def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
 
     def report(done: int, total: int) -> None:
         session.check()
-        session.doing.bytes_done, session.doing.percent = done, round(100 * done / total, 1) if total else None
+        session.doing.bytes_done, session.doing.percent = (
+            done,
+            round(100 * done / total, 1) if total else None,
+        )
         progress(done, total)
 
     if copy.sidecar is None:
@@ -142,14 +196,19 @@ def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
         except NasError as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
                 raise
-            sidecars.read(copy.directory, copy.stamp)  # raises if the NAS as a whole is in trouble, and not this file
+            sidecars.read(
+                copy.directory, copy.stamp
+            )  # raises if the NAS as a whole is in trouble, and not this file
         else:
             return ""
     return "it cannot be read (input/output error), although the NAS answers"
 
 
 def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None) -> None:
-    """Reads the `.ova` of a copy in full. Raises `CopyError` that says what is wrong with it, `NasError` if it cannot be read."""
+    """Reads the `.ova` of a copy in full.
+
+    Raises `CopyError` that says what is wrong with it, `NasError` if it cannot be read.
+    """
     if copy.sidecar is None:
         raise CopyError(copy.problem)
     if copy.size != copy.sidecar.size:
@@ -176,19 +235,34 @@ class _Claimed:
         self._own: Claim | None = None
 
     def __enter__(self) -> Self:
-        session, key, when, floor = self._session, self._key, timestamp(self._site.clock.now()), self._site.floor(self._key)
+        session, key, when, floor = (
+            self._session,
+            self._key,
+            timestamp(self._site.clock.now()),
+            self._site.floor(self._key),
+        )
         self.record, self._own = session.claim(
-            lambda contents: changes.claim(contents, key, session.id, "verify", when, floor=floor), self._reason
+            lambda contents: changes.claim(contents, key, session.id, "verify", when, floor=floor),
+            self._reason,
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         doing, own, key = self._session.doing, self._own, self._key
         doing.vm = doing.phase = ""
         doing.percent = doing.bytes_done = None
         # On other ways out the end of the session frees the claim.
-        if own is not None and isinstance(error, VmBackupError) and not isinstance(error, LockLostError):
-            self._session.commit(lambda contents: changes.released(contents, key, own), f"{self._reason}: {error.message}")
+        if (
+            own is not None
+            and isinstance(error, VmBackupError)
+            and not isinstance(error, LockLostError)
+        ):
+            self._session.commit(
+                lambda contents: changes.released(contents, key, own),
+                f"{self._reason}: {error.message}",
+            )
 
     def mark(self, copy: catalogue.Copy, sidecar: Sidecar) -> None:
         """Replaces the sidecar of a copy, after a look whether the VM is still held."""
@@ -204,7 +278,12 @@ class _Claimed:
         self._own = None
         last = self.record.last_copy
         if last is not None and found.lacks(last):
-            log.error("the newest copy %s is not good any more; %s", last.stamp, _left(found), extra={"vm": key})
+            log.error(
+                "the newest copy %s is not good any more; %s",
+                last.stamp,
+                _left(found),
+                extra={"vm": key},
+            )
 
     def _held(self) -> Claim:
         if self._own is None:
@@ -213,4 +292,6 @@ class _Claimed:
 
 
 def _left(found: Standing) -> str:
-    return f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
+    return (
+        f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
+    )

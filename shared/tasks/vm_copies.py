@@ -1,4 +1,7 @@
-"""What there is of a VM's copies, looked up in its directories: which are there, which is the newest, which are damaged or in dispute."""
+"""What there is of a VM's copies, looked up in its directories.
+
+Which are there, which is the newest, which are damaged or in dispute.
+"""
 
 import os
 import shlex
@@ -15,10 +18,20 @@ from shared.state.states import State
 
 
 def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
-    """All copies of a VM, good or not, oldest first, and whether they are archived. Not those of another VM. Raises `NasError`."""
-    found = [(copy, archived) for place, archived in site.directories(record) for copy in catalogue.read(place, record.uuid).copies]
+    """All copies of a VM, good or not, oldest first, and whether they are archived.
+
+    Not those of another VM. Raises `NasError`.
+    """
+    found = [
+        (copy, archived)
+        for place, archived in site.directories(record)
+        for copy in catalogue.read(place, record.uuid).copies
+    ]
     archived_ones = {id(copy) for copy, archived in found if archived}
-    return [(copy, id(copy) in archived_ones) for copy in order.oldest_first(copy for copy, _ in found if copy.present and copy.ours)]
+    return [
+        (copy, id(copy) in archived_ones)
+        for copy in order.oldest_first(copy for copy, _ in found if copy.present and copy.ours)
+    ]
 
 
 def require_directory(site: Site, record: VmRecord) -> None:
@@ -28,16 +41,23 @@ def require_directory(site: Site, record: VmRecord) -> None:
     place = site.archive_directory(record)
     if not os.path.isdir(place) and not copies(site, record):
         raise NasError(
-            f"the last copy of {record.key}, which is ARCHIVED, is {record.last_copy.stamp}, and there is no directory {place}",
+            (
+                f"the last copy of {record.key}, which is ARCHIVED, is {record.last_copy.stamp}, "
+                f"and there is no directory {place}"
+            ),
             hint="is the right archive mounted, is nas.archive_directory right? "
             f"If the copies were deleted on purpose: {forget_command(record.key)}",
         )
 
 
 def standing(site: Site, record: VmRecord) -> Standing:
-    """Looks at the directories. Raises `NasError`, also if an archived VM with a last copy has no directory in the archive any more.
+    """Looks at the directories.
 
-    That is what another archive looks like, and one that is not mounted: it never means that there are no copies.
+    Raises `NasError`, also if an archived VM with a last copy has no directory in the archive any
+    more.
+
+    That is what another archive looks like, and one that is not mounted: it never means that there
+    are no copies.
     """
     require_directory(site, record)
     found = copies(site, record)
@@ -50,7 +70,11 @@ def standing(site: Site, record: VmRecord) -> Standing:
     return Standing(
         newest=as_record(newest.sidecar) if newest and newest.sidecar else None,
         damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
-        verified=min((last_read(copy.sidecar) for copy in good if copy.sidecar), key=lambda moment: said(moment, now), default=unread),
+        verified=min(
+            (last_read(copy.sidecar) for copy in good if copy.sidecar),
+            key=lambda moment: said(moment, now),
+            default=unread,
+        ),
         good=frozenset(copy.stamp for copy in here),
         order_unknown=order.unknown(good),
     )
@@ -67,17 +91,33 @@ def last_read(sidecar: Sidecar) -> str:
 
 
 def said(moment: str, now: datetime) -> str:
-    """A time of the database; empty, which is before all others, if it says nothing: what was read in the future was never read."""
+    """A time of the database.
+
+    Empty, which is before all others, if it says nothing: what was read in the future was never
+    read.
+    """
     return "" if age(now, moment) is None else moment
 
 
 def as_record(sidecar: Sidecar) -> Copy:
     """What the state database notes of the copy that a sidecar describes."""
     fingerprint = {str(name): str(value) for name, value in sidecar.fingerprint.items()}
-    return Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint)
+    return Copy(
+        sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint
+    )
 
 
 def differs(record: VmRecord, found: Standing) -> bool:
     """Whether the database says something else than what was found."""
-    known = (record.last_copy and record.last_copy.stamp, record.damaged, record.verified, record.order_unknown)
-    return known != (found.newest and found.newest.stamp, found.damaged, found.verified, found.order_unknown)
+    known = (
+        record.last_copy and record.last_copy.stamp,
+        record.damaged,
+        record.verified,
+        record.order_unknown,
+    )
+    return known != (
+        found.newest and found.newest.stamp,
+        found.damaged,
+        found.verified,
+        found.order_unknown,
+    )

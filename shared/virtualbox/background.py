@@ -1,8 +1,9 @@
 """VBoxManage commands that run in the background: started, watched, cancelled.
 
-Measured on VirtualBox 7.2.22: VBoxSVC does the work of an export or import, VBoxManage only shows its progress. SIGINT and SIGTERM make
-VBoxManage cancel it within a second, and what was written is removed. After SIGKILL or SIGHUP VBoxSVC goes on to the end by itself; VBoxSVC
-itself must never be ended, since that kills all running VMs of its user.
+Measured on VirtualBox 7.2.22: VBoxSVC does the work of an export or import, VBoxManage only shows
+its progress. SIGINT and SIGTERM make VBoxManage cancel it within a second, and what was written is
+removed. After SIGKILL or SIGHUP VBoxSVC goes on to the end by itself; VBoxSVC itself must never be
+ended, since that kills all running VMs of its user.
 """
 
 import os
@@ -23,7 +24,8 @@ _ATTEMPTS: Final = 5
 class Background:
     """One such command. Raises `VBoxManageError` if VBoxManage cannot be started.
 
-    If VBoxManage says that it did not reach VBoxSVC, which happens on a busy machine, it has done nothing, and is started again.
+    If VBoxManage says that it did not reach VBoxSVC, which happens on a busy machine, it has done
+    nothing, and is started again.
     """
 
     def __init__(self, vboxmanage: VBoxManage, *arguments: str) -> None:
@@ -37,7 +39,8 @@ class Background:
         try:
             self._process = subprocess.Popen(
                 [self._vboxmanage.program, *self._arguments],
-                stdin=subprocess.DEVNULL,  # on a terminal it would wait for the password of an encrypted disk
+                # on a terminal it would wait for the password of an encrypted disk
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **self._vboxmanage.environment},
@@ -47,19 +50,26 @@ class Background:
             raise cannot_start(self._vboxmanage.program, error) from None
         self._stdout, self._stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
         found = ProcessIdentity.of(self._process.pid)
-        self.identity = found and replace(found, command=(self._vboxmanage.program, *self._arguments))
+        self.identity = found and replace(
+            found, command=(self._vboxmanage.program, *self._arguments)
+        )
 
     def said(self) -> str:
         """What it has printed on stderr so far: its progress, then errors."""
         return self._stderr.text()
 
     def poll(self) -> bool:
-        """Whether it has ended, well or not. Raises `VBoxManageError` if it has to be started again, and VBoxSVC is not to be reached."""
+        """Whether it has ended, well or not.
+
+        Raises `VBoxManageError` if it has to be started again, and VBoxSVC is not to be reached.
+        """
         status = self._process.poll()
         if status is None:
             return False
         if self._began is not None:  # said once
-            log_ended((self._vboxmanage.program, *self._arguments), status, time.monotonic() - self._began)
+            log_ended(
+                (self._vboxmanage.program, *self._arguments), status, time.monotonic() - self._began
+            )
             self._began = None
         if self._attempts_left and UNREACHED in self._stderr.whole():
             self._vboxmanage.reach()
@@ -68,7 +78,9 @@ class Background:
         return True
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """Asks it to stop and waits at most so long; answers whether it has ended. It may have succeeded in the meantime.
+        """Asks it to stop and waits at most so long; answers whether it has ended.
+
+        It may have succeeded in the meantime.
 
         INT, then TERM; never KILL, which would leave VBoxSVC at work with nobody watching.
         """
@@ -87,7 +99,9 @@ class Background:
         status = self._process.poll()
         if status is None:
             return None
-        return Completed(("VBoxManage", *self._arguments[:1]), status, self._stdout.whole(), self._stderr.whole())
+        return Completed(
+            ("VBoxManage", *self._arguments[:1]), status, self._stdout.whole(), self._stderr.whole()
+        )
 
 
 class _Tail:
@@ -110,6 +124,9 @@ class _Tail:
         return self._data.decode("utf-8", errors="backslashreplace")
 
     def whole(self) -> str:
-        """All of it, once the process has ended. The wait is bounded: something that it started may keep the stream open."""
+        """All of it, once the process has ended.
+
+        The wait is bounded: something that it started may keep the stream open.
+        """
         self._thread.join(timeout=5)
         return self.text()

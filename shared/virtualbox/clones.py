@@ -1,9 +1,12 @@
-"""Snapshot and linked clone of a live backup: making them so that they are known again, and removing exactly them.
+"""Snapshot and linked clone of a live backup.
 
-Measured on VirtualBox 7.2.22 (docs/virtualbox.md): a snapshot of a running VM is merged back while it runs; it cannot be as long as a clone
-stands on it, and the clone cannot be removed as long as it is exported, also by an export whose VBoxManage was killed. `unregistervm
---delete` deletes every disk that is attached, whosever it is. Without `--delete` it closes them and leaves the files: so that is used, and
-only files in our own folder are removed.
+Making them so that they are known again, and removing exactly them.
+
+Measured on VirtualBox 7.2.22 (docs/virtualbox.md): a snapshot of a running VM is merged back while
+it runs; it cannot be as long as a clone stands on it, and the clone cannot be removed as long as it
+is exported, also by an export whose VBoxManage was killed. `unregistervm --delete` deletes every
+disk that is attached, whosever it is. Without `--delete` it closes them and leaves the files: so
+that is used, and only files in our own folder are removed.
 """
 
 import logging
@@ -30,13 +33,17 @@ log: Final = logging.getLogger(__name__)
 DESCRIPTION: Final = "made by vmbackup, which removes it"
 _TAKEN: Final = re.compile(r"^Snapshot taken\. UUID: ([0-9a-f-]{36})$", re.MULTILINE)
 _POLL_SECONDS: Final = 0.5
-#: VBoxSVC notices a moment later that the command has ended which held the read lock of a disk; an orphan export takes longer than this.
+#: VBoxSVC notices a moment later that the command has ended which held the read lock of a disk; an
+#: orphan export takes longer than this.
 _RELEASE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a live backup makes: a snapshot and a clone called `name`, the clone in `folder`. UUIDs that are not known yet are empty."""
+    """What a live backup makes: a snapshot and a clone called `name`, the clone in `folder`.
+
+    UUIDs that are not known yet are empty.
+    """
 
     name: str
     folder: Path
@@ -44,37 +51,60 @@ class Made:
     snapshot: str = ""
 
     def folders(self, machine: Machine | None) -> tuple[Path, ...]:
-        """Where its folder may be: where it was made, or where it went with the folder of its VM, which VirtualBox renames with the VM."""
-        current = {Path(machine.settings_file).parent / self.folder.name} if machine is not None else set()
+        """Where its folder may be.
+
+        Where it was made, or where it went with the folder of its VM, which VirtualBox renames with
+        the VM.
+        """
+        current = (
+            {Path(machine.settings_file).parent / self.folder.name}
+            if machine is not None
+            else set()
+        )
         return tuple({self.folder, *current})
 
 
 class Clones:
-    """Live copies of one host's VMs. All methods raise `VBoxManageError` if VirtualBox does not do what is asked."""
+    """Live copies of one host's VMs.
+
+    All methods raise `VBoxManageError` if VirtualBox does not do what is asked.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, clock: Clock, long_seconds: float) -> None:
         self._vboxmanage, self._clock, self._long_seconds = vboxmanage, clock, long_seconds
 
     def refuse_taken(self, machine: Machine, made: Made, inventory: Mapping[str, Machine]) -> None:
-        """Raises if anything of what is to be made has a namesake: then nothing has been done yet, and nothing is."""
+        """Raises if anything of what is to be made has a namesake.
+
+        Then nothing has been done yet, and nothing is.
+        """
         snapshots = machine.settings.snapshots if machine.settings else ()
-        taken = [f"a VM {{{other.uuid}}}" for other in inventory.values() if made.clone == other.uuid or made.name == other.name]
+        taken = [
+            f"a VM {{{other.uuid}}}"
+            for other in inventory.values()
+            if made.clone == other.uuid or made.name == other.name
+        ]
         taken += [f"a snapshot {{{each.uuid}}}" for each in snapshots if each.name == made.name]
         taken += [f"{made.folder}"] if os.path.lexists(made.folder) else []
         if taken:
             raise VBoxManageError(
-                f"the name {made.name} is taken by {', '.join(taken)}", hint="nothing was done; the next tick takes another name"
+                f"the name {made.name} is taken by {', '.join(taken)}",
+                hint="nothing was done; the next tick takes another name",
             )
 
     def make_folder(self, made: Made) -> None:
-        """Makes the folder of the clone, exclusively, with its mark. Raises `FileExistsError` if it is there."""
+        """Makes the folder of the clone, exclusively, with its mark.
+
+        Raises `FileExistsError` if it is there.
+        """
         try:
             scratch.make(made.folder, scratch.Mark(made.name, made.clone))
         except FileExistsError:
             raise
         except OSError as error:
             raise VBoxManageError(
-                f"cannot make {made.folder}: {error.strerror}", hint="the owner of the VM must be able to write into its folder"
+                f"cannot make {made.folder}: {error.strerror}",
+                hint="the owner of the VM must be able to write into its folder",
             ) from None
 
     def take(self, machine: Machine, made: Made) -> Made:
@@ -86,12 +116,23 @@ class Clones:
 
     def clone(self, machine: Machine, made: Made) -> None:
         """Registers a linked clone of the snapshot."""
-        words = ["--mode=machine", "--options=Link,KeepAllMACs,KeepHwUUIDs", f"--snapshot={made.snapshot or made.name}"]
-        words += [f"--name={made.name}", f"--uuid={made.clone}", f"--basefolder={made.folder}", "--register"]
+        words = [
+            "--mode=machine",
+            "--options=Link,KeepAllMACs,KeepHwUUIDs",
+            f"--snapshot={made.snapshot or made.name}",
+        ]
+        words += [
+            f"--name={made.name}",
+            f"--uuid={made.clone}",
+            f"--basefolder={made.folder}",
+            "--register",
+        ]
         self._vboxmanage.run_long(self._long_seconds, "clonevm", machine.uuid, *words)
 
     def settled(self, machine: Machine | None, name: str) -> None:
-        """Waits while VirtualBox may still be making what a killed worker had asked for: it goes on by itself.
+        """Waits while VirtualBox may still be making what a killed worker had asked for.
+
+        It goes on by itself.
 
         Raises `VmBusyError` if that takes long.
         """
@@ -105,25 +146,42 @@ class Clones:
         if asked_for(name, "snapshot", "clonevm"):
             return f"VirtualBox is still being asked for {name}"
         info = self._vboxmanage.info(machine.uuid) if machine is not None else None
-        return "" if info is None or info.stopped or info.state in RUNNING else f"the VM is {info.state}"
+        return (
+            ""
+            if info is None or info.stopped or info.state in RUNNING
+            else f"the VM is {info.state}"
+        )
 
     def unregister(self, clone: Machine, machine: Machine | None, made: Made) -> None:
-        """Unregisters the clone. Its files stay, and so does whatever else is attached to it. Raises `VmBusyError` while it is used."""
+        """Unregisters the clone. Its files stay, and so does whatever else is attached to it.
+
+        Raises `VmBusyError` while it is used.
+        """
         if not _below(clone.settings_file, made.folders(machine)):
             raise VBoxManageError(
                 f"the clone {made.name} was moved to {clone.settings_file}: it stays",
                 hint="delete it in VirtualBox if nobody needs it; the next tick goes on",
             )
         if clone.running:
-            raise VmBusyError(f"somebody has started the clone {made.name}", hint="switch it off; it is removed by the next tick")
+            raise VmBusyError(
+                f"somebody has started the clone {made.name}",
+                hint="switch it off; it is removed by the next tick",
+            )
         if clone.settings and clone.settings.snapshots:
             raise VBoxManageError(
                 f"somebody has taken a snapshot of the clone {made.name}: it stays",
-                hint="clone it if you need it, then delete that snapshot; the next tick removes the clone",
+                hint=(
+                    "clone it if you need it, then delete that snapshot; the next tick removes "
+                    "the clone"
+                ),
             )
         for image in (chain[0] for chain in clone.chains):
             if not _inside(image, made.folders(machine)):
-                log.warning("the disk %s, which is attached to the clone %s, is detached and stays", image.location, made.name)
+                log.warning(
+                    "the disk %s, which is attached to the clone %s, is detached and stays",
+                    image.location,
+                    made.name,
+                )
         self._wait_until_free(clone, made.name)
         self._vboxmanage.run("unregistervm", clone.uuid)
 
@@ -133,35 +191,56 @@ class Clones:
         for other in others:
             if _below(other.settings_file, folders):
                 raise VBoxManageError(
-                    f"the VM {other.name!r} {{{other.uuid}}} lies in {made.folder}, which is to be removed: both stay",
+                    (
+                        f"the VM {other.name!r} {{{other.uuid}}} lies in {made.folder}, which "
+                        f"is to "
+                        f"be removed: both stay"
+                    ),
                     hint="move that VM elsewhere; the next tick goes on",
                 )
             if used := next((image for image in other.images if _inside(image, folders)), None):
                 raise VBoxManageError(
-                    f"the VM {other.name!r} {{{other.uuid}}} uses {used.location}, the disk of a clone that is to be removed: it stays",
+                    (
+                        f"the VM {other.name!r} {{{other.uuid}}} uses {used.location}, the disk of "
+                        f"a clone that is to be removed: it stays"
+                    ),
                     hint="detach that disk there; the next tick goes on",
                 )
 
     def close_images(self, machine: Machine | None, made: Made) -> None:
         """Deletes images of a clone that is not registered any more, if VirtualBox still lists them with the VM that was cloned."""
-        for image in list(machine.settings.images.values()) if machine is not None and machine.settings else ():
+        for image in (
+            list(machine.settings.images.values())
+            if machine is not None and machine.settings
+            else ()
+        ):
             if _inside(image, made.folders(machine)):
                 self.close(image)
 
     def close(self, image: Image) -> None:
         """Makes VirtualBox forget an image that nothing uses, and delete its file if it is there."""
-        self._vboxmanage.run("closemedium", "disk", image.uuid, *(["--delete"] if os.path.exists(image.location) else []))
+        self._vboxmanage.run(
+            "closemedium",
+            "disk",
+            image.uuid,
+            *(["--delete"] if os.path.exists(image.location) else []),
+        )
 
     def merge(self, machine: Machine, snapshot: Snapshot | None) -> None:
         """Merges the snapshot back, if there is one."""
         if snapshot is not None:
-            self._vboxmanage.run_long(self._long_seconds, "snapshot", machine.uuid, "delete", snapshot.uuid)
+            self._vboxmanage.run_long(
+                self._long_seconds, "snapshot", machine.uuid, "delete", snapshot.uuid
+            )
 
     def _wait_until_free(self, clone: Machine, name: str) -> None:
         end = self._clock.monotonic() + _RELEASE_SECONDS
         while disk_use(self._vboxmanage, clone) is not DiskUse.FREE:
             if self._clock.monotonic() >= end:
-                raise VmBusyError(f"the clone {name} is still being exported", hint="it ends by itself; the next tick looks again")
+                raise VmBusyError(
+                    f"the clone {name} is still being exported",
+                    hint="it ends by itself; the next tick looks again",
+                )
             self._clock.sleep(_POLL_SECONDS)
 
 
@@ -190,7 +269,10 @@ def _below(path: str, folders: Iterable[Path]) -> bool:
 
 
 def asked_for(name: str, *commands: str) -> bool:
-    """Whether a process that asks VirtualBox for something of this name still runs: one that outlived the worker that started it."""
+    """Whether a process that asks VirtualBox for something of this name still runs.
+
+    One that outlived the worker that started it.
+    """
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if set(commands) & set(words) and any(name in word for word in words):

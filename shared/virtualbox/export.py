@@ -42,7 +42,10 @@ _PERCENT: Final = re.compile(r"(\d{1,3})%")
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How an export's bytes came to the NAS: `copied` there from the copy before, the others sent. `reason`: why all were sent."""
+    """How an export's bytes came to the NAS.
+
+    `copied` there from the copy before, the others sent. `reason`: why all were sent.
+    """
 
     copied: int = 0
     reason: str = ""
@@ -65,10 +68,16 @@ class RunningExport(Protocol):
         """Whether it has ended, well or not."""
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """Asks it to stop and waits at most so long; answers whether it has ended. It may have succeeded in the meantime."""
+        """Asks it to stop and waits at most so long; answers whether it has ended.
+
+        It may have succeeded in the meantime.
+        """
 
     def result(self) -> Traffic:
-        """Returns if it succeeded. Raises `ExportError` if not; only to be called when it has ended."""
+        """Returns if it succeeded.
+
+        Raises `ExportError` if not; only to be called when it has ended.
+        """
 
 
 class Exporter(Protocol):
@@ -79,9 +88,11 @@ class Exporter(Protocol):
     def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> RunningExport:
         """Starts to export a stopped VM to `target`, an absolute path ending in `.ova` where there is nothing yet.
 
-        `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a clone).
+        `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a
+        clone).
 
-        Raises `VBoxManageError` if it cannot be started. All other failures are told by `RunningExport.result`.
+        Raises `VBoxManageError` if it cannot be started. All other failures are told by
+        `RunningExport.result`.
         """
 
 
@@ -93,8 +104,13 @@ class VBoxManageExporter:
     def __init__(self, vboxmanage: VBoxManage) -> None:
         self._vboxmanage = vboxmanage
 
-    def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> "VBoxManageExport":
-        """See `Exporter.start`. OVF 2.0 for a manifest with SHA-256; without `--manifest` there would be none."""
+    def start(
+        self, machine: Machine, target: Path, *, vm_name: str | None = None
+    ) -> "VBoxManageExport":
+        """See `Exporter.start`.
+
+        OVF 2.0 for a manifest with SHA-256; without `--manifest` there would be none.
+        """
         arguments = ["export", machine.uuid, "--ovf20", "--manifest", f"--output={target}"]
         if vm_name is not None:
             arguments += ["--vsys", "0", f"--vmname={vm_name}"]
@@ -148,7 +164,8 @@ class DiskUse(StrEnum):
 
     #: Nobody.
     FREE = "free"
-    #: They are read. If the VM is off, that is an export (also one whose VBoxManage was killed) or a copy being made of them.
+    #: They are read. If the VM is off, that is an export (also one whose VBoxManage was killed) or
+    #: a copy being made of them.
     READ = "read"
     #: They are written: the VM runs, or a snapshot is merged.
     WRITTEN = "written"
@@ -157,8 +174,9 @@ class DiskUse(StrEnum):
 def disk_use(vboxmanage: VBoxManage, machine: Machine) -> DiskUse:
     """Asks for each disk of the VM. Raises `VBoxManageError`.
 
-    That is the only way to see an export whose VBoxManage was killed: `showvminfo` says `poweroff` and no more.
-    Only the images that the VM itself writes to count: what they are based on is also read by linked clones that run.
+    That is the only way to see an export whose VBoxManage was killed: `showvminfo` says `poweroff`
+    and no more. Only the images that the VM itself writes to count: what they are based on is also
+    read by linked clones that run.
     """
     states = {vboxmanage.medium_state(chain[0].uuid) for chain in machine.chains}
     if "locked write" in states:

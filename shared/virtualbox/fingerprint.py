@@ -1,8 +1,11 @@
-"""What a stopped VM is, in a few short strings: two that are equal mean that it was neither used nor changed in between.
+"""What a stopped VM is, in a few short strings.
 
-No single sign is enough (measured, VirtualBox 7.2.22): the time of the last state change misses every change of settings, and a run
-that ended in a power failure, which only the disk files show; the settings file misses that run and every edit of a disk; the disk
-files miss the settings. Reading, listing and exporting a VM changes none of them.
+Two that are equal mean that it was neither used nor changed in between.
+
+No single sign is enough (measured, VirtualBox 7.2.22): the time of the last state change misses
+every change of settings, and a run that ended in a power failure, which only the disk files show;
+the settings file misses that run and every edit of a disk; the disk files miss the settings.
+Reading, listing and exporting a VM changes none of them.
 """
 
 import hashlib
@@ -14,7 +17,8 @@ from typing import Final, Self
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine, files_of
 
-#: How the values below are computed. A fingerprint of another version equals none of this one: one backup too many, never one too few.
+#: How the values below are computed. A fingerprint of another version equals none of this one: one
+#: backup too many, never one too few.
 VERSION: Final = "1"
 
 _MEANINGS: Final = {
@@ -39,7 +43,8 @@ class Fingerprint:
     changed: str = ""
     #: UUID of its current snapshot.
     snapshot: str = ""
-    #: Digest of its settings without the three values above: a file rewritten without a change keeps it.
+    #: Digest of its settings without the three values above: a file rewritten without a change
+    #: keeps it.
     settings: str = ""
     #: Digest of identity, size and modification time of every image it stands on.
     disks: str = ""
@@ -57,14 +62,19 @@ class Fingerprint:
 
 
 def fingerprint_of(machine: Machine) -> Fingerprint:
-    """Looks at a VM that is stopped: what it is while it runs says nothing. Raises `VBoxManageError` if it is inaccessible.
+    """Looks at a VM that is stopped: what it is while it runs says nothing.
 
-    The files are looked at now, the settings are those of the inventory: for a look after an export take a new inventory.
+    Raises `VBoxManageError` if it is inaccessible.
+
+    The files are looked at now, the settings are those of the inventory: for a look after an export
+    take a new inventory.
     """
     settings = machine.settings
     if settings is None or not machine.accessible:
         raise VBoxManageError(f"{machine.name or machine.uuid}: {machine.reason}")
-    lines = [f"{image.uuid} {sign}" for image in machine.images for sign in map(_sign, files_of(image))]
+    lines = [
+        f"{image.uuid} {sign}" for image in machine.images for sign in map(_sign, files_of(image))
+    ]
     return Fingerprint(
         version=VERSION,
         state="saved" if settings.state_file else "aborted" if settings.aborted else "off",
@@ -88,11 +98,18 @@ def _changes(before: Fingerprint, after: Fingerprint) -> Iterator[str]:
     for name, meaning in _MEANINGS.items():
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
-            yield f"{meaning} ({old or 'none'} -> {new or 'none'})" if name in {"changed", "state"} else meaning
+            yield (
+                f"{meaning} ({old or 'none'} -> {new or 'none'})"
+                if name in {"changed", "state"}
+                else meaning
+            )
 
 
 def _sign(path: str) -> str:
-    """Size and modification time, empty if it is not there. Whoever resets the time after writing (`touch -r`) is not noticed."""
+    """Size and modification time, empty if it is not there.
+
+    Whoever resets the time after writing (`touch -r`) is not noticed.
+    """
     try:
         status = os.stat(path)
     except OSError:

@@ -1,7 +1,10 @@
-"""Imports of copies as new VMs, in the background: what may be imported, where it goes, how it ends.
+"""Imports of copies as new VMs, in the background.
 
-Measured on VirtualBox 7.2.22 (docs/virtualbox.md): the new VM has a new UUID; a disk is put where its member's name says, also outside
-of the VM's folder; an import that fails leaves an empty folder; one into the folder of another VM leaves its disks there.
+What may be imported, where it goes, how it ends.
+
+Measured on VirtualBox 7.2.22 (docs/virtualbox.md): the new VM has a new UUID; a disk is put where
+its member's name says, also outside of the VM's folder; an import that fails leaves an empty
+folder; one into the folder of another VM leaves its disks there.
 """
 
 import os
@@ -17,7 +20,8 @@ from shared.virtualbox.printed import complaint
 from shared.virtualbox.vboxmanage import VBoxManage
 
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
-#: VBoxManage prints progress twice: of reading the description, which ends with this line, and of the import.
+#: VBoxManage prints progress twice: of reading the description, which ends with this line, and of
+#: the import.
 _READ: Final = "\nOK.\n"
 #: Characters that VirtualBox leaves in names of files; besides them those from U+00A0 to U+D7AF.
 _SAFE: Final = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
@@ -26,9 +30,21 @@ _DEFAULT_FOLDER: Final = re.compile(r"^Default machine folder: +(.+)$", re.MULTI
 #: Part of VBoxManage's text, what it means, and what to do about it.
 _MEANINGS: Final = (
     ("VERR_CANCELLED", "canceled", ""),
-    ("VERR_DISK_FULL", "this host's disk is full", "make room there, or restore to another place: --to"),
-    ("VERR_WRITE_PROTECT", "the target cannot be written", "the owner of the VMs must be able to write there"),
-    ("VERR_ACCESS_DENIED", "the target cannot be written", "the owner of the VMs must be able to write there"),
+    (
+        "VERR_DISK_FULL",
+        "this host's disk is full",
+        "make room there, or restore to another place: --to",
+    ),
+    (
+        "VERR_WRITE_PROTECT",
+        "the target cannot be written",
+        "the owner of the VMs must be able to write there",
+    ),
+    (
+        "VERR_ACCESS_DENIED",
+        "the target cannot be written",
+        "the owner of the VMs must be able to write there",
+    ),
     (
         "VERR_FILE_NOT_FOUND",
         "VirtualBox does not find the copy or the target",
@@ -44,7 +60,11 @@ _MEANINGS: Final = (
         "the copy was damaged while it was read",
         "try again; `vmbackup-admin verify` tells whether it is damaged for good",
     ),
-    ("VERR_ZIP_", "the copy was damaged while it was read", "try again; `vmbackup-admin verify` tells whether it is damaged for good"),
+    (
+        "VERR_ZIP_",
+        "the copy was damaged while it was read",
+        "try again; `vmbackup-admin verify` tells whether it is damaged for good",
+    ),
 )
 
 
@@ -54,7 +74,10 @@ class ImportFailedError(VBoxManageError):
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """What becomes of a copy: `source` (an `.ova`) as the VM `name`, in a folder of its own below `base_folder`."""
+    """What becomes of a copy.
+
+    `source` (an `.ova`) as the VM `name`, in a folder of its own below `base_folder`.
+    """
 
     source: Path
     name: str
@@ -70,7 +93,9 @@ class ImportPlan:
 def folder_name(name: str) -> str:
     """The name of a VM as VirtualBox makes the name of its folder and settings file of it."""
     safe = "".join(
-        character if character in _SAFE or "\xa0" <= character <= "\ud7af" else "_" * len(character.encode("utf-8", "surrogateescape"))
+        character
+        if character in _SAFE or "\xa0" <= character <= "\ud7af"
+        else "_" * len(character.encode("utf-8", "surrogateescape"))
         for character in name
     )
     start, end = len(safe) - len(safe.lstrip(" ")), len(safe.rstrip(" "))
@@ -83,21 +108,29 @@ def default_folder(vboxmanage: VBoxManage) -> Path:
     """Where VirtualBox puts new VMs. Raises `VBoxManageError`."""
     match = _DEFAULT_FOLDER.search(vboxmanage.read("list", "systemproperties"))
     if not match:
-        raise VBoxManageError("VBoxManage does not say where it puts new VMs", hint="say it: --to DIRECTORY")
+        raise VBoxManageError(
+            "VBoxManage does not say where it puts new VMs", hint="say it: --to DIRECTORY"
+        )
     return Path(match[1])
 
 
 def refuse_unsafe(members: Iterable[str]) -> None:
     """Raises `CopyError` if a member of a copy has a name that would take its file out of the new VM's folder.
 
-    VirtualBox follows such names (an absolute one, one with `..`), and hangs on some. A name with a slash inside, which a VM of such a name
-    has, makes a folder below the VM's.
+    VirtualBox follows such names (an absolute one, one with `..`), and hangs on some. A name with a
+    slash inside, which a VM of such a name has, makes a folder below the VM's.
     """
     for name in members:
         if name.startswith("/") or name.endswith("/") or {".", ".."} & set(name.split("/")):
             raise CopyError(
-                f"the copy has a member {name!r}, which VirtualBox would write outside of the VM's folder",
-                hint="import it by hand, with a path of your own for each disk: docs/restore.md says how",
+                (
+                    f"the copy has a member {name!r}, which VirtualBox would write outside of the "
+                    f"VM's folder"
+                ),
+                hint=(
+                    "import it by hand, with a path of your own for each disk: docs/restore.md "
+                    "says how"
+                ),
             )
 
 
@@ -122,24 +155,38 @@ class RunningImport:
 
     def written(self) -> int:
         """Bytes in the new VM's folder so far."""
-        return sum(_size(os.path.join(place, name)) for place, _, names in os.walk(self._plan.folder) for name in names)
+        return sum(
+            _size(os.path.join(place, name))
+            for place, _, names in os.walk(self._plan.folder)
+            for name in names
+        )
 
     def poll(self) -> bool:
         """Whether it has ended, well or not."""
         return self._process.poll()
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """Asks it to stop and waits at most so long; answers whether it has ended. It may have succeeded in the meantime."""
+        """Asks it to stop and waits at most so long; answers whether it has ended.
+
+        It may have succeeded in the meantime.
+        """
         return self._process.cancel(timeout_seconds)
 
     def result(self) -> None:
-        """Returns if it succeeded. Raises `ImportFailedError` if not; only to be called when it has ended."""
+        """Returns if it succeeded.
+
+        Raises `ImportFailedError` if not; only to be called when it has ended.
+        """
         completed = self._process.completed()
         if completed is None:
             raise ImportFailedError("the import still runs")
         if failure := complaint(completed):
-            meaning, hint = next(((text, hint) for code, text, hint in _MEANINGS if code in failure), ("", ""))
-            raise ImportFailedError(f"import failed: {meaning + ': ' if meaning else ''}{failure}", hint=hint)
+            meaning, hint = next(
+                ((text, hint) for code, text, hint in _MEANINGS if code in failure), ("", "")
+            )
+            raise ImportFailedError(
+                f"import failed: {meaning + ': ' if meaning else ''}{failure}", hint=hint
+            )
 
 
 def _size(path: str) -> int:

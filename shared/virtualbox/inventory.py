@@ -1,7 +1,10 @@
-"""The VMs of this host, cheaply: two VBoxManage calls and one small file a VM, whatever their number.
+"""The VMs of this host, cheaply.
 
-Which VMs there are and what they are called comes from VirtualBox's registry files; `list vms` confirms that these are the files of
-the VirtualBox that answers. (`showvminfo` for each would take 0.1 s a VM, and names in lists can forge lines.)
+Two VBoxManage calls and one small file a VM, whatever their number.
+
+Which VMs there are and what they are called comes from VirtualBox's registry files; `list vms`
+confirms that these are the files of the VirtualBox that answers. (`showvminfo` for each would take
+0.1 s a VM, and names in lists can forge lines.)
 """
 
 import logging
@@ -14,11 +17,20 @@ from typing import Final
 
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.printed import Listed
-from shared.virtualbox.settings import Image, MachineSettings, Registry, SettingsError, parse_machine, parse_registry, read_file
+from shared.virtualbox.settings import (
+    Image,
+    MachineSettings,
+    Registry,
+    SettingsError,
+    parse_machine,
+    parse_registry,
+    read_file,
+)
 from shared.virtualbox.vboxmanage import VBoxManage
 
 _log = logging.getLogger(__name__)
-#: A VM may be registered or unregistered between the two looks; twice in a row means something else.
+#: A VM may be registered or unregistered between the two looks; twice in a row means something
+#: else.
 _LOOKS: Final = 2
 
 
@@ -26,8 +38,9 @@ _LOOKS: Final = 2
 class Machine:
     """One VM as it is registered.
 
-    `reason` says why it cannot be used; empty: it can. `name` and `settings` are None if the settings cannot be read. `chains` are its
-    hard disks in the order of their attachment, each as the image it writes to followed by what that is based on, with absolute paths.
+    `reason` says why it cannot be used; empty: it can. `name` and `settings` are None if the
+    settings cannot be read. `chains` are its hard disks in the order of their attachment, each as
+    the image it writes to followed by what that is based on, with absolute paths.
     """
 
     uuid: str
@@ -50,14 +63,20 @@ class Machine:
 
     @property
     def nvram_file(self) -> str:
-        """Where its firmware keeps its variables, if it has any: VirtualBox names the file only if it is not the usual one."""
+        """Where its firmware keeps its variables, if it has any.
+
+        VirtualBox names the file only if it is not the usual one.
+        """
         folder, file = os.path.split(self.settings_file)
         configured = self.settings.nvram if self.settings else ""
         return os.path.join(folder, configured or file.removesuffix(".vbox") + ".nvram")
 
 
 def files_of(image: Image) -> Iterator[str]:
-    """The files that hold an image. A VMDK may be a small text that names others, and those are what its VM writes to."""
+    """The files that hold an image.
+
+    A VMDK may be a small text that names others, and those are what its VM writes to.
+    """
     if image.format.lower() == "iscsi":
         return
     yield image.location
@@ -74,31 +93,55 @@ def _extents(path: str) -> list[str]:
         return []
     if not head.startswith(b"# Disk DescriptorFile"):
         return []
-    lines = (line.split('"') for line in head.decode("utf-8", errors="surrogateescape").splitlines())
-    return [parts[1] for parts in lines if len(parts) >= 3 and parts[0].startswith(("RW ", "RDONLY "))]
+    lines = (
+        line.split('"') for line in head.decode("utf-8", errors="surrogateescape").splitlines()
+    )
+    return [
+        parts[1] for parts in lines if len(parts) >= 3 and parts[0].startswith(("RW ", "RDONLY "))
+    ]
 
 
-def take_inventory(vboxmanage: VBoxManage, home: Path, sleep: Callable[[float], None]) -> Mapping[str, Machine]:
+def take_inventory(
+    vboxmanage: VBoxManage, home: Path, sleep: Callable[[float], None]
+) -> Mapping[str, Machine]:
     """All VMs of this user by UUID. `home` is VirtualBox's settings directory (`settings.home`).
 
-    A VM whose settings are missing or damaged is in it, with the reason, and harms no other. Raises `VBoxManageError` if VBoxManage
-    fails, or if what it lists contradicts the registry in `home`.
+    A VM whose settings are missing or damaged is in it, with the reason, and harms no other. Raises
+    `VBoxManageError` if VBoxManage fails, or if what it lists contradicts the registry in `home`.
     """
     for _ in range(_LOOKS):
         listed = {vm.uuid: vm for vm in vboxmanage.list_vms()}
         running = vboxmanage.running()
         registry = _read_registry(home, sleep)
-        if bool(listed) == bool(registry.machines) and (not listed or listed.keys() & registry.machines.keys()):
+        if bool(listed) == bool(registry.machines) and (
+            not listed or listed.keys() & registry.machines.keys()
+        ):
             break
     else:
         raise VBoxManageError(
-            f"VBoxManage lists {len(listed)} VMs, but {home / 'VirtualBox.xml'} has {len(registry.machines)} others",
-            hint="is virtualbox.home (or VBOX_USER_HOME) right, and is this the user who owns the VMs?",
+            (
+                f"VBoxManage lists {len(listed)} VMs, but {home / 'VirtualBox.xml'} has "
+                f"{len(registry.machines)} others"
+            ),
+            hint=(
+                "is virtualbox.home (or VBOX_USER_HOME) right, and is this the user who owns "
+                "the VMs?"
+            ),
         )
     for uuid in listed.keys() - registry.machines.keys():
-        _log.warning("VBoxManage lists a VM {%s} that is not registered: ignored (a VM's name can forge such a line)", uuid)
-    machines = [_read_machine(uuid, source, home, sleep) for uuid, source in registry.machines.items()]
-    return _complete(machines, registry.images, listed, _truly_running(vboxmanage, running, machines))
+        _log.warning(
+            (
+                "VBoxManage lists a VM {%s} that is not registered: ignored (a VM's name can forge "
+                "such a line)"
+            ),
+            uuid,
+        )
+    machines = [
+        _read_machine(uuid, source, home, sleep) for uuid, source in registry.machines.items()
+    ]
+    return _complete(
+        machines, registry.images, listed, _truly_running(vboxmanage, running, machines)
+    )
 
 
 def _read_registry(home: Path, sleep: Callable[[float], None]) -> Registry:
@@ -120,19 +163,30 @@ def _read_machine(uuid: str, source: str, home: Path, sleep: Callable[[float], N
     except SettingsError as error:
         return replace(machine, reason=f"its settings {path} cannot be used: {error}")
     settings = replace(settings, images=_absolute(settings.images, Path(path).parent))
-    reason = "" if settings.uuid == uuid else f"its settings {path} are those of another VM, {settings.uuid}"
+    reason = (
+        ""
+        if settings.uuid == uuid
+        else f"its settings {path} are those of another VM, {settings.uuid}"
+    )
     return replace(machine, name=settings.name, settings=settings, reason=reason)
 
 
 def _absolute(images: Mapping[str, Image], folder: Path) -> dict[str, Image]:
     return {
-        uuid: image if image.format.lower() == "iscsi" else replace(image, location=os.path.join(folder, image.location))
+        uuid: image
+        if image.format.lower() == "iscsi"
+        else replace(image, location=os.path.join(folder, image.location))
         for uuid, image in images.items()
     }
 
 
-def _truly_running(vboxmanage: VBoxManage, running: frozenset[str], machines: list[Machine]) -> frozenset[str]:
-    """With a name of several lines around, a line of the list proves nothing: VirtualBox is asked about each VM in it."""
+def _truly_running(
+    vboxmanage: VBoxManage, running: frozenset[str], machines: list[Machine]
+) -> frozenset[str]:
+    """With a name of several lines around, a line of the list proves nothing.
+
+    VirtualBox is asked about each VM in it.
+    """
     registered = running & {machine.uuid for machine in machines}
     if not any(len((machine.name or "").splitlines()) > 1 for machine in machines):
         return registered
@@ -140,9 +194,15 @@ def _truly_running(vboxmanage: VBoxManage, running: frozenset[str], machines: li
 
 
 def _complete(
-    machines: list[Machine], shared_images: Mapping[str, Image], listed: Mapping[str, Listed], running: frozenset[str]
+    machines: list[Machine],
+    shared_images: Mapping[str, Image],
+    listed: Mapping[str, Listed],
+    running: frozenset[str],
 ) -> dict[str, Machine]:
-    """Adds what can be said only with all VMs known: a linked clone stands on images that another VM's settings name."""
+    """Adds what can be said only with all VMs known.
+
+    A linked clone stands on images that another VM's settings name.
+    """
     images = dict(shared_images)
     for machine in machines:
         if machine.settings:
@@ -150,20 +210,25 @@ def _complete(
     complete = {}
     for machine in machines:
         known = ChainMap(dict(machine.settings.images) if machine.settings else {}, images)
-        chains = [_chain(uuid, known) for uuid in (machine.settings.attached if machine.settings else ())]
+        chains = [
+            _chain(uuid, known) for uuid in (machine.settings.attached if machine.settings else ())
+        ]
         unknown = [chain[-1].parent for chain in chains if chain[-1].parent]
         found = tuple(chain for chain in chains if chain[0].uuid)
         reason = machine.reason or _contradiction(machine, listed.get(machine.uuid))
         if unknown and not reason:
             reason = f"its disk {{{unknown[0]}}} is in no media registry"
-        complete[machine.uuid] = replace(machine, running=machine.uuid in running, reason=reason, chains=found)
+        complete[machine.uuid] = replace(
+            machine, running=machine.uuid in running, reason=reason, chains=found
+        )
     return complete
 
 
 def _chain(uuid: str, images: Mapping[str, Image]) -> tuple[Image, ...]:
     """From the image that is written to its base.
 
-    An image that is in no registry, or that is its own ancestor, ends it as somebody's `parent`: if need be that of an empty image.
+    An image that is in no registry, or that is its own ancestor, ends it as somebody's `parent`: if
+    need be that of an empty image.
     """
     chain = [Image("", "", "", uuid)]
     seen = {""}
@@ -176,6 +241,8 @@ def _chain(uuid: str, images: Mapping[str, Image]) -> tuple[Image, ...]:
 def _contradiction(machine: Machine, listed: Listed | None) -> str:
     if listed is None:
         return "VirtualBox does not list it"
-    if listed.name is None and not f'"{machine.name}'.endswith('"<inaccessible>'):  # the last line of a name may look like that
+    if listed.name is None and not f'"{machine.name}'.endswith(
+        '"<inaccessible>'
+    ):  # the last line of a name may look like that
         return "VirtualBox calls it inaccessible: `VBoxManage list --long vms` says why"
     return ""

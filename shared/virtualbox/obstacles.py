@@ -1,4 +1,7 @@
-"""Why a VM cannot be exported unattended, told before anything is started: otherwise VirtualBox asks for a password, or fails late."""
+"""Why a VM cannot be exported unattended, told before anything is started.
+
+Otherwise VirtualBox asks for a password, or fails late.
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,27 +10,42 @@ from typing import Final
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.problems import ExportError
 
-#: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100 bytes with its end.
+#: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100
+#: bytes with its end.
 LONGEST_NAME_BYTES: Final = 99 - len("-disk001.vmdk")
 
 
 def refuse_unexportable(machine: Machine) -> None:
-    """Raises `ExportError` that says what is in the way: a disk that is encrypted, whose file is missing, or cannot be read.
+    """Raises `ExportError` that says what is in the way.
+
+    A disk that is encrypted, whose file is missing, or cannot be read.
 
     `machine` is accessible. Looks at the disk files, takes no lock, changes nothing.
     """
     encrypted = next((image for image in machine.images if image.encrypted), None)
     if encrypted is not None:
         raise ExportError(
-            f"its disk {encrypted.location} is encrypted: VirtualBox would ask for the password at each export",
-            hint="decrypt it (`VBoxManage encryptmedium`) and encrypt inside the guest instead, or archive the VM to take it out",
+            (
+                f"its disk {encrypted.location} is encrypted: VirtualBox would ask for the "
+                f"password "
+                f"at each export"
+            ),
+            hint=(
+                "decrypt it (`VBoxManage encryptmedium`) and encrypt inside the guest instead, "
+                "or archive the VM to take it out"
+            ),
         )
     if problem := next(_unreadable(machine), None):
-        raise ExportError(problem, hint="put the file back where VirtualBox expects it, or detach the disk")
+        raise ExportError(
+            problem, hint="put the file back where VirtualBox expects it, or detach the disk"
+        )
 
 
 def has_long_name(name: str) -> bool:
-    """Whether a VM of this name can only be exported through a clone, which has a short one. Holds for both engines."""
+    """Whether a VM of this name can only be exported through a clone, which has a short one.
+
+    Holds for both engines.
+    """
     return len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME_BYTES
 
 
@@ -36,8 +54,14 @@ def refuse_long_name(machine: Machine) -> None:
     if has_long_name(machine.name or "") and machine.chains:
         size = len((machine.name or "").encode("utf-8", "surrogatepass"))
         raise ExportError(
-            f"its name has {size} bytes: saved or shut down VMs are exported with at most {LONGEST_NAME_BYTES}",
-            hint='rename it, or use the live method (running = "live"), which exports a clone with a short name',
+            (
+                f"its name has {size} bytes: saved or shut down VMs are exported with at most "
+                f"{LONGEST_NAME_BYTES}"
+            ),
+            hint=(
+                'rename it, or use the live method (running = "live"), which exports a clone '
+                "with a short name"
+            ),
         )
 
 

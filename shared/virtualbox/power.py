@@ -14,13 +14,19 @@ _SETTLE_SECONDS: Final = 60.0
 
 
 class Power:
-    """Power buttons of one host's VMs. All methods raise `VBoxManageError` if VirtualBox does not do what is asked."""
+    """Power buttons of one host's VMs.
+
+    All methods raise `VBoxManageError` if VirtualBox does not do what is asked.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, clock: Clock) -> None:
         self._vboxmanage, self._clock = vboxmanage, clock
 
     def wait_for(self, uuid: str, states: frozenset[str], timeout_seconds: float) -> str:
-        """Waits until the VM is in one of these states and VirtualBox has let go of it. Raises `VmRunsError` if that takes too long."""
+        """Waits until the VM is in one of these states and VirtualBox has let go of it.
+
+        Raises `VmRunsError` if that takes too long.
+        """
         end = self._clock.monotonic() + timeout_seconds
         while True:
             info = self._vboxmanage.info(uuid)
@@ -36,12 +42,16 @@ class Power:
         self.wait_for(uuid, frozenset({"saved"}), _SETTLE_SECONDS)
 
     def shut_down(self, uuid: str, timeout_seconds: float, *, pull_plug: bool) -> None:
-        """Presses the power button and waits until the guest has shut down. With `pull_plug` one that does not is switched off.
+        """Presses the power button and waits until the guest has shut down.
+
+        With `pull_plug` one that does not is switched off.
 
         Raises `VmRunsError` if it goes on running.
         """
         if self._vboxmanage.info(uuid).state == "paused":
-            self._vboxmanage.run("controlvm", uuid, "resume")  # a guest that stands still hears no button
+            self._vboxmanage.run(
+                "controlvm", uuid, "resume"
+            )  # a guest that stands still hears no button
         self._vboxmanage.run("controlvm", uuid, "acpipowerbutton")
         try:
             self.wait_for(uuid, frozenset({"poweroff"}), timeout_seconds)
@@ -52,9 +62,12 @@ class Power:
             self.wait_for(uuid, frozenset({"poweroff"}), _SETTLE_SECONDS)
 
     def bring_back(self, uuid: str, found: str) -> None:
-        """Brings a VM back to the power state `found` that it had. One that its user has started meanwhile is left alone.
+        """Brings a VM back to the power state `found` that it had.
 
-        One that is still being saved, because whoever began that was interrupted, is waited for: `VmRunsError` if that takes too long.
+        One that its user has started meanwhile is left alone.
+
+        One that is still being saved, because whoever began that was interrupted, is waited for:
+        `VmRunsError` if that takes too long.
         """
         if found not in RUNNING:
             return

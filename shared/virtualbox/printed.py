@@ -1,6 +1,7 @@
 """What VBoxManage prints, read: lists of VMs, what it knows of one, complaints.
 
-Measured on VirtualBox 7.2.22; `docs/virtualbox.md` has the facts. Names of VMs may hold quotes, line breaks, and whole forged records.
+Measured on VirtualBox 7.2.22; `docs/virtualbox.md` has the facts. Names of VMs may hold quotes,
+line breaks, and whole forged records.
 """
 
 import re
@@ -27,7 +28,9 @@ _INACCESSIBLE: Final = '"<inaccessible>'
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A record of `list vms`. `name` is None if VirtualBox calls the VM inaccessible (or if that is its name).
+    """A record of `list vms`.
+
+    `name` is None if VirtualBox calls the VM inaccessible (or if that is its name).
 
     Of a name with line breaks it is the last line: the list does not tell where such a name begins.
     """
@@ -46,7 +49,10 @@ class Medium:
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """What `showvminfo` says. `changed` is UTC in whole seconds: fractions are lost when VBoxSVC restarts."""
+    """What `showvminfo` says.
+
+    `changed` is UTC in whole seconds: fractions are lost when VBoxSVC restarts.
+    """
 
     uuid: str
     name: str
@@ -64,18 +70,28 @@ class MachineInfo:
 
 
 def error_lines(stderr: str) -> tuple[str, ...]:
-    """The messages in what VBoxManage printed on stderr, without its prefix. They may follow progress on one line."""
+    """The messages in what VBoxManage printed on stderr, without its prefix.
+
+    They may follow progress on one line.
+    """
     return tuple(match[1].strip() for match in _ERROR.finditer(stderr))
 
 
 def complaint(completed: Completed) -> str:
-    """Why a command failed, on one line; empty if it did not. Both its status and its stderr must be clean."""
+    """Why a command failed, on one line; empty if it did not.
+
+    Both its status and its stderr must be clean.
+    """
     errors = error_lines(completed.stderr)
     if completed.status == 0 and not errors:
         return ""
     told = [line for line in errors if not _DETAILS.match(line)]
     codes = re.findall(r"code (\w+)", " ".join(line for line in errors if _DETAILS.match(line)))
-    text = "; ".join(told) or (completed.stderr.strip() or completed.stdout.strip())[-500:] or "no message"
+    text = (
+        "; ".join(told)
+        or (completed.stderr.strip() or completed.stdout.strip())[-500:]
+        or "no message"
+    )
     return f"{text} ({', '.join([*dict.fromkeys(codes), how_it_ended(completed.status)])})"
 
 
@@ -94,16 +110,23 @@ def killed_by(status: int) -> int:
 
 
 def parse_list(stdout: str) -> tuple[Listed, ...]:
-    """Reads `list vms` or `list runningvms`; lines that are no records (warnings, parts of names) are skipped."""
+    """Reads `list vms` or `list runningvms`.
+
+    Lines that are no records (warnings, parts of names) are skipped.
+    """
     records = _LISTED.findall(stdout)
-    return tuple(Listed(uuid, None if line == _INACCESSIBLE else line.removeprefix('"')) for line, uuid in records)
+    return tuple(
+        Listed(uuid, None if line == _INACCESSIBLE else line.removeprefix('"'))
+        for line, uuid in records
+    )
 
 
 def parse_info(stdout: str) -> MachineInfo:
     """Reads `showvminfo --machinereadable`.
 
-    The first match of a key counts: names of snapshots come later, are not escaped, and can forge lines. The VM's own name comes
-    first, but its quotes are escaped, so that no line of it looks like `key="value"`.
+    The first match of a key counts: names of snapshots come later, are not escaped, and can forge
+    lines. The VM's own name comes first, but its quotes are escaped, so that no line of it looks
+    like `key="value"`.
     """
 
     def value(key: str) -> str:
@@ -128,13 +151,18 @@ def parse_info(stdout: str) -> MachineInfo:
 def _media(stdout: str) -> list[Medium]:
     found: dict[tuple[str, str, str], Medium] = {}
     for controller, port, device, uuid in _MEDIUM.findall(stdout):
-        path = re.search(rf'^"{re.escape(controller)}-{port}-{device}"="(.*)"$', stdout, re.MULTILINE)
+        path = re.search(
+            rf'^"{re.escape(controller)}-{port}-{device}"="(.*)"$', stdout, re.MULTILINE
+        )
         found.setdefault((controller, port, device), Medium(uuid, path[1] if path else ""))
     return list(found.values())
 
 
 def first_match(pattern: re.Pattern[str], text: str, what: str) -> str:
-    """The first group of the first match. Raises `VBoxManageError` if there is none; `what` was expected."""
+    """The first group of the first match.
+
+    Raises `VBoxManageError` if there is none; `what` was expected.
+    """
     match = pattern.search(text)
     if not match:
         raise VBoxManageError(f"VBoxManage said {text.strip()[:200]!r} where {what} was expected")

@@ -1,4 +1,7 @@
-"""Why an export failed, as errors that say what to do. Pure: reads what VBoxManage printed (texts of VirtualBox 7.2.22)."""
+"""Why an export failed, as errors that say what to do.
+
+Pure: reads what VBoxManage printed (texts of VirtualBox 7.2.22).
+"""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +21,10 @@ class VmRunsError(ExportError):
 
 
 class VmBusyError(ExportError):
-    """The VM is off, but something else works on its disks: a snapshot is merged, a disk is moved or compacted."""
+    """The VM is off, but something else works on its disks.
+
+    A snapshot is merged, a disk is moved or compacted.
+    """
 
 
 class UnreachedError(ExportError):
@@ -30,7 +36,10 @@ class ExportCanceledError(ExportError):
 
 
 class ExportAbandonedError(ExportError):
-    """VBoxManage was killed: VirtualBox may still be writing the file, and holds the VM until it is done."""
+    """VBoxManage was killed.
+
+    VirtualBox may still be writing the file, and holds the VM until it is done.
+    """
 
 
 class ExportTargetError(ExportError):
@@ -54,13 +63,26 @@ def _rule(pattern: str, error: type[ExportError], meaning: str, hint: str = "") 
 #: In this order: the first that matches what VBoxManage printed.
 _RULES: Final = (
     _rule(r"VERR_CANCELLED|\bCANCELED\b", ExportCanceledError, "canceled"),
-    _rule(r"VERR_DISK_FULL|VERR_FILE_TOO_BIG", ExportTargetError, "the target is full", "make room on the NAS, or lower backup.keep_last"),
-    _rule(r"for writing \(VERR_ALREADY_EXISTS\)", ExportTargetError, "the target exists", "the next run uses another name"),
+    _rule(
+        r"VERR_DISK_FULL|VERR_FILE_TOO_BIG",
+        ExportTargetError,
+        "the target is full",
+        "make room on the NAS, or lower backup.keep_last",
+    ),
+    _rule(
+        r"for writing \(VERR_ALREADY_EXISTS\)",
+        ExportTargetError,
+        "the target exists",
+        "the next run uses another name",
+    ),
     _rule(
         r"for writing \(VERR_(?:FILE|PATH)_NOT_FOUND\)",
         ExportTargetError,
         "VirtualBox does not find the target's directory",
-        "does VBoxSVC see the NAS? One that was started before it was mounted, or with a PrivateTmp or chroot of its own, does not",
+        (
+            "does VBoxSVC see the NAS? One that was started before it was mounted, or with a "
+            "PrivateTmp or chroot of its own, does not"
+        ),
     ),
     _rule(
         r"for writing \(VERR_(?:WRITE_PROTECT|ACCESS_DENIED)\)|VERR_WRITE_PROTECT",
@@ -75,13 +97,24 @@ _RULES: Final = (
         "is the NAS up?",
     ),
     _rule(r"is locked for writing by another task", VmRunsError, "the VM runs"),
-    _rule(r"is locked for reading by another task|is locked for \w+", VmBusyError, "something else works on its disks"),
-    _rule(r"VBOX_E_INVALID_OBJECT_STATE|VBOX_E_INVALID_VM_STATE", VmRunsError, "the VM runs or changes its state"),
+    _rule(
+        r"is locked for reading by another task|is locked for \w+",
+        VmBusyError,
+        "something else works on its disks",
+    ),
+    _rule(
+        r"VBOX_E_INVALID_OBJECT_STATE|VBOX_E_INVALID_VM_STATE",
+        VmRunsError,
+        "the VM runs or changes its state",
+    ),
     _rule(
         r"Password ID|Enter the passwords?|VERR_VD_PASSWORD_INCORRECT",
         ExportError,
         "its disks are encrypted",
-        "VirtualBox asks for the password of an encrypted disk at each export; decrypt it (`VBoxManage encryptmedium`) or archive the VM",
+        (
+            "VirtualBox asks for the password of an encrypted disk at each export; decrypt it "
+            "(`VBoxManage encryptmedium`) or archive the VM"
+        ),
     ),
     _rule(
         r"Could not open the medium.*VERR_(?:FILE|PATH)_NOT_FOUND",
@@ -89,7 +122,12 @@ _RULES: Final = (
         "a disk file is missing",
         "put the file back where VirtualBox expects it, or detach the disk",
     ),
-    _rule(r"VERR_VD_|VERR_ZIP_|VERR_READ_ERROR", ExportError, "a disk file is damaged", "the last good copy is the one to restore"),
+    _rule(
+        r"VERR_VD_|VERR_ZIP_|VERR_READ_ERROR",
+        ExportError,
+        "a disk file is damaged",
+        "the last good copy is the one to restore",
+    ),
     _rule(
         r"E_ACCESSDENIED|object functionality is limited",
         ExportError,
@@ -116,7 +154,10 @@ def export_problem(completed: Completed) -> ExportError | None:
     """Why an export that ended failed; None if it did not. Status and stderr must both be clean."""
     if killed_by(completed.status):
         return ExportAbandonedError(
-            f"VBoxManage was {how_it_ended(completed.status)}; VirtualBox may go on with the export by itself",
+            (
+                f"VBoxManage was {how_it_ended(completed.status)}; VirtualBox may go on with the "
+                f"export by itself"
+            ),
             hint="nothing to do: the next run waits until VirtualBox has let go of the VM",
         )
     failure = complaint(completed)

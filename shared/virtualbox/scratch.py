@@ -1,8 +1,11 @@
-"""Folders for machines that this program itself makes: clones of live backups and rehearsed restores. They are nobody's VMs.
+"""Folders for machines that this program itself makes.
 
-A user may give any name to a VM, so no name is a proof. Each such machine is made in a folder of its own, which bears 128 random bits, is
-made exclusively, and has a mark in it before VirtualBox is asked for anything: a file that names the machine. Whoever finds a machine
-below such a folder, and named in its mark, knows that it is ours, whichever state database it belongs to.
+Clones of live backups and rehearsed restores. They are nobody's VMs.
+
+A user may give any name to a VM, so no name is a proof. Each such machine is made in a folder of
+its own, which bears 128 random bits, is made exclusively, and has a mark in it before VirtualBox is
+asked for anything: a file that names the machine. Whoever finds a machine below such a folder, and
+named in its mark, knows that it is ours, whichever state database it belongs to.
 """
 
 import json
@@ -22,17 +25,37 @@ from shared.virtualbox.inventory import Machine
 MARK: Final = "made-by-vmbackup.json"
 _MAXIMUM_MARK: Final = 4096
 _FOLDER: Final = re.compile(r"vmbackup-(?:rehearsal-)?[0-9a-f]{32}")
-#: VirtualBox puts a machine into BASE/[GROUP/]NAME/NAME.vbox: the folder is among the first ancestors of the settings file.
+#: VirtualBox puts a machine into BASE/[GROUP/]NAME/NAME.vbox: the folder is among the first
+#: ancestors of the settings file.
 _ANCESTORS: Final = 6
 _DISKS: Final = frozenset(
-    {".vdi", ".vmdk", ".vhd", ".vhdx", ".hdd", ".hds", ".qcow", ".qcow2", ".qed", ".img", ".raw", ".iso", ".ova", ".dmg", ".viso"}
+    {
+        ".vdi",
+        ".vmdk",
+        ".vhd",
+        ".vhdx",
+        ".hdd",
+        ".hds",
+        ".qcow",
+        ".qcow2",
+        ".qed",
+        ".img",
+        ".raw",
+        ".iso",
+        ".ova",
+        ".dmg",
+        ".viso",
+    }
 )
 _DIFFERENCE: Final = re.compile(r"\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}\.[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Which machine a folder was made for: its `name`, and its `uuid`, empty as long as VirtualBox has not chosen one."""
+    """Which machine a folder was made for.
+
+    Its `name`, and its `uuid`, empty as long as VirtualBox has not chosen one.
+    """
 
     name: str
     uuid: str = ""
@@ -48,7 +71,10 @@ def new_token() -> str:
 
 
 def make(folder: Path, mark: Mark) -> None:
-    """Makes the folder, which must not be there, and marks it. Raises `FileExistsError` if it is there, `OSError`."""
+    """Makes the folder, which must not be there, and marks it.
+
+    Raises `FileExistsError` if it is there, `OSError`.
+    """
     folder.mkdir(mode=0o700)
     write_mark(folder, mark)
 
@@ -61,11 +87,16 @@ def write_mark(folder: Path, mark: Mark) -> None:
 
 
 def mark_of(folder: Path) -> Mark | None:
-    """The mark of a folder; None if it has none that can be read, is a link, or bears no name of ours."""
+    """The mark of a folder.
+
+    None if it has none that can be read, is a link, or bears no name of ours.
+    """
     if not _FOLDER.fullmatch(folder.name) or folder.is_symlink():
         return None
     try:
-        descriptor = os.open(folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(
+            folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
         with open(descriptor, "rb") as file:
             document = json.loads(file.read(_MAXIMUM_MARK))
         name, uuid = document["name"], document["uuid"]
@@ -75,7 +106,10 @@ def mark_of(folder: Path) -> Mark | None:
 
 
 def is_scratch(machine: Machine) -> bool:
-    """Whether this program made the machine, for any state database: it lies below a folder whose mark names it."""
+    """Whether this program made the machine, for any state database.
+
+    It lies below a folder whose mark names it.
+    """
     for folder in list(Path(machine.settings_file).parents)[:_ANCESTORS]:
         mark = mark_of(folder)
         if mark is not None:
@@ -86,9 +120,9 @@ def is_scratch(machine: Machine) -> bool:
 def remove(folder: Path, name: str, *, known: Collection[str] | None = ()) -> None:
     """Removes a folder that was made for the machine `name`, and what VirtualBox has left of it there. May be repeated.
 
-    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that VirtualBox did not make for that machine:
-    one that is neither `known` (paths below the folder; None: all are) nor a differencing image. Raises it, too, if something cannot be
-    removed.
+    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that
+    VirtualBox did not make for that machine: one that is neither `known` (paths below the folder;
+    None: all are) nor a differencing image. Raises it, too, if something cannot be removed.
     """
     if not os.path.lexists(folder):
         return
@@ -97,20 +131,33 @@ def remove(folder: Path, name: str, *, known: Collection[str] | None = ()) -> No
         _remove_empty(folder)
         return
     if mark.name != name:
-        raise VBoxManageError(f"{folder} was made for {mark.name!r}, not for {name!r}: it stays", hint="look what it is")
-    if foreign := next((path for path in disks_in(folder) if known is not None and path not in known), None):
         raise VBoxManageError(
-            f"{folder / foreign} was put into a folder that vmbackup made and is going to remove: it stays",
+            f"{folder} was made for {mark.name!r}, not for {name!r}: it stays",
+            hint="look what it is",
+        )
+    if foreign := next(
+        (path for path in disks_in(folder) if known is not None and path not in known), None
+    ):
+        raise VBoxManageError(
+            (
+                f"{folder / foreign} was put into a folder that vmbackup made and is going to "
+                f"remove: it stays"
+            ),
             hint="move it elsewhere if you need it, delete it if not; the next tick goes on",
         )
     try:
         _remove_marked(folder)
     except OSError as error:
-        raise VBoxManageError(f"{folder} cannot be removed: {error.strerror}", hint="the next tick tries again") from None
+        raise VBoxManageError(
+            f"{folder} cannot be removed: {error.strerror}", hint="the next tick tries again"
+        ) from None
 
 
 def _remove_marked(folder: Path) -> None:
-    """The mark goes last: as long as it is there, whoever comes after a crash knows whose folder it is."""
+    """The mark goes last.
+
+    As long as it is there, whoever comes after a crash knows whose folder it is.
+    """
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -126,7 +173,10 @@ def _remove_empty(folder: Path) -> None:
         (folder / f"{MARK}.new").unlink(missing_ok=True)
         folder.rmdir()
     except OSError:
-        raise VBoxManageError(f"{folder} has no mark of vmbackup in it: it stays", hint="look what it is, and move it away") from None
+        raise VBoxManageError(
+            f"{folder} has no mark of vmbackup in it: it stays",
+            hint="look what it is, and move it away",
+        ) from None
 
 
 def disks_in(folder: Path) -> Iterator[str]:

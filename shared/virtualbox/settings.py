@@ -1,4 +1,7 @@
-"""Reads VirtualBox's own settings files: the registry `VirtualBox.xml` and the `.vbox` of each VM. Pure but for reading the file."""
+"""Reads VirtualBox's own settings files.
+
+The registry `VirtualBox.xml` and the `.vbox` of each VM. Pure but for reading the file.
+"""
 
 import hashlib
 import os
@@ -16,8 +19,11 @@ from shared.host.errors import ConfigurationError
 #: Larger than any settings file; what is larger is not read.
 MAXIMUM_BYTES: Final = 32 * 2**20
 
-#: Attributes of <Machine> that say what it does, not what it is. The fingerprint has them on its own, or has no use for them.
-_STATE_ATTRIBUTES: Final = re.compile(rb' (?:lastStateChange|stateFile|aborted|currentSnapshot|currentStateModified)="[^"]*"')
+#: Attributes of <Machine> that say what it does, not what it is. The fingerprint has them on its
+#: own, or has no use for them.
+_STATE_ATTRIBUTES: Final = re.compile(
+    rb' (?:lastStateChange|stateFile|aborted|currentSnapshot|currentStateModified)="[^"]*"'
+)
 #: VirtualBox replaces a settings file by two renames: between them it is not there.
 _REPLACE_ATTEMPTS: Final = 5
 _REPLACE_SECONDS: Final = 0.05
@@ -29,7 +35,9 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An entry of a media registry. `parent` is the UUID of the image it is based on, empty for a base.
+    """An entry of a media registry.
+
+    `parent` is the UUID of the image it is based on, empty for a base.
 
     `encrypted`: VirtualBox itself keeps it encrypted, and asks for its password when it is read.
     """
@@ -43,7 +51,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What VirtualBox.xml says: the settings file of each VM by UUID, and the images that belong to no VM."""
+    """What VirtualBox.xml says.
+
+    The settings file of each VM by UUID, and the images that belong to no VM.
+    """
 
     machines: Mapping[str, str]
     images: Mapping[str, Image]
@@ -61,12 +72,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class MachineSettings:
-    """What a .vbox says. `attached` are the UUIDs of its hard disks as they are now, not those of snapshots.
+    """What a .vbox says.
 
-    `snapshots` are all of them. Lists of VBoxManage have the same, but the name of a snapshot can forge lines there.
+    `attached` are the UUIDs of its hard disks as they are now, not those of snapshots.
 
-    `digest` covers the settings as VirtualBox wrote them, without the power state, the time of its last change, and the version of
-    VirtualBox that wrote them: a file that was rewritten without a change has the same digest.
+    `snapshots` are all of them. Lists of VBoxManage have the same, but the name of a snapshot can
+    forge lines there.
+
+    `digest` covers the settings as VirtualBox wrote them, without the power state, the time of its
+    last change, and the version of VirtualBox that wrote them: a file that was rewritten without a
+    change has the same digest.
     """
 
     uuid: str
@@ -79,7 +94,8 @@ class MachineSettings:
     digest: str
     attached: tuple[str, ...]
     images: Mapping[str, Image]
-    #: Bytes of memory, that of the screen included unless it is VirtualBox's default: what a running VM writes when it is saved, at most.
+    #: Bytes of memory, that of the screen included unless it is VirtualBox's default: what a
+    #: running VM writes when it is saved, at most.
     memory: int = 0
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
@@ -89,15 +105,20 @@ class MachineSettings:
 def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
     """VirtualBox's settings directory: as configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks.
 
-    That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else ~/.config/VirtualBox, where ~ of
-    root is what the password database says, whatever $HOME is. Raises `ConfigurationError` for a user without a home directory.
+    That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else
+    ~/.config/VirtualBox, where ~ of root is what the password database says, whatever $HOME is.
+    Raises `ConfigurationError` for a user without a home directory.
     """
     if configured != Path():
         return configured
     if environment.get("VBOX_USER_HOME"):
         return Path(environment["VBOX_USER_HOME"]).absolute()
     try:
-        user = Path("~root").expanduser() if os.geteuid() == 0 else Path(environment.get("HOME") or Path.home())
+        user = (
+            Path("~root").expanduser()
+            if os.geteuid() == 0
+            else Path(environment.get("HOME") or Path.home())
+        )
     except RuntimeError:
         raise ConfigurationError(
             "this user has no home directory, where VirtualBox's settings would be",
@@ -112,13 +133,19 @@ def home(configured: Path, environment: Mapping[str, str], platform: str = sys.p
 
 
 def read_file(path: str, sleep: Callable[[float], None]) -> bytes:
-    """The bytes of a settings file. Raises `SettingsError`; a file that VirtualBox is just replacing is waited for."""
+    """The bytes of a settings file.
+
+    Raises `SettingsError`; a file that VirtualBox is just replacing is waited for.
+    """
     for attempt in range(_REPLACE_ATTEMPTS):
         try:
             with open(path, "rb") as file:
                 data = file.read(MAXIMUM_BYTES + 1)
         except FileNotFoundError:
-            if not (os.path.exists(f"{path}-tmp") or os.path.exists(f"{path}-prev")) or attempt == _REPLACE_ATTEMPTS - 1:
+            if (
+                not (os.path.exists(f"{path}-tmp") or os.path.exists(f"{path}-prev"))
+                or attempt == _REPLACE_ATTEMPTS - 1
+            ):
                 raise SettingsError(f"{path} is not there") from None
             sleep(_REPLACE_SECONDS)
         except OSError as error:
@@ -143,7 +170,11 @@ def parse_machine(data: bytes) -> MachineSettings:
     tree = _parse(data)
     machine = tree.find("Machine")
     if machine is None:
-        raise SettingsError("its settings are encrypted" if tree.find("MachineEncrypted") is not None else "it describes no machine")
+        raise SettingsError(
+            "its settings are encrypted"
+            if tree.find("MachineEncrypted") is not None
+            else "it describes no machine"
+        )
     if not _uuid(machine) or machine.get("name") is None:
         raise SettingsError("it has no UUID or no name")
     firmware = machine.find("Hardware/Firmware/NVRAM")
@@ -159,7 +190,8 @@ def parse_machine(data: bytes) -> MachineSettings:
         digest=_digest(data),
         attached=tuple(_attached(machine)),
         images=_images(machine.find("MediaRegistry")),
-        memory=_mebibytes(machine, "Memory", "RAMSize") + _mebibytes(machine, "Display", "VRAMSize"),
+        memory=_mebibytes(machine, "Memory", "RAMSize")
+        + _mebibytes(machine, "Display", "VRAMSize"),
         snapshot_folder=machine.get("snapshotFolder", ""),
         snapshots=tuple(_snapshots(machine)),
     )
@@ -184,7 +216,10 @@ def _digest(data: bytes) -> str:
 
 
 def _attached(machine: Element) -> Iterator[str]:
-    for place in ("Hardware/StorageControllers", "StorageControllers"):  # the second until VirtualBox 5.2
+    for place in (
+        "Hardware/StorageControllers",
+        "StorageControllers",
+    ):  # the second until VirtualBox 5.2
         for device in machine.iterfind(f"{place}/StorageController/AttachedDevice"):
             image = device.find("Image")
             if device.get("type") == "HardDisk" and image is not None:
@@ -195,18 +230,29 @@ def _snapshots(machine: Element) -> Iterator[Snapshot]:
     waiting = machine.findall("Snapshot")
     while waiting:
         found = waiting.pop()
-        yield Snapshot(_uuid(found), found.get("name", ""), found.findtext("Description") or "", tuple(_attached(found)))
+        yield Snapshot(
+            _uuid(found),
+            found.get("name", ""),
+            found.findtext("Description") or "",
+            tuple(_attached(found)),
+        )
         waiting += found.findall("Snapshots/Snapshot")
 
 
 def _images(registry: Element | None) -> dict[str, Image]:
     images: dict[str, Image] = {}
-    waiting = [(disk, "") for disk in registry.iterfind("HardDisks/HardDisk")] if registry is not None else []
+    waiting = (
+        [(disk, "") for disk in registry.iterfind("HardDisks/HardDisk")]
+        if registry is not None
+        else []
+    )
     while waiting:
         disk, parent = waiting.pop()
         uuid = _uuid(disk)
         encrypted = any(item.get("name") == "CRYPT/KeyStore" for item in disk.iterfind("Property"))
-        images[uuid] = Image(uuid, disk.get("location", ""), disk.get("format", ""), parent, encrypted)
+        images[uuid] = Image(
+            uuid, disk.get("location", ""), disk.get("format", ""), parent, encrypted
+        )
         waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
     return images
 

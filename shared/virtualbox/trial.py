@@ -1,7 +1,7 @@
 """Starting a VM on trial: cut off from everything outside, watched for a while, and taken away.
 
-The copy of a server must not meet the server: no network, no serial line to this host, no remote display, no USB device is left to it. (An
-import brings no shared folders along.)
+The copy of a server must not meet the server: no network, no serial line to this host, no remote
+display, no USB device is left to it. (An import brings no shared folders along.)
 """
 
 import os
@@ -24,7 +24,8 @@ _SERIAL: Final = re.compile(r'^uartmode(\d+)="(?!disconnected")', re.MULTILINE)
 _USB_FILTER: Final = re.compile(r"^USBFilterActive\d+=", re.MULTILINE)
 _VALUE: Final = re.compile(r"^Value: (.*)$", re.MULTILINE)
 
-#: Set by Guest Additions when the guest has come up; stays in the settings afterwards, so that it must be deleted before a start.
+#: Set by Guest Additions when the guest has come up; stays in the settings afterwards, so that it
+#: must be deleted before a start.
 _PRODUCT: Final = "/VirtualBox/GuestInfo/OS/Product"
 _ADDITIONS: Final = "/VirtualBox/GuestAdd/Version"
 _LOCKED: Final = ("is already locked", "unlocked unexpectedly", "lock request pending")
@@ -38,7 +39,10 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a VM that was started on trial. `problem` says why it does not count as come up; empty: it does."""
+    """What was seen of a VM that was started on trial.
+
+    `problem` says why it does not count as come up; empty: it does.
+    """
 
     text: str
     problem: str = ""
@@ -68,10 +72,15 @@ class Trial:
         for _ in _USB_FILTER.findall(shown):
             self._run("usbfilter", "remove", "0", "--target", self._uuid)
         if _CABLE_IN.search(self._patiently(self._shown)):
-            raise VBoxManageError("VirtualBox does not unplug the network of the VM, so it was not started")
+            raise VBoxManageError(
+                "VirtualBox does not unplug the network of the VM, so it was not started"
+            )
 
     def start_and_watch(self, seconds: float) -> Observation:
-        """Starts the VM without a screen and watches it: until its Guest Additions answer, if it had any, else for so many seconds."""
+        """Starts the VM without a screen and watches it.
+
+        Until its Guest Additions answer, if it had any, else for so many seconds.
+        """
         additions = self._property(_ADDITIONS)
         self._run("guestproperty", "delete", self._uuid, _PRODUCT)
         before = self._disk_times()
@@ -80,20 +89,28 @@ class Trial:
         while (elapsed := self._clock.monotonic() - began) < seconds:
             state = self._patiently(lambda: self._vboxmanage.info(self._uuid)).state
             if state not in ("starting", "running"):
-                return Observation(f"it was {state} after {elapsed:.0f} s", "it did not go on running")
+                return Observation(
+                    f"it was {state} after {elapsed:.0f} s", "it did not go on running"
+                )
             if additions and (product := self._property(_PRODUCT)):
-                return Observation(f"its Guest Additions {additions} answered after {elapsed:.0f} s: {product}")
+                return Observation(
+                    f"its Guest Additions {additions} answered after {elapsed:.0f} s: {product}"
+                )
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, seconds - elapsed)))
         return self._judge(seconds, additions, wrote=self._disk_times() != before)
 
     def remove(self) -> None:
-        """Switches the VM off and unregisters it. Its files stay, to be removed with their folder by whoever made that.
+        """Switches the VM off and unregisters it.
+
+        Its files stay, to be removed with their folder by whoever made that.
 
         `unregistervm --delete` would delete every disk that is attached by now, whosever it is.
         """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
             self._run("controlvm", self._uuid, "poweroff")
-            Power(self._vboxmanage, self._clock).wait_for(self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS)
+            Power(self._vboxmanage, self._clock).wait_for(
+                self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS
+            )
         self._run("unregistervm", self._uuid)
 
     def _judge(self, seconds: float, additions: str, *, wrote: bool) -> Observation:
@@ -117,7 +134,10 @@ class Trial:
             try:
                 return ask()
             except VBoxManageError as error:
-                if not any(text in error.message for text in _LOCKED) or self._clock.monotonic() >= end:
+                if (
+                    not any(text in error.message for text in _LOCKED)
+                    or self._clock.monotonic() >= end
+                ):
                     raise
                 self._clock.sleep(_POLL_SECONDS)
 
@@ -125,7 +145,9 @@ class Trial:
         return self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")
 
     def _property(self, name: str) -> str:
-        match = _VALUE.search(self._patiently(lambda: self._vboxmanage.read("guestproperty", "get", self._uuid, name)))
+        match = _VALUE.search(
+            self._patiently(lambda: self._vboxmanage.read("guestproperty", "get", self._uuid, name))
+        )
         return match[1].strip() if match else ""
 
     def _disk_times(self) -> tuple[int, ...]:

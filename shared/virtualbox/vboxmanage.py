@@ -1,7 +1,7 @@
 """VBoxManage in words: runs it, decides whether it failed, and repeats what is worth repeating.
 
-Measured on VirtualBox 7.2.22; `docs/virtualbox.md` has the facts. VMs are named by their UUID only: their names may hold quotes, line
-breaks, and whole forged records.
+Measured on VirtualBox 7.2.22; `docs/virtualbox.md` has the facts. VMs are named by their UUID only:
+their names may hold quotes, line breaks, and whole forged records.
 """
 
 import re
@@ -13,16 +13,27 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from shared.host.clock import Clock, SystemClock
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.host.processes import Runner
-from shared.virtualbox.printed import UUID, Listed, MachineInfo, complaint, first_match, parse_info, parse_list
+from shared.virtualbox.printed import (
+    UUID,
+    Listed,
+    MachineInfo,
+    complaint,
+    first_match,
+    parse_info,
+    parse_list,
+)
 
-#: With C, or a locale that is not installed, `list vms` stops at the first name that is not ASCII, with status 0.
+#: With C, or a locale that is not installed, `list vms` stops at the first name that is not ASCII,
+#: with status 0.
 LOCALE: Final[Mapping[str, str]] = {"LC_ALL": "C.UTF-8"}
 
 _VERSION: Final = re.compile(r"^(\d+\.\d+\.\d+\S*)$", re.MULTILINE)
 
-#: Said when VBoxSVC just ends, or the machine is very busy. Nothing was done then: whatever the command, it is worth repeating.
+#: Said when VBoxSVC just ends, or the machine is very busy. Nothing was done then: whatever the
+#: command, it is worth repeating.
 UNREACHED: Final = "Failed to create the VirtualBox object"
-#: Seen just as a VM goes off, and while a VBoxSVC ends. A read is worth repeating then, and only then.
+#: Seen just as a VM goes off, and while a VBoxSVC ends. A read is worth repeating then, and only
+#: then.
 _TRANSIENT: Final = (
     "The object is not ready",
     "The session is not locked",
@@ -33,13 +44,20 @@ _TRANSIENT: Final = (
     "NS_ERROR_CALL_FAILED",
     "NS_ERROR_SOCKET_FAIL",
 )
-#: With pauses that double to two seconds: 9 seconds in all. A VBoxSVC on a busy machine may take that long to end.
+#: With pauses that double to two seconds: 9 seconds in all. A VBoxSVC on a busy machine may take
+#: that long to end.
 _ATTEMPTS: Final = 9
 
 _HINTS: Final = (
-    (UNREACHED, "is VBoxSVC shutting down, or run by another user? Try `VBoxManage list vms` by hand"),
+    (
+        UNREACHED,
+        "is VBoxSVC shutting down, or run by another user? Try `VBoxManage list vms` by hand",
+    ),
     ("E_ACCESSDENIED", "the VM is inaccessible: `VBoxManage list --long vms` says why"),
-    ("Could not find a registered machine", "the VM was unregistered meanwhile, or belongs to another user of this host"),
+    (
+        "Could not find a registered machine",
+        "the VM was unregistered meanwhile, or belongs to another user of this host",
+    ),
     ("NS_ERROR_FILE_ACCESS_DENIED", "run as the user who owns the VMs"),
 )
 
@@ -55,9 +73,10 @@ class UnreachedVBoxManageError(TransientVBoxManageError):
 class VBoxManage:
     """VBoxManage of one host, run as the owner of the VMs.
 
-    `environment` is added to the caller's (VBOX_USER_HOME, for one). Every method raises `VBoxManageError` if the program is missing,
-    fails or complains, and `VBoxManageTimeoutError` if it takes longer than `timeout_seconds`. Reads are repeated on errors that pass,
-    everything else only while VBoxSVC is not reached.
+    `environment` is added to the caller's (VBOX_USER_HOME, for one). Every method raises
+    `VBoxManageError` if the program is missing, fails or complains, and `VBoxManageTimeoutError` if
+    it takes longer than `timeout_seconds`. Reads are repeated on errors that pass, everything else
+    only while VBoxSVC is not reached.
     """
 
     def __init__(
@@ -79,12 +98,18 @@ class VBoxManage:
         return first_match(_VERSION, self.read("--version"), "a version")
 
     def warnings(self) -> tuple[str, ...]:
-        """What the wrapper around VBoxManage complains about on stdout: usually that the kernel driver is not loaded."""
+        """What the wrapper around VBoxManage complains about on stdout.
+
+        Usually that the kernel driver is not loaded.
+        """
         paragraphs = re.split(r"\n\s*\n", _VERSION.sub("", self.read("--version")))
         return tuple(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
 
     def list_vms(self) -> tuple[Listed, ...]:
-        """All VMs of this user. A name with a line break can forge lines: believe a UUID only if the registry has it."""
+        """All VMs of this user.
+
+        A name with a line break can forge lines: believe a UUID only if the registry has it.
+        """
         return parse_list(self.read("list", "vms"))
 
     def running(self) -> frozenset[str]:
@@ -96,15 +121,23 @@ class VBoxManage:
         return parse_info(self.read("showvminfo", _checked(uuid), "--machinereadable"))
 
     def medium_state(self, disk: str) -> str:
-        """What is done with a disk (UUID or path): `created` is nothing, `locked write` is its running VM.
+        """What is done with a disk (UUID or path).
+
+        `created` is nothing, `locked write` is its running VM.
 
         `locked read` is an export, or that something that stands on it runs.
         """
-        return first_match(re.compile(r"^State: +(.+)$", re.MULTILINE), self.read("showmediuminfo", "disk", disk), "a medium state")
+        return first_match(
+            re.compile(r"^State: +(.+)$", re.MULTILINE),
+            self.read("showmediuminfo", "disk", disk),
+            "a medium state",
+        )
 
     def read(self, *arguments: str) -> str:
         """Runs a command that changes nothing and returns its stdout."""
-        return self._repeating(TransientVBoxManageError)(self._once, self._timeout_seconds, *arguments)
+        return self._repeating(TransientVBoxManageError)(
+            self._once, self._timeout_seconds, *arguments
+        )
 
     def run(self, *arguments: str) -> str:
         """Runs a command once and returns its stdout."""
@@ -130,23 +163,35 @@ class VBoxManage:
     def _once(self, timeout_seconds: float, *arguments: str) -> str:
         words = " ".join(["VBoxManage", *arguments[:2]])
         try:
-            completed = self._runner.run([self.program, *arguments], timeout_seconds=timeout_seconds, environment=self.environment)
+            completed = self._runner.run(
+                [self.program, *arguments],
+                timeout_seconds=timeout_seconds,
+                environment=self.environment,
+            )
         except OSError as error:
             raise cannot_start(self.program, error) from None
         if completed.timed_out:
             raise VBoxManageTimeoutError(
                 f"{words} did not answer within {timeout_seconds:g} s",
-                hint="VBoxSVC hangs or the machine is overloaded. Do not kill VBoxSVC while VMs run: it takes them along",
+                hint=(
+                    "VBoxSVC hangs or the machine is overloaded. Do not kill VBoxSVC while VMs "
+                    "run: it takes them along"
+                ),
             )
         if failure := complaint(completed):
-            raise _kind(failure)(f"{words} failed: {failure}", hint=next((hint for text, hint in _HINTS if text in failure), ""))
+            raise _kind(failure)(
+                f"{words} failed: {failure}",
+                hint=next((hint for text, hint in _HINTS if text in failure), ""),
+            )
         return completed.stdout
 
 
 def _kind(failure: str) -> type[VBoxManageError]:
     if UNREACHED in failure:
         return UnreachedVBoxManageError
-    return TransientVBoxManageError if any(text in failure for text in _TRANSIENT) else VBoxManageError
+    return (
+        TransientVBoxManageError if any(text in failure for text in _TRANSIENT) else VBoxManageError
+    )
 
 
 def cannot_start(program: str, error: OSError) -> VBoxManageError:

@@ -1,4 +1,7 @@
-"""One suite, two kinds of host: what the product relies on is true of the real VirtualBox, and of the simulated one alike."""
+"""One suite, two kinds of host.
+
+What the product relies on is true of the real VirtualBox, and of the simulated one alike.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,7 +18,9 @@ KINDS = ["simulated", pytest.param("real", marks=pytest.mark.virtualbox)]
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoxHost]:
+def host(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VirtualBoxHost]:
     """A VirtualBox host for the tests of one file."""
     made: VirtualBoxHost
     if request.param == "real":
@@ -64,7 +69,10 @@ def make_slow_vm(host: VirtualBoxHost, name: str) -> VirtualMachine:
 
 @pytest.fixture
 def begin_export(host: VirtualBoxHost, folder: Path) -> Iterator[Callable[..., Export]]:
-    """Starts exports that are under way when it returns; those that still run at the end are cancelled."""
+    """Starts exports that are under way when it returns.
+
+    Those that still run at the end are cancelled.
+    """
     begun: list[Export] = []
 
     def begin(vm: VirtualMachine, target: str = "x.ova") -> Export:

@@ -1,4 +1,7 @@
-"""VMs of every kind that an export engine must handle, on a real VirtualBox host; and what is asked of their copies."""
+"""VMs of every kind that an export engine must handle, on a real VirtualBox host.
+
+And what is asked of their copies.
+"""
 
 import hashlib
 import os
@@ -39,23 +42,45 @@ class Bench:
     def machine(self, uuid: str) -> Machine:
         return take_inventory(self.vboxmanage, self.host.home, time.sleep)[uuid]
 
-    def parallel(self, codec: Codec | None = None, cores: int = 2, plan: DeltaPlan | None = None) -> ParallelExporter:
+    def parallel(
+        self, codec: Codec | None = None, cores: int = 2, plan: DeltaPlan | None = None
+    ) -> ParallelExporter:
         scratch = self.host.folder / "scratch"
-        return ParallelExporter(self.vboxmanage, SystemClock(), scratch=scratch, cores=cores, codec=codec, plan=plan)
+        return ParallelExporter(
+            self.vboxmanage, SystemClock(), scratch=scratch, cores=cores, codec=codec, plan=plan
+        )
 
     def exporter(self, name: str) -> Exporter:
         return self.parallel() if name == "parallel" else VBoxManageExporter(self.vboxmanage)
 
-    def create(self, name: str, *options: str, controllers: tuple[tuple[str, str], ...] = (("SATA", "sata"),)) -> str:
+    def create(
+        self,
+        name: str,
+        *options: str,
+        controllers: tuple[tuple[str, str], ...] = (("SATA", "sata"),),
+    ) -> str:
         """A VM without disks; its UUID."""
-        created = self.host.run("createvm", f"--name={name}", "--ostype=Linux_64", "--register", f"--basefolder={self.host.vms}").stdout
+        created = self.host.run(
+            "createvm",
+            f"--name={name}",
+            "--ostype=Linux_64",
+            "--register",
+            f"--basefolder={self.host.vms}",
+        ).stdout
         uuid = re.findall(r"^UUID: (\S+)$", created, re.MULTILINE)[0]
         self.host.run("modifyvm", uuid, "--memory=64", *options)
         for controller, bus in controllers:
             self.host.run("storagectl", uuid, "--name", controller, "--add", bus)
         return uuid
 
-    def disk(self, uuid: str, content: bytes, *, place: tuple[str, int, int] = ("SATA", 0, 0), variant: str = "Standard") -> Path:
+    def disk(
+        self,
+        uuid: str,
+        content: bytes,
+        *,
+        place: tuple[str, int, int] = ("SATA", 0, 0),
+        variant: str = "Standard",
+    ) -> Path:
         """Attaches a new VDI with this content."""
         number = len(list(self.host.vms.glob(f"{uuid}-*.vdi")))
         raw, path = self.host.vms / f"{uuid}.raw", self.host.vms / f"{uuid}-{number}.vdi"
@@ -63,7 +88,13 @@ class Bench:
         self.host.run("convertfromraw", raw, path, "--format=VDI", f"--variant={variant}")
         raw.unlink()
         controller, port, device = place
-        words = [f"--storagectl={controller}", f"--port={port}", f"--device={device}", "--type=hdd", f"--medium={path}"]
+        words = [
+            f"--storagectl={controller}",
+            f"--port={port}",
+            f"--device={device}",
+            "--type=hdd",
+            f"--medium={path}",
+        ]
         self.host.run("storageattach", uuid, *words)
         return path
 
@@ -73,7 +104,9 @@ class Bench:
         attached = {chain[0].uuid for chain in self.machine(uuid).chains}
         return {
             f"{a}-{b}-{c}": image
-            for a, b, c, image in re.findall(r'^"(.+)-ImageUUID-(\d+)-(\d+)"="(.+)"$', text, re.MULTILINE)
+            for a, b, c, image in re.findall(
+                r'^"(.+)-ImageUUID-(\d+)-(\d+)"="(.+)"$', text, re.MULTILINE
+            )
             if image in attached
         }
 
@@ -85,15 +118,28 @@ class Bench:
 
     def digests(self, uuid: str) -> dict[str, str]:
         """SHA-256 of the content of each disk of a VM, read by VirtualBox, by its place."""
-        return {place: _digest(self.raw(medium, self.host.folder / "content.raw")) for place, medium in self.leaves(uuid).items()}
+        return {
+            place: _digest(self.raw(medium, self.host.folder / "content.raw"))
+            for place, medium in self.leaves(uuid).items()
+        }
 
     def restore(self, ova: Path, name: str) -> str:
         """Imports a copy as VirtualBox does; the new VM's UUID."""
-        self.host.run("import", ova, "--vsys=0", f"--vmname={name}", f"--basefolder={self.host.vms}", "--options=keepallmacs")
+        self.host.run(
+            "import",
+            ova,
+            "--vsys=0",
+            f"--vmname={name}",
+            f"--basefolder={self.host.vms}",
+            "--options=keepallmacs",
+        )
         return next(vm.uuid for vm in self.vboxmanage.list_vms() if vm.name == name)
 
     def settings(self, uuid: str) -> list[str]:
-        """What VirtualBox says of a VM, without what differs between any two VMs: names, UUIDs, paths, times."""
+        """What VirtualBox says of a VM, without what differs between any two VMs.
+
+        Names, UUIDs, paths, times.
+        """
         text = self.host.run("showvminfo", uuid, "--machinereadable").stdout
         unlike = re.compile(
             r'^(?:"?\w*(?:UUID|uuid)|name=|CfgFile|SnapFldr|LogFldr|NvramFile|VMStateChangeTime|rec_screen_dest_filename|".*/)'
@@ -122,7 +168,9 @@ def texts(seed: int, size: int) -> bytes:
     """Bytes that compress to about half, with a gap of zeros in the middle third."""
     source = random.Random(seed)
     third = size // 3
-    line = b"".join(b"%d %s\n" % (number, source.randbytes(9).hex().encode()) for number in range(third // 22))
+    line = b"".join(
+        b"%d %s\n" % (number, source.randbytes(9).hex().encode()) for number in range(third // 22)
+    )
     return (line[:third].ljust(2 * third, b"\0") + line[::-1])[:size].ljust(size, b"\0")
 
 
@@ -131,7 +179,9 @@ def noise(seed: int, size: int) -> bytes:
 
 
 def write_blocks(image: Path, blocks: dict[int, bytes | int]) -> None:
-    """Puts blocks of 1 MiB, or ZERO, into a VDI file as VirtualBox does when a guest writes and discards."""
+    """Puts blocks of 1 MiB, or ZERO, into a VDI file as VirtualBox does when a guest writes and
+    discards.
+    """
     descriptor = os.open(image, os.O_RDWR)
     header = os.pread(descriptor, 512, 0)
     map_offset, data_offset = struct.unpack_from("<2I", header, 0x154)
@@ -168,13 +218,24 @@ def unpack(ova: Path, folder: Path) -> list[Path]:
 
 def qemu(*words: str | Path, seconds: float = 300) -> None:
     """Runs `qemu-img`; AssertionError with what it says if it finds a fault."""
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=seconds)
+    done = subprocess.run(
+        ["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=seconds
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def same(image: Path, raw: Path) -> bool:
-    """Whether `qemu-img` reads this content from an image. Zeros at the end do not count: a VMDK holds whole grains."""
-    done = subprocess.run(["qemu-img", "compare", "-F", "raw", image, raw], capture_output=True, text=True, check=False, timeout=300)
+    """Whether `qemu-img` reads this content from an image.
+
+    Zeros at the end do not count: a VMDK holds whole grains.
+    """
+    done = subprocess.run(
+        ["qemu-img", "compare", "-F", "raw", image, raw],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode in (0, 1), done.stderr
     return done.returncode == 0
 
@@ -201,7 +262,14 @@ def chain_of_three(bench: Bench) -> str:
     bench.disk(uuid, b"".join(base.get(number, bytes(MIB)) for number in range(48)))
     for layer in (
         {1: ZERO, 2: noise(12, MIB), 7: noise(17, MIB), 8: ZERO, 9: noise(19, 1000)},
-        {2: ZERO, 3: noise(23, MIB), 7: ZERO, 8: noise(28, MIB), 9: noise(29, MIB // 2), 47: noise(1, 1)},
+        {
+            2: ZERO,
+            3: noise(23, MIB),
+            7: ZERO,
+            8: noise(28, MIB),
+            9: noise(29, MIB // 2),
+            47: noise(1, 1),
+        },
     ):
         bench.host.run("snapshot", uuid, "take", f"s{len(layer)}")
         write_blocks(Path(bench.machine(uuid).chains[0][0].location), layer)
@@ -209,7 +277,9 @@ def chain_of_three(bench: Bench) -> str:
 
 
 def many_disks(bench: Bench) -> str:
-    """Two controllers, places out of order, sizes that are no whole megabytes, EFI with variables, a name and texts with everything."""
+    """Two controllers, places out of order, sizes that are no whole megabytes, EFI with variables,
+    a name and texts with everything.
+    """
     odd = 'IDE "x" & ü'
     options = (
         "--firmware=efi",
@@ -223,7 +293,15 @@ def many_disks(bench: Bench) -> str:
     bench.disk(uuid, texts(3, 5 * MIB + 512), place=("SATA", 3, 0))
     bench.disk(uuid, noise(4, 3 * MIB + 1024), place=(odd, 1, 1), variant="Fixed")
     bench.disk(uuid, texts(5, 40 * MIB - 512), place=("SATA", 1, 0))
-    bench.host.run("storageattach", uuid, f"--storagectl={odd}", "--port=0", "--device=0", "--type=dvddrive", "--medium=emptydrive")
+    bench.host.run(
+        "storageattach",
+        uuid,
+        f"--storagectl={odd}",
+        "--port=0",
+        "--device=0",
+        "--type=dvddrive",
+        "--medium=emptydrive",
+    )
     bench.host.run("snapshot", uuid, "take", "before")
     return uuid
 
@@ -244,4 +322,12 @@ def empty(bench: Bench) -> str:
     return uuid
 
 
-KINDS: tuple[Build, ...] = (dynamic, fixed, chain_of_three, many_disks, no_disk, incompressible, empty)
+KINDS: tuple[Build, ...] = (
+    dynamic,
+    fixed,
+    chain_of_three,
+    many_disks,
+    no_disk,
+    incompressible,
+    empty,
+)

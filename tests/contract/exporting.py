@@ -15,18 +15,25 @@ from tests.support.hosts import VirtualBoxHost, VirtualMachine
 PROGRESS = "0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n"
 
 
-def export(host: VirtualBoxHost, vm: VirtualMachine, target: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+def export(
+    host: VirtualBoxHost, vm: VirtualMachine, target: Path, *more: str
+) -> "subprocess.CompletedProcess[str]":
     """An export as the product makes it, to its end."""
-    return host.run("export", vm.uuid, "--ovf20", "--manifest", f"--output={target}", *more, check=False)
+    return host.run(
+        "export", vm.uuid, "--ovf20", "--manifest", f"--output={target}", *more, check=False
+    )
 
 
 def medium_state(host: VirtualBoxHost, disk: Path | str) -> str:
-    match = re.search(r"^State: +(.+)$", host.run("showmediuminfo", "disk", disk).stdout, re.MULTILINE)
+    match = re.search(
+        r"^State: +(.+)$", host.run("showmediuminfo", "disk", disk).stdout, re.MULTILINE
+    )
     assert match
     return match[1]
 
 
-#: The real VBoxManage takes ten seconds for a call now and then (one in 2000); an export may be over when it answers.
+#: The real VBoxManage takes ten seconds for a call now and then (one in 2000); an export may be
+#: over when it answers.
 _ATTEMPTS = 3
 
 
@@ -37,7 +44,12 @@ class Export:
         self.host, self.vm, self.target, self.disk = host, vm, target, vm.disk
         for _ in range(_ATTEMPTS):
             self.process = self._start()
-            self.wait_for(lambda: self.process.poll() is not None or (size(target) > 100_000 and self._holds_disk()))
+            self.wait_for(
+                lambda: (
+                    self.process.poll() is not None
+                    or (size(target) > 100_000 and self._holds_disk())
+                )
+            )
             if self.process.poll() is None:
                 return
             status, _, stderr = self.finish()
@@ -47,7 +59,14 @@ class Export:
 
     def _start(self) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [self.host.vboxmanage, "export", self.vm.uuid, "--ovf20", "--manifest", f"--output={self.target}"],
+            [
+                self.host.vboxmanage,
+                "export",
+                self.vm.uuid,
+                "--ovf20",
+                "--manifest",
+                f"--output={self.target}",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -56,7 +75,10 @@ class Export:
         )
 
     def _holds_disk(self) -> bool:
-        return "State:          locked read\n" in self.host.run("showmediuminfo", "disk", self.disk, check=False).stdout
+        return (
+            "State:          locked read\n"
+            in self.host.run("showmediuminfo", "disk", self.disk, check=False).stdout
+        )
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + 60
@@ -97,5 +119,7 @@ def check_manifest(path: Path) -> None:
         contents = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
     manifest = next(name for name in contents if name.endswith(".mf"))
     text = contents.pop(manifest).decode()
-    lines = [f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}" for name, data in contents.items()]
+    lines = [
+        f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}" for name, data in contents.items()
+    ]
     assert sorted(text.splitlines()) == sorted(lines)

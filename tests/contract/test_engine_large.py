@@ -25,17 +25,30 @@ GIB = 2**30
 BLOCKS = 8 * 1024 + 300
 
 
-def test_a_copy_of_more_than_8_gib_is_imported(qemu_img: None, make_virtualbox_host: Callable[[], RealHost]) -> None:  # noqa: F811
+def test_a_copy_of_more_than_8_gib_is_imported(
+    qemu_img: None,  # noqa: F811
+    make_virtualbox_host: Callable[[], RealHost],
+) -> None:
     """Incompressible blocks all over a disk of 20 GiB."""
     bench = Bench(make_virtualbox_host())
     host = bench.host
     uuid = bench.create("large")
     disk = host.vms / "large.vdi"
     host.run("createmedium", "disk", "--filename", disk, "--size", str(20 * 1024))
-    host.run("storageattach", uuid, "--storagectl=SATA", "--port=0", "--device=0", "--type=hdd", f"--medium={disk}")
+    host.run(
+        "storageattach",
+        uuid,
+        "--storagectl=SATA",
+        "--port=0",
+        "--device=0",
+        "--type=hdd",
+        f"--medium={disk}",
+    )
     for start in range(0, BLOCKS, 100):
         count = min(100, BLOCKS - start)
-        write_blocks(disk, {2 * number: os.urandom(2**20) for number in range(start, start + count)})
+        write_blocks(
+            disk, {2 * number: os.urandom(2**20) for number in range(start, start + count)}
+        )
     copy = host.folder / "large.ova"
     finish(bench.parallel().start(bench.machine(uuid), copy), seconds=1200).result()
     assert max(member.size for member in check_ova(host.folder, copy.name).members) > 8 * GIB

@@ -1,4 +1,6 @@
-"""On a file system that shares blocks between files, here a real XFS, copies laid out for it store what did not change once."""
+"""On a file system that shares blocks between files, here a real XFS, copies laid out for it store
+what did not change once.
+"""
 
 import os
 import subprocess
@@ -28,9 +30,13 @@ def xfs(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(512 * MIB)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        ["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True, stdin=subprocess.DEVNULL
+    )
     # A small allocsize: what XFS reserves behind the end of a growing file is no data.
-    subprocess.run(["mount", "-o", "loop,allocsize=64k", image, place], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        ["mount", "-o", "loop,allocsize=64k", image, place], check=True, stdin=subprocess.DEVNULL
+    )
     try:
         yield place
     finally:
@@ -45,13 +51,17 @@ def used(place: Path) -> int:
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-def test_what_did_not_change_is_stored_once(xfs: Path, virtualbox_host: RealHost, *, aligned: bool) -> None:
+def test_what_did_not_change_is_stored_once(
+    xfs: Path, virtualbox_host: RealHost, *, aligned: bool
+) -> None:
     bench = Bench(virtualbox_host)
     uuid = bench.create("shared")
     disk = bench.disk(uuid, texts(10, 120 * MIB))
     exporter = bench.parallel(plan=DeltaPlan(xfs / "1.index", aligned=aligned))
     finish(exporter.start(bench.machine(uuid), xfs / "1.ova")).result()
-    change(disk, 20, 1500)  # what follows is shifted by some sectors, and not by a block of the file system
+    change(
+        disk, 20, 1500
+    )  # what follows is shifted by some sectors, and not by a block of the file system
     before, size = used(xfs), (xfs / "1.ova").stat().st_size
     assert size > 15 * SLACK
     again = DeltaPlan(xfs / "2.index", xfs / "1.ova", xfs / "1.index", aligned=aligned)

@@ -50,7 +50,9 @@ class Pausing:
             return best.compress(data)
 
         self.target = target
-        self.export: ParallelExport = bench.parallel(Codec("pausing", compress, best.decompress)).start(bench.machine(vm.uuid), target)
+        self.export: ParallelExport = bench.parallel(
+            Codec("pausing", compress, best.decompress)
+        ).start(bench.machine(vm.uuid), target)
         assert self._reached.wait(60), self.export.result()
 
     def go_on(self) -> ParallelExport:
@@ -76,12 +78,17 @@ def pause(bench: Bench, vm: RealVm) -> Iterator[Callable[[], Pausing]]:
 def is_free(bench: Bench, vm: RealVm) -> None:
     """Nothing of the engine is left: the VM starts, its snapshots can be deleted."""
     disk = vm.info("SATA-0-0")
-    wait_for(lambda: medium_state(bench.host, disk) == "created", "VirtualBox to notice that the lock is gone")
+    wait_for(
+        lambda: medium_state(bench.host, disk) == "created",
+        "VirtualBox to notice that the lock is gone",
+    )
     vm.start()
     vm.stop()
 
 
-def test_the_vm_cannot_be_started_changed_or_deleted_meanwhile(bench: Bench, vm: RealVm, pause: Callable[[], Pausing]) -> None:
+def test_the_vm_cannot_be_started_changed_or_deleted_meanwhile(
+    bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
+) -> None:
     bench.host.run("snapshot", vm.uuid, "take", "before")
     export = pause()
     leaf = vm.info("SATA-0-0")
@@ -100,15 +107,21 @@ def test_the_vm_cannot_be_started_changed_or_deleted_meanwhile(bench: Bench, vm:
     bench.host.run("snapshot", vm.uuid, "delete", "before")
 
 
-def test_a_snapshot_taken_meanwhile_freezes_what_is_read(bench: Bench, vm: RealVm, pause: Callable[[], Pausing]) -> None:
+def test_a_snapshot_taken_meanwhile_freezes_what_is_read(
+    bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
+) -> None:
     before = list(bench.digests(vm.uuid).values())
     export = pause()
     bench.host.run("snapshot", vm.uuid, "take", "meanwhile")
     export.go_on().result()
-    assert list(bench.digests(bench.restore(export.target, f"restored {vm.uuid}")).values()) == before
+    assert (
+        list(bench.digests(bench.restore(export.target, f"restored {vm.uuid}")).values()) == before
+    )
 
 
-def test_a_killed_vboxsvc_voids_the_copy(bench: Bench, vm: RealVm, pause: Callable[[], Pausing]) -> None:
+def test_a_killed_vboxsvc_voids_the_copy(
+    bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
+) -> None:
     export = pause()
     for process in bench.host.processes():
         if process.name() == "VBoxSVC":
@@ -120,7 +133,9 @@ def test_a_killed_vboxsvc_voids_the_copy(bench: Bench, vm: RealVm, pause: Callab
     is_free(bench, vm)
 
 
-def test_a_killed_holder_voids_the_copy(bench: Bench, vm: RealVm, pause: Callable[[], Pausing]) -> None:
+def test_a_killed_holder_voids_the_copy(
+    bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
+) -> None:
     export = pause()
     holders = [process for process in bench.host.processes() if "mediumio" in process.cmdline()]
     assert len(holders) == 1
@@ -130,7 +145,9 @@ def test_a_killed_holder_voids_the_copy(bench: Bench, vm: RealVm, pause: Callabl
     is_free(bench, vm)
 
 
-def test_cancelling_frees_the_vm_at_once(bench: Bench, vm: RealVm, pause: Callable[[], Pausing]) -> None:
+def test_cancelling_frees_the_vm_at_once(
+    bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
+) -> None:
     export = pause()
     export.export.cancel(0)
     with pytest.raises(ExportCanceledError):
@@ -180,13 +197,24 @@ def test_nothing_of_an_export_is_left(bench: Bench, vm: RealVm) -> None:
     time.sleep(0.1)
     assert {thread.name for thread in threading.enumerate()} == before
     assert len(os.listdir("/proc/self/fd")) == files
-    assert [process.cmdline() for process in bench.host.processes() if process.name() == "VBoxManage"] == []
+    assert [
+        process.cmdline() for process in bench.host.processes() if process.name() == "VBoxManage"
+    ] == []
 
 
 def test_virtualbox_exports_nothing_any_more_once_it_has_described_the_vm(bench: Bench) -> None:
-    """An export that goes on by itself would keep a core busy, and the VM from starting, for as long as VirtualBox's own export takes."""
+    """An export that goes on by itself would keep a core busy, and the VM from starting, for as
+    long as VirtualBox's own export takes.
+    """
     vm = bench.host.make_vm("described", mib=400, random_mib=300)
     for _ in range(5):
         scratch = bench.host.folder / "scratch"
-        take_description(bench.vboxmanage, vm.uuid, vm.name, disks=1, scratch=scratch, cancelled=threading.Event())
+        take_description(
+            bench.vboxmanage,
+            vm.uuid,
+            vm.name,
+            disks=1,
+            scratch=scratch,
+            cancelled=threading.Event(),
+        )
         assert medium_state(bench.host, vm.disk) == "created"

@@ -1,4 +1,6 @@
-"""Both export engines on the same real VMs: each copy is imported by the real VirtualBox and must be the VM that was exported.
+"""Both export engines on the same real VMs.
+
+Each copy is imported by the real VirtualBox and must be the VM that was exported.
 
 An independent reader, qemu-img, looks at the disks of the parallel engine, too.
 """
@@ -12,7 +14,18 @@ import pytest
 from shared.export.delta import DeltaPlan
 from shared.ova.check import check_ova
 from shared.ova.compression import zlib_codec
-from tests.contract.engine_vms import KINDS, MIB, Bench, Build, change, finish, qemu, same, texts, unpack
+from tests.contract.engine_vms import (
+    KINDS,
+    MIB,
+    Bench,
+    Build,
+    change,
+    finish,
+    qemu,
+    same,
+    texts,
+    unpack,
+)
 from tests.contract.exporting import check_manifest, members
 from tests.support.packages import require
 from tests.support.virtualbox import RealVm, Testbed
@@ -59,7 +72,9 @@ def test_the_parallel_engine_takes_it(bench: Bench, vm: str) -> None:
     assert bench.parallel().refusal(bench.machine(vm)) == ""
 
 
-def test_both_copies_restore_to_the_vm_that_was_exported(bench: Bench, vm: str, copies: dict[str, Path]) -> None:
+def test_both_copies_restore_to_the_vm_that_was_exported(
+    bench: Bench, vm: str, copies: dict[str, Path]
+) -> None:
     expected = bench.digests(vm)
     settings = {}
     check_manifest(copies["parallel"])
@@ -74,12 +89,18 @@ def test_both_copies_restore_to_the_vm_that_was_exported(bench: Bench, vm: str, 
 
 def test_both_copies_have_the_same_members(copies: dict[str, Path]) -> None:
     found = {name: members(copy) for name, copy in copies.items()}
-    assert [name.rpartition(".")[2] for name in found["parallel"]] == [name.rpartition(".")[2] for name in found["vboxmanage"]]
+    assert [name.rpartition(".")[2] for name in found["parallel"]] == [
+        name.rpartition(".")[2] for name in found["vboxmanage"]
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in found["parallel"])
 
 
-def test_an_independent_reader_finds_the_same_disks(qemu_img: None, bench: Bench, vm: str, copies: dict[str, Path], tmp_path: Path) -> None:
-    """What VirtualBox itself reads from each disk is found in one file of the copy, whatever the order of the files is."""
+def test_an_independent_reader_finds_the_same_disks(
+    qemu_img: None, bench: Bench, vm: str, copies: dict[str, Path], tmp_path: Path
+) -> None:
+    """What VirtualBox itself reads from each disk is found in one file of the copy, whatever the
+    order of the files is.
+    """
     disks = unpack(copies["parallel"], tmp_path)
     for disk in disks:
         qemu("check", disk)
@@ -113,9 +134,18 @@ def test_a_clone_is_exported_under_the_name_of_its_vm(bench: Bench) -> None:
     vm = bench.host.make_vm("live", mib=16, random_mib=8)
     vm.start()
     bench.host.run("snapshot", vm.uuid, "take", "frozen", "--live")
-    words = ["--snapshot=frozen", "--mode=machine", "--options=Link", "--name=live-clone", f"--basefolder={bench.host.vms}", "--register"]
+    words = [
+        "--snapshot=frozen",
+        "--mode=machine",
+        "--options=Link",
+        "--name=live-clone",
+        f"--basefolder={bench.host.vms}",
+        "--register",
+    ]
     bench.host.run("clonevm", vm.uuid, *words)
-    clone = next(listed.uuid for listed in bench.vboxmanage.list_vms() if listed.name == "live-clone")
+    clone = next(
+        listed.uuid for listed in bench.vboxmanage.list_vms() if listed.name == "live-clone"
+    )
     copy = bench.host.folder / "live.ova"
     expected = bench.digests(clone)
     finish(bench.parallel().start(bench.machine(clone), copy, vm_name="live & well")).result()
@@ -128,12 +158,16 @@ def test_a_clone_is_exported_under_the_name_of_its_vm(bench: Bench) -> None:
     assert list(bench.digests(restored).values()) == list(expected.values())
 
 
-@pytest.mark.parametrize("name", ["web: 01", "web (copy)", 'the "old" web', "a/b", "x" * 60 + "ü" * 10])
+@pytest.mark.parametrize(
+    "name", ["web: 01", "web (copy)", 'the "old" web', "a/b", "x" * 60 + "ü" * 10]
+)
 def test_names_with_which_virtualbox_s_own_copy_cannot_be_restored(bench: Bench, name: str) -> None:
-    """VirtualBox 7.2 exports them with status 0, and refuses to import what it wrote. Our copies it imports, and checks.
+    """VirtualBox 7.2 exports them with status 0, and refuses to import what it wrote.
 
-    It leaves files with a colon or a parenthesis out of its manifest, and chokes on an .nvram so named; a name with quotes goes into its
-    VMDK as it is, which then cannot be parsed.
+    Our copies it imports, and checks.
+
+    It leaves files with a colon or a parenthesis out of its manifest, and chokes on an .nvram so
+    named; a name with quotes goes into its VMDK as it is, which then cannot be parsed.
     """
     uuid = bench.create(name, "--firmware=efi")
     bench.host.run("modifynvram", uuid, "inituefivarstore")
@@ -162,7 +196,14 @@ def test_a_changed_byte_is_found_by_virtualbox_through_our_manifest(bench: Bench
     end_of_disk = data.rindex(b"KDMV") + 600  # behind the footer: nothing but the digest covers it
     data[end_of_disk] ^= 1
     copy.write_bytes(data)
-    done = bench.host.run("import", copy, "--vsys=0", "--vmname=tampered2", f"--basefolder={bench.host.vms}", check=False)
+    done = bench.host.run(
+        "import",
+        copy,
+        "--vsys=0",
+        "--vmname=tampered2",
+        f"--basefolder={bench.host.vms}",
+        check=False,
+    )
     assert done.returncode == 1
     assert "Digest mismatch" in done.stderr
 
@@ -170,7 +211,9 @@ def test_a_changed_byte_is_found_by_virtualbox_through_our_manifest(bench: Bench
 def test_a_copy_that_takes_over_bytes_of_the_one_before_and_is_laid_out_for_shared_blocks(
     qemu_img: None, bench: Bench, tmp_path: Path
 ) -> None:
-    """With what fills it up to whole blocks of a file system it is still a disk to VirtualBox and to qemu."""
+    """With what fills it up to whole blocks of a file system it is still a disk to VirtualBox and
+    to qemu.
+    """
     uuid = bench.create("delta")
     disk = bench.disk(uuid, texts(10, 80 * MIB))
     folder = bench.host.folder / "deltas"
@@ -179,7 +222,9 @@ def test_a_copy_that_takes_over_bytes_of_the_one_before_and_is_laid_out_for_shar
     finish(bench.parallel(plan=plan).start(bench.machine(uuid), folder / "1.ova")).result()
     change(disk, 1)
     again = DeltaPlan(folder / "2.index", folder / "1.ova", folder / "1.index", aligned=True)
-    traffic = finish(bench.parallel(plan=again).start(bench.machine(uuid), folder / "2.ova")).result()
+    traffic = finish(
+        bench.parallel(plan=again).start(bench.machine(uuid), folder / "2.ova")
+    ).result()
     assert traffic.copied > 0.9 * (folder / "2.ova").stat().st_size
     assert check_ova(folder, "2.ova").unlisted == ()
     (unpacked,) = unpack(folder / "2.ova", tmp_path)

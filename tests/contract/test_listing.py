@@ -27,7 +27,9 @@ ODD_NAMES = {
 
 def create(host: VirtualBoxHost, name: str) -> str:
     """Registers a VM without a disk; its UUID."""
-    created = host.run("createvm", "--name", name, "--ostype", "Other", "--register", f"--basefolder={host.vms}").stdout
+    created = host.run(
+        "createvm", "--name", name, "--ostype", "Other", "--register", f"--basefolder={host.vms}"
+    ).stdout
     assert created.startswith(f"Virtual machine '{name}' is created and registered.\nUUID: ")
     return re.findall(r"^UUID: ([0-9a-f-]{36})$", created, re.MULTILINE)[0]
 
@@ -37,7 +39,9 @@ def test_version(host: VirtualBoxHost) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD_NAMES)
-def test_names_are_listed_as_they_are_and_escaped_in_showvminfo(host: VirtualBoxHost, odd: str) -> None:
+def test_names_are_listed_as_they_are_and_escaped_in_showvminfo(
+    host: VirtualBoxHost, odd: str
+) -> None:
     uuid = create(host, odd)
     assert f'"{odd}" {{{uuid}}}\n' in host.run("list", "vms").stdout
     info = host.run("showvminfo", uuid, "--machinereadable").stdout
@@ -59,10 +63,21 @@ def test_a_name_that_looks_like_an_option_needs_the_uuid(host: VirtualBoxHost) -
     host.run("unregistervm", uuid, "--delete")
 
 
-def test_two_vms_of_one_name_in_one_folder_are_refused(host: VirtualBoxHost, vm: VirtualMachine) -> None:
-    again = host.run("createvm", f"--name={vm.name}", "--ostype=Other", "--register", f"--basefolder={host.vms}", check=False)
+def test_two_vms_of_one_name_in_one_folder_are_refused(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
+    again = host.run(
+        "createvm",
+        f"--name={vm.name}",
+        "--ostype=Other",
+        "--register",
+        f"--basefolder={host.vms}",
+        check=False,
+    )
     assert (again.returncode, again.stdout) == (1, "")
-    assert f"VBoxManage: error: Machine settings file '{vm.settings}' already exists\n" in again.stderr
+    assert (
+        f"VBoxManage: error: Machine settings file '{vm.settings}' already exists\n" in again.stderr
+    )
 
 
 def test_runningvms_has_running_and_paused_vms(host: VirtualBoxHost, vm: VirtualMachine) -> None:
@@ -76,11 +91,20 @@ def test_runningvms_has_running_and_paused_vms(host: VirtualBoxHost, vm: Virtual
     assert line not in host.run("list", "runningvms").stdout
 
 
-def test_a_locale_without_utf8_hides_all_vms_behind_the_first_odd_name(host: VirtualBoxHost) -> None:
+def test_a_locale_without_utf8_hides_all_vms_behind_the_first_odd_name(
+    host: VirtualBoxHost,
+) -> None:
     odd, later = create(host, "wäre"), create(host, "later")
     environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
     command = [host.vboxmanage, "list", "vms"]
-    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    listed = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     assert (listed.returncode, listed.stderr) == (0, "")
     assert odd not in listed.stdout
     assert later not in listed.stdout
@@ -89,12 +113,17 @@ def test_a_locale_without_utf8_hides_all_vms_behind_the_first_odd_name(host: Vir
         host.run("unregistervm", uuid, "--delete")
 
 
-def test_a_vm_whose_settings_are_gone_is_inaccessible(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_a_vm_whose_settings_are_gone_is_inaccessible(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     settings = vm.settings
     hidden = settings.rename(settings.with_suffix(".hidden"))
     host.lose_power()  # VBoxSVC reads settings when it starts
     assert f'"<inaccessible>" {{{vm.uuid}}}\n' in host.run("list", "vms").stdout
-    for command in (["showvminfo", vm.uuid, "--machinereadable"], ["export", vm.uuid, f"--output={host.folder}/never.ova"]):
+    for command in (
+        ["showvminfo", vm.uuid, "--machinereadable"],
+        ["export", vm.uuid, f"--output={host.folder}/never.ova"],
+    ):
         refused = host.run(*command, check=False)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "VBoxManage: error: The object functionality is limited\n" in refused.stderr
@@ -104,7 +133,9 @@ def test_a_vm_whose_settings_are_gone_is_inaccessible(host: VirtualBoxHost, vm: 
     assert f'"{vm.name}" {{{vm.uuid}}}\n' in host.run("list", "vms").stdout
 
 
-def test_a_renamed_vm_keeps_its_uuid_and_moves_its_settings(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_a_renamed_vm_keeps_its_uuid_and_moves_its_settings(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     host.run("snapshot", vm.uuid, "take", "tag")
     before = vm.settings
     host.run("modifyvm", vm.uuid, f"--name={vm.name} new")
@@ -115,10 +146,21 @@ def test_a_renamed_vm_keeps_its_uuid_and_moves_its_settings(host: VirtualBoxHost
     assert f'src="{vm.settings}"' in (host.home / "VirtualBox.xml").read_text(encoding="utf-8")
 
 
-def test_a_vm_that_is_unregistered_and_registered_is_the_same(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_a_vm_that_is_unregistered_and_registered_is_the_same(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     host.run("modifyvm", vm.uuid, '--description=a "description" & more')
     host.run("snapshot", vm.uuid, "take", "tag")
-    keys = ["name", "UUID", "VMState", "description", "SATA-0-0", "SATA-ImageUUID-0-0", "CurrentSnapshotUUID", "CurrentSnapshotName"]
+    keys = [
+        "name",
+        "UUID",
+        "VMState",
+        "description",
+        "SATA-0-0",
+        "SATA-ImageUUID-0-0",
+        "CurrentSnapshotUUID",
+        "CurrentSnapshotName",
+    ]
     before, settings = [vm.info(key) for key in keys], vm.settings
     host.run("unregistervm", vm.uuid)
     assert vm.uuid not in host.run("list", "vms").stdout
@@ -131,17 +173,27 @@ def test_a_vm_that_is_unregistered_and_registered_is_the_same(host: VirtualBoxHo
 
 @pytest.mark.parametrize(
     "command",
-    [["showvminfo", "?"], ["export", "?", "--output=x.ova"], ["startvm", "?"], ["controlvm", "?", "poweroff"], ["unregistervm", "?"]],
+    [
+        ["showvminfo", "?"],
+        ["export", "?", "--output=x.ova"],
+        ["startvm", "?"],
+        ["controlvm", "?", "poweroff"],
+        ["unregistervm", "?"],
+    ],
     ids=lambda command: command[0],
 )
 def test_an_unknown_vm(host: VirtualBoxHost, command: list[str]) -> None:
     unknown = "01234567-89ab-4cde-8f01-23456789abcd"
     refused = host.run(*(unknown if word == "?" else word for word in command), check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith(f"VBoxManage: error: Could not find a registered machine with UUID {{{unknown}}}\n")
+    assert refused.stderr.startswith(
+        f"VBoxManage: error: Could not find a registered machine with UUID {{{unknown}}}\n"
+    )
     assert "VBOX_E_OBJECT_NOT_FOUND (0x80bb0001)" in refused.stderr
     by_name = host.run(*("no such" if word == "?" else word for word in command), check=False)
-    assert by_name.stderr.startswith("VBoxManage: error: Could not find a registered machine named 'no such'\n")
+    assert by_name.stderr.startswith(
+        "VBoxManage: error: Could not find a registered machine named 'no such'\n"
+    )
 
 
 def test_a_command_that_does_not_exist(host: VirtualBoxHost) -> None:

@@ -1,4 +1,7 @@
-"""`mediumio cat` that nobody reads: it holds the read lock of the disk, and nobody else waits for it."""
+"""`mediumio cat` that nobody reads.
+
+It holds the read lock of the disk, and nobody else waits for it.
+"""
 
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +16,10 @@ from tests.support.virtualbox import wait_for
 def holder(host: VirtualBoxHost, vm: VirtualMachine) -> Iterator["subprocess.Popen[bytes]"]:
     """Writes the disk into a pipe that is full soon."""
     process = subprocess.Popen(
-        [host.vboxmanage, "mediumio", f"--disk={vm.disk}", "cat"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [host.vboxmanage, "mediumio", f"--disk={vm.disk}", "cat"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     wait_for(lambda: state(host, vm) == "locked read", "the lock")
     with process:
@@ -36,12 +42,16 @@ def test_it_keeps_the_vm_from_starting_and_nobody_waiting(
     assert holder.poll() is None
 
 
-def test_killed_it_holds_nothing(host: VirtualBoxHost, vm: VirtualMachine, holder: "subprocess.Popen[bytes]") -> None:
+def test_killed_it_holds_nothing(
+    host: VirtualBoxHost, vm: VirtualMachine, holder: "subprocess.Popen[bytes]"
+) -> None:
     holder.kill()
     wait_for(lambda: state(host, vm) == "created", "the disk to be free")
 
 
-def test_read_to_the_end_it_gives_the_disk(host: VirtualBoxHost, vm: VirtualMachine, holder: "subprocess.Popen[bytes]") -> None:
+def test_read_to_the_end_it_gives_the_disk(
+    host: VirtualBoxHost, vm: VirtualMachine, holder: "subprocess.Popen[bytes]"
+) -> None:
     data = holder.communicate(timeout=60)[0]
     assert len(data) == 8 << 20
     assert data[63 * 512 : 63 * 512 + 2] in (b"TC", b"\0\0")

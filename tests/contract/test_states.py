@@ -40,7 +40,11 @@ def next_second() -> None:
 
 
 def differences(before: Look, after: Look) -> set[str]:
-    return {name for name in ("changed", "written", "settings", "disk") if getattr(before, name) != getattr(after, name)}
+    return {
+        name
+        for name in ("changed", "written", "settings", "disk")
+        if getattr(before, name) != getattr(after, name)
+    }
 
 
 def start_and_stop(host: VirtualBoxHost, vm: VirtualMachine) -> None:
@@ -118,7 +122,9 @@ def test_what_shows_that_a_vm_was_used(host: VirtualBoxHost, row: str) -> None:
     assert differences(before, after) == seen
 
 
-def test_restoring_a_snapshot_sets_the_time_in_the_settings_back(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_restoring_a_snapshot_sets_the_time_in_the_settings_back(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     host.run("snapshot", vm.uuid, "take", "tag")
     at_snapshot = look(vm)
     next_second()
@@ -147,7 +153,9 @@ def test_deleting_a_snapshot_writes_into_the_base(host: VirtualBoxHost, vm: Virt
     assert vm.counter() == counter > 0
 
 
-def test_times_lose_their_fraction_when_vboxsvc_restarts(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_times_lose_their_fraction_when_vboxsvc_restarts(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     start_and_stop(host, vm)
     before = vm.info("VMStateChangeTime")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}000000", before)
@@ -177,9 +185,14 @@ def test_the_guest_counts_on_its_disk(host: VirtualBoxHost, vm: VirtualMachine) 
 def test_states_while_it_runs(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     assert (vm.info("VMState"), vm.info("SessionName")) == ("poweroff", "")
     started = host.run("startvm", vm.uuid, "--type=headless")
-    assert started.stdout == f'Waiting for VM "{vm.uuid}" to power on...\nVM "{vm.uuid}" has been successfully started.\n'
+    assert started.stdout == (
+        f'Waiting for VM "{vm.uuid}" to power on...\nVM "{vm.uuid}" has been successfully '
+        f"started.\n"
+    )
     assert (vm.info("VMState"), vm.info("SessionName")) == ("running", "headless")
-    wait_for(lambda: vm.beats() > 0, "the guest to boot", seconds=90)  # one that is saved while its firmware starts does not go on
+    wait_for(
+        lambda: vm.beats() > 0, "the guest to boot", seconds=90
+    )  # one that is saved while its firmware starts does not go on
     host.run("controlvm", vm.uuid, "pause")
     assert (vm.info("VMState"), vm.info("SessionName")) == ("paused", "headless")
     host.run("controlvm", vm.uuid, "resume")
@@ -212,7 +225,9 @@ def test_a_guest_may_ignore_the_power_button(host: VirtualBoxHost, name: str) ->
     vm.stop()
 
 
-def test_aborted_is_written_down_and_stays_while_it_runs_again(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_aborted_is_written_down_and_stays_while_it_runs_again(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     start_and_kill(host, vm)
     assert ' aborted="true"' in vm.settings.read_text(encoding="utf-8")
     vm.start()
@@ -232,7 +247,9 @@ REFUSED_STOPPED = {
 @pytest.mark.parametrize("command", REFUSED_STOPPED)
 def test_a_stopped_vm_cannot_be_controlled(host: VirtualBoxHost, command: str) -> None:
     vm = host.make_vm(f"stopped-{command}")
-    refused = host.run(*(vm.uuid if word == "?" else word for word in REFUSED_STOPPED[command]), check=False)
+    refused = host.run(
+        *(vm.uuid if word == "?" else word for word in REFUSED_STOPPED[command]), check=False
+    )
     expected = f"VBoxManage: error: Machine '{vm.uuid}' is not currently running.\n"
     assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", expected)
 
@@ -240,10 +257,16 @@ def test_a_stopped_vm_cannot_be_controlled(host: VirtualBoxHost, command: str) -
 def test_what_a_running_vm_refuses(host: VirtualBoxHost, vm: VirtualMachine) -> None:
     vm.start()
     refusals = {
-        ("startvm", "--type=headless"): "is already locked by a session (or being locked or unlocked)",
+        (
+            "startvm",
+            "--type=headless",
+        ): "is already locked by a session (or being locked or unlocked)",
         ("modifyvm", "--memory=32"): "is already locked for a session (or being unlocked)",
         ("unregistervm",): f"Cannot unregister the machine '{vm.name}' while it is locked",
-        ("unregistervm", "--delete"): f"Cannot unregister the machine '{vm.name}' while it is locked",
+        (
+            "unregistervm",
+            "--delete",
+        ): f"Cannot unregister the machine '{vm.name}' while it is locked",
     }
     for (command, *options), text in refusals.items():
         refused = host.run(command, vm.uuid, *options, check=False)
@@ -252,7 +275,10 @@ def test_what_a_running_vm_refuses(host: VirtualBoxHost, vm: VirtualMachine) -> 
         assert "code VBOX_E_INVALID_OBJECT_STATE (0x80bb0007)" in refused.stderr
     host.run("controlvm", vm.uuid, "pause")
     button = host.run("controlvm", vm.uuid, "acpipowerbutton", check=False)
-    assert (button.returncode, button.stderr.splitlines()[0]) == (1, "VBoxManage: error: Invalid machine state: Paused")
+    assert (button.returncode, button.stderr.splitlines()[0]) == (
+        1,
+        "VBoxManage: error: Invalid machine state: Paused",
+    )
     vm.stop()
 
 
@@ -260,14 +286,21 @@ def test_discardstate_fails_with_status_zero(host: VirtualBoxHost, vm: VirtualMa
     """The reason why stderr is read although the status says that all is well."""
     failed = host.run("discardstate", vm.uuid, check=False)
     assert (failed.returncode, failed.stdout) == (0, "")
-    assert failed.stderr.startswith("VBoxManage: error: Cannot discard the saved state as the machine is not in the Saved")
+    assert failed.stderr.startswith(
+        "VBoxManage: error: Cannot discard the saved state as the machine is not in the Saved"
+    )
     assert "(machine state: PoweredOff)\n" in failed.stderr
 
 
-def test_a_vm_whose_disk_is_gone_is_listed_but_does_not_start(host: VirtualBoxHost, vm: VirtualMachine) -> None:
+def test_a_vm_whose_disk_is_gone_is_listed_but_does_not_start(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
     vm.disk.unlink()
     assert vm.info("VMState") == "poweroff"
     assert "State:          inaccessible\n" in host.run("showmediuminfo", "disk", vm.disk).stdout
     refused = host.run("startvm", vm.uuid, "--type=headless", check=False)
     assert refused.returncode == 1
-    assert f"VD: error VERR_FILE_NOT_FOUND opening image file '{vm.disk}' (VERR_FILE_NOT_FOUND)\n" in refused.stderr
+    assert (
+        f"VD: error VERR_FILE_NOT_FOUND opening image file '{vm.disk}' (VERR_FILE_NOT_FOUND)\n"
+        in refused.stderr
+    )

@@ -21,7 +21,10 @@ def programs() -> Iterator[Programs]:
 
 @pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """Where worlds are made, one after the other: a folder, and one on another file system. What a world remembers, the next can recall."""
+    """Where worlds are made, one after the other: a folder, and one on another file system.
+
+    What a world remembers, the next can recall.
+    """
     elsewhere = Path(tempfile.mkdtemp(prefix="vmbackup-crash.", dir="/dev/shm"))
     yield tmp_path_factory.mktemp("crash"), elsewhere
     shutil.rmtree(elsewhere)

@@ -1,8 +1,11 @@
-"""Every place where a program writes to the NAS, met from below: the functions of the operating system themselves are wrapped.
+"""Every place where a program writes to the NAS, met from below.
 
-Nothing has to be registered anywhere: whatever a program does below one of the watched directories, through its own doors to the NAS,
-past them or inside of a library, is a crash point with a name. In a process that has these doors the program either notes all points
-that it passes, or is killed at one of them.
+The functions of the operating system themselves are wrapped.
+
+Nothing has to be registered anywhere: whatever a program does below one of the watched directories,
+through its own doors to the NAS, past them or inside of a library, is a crash point with a name. In
+a process that has these doors the program either notes all points that it passes, or is killed at
+one of them.
 """
 
 import builtins
@@ -20,10 +23,33 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Literal
 
-#: What a path is named by, for functions that change something: the first argument, a descriptor, or two paths.
-_ONE_PATH: Final = ("mkdir", "unlink", "remove", "rmdir", "truncate", "chmod", "chown", "utime", "mkfifo", "mknod", "setxattr")
+#: What a path is named by, for functions that change something: the first argument, a descriptor,
+#: or two paths.
+_ONE_PATH: Final = (
+    "mkdir",
+    "unlink",
+    "remove",
+    "rmdir",
+    "truncate",
+    "chmod",
+    "chown",
+    "utime",
+    "mkfifo",
+    "mknod",
+    "setxattr",
+)
 _DESCRIPTOR: Final = (
-    *("write", "pwrite", "writev", "pwritev", "ftruncate", "fsync", "fdatasync", "fchmod", "fchown"),
+    *(
+        "write",
+        "pwrite",
+        "writev",
+        "pwritev",
+        "ftruncate",
+        "fsync",
+        "fdatasync",
+        "fchmod",
+        "fchown",
+    ),
     *("sendfile", "posix_fallocate"),
 )
 _TWO_PATHS: Final = ("rename", "replace", "link", "symlink")
@@ -32,7 +58,8 @@ WRAPPED: Final = frozenset({"open", *_ONE_PATH, *_DESCRIPTOR, *_TWO_PATHS, "copy
 _MAKING: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _WRITING: Final = _MAKING | os.O_RDWR
 
-#: before the operation; after it; with half of it done, as a power cut leaves what was not on the disk yet.
+#: before the operation; after it; with half of it done, as a power cut leaves what was not on the
+#: disk yet.
 Moment = Literal["before", "after", "torn"]
 
 _PRODUCT: Final = ("coordinator.", "worker.", "shared.")
@@ -46,7 +73,10 @@ _VARIABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A crash point. `name` is the operation, what it is done to and by whom; `occurrence` counts from 1 in one run of a program."""
+    """A crash point. `name` is the operation, what it is done to and by whom.
+
+    `occurrence` counts from 1 in one run of a program.
+    """
 
     name: str
     occurrence: int
@@ -65,9 +95,14 @@ class Kill:
 
 
 class Doors:
-    """Wraps the functions of this process. `report` takes every point; `kill` is where the process ends."""
+    """Wraps the functions of this process.
 
-    def __init__(self, roots: Sequence[Path], report: Callable[[Point], None], kill: Kill | None) -> None:
+    `report` takes every point; `kill` is where the process ends.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path], report: Callable[[Point], None], kill: Kill | None
+    ) -> None:
         self._roots = tuple(os.path.realpath(root) for root in roots)
         self._report, self._kill = report, kill
         self._passed: Counter[str] = Counter()
@@ -89,7 +124,12 @@ class Doors:
         def open_file(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
             if isinstance(file, int) or not set(mode) & set("wax+"):
                 return builtins_open(file, mode, *rest, **more)
-            opened = self._pass("open", self._path(file, None), lambda: builtins_open(file, mode, *rest, **more), None)
+            opened = self._pass(
+                "open",
+                self._path(file, None),
+                lambda: builtins_open(file, mode, *rest, **more),
+                None,
+            )
             self._unsynced.add(_identity(os.fstat(opened.fileno())))
             return opened
 
@@ -98,11 +138,17 @@ class Doors:
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapped(*arguments: Any, **more: Any) -> Any:
-            flags = (arguments[1] if len(arguments) > 1 else more["flags"]) if name == "open" else _WRITING
+            flags = (
+                (arguments[1] if len(arguments) > 1 else more["flags"])
+                if name == "open"
+                else _WRITING
+            )
             if not flags & _WRITING:
                 return function(*arguments, **more)
             target = self._target(name, arguments, more)
-            done = self._pass(name, target, lambda: function(*arguments, **more), self._tearing(name, arguments))
+            done = self._pass(
+                name, target, lambda: function(*arguments, **more), self._tearing(name, arguments)
+            )
             if flags & _MAKING:
                 self._note_contents(name, arguments, done)
             return done
@@ -113,7 +159,10 @@ class Doors:
         if name in _DESCRIPTOR or (name == "copy_file_range"):
             return self._of_descriptor(arguments[1] if name == "copy_file_range" else arguments[0])
         if name in _TWO_PATHS:
-            return self._path(arguments[1], more.get("dst_dir_fd") or (more.get("dir_fd") if name == "symlink" else None))
+            return self._path(
+                arguments[1],
+                more.get("dst_dir_fd") or (more.get("dir_fd") if name == "symlink" else None),
+            )
         if isinstance(arguments[0], int):
             return self._of_descriptor(arguments[0])
         return self._path(arguments[0], more.get("dir_fd"))
@@ -132,7 +181,9 @@ class Doors:
             return ""
 
     def _note_contents(self, name: str, arguments: Sequence[Any], done: Any) -> None:
-        """Keeps account of files whose contents this process has changed, and not brought to the disk since."""
+        """Keeps account of files whose contents this process has changed, and not brought to the
+        disk since.
+        """
         if name == "open":
             self._unsynced.add(_identity(os.fstat(done)))
         elif name in ("fsync", "fdatasync"):
@@ -147,12 +198,26 @@ class Doors:
             return lambda: self._true[name](arguments[0], half, *arguments[2:])
         if name in ("fsync", "fdatasync"):
             status = os.fstat(arguments[0])
-            if stat.S_ISREG(status.st_mode) and status.st_size > 1 and _identity(status) in self._unsynced:
-                return lambda: self._true["truncate"](f"/proc/self/fd/{arguments[0]}", status.st_size // 2)
+            if (
+                stat.S_ISREG(status.st_mode)
+                and status.st_size > 1
+                and _identity(status) in self._unsynced
+            ):
+                return lambda: self._true["truncate"](
+                    f"/proc/self/fd/{arguments[0]}", status.st_size // 2
+                )
         return None
 
-    def _pass(self, operation: str, target: str, perform: Callable[[], Any], tear: Callable[[], None] | None) -> Any:
-        root = next((root for root in self._roots if target == root or target.startswith(root + "/")), None)
+    def _pass(
+        self,
+        operation: str,
+        target: str,
+        perform: Callable[[], Any],
+        tear: Callable[[], None] | None,
+    ) -> Any:
+        root = next(
+            (root for root in self._roots if target == root or target.startswith(root + "/")), None
+        )
         if root is None:
             return perform()
         name = f"{operation} {plain(os.path.relpath(target, root))} < {who(sys._getframe(2))}"
@@ -173,7 +238,10 @@ class Doors:
 
     def kill_at(self, point: Point) -> Kill | None:
         """Whether, and when, the process ends at this point, which it has reached."""
-        here = self._kill and (self._kill.point.name, self._kill.point.occurrence) == (point.name, point.occurrence)
+        here = self._kill and (self._kill.point.name, self._kill.point.occurrence) == (
+            point.name,
+            point.occurrence,
+        )
         return self._kill if here else None
 
     def end(self) -> None:
@@ -199,15 +267,25 @@ def plain(path: str) -> str:
 
 
 def who(frame: FrameType | None) -> str:
-    """Which functions of the product, innermost first, and the library or thread that is in between."""
+    """Which functions of the product, innermost first, and the library or thread that is in
+    between.
+    """
     names: list[str] = []
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_PRODUCT) and module != "shared.command_line" and not frame.f_code.co_name.startswith("<"):
+        if (
+            module.startswith(_PRODUCT)
+            and module != "shared.command_line"
+            and not frame.f_code.co_name.startswith("<")
+        ):
             names.append(f"{module.rpartition('.')[2]}.{frame.f_code.co_name}")
         elif module.startswith("filelock") and not names:
             names.append("filelock")
         frame = frame.f_back
-    kept = [name for name in dict.fromkeys(names) if not name.startswith(("files.run", "files.perform", "cli."))]
+    kept = [
+        name
+        for name in dict.fromkeys(names)
+        if not name.startswith(("files.run", "files.perform", "cli."))
+    ]
     thread = threading.current_thread()
     return " < ".join(kept[:6]) + ("" if thread is threading.main_thread() else f" [{thread.name}]")

@@ -1,9 +1,12 @@
-"""Runs a program that halts at a crash point: it says `halted at …`, and goes on when the file GO appears.
+"""Runs a program that halts at a crash point.
+
+It says `halted at …`, and goes on when the file GO appears.
 
     python -m tests.crash.halted ROOT MOMENT GO PART… -- PROGRAM ARGUMENT…
 
-It halts at the first point below ROOT that has every PART in its name, `before` or `after` it. Its other threads, the heartbeat
-among them, do not halt: what happens to it meanwhile happens to a process that is alive.
+It halts at the first point below ROOT that has every PART in its name, `before` or `after` it. Its
+other threads, the heartbeat among them, do not halt: what happens to it meanwhile happens to a
+process that is alive.
 """
 
 import importlib
@@ -20,7 +23,9 @@ from tests.crash.zygote import PROGRAMS
 class HaltingDoors(Doors):
     """Calls `halt` at the first point that has all `parts` in its name."""
 
-    def __init__(self, root: Path, moment: Moment, parts: Sequence[str], halt: Callable[[Point], None]) -> None:
+    def __init__(
+        self, root: Path, moment: Moment, parts: Sequence[str], halt: Callable[[Point], None]
+    ) -> None:
         super().__init__([root], lambda _point: None, None)
         self._moment, self._parts, self._halt = moment, parts, halt
         self._met: Point | None = None
@@ -38,7 +43,9 @@ class HaltingDoors(Doors):
         self._halt(self._met)
 
 
-def command(root: str, moment: Moment, go: str, parts: Sequence[str], program: Sequence[str]) -> list[str]:
+def command(
+    root: str, moment: Moment, go: str, parts: Sequence[str], program: Sequence[str]
+) -> list[str]:
     """The command line that runs `program` (its name and arguments) so."""
     return [sys.executable, "-m", "tests.crash.halted", root, moment, go, *parts, "--", *program]
 

@@ -12,12 +12,14 @@ from tests.crash.doors import Kill, Moment, Point
 from tests.crash.scenarios import Scenario, resolved
 from tests.crash.world import KILLED, World
 
-#: The end of one point is the beginning of the next: `before` alone meets every state that the NAS is in.
+#: The end of one point is the beginning of the next: `before` alone meets every state that the NAS
+#: is in.
 QUICK: Final[tuple[Moment, ...]] = ("before",)
 EVERY: Final[tuple[Moment, ...]] = ("before", "torn", "after")
 
 
-#: Where the hunts of this process killed a program, at which moment: places have the same names in all scenarios.
+#: Where the hunts of this process killed a program, at which moment: places have the same names in
+#: all scenarios.
 _met: set[tuple[str, Moment]] = set()
 
 
@@ -25,8 +27,9 @@ _met: set[tuple[str, Moment]] = set()
 class Hunt:
     """What was done and found.
 
-    `missed` are kills that came too late: another thread's points differ from run to run. `left` are those that there was no time for.
-    `places` are the named places among the points, `met` those where a kill fell, in this hunt or in one before it.
+    `missed` are kills that came too late: another thread's points differ from run to run. `left`
+    are those that there was no time for. `places` are the named places among the points, `met`
+    those where a kill fell, in this hunt or in one before it.
     """
 
     scenario: Scenario
@@ -53,18 +56,22 @@ def hunt(
     mutants: Sequence[str] = (),
     seconds: float = math.inf,
 ) -> Hunt:
-    """Kills the scenario's command at its points, each time from the same start, and lets the next tick run.
+    """Kills the scenario's command at its points, each time from the same start, and lets the next
+    tick run.
 
-    At every `every`-th of those that have `where` in their name. First, however long that takes, at each place that no hunt of this
-    process was at; then, until `seconds` have passed, at the others: the moments follow each other, in each the points in an order
-    without order, so that what there is no time for is spread.
+    At every `every`-th of those that have `where` in their name. First, however long that takes, at
+    each place that no hunt of this process was at; then, until `seconds` have passed, at the
+    others: the moments follow each other, in each the points in an order without order, so that
+    what there is no time for is spread.
     """
     end = time.monotonic() + seconds
     done = Hunt(scenario)
     world.remember("start")
     command = resolved(world, scenario.command)
     before, view = promises.good_stamps(world), promises.view_of(world)
-    points = list(dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points))
+    points = list(
+        dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points)
+    )
     done.points = len(points)
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
@@ -75,13 +82,19 @@ def hunt(
             done.left += 1
             continue
         world.recall("start")
-        if world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants).status != KILLED:
+        if (
+            world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants).status
+            != KILLED
+        ):
             done.missed += 1
             continue
         done.kills += 1
         if not mutants:
             _met.add((kill.point.name, kill.moment))
-        problems = [*promises.broken_at_once(world, before, keep=scenario.keep), *promises.half_a_view(world, view)]
+        problems = [
+            *promises.broken_at_once(world, before, keep=scenario.keep),
+            *promises.half_a_view(world, view),
+        ]
         try:
             _go_on(world, scenario, command, mutants)
             problems += promises.broken(world, scenario.states, scenario.orphans)
@@ -96,7 +109,10 @@ def hunt(
 
 
 def _is_routine(point: Point) -> bool:
-    """What every transaction does alike, of which the first one is enough for a quick look: its lease, a beat of the heart."""
+    """What every transaction does alike, of which the first one is enough for a quick look.
+
+    Its lease, a beat of the heart.
+    """
     return (point.occurrence > 1 and "vmtool-dblock" in point.name) or "[heartbeat]" in point.name
 
 
@@ -116,8 +132,13 @@ def _kills(points: Sequence[Point], moments: Sequence[Moment]) -> tuple[list[Kil
     return list(new.values()), others
 
 
-def _go_on(world: World, scenario: Scenario, command: Sequence[str], mutants: Sequence[str]) -> None:
-    """The operator gives a command again; cron goes on by itself. What a day later is swept is swept."""
+def _go_on(
+    world: World, scenario: Scenario, command: Sequence[str], mutants: Sequence[str]
+) -> None:
+    """The operator gives a command again; cron goes on by itself.
+
+    What a day later is swept is swept.
+    """
     if scenario.repeat:
         world.must(*command, statuses=scenario.repeat, settings=scenario.settings, mutants=mutants)
     world.tick(mutants=mutants)

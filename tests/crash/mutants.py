@@ -1,4 +1,7 @@
-"""Programs with one fault each, which the crash points must find: a suite that finds nothing proves nothing."""
+"""Programs with one fault each, which the crash points must find.
+
+A suite that finds nothing proves nothing.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +10,10 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Mutant:
-    """`fault` says what is wrong with the program after `apply`; `scenario` finds it, at points that have `where` in their name."""
+    """`fault` says what is wrong with the program after `apply`.
+
+    `scenario` finds it, at points that have `where` in their name.
+    """
 
     fault: str
     scenario: str
@@ -60,7 +66,14 @@ def _no_intent() -> None:
         from shared.state.rules import changes
 
         sidecar = exported.sidecar
-        copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())
+        copy = Copy(
+            sidecar.stamp,
+            sidecar.claim,
+            sidecar.size,
+            sidecar.sha256,
+            sidecar.finished,
+            exported.fingerprint.to_json(),
+        )
         export.files.publish(self._site.files, self._directory, copy)
 
         def clean(contents: Any) -> Any:
@@ -94,18 +107,35 @@ def _commit_in_place() -> None:
 
 MUTANTS: Final = {
     "copies go before the new one is there": Mutant(
-        "retention before publication", "database: a publication is finished", _retention_first, "retention"
+        "retention before publication",
+        "database: a publication is finished",
+        _retention_first,
+        "retention",
     ),
-    "no intent": Mutant("a copy is published without an intent", "backup", _no_intent, "publish._settle", 1),
+    "no intent": Mutant(
+        "a copy is published without an intent", "backup", _no_intent, "publish._settle", 1
+    ),
     "leftovers stay": Mutant(
-        "partial files of dead workers stay", "database: a dead export is cleared away", _never("worker.database", "remove_leftovers", [])
+        "partial files of dead workers stay",
+        "database: a dead export is cleared away",
+        _never("worker.database", "remove_leftovers", []),
     ),
     "publications are not finished": Mutant(
-        "an intent stays open", "database: a publication is finished", _never("worker.database", "_publish", True)
+        "an intent stays open",
+        "database: a publication is finished",
+        _never("worker.database", "_publish", True),
     ),
-    "nothing is swept": Mutant("heartbeats and temporary files stay", "notifier", _never("shared.state.sessions.recovery", "sweep", [])),
+    "nothing is swept": Mutant(
+        "heartbeats and temporary files stay",
+        "notifier",
+        _never("shared.state.sessions.recovery", "sweep", []),
+    ),
     "moves are not finished": Mutant(
-        "an archive stays half done", "database: an archive is finished", _never("worker.database", "_move", True)
+        "an archive stays half done",
+        "database: an archive is finished",
+        _never("worker.database", "_move", True),
     ),
-    "the view is written in place": Mutant("readers see half a view", "notifier", _commit_in_place, "vmtool-statedb", 1),
+    "the view is written in place": Mutant(
+        "readers see half a view", "notifier", _commit_in_place, "vmtool-statedb", 1
+    ),
 }

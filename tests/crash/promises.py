@@ -45,12 +45,19 @@ class Seen(Protocol):
 
 
 def copies(world: Seen) -> dict[str, tuple[Copy, ...]]:
-    """The good copies by the name of their directory, wherever they are: in their place or in the archive."""
+    """The good copies by the name of their directory, wherever they are.
+
+    In their place or in the archive.
+    """
     found: dict[str, tuple[Copy, ...]] = {}
     for place in (world.nas, world.archived):
         for directory in place.iterdir() if place.is_dir() else ():
-            if directory.is_dir() and not (place == world.nas and directory.name in ("vmstate", world.archive)):
-                found[directory.name] = found.get(directory.name, ()) + catalogue.read(directory, None).good
+            if directory.is_dir() and not (
+                place == world.nas and directory.name in ("vmstate", world.archive)
+            ):
+                found[directory.name] = (
+                    found.get(directory.name, ()) + catalogue.read(directory, None).good
+                )
     return found
 
 
@@ -60,7 +67,10 @@ def good_stamps(world: Seen) -> dict[str, set[str]]:
 
 
 def broken_at_once(world: Seen, before: Mapping[str, set[str]], *, keep: int = 2) -> Iterator[str]:
-    """What is wrong already now, with nothing recovered: of the copies that were there before, the newest `keep` must be."""
+    """What is wrong already now, with nothing recovered.
+
+    Of the copies that were there before, the newest `keep` must be.
+    """
     after = good_stamps(world)
     for directory, stamps in before.items():
         there = after.get(directory, set())
@@ -80,39 +90,59 @@ def view_of(world: Seen) -> bytes | None:
 
 
 def half_a_view(world: Seen, before: bytes | None) -> Iterator[str]:
-    """Readers find what was there before, or what one of the newest generations says; never half of it."""
+    """Readers find what was there before, or what one of the newest generations says.
+
+    Never half of it.
+    """
     found = view_of(world)
     migrating = found is None and (world.state / "vmtool-statedb.1.0").exists()
     if found != before and not migrating:
         newest = sorted((world.state / "gen").iterdir())[-2:]
-        if found not in {render(decode(path.read_bytes(), int(path.name)).contents) for path in newest}:
+        if found not in {
+            render(decode(path.read_bytes(), int(path.name)).contents) for path in newest
+        }:
             yield f"vmtool-statedb is that of no generation: {found!r}"
 
 
-def broken(world: Seen, states: Mapping[str, str], orphans: frozenset[str] = frozenset()) -> Iterator[str]:
-    """What is wrong when nobody works any more: `states` are those that the VMs must have, `orphans` directories that may be left."""
+def broken(
+    world: Seen, states: Mapping[str, str], orphans: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """What is wrong when nobody works any more.
+
+    `states` are those that the VMs must have, `orphans` directories that may be left.
+    """
     yield from _database(world, states)
     yield from _litter(world, orphans)
     for directory, found in copies(world).items():
         for copy in found:
-            yield from (f"{directory}: {problem}" for problem in examine(copy, superseded=copy is not found[-1]))
+            yield from (
+                f"{directory}: {problem}"
+                for problem in examine(copy, superseded=copy is not found[-1])
+            )
     if exports := world.exports():
         yield f"exports still run: {exports}"
 
 
 def _database(world: Seen, states: Mapping[str, str]) -> Iterator[str]:
     for finding in inspection.inspect(world.state).findings:
-        if not finding.harmless:  # such as an edit by hand, which is kept twice if the first time was interrupted
+        if (
+            not finding.harmless
+        ):  # such as an edit by hand, which is kept twice if the first time was interrupted
             yield f"database: {finding.what}"
     head = world.head()
     if (world.state / "vmtool-statedb").read_bytes() != render(head.contents):
         yield "vmtool-statedb is not what the head says"
     found = {key: str(record.status) for key, record in head.contents.vms.items()}
     if found != states:
-        yield f"states are {found} instead of {dict(states)}: {[record.last_error for record in head.contents.vms.values()]}"
+        yield (
+            f"states are {found} instead of {dict(states)}: "
+            f"{[record.last_error for record in head.contents.vms.values()]}"
+        )
     for key, record in head.contents.vms.items():
         yield from (f"{key}: {problem}" for problem in _record(world, record))
-    if live := [identifier for identifier, row in head.contents.sessions.items() if row.state == "live"]:
+    if live := [
+        identifier for identifier, row in head.contents.sessions.items() if row.state == "live"
+    ]:
         yield f"sessions are still live: {live}"
 
 
@@ -133,7 +163,11 @@ def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
     for name in sorted(path.name for path in world.state.iterdir()):
         if name not in _STATE_FILES | _OLD and not name.startswith(_KEPT):
             yield f"vmstate/ has {name}"
-    known = {record.directory for record in world.head().contents.vms.values()} | {"vmstate", world.archive} | orphans
+    known = (
+        {record.directory for record in world.head().contents.vms.values()}
+        | {"vmstate", world.archive}
+        | orphans
+    )
     places = {world.nas: known, world.archived: known | {".vmbackup-archive"}}
     for place, names in places.items():
         for path in place.iterdir() if place.is_dir() else ():
@@ -149,15 +183,21 @@ def _directory_litter(directory: Path) -> Iterator[str]:
         if not copy.good:
             yield f"{directory}: {copy.stamp} does not count: {copy.problem}"
     if found.partials or found.foreign or found.links:
-        yield f"{directory} has {[*(partial.name for partial in found.partials), *found.foreign, *found.links]}"
+        yield (
+            f"{directory} has "
+            f"{[*(partial.name for partial in found.partials), *found.foreign, *found.links]}"
+        )
     if not any(directory.iterdir()):
         yield f"{directory} is empty"
 
 
 def examine(copy: Copy, *, superseded: bool = False) -> Iterator[str]:
-    """What is wrong with a copy that counts: every byte read, its digest compared, its checksum line as `sha256sum -c` would.
+    """What is wrong with a copy that counts.
 
-    One whose removal was interrupted at once, since a newer one has `superseded` it, has no checksum line any more.
+    Every byte read, its digest compared, its checksum line as `sha256sum -c` would.
+
+    One whose removal was interrupted at once, since a newer one has `superseded` it, has no
+    checksum line any more.
     """
     ova = copy.directory / f"{copy.stamp}.ova"
     digest = hashlib.sha256(ova.read_bytes()).hexdigest()
@@ -177,5 +217,7 @@ def examine(copy: Copy, *, superseded: bool = False) -> Iterator[str]:
 
 
 def lost(before: Mapping[str, set[str]], world: Seen, *, keep: int = 2) -> Sequence[str]:
-    """Older good copies that retention had to keep and that are not there any more, when all has settled."""
+    """Older good copies that retention had to keep and that are not there any more, when all has
+    settled.
+    """
     return list(broken_at_once(world, before, keep=keep))

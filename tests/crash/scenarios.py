@@ -1,4 +1,7 @@
-"""What is interrupted: for each program that writes to the NAS a state to start from, the command, and how all must end."""
+"""What is interrupted.
+
+For each program that writes to the NAS a state to start from, the command, and how all must end.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,8 +26,9 @@ VM: Final = "web01"
 class Scenario:
     """A command that is interrupted at each of its crash points.
 
-    `repeat`: the exit codes with which an operator's command may end when it is given again after the crash; empty: cron's ticks alone
-    must put everything right. `states`: how the VMs must end. `every`: of its points the quick run takes one in so many.
+    `repeat`: the exit codes with which an operator's command may end when it is given again after
+    the crash; empty: cron's ticks alone must put everything right. `states`: how the VMs must end.
+    `every`: of its points the quick run takes one in so many.
     """
 
     name: str
@@ -107,13 +111,20 @@ def still_runs(world: World) -> None:
     """The VM is as its backup found it."""
     vm = machine(world)
     assert vm.info("VMState") == "running", vm.info("VMState")
-    assert "does not have any snapshots" in world.host.run("snapshot", vm.uuid, "list", check=False).stdout
+    assert (
+        "does not have any snapshots"
+        in world.host.run("snapshot", vm.uuid, "list", check=False).stdout
+    )
     assert world.host.run("list", "vms").stdout.count("{") == 1
     world.must(WORKER, "notifier")
 
 
-def interrupted(prepare: Callable[[World], None], command: tuple[str, ...], moment: Moment, *parts: str) -> Callable[[World], None]:
-    """What is left when a command was killed at the first of its points that has all these parts in its name."""
+def interrupted(
+    prepare: Callable[[World], None], command: tuple[str, ...], moment: Moment, *parts: str
+) -> Callable[[World], None]:
+    """What is left when a command was killed at the first of its points that has all these parts in
+    its name.
+    """
 
     def then(world: World) -> None:
         prepare(world)
@@ -121,7 +132,10 @@ def interrupted(prepare: Callable[[World], None], command: tuple[str, ...], mome
         points = world.run(*command).points
         world.recall("before it is interrupted")
         point = next(point for point in points if all(part in point.name for part in parts))
-        assert world.run(*command, kill=Kill(Point(point.name, point.occurrence), moment)).status == KILLED
+        assert (
+            world.run(*command, kill=Kill(Point(point.name, point.occurrence), moment)).status
+            == KILLED
+        )
 
     return then
 
@@ -136,14 +150,18 @@ def gone(world: World) -> None:
 def edited(world: World) -> None:
     """Somebody has written into vmtool-statedb."""
     copies(1)(world)
-    (world.state / "vmtool-statedb").write_text(f"{VM}:RUNNING\n", encoding="utf-8")  # it was never that
+    (world.state / "vmtool-statedb").write_text(
+        f"{VM}:RUNNING\n", encoding="utf-8"
+    )  # it was never that
 
 
 def old_version(world: World) -> None:
     """A database of version 1.0."""
     world.host.make_vm(VM)
     world.state.mkdir()
-    (world.state / "vmtool-db-version").write_text("TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n", encoding="utf-8")
+    (world.state / "vmtool-db-version").write_text(
+        "TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n", encoding="utf-8"
+    )
     (world.state / "vmtool-statedb").write_text(f"{VM}:CLEAN\n", encoding="utf-8")
 
 
@@ -158,7 +176,9 @@ def first_format(world: World) -> None:
 def upgraded(world: World) -> None:
     """It is in the newest format, and the version file says so."""
     assert world.head().contents.format == NEWEST
-    assert f"DB_VERSION: {NEWEST}\n" in (world.state / "vmtool-db-version").read_text(encoding="utf-8")
+    assert f"DB_VERSION: {NEWEST}\n" in (world.state / "vmtool-db-version").read_text(
+        encoding="utf-8"
+    )
 
 
 def archived(world: World) -> None:
@@ -180,15 +200,21 @@ def too_many(world: World) -> None:
 
 
 def pruned(world: World) -> None:
-    """The small files of a copy whose removal was interrupted go with the VM's next backup, or when it is pruned again."""
+    """The small files of a copy whose removal was interrupted go with the VM's next backup, or when
+    it is pruned again.
+    """
     world.must(ADMIN, "prune", VM)
 
 
 def removed(world: World) -> None:
-    """The copy goes with all its files when the command is given once more, should its VM have been held by the dead one."""
+    """The copy goes with all its files when the command is given once more, should its VM have been
+    held by the dead one.
+    """
     if len(good_stamps(world)[VM]) > 1:
         world.must(*resolved(world, (ADMIN, "remove", VM, OLDEST, "--yes")))
-    stamps = {path.name.partition(".")[0] for path in (world.nas / VM).iterdir() if "Z-" in path.name}
+    stamps = {
+        path.name.partition(".")[0] for path in (world.nas / VM).iterdir() if "Z-" in path.name
+    }
     assert stamps == good_stamps(world)[VM], stamps
     assert len(stamps) == 1, stamps
 
@@ -227,7 +253,14 @@ SCENARIOS: Final = (
     Scenario("vmfind", (WORKER, "vmfind"), unknown, {VM: "CLEAN"}),
     Scenario("notifier", (WORKER, "notifier"), found, {VM: "CLEAN"}),
     Scenario("backup", (WORKER, "backup"), due, {VM: "CLEAN"}, every=20),
-    Scenario("backup, parallel engine", (WORKER, "backup"), due, {VM: "CLEAN"}, every=60, backup={"engine": "parallel"}),
+    Scenario(
+        "backup, parallel engine",
+        (WORKER, "backup"),
+        due,
+        {VM: "CLEAN"},
+        every=60,
+        backup={"engine": "parallel"},
+    ),
     Scenario(
         "backup, saved meanwhile",
         (WORKER, "backup"),
@@ -281,16 +314,54 @@ SCENARIOS: Final = (
         interrupted(copies(2), (ADMIN, "archive", VM), "after", *_ARCHIVING),
         {VM: "ARCHIVED"},
     ),
-    Scenario("verify", (WORKER, "verify"), copies(2), {VM: "CLEAN"}, every=20, backup={"verify_days": 1e-6}),
+    Scenario(
+        "verify",
+        (WORKER, "verify"),
+        copies(2),
+        {VM: "CLEAN"},
+        every=20,
+        backup={"verify_days": 1e-6},
+    ),
     Scenario("archive", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=8),
     Scenario("activate", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=20),
-    Scenario("archive elsewhere", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=20, archive="elsewhere"),
-    Scenario("activate from elsewhere", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=48, archive="elsewhere"),
+    Scenario(
+        "archive elsewhere",
+        (ADMIN, "archive", VM),
+        copies(2),
+        {VM: "ARCHIVED"},
+        (0, 11, 15),
+        every=20,
+        archive="elsewhere",
+    ),
+    Scenario(
+        "activate from elsewhere",
+        (ADMIN, "activate", VM),
+        archived,
+        {VM: "CLEAN"},
+        (0, 11, 15),
+        every=48,
+        archive="elsewhere",
+    ),
     Scenario("forget", (ADMIN, "forget", VM), gone, {}, (0, 2), orphans=frozenset({VM})),
     Scenario("verify by hand", (ADMIN, "verify", VM), copies(2), {VM: "CLEAN"}, (0, 11)),
     Scenario("adopt an edit", (ADMIN, "statedb", "adopt"), edited, {VM: "CLEAN"}, (0, 2), every=16),
-    Scenario("migrate", (ADMIN, "statedb", "migrate", "--lease-seconds", "10"), old_version, {VM: "CLEAN"}, (0, 10), every=20),
-    Scenario("upgrade", (ADMIN, "statedb", "upgrade"), first_format, {VM: "CLEAN"}, (0,), every=8, settled=upgraded),
+    Scenario(
+        "migrate",
+        (ADMIN, "statedb", "migrate", "--lease-seconds", "10"),
+        old_version,
+        {VM: "CLEAN"},
+        (0, 10),
+        every=20,
+    ),
+    Scenario(
+        "upgrade",
+        (ADMIN, "statedb", "upgrade"),
+        first_format,
+        {VM: "CLEAN"},
+        (0,),
+        every=8,
+        settled=upgraded,
+    ),
     Scenario(
         "recover by hand",
         (LOCK, "recover", "alpha"),
@@ -310,9 +381,35 @@ SCENARIOS: Final = (
     Scenario("who holds what", (LOCK, "list"), copies(1), {VM: "CLEAN"}, (0,), every=1),
     Scenario("pin", (ADMIN, "pin", VM, STAMP), copies(2), {VM: "CLEAN"}, (0, 11), every=40),
     Scenario("unpin", (ADMIN, "unpin", VM, STAMP), pinned, {VM: "CLEAN"}, (0, 11), every=40),
-    Scenario("prune", (ADMIN, "prune", VM), too_many, {VM: "CLEAN"}, (0, 11), every=32, backup={"keep_last": 3}, settled=pruned),
-    Scenario("remove", (ADMIN, "remove", VM, OLDEST, "--yes"), copies(2), {VM: "CLEAN"}, (0, 1, 11), every=32, keep=1, settled=removed),
-    Scenario("rehearse", (ADMIN, "rehearse", VM), copies(2), {VM: "CLEAN"}, (0, 11), every=60, settled=nothing_rehearsed),
+    Scenario(
+        "prune",
+        (ADMIN, "prune", VM),
+        too_many,
+        {VM: "CLEAN"},
+        (0, 11),
+        every=32,
+        backup={"keep_last": 3},
+        settled=pruned,
+    ),
+    Scenario(
+        "remove",
+        (ADMIN, "remove", VM, OLDEST, "--yes"),
+        copies(2),
+        {VM: "CLEAN"},
+        (0, 1, 11),
+        every=32,
+        keep=1,
+        settled=removed,
+    ),
+    Scenario(
+        "rehearse",
+        (ADMIN, "rehearse", VM),
+        copies(2),
+        {VM: "CLEAN"},
+        (0, 11),
+        every=60,
+        settled=nothing_rehearsed,
+    ),
     Scenario(
         "restore",
         (ADMIN, "restore", VM, "--as", "restored"),
@@ -322,5 +419,13 @@ SCENARIOS: Final = (
         every=16,
         settled=restored,
     ),
-    Scenario("doctor", (ADMIN, "doctor"), copies(1), {VM: "CLEAN"}, (0, 1), every=40, settled=nothing_tried_out),
+    Scenario(
+        "doctor",
+        (ADMIN, "doctor"),
+        copies(1),
+        {VM: "CLEAN"},
+        (0, 1),
+        every=40,
+        settled=nothing_tried_out,
+    ),
 )

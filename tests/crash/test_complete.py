@@ -1,4 +1,7 @@
-"""No command is forgotten: each is interrupted in a scenario, or is shown to write nothing to the NAS."""
+"""No command is forgotten.
+
+Each is interrupted in a scenario, or is shown to write nothing to the NAS.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -40,7 +43,11 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 def test_every_command_is_interrupted_or_only_looks() -> None:
     known = {scenario.command for scenario in SCENARIOS} | set(LOOKING)
-    assert [command for command in commands() if command not in ALIKE and not any(each[: len(command)] == command for each in known)] == []
+    assert [
+        command
+        for command in commands()
+        if command not in ALIKE and not any(each[: len(command)] == command for each in known)
+    ] == []
 
 
 def test_commands_that_look_write_nothing(make_world: Callable[..., World]) -> None:

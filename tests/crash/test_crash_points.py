@@ -1,4 +1,7 @@
-"""The programs are killed at every place where they write to the NAS; the next tick puts everything right."""
+"""The programs are killed at every place where they write to the NAS.
+
+The next tick puts everything right.
+"""
 
 from collections.abc import Callable
 
@@ -20,13 +23,18 @@ def start(make_world: Callable[..., World], scenario: Scenario) -> World:
 
 
 def report(found: Hunt) -> str:
-    lines = [f"{where}\n" + "".join(f"    {problem}\n" for problem in problems) for where, problems in found.broken.items()]
+    lines = [
+        f"{where}\n" + "".join(f"    {problem}\n" for problem in problems)
+        for where, problems in found.broken.items()
+    ]
     return f"{len(lines)} of {found.kills} kills broke a promise:\n" + "".join(lines[:8])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_whatever_is_interrupted_the_next_tick_puts_right(
-    make_world: Callable[..., World], scenario: Scenario, record_property: Callable[[str, object], None]
+    make_world: Callable[..., World],
+    scenario: Scenario,
+    record_property: Callable[[str, object], None],
 ) -> None:
     world = start(make_world, scenario)
     if PROVE:
@@ -47,5 +55,7 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
 def test_a_program_with_a_fault_is_found_out(make_world: Callable[..., World], name: str) -> None:
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == MUTANTS[name].scenario)
     world = start(make_world, scenario)
-    found = hunt(world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name], where=MUTANTS[name].where)
+    found = hunt(
+        world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name], where=MUTANTS[name].where
+    )
     assert found.broken, f"{MUTANTS[name].fault}: {found.kills} kills did not show it"

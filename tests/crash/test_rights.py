@@ -1,4 +1,6 @@
-"""What the programs make on the NAS can be read and written by those who should, whatever the umask is."""
+"""What the programs make on the NAS can be read and written by those who should, whatever the umask
+is.
+"""
 
 import os
 import shutil
@@ -26,14 +28,18 @@ def expected(world: World, path: Path, *, shared: bool) -> tuple[int, ...]:
     """The rights that a path on the NAS may have."""
     if path.is_relative_to(world.state):
         return (0o2770,) if path.is_dir() else (0o660,)
-    if path.is_dir():  # a directory of copies; on a NAS directory with the setgid bit it has that, too
+    if (
+        path.is_dir()
+    ):  # a directory of copies; on a NAS directory with the setgid bit it has that, too
         return (0o2770,) if shared else (0o750, 0o2750)
     return (0o660,) if shared else (0o640,)
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_rights_do_not_depend_on_the_umask(make_world: Callable[..., World], umask: int, shared: bool) -> None:
+def test_rights_do_not_depend_on_the_umask(
+    make_world: Callable[..., World], umask: int, shared: bool
+) -> None:
     world = make_world(shared_group=shared, umask=umask)
     if os.geteuid() == 0:
         os.chown(world.nas, -1, GROUP)
@@ -44,7 +50,11 @@ def test_rights_do_not_depend_on_the_umask(make_world: Callable[..., World], uma
         world.tick()
     world.must(ADMIN, "archive", VM)
     world.must(ADMIN, "activate", VM)
-    world.must(WORKER, "database", settings={"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0})
+    world.must(
+        WORKER,
+        "database",
+        settings={"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0},
+    )
     wrong = [
         f"{path.relative_to(world.nas)}: {mode:o}, group {group}"
         for path, mode, group in modes(world.nas)
@@ -58,7 +68,9 @@ def test_rights_do_not_depend_on_the_umask(make_world: Callable[..., World], uma
 @pytest.fixture
 def open_world(programs: Programs) -> Iterator[World]:
     """A world that other users can get at."""
-    folder, elsewhere = (Path(tempfile.mkdtemp(prefix="vmbackup-rights.", dir="/dev/shm")) for _ in range(2))
+    folder, elsewhere = (
+        Path(tempfile.mkdtemp(prefix="vmbackup-rights.", dir="/dev/shm")) for _ in range(2)
+    )
     folder.chmod(0o755)
     world = World(folder, elsewhere / "archive", programs, shared_group=True, umask=0o077)
     yield world
@@ -78,14 +90,25 @@ def test_hosts_whose_workers_run_as_different_users_share_a_group(open_world: Wo
     notes = world.folder / "notes"
     notes.mkdir(mode=0o700)
     os.chown(notes, OTHER_USER, GROUP)
-    text = world.configuration.read_text(encoding="utf-8").replace(str(world.folder / "world" / "state"), str(notes))
-    world.configuration.write_text(text.replace('node = "alpha"', 'node = "beta"'), encoding="utf-8")
+    text = world.configuration.read_text(encoding="utf-8").replace(
+        str(world.folder / "world" / "state"), str(notes)
+    )
+    world.configuration.write_text(
+        text.replace('node = "alpha"', 'node = "beta"'), encoding="utf-8"
+    )
     world.configuration.chmod(0o644)
     other = (OTHER_USER, GROUP)
     world.environment = {"VMBACKUP_NODE": "beta"}
-    for command in ((ADMIN, "archive", VM), (WORKER, "database"), (ADMIN, "activate", VM), (ADMIN, "verify", VM)):
+    for command in (
+        (ADMIN, "archive", VM),
+        (WORKER, "database"),
+        (ADMIN, "activate", VM),
+        (ADMIN, "verify", VM),
+    ):
         world.must(*command, user=other)
-    assert world.record(VM).status == "BACKUP_NECESSARY", "whether it was used only its own host can tell"
+    assert world.record(VM).status == "BACKUP_NECESSARY", (
+        "whether it was used only its own host can tell"
+    )
     stranger = world.run(ADMIN, "status", user=(OTHER_USER, OTHER_USER))
     assert stranger.status == 13, stranger.output
     assert "Permission denied" in stranger.output

@@ -1,6 +1,8 @@
-"""One host with simulated VirtualBox, one NAS directory, and its programs as processes that can be killed at a crash point.
+"""One host with simulated VirtualBox, one NAS directory, and its programs as processes that can be
+killed at a crash point.
 
-The whole world lies in one folder and can be put back as it was: each crash starts from the same state.
+The whole world lies in one folder and can be put back as it was: each crash starts from the same
+state.
 """
 
 import json
@@ -29,7 +31,9 @@ LEASE_SECONDS: Final = 10
 
 @dataclass(frozen=True)
 class Ran:
-    """How a program ended (a negative status: the signal), what it said, and the crash points that it passed."""
+    """How a program ended (a negative status: the signal), what it said, and the crash points that
+    it passed.
+    """
 
     status: int
     output: str
@@ -62,11 +66,16 @@ class Programs:
         umask: int = 0o022,
         user: tuple[int, int] | None = None,
     ) -> Ran:
-        """Runs a program to its end. `settings` are constants of the product, by dotted name, that are different for this run.
+        """Runs a program to its end.
+
+        `settings` are constants of the product, by dotted name, that are different for this run.
 
         `user` (uid, gid) runs it as somebody else.
         """
-        output, points = self._folder / f"output-{self._number}", self._folder / f"points-{self._number}"
+        output, points = (
+            self._folder / f"output-{self._number}",
+            self._folder / f"points-{self._number}",
+        )
         self._number += 1
         request = {
             "number": self._number,
@@ -80,18 +89,26 @@ class Programs:
             "mutants": list(mutants),
             "umask": umask,
             "user": user,
-            "kill": [[kill.point.name, kill.point.occurrence, kill.point.can_tear], kill.moment] if kill else None,
+            "kill": [[kill.point.name, kill.point.occurrence, kill.point.can_tear], kill.moment]
+            if kill
+            else None,
         }
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        assert select.select([self._process.stdout], [], [], _LIMIT_SECONDS)[0], f"{command} does not end: {output.read_text()}"
+        assert select.select([self._process.stdout], [], [], _LIMIT_SECONDS)[0], (
+            f"{command} does not end: {output.read_text()}"
+        )
         answer = json.loads(self._process.stdout.readline())
         while answer["number"] != self._number:  # of a run that a test did not wait for
             answer = json.loads(self._process.stdout.readline())
-        found = [Point(*json.loads(line)) for line in points.read_text(encoding="utf-8").splitlines()]
-        return Ran(answer["status"], output.read_text(encoding="utf-8", errors="replace"), tuple(found))
+        found = [
+            Point(*json.loads(line)) for line in points.read_text(encoding="utf-8").splitlines()
+        ]
+        return Ran(
+            answer["status"], output.read_text(encoding="utf-8", errors="replace"), tuple(found)
+        )
 
     def end(self) -> None:
         """Ends the process and forgets what it wrote."""
@@ -105,7 +122,10 @@ class Programs:
 
 @dataclass
 class World:
-    """A folder with a NAS, an archive directory on another file system, and one host. `remember` and `recall` it as often as you like."""
+    """A folder with a NAS, an archive directory on another file system, and one host.
+
+    `remember` and `recall` it as often as you like.
+    """
 
     folder: Path
     elsewhere: Path
@@ -149,23 +169,42 @@ class World:
     def configure(self, **backup: Any) -> None:
         """Writes the configuration; keyword arguments are settings of `[backup]`."""
         self.backup.update(backup)
-        nas = {"mountpoint": str(self.nas), "archive_directory": self.archive, "require_mount": False, "reserve": 0}
+        nas = {
+            "mountpoint": str(self.nas),
+            "archive_directory": self.archive,
+            "require_mount": False,
+            "reserve": 0,
+        }
         if self.shared_group is not None:
             nas["shared_group"] = self.shared_group
         tables = {
             "nas": nas,
             "host": {"node": "alpha", "state_directory": str(self._place / "state")},
-            "backup": {"retry_seconds": 20, "retry_interval_seconds": 0.1, "engine": "vboxmanage", **self.backup},
+            "backup": {
+                "retry_seconds": 20,
+                "retry_interval_seconds": 0.1,
+                "engine": "vboxmanage",
+                **self.backup,
+            },
         }
         text = "\n".join(
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()) for name, table in tables.items()
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+            for name, table in tables.items()
         )
         self.configuration.write_text(text, encoding="utf-8")
 
     def run(self, *command: str, kill: Kill | None = None, **more: Any) -> Ran:
         """Runs a program of this host to its end."""
-        environment = {**os.environ, **self.host.environment, "VMBACKUP_CONFIG": str(self.configuration), **self.environment}
-        return self.programs.run(command, environment, self.roots, kill=kill, umask=self.umask, **more)
+        environment = {
+            **os.environ,
+            **self.host.environment,
+            "VMBACKUP_CONFIG": str(self.configuration),
+            **self.environment,
+        }
+        return self.programs.run(
+            command, environment, self.roots, kill=kill, umask=self.umask, **more
+        )
 
     def must(self, *command: str, statuses: Sequence[int] = (0,), **more: Any) -> Ran:
         """Like `run`; AssertionError with the output for any other status."""
@@ -183,7 +222,10 @@ class World:
             self.must("vmbackup-worker", "-v", worker, statuses=(0, 4), **more)
 
     def remember(self, name: str) -> None:
-        """Notes under a name how everything is now; a later world in the same folder can recall it, too."""
+        """Notes under a name how everything is now.
+
+        A later world in the same folder can recall it, too.
+        """
         assert self.host.exports() == []
         for source, kept in self._pairs(name):
             shutil.rmtree(kept, ignore_errors=True)
@@ -191,7 +233,10 @@ class World:
             subprocess.run(["cp", "-a", "--sparse=always", source, kept], check=True)
 
     def recall(self, name: str) -> bool:
-        """Puts everything but the configuration as it was; False if nothing was noted under that name."""
+        """Puts everything but the configuration as it was.
+
+        False if nothing was noted under that name.
+        """
         if not all(kept.exists() for _, kept in self._pairs(name)):
             return False
         for source, kept in self._pairs(name):
@@ -218,7 +263,9 @@ class World:
         return self.head().contents.vms[key]
 
     def age_temporary_files(self) -> None:
-        """Makes what lies in `tmp/` and `node/`, and what filelock and `doctor` leave, two days old: now it may be swept."""
+        """Makes what lies in `tmp/` and `node/`, and what filelock and `doctor` leave, two days
+        old: now it may be swept.
+        """
         for path in (
             *(self.state / "tmp").iterdir(),
             *(self.state / "node").iterdir(),

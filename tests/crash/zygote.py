@@ -1,7 +1,8 @@
 """Starts the programs quickly: a process that has loaded them, and forks one process for each run.
 
-Reads one JSON request a line from its input, answers with one JSON line each. Each run is a process of its own, in a session of its own,
-that calls the program's real entry point; it has the doors of `tests.crash.doors`, which may kill it.
+Reads one JSON request a line from its input, answers with one JSON line each. Each run is a process
+of its own, in a session of its own, that calls the program's real entry point; it has the doors of
+`tests.crash.doors`, which may kill it.
 """
 
 import codecs
@@ -15,13 +16,34 @@ from typing import Any
 
 from tests.crash.doors import Doors, Kill, Point
 
-PROGRAMS = {"vmbackup-worker": "worker.cli", "vmbackup-admin": "coordinator.admin", "vmbackup-lock": "coordinator.lock"}
+PROGRAMS = {
+    "vmbackup-worker": "worker.cli",
+    "vmbackup-admin": "coordinator.admin",
+    "vmbackup-lock": "coordinator.lock",
+}
 #: Loaded once, here: a program loads them late, and each run would do it again.
 _LOADED = (
     *PROGRAMS.values(),
-    *("worker.backup.worker", "worker.database", "worker.notifier", "worker.verify", "worker.vmfind"),
-    *("coordinator.commands.init", "coordinator.commands.archive", "coordinator.commands.activate", "coordinator.commands.statedb"),
-    *("coordinator.commands.verify", "coordinator.commands.status", "shared.virtualbox.fingerprint", "_strptime", "email.parser"),
+    *(
+        "worker.backup.worker",
+        "worker.database",
+        "worker.notifier",
+        "worker.verify",
+        "worker.vmfind",
+    ),
+    *(
+        "coordinator.commands.init",
+        "coordinator.commands.archive",
+        "coordinator.commands.activate",
+        "coordinator.commands.statedb",
+    ),
+    *(
+        "coordinator.commands.verify",
+        "coordinator.commands.status",
+        "shared.virtualbox.fingerprint",
+        "_strptime",
+        "email.parser",
+    ),
     *(
         "shared.host.configuration",
         "shared.site",
@@ -43,7 +65,10 @@ def main() -> None:
         if child == 0:
             run(request)
         _, status = os.waitpid(child, 0)
-        print(json.dumps({"number": request["number"], "status": os.waitstatus_to_exitcode(status)}), flush=True)
+        print(
+            json.dumps({"number": request["number"], "status": os.waitstatus_to_exitcode(status)}),
+            flush=True,
+        )
 
 
 def run(request: dict[str, Any]) -> None:
@@ -61,7 +86,9 @@ def run(request: dict[str, Any]) -> None:
         os.setgroups([])
         os.setgid(group)
         os.setuid(user)
-        sys.executable = shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable  # ours may lie in root's home
+        sys.executable = (
+            shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable
+        )  # ours may lie in root's home
     for name, value in request["settings"].items():
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name

@@ -13,7 +13,8 @@ from tests.support.virtualbox import RealHost, RealVm, Testbed
 
 SEED = int(os.environ.get("VMBACKUP_PROVE_SEED", "1"))
 HOSTS = 2
-#: The name under which a test reports a round; reports reach the process that prints the table, wherever the test ran.
+#: The name under which a test reports a round; reports reach the process that prints the table,
+#: wherever the test ran.
 ROUND = "fire"
 
 
@@ -24,10 +25,17 @@ def field(virtualbox_testbed: Testbed, tmp_path_factory: pytest.TempPathFactory)
         pytest.skip("a NAS of limited size has to be mounted, which needs root")
     folder = tmp_path_factory.mktemp("fire")
     fleet = Fleet(folder)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={NAS_MIB}m,mode=0755", "vmbackup-fire", fleet.nas], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={NAS_MIB}m,mode=0755", "vmbackup-fire", fleet.nas],
+        check=True,
+    )
     hosts: list[RealHost] = []
     try:
-        yield Range(fleet, [_target(virtualbox_testbed, fleet, hosts, number) for number in range(HOSTS)], SEED)
+        yield Range(
+            fleet,
+            [_target(virtualbox_testbed, fleet, hosts, number) for number in range(HOSTS)],
+            SEED,
+        )
     finally:
         for host in hosts:
             host.remove()

@@ -1,4 +1,6 @@
-"""Several real VirtualBox hosts, one NAS of limited size, and what can be done to them in the middle of a backup."""
+"""Several real VirtualBox hosts, one NAS of limited size, and what can be done to them in the
+middle of a backup.
+"""
 
 import contextlib
 import os
@@ -64,7 +66,10 @@ class Target:
 
     def is_free(self) -> bool:
         """Whether nobody reads or writes its disk, an export without a client included."""
-        return "State:          created" in self.host.run("showmediuminfo", "disk", self.vm.disk, check=False).stdout
+        return (
+            "State:          created"
+            in self.host.run("showmediuminfo", "disk", self.vm.disk, check=False).stdout
+        )
 
 
 @dataclass
@@ -83,9 +88,14 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         """The table."""
-        yield f"{'what was done during the export':<44}{'times':>6}{'survived':>10}   how the worker ended"
+        yield (
+            f"{'what was done during the export':<44}{'times':>6}{'survived':>10}   how the "
+            f"worker ended"
+        )
         for what, times in self.done.items():
-            ended = ", ".join(f"{name} {count}" for name, count in self.outcomes[what].most_common())
+            ended = ", ".join(
+                f"{name} {count}" for name, count in self.outcomes[what].most_common()
+            )
             yield f"{what:<44}{times:>6}{self.survived[what]:>10}   {ended}"
 
 
@@ -99,10 +109,15 @@ class Range:
         self.worker: subprocess.Popen[str] | None = None
 
     def round(self, what: str, engine: str) -> list[str]:
-        """Does one thing to a VM in the middle of its backup, lets the next ticks run, and answers what is wrong then."""
+        """Does one thing to a VM in the middle of its backup, lets the next ticks run, and answers
+        what is wrong then.
+        """
         target, others = self._choose()
         self.engine = engine
-        before = {each.vm.uuid: {copy.stamp for copy in catalogue.read(each.directory, None).good} for each in self.targets}
+        before = {
+            each.vm.uuid: {copy.stamp for copy in catalogue.read(each.directory, None).good}
+            for each in self.targets
+        }
         for each in self.targets:
             each.member.configure("backup", engine=engine, retry_seconds=60)
             each.change()
@@ -112,7 +127,11 @@ class Range:
         undo = BLOWS[what](self, target)
         output = self._end(self.worker)
         beside_output = [self._end(process) for process in beside]
-        problems = [f"the other worker: {text}" for process, text in zip(beside, beside_output, strict=True) if process.returncode != 0]
+        problems = [
+            f"the other worker: {text}"
+            for process, text in zip(beside, beside_output, strict=True)
+            if process.returncode != 0
+        ]
         if what == FULL:  # which concerns them all
             problems = []
         problems += self._at_once(before)
@@ -133,7 +152,13 @@ class Range:
     def somewhere(self, target: Target) -> None:
         """Waits until the export is under way, and then for a random part of it."""
         assert self.worker
-        wait_for(lambda: target.partial() or (self.worker is not None and self.worker.poll() is not None), "the export to begin", 60)
+        wait_for(
+            lambda: (
+                target.partial() or (self.worker is not None and self.worker.poll() is not None)
+            ),
+            "the export to begin",
+            60,
+        )
         time.sleep(self.random.uniform(0, EXPORT_SECONDS[self.engine]))
 
     def _end(self, process: "subprocess.Popen[str]") -> str:
@@ -141,7 +166,9 @@ class Range:
             return process.communicate(timeout=_LIMIT_SECONDS)[0]
         except subprocess.TimeoutExpired:
             process.kill()
-            raise AssertionError(f"a worker did not end within {_LIMIT_SECONDS} s:\n{process.communicate()[0]}") from None
+            raise AssertionError(
+                f"a worker did not end within {_LIMIT_SECONDS} s:\n{process.communicate()[0]}"
+            ) from None
 
     def _settle(self, target: Target) -> None:
         """What cron does next. Another host's workers recover what a host cannot that is gone."""
@@ -156,7 +183,8 @@ class Range:
         for each in self.targets:
             there = {copy.stamp for copy in catalogue.read(each.directory, None).good}
             stamps = before[each.vm.uuid]
-            # All older ones may be gone: a blow that comes late lets a backup end, and the next tick makes another.
+            # All older ones may be gone: a blow that comes late lets a backup end, and the next
+            # tick makes another.
             kept = sorted(stamps | there, key=_number)[-KEPT:]
             if not there.issuperset(kept):
                 yield f"{each.vm.name}: of {sorted(stamps)} only {sorted(there)} are left"
@@ -168,20 +196,43 @@ class Range:
             found = catalogue.read(each.directory, None)
             if record.status != "CLEAN":
                 yield f"{record.key} is {record.status}: {record.last_error}"
-            elif not record.last_copy or record.last_copy.stamp not in {copy.stamp for copy in found.good}:
+            elif not record.last_copy or record.last_copy.stamp not in {
+                copy.stamp for copy in found.good
+            }:
                 yield f"{record.key}: its last copy {record.last_copy} is not there"
-            if record.claim or record.publishing or record.power or record.leftovers or record.missing_since:
+            if (
+                record.claim
+                or record.publishing
+                or record.power
+                or record.leftovers
+                or record.missing_since
+            ):
                 yield f"{record.key} is not at rest: {record}"
             yield from (problem for copy in found.good for problem in examine(copy))
-            yield from (f"{copy.stamp} does not count: {copy.problem}" for copy in found.copies if not copy.good)
+            yield from (
+                f"{copy.stamp} does not count: {copy.problem}"
+                for copy in found.copies
+                if not copy.good
+            )
             if each.vm.info("VMState") not in ("poweroff", "aborted"):
                 yield f"{each.vm.name} is {each.vm.info('VMState')}"
-        swept = {path.name for folder in ("tmp", "node") for path in (self.fleet.nas / "vmstate" / folder).iterdir()}
-        if litter := [name for name in self.fleet.litter() if name not in swept or not self._is_swept_later(name)]:
+        swept = {
+            path.name
+            for folder in ("tmp", "node")
+            for path in (self.fleet.nas / "vmstate" / folder).iterdir()
+        }
+        if litter := [
+            name
+            for name in self.fleet.litter()
+            if name not in swept or not self._is_swept_later(name)
+        ]:
             yield f"left over: {litter}"
 
     def _is_swept_later(self, name: str) -> bool:
-        """Temporary files of dead processes are swept when they are a day old; heartbeats of the dead are not left at all."""
+        """Temporary files of dead processes are swept when they are a day old.
+
+        Heartbeats of the dead are not left at all.
+        """
         return (self.fleet.nas / "vmstate" / "tmp" / name).exists()
 
 
@@ -235,7 +286,11 @@ def start_vm(field: Range, target: Target) -> Undo:
     target.host.run("startvm", target.vm.uuid, "--type=headless", check=False)
 
     def undo() -> None:
-        wait_for(target.is_free if target.vm.info("VMState") != "running" else lambda: True, "its export to end", 60)
+        wait_for(
+            target.is_free if target.vm.info("VMState") != "running" else lambda: True,
+            "its export to end",
+            60,
+        )
         if target.vm.info("VMState") == "running":
             target.vm.stop()
         target.member.worker("notifier")
@@ -250,7 +305,9 @@ def unregister(field: Range, target: Target) -> Undo:
 
     def undo() -> None:
         target.member.worker("vmfind", expect=None)
-        assert field.fleet.record(target.key).missing_since, "a VM that is not listed is shown as missing"
+        assert field.fleet.record(target.key).missing_since, (
+            "a VM that is not listed is shown as missing"
+        )
         wait_for(lambda: not target.host.processes() or _idle(target.host), "its export to end", 60)
         target.host.run("registervm", settings)
 
@@ -264,7 +321,9 @@ def _idle(host: RealHost) -> bool:
 
 def rename(field: Range, target: Target) -> Undo:
     field.somewhere(target)
-    target.host.run("modifyvm", target.vm.uuid, f"--name=renamed-{field.random.randrange(10**6)}", check=False)
+    target.host.run(
+        "modifyvm", target.vm.uuid, f"--name=renamed-{field.random.randrange(10**6)}", check=False
+    )
     return _nothing
 
 

@@ -1,4 +1,7 @@
-"""Real exports are hit in the middle, at seeded random moments; then the next ticks run, and everything is right again."""
+"""Real exports are hit in the middle, at seeded random moments.
+
+Then the next ticks run, and everything is right again.
+"""
 
 import itertools
 import time
@@ -11,7 +14,14 @@ from tests.fire.range import BLOWS, ENGINES, Range
 from tests.support.proving import PROVE, PROVE_SECONDS, only_when_proving
 
 #: What `make test` has time for; `make prove` has all of them.
-QUICK = ("worker killed", "VBoxManage killed", "whole host lost its power", "VM started by its user", "disk detached", "VM renamed")
+QUICK = (
+    "worker killed",
+    "VBoxManage killed",
+    "whole host lost its power",
+    "VM started by its user",
+    "disk detached",
+    "VM renamed",
+)
 
 #: A blow may fall when the backup is done already: then it is tried again.
 ATTEMPTS = 3
@@ -30,8 +40,14 @@ def hit(field: Range, what: str, engine: str, record_property: Record) -> list[s
 
 
 @pytest.mark.parametrize("what", BLOWS if PROVE else QUICK)
-def test_the_next_ticks_put_right_what_happened(field: Range, what: str, record_property: Record) -> None:
-    engine = ENGINES[list(BLOWS).index(what) % len(ENGINES)] if "VBoxManage" not in what else "vboxmanage"
+def test_the_next_ticks_put_right_what_happened(
+    field: Range, what: str, record_property: Record
+) -> None:
+    engine = (
+        ENGINES[list(BLOWS).index(what) % len(ENGINES)]
+        if "VBoxManage" not in what
+        else "vboxmanage"
+    )
     for _ in range(ATTEMPTS):
         problems = hit(field, what, engine, record_property)
         assert not problems, "\n".join(problems)

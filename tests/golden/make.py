@@ -1,6 +1,7 @@
 """Makes the golden data of a release: `python -m tests.golden.make 027e4e6`.
 
-The release is built from the history and driven by `scenes.py`, with its own simulated VirtualBox and its own crash points.
+The release is built from the history and driven by `scenes.py`, with its own simulated VirtualBox
+and its own crash points.
 """
 
 import os

@@ -1,4 +1,8 @@
-"""The scenes of the golden data. Run by `make.py`, with the packages and tests of the release that is to make them, and nothing of ours."""
+"""The scenes of the golden data.
+
+Run by `make.py`, with the packages and tests of the release that is to make them, and nothing of
+ours.
+"""
 
 import subprocess
 import sys
@@ -35,11 +39,17 @@ def killed(world: World, moment: str, *parts: str) -> None:
     points = world.run(WORKER, "backup").points
     world.recall("before")
     point = next(point for point in points if all(part in point.name for part in parts))
-    assert world.run(WORKER, "backup", kill=Kill(Point(point.name, point.occurrence), moment)).status == KILLED  # type: ignore[arg-type]
+    assert (
+        world.run(WORKER, "backup", kill=Kill(Point(point.name, point.occurrence), moment)).status
+        == KILLED
+    )  # type: ignore[arg-type]
 
 
 def ordinary(world: World) -> None:
-    """Every kind of VM and copy at once; the last backup was killed while it wrote a copy of half01."""
+    """Every kind of VM and copy at once.
+
+    The last backup was killed while it wrote a copy of half01.
+    """
     world.configure(keep_last=6)
     for name in ("web01", "old01", "run01", "gone01", "half01"):
         world.host.make_vm(name, mib=1, random_mib=0)
@@ -60,14 +70,21 @@ def ordinary(world: World) -> None:
     world.host.run("unregistervm", vm(world, "gone01"))
     world.tick()
     world.must(ADMIN, "forget", "gone01")
-    world.must(WORKER, "database", settings={"worker.database.KEEP_GENERATIONS": 8, "worker.database.PRUNE_SLACK": 0})
+    world.must(
+        WORKER,
+        "database",
+        settings={"worker.database.KEEP_GENERATIONS": 8, "worker.database.PRUNE_SLACK": 0},
+    )
     use(world, "half01")
     world.must(WORKER, "notifier")
     killed(world, "before", *INTENT)
 
 
 def live(world: World) -> None:
-    """web01 runs, and its live backup was killed: snapshot and clone are there, and the note of them is committed."""
+    """web01 runs, and its live backup was killed.
+
+    Snapshot and clone are there, and the note of them is committed.
+    """
     world.host.make_vm("web01", mib=1, random_mib=0)
     world.initialise()
     world.tick()
@@ -79,7 +96,9 @@ def live(world: World) -> None:
 
 
 def publication(world: World) -> None:
-    """The backup of web01 was killed when it had committed that its second copy will be put in place."""
+    """The backup of web01 was killed when it had committed that its second copy will be put in
+    place.
+    """
     world.host.make_vm("web01", mib=1, random_mib=0)
     world.initialise()
     world.tick()
@@ -89,10 +108,15 @@ def publication(world: World) -> None:
 
 
 def version_1_0(world: World) -> None:
-    """A database of version 1.0, as the programs before this one wrote it. The release has not touched it."""
+    """A database of version 1.0, as the programs before this one wrote it.
+
+    The release has not touched it.
+    """
     world.host.make_vm("web01", mib=1, random_mib=0)
     world.state.mkdir()
-    (world.state / "vmtool-db-version").write_text("TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n", encoding="utf-8")
+    (world.state / "vmtool-db-version").write_text(
+        "TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n", encoding="utf-8"
+    )
     (world.state / "vmtool-statedb").write_text("web01:CLEAN\n", encoding="utf-8")
 
 
@@ -106,14 +130,28 @@ SCENES: tuple[Callable[[World], None], ...] = (ordinary, live, publication, vers
 
 
 def pack(world: World, place: Path, archive: Path) -> None:
-    """Keeps the NAS and the host; the place where they were made is a word, in the files that are text."""
+    """Keeps the NAS and the host.
+
+    The place where they were made is a word, in the files that are text.
+    """
     while world.host.exports():  # what a killed worker left running
         time.sleep(0.05)
     for path in world.host.home.parent.rglob("*"):
         if path.is_file() and path.suffix != ".vdi" and str(place).encode() in path.read_bytes():
             path.write_bytes(path.read_bytes().replace(str(place).encode(), PLACE.encode()))
     parts = ["nas", "hosts"]
-    made = ["tar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-cJf", str(archive), "-C", str(place), *parts]
+    made = [
+        "tar",
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "-cJf",
+        str(archive),
+        "-C",
+        str(place),
+        *parts,
+    ]
     subprocess.run(made, check=True)
 
 
@@ -125,8 +163,15 @@ def main(folder: Path, target: Path) -> None:
     for scene in SCENES:
         world = World(folder / scene.__name__, folder / "elsewhere", programs)
         scene(world)
-        pack(world, folder / scene.__name__ / "world", target / f"{scene.__name__.replace('_', '-')}.tar.xz")
-        print(f"{scene.__name__}: {(target / (scene.__name__.replace('_', '-') + '.tar.xz')).stat().st_size} bytes")
+        pack(
+            world,
+            folder / scene.__name__ / "world",
+            target / f"{scene.__name__.replace('_', '-')}.tar.xz",
+        )
+        print(
+            f"{scene.__name__}: "
+            f"{(target / (scene.__name__.replace('_', '-') + '.tar.xz')).stat().st_size} bytes"
+        )
     programs.end()
 
 

@@ -19,18 +19,29 @@ def states(member: Member) -> dict[str, str]:
 
 def numbers(fleet: Fleet, directory: str) -> list[int]:
     """The claim numbers of the good copies in a directory, oldest first."""
-    return [int(copy.stamp.rpartition("-")[2]) for copy in catalogue.read(fleet.nas / directory, None).good]
+    return [
+        int(copy.stamp.rpartition("-")[2])
+        for copy in catalogue.read(fleet.nas / directory, None).good
+    ]
 
 
 def stamp(fleet: Fleet, directory: str, number: int) -> str:
     return next(path.stem for path in (fleet.nas / directory).glob(f"*-{number}.ova"))
 
 
-@pytest.mark.parametrize("archive", SCENES, ids=lambda path: f"{path.parent.name}-{path.name.partition('.')[0]}")
+@pytest.mark.parametrize(
+    "archive", SCENES, ids=lambda path: f"{path.parent.name}-{path.name.partition('.')[0]}"
+)
 def test_a_generation_is_written_again_byte_for_byte(archive: Path, tmp_path: Path) -> None:
-    """What the present program writes in that format is what the release wrote for the same contents."""
+    """What the present program writes in that format is what the release wrote for the same
+    contents.
+    """
     fleet = unpack(archive, tmp_path)
-    generations = [path for path in (fleet.nas / "vmstate").glob("*/**/*") if path.is_file() and path.name.isdigit()]
+    generations = [
+        path
+        for path in (fleet.nas / "vmstate").glob("*/**/*")
+        if path.is_file() and path.name.isdigit()
+    ]
     assert generations or archive.name.startswith("version-1-0")
     for path in generations:
         snapshot = decode(path.read_bytes(), int(path.name))
@@ -40,9 +51,17 @@ def test_a_generation_is_written_again_byte_for_byte(archive: Path, tmp_path: Pa
 def test_all_that_the_first_release_left_is_shown(tmp_path: Path) -> None:
     fleet = unpack(FIRST / "ordinary.tar.xz", tmp_path)
     alpha = fleet.members["alpha"]
-    assert states(alpha) == {"web01": "CLEAN", "old01": "ARCHIVED", "run01": "RUNNING", "half01": "BACKUP_IN_PROGRESS"}
+    assert states(alpha) == {
+        "web01": "CLEAN",
+        "old01": "ARCHIVED",
+        "run01": "RUNNING",
+        "half01": "BACKUP_IN_PROGRESS",
+    }
     rows = alpha.admin("copies", "--json").json["copies"]
-    seen = [(row["vm"], row["stamp"].rpartition("-")[2], row["good"], row["pinned"], row["archived"]) for row in rows]
+    seen = [
+        (row["vm"], row["stamp"].rpartition("-")[2], row["good"], row["pinned"], row["archived"])
+        for row in rows
+    ]
     assert seen == [
         ("half01", "2", True, False, False),
         ("half01", "19", False, False, False),  # being written
@@ -64,11 +83,18 @@ def test_all_that_the_first_release_left_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_first_release_is_gone_on_with(tmp_path: Path) -> None:
-    """Backups, verification, archive, pins and retention go on where it was killed, and every copy that must stay stays."""
+    """Backups, verification, archive, pins and retention go on where it was killed, and every copy
+    that must stay stays.
+    """
     fleet = unpack(FIRST / "ordinary.tar.xz", tmp_path)
     alpha = take_over(fleet)
     assert alpha.worker("run", expect=None).status == 4, "run01 runs"
-    assert states(alpha) == {"web01": "CLEAN", "old01": "ARCHIVED", "run01": "RUNNING", "half01": "CLEAN"}
+    assert states(alpha) == {
+        "web01": "CLEAN",
+        "old01": "ARCHIVED",
+        "run01": "RUNNING",
+        "half01": "CLEAN",
+    }
     assert not list(fleet.nas.rglob("*.partial.*"))
     assert {5, 8} < set(numbers(fleet, "web01")), "the pinned one and the newest"
     assert 2 in numbers(fleet, "half01")
@@ -98,8 +124,13 @@ def test_a_live_backup_that_was_killed_under_the_first_release_is_undone(tmp_pat
     assert (record.power, record.claim) == (None, None)
     listed = alpha.host.run("list", "vms").stdout
     assert (listed.count("{"), '"web01"' in listed) == (1, True)
-    assert "does not have any snapshots" in alpha.host.run("snapshot", record.uuid, "list", check=False).stdout
-    assert 'VMState="running"' in alpha.host.run("showvminfo", record.uuid, "--machinereadable").stdout
+    assert (
+        "does not have any snapshots"
+        in alpha.host.run("snapshot", record.uuid, "list", check=False).stdout
+    )
+    assert (
+        'VMState="running"' in alpha.host.run("showvminfo", record.uuid, "--machinereadable").stdout
+    )
 
 
 def test_a_publication_that_was_killed_under_the_first_release_is_finished(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Hosts are updated one after the other: the first release on one host, the present programs on another, on one NAS."""
+"""Hosts are updated one after the other.
+
+The first release on one host, the present programs on another, on one NAS.
+"""
 
 import json
 import shutil
@@ -27,10 +30,29 @@ REFUSED = "the state database is of version 2.0; this program knows up to 1.1"
 #: All that the first release has, and that does not need a terminal.
 EVERYTHING = [
     *("worker vmfind", "worker notifier", "worker backup", "worker verify", "worker database"),
-    *("admin status", "admin copies", "admin show web", "admin log", "admin verify --all", "admin prune"),
-    *("admin archive web", "admin activate web", "admin forget web", "admin pin web STAMP", "admin unpin web STAMP"),
+    *(
+        "admin status",
+        "admin copies",
+        "admin show web",
+        "admin log",
+        "admin verify --all",
+        "admin prune",
+    ),
+    *(
+        "admin archive web",
+        "admin activate web",
+        "admin forget web",
+        "admin pin web STAMP",
+        "admin unpin web STAMP",
+    ),
     *("admin restore web --as other", "admin rehearse web", "admin statedb adopt"),
-    *("lock list", "lock show web", "lock break web --force", "lock recover alpha", "lock recover beta"),
+    *(
+        "lock list",
+        "lock show web",
+        "lock break web --force",
+        "lock recover alpha",
+        "lock recover beta",
+    ),
 ]
 #: Runs command lines of the release in one process, and prints how each ended.
 _RUN_ALL = """
@@ -45,7 +67,8 @@ for line in json.load(sys.stdin):
     result = CliRunner().invoke(programs[name], arguments)
     print(json.dumps([line, result.exit_code, result.output]), flush=True)
 """
-#: A process of the release that has opened the database, beats, and commits only when it is told to.
+#: A process of the release that has opened the database, beats, and commits only when it is told
+#: to.
 _WAITING = """
 import sys
 from dataclasses import replace
@@ -88,7 +111,10 @@ def settled(tmp_path_factory: pytest.TempPathFactory, first: Release) -> tuple[F
 
 @pytest.fixture
 def fleet(settled: tuple[Fleet, Path]) -> Fleet:
-    """alpha has the first release, which made the database; beta has the present programs. Each has a VM of its own, which is CLEAN."""
+    """alpha has the first release, which made the database; beta has the present programs.
+
+    Each has a VM of its own, which is CLEAN.
+    """
     made, kept = settled
     shutil.rmtree(made.folder)
     subprocess.run(["cp", "-a", "--sparse=always", kept, made.folder], check=True)
@@ -117,7 +143,9 @@ def formats(fleet: Fleet) -> tuple[str, str]:
 
 def contents(nas: Path) -> dict[str, bytes]:
     """All that is on the NAS, to the bytes."""
-    return {str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(nas.rglob("*"))}
+    return {
+        str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(nas.rglob("*"))
+    }
 
 
 def exporting(member: Member, vm: SimulatedVm) -> "subprocess.Popen[str]":
@@ -146,11 +174,17 @@ def kill(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-def test_both_work_on_one_nas_in_the_format_of_the_older(fleet: Fleet, alpha: Member, beta: Member) -> None:
-    """Both back up, verify, archive and take back what the other made, and nothing of it changes the format."""
+def test_both_work_on_one_nas_in_the_format_of_the_older(
+    fleet: Fleet, alpha: Member, beta: Member
+) -> None:
+    """Both back up, verify, archive and take back what the other made, and nothing of it changes
+    the format.
+    """
     assert fleet.states() == {"db": "CLEAN", "web": "CLEAN"}
     for member in (alpha, beta):
-        assert {row["vm"] for row in member.admin("copies", "--json").json["copies"] if row["good"]} == {"web", "db"}
+        assert {
+            row["vm"] for row in member.admin("copies", "--json").json["copies"] if row["good"]
+        } == {"web", "db"}
         member.admin("verify", "--all")
     for there, back, vm in ((alpha, beta, "db"), (beta, alpha, "web")):
         there.admin("archive", vm)
@@ -160,7 +194,9 @@ def test_both_work_on_one_nas_in_the_format_of_the_older(fleet: Fleet, alpha: Me
     assert (formats(fleet), fleet.litter()) == (("1.1", "1.1"), [])
 
 
-def test_what_is_new_survives_the_commits_of_the_older(fleet: Fleet, alpha: Member, beta: Member) -> None:
+def test_what_is_new_survives_the_commits_of_the_older(
+    fleet: Fleet, alpha: Member, beta: Member
+) -> None:
     with here(fleet).session("backup") as own:
         record = fleet.record("db")
         new = type(record).from_json({**record.to_json(), "of_a_later_version": {"a": [1]}})
@@ -175,11 +211,19 @@ def test_what_is_new_survives_the_commits_of_the_older(fleet: Fleet, alpha: Memb
         assert after.vms["late"].status == "NEW"
 
 
-def test_neither_takes_a_living_session_of_the_other_for_dead(fleet: Fleet, alpha: Member, beta: Member) -> None:
-    """Also on one host, where the proof is the process: a worker of the older may still run there when the present one is installed."""
+def test_neither_takes_a_living_session_of_the_other_for_dead(
+    fleet: Fleet, alpha: Member, beta: Member
+) -> None:
+    """Also on one host, where the proof is the process.
+
+    A worker of the older may still run there when the present one is installed.
+    """
     process = exporting(alpha, machine(alpha, fleet, "web"))
     with here(fleet).session("test") as own:
-        own.commit(lambda found: found.with_node(changes.NodeRecord("beta", here(fleet).identity.machine)), "beta is there")
+        own.commit(
+            lambda found: found.with_node(changes.NodeRecord("beta", here(fleet).identity.machine)),
+            "beta is there",
+        )
         running = fleet.record("web").claim
         assert running is not None
         for member in (alpha, beta):
@@ -189,8 +233,12 @@ def test_neither_takes_a_living_session_of_the_other_for_dead(fleet: Fleet, alph
     kill(process)
 
 
-@pytest.mark.parametrize(("dead", "heir", "vm"), [("alpha", "beta", "web"), ("beta", "alpha", "db")])
-def test_each_takes_over_what_a_dead_worker_of_the_other_held(fleet: Fleet, dead: str, heir: str, vm: str) -> None:
+@pytest.mark.parametrize(
+    ("dead", "heir", "vm"), [("alpha", "beta", "web"), ("beta", "alpha", "db")]
+)
+def test_each_takes_over_what_a_dead_worker_of_the_other_held(
+    fleet: Fleet, dead: str, heir: str, vm: str
+) -> None:
     victim, other = fleet.members[dead], fleet.members[heir]
     kill(exporting(victim, machine(victim, fleet, vm)))
     assert fleet.states()[vm] == "BACKUP_IN_PROGRESS"
@@ -208,8 +256,12 @@ def programs() -> Iterator[Programs]:
     made.end()
 
 
-def test_the_older_finishes_what_the_present_one_was_publishing(tmp_path: Path, programs: Programs, first: Release) -> None:
-    """The other way round is `test_a_publication_that_was_killed_under_the_first_release_is_finished`."""
+def test_the_older_finishes_what_the_present_one_was_publishing(
+    tmp_path: Path, programs: Programs, first: Release
+) -> None:
+    """The other way round is
+    `test_a_publication_that_was_killed_under_the_first_release_is_finished`.
+    """
     world = World(tmp_path / "world", tmp_path / "elsewhere", programs)
     world.host.make_vm("web", mib=1, random_mib=0)
     world.initialise()
@@ -227,7 +279,9 @@ def test_the_older_finishes_what_the_present_one_was_publishing(tmp_path: Path, 
     assert len(fleet.copies("web")) == 2
 
 
-def test_an_upgrade_waits_for_the_last_worker_of_the_older(fleet: Fleet, alpha: Member, beta: Member) -> None:
+def test_an_upgrade_waits_for_the_last_worker_of_the_older(
+    fleet: Fleet, alpha: Member, beta: Member
+) -> None:
     process = exporting(alpha, machine(alpha, fleet, "web"))
     for arguments in (["--dry-run"], []):
         refused = beta.admin("statedb", "upgrade", *arguments, expect=11)
@@ -244,13 +298,19 @@ def test_an_upgrade_waits_for_the_last_worker_of_the_older(fleet: Fleet, alpha: 
 
 
 @pytest.mark.parametrize("file", ["2.0", "1.1"], ids=["upgraded", "killed before the version file"])
-def test_the_older_changes_nothing_of_a_database_that_was_upgraded(fleet: Fleet, alpha: Member, beta: Member, file: str) -> None:
-    """Each of its commands and workers ends with 1, says that the database is newer, and leaves every byte as it was."""
+def test_the_older_changes_nothing_of_a_database_that_was_upgraded(
+    fleet: Fleet, alpha: Member, beta: Member, file: str
+) -> None:
+    """Each of its commands and workers ends with 1, says that the database is newer, and leaves
+    every byte as it was.
+    """
     beta.admin("statedb", "upgrade")
     give_format(fleet.nas / "vmstate", file, generation=False)
     before = contents(fleet.nas)
     for line, status, output in run_all(alpha, EVERYTHING):
-        if file == "2.0" or not line.startswith("admin log"):  # which shows, for each generation, why it cannot
+        if file == "2.0" or not line.startswith(
+            "admin log"
+        ):  # which shows, for each generation, why it cannot
             assert (status, REFUSED in output) == (1, True), (line, output)
     assert contents(fleet.nas) == before
 
@@ -268,11 +328,19 @@ def run_all(member: Member, lines: list[str]) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_an_older_process_that_had_opened_the_database_is_stopped_when_it_commits(fleet: Fleet, alpha: Member, beta: Member) -> None:
+def test_an_older_process_that_had_opened_the_database_is_stopped_when_it_commits(
+    fleet: Fleet, alpha: Member, beta: Member
+) -> None:
     """It has no row that an upgrade could wait for, only a heartbeat, which it takes away itself."""
     program = [sys.executable, "-P", "-c", _WAITING, fleet.nas / "vmstate"]
     waiting = subprocess.Popen(
-        program, env=alpha.environment, cwd=fleet.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        program,
+        env=alpha.environment,
+        cwd=fleet.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert waiting.stdout
     session = waiting.stdout.readline().strip()

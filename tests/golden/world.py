@@ -1,4 +1,7 @@
-"""A scene of the golden data, unpacked: a fleet with one host, which the present programs take over."""
+"""A scene of the golden data, unpacked.
+
+A fleet with one host, which the present programs take over.
+"""
 
 import tarfile
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What is run: one axis of the table. Each runs its command under the oracle and answers how it ended."""
+"""What is run: one axis of the table.
+
+Each runs its command under the oracle and answers how it ended.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -22,7 +25,13 @@ def _run(world: World) -> int:
 
 def _live(world: World) -> int:
     """A tick in which running VMs are backed up by snapshot and clone."""
-    vm = world.vm(next(name for name in (WEB, DB) if any(vm.name == name for vm in world.look().vms["alpha"].values())))
+    vm = world.vm(
+        next(
+            name
+            for name in (WEB, DB)
+            if any(vm.name == name for vm in world.look().vms["alpha"].values())
+        )
+    )
     world.backup.update(running="live", running_hours=0, live_when_stopped=True)
     world.configure(world.archive, *world.archives)
     vm.host.run("startvm", vm.uuid, "--type=headless")
@@ -41,18 +50,24 @@ def _remove(world: World) -> int:
     status = 0
     view = world.look()
     for copy in reversed(world.diary.order(view.records.get(WEB, {}).get("uuid", ""), view.copies)):
-        status = world.step(ADMIN, "remove", WEB, copy.stamp, "--yes", asked=frozenset({copy.stamp})).status
+        status = world.step(
+            ADMIN, "remove", WEB, copy.stamp, "--yes", asked=frozenset({copy.stamp})
+        ).status
     return status
 
 
 def _restore(world: World) -> int:
     """On the other host; its disks are those of the newest copy."""
     expected = newest_of(world, WEB)
-    ran = world.step(ADMIN, "restore", WEB, "--as", ON_TRIAL, host="beta", makes=frozenset({ON_TRIAL}))
+    ran = world.step(
+        ADMIN, "restore", WEB, "--as", ON_TRIAL, host="beta", makes=frozenset({ON_TRIAL})
+    )
     if ran.status == 0:
         got = world.look().vms["beta"][world.vm(ON_TRIAL, "beta").uuid].content
         assert expected, world.story("something was restored, and there was no copy")
-        assert got == world.diary.content(expected), world.story(f"restored was not the newest copy, {expected.stamp}")
+        assert got == world.diary.content(expected), world.story(
+            f"restored was not the newest copy, {expected.stamp}"
+        )
     return ran.status
 
 

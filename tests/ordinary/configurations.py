@@ -19,8 +19,8 @@ def _nothing(world: World) -> None:
 class Setting:
     """`archive` is what the configuration says ({world} is the folder of everything).
 
-    `make` prepares it, `befall` comes after copies went in. `good`: it is one that must work. `mounts`: needs a process that may
-    mount; `kind` is the file system of the NAS.
+    `make` prepares it, `befall` comes after copies went in. `good`: it is one that must work.
+    `mounts`: needs a process that may mount; `kind` is the file system of the NAS.
     """
 
     archive: str = "archive"
@@ -32,14 +32,23 @@ class Setting:
 
     def possible(self) -> bool:
         """Whether it can be tried here."""
-        return (not self.mounts or mounts.possible()) and (not self.kind or mounts.available(self.kind))
+        return (not self.mounts or mounts.possible()) and (
+            not self.kind or mounts.available(self.kind)
+        )
 
     def apply(self, world: World) -> None:
-        """Makes it so. A good archive that is configured later gets its marker by the command that `init` names."""
+        """Makes it so. A good archive that is configured later gets its marker by the command that
+        `init` names.
+        """
         if self.kind:
             _move_the_nas(world, self.kind)
         self.make(world)
-        world.configure(self.archive.format(world=world.place), world.place / "beside", world.place / "second", world.place / "x")
+        world.configure(
+            self.archive.format(world=world.place),
+            world.place / "beside",
+            world.place / "second",
+            world.place / "x",
+        )
         ran = world.run(ADMIN, "init", "--lease-seconds", "10")
         named = re.search(r"`(mkdir -p .+? && echo .+?)`", ran.output)
         if named and (self.good or self.befall is not _nothing):
@@ -110,6 +119,8 @@ CONFIGURATIONS: Final[Mapping[str, Setting]] = {
     "in a VM's directory": Setting("db01/archive"),
     "a mount that goes": Setting("archive", _own_mount, _unmount, mounts=True),
     "the NAS mounted twice": Setting("{world}/second", _second_mount, mounts=True),
-    "a VM's directory mounted twice": Setting("{world}/second", _second_mount_of_a_directory, mounts=True),
+    "a VM's directory mounted twice": Setting(
+        "{world}/second", _second_mount_of_a_directory, mounts=True
+    ),
     **{f"on {kind}": Setting(good=True, mounts=True, kind=kind) for kind in mounts.KINDS},
 }

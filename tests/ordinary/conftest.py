@@ -27,7 +27,11 @@ def ordinary_programs() -> Iterator[Programs]:
 @pytest.fixture(scope="session")
 def world(ordinary_programs: Programs) -> Iterator[World]:
     """In memory where that is possible: thousands of flushes to a disk would prove nothing more."""
-    folder = Path(tempfile.mkdtemp(prefix="vmbackup-ordinary.", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    folder = Path(
+        tempfile.mkdtemp(
+            prefix="vmbackup-ordinary.", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        )
+    )
     made = World(folder, ordinary_programs)
     yield made
     made.mounts.end()
@@ -52,7 +56,10 @@ def shorten_the_lease(world: World) -> None:
 
 @pytest.fixture
 def night(world: World, request: pytest.FixtureRequest) -> Iterator[Night]:
-    """Two hosts, of which alpha has a VM with two copies and one with a single one; in the situation of the test."""
+    """Two hosts, of which alpha has a VM with two copies and one with a single one.
+
+    In the situation of the test.
+    """
     if not world.recall("night"):
         world.fresh()
         prepare(world, "plain")

@@ -1,4 +1,7 @@
-"""What befell the state database: one axis of the table. What the messages say is done, as the operator's manual tells."""
+"""What befell the state database: one axis of the table.
+
+What the messages say is done, as the operator's manual tells.
+"""
 
 import os
 import re
@@ -13,12 +16,18 @@ from tests.ordinary.world import ADMIN, HOSTS, WORKER, World
 
 
 def follow(world: World) -> list[str]:
-    """On each host the notes are removed that the messages name, as long as they name one. Answers their names."""
+    """On each host the notes are removed that the messages name, as long as they name one.
+
+    Answers their names.
+    """
     removed = []
     for host in HOSTS:
         for _ in range(3):
             said = world.run(WORKER, "vmfind", host=host).output
-            named = {word.strip("`'\",;:.") for word in re.findall(rf"{re.escape(str(world.notes(host)))}/\S+", said)}
+            named = {
+                word.strip("`'\",;:.")
+                for word in re.findall(rf"{re.escape(str(world.notes(host)))}/\S+", said)
+            }
             found = [name for name in named if name.startswith(f"{world.notes(host)}/")]
             for name in found:
                 world.notes(host).joinpath(name.rsplit("/", 1)[-1]).unlink(missing_ok=True)
@@ -29,9 +38,14 @@ def follow(world: World) -> list[str]:
 
 
 def make_anew(world: World) -> Ran:
-    """`init` after the database was lost: where it names the marker that the lost one left, that goes, and it runs again."""
+    """`init` after the database was lost.
+
+    Where it names the marker that the lost one left, that goes, and it runs again.
+    """
     ran = world.run(ADMIN, "init", "--lease-seconds", "10")
-    if marker := re.search(r"remove (\S+/\.vmbackup-archive), and run the command again", ran.output):
+    if marker := re.search(
+        r"remove (\S+/\.vmbackup-archive), and run the command again", ran.output
+    ):
         Path(marker[1]).unlink()
         ran = world.run(ADMIN, "init", "--lease-seconds", "10")
     assert ran.status == 0, world.story("no database could be made")
@@ -50,7 +64,9 @@ def _lost(world: World) -> None:
 
 
 def _copied(world: World) -> None:
-    """The copies came from another NAS without their times, in the wrong order, and the database did not come."""
+    """The copies came from another NAS without their times, in the wrong order, and the database
+    did not come.
+    """
     for number, path in enumerate(sorted(world.nas.rglob("*.ova"), reverse=True)):
         os.utime(path, (1_700_000_000 + number,) * 2)
     _lost(world)
@@ -116,7 +132,10 @@ HISTORIES: Final[Mapping[str, Callable[[World], None]]] = {
 
 
 def befall(world: World, history: str) -> None:
-    """Lets it happen, and the workers look again: no copy, VM or file may be different after all that."""
+    """Lets it happen, and the workers look again.
+
+    No copy, VM or file may be different after all that.
+    """
     before = world.look()
     HISTORIES[history](world)
     for worker in ("vmfind", "notifier"):

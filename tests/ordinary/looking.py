@@ -1,6 +1,8 @@
-"""What is there: copies, VMs with their disks, the state database and everything else, read by this module's own means.
+"""What is there: copies, VMs with their disks, the state database and everything else, read by this
+module's own means.
 
-It shares no code with the product, not even a name: a fault that both had would be seen by neither. Contents are compared, never messages.
+It shares no code with the product, not even a name: a fault that both had would be seen by neither.
+Contents are compared, never messages.
 """
 
 import hashlib
@@ -21,7 +23,10 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, order=True)
 class Copy:
-    """A good copy: its `.ova` has the digest that the `.json` beside it says. Equal wherever it lies and whatever moved it."""
+    """A good copy: its `.ova` has the digest that the `.json` beside it says.
+
+    Equal wherever it lies and whatever moved it.
+    """
 
     stamp: str
     digest: str
@@ -30,7 +35,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Vm:
-    """A VM as its host has it. `content` is what its guest would read from its disks; `snapshots` are UUIDs with names."""
+    """A VM as its host has it.
+
+    `content` is what its guest would read from its disks; `snapshots` are UUIDs with names.
+    """
 
     uuid: str
     name: str
@@ -41,7 +49,10 @@ class Vm:
 
 @dataclass(frozen=True)
 class View:
-    """Everything at one moment. `copies`: each good one with the directories in which it is. `files`: digests of what is none of ours."""
+    """Everything at one moment. `copies`: each good one with the directories in which it is.
+
+    `files`: digests of what is none of ours.
+    """
 
     copies: Mapping[Copy, frozenset[str]]
     copy_files: frozenset[str]
@@ -57,7 +68,8 @@ class View:
 class Places:
     """Where to look: the whole `world`, in it the `nas` and the `homes` of simulated hosts by name.
 
-    `archives`: directories besides the NAS in which copies may lie. `own`: what belongs to the programs (notes, settings of a host).
+    `archives`: directories besides the NAS in which copies may lie. `own`: what belongs to the
+    programs (notes, settings of a host).
     """
 
     world: Path
@@ -72,7 +84,9 @@ class Places:
         copy_files, partial, files, disks = set(), set(), {}, {}
         state = self.nas / "vmstate"
         vms = tuple(home / "vms" for home in self.homes.values())
-        for path in _walk(self.world, (state, *self.own, *(home / "config" for home in self.homes.values()))):
+        for path in _walk(
+            self.world, (state, *self.own, *(home / "config" for home in self.homes.values()))
+        ):
             name = str(path.relative_to(self.world))
             if any(path.is_relative_to(folder) for folder in vms):
                 disks[name] = digest_of(path)
@@ -100,8 +114,16 @@ class Places:
 
 
 def _walk(top: Path, without: Sequence[Path]) -> Iterator[Path]:
-    """All files and links below `top`; links are not followed, and nothing is seen twice by way of a second mount of what is left out."""
-    skipped = {(status.st_dev, status.st_ino) for path in without if path.exists() for status in [path.stat()]}
+    """All files and links below `top`.
+
+    Links are not followed, and nothing is seen twice by way of a second mount of what is left out.
+    """
+    skipped = {
+        (status.st_dev, status.st_ino)
+        for path in without
+        if path.exists()
+        for status in [path.stat()]
+    }
     for folder, names, files in os.walk(top):
         links = [name for name in names if os.path.islink(os.path.join(folder, name))]
         names[:] = [name for name in names if _identity(os.path.join(folder, name)) not in skipped]
@@ -129,7 +151,11 @@ def good_copy(ova: Path) -> Copy | None:
     try:
         said = json.loads(ova.with_suffix(".json").read_bytes())
         digest = digest_of(ova)
-        return Copy(ova.stem, digest, said["uuid"]) if said["sha256"] == digest and said["stamp"] == ova.stem else None
+        return (
+            Copy(ova.stem, digest, said["uuid"])
+            if said["sha256"] == digest and said["stamp"] == ova.stem
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -137,7 +163,11 @@ def good_copy(ova: Path) -> Copy | None:
 def read_database(state: Path) -> tuple[int, dict[str, dict[str, Any]]]:
     """Number and VM records of the newest generation whose seal is right; 0 and none without one."""
     folder = state / "gen"
-    numbers = sorted((name for name in os.listdir(folder) if name.isdecimal()), key=int, reverse=True) if folder.is_dir() else []
+    numbers = (
+        sorted((name for name in os.listdir(folder) if name.isdecimal()), key=int, reverse=True)
+        if folder.is_dir()
+        else []
+    )
     for number in numbers:
         path = folder / number
         text = (path / "snapshot" if path.is_dir() else path).read_bytes()
@@ -146,7 +176,9 @@ def read_database(state: Path) -> tuple[int, dict[str, dict[str, Any]]]:
             continue
         lines = body.decode("utf-8", "surrogatepass").split("\n")
         begin = next(place for place, line in enumerate(lines) if re.fullmatch(r"vms [0-9]+", line))
-        rows = [json.loads(line) for line in lines[begin + 1 : begin + 1 + int(lines[begin].split()[1])]]
+        rows = [
+            json.loads(line) for line in lines[begin + 1 : begin + 1 + int(lines[begin].split()[1])]
+        ]
         return int(number), {row["key"]: row for row in rows}
     return 0, {}
 
@@ -161,7 +193,10 @@ def machines(home: Path) -> dict[str, Vm]:
             machine["name"],
             machine["state"],
             tuple((snapshot["uuid"], snapshot["name"]) for snapshot in machine["snapshots"]),
-            " ".join(f"{slot}={_content(_chain(media, disk))}" for slot, disk in sorted(machine["disks"].items())),
+            " ".join(
+                f"{slot}={_content(_chain(media, disk))}"
+                for slot, disk in sorted(machine["disks"].items())
+            ),
         )
         for machine in stored["machines"]
     }
@@ -191,12 +226,18 @@ def _blocks(images: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
         for image in images:
             (place,) = struct.unpack_from("<I", image, _MIB + 4 * block)
             if place < 0xFFFFFFFE:
-                yield block * _MIB, image[(2 + place) * _MIB : (3 + place) * _MIB].ljust(_MIB, b"\0")
+                yield (
+                    block * _MIB,
+                    image[(2 + place) * _MIB : (3 + place) * _MIB].ljust(_MIB, b"\0"),
+                )
                 break
 
 
 def content_of(pieces: Iterable[tuple[int, bytes]]) -> str:
-    """A digest of a disk, given as pieces with their places on it: of all its sectors that are not zeros."""
+    """A digest of a disk, given as pieces with their places on it.
+
+    Of all its sectors that are not zeros.
+    """
     found = hashlib.sha256()
     for place, data in pieces:
         for offset in range(0, len(data), 4096):

@@ -1,4 +1,7 @@
-"""Mounts for the table, where this process may make them (root): bind mounts, and file systems in files. All are taken away again."""
+"""Mounts for the table, where this process may make them (root).
+
+Bind mounts, and file systems in files. All are taken away again.
+"""
 
 import os
 import shutil
@@ -8,7 +11,11 @@ from pathlib import Path
 from typing import Final
 
 #: File systems of a NAS that are tried, and the command that makes each.
-KINDS: Final = {"ext4": ("mkfs.ext4", "-q", "-F"), "xfs": ("mkfs.xfs", "-q", "-f"), "btrfs": ("mkfs.btrfs", "-q", "-f")}
+KINDS: Final = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+}
 _SIZE: Final = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 160 << 20}
 
 
@@ -18,7 +25,9 @@ def possible() -> bool:
         return False
     with tempfile.TemporaryDirectory(prefix="vmbackup-mount.") as folder:
         done = subprocess.run(["mount", "--bind", folder, folder], capture_output=True, check=False)
-        return done.returncode == 0 and subprocess.run(["umount", folder], check=False).returncode == 0
+        return (
+            done.returncode == 0 and subprocess.run(["umount", folder], check=False).returncode == 0
+        )
 
 
 def available(kind: str) -> bool:
@@ -46,7 +55,10 @@ class Mounts:
         self._mount("--bind", source, target)
 
     def file_system(self, kind: str, image: Path, target: Path) -> None:
-        """Makes a file system in the file `image` and mounts it. Raises CalledProcessError where there is none of that kind."""
+        """Makes a file system in the file `image` and mounts it.
+
+        Raises CalledProcessError where there is none of that kind.
+        """
         with image.open("wb") as file:
             file.truncate(_SIZE[kind])
         subprocess.run([*KINDS[kind], image], check=True, capture_output=True)

@@ -1,6 +1,9 @@
-"""Programs from which one kind of guard was taken away: the table must find each, or it proves nothing.
+"""Programs from which one kind of guard was taken away.
 
-Most of what could be lost has more than one guard in its way; a mutant takes away as many as stand before the same loss.
+The table must find each, or it proves nothing.
+
+Most of what could be lost has more than one guard in its way; a mutant takes away as many as stand
+before the same loss.
 """
 
 import importlib
@@ -28,12 +31,17 @@ def _nothing_protected(real: Any) -> Any:
 
 
 def _by_name(_: Any) -> Any:
-    return lambda snapshots, made: next((snapshot for snapshot in snapshots if snapshot.name == made.name), None)
+    return lambda snapshots, made: next(
+        (snapshot for snapshot in snapshots if snapshot.name == made.name), None
+    )
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """What is taken away, and the cell that finds it; `from_the_start`: already while its VMs and copies are made."""
+    """What is taken away, and the cell that finds it.
+
+    `from_the_start`: already while its VMs and copies are made.
+    """
 
     patches: tuple[Patch, ...]
     cell: Cell
@@ -53,7 +61,11 @@ _NO_FLOOR: Final[tuple[Patch, ...]] = (
     ("shared.site", "Site.floor", _answers(0)),
     ("shared.state.numbers", "next_number", lambda _: lambda granted, _floor: granted + 1),
     ("shared.state.rules.changes", "next_number", lambda _: lambda granted, _floor: granted + 1),
-    ("shared.state.store.create", "protocol.genesis", lambda real: lambda *arguments: real(*arguments[:3])),
+    (
+        "shared.state.store.create",
+        "protocol.genesis",
+        lambda real: lambda *arguments: real(*arguments[:3]),
+    ),
 )
 _BY_NUMBER: Final[Patch] = ("shared.copies.order", "signs", _numbers_only)
 
@@ -83,7 +95,8 @@ MUTANTS: Final = {
     ),
     "numbers begin anew": Mutant((*_NO_FLOOR, _BY_NUMBER), Cell("inside", "run", "lost")),
     "the copy just published may go": Mutant(
-        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.keeping", "must_stay", _nothing_protected)), Cell("inside", "run", "lost")
+        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.keeping", "must_stay", _nothing_protected)),
+        Cell("inside", "run", "lost"),
     ),
     "what a live backup made is known by its name": Mutant(
         (
@@ -94,7 +107,10 @@ MUTANTS: Final = {
         Cell("inside", "run live", "new", "like ours"),
     ),
     "an archive without its marker is one": Mutant(
-        (("shared.copies.marker", "check_archive", _answers(True)), ("shared.tasks.vm_copies", "require_directory", _answers())),
+        (
+            ("shared.copies.marker", "check_archive", _answers(True)),
+            ("shared.tasks.vm_copies", "require_directory", _answers()),
+        ),
         Cell("a mount that goes", "verify"),
     ),
 }

@@ -1,4 +1,7 @@
-"""What VMs are called, and what befell those that were called so before: one axis of the table. Each begins with a new database."""
+"""What VMs are called, and what befell those that were called so before: one axis of the table.
+
+Each begins with a new database.
+"""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -10,7 +13,10 @@ WEB, DB = "web01", "db01"
 
 
 def _lived_in(world: World) -> None:
-    """Two VMs of alpha, with two copies and one; a copy of `vmstate` as it was before the last of them."""
+    """Two VMs of alpha, with two copies and one.
+
+    A copy of `vmstate` as it was before the last of them.
+    """
     web, _ = world.make(WEB), world.make(DB)
     world.step(ADMIN, "init", "--lease-seconds", "10", allowed=(0,))
     world.tick()
@@ -36,7 +42,10 @@ def _namesakes(world: World) -> None:
 
 
 def _like_ours(world: World) -> None:
-    """VMs and a snapshot of the user are called what the programs call their own next; the history gives them their numbers."""
+    """VMs and a snapshot of the user are called what the programs call their own next.
+
+    The history gives them their numbers.
+    """
     world.make("vmbackup-1")
     world.make("vmbackup-rehearsal-20261122T203800Z-17")
     world.hosts["alpha"].run("snapshot", world.vm(WEB).uuid, "take", "vmbackup-2")

@@ -1,4 +1,7 @@
-"""An operator at three in the morning, who does what the manual says: its very commands, under the eyes of the oracle."""
+"""An operator at three in the morning, who does what the manual says.
+
+Its very commands, under the eyes of the oracle.
+"""
 
 import ast
 import inspect
@@ -40,7 +43,11 @@ def shown(*modules: ModuleType) -> dict[str, set[str]]:
             title = getattr(test, _SITUATION, None)
             if isinstance(title, str):
                 tree = ast.parse(textwrap.dedent(inspect.getsource(test)))
-                texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+                texts = {
+                    node.value
+                    for node in ast.walk(tree)
+                    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                }
                 found.setdefault(title, set()).update(texts)
     return found
 
@@ -52,16 +59,33 @@ class Night:
     world: World
     title: str
 
-    def do(self, line: str, *more: str, host: str = "alpha", judged: bool = True, **names: Any) -> Ran:
-        """Runs a command of the manual's section; `NAME="web01"` puts a word in the place of one in capitals, `may_…` is for the oracle."""
-        assert line in page.situations()[self.title], f"the manual does not say {line!r} under {self.title!r}"
-        may = {name.removeprefix("may_"): names.pop(name) for name in tuple(names) if name.startswith("may_")}
+    def do(
+        self, line: str, *more: str, host: str = "alpha", judged: bool = True, **names: Any
+    ) -> Ran:
+        """Runs a command of the manual's section.
+
+        `NAME="web01"` puts a word in the place of one in capitals, `may_…` is for the oracle.
+        """
+        assert line in page.situations()[self.title], (
+            f"the manual does not say {line!r} under {self.title!r}"
+        )
+        may = {
+            name.removeprefix("may_"): names.pop(name)
+            for name in tuple(names)
+            if name.startswith("may_")
+        }
         words = [names.get(word, word) for word in line.split()] + list(more)
-        return self.world.step(*words, host=host, **may) if judged else self.world.run(*words, host=host)
+        return (
+            self.world.step(*words, host=host, **may)
+            if judged
+            else self.world.run(*words, host=host)
+        )
 
     def says(self, ran: Ran, *parts: str, status: int | None = 0) -> None:
         """AssertionError unless the program ended so and said all that."""
-        assert status is None or ran.status == status, self.world.story(f"exit code {ran.status} instead of {status}")
+        assert status is None or ran.status == status, self.world.story(
+            f"exit code {ran.status} instead of {status}"
+        )
         missing = [part for part in parts if part not in ran.output]
         assert not missing, self.world.story(f"it does not say {missing}")
 
@@ -75,28 +99,40 @@ class Night:
         self.befall(line, lambda: make_anew(self.world))
 
     def goes_on(self, *keys: str, host: str = "alpha") -> None:
-        """VMs that are used are backed up by themselves and CLEAN, and a restore on another host has what is on their disks."""
+        """VMs that are used are backed up by themselves and CLEAN, and a restore on another host
+        has what is on their disks.
+        """
         for key in keys:
             self.world.use(self.world.vm(key, host))
         self.world.tick(host)
         for key in keys:
             record = self.world.look().records[key]
-            assert (record["status"], record["node"]) == ("CLEAN", host), self.world.story(f"{record}")
+            assert (record["status"], record["node"]) == ("CLEAN", host), self.world.story(
+                f"{record}"
+            )
             self.comes_back(key)
 
     def comes_back(self, key: str, host: str = "beta") -> None:
         """The newest copy of the VM becomes a VM of a host, with the disks of when it was made."""
         newest, name = commands.newest_of(self.world, key), f"{key}-back"
         assert newest, self.world.story(f"{key} has no good copy")
-        self.world.step(ADMIN, "restore", key, "--as", name, host=host, allowed=(0,), makes=frozenset({name}))
+        self.world.step(
+            ADMIN, "restore", key, "--as", name, host=host, allowed=(0,), makes=frozenset({name})
+        )
         vm = self.world.vm(name, host)
-        assert self.world.look().vms[host][vm.uuid].content == self.world.diary.content(newest), "restored was another copy than the newest"
+        assert self.world.look().vms[host][vm.uuid].content == self.world.diary.content(newest), (
+            "restored was another copy than the newest"
+        )
         self.world.hosts[host].run("unregistervm", vm.uuid, "--delete")
 
     def start(self, *command: str, host: str = "alpha") -> "subprocess.Popen[str]":
         """Starts an installed program, which goes on by itself."""
         world = self.world
-        environment = {**os.environ, **world.hosts[host].environment, "VMBACKUP_CONFIG": str(world.configuration(host))}
+        environment = {
+            **os.environ,
+            **world.hosts[host].environment,
+            "VMBACKUP_CONFIG": str(world.configuration(host)),
+        }
         return subprocess.Popen(
             [BIN / command[0], *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, start_new_session=True,

@@ -1,4 +1,7 @@
-"""The operator's manual as its reader sees it: the situations of "At three in the morning", and the commands that each tells to run."""
+"""The operator's manual as its reader sees it.
+
+The situations of "At three in the morning", and the commands that each tells to run.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +14,10 @@ _PROGRAMS: Final = ("vmbackup-admin ", "vmbackup-lock ", "vmbackup-worker ")
 
 
 def situations() -> Mapping[str, tuple[str, ...]]:
-    """Title -> the commands that stand there, as they stand there: indented lines, and what names a program with a command in the text."""
+    """Title -> the commands that stand there, as they stand there.
+
+    Indented lines, and what names a program with a command in the text.
+    """
     return {title: (*_indented(text), *_mentioned(text)) for title, text in _sections()}
 
 
@@ -29,7 +35,11 @@ def _sections() -> Iterator[tuple[str, str]]:
 
 
 def _indented(text: str) -> tuple[str, ...]:
-    return tuple(line.strip().split("   ")[0].split("  #")[0].strip() for line in text.split("\n") if line.startswith("    "))
+    return tuple(
+        line.strip().split("   ")[0].split("  #")[0].strip()
+        for line in text.split("\n")
+        if line.startswith("    ")
+    )
 
 
 def _mentioned(text: str) -> tuple[str, ...]:

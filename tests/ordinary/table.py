@@ -1,4 +1,6 @@
-"""The table: configurations x commands x histories of the database x names, and how one cell of it is run."""
+"""The table: configurations x commands x histories of the database x names, and how one cell of it
+is run.
+"""
 
 import itertools
 import random
@@ -34,30 +36,48 @@ class Tally:
     wrong: dict[Cell, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.ran.total()} cells ran, {self.refused.total()} of them refused their command; {len(self.wrong)} are wrong"]
-        lines += [f"  {name}: {self.ran[name]} ran, {self.refused[name]} refused" for name in sorted(self.ran)]
+        lines = [
+            (
+                f"{self.ran.total()} cells ran, {self.refused.total()} of them refused their "
+                f"command; {len(self.wrong)} are wrong"
+            )
+        ]
         lines += [
-            f"  not possible here (needs root, or that file system): {name}, {count} cells" for name, count in self.impossible.items()
+            f"  {name}: {self.ran[name]} ran, {self.refused[name]} refused"
+            for name in sorted(self.ran)
+        ]
+        lines += [
+            f"  not possible here (needs root, or that file system): {name}, {count} cells"
+            for name, count in self.impossible.items()
         ]
         return "\n".join([*lines, *(f"WRONG: {cell}\n{why}" for cell, why in self.wrong.items())])
 
 
 def cells() -> list[Cell]:
-    """All of it: the full product of configurations, commands and histories, and of names with commands and histories.
+    """All of it: the full product of configurations, commands and histories, and of names with
+    commands and histories.
 
     Names take turns along the first, so that each pair of values of any two axes is in it.
     """
     turns = itertools.cycle(names.NAMES)
     wide = [
         Cell(configuration, command, history, next(turns))
-        for configuration, command, history in itertools.product(configurations.CONFIGURATIONS, commands.COMMANDS, histories.HISTORIES)
+        for configuration, command, history in itertools.product(
+            configurations.CONFIGURATIONS, commands.COMMANDS, histories.HISTORIES
+        )
     ]
-    deep = [Cell("inside", *rest) for rest in itertools.product(commands.COMMANDS, histories.HISTORIES, names.NAMES)]
+    deep = [
+        Cell("inside", *rest)
+        for rest in itertools.product(commands.COMMANDS, histories.HISTORIES, names.NAMES)
+    ]
     return list(dict.fromkeys([*wide, *deep]))
 
 
 def drawn(seed: int, among: Iterable[Cell]) -> Iterator[Cell]:
-    """Cells in a drawn order, those with one beginning together: a beginning takes longer to make than a cell to run."""
+    """Cells in a drawn order, those with one beginning together.
+
+    A beginning takes longer to make than a cell to run.
+    """
     draw = random.Random(seed)
     beginnings: dict[tuple[str, str], list[Cell]] = {}
     for cell in among:
@@ -104,7 +124,9 @@ def run(world: World, cell: Cell) -> int:
         setting.befall(world)
         status = commands.COMMANDS[cell.command](world)
         if setting.good and cell.history == "new" and cell.names == "plain":
-            assert status in REQUIRED.get(cell.command, (0,)), world.story(f"{cell}: ended with {status}")
+            assert status in REQUIRED.get(cell.command, (0,)), world.story(
+                f"{cell}: ended with {status}"
+            )
         _aftermath(world, goes_on=setting.good)
         return status
     finally:
@@ -113,19 +135,37 @@ def run(world: World, cell: Cell) -> int:
 
 
 #: How commands must end where nothing is in their way.
-REQUIRED: Final = {"init": (11,), "doctor": (0, 1), "recover": (0, 11), "remove": (15,), "run live": (0, 4)}
+REQUIRED: Final = {
+    "init": (11,),
+    "doctor": (0, 1),
+    "recover": (0, 11),
+    "remove": (15,),
+    "run live": (0, 4),
+}
 
 
 def _aftermath(world: World, *, goes_on: bool) -> None:
     """The VM is used and backed up, if all is well; then its newest copy is what `restore` takes."""
-    for vm in (vm for vm in world.look().vms["alpha"].values() if vm.name == names.WEB and vm.state != "running"):
+    for vm in (
+        vm
+        for vm in world.look().vms["alpha"].values()
+        if vm.name == names.WEB and vm.state != "running"
+    ):
         world.use(world.vm(vm.name))
         world.tick()
-        states = [record["status"] for record in world.look().records.values() if record["uuid"] == vm.uuid and record["node"] == "alpha"]
-        assert not goes_on or states in ([], ["CLEAN"], ["ARCHIVED"]), world.story(f"{vm.name} is not backed up: {states}")
+        states = [
+            record["status"]
+            for record in world.look().records.values()
+            if record["uuid"] == vm.uuid and record["node"] == "alpha"
+        ]
+        assert not goes_on or states in ([], ["CLEAN"], ["ARCHIVED"]), world.story(
+            f"{vm.name} is not backed up: {states}"
+        )
     for key in sorted(world.look().records):
         newest = commands.newest_of(world, key)
-        status, plan = world.document(ADMIN, "restore", key, "--as", commands.ON_TRIAL, "--dry-run", "--json", host="beta")
+        status, plan = world.document(
+            ADMIN, "restore", key, "--as", commands.ON_TRIAL, "--dry-run", "--json", host="beta"
+        )
         stamp = plan.get("copy", plan.get("stamp")) if status == 0 else None
         wrong = status == 0 and (newest is None or stamp != newest.stamp)
         assert not wrong, world.story(f"restore {key} would take {stamp}; the newest is {newest}")

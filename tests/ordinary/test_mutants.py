@@ -16,12 +16,18 @@ def test_a_guard_that_is_missing_is_found(world: World, name: str) -> None:
 
 
 def wrong(world: World, name: str) -> str:
-    """What the table says of the mutant; empty if nothing. What the mutant prepares, no other cell begins with."""
+    """What the table says of the mutant; empty if nothing.
+
+    What the mutant prepares, no other cell begins with.
+    """
     mutant: Mutant = MUTANTS[name]
     if not mutant.from_the_start:
         table.begin(world, Cell("inside", "run", "new", mutant.cell.names))
     before = dict(world.kept)
-    made = [f"{mutant.cell.names}, {mutant.cell.history}", *([mutant.cell.names] if mutant.from_the_start else [])]
+    made = [
+        f"{mutant.cell.names}, {mutant.cell.history}",
+        *([mutant.cell.names] if mutant.from_the_start else []),
+    ]
     for key in made:
         world.kept.pop(key, None)
     world.mutants = (f"tests.ordinary.mutants:{name}",)

@@ -1,4 +1,7 @@
-"""At three in the morning: hosts, locks and VMs. Each test runs the commands of the manual and ends with the right copy's restore."""
+"""At three in the morning: hosts, locks and VMs.
+
+Each test runs the commands of the manual and ends with the right copy's restore.
+"""
 
 import os
 import signal
@@ -79,7 +82,10 @@ def test_a_worker_hangs_while_others_can_use_the_nas(night: Night) -> None:
 
 @situation('"order of copies unknown"')
 def test_copies_came_from_another_nas_without_their_times(night: Night) -> None:
-    """Nothing is removed until somebody says which are the old ones; the new copy is the newest from the first moment on."""
+    """Nothing is removed until somebody says which are the old ones.
+
+    The new copy is the newest from the first moment on.
+    """
     world = night.world
     old, new = world.diary.order(world.vm(WEB).uuid, world.look().copies)
     for number, copy in enumerate((new, old)):
@@ -88,7 +94,15 @@ def test_copies_came_from_another_nas_without_their_times(night: Night) -> None:
     night.says(night.do("vmbackup-admin copies VM", VM=WEB), old.stamp, new.stamp, "order unknown")
     night.goes_on(WEB)
     assert {old, new} <= set(world.look().copies)
-    night.says(night.do("vmbackup-admin remove VM STAMP", "--yes", VM=WEB, STAMP=old.stamp, may_asked=frozenset({old.stamp})))
+    night.says(
+        night.do(
+            "vmbackup-admin remove VM STAMP",
+            "--yes",
+            VM=WEB,
+            STAMP=old.stamp,
+            may_asked=frozenset({old.stamp}),
+        )
+    )
     night.goes_on(WEB)
 
 
@@ -118,7 +132,9 @@ def test_two_machines_have_one_name(night: Night, monkeypatch: pytest.MonkeyPatc
     ran = world.step(WORKER, "vmfind", host="beta")
     night.says(ran, "alpha", status=1)
     assert world.look().records == before, "the second machine changed nothing"
-    ran = night.do("vmbackup-lock recover NAME --replaced", NAME="alpha", host="beta", may_forgets=True)
+    ran = night.do(
+        "vmbackup-lock recover NAME --replaced", NAME="alpha", host="beta", may_forgets=True
+    )
     night.says(ran)
     world.tick("beta", makes=frozenset())
     night.comes_back(WEB)
@@ -152,7 +168,9 @@ def _goes_on_at_its_new_host(night: Night) -> None:
     world = night.world
     world.run(WORKER, "vmfind", host="beta")
     record = world.look().records[WEB]
-    assert (record["node"], record["uuid"]) == ("beta", world.vm(WEB, "beta").uuid), world.story(f"{record}")
+    assert (record["node"], record["uuid"]) == ("beta", world.vm(WEB, "beta").uuid), world.story(
+        f"{record}"
+    )
     world.use(world.vm(WEB, "beta"))
     world.tick("beta")
     assert world.look().records[WEB]["status"] == "CLEAN"
@@ -183,10 +201,19 @@ def test_a_backup_fails_again_and_again(night: Night) -> None:
     error = world.look().records[WEB]["last_error"]
     night.says(night.do("vmbackup-admin show VM", VM=WEB), error.splitlines()[0][:40])
     night.says(night.do("vmbackup-admin log --vm VM", VM=WEB), WEB)
-    night.says(night.do("vmbackup-worker -v -v backup --vm VM", VM=WEB), "export", "damaged", status=3)
+    night.says(
+        night.do("vmbackup-worker -v -v backup --vm VM", VM=WEB), "export", "damaged", status=3
+    )
     night.comes_back(WEB)
     world.hosts["alpha"].mend()
-    night.says(night.do("vmbackup-worker -v -v backup --vm VM", VM=WEB, may_retains=True, may_settles=frozenset({"alpha"})))
+    night.says(
+        night.do(
+            "vmbackup-worker -v -v backup --vm VM",
+            VM=WEB,
+            may_retains=True,
+            may_settles=frozenset({"alpha"}),
+        )
+    )
     night.comes_back(WEB)
 
 
@@ -198,9 +225,16 @@ def test_somebody_uses_the_clone_of_a_live_backup_that_died(night: Night) -> Non
     world.configure()
     host.fault(export_seconds=60)
     night.lose_power(night.export_under_way())
-    (clone,) = (found for found in world.look().vms["alpha"].values() if found.name.startswith("vmbackup-"))
+    (clone,) = (
+        found for found in world.look().vms["alpha"].values() if found.name.startswith("vmbackup-")
+    )
     host.run("startvm", clone.uuid, "--type=headless")
-    night.says(world.run(WORKER, "-v", "database"), "not back in its state yet", "somebody has started the clone", status=None)
+    night.says(
+        world.run(WORKER, "-v", "database"),
+        "not back in its state yet",
+        "somebody has started the clone",
+        status=None,
+    )
     host.run("controlvm", clone.uuid, "poweroff")
     night.says(world.run(WORKER, "-v", "database"))
     world.backup.clear()
@@ -216,12 +250,17 @@ def test_a_vm_is_lost_with_its_host(night: Night) -> None:
     assert newest
     ran = night.do("vmbackup-admin restore VM", VM=WEB, host="beta", may_makes=frozenset({WEB}))
     night.says(ran, newest.stamp)
-    assert world.look().vms["beta"][world.vm(WEB, "beta").uuid].content == world.diary.content(newest)
+    assert world.look().vms["beta"][world.vm(WEB, "beta").uuid].content == world.diary.content(
+        newest
+    )
 
 
 @situation('"times in the future"')
 def test_the_clock_was_in_the_future_once(night: Night) -> None:
-    """A copy says that it was made in twelve years: backups go on, somebody is told, and the newest is what comes back."""
+    """A copy says that it was made in twelve years.
+
+    Backups go on, somebody is told, and the newest is what comes back.
+    """
     world = night.world
     newest = world.diary.newest(world.vm(WEB).uuid, world.look())
     assert newest
@@ -229,5 +268,9 @@ def test_the_clock_was_in_the_future_once(night: Night) -> None:
     text = path.read_text(encoding="utf-8")
     year = time.strftime("%Y", time.gmtime())
     path.chmod(0o640)
-    path.write_text(text.replace(f'"finished": "{year}', '"finished": "2038').replace(f'"started": "{year}', '"started": "2038'))
+    path.write_text(
+        text.replace(f'"finished": "{year}', '"finished": "2038').replace(
+            f'"started": "{year}', '"started": "2038'
+        )
+    )
     night.goes_on(WEB)

@@ -1,4 +1,7 @@
-"""At three in the morning: NAS, database and copies. Each test runs the commands of the manual and ends with the right copy's restore."""
+"""At three in the morning: NAS, database and copies.
+
+Each test runs the commands of the manual and ends with the right copy's restore.
+"""
 
 import shutil
 import subprocess
@@ -94,7 +97,10 @@ def test_the_nas_was_replaced_and_is_empty(night: Night) -> None:
 
 @situation(_OTHER_NAS)
 def test_the_nas_was_replaced_and_only_the_copies_were_copied(night: Night) -> None:
-    """The old copies are there beside a database that knows nothing of them; the newest stays the newest."""
+    """The old copies are there beside a database that knows nothing of them.
+
+    The newest stays the newest.
+    """
     world = night.world
     shutil.rmtree(world.state)
     night.follow_the_message()
@@ -129,7 +135,9 @@ def _check_and_set_aside(night: Night) -> None:
         number = max(int(path.name) for path in (night.world.state / "gen").iterdir())
         if "WRONG" not in night.do("vmbackup-admin statedb check", judged=False).output:
             break
-        ran = night.do("vmbackup-admin statedb check --set-aside N", N=str(number), may_forgets=True)
+        ran = night.do(
+            "vmbackup-admin statedb check --set-aside N", N=str(number), may_forgets=True
+        )
         night.says(ran, f"generation {number} was moved", status=None)
     follow(night.world)
 
@@ -164,14 +172,19 @@ def test_the_version_file_is_damaged(night: Night) -> None:
     version.chmod(0o640)
     version.write_bytes(version.read_bytes()[:20])
     assert world.run(WORKER, "notifier").status not in (0, 3, 4)
-    night.do("vmbackup-admin statedb check --rebuild-version", "--lease-seconds", "10", may_forgets=True)
+    night.do(
+        "vmbackup-admin statedb check --rebuild-version", "--lease-seconds", "10", may_forgets=True
+    )
     night.goes_on(WEB)
     night.comes_back(DB)
 
 
 @situation(_DAMAGED)
 def test_nothing_of_the_database_can_be_read(night: Night) -> None:
-    """It is moved away and made anew: no copy is touched, and after it, too, the newest copy is the newest."""
+    """It is moved away and made anew.
+
+    No copy is touched, and after it, too, the newest copy is the newest.
+    """
     world = night.world
     shutil.move(world.state, world.aside / "damaged-vmstate")
     follow(world)
@@ -226,7 +239,11 @@ def test_a_copy_is_imported_by_hand(night: Night) -> None:
     folder = _file_of(world, newest.stamp).parent
     program = world.hosts["beta"].vboxmanage
     for line in (check, load):
-        here = line.replace("20261122T203800Z-17", newest.stamp).replace("/mnt/nas/web01", str(folder)).replace("VBoxManage", str(program))
+        here = (
+            line.replace("20261122T203800Z-17", newest.stamp)
+            .replace("/mnt/nas/web01", str(folder))
+            .replace("VBoxManage", str(program))
+        )
         subprocess.run(["/bin/sh", "-ec", here], cwd=folder, check=True, capture_output=True)
     made = world.hosts["beta"].vms / "web01-restored"
     (disk,) = made.glob("*.vmdk")
@@ -239,11 +256,16 @@ def _file_of(world: World, stamp: str) -> Path:
 
 
 def test_each_command_of_the_page_is_run_by_a_test_of_its_situation() -> None:
-    """Page and tests cannot drift: a situation without a test, or a command that no test of it runs, fails here."""
+    """Page and tests cannot drift.
+
+    A situation without a test, or a command that no test of it runs, fails here.
+    """
     import sys
 
     told, found = page.told(), nights.shown(test_night_hosts, sys.modules[__name__])
     assert set(found) == set(told)
     assert len(HOSTS) == 2
-    missing = {title: [line for line in lines if line not in found[title]] for title, lines in told.items()}
+    missing = {
+        title: [line for line in lines if line not in found[title]] for title, lines in told.items()
+    }
     assert {title: lines for title, lines in missing.items() if lines} == {}

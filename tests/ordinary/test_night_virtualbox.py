@@ -1,6 +1,9 @@
-"""One night with real VirtualBox: a damaged generation, a crash in the middle of an export, a NAS without its database, a lost host.
+"""One night with real VirtualBox.
 
-What the manual says is done after each, and in the end the newest copy comes back, with what the guest had counted to.
+A damaged generation, a crash in the middle of an export, a NAS without its database, a lost host.
+
+What the manual says is done after each, and in the end the newest copy comes back, with what the
+guest had counted to.
 """
 
 import shutil
@@ -33,13 +36,21 @@ def count_on(vm: RealVm) -> int:
 
 
 def copies(fleet: Fleet) -> set[Copy]:
-    return {copy for path in fleet.nas.rglob("*.ova") if not path.name.startswith(".") and (copy := good_copy(path))}
+    return {
+        copy
+        for path in fleet.nas.rglob("*.ova")
+        if not path.name.startswith(".") and (copy := good_copy(path))
+    }
 
 
 def remove_the_note(member: Member) -> None:
     """As the message says."""
     said = member.worker("vmfind", expect=None)
-    named = {word.strip("`'\",;:.") for word in said.stderr.split() if str(member.fleet.folder / f"state-{member.name}") in word}
+    named = {
+        word.strip("`'\",;:.")
+        for word in said.stderr.split()
+        if str(member.fleet.folder / f"state-{member.name}") in word
+    }
     assert len(named) == 1, said.stderr
     Path(named.pop()).unlink()
 
@@ -79,7 +90,9 @@ def test_one_night(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path)
     shutil.rmtree(fleet.nas / "vmstate")
     for member in (first, second):
         remove_the_note(member)
-    title = next(title for title in page.situations() if title.startswith('"holds no state database'))
+    title = next(
+        title for title in page.situations() if title.startswith('"holds no state database')
+    )
     (fleet.nas / "archive" / ".vmbackup-archive").unlink()  # as it says
     assert do(first, title, "vmbackup-admin init", "--lease-seconds", "10").status == 0
     counted = count_on(vm)
@@ -87,10 +100,20 @@ def test_one_night(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path)
     last = fleet.record("web01").last_copy
     assert fleet.states() == {"web01": "CLEAN"}
     assert last
-    assert last.stamp in {copy.stamp for copy in copies(fleet) - {oldest}}, "CLEAN, and its copy is there"
+    assert last.stamp in {copy.stamp for copy in copies(fleet) - {oldest}}, (
+        "CLEAN, and its copy is there"
+    )
 
     first.host.lose_power()
     shutil.rmtree(first.host.folder)
-    ran = do(second, "A VM is lost", "vmbackup-admin restore VM", "--to", str(second.host.vms / "back"), "--json", VM="web01")
+    ran = do(
+        second,
+        "A VM is lost",
+        "vmbackup-admin restore VM",
+        "--to",
+        str(second.host.vms / "back"),
+        "--json",
+        VM="web01",
+    )
     assert ran.status == 0, ran
     assert RealVm(second.host, ran.json["uuid"], "web01").counter() == counted

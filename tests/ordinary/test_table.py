@@ -1,7 +1,8 @@
-"""The table: whatever is configured, done and called so, no copy and no VM is lost, and CLEAN is true.
+"""The table: whatever is configured, done and called so, no copy and no VM is lost, and CLEAN is
+true.
 
-CI runs a drawn part (the seed is printed; `VMBACKUP_TABLE_SEED` gives it again) and all cells that once were wrong; `make prove` runs
-the whole.
+CI runs a drawn part (the seed is printed; `VMBACKUP_TABLE_SEED` gives it again) and all cells that
+once were wrong; `make prove` runs the whole.
 """
 
 import os
@@ -24,7 +25,8 @@ from tests.support.proving import PROVE
 #: How long each drawn part takes in CI; there are three of them.
 _PART_SECONDS = 24
 _PARTS = list(NAMES) if PROVE else ["first", "second", "third"]
-#: The whole takes as long as it takes, unless `make prove` says how long it may: then two processes share the parts.
+#: The whole takes as long as it takes, unless `make prove` says how long it may: then two processes
+#: share the parts.
 _BOUND = float(os.environ.get("VMBACKUP_PROVE_SECONDS", "inf"))
 _SECONDS = 2 * _BOUND / len(_PARTS) if PROVE else _PART_SECONDS
 
@@ -42,9 +44,15 @@ def for_seconds(seconds: float) -> Iterator[bool]:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("part", _PARTS)
-def test_nothing_is_lost(world: World, part: str, record_property: Callable[[str, object], None]) -> None:
-    seed = int(os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600)  # one seed for all parts of a run
-    names = part if PROVE else random.Random(seed).sample(list(NAMES), len(_PARTS))[_PARTS.index(part)]
+def test_nothing_is_lost(
+    world: World, part: str, record_property: Callable[[str, object], None]
+) -> None:
+    seed = int(
+        os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600
+    )  # one seed for all parts of a run
+    names = (
+        part if PROVE else random.Random(seed).sample(list(NAMES), len(_PARTS))[_PARTS.index(part)]
+    )
     chosen = [cell for cell in table.cells() if cell.names == names]
     tally = Tally()
     table.run_all(world, table.drawn(seed, chosen), tally, for_seconds(_SECONDS))
@@ -64,15 +72,21 @@ def test_what_once_was_wrong(world: World, cell: Cell) -> None:
 
 def test_each_pair_of_values_is_in_the_table() -> None:
     cells = table.cells()
-    assert len({(cell.configuration, cell.names) for cell in cells}) == len(configurations.CONFIGURATIONS) * len(NAMES)
-    assert len({(cell.command, cell.history, cell.names) for cell in cells}) == len(table.commands.COMMANDS) * len(NAMES) * len(
-        table.histories.HISTORIES
-    )
+    assert len({(cell.configuration, cell.names) for cell in cells}) == len(
+        configurations.CONFIGURATIONS
+    ) * len(NAMES)
+    assert len({(cell.command, cell.history, cell.names) for cell in cells}) == len(
+        table.commands.COMMANDS
+    ) * len(NAMES) * len(table.histories.HISTORIES)
 
 
 def test_the_tests_that_the_list_names_are_there() -> None:
     folder = Path(__file__).resolve().parent
     named = set(re.findall(r"`(test_\w+)`", (folder / "README.md").read_text(encoding="utf-8")))
-    there = {name for path in folder.parent.rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)}
+    there = {
+        name
+        for path in folder.parent.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
     assert named - there == set()
     assert len(named) > 40

@@ -1,4 +1,6 @@
-"""A NAS, two simulated hosts and what lies beside them, in one folder that can be put back as it was; the oracle looks after each step."""
+"""A NAS, two simulated hosts and what lies beside them, in one folder that can be put back as it
+was; the oracle looks after each step.
+"""
 
 import json
 import os
@@ -37,7 +39,10 @@ class WrongError(AssertionError):
 
 @dataclass
 class World:
-    """See the module. `folder/world` is all of it; `mutants` are faults that are put into the programs."""
+    """See the module. `folder/world` is all of it.
+
+    `mutants` are faults that are put into the programs.
+    """
 
     folder: Path
     programs: Programs
@@ -90,14 +95,29 @@ class World:
         """Writes the configurations of all hosts. `archives`: where copies may lie besides the NAS."""
         self.archive, self.archives = self.archive if archive is None else archive, archives
         for name in HOSTS:
-            nas = {"mountpoint": str(self.nas), "archive_directory": self.archive, "require_mount": False, "reserve": 0}
+            nas = {
+                "mountpoint": str(self.nas),
+                "archive_directory": self.archive,
+                "require_mount": False,
+                "reserve": 0,
+            }
             tables = {
                 "nas": {**nas, **self.nas_settings},
-                "host": {"node": self.nodes.get(name, name), "state_directory": str(self.notes(name))},
-                "backup": {"retry_seconds": 0, "retry_interval_seconds": 0.1, "engine": "vboxmanage", **self.backup},
+                "host": {
+                    "node": self.nodes.get(name, name),
+                    "state_directory": str(self.notes(name)),
+                },
+                "backup": {
+                    "retry_seconds": 0,
+                    "retry_interval_seconds": 0.1,
+                    "engine": "vboxmanage",
+                    **self.backup,
+                },
             }
             lines = [
-                f"[{table}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in rows.items()) for table, rows in tables.items()
+                f"[{table}]\n"
+                + "".join(f"{key} = {json.dumps(value)}\n" for key, value in rows.items())
+                for table, rows in tables.items()
             ]
             self.configuration(name).write_text("\n".join(lines), encoding="utf-8")
 
@@ -106,7 +126,11 @@ class World:
 
     def look(self) -> View:
         """What is there now."""
-        own = [self.aside] + [self.notes(name) for name in HOSTS] + [self.configuration(name) for name in HOSTS]
+        own = (
+            [self.aside]
+            + [self.notes(name) for name in HOSTS]
+            + [self.configuration(name) for name in HOSTS]
+        )
         homes = {name: self.place / "hosts" / name for name in HOSTS}
         return Places(self.place, self.nas, homes, self.archives, tuple(own)).look()
 
@@ -120,17 +144,26 @@ class World:
             "VMBACKUP_CONFIG": str(self.configuration(host)),
             "HOME": str(self.place / "home" / host),
         }
-        ran = self.programs.run(command, environment, [], mutants=["tests.ordinary.quick:quick", *self.mutants])
+        ran = self.programs.run(
+            command, environment, [], mutants=["tests.ordinary.quick:quick", *self.mutants]
+        )
         assert "unexpected " not in ran.output, f"{' '.join(command)}: {ran.output}"
         self.told.append(f"{host}$ {' '.join(command)} -> {ran.status}\n{ran.output}")
         return ran
 
-    def step(self, *command: str, host: str = "alpha", allowed: Sequence[int] | None = None, **may: Any) -> Ran:
-        """Runs a program and lets the oracle judge; `may`: see `Step`. `allowed`: the exit codes that are right."""
+    def step(
+        self, *command: str, host: str = "alpha", allowed: Sequence[int] | None = None, **may: Any
+    ) -> Ran:
+        """Runs a program and lets the oracle judge; `may`: see `Step`.
+
+        `allowed`: the exit codes that are right.
+        """
         before = self.look()
         ran = self.run(*command, host=host)
         self.judge(before, Step(" ".join(command), ran.status, **may))
-        assert allowed is None or ran.status in allowed, self.story(f"{command} ended with {ran.status}")
+        assert allowed is None or ran.status in allowed, self.story(
+            f"{command} ended with {ran.status}"
+        )
         return ran
 
     def judge(self, before: View, step: Step) -> View:
@@ -150,7 +183,9 @@ class World:
         codes = [self.run(WORKER, "-v", worker, host=host).status for worker in TICK]
         worst = 0 if any(code in (0, 3, 4) for code in codes) else max(codes)
         settles = frozenset({host}) if all(code in (0, 3, 4) for code in codes) else frozenset()
-        self.judge(before, Step(f"a tick on {host} {codes}", worst, retains=True, settles=settles, **may))
+        self.judge(
+            before, Step(f"a tick on {host} {codes}", worst, retains=True, settles=settles, **may)
+        )
         return codes
 
     def make(self, name: str, host: str = "alpha") -> SimulatedVm:
@@ -175,13 +210,17 @@ class World:
 
     def key(self, vm: SimulatedVm) -> str | None:
         """Under which key the database knows a VM; None if it does not."""
-        return next((key for key, record in self.look().records.items() if record["uuid"] == vm.uuid), None)
+        return next(
+            (key for key, record in self.look().records.items() if record["uuid"] == vm.uuid), None
+        )
 
     def document(self, *command: str, host: str = "alpha") -> tuple[int, Mapping[str, Any]]:
         """Exit code and JSON of a reading command; empty if it printed none."""
         ran = self.run(*command, host=host)
         begin, end = ran.output.find("{\n"), ran.output.rfind("\n}")
-        return ran.status, json.loads(ran.output[begin : end + 2]) if begin >= 0 and ran.status == 0 else {}
+        return ran.status, json.loads(
+            ran.output[begin : end + 2]
+        ) if begin >= 0 and ran.status == 0 else {}
 
     def remember(self, name: str) -> None:
         """Notes how everything is now."""
@@ -192,7 +231,10 @@ class World:
         subprocess.run(["cp", "-a", "--sparse=always", self.place, kept], check=True)
 
     def recall(self, name: str) -> bool:
-        """Puts everything as it was, mounts and settings included; False if nothing was noted under that name."""
+        """Puts everything as it was, mounts and settings included.
+
+        False if nothing was noted under that name.
+        """
         kept = self.folder / "kept" / name
         self.mounts.end()
         if kept.is_dir():

@@ -46,7 +46,9 @@ class Actor:
 
     def silence(self, now: float) -> float:
         """For how long its heart has stood still at a time, in seconds."""
-        return max(self.longest_silence, 0.0 if self.silent_since is None else now - self.silent_since)
+        return max(
+            self.longest_silence, 0.0 if self.silent_since is None else now - self.silent_since
+        )
 
 
 class Line:
@@ -56,4 +58,7 @@ class Line:
         self._actor, self._operation, self._note = actor, actor.operation, outcome.note
 
     def __repr__(self) -> str:
-        return f"    {self._actor.name} {brief(self._operation)}{f' ({self._note})' if self._note else ''}"
+        return (
+            f"    {self._actor.name} "
+            f"{brief(self._operation)}{f' ({self._note})' if self._note else ''}"
+        )

@@ -18,13 +18,19 @@ BEAT_SECONDS: Final = LEASE_SECONDS / BEATS_PER_LEASE
 def lost(before: World, head: Snapshot) -> str | None:
     """Nothing that was there is missing after a commit."""
     old = nas.read(before.chain[-1], len(before.chain)).contents
-    if head.contents.vms[LOG].last_error.startswith(old.vms[LOG].last_error) and old.vms.keys() <= head.contents.vms.keys():
+    if (
+        head.contents.vms[LOG].last_error.startswith(old.vms[LOG].last_error)
+        and old.vms.keys() <= head.contents.vms.keys()
+    ):
         return None
     return f"generation {head.generation} has lost what the one before it had"
 
 
 def wrongly_expired(before: World, head: Snapshot, silence: Callable[[str], float]) -> str | None:
-    """Whoever shows heartbeats is not expired for being silent. `silence`: for how many seconds a session was silent at a time."""
+    """Whoever shows heartbeats is not expired for being silent.
+
+    `silence`: for how many seconds a session was silent at a time.
+    """
     old = nas.read(before.chain[-1], len(before.chain)).contents
     for identifier, row in old.sessions.items():
         expired = row.state == "live" and head.contents.sessions[identifier].state == "expired"
@@ -38,7 +44,13 @@ def unfinished(world: World) -> str | None:
     contents = nas.head(world).contents
     record = contents.vms[VM]
     live = [row.id for row in contents.sessions.values() if row.state == "live"]
-    if live or record.claim or record.publishing or record.moving or record.status == State.BACKUP_IN_PROGRESS:
+    if (
+        live
+        or record.claim
+        or record.publishing
+        or record.moving
+        or record.status == State.BACKUP_IN_PROGRESS
+    ):
         return f"nobody goes on with {record}, sessions {live}"
     if world.view != render(contents):
         return f"vmtool-statedb is {world.view!r}, the head is {render(contents)!r}"

@@ -1,4 +1,6 @@
-"""Workers that claim a VM and back it up, and one that takes over from another whenever it likes, as real sessions on a real database."""
+"""Workers that claim a VM and back it up, and one that takes over from another whenever it likes,
+as real sessions on a real database.
+"""
 
 import contextlib
 from collections.abc import Hashable, Sequence
@@ -81,9 +83,16 @@ def new_database(status: State = State.BACKUP_NECESSARY) -> World:
 class Worker:
     """A session of production, and what it was told of each of its commits."""
 
-    def __init__(self, files: StateFiles, name: str, clock: Clock | None = None, *, view: bool = False) -> None:
+    def __init__(
+        self, files: StateFiles, name: str, clock: Clock | None = None, *, view: bool = False
+    ) -> None:
         settings = DatabaseVersion("0", REPOSITORY, LEASE_SECONDS, "link")
-        self.database = Database(files, settings, HostIdentity("n", "n", "machine", "boot", "space"), clock or StillClock())
+        self.database = Database(
+            files,
+            settings,
+            HostIdentity("n", "n", "machine", "boot", "space"),
+            clock or StillClock(),
+        )
         self.database._lease = _NoLease()
         self.database.commit_once = self._commit_once
         if not view:
@@ -114,17 +123,28 @@ class Worker:
         own = self.database.files.run(protocol.read_head()).contents.vms[VM].claim
         if own is not None and own.session == victim:
             with contextlib.suppress(VmBackupError):
-                self._commit_once(lambda contents: interventions.break_claim(contents, VM, own.number, "by hand", WHEN))
+                self._commit_once(
+                    lambda contents: interventions.break_claim(
+                        contents, VM, own.number, "by hand", WHEN
+                    )
+                )
 
     def _commit_once(self, change: Change, reason: str = "by another", _: str = "") -> Snapshot:
-        """As `Database.commit_once` does, under a name that is the same each time the process is run."""
+        """As `Database.commit_once` does, under a name that is the same each time the process is
+        run.
+        """
         record = SessionRecord(f"{self.session.id}.{next(self._alone)}", 0, 0, "ended", "n")
         return self.database.transact(Author(record, 1, WHEN, reason), change)
 
 
 def backs_up(worker: Worker, *, intends: bool = True) -> None:
-    """A backup: claim, intend, put the copy in place, commit it. Stops at the first commit that fails."""
-    head = worker.commit(lambda contents: changes.claim(contents, VM, worker.session.id, "backup", WHEN))
+    """A backup: claim, intend, put the copy in place, commit it.
+
+    Stops at the first commit that fails.
+    """
+    head = worker.commit(
+        lambda contents: changes.claim(contents, VM, worker.session.id, "backup", WHEN)
+    )
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:
         return
@@ -150,7 +170,9 @@ def finishes(worker: Worker) -> None:
 
 def publishes(worker: Worker) -> None:
     """Finishes what another worker had announced."""
-    head = worker.commit(lambda contents: changes.claim(contents, VM, worker.session.id, "publish", WHEN))
+    head = worker.commit(
+        lambda contents: changes.claim(contents, VM, worker.session.id, "publish", WHEN)
+    )
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:
         return
@@ -173,7 +195,9 @@ def backup(name: str, *, intends: bool = True, ends: bool = False) -> Program:
 
 
 def takeover(name: str, victim: str, *, by_hand: bool = False) -> Program:
-    """A worker that declares `victim` dead at any moment, or breaks its claim by hand, and goes on with what it had."""
+    """A worker that declares `victim` dead at any moment, or breaks its claim by hand, and goes on
+    with what it had.
+    """
 
     def program(files: StateFiles) -> Hashable:
         worker = Worker(files, name)
@@ -186,14 +210,19 @@ def takeover(name: str, victim: str, *, by_hand: bool = False) -> Program:
 
 
 def copies_are_announced(world: World, _: Sequence[Any]) -> str | None:
-    """A copy is put in place only after its intent was committed, and whatever counts as the newest copy is in place."""
+    """A copy is put in place only after its intent was committed, and whatever counts as the newest
+    copy is in place.
+    """
     announced, counted = set(), set()
     for number, data in enumerate(world.chain, start=1):
         for record in nas.read(data, number).contents.vms.values():
             announced |= {record.publishing.claim} if record.publishing else set()
             counted |= {record.last_copy.claim} if record.last_copy else set()
     if missing := set(world.placed) - announced:
-        return f"the copies of claims {sorted(missing)} were put in place by workers that had been displaced"
+        return (
+            f"the copies of claims {sorted(missing)} were put in place by workers that had "
+            f"been displaced"
+        )
     if missing := counted - set(world.placed):
         return f"the copies of claims {sorted(missing)} count, but were not put in place"
     return None

@@ -10,6 +10,8 @@ from tests.protocol import nas
 
 @pytest.fixture(autouse=True)
 def _decode_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "shared")  # the same process is run from its beginning for each of its steps
+    caplog.set_level(
+        logging.CRITICAL, "shared"
+    )  # the same process is run from its beginning for each of its steps
     monkeypatch.setattr(protocol, "decode", nas.read)
     monkeypatch.setattr(database, "decode", nas.read)

@@ -1,4 +1,8 @@
-"""The lease marker: holders that take and release it as filelock does, and breakers of production that may be wrong about them."""
+"""The lease marker.
+
+Holders that take and release it as filelock does, and breakers of production that may be wrong
+about them.
+"""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -28,7 +32,9 @@ def holder(name: str, *, releases: bool) -> Program:
 
 
 def breaker(name: str, judged: bytes) -> Program:
-    """Has judged a marker stale some time ago, and breaks it whenever it is its turn, if it is still there."""
+    """Has judged a marker stale some time ago, and breaks it whenever it is its turn, if it is
+    still there.
+    """
 
     def program(files: StateFiles) -> Hashable:
         try:
@@ -43,7 +49,9 @@ def breaker(name: str, judged: bytes) -> Program:
 
 
 def nobody_is_robbed(dead: bytes) -> Any:
-    """The dead marker is gone in the end, and whoever took the lease since still has it, unless yet another one does."""
+    """The dead marker is gone in the end, and whoever took the lease since still has it, unless yet
+    another one does.
+    """
 
     def check(world: World, results: Sequence[Any]) -> str | None:
         if None in results or "unknown" in results:

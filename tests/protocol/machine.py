@@ -1,6 +1,9 @@
-"""Schedules that no search could exhaust, drawn by hypothesis: workers of all kinds come and go on three hosts, and everything fails.
+"""Schedules that no search could exhaust, drawn by hypothesis.
 
-Each rule is one thing that happens. What is wrong is found after each rule, and when in the end everybody may go on undisturbed.
+Workers of all kinds come and go on three hosts, and everything fails.
+
+Each rule is one thing that happens. What is wrong is found after each rule, and when in the end
+everybody may go on undisturbed.
 """
 
 from collections.abc import Callable
@@ -42,15 +45,33 @@ WORKERS: Final = 16
 ENOUGH: Final = 1_000
 POWER_CUTS: Final = 2
 #: How often workers of each kind are started.
-WEIGHTS: Final = {"backup": 4, "notifier": 2, "recovery": 2, "archive": 1, "activate": 1, "pruner": 1, "editor": 1}
+WEIGHTS: Final = {
+    "backup": 4,
+    "notifier": 2,
+    "recovery": 2,
+    "archive": 1,
+    "activate": 1,
+    "pruner": 1,
+    "editor": 1,
+}
 #: What others can notice, and the moments between two looks at a heartbeat.
-CHANGES: Final = Sleep | op.PublishGeneration | op.SyncGeneration | op.ReplaceView | op.KeepEditedView | op.MoveToHistory | nas.PlaceCopy
+CHANGES: Final = (
+    Sleep
+    | op.PublishGeneration
+    | op.SyncGeneration
+    | op.ReplaceView
+    | op.KeepEditedView
+    | op.MoveToHistory
+    | nas.PlaceCopy
+)
 #: Longer than recovery may take: the lease time, and two looks at the heartbeats.
 RECOVERED_SECONDS: Final = LEASE_SECONDS + 2 * BEAT_SECONDS
 
 
 def _names(found: Callable[[Actor], bool]) -> st.SearchStrategy[str]:
-    return st.runner().flatmap(lambda machine: st.sampled_from([actor.name for actor in machine.actors if found(actor)]))
+    return st.runner().flatmap(
+        lambda machine: st.sampled_from([actor.name for actor in machine.actors if found(actor)])
+    )
 
 
 def _any(found: Callable[[Actor], bool]) -> Callable[["Machine"], bool]:
@@ -60,7 +81,9 @@ def _any(found: Callable[[Actor], bool]) -> Callable[["Machine"], bool]:
 _RUNNING: Final = _names(lambda actor: actor.runs)
 _some_run: Final = precondition(_any(lambda actor: actor.runs))
 _may_start: Final = precondition(
-    lambda machine: len(machine.actors) < WORKERS and sum(actor.lives for actor in machine.actors) < AT_ONCE,
+    lambda machine: (
+        len(machine.actors) < WORKERS and sum(actor.lives for actor in machine.actors) < AT_ONCE
+    ),
 )
 
 
@@ -72,7 +95,9 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         first = nas.head(claims.new_database())
-        self.world = nas.initial(protocol.encode(first.header, first.contents.with_vm(vm(LOG))))._replace(power_cuts=POWER_CUTS)
+        self.world = nas.initial(
+            protocol.encode(first.header, first.contents.with_vm(vm(LOG)))
+        )._replace(power_cuts=POWER_CUTS)
         self.actors: list[Actor] = []
         known = frozenset(number for number, _ in self.world.generations)
         self.caches: list[Cache] = [known] * HOSTS
@@ -129,10 +154,15 @@ class Machine(RuleBasedStateMachine):
     @rule(what=st.runner().flatmap(lambda machine: st.sampled_from(machine._mishaps())))
     def goes_wrong(self, what: tuple[str, str]) -> None:
         actor = self._actor(what[0])
-        self._step(actor, next(outcome for outcome in self._outcomes(actor) if outcome.note == what[1]))
+        self._step(
+            actor, next(outcome for outcome in self._outcomes(actor) if outcome.note == what[1])
+        )
 
     @precondition(lambda self: self._vulnerable())
-    @rule(worker=st.runner().flatmap(lambda machine: st.sampled_from(machine._vulnerable())), dies=st.booleans())
+    @rule(
+        worker=st.runner().flatmap(lambda machine: st.sampled_from(machine._vulnerable())),
+        dies=st.booleans(),
+    )
     def falls_asleep_or_dies(self, worker: str, dies: bool) -> None:
         actor = self._actor(worker)
         actor.silent_since = self._heart_time()
@@ -154,7 +184,9 @@ class Machine(RuleBasedStateMachine):
         self.now += seconds
         self.outages += seconds
 
-    @precondition(lambda self: self.world.power_cuts and self.world.synced < self.world.generations[-1][0])
+    @precondition(
+        lambda self: self.world.power_cuts and self.world.synced < self.world.generations[-1][0]
+    )
     @rule(private_names_too=st.booleans())
     def nas_loses_its_power(self, private_names_too: bool) -> None:
         self._becomes(list(nas.power_cut(self.world, self.laws))[private_names_too])
@@ -162,7 +194,10 @@ class Machine(RuleBasedStateMachine):
     # What must hold
 
     def teardown(self) -> None:
-        """Everybody goes on undisturbed to the end; then the next tick finds a way on from whatever was left."""
+        """Everybody goes on undisturbed to the end.
+
+        Then the next tick finds a way on from whatever was left.
+        """
         if self.broken:
             return
         note("in the end everybody goes on undisturbed")
@@ -174,7 +209,12 @@ class Machine(RuleBasedStateMachine):
                 break
             for actor in self.actors:
                 self._goes_on(actor, CHANGES)
-        self._require(next((f"{actor.name} does not come to an end" for actor in self.actors if actor.lives), None))
+        self._require(
+            next(
+                (f"{actor.name} does not come to an end" for actor in self.actors if actor.lives),
+                None,
+            )
+        )
         while self.world.pending:
             self._becomes(nas.execute(self.world, self.world.pending[0], self.laws))
         self._check_answers()
@@ -182,11 +222,16 @@ class Machine(RuleBasedStateMachine):
 
     def _check_answers(self) -> None:
         results = self._results()
-        changed = [result for actor, result in zip(self.actors, results, strict=True) if actor.role == "notifier"]
+        changed = [
+            result
+            for actor, result in zip(self.actors, results, strict=True)
+            if actor.role == "notifier"
+        ]
         self._require(each_once(self.world, changed))
         self._require(nobody_is_alarmed(self.world, results))
         self._require(answers_are_true(self.world, results))
-        # Pruning here leaves so little that a view may be older than all of it. In production that takes 128 commits without a view.
+        # Pruning here leaves so little that a view may be older than all of it. In production that
+        # takes 128 commits without a view.
         pruned = {render(nas.read(data, number).contents) for number, data in self.world.history}
         if self.world.power_cuts == POWER_CUTS and not self.world.kept <= {EDIT, *pruned}:
             self._require(f"an edit was reported that nobody had made: {sorted(self.world.kept)}")
@@ -205,7 +250,9 @@ class Machine(RuleBasedStateMachine):
     # How
 
     def _start(self, role: str, program: Program) -> None:
-        self.actors.append(Actor(self._next_name(), role, len(self.actors), Process(program), since=self.now))
+        self.actors.append(
+            Actor(self._next_name(), role, len(self.actors), Process(program), since=self.now)
+        )
 
     def _next_name(self) -> str:
         return chr(ord("A") + len(self.actors))
@@ -214,33 +261,52 @@ class Machine(RuleBasedStateMachine):
         return self.actors[ord(name) - ord("A")]
 
     def _vulnerable(self) -> list[str]:
-        """Workers that would leave something behind: before anything else they may as well not have been started."""
+        """Workers that would leave something behind.
+
+        Before anything else they may as well not have been started.
+        """
         live = self._live_sessions()
-        return [actor.name for actor in self.actors if actor.runs and (actor.name in live or isinstance(actor.operation, CHANGES))]
+        return [
+            actor.name
+            for actor in self.actors
+            if actor.runs and (actor.name in live or isinstance(actor.operation, CHANGES))
+        ]
 
     def _live_sessions(self) -> list[str]:
-        return [row.id for row in nas.head(self.world).contents.sessions.values() if row.state == "live"]
+        return [
+            row.id for row in nas.head(self.world).contents.sessions.values() if row.state == "live"
+        ]
 
     def _claim(self) -> Claim | None:
         return nas.head(self.world).contents.vms[VM].claim
 
     def _mishaps(self) -> list[tuple[str, str]]:
         begun = (actor for actor in self.actors if actor.runs and actor.node)
-        return [(actor.name, outcome.note) for actor in begun for outcome in self._outcomes(actor)[1:]]
+        return [
+            (actor.name, outcome.note) for actor in begun for outcome in self._outcomes(actor)[1:]
+        ]
 
     def _late_events(self) -> list[str]:
         """Workers that sleep, and requests that were delayed in the network."""
-        return [actor.name for actor in self.actors if actor.sleeps] + [f"request {which}" for which, _ in enumerate(self.world.pending)]
+        return [actor.name for actor in self.actors if actor.sleeps] + [
+            f"request {which}" for which, _ in enumerate(self.world.pending)
+        ]
 
     def _late(self, what: str) -> None:
         if what.startswith("request"):
-            self._becomes(nas.execute(self.world, self.world.pending[int(what.removeprefix("request"))], self.laws))
+            self._becomes(
+                nas.execute(
+                    self.world, self.world.pending[int(what.removeprefix("request"))], self.laws
+                )
+            )
             return
         actor = self._actor(what)
         actor.longest_silence, actor.silent_since = actor.silence(self._heart_time()), None
 
     def _goes_on(self, actor: Actor, until: type | UnionType = object) -> None:
-        """One step and those that follow, until the worker is about to do such an operation, or has ended."""
+        """One step and those that follow, until the worker is about to do such an operation, or has
+        ended.
+        """
         for _ in range(ENOUGH):
             if actor.runs:
                 self._step(actor, self._outcomes(actor)[0])
@@ -248,7 +314,10 @@ class Machine(RuleBasedStateMachine):
                 return
 
     def _outcomes(self, actor: Actor) -> list[Outcome]:
-        """Every way in which the worker's next operation may go; first that in which nothing is wrong."""
+        """Every way in which the worker's next operation may go.
+
+        First that in which nothing is wrong.
+        """
         cache = self.caches[actor.number % HOSTS]
         match actor.operation:
             case AskTime():
@@ -256,8 +325,14 @@ class Machine(RuleBasedStateMachine):
             case Sleep():
                 return [Outcome("", None, self.world, cache)]
             case ReadBeat(session):
-                answers = {"": self._beat(session, 0), "stale": self._beat(session, 1), "refused": nas.REFUSED}
-                return [Outcome(text, answer, self.world, cache) for text, answer in answers.items()]
+                answers = {
+                    "": self._beat(session, 0),
+                    "stale": self._beat(session, 1),
+                    "refused": nas.REFUSED,
+                }
+                return [
+                    Outcome(text, answer, self.world, cache) for text, answer in answers.items()
+                ]
         return list(nas.outcomes(self.world, actor.number, actor.operation, cache, self.laws))
 
     def _beat(self, session: str, age: int) -> bytes | None:
@@ -289,19 +364,28 @@ class Machine(RuleBasedStateMachine):
             head = nas.read(world.chain[-1], len(world.chain))
             self.views.add(render(head.contents))
             by_recovery = self._actor(head.header.session[0]).role == "recovery"
-            self._require(lost(before, head) or (wrongly_expired(before, head, self._silence) if by_recovery else None))
+            self._require(
+                lost(before, head)
+                or (wrongly_expired(before, head, self._silence) if by_recovery else None)
+            )
         if (before.chain, before.placed) != (world.chain, world.placed):
             self._require(claims.copies_are_announced(world, ()))
         if world.view not in self.views:
             self._require(f"vmtool-statedb shows what no generation says: {world.view!r}")
 
     def _silence(self, session: str) -> float:
-        """For how long the worker of a session has been silent at a time; for ever if it is no more."""
+        """For how long the worker of a session has been silent at a time.
+
+        For ever if it is no more.
+        """
         actor = self._actor(session[0])
         return actor.silence(self._heart_time()) if actor.lives else inf
 
     def _results(self) -> list[Any]:
-        return [actor.operation.result if isinstance(actor.operation, Done) else None for actor in self.actors]
+        return [
+            actor.operation.result if isinstance(actor.operation, Done) else None
+            for actor in self.actors
+        ]
 
     def _require(self, violation: str | None) -> None:
         if violation is not None:

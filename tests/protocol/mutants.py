@@ -1,4 +1,7 @@
-"""The protocol with one rule broken at a time. Each is caught by the search: the rules are needed, and the search can fail."""
+"""The protocol with one rule broken at a time.
+
+Each is caught by the search: the rules are needed, and the search can fail.
+"""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
@@ -81,7 +84,13 @@ def _believes(author: Author, change: Change, *, done: bool, exists: bool) -> St
 
 def _publish(author: Author, head: Snapshot, contents: Contents, attempt: int) -> Steps[Any]:
     row = replace(author.record, sequence=author.sequence, generation=head.generation + 1)
-    header = replace(head.header, generation=head.generation + 1, previous=head.checksum, session=row.id, sequence=row.sequence)
+    header = replace(
+        head.header,
+        generation=head.generation + 1,
+        previous=head.checksum,
+        session=row.id,
+        sequence=row.sequence,
+    )
     name = f"{author.record.id}.{author.sequence}.{attempt}"
     yield WriteTemporary(name, encode(header, contents.with_session(row)))
     answer = yield PublishGeneration(name, head.generation + 1)
@@ -91,7 +100,11 @@ def _publish(author: Author, head: Snapshot, contents: Contents, attempt: int) -
 
 def _believe(*, done: bool, exists: bool) -> Callable[[Patch], None]:
     def breaks(patch: Patch) -> None:
-        patch.setattr(protocol, "transact", lambda author, change: _believes(author, change, done=done, exists=exists))
+        patch.setattr(
+            protocol,
+            "transact",
+            lambda author, change: _believes(author, change, done=done, exists=exists),
+        )
 
     return breaks
 
@@ -123,7 +136,9 @@ def _unsynced(*, own: bool) -> Callable[[Patch], None]:
         try:
             operation = next(steps)
             while True:
-                skipped = isinstance(operation, SyncGeneration) and own == _contains(found[operation.number], operation.number, author)
+                skipped = isinstance(operation, SyncGeneration) and own == _contains(
+                    found[operation.number], operation.number, author
+                )
                 answer = found[operation.number] if skipped else (yield operation)
                 if isinstance(operation, ReadGeneration) and answer is not None:
                     found[operation.number] = answer
@@ -145,12 +160,19 @@ def _no_fence(patch: Patch) -> None:
 
 def _fence_by_number(patch: Patch) -> None:
     original = protocol._require_live
-    patch.setattr(protocol, "_require_live", lambda author, row: original(replace(author, known=author.sequence > 1), row))
+    patch.setattr(
+        protocol,
+        "_require_live",
+        lambda author, row: original(replace(author, known=author.sequence > 1), row),
+    )
 
 
 def _no_tombstones(patch: Patch) -> None:
     def forget(contents: Contents, number: int) -> Contents:
-        return replace(contents, sessions={name: row for name, row in contents.sessions.items() if row.state == "live"})
+        return replace(
+            contents,
+            sessions={name: row for name, row in contents.sessions.items() if row.state == "live"},
+        )
 
     patch.setattr(protocol, "_forget_old_sessions", forget)
 
@@ -162,7 +184,9 @@ def _reuses_numbers(session: str) -> Program:
         sequence, answers = 1, []
         for transaction in (1, 2):
             change = append(f"<{session}{transaction}>")
-            answer = told(lambda number=sequence, change=change: transact_as(files, session, number, change))
+            answer = told(
+                lambda number=sequence, change=change: transact_as(files, session, number, change)
+            )
             answers.append(((session, transaction), answer))
             sequence += answer == "done"
         return tuple(answers)
@@ -229,7 +253,9 @@ def _expiry_drops_intents(patch: Patch) -> None:
 
 def _published_without_intent(patch: Patch) -> None:
     def published(contents: Contents, key: str, own: Any) -> Contents:
-        return contents.with_vm(replace(changes.held(contents, key, own), status="CLEAN", claim=None, publishing=None))
+        return contents.with_vm(
+            replace(changes.held(contents, key, own), status="CLEAN", claim=None, publishing=None)
+        )
 
     patch.setattr(changes, "published", published)
 
@@ -269,7 +295,11 @@ _POWER: Final = start()._replace(power_cuts=1)
 _VIEWS: Final = (appender("A", view=True), appender("B", view=True))
 _TAKEOVER: Final = (claims.backup("A"), claims.takeover("B", "A"))
 _BY_HAND: Final = (claims.backup("A"), claims.takeover("B", "A", by_hand=True))
-_BREAKERS: Final = (leases.breaker("A", b"dead"), leases.breaker("B", b"dead"), leases.holder("C", releases=False))
+_BREAKERS: Final = (
+    leases.breaker("A", b"dead"),
+    leases.breaker("B", b"dead"),
+    leases.holder("C", releases=False),
+)
 
 
 def _log(name: str, programs: tuple[Program, ...], **values: Any) -> Scenario:
@@ -277,7 +307,9 @@ def _log(name: str, programs: tuple[Program, ...], **values: Any) -> Scenario:
 
 
 def _power(name: str, **values: Any) -> Scenario:
-    return Scenario(name, _TWO, all_of(head_is_whole, LOG, nobody_is_alarmed), _POWER, chain_grows, **values)
+    return Scenario(
+        name, _TWO, all_of(head_is_whole, LOG, nobody_is_alarmed), _POWER, chain_grows, **values
+    )
 
 
 def _claims(name: str, programs: tuple[Program, ...] = _TAKEOVER, **values: Any) -> Scenario:
@@ -303,27 +335,82 @@ MUTANTS: Final = (
     ),
     Mutant(
         "believes an honest NAS while generations are pruned",
-        _log("believes", (appender("A"), appender("B", 2), pruner()), rules=replace(_ANSWERS, prunes=True), at_end=each_once),
+        _log(
+            "believes",
+            (appender("A"), appender("B", 2), pruner()),
+            rules=replace(_ANSWERS, prunes=True),
+            at_end=each_once,
+        ),
         _believe(done=True, exists=False),
     ),
-    Mutant("does not run the change again after a lost race", _log("stale change", _TWO), _set(protocol, "transact", _not_run_again)),
-    Mutant("publishes by a rename that replaces", _log("replaces", _TWO, rules=Rules(refuses_to_replace=False))),
-    Mutant("answers before its generation is on the disk", _power("unsynced answer"), _unsynced(own=True)),
-    Mutant("builds on what is not on the disk", _power("unsynced base"), _unsynced(own=False)),
-    Mutant("does not look at what it brought to the disk", _power("another's name"), _set(protocol, "_is_on_disk", _syncs_a_name)),
-    Mutant("commits without a flush", _power("unflushed", rules=Rules(flushes=False))),
-    Mutant("prunes the head", _log("prunes all", (appender("A"), pruner(0)), rules=Rules(prunes=True)), _set(protocol, "ATTEMPTS", 3)),
-    Mutant("gives a number to two transactions", _log("numbers", (_reuses_numbers("A"),), budget=Cost(error=1), at_end=each_once)),
-    Mutant("takes a first commit that failed for an expiry", _log("fence", (appender("A", 2),), budget=Cost(error=1)), _fence_by_number),
-    Mutant("lets an expired session commit", _log("no fence", (appender("A", 2), expirer("B", "A", 1))), _no_fence),
-    Mutant("forgets expired sessions at once", _log("no tombstones", (appender("A", 2), expirer("B", "A", 2))), _no_tombstones),
-    Mutant("numbers each commit of a session 1", _claims("numbers"), _session_forgets_what_it_committed),
-    Mutant("publishes the view without a second look", _view("one look"), _set(protocol, "publish_view", _view_without_second_look)),
     Mutant(
-        "believes what it reads back of the view", _view("read back", budget=Cost(stale=1)), _set(protocol, "publish_view", _view_believed)
+        "does not run the change again after a lost race",
+        _log("stale change", _TWO),
+        _set(protocol, "transact", _not_run_again),
     ),
-    Mutant("looks at the head before the view", _view("imagined edit"), _set(protocol, "_set_edit_aside", _head_before_view)),
-    Mutant("trusts a listing", _view("trusts", budget=Cost(stale=1)), _set(protocol, "_follow", _trusts_the_listing)),
+    Mutant(
+        "publishes by a rename that replaces",
+        _log("replaces", _TWO, rules=Rules(refuses_to_replace=False)),
+    ),
+    Mutant(
+        "answers before its generation is on the disk",
+        _power("unsynced answer"),
+        _unsynced(own=True),
+    ),
+    Mutant("builds on what is not on the disk", _power("unsynced base"), _unsynced(own=False)),
+    Mutant(
+        "does not look at what it brought to the disk",
+        _power("another's name"),
+        _set(protocol, "_is_on_disk", _syncs_a_name),
+    ),
+    Mutant("commits without a flush", _power("unflushed", rules=Rules(flushes=False))),
+    Mutant(
+        "prunes the head",
+        _log("prunes all", (appender("A"), pruner(0)), rules=Rules(prunes=True)),
+        _set(protocol, "ATTEMPTS", 3),
+    ),
+    Mutant(
+        "gives a number to two transactions",
+        _log("numbers", (_reuses_numbers("A"),), budget=Cost(error=1), at_end=each_once),
+    ),
+    Mutant(
+        "takes a first commit that failed for an expiry",
+        _log("fence", (appender("A", 2),), budget=Cost(error=1)),
+        _fence_by_number,
+    ),
+    Mutant(
+        "lets an expired session commit",
+        _log("no fence", (appender("A", 2), expirer("B", "A", 1))),
+        _no_fence,
+    ),
+    Mutant(
+        "forgets expired sessions at once",
+        _log("no tombstones", (appender("A", 2), expirer("B", "A", 2))),
+        _no_tombstones,
+    ),
+    Mutant(
+        "numbers each commit of a session 1", _claims("numbers"), _session_forgets_what_it_committed
+    ),
+    Mutant(
+        "publishes the view without a second look",
+        _view("one look"),
+        _set(protocol, "publish_view", _view_without_second_look),
+    ),
+    Mutant(
+        "believes what it reads back of the view",
+        _view("read back", budget=Cost(stale=1)),
+        _set(protocol, "publish_view", _view_believed),
+    ),
+    Mutant(
+        "looks at the head before the view",
+        _view("imagined edit"),
+        _set(protocol, "_set_edit_aside", _head_before_view),
+    ),
+    Mutant(
+        "trusts a listing",
+        _view("trusts", budget=Cost(stale=1)),
+        _set(protocol, "_follow", _trusts_the_listing),
+    ),
     Mutant(
         "asks for older programs before the upgrade, not in it",
         Scenario(
@@ -335,13 +422,20 @@ MUTANTS: Final = (
         ),
     ),
     Mutant("does not look at the claim", _claims("unchecked", _BY_HAND), _claims_unchecked),
-    Mutant("puts a copy in place before it announces that", _claims("late", (claims.backup("A", intends=False), _TAKEOVER[1]))),
+    Mutant(
+        "puts a copy in place before it announces that",
+        _claims("late", (claims.backup("A", intends=False), _TAKEOVER[1])),
+    ),
     Mutant("finishes without an intent", _claims("no intent"), _published_without_intent),
     Mutant("keeps the claims of expired sessions", _claims("kept claims"), _expiry_keeps_claims),
-    Mutant("drops the intent of an expired session", _claims("dropped intents"), _expiry_drops_intents),
+    Mutant(
+        "drops the intent of an expired session", _claims("dropped intents"), _expiry_drops_intents
+    ),
     Mutant(
         "breaks a lease without looking at what it took",
-        Scenario("unseen", _BREAKERS, leases.nobody_is_robbed(b"dead"), start()._replace(lease=b"dead")),
+        Scenario(
+            "unseen", _BREAKERS, leases.nobody_is_robbed(b"dead"), start()._replace(lease=b"dead")
+        ),
         _never_put_back,
     ),
 )

@@ -1,8 +1,11 @@
-"""A simulated NAS for the model checker: a value, and for each operation every way in which it may go.
+"""A simulated NAS for the model checker.
 
-What clients may see wrongly follows docs/nas.md: a listing or a name that is cached from before, a replaced file that still reads as
-the old one, a reply that is lost after the server did its work, a request that the server executes long after it was reported failed;
-and the server's power may be cut, after which only those names are sure to be there that were brought to its disk.
+A value, and for each operation every way in which it may go.
+
+What clients may see wrongly follows docs/nas.md: a listing or a name that is cached from before, a
+replaced file that still reads as the old one, a reply that is lost after the server did its work, a
+request that the server executes long after it was reported failed; and the server's power may be
+cut, after which only those names are sure to be there that were brought to its disk.
 """
 
 from collections.abc import Iterator
@@ -26,7 +29,8 @@ class World(NamedTuple):
 
     generations: tuple[tuple[int, bytes], ...]
     history: tuple[tuple[int, bytes], ...] = ()
-    #: Every generation that was published at the end of the chain, whether or not it was pruned since.
+    #: Every generation that was published at the end of the chain, whether or not it was pruned
+    #: since.
     chain: tuple[bytes, ...] = ()
     #: (process, name) and bytes of the private files.
     temporaries: tuple[tuple[tuple[int, str], bytes], ...] = ()
@@ -39,14 +43,18 @@ class World(NamedTuple):
     placed: tuple[int, ...] = ()
     #: Requests that were reported failed and may still be executed.
     pending: tuple["Pending", ...] = ()
-    #: How often the server's power may still be cut. With none to come, it does not matter what is on its disk.
+    #: How often the server's power may still be cut. With none to come, it does not matter what is
+    #: on its disk.
     power_cuts: int = 0
     #: The newest generation whose name is on the server's disk.
     synced: int = 1
 
 
 class Pending(NamedTuple):
-    """A request in the network. `source` is the private file it works on, None once that can no longer be removed under it."""
+    """A request in the network.
+
+    `source` is the private file it works on, None once that can no longer be removed under it.
+    """
 
     source: tuple[int, str] | None
     data: bytes
@@ -66,7 +74,8 @@ STALE: Final = Cost(stale=1)
 FAULT: Final = Cost(fault=1)
 ERROR: Final = Cost(error=1)
 
-#: Generation numbers that a client knows: what a cached listing shows it. None where staleness is not searched.
+#: Generation numbers that a client knows: what a cached listing shows it. None where staleness is
+#: not searched.
 Cache = frozenset[int] | None
 
 
@@ -165,13 +174,21 @@ def execute(world: World, request: Pending, rules: Rules) -> World:
 
 
 def power_cut(world: World, rules: Rules) -> Iterator[World]:
-    """What may be left when the server loses its power: it forgets names that were not synced, newest first, private ones as well."""
+    """What may be left when the server loses its power.
+
+    It forgets names that were not synced, newest first, private ones as well.
+    """
     newest = world.generations[-1][0]
     for last in range(min(world.synced, newest), newest + 1):
         generations = tuple(item for item in world.generations if item[0] <= last)
         if not rules.flushes:
             generations = (*generations[:-1], (generations[-1][0], b""))
-        left = world._replace(generations=generations, chain=world.chain[:last], synced=last, power_cuts=world.power_cuts - 1)
+        left = world._replace(
+            generations=generations,
+            chain=world.chain[:last],
+            synced=last,
+            power_cuts=world.power_cuts - 1,
+        )
         for view in sorted(world.views):
             yield left._replace(view=view)
             yield left._replace(view=view, temporaries=(), pending=())
@@ -179,26 +196,38 @@ def power_cut(world: World, rules: Rules) -> Iterator[World]:
 
 def crash(world: World, process: int) -> World:
     """What is left when a process dies: nothing that others look at."""
-    pending = tuple(request._replace(source=None) if _owner(request.source) == process else request for request in world.pending)
+    pending = tuple(
+        request._replace(source=None) if _owner(request.source) == process else request
+        for request in world.pending
+    )
     temporaries = tuple(item for item in world.temporaries if item[0][0] != process)
     return world._replace(temporaries=temporaries, pending=tuple(sorted(pending, key=repr)))
 
 
 def is_local(world: World, process: int, operation: Any, rules: Rules) -> bool:
-    """Whether no other process could tell when this operation happens, so that only one order needs to be searched."""
+    """Whether no other process could tell when this operation happens, so that only one order needs
+    to be searched.
+    """
     match operation:
         case op.Wait() | op.WriteTemporary() | op.ReadTemporary():
             return True
         case op.RemoveTemporary(name):
             return all(request.source != (process, name) for request in world.pending)
         case op.ReadGeneration(number):
-            return not rules.prunes and not world.power_cuts and rules.refuses_to_replace and number in dict(world.generations)
+            return (
+                not rules.prunes
+                and not world.power_cuts
+                and rules.refuses_to_replace
+                and number in dict(world.generations)
+            )
         case op.SyncGeneration():
             return not rules.prunes and not world.power_cuts
     return False
 
 
-def outcomes(world: World, process: int, operation: Any, cache: Cache, rules: Rules) -> Iterator[Outcome]:
+def outcomes(
+    world: World, process: int, operation: Any, cache: Cache, rules: Rules
+) -> Iterator[Outcome]:
     """Every way in which `operation` may go."""
     match operation:
         case op.ListGenerations():
@@ -215,8 +244,14 @@ def outcomes(world: World, process: int, operation: Any, cache: Cache, rules: Ru
         case op.SyncGeneration(number):
             answer, after = _synced(world, number)
             yield Outcome("", answer, after, cache)
-        case op.Wait() | EditView():  # waiting cannot fail, and a person tries until the edit is written
-            answer, after = _effect(world, process, operation) if isinstance(operation, EditView) else (None, world)
+        case (
+            op.Wait() | EditView()
+        ):  # waiting cannot fail, and a person tries until the edit is written
+            answer, after = (
+                _effect(world, process, operation)
+                if isinstance(operation, EditView)
+                else (None, world)
+            )
             yield Outcome("", answer, after, cache)
             return
         case op.ReplaceView(name) if (process, name) not in dict(world.temporaries):
@@ -246,7 +281,9 @@ def _read(world: World, number: int, cache: Cache) -> Iterator[Outcome]:
         yield Outcome("stale: no such name", None, world, cache, STALE)
 
 
-def _publish(world: World, source: tuple[int, str], number: int, cache: Cache, rules: Rules) -> Iterator[Outcome]:
+def _publish(
+    world: World, source: tuple[int, str], number: int, cache: Cache, rules: Rules
+) -> Iterator[Outcome]:
     def answer(text: str) -> str | None:
         return text if rules.answers_publication else None
 
@@ -257,7 +294,9 @@ def _publish(world: World, source: tuple[int, str], number: int, cache: Cache, r
         return
     landed = land(world, number, data, rules)
     known = None if cache is None else frozenset(known for known, _ in landed.generations)
-    yield Outcome("exists" if there else "done", answer("exists" if there else "done"), landed, known)
+    yield Outcome(
+        "exists" if there else "done", answer("exists" if there else "done"), landed, known
+    )
     if there:
         yield Outcome("exists, but reported as done", answer("done"), landed, known, FAULT)
     else:
@@ -265,7 +304,13 @@ def _publish(world: World, source: tuple[int, str], number: int, cache: Cache, r
         yield Outcome("failed", answer("error"), world, cache, FAULT)
     if not there or rules.prunes:
         request = Pending(source, data, number)
-        yield Outcome("failed, but delayed in the network", answer("error"), _delayed(world, request), cache, FAULT)
+        yield Outcome(
+            "failed, but delayed in the network",
+            answer("error"),
+            _delayed(world, request),
+            cache,
+            FAULT,
+        )
 
 
 def _change(world: World, process: int, operation: Any, cache: Cache) -> Iterator[Outcome]:
@@ -276,7 +321,9 @@ def _change(world: World, process: int, operation: Any, cache: Cache) -> Iterato
     if isinstance(operation, op.ReplaceView):
         data = dict(world.temporaries)[process, operation.name]
         later = _delayed(world, Pending(None, data, None))
-        yield Outcome("refused, but delayed in the network", REFUSED, later, cache, Cost(fault=1, error=1))
+        yield Outcome(
+            "refused, but delayed in the network", REFUSED, later, cache, Cost(fault=1, error=1)
+        )
 
 
 def _effect(world: World, process: int, operation: Any) -> tuple[Any, World]:
@@ -319,11 +366,17 @@ def _lease_effect(world: World, process: int, operation: Any) -> tuple[Any, Worl
         case op.TakeLeaseAside(name):
             if world.lease is None:
                 return None, world
-            return None, _with(world._replace(lease=None), {**temporaries, (process, name): world.lease})
+            return None, _with(
+                world._replace(lease=None), {**temporaries, (process, name): world.lease}
+            )
         case op.PutLeaseBack(name):
-            return None, world._replace(lease=temporaries[process, name] if world.lease is None else world.lease)
+            return None, world._replace(
+                lease=temporaries[process, name] if world.lease is None else world.lease
+            )
         case AcquireLease(data):
-            return world.lease is None, (world._replace(lease=data) if world.lease is None else world)
+            return world.lease is None, (
+                world._replace(lease=data) if world.lease is None else world
+            )
         case ReleaseLease(data):
             return None, (world._replace(lease=None) if world.lease == data else world)
     raise AssertionError(operation)
@@ -341,7 +394,11 @@ def _moved_to_history(world: World, number: int) -> World:
     data = generations.pop(number, None)
     if data is None:
         return world
-    history = world.history if number in dict(world.history) else tuple(sorted((*world.history, (number, data))))
+    history = (
+        world.history
+        if number in dict(world.history)
+        else tuple(sorted((*world.history, (number, data))))
+    )
     return world._replace(generations=tuple(sorted(generations.items())), history=history)
 
 
@@ -358,8 +415,14 @@ def _delayed(world: World, request: Pending) -> World:
 
 
 def _orphaned(world: World, source: tuple[int, str]) -> World:
-    """A private name that is used again belongs to another file: a request on the old one can no longer be withdrawn."""
-    pending = (request._replace(source=None) if request.source == source else request for request in world.pending)
+    """A private name that is used again belongs to another file.
+
+    A request on the old one can no longer be withdrawn.
+    """
+    pending = (
+        request._replace(source=None) if request.source == source else request
+        for request in world.pending
+    )
     return world._replace(pending=tuple(sorted(pending, key=repr)))
 
 

@@ -1,7 +1,8 @@
 """A process under the scheduler: the code of production, stopped before each operation on the NAS.
 
-A process is a deterministic function of the answers it got. To go on from any point, it is run again from its beginning with the
-answers so far, so that ordinary code (sessions, transactions, recovery) can be searched as it is.
+A process is a deterministic function of the answers it got. To go on from any point, it is run
+again from its beginning with the answers so far, so that ordinary code (sessions, transactions,
+recovery) can be searched as it is.
 """
 
 import errno

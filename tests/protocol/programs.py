@@ -26,11 +26,21 @@ WHEN: Final = "2026-11-22T20:38:00Z"
 LOG: Final = "log"
 
 
-def start(*records: VmRecord, sessions: Sequence[SessionRecord] = (), format: str = NEWEST) -> World:  # noqa: A002 - the field's name
+def start(
+    *records: VmRecord,
+    sessions: Sequence[SessionRecord] = (),
+    format: str = NEWEST,  # noqa: A002
+) -> World:
     """A database with these records; the record `log` collects what transactions append."""
     records = records or (vm(LOG),)
-    contents = Contents(vms={record.key: record for record in records}, sessions={row.id: row for row in sessions}, format=format)
-    return nas.initial(encode(Header(REPOSITORY, 1, protocol.NO_PREVIOUS, "init", 1, "n", WHEN, "init"), contents))
+    contents = Contents(
+        vms={record.key: record for record in records},
+        sessions={row.id: row for row in sessions},
+        format=format,
+    )
+    return nas.initial(
+        encode(Header(REPOSITORY, 1, protocol.NO_PREVIOUS, "init", 1, "n", WHEN, "init"), contents)
+    )
 
 
 def vm(key: str, status: State = State.CLEAN, **values: Any) -> VmRecord:
@@ -44,14 +54,18 @@ def row(identifier: str) -> SessionRecord:
 
 
 def append(tag: str) -> Change:
-    """A change that shows whether it was lost, applied twice, and in which order: it appends `tag` to the record `log`.
+    """A change that shows whether it was lost, applied twice, and in which order.
+
+    It appends `tag` to the record `log`.
 
     It makes a record of that name, too, so that every generation has a view of its own.
     """
 
     def change(contents: Contents) -> Contents:
         record = contents.vms[LOG]
-        return contents.with_vm(replace(record, last_error=record.last_error + tag)).with_vm(vm(tag, INITIAL))
+        return contents.with_vm(replace(record, last_error=record.last_error + tag)).with_vm(
+            vm(tag, INITIAL)
+        )
 
     return change
 
@@ -78,11 +92,24 @@ def appender(session: str, transactions: int = 1, *, view: bool = False) -> Prog
         known = False
         for sequence in range(1, transactions + 1):
             change = append(f"<{session}{sequence}>")
-            answer = told(lambda number=sequence, change=change, known=known: transact_as(files, session, number, change, known=known))
+            answer = told(
+                lambda number=sequence, change=change, known=known: transact_as(
+                    files, session, number, change, known=known
+                )
+            )
             answers.append(((session, sequence), answer))
             known = known or answer == "done"
             if view:
-                answers.append(("view", told(lambda number=sequence: files.run(protocol.publish_view(f"{session}.{number}")))))
+                answers.append(
+                    (
+                        "view",
+                        told(
+                            lambda number=sequence: files.run(
+                                protocol.publish_view(f"{session}.{number}")
+                            )
+                        ),
+                    )
+                )
         return tuple(answers)
 
     return program
@@ -92,7 +119,9 @@ def pruner(keep: int = 1, rounds: int = 1) -> Program:
     """Moves all but the newest generations away, whenever it is its turn."""
 
     def program(files: StateFiles) -> Hashable:
-        return tuple(("prune", told(lambda: files.run(protocol.prune(keep)))) for _ in range(rounds))
+        return tuple(
+            ("prune", told(lambda: files.run(protocol.prune(keep)))) for _ in range(rounds)
+        )
 
     return program
 
@@ -108,7 +137,16 @@ def expirer(session: str, victim: str, transactions: int) -> Program:
             def change(contents: Contents, tag: str = tag) -> Contents:
                 return append(tag)(changes.expire(contents, [victim], "silent", WHEN))
 
-            answers.append(((session, sequence), told(lambda number=sequence, change=change: transact_as(files, session, number, change))))
+            answers.append(
+                (
+                    (session, sequence),
+                    told(
+                        lambda number=sequence, change=change: transact_as(
+                            files, session, number, change
+                        )
+                    ),
+                )
+            )
         return tuple(answers)
 
     return program
@@ -132,7 +170,9 @@ def editor() -> Program:
     return program
 
 
-def transact_as(files: StateFiles, session: str, sequence: int, change: Change, *, known: bool = False) -> Snapshot:
+def transact_as(
+    files: StateFiles, session: str, sequence: int, change: Change, *, known: bool = False
+) -> Snapshot:
     """Commits as that session, under that number."""
     return files.run(protocol.transact(replace(author(session, sequence), known=known), change))
 
@@ -145,10 +185,15 @@ def each_once(world: World, results: Sequence[Any]) -> str | None:
     if not world.generations:
         return "the database is empty"
     log = nas.head(world).contents.vms[LOG].last_error
-    for transaction, answer in (told for result in results for told in result or () if isinstance(told[0], tuple)):
+    for transaction, answer in (
+        told for result in results for told in result or () if isinstance(told[0], tuple)
+    ):
         tag = "<{}{}>".format(*transaction)
         if log.count(tag) > 1 or (answer == "done" and tag not in log):
-            return f"{transaction} was told {answer}, and is {log.count(tag)} times in the head ({log})"
+            return (
+                f"{transaction} was told {answer}, and is {log.count(tag)} times in the head "
+                f"({log})"
+            )
     return None
 
 
@@ -164,37 +209,64 @@ def head_is_whole(world: World, _: Sequence[Any]) -> str | None:
 def nobody_is_alarmed(world: World, results: Sequence[Any]) -> str | None:
     """No process takes what is normal for damage."""
     answers = ((what, answer) for result in results for what, answer in result or ())
-    return next((f"{what} was told {answer}" for what, answer in answers if answer == "DatabaseDamagedError"), None)
+    return next(
+        (
+            f"{what} was told {answer}"
+            for what, answer in answers
+            if answer == "DatabaseDamagedError"
+        ),
+        None,
+    )
 
 
 def never_twice(world: World, results: Sequence[Any]) -> str | None:
     """No update is applied twice."""
     log = nas.head(world).contents.vms[LOG].last_error
-    return next((f"{tag} was applied {log.count(tag)} times" for tag in re.findall("<[^>]*>", log) if log.count(tag) > 1), None)
+    return next(
+        (
+            f"{tag} was applied {log.count(tag)} times"
+            for tag in re.findall("<[^>]*>", log)
+            if log.count(tag) > 1
+        ),
+        None,
+    )
 
 
 def view_is_current(world: World, results: Sequence[Any]) -> str | None:
-    """`vmtool-statedb` shows the head: at once if nobody failed, after the next tick of any worker otherwise; and no edit was imagined."""
+    """`vmtool-statedb` shows the head.
+
+    At once if nobody failed, after the next tick of any worker otherwise; and no edit was imagined.
+    """
     if world.kept:
         return f"an edit was reported that nobody had made: {sorted(world.kept)}"
     wanted = render(nas.head(world).contents)
-    undisturbed = not world.pending and all(result is not None and all(answer == "done" for _, answer in result) for result in results)
+    undisturbed = not world.pending and all(
+        result is not None and all(answer == "done" for _, answer in result) for result in results
+    )
     if undisturbed and world.view != wanted:
         return f"vmtool-statedb is {world.view!r} at the end, the head is {wanted!r}"
     repaired, edited = _tick(world)
     if edited:
         return f"the next tick took an old view for an edit: {world.view!r}"
-    return None if repaired.view == wanted else f"the next tick did not repair vmtool-statedb: {repaired.view!r}"
+    return (
+        None
+        if repaired.view == wanted
+        else f"the next tick did not repair vmtool-statedb: {repaired.view!r}"
+    )
 
 
 def edited_views_are_kept(world: World, results: Sequence[Any]) -> str | None:
-    """An edit is still there, kept beside, or (written between the look and the replacement of a publisher) overwritten by the head."""
+    """An edit is still there, kept beside, or (written between the look and the replacement of a
+    publisher) overwritten by the head.
+    """
     if not world.kept <= {EDIT}:
         return f"an edit was reported that nobody had made: {sorted(world.kept)}"
     repaired, edited = _tick(world)
     if repaired.view != render(nas.head(world).contents):
         return "the next tick did not repair vmtool-statedb"
-    return None if edited == (world.view == EDIT) else f"the next tick took {world.view!r} for an edit"
+    return (
+        None if edited == (world.view == EDIT) else f"the next tick took {world.view!r} for an edit"
+    )
 
 
 def _tick(world: World) -> tuple[World, bool]:
@@ -216,7 +288,9 @@ def _tick(world: World) -> tuple[World, bool]:
     return current, edited
 
 
-def all_of(*checks: Callable[[World, Sequence[Any]], str | None]) -> Callable[[World, Sequence[Any]], str | None]:
+def all_of(
+    *checks: Callable[[World, Sequence[Any]], str | None],
+) -> Callable[[World, Sequence[Any]], str | None]:
     """The first thing that is wrong."""
 
     def check(world: World, results: Sequence[Any]) -> str | None:
@@ -226,7 +300,9 @@ def all_of(*checks: Callable[[World, Sequence[Any]], str | None]) -> Callable[[W
 
 
 def chain_grows(before: World, after: World) -> str | None:
-    """Each generation follows from the one before it, is never replaced, and makes only moves that the table of states allows."""
+    """Each generation follows from the one before it, is never replaced, and makes only moves that
+    the table of states allows.
+    """
     if after.power_cuts < before.power_cuts:
         return None
     if after.chain[: len(before.chain)] != before.chain:
@@ -245,14 +321,18 @@ def _follows(older: bytes, newer: bytes, number: int) -> str | None:
     known = old.sessions.get(after.header.session)
     if known is not None and (known.state != "live" or known.sequence >= after.header.sequence):
         return f"generation {number} was committed by {known}"
-    return next((found for key in new.vms if (found := _moved(before, after, key)) is not None), None) or consistent(new)
+    return next(
+        (found for key in new.vms if (found := _moved(before, after, key)) is not None), None
+    ) or consistent(new)
 
 
 def _moved(before: Snapshot, after: Snapshot, key: str) -> str | None:
     old, new = before.contents.vms.get(key), after.contents.vms[key]
     if old is None:
         return None if new.status == INITIAL else f"{key} begins as {new.status}"
-    if old.status != new.status and not any(source == old.status and target == new.status for (source, _), target in MOVES.items()):
+    if old.status != new.status and not any(
+        source == old.status and target == new.status for (source, _), target in MOVES.items()
+    ):
         return f"{key} went from {old.status} to {new.status}"
     if new.last_copy not in (old.last_copy, old.publishing):
         return f"{key} has a copy that nobody had announced: {new.last_copy}"
@@ -266,13 +346,21 @@ def _moved(before: Snapshot, after: Snapshot, key: str) -> str | None:
 def consistent(contents: Contents) -> str | None:
     """What holds in every generation: nothing is in flight that nobody would ever finish."""
     for record in contents.vms.values():
-        in_flight = record.publishing is not None or (record.claim is not None and record.claim.purpose == "backup")
+        in_flight = record.publishing is not None or (
+            record.claim is not None and record.claim.purpose == "backup"
+        )
         if (record.status == State.BACKUP_IN_PROGRESS) != in_flight:
-            return f"{record.key} is {record.status} with claim {record.claim} and publishing {record.publishing}: nobody would finish that"
+            return (
+                f"{record.key} is {record.status} with claim {record.claim} and publishing "
+                f"{record.publishing}: nobody would finish that"
+            )
         if record.claim is not None:
             holder = contents.sessions.get(record.claim.session)
             if holder is None or holder.state != "live":
-                return f"{record.key} is claimed by {record.claim.session}, which is {holder and holder.state}"
+                return (
+                    f"{record.key} is claimed by {record.claim.session}, which is "
+                    f"{holder and holder.state}"
+                )
             if record.claim.number > contents.claims_granted:
                 return f"{record.key} has claim {record.claim.number} of {contents.claims_granted}"
     return None
@@ -282,9 +370,15 @@ def answers_are_true(world: World, results: Sequence[Any]) -> str | None:
     """What was told of each transaction, `((session, number), answer)`, is what is in the chain."""
     authors = [nas.read(data, number).header for number, data in enumerate(world.chain, start=1)]
     committed = [(header.session, header.sequence) for header in authors]
-    for transaction, answer in (told for result in results for told in result or () if isinstance(told[0], tuple)):
+    for transaction, answer in (
+        told for result in results for told in result or () if isinstance(told[0], tuple)
+    ):
         times = committed.count(transaction)
-        if times > 1 or (answer == "done" and times != 1) or (answer not in UNKNOWN and answer != "done" and times):
+        if (
+            times > 1
+            or (answer == "done" and times != 1)
+            or (answer not in UNKNOWN and answer != "done" and times)
+        ):
             return f"{transaction} was told {answer}, and is {times} times in the chain"
         if answer == "LockLostError" and not _was_displaced(world, transaction[0]):
             return f"{transaction} was told {answer}, but nobody had displaced that session"

@@ -1,4 +1,7 @@
-"""The workers of long schedules: sessions of production that take notice of VMs, archive them, and recover what others left."""
+"""The workers of long schedules.
+
+Sessions of production that take notice of VMs, archive them, and recover what others left.
+"""
 
 import contextlib
 import errno
@@ -14,7 +17,15 @@ from shared.state.rules import changes, sightings, upkeep
 from shared.state.sessions import recovery
 from shared.state.states import Event
 from shared.state.store.files import StateFiles
-from tests.protocol.claims import LEASE_SECONDS, VM, StillClock, Worker, backs_up, finishes, publishes
+from tests.protocol.claims import (
+    LEASE_SECONDS,
+    VM,
+    StillClock,
+    Worker,
+    backs_up,
+    finishes,
+    publishes,
+)
 from tests.protocol.process import Program
 from tests.protocol.programs import WHEN, append, editor, pruner
 
@@ -36,7 +47,10 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class ReadBeat:
-    """Answers the bytes of a session's heartbeat, None if there is none. The answer may be one beat old."""
+    """Answers the bytes of a session's heartbeat, None if there is none.
+
+    The answer may be one beat old.
+    """
 
     session: str
 
@@ -71,7 +85,9 @@ def notifier(name: str) -> Program:
 
     def change(contents: Contents) -> Contents:
         uuid = contents.vms[VM].uuid
-        return sightings.apply_events(append(f"<{name}1>")(contents), {uuid: (Event.CHANGED, Event.SEEN_STOPPED)})
+        return sightings.apply_events(
+            append(f"<{name}1>")(contents), {uuid: (Event.CHANGED, Event.SEEN_STOPPED)}
+        )
 
     def work(worker: Worker) -> None:
         worker.commit(change)
@@ -119,7 +135,9 @@ def activator(name: str) -> Program:
     """Activates the VM."""
 
     def work(worker: Worker) -> None:
-        if worker.commit(lambda contents: upkeep.start_activation(contents, VM, worker.session.id, WHEN)):
+        if worker.commit(
+            lambda contents: upkeep.start_activation(contents, VM, worker.session.id, WHEN)
+        ):
             _moves(worker)
 
     return _works(name, work)
@@ -136,19 +154,26 @@ def _moves(worker: Worker) -> None:
 
 
 def recoverer(name: str) -> Program:
-    """A `database` worker on another machine: watches all sessions, expires the silent ones, finishes what they began."""
+    """A `database` worker on another machine.
+
+    Watches all sessions, expires the silent ones, finishes what they began.
+    """
 
     def work(worker: Worker) -> None:
         database = worker.database
         with patch.object(recovery, "read_beat", _reader(database.files)):
-            silent = recovery.watch_silent(database, recovery.live_sessions(database.head().contents), LEASE_SECONDS)
+            silent = recovery.watch_silent(
+                database, recovery.live_sessions(database.head().contents), LEASE_SECONDS
+            )
             recovery.expire(database, silent, "database")
         record = database.head().contents.vms[VM]
         if record.claim is not None:
             return
         if record.publishing is not None:
             publishes(worker)
-        elif record.moving is not None and worker.commit(lambda contents: upkeep.resume_move(contents, VM, worker.session.id, WHEN)):
+        elif record.moving is not None and worker.commit(
+            lambda contents: upkeep.resume_move(contents, VM, worker.session.id, WHEN)
+        ):
             _moves(worker)
         database.publish_view(name)
 

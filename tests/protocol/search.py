@@ -1,7 +1,9 @@
-"""Breadth-first search over everything that may happen: all interleavings, crashes, stale reads, lost and late requests.
+"""Breadth-first search over everything that may happen.
 
-There is no lease in the model: whatever a lease may do wrongly (expire under a paused holder, be granted twice) only leads to
-interleavings that are searched anyway.
+All interleavings, crashes, stale reads, lost and late requests.
+
+There is no lease in the model: whatever a lease may do wrongly (expire under a paused holder, be
+granted twice) only leads to interleavings that are searched anyway.
 """
 
 import collections
@@ -47,7 +49,10 @@ class Result:
     complete: bool = True
 
     def __str__(self) -> str:
-        text = f"{self.scenario}: {self.violation or 'holds'} ({self.states} states, {self.ends} ends, {self.seconds:.1f} s)"
+        text = (
+            f"{self.scenario}: {self.violation or 'holds'} ({self.states} states, "
+            f"{self.ends} ends, {self.seconds:.1f} s)"
+        )
         return "\n    ".join([text, *self.trace])
 
 
@@ -93,13 +98,25 @@ class Search:
         complete = violation is not None or not queue
         seconds = time.monotonic() - began
         trace = self._trace(last) if violation else ()
-        return Result(scenario.name, len(self._parents), self._ends, seconds, violation, trace, complete)
+        return Result(
+            scenario.name, len(self._parents), self._ends, seconds, violation, trace, complete
+        )
 
     def _first(self) -> _State:
         scenario = self._scenario
-        cache: Cache = frozenset(number for number, _ in scenario.start.generations) if scenario.budget.stale else None
+        cache: Cache = (
+            frozenset(number for number, _ in scenario.start.generations)
+            if scenario.budget.stale
+            else None
+        )
         count = len(self._processes)
-        return _State(self._number(scenario.start), (0,) * count, (cache,) * count, scenario.crashes, scenario.budget)
+        return _State(
+            self._number(scenario.start),
+            (0,) * count,
+            (cache,) * count,
+            scenario.crashes,
+            scenario.budget,
+        )
 
     def _number(self, world: World) -> int:
         number = self._numbers.setdefault(world, len(self._worlds))
@@ -114,7 +131,9 @@ class Search:
         world = self._worlds[state.world]
         for process, node in enumerate(state.nodes):
             operation = self._operation(process, node)
-            if not isinstance(operation, Done) and nas.is_local(world, process, operation, self._scenario.rules):
+            if not isinstance(operation, Done) and nas.is_local(
+                world, process, operation, self._scenario.rules
+            ):
                 yield from self._steps(state, process, node, operation)
                 return
         for request in world.pending:
@@ -131,26 +150,53 @@ class Search:
                 crashed = _put(state.nodes, process, CRASHED)
                 after = self._number(nas.crash(world, process))
                 caches = _put(state.caches, process, None)
-                yield "", state._replace(world=after, nodes=crashed, caches=caches, crashes=state.crashes - 1)
+                yield (
+                    "",
+                    state._replace(
+                        world=after, nodes=crashed, caches=caches, crashes=state.crashes - 1
+                    ),
+                )
 
-    def _steps(self, state: _State, process: int, node: int, operation: Any) -> Iterator[tuple[str, _State]]:
-        for outcome, world in self._possible(state.world, process, operation, state.caches[process]):
-            budget = Cost(*(have - need for have, need in zip(state.budget, outcome.cost, strict=True)))
+    def _steps(
+        self, state: _State, process: int, node: int, operation: Any
+    ) -> Iterator[tuple[str, _State]]:
+        for outcome, world in self._possible(
+            state.world, process, operation, state.caches[process]
+        ):
+            budget = Cost(
+                *(have - need for have, need in zip(state.budget, outcome.cost, strict=True))
+            )
             if min(budget) < 0:
                 continue
             after = self._processes[process].step(node, outcome.answer)
-            caches = _put(state.caches, process, outcome.cache) if budget.stale else (None,) * len(state.caches)
-            yield outcome.note, self._advanced(_State(world, _put(state.nodes, process, after), caches, state.crashes, budget), process)
+            caches = (
+                _put(state.caches, process, outcome.cache)
+                if budget.stale
+                else (None,) * len(state.caches)
+            )
+            yield (
+                outcome.note,
+                self._advanced(
+                    _State(world, _put(state.nodes, process, after), caches, state.crashes, budget),
+                    process,
+                ),
+            )
 
     def _advanced(self, state: _State, process: int) -> _State:
-        """Goes on as long as the process does what nobody else can tell and what can go one way only."""
+        """Goes on as long as the process does what nobody else can tell and what can go one way
+        only.
+        """
         while True:
             operation = self._operation(process, state.nodes[process])
-            if isinstance(operation, Done) or not nas.is_local(self._worlds[state.world], process, operation, self._scenario.rules):
+            if isinstance(operation, Done) or not nas.is_local(
+                self._worlds[state.world], process, operation, self._scenario.rules
+            ):
                 return state
             steps = [
                 (outcome, world)
-                for outcome, world in self._possible(state.world, process, operation, state.caches[process])
+                for outcome, world in self._possible(
+                    state.world, process, operation, state.caches[process]
+                )
                 if all(have >= need for have, need in zip(state.budget, outcome.cost, strict=True))
             ]
             if len(steps) != 1:
@@ -158,26 +204,41 @@ class Search:
             outcome, world = steps[0]
             node = self._processes[process].step(state.nodes[process], outcome.answer)
             caches = _put(state.caches, process, outcome.cache)
-            state = state._replace(world=world, nodes=_put(state.nodes, process, node), caches=caches)
+            state = state._replace(
+                world=world, nodes=_put(state.nodes, process, node), caches=caches
+            )
 
-    def _possible(self, world: int, process: int, operation: Any, cache: Cache) -> list[tuple[nas.Outcome, int]]:
+    def _possible(
+        self, world: int, process: int, operation: Any, cache: Cache
+    ) -> list[tuple[nas.Outcome, int]]:
         key = (world, process, operation, cache)
         found = self._outcomes.get(key)
         if found is None:
-            every = nas.outcomes(self._worlds[world], process, operation, cache, self._scenario.rules)
-            found = self._outcomes[key] = [(outcome, self._number(outcome.world)) for outcome in every]
+            every = nas.outcomes(
+                self._worlds[world], process, operation, cache, self._scenario.rules
+            )
+            found = self._outcomes[key] = [
+                (outcome, self._number(outcome.world)) for outcome in every
+            ]
         return found
 
     def _check_step(self, before: _State, after: _State) -> str | None:
         old, new = self._worlds[before.world], self._worlds[after.world]
-        return self._scenario.at_step(old, new) if self._scenario.at_step and old.chain != new.chain else None
+        return (
+            self._scenario.at_step(old, new)
+            if self._scenario.at_step and old.chain != new.chain
+            else None
+        )
 
     def _check_end(self, state: _State) -> str | None:
         operations = [self._operation(process, node) for process, node in enumerate(state.nodes)]
         if not all(isinstance(operation, Done) for operation in operations):
             return None
         self._ends += 1
-        results = [None if node == CRASHED else operation.result for node, operation in zip(state.nodes, operations, strict=True)]
+        results = [
+            None if node == CRASHED else operation.result
+            for node, operation in zip(state.nodes, operations, strict=True)
+        ]
         return self._scenario.at_end(self._worlds[state.world], results)
 
     def _trace(self, state: _State) -> tuple[str, ...]:
@@ -188,7 +249,11 @@ class Search:
         return tuple(lines[::-1])
 
     def _describe(self, before: _State, after: _State, note: str) -> str:
-        moved = [process for process in range(len(before.nodes)) if before.nodes[process] != after.nodes[process]]
+        moved = [
+            process
+            for process in range(len(before.nodes))
+            if before.nodes[process] != after.nodes[process]
+        ]
         if not moved:
             return note
         process = moved[0]

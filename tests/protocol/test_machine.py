@@ -1,4 +1,7 @@
-"""Long schedules, drawn by hypothesis. One that fails is made short and shown. `make test` draws the same ones each time."""
+"""Long schedules, drawn by hypothesis. One that fails is made short and shown.
+
+`make test` draws the same ones each time.
+"""
 
 import time
 from collections.abc import Callable
@@ -36,11 +39,17 @@ def test_schedules_by_chance_hold(record_property: Callable[[str, object], None]
         run_state_machine_as_test(Machine, settings=_OTHERS)
         rounds += 1
     record_property("runs", rounds * _SAME.max_examples)
-    print(f"{rounds * _SAME.max_examples} schedules of up to {_SAME.stateful_step_count} events each")
+    print(
+        f"{rounds * _SAME.max_examples} schedules of up to {_SAME.stateful_step_count} events each"
+    )
 
 
 def _judges_at_first_sight(patch: Patch) -> None:
-    patch.setattr(recovery, "watch_silent", lambda database, rows, seconds: [recovery.Dead(row, "not looked at") for row in rows])
+    patch.setattr(
+        recovery,
+        "watch_silent",
+        lambda database, rows, seconds: [recovery.Dead(row, "not looked at") for row in rows],
+    )
 
 
 #: What the search finds, too, and what only a schedule with time in it can show.
@@ -77,7 +86,9 @@ def _break(name: str, patch: Patch) -> type[Machine]:
 def test_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = _break(name, monkeypatch)
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever shows it
-        run_state_machine_as_test(broken, settings=settings(_SAME, max_examples=400, phases=[Phase.generate]))
+        run_state_machine_as_test(
+            broken, settings=settings(_SAME, max_examples=400, phases=[Phase.generate])
+        )
 
 
 def test_a_schedule_that_fails_is_made_short(monkeypatch: pytest.MonkeyPatch) -> None:

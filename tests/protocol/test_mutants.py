@@ -1,4 +1,7 @@
-"""Each rule of the protocol is needed: without it, the search finds a schedule in which something is lost."""
+"""Each rule of the protocol is needed.
+
+Without it, the search finds a schedule in which something is lost.
+"""
 
 import pytest
 

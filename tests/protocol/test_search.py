@@ -1,4 +1,7 @@
-"""The protocol holds in every schedule that is searched. Each scenario runs the code of production; see `tests.protocol.search`."""
+"""The protocol holds in every schedule that is searched.
+
+Each scenario runs the code of production; see `tests.protocol.search`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,10 +37,42 @@ CLAIMS = all_of(answers_are_true, claims.copies_are_announced, claims.next_tick_
 
 #: Small enough for each run of the tests.
 BASIC = (
-    Scenario("two sessions, one crash, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 1, Cost(fault=1)),
-    Scenario("two sessions, one stale read, one fault", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 0, Cost(1, 1)),
-    Scenario("two sessions, one error, one fault", (appender("A", 2), appender("B")), LOG, start(), chain_grows, 0, Cost(0, 1, 1)),
-    Scenario("three sessions, one fault", tuple(map(appender, "ABC")), LOG, start(), chain_grows, 0, Cost(fault=1)),
+    Scenario(
+        "two sessions, one crash, one fault",
+        (appender("A"), appender("B", 2)),
+        LOG,
+        start(),
+        chain_grows,
+        1,
+        Cost(fault=1),
+    ),
+    Scenario(
+        "two sessions, one stale read, one fault",
+        (appender("A"), appender("B", 2)),
+        LOG,
+        start(),
+        chain_grows,
+        0,
+        Cost(1, 1),
+    ),
+    Scenario(
+        "two sessions, one error, one fault",
+        (appender("A", 2), appender("B")),
+        LOG,
+        start(),
+        chain_grows,
+        0,
+        Cost(0, 1, 1),
+    ),
+    Scenario(
+        "three sessions, one fault",
+        tuple(map(appender, "ABC")),
+        LOG,
+        start(),
+        chain_grows,
+        0,
+        Cost(fault=1),
+    ),
     Scenario(
         "two sessions, one crash, the server's power is cut",
         (appender("A"), appender("B", 2)),
@@ -46,9 +81,24 @@ BASIC = (
         chain_grows,
         1,
     ),
-    Scenario("pruning", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 1, rules=PRUNES),
     Scenario(
-        "pruning, one stale read", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 0, Cost(stale=1), PRUNES
+        "pruning",
+        (appender("A"), appender("B", 2), pruner()),
+        PRUNED,
+        start(),
+        chain_grows,
+        1,
+        rules=PRUNES,
+    ),
+    Scenario(
+        "pruning, one stale read",
+        (appender("A"), appender("B", 2), pruner()),
+        PRUNED,
+        start(),
+        chain_grows,
+        0,
+        Cost(stale=1),
+        PRUNES,
     ),
     Scenario(
         "the view, one crash, one stale read, one fault",
@@ -67,7 +117,14 @@ BASIC = (
         chain_grows,
         budget=Cost(error=1),
     ),
-    Scenario("the view is edited", (publisher("A"), publisher("B"), editor()), edited_views_are_kept, start(), chain_grows, 1),
+    Scenario(
+        "the view is edited",
+        (publisher("A"), publisher("B"), editor()),
+        edited_views_are_kept,
+        start(),
+        chain_grows,
+        1,
+    ),
     Scenario(
         "an upgrade beside an older program, one crash",
         (upgrades.upgrader("A"), upgrades.older("B", 2)),
@@ -77,7 +134,14 @@ BASIC = (
         1,
         Cost(stale=1),
     ),
-    Scenario("claims, one crash", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 1),
+    Scenario(
+        "claims, one crash",
+        (claims.backup("A"), claims.takeover("B", "A")),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        1,
+    ),
     Scenario(
         "claims broken by hand, one crash",
         (claims.backup("A"), claims.takeover("B", "A", by_hand=True)),
@@ -95,7 +159,13 @@ BASIC = (
         budget=Cost(stale=1),
     ),
     Scenario(
-        "claims, one fault", (claims.backup("A"), claims.takeover("B", "A")), CLAIMS, claims.new_database(), chain_grows, 0, Cost(fault=1)
+        "claims, one fault",
+        (claims.backup("A"), claims.takeover("B", "A")),
+        CLAIMS,
+        claims.new_database(),
+        chain_grows,
+        0,
+        Cost(fault=1),
     ),
     Scenario(
         "claims, one error",
@@ -116,7 +186,11 @@ BASIC = (
     ),
     Scenario(
         "breakers of the lease",
-        (lease.breaker("A", b"dead"), lease.breaker("B", b"dead"), lease.holder("C", releases=False)),
+        (
+            lease.breaker("A", b"dead"),
+            lease.breaker("B", b"dead"),
+            lease.holder("C", releases=False),
+        ),
         lease.nobody_is_robbed(b"dead"),
         start()._replace(lease=b"dead"),
         crashes=1,
@@ -124,7 +198,11 @@ BASIC = (
     ),
     Scenario(
         "breakers of the lease, and a holder that releases it",
-        (lease.breaker("A", b"dead"), lease.holder("B", releases=True), lease.holder("C", releases=False)),
+        (
+            lease.breaker("A", b"dead"),
+            lease.holder("B", releases=True),
+            lease.holder("C", releases=False),
+        ),
         lease.nobody_is_robbed(b"dead"),
         start()._replace(lease=b"dead"),
         crashes=1,
@@ -135,8 +213,25 @@ BASIC = (
 
 #: Up to two minutes each.
 LARGE = (
-    Scenario("two sessions, two stale reads", (appender("A"), appender("B", 2)), LOG, start(), chain_grows, 1, Cost(2, 2)),
-    Scenario("pruning, one fault", (appender("A"), appender("B", 2), pruner()), PRUNED, start(), chain_grows, 0, Cost(fault=1), PRUNES),
+    Scenario(
+        "two sessions, two stale reads",
+        (appender("A"), appender("B", 2)),
+        LOG,
+        start(),
+        chain_grows,
+        1,
+        Cost(2, 2),
+    ),
+    Scenario(
+        "pruning, one fault",
+        (appender("A"), appender("B", 2), pruner()),
+        PRUNED,
+        start(),
+        chain_grows,
+        0,
+        Cost(fault=1),
+        PRUNES,
+    ),
     Scenario(
         "pruning, one stale read, one fault",
         (appender("A"), appender("B", 2), pruner()),
@@ -154,12 +249,18 @@ LARGE = (
 def _enlarged(scenario: Scenario) -> Scenario:
     """The same scenario with one crash, and one fault and one error more where it has any.
 
-    Not one stale read more: a second look at the head that is stale twice leaves the view to the next tick. Not one more of the errors
-    that pass by themselves: too many states.
+    Not one stale read more: a second look at the head that is stale twice leaves the view to the
+    next tick. Not one more of the errors that pass by themselves: too many states.
     """
     stale, fault, error = scenario.budget
     budget = Cost(stale, fault and fault + 1, error and error + (not scenario.rules.passing))
-    return replace(scenario, name=f"{scenario.name}, enlarged", crashes=max(1, scenario.crashes), budget=budget, limit=20_000_000)
+    return replace(
+        scenario,
+        name=f"{scenario.name}, enlarged",
+        crashes=max(1, scenario.crashes),
+        budget=budget,
+        limit=20_000_000,
+    )
 
 
 SCENARIOS = (*BASIC, *LARGE, *map(_enlarged, BASIC)) if PROVE else BASIC
@@ -180,7 +281,9 @@ def test_holds(scenario: Scenario, record_property: Callable[[str, object], None
 def test_what_a_session_is_told_stays_true_when_it_is_forgotten(
     memory: int, transactions: int, faults: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session that is expired in the middle, and whose row is forgotten, is told the truth, or that it is not known."""
+    """A session that is expired in the middle, and whose row is forgotten, is told the truth, or
+    that it is not known.
+    """
     monkeypatch.setattr(protocol, "SESSION_MEMORY", memory)
     scenario = Scenario(
         f"memory of {memory}",
@@ -205,5 +308,9 @@ def test_search_reaches_every_kind_of_answer() -> None:
         seen.update(answer for result in results if result for _, answer in result)
 
     programs = (claims.backup("A"), claims.takeover("B", "A"))
-    search(Scenario("answers", programs, note, claims.new_database(), chain_grows, budget=Cost(error=1)))
+    search(
+        Scenario(
+            "answers", programs, note, claims.new_database(), chain_grows, budget=Cost(error=1)
+        )
+    )
     assert {"done", "LockLostError", "LockedError", "NasError"} <= seen

@@ -21,13 +21,25 @@ def first_format() -> World:
 
 
 def older(session: str, transactions: int = 1) -> Program:
-    """A session of program 0.1: refuses what it does not know when it reads it, and commits in the first format."""
+    """A session of program 0.1.
+
+    Refuses what it does not know when it reads it, and commits in the first format.
+    """
 
     def program(files: StateFiles) -> Hashable:
         answers = []
         for sequence in range(1, transactions + 1):
             change = _refusing(append(f"<{session}{sequence}>"))
-            answers.append(((session, sequence), told(lambda number=sequence, change=change: transact_as(files, session, number, change))))
+            answers.append(
+                (
+                    (session, sequence),
+                    told(
+                        lambda number=sequence, change=change: transact_as(
+                            files, session, number, change
+                        )
+                    ),
+                )
+            )
         return tuple(answers)
 
     return program
@@ -43,13 +55,20 @@ def _refusing(change: Change) -> Change:
 
 
 def upgrader(session: str, *, asks_first: bool = False) -> Program:
-    """An upgrade that is tried once. One that `asks_first` asks for older programs before its transaction, and not in it: a fault."""
+    """An upgrade that is tried once.
+
+    One that `asks_first` asks for older programs before its transaction, and not in it: a fault.
+    """
 
     def commit(files: StateFiles) -> None:
         if asks_first:
             upgrade.require_no_older_program(files.run(protocol.read_head()).contents)
         change = _unasked if asks_first else upgrade.upgraded
-        files.run(protocol.transact(Author(replace(row(session), program="0.2"), 1, WHEN, "upgrade"), change))
+        files.run(
+            protocol.transact(
+                Author(replace(row(session), program="0.2"), 1, WHEN, "upgrade"), change
+            )
+        )
 
     def program(files: StateFiles) -> Hashable:
         return (((session, 1), told(lambda: commit(files))),)
@@ -71,7 +90,9 @@ def _grows(older_data: bytes, newer_data: bytes, number: int) -> str | None:
     was, now = nas.read(older_data, number - 1).contents, nas.read(newer_data, number).contents
     if formats.major(now.format) < formats.major(was.format):
         return f"generation {number} is of version {now.format} after {was.format}"
-    living = [known.id for known in now.sessions.values() if known.state == "live" and not known.program]
+    living = [
+        known.id for known in now.sessions.values() if known.state == "live" and not known.program
+    ]
     if now.format == formats.NEWEST and living:
         return f"generation {number} is of version {now.format}, and the older {living} live"
     return None

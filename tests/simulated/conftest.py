@@ -24,8 +24,15 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder, self.nas = folder, folder / "nas"
         self.nas.mkdir()
-        made = create(self.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS)
-        prepare_archive(NasFiles(), Nas(mountpoint=self.nas, require_mount=False), made.version.repository)
+        made = create(
+            self.nas / "vmstate",
+            HostIdentity.of_this_machine("first"),
+            SystemClock(),
+            LEASE_SECONDS,
+        )
+        prepare_archive(
+            NasFiles(), Nas(mountpoint=self.nas, require_mount=False), made.version.repository
+        )
         self.hosts: dict[str, SimulatedHost] = {}
 
     def host(self, name: str = "alpha") -> SimulatedHost:
@@ -37,7 +44,13 @@ class Rig:
     def site(self, name: str = "alpha", **backup: object) -> Site:
         """What a worker of that host works with; keyword arguments are settings of `[backup]`."""
         host = self.host(name)
-        settings = {"engine": "vboxmanage", "retry_seconds": 0, "retry_interval_seconds": 0.05, "stall_seconds": 60, **backup}
+        settings = {
+            "engine": "vboxmanage",
+            "retry_seconds": 0,
+            "retry_interval_seconds": 0.05,
+            "stall_seconds": 60,
+            **backup,
+        }
         configuration = Configuration.model_validate(
             {
                 "nas": {"mountpoint": self.nas, "require_mount": False, "reserve": 0},

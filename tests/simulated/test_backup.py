@@ -25,7 +25,9 @@ def test_a_vm_becomes_clean_and_its_copy_is_described_beside_it(rig: Rig) -> Non
     assert record.status is State.CLEAN
     assert record.last_copy is not None
     stamp = record.last_copy.stamp
-    assert rig.files("web01") == [f"{stamp}.{suffix}" for suffix in ("json", "ova", "sha256", "vbox")]
+    assert rig.files("web01") == [
+        f"{stamp}.{suffix}" for suffix in ("json", "ova", "sha256", "vbox")
+    ]
     assert record.last_copy.fingerprint
 
 
@@ -53,7 +55,9 @@ def test_nothing_to_do_commits_nothing(rig: Rig) -> None:
     ],
     ids=lambda fault: "-".join(map(str, next(iter(fault.items())))),
 )
-def test_a_bad_export_displaces_nothing_and_leaves_nothing(rig: Rig, fault: dict[str, object]) -> None:
+def test_a_bad_export_displaces_nothing_and_leaves_nothing(
+    rig: Rig, fault: dict[str, object]
+) -> None:
     vm = rig.host().make_vm("web01")
     backup.run(rig.look())
     good = rig.files("web01")
@@ -62,7 +66,11 @@ def test_a_bad_export_displaces_nothing_and_leaves_nothing(rig: Rig, fault: dict
     rig.host().fault(vm, **fault)
     outcome = backup.run(rig.look())
     record = rig.record("web01")
-    assert (outcome.failed, record.status, record.failures) == (["web01"], State.BACKUP_NECESSARY, 1)
+    assert (outcome.failed, record.status, record.failures) == (
+        ["web01"],
+        State.BACKUP_NECESSARY,
+        1,
+    )
     assert record.last_error
     assert rig.files("web01") == good
     rig.host().mend()
@@ -86,7 +94,12 @@ def test_a_vm_that_is_started_just_before_its_export_is_left_running(rig: Rig) -
     rig.host().fault(vm, starts_before_export=True)
     outcome = backup.run(rig.look())
     record = rig.record("web01")
-    assert (outcome.deferred, outcome.exit_code, record.status, record.failures) == (["web01"], 4, State.RUNNING, 0)
+    assert (outcome.deferred, outcome.exit_code, record.status, record.failures) == (
+        ["web01"],
+        4,
+        State.RUNNING,
+        0,
+    )
 
 
 def _during_export(rig: Rig, action: Callable[[], object]) -> threading.Thread:
@@ -154,7 +167,9 @@ def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) ->
     site = rig.look()
     assert backup.run(site, only="web02").done == ["web02"]
     assert rig.record("web01").status is State.BACKUP_NECESSARY
-    site.database.commit_once(lambda contents: upkeep.archive(contents, "web01", "nobody", "now"), "test", "test")
+    site.database.commit_once(
+        lambda contents: upkeep.archive(contents, "web01", "nobody", "now"), "test", "test"
+    )
     site.database.commit_once(
         lambda contents: upkeep.moved(contents, "web01", contents.vms["web01"].claim),
         "test",
@@ -201,11 +216,15 @@ class _CrashingFiles(NasFiles):
 
 
 @pytest.mark.parametrize("suffix", ["json", "sha256", "ova"])
-def test_a_publication_that_was_begun_is_finished_by_any_host(rig: Rig, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publication_that_was_begun_is_finished_by_any_host(
+    rig: Rig, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
     site.files = _CrashingFiles(suffix)
-    monkeypatch.setattr("shared.state.sessions.session.Session.__exit__", lambda *_: None)  # a killed process ends no session
+    monkeypatch.setattr(
+        "shared.state.sessions.session.Session.__exit__", lambda *_: None
+    )  # a killed process ends no session
     with pytest.raises(_Crash):
         backup.run(site)
     monkeypatch.undo()
@@ -216,11 +235,15 @@ def test_a_publication_that_was_begun_is_finished_by_any_host(rig: Rig, suffix: 
     assert database.run(rig.site("beta")).done == ["web01"]
     record = rig.record("web01")
     assert record.status is State.CLEAN
-    assert [name for name in rig.files("web01") if name.endswith(".ova")] == [f"{record.last_copy.stamp}.ova"]  # type: ignore[union-attr]
+    assert [name for name in rig.files("web01") if name.endswith(".ova")] == [
+        f"{record.last_copy.stamp}.ova"
+    ]  # type: ignore[union-attr]
     assert record.publishing is None
 
 
-def test_a_publication_whose_files_are_gone_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publication_whose_files_are_gone_is_given_up(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
     site.files = _CrashingFiles("json")
@@ -235,7 +258,9 @@ def test_a_publication_whose_files_are_gone_is_given_up(rig: Rig, monkeypatch: p
     assert rig.record("web01").status is State.BACKUP_NECESSARY
 
 
-def test_a_commit_of_the_intent_that_is_in_doubt_removes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_of_the_intent_that_is_in_doubt_removes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
     commit = backup.Session.commit
@@ -259,10 +284,14 @@ def test_what_a_killed_worker_left_is_removed(rig: Rig) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
     with site.database.session("backup") as session:
-        head = session.commit(lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim")
+        head = session.commit(
+            lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim"
+        )
         number = head.contents.claims_granted
         (rig.nas / "web01").mkdir()
-        (rig.nas / "web01" / f".20261122T203800Z-{number}.{number}.partial.ova").write_bytes(b"half")
+        (rig.nas / "web01" / f".20261122T203800Z-{number}.{number}.partial.ova").write_bytes(
+            b"half"
+        )
         _expire_all(rig)
     assert database.run(rig.site()).exit_code == 0
     assert rig.files("web01") == []

@@ -1,4 +1,7 @@
-"""Which engine makes a copy, and what of the copy before goes into it: no fault of either loses a backup, and the copy tells."""
+"""Which engine makes a copy, and what of the copy before goes into it.
+
+No fault of either loses a backup, and the copy tells.
+"""
 
 import os
 import stat
@@ -27,7 +30,9 @@ from worker.backup import worker as backup
 NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, module: object, name: str, error: Exception, *, times: int = 99) -> list[int]:
+def failing(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, error: Exception, *, times: int = 99
+) -> list[int]:
     """Lets a function of the engine fail for so many calls; the list counts them."""
     right, calls = getattr(module, name), [0]
 
@@ -57,7 +62,9 @@ def test_what_the_parallel_engine_fails_at_virtualbox_exports(
     assert "SnapshotName" not in rig.host().run("showvminfo", vm.uuid, "--machinereadable").stdout
 
 
-def test_who_wants_the_parallel_engine_and_no_other_gets_its_fault(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_wants_the_parallel_engine_and_no_other_gets_its_fault(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     rig.look()
     failing(monkeypatch, engine, "take_description", ZeroDivisionError("a fault"))
@@ -66,7 +73,9 @@ def test_who_wants_the_parallel_engine_and_no_other_gets_its_fault(rig: Rig, mon
     assert rig.files("web01") == []
 
 
-def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     rig.look()
     failing(monkeypatch, eligible, "open_disk", RecursionError("too deep"))
@@ -74,7 +83,9 @@ def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(rig: Rig, mo
     assert "too deep" in sidecar(rig, "web01").engine_reason
 
 
-def test_a_copy_of_the_parallel_engine_that_is_found_damaged_is_made_by_virtualbox(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_the_parallel_engine_that_is_found_damaged_is_made_by_virtualbox(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     rig.look()
     calls = failing(monkeypatch, export, "check_ova", CopyError("it is damaged"), times=1)
@@ -88,7 +99,13 @@ def test_an_engine_that_hangs_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPa
     rig.look()
 
     def hang(
-        _archive: object, _parts: object, _settings: object, _locks: object, _meter: object, cancelled: object, _delta: object
+        _archive: object,
+        _parts: object,
+        _settings: object,
+        _locks: object,
+        _meter: object,
+        cancelled: object,
+        _delta: object,
     ) -> None:
         assert cancelled.wait(60)  # type: ignore[attr-defined]
         raise engine.CopyError("cancelled")
@@ -98,7 +115,9 @@ def test_an_engine_that_hangs_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert "has not grown" in sidecar(rig, "web01").engine_reason
 
 
-@pytest.mark.parametrize(("error", "outcome"), [(VmRunsError("it runs"), "deferred"), (NasError("it is full"), "failed")])
+@pytest.mark.parametrize(
+    ("error", "outcome"), [(VmRunsError("it runs"), "deferred"), (NasError("it is full"), "failed")]
+)
 def test_a_vm_that_runs_and_a_nas_that_is_full_are_no_fault_of_the_engine(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
 ) -> None:
@@ -111,7 +130,9 @@ def test_a_vm_that_runs_and_a_nas_that_is_full_are_no_fault_of_the_engine(
 
 @pytest.fixture
 def copied(rig: Rig) -> Callable[..., Sidecar]:
-    """Makes a further copy of `web01` on a NAS that copies by itself, after a use of the VM, and answers what is said of it."""
+    """Makes a further copy of `web01` on a NAS that copies by itself, after a use of the VM, and
+    answers what is said of it.
+    """
     vm = rig.host().make_vm("web01")
 
     def make(mount: Mount | None = NFS, **settings: object) -> Sidecar:
@@ -135,11 +156,19 @@ def index_of(rig: Rig, found: Sidecar) -> Path:
     return rig.nas / "web01" / f"{found.stamp}.index"
 
 
-def test_a_second_copy_takes_over_what_the_first_holds(rig: Rig, copied: Callable[..., Sidecar]) -> None:
+def test_a_second_copy_takes_over_what_the_first_holds(
+    rig: Rig, copied: Callable[..., Sidecar]
+) -> None:
     first = copied()
     assert first.wire is not None
-    assert (first.wire.sent, first.wire.copied, first.wire.reason) == (first.size, 0, "there is no copy before it that has an index")
-    assert stat.S_IMODE(index_of(rig, first).stat().st_mode) == stat.S_IMODE((rig.nas / "web01" / f"{first.stamp}.ova").stat().st_mode)
+    assert (first.wire.sent, first.wire.copied, first.wire.reason) == (
+        first.size,
+        0,
+        "there is no copy before it that has an index",
+    )
+    assert stat.S_IMODE(index_of(rig, first).stat().st_mode) == stat.S_IMODE(
+        (rig.nas / "web01" / f"{first.stamp}.ova").stat().st_mode
+    )
     second = copied()
     assert second.wire is not None
     assert second.wire.copied > 0.8 * second.size
@@ -159,9 +188,17 @@ def test_one_of_so_many_copies_is_sent_whole(copied: Callable[..., Sidecar]) -> 
 
 
 @pytest.mark.parametrize(
-    "mount", [None, replace(NFS, options=("vers=4.1",)), replace(NFS, filesystem="cifs"), replace(NFS, filesystem="xfs")]
+    "mount",
+    [
+        None,
+        replace(NFS, options=("vers=4.1",)),
+        replace(NFS, filesystem="cifs"),
+        replace(NFS, filesystem="xfs"),
+    ],
 )
-def test_where_nothing_could_be_copied_no_index_is_written(rig: Rig, copied: Callable[..., Sidecar], mount: Mount | None) -> None:
+def test_where_nothing_could_be_copied_no_index_is_written(
+    rig: Rig, copied: Callable[..., Sidecar], mount: Mount | None
+) -> None:
     for _ in range(2):
         found = copied(mount)
         assert found.wire is not None
@@ -169,7 +206,9 @@ def test_where_nothing_could_be_copied_no_index_is_written(rig: Rig, copied: Cal
         assert not index_of(rig, found).exists()
 
 
-def test_a_lost_or_damaged_index_costs_a_whole_copy_and_no_more(rig: Rig, copied: Callable[..., Sidecar]) -> None:
+def test_a_lost_or_damaged_index_costs_a_whole_copy_and_no_more(
+    rig: Rig, copied: Callable[..., Sidecar]
+) -> None:
     index_of(rig, copied()).unlink()
     second = copied()
     assert second.wire is not None
@@ -202,7 +241,9 @@ def test_rot_in_the_copy_before_is_found_at_once_and_not_inherited(
     assert third.wire.copied > 0, "from the second one, which is sound"
 
 
-def test_a_nas_that_refuses_to_copy_is_sent_everything(rig: Rig, copied: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_refuses_to_copy_is_sent_everything(
+    rig: Rig, copied: Callable[..., Sidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied()
     failing(monkeypatch, os, "copy_file_range", OSError(95, "Operation not supported"))
     second = copied()
@@ -215,7 +256,11 @@ def test_a_copy_by_virtualbox_in_between_does_no_harm(copied: Callable[..., Side
     copied()
     between = copied(engine="vboxmanage")
     assert between.wire is not None
-    assert (between.engine, between.engine_reason, between.wire.sent) == ("vboxmanage", "", between.size)
+    assert (between.engine, between.engine_reason, between.wire.sent) == (
+        "vboxmanage",
+        "",
+        between.size,
+    )
     last = copied()
     assert last.wire is not None
     assert last.wire.copied > 0, "from the one before"
@@ -234,15 +279,21 @@ def test_an_archived_vm_keeps_no_index(rig: Rig, copied: Callable[..., Sidecar])
     assert found.wire.reason == "there is no copy before it that has an index"
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (0, engine_choice.available_cores())])
-def test_the_engine_uses_as_many_cores_as_it_may(rig: Rig, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("cores", "threads"), [(1, 1), (3, 3), (0, engine_choice.available_cores())]
+)
+def test_the_engine_uses_as_many_cores_as_it_may(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
     rig.host().make_vm("web01")
     rig.look()
     seen: list[int] = []
 
     class Pipeline(engine.Pipeline):
         def close(self) -> bool:
-            seen.append(sum(thread.name.startswith("engine-compress") for thread in threading.enumerate()))
+            seen.append(
+                sum(thread.name.startswith("engine-compress") for thread in threading.enumerate())
+            )
             return super().close()
 
     monkeypatch.setattr(engine, "Pipeline", Pipeline)
@@ -260,7 +311,10 @@ def test_a_running_export_says_how_fast_it_is_and_how_long_it_will_take(rig: Rig
     def watch() -> None:
         while not done.wait(0.1):
             sessions = (rig.nas / "vmstate" / "node").iterdir()
-            said.extend(heartbeat.parse_beat(heartbeat.read_beat(session.parent, session.name)) for session in sessions)
+            said.extend(
+                heartbeat.parse_beat(heartbeat.read_beat(session.parent, session.name))
+                for session in sessions
+            )
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -269,5 +323,10 @@ def test_a_running_export_says_how_fast_it_is_and_how_long_it_will_take(rig: Rig
     finally:
         done.set()
         watcher.join()
-    assert any(beat.get("phase") == "export" and beat.get("rate", 0) > 0 and 0 < beat.get("seconds_left", 0) < 30 for beat in said)
+    assert any(
+        beat.get("phase") == "export"
+        and beat.get("rate", 0) > 0
+        and 0 < beat.get("seconds_left", 0) < 30
+        for beat in said
+    )
     assert all("rate" not in beat for beat in said if beat.get("phase") == "check")

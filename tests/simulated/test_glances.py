@@ -72,19 +72,25 @@ def test_a_directory_is_looked_into_once_a_day(rig: Rig, monkeypatch: pytest.Mon
     assert len(looks) == 1
 
 
-def test_the_newest_copy_that_was_moved_away_is_missed_within_a_day_and_made_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_newest_copy_that_was_moved_away_is_missed_within_a_day_and_made_again(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     old, new = two_copies(rig)
     (rig.nas / "web01" / f"{new}.ova").rename(rig.folder / "aside.ova")
     codes = [outcome.exit_code for outcome in ticks(rig)]
     assert sorted(codes) == [ExitCode.DONE] * (TICKS - 1) + [ExitCode.SOME_FAILED]
     record = rig.record("web01")
     assert (record.status, stamp_of(record), record.claim) == (State.BACKUP_NECESSARY, old, None)
-    assert f"the newest copy {new} is not good any more; the newest good one is {old}" in caplog.text
+    assert (
+        f"the newest copy {new} is not good any more; the newest good one is {old}" in caplog.text
+    )
     assert back_up(rig) == ["web01"]
     assert rig.record("web01").status is State.CLEAN
 
 
-def test_a_directory_that_was_moved_away_is_missed_at_the_next_tick_of_any_host(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_directory_that_was_moved_away_is_missed_at_the_next_tick_of_any_host(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     two_copies(rig)
     two_copies(rig, "web02")
     (rig.nas / "web01").rename(rig.folder / "aside")
@@ -122,7 +128,9 @@ def test_when_all_directories_are_gone_the_nas_is_in_trouble_and_nothing_is_note
     assert verify.run(rig.site()) == Outcome()
 
 
-def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_looked_at(rig: Rig) -> None:
+def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_looked_at(
+    rig: Rig,
+) -> None:
     two_copies(rig)
     old, new = two_copies(rig, "web02")
     archive(rig.site(), "web01")
@@ -136,7 +144,9 @@ def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_look
     assert rig.record("web01").last_copy is not None
 
 
-@pytest.mark.parametrize("note", ["", "nonsense", "[]", '{"slot": null}', '{"slot": 1e999}', '{"slot": "x"}'])
+@pytest.mark.parametrize(
+    "note", ["", "nonsense", "[]", '{"slot": null}', '{"slot": 1e999}', '{"slot": "x"}']
+)
 def test_a_note_of_nonsense_begins_anew(rig: Rig, note: str) -> None:
     now = SystemClock().now()
     (rig.folder / "looked-at.json").write_text(note)

@@ -1,4 +1,7 @@
-"""The terminal goes away, or somebody says TERM, while a VM is saved for its export: the VM runs again afterwards."""
+"""The terminal goes away, or somebody says TERM, while a VM is saved for its export.
+
+The VM runs again afterwards.
+"""
 
 import json
 import os
@@ -16,8 +19,12 @@ from tests.support.simulated import SimulatedVm
 pytestmark = pytest.mark.usefixtures("hang_up_heeded")
 
 
-def program(rig: Rig, *arguments: str, before: Sequence[str] = (), reserve: int = 0, **backup: object) -> "subprocess.Popen[str]":
-    """A worker of alpha as a process of its own, in a process group of its own, as a shell would start it."""
+def program(
+    rig: Rig, *arguments: str, before: Sequence[str] = (), reserve: int = 0, **backup: object
+) -> "subprocess.Popen[str]":
+    """A worker of alpha as a process of its own, in a process group of its own, as a shell would
+    start it.
+    """
     host = rig.host()
     tables: dict[str, dict[str, object]] = {
         "nas": {"mountpoint": str(rig.nas), "require_mount": False, "reserve": reserve},
@@ -28,11 +35,15 @@ def program(rig: Rig, *arguments: str, before: Sequence[str] = (), reserve: int 
     config = rig.folder / "config.toml"
     config.write_text(
         "\n".join(
-            f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) for name, table in tables.items()
+            f"[{name}]\n"
+            + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+            for name, table in tables.items()
         )
     )
     command = [*before, sys.executable, "-m", "worker.cli", "--config", str(config), *arguments]
-    return subprocess.Popen(command, text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0)
+    return subprocess.Popen(
+        command, text=True, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+    )
 
 
 def until(what: Callable[[], object]) -> None:
@@ -73,7 +84,9 @@ def test_a_vm_that_was_saved_for_its_export_runs_again_after_a_hang_up(
     assert f"it was ended by {number.name}" in record.last_error
 
 
-def test_what_was_started_with_nohup_is_not_ended_by_a_hang_up(rig: Rig, exported: SimulatedVm) -> None:
+def test_what_was_started_with_nohup_is_not_ended_by_a_hang_up(
+    rig: Rig, exported: SimulatedVm
+) -> None:
     rig.host().fault(exported, export_seconds=2)
     process = program(rig, "run", before=["nohup"], running="savestate")
     until(rig.host().exports)

@@ -1,4 +1,7 @@
-"""Nothing of the user's is touched by its name: VMs, snapshots and folders that are called like those of backups."""
+"""Nothing of the user's is touched by its name.
+
+VMs, snapshots and folders that are called like those of backups.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,22 +28,35 @@ class Killed(BaseException):
 
 def names(rig: Rig, host: str = "alpha") -> list[str]:
     """The VMs that VirtualBox lists."""
-    return sorted(line.split('"')[1] for line in rig.host(host).run("list", "vms").stdout.splitlines())
+    return sorted(
+        line.split('"')[1] for line in rig.host(host).run("list", "vms").stdout.splitlines()
+    )
 
 
 def snapshots(rig: Rig, vm: SimulatedVm) -> list[str]:
-    listed = rig.host().run("snapshot", vm.uuid, "list", "--machinereadable", check=False).stdout.splitlines()
+    listed = (
+        rig.host()
+        .run("snapshot", vm.uuid, "list", "--machinereadable", check=False)
+        .stdout.splitlines()
+    )
     return [line.split('"')[1] for line in listed if line.startswith("SnapshotName")]
 
 
 def litter(vm: SimulatedVm) -> list[str]:
     """What is in the VM's folder and not its own."""
     own = {vm.settings.name, f"{vm.settings.name}-prev", "Snapshots"}
-    return [path.name for path in vm.settings.parent.iterdir() if path.name not in own and path.suffix not in (".vbox", ".vbox-prev")]
+    return [
+        path.name
+        for path in vm.settings.parent.iterdir()
+        if path.name not in own and path.suffix not in (".vbox", ".vbox-prev")
+    ]
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
-    """Ends the worker before or after a step, with all its tidying left out. `note` is the commit of the snapshot's UUID."""
+    """Ends the worker before or after a step, with all its tidying left out.
+
+    `note` is the commit of the snapshot's UUID.
+    """
     target, name, calls = (changes, "touch", 2) if step == "note" else (Clones, step, 1)
     original = getattr(target, name)
     left = [calls]
@@ -67,14 +83,27 @@ def killed(rig: Rig, step: str, *, after: bool) -> None:
 
 
 def claims_begin_at_one(rig: Rig) -> None:
-    assert rig.site().database.head().contents.claims_granted == 0, "the first backup is to have claim 1"
+    assert rig.site().database.head().contents.claims_granted == 0, (
+        "the first backup is to have claim 1"
+    )
 
 
-STEPS = [(step, after) for step in ("make_folder", "take", "note", "clone") for after in (False, True) if (step, after) != ("note", True)]
+STEPS = [
+    (step, after)
+    for step in ("make_folder", "take", "note", "clone")
+    for after in (False, True)
+    if (step, after) != ("note", True)
+]
 
 
-@pytest.mark.parametrize(("step", "after"), STEPS, ids=[f"{'after' if after else 'before'} {step}" for step, after in STEPS])
-def test_a_live_backup_killed_at_any_step_leaves_nothing_after_the_next_tick(rig: Rig, step: str, after: bool) -> None:
+@pytest.mark.parametrize(
+    ("step", "after"),
+    STEPS,
+    ids=[f"{'after' if after else 'before'} {step}" for step, after in STEPS],
+)
+def test_a_live_backup_killed_at_any_step_leaves_nothing_after_the_next_tick(
+    rig: Rig, step: str, after: bool
+) -> None:
     vm = rig.host().make_vm("web01")
     rig.host().run("snapshot", vm.uuid, "take", "vmbackup-1", f"--description={DESCRIPTION}")
     theirs = rig.host().make_vm("vmbackup-1")
@@ -98,10 +127,16 @@ def test_a_users_vm_with_the_name_of_an_old_clone_survives_with_its_disk(rig: Ri
     theirs = rig.host().make_vm("vmbackup-1")
     vm = rig.host().make_vm("web01")
     before = theirs.disk.read_bytes()
-    assert sorted(rig.look().database.head().contents.vms) == ["vmbackup-1", "web01"], "it is found as well"
+    assert sorted(rig.look().database.head().contents.vms) == ["vmbackup-1", "web01"], (
+        "it is found as well"
+    )
     claims_begin_at_one(rig)
     assert backup.run(rig.site(live_when_stopped=True), only="web01").done == ["web01"]
-    assert (names(rig), snapshots(rig, vm), theirs.disk.read_bytes()) == (["vmbackup-1", "web01"], [], before)
+    assert (names(rig), snapshots(rig, vm), theirs.disk.read_bytes()) == (
+        ["vmbackup-1", "web01"],
+        [],
+        before,
+    )
     assert backup.run(rig.site(live_when_stopped=True)).done == ["vmbackup-1"]
     assert (names(rig), litter(vm), litter(theirs)) == (["vmbackup-1", "web01"], [], [])
 
@@ -116,7 +151,9 @@ def test_a_users_snapshot_with_the_name_of_an_old_one_survives_and_ours_does_not
 
 
 @pytest.mark.parametrize("what", ["vm", "snapshot", "folder"])
-def test_if_a_name_is_taken_nothing_is_done(rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_if_a_name_is_taken_nothing_is_done(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     monkeypatch.setattr(scratch, "new_token", lambda: "0" * 32)
     name = f"vmbackup-{'0' * 32}"
     vm = rig.host().make_vm("web01")
@@ -135,7 +172,9 @@ def test_if_a_name_is_taken_nothing_is_done(rig: Rig, monkeypatch: pytest.Monkey
     assert rig.record("web01").power is None
 
 
-def test_a_folder_that_comes_up_in_the_last_moment_is_not_undone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_comes_up_in_the_last_moment_is_not_undone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vm = rig.host().make_vm("web01")
     rig.look()
     made: list[Path] = []
@@ -149,14 +188,20 @@ def test_a_folder_that_comes_up_in_the_last_moment_is_not_undone(rig: Rig, monke
     monkeypatch.setattr(scratch, "make", somebody_is_faster)
     assert backup.run(rig.site(live_when_stopped=True)).failed == ["web01"]
     assert rig.record("web01").power is None
-    assert (names(rig), snapshots(rig, vm), (made[0] / "precious").exists()) == (["web01"], [], True)
+    assert (names(rig), snapshots(rig, vm), (made[0] / "precious").exists()) == (
+        ["web01"],
+        [],
+        True,
+    )
 
 
 def failing(rig: Rig) -> str:
     """Runs a tick that cannot undo; what it says. The note must stay."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         said: list[str] = []
-        monkeypatch.setattr(database.log, "error", lambda text, *values, **_: said.append(text % values))
+        monkeypatch.setattr(
+            database.log, "error", lambda text, *values, **_: said.append(text % values)
+        )
         assert database.run(rig.site()).failed == ["web01"]
     assert rig.record("web01").power is not None
     return said[0]
@@ -168,14 +213,23 @@ def clone_of(rig: Rig) -> str:
     return power.clone
 
 
-def test_a_disk_of_the_user_that_is_attached_to_the_clone_survives(rig: Rig, tmp_path: Path) -> None:
+def test_a_disk_of_the_user_that_is_attached_to_the_clone_survives(
+    rig: Rig, tmp_path: Path
+) -> None:
     """`unregistervm --delete` would delete it."""
     vm = rig.host().make_vm("web01")
     rig.look()
     killed(rig, "clone", after=True)
     disk = tmp_path / "precious.vdi"
     rig.host().run("createmedium", "disk", "--filename", disk, "--size", "4")
-    rig.host().run("storageattach", clone_of(rig), "--storagectl=SATA", "--port=3", "--type=hdd", f"--medium={disk}")
+    rig.host().run(
+        "storageattach",
+        clone_of(rig),
+        "--storagectl=SATA",
+        "--port=3",
+        "--type=hdd",
+        f"--medium={disk}",
+    )
     assert database.run(rig.site()).failed == []
     assert (disk.exists(), names(rig), snapshots(rig, vm), litter(vm)) == (True, ["web01"], [], [])
 
@@ -220,7 +274,14 @@ def test_a_vm_that_uses_the_disk_of_the_clone_keeps_it(rig: Rig) -> None:
     rig.look()
     killed(rig, "clone", after=True)
     disk = rig.site().inventory()[clone_of(rig)].chains[0][0].location
-    rig.host().run("storageattach", other.uuid, "--storagectl=SATA", "--port=2", "--type=hdd", f"--medium={disk}")
+    rig.host().run(
+        "storageattach",
+        other.uuid,
+        "--storagectl=SATA",
+        "--port=2",
+        "--type=hdd",
+        f"--medium={disk}",
+    )
     assert "the VM 'other'" in failing(rig)
     assert Path(disk).exists()
     rig.host().run("storageattach", other.uuid, "--storagectl=SATA", "--port=2", "--medium=none")
@@ -280,7 +341,10 @@ def test_a_vm_that_was_deleted_with_all_of_it_keeps_no_note(rig: Rig) -> None:
 
 @pytest.mark.parametrize("step", ["take", "clone"])
 def test_a_vm_that_was_renamed_meanwhile_is_freed_of_all_of_it(rig: Rig, step: str) -> None:
-    """VirtualBox renames its folder, and with it ours; the clone is still registered at its old place."""
+    """VirtualBox renames its folder, and with it ours.
+
+    The clone is still registered at its old place.
+    """
     vm = rig.host().make_vm("web01")
     rig.look()
     killed(rig, step, after=True)
@@ -300,11 +364,27 @@ def test_a_snapshot_that_somebody_renamed_stays(rig: Rig) -> None:
     assert snapshots(rig, vm) == ["I need this"]
 
 
-def old_backup(rig: Rig, vm: SimulatedVm, *, description: str = DESCRIPTION, tag: str = "vmbackup-1", clone: bool = True) -> None:
-    """What a live backup of 027e4e6 under claim 1 leaves when it is killed: snapshot, clone and note."""
+def old_backup(
+    rig: Rig,
+    vm: SimulatedVm,
+    *,
+    description: str = DESCRIPTION,
+    tag: str = "vmbackup-1",
+    clone: bool = True,
+) -> None:
+    """What a live backup of 027e4e6 under claim 1 leaves when it is killed.
+
+    Snapshot, clone and note.
+    """
     rig.host().run("snapshot", vm.uuid, "take", tag, f"--description={description}")
     if clone:
-        words = [f"--snapshot={tag}", "--mode=machine", "--options=Link,KeepAllMACs,KeepHwUUIDs", f"--name={tag}", "--register"]
+        words = [
+            f"--snapshot={tag}",
+            "--mode=machine",
+            "--options=Link,KeepAllMACs,KeepHwUUIDs",
+            f"--name={tag}",
+            "--register",
+        ]
         rig.host().run("clonevm", vm.uuid, *words, f"--basefolder={vm.settings.parent}")
     note_old(rig)
 
@@ -312,7 +392,9 @@ def old_backup(rig: Rig, vm: SimulatedVm, *, description: str = DESCRIPTION, tag
 def note_old(rig: Rig) -> None:
     power = Power("live", "poweroff", 1)
     rig.site().database.commit_once(
-        lambda contents: contents.with_vm(replace(contents.vms["web01"], power=power)), "live web01, which is poweroff", "backup"
+        lambda contents: contents.with_vm(replace(contents.vms["web01"], power=power)),
+        "live web01, which is poweroff",
+        "backup",
     )
 
 
@@ -331,10 +413,16 @@ def test_a_note_of_the_first_release_never_hurts_a_users_vm_or_snapshot(rig: Rig
     old_backup(rig, vm, description="mine", clone=False)
     assert vmfind_names(rig) == ["vmbackup-1", "web01"]
     assert database.run(rig.site()).failed == []
-    assert (names(rig), snapshots(rig, vm), theirs.disk.exists()) == (["vmbackup-1", "web01"], ["vmbackup-1"], True)
+    assert (names(rig), snapshots(rig, vm), theirs.disk.exists()) == (
+        ["vmbackup-1", "web01"],
+        ["vmbackup-1"],
+        True,
+    )
 
 
-def test_a_linked_clone_of_the_users_own_in_the_place_of_an_old_one_stays_and_is_said(rig: Rig) -> None:
+def test_a_linked_clone_of_the_users_own_in_the_place_of_an_old_one_stays_and_is_said(
+    rig: Rig,
+) -> None:
     vm = rig.host().make_vm("web01")
     rig.look()
     old_backup(rig, vm, description="mine")
@@ -343,7 +431,10 @@ def test_a_linked_clone_of_the_users_own_in_the_place_of_an_old_one_stays_and_is
 
 
 def test_two_repositories_on_one_host_do_not_meet(rig: Rig, tmp_path: Path) -> None:
-    """Both have claim 1. The clone of the one is no VM for the other, and neither undoes what the other has made."""
+    """Both have claim 1.
+
+    The clone of the one is no VM for the other, and neither undoes what the other has made.
+    """
     vm = rig.host().make_vm("web01")
     other = Rig.__new__(Rig)
     other.folder, other.nas, other.hosts = tmp_path / "other", tmp_path / "other" / "nas", rig.hosts
@@ -357,7 +448,11 @@ def test_two_repositories_on_one_host_do_not_meet(rig: Rig, tmp_path: Path) -> N
     assert vmfind_names(rig) == ["web01"]
     assert (len(names(rig)), len(snapshots(rig, vm))) == (3, 2)
     assert database.run(other.site()).failed == []
-    assert (len(names(rig)), len(snapshots(rig, vm)), clone_of(rig) in rig.site().inventory()) == (2, 1, True)
+    assert (len(names(rig)), len(snapshots(rig, vm)), clone_of(rig) in rig.site().inventory()) == (
+        2,
+        1,
+        True,
+    )
     assert database.run(rig.site()).failed == []
     assert (names(rig), snapshots(rig, vm), litter(vm)) == (["web01"], [], [])
 

@@ -1,4 +1,7 @@
-"""Exit code 13 where the manual says it: the NAS is why something was not done, whoever else failed for other reasons."""
+"""Exit code 13 where the manual says it.
+
+The NAS is why something was not done, whoever else failed for other reasons.
+"""
 
 from collections.abc import Callable
 
@@ -27,7 +30,9 @@ def test_a_full_nas_ends_the_programs_with_13_and_is_said_each_time(rig: Rig, wo
     assert rig.record("web01").waiting.startswith("waits for room on the NAS")
 
 
-def test_a_nas_that_does_not_let_us_write_ends_the_round_before_anything_is_claimed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_does_not_let_us_write_ends_the_round_before_anything_is_claimed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
     before = site.database.head().generation
@@ -47,10 +52,16 @@ def test_a_copy_that_did_not_fit_has_failed_with_13(rig: Rig, fault: dict[str, o
     rig.host().fault(vm, **fault)
     rig.look()
     outcome = backup.run(rig.site())
-    assert (outcome.exit_code, outcome.failed, rig.record("web01").failures) == (ExitCode.NAS, ["web01"], 1)
+    assert (outcome.exit_code, outcome.failed, rig.record("web01").failures) == (
+        ExitCode.NAS,
+        ["web01"],
+        1,
+    )
 
 
-def test_a_nas_that_goes_away_in_the_middle_has_failed_with_13(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_goes_away_in_the_middle_has_failed_with_13(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vm("web01")
     rig.look()
     calls = []
@@ -64,7 +75,10 @@ def test_a_nas_that_goes_away_in_the_middle_has_failed_with_13(rig: Rig, monkeyp
     assert (outcome.exit_code, outcome.failed, len(calls)) == (ExitCode.NAS, ["web01"], 1)
 
 
-@pytest.mark.parametrize(("error", "code"), [(NasError("the NAS is away"), ExitCode.NAS), (CopyError("damaged"), ExitCode.SOME_FAILED)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(NasError("the NAS is away"), ExitCode.NAS), (CopyError("damaged"), ExitCode.SOME_FAILED)],
+)
 def test_a_verification_that_the_nas_does_not_let_begin_ends_with_13(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception, code: ExitCode
 ) -> None:
@@ -93,7 +107,9 @@ def test_the_nas_is_told_before_what_else_failed() -> None:
         assert outcome.exit_code == code
 
 
-def test_the_probe_is_asked_once_for_all_that_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_is_asked_once_for_all_that_wait(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig.host().make_vms(3)
     rig.look()
     calls = []

@@ -1,4 +1,7 @@
-"""Databases that are younger than the copies, and VMs whose name was used before: no copy is lost, and none is taken for another VM's."""
+"""Databases that are younger than the copies, and VMs whose name was used before.
+
+No copy is lost, and none is taken for another VM's.
+"""
 
 import shutil
 from pathlib import Path
@@ -50,7 +53,13 @@ def make_anew(rig: Rig, *, floor: int) -> None:
     shutil.rmtree(rig.nas / "vmstate")
     shutil.rmtree(rig.nas / "archive")
     shutil.rmtree(rig.folder / "state-alpha", ignore_errors=True)
-    create(rig.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), LEASE_SECONDS, floor=floor)
+    create(
+        rig.nas / "vmstate",
+        HostIdentity.of_this_machine("first"),
+        SystemClock(),
+        LEASE_SECONDS,
+        floor=floor,
+    )
 
 
 # Numbers
@@ -80,10 +89,19 @@ def test_a_database_that_was_put_back_counts_on_above_the_vms_own_copies(rig: Ri
     assert good(rig) == [third, new]
 
 
-def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """A database of the first release may have counted from one already, beside copies with higher numbers."""
+def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database of the first release may have counted from one already, beside copies with higher
+    numbers.
+    """
     vm = rig.host().make_vm("web01")
-    old = [put_copy(rig.nas / "web01", f"2026010{day}T000000Z-{90 + day}", uuid=vm.uuid, vm="web01").stamp for day in (1, 2)]
+    old = [
+        put_copy(
+            rig.nas / "web01", f"2026010{day}T000000Z-{90 + day}", uuid=vm.uuid, vm="web01"
+        ).stamp
+        for day in (1, 2)
+    ]
     site = rig.look()
     site.floor = lambda _key: 0  # type: ignore[method-assign] # as it was
     backup.run(site)
@@ -102,7 +120,11 @@ def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(ri
 def test_numbers_out_of_bounds_raise_nothing(rig: Rig) -> None:
     vm = rig.host().make_vm("web01")
     back_up(rig, vm)
-    for planted in ("20260101T000000Z-999999999999999.ova", "20260101T000000Z-18446744073709551615.ova", "20260101T000000Z-77.vbox"):
+    for planted in (
+        "20260101T000000Z-999999999999999.ova",
+        "20260101T000000Z-18446744073709551615.ova",
+        "20260101T000000Z-77.vbox",
+    ):
         (rig.nas / "web01" / planted).write_bytes(b"planted")
     assert number(back_up(rig, vm)) < 1000
     assert len(good(rig)) == 2
@@ -120,7 +142,9 @@ def test_the_highest_number_that_is_believed_ends_no_backup(rig: Rig) -> None:
 # CLEAN
 
 
-def test_a_copy_that_is_gone_when_retention_has_run_does_not_make_the_vm_clean(rig: Rig, monkeypatch: object) -> None:
+def test_a_copy_that_is_gone_when_retention_has_run_does_not_make_the_vm_clean(
+    rig: Rig, monkeypatch: object
+) -> None:
     vm = rig.host().make_vm("web01")
     use(vm)
     site = rig.look()
@@ -145,7 +169,9 @@ def test_a_vm_of_a_name_that_was_used_before_gets_another_directory(rig: Rig) ->
     first = rig.host().make_vm("web01")
     kept = back_up(rig, first)
     rig.host().run("unregistervm", first.uuid, "--delete")
-    rig.site().database.commit_once(lambda contents: upkeep.forget(contents, "web01"), "forget", "test")
+    rig.site().database.commit_once(
+        lambda contents: upkeep.forget(contents, "web01"), "forget", "test"
+    )
     second = rig.host().make_vm("web01")
     stamps = [back_up(rig, second, keep_last=1) for _ in range(3)]
     assert rig.record("web01").directory == f"web01-{second.uuid[:8]}"
@@ -156,8 +182,12 @@ def test_a_vm_of_a_name_that_was_used_before_gets_another_directory(rig: Rig) ->
 def test_a_forgotten_vm_that_is_found_again_takes_its_copies_back(rig: Rig) -> None:
     vm = rig.host().make_vm("web01")
     back_up(rig, vm)
-    rig.site().database.commit_once(lambda contents: upkeep.forget(contents, "web01"), "forget", "test")
-    (rig.nas / "web01" / "@eaDir").mkdir()  # what NAS systems, people's computers and crashes leave beside copies
+    rig.site().database.commit_once(
+        lambda contents: upkeep.forget(contents, "web01"), "forget", "test"
+    )
+    (
+        rig.nas / "web01" / "@eaDir"
+    ).mkdir()  # what NAS systems, people's computers and crashes leave beside copies
     for name in (".DS_Store", "._20260101T000000Z-1.ova", ".20260101T000000Z-1.1.partial.ova"):
         (rig.nas / "web01" / name).write_bytes(b"")
     rig.look()
@@ -171,7 +201,10 @@ def test_what_lies_there_in_any_spelling_or_in_the_archive_keeps_a_name_taken(ri
     (rig.nas / "web03" / "notes.txt").write_text("mine")
     (rig.nas / "web04").write_text("a file")
     (rig.nas / "web05").mkdir()
-    vms = {name: rig.host().make_vm(name) for name in ("web01", "web02", "web03", "web04", "web05", "Archive")}
+    vms = {
+        name: rig.host().make_vm(name)
+        for name in ("web01", "web02", "web03", "web04", "web05", "Archive")
+    }
     rig.look()
     directories = {name: rig.record(name).directory for name in vms}
     assert directories == {
@@ -181,10 +214,15 @@ def test_what_lies_there_in_any_spelling_or_in_the_archive_keeps_a_name_taken(ri
     }
 
 
-def test_a_directory_that_the_first_release_gave_to_two_vms_loses_no_copy_of_either(rig: Rig) -> None:
+def test_a_directory_that_the_first_release_gave_to_two_vms_loses_no_copy_of_either(
+    rig: Rig,
+) -> None:
     vm = rig.host().make_vm("web01")
     mine = back_up(rig, vm)
-    theirs = [put_copy(rig.nas / "web01", f"2026010{day}T000000Z-{day}", uuid=UUID, vm="web01").stamp for day in (1, 2, 3)]
+    theirs = [
+        put_copy(rig.nas / "web01", f"2026010{day}T000000Z-{day}", uuid=UUID, vm="web01").stamp
+        for day in (1, 2, 3)
+    ]
     latest = [back_up(rig, vm, keep_last=1) for _ in range(2)][-1]
     notifier.run(rig.site())
     assert mine not in good(rig)
@@ -195,7 +233,9 @@ def test_two_vms_of_one_host_that_differ_by_case_only_are_found_at_once(rig: Rig
     rig.host().make_vm("Web")
     rig.host().make_vm("web")
     vmfind.run(rig.site())
-    directories = {record.directory.casefold() for record in rig.site().database.head().contents.vms.values()}
+    directories = {
+        record.directory.casefold() for record in rig.site().database.head().contents.vms.values()
+    }
     assert len(directories) == 2
 
 

@@ -1,4 +1,7 @@
-"""VMs with every name that VirtualBox accepts, through the whole system; nothing outside of the NAS directories is touched."""
+"""VMs with every name that VirtualBox accepts, through the whole system.
+
+Nothing outside of the NAS directories is touched.
+"""
 
 import json
 import os
@@ -25,7 +28,8 @@ NAMES = [
     "it's",
     "two\nlines",
     'x" {00000000-0000-4000-8000-000000000000}\n"y',
-    "tab\tbell\x07return\r",  # VirtualBox itself cannot write the bell down, and has U+FFFD there from then on
+    # VirtualBox itself cannot write the bell down, and has U+FFFD there from then on
+    "tab\tbell\x07return\r",
     "back\\slash",
     "con",
     "NUL.txt",
@@ -72,7 +76,9 @@ def outside(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_name_is_backed_up_archived_and_shown(rig: Rig, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_name_is_backed_up_archived_and_shown(
+    rig: Rig, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = rig.host()
     vms = {name: host._make([name], 2, 0, 0)[0] for name in NAMES}
     rig.look()
@@ -80,36 +86,60 @@ def test_every_name_is_backed_up_archived_and_shown(rig: Rig, outside: Path, mon
     assert set(uuids) == {vm.uuid for vm in vms.values()}
     before = everything(outside, but=rig.nas)
     done = backup.run(rig.site(engine="parallel"))
-    assert (set(uuids.values()) ^ set(done.done), done.failed, len(done.done)) == (set(), [], len(NAMES))
+    assert (set(uuids.values()) ^ set(done.done), done.failed, len(done.done)) == (
+        set(),
+        [],
+        len(NAMES),
+    )
     contents = rig.site().database.head().contents
     assert {record.status for record in contents.vms.values()} == {State.CLEAN}
     assert {record.name for record in contents.vms.values()} == SHOWN
     directories = {record.directory.casefold() for record in contents.vms.values()}
     assert len(directories) == len(NAMES), "no two VMs share a directory, on no file system"
-    assert {path.name.casefold() for path in rig.nas.iterdir()} == directories | {"vmstate", "archive"}
+    assert {path.name.casefold() for path in rig.nas.iterdir()} == directories | {
+        "vmstate",
+        "archive",
+    }
     for record in contents.vms.values():
         assert len(catalogue.read(rig.nas / record.directory, None).good) == 1
         assert "/" not in record.directory
         assert len(os.fsencode(record.directory)) <= 143
 
     _shown(rig, monkeypatch)
-    for key in ("../../etc", 'x" {00000000-0000-4000-8000-000000000000}\n"y', "-rf", "n" * 200, "archive"):
+    for key in (
+        "../../etc",
+        'x" {00000000-0000-4000-8000-000000000000}\n"y',
+        "-rf",
+        "n" * 200,
+        "archive",
+    ):
         assert archive(rig.site(), key).status is State.ARCHIVED
         assert activate(rig.site(), key).status is State.CLEAN
     assert database.run(rig.site()).exit_code == 0
     after = everything(outside, but=rig.nas)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert {
-        path for path in changed if not path.startswith((f"{outside}/state-alpha", f"{outside}/hosts/alpha", f"{outside}/config.toml"))
+        path
+        for path in changed
+        if not path.startswith(
+            (f"{outside}/state-alpha", f"{outside}/hosts/alpha", f"{outside}/config.toml")
+        )
     } == set()
 
 
 def _shown(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON has the names as they are; the view has two fields a line; tables have a line for each VM."""
+    """JSON has the names as they are; the view has two fields a line.
+
+    Tables have a line for each VM.
+    """
     monkeypatch.setenv("NAS_MOUNTPOINT", str(rig.nas))
     settings = rig.folder / "config.toml"
     settings.write_text(
-        f'[nas]\nrequire_mount = false\n[host]\nnode = "alpha"\nstate_directory = "{rig.folder}/state-alpha"\n', encoding="utf-8"
+        (
+            f'[nas]\nrequire_mount = false\n[host]\nnode = "alpha"\nstate_directory = '
+            f'"{rig.folder}/state-alpha"\n'
+        ),
+        encoding="utf-8",
     )
     shown = CliRunner().invoke(admin, ["--config", str(settings), "status", "--json"])
     assert shown.exit_code == 0, shown.output
@@ -119,4 +149,6 @@ def _shown(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(line.count(":") == 1 and line.endswith(":CLEAN") for line in view)
     table = CliRunner().invoke(admin, ["--config", str(settings), "status"])
     assert table.exit_code == 0, table.output
-    assert not any(character in table.stdout for character in "\r\x07\t\u202e"), "no name directs the terminal"
+    assert not any(character in table.stdout for character in "\r\x07\t\u202e"), (
+        "no name directs the terminal"
+    )

@@ -1,4 +1,7 @@
-"""No outage for nothing: all is settled before a VM is touched, and one that was stopped in vain is left alone for a while."""
+"""No outage for nothing.
+
+All is settled before a VM is touched, and one that was stopped in vain is left alone for a while.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,7 +55,9 @@ class Watched:
         self.rig, self.vm, self.clock = rig, vm, PutClock()
         self._calls = rig.folder / "calls"
         script = rig.host().vboxmanage
-        script.write_text(script.read_text().replace("exec ", f"printf '%s\\n' \"$*\" >>'{self._calls}'\nexec "))
+        script.write_text(
+            script.read_text().replace("exec ", f"printf '%s\\n' \"$*\" >>'{self._calls}'\nexec ")
+        )
 
     def site(self, **backup: object) -> Site:
         site = self.rig.site(**{"running_hours": 0, **backup})
@@ -70,7 +75,11 @@ class Watched:
     def touches(self, *words: str) -> list[str]:
         """The commands that did something to a VM, or those of them that have these words."""
         lines = self._calls.read_text().splitlines() if self._calls.exists() else []
-        found = [line for line in lines if line.startswith(TOUCHES) or (line.startswith("snapshot ") and " list" not in line)]
+        found = [
+            line
+            for line in lines
+            if line.startswith(TOUCHES) or (line.startswith("snapshot ") and " list" not in line)
+        ]
         return [line for line in found if all(word in line for word in words)]
 
 
@@ -108,7 +117,9 @@ def closed_window(_: Watched, __: pytest.MonkeyPatch) -> dict[str, object]:
     return {"window": hours(2, 3)}
 
 
-def window_that_closes_after_the_claim(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def window_that_closes_after_the_claim(
+    _: Watched, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
     for name in ("judge_window", "judge_length"):
         monkeypatch.setattr(admission, name, lambda *_: readiness.NOW)
     monkeypatch.setattr(backup, "judge_window", lambda *_: readiness.NOW)
@@ -130,7 +141,11 @@ def read_only(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def missing_disk(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    monkeypatch.setattr(preparation, "refuse_unexportable", lambda _: (_ for _ in ()).throw(DiskImageError("its disk is gone")))
+    monkeypatch.setattr(
+        preparation,
+        "refuse_unexportable",
+        lambda _: (_ for _ in ()).throw(DiskImageError("its disk is gone")),
+    )
     return {}
 
 
@@ -168,7 +183,9 @@ OBSTACLES: list[tuple[Callable[[Watched, pytest.MonkeyPatch], dict[str, object]]
 METHODS = ("live", "savestate", "shutdown")
 
 
-@pytest.mark.parametrize(("obstacle", "code"), OBSTACLES, ids=lambda value: getattr(value, "__name__", str(value)))
+@pytest.mark.parametrize(
+    ("obstacle", "code"), OBSTACLES, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_nothing_is_done_to_a_vm_whose_backup_cannot_succeed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, obstacle: Callable[..., dict[str, object]], code: int
 ) -> None:
@@ -181,13 +198,23 @@ def test_nothing_is_done_to_a_vm_whose_backup_cannot_succeed(
     settings = obstacle(watched, monkeypatch)
     before = {name: vm.info("VMStateChangeTime") for name, vm in vms.items()}
     outcome = watched.tick(**settings)
-    spared = {"live", "savestate"} if obstacle is full_host else set(METHODS)  # one that is shut down takes no room on its host
+    spared = (
+        {"live", "savestate"} if obstacle is full_host else set(METHODS)
+    )  # one that is shut down takes no room on its host
     assert (outcome.exit_code, set(outcome.done)) == (code, set(METHODS) - spared)
     for name in spared:
         assert watched.touches(vms[name].uuid) == []
-        assert (vms[name].info("VMState"), vms[name].info("VMStateChangeTime")) == ("running", before[name])
+        assert (vms[name].info("VMState"), vms[name].info("VMStateChangeTime")) == (
+            "running",
+            before[name],
+        )
         record = rig.record(name)
-        assert (record.status, record.power, record.claim, record.outages_failed) == (State.BACKUP_NECESSARY, None, None, 0)
+        assert (record.status, record.power, record.claim, record.outages_failed) == (
+            State.BACKUP_NECESSARY,
+            None,
+            None,
+            0,
+        )
 
 
 @pytest.mark.parametrize("method", ["live", "savestate"])
@@ -196,7 +223,9 @@ def test_without_being_settled_first_a_vm_would_be_touched_for_nothing(
 ) -> None:
     """The guard removed: what the table above looks at does change."""
 
-    def unsettled(work: Work, _method: Method, place: Place, *_: object, **__: object) -> preparation.Settled:
+    def unsettled(
+        work: Work, _method: Method, place: Place, *_: object, **__: object
+    ) -> preparation.Settled:
         beside = Beside(work.site, work.session, work.policy, work.machine())
         return preparation.Settled(beside, catalogue.Catalogue(place.directory))
 
@@ -217,7 +246,11 @@ def test_a_vm_that_waits_for_room_is_no_failure_costs_no_commit_and_is_backed_up
         assert watched.tick(running="savestate").exit_code == 13
         before = watched.rig.site().database.head().generation
         outcome = watched.tick(running="savestate")
-        assert (outcome.exit_code, sorted(outcome.postponed), outcome.failed) == (13, ["small", "web01"], [])
+        assert (outcome.exit_code, sorted(outcome.postponed), outcome.failed) == (
+            13,
+            ["small", "web01"],
+            [],
+        )
         assert watched.rig.site().database.head().generation == before
     record = watched.rig.record(small.name)
     assert record.waiting.startswith("waits for room on the NAS: it needs about ")
@@ -227,7 +260,9 @@ def test_a_vm_that_waits_for_room_is_no_failure_costs_no_commit_and_is_backed_up
     assert watched.rig.record("web01").waiting == ""
 
 
-def test_what_earlier_attempts_left_in_the_directory_does_not_keep_a_vm_waiting(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_earlier_attempts_left_in_the_directory_does_not_keep_a_vm_waiting(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is cleared away before the export, so it counts as free."""
     (watched.rig.nas / "web01").mkdir()
     left = watched.rig.nas / "web01" / ".20261122T203800Z-1.1.partial.ova"
@@ -236,8 +271,12 @@ def test_what_earlier_attempts_left_in_the_directory_does_not_keep_a_vm_waiting(
         file.truncate(2**40)
     free = iter([0, 2**40])
     monkeypatch.setattr(admission, "check_nas", lambda nas, **_: replace(check_nas(nas), free=0))
-    monkeypatch.setattr(preparation, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free)))
-    watched.rig.site().database.commit_once(lambda contents: replace(contents, claims_granted=5), "test", "test")
+    monkeypatch.setattr(
+        preparation, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free))
+    )
+    watched.rig.site().database.commit_once(
+        lambda contents: replace(contents, claims_granted=5), "test", "test"
+    )
     assert watched.tick(running="savestate").done == ["web01"]
     assert not left.exists()
 
@@ -261,7 +300,8 @@ def test_a_vm_that_was_stopped_in_vain_is_left_alone_for_ever_longer(watched: Wa
     watched.tick(running="savestate")
     noted = watched.rig.site().database.head()
     assert noted.contents.vms["web01"].waiting == (
-        f"waits until {record.next_outage[:10]} {record.next_outage[11:16]}Z before it is stopped again (4 failed backups)"
+        f"waits until {record.next_outage[:10]} {record.next_outage[11:16]}Z before it is "
+        f"stopped again (4 failed backups)"
     )
     watched.tick(running="savestate")
     assert watched.rig.site().database.head().generation == noted.generation, "said once"
@@ -295,7 +335,9 @@ def test_a_vm_that_may_be_copied_live_by_now_is_not_kept_waiting(in_vain: Watche
     assert in_vain.tick(running="live").done == ["web01"]
 
 
-def test_one_that_was_found_running_after_all_is_not_stopped_either(in_vain: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_found_running_after_all_is_not_stopped_either(
+    in_vain: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last look, under the claim, counts."""
     before = in_vain.touches()
     monkeypatch.setattr(admission, "judge_outage", lambda *_, **__: Verdict())
@@ -313,7 +355,9 @@ def test_a_guest_that_ignores_its_power_button_is_not_asked_at_each_tick(rig: Ri
     for record in rig.site().database.head().contents.vms.values():
         assert (record.outages_failed, record.failures) == (1, 0)
     rig.site().database.commit_once(
-        lambda contents: contents.with_vm(replace(contents.vms["web01"], power=None)), "as the next tick", "test"
+        lambda contents: contents.with_vm(replace(contents.vms["web01"], power=None)),
+        "as the next tick",
+        "test",
     )
     assert watched.tick(**settings).postponed == ["web01"]
     assert len(watched.touches("acpipowerbutton")) == 1
@@ -324,21 +368,36 @@ def test_a_worker_that_dies_while_a_vm_is_saved_counts_as_one_that_failed(watche
     notifier.run(site)
     session = site.database.session("backup")
     with session:
-        _, own = session.claim(lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim")
-        session.commit(lambda contents: changes.touch(contents, "web01", own, Power("savestate", "running", own.number)), "savestate")
+        _, own = session.claim(
+            lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim"
+        )
+        session.commit(
+            lambda contents: changes.touch(
+                contents, "web01", own, Power("savestate", "running", own.number)
+            ),
+            "savestate",
+        )
         rows = recovery.live_sessions(site.database.head().contents)
-        recovery.expire(watched.rig.site("beta").database, [Dead(row, "declared dead by the test") for row in rows], "test")
+        recovery.expire(
+            watched.rig.site("beta").database,
+            [Dead(row, "declared dead by the test") for row in rows],
+            "test",
+        )
     record = watched.rig.record("web01")
     assert (record.outages_failed, record.next_outage > timestamp(watched.clock.now())) == (1, True)
 
 
-def test_an_engine_that_fails_costs_no_second_outage(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_fails_costs_no_second_outage(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failing(monkeypatch, parallel, "take_description", ZeroDivisionError("a fault"))
     assert watched.tick(running="savestate", engine="auto").done == ["web01"]
     assert len(watched.touches("savestate")) == 1
 
 
-def test_the_hook_before_is_run_once_and_only_if_the_backup_is_tried(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hook_before_is_run_once_and_only_if_the_backup_is_tried(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     noted = Path(watched.rig.folder / "hooks")
     before = ["/bin/sh", "-c", f"echo begun >>{noted}"]
     with monkeypatch.context() as patch:

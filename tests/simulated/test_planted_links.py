@@ -1,4 +1,7 @@
-"""Symbolic links that somebody planted in the NAS directories: nothing is written or removed behind them."""
+"""Symbolic links that somebody planted in the NAS directories.
+
+Nothing is written or removed behind them.
+"""
 
 import os
 from collections.abc import Callable
@@ -23,7 +26,15 @@ def precious(tmp_path: Path) -> Path:
     """What links point to: a directory that looks like one of ours, and must stay as it is."""
     folder = tmp_path / "precious"
     folder.mkdir()
-    names = ["snapshot", "00000000000000000001", f"{STAMP}.ova", f"{STAMP}.json", f".{STAMP}.1.partial.ova", "vmtool-statedb", "content"]
+    names = [
+        "snapshot",
+        "00000000000000000001",
+        f"{STAMP}.ova",
+        f"{STAMP}.json",
+        f".{STAMP}.1.partial.ova",
+        "vmtool-statedb",
+        "content",
+    ]
     for name in names:
         (folder / name).write_text("untouched", encoding="utf-8")
         os.utime(folder / name, (1, 1))
@@ -31,7 +42,10 @@ def precious(tmp_path: Path) -> Path:
 
 
 def listing(folder: Path) -> dict[str, tuple[str, int]]:
-    return {path.name: (path.read_text(encoding="utf-8"), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    return {
+        path.name: (path.read_text(encoding="utf-8"), path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+    }
 
 
 def everything(rig: Rig) -> list[str]:
@@ -88,7 +102,9 @@ def in_place_of(target: Path, link: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("to", ["directory", "file"])
-def test_a_link_is_never_followed(rig: Rig, precious: Path, where: str, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_is_never_followed(
+    rig: Rig, precious: Path, where: str, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "KEEP_GENERATIONS", 3)
     monkeypatch.setattr(database, "PRUNE_SLACK", 0)
     make_due(rig)

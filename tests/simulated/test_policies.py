@@ -32,7 +32,11 @@ def sidecar(rig: Rig, key: str) -> Sidecar:
 
 def note(folder: Path, *variables: str) -> list[str]:
     """A command that writes these variables into a file, a line a call."""
-    return ["/bin/sh", "-c", "echo " + " ".join(f'"$VMBACKUP_{name}"' for name in variables) + f" >>{folder}/hooks"]
+    return [
+        "/bin/sh",
+        "-c",
+        "echo " + " ".join(f'"$VMBACKUP_{name}"' for name in variables) + f" >>{folder}/hooks",
+    ]
 
 
 def noted(folder: Path) -> list[str]:
@@ -46,7 +50,11 @@ def test_a_vm_waits_for_its_window_and_says_so_once(rig: Rig) -> None:
     outcome = backup.run(rig.site(window=window))
     assert (outcome.exit_code, outcome.postponed, outcome.done) == (0, ["web01"], [])
     record = rig.record("web01")
-    assert (record.status, record.waiting, record.failures) == (State.BACKUP_NECESSARY, f"waits for its window {window}", 0)
+    assert (record.status, record.waiting, record.failures) == (
+        State.BACKUP_NECESSARY,
+        f"waits for its window {window}",
+        0,
+    )
     before = rig.site().database.head().generation
     assert backup.run(rig.site(window=window)).exit_code == 0
     assert rig.site().database.head().generation == before
@@ -59,7 +67,9 @@ def test_an_export_that_would_overrun_its_window_does_not_start(rig: Rig) -> Non
     vm = rig.host().make_vm("web01")
     backup.run(rig.look())
     path = rig.nas / "web01" / f"{sidecar(rig, 'web01').stamp}.json"
-    path.write_text(path.read_text().replace('"duration_seconds": ', '"duration_seconds": 9000'))  # two and a half hours at least
+    path.write_text(
+        path.read_text().replace('"duration_seconds": ', '"duration_seconds": 9000')
+    )  # two and a half hours at least
     vm.start()
     vm.stop()
     rig.look()
@@ -85,8 +95,13 @@ def test_no_more_exports_run_on_the_nas_than_are_allowed(rig: Rig) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     outcomes = []
-    sites = [rig.site(name, exports_on_nas=1, retry_seconds=60) for name in ("alpha", "beta", "gamma")]
-    workers = [threading.Thread(target=lambda site=site: outcomes.append(backup.run(site))) for site in sites]  # type: ignore[misc]
+    sites = [
+        rig.site(name, exports_on_nas=1, retry_seconds=60) for name in ("alpha", "beta", "gamma")
+    ]
+    workers = [
+        threading.Thread(target=lambda site=site: outcomes.append(backup.run(site)))
+        for site in sites
+    ]  # type: ignore[misc]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -98,7 +113,10 @@ def test_no_more_exports_run_on_the_nas_than_are_allowed(rig: Rig) -> None:
 
 
 def test_places_go_round_in_the_order_in_which_hosts_began_to_wait(rig: Rig) -> None:
-    """A host with three VMs does not keep the place: the others, who wait since its first export, come before its second."""
+    """A host with three VMs does not keep the place.
+
+    The others, who wait since its first export, come before its second.
+    """
     for name, vms in (("alpha", 3), ("beta", 1), ("gamma", 1)):
         for number in range(vms):
             rig.host(name).fault(rig.host(name).make_vm(f"{name}{number}"), export_seconds=1.5)
@@ -108,16 +126,24 @@ def test_places_go_round_in_the_order_in_which_hosts_began_to_wait(rig: Rig) -> 
         site = rig.site(name, exports_on_nas=1, retry_seconds=60)
         workers.append(threading.Thread(target=backup.run, args=(site,)))
         workers[-1].start()
-        while not (rig.host("alpha").exports() if name == "alpha" else rig.record(f"{name}0").queued):
+        while not (
+            rig.host("alpha").exports() if name == "alpha" else rig.record(f"{name}0").queued
+        ):
             time.sleep(0.01)
     for worker in workers:
         worker.join()
-    claims = {key: record.last_copy.claim for key, record in rig.site().database.head().contents.vms.items() if record.last_copy}
+    claims = {
+        key: record.last_copy.claim
+        for key, record in rig.site().database.head().contents.vms.items()
+        if record.last_copy
+    }
     assert sorted(claims, key=lambda key: claims[key])[:3] == ["alpha0", "beta0", "gamma0"]
     assert len(claims) == 5
 
 
-def test_a_vm_without_a_place_is_left_for_a_later_tick_and_a_dead_host_frees_its_place(rig: Rig) -> None:
+def test_a_vm_without_a_place_is_left_for_a_later_tick_and_a_dead_host_frees_its_place(
+    rig: Rig,
+) -> None:
     vm = rig.host("alpha").make_vm("long")
     rig.host("alpha").fault(vm, export_seconds=30)
     rig.host("beta").make_vm("short")
@@ -159,7 +185,10 @@ def test_a_before_that_fails_skips_the_vm(rig: Rig) -> None:
     rig.host().make_vm("web01")
     rig.look()
     outcome = backup.run(
-        rig.site(before=["/bin/sh", "-c", "echo the database is busy; exit 1"], failed=note(rig.folder, "STATUS", "ERROR"))
+        rig.site(
+            before=["/bin/sh", "-c", "echo the database is busy; exit 1"],
+            failed=note(rig.folder, "STATUS", "ERROR"),
+        )
     )
     record = rig.record("web01")
     assert (outcome.exit_code, record.status, record.failures) == (3, State.BACKUP_NECESSARY, 1)
@@ -176,7 +205,12 @@ def test_a_failing_after_fails_nothing_and_a_failed_export_is_told(rig: Rig) -> 
     vm.stop()
     rig.host().fault(vm, export_fails_at=50)
     rig.look()
-    assert backup.run(rig.site(after=note(rig.folder, "STATUS"), failed=note(rig.folder, "STATUS", "ERROR"))).exit_code == 3
+    assert (
+        backup.run(
+            rig.site(after=note(rig.folder, "STATUS"), failed=note(rig.folder, "STATUS", "ERROR"))
+        ).exit_code
+        == 3
+    )
     assert noted(rig.folder) == [f"failed {rig.record('web01').last_error}"]
 
 
@@ -202,14 +236,21 @@ def test_the_memory_of_a_saved_vm_is_kept_or_not_as_its_policy_says(rig: Rig, sa
         assert (rig.nas / "web01" / f"{made.stamp}.sav").read_bytes() == memory.read_bytes()
         assert (set(made.files), made.left_out) == ({"vbox", "sav"}, ())
     else:
-        assert (set(made.files), made.left_out) == ({"vbox"}, ('its saved memory (saved = "warn")',))
+        assert (set(made.files), made.left_out) == (
+            {"vbox"},
+            ('its saved memory (saved = "warn")',),
+        )
 
 
-def test_that_snapshots_are_not_in_the_copy_is_said(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+def test_that_snapshots_are_not_in_the_copy_is_said(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     vm = rig.host().make_vm("web01")
     rig.host().run("snapshot", vm.uuid, "take", "mine")
     backup.run(rig.look())
-    assert sidecar(rig, "web01").left_out == ("its snapshots: the copy has the VM's current state only",)
+    assert sidecar(rig, "web01").left_out == (
+        "its snapshots: the copy has the VM's current state only",
+    )
     assert "not in the copy: its snapshots" in caplog.text
 
 
@@ -218,7 +259,9 @@ def test_firmware_variables_are_kept_if_the_ova_has_none(rig: Rig) -> None:
     nvram = vm.settings.with_suffix(".nvram")
     nvram.write_bytes(b"keys of a TPM")
     backup.run(rig.look())
-    assert (rig.nas / "web01" / f"{sidecar(rig, 'web01').stamp}.nvram").read_bytes() == b"keys of a TPM"
+    assert (
+        rig.nas / "web01" / f"{sidecar(rig, 'web01').stamp}.nvram"
+    ).read_bytes() == b"keys of a TPM"
 
 
 def test_a_missing_disk_is_named_and_the_vm_goes_to_the_back(rig: Rig) -> None:
@@ -227,7 +270,10 @@ def test_a_missing_disk_is_named_and_the_vm_goes_to_the_back(rig: Rig) -> None:
     rig.look()
     outcome = backup.run(rig.site())
     assert (outcome.failed, outcome.exit_code) == (["a-broken"], 3)
-    assert rig.record("a-broken").last_error == f"its disk {vm.disk} cannot be used: No such file or directory"
+    assert (
+        rig.record("a-broken").last_error
+        == f"its disk {vm.disk} cannot be used: No such file or directory"
+    )
     rig.host().make_vm("b-new")
     rig.look()
     assert backup.plan(rig.site()) == ["b-new", "a-broken"]

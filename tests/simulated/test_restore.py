@@ -25,7 +25,10 @@ from worker import vmfind
 PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
 #: What an import may do instead of importing. `$folder` is that of the new VM.
 FAULTS = {
-    "fails": 'echo half >"$folder/disk.vdi"; echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
+    "fails": (
+        'echo half >"$folder/disk.vdi"; echo "VBoxManage: error: Appliance import failed '
+        '(VERR_DISK_FULL)" >&2; exit 1'
+    ),
     "fails, and goes on writing": 'echo half >"$folder/disk.vdi"; '
     '(sleep 0.3; mkdir -p "$folder"; echo late >"$folder/x.vbox") >/dev/null 2>&1 & '
     'echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
@@ -43,7 +46,10 @@ def say(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[[Site, str, Path]
         real = site.vboxmanage.program
         script = rig.folder / "VBoxManage-with-a-fault"
         script.write_text(
-            f'#!/bin/sh\nreal="{real}"; folder="{folder}"\n[ "$1" = import ] || exec "$real" "$@"\n{PROGRESS}\n{FAULTS[fault]}\n',
+            (
+                f'#!/bin/sh\nreal="{real}"; folder="{folder}"\n[ "$1" = import ] || exec "$real" '
+                f'"$@"\n{PROGRESS}\n{FAULTS[fault]}\n'
+            ),
             encoding="utf-8",
         )
         script.chmod(0o755)
@@ -152,7 +158,9 @@ def test_which_copy(rig: Rig) -> None:
     old, new = two_copies(rig)
     site = rig.site()
     record = rig.record("web01")
-    assert [restoring.choose(site, record, which).stamp for which in ("latest", "previous", old)] == [new, old, old]
+    assert [
+        restoring.choose(site, record, which).stamp for which in ("latest", "previous", old)
+    ] == [new, old, old]
     (rig.nas / "web01" / f"{new}.ova").unlink()
     assert restoring.choose(site, record, "latest").stamp == old
     with pytest.raises(CopyError, match="only one good copy"):
@@ -170,7 +178,9 @@ def test_a_damaged_copy_is_not_restored(rig: Rig) -> None:
     assert listed(rig.site("beta")) == []
 
 
-def test_a_copy_for_which_there_is_no_room_is_not_begun(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_for_which_there_is_no_room_is_not_begun(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_copies(rig)
     rig.host("beta")
     usage = shutil.disk_usage(rig.folder)
@@ -188,7 +198,9 @@ def scene(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
-    return rehearsal.rehearse(site, changes.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes))  # type: ignore[arg-type]
+    return rehearsal.rehearse(
+        site, changes.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes)
+    )  # type: ignore[arg-type]
 
 
 def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
@@ -205,7 +217,9 @@ def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
     assert list((rig.folder / "state-beta").glob("rehearsal-*.json")) == []
 
 
-def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(rig: Rig, say: Callable[..., None], scene: Path) -> None:
+def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(
+    rig: Rig, say: Callable[..., None], scene: Path
+) -> None:
     _, new = two_copies(rig)
     site = rig.site()
     say(site, "fails", scene)
@@ -282,10 +296,15 @@ def test_a_users_vm_that_is_called_like_a_rehearsal_is_found_and_never_removed(r
     site = rig.look()
     assert "vmbackup-rehearsal-20260101T000000Z-1" in site.database.head().contents.vms
     assert rehearse(site).good
-    assert (sorted(map(str, listed(site))), vm.disk.exists()) == (["vmbackup-rehearsal-20260101T000000Z-1", "web01"], True)
+    assert (sorted(map(str, listed(site))), vm.disk.exists()) == (
+        ["vmbackup-rehearsal-20260101T000000Z-1", "web01"],
+        True,
+    )
 
 
-def test_a_disk_of_the_user_that_is_attached_to_a_rehearsed_vm_survives(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_disk_of_the_user_that_is_attached_to_a_rehearsed_vm_survives(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     two_copies(rig)
     site = rig.site()
     killed(monkeypatch, site, imported=True)
@@ -294,12 +313,16 @@ def test_a_disk_of_the_user_that_is_attached_to_a_rehearsed_vm_survives(rig: Rig
     rig.host().run("createmedium", "disk", "--filename", disk, "--size", "4")
     controller = "--storagectl=SATA"
     rig.host().run("storagectl", machine.uuid, "--name=SATA", "--add=sata", "--portcount=4")
-    rig.host().run("storageattach", machine.uuid, controller, "--port=3", "--type=hdd", f"--medium={disk}")
+    rig.host().run(
+        "storageattach", machine.uuid, controller, "--port=3", "--type=hdd", f"--medium={disk}"
+    )
     assert rehearse(site).good
     assert (listed(site), disk.exists()) == (["web01"], True)
 
 
-def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_copies(rig)
     site = rig.site()
     with monkeypatch.context() as context:
@@ -314,8 +337,13 @@ def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(rig: Rig, monk
     assert not folder.exists()
 
 
-def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They share VirtualBox and even the state directory: what one has left is neither a VM for the other, nor removed by it."""
+def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They share VirtualBox and even the state directory.
+
+    What one has left is neither a VM for the other, nor removed by it.
+    """
     two_copies(rig)
     first = rig.site()
     killed(monkeypatch, first, imported=True)
@@ -361,7 +389,9 @@ def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], s
     assert "has not moved" in results[0].result.result
 
 
-def test_a_result_that_cannot_be_recorded_is_said_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_recorded_is_said_so(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_copies(rig)
     site = rig.site()
     monkeypatch.setattr(rehearsal, "_NOTE_SECONDS", 0.5)
@@ -370,7 +400,10 @@ def test_a_result_that_cannot_be_recorded_is_said_so(rig: Rig, monkeypatch: pyte
     with site.database.session("other") as session:
 
         def claimed_meanwhile(*arguments: object) -> restoring.Restored:
-            session.commit(lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held")
+            session.commit(
+                lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"),
+                "held",
+            )
             return restored(*arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(restoring, "restore", claimed_meanwhile)

@@ -1,4 +1,7 @@
-"""Two users of one machine whose configurations name one host: their VMs are never taken for each other's."""
+"""Two users of one machine whose configurations name one host.
+
+Their VMs are never taken for each other's.
+"""
 
 import os
 
@@ -31,11 +34,15 @@ def owner(rig: Rig) -> NodeRecord:
     return rig.site().database.head().contents.nodes["alpha"]
 
 
-def test_the_second_user_is_refused_with_the_cure_and_nothing_is_missing(rig: Rig, user: User) -> None:
+def test_the_second_user_is_refused_with_the_cure_and_nothing_is_missing(
+    rig: Rig, user: User
+) -> None:
     rig.host().make_vm("web")
     vmfind.run(rig.site())
     before = rig.site().database.head().generation
-    rig.host().run("unregistervm", rig.record("web").uuid)  # the other user's VirtualBox does not list it
+    rig.host().run(
+        "unregistervm", rig.record("web").uuid
+    )  # the other user's VirtualBox does not list it
     rig.host().make_vm("own")
     user.becomes(1001)
     with pytest.raises(NodeConflictError) as caught:
@@ -43,7 +50,10 @@ def test_the_second_user_is_refused_with_the_cure_and_nothing_is_missing(rig: Ri
     assert "1000" in caught.value.message
     assert "host.node" in caught.value.hint
     assert "vmbackup-lock recover alpha --replaced" in caught.value.hint
-    assert (rig.site().database.head().generation, rig.record("web").missing_since) == (before, None)
+    assert (rig.site().database.head().generation, rig.record("web").missing_since) == (
+        before,
+        None,
+    )
 
 
 def test_the_owner_is_noted_once(rig: Rig, user: User) -> None:
@@ -80,7 +90,11 @@ def test_workers_that_get_another_user_go_on_after_recover_replaced(rig: Rig, us
     site = rig.site()
     here = site.identity
     site.database.commit_once(
-        lambda contents: interventions.replace_machine(contents, "alpha", here.machine, here.hostname), "another user", "test"
+        lambda contents: interventions.replace_machine(
+            contents, "alpha", here.machine, here.hostname
+        ),
+        "another user",
+        "test",
     )
     user.becomes(1001)
     vmfind.run(rig.site())

@@ -47,7 +47,9 @@ def age(rig: Rig, key: str, *stamps: str, to: str = OLD) -> None:
     """Makes copies look as if they had been read long ago."""
     for stamp in stamps:
         side = sidecars.read(rig.nas / key, stamp)
-        (rig.nas / key / f"{stamp}.json").write_bytes(replace(side, finished=to, verified=None).render())
+        (rig.nas / key / f"{stamp}.json").write_bytes(
+            replace(side, finished=to, verified=None).render()
+        )
     change(rig, lambda contents: contents.with_vm(replace(contents.vms[key], verified=to)))
 
 
@@ -80,7 +82,9 @@ def test_a_fresh_copy_is_not_due_and_an_idle_tick_commits_nothing(rig: Rig) -> N
     assert site.database.head().generation == before
 
 
-def test_a_copy_that_was_not_read_for_long_is_read_by_any_host_and_then_is_not_due_any_more(rig: Rig) -> None:
+def test_a_copy_that_was_not_read_for_long_is_read_by_any_host_and_then_is_not_due_any_more(
+    rig: Rig,
+) -> None:
     old, new = two_copies(rig)
     age(rig, "web01", old)
     rig.host("beta")
@@ -89,17 +93,23 @@ def test_a_copy_that_was_not_read_for_long_is_read_by_any_host_and_then_is_not_d
     assert marked(rig, "web01", old) == "good"
     record = rig.record("web01")
     assert (record.status, record.claim, record.damaged) == (State.CLEAN, None, ())
-    assert record.verified == sidecars.read(rig.nas / "web01", new).finished, "the oldest of its last readings"
+    assert record.verified == sidecars.read(rig.nas / "web01", new).finished, (
+        "the oldest of its last readings"
+    )
     assert verify.run(rig.site()).exit_code == 0
     assert [name for name in rig.files("web01") if "partial" in name] == []
 
 
-def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is_kept(rig: Rig) -> None:
+def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is_kept(
+    rig: Rig,
+) -> None:
     first, second = two_copies(rig, "a"), two_copies(rig, "b")
     age(rig, "a", *first, to=timestamp(SystemClock().now() - timedelta(days=50)))
     age(rig, "b", second[1], to=timestamp(SystemClock().now() - timedelta(days=60)))
     size = catalogue.read(rig.nas / "b", None).copies[1].size
-    assert verify.run(rig.site(verify_bytes=size)).done == ["b"], "one copy a day, however small the share is"
+    assert verify.run(rig.site(verify_bytes=size)).done == ["b"], (
+        "one copy a day, however small the share is"
+    )
     assert verify.run(rig.site(verify_bytes=size)).done == []
     assert verify.run(rig.site(verify_bytes=100 * size)).done == ["a", "a"]
 
@@ -107,7 +117,11 @@ def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is
 def test_the_share_begins_again_with_the_day(rig: Rig) -> None:
     allowance = verify.Allowance(rig.folder, 100)
     now = SystemClock().now()
-    assert [allowance.take(60, now), allowance.take(40, now), allowance.take(1, now)] == [True, True, False]
+    assert [allowance.take(60, now), allowance.take(40, now), allowance.take(1, now)] == [
+        True,
+        True,
+        False,
+    ]
     assert allowance.take(1000, now + timedelta(days=1))
     assert not allowance.take(1, now + timedelta(days=1))
     (rig.folder / "verified-today.json").write_text("nonsense")
@@ -138,7 +152,9 @@ def test_a_damaged_newest_copy_is_marked_and_its_vm_is_backed_up_again(rig: Rig)
     assert (rig.nas / "web01" / f"{new}.ova").exists()
     before = rig.site().database.head().generation
     assert verify.run(rig.site()).exit_code == 0
-    assert rig.site().database.head().generation == before, "a damaged copy that is still there is no news"
+    assert rig.site().database.head().generation == before, (
+        "a damaged copy that is still there is no news"
+    )
     for suffix in ("ova", "json", "sha256"):
         (rig.nas / "web01" / f"{new}.{suffix}").unlink()
     verify.run(rig.site())
@@ -192,14 +208,18 @@ def test_a_vm_that_somebody_holds_is_left_alone(rig: Rig) -> None:
     age(rig, "web01", old, new)
     site = rig.site()
     with site.database.session("other") as session:
-        session.commit(lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held")
+        session.commit(
+            lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held"
+        )
         assert verify.run(rig.site()).done == []
         with pytest.raises(LockedError), rig.site().database.session("verify") as mine:
             verification.verify_copy(rig.site(), mine, "web01", new)
     assert verify.run(rig.site()).done == ["web01", "web01"]
 
 
-def test_what_cannot_be_read_is_not_called_damaged_and_the_vm_is_let_go(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_not_called_damaged_and_the_vm_is_let_go(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, _ = two_copies(rig)
     age(rig, "web01", old)
 
@@ -227,7 +247,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, stamp: str, times: int) -> None:
     monkeypatch.setattr(verification, "check_ova", refuse)
 
 
-def test_a_copy_that_the_servers_disk_has_lost_is_damaged(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_the_servers_disk_has_lost_is_damaged(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = two_copies(rig)
     age(rig, "web01", old, new)
     unreadable(monkeypatch, new, 2)
@@ -238,7 +260,9 @@ def test_a_copy_that_the_servers_disk_has_lost_is_damaged(rig: Rig, monkeypatch:
     assert marked(rig, "web01", old) == "good"
 
 
-def test_a_copy_that_can_be_read_at_the_second_try_is_good(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_can_be_read_at_the_second_try_is_good(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, new = two_copies(rig)
     age(rig, "web01", new)
     unreadable(monkeypatch, new, 1)
@@ -246,7 +270,9 @@ def test_a_copy_that_can_be_read_at_the_second_try_is_good(rig: Rig, monkeypatch
     assert (rig.record("web01").status, marked(rig, "web01", new)) == (State.CLEAN, "good")
 
 
-def test_nothing_is_damaged_while_the_whole_nas_is_in_trouble(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_damaged_while_the_whole_nas_is_in_trouble(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old, new = two_copies(rig)
     age(rig, "web01", old, new)
     unreadable(monkeypatch, new, 2)
@@ -268,7 +294,9 @@ def test_a_displaced_verification_marks_nothing(rig: Rig, monkeypatch: pytest.Mo
     def displaced(*arguments: object, **options: object) -> object:
         site = rig.site()
         live = recovery.live_sessions(site.database.head().contents)
-        recovery.expire(site.database, [Dead(row, "declared dead by the test") for row in live], "test")
+        recovery.expire(
+            site.database, [Dead(row, "declared dead by the test") for row in live], "test"
+        )
         return check(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verification, "check_ova", displaced)
@@ -285,7 +313,9 @@ def test_what_a_crashed_worker_began_comes_first(rig: Rig) -> None:
     assert verify.run(rig.site()).done == []
 
 
-def test_no_directory_is_looked_at_before_it_is_due(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_directory_is_looked_at_before_it_is_due(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_copies(rig)
 
     def forbidden(*_arguments: object) -> None:

@@ -1,4 +1,7 @@
-"""A clock that was once wrong: copies and notes that are dated 2038 silence neither backups nor verification, and are warned about."""
+"""A clock that was once wrong.
+
+Copies and notes that are dated 2038 silence neither backups nor verification, and are warned about.
+"""
 
 from dataclasses import replace
 
@@ -41,22 +44,30 @@ def antedate(rig: Rig, key: str) -> str:
     record = rig.record(key)
     assert record.last_copy is not None
     side = sidecars.read(rig.nas / key, record.last_copy.stamp)
-    (rig.nas / key / f"{side.stamp}.json").write_bytes(replace(side, started=FUTURE, finished=FUTURE).render())
+    (rig.nas / key / f"{side.stamp}.json").write_bytes(
+        replace(side, started=FUTURE, finished=FUTURE).render()
+    )
     last = replace(record.last_copy, finished=FUTURE)
     store(rig, key, last_copy=last, verified=FUTURE, backed_up=FUTURE)
     return side.stamp
 
 
 def store(rig: Rig, key: str, **values: object) -> None:
-    rig.site().database.commit_once(lambda contents: contents.with_vm(replace(contents.vms[key], **values)), "test", "test")  # type: ignore[arg-type]
+    rig.site().database.commit_once(
+        lambda contents: contents.with_vm(replace(contents.vms[key], **values)), "test", "test"
+    )  # type: ignore[arg-type]
 
 
-def test_a_live_vm_whose_copy_is_dated_2038_is_backed_up_again_once(rig: Rig, running: SimulatedVm) -> None:
+def test_a_live_vm_whose_copy_is_dated_2038_is_backed_up_again_once(
+    rig: Rig, running: SimulatedVm
+) -> None:
     assert tick(rig) == ["web01"]
     assert [tick(rig) for _ in range(3)] == [[], [], []]
 
 
-def test_it_is_not_backed_up_at_each_tick_even_if_the_copy_of_2038_goes_on_counting_as_the_last(rig: Rig, running: SimulatedVm) -> None:
+def test_it_is_not_backed_up_at_each_tick_even_if_the_copy_of_2038_goes_on_counting_as_the_last(
+    rig: Rig, running: SimulatedVm
+) -> None:
     future = rig.record("web01").last_copy
     assert tick(rig) == ["web01"]
     store(rig, "web01", last_copy=future)
@@ -64,7 +75,9 @@ def test_it_is_not_backed_up_at_each_tick_even_if_the_copy_of_2038_goes_on_count
     assert rig.record("web01").status is State.RUNNING
 
 
-def test_a_copy_of_a_database_that_knows_no_other_time_is_due_as_before(rig: Rig, running: SimulatedVm) -> None:
+def test_a_copy_of_a_database_that_knows_no_other_time_is_due_as_before(
+    rig: Rig, running: SimulatedVm
+) -> None:
     record = rig.record("web01")
     assert record.last_copy is not None
     old = timestamp(SystemClock().now().replace(year=2020))

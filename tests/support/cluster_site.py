@@ -1,7 +1,10 @@
-"""The real programs on the hosts of the test cluster: a NAS directory with copies, mounted by two hosts with simulated VirtualBox.
+"""The real programs on the hosts of the test cluster.
 
-A template is made once, on this machine's own disk; a site is a copy of it on the NAS and on the hosts, made in a second. Host `a` has
-the VM `web`, which is due, and `b` has `mail`; there are two copies of each. What a host has on its own disk survives its power cuts.
+A NAS directory with copies, mounted by two hosts with simulated VirtualBox.
+
+A template is made once, on this machine's own disk; a site is a copy of it on the NAS and on the
+hosts, made in a second. Host `a` has the VM `web`, which is due, and `b` has `mail`; there are two
+copies of each. What a host has on its own disk survives its power cuts.
 """
 
 import json
@@ -44,7 +47,8 @@ LEASE_SECONDS: Final = 15.0
 _BIN: Final = Path(sys.executable).parent
 _LIMIT_SECONDS: Final = 150
 
-#: Copies the host's part of the template ($1, made at the path $2) to $3, writes its configuration ($4), and makes its mount point.
+#: Copies the host's part of the template ($1, made at the path $2) to $3, writes its configuration
+#: ($4), and makes its mount point.
 _MOVE_IN: Final = """
 mkdir -p "$3/nas"
 cp -a "$1/." "$3/host"
@@ -59,7 +63,9 @@ class Template:
     def __init__(self, lan: Cluster, folder: Path) -> None:
         self.folder, self._nas = folder, folder / "nas"
         self._nas.mkdir()
-        self._identities = {name: _identity(name, number) for number, name in enumerate(VMS, FIRST_CLIENT_NUMBER)}
+        self._identities = {
+            name: _identity(name, number) for number, name in enumerate(VMS, FIRST_CLIENT_NUMBER)
+        }
         self._hosts = {name: SimulatedHost(folder / "hosts", name) for name in VMS}
         vms = {name: self._hosts[name].make_vm(vm, random_mib=2) for name, vm in VMS.items()}
         create(self._nas / "vmstate", self._identities["b"], SystemClock(), LEASE_SECONDS)
@@ -69,7 +75,10 @@ class Template:
                 assert backup.run(self._site(name)).done == [vm.name]
         self._use("a", vms["a"])
         #: The good copies, by directory.
-        self.stamps = {vm: sorted(copy.stamp for copy in catalogue.read(self._nas / vm, None).good) for vm in VMS.values()}
+        self.stamps = {
+            vm: sorted(copy.stamp for copy in catalogue.read(self._nas / vm, None).good)
+            for vm in VMS.values()
+        }
         self._hand_out(lan)
 
     def _use(self, name: str, vm: SimulatedVm) -> None:
@@ -95,7 +104,14 @@ class Template:
         database = open_database(configuration.nas.state, self._identities[name], clock)
         files = NasFiles()
         prepare_archive(files, configuration.nas, database.version.repository)
-        return Site(configuration, clock, self._identities[name], database, NasStatus(self._nas, 0, 0, None), files)
+        return Site(
+            configuration,
+            clock,
+            self._identities[name],
+            database,
+            NasStatus(self._nas, 0, 0, None),
+            files,
+        )
 
     def _hand_out(self, lan: Cluster) -> None:
         """Puts the parts where the machines see them."""
@@ -115,9 +131,21 @@ class ClusterSite:
     def __init__(self, lan: Cluster, template: Template, kind: str, **settings: object) -> None:
         self.kind, self._lan, self._template = kind, lan, template
         self.name = uuid.uuid4().hex[:10]
-        self._settings = {"retry_seconds": 5, "retry_interval_seconds": 0.2, "stall_seconds": 60, **settings}
+        self._settings = {
+            "retry_seconds": 5,
+            "retry_interval_seconds": 0.2,
+            "stall_seconds": 60,
+            **settings,
+        }
         self.directory = f"/srv/nas/{'smb' if kind == 'smb' else 'nfs'}/{self.name}"
-        lan.server.check("sh", "-ec", 'cp -a "$1" "$2" && sync -f "$2"', "sh", f"{lan.server.shared}/template", self.directory)
+        lan.server.check(
+            "sh",
+            "-ec",
+            'cp -a "$1" "$2" && sync -f "$2"',
+            "sh",
+            f"{lan.server.shared}/template",
+            self.directory,
+        )
         for host in VMS:
             self.move_in(host)
         self.before = template.stamps
@@ -138,19 +166,28 @@ class ClusterSite:
         tables: dict[str, dict[str, object]] = {
             "nas": {"mountpoint": self.nas, "reserve": "1 MiB", "probe_seconds": 12},
             "host": {"node": host, "state_directory": f"{machine.shared}/state-{self.name}"},
-            "virtualbox": {"vboxmanage": f"{self.place}/host/VBoxManage", "home": f"{self.place}/host/config"},
+            "virtualbox": {
+                "vboxmanage": f"{self.place}/host/VBoxManage",
+                "home": f"{self.place}/host/config",
+            },
             "backup": self._settings,
         }
         text = "\n".join(
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()) for name, table in tables.items()
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+            for name, table in tables.items()
         )
         template = f"{self._template.folder}/hosts/{host}"
-        machine.check("sh", "-ec", _MOVE_IN, "sh", f"{machine.shared}/template", template, self.place, text)
+        machine.check(
+            "sh", "-ec", _MOVE_IN, "sh", f"{machine.shared}/template", template, self.place, text
+        )
         self.mount(host)
 
     def mount(self, host: str, directory: str | None = None) -> None:
         """Mounts its directory on the NAS, or another one."""
-        self._lan[host].check("mount", "--bind", f"/mnt/{self.kind}/{directory or self.name}", self.nas)
+        self._lan[host].check(
+            "mount", "--bind", f"/mnt/{self.kind}/{directory or self.name}", self.nas
+        )
 
     def unmount(self, host: str) -> None:
         """Takes the mount away while it is used; the empty mount point stays."""
@@ -159,15 +196,26 @@ class ClusterSite:
     def fault(self, host: str, **faults: Any) -> None:
         """Sets the faults of the host's VirtualBox, in place of those that are set."""
         path = f"{self.place}/host/config/faults.json"
-        self._lan[host].check("sh", "-ec", 'printf %s "$2" >"$1.new" && mv "$1.new" "$1"', "sh", path, json.dumps(faults))
+        self._lan[host].check(
+            "sh",
+            "-ec",
+            'printf %s "$2" >"$1.new" && mv "$1.new" "$1"',
+            "sh",
+            path,
+            json.dumps(faults),
+        )
 
     def spawn(self, host: str, *command: str) -> Job:
         """Starts a program on a host."""
         return self._spawn(host, [str(_BIN / command[0]), *command[1:]])
 
     def spawn_halted(self, host: str, moment: Moment, parts: Sequence[str], *command: str) -> Job:
-        """Starts a program that halts before or after the crash point with these parts in its name, and waits until it has."""
-        job = self._spawn(host, halted.command(self.nas, moment, f"{self.place}/go", parts, command))
+        """Starts a program that halts before or after the crash point with these parts in its name,
+        and waits until it has.
+        """
+        job = self._spawn(
+            host, halted.command(self.nas, moment, f"{self.place}/go", parts, command)
+        )
         job.wait_for("halted at", _LIMIT_SECONDS)
         return job
 
@@ -190,7 +238,9 @@ class ClusterSite:
         while self._lan.server.run(["sh", "-c", f"ls {self.directory}/web/.*.partial.ova"])[0]:
             if time.monotonic() > end:
                 ended = job.wait(1)  # raises with what it has said if it has not ended
-                raise AssertionError(f"no export begins; it ended with status {ended}:\n{job.output}")
+                raise AssertionError(
+                    f"no export begins; it ended with status {ended}:\n{job.output}"
+                )
             time.sleep(0.2)
 
     def make_directory(self, name: str) -> str:
@@ -201,8 +251,21 @@ class ClusterSite:
     def found(self, host: str, directory: str) -> None:
         """Makes a state database in another directory on the NAS."""
         other = f"{self.place}/other"
-        self._lan[host].check("sh", "-ec", 'mkdir "$2" && mount --bind "$1" "$2"', "sh", f"/mnt/{self.kind}/{directory}", other)
-        command = ["env", f"NAS_MOUNTPOINT={other}", f"VMBACKUP_CONFIG={self.place}/config.toml", str(_BIN / "vmbackup-admin"), "init"]
+        self._lan[host].check(
+            "sh",
+            "-ec",
+            'mkdir "$2" && mount --bind "$1" "$2"',
+            "sh",
+            f"/mnt/{self.kind}/{directory}",
+            other,
+        )
+        command = [
+            "env",
+            f"NAS_MOUNTPOINT={other}",
+            f"VMBACKUP_CONFIG={self.place}/config.toml",
+            str(_BIN / "vmbackup-admin"),
+            "init",
+        ]
         self._lan[host].check(*command)
         self._lan[host].check("umount", other)
 
@@ -225,8 +288,13 @@ def at_once(work: Callable[[K], V], items: Iterable[K]) -> dict[K, V]:
 
 
 def look(lan: Cluster, questions: Mapping[ClusterSite, Mapping[str, Any]]) -> list[Truth]:
-    """Looks at what is on the NAS, see `nas_truth.Question`. That the older copies are still there is always asked."""
-    asked = {site.directory: {"before": site.before, **question} for site, question in questions.items()}
+    """Looks at what is on the NAS, see `nas_truth.Question`.
+
+    That the older copies are still there is always asked.
+    """
+    asked = {
+        site.directory: {"before": site.before, **question} for site, question in questions.items()
+    }
     status, output = lan.server.run(
         [sys.executable, "-m", "tests.support.nas_truth", json.dumps(asked)],
         environment={"PYTHONPATH": str(PROJECT)},

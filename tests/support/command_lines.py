@@ -1,4 +1,6 @@
-"""Command lines of this product in texts (documentation, units, crontabs), and whether its programs understand them."""
+"""Command lines of this product in texts (documentation, units, crontabs), and whether its programs
+understand them.
+"""
 
 import re
 import shlex
@@ -16,14 +18,19 @@ _CALL = re.compile(rf"(?<![\w/-])({'|'.join(PROGRAMS)})((?:[ \t]+[^\s`|)#&;,]+)+
 
 
 def find(text: str) -> Iterator[str]:
-    """The command lines in `text`, each from its program's name to where the prose, the comment or the pipe begins."""
+    """The command lines in `text`, each from its program's name to where the prose, the comment or
+    the pipe begins.
+    """
     for line in text.splitlines():
         for match in _CALL.finditer(line):
             yield match[0]
 
 
 def problem(line: str) -> str:
-    """Why a program would refuse a command line: an unknown command or option. Empty if it would not. Values are not looked at."""
+    """Why a program would refuse a command line: an unknown command or option.
+
+    Empty if it would not. Values are not looked at.
+    """
     words = shlex.split(line)
     command: click.Command = PROGRAMS[words[0]]
     options = _options(command)
@@ -42,12 +49,16 @@ def problem(line: str) -> str:
 
 def _options(command: click.Command) -> set[str]:
     parameters = command.get_params(click.Context(command))
-    return {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+    return {
+        name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)
+    }
 
 
 def _is_value(words: list[str], word: str, command: click.Command) -> bool:
     before = words[words.index(word) - 1]
     return any(
-        before in parameter.opts and not getattr(parameter, "is_flag", False) and not getattr(parameter, "count", False)
+        before in parameter.opts
+        and not getattr(parameter, "is_flag", False)
+        and not getattr(parameter, "count", False)
         for parameter in command.get_params(click.Context(command))
     )

@@ -1,4 +1,8 @@
-"""Builders for copies: OVAs like VirtualBox's, sidecars, whole VM directories, and a NAS door that breaks off at a chosen operation."""
+"""Builders for copies.
+
+OVAs like VirtualBox's, sidecars, whole VM directories, and a NAS door that breaks off at a chosen
+operation.
+"""
 
 import hashlib
 import os
@@ -13,7 +17,10 @@ from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar, SideFile
 
 UUID = "a5bb7405-6bce-41d1-b207-357465b29724"
-OVF = '<?xml version="1.0"?>\n<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"><References>{}</References></Envelope>\n'
+OVF = (
+    '<?xml version="1.0"?>\n<Envelope '
+    'xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"><References>{}</References></Envelope>\n'
+)
 
 
 def tar_header(name: str, size: int, *, kind: bytes = b"0") -> bytes:
@@ -21,7 +28,12 @@ def tar_header(name: str, size: int, *, kind: bytes = b"0") -> bytes:
     digits = f"{size:011o}\0".encode() if size < 8**11 else b"\x80" + size.to_bytes(11)
     header = bytearray(512)
     header[0:100] = name.encode("utf-8", "surrogateescape").ljust(100, b"\0")
-    header[100:108], header[124:136], header[156:157], header[257:265] = b"0000640\0", digits, kind, b"ustar\x0000"
+    header[100:108], header[124:136], header[156:157], header[257:265] = (
+        b"0000640\0",
+        digits,
+        kind,
+        b"ustar\x0000",
+    )
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header):06o}\0 ".encode()
     return bytes(header)
@@ -29,24 +41,54 @@ def tar_header(name: str, size: int, *, kind: bytes = b"0") -> bytes:
 
 def tar_file(members: Sequence[tuple[str, bytes]]) -> bytes:
     """A tar file as VirtualBox writes it: no zero blocks at the end."""
-    return b"".join(tar_header(name, len(data)) + data + bytes(-len(data) % 512) for name, data in members)
+    return b"".join(
+        tar_header(name, len(data)) + data + bytes(-len(data) % 512) for name, data in members
+    )
 
 
 def manifest(members: Sequence[tuple[str, bytes]], algorithm: str = "SHA256") -> bytes:
     """A manifest that covers `members`."""
-    return "".join(f"{algorithm} ({name}) = {hashlib.new(algorithm, data).hexdigest()}\n" for name, data in members).encode()
+    return "".join(
+        f"{algorithm} ({name}) = {hashlib.new(algorithm, data).hexdigest()}\n"
+        for name, data in members
+    ).encode()
 
 
-def ova(disk: bytes = b"disk" * 5000, *, disk_name: str = "vm-disk001.vmdk", algorithm: str = "SHA256", listed: bool = True) -> bytes:
+def ova(
+    disk: bytes = b"disk" * 5000,
+    *,
+    disk_name: str = "vm-disk001.vmdk",
+    algorithm: str = "SHA256",
+    listed: bool = True,
+) -> bytes:
     """A whole OVA with one disk; `listed` False leaves the disk out of the manifest."""
-    members = [("x.ovf", OVF.format(f'<File ovf:id="file1" ovf:href="{disk_name}"/>').encode()), (disk_name, disk)]
+    members = [
+        ("x.ovf", OVF.format(f'<File ovf:id="file1" ovf:href="{disk_name}"/>').encode()),
+        (disk_name, disk),
+    ]
     return tar_file([*members, ("x.mf", manifest(members if listed else members[:1], algorithm))])
 
 
 def vmdk(grains: dict[int, bytes], capacity_grains: int = 2048, *, filler: bool = False) -> bytes:
     """A stream-optimised disk whose grains (64 KiB each, by number) are `grains`."""
     header = bytearray(512)
-    struct.pack_into("<4sIIQQQQIQQQB", header, 0, b"KDMV", 3, 0x30001, capacity_grains * 128, 128, 1, 20, 512, 0, 2**64 - 1, 128, 0)
+    struct.pack_into(
+        "<4sIIQQQQIQQQB",
+        header,
+        0,
+        b"KDMV",
+        3,
+        0x30001,
+        capacity_grains * 128,
+        128,
+        1,
+        20,
+        512,
+        0,
+        2**64 - 1,
+        128,
+        0,
+    )
     out = bytearray(header) + b"# Disk DescriptorFile\n".ljust(127 * 512, b"\0")
     directory = [0] * -(-capacity_grains // 512)
     for table in range(len(directory)):
@@ -95,15 +137,27 @@ def sidecar(data: bytes, stamp: str = "20261122T203800Z-17", **changes: Any) -> 
 
 
 def put_copy(
-    directory: Path, stamp: str, data: bytes = b"bytes of an ova", *, sides: Mapping[Suffix, bytes] | None = None, **changes: Any
+    directory: Path,
+    stamp: str,
+    data: bytes = b"bytes of an ova",
+    *,
+    sides: Mapping[Suffix, bytes] | None = None,
+    **changes: Any,
 ) -> Sidecar:
     """A published copy; `sides` are the files beside it."""
     directory.mkdir(parents=True, exist_ok=True)
-    made = sidecar(data, stamp, files={suffix: side_file(side) for suffix, side in (sides or {}).items()}, **changes)
+    made = sidecar(
+        data,
+        stamp,
+        files={suffix: side_file(side) for suffix, side in (sides or {}).items()},
+        **changes,
+    )
     for suffix, side in (sides or {}).items():
         (directory / f"{stamp}.{suffix}").write_bytes(side)
     (directory / f"{stamp}.ova").write_bytes(data)
-    os.utime(directory / f"{stamp}.ova", (made.moment.timestamp(),) * 2)  # written when its stamp says
+    os.utime(
+        directory / f"{stamp}.ova", (made.moment.timestamp(),) * 2
+    )  # written when its stamp says
     (directory / f"{stamp}.json").write_bytes(made.render())
     (directory / f"{stamp}.sha256").write_bytes(made.checksum_lines())
     return made
@@ -119,7 +173,10 @@ class PowerCutError(BaseException):
 
 
 class BreakingFiles(NasFiles):
-    """A NAS door on which the operation number `breaks_at` is the last: cut off just before it is done, or just after."""
+    """A NAS door on which the operation number `breaks_at` is the last.
+
+    Cut off just before it is done, or just after.
+    """
 
     def __init__(self, breaks_at: int, *, after: bool = False) -> None:
         super().__init__()

@@ -1,10 +1,13 @@
-"""A worker for tests of the state database on real mounts: commits as fast as it can, and prints a line for each commit it was told of.
+"""A worker for tests of the state database on real mounts.
+
+Commits as fast as it can, and prints a line for each commit it was told of.
 
     python -m tests.support.counting VMSTATE NODE LABEL SECONDS [no-lease]
 
-Each commit raises the failure count of the record LABEL by one and the number of claims granted by one: at the end, the first of
-every label must not be below the lines printed under that label, and the second must be the sum of the first. The lease on the
-database only keeps writers from colliding; `no-lease` does without, so that they do collide.
+Each commit raises the failure count of the record LABEL by one and the number of claims granted by
+one: at the end, the first of every label must not be below the lines printed under that label, and
+the second must be the sum of the first. The lease on the database only keeps writers from
+colliding; `no-lease` does without, so that they do collide.
 """
 
 import contextlib
@@ -28,8 +31,12 @@ HANGS_SECONDS = 150
 
 def count(contents: Contents, label: str, node: str) -> Contents:
     """One more."""
-    record = contents.vms.get(label) or VmRecord(label, label, label, node, label, State.NEW, found="2026-11-22T20:38:00Z")
-    return replace(contents, claims_granted=contents.claims_granted + 1).with_vm(replace(record, failures=record.failures + 1))
+    record = contents.vms.get(label) or VmRecord(
+        label, label, label, node, label, State.NEW, found="2026-11-22T20:38:00Z"
+    )
+    return replace(contents, claims_granted=contents.claims_granted + 1).with_vm(
+        replace(record, failures=record.failures + 1)
+    )
 
 
 class NoLease:

@@ -1,4 +1,7 @@
-"""Disk images for tests: writes small VDI files, and reads stream-optimised VMDK files by other means than the program does."""
+"""Disk images for tests.
+
+Writes small VDI files, and reads stream-optimised VMDK files by other means than the program does.
+"""
 
 import functools
 import random
@@ -16,7 +19,10 @@ NO_UUID = UUID(int=0)
 
 @dataclass
 class Vdi:
-    """A VDI file to be written. `blocks` maps a block's number to its bytes, or to ZERO; what is not in it is free."""
+    """A VDI file to be written.
+
+    `blocks` maps a block's number to its bytes, or to ZERO; what is not in it is free.
+    """
 
     size: int
     blocks: dict[int, bytes | int] = field(default_factory=dict)
@@ -38,11 +44,22 @@ class Vdi:
 
     def child(self, blocks: dict[int, bytes | int]) -> "Vdi":
         """A differencing image on top of this one."""
-        return Vdi(self.size, blocks, self.block_size, kind=4, parent=self.identifier, parent_modification=self.modification)
+        return Vdi(
+            self.size,
+            blocks,
+            self.block_size,
+            kind=4,
+            parent=self.identifier,
+            parent_modification=self.modification,
+        )
 
     def render(self) -> bytes:
         """The file. Blocks are stored last one first, so that place and number differ."""
-        stored = [number for number, content in sorted(self.blocks.items(), reverse=True) if isinstance(content, bytes)]
+        stored = [
+            number
+            for number, content in sorted(self.blocks.items(), reverse=True)
+            if isinstance(content, bytes)
+        ]
         entries = [FREE] * self.count
         for number, content in self.blocks.items():
             entries[number] = stored.index(number) if isinstance(content, bytes) else content
@@ -51,12 +68,18 @@ class Vdi:
         struct.pack_into("<4I", header, 0x40, 0xBEDA107F, 0x10001, 400, self.kind)
         struct.pack_into("<2I", header, 0x154, self.map_offset, self.data_offset)
         struct.pack_into("<I", header, 0x168, 512)
-        struct.pack_into("<Q4I", header, 0x170, self.size, self.block_size, 0, self.count, len(stored))
+        struct.pack_into(
+            "<Q4I", header, 0x170, self.size, self.block_size, 0, self.count, len(stored)
+        )
         for offset, uuid in zip(
-            (0x188, 0x198, 0x1A8, 0x1B8), (self.identifier, self.modification, self.parent, self.parent_modification), strict=True
+            (0x188, 0x198, 0x1A8, 0x1B8),
+            (self.identifier, self.modification, self.parent, self.parent_modification),
+            strict=True,
         ):
             header[offset : offset + 16] = uuid.bytes_le
-        parts = [bytes(header).ljust(self.map_offset, b"\0") + struct.pack(f"<{self.count}I", *entries)]
+        parts = [
+            bytes(header).ljust(self.map_offset, b"\0") + struct.pack(f"<{self.count}I", *entries)
+        ]
         parts = [parts[0].ljust(self.data_offset, b"\0")]
         parts += [_bytes(self.blocks[number]).ljust(self.block_size, b"\0") for number in stored]
         return b"".join(parts)
@@ -76,24 +99,49 @@ def content(images: list[Vdi]) -> bytes:
     disk = bytearray(images[0].count * images[0].block_size)
     for image in reversed(images):
         for number, block in image.blocks.items():
-            data = bytes(image.block_size) if block == ZERO else _bytes(block).ljust(image.block_size, b"\0")
+            data = (
+                bytes(image.block_size)
+                if block == ZERO
+                else _bytes(block).ljust(image.block_size, b"\0")
+            )
             disk[number * image.block_size : (number + 1) * image.block_size] = data
     return bytes(disk[: images[0].size])
 
 
 class VmdkReader:
-    """Reads a stream-optimised VMDK twice: along its markers, and through its directory; both must agree."""
+    """Reads a stream-optimised VMDK twice: along its markers, and through its directory.
+
+    Both must agree.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         assert len(data) % 512 == 0
-        magic, version, flags, self.capacity, grain, descriptor, length, per_table, redundant, directory = struct.unpack_from(
-            "<4sIIQQQQIQQ", data
+        (
+            magic,
+            version,
+            flags,
+            self.capacity,
+            grain,
+            descriptor,
+            length,
+            per_table,
+            redundant,
+            directory,
+        ) = struct.unpack_from("<4sIIQQQQIQQ", data)
+        assert (magic, version, flags, grain, per_table, redundant) == (
+            b"KDMV",
+            3,
+            0x30001,
+            128,
+            512,
+            0,
         )
-        assert (magic, version, flags, grain, per_table, redundant) == (b"KDMV", 3, 0x30001, 128, 512, 0)
         assert directory == 2**64 - 1
         assert data[64 + 8 : 64 + 15] == b"\0\n \r\n\x01\0"
-        self.descriptor = data[descriptor * 512 : (descriptor + length) * 512].rstrip(b"\0").decode()
+        self.descriptor = (
+            data[descriptor * 512 : (descriptor + length) * 512].rstrip(b"\0").decode()
+        )
         footer = data[-1024:-512]
         assert data[-512:] == bytes(512)
         assert footer[:56] == data[:56]
@@ -108,7 +156,9 @@ class VmdkReader:
             value, size, kind = struct.unpack_from("<QII", self.data, sector * 512)
             if size:
                 packed = self.data[sector * 512 + 12 : sector * 512 + 12 + size]
-                assert not grains or value // 128 > max(grains), "grains are in the order of the disk"
+                assert not grains or value // 128 > max(grains), (
+                    "grains are in the order of the disk"
+                )
                 grains[value // 128] = zlib.decompress(packed)
                 sector += -(-(size + 12) // 512)
             elif kind == 0:
@@ -122,14 +172,18 @@ class VmdkReader:
     def through_directory(self) -> dict[int, bytes]:
         """The grains by number, found through the tables."""
         grains: dict[int, bytes] = {}
-        tables = struct.unpack_from(f"<{-(-self.capacity // (128 * 512))}I", self.data, self.directory_sector * 512)
+        tables = struct.unpack_from(
+            f"<{-(-self.capacity // (128 * 512))}I", self.data, self.directory_sector * 512
+        )
         for number, table in enumerate(tables):
             places = struct.unpack_from("<512I", self.data, table * 512) if table else ()
             for entry, sector in enumerate(places):
                 if sector:
                     position, size = struct.unpack_from("<QI", self.data, sector * 512)
                     assert position == (number * 512 + entry) * 128
-                    grains[number * 512 + entry] = zlib.decompress(self.data[sector * 512 + 12 : sector * 512 + 12 + size])
+                    grains[number * 512 + entry] = zlib.decompress(
+                        self.data[sector * 512 + 12 : sector * 512 + 12 + size]
+                    )
         return grains
 
     def grains(self) -> dict[int, bytes]:

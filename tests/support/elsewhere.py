@@ -1,14 +1,18 @@
-"""Runs tests where the parts they need are: in a guest that has real NFS and SMB mounts, or in namespaces where a cluster may be built.
+"""Runs tests where the parts they need are.
 
-A test says where it belongs, and is otherwise an ordinary test, with fixtures and parameters, chosen by name, `-k` or `-m`:
+In a guest that has real NFS and SMB mounts, or in namespaces where a cluster may be built.
+
+A test says where it belongs, and is otherwise an ordinary test, with fixtures and parameters,
+chosen by name, `-k` or `-m`:
 
     pytestmark = pytest.mark.nas("guest")        # /mnt/nfs-a, /mnt/nfs3-b, /mnt/smb-c, …: see deploy/testbed/nas
     pytestmark = pytest.mark.nas("guest", memory_mib=3072)
     pytestmark = pytest.mark.nas("cluster")      # may use deploy.testbed.nas.cluster
 
-All chosen tests of one place run there in one go, by a pytest of its own, started when the first of them has its turn. Their reports
-come back while they run, so that each test is reported as if it had run here. Where the test bed cannot be, they are skipped with
-the reason; in CI (environment variable `CI`) that is an error.
+All chosen tests of one place run there in one go, by a pytest of its own, started when the first of
+them has its turn. Their reports come back while they run, so that each test is reported as if it
+had run here. Where the test bed cannot be, they are skipped with the reason; in CI (environment
+variable `CI`) that is an error.
 """
 
 import json
@@ -57,11 +61,33 @@ class Place:
 
     def command(self, job: Path, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in this place."""
-        variables = ["env", f"{REPORTS}={job}/reports", *(f"{name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name))]
+        variables = [
+            "env",
+            f"{REPORTS}={job}/reports",
+            *(f"{name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)),
+        ]
         if self.kind == "cluster":
             return [*CONTAINED, *variables, *command]
-        options = ["--job", str(job), "--memory-mib", str(self.memory_mib), "--limit", str(LIMIT_SECONDS)]
-        return ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "deploy.testbed.nas.launcher", *options, "--", *variables, *command]
+        options = [
+            "--job",
+            str(job),
+            "--memory-mib",
+            str(self.memory_mib),
+            "--limit",
+            str(LIMIT_SECONDS),
+        ]
+        return [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            sys.executable,
+            "-m",
+            "deploy.testbed.nas.launcher",
+            *options,
+            "--",
+            *variables,
+            *command,
+        ]
 
 
 class Batch:
@@ -71,7 +97,9 @@ class Batch:
         self._job = Path(tempfile.mkdtemp(prefix="vmbackup-tests.", dir="/var/tmp"))
         self._output = self._job / "pytest.log"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+        }
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 place.command(self._job, command),
@@ -83,7 +111,10 @@ class Batch:
             )
 
     def reports_of(self, name: str, config: pytest.Config) -> list[pytest.TestReport]:
-        """Waits for a test to end there, and returns its reports. Raises AssertionError if it was never run to its end."""
+        """Waits for a test to end there, and returns its reports.
+
+        Raises AssertionError if it was never run to its end.
+        """
         while True:
             ended = self._process.poll() is not None
             reports = [report for report in self._reports() if report["nodeid"] == name]
@@ -91,7 +122,10 @@ class Batch:
                 return [_received(report, config) for report in reports]
             if ended:
                 tail = self._output.read_text(encoding="utf-8", errors="replace")[-6000:]
-                raise AssertionError(f"the test bed ended (status {self._process.returncode}) before this test did:\n{tail}")
+                raise AssertionError(
+                    f"the test bed ended (status {self._process.returncode}) before this test "
+                    f"did:\n{tail}"
+                )
             time.sleep(0.1)
 
     def _reports(self) -> list[dict[str, object]]:
@@ -107,7 +141,9 @@ class Batch:
             self._process.terminate()
             try:
                 self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:  # `unshare` ignores that signal; when it is killed, all in its namespace is
+            except (
+                subprocess.TimeoutExpired
+            ):  # `unshare` ignores that signal; when it is killed, all in its namespace is
                 self._process.kill()
                 self._process.wait()
         shutil.rmtree(self._job)
@@ -115,7 +151,9 @@ class Batch:
 
 def _received(data: dict[str, object], config: pytest.Config) -> pytest.TestReport:
     """A report as it was. JSON has no tuples, and pytest wants the place of a skip to be one."""
-    report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=data)
+    report: pytest.TestReport = config.hook.pytest_report_from_serializable(
+        config=config, data=data
+    )
     if isinstance(report.longrepr, list):
         report.longrepr = tuple(report.longrepr)
     return report
@@ -132,7 +170,8 @@ class ReportWriter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
-        # Closed each time: the file system that is shared with the outside writes back late otherwise.
+        # Closed each time: the file system that is shared with the outside writes back late
+        # otherwise.
         with open(os.environ[REPORTS], "a", encoding="utf-8") as file:
             file.write(json.dumps(data) + "\n")
 
@@ -154,9 +193,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     if place is None:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    # Like a fixture that sets up the place: what goes wrong here is an error of the test, or a reason to skip it.
-    call = pytest.CallInfo.from_call(lambda: _run(place, item), when="setup", reraise=(pytest.exit.Exception, KeyboardInterrupt))
-    reports = call.result if call.excinfo is None else [pytest.TestReport.from_item_and_call(item, call)]
+    # Like a fixture that sets up the place: what goes wrong here is an error of the test, or a
+    # reason to skip it.
+    call = pytest.CallInfo.from_call(
+        lambda: _run(place, item), when="setup", reraise=(pytest.exit.Exception, KeyboardInterrupt)
+    )
+    reports = (
+        call.result if call.excinfo is None else [pytest.TestReport.from_item_and_call(item, call)]
+    )
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -167,7 +211,9 @@ def _run(place: Place, item: pytest.Item) -> list[pytest.TestReport]:
     batches = item.config.stash[_BATCHES]
     if place not in batches:
         _require_test_bed()
-        batches[place] = Batch(place, [other.nodeid for other in item.session.items if Place.of(other) == place])
+        batches[place] = Batch(
+            place, [other.nodeid for other in item.session.items if Place.of(other) == place]
+        )
     return batches[place].reports_of(item.nodeid, item.config)
 
 

@@ -37,28 +37,55 @@ class Copy:
         with tarfile.open(self.ova) as archive:
             contents = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
         manifest = contents.pop("vm.mf").decode()
-        assert manifest == "".join(f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}\n" for name, data in contents.items())
+        assert manifest == "".join(
+            f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}\n"
+            for name, data in contents.items()
+        )
         return list(contents.values())
 
 
 def make(
-    folder: Path, name: str, images: Mapping[str, Vdi], previous: Copy | None = None, *, whole_every: int = 10, aligned: bool = False
+    folder: Path,
+    name: str,
+    images: Mapping[str, Vdi],
+    previous: Copy | None = None,
+    *,
+    whole_every: int = 10,
+    aligned: bool = False,
 ) -> Copy:
     """A copy of disks by the place where they are attached, in `folder`."""
     index, ova = folder / f"{name}.index", folder / f"{name}.ova"
-    plan = DeltaPlan(index, previous.ova if previous else None, previous.index if previous else None, whole_every, aligned)
+    plan = DeltaPlan(
+        index,
+        previous.ova if previous else None,
+        previous.index if previous else None,
+        whole_every,
+        aligned,
+    )
     cancelled = threading.Event()
     archive = Archive(ova, modified=1, cancelled=cancelled)
-    pipeline = Pipeline(Settings(2, zlib_codec(1), digest=digest, alignment=plan.alignment), cancelled)
+    pipeline = Pipeline(
+        Settings(2, zlib_codec(1), digest=digest, alignment=plan.alignment), cancelled
+    )
     try:
         with Delta(plan, ova) as delta, tempfile.TemporaryDirectory() as disks:
             for place, image in images.items():
                 with Chain.open([image.write(Path(disks) / "disk.vdi")]) as chain:
                     archive.begin(f"{place}.vmdk")
                     layout = Layout(
-                        place, chain.size, int.from_bytes(os.urandom(4)), UUID(int=1), position=archive.position, alignment=plan.alignment
+                        place,
+                        chain.size,
+                        int.from_bytes(os.urandom(4)),
+                        UUID(int=1),
+                        position=archive.position,
+                        alignment=plan.alignment,
                     )
-                    pipeline.copy(chain, layout, Sink(archive, [], layout, delta.begin(place, archive.position)), Meter())
+                    pipeline.copy(
+                        chain,
+                        layout,
+                        Sink(archive, [], layout, delta.begin(place, archive.position)),
+                        Meter(),
+                    )
                     archive.end()
             delta.finish(archive.finish("vm.mf"), archive.position)
             assert archive.close()
@@ -70,5 +97,7 @@ def make(
 
 def disk(**changes: int) -> Vdi:
     """40 blocks of data; `b7=3` puts another pattern into block 7, 0 frees it."""
-    seeds = {number: 100 + number for number in range(40)} | {int(name[1:]): seed for name, seed in changes.items()}
+    seeds = {number: 100 + number for number in range(40)} | {
+        int(name[1:]): seed for name, seed in changes.items()
+    }
     return Vdi(64 * BLOCK, {number: pattern(seed, BLOCK) for number, seed in seeds.items() if seed})

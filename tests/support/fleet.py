@@ -1,4 +1,7 @@
-"""Several hosts and one NAS directory, driven as an operator and cron would: by the installed programs, each a process of its own."""
+"""Several hosts and one NAS directory, driven as an operator and cron would.
+
+By the installed programs, each a process of its own.
+"""
 
 import json
 import os
@@ -35,7 +38,9 @@ class Ran:
 
 @dataclass
 class Member:
-    """A host with the programs installed. `settings` is TOML by section, added to what every member has.
+    """A host with the programs installed.
+
+    `settings` is TOML by section, added to what every member has.
 
     `release` is an earlier one whose programs it has, if they are not the present ones.
     """
@@ -56,7 +61,12 @@ class Member:
     @property
     def environment(self) -> dict[str, str]:
         packages = {"PYTHONPATH": str(self.release.packages)} if self.release else {}
-        return {**os.environ, **self.host.environment, **packages, "VMBACKUP_CONFIG": str(self.configuration)}
+        return {
+            **os.environ,
+            **self.host.environment,
+            **packages,
+            "VMBACKUP_CONFIG": str(self.configuration),
+        }
 
     @property
     def bin(self) -> Path:
@@ -67,7 +77,8 @@ class Member:
         """Changes settings and writes the file."""
         self.settings.setdefault(section, {}).update(values)
         tables = [
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items())
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items())
             for name, items in self.settings.items()
         ]
         self.configuration.write_text("\n".join(tables), encoding="utf-8")
@@ -99,15 +110,22 @@ class Member:
         )
 
     def worker(self, *arguments: str, expect: int | None = 0) -> Ran:
-        """Runs `vmbackup-worker`; AssertionError with its output if it ends otherwise than expected (None: whatever)."""
+        """Runs `vmbackup-worker`.
+
+        AssertionError with its output if it ends otherwise than expected (None: whatever).
+        """
         ran = self.run("vmbackup-worker", "-v", *arguments)
-        assert expect is None or ran.status == expect, f"{arguments}: exit code {ran.status}\n{ran.stdout}{ran.stderr}"
+        assert expect is None or ran.status == expect, (
+            f"{arguments}: exit code {ran.status}\n{ran.stdout}{ran.stderr}"
+        )
         return ran
 
     def admin(self, *arguments: str, expect: int | None = 0) -> Ran:
         """Runs `vmbackup-admin`; see `worker`."""
         ran = self.run("vmbackup-admin", *arguments)
-        assert expect is None or ran.status == expect, f"{arguments}: exit code {ran.status}\n{ran.stdout}{ran.stderr}"
+        assert expect is None or ran.status == expect, (
+            f"{arguments}: exit code {ran.status}\n{ran.stdout}{ran.stderr}"
+        )
         return ran
 
 
@@ -120,8 +138,13 @@ class Fleet:
         self.nas.mkdir(parents=True, exist_ok=True)
         self.members: dict[str, Member] = {}
 
-    def add(self, host: VirtualBoxHost, mounted_at: Path | None = None, release: Release | None = None) -> Member:
-        """Adds a host, which may have its own way to the NAS directory; the first one makes the state database, if there is none."""
+    def add(
+        self, host: VirtualBoxHost, mounted_at: Path | None = None, release: Release | None = None
+    ) -> Member:
+        """Adds a host, which may have its own way to the NAS directory.
+
+        The first one makes the state database, if there is none.
+        """
         mountpoint = mounted_at or self.nas
         host.share(mountpoint)
         member = Member(self, host, release)
@@ -130,7 +153,9 @@ class Fleet:
         member.configure("host", state_directory=str(self.folder / f"state-{host.name}"))
         member.configure("backup", retry_seconds=0, retry_interval_seconds=0.2)
         if isinstance(host, SimulatedHost):
-            member.configure("backup", engine="vboxmanage")  # whose faults and delays are what the simulation is for
+            member.configure(
+                "backup", engine="vboxmanage"
+            )  # whose faults and delays are what the simulation is for
         if len(self.members) == 1 and not (self.nas / "vmstate").exists():
             member.admin("init", "--lease-seconds", str(self.lease_seconds))
         return member
@@ -138,7 +163,9 @@ class Fleet:
     def head(self) -> Snapshot:
         """The newest generation, read without any code that could repair something."""
         newest = max((self.nas / "vmstate" / "gen").iterdir())
-        return decode((newest / "snapshot" if newest.is_dir() else newest).read_bytes(), int(newest.name))
+        return decode(
+            (newest / "snapshot" if newest.is_dir() else newest).read_bytes(), int(newest.name)
+        )
 
     def record(self, key: str) -> VmRecord:
         """What the database says of a VM."""
@@ -153,7 +180,10 @@ class Fleet:
         return catalogue.read(self.nas / self.record(key).directory, None).good
 
     def litter(self) -> list[str]:
-        """What must not be left when nobody works: partial files, temporary files, heartbeats, a lease marker."""
+        """What must not be left when nobody works.
+
+        Partial files, temporary files, heartbeats, a lease marker.
+        """
         state = self.nas / "vmstate"
         partial = [path.name for path in self.nas.rglob("*partial*")]
         return [

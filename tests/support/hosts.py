@@ -1,6 +1,8 @@
-"""What a test may ask of a VirtualBox host, be it real (`tests.support.virtualbox`) or simulated (`tests.support.simulated`).
+"""What a test may ask of a VirtualBox host, be it real (`tests.support.virtualbox`) or simulated
+(`tests.support.simulated`).
 
-The contract suite runs against both, so what a test has learnt from a simulated host holds for a real one.
+The contract suite runs against both, so what a test has learnt from a simulated host holds for a
+real one.
 """
 
 from pathlib import Path
@@ -78,8 +80,13 @@ class VirtualBoxHost(Protocol):
     def run(self, *arguments: str | Path, check: bool = True) -> "CompletedProcess[str]":
         """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
 
-    def make_vm(self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0) -> VirtualMachine:
-        """A small VM, stopped. `delay`: seconds between power button and power off; None: the guest ignores the button."""
+    def make_vm(
+        self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0
+    ) -> VirtualMachine:
+        """A small VM, stopped.
+
+        `delay`: seconds between power button and power off; None: the guest ignores the button.
+        """
 
     def share(self, directory: Path) -> None:
         """Shows a directory to the host under the same path."""

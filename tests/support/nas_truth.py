@@ -1,4 +1,6 @@
-"""What is on the NAS, looked at on the server's own disk: no client's cache is asked. Run there as a program; prints JSON.
+"""What is on the NAS, looked at on the server's own disk: no client's cache is asked.
+
+Run there as a program; prints JSON.
 
 python -m tests.support.nas_truth NAS '{"states": …, "before": …, "settled": …}'
 """
@@ -22,11 +24,15 @@ _A_DAY = ("tmp/ still has", "node/ still has")
 
 @dataclass(frozen=True)
 class Question:
-    """`states` are those that the VMs must have (None: not looked at). `before`: the good copies that were there, by directory."""
+    """`states` are those that the VMs must have (None: not looked at).
+
+    `before`: the good copies that were there, by directory.
+    """
 
     states: dict[str, str] | None = None
     before: dict[str, list[str]] = field(default_factory=dict)
-    #: Whether a day has passed: then private files of dead processes are as wrong as anything else that is left.
+    #: Whether a day has passed: then private files of dead processes are as wrong as anything else
+    #: that is left.
     settled: bool = False
     #: Whether a day passes now, for what lies in `tmp/` and `node/`.
     age: bool = False
@@ -34,7 +40,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Truth:
-    """The newest generation's number, what it says, the good copies, the digests of all files of copies, and what is wrong."""
+    """The newest generation's number, what it says, the good copies, the digests of all files of
+    copies, and what is wrong.
+    """
 
     generation: int
     vms: dict[str, dict[str, Any]]
@@ -71,7 +79,11 @@ class Disk:
 def look(disk: Disk, question: Question) -> Truth:
     """Answers the question."""
     head = disk.head()
-    problems = list(promises.broken_at_once(disk, {directory: set(stamps) for directory, stamps in question.before.items()}))
+    problems = list(
+        promises.broken_at_once(
+            disk, {directory: set(stamps) for directory, stamps in question.before.items()}
+        )
+    )
     if question.states is not None:
         problems += promises.broken(disk, question.states)
     return Truth(
@@ -92,7 +104,11 @@ def _files(disk: Disk) -> Iterator[tuple[str, str]]:
 
 def age(disk: Disk) -> None:
     """Lets a day pass."""
-    for path in (*(disk.state / "tmp").iterdir(), *(disk.state / "node").iterdir(), *disk.state.glob("vmtool-dblock.*")):
+    for path in (
+        *(disk.state / "tmp").iterdir(),
+        *(disk.state / "node").iterdir(),
+        *disk.state.glob("vmtool-dblock.*"),
+    ):
         os.utime(path, (time.time() - 2 * 86400,) * 2, follow_symlinks=False)
 
 

@@ -1,4 +1,7 @@
-"""Releases of this program from its own history: as a tree with its tests, and as the wheel that a host would have installed."""
+"""Releases of this program from its own history.
+
+As a tree with its tests, and as the wheel that a host would have installed.
+"""
 
 import os
 import subprocess
@@ -10,12 +13,19 @@ from typing import Final
 PROJECT: Final = Path(__file__).resolve().parents[2]
 #: The first release that other hosts may still run while one is updated.
 FIRST: Final = "027e4e6"
-_PROGRAMS: Final = {"vmbackup-worker": "worker.cli", "vmbackup-admin": "coordinator.admin", "vmbackup-lock": "coordinator.lock"}
+_PROGRAMS: Final = {
+    "vmbackup-worker": "worker.cli",
+    "vmbackup-admin": "coordinator.admin",
+    "vmbackup-lock": "coordinator.lock",
+}
 
 
 @dataclass(frozen=True)
 class Release:
-    """A commit of the history. `tree` is its source, `packages` where its wheel is installed, `bin` its programs."""
+    """A commit of the history.
+
+    `tree` is its source, `packages` where its wheel is installed, `bin` its programs.
+    """
 
     tree: Path
     packages: Path
@@ -28,21 +38,42 @@ class Release:
 
 
 def install(commit: str, folder: Path) -> Release:
-    """Builds the wheel of a commit from the history, and installs it below `folder`, without its dependencies: those are ours.
+    """Builds the wheel of a commit from the history, and installs it below `folder`, without its
+    dependencies: those are ours.
 
     AssertionError, with what to do, where the history does not reach so far.
     """
     release = Release(folder / "tree", folder / "packages", folder / "bin")
     for path in (release.tree, release.bin):
         path.mkdir(parents=True)
-    kept = subprocess.run(["git", "-C", PROJECT, "archive", "--format=tar", commit], capture_output=True, check=False)
-    assert kept.returncode == 0, f"the history has no commit {commit}: `git fetch --unshallow` ({kept.stderr.decode().strip()})"
+    kept = subprocess.run(
+        ["git", "-C", PROJECT, "archive", "--format=tar", commit], capture_output=True, check=False
+    )
+    assert kept.returncode == 0, (
+        f"the history has no commit {commit}: `git fetch --unshallow` "
+        f"({kept.stderr.decode().strip()})"
+    )
     subprocess.run(["tar", "-x", "-C", release.tree], input=kept.stdout, check=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    built = subprocess.run([*pip, "--target", release.packages, release.tree], capture_output=True, text=True, check=False)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+    ]
+    built = subprocess.run(
+        [*pip, "--target", release.packages, release.tree],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, f"the wheel of {commit} cannot be built: {built.stderr}"
     for name, module in _PROGRAMS.items():
         found = f"import sys\nsys.path.insert(0, {str(release.packages)!r})\n"
-        (release.bin / name).write_text(f"#!{sys.executable} -P\n{found}from {module} import main\nsys.exit(main())\n")
+        (release.bin / name).write_text(
+            f"#!{sys.executable} -P\n{found}from {module} import main\nsys.exit(main())\n"
+        )
         (release.bin / name).chmod(0o755)
     return release

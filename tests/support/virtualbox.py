@@ -1,7 +1,8 @@
 """Real VirtualBox hosts for tests: each has a VBoxSVC, settings and VMs of its own.
 
-A host lives in the test bed's chroot (`deploy/testbed/virtualbox`), under paths that are the same inside and outside of it. Where
-VirtualBox with its kernel driver is installed on this machine, that is used instead, with settings of the host's own.
+A host lives in the test bed's chroot (`deploy/testbed/virtualbox`), under paths that are the same
+inside and outside of it. Where VirtualBox with its kernel driver is installed on this machine, that
+is used instead, with settings of the host's own.
 """
 
 import contextlib
@@ -39,18 +40,31 @@ class Testbed:
 
     @classmethod
     def set_up(cls) -> "Testbed":
-        """Finds or makes it: about 90 s the first time, 0.1 s afterwards; processes that ask at once wait for each other.
+        """Finds or makes it: about 90 s the first time, 0.1 s afterwards.
+
+        Processes that ask at once wait for each other.
 
         Raises `Unavailable`, or CalledProcessError if the set-up fails.
         """
-        folder = Path(os.path.realpath(os.environ.get("VMBACKUP_TESTBED", "/var/cache/vmbackup-testbed")))
+        folder = Path(
+            os.path.realpath(os.environ.get("VMBACKUP_TESTBED", "/var/cache/vmbackup-testbed"))
+        )
         program = shutil.which("VBoxManage")
         if program and (sys.platform == "darwin" or Path("/dev/vboxdrv").exists()):
-            return cls(folder if os.access(folder, os.W_OK) else Path(f"/var/tmp/vmbackup-testbed-{os.getuid()}"), Path(program))
+            return cls(
+                folder
+                if os.access(folder, os.W_OK)
+                else Path(f"/var/tmp/vmbackup-testbed-{os.getuid()}"),
+                Path(program),
+            )
         if os.geteuid() != 0:
-            raise Unavailable("real VirtualBox hosts need root (to set up a chroot) or an installed VirtualBox")
+            raise Unavailable(
+                "real VirtualBox hosts need root (to set up a chroot) or an installed VirtualBox"
+            )
         if not shutil.which("apt-get"):
-            raise Unavailable("real VirtualBox hosts need Debian (apt-get) or an installed VirtualBox")
+            raise Unavailable(
+                "real VirtualBox hosts need Debian (apt-get) or an installed VirtualBox"
+            )
         subprocess.run([TOOLS / "set-up"], check=True, stdin=subprocess.DEVNULL)
         testbed = cls(folder)
         testbed.sweep()
@@ -78,13 +92,19 @@ class RealHost:
         if testbed.installed:
             self._make_home(testbed.installed)
         else:
-            subprocess.run([TOOLS / "host", name], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                [TOOLS / "host", name], check=True, capture_output=True, stdin=subprocess.DEVNULL
+            )
 
     def _make_home(self, program: Path) -> None:
         for directory in (self.home, self.vms):
             directory.mkdir(parents=True, exist_ok=True)
         self.vboxmanage.write_text(
-            f"#!/bin/sh\nVBOX_USER_HOME='{self.home}' VBOX_IPC_SOCKETID='vmbackup-{self.name}' exec '{program}' \"$@\"\n", encoding="utf-8"
+            (
+                f"#!/bin/sh\nVBOX_USER_HOME='{self.home}' VBOX_IPC_SOCKETID='vmbackup-{self.name}' "
+                f"exec '{program}' \"$@\"\n"
+            ),
+            encoding="utf-8",
         )
         self.vboxmanage.chmod(0o755)
 
@@ -106,20 +126,32 @@ class RealHost:
     @property
     def environment(self) -> dict[str, str]:
         """What a worker of this host has in its environment."""
-        return {"VMBACKUP_VBOXMANAGE": str(self.vboxmanage), "VBOX_USER_HOME": str(self.home), "VMBACKUP_NODE": self.name}
+        return {
+            "VMBACKUP_VBOXMANAGE": str(self.vboxmanage),
+            "VBOX_USER_HOME": str(self.home),
+            "VMBACKUP_NODE": self.name,
+        }
 
-    def run(self, *arguments: str | Path, check: bool = True, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *arguments: str | Path, check: bool = True, timeout: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
         """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
         done = self._run(arguments, timeout)
         for _ in range(10):
-            if "Failed to create the VirtualBox object" not in done.stderr:  # VBoxSVC is just ending; nothing was done
+            if (
+                "Failed to create the VirtualBox object" not in done.stderr
+            ):  # VBoxSVC is just ending; nothing was done
                 break
             time.sleep(0.5)
             done = self._run(arguments, timeout)
-        assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        )
         return done
 
-    def _run(self, arguments: Sequence[str | Path], timeout: float) -> "subprocess.CompletedProcess[str]":
+    def _run(
+        self, arguments: Sequence[str | Path], timeout: float
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [self.vboxmanage, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -131,18 +163,41 @@ class RealHost:
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
 
-    def make_vm(self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0) -> "RealVm":
-        """A small VM, stopped. `delay`: seconds between power button and power off; None: the guest ignores the button."""
-        words = ["--vboxmanage", self.vboxmanage, "--folder", self.vms, "--mib", str(mib), "--random-mib", str(random_mib)]
-        words += ["--delay", "ignore" if delay is None else str(delay), "--engine", "default" if self.testbed.installed else "interpreter"]
+    def make_vm(
+        self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0
+    ) -> "RealVm":
+        """A small VM, stopped.
+
+        `delay`: seconds between power button and power off; None: the guest ignores the button.
+        """
+        words = [
+            "--vboxmanage",
+            self.vboxmanage,
+            "--folder",
+            self.vms,
+            "--mib",
+            str(mib),
+            "--random-mib",
+            str(random_mib),
+        ]
+        words += [
+            "--delay",
+            "ignore" if delay is None else str(delay),
+            "--engine",
+            "default" if self.testbed.installed else "interpreter",
+        ]
         command = [sys.executable, TOOLS / "tiny-vm", *words, "--", name]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
         assert done.returncode == 0, done.stderr
         return RealVm(self, done.stdout.strip(), name)
 
     def share(self, directory: Path) -> None:
         """Shows a directory to the host under the same path, until `remove`."""
-        if not self.testbed.installed and not directory.resolve().is_relative_to(self.testbed.folder / "hosts"):
+        if not self.testbed.installed and not directory.resolve().is_relative_to(
+            self.testbed.folder / "hosts"
+        ):
             subprocess.run([TOOLS / "share", directory], check=True, stdin=subprocess.DEVNULL)
             self._shared.append(directory)
 
@@ -151,7 +206,9 @@ class RealHost:
         mine = []
         for process in psutil.process_iter():
             try:
-                if process.name().startswith("VBox") and process.environ().get("VBOX_USER_HOME") == str(self.home):
+                if process.name().startswith("VBox") and process.environ().get(
+                    "VBOX_USER_HOME"
+                ) == str(self.home):
                     mine.append(process)
             except psutil.Error:
                 continue
@@ -159,21 +216,31 @@ class RealHost:
 
     def lose_power(self) -> None:
         """Kills everything that runs on this host at once, as a power failure does."""
-        victims = sorted(self.processes(), key=lambda process: process.name() != "VBoxSVC")  # it must not live to see a VM die
-        identities = [identity for process in victims if (identity := ProcessIdentity.of(process.pid))]
+        victims = sorted(
+            self.processes(), key=lambda process: process.name() != "VBoxSVC"
+        )  # it must not live to see a VM die
+        identities = [
+            identity for process in victims if (identity := ProcessIdentity.of(process.pid))
+        ]
         for identity in identities:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(identity.pid, signal.SIGKILL)
         for identity in identities:
             assert wait_until_gone(identity, timeout_seconds=10, poll_seconds=0.02), identity
-        temporary = Path("/tmp") if self.testbed.installed else self.testbed.folder / "virtualbox" / "tmp"
-        shutil.rmtree(temporary / f".vbox-vmbackup-{self.name}-ipc", ignore_errors=True)  # /tmp is empty after a boot
+        temporary = (
+            Path("/tmp") if self.testbed.installed else self.testbed.folder / "virtualbox" / "tmp"
+        )
+        shutil.rmtree(
+            temporary / f".vbox-vmbackup-{self.name}-ipc", ignore_errors=True
+        )  # /tmp is empty after a boot
 
     def remove(self) -> None:
         """Ends all its processes and deletes all its VMs. Other hosts are not touched."""
         self.lose_power()
         for directory in self._shared:
-            subprocess.run([TOOLS / "share", "--end", directory], check=True, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                [TOOLS / "share", "--end", directory], check=True, stdin=subprocess.DEVNULL
+            )
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -226,7 +293,9 @@ class RealVm:
 
         def settled() -> bool:
             text = self.host.run("showvminfo", self.uuid, "--machinereadable", check=False).stdout
-            return any(f'\nVMState="{state}"' in text for state in states) and ("running" in states or "\nSessionName=" not in text)
+            return any(f'\nVMState="{state}"' in text for state in states) and (
+                "running" in states or "\nSessionName=" not in text
+            )
 
         wait_for(settled, f"{self.name} to be {' or '.join(states)}")
 
@@ -237,8 +306,17 @@ class RealVm:
     def counter(self) -> int:
         """What the guest has counted to in its life, read from its disk. The VM must be stopped."""
         disk = self.info("SATA-0-0")
-        command = [self.host.vboxmanage, "mediumio", f"--disk={disk}", "cat", f"--offset={63 * 512}", "--size=512"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        command = [
+            self.host.vboxmanage,
+            "mediumio",
+            f"--disk={disk}",
+            "cat",
+            f"--offset={63 * 512}",
+            "--size=512",
+        ]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
         assert done.returncode == 0, done.stderr
         return int.from_bytes(done.stdout[4:8], "little") if done.stdout[:2] == b"TC" else 0
 
@@ -249,7 +327,11 @@ class RealVm:
 
     def process(self) -> psutil.Process:
         """The process in which it runs."""
-        return next(process for process in self.host.processes() if self.uuid in process.cmdline() and "startvm" not in process.cmdline())
+        return next(
+            process
+            for process in self.host.processes()
+            if self.uuid in process.cmdline() and "startvm" not in process.cmdline()
+        )
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:

@@ -30,7 +30,9 @@ def processes(marker: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if marker in " ".join(process.cmdline()) or marker in process.environ().get("VBOX_USER_HOME", ""):
+            if marker in " ".join(process.cmdline()) or marker in process.environ().get(
+                "VBOX_USER_HOME", ""
+            ):
                 found.append(process)
         except psutil.Error:
             continue
@@ -51,7 +53,9 @@ def test_the_demo_shows_real_backups(virtualbox_testbed: Testbed, tmp_path: Path
 
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
     process = demo(tmp_path, "--simulate")
-    wait_for(lambda: "While they run" in (tmp_path / "output").read_text(), "exports to run", seconds=120)
+    wait_for(
+        lambda: "While they run" in (tmp_path / "output").read_text(), "exports to run", seconds=120
+    )
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     output = (tmp_path / "output").read_text()

@@ -90,7 +90,9 @@ def test_cancelled_export_is_gone_at_once(virtualbox_host: RealHost) -> None:
     vm.start()
 
 
-def test_export_whose_vboxmanage_was_killed_goes_on_and_is_recognised(virtualbox_host: RealHost) -> None:
+def test_export_whose_vboxmanage_was_killed_goes_on_and_is_recognised(
+    virtualbox_host: RealHost,
+) -> None:
     vm = virtualbox_host.make_vm("web01", mib=SLOW + 2, random_mib=SLOW)
     export = start_and_wait_for_data(vm)
     assert export.identity is not None
@@ -99,7 +101,10 @@ def test_export_whose_vboxmanage_was_killed_goes_on_and_is_recognised(virtualbox
         ended(export).result()
     assert vm.info("VMState") == "poweroff"
     assert use(vm) is DiskUse.READ
-    assert "Locking of attached media failed" in virtualbox_host.run("startvm", vm.uuid, "--type=headless", check=False).stderr
+    assert (
+        "Locking of attached media failed"
+        in virtualbox_host.run("startvm", vm.uuid, "--type=headless", check=False).stderr
+    )
     wait_for(lambda: use(vm) is DiskUse.FREE, "VirtualBox to let go of the VM", seconds=60)
     with tarfile.open(target_of(vm)) as copy:
         assert Path(copy.getnames()[-1]).suffix == ".mf"
@@ -157,13 +162,23 @@ def small_nas(tmp_path: Path) -> Iterator[Path]:
 
 def test_broken_vms_are_told_apart(virtualbox_host: RealHost) -> None:
     host = virtualbox_host
-    missing, damaged, encrypted = (host.make_vm(name, mib=2) for name in ("missing", "damaged", "encrypted"))
+    missing, damaged, encrypted = (
+        host.make_vm(name, mib=2) for name in ("missing", "damaged", "encrypted")
+    )
     missing.disk.unlink()
     damaged.disk.write_bytes(b"x" * 2**20)
     (host.vms / "password").write_text("secret")
-    options = [f"--newpassword={host.vms / 'password'}", "--newpasswordid=id1", "--cipher=AES-XTS256-PLAIN64"]
+    options = [
+        f"--newpassword={host.vms / 'password'}",
+        "--newpasswordid=id1",
+        "--cipher=AES-XTS256-PLAIN64",
+    ]
     host.run("encryptmedium", encrypted.disk, *options)
-    for vm, message in ((missing, "disk file is missing"), (damaged, "disk file is damaged"), (encrypted, "encrypted")):
+    for vm, message in (
+        (missing, "disk file is missing"),
+        (damaged, "disk file is damaged"),
+        (encrypted, "encrypted"),
+    ):
         with pytest.raises(ExportError, match=message) as caught:
             ended(start(vm)).result()
         assert caught.value.hint

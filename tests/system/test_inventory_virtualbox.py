@@ -1,4 +1,6 @@
-"""The inventory of real VirtualBox hosts, with names that lists cannot show and VMs that are broken."""
+"""The inventory of real VirtualBox hosts, with names that lists cannot show and VMs that are
+broken.
+"""
 
 import os
 from pathlib import Path
@@ -33,7 +35,9 @@ NAMES = [
 
 
 def make_empty(host: RealHost, name: str) -> str:
-    done = host.run("createvm", f"--name={name}", "--ostype=Other", f"--basefolder={host.vms}", "--register")
+    done = host.run(
+        "createvm", f"--name={name}", "--ostype=Other", f"--basefolder={host.vms}", "--register"
+    )
     return done.stdout.rpartition("UUID: ")[2][:36]
 
 
@@ -51,22 +55,36 @@ def test_names_of_all_kinds(virtualbox_host: RealHost) -> None:
 
 def test_snapshot_names_cannot_forge_a_state(virtualbox_host: RealHost) -> None:
     uuid = make_empty(virtualbox_host, "web01")
-    virtualbox_host.run("snapshot", uuid, "take", 'x"\nVMState="running"\nname="other"\ny', '--description=a\nVMState="saved"')
+    virtualbox_host.run(
+        "snapshot",
+        uuid,
+        "take",
+        'x"\nVMState="running"\nname="other"\ny',
+        '--description=a\nVMState="saved"',
+    )
     info = vboxmanage_of(virtualbox_host).info(uuid)
     assert (info.state, info.name) == ("poweroff", "web01")
 
 
-def test_locale_of_cron_does_not_hide_vms(virtualbox_host: RealHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locale_of_cron_does_not_hide_vms(
+    virtualbox_host: RealHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [make_empty(virtualbox_host, name) for name in ("first", "Büro", "last")]
     for name in ("LC_ALL", "LANG"):
         monkeypatch.setenv(name, "C")
-    bare = SubprocessRunner().run([str(virtualbox_host.vboxmanage), "list", "vms"], timeout_seconds=60)
-    assert made[-1] not in bare.stdout, "this test needs a VirtualBox that stops at a name that is not ASCII"
+    bare = SubprocessRunner().run(
+        [str(virtualbox_host.vboxmanage), "list", "vms"], timeout_seconds=60
+    )
+    assert made[-1] not in bare.stdout, (
+        "this test needs a VirtualBox that stops at a name that is not ASCII"
+    )
     assert set(look(virtualbox_host)) == set(made)
 
 
 def test_broken_vms_harm_no_others(virtualbox_host: RealHost) -> None:
-    whole, gone, damaged = (virtualbox_host.make_vm(name, mib=2) for name in ("whole", "gone", "damaged"))
+    whole, gone, damaged = (
+        virtualbox_host.make_vm(name, mib=2) for name in ("whole", "gone", "damaged")
+    )
     paths = [vm.settings for vm in (gone, damaged)]
     virtualbox_host.lose_power()  # VBoxSVC would still know them
     paths[0].unlink()
@@ -86,7 +104,13 @@ def test_linked_clone_stands_on_the_disk_of_another_vm(virtualbox_host: RealHost
     base = virtualbox_host.make_vm("base", mib=2)
     virtualbox_host.run("snapshot", base.uuid, "take", "here")
     virtualbox_host.run(
-        "clonevm", base.uuid, "--snapshot=here", "--options=Link", "--name=clone", f"--basefolder={virtualbox_host.vms}", "--register"
+        "clonevm",
+        base.uuid,
+        "--snapshot=here",
+        "--options=Link",
+        "--name=clone",
+        f"--basefolder={virtualbox_host.vms}",
+        "--register",
     )
     clone = next(machine for machine in look(virtualbox_host).values() if machine.name == "clone")
     assert clone.accessible

@@ -1,4 +1,7 @@
-"""What an OVA leaves out, what cannot be exported, and whose priority an export has: on real VirtualBox."""
+"""What an OVA leaves out, what cannot be exported, and whose priority an export has.
+
+On real VirtualBox.
+"""
 
 import os
 import re
@@ -42,11 +45,24 @@ def brought_back(member: Member, vm: RealVm, copy: Copy) -> RealVm:
     """The VM made of a copy, with the original gone."""
     host = member.host
     host.run("unregistervm", vm.uuid, "--delete")
-    options = ["--vsys", "0", "--vmname", "back", "--basefolder", host.vms, "--options", "keepallmacs"]
+    options = [
+        "--vsys",
+        "0",
+        "--vmname",
+        "back",
+        "--basefolder",
+        host.vms,
+        "--options",
+        "keepallmacs",
+    ]
     host.run("import", side(copy, "ova"), *options)
     if not host.testbed.installed:
         host.run("modifyvm", "back", "--vm-execution-engine=interpreter")
-    uuid = next(line.partition("{")[2].strip("}") for line in host.run("list", "vms").stdout.splitlines() if line.startswith('"back"'))
+    uuid = next(
+        line.partition("{")[2].strip("}")
+        for line in host.run("list", "vms").stdout.splitlines()
+        if line.startswith('"back"')
+    )
     return RealVm(host, uuid, "back")
 
 
@@ -75,7 +91,9 @@ def test_the_memory_of_a_vm_that_was_saved_for_its_export_is_kept(member: Member
     vm.start()
     machine = look_at(member.host, vm)
     assert machine.settings is not None
-    assert machine.settings.memory == int(vm.info("memory")) << 20, "that of the screen is not in the file if it is the default, 8 MiB"
+    assert machine.settings.memory == int(vm.info("memory")) << 20, (
+        "that of the screen is not in the file if it is the default, 8 MiB"
+    )
     folder = Path(machine.settings_file).parent / machine.settings.snapshot_folder
     assert folder == Path(vm.info("SnapFldr")), "there VirtualBox writes the memory"
     room = memory_of(machine)
@@ -143,7 +161,9 @@ def test_snapshots_are_said_to_be_left_out_and_their_settings_are_kept(member: M
 
 
 @pytest.mark.parametrize("running", ["defer", "savestate"])
-def test_a_vm_with_an_encrypted_disk_is_refused_and_left_alone(member: Member, running: str) -> None:
+def test_a_vm_with_an_encrypted_disk_is_refused_and_left_alone(
+    member: Member, running: str
+) -> None:
     host, vm = member.host, member.host.make_vm("secret")
     password = host.vms / "password"
     password.write_text("secret")
@@ -153,20 +173,31 @@ def test_a_vm_with_an_encrypted_disk_is_refused_and_left_alone(member: Member, r
     member.worker("run", expect=3)
     record = member.fleet.record("secret")
     assert (record.status, record.power) == ("BACKUP_NECESSARY", None)
-    assert record.last_error == f"its disk {vm.disk} is encrypted: VirtualBox would ask for the password at each export"
+    assert (
+        record.last_error
+        == f"its disk {vm.disk} is encrypted: VirtualBox would ask for the password at each export"
+    )
     assert member.fleet.litter() == []
 
 
 @pytest.mark.parametrize("engine", ["vboxmanage", "auto"])
-def test_a_vm_whose_name_is_too_long_for_an_ova_is_exported_from_a_clone(member: Member, engine: str) -> None:
+def test_a_vm_whose_name_is_too_long_for_an_ova_is_exported_from_a_clone(
+    member: Member, engine: str
+) -> None:
     name = "n" * 100
     vm = member.host.make_vm(name)
     member.configure("backup", engine=engine)
     member.worker("run")
     assert member.fleet.states() == {name: "CLEAN"}
-    suggested = re.findall(r'Suggested VM name "(.*)"', member.host.run("import", side(latest(member, name), "ova"), "--dry-run").stdout)
+    suggested = re.findall(
+        r'Suggested VM name "(.*)"',
+        member.host.run("import", side(latest(member, name), "ova"), "--dry-run").stdout,
+    )
     assert [found.startswith(name) for found in suggested] == [True]
-    assert "does not have any snapshots" in member.host.run("snapshot", vm.uuid, "list", check=False).stdout
+    assert (
+        "does not have any snapshots"
+        in member.host.run("snapshot", vm.uuid, "list", check=False).stdout
+    )
 
     vm.start()
     member.configure("backup", running="savestate", running_hours=0)
@@ -179,24 +210,37 @@ def test_a_vm_whose_name_is_too_long_for_an_ova_is_exported_from_a_clone(member:
 @pytest.mark.parametrize("size", [86, 87])
 def test_the_longest_name_that_virtualbox_exports(member: Member, size: int) -> None:
     vm = member.host.make_vm("n" * size)
-    done = member.host.run("export", vm.uuid, "--ovf20", "--manifest", f"--output={member.host.vms}/x.ova", check=False)
+    done = member.host.run(
+        "export", vm.uuid, "--ovf20", "--manifest", f"--output={member.host.vms}/x.ova", check=False
+    )
     assert (done.returncode == 0) == (size <= LONGEST_NAME_BYTES)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there threads have priorities")
 def test_the_thread_that_exports_stands_back_and_no_vm_does(virtualbox_host: RealHost) -> None:
-    vm, other = virtualbox_host.make_vm("large", mib=500, random_mib=400), virtualbox_host.make_vm("other")
+    vm, other = (
+        virtualbox_host.make_vm("large", mib=500, random_mib=400),
+        virtualbox_host.make_vm("other"),
+    )
     target = virtualbox_host.vms / ".copy.partial.ova"
-    export = VBoxManageExporter(vboxmanage_of(virtualbox_host)).start(look_at(virtualbox_host, vm), target)
+    export = VBoxManageExporter(vboxmanage_of(virtualbox_host)).start(
+        look_at(virtualbox_host, vm), target
+    )
     assert export.identity is not None
-    wait_for(lambda: find_writer(target, export.identity.started) is not None, "the export's thread")  # type: ignore[union-attr]
+    wait_for(
+        lambda: find_writer(target, export.identity.started) is not None, "the export's thread"
+    )  # type: ignore[union-attr]
     writer = find_writer(target, export.identity.started)
     assert writer is not None
-    assert find_writer(target, export.identity.started + 3600) is None, "the thread of an earlier export is not ours"
+    assert find_writer(target, export.identity.started + 3600) is None, (
+        "the thread of an earlier export is not ours"
+    )
     ExportPriority(target, 10, export.identity).lower()
     assert os.getpriority(os.PRIO_PROCESS, writer) == 10
     other.start()
-    service = next(process for process in virtualbox_host.processes() if process.name() == "VBoxSVC")
+    service = next(
+        process for process in virtualbox_host.processes() if process.name() == "VBoxSVC"
+    )
     assert (service.nice(), other.process().nice()) == (0, 0)
     assert ProcessIdentity.of(service.pid) is not None
     other.stop()

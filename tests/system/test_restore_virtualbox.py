@@ -34,7 +34,11 @@ def names(member: Member) -> list[str]:
 
 
 def tree(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+    return (
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        if folder.exists()
+        else []
+    )
 
 
 def damage(path: Path) -> None:
@@ -47,11 +51,16 @@ def damage(path: Path) -> None:
 
 
 def listen(vm: RealVm) -> None:
-    """An import disconnects a serial line that writes into a file of the host: the guest's beats are heard on it."""
+    """An import disconnects a serial line that writes into a file of the host.
+
+    The guest's beats are heard on it.
+    """
     vm.host.run("modifyvm", vm.uuid, "--uart-mode1", "file", vm.serial)
 
 
-def test_a_guest_whose_host_is_lost_counts_on_from_the_same_number_on_another_host(fleet: Fleet) -> None:
+def test_a_guest_whose_host_is_lost_counts_on_from_the_same_number_on_another_host(
+    fleet: Fleet,
+) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web: 01/ü")
     vm.start()
@@ -80,7 +89,9 @@ def test_a_guest_whose_host_is_lost_counts_on_from_the_same_number_on_another_ho
     second.worker("run")
     record = fleet.record("web: 01/ü")
     assert (record.node, record.status, record.uuid) == (second.name, "CLEAN", ran["uuid"])
-    assert len(fleet.copies("web: 01/ü")) == 1, "its own; those of the VM that is gone stay in the directory of that one"
+    assert len(fleet.copies("web: 01/ü")) == 1, (
+        "its own; those of the VM that is gone stay in the directory of that one"
+    )
 
 
 def test_a_restore_overwrites_nothing(fleet: Fleet) -> None:
@@ -88,7 +99,10 @@ def test_a_restore_overwrites_nothing(fleet: Fleet) -> None:
     vm = first.host.make_vm("web01")
     first.worker("run")
     before, files = names(first), tree(first.host.vms)
-    assert "has a VM 'web01' already" in first.admin("restore", "web01", "--to", str(first.host.vms / "x"), expect=2).stderr
+    assert (
+        "has a VM 'web01' already"
+        in first.admin("restore", "web01", "--to", str(first.host.vms / "x"), expect=2).stderr
+    )
     taken = first.host.vms / folder_name("web:02")
     taken.mkdir()
     (taken / "mine").write_text("mine")
@@ -120,7 +134,9 @@ def uuids(member: Member) -> list[str]:
     return re.findall(r"\{(.*)\}$", member.host.run("list", "vms").stdout, re.MULTILINE)
 
 
-def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_again(fleet: Fleet) -> None:
+def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_again(
+    fleet: Fleet,
+) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web01")
     first.worker("run")
@@ -135,9 +151,16 @@ def test_a_damaged_copy_is_not_restored_is_found_by_verify_and_its_vm_backed_up_
     assert (names(second), tree(place)) == ([], [])
 
     ran = second.admin("verify", "web01", "--json", expect=3)
-    assert {copy["stamp"]: copy["good"] for copy in ran.json["copies"]} == {old.stamp: True, new.stamp: False}
+    assert {copy["stamp"]: copy["good"] for copy in ran.json["copies"]} == {
+        old.stamp: True,
+        new.stamp: False,
+    }
     (row,) = second.admin("status", "--json").json["vms"]
-    assert (row["status"], row["damaged"], row["last_copy"]["stamp"]) == ("BACKUP_NECESSARY", [new.stamp], old.stamp)
+    assert (row["status"], row["damaged"], row["last_copy"]["stamp"]) == (
+        "BACKUP_NECESSARY",
+        [new.stamp],
+        old.stamp,
+    )
     assert "1 damaged copy" in second.admin("status").stdout
     assert "digest" in second.admin("copies", "web01").stdout
 
@@ -165,7 +188,9 @@ def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Sign
 
 
 def hostile(member: Member, fleet: Fleet, disk: str) -> None:
-    """Puts a whole copy with such a disk name in the place of the VM's copy, with the right digests."""
+    """Puts a whole copy with such a disk name in the place of the VM's copy, with the right
+    digests.
+    """
     import hashlib
     import tarfile
 
@@ -175,7 +200,10 @@ def hostile(member: Member, fleet: Fleet, disk: str) -> None:
         found = [(entry.name, archive.extractfile(entry).read()) for entry in archive]  # type: ignore[union-attr]
     old = next(name for name, _ in found if name.endswith(".vmdk"))
     parts = [
-        (disk if name == old else name, data.replace(old.encode(), disk.encode()) if name.endswith(".ovf") else data)
+        (
+            disk if name == old else name,
+            data.replace(old.encode(), disk.encode()) if name.endswith(".ovf") else data,
+        )
         for name, data in found[:-1]
     ]
     data = tar_file([*parts, (found[-1][0], manifest(parts))]) + bytes(1024)
@@ -183,7 +211,9 @@ def hostile(member: Member, fleet: Fleet, disk: str) -> None:
     path.write_bytes(data)
     side = path.with_suffix(".json")
     document = json.loads(side.read_text())
-    side.write_text(json.dumps({**document, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}))
+    side.write_text(
+        json.dumps({**document, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    )
 
 
 @pytest.mark.parametrize("disk", ["../../x-disk001.vmdk", "/var/tmp/vmbackup-x-disk001.vmdk", ".."])
@@ -205,7 +235,17 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     first.worker("run")
     place = second.host.vms / "trial"
     running = second.start(
-        "vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(place), "--set", "memory=24", "--json"
+        "vmbackup-admin",
+        "rehearse",
+        "web01",
+        "--boot",
+        "--wait",
+        "15",
+        "--to",
+        str(place),
+        "--set",
+        "memory=24",
+        "--json",
     )
     wait_until_it_runs(running, second)
     seen = shown(second)
@@ -236,16 +276,31 @@ def wait_until_it_runs(rehearsal: "subprocess.Popen[str]", member: Member) -> No
 def shown(member: Member) -> str:
     listed = member.host.run("list", "vms").stdout
     uuid = re.search(r'"vmbackup-rehearsal-\S+" \{(.*)\}', listed)
-    return member.host.run("showvminfo", uuid[1], "--machinereadable", check=False).stdout if uuid else ""
+    return (
+        member.host.run("showvminfo", uuid[1], "--machinereadable", check=False).stdout
+        if uuid
+        else ""
+    )
 
 
 def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web01")
     first.host.run("guestproperty", "set", vm.uuid, "/VirtualBox/GuestAdd/Version", "7.2.22")
-    first.host.run("guestproperty", "set", vm.uuid, "/VirtualBox/GuestInfo/OS/Product", "of an earlier run")
+    first.host.run(
+        "guestproperty", "set", vm.uuid, "/VirtualBox/GuestInfo/OS/Product", "of an earlier run"
+    )
     first.worker("run")
-    words = ["rehearse", "web01", "--boot", "--wait", "6", "--to", str(second.host.vms / "trial"), "--json"]
+    words = [
+        "rehearse",
+        "web01",
+        "--boot",
+        "--wait",
+        "6",
+        "--to",
+        str(second.host.vms / "trial"),
+        "--json",
+    ]
     ran = second.admin(*words, expect=3).json
     assert "did not answer within 6 s" in ran["result"]
 
@@ -261,7 +316,9 @@ def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(fleet: Fleet, number: signal.Signals) -> None:
+def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(
+    fleet: Fleet, number: signal.Signals
+) -> None:
     first, second = fleet.members.values()
     first.host.make_vm("web01")
     first.worker("run")
@@ -298,18 +355,38 @@ def test_names_of_folders_are_those_that_virtualbox_makes(virtualbox_host: RealH
         "\U0001f600",
     ):
         base = virtualbox_host.folder / "names"
-        virtualbox_host.run("import", source, "--vsys", "0", f"--vmname={name}", f"--basefolder={base}")
-        assert (base / folder_name(name) / f"{folder_name(name)}.vbox").exists(), (name, os.listdir(base))
+        virtualbox_host.run(
+            "import", source, "--vsys", "0", f"--vmname={name}", f"--basefolder={base}"
+        )
+        assert (base / folder_name(name) / f"{folder_name(name)}.vbox").exists(), (
+            name,
+            os.listdir(base),
+        )
 
 
-def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_original(fleet: Fleet) -> None:
+def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_original(
+    fleet: Fleet,
+) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web01")
     pipe = second.host.folder / "pipe"
-    first.host.run("modifyvm", vm.uuid, "--uart2", "0x2f8", "3", "--uart-mode2", "server", pipe, "--vrde=on")
-    first.host.run("usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234")
+    first.host.run(
+        "modifyvm", vm.uuid, "--uart2", "0x2f8", "3", "--uart-mode2", "server", pipe, "--vrde=on"
+    )
+    first.host.run(
+        "usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234"
+    )
     first.worker("run")
-    running = second.start("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "15", "--to", str(second.host.vms / "trial"))
+    running = second.start(
+        "vmbackup-admin",
+        "rehearse",
+        "web01",
+        "--boot",
+        "--wait",
+        "15",
+        "--to",
+        str(second.host.vms / "trial"),
+    )
     wait_until_it_runs(running, second)
     seen = shown(second)
     assert 'uartmode2="disconnected"' in seen

@@ -1,4 +1,7 @@
-"""VMs that never stop: saved, shut down or copied live on real VirtualBox, and brought back whatever happens to the worker."""
+"""VMs that never stop.
+
+Saved, shut down or copied live on real VirtualBox, and brought back whatever happens to the worker.
+"""
 
 import os
 import signal
@@ -22,11 +25,18 @@ def member(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Memb
 
 
 def pristine(member: Member, vm: RealVm) -> None:
-    """Nothing of a backup is left in VirtualBox: no snapshot, no clone, no differencing image, no saved state."""
+    """Nothing of a backup is left in VirtualBox.
+
+    No snapshot, no clone, no differencing image, no saved state.
+    """
     host = member.host
     assert host.run("list", "vms").stdout.count("{") == len({vm.uuid})
-    assert "does not have any snapshots" in host.run("snapshot", vm.uuid, "list", check=False).stdout
-    left = [path for path in host.vms.rglob("*") if path.suffix in {".sav", ".vdi"} and path != vm.disk]  # type: ignore[attr-defined]
+    assert (
+        "does not have any snapshots" in host.run("snapshot", vm.uuid, "list", check=False).stdout
+    )
+    left = [
+        path for path in host.vms.rglob("*") if path.suffix in {".sav", ".vdi"} and path != vm.disk
+    ]  # type: ignore[attr-defined]
     left += list(vm.settings.parent.glob("vmbackup-*"))
     assert left == []
     assert member.fleet.litter() == []
@@ -79,7 +89,9 @@ def test_a_stopped_vm_that_is_copied_live_can_be_started_meanwhile(member: Membe
     member.worker("vmfind")
     member.worker("notifier")
     worker = member.start("vmbackup-worker", "-v", "backup")
-    wait_for(lambda: list(member.fleet.nas.glob("desktop/.*.partial.ova")) != [], "the export to begin")
+    wait_for(
+        lambda: list(member.fleet.nas.glob("desktop/.*.partial.ova")) != [], "the export to begin"
+    )
     vm.start()
     output = worker.communicate(timeout=120)[0]
     assert worker.returncode == 0, output
@@ -95,7 +107,9 @@ def test_a_stopped_vm_that_is_copied_live_can_be_started_meanwhile(member: Membe
     assert len(member.fleet.copies("desktop")) == 2, "merging our own snapshot is not use"
 
 
-def test_a_vm_and_a_snapshot_with_the_names_of_the_first_release_survive_a_live_backup(member: Member) -> None:
+def test_a_vm_and_a_snapshot_with_the_names_of_the_first_release_survive_a_live_backup(
+    member: Member,
+) -> None:
     """Its live backup under claim 1 deleted such a VM with its disk."""
     theirs, vm = member.host.make_vm("vmbackup-1"), member.host.make_vm("server")
     member.host.run("snapshot", vm.uuid, "take", "vmbackup-1")
@@ -108,12 +122,16 @@ def test_a_vm_and_a_snapshot_with_the_names_of_the_first_release_survive_a_live_
     assert theirs.disk.read_bytes() == before
     assert theirs.uuid in member.host.run("list", "vms").stdout
     listed = member.host.run("snapshot", vm.uuid, "list", "--machinereadable").stdout
-    assert [line for line in listed.splitlines() if line.startswith("SnapshotName")] == ['SnapshotName="vmbackup-1"']
+    assert [line for line in listed.splitlines() if line.startswith("SnapshotName")] == [
+        'SnapshotName="vmbackup-1"'
+    ]
     assert list(vm.settings.parent.glob("vmbackup-*")) == []
 
 
 @pytest.mark.parametrize("method", ["savestate", "shutdown", "live"])
-def test_a_worker_killed_during_the_export_has_its_work_undone_by_the_next_tick(member: Member, method: str) -> None:
+def test_a_worker_killed_during_the_export_has_its_work_undone_by_the_next_tick(
+    member: Member, method: str
+) -> None:
     vm = member.host.make_vm("server", mib=300, random_mib=250)
     member.configure("backup", running=method, retry_seconds=60)
     vm.start()
@@ -121,12 +139,21 @@ def test_a_worker_killed_during_the_export_has_its_work_undone_by_the_next_tick(
     member.worker("notifier")
     member.worker("notifier")
     worker = member.start("vmbackup-worker", "-v", "backup")
-    wait_for(lambda: list(member.fleet.nas.glob("server/.*.partial.ova")) != [], "the export to begin")
+    wait_for(
+        lambda: list(member.fleet.nas.glob("server/.*.partial.ova")) != [], "the export to begin"
+    )
     os.kill(worker.pid, signal.SIGKILL)
     worker.communicate(timeout=30)
     assert member.fleet.record("server").power is not None
 
-    wait_for(lambda: member.worker("database", expect=None).status == 0 and member.fleet.record("server").power is None, "recovery", 90)
+    wait_for(
+        lambda: (
+            member.worker("database", expect=None).status == 0
+            and member.fleet.record("server").power is None
+        ),
+        "recovery",
+        90,
+    )
     assert vm.info("VMState") == "running"
     pristine(member, vm)  # type: ignore[arg-type]
     assert member.fleet.states() == {"server": "BACKUP_NECESSARY"}
@@ -139,7 +166,10 @@ def test_a_users_own_snapshots_are_not_touched(member: Member) -> None:
     vm.start()
     member.worker("run")
     listed = subprocess.run(
-        [member.host.vboxmanage, "snapshot", vm.uuid, "list", "--machinereadable"], capture_output=True, text=True, check=True
+        [member.host.vboxmanage, "snapshot", vm.uuid, "list", "--machinereadable"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert 'SnapshotName="before the upgrade"' in listed
     assert "vmbackup" not in listed

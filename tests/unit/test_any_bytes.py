@@ -1,4 +1,7 @@
-"""Whatever somebody wrote into the files and answers that the program reads: an error of ours or a right answer, soon."""
+"""Whatever somebody wrote into the files and answers that the program reads.
+
+An error of ours or a right answer, soon.
+"""
 
 import json
 import time
@@ -14,7 +17,12 @@ from hypothesis import strategies as some
 
 from shared.copies import sidecar
 from shared.host.configuration import Nas, load
-from shared.host.errors import ConfigurationError, DatabaseDamagedError, DatabaseVersionError, VmBackupError
+from shared.host.errors import (
+    ConfigurationError,
+    DatabaseDamagedError,
+    DatabaseVersionError,
+    VmBackupError,
+)
 from shared.nas.repository import check_repository
 from shared.ova.ovf import disk_files, rename_files
 from shared.state.sessions.heartbeat import parse_beat
@@ -100,11 +108,20 @@ def test_what_is_known_of_a_machine(data: bytes) -> None:
 
 
 @given(some.text(max_size=60), some.lists(some.text(max_size=30), max_size=3))
-def test_a_name_and_snapshots_cannot_forge_what_is_known_of_a_machine(name: str, snapshots: list[str]) -> None:
+def test_a_name_and_snapshots_cannot_forge_what_is_known_of_a_machine(
+    name: str, snapshots: list[str]
+) -> None:
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    told = INFO.replace('name="web01"', f'name="{escaped}"', 1) + "".join(f'SnapshotName="{each}"\n' for each in snapshots)
+    told = INFO.replace('name="web01"', f'name="{escaped}"', 1) + "".join(
+        f'SnapshotName="{each}"\n' for each in snapshots
+    )
     found = parse_info(told)
-    assert (found.name, found.uuid, found.state, found.settings_file) == (name, UUID, "poweroff", "/vms/web01.vbox")
+    assert (found.name, found.uuid, found.state, found.settings_file) == (
+        name,
+        UUID,
+        "poweroff",
+        "/vms/web01.vbox",
+    )
 
 
 @given(some.lists(some.text(max_size=40), max_size=4))
@@ -112,7 +129,10 @@ def test_a_name_and_snapshots_cannot_forge_what_is_known_of_a_machine(name: str,
 @example(["<inaccessible>", "", '"', "\n", "\r", "-dash", "../../etc"])
 def test_every_machine_is_in_the_list_whatever_the_others_are_called(names: list[str]) -> None:
     uuids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(len(names))]
-    listed = parse_list("WARNING: noise\n" + "".join(f'"{name}" {{{uuid}}}\n' for name, uuid in zip(names, uuids, strict=True)))
+    listed = parse_list(
+        "WARNING: noise\n"
+        + "".join(f'"{name}" {{{uuid}}}\n' for name, uuid in zip(names, uuids, strict=True))
+    )
     assert set(uuids) <= {each.uuid for each in listed}
 
 
@@ -182,7 +202,12 @@ def test_the_note_of_the_repository(tmp_path: Path, data: bytes) -> None:
         note.unlink()
 
 
-@given(near(b'[nas]\nmountpoint = "/mnt/nas"\nreserve = "1 GiB"\n[backup]\nwindow = "22:00-06:00"\n[policy."a*"]\nkeep_last = 2\n'))
+@given(
+    near(
+        b'[nas]\nmountpoint = "/mnt/nas"\nreserve = "1 GiB"\n[backup]\nwindow = '
+        b'"22:00-06:00"\n[policy."a*"]\nkeep_last = 2\n'
+    )
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_configuration(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "config.toml"
@@ -195,10 +220,14 @@ def test_the_configuration(tmp_path: Path, data: bytes) -> None:
 
 
 OVF = (
-    b'<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/2" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2" '
-    b'xmlns:vbox="http://www.virtualbox.org/ovf/machine"><References><File ovf:id="f1" ovf:href="a-disk001.vmdk"/></References>'
-    b'<DiskSection><Disk ovf:capacity="100" ovf:fileRef="f1" vbox:uuid="u1"/></DiskSection><vbox:Machine>'
-    b'<StorageController name="SATA"><AttachedDevice type="HardDisk" port="0" device="0"><Image uuid="{u1}"/></AttachedDevice>'
+    b'<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/2" '
+    b'xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2" '
+    b'xmlns:vbox="http://www.virtualbox.org/ovf/machine"><References><File ovf:id="f1" '
+    b'ovf:href="a-disk001.vmdk"/></References>'
+    b'<DiskSection><Disk ovf:capacity="100" ovf:fileRef="f1" '
+    b'vbox:uuid="u1"/></DiskSection><vbox:Machine>'
+    b'<StorageController name="SATA"><AttachedDevice type="HardDisk" port="0" device="0"><Image '
+    b'uuid="{u1}"/></AttachedDevice>'
     b"</StorageController></vbox:Machine></Envelope>"
 )
 
@@ -235,19 +264,25 @@ _HUGE = 'x" {' * 300_000
 BOMBS: dict[str, SimpleNamespace] = {
     "entities": SimpleNamespace(
         read=parse_machine,
-        data=b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>' + VBOX[21:].replace(b"web01", b"&b;"),
+        data=b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+        + VBOX[21:].replace(b"web01", b"&b;"),
     ),
     "deep elements": SimpleNamespace(read=parse_registry, data=_DEEP),
     "deep disks": SimpleNamespace(
-        read=parse_machine, data=VBOX.replace(b"<HardDisks>", b"<HardDisks>" + b'<HardDisk uuid="{a}">' * 50_000)
+        read=parse_machine,
+        data=VBOX.replace(b"<HardDisks>", b"<HardDisks>" + b'<HardDisk uuid="{a}">' * 50_000),
     ),
     "a list without an end": SimpleNamespace(read=parse_list, data=_HUGE),
     "a name without an end": SimpleNamespace(read=parse_info, data='name="' + "\\" * 1_000_001),
     "many keys": SimpleNamespace(read=parse_info, data=INFO + '"SATA-0-0"="x"\n' * 50_000),
     "a view of many lines": SimpleNamespace(read=view.parse, data=b"%zz:CLEAN\n" * 50_000),
     "deep json": SimpleNamespace(read=lambda data: decode(data, 1), data=b"[" * 500_000),
-    "a marker without an end": SimpleNamespace(read=parse_marker, data=b"filelock/2\npid=" + b"1" * 1_000_000),
-    "a sidecar of one number": SimpleNamespace(read=sidecar.parse, data=b'{"schema": ' + b"1" * 100_000 + b"}"),
+    "a marker without an end": SimpleNamespace(
+        read=parse_marker, data=b"filelock/2\npid=" + b"1" * 1_000_000
+    ),
+    "a sidecar of one number": SimpleNamespace(
+        read=sidecar.parse, data=b'{"schema": ' + b"1" * 100_000 + b"}"
+    ),
 }
 
 

@@ -1,6 +1,9 @@
-"""Whether a VM that waits for its backup may have it now: its window is open, there is room for its copy, and a place on the NAS.
+"""Whether a VM that waits for its backup may have it now.
 
-What has to wait is no failure: it is logged, and noted in the database, where `vmbackup-admin status` shows it.
+Its window is open, there is room for its copy, and a place on the NAS.
+
+What has to wait is no failure: it is logged, and noted in the database, where `vmbackup-admin
+status` shows it.
 """
 
 import logging
@@ -21,9 +24,11 @@ from worker.backup.window import Verdict
 
 log: Final = logging.getLogger(__name__)
 
-#: What is noted of VMs for which there is no place; without figures, so that it does not change while they wait.
+#: What is noted of VMs for which there is no place; without figures, so that it does not change
+#: while they wait.
 NO_PLACE: Final = "waits for a place: as many exports run on the NAS as are allowed"
-#: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it is claimed.
+#: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it
+#: is claimed.
 _LOOK_SECONDS: Final = 10.0
 
 
@@ -39,7 +44,8 @@ class _Look:
 class Judge:
     """Says of one VM after the other whether its backup may begin now, in the eyes of a host that has not claimed it.
 
-    `insists`: its operator wants it now, however often it was stopped for nothing. `looks`: nothing is to be written, not even a probe.
+    `insists`: its operator wants it now, however often it was stopped for nothing. `looks`: nothing
+    is to be written, not even a probe.
     """
 
     def __init__(self, site: Site, *, insists: bool, looks: bool = False) -> None:
@@ -47,7 +53,10 @@ class Judge:
         self._seen: _Look | None = None
 
     def judge(self, record: VmRecord) -> Verdict:
-        """Outside of its window nothing but the clock is asked. Raises `NasError` if the NAS as a whole cannot be used."""
+        """Outside of its window nothing but the clock is asked.
+
+        Raises `NasError` if the NAS as a whole cannot be used.
+        """
         policy, now = self._site.configuration.policy_for(record.name), self._site.clock.now()
         verdict = judge_window(policy, now)
         if verdict.reason:
@@ -62,11 +71,15 @@ class Judge:
             there = catalogue.read(self._site.directory(record), record.uuid)
         except VmBackupError:
             return NOW
-        left_over = sum(partial.size for partial in there.partials)  # nobody works on it: that is cleared away before its export
+        left_over = sum(
+            partial.size for partial in there.partials
+        )  # nobody works on it: that is cleared away before its export
         verdicts = [judge_length(policy, machine, there, now)]
         if not self._insists:
             verdicts.append(judge_outage(record, policy, now, runs=machine.running))
-        verdicts.append(judge_room(machine, policy, there, look.free + left_over, self._site.configuration.nas))
+        verdicts.append(
+            judge_room(machine, policy, there, look.free + left_over, self._site.configuration.nas)
+        )
         return next((verdict for verdict in verdicts if verdict.reason), NOW)
 
     def _look(self) -> _Look:
@@ -84,7 +97,10 @@ class Judge:
 
 
 class Admission:
-    """Admits the VMs of one run of a backup worker. `postponed` are those that were refused, with the reason."""
+    """Admits the VMs of one run of a backup worker.
+
+    `postponed` are those that were refused, with the reason.
+    """
 
     def __init__(self, site: Site, session: Session, *, insists: bool = False) -> None:
         self._site, self._session = site, session
@@ -92,7 +108,10 @@ class Admission:
         self.postponed: dict[str, Verdict] = {}
 
     def refuses(self, record: VmRecord) -> bool:
-        """Whether the VM has to wait; if so it is postponed to a later tick. Raises `NasError` if the NAS as a whole cannot be used."""
+        """Whether the VM has to wait; if so it is postponed to a later tick.
+
+        Raises `NasError` if the NAS as a whole cannot be used.
+        """
         verdict = self._judge.judge(record)
         if verdict.reason:
             self.postponed[record.key] = verdict
@@ -104,20 +123,29 @@ class Admission:
         return self._site.configuration.backup.exports_on_nas
 
     def wait_for_place(self, record: VmRecord) -> bool:
-        """Gets in line and waits, for a bounded time, until it is this VM's turn; answers whether it is.
+        """Gets in line and waits, for a bounded time, until it is this VM's turn.
 
-        The line is in the database: nobody who comes later goes first. If its time is over, the VM keeps its place in the line, and who is
-        behind it no longer waits for it.
+        Answers whether it is.
+
+        The line is in the database: nobody who comes later goes first. If its time is over, the VM
+        keeps its place in the line, and who is behind it no longer waits for it.
         """
         clock, backup, key = self._site.clock, self._site.configuration.backup, record.key
         self._line_up(key)
-        log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key})
+        log.info(
+            "waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key}
+        )
         end = clock.monotonic() + backup.retry_seconds
         while not slots.has_place(self._site.database.head().contents, key, self.limit):
             if clock.monotonic() >= end:
-                self._session.commit(lambda found: slots.leave(found, key, self._session.id), f"{key} leaves its place to others")
+                self._session.commit(
+                    lambda found: slots.leave(found, key, self._session.id),
+                    f"{key} leaves its place to others",
+                )
                 return False
-            clock.sleep(backup.retry_interval_seconds / 2 + clock.jitter(backup.retry_interval_seconds))
+            clock.sleep(
+                backup.retry_interval_seconds / 2 + clock.jitter(backup.retry_interval_seconds)
+            )
             self._session.check()
         return True
 
@@ -134,7 +162,9 @@ class Admission:
 
     def _line_up(self, key: str) -> None:
         def change(contents: Contents) -> Contents:
-            return slots.queue(changes.note_waiting(contents, {key: NO_PLACE}), key, self._session.id)
+            return slots.queue(
+                changes.note_waiting(contents, {key: NO_PLACE}), key, self._session.id
+            )
 
         self._session.commit(change, f"{key} {NO_PLACE}")
 

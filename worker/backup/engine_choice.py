@@ -1,8 +1,11 @@
-"""Which engine exports a VM, and which takes its place when it fails: the parallel one where it can, else VBoxManage, with the reason.
+"""Which engine exports a VM, and which takes its place when it fails.
 
-An attempt that fails through no fault of the VM or the NAS is made again in a more modest way: everything is sent where bytes of the copy
-before were to be copied, and with `engine = "auto"` VBoxManage exports what the parallel engine could not. So neither a fault of this
-engine nor a copy before that has rotted can lose a backup.
+The parallel one where it can, else VBoxManage, with the reason.
+
+An attempt that fails through no fault of the VM or the NAS is made again in a more modest way:
+everything is sent where bytes of the copy before were to be copied, and with `engine = "auto"`
+VBoxManage exports what the parallel engine could not. So neither a fault of this engine nor a copy
+before that has rotted can lose a backup.
 """
 
 import contextlib
@@ -45,7 +48,10 @@ _OF_THE_VM_OR_THE_NAS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Modesty:
-    """What an attempt does without, and why: `whole` copies nothing from the copy before, `vboxmanage` is not the parallel engine."""
+    """What an attempt does without, and why.
+
+    `whole` copies nothing from the copy before, `vboxmanage` is not the parallel engine.
+    """
 
     whole: str = ""
     vboxmanage: str = ""
@@ -61,7 +67,9 @@ class EngineFaultError(CopyError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An engine. `reason` says why it is not the parallel one, if that was wanted; `whole` why it sends everything, if that is known.
+    """An engine. `reason` says why it is not the parallel one, if that was wanted.
+
+    `whole` why it sends everything, if that is known.
 
     `instead` is what may be tried if it fails, if anything.
     """
@@ -73,19 +81,33 @@ class Choice:
 
     @contextlib.contextmanager
     def judged(self) -> Iterator[None]:
-        """Around the export and the check of its result: raises `EngineFaultError` for a failure after which `instead` may be tried."""
+        """Around the export and the check of its result.
+
+        Raises `EngineFaultError` for a failure after which `instead` may be tried.
+        """
         try:
             yield
         except (ExportError, CopyError) as error:
             if not self.instead or isinstance(error, _OF_THE_VM_OR_THE_NAS):
                 raise
-            failed = "copying what the copy before holds" if self.instead == "whole" else "the parallel engine"
+            failed = (
+                "copying what the copy before holds"
+                if self.instead == "whole"
+                else "the parallel engine"
+            )
             message = f"{failed} failed: {error.message}"
-            raise EngineFaultError(message, error.hint, Modesty(**{self.instead: message})) from error
+            raise EngineFaultError(
+                message, error.hint, Modesty(**{self.instead: message})
+            ) from error
 
 
-def choose_engine(site: Site, policy: VmPolicy, machine: Machine, delta: Delta, modesty: Modesty) -> Choice:
-    """The engine for a VM. Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks."""
+def choose_engine(
+    site: Site, policy: VmPolicy, machine: Machine, delta: Delta, modesty: Modesty
+) -> Choice:
+    """The engine for a VM.
+
+    Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks.
+    """
     if policy.engine == "vboxmanage":
         return Choice(VBoxManageExporter(site.vboxmanage))
     reason = _refusal(machine, site.clock, modesty)
@@ -96,11 +118,17 @@ def choose_engine(site: Site, policy: VmPolicy, machine: Machine, delta: Delta, 
     from shared.export.exporter import ParallelExporter
 
     cores = site.configuration.backup.cores or available_cores()
-    scratch = Path(machine.settings_file).parent  # local, and seen by VirtualBox under the same path, wherever it runs
-    parallel = ParallelExporter(site.vboxmanage, site.clock, scratch=scratch, cores=cores, plan=delta.plan)
+    scratch = Path(
+        machine.settings_file
+    ).parent  # local, and seen by VirtualBox under the same path, wherever it runs
+    parallel = ParallelExporter(
+        site.vboxmanage, site.clock, scratch=scratch, cores=cores, plan=delta.plan
+    )
     if delta.plan is not None and delta.plan.previous is not None:
         return Choice(parallel, instead="whole")
-    return Choice(parallel, whole=delta.reason, instead="vboxmanage" if policy.engine == "auto" else "")
+    return Choice(
+        parallel, whole=delta.reason, instead="vboxmanage" if policy.engine == "auto" else ""
+    )
 
 
 def require_engine(policy: VmPolicy, machine: Machine, clock: Clock, modesty: Modesty) -> None:
@@ -113,19 +141,29 @@ def require_engine(policy: VmPolicy, machine: Machine, clock: Clock, modesty: Mo
 
 
 def _refused(reason: str) -> CopyError:
-    return CopyError(f"the parallel engine cannot export it: {reason}", hint='engine = "auto" lets VBoxManage do it instead')
+    return CopyError(
+        f"the parallel engine cannot export it: {reason}",
+        hint='engine = "auto" lets VBoxManage do it instead',
+    )
 
 
 def _refusal(machine: Machine, clock: Clock, modesty: Modesty) -> str:
-    """Why the parallel engine cannot export a VM. Whatever goes wrong in finding out is a reason, and no more."""
+    """Why the parallel engine cannot export a VM.
+
+    Whatever goes wrong in finding out is a reason, and no more.
+    """
     if modesty.vboxmanage:
         return modesty.vboxmanage
     try:
         from shared.export.eligible import assess
 
         return assess(machine, clock).reason
-    except Exception as error:  # a fault of the engine, which must not keep VBoxManage from its work
-        log.warning("the parallel engine failed to look at the disks of %s", machine.uuid, exc_info=True)
+    except (
+        Exception
+    ) as error:  # a fault of the engine, which must not keep VBoxManage from its work
+        log.warning(
+            "the parallel engine failed to look at the disks of %s", machine.uuid, exc_info=True
+        )
         return f"it failed to look at the disks: {error!r}"
 
 

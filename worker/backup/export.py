@@ -1,4 +1,7 @@
-"""One VM's backup: from the claim to the intent to publish. Every way out leaves no partial file and a committed state."""
+"""One VM's backup: from the claim to the intent to publish.
+
+Every way out leaves no partial file and a committed state.
+"""
 
 import logging
 import platform
@@ -53,10 +56,13 @@ class Ready:
 class Backup:
     """The backup of one VM that this session has claimed.
 
-    `insists`: its operator wants it now, however often it was stopped for nothing. `nas_refused`: it failed because of the NAS.
+    `insists`: its operator wants it now, however often it was stopped for nothing. `nas_refused`:
+    it failed because of the NAS.
     """
 
-    def __init__(self, site: Site, session: Session, record: VmRecord, own: Claim, *, insists: bool = False) -> None:
+    def __init__(
+        self, site: Site, session: Session, record: VmRecord, own: Claim, *, insists: bool = False
+    ) -> None:
         self._site, self._session, self._record, self._own = site, session, record, own
         self._key = record.key
         self._directory = site.directory(record)
@@ -85,22 +91,30 @@ class Backup:
         return True
 
     def attempt(self) -> Sidecar | None:
-        """Makes the copy and publishes it; answers its sidecar if the VM is CLEAN now. Raises `LockLostError` if this worker was displaced.
+        """Makes the copy and publishes it; answers its sidecar if the VM is CLEAN now.
 
-        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; one whose backup has to wait is committed as waiting
-        and raises `PostponedError`; any other failure is committed and answered.
-        Whatever happens, the VM is brought back to the power state in which it was found, or that stays noted for the next tick.
+        Raises `LockLostError` if this worker was displaced.
+
+        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; one whose
+        backup has to wait is committed as waiting and raises `PostponedError`; any other failure is
+        committed and answered. Whatever happens, the VM is brought back to the power state in which
+        it was found, or that stays noted for the next tick.
         """
         try:
             exported = self._export_somehow()
         except VmRunsError as error:
             self._clean_up()
             when, why = timestamp(self._site.clock.now()), f"{self._key}: {error.message}"
-            self._session.commit(lambda contents: changes.found_running(contents, self._key, self._own, when), why)
+            self._session.commit(
+                lambda contents: changes.found_running(contents, self._key, self._own, when), why
+            )
             raise
         except PostponedError as error:
             when, why = timestamp(self._site.clock.now()), error.verdict.reason
-            self._session.commit(lambda contents: changes.postponed(contents, self._key, self._own, why, when), f"{self._key} {why}")
+            self._session.commit(
+                lambda contents: changes.postponed(contents, self._key, self._own, why, when),
+                f"{self._key} {why}",
+            )
             raise
         except LockLostError:
             self._clean_up()
@@ -109,7 +123,12 @@ class Backup:
             self._clean_up()
             self.nas_refused = error.exit_code == ExitCode.NAS
             self._fail(error.message)
-            log.error("backup failed: %s%s", error.message, f" ({error.hint})" if error.hint else "", extra={"vm": self._key})  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "backup failed: %s%s",
+                error.message,
+                f" ({error.hint})" if error.hint else "",
+                extra={"vm": self._key},
+            )
             return None
         except BaseException:
             self._clean_up()  # interrupted: the end of the session frees the claim
@@ -129,7 +148,10 @@ class Backup:
         }
 
     def _export_somehow(self) -> Exported:
-        """Exports; what fails in one way and may succeed in a more modest one is begun anew. A VM that was stopped stays so meanwhile."""
+        """Exports; what fails in one way and may succeed in a more modest one is begun anew.
+
+        A VM that was stopped stays so meanwhile.
+        """
         modesty = Modesty()
         while True:
             try:
@@ -139,7 +161,9 @@ class Backup:
                     self._clean_up()
                 else:
                     self._remove_partials()
-                log.warning("%s; it is tried again without that", fault.message, extra={"vm": self._key})
+                log.warning(
+                    "%s; it is tried again without that", fault.message, extra={"vm": self._key}
+                )
                 modesty = fault.modesty
 
     def _make_ready(self, modesty: Modesty) -> Ready:
@@ -168,7 +192,12 @@ class Backup:
         name = partial_name(self._stamp, self._own.number, "ova")
         nice = self._site.configuration.backup.nice
         with engine.judged():
-            found = in_background(nice, lambda stop: check_ova(self._directory, name, progress=self._checked, should_stop=stop))
+            found = in_background(
+                nice,
+                lambda stop: check_ova(
+                    self._directory, name, progress=self._checked, should_stop=stop
+                ),
+            )
         finished = self._site.clock.now()
         sidecar = Sidecar(
             stamp=self._stamp,
@@ -196,10 +225,15 @@ class Backup:
         return Exported(sidecar, fingerprint)
 
     def _run_engine(self, subject: Subject, exporter: Exporter) -> tuple[float, Traffic]:
-        """Exports under the partial name; answers the seconds that took, and how the bytes came there."""
+        """Exports under the partial name.
+
+        Answers the seconds that took, and how the bytes came there.
+        """
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        traffic = Monitor(self._site, self._session, self._key, self._own, exporter).run(subject, target)
+        traffic = Monitor(self._site, self._session, self._key, self._own, exporter).run(
+            subject, target
+        )
         return self._site.clock.monotonic() - began, traffic
 
     def _checked(self, done: int, total: int) -> None:
@@ -208,24 +242,42 @@ class Backup:
 
     def _publish(self, exported: Exported) -> bool:
         sidecar = exported.sidecar
-        copy = Copy(sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, exported.fingerprint.to_json())
+        copy = Copy(
+            sidecar.stamp,
+            sidecar.claim,
+            sidecar.size,
+            sidecar.sha256,
+            sidecar.finished,
+            exported.fingerprint.to_json(),
+        )
         reason = f"publish {self._key} {copy.stamp}"
-        # An error of this commit other than a lost claim leaves open whether the intent was committed: then nothing may be removed.
+        # An error of this commit other than a lost claim leaves open whether the intent was
+        # committed: then nothing may be removed.
         try:
-            head = self._session.commit(lambda contents: changes.intend(contents, self._key, self._own, copy), reason)
+            head = self._session.commit(
+                lambda contents: changes.intend(contents, self._key, self._own, copy), reason
+            )
         except LockLostError:
             self._clean_up()
             raise
         self._error = "the copy could not be put in place"
-        return publish.finish(self._site, self._session, changes.held(head.contents, self._key, self._own), self._own)
+        return publish.finish(
+            self._site, self._session, changes.held(head.contents, self._key, self._own), self._own
+        )
 
     def _fail(self, message: str) -> None:
         self._error = message
         when = timestamp(self._site.clock.now())
-        self._session.commit(lambda contents: changes.failed(contents, self._key, self._own, message, when), f"{self._key} failed")
+        self._session.commit(
+            lambda contents: changes.failed(contents, self._key, self._own, message, when),
+            f"{self._key} failed",
+        )
 
     def _clean_up(self) -> None:
-        """Undoes what was done to the VM and removes the partial files. Never raises what would hide why it is called."""
+        """Undoes what was done to the VM and removes the partial files.
+
+        Never raises what would hide why it is called.
+        """
         if self._method is not None:
             put_back_safely(self._method, self._key)
         self._remove_partials()
@@ -234,4 +286,8 @@ class Backup:
         try:
             files.remove_own_partials(self._site.files, self._directory, self._own.number)
         except VmBackupError as error:
-            log.warning("partial files not removed, a later tick will do it: %s", error.message, extra={"vm": self._key})
+            log.warning(
+                "partial files not removed, a later tick will do it: %s",
+                error.message,
+                extra={"vm": self._key},
+            )

@@ -1,4 +1,7 @@
-"""Commands that an operator has run around a backup: `before`, then `after` or `failed`. They get facts in their environment."""
+"""Commands that an operator has run around a backup: `before`, then `after` or `failed`.
+
+They get facts in their environment.
+"""
 
 import contextlib
 import logging
@@ -30,11 +33,21 @@ class HookError(VmBackupError):
     """A command that has to succeed before a backup did not."""
 
 
-def run(event: Event, command: Sequence[str], facts: Mapping[str, str], *, timeout_seconds: float, vm: str) -> None:
-    """Runs `command` to its end, at most for so long; its output goes into the log. No command: nothing is done.
+def run(
+    event: Event,
+    command: Sequence[str],
+    facts: Mapping[str, str],
+    *,
+    timeout_seconds: float,
+    vm: str,
+) -> None:
+    """Runs `command` to its end, at most for so long; its output goes into the log.
 
-    Each fact is in its environment as `VMBACKUP_<NAME>`, and the event as VMBACKUP_EVENT. One that takes too long is ended with all that it
-    started. Raises `HookError` if it cannot be started, takes too long, or ends with another status than 0.
+    No command: nothing is done.
+
+    Each fact is in its environment as `VMBACKUP_<NAME>`, and the event as VMBACKUP_EVENT. One that
+    takes too long is ended with all that it started. Raises `HookError` if it cannot be started,
+    takes too long, or ends with another status than 0.
     """
     if not command:
         return
@@ -50,7 +63,8 @@ def run(event: Event, command: Sequence[str], facts: Mapping[str, str], *, timeo
         )
     except (OSError, ValueError) as error:
         raise HookError(
-            f"the command `{event}` cannot be started: {error}", hint="look at its path and rights in the configuration"
+            f"the command `{event}` cannot be started: {error}",
+            hint="look at its path and rights in the configuration",
         ) from None
     output = _Output(process.stdout)
     try:
@@ -58,7 +72,8 @@ def run(event: Event, command: Sequence[str], facts: Mapping[str, str], *, timeo
     except subprocess.TimeoutExpired:
         _end(process)
         raise HookError(
-            f"the command `{event}` did not end within {timeout_seconds:g} s and was ended", hint="hook_seconds sets the limit"
+            f"the command `{event}` did not end within {timeout_seconds:g} s and was ended",
+            hint="hook_seconds sets the limit",
         ) from None
     except BaseException:
         _end(process)
@@ -70,7 +85,14 @@ def run(event: Event, command: Sequence[str], facts: Mapping[str, str], *, timeo
         raise HookError(f"the command `{event}` failed ({_how(status)}){output.last()}")
 
 
-def run_safely(event: Event, command: Sequence[str], facts: Mapping[str, str], *, timeout_seconds: float, vm: str) -> None:
+def run_safely(
+    event: Event,
+    command: Sequence[str],
+    facts: Mapping[str, str],
+    *,
+    timeout_seconds: float,
+    vm: str,
+) -> None:
     """Like `run`, but a failure is a warning only: what the backup has achieved stays as it is."""
     try:
         run(event, command, facts, timeout_seconds=timeout_seconds, vm=vm)
@@ -81,8 +103,8 @@ def run_safely(event: Event, command: Sequence[str], facts: Mapping[str, str], *
 class Hooks:
     """The commands around one backup. `facts` are those that do not change.
 
-    After a `before` that succeeded, exactly one of `after` and `failed` is run, unless this process is killed. A `before` that failed is a
-    failed backup, so `failed` is run.
+    After a `before` that succeeded, exactly one of `after` and `failed` is run, unless this process
+    is killed. A `before` that failed is a failed backup, so `failed` is run.
     """
 
     def __init__(self, policy: VmPolicy, facts: Mapping[str, str], vm: str) -> None:
@@ -90,29 +112,63 @@ class Hooks:
         self._begun = False
 
     def before(self) -> None:
-        """Before anything is done to the VM; once, also if that is begun anew. Raises `HookError`: then it is not backed up now."""
+        """Before anything is done to the VM; once, also if that is begun anew.
+
+        Raises `HookError`: then it is not backed up now.
+        """
         if self._begun:
             return
         seconds = self._policy.hook_seconds
-        run("before", self._policy.before, {**self._facts, "status": "begins"}, timeout_seconds=seconds, vm=self._vm)
+        run(
+            "before",
+            self._policy.before,
+            {**self._facts, "status": "begins"},
+            timeout_seconds=seconds,
+            vm=self._vm,
+        )
         self._begun = True
 
     def after(self, facts: Mapping[str, str]) -> None:
         """After a new good copy is in place."""
         facts = {**self._facts, **facts, "status": "done"}
-        run_safely("after", self._policy.after, facts, timeout_seconds=self._policy.hook_seconds, vm=self._vm)
+        run_safely(
+            "after",
+            self._policy.after,
+            facts,
+            timeout_seconds=self._policy.hook_seconds,
+            vm=self._vm,
+        )
 
     def failed(self, error: str) -> None:
         """After a backup that failed, with the VM back in the state in which it was found."""
         facts = {**self._facts, "status": "failed", "error": error}
-        run_safely("failed", self._policy.failed, facts, timeout_seconds=self._policy.hook_seconds, vm=self._vm)
+        run_safely(
+            "failed",
+            self._policy.failed,
+            facts,
+            timeout_seconds=self._policy.hook_seconds,
+            vm=self._vm,
+        )
 
     def given_up(self, error: BaseException) -> None:
-        """After a backup that was given up and is no failure of the VM's: it runs, or this worker was displaced or interrupted."""
+        """After a backup that was given up and is no failure of the VM's.
+
+        It runs, or this worker was displaced or interrupted.
+        """
         if not self._begun:
             return
-        status = "deferred" if isinstance(error, VmRunsError) else "displaced" if isinstance(error, LockLostError) else "interrupted"
-        seconds = self._policy.hook_seconds if status == "deferred" else min(self._policy.hook_seconds, HURRIED_SECONDS)
+        status = (
+            "deferred"
+            if isinstance(error, VmRunsError)
+            else "displaced"
+            if isinstance(error, LockLostError)
+            else "interrupted"
+        )
+        seconds = (
+            self._policy.hook_seconds
+            if status == "deferred"
+            else min(self._policy.hook_seconds, HURRIED_SECONDS)
+        )
         facts = {**self._facts, "status": status, "error": str(error)}
         run_safely("failed", self._policy.failed, facts, timeout_seconds=seconds, vm=self._vm)
 
@@ -122,13 +178,18 @@ def _environment(facts: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
     for name, value in os.environ.items():
         yield os.fsencode(name), os.fsencode(value)
     for name, value in facts.items():
-        yield f"VMBACKUP_{name.upper()}".encode(), value.replace("\0", "").encode("utf-8", "backslashreplace")
+        yield (
+            f"VMBACKUP_{name.upper()}".encode(),
+            value.replace("\0", "").encode("utf-8", "backslashreplace"),
+        )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Ends the command and what it started, as far as that stayed in its group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: all that is left of the group are zombies
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # macOS: all that is left of the group are zombies
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END_SECONDS)

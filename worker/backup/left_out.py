@@ -1,7 +1,8 @@
 """What an `.ova` leaves out of a VM: kept beside it where it is a file, and said where it is not.
 
-Measured with VirtualBox 7.2.22: an `.ova` has no memory of a saved VM, no snapshots, and the firmware's variables only of an EFI VM. The
-state of a TPM is in the same `.nvram` file as those: of a VM with BIOS and TPM it is not in the `.ova`.
+Measured with VirtualBox 7.2.22: an `.ova` has no memory of a saved VM, no snapshots, and the
+firmware's variables only of an EFI VM. The state of a TPM is in the same `.nvram` file as those: of
+a VM with BIOS and TPM it is not in the `.ova`.
 """
 
 import logging
@@ -28,7 +29,10 @@ log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the files of one copy go: a directory, a stamp, and the claim under which they are partial."""
+    """Where the files of one copy go.
+
+    A directory, a stamp, and the claim under which they are partial.
+    """
 
     directory: Path
     stamp: str
@@ -40,7 +44,10 @@ class Place:
 
 
 class Beside:
-    """The side files of one copy. Made before the VM is touched, `keep` called after the export and before the VM is let go."""
+    """The side files of one copy.
+
+    Made before the VM is touched, `keep` called after the export and before the VM is let go.
+    """
 
     def __init__(self, site: Site, session: Session, policy: VmPolicy, machine: Machine) -> None:
         self._site, self._session, self._policy, self._machine = site, session, policy, machine
@@ -67,11 +74,19 @@ class Beside:
         if os.path.exists(subject.machine.nvram_file):
             members = side_files.member_names(place.directory, place.partial("ova"))
             if not any(member.endswith(".nvram") for member in members):
-                kept["nvram"] = self._keep(place, "nvram", side_files.pieces_of(Path(subject.machine.nvram_file)))
+                kept["nvram"] = self._keep(
+                    place, "nvram", side_files.pieces_of(Path(subject.machine.nvram_file))
+                )
         return kept  # type: ignore[return-value]
 
     def _keep(self, place: Place, suffix: Suffix, pieces: Iterable[bytes]) -> SideFile:
-        return side_files.keep(self._site.files, place.directory, place.partial(suffix), pieces, check=self._session.check)
+        return side_files.keep(
+            self._site.files,
+            place.directory,
+            place.partial(suffix),
+            pieces,
+            check=self._session.check,
+        )
 
     def _read(self, machine: Machine) -> bytes:
         try:

@@ -1,7 +1,9 @@
-"""How a VM is brought into a state in which it can be exported, and back: as it is, saved, shut down, or live.
+"""How a VM is brought into a state in which it can be exported, and back.
 
-Before a VM is touched, what must be undone is committed (`VmRecord.power`). Undoing it is `put_back`, which may be done by any worker of
-the VM's host, as often as it takes.
+As it is, saved, shut down, or live.
+
+Before a VM is touched, what must be undone is committed (`VmRecord.power`). Undoing it is
+`put_back`, which may be done by any worker of the VM's host, as often as it takes.
 """
 
 import logging
@@ -40,13 +42,19 @@ class Subject:
 
 
 class Method(Protocol):
-    """One way to export a VM. `prepare`, then the export, then `conclude`; `restore` whatever happens."""
+    """One way to export a VM.
+
+    `prepare`, then the export, then `conclude`; `restore` whatever happens.
+    """
 
     def prepare(self) -> Subject:
         """Makes the VM ready. Raises `VmRunsError` if it runs and is to be left alone."""
 
     def conclude(self) -> Fingerprint:
-        """After the export: the fingerprint of what was exported. Raises `CopyError` if the VM changed meanwhile. Then undoes all."""
+        """After the export: the fingerprint of what was exported.
+
+        Raises `CopyError` if the VM changed meanwhile. Then undoes all.
+        """
 
     def restore(self) -> None:
         """Undoes what `prepare` did, if that is not done yet."""
@@ -66,7 +74,10 @@ class Work:
         """The VM as it is now. Raises `VBoxManageError` if it cannot be used."""
         machine = self.site.inventory().get(self.record.uuid)
         if machine is None:
-            raise VBoxManageError(f"{self.record.key} is not registered on this host any more", hint="vmfind will show it as missing")
+            raise VBoxManageError(
+                f"{self.record.key} is not registered on this host any more",
+                hint="vmfind will show it as missing",
+            )
         if not machine.accessible:
             raise VBoxManageError(f"VirtualBox cannot use {self.record.key}: {machine.reason}")
         return machine
@@ -79,23 +90,33 @@ class Work:
     def touch(self, power: Power) -> Power:
         """Commits what is about to be done to the VM, or what is known of it now."""
         key, own = self.record.key, self.own
-        self.session.commit(lambda contents: changes.touch(contents, key, own, power), f"{power.method} {key}, which is {power.found}")
+        self.session.commit(
+            lambda contents: changes.touch(contents, key, own, power),
+            f"{power.method} {key}, which is {power.found}",
+        )
         return power
 
     def untouch(self, power: Power) -> None:
         """Commits that nothing is left of it."""
         key, own = self.record.key, self.own
-        self.session.commit(lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again")
+        self.session.commit(
+            lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again"
+        )
 
 
 def choose(work: Work) -> Method:
-    """The method for a VM: as its policy says if it runs, as it is if not. Raises `VmRunsError` if it is to be left alone.
+    """The method for a VM: as its policy says if it runs, as it is if not.
 
-    One that is off, but cannot be exported under its name because that is too long, is exported from a clone.
+    Raises `VmRunsError` if it is to be left alone.
+
+    One that is off, but cannot be exported under its name because that is too long, is exported
+    from a clone.
     """
     state = work.site.vboxmanage.info(work.record.uuid)
     if state.stopped:
-        clone = (work.policy.live_when_stopped or has_long_name(work.record.name)) and state.state != "saved"
+        clone = (
+            work.policy.live_when_stopped or has_long_name(work.record.name)
+        ) and state.state != "saved"
         return Live(work, state.state) if clone else AsItIs(work)
     if state.state not in RUNNING or work.policy.running == "defer":
         raise VmRunsError(f"{work.record.key} is {state.state}")
@@ -114,7 +135,10 @@ class AsItIs:
         machine = self._work.machine()
         self._before = fingerprint_of(machine)
         if self._before.state == "saved" and self._work.policy.saved == "warn":
-            log.warning("its saved state (the contents of its memory) is not in the copy", extra={"vm": self._work.record.key})
+            log.warning(
+                "its saved state (the contents of its memory) is not in the copy",
+                extra={"vm": self._work.record.key},
+            )
         return Subject(machine)
 
     def conclude(self) -> Fingerprint:
@@ -131,7 +155,9 @@ def unchanged(before: Fingerprint | None, machine: Machine) -> Fingerprint:
     if before is None:
         raise CopyError("the VM was not looked at before the export")
     if changed := differences(before, after):
-        raise CopyError(f"the VM changed during the export, so the copy does not count: {', '.join(changed)}")
+        raise CopyError(
+            f"the VM changed during the export, so the copy does not count: {', '.join(changed)}"
+        )
     return before
 
 
@@ -158,9 +184,12 @@ class Stopped:
 
     def _shut_down(self, work: Work) -> None:
         try:
-            work.switch.shut_down(work.record.uuid, work.policy.shutdown_seconds, pull_plug=work.policy.pull_plug)
+            work.switch.shut_down(
+                work.record.uuid, work.policy.shutdown_seconds, pull_plug=work.policy.pull_plug
+            )
         except VmRunsError:
-            # It may still obey the button: the note stays until a later tick finds it running, or finds it off and starts it.
+            # It may still obey the button: the note stays until a later tick finds it running, or
+            # finds it off and starts it.
             self._power = None
             raise
 
@@ -178,7 +207,10 @@ class Stopped:
 
 
 class Live:
-    """A VM, running or not, that is exported from a linked clone of a snapshot: its user may start and stop it meanwhile."""
+    """A VM, running or not, that is exported from a linked clone of a snapshot.
+
+    Its user may start and stop it meanwhile.
+    """
 
     def __init__(self, work: Work, found: str) -> None:
         self._work, self._found = work, found
@@ -199,20 +231,30 @@ class Live:
         return Subject(clone, machine.name)
 
     def _make(self, work: Work, machine: Machine) -> Machine:
-        """Makes snapshot and clone. Before each step it is committed what a crash in the middle of it may leave."""
+        """Makes snapshot and clone.
+
+        Before each step it is committed what a crash in the middle of it may leave.
+        """
         clones = undo.clones_of(work.site)
         token = scratch.new_token()
         power = Power("live", self._found, work.own.number, token, str(uuid.uuid4()))
-        power = replace(power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag))
+        power = replace(
+            power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag)
+        )
         made = undo.made_by(power)
         clones.refuse_taken(machine, made, work.site.inventory())
         self._power = work.touch(power)
         try:
             clones.make_folder(made)
-        except FileExistsError:  # it came up since the look: what is in it is not ours, so nothing may be undone
+        except (
+            FileExistsError
+        ):  # it came up since the look: what is in it is not ours, so nothing may be undone
             self._power = None
             work.untouch(power)
-            raise VBoxManageError(f"{made.folder} is there already", hint="nothing was done; the next tick takes another name") from None
+            raise VBoxManageError(
+                f"{made.folder} is there already",
+                hint="nothing was done; the next tick takes another name",
+            ) from None
         made = clones.take(machine, made)
         self._power = power = work.touch(replace(power, snapshot=made.snapshot))
         clones.clone(machine, made)
@@ -222,13 +264,20 @@ class Live:
         return clone
 
     def conclude(self) -> Fingerprint:
-        """See `Method.conclude`. A VM that ran is in use; one that was off is if anybody but ourselves touched it meanwhile."""
-        used = self._frozen is None or bool(differences(self._frozen, fingerprint_of(self._work.machine())))
+        """See `Method.conclude`.
+
+        A VM that ran is in use; one that was off is if anybody but ourselves touched it meanwhile.
+        """
+        used = self._frozen is None or bool(
+            differences(self._frozen, fingerprint_of(self._work.machine()))
+        )
         self.restore()
         machine = self._work.machine()
         if used or machine.running:
             return self._before or Fingerprint(version=VERSION, state="running")
-        return fingerprint_of(machine)  # merging the snapshot has changed its disks: that is how it looks now, unused
+        return fingerprint_of(
+            machine
+        )  # merging the snapshot has changed its disks: that is how it looks now, unused
 
     def restore(self) -> None:
         """See `Method.restore`."""
@@ -238,7 +287,10 @@ class Live:
 
 
 def put_back(work: Work, power: Power) -> None:
-    """Brings the VM back to how it was found, and commits that. May be repeated. Raises `VmBackupError` if VirtualBox does not let us."""
+    """Brings the VM back to how it was found, and commits that. May be repeated.
+
+    Raises `VmBackupError` if VirtualBox does not let us.
+    """
     work.session.doing.phase = f"undo {power.method}"
     if power.method == "live":
         undo.undo_live(work.site, work.record, power)
@@ -248,10 +300,20 @@ def put_back(work: Work, power: Power) -> None:
 
 
 def put_back_safely(method: Method, key: str) -> None:
-    """Undoes what a failed or interrupted backup did. What cannot be undone now stays noted, and the next database worker does it."""
+    """Undoes what a failed or interrupted backup did.
+
+    What cannot be undone now stays noted, and the next database worker does it.
+    """
     try:
         method.restore()
     except LockLostError:
-        log.warning("this worker was displaced: another one brings the VM back to its state", extra={"vm": key})
+        log.warning(
+            "this worker was displaced: another one brings the VM back to its state",
+            extra={"vm": key},
+        )
     except VmBackupError as error:
-        log.error("the VM is not back in its state yet: %s; the next tick tries again", error.message, extra={"vm": key})  # noqa: TRY400
+        log.error(  # noqa: TRY400
+            "the VM is not back in its state yet: %s; the next tick tries again",
+            error.message,
+            extra={"vm": key},
+        )

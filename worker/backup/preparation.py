@@ -1,6 +1,9 @@
-"""What is settled before anything is done to a VM: that it can be exported, that its copy has a place, and that this is the time for it.
+"""What is settled before anything is done to a VM.
 
-A VM that is saved, shut down or made a snapshot of for a backup that could not succeed has had its outage for nothing.
+That it can be exported, that its copy has a place, and that this is the time for it.
+
+A VM that is saved, shut down or made a snapshot of for a backup that could not succeed has had its
+outage for nothing.
 """
 
 import logging
@@ -32,10 +35,13 @@ class Settled:
 
 
 def settle(work: Work, method: Method, place: Place, modesty: Modesty, *, insists: bool) -> Settled:
-    """Returns when nothing is known that would make the backup fail; only the VM itself and the time are still in question.
+    """Returns when nothing is known that would make the backup fail.
 
-    Nothing is done to the VM. `insists`: its operator wants it now, however often it was stopped for nothing. Raises `PostponedError` if it
-    has to wait; `NasError`, `CopyError`, `VBoxManageError` that say why there can be no backup.
+    Only the VM itself and the time are still in question.
+
+    Nothing is done to the VM. `insists`: its operator wants it now, however often it was stopped
+    for nothing. Raises `PostponedError` if it has to wait; `NasError`, `CopyError`,
+    `VBoxManageError` that say why there can be no backup.
     """
     machine = work.machine()
     beside = _require_exportable(work, method, machine, modesty)
@@ -55,7 +61,9 @@ def _require_exportable(work: Work, method: Method, machine: Machine, modesty: M
 
 
 def _require_place(work: Work, place: Place) -> tuple[int, Catalogue]:
-    """Makes sure that the NAS and the VM's directory are there and can be written; the bytes that are free, and what else is there.
+    """Makes sure that the NAS and the VM's directory are there and can be written.
+
+    The bytes that are free, and what else is there.
 
     What earlier attempts left in the directory is cleared away.
     """
@@ -66,14 +74,25 @@ def _require_place(work: Work, place: Place) -> tuple[int, Catalogue]:
     contents = site.database.head().contents
     live = {record.claim.number for record in contents.vms.values() if record.claim}
     live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
-    for name in (removed := files.remove_partials(site.files, place.directory, live, contents.claims_granted)):
-        log.warning("removed %s, which an earlier attempt left", name, extra={"vm": work.record.key})
-    return check_nas(site.configuration.nas).free if removed else free, read_catalogue(place.directory, work.record.uuid)
+    for name in (
+        removed := files.remove_partials(site.files, place.directory, live, contents.claims_granted)
+    ):
+        log.warning(
+            "removed %s, which an earlier attempt left", name, extra={"vm": work.record.key}
+        )
+    return check_nas(site.configuration.nas).free if removed else free, read_catalogue(
+        place.directory, work.record.uuid
+    )
 
 
-def _require_now(work: Work, method: Method, machine: Machine, there: Catalogue, free: int, *, insists: bool) -> None:
+def _require_now(
+    work: Work, method: Method, machine: Machine, there: Catalogue, free: int, *, insists: bool
+) -> None:
     now, policy = work.site.clock.now(), work.policy
-    verdicts = [judge_room(machine, policy, there, free, work.site.configuration.nas), judge_length(policy, machine, there, now)]
+    verdicts = [
+        judge_room(machine, policy, there, free, work.site.configuration.nas),
+        judge_length(policy, machine, there, now),
+    ]
     if not insists:
         verdicts.append(judge_outage(work.record, policy, now, runs=isinstance(method, Stopped)))
     for verdict in verdicts:

@@ -1,9 +1,10 @@
 """Making an export stand back for what else runs on this host, without making anybody's VM stand back with it.
 
-Priority is inherited: VBoxManage starts VBoxSVC where there is none, and VBoxSVC starts the VMs, so a worker or a VBoxManage of low
-priority would lower that of VMs for as long as they run (measured). Therefore only single threads are lowered, those that do nothing but
-the export and end with it: there is nothing to undo. That needs Linux, where threads have priorities of their own; elsewhere nothing is
-done.
+Priority is inherited: VBoxManage starts VBoxSVC where there is none, and VBoxSVC starts the VMs, so
+a worker or a VBoxManage of low priority would lower that of VMs for as long as they run (measured).
+Therefore only single threads are lowered, those that do nothing but the export and end with it:
+there is nothing to undo. That needs Linux, where threads have priorities of their own; elsewhere
+nothing is done.
 """
 
 import contextlib
@@ -24,29 +25,41 @@ log: Final = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: VBoxSVC's thread that reads disks, packs them and writes the `.ova`, as the kernel shows its name (`ApplWriter`, cut off).
+#: VBoxSVC's thread that reads disks, packs them and writes the `.ova`, as the kernel shows its name
+#: (`ApplWriter`, cut off).
 _WRITER: Final = "ApplWrit"
 #: Threads of the parallel engine that start no process.
 _ENGINE: Final = "engine-"
 #: Of eight levels in the class of ordinary processes the one that comes last.
 _LAST_LEVEL: Final = 7
-#: Work that was told to stop is waited for so long; one that hangs in a dead NAS ends with the process.
+#: Work that was told to stop is waited for so long; one that hangs in a dead NAS ends with the
+#: process.
 _STOP_SECONDS: Final = 10.0
 
 
 class ExportPriority:
-    """The priority of one export's threads. `exporter` is the process that was started for it: VBoxManage, or this one."""
+    """The priority of one export's threads.
+
+    `exporter` is the process that was started for it: VBoxManage, or this one.
+    """
 
     def __init__(self, target: Path, nice: int, exporter: ProcessIdentity | None) -> None:
         self._target, self._nice, self._exporter = target, nice, exporter
         self._done = exporter is None or not nice or sys.platform != "linux"
 
     def lower(self) -> None:
-        """Looks for the export's threads and lowers them. Call it now and then; asks the file system of the target. Never raises."""
+        """Looks for the export's threads and lowers them.
+
+        Call it now and then; asks the file system of the target. Never raises.
+        """
         if self._done or self._exporter is None:
             return
         if self._exporter.pid == os.getpid():
-            threads = [thread.native_id for thread in threading.enumerate() if thread.name.startswith(_ENGINE)]
+            threads = [
+                thread.native_id
+                for thread in threading.enumerate()
+                if thread.name.startswith(_ENGINE)
+            ]
         else:
             threads = [find_writer(self._target, self._exporter.started)]
         for thread in threads:
@@ -56,14 +69,24 @@ class ExportPriority:
 def find_writer(target: Path, since: float) -> int | None:
     """The thread of VBoxSVC that writes `target`, by an export that was begun `since` (seconds since the epoch); None if there is none.
 
-    Of several exports that one VBoxSVC runs, each has a thread; the one meant is the first that began not before the export.
+    Of several exports that one VBoxSVC runs, each has a thread; the one meant is the first that
+    began not before the export.
     """
     with contextlib.suppress(OSError):
         file = os.stat(target)
         for process in psutil.process_iter(["name", "uids"]):
             uids = process.info["uids"]
-            if process.info["name"] == "VBoxSVC" and uids and uids.real == os.getuid() and _has_open(process.pid, file):
-                began = {thread: moment for thread, moment in _writers(process.pid) if moment >= since - START_TOLERANCE_SECONDS}
+            if (
+                process.info["name"] == "VBoxSVC"
+                and uids
+                and uids.real == os.getuid()
+                and _has_open(process.pid, file)
+            ):
+                began = {
+                    thread: moment
+                    for thread, moment in _writers(process.pid)
+                    if moment >= since - START_TOLERANCE_SECONDS
+                }
                 return min(began, key=lambda thread: began[thread], default=None)
     return None
 
@@ -82,12 +105,19 @@ def _writers(pid: int) -> Iterator[tuple[int, float]]:
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError, psutil.Error):
-                if Path(f"/proc/{pid}/task/{name}/comm").read_text(encoding="utf-8", errors="replace").startswith(_WRITER):
+                if (
+                    Path(f"/proc/{pid}/task/{name}/comm")
+                    .read_text(encoding="utf-8", errors="replace")
+                    .startswith(_WRITER)
+                ):
                     yield int(name), psutil.Process(int(name)).create_time()
 
 
 def lower_thread(thread: int, nice: int) -> bool:
-    """Gives a thread this nice value and the last place for the disk, where the system lets us; answers whether it did."""
+    """Gives a thread this nice value and the last place for the disk, where the system lets us.
+
+    Answers whether it did.
+    """
     try:
         if os.getpriority(os.PRIO_PROCESS, thread) < nice:
             os.setpriority(os.PRIO_PROCESS, thread, nice)
@@ -102,7 +132,8 @@ def lower_thread(thread: int, nice: int) -> bool:
 def in_background(nice: int, work: Callable[[Callable[[], bool]], Result]) -> Result:
     """Does `work` in a thread of lower priority and waits for it. Raises what it raises.
 
-    `work` is given a function that says whether to stop: it does when the waiting is interrupted. It must start no process.
+    `work` is given a function that says whether to stop: it does when the waiting is interrupted.
+    It must start no process.
     """
     future: Future[Result] = Future()
     stop = threading.Event()

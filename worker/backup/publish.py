@@ -1,4 +1,7 @@
-"""Putting a verified copy in place: the part of a backup that is finished by whoever finds it, once its intent is committed."""
+"""Putting a verified copy in place.
+
+The part of a backup that is finished by whoever finds it, once its intent is committed.
+"""
 
 import logging
 from typing import Final
@@ -20,9 +23,10 @@ log: Final = logging.getLogger(__name__)
 def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
     """Publishes the copy that `record.publishing` describes, lets go of copies that retention no longer keeps, and commits CLEAN.
 
-    CLEAN is committed only while the copy is there and counts, looked at after everything else. Answers False, with the failure
-    committed, if there is nothing to publish or it is not there in the end. May be repeated by anybody after a crash. `own` is the claim
-    on the VM; raises `LockLostError` when it was taken over, `NasError` when the NAS does not let us.
+    CLEAN is committed only while the copy is there and counts, looked at after everything else.
+    Answers False, with the failure committed, if there is nothing to publish or it is not there in
+    the end. May be repeated by anybody after a crash. `own` is the claim on the VM; raises
+    `LockLostError` when it was taken over, `NasError` when the NAS does not let us.
     """
     copy = record.publishing
     if copy is None:
@@ -36,20 +40,31 @@ def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
     except CopyError as error:
         when = timestamp(site.clock.now())
         text = f"the copy {copy.stamp} could not be put in place: {error.message}"
-        session.commit(lambda contents: changes.failed(contents, key, own, text, when), f"publish {key} failed")
+        session.commit(
+            lambda contents: changes.failed(contents, key, own, text, when), f"publish {key} failed"
+        )
         log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
         return False
     unknown = there.order_unknown
-    session.commit(lambda contents: changes.published(contents, key, own, unknown), f"{key} is clean: {copy.stamp}")
+    session.commit(
+        lambda contents: changes.published(contents, key, own, unknown),
+        f"{key} is clean: {copy.stamp}",
+    )
     log.info("copy %s published", copy.stamp, extra={"vm": key})
     if unknown:
-        what = "number, time and creation disagree about %d copies of it, and retention removes none of these: vmbackup-admin copies %s"
+        what = (
+            "number, time and creation disagree about %d copies of it, and retention removes "
+            "none of these: vmbackup-admin copies %s"
+        )
         log.warning(what, len(unknown), key, extra={"vm": key})
     return True
 
 
 def _require_there(site: Site, record: VmRecord, copy: Copy) -> Catalogue:
-    """What is in the VM's directory, the new copy among it. Raises `CopyError` if that does not count there, `NasError`."""
+    """What is in the VM's directory, the new copy among it.
+
+    Raises `CopyError` if that does not count there, `NasError`.
+    """
     there = catalogue.read(site.directory(record), record.uuid)
     found = there.find(copy.stamp)
     if found is None or not found.good:
@@ -58,10 +73,15 @@ def _require_there(site: Site, record: VmRecord, copy: Copy) -> Catalogue:
 
 
 def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: Copy) -> None:
-    """Applies retention while the claim is still held, and only after the new copy is in place. What it cannot do now it does next time."""
+    """Applies retention while the claim is still held, and only after the new copy is in place.
+
+    What it cannot do now it does next time.
+    """
     rules, directory = rules_of(site.configuration.policy_for(record.name)), site.directory(record)
     try:
-        gone = retention.apply(site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check)
+        gone = retention.apply(
+            site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check
+        )
         for stamp in gone:
             log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})
     except LockLostError:

@@ -1,7 +1,9 @@
-"""Whether a backup may begin now, or has to wait: for its window, until its VM may be stopped again, for room on the NAS.
+"""Whether a backup may begin now, or has to wait.
 
-Asked before a VM is claimed, so that one that waits costs no commit, and again when it is claimed and all else is settled, just before
-anything is done to it.
+For its window, until its VM may be stopped again, for room on the NAS.
+
+Asked before a VM is claimed, so that one that waits costs no commit, and again when it is claimed
+and all else is settled, just before anything is done to it.
 """
 
 from datetime import datetime
@@ -37,7 +39,9 @@ def judge_length(policy: VmPolicy, machine: Machine, there: Catalogue, now: date
     """Whether the window is open for long enough. `there`: the copies that the VM has."""
     if not policy.window or there.latest_good is None:
         return judge(policy.window, now)
-    return judge(policy.window, now, expected_seconds(source_bytes(machine), there.latest_good.sidecar))
+    return judge(
+        policy.window, now, expected_seconds(source_bytes(machine), there.latest_good.sidecar)
+    )
 
 
 def judge_outage(record: VmRecord, policy: VmPolicy, now: datetime, *, runs: bool) -> Verdict:
@@ -46,10 +50,14 @@ def judge_outage(record: VmRecord, policy: VmPolicy, now: datetime, *, runs: boo
     if not until:
         return NOW
     failed = f"{record.outages_failed} failed backup{'s' if record.outages_failed > 1 else ''}"
-    return Verdict(f"waits until {until[:10]} {until[11:16]}Z before it is stopped again ({failed})")
+    return Verdict(
+        f"waits until {until[:10]} {until[11:16]}Z before it is stopped again ({failed})"
+    )
 
 
-def judge_room(machine: Machine, policy: VmPolicy, there: Catalogue, free: int, nas: Nas) -> Verdict:
+def judge_room(
+    machine: Machine, policy: VmPolicy, there: Catalogue, free: int, nas: Nas
+) -> Verdict:
     """Whether the copy fits. `free`: bytes on the NAS."""
     needed = needed_on_nas(machine, policy, there)
     try:

@@ -1,4 +1,7 @@
-"""How much room a backup takes: on the NAS for its copy, and on this host for the memory of a VM that is saved."""
+"""How much room a backup takes.
+
+On the NAS for its copy, and on this host for the memory of a VM that is saved.
+"""
 
 import logging
 import os
@@ -14,7 +17,8 @@ from shared.virtualbox.inventory import Machine, files_of
 
 log: Final = logging.getLogger(__name__)
 
-#: What a saved state has beside the memory: devices, tables, a screen of the default size, which no settings file mentions.
+#: What a saved state has beside the memory: devices, tables, a screen of the default size, which no
+#: settings file mentions.
 _BESIDE_MEMORY: Final = 64 << 20
 
 
@@ -39,18 +43,33 @@ def memory_of(machine: Machine) -> int:
 
 
 def require_room_for_memory(machine: Machine) -> None:
-    """Raises `CopyError` if the memory of a running VM may not fit on this host's disk: saving it would fail in the middle."""
-    folder = Path(machine.settings_file).parent / (machine.settings.snapshot_folder if machine.settings else "")
+    """Raises `CopyError` if the memory of a running VM may not fit on this host's disk.
+
+    Saving it would fail in the middle.
+    """
+    folder = Path(machine.settings_file).parent / (
+        machine.settings.snapshot_folder if machine.settings else ""
+    )
     existing = next((place for place in (folder, *folder.parents) if os.path.exists(place)), folder)
     try:
         free, memory = shutil.disk_usage(existing).free, memory_of(machine)
     except OSError as error:
-        log.warning("whether there is room for its memory is not known: %s", error, extra={"vm": machine.name})
+        log.warning(
+            "whether there is room for its memory is not known: %s",
+            error,
+            extra={"vm": machine.name},
+        )
         return
     if free < memory:
         raise CopyError(
-            f"there is no room on this host for its memory: {human(memory)} may be needed in {existing}, {human(free)} are free",
-            hint='make room there, or let it be shut down (running = "shutdown") or left alone until it stops (running = "defer")',
+            (
+                f"there is no room on this host for its memory: {human(memory)} may be needed in "
+                f"{existing}, {human(free)} are free"
+            ),
+            hint=(
+                'make room there, or let it be shut down (running = "shutdown") or left alone '
+                'until it stops (running = "defer")'
+            ),
         )
 
 

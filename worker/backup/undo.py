@@ -1,8 +1,9 @@
 """Undoing a live backup: its clone, its folder and its snapshot are removed, and nothing else.
 
-What is removed agrees with the note in the database: the clone by the UUID that was chosen for it, the snapshot by its UUID and its random
-name, the folder by the mark in it. What only looks like it stays, and is said. As long as it is not certain that nothing is left, the
-note stays, too, and the next tick tries again: so an answer that is empty, or a look that failed, loses nothing.
+What is removed agrees with the note in the database: the clone by the UUID that was chosen for it,
+the snapshot by its UUID and its random name, the folder by the mark in it. What only looks like it
+stays, and is said. As long as it is not certain that nothing is left, the note stays, too, and the
+next tick tries again: so an answer that is empty, or a look that failed, loses nothing.
 """
 
 import logging
@@ -37,11 +38,17 @@ def made_by(power: Power) -> Made:
 
 
 def undo_live(site: Site, record: VmRecord, power: Power) -> None:
-    """Removes what a live backup has made. May be repeated. Raises `VBoxManageError` unless it is certain that nothing of it is left."""
+    """Removes what a live backup has made. May be repeated.
+
+    Raises `VBoxManageError` unless it is certain that nothing of it is left.
+    """
     inventory = site.inventory()
     machine = inventory.get(record.uuid)
     if machine is not None and not machine.accessible:
-        raise VBoxManageError(f"VirtualBox cannot use {record.key}: {machine.reason}", hint="the next tick looks again")
+        raise VBoxManageError(
+            f"VirtualBox cannot use {record.key}: {machine.reason}",
+            hint="the next tick looks again",
+        )
     if not power.token:
         old_clones.undo(clones_of(site), site.inventory, record.uuid, power)
         return
@@ -52,16 +59,25 @@ def undo_live(site: Site, record: VmRecord, power: Power) -> None:
     if machine is None:
         _make_sure_that_nothing_is_left(site, record, made)
     elif machine.settings is None:
-        raise VBoxManageError(f"VirtualBox cannot use {record.key}: {machine.reason}", hint="the next tick looks again")
+        raise VBoxManageError(
+            f"VirtualBox cannot use {record.key}: {machine.reason}",
+            hint="the next tick looks again",
+        )
     else:
         clones_of(site).merge(machine, find_snapshot(machine.settings.snapshots, made))
 
 
-def _remove_clone(site: Site, record: VmRecord, made: Made, inventory: Mapping[str, Machine]) -> Machine | None:
+def _remove_clone(
+    site: Site, record: VmRecord, made: Made, inventory: Mapping[str, Machine]
+) -> Machine | None:
     """Removes clone and folder; answers the VM as it is then."""
     clones = clones_of(site)
     machine, clone = inventory.get(record.uuid), inventory.get(made.clone)
-    clones.refuse_used(machine, [other for uuid, other in inventory.items() if uuid not in (record.uuid, made.clone)], made)
+    clones.refuse_used(
+        machine,
+        [other for uuid, other in inventory.items() if uuid not in (record.uuid, made.clone)],
+        made,
+    )
     if clone is not None:
         clones.unregister(clone, machine, made)
         machine = site.inventory().get(record.uuid)
@@ -72,18 +88,27 @@ def _remove_clone(site: Site, record: VmRecord, made: Made, inventory: Mapping[s
 
 
 def _make_sure_that_nothing_is_left(site: Site, record: VmRecord, made: Made) -> None:
-    """The VM is not registered: raises `VBoxManageError` unless its snapshot and the folder are gone as well."""
+    """The VM is not registered.
+
+    Raises `VBoxManageError` unless its snapshot and the folder are gone as well.
+    """
     place = made.folder.parent
     if os.path.lexists(made.folder) or not place.parent.is_dir():
         raise VBoxManageError(
-            f"VirtualBox does not list {record.key}, and {made.folder} is {'still there' if place.is_dir() else 'out of reach'}",
+            (
+                f"VirtualBox does not list {record.key}, and {made.folder} is "
+                f"{'still there' if place.is_dir() else 'out of reach'}"
+            ),
             hint="register the VM again, and the next tick removes what a backup has left of it",
         )
     for path, snapshots in _settings_in(site, place, record.uuid):
         if find_snapshot(snapshots, made) is not None:
             raise VBoxManageError(
                 f"{record.key} was unregistered with the snapshot {made.name} of a backup ({path})",
-                hint="register it again, and the next tick removes the snapshot; or delete the VM's settings file",
+                hint=(
+                    "register it again, and the next tick removes the snapshot; or delete the "
+                    "VM's settings file"
+                ),
             )
 
 
@@ -93,15 +118,20 @@ def _settings_in(site: Site, place: Path, uuid: str) -> Iterable[tuple[Path, tup
         try:
             settings = parse_machine(read_file(str(path), site.clock.sleep))
         except SettingsError as error:
-            raise VBoxManageError(f"{path} cannot be read: {error}", hint="the next tick looks again") from None
+            raise VBoxManageError(
+                f"{path} cannot be read: {error}", hint="the next tick looks again"
+            ) from None
         if settings.uuid == uuid:
             yield path, settings.snapshots
 
 
 def without_ours(inventory: Mapping[str, Machine], records: Iterable[VmRecord]) -> list[Machine]:
-    """The machines of this host that are somebody's VMs: all but those which provably were made by this program.
+    """The machines of this host that are somebody's VMs.
 
-    The proof is the database, or the mark in the folder of a machine that belongs to another database.
+    All but those which provably were made by this program.
+
+    The proof is the database, or the mark in the folder of a machine that belongs to another
+    database.
     """
     powers = [(record, record.power) for record in records if record.power is not None]
     clones = {power.clone for _, power in powers if power.clone}

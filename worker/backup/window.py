@@ -1,4 +1,7 @@
-"""The hours in which exports may start. Pure: what time it is, and how long an export takes, are arguments."""
+"""The hours in which exports may start.
+
+Pure: what time it is, and how long an export takes, are arguments.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -8,10 +11,12 @@ from shared.copies.sidecar import Sidecar
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an export may start now. `reason` says why not; empty: it may. `never`: nor at any other time, as things are.
+    """Whether an export may start now. `reason` says why not; empty: it may.
 
-    `nas`: it is the NAS that keeps it waiting, and somebody has to do something about that; `details` has figures, `reason` none that
-    change from tick to tick, because it is committed.
+    `never`: nor at any other time, as things are.
+
+    `nas`: it is the NAS that keeps it waiting, and somebody has to do something about that;
+    `details` has figures, `reason` none that change from tick to tick, because it is committed.
     """
 
     reason: str = ""
@@ -20,12 +25,15 @@ class Verdict:
     details: str = ""
 
 
-def judge(window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None) -> Verdict:
+def judge(
+    window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None
+) -> Verdict:
     """Whether an export that takes about `expected_seconds` (None: nobody knows) may start at `now` (aware).
 
-    `window` is as in the configuration: `22:00-06:00`, in the local time of `zone` (None: this machine's), through midnight if it ends
-    before it begins; empty, or with both times equal, it is always. An export that would not end within the window does not start, one
-    that is longer than the whole window never does. The reason says nothing that changes from minute to minute.
+    `window` is as in the configuration: `22:00-06:00`, in the local time of `zone` (None: this
+    machine's), through midnight if it ends before it begins; empty, or with both times equal, it is
+    always. An export that would not end within the window does not start, one that is longer than
+    the whole window never does. The reason says nothing that changes from minute to minute.
     """
     if not window or window[:5] == window[6:]:
         return Verdict()
@@ -38,11 +46,16 @@ def judge(window: str, now: datetime, expected_seconds: float | None = None, zon
     takes = f"its export takes about {_duration(expected_seconds)}"
     if timedelta(seconds=expected_seconds) > end - begin:
         return Verdict(f"{takes}, longer than its whole window {window}", never=True)
-    return Verdict(f"{takes}, too long for what is left of its window {window}: waits for the next one")
+    return Verdict(
+        f"{takes}, too long for what is left of its window {window}: waits for the next one"
+    )
 
 
 def expected_seconds(source_bytes: int, last: Sidecar | None) -> float | None:
-    """How long an export will take: as long as the last one, in proportion to the bytes on the VM's disks. None if there was none."""
+    """How long an export will take.
+
+    As long as the last one, in proportion to the bytes on the VM's disks. None if there was none.
+    """
     if last is None or not last.duration_seconds:
         return None
     return last.duration_seconds * (source_bytes / last.source_bytes if last.source_bytes else 1)
@@ -62,7 +75,9 @@ def _opening(window: str, now: datetime, zone: tzinfo | None) -> tuple[datetime,
 
 def _moment(day: date, clock: time, zone: tzinfo | None) -> datetime:
     """A local time on a day; in UTC, so that the night on which clocks change is as long as it is."""
-    local = datetime.combine(day, clock, zone)  # without a zone: the system's, whatever its offset is on that day
+    local = datetime.combine(
+        day, clock, zone
+    )  # without a zone: the system's, whatever its offset is on that day
     return local.astimezone(UTC)
 
 

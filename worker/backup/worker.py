@@ -34,15 +34,21 @@ log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site, *, only: str | None = None) -> Outcome:
-    """Backs up what waits, or only the VM `only`. Running VMs are tried last, for a bounded time, and then left for a later tick.
+    """Backs up what waits, or only the VM `only`.
+
+    Running VMs are tried last, for a bounded time, and then left for a later tick.
 
     A host with nothing to back up reads the newest generation and nothing else.
     """
     contents = site.database.head().contents
     if only is not None:
         _require_backup(contents, only, site.node)
-    outcome = Outcome(deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)])
-    waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+    outcome = Outcome(
+        deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)]
+    )
+    waiting = [
+        record for record in queue.waiting(contents, site.node) if only in (None, record.key)
+    ]
     if all(_known_to_wait(site, record) for record in waiting):
         return outcome
     with site.database.session("backup") as session:
@@ -55,13 +61,18 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     contents = site.database.head().contents
     if only is not None:
         _require_backup(contents, only, site.node)
-    waiting = [record for record in queue.waiting(contents, site.node) if only in (None, record.key)]
+    waiting = [
+        record for record in queue.waiting(contents, site.node) if only in (None, record.key)
+    ]
     judge = Judge(site, insists=only is not None, looks=True)
     return [record.key for record in waiting if not judge.judge(record).reason]
 
 
 def _known_to_wait(site: Site, record: VmRecord) -> bool:
-    """Whether the VM waits for its window to open, and that is noted already: then there is nothing to do."""
+    """Whether the VM waits for its window to open, and that is noted already.
+
+    Then there is nothing to do.
+    """
     reason = judge_window(site.configuration.policy_for(record.name), site.clock.now()).reason
     return bool(reason) and reason == record.waiting
 
@@ -70,9 +81,14 @@ def _require_backup(contents: Contents, key: str, node: str) -> None:
     record = changes.find(contents, key)
     changes.require_free(record)
     if record.node != node:
-        raise UnknownVmError(f"{key} belongs to the host {record.node}", hint="run its backup there")
+        raise UnknownVmError(
+            f"{key} belongs to the host {record.node}", hint="run its backup there"
+        )
     if record.status == State.ARCHIVED:
-        raise IllegalMoveError(f"{key} is {record.status} and is never backed up", hint=f"vmbackup-admin activate {key}")
+        raise IllegalMoveError(
+            f"{key} is {record.status} and is never backed up",
+            hint=f"vmbackup-admin activate {key}",
+        )
 
 
 class Round:
@@ -90,7 +106,9 @@ class Round:
         finally:
             postponed = self._admission.postponed
             self._outcome.failed += [key for key, verdict in postponed.items() if verdict.never]
-            self._outcome.postponed += [key for key, verdict in postponed.items() if not verdict.never]
+            self._outcome.postponed += [
+                key for key, verdict in postponed.items() if not verdict.never
+            ]
             self._outcome.nas += [key for key, verdict in postponed.items() if verdict.nas]
         self._admission.note()
 
@@ -99,7 +117,11 @@ class Round:
         running = self._take_all()
         if not running:
             return
-        log.info("only running VMs are left: %s; looking again for %g s", ", ".join(running), backup.retry_seconds)
+        log.info(
+            "only running VMs are left: %s; looking again for %g s",
+            ", ".join(running),
+            backup.retry_seconds,
+        )
         retrying = Retrying(
             retry=retry_if_result(bool),
             stop=stop_after_delay(backup.retry_seconds),
@@ -110,12 +132,19 @@ class Round:
         self._defer(retrying(self._take_all))
 
     def _take_all(self) -> list[str]:
-        """Backs up every waiting VM that does not run; answers the keys of those that do. Reads the queue anew after each backup."""
+        """Backs up every waiting VM that does not run; answers the keys of those that do.
+
+        Reads the queue anew after each backup.
+        """
         found_running: list[str] = []
         while True:
             self._session.check()
             contents = self._site.database.head().contents
-            waiting = [record for record in queue.waiting(contents, self._site.node) if self._wanted(record, found_running)]
+            waiting = [
+                record
+                for record in queue.waiting(contents, self._site.node)
+                if self._wanted(record, found_running)
+            ]
             if not waiting:
                 return found_running
             record = waiting[0]
@@ -131,11 +160,18 @@ class Round:
                     self._admission.no_place(waiting)
 
     def _wanted(self, record: VmRecord, found_running: list[str]) -> bool:
-        passed = record.key in found_running or record.key in self._tried or record.key in self._admission.postponed
+        passed = (
+            record.key in found_running
+            or record.key in self._tried
+            or record.key in self._admission.postponed
+        )
         return self._only in (None, record.key) and not passed
 
     def _runs(self, record: VmRecord) -> bool:
-        """Whether the VM runs and must be left alone. If VirtualBox cannot say, its backup will fail and say why."""
+        """Whether the VM runs and must be left alone.
+
+        If VirtualBox cannot say, its backup will fail and say why.
+        """
         if self._site.configuration.policy_for(record.name).running != "defer":
             return False
         try:
@@ -144,7 +180,10 @@ class Round:
             return False
 
     def _take(self, record: VmRecord) -> None:
-        """Claims a VM and backs it up. Raises `TooManyExportsError` if there is no place for it on the NAS."""
+        """Claims a VM and backs it up.
+
+        Raises `TooManyExportsError` if there is no place for it on the NAS.
+        """
         key, session, limit = record.key, self._session, self._admission.limit
         when, floor = timestamp(self._site.clock.now()), self._site.floor(key)
         try:
@@ -156,7 +195,10 @@ class Round:
             return
         try:
             claimed, own = session.claim(
-                lambda contents: changes.claim(contents, key, session.id, "backup", when, limit=limit, floor=floor), f"claim {key}"
+                lambda contents: changes.claim(
+                    contents, key, session.id, "backup", when, limit=limit, floor=floor
+                ),
+                f"claim {key}",
             )
         except TooManyExportsError:
             raise
@@ -183,18 +225,32 @@ class Round:
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""
         contents = self._site.database.head().contents
-        events = {contents.vms[key].uuid: (Event.SEEN_RUNNING,) for key in running if key in contents.vms}
+        events = {
+            contents.vms[key].uuid: (Event.SEEN_RUNNING,) for key in running if key in contents.vms
+        }
         if not events:
             return
-        self._session.commit(lambda found: sightings.apply_events(found, events), f"deferred, because they run: {', '.join(running)}")
+        self._session.commit(
+            lambda found: sightings.apply_events(found, events),
+            f"deferred, because they run: {', '.join(running)}",
+        )
         log.info("deferred, because they run: %s", ", ".join(running))
         self._outcome.deferred += running
 
 
 @command_line.documented(
-    example="vmbackup-worker backup\nvmbackup-worker -v backup --vm web01\nvmbackup-worker backup --dry-run",
+    example=(
+        "vmbackup-worker backup\nvmbackup-worker -v backup --vm web01\nvmbackup-worker "
+        "backup --dry-run"
+    ),
     codes=(
-        *(ExitCode.SOME_FAILED, ExitCode.SOME_DEFERRED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST),
+        *(
+            ExitCode.SOME_FAILED,
+            ExitCode.SOME_DEFERRED,
+            ExitCode.NO_DATABASE,
+            ExitCode.LOCKED,
+            ExitCode.LOCK_LOST,
+        ),
         *(ExitCode.NAS, ExitCode.VBOXMANAGE, ExitCode.STATE_REFUSED),
     ),
 )
@@ -204,16 +260,22 @@ class Round:
 def command(invocation: command_line.Invocation, vm: str | None, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
     """Export the VMs of this host that wait for it, the one that has waited longest first.
 
-    Running VMs come last; those that go on running are left for a later tick (exit code 4), and so are, with exit code 0, those whose
-    window is closed, for which there is no place on the NAS, or that were stopped for a backup in vain a short while ago (--vm cuts that
-    short). Exit code 13 if the NAS is why VMs were not backed up: no room, read-only, away. A copy counts only when it was exported,
-    checked, and found to be that of a VM which nobody touched meanwhile.
+    Running VMs come last; those that go on running are left for a later tick (exit code 4), and so
+    are, with exit code 0, those whose window is closed, for which there is no place on the NAS, or
+    that were stopped for a backup in vain a short while ago (--vm cuts that short). Exit code 13 if
+    the NAS is why VMs were not backed up: no room, read-only, away. A copy counts only when it was
+    exported, checked, and found to be that of a VM which nobody touched meanwhile.
     """
     if dry_run:
         for key in plan(invocation.site(reading=True), vm):
             click.echo(key)
         return ExitCode.DONE
-    return start(invocation, "backup", lambda site: run(site, only=vm), lambda configuration: configuration.backup.parallel)
+    return start(
+        invocation,
+        "backup",
+        lambda site: run(site, only=vm),
+        lambda configuration: configuration.backup.parallel,
+    )
 
 
 if __name__ == "__main__":

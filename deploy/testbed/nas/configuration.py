@@ -1,10 +1,14 @@
-"""What a machine of the test bed is told when it boots: a file in its job directory, the one directory shared read-write with it."""
+"""What a machine of the test bed is told when it boots.
+
+A file in its job directory, the one directory shared read-write with it.
+"""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-#: Machine numbers: the last byte of addresses. The server is always the first, clients count from here.
+#: Machine numbers: the last byte of addresses. The server is always the first, clients count from
+#: here.
 SERVER_NUMBER = 1
 FIRST_CLIENT_NUMBER = 11
 
@@ -14,7 +18,10 @@ AGENT_PORT = 7000
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
-    """Options of the clients' mounts. The defaults are those that an administrator gets without naming any."""
+    """Options of the clients' mounts.
+
+    The defaults are those that an administrator gets without naming any.
+    """
 
     nfs_options: str = "hard"
     smb_options: str = "soft"
@@ -60,7 +67,12 @@ class Machine:
         """The inverse of `save`."""
         values = json.loads((job / "machine.json").read_text(encoding="utf-8"))
         machine = cls(**values)
-        return replace(machine, mounts=Mounts(**values["mounts"]), clients=tuple(machine.clients), command=tuple(machine.command))
+        return replace(
+            machine,
+            mounts=Mounts(**values["mounts"]),
+            clients=tuple(machine.clients),
+            command=tuple(machine.command),
+        )
 
 
 def server_address() -> str:

@@ -14,18 +14,29 @@ from deploy.testbed.nas.configuration import AGENT_PORT
 class Job:
     """Ends with the context: a command that still runs then is killed."""
 
-    def __init__(self, address: str, command: Sequence[str], directory: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: str, command: Sequence[str], directory: str, environment: Mapping[str, str]
+    ) -> None:
         self._socket = socket.create_connection((address, AGENT_PORT), 10)
         self._unread = b""
         self._output = b""
         self._status: int | None = None
-        request = {"command": list(command), "directory": directory, "environment": dict(environment)}
+        request = {
+            "command": list(command),
+            "directory": directory,
+            "environment": dict(environment),
+        }
         self._socket.sendall((json.dumps(request) + "\n").encode())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.kill()
 
     @property
@@ -44,15 +55,23 @@ class Job:
         return self._status
 
     def wait_for(self, text: str, timeout_seconds: float) -> None:
-        """Waits until the command has printed `text`. Raises TimeoutError; AssertionError if it ends without."""
+        """Waits until the command has printed `text`.
+
+        Raises TimeoutError; AssertionError if it ends without.
+        """
         end = time.monotonic() + timeout_seconds
         while text not in self.output:
             if self._status is not None:
-                raise AssertionError(f"ended with status {self._status} before it printed {text!r}:\n{self.output}")
+                raise AssertionError(
+                    f"ended with status {self._status} before it printed {text!r}:\n{self.output}"
+                )
             self._receive(end)
 
     def kill(self) -> None:
-        """Kills the command and the processes of its session; also forgets a command whose machine is gone."""
+        """Kills the command and the processes of its session.
+
+        Also forgets a command whose machine is gone.
+        """
         self._socket.close()
 
     def _receive(self, end: float) -> None:

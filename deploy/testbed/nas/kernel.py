@@ -16,12 +16,17 @@ def make_disk(job: Path, size_mib: int) -> None:
     disk = job / "disk.img"
     disk.unlink(missing_ok=True)
     subprocess.run(["truncate", "-s", f"{size_mib}M", str(disk)], check=True)
-    program = shutil.which("mke2fs", path=f"{fetch_packages()}/usr/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', '')}")
+    program = shutil.which(
+        "mke2fs", path=f"{fetch_packages()}/usr/sbin:/usr/sbin:/sbin:{os.environ.get('PATH', '')}"
+    )
     subprocess.run([program or "mke2fs", "-qF", "-t", "ext4", "-m", "0", str(disk)], check=True)
 
 
 def kernel_command(job: Path, memory_mib: int, devices: list[str]) -> list[str]:
-    """The command line of a machine that boots into `guest.root`. `devices` are further kernel parameters (disks, networks)."""
+    """The command line of a machine that boots into `guest.root`.
+
+    `devices` are further kernel parameters (disks, networks).
+    """
     packages = fetch_packages()
     unpacked = packages / "usr/bin/linux.uml"
     return [
@@ -48,7 +53,10 @@ def kernel_command(job: Path, memory_mib: int, devices: list[str]) -> list[str]:
 
 
 def kernel_environment(memory_mib: int) -> dict[str, str]:
-    """The environment that a kernel is started in: a container's small /dev/shm cannot hold the machine's memory."""
+    """The environment that a kernel is started in.
+
+    A container's small /dev/shm cannot hold the machine's memory.
+    """
     shared = os.statvfs("/dev/shm")
     if shared.f_bavail * shared.f_frsize >= 2 * memory_mib * 2**20:
         return {**os.environ, "TMPDIR": "/dev/shm"}
@@ -57,5 +65,9 @@ def kernel_environment(memory_mib: int) -> dict[str, str]:
 
 def boot_failure(job: Path) -> str:
     """What a machine that did not come up has left to read."""
-    parts = [path.read_text(encoding="utf-8", errors="replace")[-4000:] for path in (job / "boot.log", job / "console") if path.exists()]
+    parts = [
+        path.read_text(encoding="utf-8", errors="replace")[-4000:]
+        for path in (job / "boot.log", job / "console")
+        if path.exists()
+    ]
     return "\n--- console\n".join(parts)

@@ -40,9 +40,12 @@ class GuestRun:
 
 
 def run_in_guest(what: GuestRun, job: Path) -> int:
-    """Boots a guest, runs the command with its output copied to ours, and returns its status. Raises TestBedError.
+    """Boots a guest, runs the command with its output copied to ours, and returns its status.
 
-    `job` is a directory that both sides see; the guest and all that runs in it end when this process ends.
+    Raises TestBedError.
+
+    `job` is a directory that both sides see; the guest and all that runs in it end when this
+    process ends.
     """
     for name in ("ready", "status"):
         (job / name).unlink(missing_ok=True)
@@ -59,12 +62,26 @@ def run_in_guest(what: GuestRun, job: Path) -> int:
     )
     machine.save(job)
     make_disk(job, what.disk_mib)
-    # A process-number space of its own: when its first process ends, so does every process of the guest.
-    contained = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--pid", "--kill-child", "--mount-proc"]
+    # A process-number space of its own: when its first process ends, so does every process of the
+    # guest.
+    contained = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--fork",
+        "--pid",
+        "--kill-child",
+        "--mount-proc",
+    ]
     command = [*contained, *kernel_command(job, what.memory_mib, [f"ubda={job}/disk.img"])]
     with (job / "console").open("wb") as console:
         kernel = subprocess.Popen(
-            command, env=kernel_environment(what.memory_mib), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+            command,
+            env=kernel_environment(what.memory_mib),
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
         )
     try:
         _follow(kernel, job, what.limit_seconds)
@@ -93,15 +110,25 @@ def _follow(kernel: "subprocess.Popen[bytes]", job: Path, limit_seconds: float) 
                 ready = True
                 deadline = time.monotonic() + limit_seconds + 30
             time.sleep(0.05)
-    print("nas-guest: the guest does not end" if ready else "nas-guest: the guest does not boot", file=sys.stderr)
+    print(
+        "nas-guest: the guest does not end" if ready else "nas-guest: the guest does not boot",
+        file=sys.stderr,
+    )
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="nas-guest", description=DESCRIPTION)
-    parser.add_argument("--memory-mib", type=int, default=1024, help="memory of the guest; VirtualBox hosts in it need 3072")
+    parser.add_argument(
+        "--memory-mib",
+        type=int,
+        default=1024,
+        help="memory of the guest; VirtualBox hosts in it need 3072",
+    )
     parser.add_argument("--disk-mib", type=int, default=256, help="size of the server's disk")
-    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="time limit of the command")
+    parser.add_argument(
+        "--limit", type=float, default=300, metavar="SECONDS", help="time limit of the command"
+    )
     parser.add_argument("--clients", default="a b c", help="names of the clients")
     parser.add_argument("--nfs-options", default=DEFAULT_MOUNTS.nfs_options)
     parser.add_argument("--smb-options", default=DEFAULT_MOUNTS.smb_options)

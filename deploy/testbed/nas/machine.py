@@ -33,11 +33,16 @@ class VirtualMachine:
         self._job.mkdir()
         self._kernel: subprocess.Popen[bytes] | None = None
         for device, bridge in ((f"d-{self.name}", "data"), (f"c-{self.name}", "control")):
-            configure_network(f"tuntap add {device} mode tap", f"link set {device} master {bridge} up")
+            configure_network(
+                f"tuntap add {device} mode tap", f"link set {device} master {bridge} up"
+            )
 
     @property
     def shared(self) -> Path:
-        """A directory that the machine sees under the same path: what is in it outlives the machine's power cuts."""
+        """A directory that the machine sees under the same path.
+
+        What is in it outlives the machine's power cuts.
+        """
         return self._job
 
     def start(self) -> None:
@@ -57,7 +62,8 @@ class VirtualMachine:
             )
 
     def _devices(self) -> list[str]:
-        # Without `gro` a machine has no room for the segments of up to 64 KiB that others send, and a third of all packets is lost.
+        # Without `gro` a machine has no room for the segments of up to 64 KiB that others send, and
+        # a third of all packets is lost.
         options, number = "depth=128,gro=1", f"{self._machine.number:02x}"
         return [
             f"vec0:transport=tap,ifname=d-{self.name},{options},mac=02:00:00:00:00:{number}",
@@ -68,7 +74,11 @@ class VirtualMachine:
         """Waits until the machine serves, or has mounted, the NAS. Raises TestBedError."""
         end = time.monotonic() + BOOT_LIMIT_SECONDS
         while not (self._job / "ready").exists():
-            if self._running().poll() is not None or time.monotonic() > end or (self._job / "status").exists():
+            if (
+                self._running().poll() is not None
+                or time.monotonic() > end
+                or (self._job / "status").exists()
+            ):
                 raise TestBedError(f"{self.name} did not boot\n{boot_failure(self._job)}")
             time.sleep(0.05)
 
@@ -78,7 +88,10 @@ class VirtualMachine:
         self.wait_until_ready()
 
     def kill(self) -> None:
-        """Pulls the power plug: the kernel and all its processes vanish. Does nothing to a machine that is off."""
+        """Pulls the power plug: the kernel and all its processes vanish.
+
+        Does nothing to a machine that is off.
+        """
         if self._kernel and self._kernel.poll() is None:
             os.killpg(self._kernel.pid, signal.SIGKILL)
             self._kernel.wait()
@@ -102,21 +115,42 @@ class VirtualMachine:
         configure_network(f"link set d-{self.name} master data")
 
     def set_clock(self, offset_seconds: float) -> None:
-        """Sets the machine's wall clock to that of the outside plus `offset_seconds`. A reboot undoes it."""
+        """Sets the machine's wall clock to that of the outside plus `offset_seconds`.
+
+        A reboot undoes it.
+        """
         self.check("date", "-s", f"@{time.time() + offset_seconds:.3f}")
 
-    def spawn(self, command: Sequence[str], *, directory: str = "/root", environment: Mapping[str, str] | None = None) -> Job:
+    def spawn(
+        self,
+        command: Sequence[str],
+        *,
+        directory: str = "/root",
+        environment: Mapping[str, str] | None = None,
+    ) -> Job:
         """Starts a command in the machine. Raises OSError if the machine does not answer."""
         return Job(self._machine.control_address, command, directory, environment or {})
 
-    def run(self, command: Sequence[str], *, timeout_seconds: float = 60, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """Runs a command in the machine: its status and its output. Raises TimeoutError; the command is then killed."""
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float = 60,
+        environment: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Runs a command in the machine: its status and its output.
+
+        Raises TimeoutError; the command is then killed.
+        """
         with self.spawn(command, environment=environment) as job:
             status = job.wait(timeout_seconds)
             return status, job.output
 
     def check(self, *command: str, timeout_seconds: float = 60) -> str:
-        """Runs a command that must succeed, and returns its output. Raises AssertionError with the output."""
+        """Runs a command that must succeed, and returns its output.
+
+        Raises AssertionError with the output.
+        """
         status, output = self.run(command, timeout_seconds=timeout_seconds)
         if status:
             raise AssertionError(f"{self.name}: status {status} of {' '.join(command)}\n{output}")

@@ -21,7 +21,8 @@ PACKAGES = (
     "e2fsprogs",
 )
 
-#: The system's own /bin, /lib and so on are links into /usr; a directory of that name laid over the root would hide them.
+#: The system's own /bin, /lib and so on are links into /usr; a directory of that name laid over the
+#: root would hide them.
 MERGED_DIRECTORIES = ("bin", "lib", "lib64", "sbin")
 
 
@@ -32,7 +33,10 @@ class TestBedError(Exception):
 
 
 def testbed_root() -> Path:
-    """Where test beds keep what they fetched: `$VMBACKUP_TESTBED`, else `/var/cache/vmbackup-testbed`."""
+    """Where test beds keep what they fetched.
+
+    `$VMBACKUP_TESTBED`, else `/var/cache/vmbackup-testbed`.
+    """
     return Path(os.environ.get("VMBACKUP_TESTBED") or "/var/cache/vmbackup-testbed")
 
 
@@ -50,8 +54,8 @@ def obstacle() -> str:
 def fetch_packages() -> Path:
     """Makes sure that the packages which the machine lacks are unpacked, and returns the directory that holds them.
 
-    May be called by several processes at a time; does nothing once complete; an interrupted run is begun again by the next.
-    Takes about 20 s and 180 MB. Raises TestBedError.
+    May be called by several processes at a time; does nothing once complete; an interrupted run is
+    begun again by the next. Takes about 20 s and 180 MB. Raises TestBedError.
     """
     reason = obstacle()
     if reason:
@@ -77,21 +81,38 @@ def _locked(path: Path) -> Iterator[None]:
 def _download(downloads: Path) -> list[Path]:
     (downloads / "partial").mkdir(parents=True, exist_ok=True)
     arguments = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "--download-only"]
-    # The packages stay out of the system, so its package lock is not needed: another apt may be at work meanwhile.
-    arguments += ["-o", f"Dir::Cache::archives={downloads}", "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1", *PACKAGES]
+    # The packages stay out of the system, so its package lock is not needed: another apt may be at
+    # work meanwhile.
+    arguments += [
+        "-o",
+        f"Dir::Cache::archives={downloads}",
+        "-o",
+        "APT::Sandbox::User=root",
+        "-o",
+        "Debug::NoLocking=1",
+        *PACKAGES,
+    ]
     completed = _apt(arguments)
     if completed.returncode:  # a fresh machine has no package lists, an old one has outdated ones
         _apt(["apt-get", "update", "-q"])
         completed = _apt(arguments)
     if completed.returncode:
-        raise TestBedError(f"apt-get cannot download the packages of the NAS test bed:\n{completed.stdout[-2000:]}")
+        raise TestBedError(
+            f"apt-get cannot download the packages of the NAS test bed:\n{completed.stdout[-2000:]}"
+        )
     return sorted(downloads.glob("*.deb"))
 
 
 def _apt(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(
-        arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        arguments,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
 
 
@@ -100,7 +121,9 @@ def _unpack(directory: Path, archives: list[Path]) -> None:
         subprocess.run(["dpkg-deb", "-x", str(archive), str(directory)], check=True)
     for name in MERGED_DIRECTORIES:
         if (directory / name).is_dir():
-            shutil.copytree(directory / name, directory / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(
+                directory / name, directory / "usr" / name, symlinks=True, dirs_exist_ok=True
+            )
             shutil.rmtree(directory / name)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 def sent(mountpoint: Path, operation: str) -> tuple[int, int]:
     """How often an NFS operation (`WRITE`, `COPY`) was asked for at a mount so far, and the bytes sent for it."""
     text = Path("/proc/self/mountstats").read_text(encoding="ascii")
-    mount = re.search(rf"mounted on {re.escape(str(mountpoint))} with.*?(?=\ndevice |\Z)", text, re.DOTALL)
+    mount = re.search(
+        rf"mounted on {re.escape(str(mountpoint))} with.*?(?=\ndevice |\Z)", text, re.DOTALL
+    )
     if not mount:
         raise ValueError(f"{mountpoint} is no NFS mount of this machine")
     found = re.search(rf"^\s*{operation}: (\d+) \d+ \d+ (\d+)", mount[0], re.MULTILINE)

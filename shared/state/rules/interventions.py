@@ -1,4 +1,7 @@
-"""What operators do to the database by hand, when they know what the machines cannot. Pure, like `shared.state.rules.changes`."""
+"""What operators do to the database by hand, when they know what the machines cannot.
+
+Pure, like `shared.state.rules.changes`.
+"""
 
 from dataclasses import replace
 
@@ -9,7 +12,9 @@ from shared.state.states import IN_FLIGHT, State
 
 
 def break_claim(contents: Contents, key: str, number: int, reason: str, when: str) -> Contents:
-    """Takes claim `number` on a VM away from its session, which is refused at its next step. Changes nothing if it is over already.
+    """Takes claim `number` on a VM away from its session, which is refused at its next step.
+
+    Changes nothing if it is over already.
 
     An intent to publish stays: whoever comes next finishes it.
     """
@@ -30,7 +35,9 @@ def give_up_node(contents: Contents, node: str, when: str) -> Contents:
 
 
 def replace_machine(contents: Contents, node: str, machine: str, hostname: str) -> Contents:
-    """Gives the name `node` to the machine that replaces the one it belonged to. An empty `machine`: to the first that comes.
+    """Gives the name `node` to the machine that replaces the one it belonged to.
+
+    An empty `machine`: to the first that comes.
 
     Whose VMs its VMs are is forgotten: those of the first user that comes.
     """
@@ -39,13 +46,23 @@ def replace_machine(contents: Contents, node: str, machine: str, hostname: str) 
     return contents.with_node(NodeRecord(node, machine, hostname)) if machine else contents
 
 
-def archive_again(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
+def archive_again(
+    contents: Contents, key: str, session: str, when: str, floor: int = 0
+) -> Contents:
     """Claims a VM that is ARCHIVED already, but whose copies were still being moved, for moving them to the archive.
 
-    Raises `LockedError` while somebody moves them, and `IllegalMoveError` if they were moved long ago.
+    Raises `LockedError` while somebody moves them, and `IllegalMoveError` if they were moved long
+    ago.
     """
     record = changes.find(contents, key)
     changes.require_free(record)
     if record.status != State.ARCHIVED or record.moving is None:
         raise IllegalMoveError(f"{key} is {record.status} already")
-    return changes.claim(contents.with_vm(replace(record, moving="archive")), key, session, "archive", when, floor=floor)
+    return changes.claim(
+        contents.with_vm(replace(record, moving="archive")),
+        key,
+        session,
+        "archive",
+        when,
+        floor=floor,
+    )

@@ -1,6 +1,9 @@
-"""How long a VM is left alone after a backup that stopped it and published nothing. Pure: what time it is, is an argument.
+"""How long a VM is left alone after a backup that stopped it and published nothing.
 
-That a VM is saved or shut down is noted in its claim before it is; so a worker that dies in the middle of it counts like one that failed.
+Pure: what time it is, is an argument.
+
+That a VM is saved or shut down is noted in its claim before it is; so a worker that dies in the
+middle of it counts like one that failed.
 """
 
 from dataclasses import replace
@@ -24,7 +27,10 @@ def pause(failed: int) -> timedelta:
 
 
 def counted(record: VmRecord, when: str) -> VmRecord:
-    """`record`, whose claim is being given up without a copy at `when`: if the VM was stopped under it, it is left alone for a while."""
+    """`record`, whose claim is being given up without a copy at `when`.
+
+    If the VM was stopped under it, it is left alone for a while.
+    """
     if record.claim is None or not record.claim.outage:
         return record
     failed = record.outages_failed + 1
@@ -38,7 +44,8 @@ def counted(record: VmRecord, when: str) -> VmRecord:
 def waits_until(record: VmRecord, now: datetime) -> str:
     """Until when a VM may not be stopped for a backup; empty if it may.
 
-    A time further ahead than the longest pause was written by a clock that was wrong, and counts as over.
+    A time further ahead than the longest pause was written by a clock that was wrong, and counts as
+    over.
     """
     try:
         ahead = parse_timestamp(record.next_outage) - now

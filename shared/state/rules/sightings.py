@@ -1,4 +1,6 @@
-"""What hosts see of their VMs, taken over into the database: new, renamed, moved, missing, used, out of order.
+"""What hosts see of their VMs, taken over into the database.
+
+New, renamed, moved, missing, used, out of order.
 
 Pure functions, like all changes (`shared.state.rules.changes`).
 """
@@ -21,7 +23,10 @@ class Sighting:
 
 
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
-    """Takes over what `node` lists: new VMs, renamed ones, moved ones; and notes which of its VMs are missing."""
+    """Takes over what `node` lists: new VMs, renamed ones, moved ones.
+
+    And notes which of its VMs are missing.
+    """
     listed = {sighting.uuid: sighting for sighting in sightings}
     taken = {folded(record.directory) for record in contents.vms.values()}
     contents = _identify(contents, node, listed, taken)
@@ -37,36 +42,54 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
         if sighting.uuid not in known:
             key = free_key(contents, sighting.name, node, sighting.uuid)
             directory = _free_directory(taken, sighting)
-            contents = contents.with_vm(VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when))
+            contents = contents.with_vm(
+                VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when)
+            )
     return contents
 
 
-def _identify(contents: Contents, node: str, listed: Mapping[str, Sighting], taken: set[str]) -> Contents:
+def _identify(
+    contents: Contents, node: str, listed: Mapping[str, Sighting], taken: set[str]
+) -> Contents:
     """Gives records that were taken over from version 1.0, which knew names only, the UUID and host of the VM of that name."""
     known = {record.uuid for record in contents.vms.values()}
     for sighting in listed.values():
         record = contents.vms.get(sighting.name)
         if record is not None and not record.uuid and sighting.uuid not in known:
             directory = _free_directory(taken, sighting)
-            contents = contents.with_vm(replace(record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None))
+            contents = contents.with_vm(
+                replace(
+                    record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None
+                )
+            )
     return contents
 
 
 def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -> Contents:
     if record.node != node:
         if record.missing_since is None or record.claim is not None:
-            return contents.with_vm(replace(record, also_on=node)) if record.also_on != node else contents
+            return (
+                contents.with_vm(replace(record, also_on=node))
+                if record.also_on != node
+                else contents
+            )
         record = replace(record, node=node, also_on=None)
     updated = replace(record, missing_since=None, name=sighting.name)
     if sighting.name == contents.vms[record.key].name:
         return contents.with_vm(updated)
-    remaining = replace(contents, vms={key: vm for key, vm in contents.vms.items() if key != record.key})
-    return remaining.with_vm(replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid)))
+    remaining = replace(
+        contents, vms={key: vm for key, vm in contents.vms.items() if key != record.key}
+    )
+    return remaining.with_vm(
+        replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid))
+    )
 
 
 def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
     """The key of a VM: its name, or `name@node` when another VM has that key, or with the UUID when that is taken, too."""
-    return next(key for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}") if key not in contents.vms)
+    return next(
+        key for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}") if key not in contents.vms
+    )
 
 
 def _free_directory(taken: set[str], sighting: Sighting) -> str:
@@ -78,7 +101,10 @@ def _free_directory(taken: set[str], sighting: Sighting) -> str:
 
 
 def apply_events(contents: Contents, events: Mapping[str, tuple[Event, ...]]) -> Contents:
-    """Applies what the notifier saw, by UUID. An event that the state does not allow any more is passed over: the VM moved on."""
+    """Applies what the notifier saw, by UUID.
+
+    An event that the state does not allow any more is passed over: the VM moved on.
+    """
     for record in list(contents.vms.values()):
         if record.claim is not None or record.publishing is not None or record.power is not None:
             continue
@@ -95,5 +121,7 @@ def note_problems(contents: Contents, problems: Mapping[str, str], when: str) ->
     for record in list(contents.vms.values()):
         problem = problems.get(record.uuid)
         if problem is not None and record.claim is None and record.last_error != problem:
-            contents = contents.with_vm(replace(record, last_error=problem, last_error_at=when if problem else ""))
+            contents = contents.with_vm(
+                replace(record, last_error=problem, last_error_at=when if problem else "")
+            )
     return contents

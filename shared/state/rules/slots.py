@@ -1,7 +1,10 @@
-"""Places for exports on the NAS, and the line of VMs that wait for one. Pure functions, like all changes (`shared.state.rules.changes`).
+"""Places for exports on the NAS, and the line of VMs that wait for one.
 
-Claims are the places, so whoever dies frees its place with its VM. A VM keeps its place in the line until it is claimed, over many ticks;
-but only those count as ahead of another for which a worker waits at that moment, so that a host that is switched off holds up nobody.
+Pure functions, like all changes (`shared.state.rules.changes`).
+
+Claims are the places, so whoever dies frees its place with its VM. A VM keeps its place in the line
+until it is claimed, over many ticks; but only those count as ahead of another for which a worker
+waits at that moment, so that a host that is switched off holds up nobody.
 """
 
 from dataclasses import replace
@@ -13,11 +16,16 @@ from shared.state.states import State
 
 def exports(contents: Contents) -> int:
     """How many backups are claimed by live sessions, of all hosts."""
-    return sum(record.claim is not None and record.claim.purpose == "backup" for record in contents.vms.values())
+    return sum(
+        record.claim is not None and record.claim.purpose == "backup"
+        for record in contents.vms.values()
+    )
 
 
 def queue(contents: Contents, key: str, session: str) -> Contents:
-    """Puts a VM at the end of the line, or leaves it where it is; from now on `session` waits for its place, and for no other.
+    """Puts a VM at the end of the line, or leaves it where it is.
+
+    From now on `session` waits for its place, and for no other.
 
     Nothing happens if the VM may not be claimed any more.
     """
@@ -40,7 +48,10 @@ def leave(contents: Contents, key: str, session: str) -> Contents:
 
 
 def has_place(contents: Contents, key: str, limit: int) -> bool:
-    """Whether a backup of this VM may begin where so many exports are allowed: there is a place for it and for all that are ahead of it."""
+    """Whether a backup of this VM may begin where so many exports are allowed.
+
+    There is a place for it and for all that are ahead of it.
+    """
     return exports(contents) + ahead(contents, key) < limit
 
 
@@ -48,9 +59,14 @@ def require_place(contents: Contents, key: str, limit: int) -> None:
     """Raises `TooManyExportsError` if `has_place` says no."""
     if not has_place(contents, key, limit):
         count = ahead(contents, key)
-        line = f", and {count} more {'wait' if count > 1 else 'waits'} in line before it" if count else ""
+        line = (
+            f", and {count} more {'wait' if count > 1 else 'waits'} in line before it"
+            if count
+            else ""
+        )
         raise TooManyExportsError(
-            f"{key}: {exports(contents)} exports run on the NAS{line}", hint=f"backup.exports_on_nas = {limit} is the limit"
+            f"{key}: {exports(contents)} exports run on the NAS{line}",
+            hint=f"backup.exports_on_nas = {limit} is the limit",
         )
 
 

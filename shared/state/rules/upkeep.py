@@ -1,4 +1,7 @@
-"""What transactions do to VMs and their copies besides backups: verify, restore, archive, activate, forget. Pure, like `changes`."""
+"""What transactions do to VMs and their copies besides backups.
+
+Verify, restore, archive, activate, forget. Pure, like `changes`.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -10,9 +13,12 @@ from shared.state.states import FORGETTABLE, Event, State, allowed, move
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What there is of a VM's copies, as found under a claim: the newest good one, which are damaged, the oldest last verification.
+    """What there is of a VM's copies, as found under a claim.
 
-    `good` are the stamps of all good ones where they belong, `order_unknown` of those of which it is disputed which is newer.
+    The newest good one, which are damaged, the oldest last verification.
+
+    `good` are the stamps of all good ones where they belong, `order_unknown` of those of which it
+    is disputed which is newer.
     """
 
     newest: Copy | None
@@ -22,31 +28,54 @@ class Standing:
     order_unknown: tuple[str, ...] = ()
 
     def lacks(self, known: Copy | None) -> bool:
-        """Whether `known`, which counted as the newest good copy, is none any more. Numbers say nothing: the copy itself must be there."""
-        return known is not None and known.stamp not in self.good and not (self.newest and self.newest.stamp == known.stamp)
+        """Whether `known`, which counted as the newest good copy, is none any more.
+
+        Numbers say nothing: the copy itself must be there.
+        """
+        return (
+            known is not None
+            and known.stamp not in self.good
+            and not (self.newest and self.newest.stamp == known.stamp)
+        )
 
 
 def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Contents:
     """Takes over what a verification found, and gives the claim up.
 
-    If what counted as the newest good copy is not one any more, the VM has to be backed up again; an archived one stays archived.
+    If what counted as the newest good copy is not one any more, the VM has to be backed up again;
+    an archived one stays archived.
     """
     record = changes.held(contents, key, own)
     lost = found.lacks(record.last_copy)
-    status = move(record.status, Event.COPY_DAMAGED) if lost and allowed(record.status, Event.COPY_DAMAGED) else record.status
+    status = (
+        move(record.status, Event.COPY_DAMAGED)
+        if lost and allowed(record.status, Event.COPY_DAMAGED)
+        else record.status
+    )
     backed_up = "" if lost else record.backed_up
-    return contents.with_vm(replace(standing_of(record, found), claim=None, status=status, backed_up=backed_up))
+    return contents.with_vm(
+        replace(standing_of(record, found), claim=None, status=status, backed_up=backed_up)
+    )
 
 
 def standing_of(record: VmRecord, found: Standing) -> VmRecord:
     """The record with what was found of the VM's copies."""
     known, newest = record.last_copy, found.newest
     last_copy = known if known and newest and known.stamp == newest.stamp else newest
-    return replace(record, last_copy=last_copy, damaged=found.damaged, verified=found.verified, order_unknown=found.order_unknown)
+    return replace(
+        record,
+        last_copy=last_copy,
+        damaged=found.damaged,
+        verified=found.verified,
+        order_unknown=found.order_unknown,
+    )
 
 
 def restored(contents: Contents, key: str, what: Restoration) -> Contents:
-    """Notes that a VM was made of a copy: for the log, whoever holds the VM. Nothing if the VM was forgotten meanwhile."""
+    """Notes that a VM was made of a copy: for the log, whoever holds the VM.
+
+    Nothing if the VM was forgotten meanwhile.
+    """
     record = contents.vms.get(key)
     return contents if record is None else contents.with_vm(replace(record, restored=what))
 
@@ -60,19 +89,29 @@ def archive(contents: Contents, key: str, session: str, when: str, floor: int = 
     return changes.claim(contents.with_vm(moved), key, session, "archive", when, floor=floor)
 
 
-def start_activation(contents: Contents, key: str, session: str, when: str, floor: int = 0) -> Contents:
+def start_activation(
+    contents: Contents, key: str, session: str, when: str, floor: int = 0
+) -> Contents:
     """Claims an archived VM for moving its copies back; it stays ARCHIVED until they are."""
     record = changes.find(contents, key)
     changes.require_free(record)
     require_archived(record)
-    return changes.claim(contents.with_vm(replace(record, moving="activate")), key, session, "activate", when, floor=floor)
+    return changes.claim(
+        contents.with_vm(replace(record, moving="activate")),
+        key,
+        session,
+        "activate",
+        when,
+        floor=floor,
+    )
 
 
 def require_archived(record: VmRecord) -> None:
     """Raises `IllegalMoveError` if the VM is not archived, so that there is nothing to take back."""
     if record.status != State.ARCHIVED:
         raise IllegalMoveError(
-            f"{record.key} is {record.status}, not {State.ARCHIVED}: there is nothing to activate", hint="its copies are in their place"
+            f"{record.key} is {record.status}, not {State.ARCHIVED}: there is nothing to activate",
+            hint="its copies are in their place",
         )
 
 
@@ -92,10 +131,16 @@ def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) 
 
 
 def forget(contents: Contents, key: str) -> Contents:
-    """Deletes a record; its copies stay. Raises `IllegalMoveError` or `LockedError` while somebody works on the VM."""
+    """Deletes a record; its copies stay.
+
+    Raises `IllegalMoveError` or `LockedError` while somebody works on the VM.
+    """
     record = changes.find(contents, key)
     changes.require_free(record)
     changes.require_untouched(record)
     if record.status not in FORGETTABLE:
-        raise IllegalMoveError(f"{key} is {record.status} and cannot be forgotten", hint="wait until the backup has ended")
+        raise IllegalMoveError(
+            f"{key} is {record.status} and cannot be forgotten",
+            hint="wait until the backup has ended",
+        )
     return replace(contents, vms={known: vm for known, vm in contents.vms.items() if known != key})

@@ -1,6 +1,9 @@
-"""`node/<session>`: one small file a worker process, rewritten in place, that shows it alive and what it is doing.
+"""`node/<session>`.
 
-Rewritten in place and not renamed over, because an SMB client that polls a name keeps reading the file that was there before.
+One small file a worker process, rewritten in place, that shows it alive and what it is doing.
+
+Rewritten in place and not renamed over, because an SMB client that polls a name keeps reading the
+file that was there before.
 """
 
 import json
@@ -23,10 +26,11 @@ log: Final = logging.getLogger(__name__)
 
 #: A session beats this often within one lease time.
 BEATS_PER_LEASE: Final = 10
-#: It stops itself when its last beat that reached the NAS is older than this part of the lease time, before others may take over.
+#: It stops itself when its last beat that reached the NAS is older than this part of the lease
+#: time, before others may take over.
 SELF_FENCE: Final = 0.7
-#: A heart does not go on for a worker that hangs: after so long in one operation on the database's files. Much longer than any that
-#: ended was seen to take (70 s on SMB, docs/nas.md).
+#: A heart does not go on for a worker that hangs: after so long in one operation on the database's
+#: files. Much longer than any that ended was seen to take (70 s on SMB, docs/nas.md).
 HANGING_SECONDS: Final = 180.0
 #: What `new_session_id` makes, and more, but always a plain name that is not hidden.
 _ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
@@ -34,7 +38,9 @@ _ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
 
 @dataclass
 class Doing:
-    """What a session is at, for people. `rate` is in bytes of `bytes_done` a second, `seconds_left` a guess from `percent`.
+    """What a session is at, for people.
+
+    `rate` is in bytes of `bytes_done` a second, `seconds_left` a guess from `percent`.
 
     `child` is the VBoxManage process it started, so that others can find an orphan.
     """
@@ -50,16 +56,30 @@ class Doing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not known is left out."""
-        values = {name: value for name, value in vars(self).items() if value not in (None, "") and name != "child"}
+        values = {
+            name: value
+            for name, value in vars(self).items()
+            if value not in (None, "") and name != "child"
+        }
         if self.child is not None:
-            child = {"pid": self.child.pid, "started": self.child.started, "born": self.child.born, "command": list(self.child.command)}
-            values["child"] = {name: value for name, value in child.items() if value not in ("", [])}
+            child = {
+                "pid": self.child.pid,
+                "started": self.child.started,
+                "born": self.child.born,
+                "command": list(self.child.command),
+            }
+            values["child"] = {
+                name: value for name, value in child.items() if value not in ("", [])
+            }
         return values
 
 
 @dataclass
 class Heartbeat:
-    """The heartbeat of this process. `start` it before the session commits anything; `check` it wherever work goes on."""
+    """The heartbeat of this process.
+
+    `start` it before the session commits anything; `check` it wherever work goes on.
+    """
 
     directory: Path
     session: str
@@ -95,7 +115,10 @@ class Heartbeat:
         silent = self.clock.boottime() - self._last_beat
         if silent > self.lease_seconds * SELF_FENCE:
             raise LockLostError(
-                f"the NAS has not taken a heartbeat for {silent:.0f} s: another host may take over, so this worker stops",
+                (
+                    f"the NAS has not taken a heartbeat for {silent:.0f} s: another host may take "
+                    f"over, so this worker stops"
+                ),
                 hint="look at the connection to the NAS",
             )
 
@@ -111,13 +134,21 @@ class Heartbeat:
         if under_way < HANGING_SECONDS:
             self._beat(os.O_CREAT)
         else:
-            log.warning("no heartbeat: the NAS has not answered for %.0f s", under_way, extra={"session": self.session})
+            log.warning(
+                "no heartbeat: the NAS has not answered for %.0f s",
+                under_way,
+                extra={"session": self.session},
+            )
 
     def _beat(self, flags: int) -> None:
         began = self.clock.boottime()
         document = {"beat": secrets.token_hex(8), **self.identity, **self.doing.to_json()}
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-        descriptor = os.open(self.directory / self.session, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, FILE_MODE)
+        descriptor = os.open(
+            self.directory / self.session,
+            os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags,
+            FILE_MODE,
+        )
         try:
             if flags & os.O_EXCL:
                 permit(descriptor, FILE_MODE)
@@ -130,12 +161,18 @@ class Heartbeat:
 
 
 def beat_path(directory: Path, session: str) -> Path | None:
-    """Where a session's heartbeat is; None if its id, which came from the NAS, is none that a program makes: it is never made a path."""
+    """Where a session's heartbeat is.
+
+    None if its id, which came from the NAS, is none that a program makes: it is never made a path.
+    """
     return directory / session if _ID.fullmatch(session) else None
 
 
 def read_beat(directory: Path, session: str) -> bytes | None:
-    """The bytes of a session's heartbeat file; None if there is none, or can be none. Raises OSError."""
+    """The bytes of a session's heartbeat file; None if there is none, or can be none.
+
+    Raises OSError.
+    """
     path = beat_path(directory, session)
     if path is None:
         return None

@@ -1,6 +1,9 @@
-"""Ending what a dead session left running on this machine: the VBoxManage of its export, and nothing else.
+"""Ending what a dead session left running on this machine.
 
-What a heartbeat says was written by whoever may write to the NAS. So nothing in it is believed that cannot be seen here as well.
+The VBoxManage of its export, and nothing else.
+
+What a heartbeat says was written by whoever may write to the NAS. So nothing in it is believed that
+cannot be seen here as well.
 """
 
 import contextlib
@@ -24,9 +27,12 @@ _ORPHAN_SECONDS: Final = 20
 
 
 def end_orphan(directory: Path, here: HostIdentity, row: SessionRecord) -> None:
-    """Cancels the export that a dead session of this machine left behind: TERM, never KILL, which would leave VirtualBox at work.
+    """Cancels the export that a dead session of this machine left behind.
 
-    `directory` has the heartbeats. A process that is not certainly that export is left alone, and that is said. Never raises.
+    TERM, never KILL, which would leave VirtualBox at work.
+
+    `directory` has the heartbeats. A process that is not certainly that export is left alone, and
+    that is said. Never raises.
     """
     there = HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)
     if not here.same_machine(there) or not here.boot or here.boot != there.boot:
@@ -37,9 +43,18 @@ def end_orphan(directory: Path, here: HostIdentity, row: SessionRecord) -> None:
             return
         with _held(orphan.pid) as terminate:
             if doubt := _doubt(orphan):
-                log.warning("process %d, which session %s is said to have started, is left alone: %s", orphan.pid, row.id, doubt)
+                log.warning(
+                    "process %d, which session %s is said to have started, is left alone: %s",
+                    orphan.pid,
+                    row.id,
+                    doubt,
+                )
                 return
-            log.warning("cancelling the export that session %s left running (process %d)", row.id, orphan.pid)
+            log.warning(
+                "cancelling the export that session %s left running (process %d)",
+                row.id,
+                orphan.pid,
+            )
             terminate()
         wait_until_gone(orphan, timeout_seconds=_ORPHAN_SECONDS)
 
@@ -50,11 +65,16 @@ def _child(said: Any) -> ProcessIdentity:  # noqa: ANN401 - anything that JSON c
     command = said.get("command", [])
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise TypeError("no command")
-    return ProcessIdentity(int(said["pid"]), float(said["started"]), str(said.get("born", "")), tuple(command))
+    return ProcessIdentity(
+        int(said["pid"]), float(said["started"]), str(said.get("born", "")), tuple(command)
+    )
 
 
 def _doubt(orphan: ProcessIdentity) -> str:
-    """Why the process may be another one than the export that the heartbeat names; empty if it is that."""
+    """Why the process may be another one than the export that the heartbeat names.
+
+    Empty if it is that.
+    """
     try:
         process = psutil.Process(orphan.pid)
         words, user = process.cmdline(), process.uids().real
@@ -73,13 +93,20 @@ def _doubt(orphan: ProcessIdentity) -> str:
 
 def _is_export(words: list[str]) -> bool:
     """Whether a command line is that of `VBoxManage export`, started directly or through the script that most installations have."""
-    programs = [position for position, word in enumerate(words) if Path(word).stem.casefold() == "vboxmanage"]
+    programs = [
+        position
+        for position, word in enumerate(words)
+        if Path(word).stem.casefold() == "vboxmanage"
+    ]
     return bool(programs) and "export" in words[programs[0] + 1 :]
 
 
 @contextlib.contextmanager
 def _held(pid: int) -> Iterator[Callable[[], None]]:
-    """What terminates the process of this number as it is now: where the system can hold it, never one that gets the number later."""
+    """What terminates the process of this number as it is now.
+
+    Where the system can hold it, never one that gets the number later.
+    """
     if sys.platform == "linux":
         descriptor = os.pidfd_open(pid)
         try:

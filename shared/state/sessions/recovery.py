@@ -1,8 +1,9 @@
 """Finding sessions that are dead, and freeing what they held.
 
-A session is dead by proof (it ran on this machine and its process is gone, or this machine was restarted since) or by watching: its
-heartbeat was seen unchanged for the whole lease time. A wrong verdict costs a repeated backup, never a copy: whoever was expired
-by mistake is refused at its next commit.
+A session is dead by proof (it ran on this machine and its process is gone, or this machine was
+restarted since) or by watching: its heartbeat was seen unchanged for the whole lease time. A wrong
+verdict costs a repeated backup, never a copy: whoever was expired by mistake is refused at its next
+commit.
 """
 
 import contextlib
@@ -29,7 +30,8 @@ from shared.state.store.operations import ReadLease
 
 log: Final = logging.getLogger(__name__)
 
-#: A temporary file or heartbeat file without a session is swept when it is older than this, by the NAS's own clock.
+#: A temporary file or heartbeat file without a session is swept when it is older than this, by the
+#: NAS's own clock.
 SWEEP_SECONDS: Final = 24 * 3600
 #: What filelock leaves of a take-over in which its process died, and a write test that was killed.
 _DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.", f"{WRITE_TEST}.")
@@ -45,11 +47,18 @@ class Dead:
 
 def live_sessions(contents: Contents, node: str | None = None) -> list[SessionRecord]:
     """The sessions that are not over, of one host or of all."""
-    return [row for row in contents.sessions.values() if row.state == "live" and node in (None, row.node)]
+    return [
+        row
+        for row in contents.sessions.values()
+        if row.state == "live" and node in (None, row.node)
+    ]
 
 
 def proven_dead(row: SessionRecord, here: HostIdentity) -> str | None:
-    """Why the session is certainly dead; None if that cannot be told from here, or not for certain: then its heartbeat is watched."""
+    """Why the session is certainly dead.
+
+    None if that cannot be told from here, or not for certain: then its heartbeat is watched.
+    """
     there = HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)
     if not here.same_machine(there):
         return None
@@ -67,9 +76,15 @@ def find_proven(database: Database, contents: Contents) -> list[Dead]:
 
 
 def watch_silent(
-    database: Database, rows: Iterable[SessionRecord], seconds: float, *, progress: Callable[[float], None] = lambda _: None
+    database: Database,
+    rows: Iterable[SessionRecord],
+    seconds: float,
+    *,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> list[Dead]:
-    """Watches sessions until each has either shown a new heartbeat or been silent for `seconds`. Bounded: twice that time.
+    """Watches sessions until each has either shown a new heartbeat or been silent for `seconds`.
+
+    Bounded: twice that time.
 
     Returns the silent ones. A NAS that does not answer in between makes nobody silent.
     """
@@ -105,7 +120,9 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
     def change(contents: Contents) -> Contents:
         for grave in buried:
-            contents = changes.expire(contents, [grave.session.id], f"the worker died: {grave.reason}", when)
+            contents = changes.expire(
+                contents, [grave.session.id], f"the worker died: {grave.reason}", when
+            )
         return contents
 
     names = ", ".join(grave.session.id for grave in buried)
@@ -119,7 +136,10 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
         end_orphan(database.root / "node", database.identity, grave.session)
         path = beat_path(database.root / "node", grave.session.id)
         if path is None:
-            log.warning("%r is no id of a session: somebody else wrote it; no file is looked for under it", grave.session.id)
+            log.warning(
+                "%r is no id of a session: somebody else wrote it; no file is looked for under it",
+                grave.session.id,
+            )
             continue
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -127,7 +147,10 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
 
 def recover_lease(database: Database) -> bool:
-    """Breaks the lease on the database if its holder is dead: by proof, or by watching it for its lease time. Usually it is not held."""
+    """Breaks the lease on the database if its holder is dead.
+
+    By proof, or by watching it for its lease time. Usually it is not held.
+    """
     files, clock = database.files, database.clock
     name = f"stale.{secrets.token_hex(4)}"
     if files.run(break_dead_holder(name)):
@@ -145,7 +168,10 @@ def recover_lease(database: Database) -> bool:
         if watch.observe(found, before):
             broken = files.run(break_lease(found[0], name))
             if broken:
-                log.warning("broke the lease on the database: its holder was silent for %.0f s", watch.unchanged_seconds)
+                log.warning(
+                    "broke the lease on the database: its holder was silent for %.0f s",
+                    watch.unchanged_seconds,
+                )
             return broken
         clock.sleep(poll)
     return False
@@ -159,17 +185,30 @@ def sweep(database: Database, contents: Contents) -> list[str]:
     live = {row.id for row in live_sessions(contents)}
     over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
     with database.nas_errors():
-        found = [database.root / folder / name for folder in ("tmp", "node") for name in list_fresh(database.root / folder)]
-        found += [database.root / name for name in list_fresh(database.root) if name.startswith(_DEBRIS)]
+        found = [
+            database.root / folder / name
+            for folder in ("tmp", "node")
+            for name in list_fresh(database.root / folder)
+        ]
+        found += [
+            database.root / name for name in list_fresh(database.root) if name.startswith(_DEBRIS)
+        ]
         doubtful = [path for path in found if path.name not in live]
         if not doubtful:
             return []
         now = nas_now(database)
-        return [path.name for path in doubtful if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)]
+        return [
+            path.name
+            for path in doubtful
+            if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)
+        ]
 
 
 def _removed(path: Path) -> bool:
-    """Removes a file, or the directory in which a generation was prepared; False if that did not work, which the next sweep repeats."""
+    """Removes a file, or the directory in which a generation was prepared.
+
+    False if that did not work, which the next sweep repeats.
+    """
     try:
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(FileNotFoundError):
@@ -184,7 +223,10 @@ def _removed(path: Path) -> bool:
 
 
 def nas_now(database: Database) -> float:
-    """What the NAS's clock says, asked by making a directory there: a directory's time is never the client's. Raises OSError."""
+    """What the NAS's clock says, asked by making a directory there.
+
+    A directory's time is never the client's. Raises OSError.
+    """
     database.require_writable()
     probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
     os.mkdir(probe, DIRECTORY_MODE)
@@ -208,5 +250,8 @@ def require_silent(alive: Mapping[str, SessionRecord], node: str) -> None:
         names = ", ".join(sorted(alive))
         raise LockedError(
             f"{node} still shows heartbeats: {names}",
-            hint="it has not crashed. End those processes on that host, or break a single lock: vmbackup-lock break NAME --force",
+            hint=(
+                "it has not crashed. End those processes on that host, or break a single lock: "
+                "vmbackup-lock break NAME --force"
+            ),
         )

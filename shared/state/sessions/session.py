@@ -1,4 +1,7 @@
-"""A session: one worker process as the database knows it. It holds claims, shows a heartbeat, and is fenced when others expired it."""
+"""A session: one worker process as the database knows it.
+
+It holds claims, shows a heartbeat, and is fenced when others expired it.
+"""
 
 import contextlib
 import logging
@@ -27,15 +30,20 @@ log: Final = logging.getLogger(__name__)
 
 
 class Session:
-    """A process that may hold claims. Use it as a context manager; leaving it frees what is still held.
+    """A process that may hold claims.
 
-    After a crash nothing of it needs to be undone by hand: others see its heartbeat stop, or its process gone, and expire it.
+    Use it as a context manager; leaving it frees what is still held.
+
+    After a crash nothing of it needs to be undone by hand: others see its heartbeat stop, or its
+    process gone, and expire it.
     """
 
     def __init__(self, database: "Database", worker: str) -> None:
         self._database = database
         here = ProcessIdentity.of(os.getpid()) or ProcessIdentity(os.getpid(), time.time())
-        self._record = session_record(new_session_id(database.identity.node), worker, database.identity, here)
+        self._record = session_record(
+            new_session_id(database.identity.node), worker, database.identity, here
+        )
         self._record = replace(self._record, since=timestamp(database.clock.now()))
         self._sequence = 0
         self._known = False
@@ -45,7 +53,10 @@ class Session:
             self.id,
             database.version.lease_seconds,
             database.clock,
-            {name: getattr(self._record, name) for name in ("node", "hostname", "pid", "started", "born", "since")},
+            {
+                name: getattr(self._record, name)
+                for name in ("node", "hostname", "pid", "started", "born", "since")
+            },
             self.doing,
             database.files.seconds_under_way,
         )
@@ -65,22 +76,37 @@ class Session:
             self._heartbeat.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             if self._sequence:
                 self._end("its worker ended" if error is None else f"its worker stopped: {error}")
         except VmBackupError as failure:
-            log.warning("the session could not be ended (%s); others will expire it", failure.message, extra={"session": self.id})
+            log.warning(
+                "the session could not be ended (%s); others will expire it",
+                failure.message,
+                extra={"session": self.id},
+            )
         finally:
             self._heartbeat.stop()
 
     def commit(self, change: Change, reason: str) -> Snapshot:
-        """Commits `change` as this session. Raises `LockLostError` when it was expired, and whatever `change` raises."""
+        """Commits `change` as this session.
+
+        Raises `LockLostError` when it was expired, and whatever `change` raises.
+        """
         self.check()
         return self._commit(self._record, change, reason)
 
     def claim(self, change: Change, reason: str) -> tuple[VmRecord, Claim]:
-        """Commits `change`, which claims a VM for this session, and answers what it claimed. A session holds one VM at a time."""
+        """Commits `change`, which claims a VM for this session, and answers what it claimed.
+
+        A session holds one VM at a time.
+        """
         record, own = changes.claimed_by(self.commit(change, reason).contents, self.id)
         self.doing.vm, self.doing.phase = record.key, own.purpose
         return record, own
@@ -90,8 +116,11 @@ class Session:
         self._heartbeat.check()
 
     def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
-        self._sequence += 1  # also when the last commit failed: it may still arrive, and must not be taken for this one
-        author = Author(record, self._sequence, timestamp(self._database.clock.now()), reason, known=self._known)
+        # also when the last commit failed: it may still arrive, and must not be taken for this one
+        self._sequence += 1
+        author = Author(
+            record, self._sequence, timestamp(self._database.clock.now()), reason, known=self._known
+        )
         head = self._database.transact(author, change)
         self._known = self._known or self.id in head.contents.sessions
         return head
@@ -111,7 +140,9 @@ def new_session_id(node: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', node)}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
-def session_record(identifier: str, worker: str, host: HostIdentity, process: ProcessIdentity) -> SessionRecord:
+def session_record(
+    identifier: str, worker: str, host: HostIdentity, process: ProcessIdentity
+) -> SessionRecord:
     """The row of a new live session."""
     return SessionRecord(
         id=identifier,

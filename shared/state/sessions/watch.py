@@ -1,7 +1,8 @@
 """Telling a silent process from one that merely cannot be heard, without comparing clocks.
 
-A process is silent when its heartbeat was *seen* not to change for the whole lease time, on the watcher's own clock. Time during
-which the watcher did not look (it was paused, the NAS hung, the machine slept) does not count.
+A process is silent when its heartbeat was *seen* not to change for the whole lease time, on the
+watcher's own clock. Time during which the watcher did not look (it was paused, the NAS hung, the
+machine slept) does not count.
 """
 
 from dataclasses import dataclass, field
@@ -22,9 +23,12 @@ class Watch(Generic[V]):
     unchanged_seconds: float = 0.0
 
     def observe(self, value: V, before: float) -> bool:
-        """Takes note of `value`, read after the moment `before` (monotonic seconds). Answers whether the lease time is over.
+        """Takes note of `value`, read after the moment `before` (monotonic seconds).
 
-        `before` must have been taken before the read began: a read that hung for minutes must not count as minutes of silence.
+        Answers whether the lease time is over.
+
+        `before` must have been taken before the read began: a read that hung for minutes must not
+        count as minutes of silence.
         """
         if self._last is None or value != self._value:
             self.unchanged_seconds = 0.0

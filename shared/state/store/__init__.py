@@ -1,1 +1,4 @@
-"""The contents of the database as files on the NAS: generations, the commit protocol, the lease, repairs."""
+"""The contents of the database as files on the NAS.
+
+Generations, the commit protocol, the lease, repairs.
+"""

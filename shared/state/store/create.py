@@ -11,23 +11,43 @@ from pathlib import Path
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockedError, NasError, NoDatabaseError
 from shared.host.processes import HostIdentity
-from shared.nas.files import DIRECTORY_MODE, list_fresh, make_directory, nas_error, read_file, sync_directory, write_new_file
+from shared.nas.files import (
+    DIRECTORY_MODE,
+    list_fresh,
+    make_directory,
+    nas_error,
+    read_file,
+    sync_directory,
+    write_new_file,
+)
 from shared.state.rules import adoption
 from shared.state.states import State
 from shared.state.store import protocol, version
 from shared.state.store.database import Database, open_database, require_writable
 from shared.state.store.files import DIRECTORIES, Primitive
-from shared.state.store.operations import PublishGeneration, RemoveTemporary, SyncGeneration, WriteTemporary
+from shared.state.store.operations import (
+    PublishGeneration,
+    RemoveTemporary,
+    SyncGeneration,
+    WriteTemporary,
+)
 from shared.state.store.view import parse
 
 
 def create(
-    root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS, *, floor: int = 0
+    root: Path,
+    identity: HostIdentity,
+    clock: Clock,
+    lease_seconds: float = version.DEFAULT_LEASE_SECONDS,
+    *,
+    floor: int = 0,
 ) -> Database:
-    """Makes a new state database in `root`, or finishes making one that was interrupted. Two hosts may do so at once.
+    """Makes a new state database in `root`, or finishes making one that was interrupted.
 
-    Claims get numbers above `floor`: the highest that the names of copies have which are there already.
-    Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
+    Two hosts may do so at once.
+
+    Claims get numbers above `floor`: the highest that the names of copies have which are there
+    already. Raises `LockedError` if there already is one, `NasError` if the NAS cannot hold one.
     """
     require_writable(root)
     try:
@@ -35,29 +55,46 @@ def create(
             with contextlib.suppress(FileExistsError):
                 make_directory(root / name)
         if list_fresh(root / "gen"):
-            raise LockedError(f"there already is a state database in {root}", hint="vmbackup-admin status shows what is in it")
-        settings = version.DatabaseVersion(package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root))
+            raise LockedError(
+                f"there already is a state database in {root}",
+                hint="vmbackup-admin status shows what is in it",
+            )
+        settings = version.DatabaseVersion(
+            package_version("vmbackup"), str(uuid.uuid4()), lease_seconds, probe_primitive(root)
+        )
         _publish_version(root, settings)
         sync_directory(root)
     except OSError as error:
         raise nas_error(error, root) from error
     database = open_database(root, identity, clock)
-    first = protocol.genesis(database.version.repository, identity.node, timestamp(clock.now()), floor)
-    for operation in (WriteTemporary("genesis", first), PublishGeneration("genesis", 1), RemoveTemporary("genesis"), SyncGeneration(1)):
+    first = protocol.genesis(
+        database.version.repository, identity.node, timestamp(clock.now()), floor
+    )
+    for operation in (
+        WriteTemporary("genesis", first),
+        PublishGeneration("genesis", 1),
+        RemoveTemporary("genesis"),
+        SyncGeneration(1),
+    ):
         database.files.perform(operation)
     database.publish_view()
     return database
 
 
 def _publish_version(root: Path, settings: version.DatabaseVersion) -> None:
-    """Gives the version file its name when it is whole: killed while it is written, `init` can be repeated. The first one stays."""
+    """Gives the version file its name when it is whole.
+
+    Killed while it is written, `init` can be repeated. The first one stays.
+    """
     temporary = root / "tmp" / f"version.{secrets.token_hex(6)}"
     write_new_file(temporary, settings.render())
     try:
         if settings.primitive == "link":
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, root / "vmtool-db-version", follow_symlinks=False)
-        elif "vmtool-db-version" not in list_fresh(root):  # no way to refuse: two hosts that make one database at once find out
+        elif "vmtool-db-version" not in list_fresh(
+            root
+        ):  # no way to refuse: two hosts that make one database at once find out
             os.rename(temporary, root / "vmtool-db-version")
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -65,7 +102,10 @@ def _publish_version(root: Path, settings: version.DatabaseVersion) -> None:
 
 
 def probe_primitive(root: Path) -> Primitive:
-    """How this NAS can give a name to a file without replacing one: tried, not guessed. Raises `NasError` if it can in no way."""
+    """How this NAS can give a name to a file without replacing one: tried, not guessed.
+
+    Raises `NasError` if it can in no way.
+    """
     token = secrets.token_hex(6)
     first, second = root / "tmp" / f"probe.{token}.1", root / "tmp" / f"probe.{token}.2"
     try:
@@ -78,13 +118,19 @@ def probe_primitive(root: Path) -> Primitive:
     finally:
         _remove_probes(root / "tmp", token)
     raise NasError(
-        f"the file system of {root} replaces files where it must refuse to: no state database can be kept there safely",
+        (
+            f"the file system of {root} replaces files where it must refuse to: no state database "
+            f"can be kept there safely"
+        ),
         hint="mount it by NFS 3, NFS 4 or SMB 3",
     )
 
 
 def _refuses(operation: object, source: Path, target: Path) -> bool:
-    """Whether an existing target survives. The error code is not believed: the content of the target decides."""
+    """Whether an existing target survives.
+
+    The error code is not believed: the content of the target decides.
+    """
     with contextlib.suppress(OSError):
         operation(source, target)  # type: ignore[operator]
     return read_file(target) == b"2"
@@ -122,11 +168,19 @@ def _remove_probes(directory: Path, token: str) -> None:
                 os.unlink(path)
 
 
-def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: float = version.DEFAULT_LEASE_SECONDS) -> Mapping[str, State]:
-    """Takes over a database of version 1.0, and returns what it said of each VM. Its files are kept as `*.1.0`.
+def migrate(
+    root: Path,
+    identity: HostIdentity,
+    clock: Clock,
+    lease_seconds: float = version.DEFAULT_LEASE_SECONDS,
+) -> Mapping[str, State]:
+    """Takes over a database of version 1.0, and returns what it said of each VM.
 
-    Version 1.0 knows names and states only: a record gets its UUID and host from the first host that lists a VM of that name. Killed at
-    any point, the same call finishes. Raises `NoDatabaseError` if there is nothing to migrate.
+    Its files are kept as `*.1.0`.
+
+    Version 1.0 knows names and states only: a record gets its UUID and host from the first host
+    that lists a VM of that name. Killed at any point, the same call finishes. Raises
+    `NoDatabaseError` if there is nothing to migrate.
     """
     require_writable(root)
     old = read_old(root)
@@ -140,17 +194,29 @@ def migrate(root: Path, identity: HostIdentity, clock: Clock, lease_seconds: flo
     except LockedError:
         database = open_database(root, identity, clock)
     when = timestamp(clock.now())
-    database.commit_once(lambda contents: adoption.adopt_old(contents, old, when), "migrate from version 1.0", "migrate")
+    database.commit_once(
+        lambda contents: adoption.adopt_old(contents, old, when),
+        "migrate from version 1.0",
+        "migrate",
+    )
     return old
 
 
 def read_old(root: Path) -> Mapping[str, State]:
-    """What a database of version 1.0 says of each VM, also if its migration was interrupted. Raises `NoDatabaseError`."""
+    """What a database of version 1.0 says of each VM, also if its migration was interrupted.
+
+    Raises `NoDatabaseError`.
+    """
     try:
         names = list_fresh(root)
         kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
-        if kept not in names or ("gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")):
-            raise NoDatabaseError(f"there is no database of version 1.0 in {root}", hint="for a new one: vmbackup-admin init")
+        if kept not in names or (
+            "gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")
+        ):
+            raise NoDatabaseError(
+                f"there is no database of version 1.0 in {root}",
+                hint="for a new one: vmbackup-admin init",
+            )
         return parse(read_file(root / kept))
     except OSError as error:
         raise nas_error(error, root) from error

@@ -1,4 +1,7 @@
-"""The state database as the rest of the program uses it: read it, commit to it, open a session on it."""
+"""The state database as the rest of the program uses it.
+
+Read it, commit to it, open a session on it.
+"""
 
 import contextlib
 import logging
@@ -10,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.host.processes import HostIdentity
-from shared.nas.files import is_passing, is_passing_refusal, list_fresh, nas_error, open_file, read_file
+from shared.nas.files import (
+    is_passing,
+    is_passing_refusal,
+    list_fresh,
+    nas_error,
+    open_file,
+    read_file,
+)
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
 from shared.state.rules import changes
@@ -28,7 +38,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger(__name__)
 
-#: How far behind the head the generation that this host has seen is still compared: within what is never pruned.
+#: How far behind the head the generation that this host has seen is still compared: within what is
+#: never pruned.
 _CHAIN_CHECKED: Final = 200
 #: How long a transaction is repeated on errors of the NAS that pass by themselves.
 _PASSING_SECONDS: Final = 30.0
@@ -40,11 +51,17 @@ _REREAD_SECONDS: Final = (0.2, 0.5, 1.0)
 class Database:
     """One state database, as seen by one process. Get it from `open_database`.
 
-    `notes` is a local directory where this host remembers the newest generation that it saw, to notice a history that went back.
+    `notes` is a local directory where this host remembers the newest generation that it saw, to
+    notice a history that went back.
     """
 
     def __init__(
-        self, files: StateFiles, settings: version.DatabaseVersion, identity: HostIdentity, clock: Clock, notes: Path | None = None
+        self,
+        files: StateFiles,
+        settings: version.DatabaseVersion,
+        identity: HostIdentity,
+        clock: Clock,
+        notes: Path | None = None,
     ) -> None:
         self.files = files
         self.root = files.root
@@ -59,8 +76,9 @@ class Database:
     def head(self) -> Snapshot:
         """The newest generation. Takes no lock, never waits for a writer, never sees half a state.
 
-        Raises `DatabaseDamagedError` when the history went back behind what this host has seen, `NodeConflictError` when another machine
-        uses this host's name, and `DatabaseVersionError` when it is in a newer format that cannot even be read.
+        Raises `DatabaseDamagedError` when the history went back behind what this host has seen,
+        `NodeConflictError` when another machine uses this host's name, and `DatabaseVersionError`
+        when it is in a newer format that cannot even be read.
         """
         head = self.files.run(protocol.read_head())
         for seconds in _REREAD_SECONDS:
@@ -82,23 +100,35 @@ class Database:
             after = change(contents)
             if after == contents:
                 return contents
-            return changes.join(after, self.identity.node, self.identity.machine, self.identity.hostname)
+            return changes.join(
+                after, self.identity.node, self.identity.machine, self.identity.hostname
+            )
 
         with self._lease.held():
             head = self._retrying()(lambda: self.files.run(protocol.transact(author, checked)))
             try:
                 self.publish_view(f"{author.record.id}.{author.sequence}")
-            except VmBackupError as error:  # the commit stands, whatever became of what is derived from it
-                log.warning("vmtool-statedb is behind, the next commit or tick will write it: %s", error.message)
+            except (
+                VmBackupError
+            ) as error:  # the commit stands, whatever became of what is derived from it
+                log.warning(
+                    "vmtool-statedb is behind, the next commit or tick will write it: %s",
+                    error.message,
+                )
         self._check_history(head, synced=True)
         return head
 
     def _retrying(self) -> "Retrying":
-        """Repeats a transaction on errors of the NAS that pass. That is safe: it has the same number, so it is applied once."""
+        """Repeats a transaction on errors of the NAS that pass.
+
+        That is safe: it has the same number, so it is applied once.
+        """
         from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
         return Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, NasError) and is_passing(error.__cause__)),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, NasError) and is_passing(error.__cause__)
+            ),
             stop=stop_after_delay(_PASSING_SECONDS),
             wait=wait_exponential(multiplier=0.1, max=5),
             sleep=self.clock.sleep,
@@ -107,40 +137,57 @@ class Database:
 
     def commit_once(self, change: Change, reason: str, worker: str) -> Snapshot:
         """Commits `change` on its own, for processes that hold no claims."""
-        record = SessionRecord(new_session_id(self.identity.node), 0, 0, "ended", self.identity.node, worker)
+        record = SessionRecord(
+            new_session_id(self.identity.node), 0, 0, "ended", self.identity.node, worker
+        )
         return self.transact(Author(record, 1, timestamp(self.clock.now()), reason), change)
 
     def session(self, worker: str) -> Session:
-        """A session for a process that will hold claims. Raises `DatabaseVersionError` like all that writes."""
+        """A session for a process that will hold claims.
+
+        Raises `DatabaseVersionError` like all that writes.
+        """
         self.require_writable()
         return Session(self, worker)
 
     def publish_view(self, name: str | None = None) -> bool:
-        """Repairs `vmtool-statedb` if it is behind. Answers whether somebody had edited it; the edit is kept beside it."""
+        """Repairs `vmtool-statedb` if it is behind.
+
+        Answers whether somebody had edited it; the edit is kept beside it.
+        """
         self.require_writable()
         edited = self.files.run(protocol.publish_view(name or new_session_id(self.identity.node)))
         if edited:
             log.warning(
-                "vmtool-statedb had been edited by hand: the edit was kept as vmtool-statedb.edited-*, it has had no effect. "
+                "vmtool-statedb had been edited by hand: the edit was kept as "
+                "vmtool-statedb.edited-*, it has had no effect. "
                 "To let it have one: vmbackup-admin statedb adopt"
             )
         return edited
 
     def renew_view(self) -> None:
-        """`publish_view` for a tick that has more to do: what passes by itself is left to the next tick.
+        """`publish_view` for a tick that has more to do.
 
-        Seen on SMB: a host whose network had been cut could not open `vmtool-statedb`, which others had replaced meanwhile, for more
-        than ten seconds (EINVAL). Raises `NasError` if the NAS is full, read-only, gone.
+        What passes by itself is left to the next tick.
+
+        Seen on SMB: a host whose network had been cut could not open `vmtool-statedb`, which others
+        had replaced meanwhile, for more than ten seconds (EINVAL). Raises `NasError` if the NAS is
+        full, read-only, gone.
         """
         try:
             self.publish_view()
         except NasError as error:
             if not is_passing_refusal(error.__cause__):
                 raise
-            log.warning("vmtool-statedb is behind, the next commit or tick will write it: %s", error.message)
+            log.warning(
+                "vmtool-statedb is behind, the next commit or tick will write it: %s", error.message
+            )
 
     def require_writable(self) -> None:
-        """Raises `DatabaseVersionError` if this program must not write anything: asked before its first write, whatever that is."""
+        """Raises `DatabaseVersionError` if this program must not write anything.
+
+        Asked before its first write, whatever that is.
+        """
         if self._newer is not None:
             raise formats.too_new(self._newer)
 
@@ -149,7 +196,12 @@ class Database:
         """What a reader must be told loudly."""
         if self._newer is None:
             return ()
-        return (f"{formats.too_new(self._newer).message}: what is shown may be incomplete, and nothing is written; update vmbackup here",)
+        return (
+            (
+                f"{formats.too_new(self._newer).message}: what is shown may be incomplete, and "
+                f"nothing is written; update vmbackup here"
+            ),
+        )
 
     def note_format(self, version: str | None) -> None:
         """Remembers that something of a newer format was seen here."""
@@ -165,18 +217,27 @@ class Database:
             raise nas_error(error, self.root) from error
 
     def _check_history(self, head: Snapshot, *, synced: bool) -> None:
-        """Compares the head with what this host has seen. What may not be on the disk yet is not remembered, but what it was built on."""
+        """Compares the head with what this host has seen.
+
+        What may not be on the disk yet is not remembered, but what it was built on.
+        """
         seen = self._seen
         if seen.generation > head.generation:
-            self._went_back(f"it ends at generation {head.generation}, but this host has seen {seen.generation}")
+            self._went_back(
+                f"it ends at generation {head.generation}, but this host has seen {seen.generation}"
+            )
         elif seen.generation == head.generation:
             if seen.checksum != head.checksum:
-                self._went_back(f"generation {head.generation} is not the one that this host has seen")
+                self._went_back(
+                    f"generation {head.generation} is not the one that this host has seen"
+                )
             return
         elif seen.generation and head.generation - seen.generation < _CHAIN_CHECKED:
             data = self.files.perform(ReadGeneration(seen.generation))
             if data is not None and decode(data, seen.generation).checksum != seen.checksum:
-                self._went_back(f"generation {seen.generation} is not the one that this host has seen")
+                self._went_back(
+                    f"generation {seen.generation} is not the one that this host has seen"
+                )
         if synced:
             seen.remember(head.generation, head.checksum)
         elif head.generation - 1 > seen.generation:
@@ -185,20 +246,31 @@ class Database:
     def _went_back(self, what: str) -> None:
         raise DatabaseDamagedError(
             f"the history of the state database was rolled back or replaced: {what}",
-            hint="the NAS lost writes or was restored from a backup. If that was on purpose, delete "
+            hint="the NAS lost writes or was restored from a backup. If that was on purpose, "
+            "delete "
             f"{self._seen.path} on each host; if not, look at the NAS first",
         )
 
 
-def open_database(root: Path, identity: HostIdentity, clock: Clock, notes: Path | None = None, *, reading: bool = False) -> Database:
+def open_database(
+    root: Path,
+    identity: HostIdentity,
+    clock: Clock,
+    notes: Path | None = None,
+    *,
+    reading: bool = False,
+) -> Database:
     """Opens the state database below `root` (`$NAS_MOUNTPOINT/vmstate`).
 
-    One of a format that this program does not know is opened for `reading` only, and then nothing of it writes. Raises `NoDatabaseError`
-    if there is none, `DatabaseVersionError` or `DatabaseDamagedError` if it cannot be used, `NasError`.
+    One of a format that this program does not know is opened for `reading` only, and then nothing
+    of it writes. Raises `NoDatabaseError` if there is none, `DatabaseVersionError` or
+    `DatabaseDamagedError` if it cannot be used, `NasError`.
     """
     settings = read_version(root)
     _refuse_links(root)
-    database = Database(StateFiles(root, clock, settings.primitive), settings, identity, clock, notes)
+    database = Database(
+        StateFiles(root, clock, settings.primitive), settings, identity, clock, notes
+    )
     database.note_format(_newest_format(root))
     if not reading:
         database.require_writable()
@@ -208,7 +280,8 @@ def open_database(root: Path, identity: HostIdentity, clock: Clock, notes: Path 
 def require_writable(root: Path) -> None:
     """Raises `DatabaseVersionError` if what is in `root`, whole or not, is of a format that this program must not write.
 
-    The newest generation names it in its first line, and `vmtool-db-version` as well: whichever is newer counts.
+    The newest generation names it in its first line, and `vmtool-db-version` as well: whichever is
+    newer counts.
     """
     try:
         named = version.format_of(read_file(root / "vmtool-db-version"))
@@ -220,7 +293,10 @@ def require_writable(root: Path) -> None:
 
 
 def _newest_format(root: Path) -> str | None:
-    """The format of the newest generation, by its first line: a listing and one short read. None if that cannot be told."""
+    """The format of the newest generation, by its first line: a listing and one short read.
+
+    None if that cannot be told.
+    """
     try:
         number = max(generation_numbers(list_fresh(root / "gen")), default=0)
         path = root / "gen" / generation_name(number)
@@ -231,16 +307,24 @@ def _newest_format(root: Path) -> str | None:
 
 
 def _refuse_links(root: Path) -> None:
-    """Raises `DatabaseDamagedError` if a directory of the database is a link: files behind it would be written, and swept."""
+    """Raises `DatabaseDamagedError` if a directory of the database is a link.
+
+    Files behind it would be written, and swept.
+    """
     try:
         with os.scandir(root) as entries:
-            links = [entry.name for entry in entries if entry.name in DIRECTORIES and entry.is_symlink()]
+            links = [
+                entry.name for entry in entries if entry.name in DIRECTORIES and entry.is_symlink()
+            ]
     except OSError as error:
         raise nas_error(error, root) from error
     if links:
         raise DatabaseDamagedError(
             f"{root / links[0]} is a symbolic link, and must be a directory",
-            hint="find out who put it there; then put the directory back, or make an empty one (`tmp`, `node`, `history`)",
+            hint=(
+                "find out who put it there; then put the directory back, or make an empty one "
+                "(`tmp`, `node`, `history`)"
+            ),
         )
 
 

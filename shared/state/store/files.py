@@ -1,8 +1,9 @@
 """The state database's door to the NAS: performs the operations of the protocol on real files.
 
-Nothing else writes below `vmstate/`. What is known of NFS and SMB clients decides how each operation is done (see docs/nas.md):
-a directory is opened before it is listed, because that revalidates the client's cache of names; files are opened and read, never
-only looked at; a read that meets a stale handle is tried again.
+Nothing else writes below `vmstate/`. What is known of NFS and SMB clients decides how each
+operation is done (see docs/nas.md): a directory is opened before it is listed, because that
+revalidates the client's cache of names; files are opened and read, never only looked at; a read
+that meets a stale handle is tried again.
 """
 
 import contextlib
@@ -36,7 +37,8 @@ T = TypeVar("T")
 Primitive = Literal["link", "directory"]
 
 WIDTH: Final = 20
-#: A generation is not published from a head that was read longer ago than this: its slot may have been pruned since.
+#: A generation is not published from a head that was read longer ago than this: its slot may have
+#: been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
 
 #: What there is below `vmstate/`.
@@ -44,7 +46,10 @@ DIRECTORIES: Final = ("gen", "history", "node", "tmp")
 
 
 class StateFiles:
-    """`vmstate/` on a NAS. `primitive` is how a generation gets its name: a hard link, or a directory renamed into place."""
+    """`vmstate/` on a NAS.
+
+    `primitive` is how a generation gets its name: a hard link, or a directory renamed into place.
+    """
 
     def __init__(self, root: Path, clock: Clock, primitive: Primitive = "link") -> None:
         self.root = root
@@ -52,18 +57,22 @@ class StateFiles:
         self._clock = clock
         self._private = secrets.token_hex(6)
         self._serial = count(1)
-        #: Where each private file that was written lies: a name that is used again gets a new file, because a request that
-        #: works on the old one may still be on its way to the server.
+        #: Where each private file that was written lies: a name that is used again gets a new file,
+        #: because a request that works on the old one may still be on its way to the server.
         self._written: dict[str, Path] = {}
         self._listed_at = clock.boottime()
-        #: The one file that all hosts replace: opening it was seen to hang on SMB (docs/nas.md), and nothing depends on it.
+        #: The one file that all hosts replace: opening it was seen to hang on SMB (docs/nas.md),
+        #: and nothing depends on it.
         self._view = Bounded("vmtool-statedb")
         self._began: float | None = None
         #: Operations performed, by name: what the benchmark counts.
         self.counts: dict[str, int] = {}
 
     def run(self, steps: op.Steps[T]) -> T:
-        """Drives a piece of the protocol to its result. Raises `NasError` when the NAS refuses an operation that must work."""
+        """Drives a piece of the protocol to its result.
+
+        Raises `NasError` when the NAS refuses an operation that must work.
+        """
         try:
             operation = next(steps)
             while True:
@@ -84,7 +93,10 @@ class StateFiles:
             self._began = None
 
     def seconds_under_way(self) -> float:
-        """How long the operation that is being performed has taken so far; may be asked by another thread. 0 if there is none."""
+        """How long the operation that is being performed has taken so far.
+
+        May be asked by another thread. 0 if there is none.
+        """
         began = self._began
         return 0.0 if began is None else self._clock.boottime() - began
 
@@ -116,7 +128,9 @@ class StateFiles:
             with open_file(self.root / "vmtool-dblock") as file:
                 return file.read(), os.fstat(file.fileno()).st_mtime_ns
         except OSError as error:
-            if error.errno in ABSENT | PASSING:  # replaced while it was read: the next look will tell
+            if (
+                error.errno in ABSENT | PASSING
+            ):  # replaced while it was read: the next look will tell
                 return None
             raise
 
@@ -150,7 +164,10 @@ class StateFiles:
                 os.rename(self._temporary(operation.name), target)
 
     def sync_generation(self, operation: op.SyncGeneration) -> bytes | None:
-        """See `SyncGeneration`. On SMB, a name that was linked a moment ago can be opened only after up to a second."""
+        """See `SyncGeneration`.
+
+        On SMB, a name that was linked a moment ago can be opened only after up to a second.
+        """
         path = self.root / "gen" / generation_name(operation.number)
 
         def sync() -> bytes:
@@ -160,10 +177,13 @@ class StateFiles:
         return patiently(sync, self._clock)
 
     def remove_temporary(self, operation: op.RemoveTemporary) -> None:
-        """See `RemoveTemporary`: in one step, so that a publication still on its way finds all of it or nothing.
+        """See `RemoveTemporary`.
 
-        A directory is renamed before it is emptied. Emptied under its own name it could be published empty; and a client that
-        was not told that it had been published would empty the generation itself.
+        In one step, so that a publication still on its way finds all of it or nothing.
+
+        A directory is renamed before it is emptied. Emptied under its own name it could be
+        published empty; and a client that was not told that it had been published would empty the
+        generation itself.
         """
         path = self._temporary(operation.name)
         self._written.pop(operation.name, None)
@@ -177,7 +197,11 @@ class StateFiles:
             os.rmdir(aside)
 
     def replace_view(self, operation: op.ReplaceView) -> None:
-        """See `ReplaceView`. Raises as `read_view` does; one that is done late leaves an old view, which the next tick repairs."""
+        """See `ReplaceView`.
+
+        Raises as `read_view` does; one that is done late leaves an old view, which the next tick
+        repairs.
+        """
         temporary = self._temporary(operation.name)
         self._view(lambda: os.replace(temporary, self.root / "vmtool-statedb"))
 
@@ -187,14 +211,19 @@ class StateFiles:
         write_new_file(self.root / name, operation.data)
 
     def move_to_history(self, operation: op.MoveToHistory) -> None:
-        """See `MoveToHistory`: a generation that a late writer put below the window goes to `tmp/`, to be swept."""
+        """See `MoveToHistory`.
+
+        A generation that a late writer put below the window goes to `tmp/`, to be swept.
+        """
         name = generation_name(operation.number)
         history = self.root / "history" / f"{operation.number // 1000:07d}"
         with contextlib.suppress(FileExistsError):
             make_directory(history)
         source = self.root / "gen" / name
         with contextlib.suppress(FileNotFoundError):
-            if name in list_fresh(history) or not self._move_without_replacing(source, history / name):
+            if name in list_fresh(history) or not self._move_without_replacing(
+                source, history / name
+            ):
                 os.rename(source, self._new_temporary(f"stray.{name}"))
 
     def _move_without_replacing(self, source: Path, target: Path) -> bool:
@@ -220,7 +249,9 @@ class StateFiles:
     def put_lease_back(self, operation: op.PutLeaseBack) -> None:
         """See `PutLeaseBack`."""
         with contextlib.suppress(OSError):
-            os.link(self._temporary(operation.name), self.root / "vmtool-dblock", follow_symlinks=False)
+            os.link(
+                self._temporary(operation.name), self.root / "vmtool-dblock", follow_symlinks=False
+            )
 
     def wait(self, operation: op.Wait) -> None:
         """See `Wait`: full jitter, so that writers that collided do not collide again."""
@@ -258,5 +289,8 @@ def generation_name(number: int) -> str:
 
 
 def generation_numbers(names: Iterable[str]) -> Iterator[int]:
-    """The numbers of those names that are a generation's. Digits are those of ASCII: Unicode has more, that are no numbers."""
+    """The numbers of those names that are a generation's.
+
+    Digits are those of ASCII: Unicode has more, that are no numbers.
+    """
     return (int(name) for name in names if len(name) == WIDTH and name.isascii() and name.isdigit())

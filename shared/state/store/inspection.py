@@ -1,6 +1,7 @@
 """Looking at every generation, also at damaged ones.
 
-Reading takes no lock and relies on no version file: whether generations are files or directories is seen, not believed.
+Reading takes no lock and relies on no version file: whether generations are files or directories is
+seen, not believed.
 """
 
 import contextlib
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 
 #: How many generations below a damaged one are tried for something to show.
 _TRIES: Final = 16
-#: How many generations may have been committed between an edit of the view and its discovery: it is found by the next commit.
+#: How many generations may have been committed between an edit of the view and its discovery: it is
+#: found by the next commit.
 _AROUND: Final = 4
 _EDITED: Final = re.compile(r"vmtool-statedb\.edited-(\d{1,18})-[0-9a-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong with the database, and what to do about it. `harmless`: nothing is at risk, workers go on."""
+    """Something wrong with the database, and what to do about it.
+
+    `harmless`: nothing is at risk, workers go on.
+    """
 
     what: str
     hint: str
@@ -41,7 +46,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a walk over all generations found. `newest` is the newest number present, `head` the newest generation that can be used."""
+    """What a walk over all generations found.
+
+    `newest` is the newest number present, `head` the newest generation that can be used.
+    """
 
     generations: int
     oldest: int
@@ -55,7 +63,9 @@ def numbers(root: Path) -> list[int]:
     try:
         return sorted(_numbers(root / "gen"))
     except (FileNotFoundError, NotADirectoryError):
-        raise NoDatabaseError(f"there is no state database in {root}", hint="vmbackup-admin init makes a new one") from None
+        raise NoDatabaseError(
+            f"there is no state database in {root}", hint="vmbackup-admin init makes a new one"
+        ) from None
     except OSError as error:
         raise nas_error(error, root) from error
 
@@ -75,7 +85,10 @@ def oldest_number(root: Path) -> int:
 
 
 def read_number(root: Path, number: int) -> Snapshot | None:
-    """Generation `number` from `gen/` or the history; None if it is in neither. Raises `DatabaseDamagedError`, `NasError`."""
+    """Generation `number` from `gen/` or the history; None if it is in neither.
+
+    Raises `DatabaseDamagedError`, `NasError`.
+    """
     name = generation_name(number)
     for directory in (root / "gen", root / "history" / f"{number // 1000:07d}"):
         try:
@@ -98,12 +111,23 @@ def newest_readable(root: Path) -> Snapshot:
                 return snapshot
     raise DatabaseDamagedError(
         f"none of the newest {_TRIES} generations in {root} can be read",
-        hint="restore the directory vmstate from a backup of the NAS; the copies of the VMs are not touched by this",
+        hint=(
+            "restore the directory vmstate from a backup of the NAS; the copies of the VMs are "
+            "not touched by this"
+        ),
     )
 
 
-def inspect(root: Path, progress: Callable[[int, int], None] = lambda _done, _total: None, *, history: bool = True) -> Inspection:
-    """Reads every generation (without `history` the newer ones): checksums, the chain, the view, the version file. Changes nothing."""
+def inspect(
+    root: Path,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    history: bool = True,
+) -> Inspection:
+    """Reads every generation (without `history` the newer ones).
+
+    Checksums, the chain, the view, the version file. Changes nothing.
+    """
     current = numbers(root)
     everything = sorted({*(historic_numbers(root) if history else ()), *current})
     findings: list[Finding] = []
@@ -113,15 +137,21 @@ def inspect(root: Path, progress: Callable[[int, int], None] = lambda _done, _to
         before = _examine(root, number, before, newest=everything[-1], findings=findings)
     head = before
     if not current:
-        findings.append(Finding("gen/ has no generation", "restore vmstate from a backup of the NAS"))
+        findings.append(
+            Finding("gen/ has no generation", "restore vmstate from a backup of the NAS")
+        )
     elif head is not None and head.generation == current[-1]:
         findings += _examine_view(root, head)
     findings += _examine_version(root, head)
     newest = everything[-1] if everything else 0
-    return Inspection(len(everything), everything[0] if everything else 0, newest, head, tuple(findings))
+    return Inspection(
+        len(everything), everything[0] if everything else 0, newest, head, tuple(findings)
+    )
 
 
-def _examine(root: Path, number: int, before: Snapshot | None, *, newest: int, findings: list[Finding]) -> Snapshot | None:
+def _examine(
+    root: Path, number: int, before: Snapshot | None, *, newest: int, findings: list[Finding]
+) -> Snapshot | None:
     """Checks one generation against the one before it; returns the last good one."""
     aside = (
         f"vmbackup-admin statedb check --set-aside {number}"
@@ -140,12 +170,17 @@ def _examine(root: Path, number: int, before: Snapshot | None, *, newest: int, f
         if number == 1 and snapshot.header.previous != NO_PREVIOUS:
             findings.append(Finding("generation 1 claims to follow another one", aside))
     elif before.generation + 1 == number and not follows(snapshot, before):
-        findings.append(Finding(f"generation {number} does not follow from generation {before.generation}", aside))
+        findings.append(
+            Finding(
+                f"generation {number} does not follow from generation {before.generation}", aside
+            )
+        )
         return before if number == newest else snapshot
     elif before.generation + 1 < number and _absent(root, before.generation + 1):
         findings.append(
             Finding(
-                f"generations {before.generation + 1} to {number - 1} are missing", "the log has a gap there; nothing else depends on them"
+                f"generations {before.generation + 1} to {number - 1} are missing",
+                "the log has a gap there; nothing else depends on them",
             )
         )
     return snapshot
@@ -153,7 +188,10 @@ def _examine(root: Path, number: int, before: Snapshot | None, *, newest: int, f
 
 def follows(snapshot: Snapshot, before: Snapshot) -> bool:
     """Whether `snapshot` is what was committed on `before`."""
-    return snapshot.header.previous == before.checksum and snapshot.header.repository == before.header.repository
+    return (
+        snapshot.header.previous == before.checksum
+        and snapshot.header.repository == before.header.repository
+    )
 
 
 def _absent(root: Path, number: int) -> bool:
@@ -177,7 +215,9 @@ def _examine_view(root: Path, head: Snapshot) -> Iterator[Finding]:
     edits = edited_views(root)
     if edits:
         yield Finding(
-            f"vmtool-statedb was edited by hand: {', '.join(edits)}", "vmbackup-admin statedb adopt, or delete the file", harmless=True
+            f"vmtool-statedb was edited by hand: {', '.join(edits)}",
+            "vmbackup-admin statedb adopt, or delete the file",
+            harmless=True,
         )
 
 
@@ -188,11 +228,18 @@ def _examine_version(root: Path, head: Snapshot | None) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(f"vmtool-db-version cannot be read: {error.strerror or error}", rebuild)
     except (DatabaseDamagedError, DatabaseVersionError) as error:
-        yield Finding(error.message, rebuild if isinstance(error, DatabaseDamagedError) else error.hint)
+        yield Finding(
+            error.message, rebuild if isinstance(error, DatabaseDamagedError) else error.hint
+        )
     else:
         if head is not None and settings.repository != head.header.repository:
-            yield Finding("vmtool-db-version names another repository than the generations", rebuild)
-        yield from _examine_formats(settings.database_version, head.contents.format if head is not None else settings.database_version)
+            yield Finding(
+                "vmtool-db-version names another repository than the generations", rebuild
+            )
+        yield from _examine_formats(
+            settings.database_version,
+            head.contents.format if head is not None else settings.database_version,
+        )
 
 
 def _examine_formats(file: str, generation: str) -> Iterator[Finding]:
@@ -202,7 +249,10 @@ def _examine_formats(file: str, generation: str) -> Iterator[Finding]:
         yield Finding(f"{error.message}: what is found may be incomplete", error.hint)
     elif file != generation:
         yield Finding(
-            f"the newest generation is of version {generation}, vmtool-db-version says {file}: an upgrade did not end",
+            (
+                f"the newest generation is of version {generation}, vmtool-db-version says {file}: "
+                f"an upgrade did not end"
+            ),
             "`vmbackup-admin statedb upgrade` ends it; the generation counts",
             harmless=True,
         )
@@ -215,11 +265,14 @@ def edited_views(root: Path) -> list[str]:
 
 
 def edits(root: Path, name: str) -> tuple[Mapping[str, State], Mapping[str, State]]:
-    """What somebody changed by editing `vmtool-statedb`, from the file that keeps the edit; and its lines that may only be old.
+    """What somebody changed by editing `vmtool-statedb`, from the file that keeps the edit.
 
-    Others may have committed between the edit and its discovery. A line counts as changed if it says what none of the generations around
-    that moment said; a line that differs from the newest of them only is as likely to be what the editor found there. Raises
-    `DatabaseDamagedError` for lines that are none, `NasError`.
+    And its lines that may only be old.
+
+    Others may have committed between the edit and its discovery. A line counts as changed if it
+    says what none of the generations around that moment said; a line that differs from the newest
+    of them only is as likely to be what the editor found there. Raises `DatabaseDamagedError` for
+    lines that are none, `NasError`.
     """
     try:
         edited = parse(read_file(root / name))
@@ -233,7 +286,11 @@ def edits(root: Path, name: str) -> tuple[Mapping[str, State], Mapping[str, Stat
             snapshot = read_number(root, number)
             around += [snapshot.contents.vms] if snapshot else []
     said = {key: {vms[key].status for vms in around if key in vms} for key in edited}
-    different = {key: state for key, state in edited.items() if not around or key not in around[0] or around[0][key].status != state}
+    different = {
+        key: state
+        for key, state in edited.items()
+        if not around or key not in around[0] or around[0][key].status != state
+    }
     changed = {key: state for key, state in different.items() if state not in said[key]}
     return changed, {key: state for key, state in different.items() if key not in changed}
 

@@ -1,8 +1,11 @@
-"""The lease on the database, `vmtool-dblock`: keeps writers from colliding. It is no part of the safety of a commit.
+"""The lease on the database, `vmtool-dblock`: keeps writers from colliding.
 
-The lease itself is filelock's. What filelock does not do on NFS and SMB, taking over from a holder that died, is done here: its own
-take-over needs an exchange of two names, which network file systems refuse. Every wait is bounded, because contended leases were
-seen to wedge on SMB; a writer that gets no lease goes on without one and at worst repeats its transaction.
+It is no part of the safety of a commit.
+
+The lease itself is filelock's. What filelock does not do on NFS and SMB, taking over from a holder
+that died, is done here: its own take-over needs an exchange of two names, which network file
+systems refuse. Every wait is bounded, because contended leases were seen to wedge on SMB; a writer
+that gets no lease goes on without one and at worst repeats its transaction.
 """
 
 import contextlib
@@ -20,7 +23,14 @@ from shared.host.errors import NasError
 from shared.host.kernel import PROCESS_LIMIT, exists
 from shared.nas.files import list_fresh
 from shared.state.store.files import StateFiles
-from shared.state.store.operations import PutLeaseBack, ReadLease, ReadTemporary, RemoveTemporary, Steps, TakeLeaseAside
+from shared.state.store.operations import (
+    PutLeaseBack,
+    ReadLease,
+    ReadTemporary,
+    RemoveTemporary,
+    Steps,
+    TakeLeaseAside,
+)
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -29,7 +39,8 @@ log: Final = logging.getLogger(__name__)
 
 #: The lease on the database is held for milliseconds; it may be shorter than that of a session.
 LEASE_FRACTION: Final = 1 / 5
-#: Long enough for a queue of writers; short, because contended leases on SMB are hardly ever had (docs/nas.md).
+#: Long enough for a queue of writers; short, because contended leases on SMB are hardly ever had
+#: (docs/nas.md).
 _WAIT_SECONDS: Final = 3.0
 _FIRST_LOOK_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.1
@@ -64,8 +75,9 @@ def is_provably_dead(marker: Marker) -> bool:
 def break_lease(judged: bytes, name: str) -> Steps[bool]:
     """Removes the marker whose bytes were judged stale; answers whether it was that one.
 
-    The marker is renamed aside and then read: if a new holder's marker was caught instead, it is put back. Safe to run on several
-    hosts at once, and to be killed at any point: what a break that is wrong costs is a lost race, never an update.
+    The marker is renamed aside and then read: if a new holder's marker was caught instead, it is
+    put back. Safe to run on several hosts at once, and to be killed at any point: what a break that
+    is wrong costs is a lost race, never an update.
     """
     yield TakeLeaseAside(name)
     found = yield ReadTemporary(name)
@@ -91,23 +103,32 @@ def break_dead_holder(name: str) -> Steps[bool]:
 class DatabaseLease:
     """The lease of one process on one database."""
 
-    def __init__(self, files: StateFiles, lease_seconds: float, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(
+        self, files: StateFiles, lease_seconds: float, *, wait_seconds: float = _WAIT_SECONDS
+    ) -> None:
         self._files = files
         self._lease_seconds = lease_seconds * LEASE_FRACTION
         self._wait_seconds = wait_seconds
 
     @contextlib.contextmanager
     def held(self) -> Iterator[bool]:
-        """Holds the lease for one transaction. Yields False when it could not be had in time: the transaction is safe without it."""
+        """Holds the lease for one transaction.
+
+        Yields False when it could not be had in time: the transaction is safe without it.
+        """
         attempt = _Attempt(self._make(), self._wait_seconds)
         attempt.thread.start()
         try:
             if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
-                with contextlib.suppress(NasError):  # the transaction will meet that error, too, if it lasts
+                with contextlib.suppress(
+                    NasError
+                ):  # the transaction will meet that error, too, if it lasts
                     self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
                 attempt.finished.wait(self._wait_seconds)
             if not attempt.succeeded:
-                log.info("no lease on the database within %g s: going on without it", self._wait_seconds)
+                log.info(
+                    "no lease on the database within %g s: going on without it", self._wait_seconds
+                )
             yield attempt.succeeded
         finally:
             attempt.give_up()
@@ -142,7 +163,9 @@ class _Attempt:
         from filelock import LeaseSettingsMismatch, Timeout
 
         try:
-            list_fresh(Path(self.lease.lock_file).parent)  # filelock would make it, in the empty mount point of a NAS that is gone
+            list_fresh(
+                Path(self.lease.lock_file).parent
+            )  # filelock would make it, in the empty mount point of a NAS that is gone
             self.lease.acquire(timeout=self.wait_seconds)
         except (Timeout, LeaseSettingsMismatch, OSError) as error:
             log.debug("lease on the database not acquired: %s", error)
@@ -165,4 +188,6 @@ class _Attempt:
         try:
             self.lease.release()
         except OSError as error:
-            log.info("the lease on the database could not be released: %s; it expires by itself", error)
+            log.info(
+                "the lease on the database could not be released: %s; it expires by itself", error
+            )

@@ -1,6 +1,7 @@
 """The file operations of the commit protocol, one value each.
 
-The protocol yields them; `shared.state.store.files` performs them on a real NAS, the model checker on a simulated one.
+The protocol yields them; `shared.state.store.files` performs them on a real NAS, the model checker
+on a simulated one.
 """
 
 from collections.abc import Generator
@@ -32,7 +33,10 @@ class WriteTemporary:
 
 @dataclass(frozen=True, slots=True)
 class PublishGeneration:
-    """Gives a private file the name of a generation, unless that name exists. Answers None: whatever the NAS says is not believed."""
+    """Gives a private file the name of a generation, unless that name exists.
+
+    Answers None: whatever the NAS says is not believed.
+    """
 
     name: str
     number: int
@@ -86,7 +90,10 @@ class ReadLease:
 
 @dataclass(frozen=True, slots=True)
 class TakeLeaseAside:
-    """Renames the lease marker to a private name. Answers None: whatever the NAS says is not believed."""
+    """Renames the lease marker to a private name.
+
+    Answers None: whatever the NAS says is not believed.
+    """
 
     name: str
 

@@ -1,16 +1,21 @@
-"""The commit protocol: how processes on several hosts change one database in plain files and lose nothing.
+"""The commit protocol.
 
-Each function yields the file operations of `shared.state.store.operations` and receives their answers, so that the code which runs
-in production is the code which the model checker searches. The rules, each of which a mutant in the tests breaks:
+How processes on several hosts change one database in plain files and lose nothing.
 
-* A commit creates generation N+1 from what was read as N, under a name that the NAS refuses to replace. Whoever was paused in
-  between finds the name taken.
-* What the NAS answers to that creation is not believed, in either direction (a lost reply turns success into "exists", some
-  clients turn "exists" into success). A transaction counts as committed when a head is read back that contains its session and
-  sequence number.
-* A transaction is a pure function of what it read. It is run again on the fresh head after a lost race.
+Each function yields the file operations of `shared.state.store.operations` and receives their
+answers, so that the code which runs in production is the code which the model checker searches. The
+rules, each of which a mutant in the tests breaks:
+
+* A commit creates generation N+1 from what was read as N, under a name that the NAS refuses to
+  replace. Whoever was paused in between finds the name taken.
+* What the NAS answers to that creation is not believed, in either direction (a lost reply turns
+  success into "exists", some clients turn "exists" into success). A transaction counts as committed
+  when a head is read back that contains its session and sequence number.
+* A transaction is a pure function of what it read. It is run again on the fresh head after a lost
+  race.
 * A session that was expired commits nothing any more.
-* What is answered, and what is built upon, is on the disk of the NAS: a generation can be read before it would survive a power cut.
+* What is answered, and what is built upon, is on the disk of the NAS: a generation can be read
+  before it would survive a power cut.
 """
 
 from collections.abc import Callable
@@ -41,8 +46,9 @@ from shared.state.store.view import render
 #: A transaction: what the contents become. Pure; may raise to abort with nothing written.
 Change = Callable[[Contents], Contents]
 
-#: Ended and expired sessions are remembered for this many generations after their last commit. A process that finds the head
-#: further ahead than this can no longer tell whether its commit took place, and says so.
+#: Ended and expired sessions are remembered for this many generations after their last commit. A
+#: process that finds the head further ahead than this can no longer tell whether its commit took
+#: place, and says so.
 SESSION_MEMORY: Final = 128
 
 #: How often an empty listing, a vanished head or a lost race is tried again before giving up.
@@ -58,9 +64,10 @@ NO_PREVIOUS: Final = "0" * 64
 class Author:
     """Who commits, under which sequence number, and why.
 
-    `record` is the session's row as it should read after the commit. `known` says that a commit of this session was read back
-    before: its row must then still be there. A sequence number is used for one transaction only, also when that failed: what failed
-    may still arrive. The same transaction may be tried again under its number.
+    `record` is the session's row as it should read after the commit. `known` says that a commit of
+    this session was read back before: its row must then still be there. A sequence number is used
+    for one transaction only, also when that failed: what failed may still arrive. The same
+    transaction may be tried again under its number.
     """
 
     record: SessionRecord
@@ -73,9 +80,10 @@ class Author:
 def read_head() -> Steps[Snapshot]:
     """The newest generation. Takes no lock and never sees half a generation.
 
-    A listing may be stale, so the name after the newest listed one is probed until there is none. Raises
-    `DatabaseDamagedError` when a generation does not follow from the one before it, also after listing again: below the window that
-    pruning leaves, a late writer may have filled a name that was free.
+    A listing may be stale, so the name after the newest listed one is probed until there is none.
+    Raises `DatabaseDamagedError` when a generation does not follow from the one before it, also
+    after listing again: below the window that pruning leaves, a late writer may have filled a name
+    that was free.
     """
     damaged = 0
     for attempt in range(ATTEMPTS):
@@ -91,7 +99,10 @@ def read_head() -> Steps[Snapshot]:
                         raise
                     damaged = newest
         yield Wait(attempt)
-    raise NasError("the state database has no generation that can be read", hint="`vmbackup-admin doctor` examines the NAS")
+    raise NasError(
+        "the state database has no generation that can be read",
+        hint="`vmbackup-admin doctor` examines the NAS",
+    )
 
 
 def _follow(head: Snapshot) -> Steps[Snapshot]:
@@ -100,10 +111,19 @@ def _follow(head: Snapshot) -> Steps[Snapshot]:
         if data is None:
             return head
         successor = decode(data, head.generation + 1)
-        if successor.header.previous != head.checksum or successor.header.repository != head.header.repository:
+        if (
+            successor.header.previous != head.checksum
+            or successor.header.repository != head.header.repository
+        ):
             raise DatabaseDamagedError(
-                f"generation {successor.generation} of the state database does not follow from generation {head.generation}",
-                hint="the history was rolled back or mixed with another database: `vmbackup-admin statedb check` shows what is there",
+                (
+                    f"generation {successor.generation} of the state database does not follow from "
+                    f"generation {head.generation}"
+                ),
+                hint=(
+                    "the history was rolled back or mixed with another database: "
+                    "`vmbackup-admin statedb check` shows what is there"
+                ),
             )
         head = successor
 
@@ -113,9 +133,10 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
 
     What is written has the format of what was read, unless that is what `change` changes.
 
-    Whatever `change` raises ends the transaction with nothing written. Raises `DatabaseVersionError` when a newer program has been there,
-    `LockLostError` when the session was expired, and `InDoubtError` when it cannot be known whether the commit took place. A crash at any
-    point leaves the change either fully committed or not at all.
+    Whatever `change` raises ends the transaction with nothing written. Raises
+    `DatabaseVersionError` when a newer program has been there, `LockLostError` when the session was
+    expired, and `InDoubtError` when it cannot be known whether the commit took place. A crash at
+    any point leaves the change either fully committed or not at all.
     """
     first_attempted: int | None = None
     for attempt in range(ATTEMPTS):
@@ -124,7 +145,11 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
         row = head.contents.sessions.get(author.record.id)
         if row is not None and row.sequence >= author.sequence:
             contents = head.contents
-        elif row is None and first_attempted is not None and head.generation - first_attempted > SESSION_MEMORY:
+        elif (
+            row is None
+            and first_attempted is not None
+            and head.generation - first_attempted > SESSION_MEMORY
+        ):
             break  # its row may have been written and forgotten since
         else:
             _require_live(author, row)
@@ -140,13 +165,19 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
         if attempt:
             yield Wait(attempt)
     raise InDoubtError(
-        f"it is not known whether {author.reason!r} was committed: the NAS did not answer, or others were faster {ATTEMPTS} times",
+        (
+            f"it is not known whether {author.reason!r} was committed: the NAS did not answer, or "
+            f"others were faster {ATTEMPTS} times"
+        ),
         hint="the next worker reads the database again and goes on from what it finds",
     )
 
 
 def _is_on_disk(head: Snapshot) -> Steps[bool]:
-    """Makes sure that the head would survive a power cut of the NAS. False if one came before that: another may have its name now."""
+    """Makes sure that the head would survive a power cut of the NAS.
+
+    False if one came before that: another may have its name now.
+    """
     data = yield SyncGeneration(head.generation)
     return data is not None and decode(data, head.generation).checksum == head.checksum
 
@@ -154,8 +185,15 @@ def _is_on_disk(head: Snapshot) -> Steps[bool]:
 def _require_live(author: Author, row: SessionRecord | None) -> None:
     if author.known if row is None else row.state != "live":
         raise LockLostError(
-            f"session {author.record.id} was expired by another host: what it held is no longer its own",
-            hint="the VM will be backed up again; if this host was not asleep, look at its connection to the NAS",
+            (
+                f"session {author.record.id} was expired by another host: what it held is no "
+                f"longer "
+                f"its own"
+            ),
+            hint=(
+                "the VM will be backed up again; if this host was not asleep, look at its "
+                "connection to the NAS"
+            ),
         )
 
 
@@ -181,16 +219,21 @@ def _attempt(author: Author, head: Snapshot, contents: Contents, attempt: int) -
 
 def _forget_old_sessions(contents: Contents, number: int) -> Contents:
     kept = {
-        identifier: row for identifier, row in contents.sessions.items() if row.state == "live" or number - row.generation <= SESSION_MEMORY
+        identifier: row
+        for identifier, row in contents.sessions.items()
+        if row.state == "live" or number - row.generation <= SESSION_MEMORY
     }
     return contents if len(kept) == len(contents.sessions) else replace(contents, sessions=kept)
 
 
 def publish_view(name: str) -> Steps[bool]:
-    """Brings `vmtool-statedb` up to the head. Answers whether somebody had edited it by hand (the edit is kept beside it).
+    """Brings `vmtool-statedb` up to the head.
 
-    Writes first and looks at the head afterwards, so that the last writer always leaves what belongs to a head at least as new
-    as its own; it never relies on reading back the replaced file, which clients may serve from a cache.
+    Answers whether somebody had edited it by hand (the edit is kept beside it).
+
+    Writes first and looks at the head afterwards, so that the last writer always leaves what
+    belongs to a head at least as new as its own; it never relies on reading back the replaced file,
+    which clients may serve from a cache.
     """
     edited = yield from _set_edit_aside()
     if edited is None:
@@ -207,9 +250,12 @@ def publish_view(name: str) -> Steps[bool]:
 
 
 def _set_edit_aside() -> Steps[bool | None]:
-    """Keeps what is in `vmtool-statedb` if no generation looks like that. Answers whether it did; None if the view is up to date.
+    """Keeps what is in `vmtool-statedb` if no generation looks like that.
 
-    The view is read before the head: what others publish meanwhile then belongs to a generation that is not newer than the head.
+    Answers whether it did; None if the view is up to date.
+
+    The view is read before the head: what others publish meanwhile then belongs to a generation
+    that is not newer than the head.
     """
     seen = 0
     while True:
@@ -223,7 +269,9 @@ def _set_edit_aside() -> Steps[bool | None]:
         if head.generation == seen:
             yield KeepEditedView(head.generation, found)
             return True
-        seen = head.generation  # look once more: a stale listing may have hidden the generation that it belongs to
+        seen = (
+            head.generation
+        )  # look once more: a stale listing may have hidden the generation that it belongs to
 
 
 def _is_older_view(found: bytes, head: Snapshot) -> Steps[bool]:
@@ -249,4 +297,7 @@ def prune(keep: int) -> Steps[tuple[int, ...]]:
 
 def genesis(repository: str, node: str, committed: str, floor: int = 0) -> bytes:
     """The first generation of a new database. Its claims get numbers above `floor`."""
-    return encode(Header(repository, 1, NO_PREVIOUS, "init", 1, node, committed, "init"), Contents(claims_granted=floor))
+    return encode(
+        Header(repository, 1, NO_PREVIOUS, "init", 1, node, committed, "init"),
+        Contents(claims_granted=floor),
+    )

@@ -1,4 +1,7 @@
-"""Putting a damaged database back to work. Each repair first makes sure that there is something to repair."""
+"""Putting a damaged database back to work.
+
+Each repair first makes sure that there is something to repair.
+"""
 
 import contextlib
 import os
@@ -19,25 +22,38 @@ _LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 
 
 def set_aside(root: Path, number: int) -> Path:
-    """Moves the newest generation, which must be damaged, to `damaged/`: the one before it is the head again. Returns the new place.
+    """Moves the newest generation, which must be damaged, to `damaged/`.
 
-    What only that generation said is lost; whoever committed it is refused at the next commit, and its work is done again. Raises
-    `UsageError` if it is not the newest or is not damaged.
+    The one before it is the head again. Returns the new place.
+
+    What only that generation said is lost; whoever committed it is refused at the next commit, and
+    its work is done again. Raises `UsageError` if it is not the newest or is not damaged.
     """
     require_writable(root)
     present = numbers(root)
     if not present or number != present[-1]:
-        raise UsageError(f"generation {number} is not the newest one", hint=f"the newest is {present[-1] if present else 'missing'}")
+        raise UsageError(
+            f"generation {number} is not the newest one",
+            hint=f"the newest is {present[-1] if present else 'missing'}",
+        )
     if len(present) == 1:
-        raise UsageError("there is no generation before it to go on from", hint="restore vmstate from a backup of the NAS")
+        raise UsageError(
+            "there is no generation before it to go on from",
+            hint="restore vmstate from a backup of the NAS",
+        )
     if not _is_damaged(root, number, present[-2]):
-        raise UsageError(f"generation {number} is not damaged: it stays", hint="vmbackup-admin statedb check says what is wrong")
+        raise UsageError(
+            f"generation {number} is not damaged: it stays",
+            hint="vmbackup-admin statedb check says what is wrong",
+        )
     directory = root / "damaged"
     target = directory / f"{generation_name(number)}.{secrets.token_hex(4)}"
     try:
         os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
         os.rename(root / "gen" / generation_name(number), target)
-        with contextlib.suppress(FileNotFoundError):  # it showed the damaged generation, and would be taken for an edit by hand
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # it showed the damaged generation, and would be taken for an edit by hand
             os.rename(root / "vmtool-statedb", directory / f"vmtool-statedb.{secrets.token_hex(4)}")
         sync_directory(root / "gen")
     except OSError as error:
@@ -51,14 +67,21 @@ def _is_damaged(root: Path, number: int, previous: int) -> bool:
     except DatabaseDamagedError:
         return True
     before = read_number(root, previous)
-    return snapshot is not None and before is not None and previous + 1 == number and not follows(snapshot, before)
+    return (
+        snapshot is not None
+        and before is not None
+        and previous + 1 == number
+        and not follows(snapshot, before)
+    )
 
 
 def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.DatabaseVersion:
-    """Writes `vmtool-db-version` anew from the newest generation; a damaged file is kept as `vmtool-db-version.damaged-*`.
+    """Writes `vmtool-db-version` anew from the newest generation.
 
-    The lease time is in no generation: it is `lease_seconds`, else what can still be read in the damaged file, else the default.
-    Raises `UsageError` if the file is whole.
+    A damaged file is kept as `vmtool-db-version.damaged-*`.
+
+    The lease time is in no generation: it is `lease_seconds`, else what can still be read in the
+    damaged file, else the default. Raises `UsageError` if the file is whole.
     """
     require_writable(root)
     head = newest_readable(root)
@@ -72,8 +95,12 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
             raise UsageError("vmtool-db-version is whole and belongs to this database: it stays")
     found = _LEASE.search(old.decode("utf-8", "replace"))
     lease = lease_seconds or (float(found[1]) if found else version.DEFAULT_LEASE_SECONDS)
-    primitive: Primitive = "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
-    settings = version.DatabaseVersion(package_version("vmbackup"), head.header.repository, lease, primitive, head.contents.format)
+    primitive: Primitive = (
+        "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
+    )
+    settings = version.DatabaseVersion(
+        package_version("vmbackup"), head.header.repository, lease, primitive, head.contents.format
+    )
     try:
         if old:
             write_new_file(root / f"vmtool-db-version.damaged-{token}", old)

@@ -1,7 +1,8 @@
 """How one generation of the state database is written as text.
 
-A generation is complete, immutable and self-checking: a header (who committed it, why, and the checksum of the generation
-before), one JSON object a line for each node, session and VM, and the SHA-256 of everything above.
+A generation is complete, immutable and self-checking: a header (who committed it, why, and the
+checksum of the generation before), one JSON object a line for each node, session and VM, and the
+SHA-256 of everything above.
 """
 
 import hashlib
@@ -53,7 +54,13 @@ def encode(header: Header, contents: Contents) -> bytes:
         f"repository {header.repository}",
         f"generation {header.generation}",
         f"previous {header.previous}",
-        "commit " + _dump({name: getattr(header, name) for name in ("session", "sequence", "node", "committed", "reason")}),
+        "commit "
+        + _dump(
+            {
+                name: getattr(header, name)
+                for name in ("session", "sequence", "node", "committed", "reason")
+            }
+        ),
         f"claims {contents.claims_granted}",
     ]
     for section in _SECTIONS:
@@ -66,11 +73,17 @@ def encode(header: Header, contents: Contents) -> bytes:
 
 
 def decode(data: bytes, number: int) -> Snapshot:
-    """Reads generation `number`. Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it in other lines."""
+    """Reads generation `number`.
+
+    Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it in other
+    lines.
+    """
     try:
         return _decode(data, number)
     except DatabaseDamagedError:
-        if (version := formats.named(data.partition(b"\n")[0].decode("utf-8", "replace"))) and formats.is_newer(version):
+        if (
+            version := formats.named(data.partition(b"\n")[0].decode("utf-8", "replace"))
+        ) and formats.is_newer(version):
             raise formats.too_new(version) from None
         raise
 
@@ -92,7 +105,14 @@ def _decode(data: bytes, number: int) -> Snapshot:
         vms = {row["key"]: VmRecord.from_json(row) for row in _rows(lines, "vms")}
         if next(lines) != "end":
             raise _damaged(number, "its end is missing")
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ) as error:
         raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
     return Snapshot(header, Contents(granted, nodes, sessions, vms, version), checksum)
 
@@ -105,7 +125,9 @@ def _known_format(line: str) -> str:
 
 
 def _decode_header(lines: Iterator[str]) -> Header:
-    repository, generation, previous = (_value(lines, name) for name in ("repository", "generation", "previous"))
+    repository, generation, previous = (
+        _value(lines, name) for name in ("repository", "generation", "previous")
+    )
     commit = json.loads(_value(lines, "commit"))
     names = ("session", "sequence", "node", "committed", "reason")
     return Header(repository, int(generation), previous, *(commit[name] for name in names))
@@ -129,5 +151,8 @@ def _dump(document: Mapping[str, Any]) -> str:
 def _damaged(number: int, what: str) -> DatabaseDamagedError:
     return DatabaseDamagedError(
         f"generation {number} of the state database is damaged: {what}",
-        hint="`vmbackup-admin statedb check` shows what is left and how to go on; nothing has been changed",
+        hint=(
+            "`vmbackup-admin statedb check` shows what is left and how to go on; nothing has "
+            "been changed"
+        ),
     )

@@ -1,7 +1,8 @@
 """Bringing a database into the newest format, when all hosts run programs that know it.
 
-One commit does it: the generation that it writes is the first one in the new format. An older program that is still around, also one that
-has opened the database and committed nothing, is stopped when it next reads the newest generation, which it does before each commit.
+One commit does it: the generation that it writes is the first one in the new format. An older
+program that is still around, also one that has opened the database and committed nothing, is
+stopped when it next reads the newest generation, which it does before each commit.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +22,10 @@ WORKER: Final = "upgrade"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """In which format the database is: that of its newest generation, and what `vmtool-db-version` says."""
+    """In which format the database is.
+
+    That of its newest generation, and what `vmtool-db-version` says.
+    """
 
     generation: str
     file: str
@@ -43,16 +47,20 @@ def require_no_older_program(contents: Contents) -> None:
     if older:
         raise LockedError(
             f"an older program is at work: {_named(older)}",
-            hint="update vmbackup there when that has ended (`vmbackup-lock list` shows it); of a host that has crashed: "
+            hint="update vmbackup there when that has ended (`vmbackup-lock list` shows it); of "
+            "a host that has crashed: "
             f"vmbackup-lock recover {older[0].node}",
         )
 
 
 def upgrade(database: Database, prepare: Callable[[], None] = lambda: None) -> None:
-    """Brings the database into the newest format, or finishes that; killed at any point, the same call does. Nothing to do is no error.
+    """Brings the database into the newest format, or finishes that.
 
-    Sessions of this machine that are provably dead are ended first. `prepare` makes what the new format demands besides; if it raises, the
-    database stays as it was. Raises `LockedError` as `require_no_older_program` does.
+    Killed at any point, the same call does. Nothing to do is no error.
+
+    Sessions of this machine that are provably dead are ended first. `prepare` makes what the new
+    format demands besides; if it raises, the database stays as it was. Raises `LockedError` as
+    `require_no_older_program` does.
     """
     contents = database.head().contents
     database.require_writable()
@@ -60,18 +68,26 @@ def upgrade(database: Database, prepare: Callable[[], None] = lambda: None) -> N
         recovery.expire(database, recovery.find_proven(database, contents), WORKER)
         require_no_older_program(database.head().contents)
         prepare()
-        contents = database.commit_once(upgraded, f"upgrade from version {contents.format} to {formats.NEWEST}", WORKER).contents
+        contents = database.commit_once(
+            upgraded, f"upgrade from version {contents.format} to {formats.NEWEST}", WORKER
+        ).contents
     settings = read_version(database.root)
     if settings.database_version != contents.format:
-        settings = replace(settings, tool_version=package_version("vmbackup"), database_version=contents.format)
+        settings = replace(
+            settings, tool_version=package_version("vmbackup"), database_version=contents.format
+        )
         replace_version(database.root, settings)
 
 
 def upgraded(contents: Contents) -> Contents:
     """The change: it asks of the very contents that it is built upon. Raises `LockedError`."""
     require_no_older_program(contents)
-    return replace(contents, format=formats.NEWEST) if formats.is_older(contents.format) else contents
+    return (
+        replace(contents, format=formats.NEWEST) if formats.is_older(contents.format) else contents
+    )
 
 
 def _named(rows: Iterable[SessionRecord]) -> str:
-    return ", ".join(f"{row.id} ({row.worker} on {row.node})" for row in sorted(rows, key=lambda row: row.id))
+    return ", ".join(
+        f"{row.id} ({row.worker} on {row.node})" for row in sorted(rows, key=lambda row: row.id)
+    )

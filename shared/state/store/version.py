@@ -1,4 +1,7 @@
-"""`vmtool-db-version`: which database this is, and what all hosts must agree on. Written by `init`, by a migration, by an upgrade."""
+"""`vmtool-db-version`: which database this is, and what all hosts must agree on.
+
+Written by `init`, by a migration, by an upgrade.
+"""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +12,8 @@ from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.state import formats
 from shared.state.store.files import Primitive
 
-#: How long a session may be silent before others take over what it holds, unless `init` was told otherwise.
+#: How long a session may be silent before others take over what it holds, unless `init` was told
+#: otherwise.
 DEFAULT_LEASE_SECONDS: Final = 300.0
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -17,7 +21,10 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseVersion:
-    """The settings of one database. `repository` tells it from every other one; its format is that of its newest generation."""
+    """The settings of one database.
+
+    `repository` tells it from every other one; its format is that of its newest generation.
+    """
 
     tool_version: str
     repository: str
@@ -39,7 +46,8 @@ class DatabaseVersion:
 def parse(data: bytes) -> DatabaseVersion:
     """Reads the file, also one of a newer format, as far as it is understood.
 
-    Raises `DatabaseVersionError` for a version that this program cannot read, `DatabaseDamagedError` for nonsense.
+    Raises `DatabaseVersionError` for a version that this program cannot read,
+    `DatabaseDamagedError` for nonsense.
     """
     values = _values(data)
     version = values.get("DB_VERSION", "")
@@ -79,7 +87,13 @@ def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
         raise _damaged("LEASE_SECONDS is missing or is no sensible number of seconds")
     if values.get("PUBLISH") not in ("link", "directory"):
         raise _damaged("PUBLISH is neither link nor directory")
-    return DatabaseVersion(values.get("TOOL_VERSION", ""), values["REPOSITORY"], lease, cast("Primitive", values["PUBLISH"]), version)
+    return DatabaseVersion(
+        values.get("TOOL_VERSION", ""),
+        values["REPOSITORY"],
+        lease,
+        cast("Primitive", values["PUBLISH"]),
+        version,
+    )
 
 
 def _refuse_older(version: str) -> None:
@@ -92,12 +106,18 @@ def _refuse_older(version: str) -> None:
     if major < formats.major(formats.FIRST):
         raise DatabaseVersionError(
             f"the state database is of version {version}, which no release of this program wrote",
-            hint="if it is not a vmbackup database, move the directory vmstate away and run `vmbackup-admin init`",
+            hint=(
+                "if it is not a vmbackup database, move the directory vmstate away and run "
+                "`vmbackup-admin init`"
+            ),
         )
 
 
 def _damaged(what: str) -> DatabaseDamagedError:
     return DatabaseDamagedError(
         f"vmtool-db-version cannot be understood: {what}",
-        hint="restore it from a backup of the NAS, or run `vmbackup-admin statedb check`, which rebuilds it from the generations",
+        hint=(
+            "restore it from a backup of the NAS, or run `vmbackup-admin statedb check`, which "
+            "rebuilds it from the generations"
+        ),
     )

@@ -1,4 +1,7 @@
-"""`vmtool-statedb`: one `<vmname>:<status>` line a VM, the format of version 1.0, for people and for tools that know it."""
+"""`vmtool-statedb`.
+
+One `<vmname>:<status>` line a VM, the format of version 1.0, for people and for tools that know it.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +17,10 @@ _ODD: Final = re.compile(r"[:%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def escape(name: str) -> str:
     """`name` with `:`, `%`, line breaks and control characters percent-encoded, so that each line has two fields."""
-    return _ODD.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")), name)
+    return _ODD.sub(
+        lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")),
+        name,
+    )
 
 
 def unescape(text: str) -> str:
@@ -24,7 +30,9 @@ def unescape(text: str) -> str:
 
 def render(contents: Contents) -> bytes:
     """The whole file, sorted by name."""
-    return "".join(f"{escape(key)}:{contents.vms[key].status}\n" for key in sorted(contents.vms)).encode()
+    return "".join(
+        f"{escape(key)}:{contents.vms[key].status}\n" for key in sorted(contents.vms)
+    ).encode()
 
 
 def parse(data: bytes) -> Mapping[str, State]:

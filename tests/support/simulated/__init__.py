@@ -1,9 +1,13 @@
-"""A simulated VirtualBox host: a VBoxManage whose state is a JSON file, real settings files, and real disks.
+"""A simulated VirtualBox host.
 
-It says and does what the real VirtualBox 7.2.22 was measured to say and do, as far as the product looks at it; `tests/contract` runs
-one suite against both. It starts in 40 ms, a host with 1000 VMs is made in a second, and it fails on demand: see `faults`.
+A VBoxManage whose state is a JSON file, real settings files, and real disks.
 
-The program imports this package at each call, thousands of times in a test run: what tests use is imported only when asked for.
+It says and does what the real VirtualBox 7.2.22 was measured to say and do, as far as the product
+looks at it; `tests/contract` runs one suite against both. It starts in 40 ms, a host with 1000 VMs
+is made in a second, and it fails on demand: see `faults`.
+
+The program imports this package at each call, thousands of times in a test run: what tests use is
+imported only when asked for.
 """
 
 from typing import TYPE_CHECKING, Any

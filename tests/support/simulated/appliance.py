@@ -1,6 +1,9 @@
-"""VBoxManage export, the client: checks, starts the export in a service process, shows its progress, cancels it when told to.
+"""VBoxManage export, the client.
 
-The file is written by a process of its own, as VBoxSVC does: it goes on to the end when the client is killed.
+Checks, starts the export in a service process, shows its progress, cancels it when told to.
+
+The file is written by a process of its own, as VBoxSVC does: it goes on to the end when the client
+is killed.
 """
 
 import json
@@ -35,7 +38,10 @@ class Started:
 
 
 def begin(host: Host, words: list[str], faults: Faults) -> Started:
-    """Checks the command and starts the service process. The caller holds the lock of the state. Raises `VBoxError`."""
+    """Checks the command and starts the service process. The caller holds the lock of the state.
+
+    Raises `VBoxError`.
+    """
     plan, machines = _plan(host, words)
     machine_faults = faults.of(machines[0].uuid, machines[0].name)
     if machine_faults.starts_before_export and not machines[0].runs:
@@ -61,16 +67,29 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
     target = os.path.abspath(options["output"])
     if not target.endswith((".ova", ".ovf")):
         text = "Appliance file must have .ovf or .ova extension"
-        raise VBoxError(text, code="VBOX_E_FILE_ERROR", component="ApplianceWrap", context="Write(...)")
+        raise VBoxError(
+            text, code="VBOX_E_FILE_ERROR", component="ApplianceWrap", context="Write(...)"
+        )
     systems = []
     for machine in machines:
         chains = [host.chain(disk) for disk in machine.disks.values()]
         title = options.get("vmname", machine.name)
-        systems.append(System(machine.name, title, machine_text(host, machine), machine.memory, list(machine.disks), chains))
+        systems.append(
+            System(
+                machine.name,
+                title,
+                machine_text(host, machine),
+                machine.memory,
+                list(machine.disks),
+                chains,
+            )
+        )
         _refuse_long_name(machine)
     manifest = "manifest" in options or "manifest" in options.get("options", "").split(",")
     version = 2 if "ovf20" in options else 1
-    return Plan(target, systems, version, digest=("", "SHA1", "SHA256")[version] if manifest else ""), machines
+    return Plan(
+        target, systems, version, digest=("", "SHA1", "SHA256")[version] if manifest else ""
+    ), machines
 
 
 def _refuse_long_name(machine: Machine) -> None:
@@ -88,12 +107,21 @@ def _refuse_locked(host: Host, machine: Machine) -> None:
             disks.check_readable_for_task(medium, TITLE, handler)
         if machine.runs and len(host.chain(disk)) > 1:
             code = "VBOX_E_INVALID_OBJECT_STATE"
-            text = f"Code {code} (0x80BB0007) - Current object state prohibits operation (extended info not available)"
+            text = (
+                f"Code {code} (0x80BB0007) - Current object state prohibits operation "
+                f"(extended info not available)"
+            )
             error = failed_task(TITLE, text, code="", component="", handler=handler, word=code)
             raise error
         if lock_state(host, host.media[disk], set()) == "locked write":
             text = f"Medium '{host.media[disk].location}' is locked for writing by another task"
-            raise failed_task(TITLE, text, code="VBOX_E_INVALID_OBJECT_STATE", component="MediumWrap", handler=handler)
+            raise failed_task(
+                TITLE,
+                text,
+                code="VBOX_E_INVALID_OBJECT_STATE",
+                component="MediumWrap",
+                handler=handler,
+            )
 
 
 def _refuse_target(target: str) -> None:
@@ -113,7 +141,10 @@ def _refuse_target(target: str) -> None:
 
 
 def follow(started: Started) -> Reply:
-    """Shows the progress until the export has ended; INT and TERM cancel it. Raises `VBoxError` if it failed."""
+    """Shows the progress until the export has ended; INT and TERM cancel it.
+
+    Raises `VBoxError` if it failed.
+    """
 
     def cancel(number: int, frame: object) -> None:
         if not started.ignores_signals:
@@ -125,7 +156,9 @@ def follow(started: Started) -> Reply:
         for line in reports:
             report = json.loads(line)
             if "percent" in report:
-                sys.stderr.write("100%\n" if report["percent"] == 100 else f"{report['percent']}%...")
+                sys.stderr.write(
+                    "100%\n" if report["percent"] == 100 else f"{report['percent']}%..."
+                )
                 sys.stderr.flush()
             else:
                 return _result(report, started)
@@ -139,10 +172,21 @@ def _result(report: dict[str, str], started: Started) -> Reply:
     if report["result"] == "done":
         return done
     if report["result"] == "lie":
-        error = VBoxError(TITLE, report["text"], code="VBOX_E_FILE_ERROR", component="MediumWrap", status=0, said=done.stdout)
+        error = VBoxError(
+            TITLE,
+            report["text"],
+            code="VBOX_E_FILE_ERROR",
+            component="MediumWrap",
+            status=0,
+            said=done.stdout,
+        )
         raise error
     taken = report["word"] == "VBOX_E_IPRT_ERROR"
-    code, component = ("VBOX_E_IPRT_ERROR", "ApplianceWrap") if taken else ("VBOX_E_FILE_ERROR", "MediumWrap")
-    error = failed_task(TITLE, report["text"], code=code, component=component, handler=HANDLER, word=report["word"])
+    code, component = (
+        ("VBOX_E_IPRT_ERROR", "ApplianceWrap") if taken else ("VBOX_E_FILE_ERROR", "MediumWrap")
+    )
+    error = failed_task(
+        TITLE, report["text"], code=code, component=component, handler=HANDLER, word=report["word"]
+    )
     error.lines[0] = report["word"]  # behind the percentages that have been shown
     raise error

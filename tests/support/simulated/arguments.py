@@ -3,8 +3,13 @@
 from tests.support.simulated.errors import UsageError
 
 
-def parse(words: list[str], *, values: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> tuple[list[str], dict[str, str]]:
-    """The words that are no options, and the options without their dashes. Raises `UsageError` for an option that is not listed."""
+def parse(
+    words: list[str], *, values: tuple[str, ...] = (), flags: tuple[str, ...] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """The words that are no options, and the options without their dashes.
+
+    Raises `UsageError` for an option that is not listed.
+    """
     plain: list[str] = []
     options: dict[str, str] = {}
     rest = iter(words)

@@ -1,7 +1,8 @@
 """Disk images: real VDI files that VirtualBox itself can open, small and sparse.
 
-Layout of a dynamic VDI (measured on images of VirtualBox 7.2): a header of 512 bytes, at 1 MiB the block map (one 32-bit number a
-block: its place in the file, or all ones), at 2 MiB the blocks of 1 MiB in the order in which they were first written.
+Layout of a dynamic VDI (measured on images of VirtualBox 7.2): a header of 512 bytes, at 1 MiB the
+block map (one 32-bit number a block: its place in the file, or all ones), at 2 MiB the blocks of 1
+MiB in the order in which they were first written.
 """
 
 import os
@@ -27,8 +28,12 @@ def create(path: str, uuid: str, mib: int, parent: str = "") -> None:
     kind = _DIFFERENCING if parent else _DYNAMIC
     header = struct.pack("<64sIIIII", _TEXT, _SIGNATURE, _VERSION, 400, kind, 0)
     header = header.ljust(0x154, b"\0") + struct.pack("<II", _MAP_OFFSET, _DATA_OFFSET)
-    header += struct.pack("<IIII", 0, 0, 0, 512) + struct.pack("<IQIIII", 0, mib * BLOCK, BLOCK, 0, mib, 0)
-    header += b"".join(_binary(text) for text in (uuid, uuid, parent, parent)) + struct.pack("<IIII", 0, 0, 0, 512)
+    header += struct.pack("<IIII", 0, 0, 0, 512) + struct.pack(
+        "<IQIIII", 0, mib * BLOCK, BLOCK, 0, mib, 0
+    )
+    header += b"".join(_binary(text) for text in (uuid, uuid, parent, parent)) + struct.pack(
+        "<IIII", 0, 0, 0, 512
+    )
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, header.ljust(512, b"\0"))
@@ -46,7 +51,11 @@ def _binary(uuid: str) -> bytes:
 
 def _text(raw: bytes) -> str:
     digits = (raw[3::-1] + raw[5:3:-1] + raw[7:5:-1] + raw[8:]).hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])) if any(raw) else ""
+    return (
+        "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        if any(raw)
+        else ""
+    )
 
 
 def opened(path: str) -> Medium:
@@ -64,14 +73,22 @@ def check_readable(medium: Medium) -> None:
         with open(medium.location, "rb") as file:
             start = file.read(512)
     except OSError as error:
-        name = "VERR_FILE_NOT_FOUND" if isinstance(error, FileNotFoundError) else "VERR_ACCESS_DENIED"
+        name = (
+            "VERR_FILE_NOT_FOUND" if isinstance(error, FileNotFoundError) else "VERR_ACCESS_DENIED"
+        )
         detail = ""
     else:
-        if medium.format != "VDI" or struct.unpack_from("<I", start.ljust(512, b"\0"), 0x40)[0] == _SIGNATURE:
+        if (
+            medium.format != "VDI"
+            or struct.unpack_from("<I", start.ljust(512, b"\0"), 0x40)[0] == _SIGNATURE
+        ):
             return
         name = "VERR_VD_VDI_INVALID_HEADER"
         detail = f"VDI: invalid pre-header in '{medium.location}' ({name}).\n"
-    text = f"Could not open the medium '{medium.location}'.\n{detail}VD: error {name} opening image file '{medium.location}' ({name})"
+    text = (
+        f"Could not open the medium '{medium.location}'.\n{detail}VD: error {name} opening "
+        f"image file '{medium.location}' ({name})"
+    )
     raise VBoxError(text, code="NS_ERROR_FAILURE", component="MediumWrap")
 
 
@@ -81,7 +98,9 @@ def check_readable_for_task(medium: Medium, title: str, handler: str) -> None:
         check_readable(medium)
     except VBoxError as error:
         code, component = "NS_ERROR_FAILURE", "MediumWrap"
-        raise failed_task(title, str(error.args[0][0]), code=code, component=component, handler=handler) from None
+        raise failed_task(
+            title, str(error.args[0][0]), code=code, component=component, handler=handler
+        ) from None
 
 
 def _map(path: str) -> list[int]:
@@ -114,7 +133,10 @@ def blocks(chain: list[Medium]) -> Iterator[tuple[int, bytes]]:
 
 
 def write(path: str, block: int, data: bytes, offset: int = 0) -> None:
-    """Writes into a block of the image; a block that it does not have yet is added, zeros around `data`."""
+    """Writes into a block of the image.
+
+    A block that it does not have yet is added, zeros around `data`.
+    """
     with open(path, "r+b") as file:
         places = _map(path)
         if places[block] == _FREE:
@@ -135,7 +157,10 @@ def merge(upper: Medium, lower: Medium) -> None:
 
 
 def boot_disk(host: Host, machine: Machine) -> list[Medium]:
-    """The chain of the machine's first disk; empty if it has none, or one that the guest cannot count on."""
+    """The chain of the machine's first disk.
+
+    Empty if it has none, or one that the guest cannot count on.
+    """
     chain = host.chain(next(iter(machine.disks.values()))) if machine.disks else []
     return [] if any(medium.format != "VDI" for medium in chain) else chain
 

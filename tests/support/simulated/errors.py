@@ -16,7 +16,8 @@ _CODES = {
     "E_ACCESSDENIED": "0x80070005",
 }
 BANNER = (
-    "Oracle VirtualBox Command Line Management Interface Version 7.2.22_Debian\nCopyright (C) 2005-2026 Oracle and/or its affiliates\n\n"
+    "Oracle VirtualBox Command Line Management Interface Version 7.2.22_Debian\nCopyright "
+    "(C) 2005-2026 Oracle and/or its affiliates\n\n"
 )
 PROGRESS = "0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n"
 
@@ -29,20 +30,31 @@ class Reply(NamedTuple):
 
 
 class VBoxError(Exception):
-    """A command failed: `lines` of text, then what kind of error it is, then where in the program it was met.
+    """A command failed.
+
+    `lines` of text, then what kind of error it is, then where in the program it was met.
 
     `said` is what the command had printed on stdout before.
     """
 
     def __init__(
-        self, *lines: str, code: str = "", component: str = "MachineWrap", context: str = "", status: int = 1, said: str = ""
+        self,
+        *lines: str,
+        code: str = "",
+        component: str = "MachineWrap",
+        context: str = "",
+        status: int = 1,
+        said: str = "",
     ) -> None:
         super().__init__(lines)
         self.said = said
         self.lines = [f"VBoxManage: error: {line}" for text in lines for line in text.split("\n")]
         if code:
             interface = "I" + component.removesuffix("Wrap").replace("SessionMachine", "Machine")
-            self.lines.append(f"VBoxManage: error: Details: code {code} ({_CODES[code]}), component {component}, interface {interface}")
+            self.lines.append(
+                f"VBoxManage: error: Details: code {code} ({_CODES[code]}), component "
+                f"{component}, interface {interface}"
+            )
         if context:
             self.lines.append(f'VBoxManage: error: Context: "{context}"')
         self.status = status
@@ -64,11 +76,31 @@ class UsageError(VBoxError):
 
 
 def failed_task(
-    title: str, text: str, *, code: str, component: str, handler: str, percent: int = 0, word: str = "", said: str = ""
+    title: str,
+    text: str,
+    *,
+    code: str,
+    component: str,
+    handler: str,
+    percent: int = 0,
+    word: str = "",
+    said: str = "",
 ) -> VBoxError:
-    """A task with progress that failed after so many percent: the first word of the error ends the line of the progress."""
-    error = VBoxError(title, text, code=code, component=component, context=f"RTEXITCODE {handler}(HandlerArg*)", said=said)
-    error.lines.insert(0, "".join(f"{ten}%..." for ten in range(0, percent + 1, 10)) + (word or code))
+    """A task with progress that failed after so many percent.
+
+    The first word of the error ends the line of the progress.
+    """
+    error = VBoxError(
+        title,
+        text,
+        code=code,
+        component=component,
+        context=f"RTEXITCODE {handler}(HandlerArg*)",
+        said=said,
+    )
+    error.lines.insert(
+        0, "".join(f"{ten}%..." for ten in range(0, percent + 1, 10)) + (word or code)
+    )
     return error
 
 
@@ -76,7 +108,9 @@ def unknown_machine(name: str) -> VBoxError:
     is_uuid = len(name) == 36 and [len(part) for part in name.split("-")] == [8, 4, 4, 4, 12]
     text = f"with UUID {{{name}}}" if is_uuid else f"named '{name}'"
     text = f"Could not find a registered machine {text}"
-    return VBoxError(text, code="VBOX_E_OBJECT_NOT_FOUND", component="VirtualBoxWrap", context="FindMachine(...)")
+    return VBoxError(
+        text, code="VBOX_E_OBJECT_NOT_FOUND", component="VirtualBoxWrap", context="FindMachine(...)"
+    )
 
 
 def not_running(name: str) -> VBoxError:

@@ -1,7 +1,9 @@
-"""Faults of a simulated host, read from `faults.json` in its VBOX_USER_HOME at each call; `SimulatedHost.fault` writes it.
+"""Faults of a simulated host, read from `faults.json` in its VBOX_USER_HOME at each call.
 
-A host-wide fault is a key of the file; a fault of machines is one too and then concerns all of them, or stands under
-`"vms": {"name or uuid": {…}}` and concerns one. No file: no faults.
+`SimulatedHost.fault` writes it.
+
+A host-wide fault is a key of the file; a fault of machines is one too and then concerns all of
+them, or stands under `"vms": {"name or uuid": {…}}` and concerns one. No file: no faults.
 """
 
 import json
@@ -28,9 +30,11 @@ class MachineFaults:
     export_ignores_signals: bool = False
     #: VBoxSVC is killed at this point: NS_ERROR_ABORT, status 1, the partial file stays.
     export_service_dies_at: float | None = None
-    #: Status 0 and the line of success, but: the file has lost its second half; a byte of the disk is wrong; there is no manifest;
-    #: there is no file; VBoxManage printed an error.
-    export_lie: Literal["", "truncated", "damaged", "no_manifest", "no_file", "error_on_stderr"] = ""
+    #: Status 0 and the line of success, but: the file has lost its second half; a byte of the disk
+    #: is wrong; there is no manifest; there is no file; VBoxManage printed an error.
+    export_lie: Literal["", "truncated", "damaged", "no_manifest", "no_file", "error_on_stderr"] = (
+        ""
+    )
     #: Its user starts it just before the export begins.
     starts_before_export: bool = False
     #: `showvminfo` says this instead of the state ("saving", "livesnapshotting", …).
@@ -43,11 +47,13 @@ class HostFaults:
 
     #: Every command waits this long before it does anything.
     hang_seconds: float = 0.0
-    #: Every command prints what /usr/bin/VBoxManage prints on stdout while the kernel module is missing.
+    #: Every command prints what /usr/bin/VBoxManage prints on stdout while the kernel module is
+    #: missing.
     warning_lines: bool = False
     #: The next so many calls of `showvminfo` fail with `The object is not ready`.
     not_ready: int = 0
-    #: The next so many commands fail with `Failed to create the VirtualBox object!`, as while VBoxSVC ends.
+    #: The next so many commands fail with `Failed to create the VirtualBox object!`, as while
+    #: VBoxSVC ends.
     refused: int = 0
 
 
@@ -89,6 +95,8 @@ def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:
 
 def check_names(names: set[str], *, of_machine: bool) -> None:
     """Raises TypeError for a fault that does not exist."""
-    known = {entry.name for entry in fields(MachineFaults)} | (set() if of_machine else {entry.name for entry in fields(HostFaults)})
+    known = {entry.name for entry in fields(MachineFaults)} | (
+        set() if of_machine else {entry.name for entry in fields(HostFaults)}
+    )
     if names - known:
         raise TypeError(f"no such fault: {', '.join(sorted(names - known))}")

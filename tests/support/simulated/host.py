@@ -27,7 +27,9 @@ class SimulatedHost:
         self.name, self.folder = name, directory / name
         for folder in (self.home, self.vms):
             folder.mkdir(parents=True, exist_ok=True)
-        command = " ".join(f"'{word}'" for word in (sys.executable, "-I", "-S", _PROGRAM, self.home))
+        command = " ".join(
+            f"'{word}'" for word in (sys.executable, "-I", "-S", _PROGRAM, self.home)
+        )
         self.vboxmanage.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
         self.vboxmanage.chmod(0o755)
         with self.state(changes=True) as host:
@@ -47,7 +49,11 @@ class SimulatedHost:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"VMBACKUP_VBOXMANAGE": str(self.vboxmanage), "VBOX_USER_HOME": str(self.home), "VMBACKUP_NODE": self.name}
+        return {
+            "VMBACKUP_VBOXMANAGE": str(self.vboxmanage),
+            "VBOX_USER_HOME": str(self.home),
+            "VMBACKUP_NODE": self.name,
+        }
 
     def state(self, *, changes: bool) -> AbstractContextManager[Host]:
         """The state of the host, locked meanwhile."""
@@ -64,22 +70,44 @@ class SimulatedHost:
             timeout=120,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
-        assert not check or done.returncode == 0, f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"VBoxManage {arguments}: status {done.returncode}: {done.stderr}"
+        )
         return done
 
-    def make_vm(self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0) -> "SimulatedVm":
+    def make_vm(
+        self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0
+    ) -> "SimulatedVm":
         return self._make([name], mib, random_mib, delay)[0]
 
-    def make_vms(self, count: int, *, prefix: str = "vm", mib: int = 8, random_mib: int = 0) -> "list[SimulatedVm]":
+    def make_vms(
+        self, count: int, *, prefix: str = "vm", mib: int = 8, random_mib: int = 0
+    ) -> "list[SimulatedVm]":
         """Many small VMs at once: 1000 take a second."""
-        return self._make([f"{prefix}{number:04d}" for number in range(1, count + 1)], mib, random_mib, 0)
+        return self._make(
+            [f"{prefix}{number:04d}" for number in range(1, count + 1)], mib, random_mib, 0
+        )
 
-    def _make(self, names: list[str], mib: int, random_mib: int, delay: float | None) -> "list[SimulatedVm]":
+    def _make(
+        self, names: list[str], mib: int, random_mib: int, delay: float | None
+    ) -> "list[SimulatedVm]":
         made = []
         with self.state(changes=True) as host:
             for name in names:
-                machine = Machine(machines.new_uuid(), name, machines.settings_path(host, name), time.time(), memory=16, button_delay=delay)
-                disk = Medium(machines.new_uuid(), str(self.vms / f"{machine.uuid}.vdi"), mib, registry=machine.uuid)
+                machine = Machine(
+                    machines.new_uuid(),
+                    name,
+                    machines.settings_path(host, name),
+                    time.time(),
+                    memory=16,
+                    button_delay=delay,
+                )
+                disk = Medium(
+                    machines.new_uuid(),
+                    str(self.vms / f"{machine.uuid}.vdi"),
+                    mib,
+                    registry=machine.uuid,
+                )
                 disks.create(disk.location, disk.uuid, mib)
                 disks.write(disk.location, 0, struct.pack("<2sxxI", b"TC", 0), disks.COUNTER_OFFSET)
                 for block in range(1, random_mib + 1):
@@ -96,11 +124,16 @@ class SimulatedHost:
         """A simulated host sees all of this machine."""
 
     def fault(self, vm: "SimulatedVm | None" = None, **faults: Any) -> None:
-        """Sets faults (see `tests.support.simulated.faults`), for one machine or the whole host; others stay as they are."""
+        """Sets faults (see `tests.support.simulated.faults`), for one machine or the whole host.
+
+        Others stay as they are.
+        """
         check_names(set(faults), of_machine=vm is not None)
         with self.state(changes=False):
             stored = Faults(str(self.home))
-            values = stored.values.setdefault("vms", {}).setdefault(vm.uuid, {}) if vm else stored.values
+            values = (
+                stored.values.setdefault("vms", {}).setdefault(vm.uuid, {}) if vm else stored.values
+            )
             values.update(faults)
             stored.write()
 
@@ -166,7 +199,9 @@ class SimulatedVm:
     def wait_for_state(self, *states: str) -> None:
         end = time.monotonic() + 30
         while self.info("VMState") not in states:
-            assert time.monotonic() < end, f"waited 30 s for {self.name} to be {' or '.join(states)}"
+            assert time.monotonic() < end, (
+                f"waited 30 s for {self.name} to be {' or '.join(states)}"
+            )
             time.sleep(0.05)
 
     def beats(self) -> int:

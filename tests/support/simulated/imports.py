@@ -1,4 +1,8 @@
-"""VBoxManage import: a machine from an appliance file, its disks checked against the manifest as far as the real one does."""
+"""VBoxManage import.
+
+A machine from an appliance file, its disks checked against the manifest as far as the real one
+does.
+"""
 
 import contextlib
 import hashlib
@@ -39,8 +43,16 @@ def command(host: Host, words: list[str]) -> Reply:
         raise _failed(str(error.args[0][0]), said) from None
     machine = Machine(new_uuid(), name, settings_file, _state_change(system))
     os.makedirs(machine.folder, mode=0o700, exist_ok=True)
-    for number, (member, data) in enumerate((member, data) for member, data in members.items() if member.endswith(".vmdk")):
-        medium = _write_disk(machine, member, data, _megabytes(envelope, number), to_vdi="importtovdi" in options.get("options", ""))
+    for number, (member, data) in enumerate(
+        (member, data) for member, data in members.items() if member.endswith(".vmdk")
+    ):
+        medium = _write_disk(
+            machine,
+            member,
+            data,
+            _megabytes(envelope, number),
+            to_vdi="importtovdi" in options.get("options", ""),
+        )
         host.media[medium.uuid] = medium
         machine.controllers["SATA"] = 4
         machine.disks[f"SATA-{number}-0"] = medium.uuid
@@ -57,7 +69,9 @@ def command(host: Host, words: list[str]) -> Reply:
 
 def _failed(text: str, said: str = "") -> VBoxError:
     code, component = "VBOX_E_FILE_ERROR", "MediumWrap"
-    return failed_task("Appliance import failed", text, code=code, component=component, handler=_HANDLER, said=said)
+    return failed_task(
+        "Appliance import failed", text, code=code, component=component, handler=_HANDLER, said=said
+    )
 
 
 def _read(path: str) -> tuple[dict[str, bytes], ET.Element]:
@@ -66,17 +80,27 @@ def _read(path: str) -> tuple[dict[str, bytes], ET.Element]:
     if not os.path.exists(path):
         text = f"Error opening the OVA file '{path}' (VERR_FILE_NOT_FOUND)"
         code, component = "VBOX_E_OBJECT_NOT_FOUND", "ApplianceWrap"
-        raise failed_task("Appliance read failed", text, code=code, component=component, handler=_HANDLER)
+        raise failed_task(
+            "Appliance read failed", text, code=code, component=component, handler=_HANDLER
+        )
     with open(path, "rb") as file:
         data = file.read()
     with contextlib.suppress(tarfile.ReadError), tarfile.open(path) as archive:
         for entry in archive:
             members[entry.name] = data[entry.offset_data : entry.offset_data + entry.size]
     try:
-        return members, ET.fromstring(next(data for name, data in members.items() if name.endswith(".ovf")))
+        return members, ET.fromstring(
+            next(data for name, data in members.items() if name.endswith(".ovf"))
+        )
     except (StopIteration, ET.ParseError) as error:
         text = f"Error reading '{path}': {error}"
-        raise failed_task("Appliance read failed", text, code="VBOX_E_FILE_ERROR", component="ApplianceWrap", handler=_HANDLER) from None
+        raise failed_task(
+            "Appliance read failed",
+            text,
+            code="VBOX_E_FILE_ERROR",
+            component="ApplianceWrap",
+            handler=_HANDLER,
+        ) from None
 
 
 def _free_name(host: Host, title: str) -> str:
@@ -99,18 +123,25 @@ def _state_change(system: ET.Element | None) -> float:
 
 def _megabytes(envelope: ET.Element, number: int) -> int:
     disk = envelope.findall(f"{_OVF}DiskSection/{_OVF}Disk")[number]
-    return int(next(value for key, value in disk.items() if key.endswith("}capacity"))) // disks.BLOCK
+    return (
+        int(next(value for key, value in disk.items() if key.endswith("}capacity"))) // disks.BLOCK
+    )
 
 
 def _write_disk(machine: Machine, member: str, data: bytes, mib: int, *, to_vdi: bool) -> Medium:
     """The disk, as the VMDK that it came as, or as a VDI."""
     uuid = new_uuid()
-    path = os.path.join(machine.folder, member.removesuffix(".vmdk") + (".vdi" if to_vdi else ".vmdk"))
+    path = os.path.join(
+        machine.folder, member.removesuffix(".vmdk") + (".vdi" if to_vdi else ".vmdk")
+    )
     try:
         grains = list(read_vmdk(data))
     except (zlib.error, struct.error) as error:
         name = "VERR_EOF" if isinstance(error, struct.error) else "VERR_ZIP_CORRUPTED"
-        text = f"Could not create the imported medium '{path}'.\nVMDK: Failed to read data from compressed image '/{member}' ({name})"
+        text = (
+            f"Could not create the imported medium '{path}'.\nVMDK: Failed to read data from "
+            f"compressed image '/{member}' ({name})"
+        )
         raise _failed(text) from None
     if to_vdi:
         disks.create(path, uuid, mib)
@@ -124,9 +155,14 @@ def _write_disk(machine: Machine, member: str, data: bytes, mib: int, *, to_vdi:
 
 def _check_digests(members: dict[str, bytes], said: str) -> None:
     """Only what the manifest names is checked, and only if there is one."""
-    manifest = next((data for name, data in members.items() if name.endswith(".mf")), b"").decode("ascii", "replace")
+    manifest = next((data for name, data in members.items() if name.endswith(".mf")), b"").decode(
+        "ascii", "replace"
+    )
     for line in manifest.splitlines():
         kind, _, rest = line.partition(" (")
         name, _, digest = rest.partition(") = ")
-        if kind in ("SHA1", "SHA256") and hashlib.new(kind, members.get(name, b"")).hexdigest() != digest:
+        if (
+            kind in ("SHA1", "SHA256")
+            and hashlib.new(kind, members.get(name, b"")).hexdigest() != digest
+        ):
             raise _failed(f"Digest mismatch (VERR_NOT_EQUAL): '{name}'", said)

@@ -15,7 +15,10 @@ VERSION = "7.2.22_Debianr175245"
 def list_command(host: Host, words: list[str]) -> Reply:
     kind = required(words, 1)[0]
     if kind == "systemproperties":
-        return Reply(f"API version:                     7_2\nDefault machine folder:          {host.machine_folder}\n")
+        return Reply(
+            f"API version:                     7_2\nDefault machine folder:          "
+            f"{host.machine_folder}\n"
+        )
     if kind not in ("vms", "runningvms"):
         raise UsageError(f'Unknown subcommand "{kind}".')
     lines = []
@@ -27,7 +30,10 @@ def list_command(host: Host, words: list[str]) -> Reply:
 
 
 def _cut(text: str) -> str:
-    """What gets through a locale that is not UTF-8: everything up to the first other character, and no error (measured)."""
+    """What gets through a locale that is not UTF-8.
+
+    Everything up to the first other character, and no error (measured).
+    """
     locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
     if "utf" in locale.lower() or text.isascii():
         return text
@@ -38,11 +44,21 @@ def show_command(host: Host, words: list[str], faults: Faults) -> Reply:
     plain, options = parse(words, flags=("--machinereadable", "--details"))
     machine = find(host, required(plain, 1)[0])
     if faults.take("not_ready"):
-        raise VBoxError("The object is not ready", code="E_ACCESSDENIED", component="SessionMachine", context="LockMachine(...)")
+        raise VBoxError(
+            "The object is not ready",
+            code="E_ACCESSDENIED",
+            component="SessionMachine",
+            context="LockMachine(...)",
+        )
     state = faults.of(machine.uuid, machine.name).shown_state or machine.state
     if "machinereadable" not in options:
-        text = f"Name:                        {machine.name}\nUUID:                        {machine.uuid}\n"
-        return Reply(_cut(f"{text}State:                       {state} (since {_moment(machine.changed)})\n"))
+        text = (
+            f"Name:                        {machine.name}\nUUID:                        "
+            f"{machine.uuid}\n"
+        )
+        return Reply(
+            _cut(f"{text}State:                       {state} (since {_moment(machine.changed)})\n")
+        )
     return Reply(_cut("\n".join(_lines(host, machine, state)) + "\n"))
 
 
@@ -63,9 +79,16 @@ def _lines(host: Host, machine: Machine, state: str) -> list[str]:
         f'VMState="{state}"',
         f'VMStateChangeTime="{_moment(machine.changed)}"',
     ]
-    lines += [f'VMStateFile="{os.path.join(machine.folder, machine.state_file)}"'] if machine.state_file else []
+    lines += (
+        [f'VMStateFile="{os.path.join(machine.folder, machine.state_file)}"']
+        if machine.state_file
+        else []
+    )
     for number, (name, ports) in enumerate(machine.controllers.items()):
-        lines += [f'storagecontrollername{number}="{name}"', f'storagecontrollerportcount{number}="{ports}"']
+        lines += [
+            f'storagecontrollername{number}="{name}"',
+            f'storagecontrollerportcount{number}="{ports}"',
+        ]
     for name, ports in machine.controllers.items():
         for port in range(ports):
             disk = machine.disks.get(f"{name}-{port}-0")
@@ -83,7 +106,10 @@ def escaped(text: str) -> str:
 def _moment(seconds: float) -> str:
     """UTC with nine digits of which three count."""
     milliseconds = round(seconds * 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}000000"
+    return (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+        + f".{milliseconds % 1000:03d}000000"
+    )
 
 
 def tree_lines(machine: Machine) -> list[str]:
@@ -91,10 +117,18 @@ def tree_lines(machine: Machine) -> list[str]:
     lines: list[str] = []
 
     def walk(snapshot: Snapshot, suffix: str) -> None:
-        lines.extend([f'SnapshotName{suffix}="{snapshot.name}"', f'SnapshotUUID{suffix}="{snapshot.uuid}"'])
-        lines.extend([f'SnapshotDescription{suffix}="{snapshot.description}"'] if snapshot.description else [])
+        lines.extend(
+            [f'SnapshotName{suffix}="{snapshot.name}"', f'SnapshotUUID{suffix}="{snapshot.uuid}"']
+        )
+        lines.extend(
+            [f'SnapshotDescription{suffix}="{snapshot.description}"']
+            if snapshot.description
+            else []
+        )
         if snapshot.uuid == machine.current_snapshot:
-            lines.extend([f'CurrentSnapshotName="{snapshot.name}"', f'CurrentSnapshotUUID="{snapshot.uuid}"'])
+            lines.extend(
+                [f'CurrentSnapshotName="{snapshot.name}"', f'CurrentSnapshotUUID="{snapshot.uuid}"']
+            )
             lines.append(f'CurrentSnapshotNode="SnapshotName{suffix}"')
         children = [child for child in machine.snapshots if child.parent == snapshot.uuid]
         for number, child in enumerate(children, 1):

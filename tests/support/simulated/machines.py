@@ -6,7 +6,15 @@ import time
 
 from tests.support.simulated import settings
 from tests.support.simulated.arguments import parse, required
-from tests.support.simulated.errors import PROGRESS, Reply, UsageError, VBoxError, failed_task, locked_by_session, unknown_machine
+from tests.support.simulated.errors import (
+    PROGRESS,
+    Reply,
+    UsageError,
+    VBoxError,
+    failed_task,
+    locked_by_session,
+    unknown_machine,
+)
 from tests.support.simulated.state import Host, Machine, Medium
 
 #: Characters that VirtualBox leaves in names of files; besides them those from U+00A0 to U+D7AF.
@@ -21,25 +29,36 @@ def new_uuid() -> str:
 
 
 def find(host: Host, name: str, *, inaccessible: bool = False) -> Machine:
-    """The machine of this UUID, else the first of this name. Raises `VBoxError` if there is none, or if its .vbox is gone.
+    """The machine of this UUID, else the first of this name.
+
+    Raises `VBoxError` if there is none, or if its .vbox is gone.
 
     With `inaccessible`, one whose .vbox is gone will do.
     """
     if name.startswith("-"):
         raise UsageError(f"Unknown option: {name}")
     machine = host.machines.get(name.strip("{}").lower())
-    machine = machine or next((machine for machine in host.machines.values() if machine.name == name), None)
+    machine = machine or next(
+        (machine for machine in host.machines.values() if machine.name == name), None
+    )
     if machine is None:
         raise unknown_machine(name)
     if not inaccessible and not os.path.exists(machine.settings):
-        raise VBoxError("The object functionality is limited", code="E_ACCESSDENIED", context="LockMachine(a->session, LockType_Shared)")
+        raise VBoxError(
+            "The object functionality is limited",
+            code="E_ACCESSDENIED",
+            context="LockMachine(a->session, LockType_Shared)",
+        )
     return machine
 
 
 def file_name(name: str) -> str:
     """The name as VirtualBox makes a file name of it."""
     safe = "".join(
-        character if character in _SAFE or "\xa0" <= character <= "\ud7af" else "_" * len(character.encode()) for character in name
+        character
+        if character in _SAFE or "\xa0" <= character <= "\ud7af"
+        else "_" * len(character.encode())
+        for character in name
     )
     start, end = len(safe) - len(safe.lstrip(" ")), len(safe.rstrip(" "))
     safe = "_" * start + safe[start:end] + "_" * (len(safe) - end)
@@ -58,7 +77,11 @@ def settings_path(host: Host, name: str, base_folder: str = "") -> str:
 
 
 def create_command(host: Host, words: list[str]) -> Reply:
-    _, options = parse(words, values=("--name", "--ostype", "--basefolder", "--uuid"), flags=("--register", "--default"))
+    _, options = parse(
+        words,
+        values=("--name", "--ostype", "--basefolder", "--uuid"),
+        flags=("--register", "--default"),
+    )
     name = options.get("name", "")
     if not name:
         raise UsageError("Parameter --name is required")
@@ -69,7 +92,9 @@ def create_command(host: Host, words: list[str]) -> Reply:
     if "register" in options:
         add(host, machine)
     done = "created and registered" if "register" in options else "created"
-    return Reply(f"Virtual machine '{name}' is {done}.\nUUID: {machine.uuid}\nSettings file: '{path}'\n")
+    return Reply(
+        f"Virtual machine '{name}' is {done}.\nUUID: {machine.uuid}\nSettings file: '{path}'\n"
+    )
 
 
 def add(host: Host, machine: Machine) -> None:
@@ -95,15 +120,31 @@ def register_command(host: Host, words: list[str]) -> Reply:
 
 
 def unregister_command(host: Host, words: list[str]) -> Reply:
-    """Takes the machine out; with --delete, its files as well, unless they are being exported: not all or nothing, like the real one."""
+    """Takes the machine out.
+
+    With --delete, its files as well, unless they are being exported: not all or nothing, like the
+    real one.
+    """
     plain, options = parse(words, flags=("--delete",))
     machine = find(host, required(plain, 1)[0], inaccessible="delete" not in options)
     if machine.runs:
         text = f"Cannot unregister the machine '{machine.name}' while it is locked"
         raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", context="Unregister(...)")
     read = host.readers()
-    used = {uuid for other in host.machines.values() if other is not machine for disk in _disks_of(other) for uuid in _chain_of(host, disk)}
-    own = [uuid for uuid in dict.fromkeys(uuid for disk in _disks_of(machine) for uuid in _chain_of(host, disk)) if uuid not in used]
+    used = {
+        uuid
+        for other in host.machines.values()
+        if other is not machine
+        for disk in _disks_of(other)
+        for uuid in _chain_of(host, disk)
+    }
+    own = [
+        uuid
+        for uuid in dict.fromkeys(
+            uuid for disk in _disks_of(machine) for uuid in _chain_of(host, disk)
+        )
+        if uuid not in used
+    ]
     del host.machines[machine.uuid]
     settings.write_host(host)
     media = [host.media.pop(uuid) for uuid in own]
@@ -114,13 +155,23 @@ def unregister_command(host: Host, words: list[str]) -> Reply:
     if busy:
         text = f"Medium '{busy.location}' is locked for reading by another task"
         code = "VBOX_E_INVALID_OBJECT_STATE"
-        raise failed_task("Machine delete failed", text, code=code, component="MediumWrap", handler="handleUnregisterVM", percent=30)
+        raise failed_task(
+            "Machine delete failed",
+            text,
+            code=code,
+            component="MediumWrap",
+            handler="handleUnregisterVM",
+            percent=30,
+        )
     _delete_files(machine, media)
     return Reply(stderr=PROGRESS)
 
 
 def _disks_of(machine: Machine) -> list[str]:
-    return [*machine.disks.values(), *(disk for snapshot in machine.snapshots for disk in snapshot.disks.values())]
+    return [
+        *machine.disks.values(),
+        *(disk for snapshot in machine.snapshots for disk in snapshot.disks.values()),
+    ]
 
 
 def _chain_of(host: Host, disk: str) -> list[str]:
@@ -136,7 +187,12 @@ def _rewrite_parents(host: Host, gone: list[Medium]) -> None:
 def _delete_files(machine: Machine, media: list[Medium]) -> None:
     states = [machine.state_file, *(snapshot.state_file for snapshot in machine.snapshots)]
     paths = [os.path.join(machine.folder, state) for state in states if state]
-    for path in [*(medium.location for medium in media), *paths, machine.settings, f"{machine.settings}-prev"]:
+    for path in [
+        *(medium.location for medium in media),
+        *paths,
+        machine.settings,
+        f"{machine.settings}-prev",
+    ]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     for folder in (os.path.join(machine.folder, "Snapshots"), machine.folder):
@@ -165,7 +221,11 @@ def _rename(host: Host, machine: Machine, name: str) -> None:
     """Renames file and folder along, as VirtualBox does where the folder has the machine's name."""
     old_folder, old_name = machine.folder, file_name(machine.name)
     new_name = file_name(name)
-    folder = os.path.join(os.path.dirname(old_folder), new_name) if os.path.basename(old_folder) == old_name else old_folder
+    folder = (
+        os.path.join(os.path.dirname(old_folder), new_name)
+        if os.path.basename(old_folder) == old_name
+        else old_folder
+    )
     os.rename(old_folder, folder)
     path = os.path.join(folder, f"{new_name}.vbox")
     os.rename(os.path.join(folder, os.path.basename(machine.settings)), path)

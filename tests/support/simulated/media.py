@@ -21,7 +21,9 @@ def controller_command(host: Host, words: list[str]) -> Reply:
 
 
 def attach_command(host: Host, words: list[str]) -> Reply:
-    plain, options = parse(words, values=("--storagectl", "--port", "--device", "--type", "--medium"))
+    plain, options = parse(
+        words, values=("--storagectl", "--port", "--device", "--type", "--medium")
+    )
     machine = find(host, required(plain, 1)[0])
     controller = options.get("storagectl", "")
     if controller not in machine.controllers:
@@ -29,8 +31,16 @@ def attach_command(host: Host, words: list[str]) -> Reply:
     slot = f"{controller}-{options.get('port', '0')}-{options.get('device', '0')}"
     if options.get("medium") == "none":
         if slot not in machine.disks:
-            text = f"No storage device attached to device slot 0 on port {options.get('port', '0')} of controller '{controller}'"
-            raise VBoxError(text, code="VBOX_E_OBJECT_NOT_FOUND", component="SessionMachine", context="DetachDevice(...)")
+            text = (
+                f"No storage device attached to device slot 0 on port "
+                f"{options.get('port', '0')} of controller '{controller}'"
+            )
+            raise VBoxError(
+                text,
+                code="VBOX_E_OBJECT_NOT_FOUND",
+                component="SessionMachine",
+                context="DetachDevice(...)",
+            )
         del machine.disks[slot]
     else:
         medium = find_medium(host, options.get("medium", ""))
@@ -41,13 +51,20 @@ def attach_command(host: Host, words: list[str]) -> Reply:
 
 
 def find_medium(host: Host, name: str) -> Medium:
-    """The medium of this UUID or at this place; a VDI that no machine has yet is opened. Raises `VBoxError` if there is none."""
-    known = host.media.get(name.lower()) or next((medium for medium in host.media.values() if medium.location == name), None)
+    """The medium of this UUID or at this place; a VDI that no machine has yet is opened.
+
+    Raises `VBoxError` if there is none.
+    """
+    known = host.media.get(name.lower()) or next(
+        (medium for medium in host.media.values() if medium.location == name), None
+    )
     if known:
         return known
     if not os.path.exists(name):
         text = f"Could not find file for the medium '{name}' (VERR_FILE_NOT_FOUND)"
-        raise VBoxError(text, code="VBOX_E_FILE_ERROR", component="MediumWrap", context="OpenMedium(...)")
+        raise VBoxError(
+            text, code="VBOX_E_FILE_ERROR", component="MediumWrap", context="OpenMedium(...)"
+        )
     return disks.opened(name)
 
 
@@ -59,19 +76,39 @@ def create_command(host: Host, words: list[str]) -> Reply:
     try:
         disks.create(path, uuid, int(options["size"]))
     except FileExistsError:
-        text = f"Could not create the medium storage unit '{path}'.\nVDI: cannot create image '{path}' (VERR_ALREADY_EXISTS)"
+        text = (
+            f"Could not create the medium storage unit '{path}'.\nVDI: cannot create image "
+            f"'{path}' (VERR_ALREADY_EXISTS)"
+        )
         code = "VBOX_E_FILE_ERROR"
-        raise failed_task("Failed to create medium", text, code=code, component="MediumWrap", handler="handleCreateMedium") from None
+        raise failed_task(
+            "Failed to create medium",
+            text,
+            code=code,
+            component="MediumWrap",
+            handler="handleCreateMedium",
+        ) from None
     host.media[uuid] = Medium(uuid, path, int(options["size"]))
     return Reply(f"Medium created. UUID: {uuid}\n", PROGRESS)
 
 
 def lock_state(host: Host, medium: Medium, readers: set[str]) -> str:
-    """`locked write` while its machine runs, `locked read` while it is exported, or is the base of a running machine's disk."""
-    running = [disk for machine in host.machines.values() if machine.runs for disk in machine.disks.values()]
+    """`locked write` while its machine runs, `locked read` while it is exported, or is the base of
+    a running machine's disk.
+    """
+    running = [
+        disk
+        for machine in host.machines.values()
+        if machine.runs
+        for disk in machine.disks.values()
+    ]
     if medium.uuid in running:
         return "locked write"
-    return "locked read" if medium.uuid in readers or any(medium in host.chain(disk) for disk in running) else "created"
+    return (
+        "locked read"
+        if medium.uuid in readers or any(medium in host.chain(disk) for disk in running)
+        else "created"
+    )
 
 
 def show_command(host: Host, words: list[str]) -> Reply:
@@ -106,7 +143,9 @@ def show_command(host: Host, words: list[str]) -> Reply:
 
 
 def _listed(title: str, entries: list[str]) -> list[str]:
-    return [f"{' ' * len(title) if number else title}{entry}" for number, entry in enumerate(entries)]
+    return [
+        f"{' ' * len(title) if number else title}{entry}" for number, entry in enumerate(entries)
+    ]
 
 
 def _users(host: Host, medium: Medium) -> list[str]:
@@ -127,7 +166,9 @@ def close_command(host: Host, words: list[str]) -> Reply:
     medium = find_medium(host, name)
     if lock_state(host, medium, host.readers()) != "created":
         text = f"Medium '{medium.location}' is locked for reading by another task"
-        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="MediumWrap", context="Close()")
+        raise VBoxError(
+            text, code="VBOX_E_INVALID_OBJECT_STATE", component="MediumWrap", context="Close()"
+        )
     host.media.pop(medium.uuid, None)
     if medium.registry in host.machines:
         settings.write_machine(host, host.machines[medium.registry])
@@ -155,7 +196,12 @@ def prepare_cat(host: Host, words: list[str]) -> Cat:
     disks.check_readable(medium)
     if lock_state(host, medium, set()) == "locked write":
         text = f"Medium '{medium.location}' is locked for writing by another task"
-        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="MediumWrap", context="OpenForIO(...)")
+        raise VBoxError(
+            text,
+            code="VBOX_E_INVALID_OBJECT_STATE",
+            component="MediumWrap",
+            context="OpenForIO(...)",
+        )
     chain = host.chain(medium.uuid) if medium.uuid in host.media else [medium]
     start = int(options.get("offset", "0"))
     end = start + int(options["size"]) if "size" in options else medium.mib * disks.BLOCK
@@ -163,7 +209,10 @@ def prepare_cat(host: Host, words: list[str]) -> Cat:
 
 
 def cat(cat: Cat) -> Reply:
-    """The guest's view of the disk, raw, on stdout or into a file. Takes as long as its reader does; nobody waits for it meanwhile."""
+    """The guest's view of the disk, raw, on stdout or into a file.
+
+    Takes as long as its reader does; nobody waits for it meanwhile.
+    """
     start = cat.start
     with open(cat.output, "xb") if cat.output else nullcontext(sys.stdout.buffer) as file:
         while start < cat.end:

@@ -1,4 +1,8 @@
-"""The appliance file: a tar with the .ovf first, a stream-optimised VMDK a disk, and the manifest last, without end blocks."""
+"""The appliance file.
+
+A tar with the .ovf first, a stream-optimised VMDK a disk, and the manifest last, without end
+blocks.
+"""
 
 import hashlib
 import os
@@ -15,7 +19,8 @@ from tests.support.simulated.settings import escape, quoted
 from tests.support.simulated.state import Medium
 
 _GRAIN = 1 << 16
-#: The manifest has no line for a file with one of these in its name, and a slash for a backslash (measured).
+#: The manifest has no line for a file with one of these in its name, and a slash for a backslash
+#: (measured).
 _LEFT_OUT = re.compile(r"[\x00-\x1f:()]")
 _BACKSLASH = "\\"
 _SECTOR = 512
@@ -25,7 +30,10 @@ _SCHEMA = "http://schemas.dmtf.org"
 
 @dataclass
 class System:
-    """One machine of an appliance. `name` is that of the machine, `title` what the appliance calls it, `slots` where its disks are."""
+    """One machine of an appliance.
+
+    `name` is that of the machine, `title` what the appliance calls it, `slots` where its disks are.
+    """
 
     name: str
     title: str
@@ -37,7 +45,10 @@ class System:
 
 @dataclass
 class Plan:
-    """What an export has to write. `version` of OVF: 1 or 2. `digest`: SHA1, SHA256, or empty for no manifest."""
+    """What an export has to write. `version` of OVF: 1 or 2.
+
+    `digest`: SHA1, SHA256, or empty for no manifest.
+    """
 
     target: str
     systems: list[System]
@@ -76,17 +87,28 @@ def write(file: BinaryIO, plan: Plan, *, manifest: bool) -> Iterator[float]:
         file.write(_tar_header(name, size, 0o660, version))
         file.seek(end)
         if not _LEFT_OUT.search(name):
-            lines.append(f"{plan.digest} ({name.replace(_BACKSLASH, '/')}) = {digest.hexdigest()}\n")
+            lines.append(
+                f"{plan.digest} ({name.replace(_BACKSLASH, '/')}) = {digest.hexdigest()}\n"
+            )
     if plan.digest and manifest:
-        lines.sort(key=lambda line: line.rpartition(" ")[2])  # the real one's order is no order either
+        lines.sort(
+            key=lambda line: line.rpartition(" ")[2]
+        )  # the real one's order is no order either
         _member(file, f"{base}.mf", "".join(lines).encode(), plan.digest, version)
 
 
 def write_beside(file: BinaryIO, plan: Plan) -> Iterator[float]:
-    """Writes the appliance as an .ovf, with each disk in a file beside it, which must not exist; yields as `write` does."""
+    """Writes the appliance as an .ovf, with each disk in a file beside it, which must not exist.
+
+    Yields as `write` does.
+    """
     file.write(_ovf(plan).encode())
     file.flush()
-    for name, chain in zip(plan.disk_names(), [chain for system in plan.systems for chain in system.chains], strict=True):
+    for name, chain in zip(
+        plan.disk_names(),
+        [chain for system in plan.systems for chain in system.chains],
+        strict=True,
+    ):
         with open(f"{os.path.dirname(plan.target)}/{name}", "xb") as disk:
             for piece in _vmdk(chain):
                 disk.write(piece)
@@ -107,32 +129,48 @@ def _member(file: BinaryIO, name: str, data: bytes, digest: str, version: int) -
 def _tar_header(name: str, size: int, mode: int, version: int) -> bytes:
     """A ustar header with the owner that VirtualBox writes."""
     header = struct.pack("<100s8s8s8s", name.encode(), b"%07o" % mode, b"%07o" % 0, b"%07o" % 0)
-    header += b"%011o\0%011o\0" % (size, int(time.time())) + b" " * 8 + b"0" + bytes(100) + b"ustar\00000"
-    header += struct.pack("<32s32s8s8s", b"vboxovf%d0" % version, b"vbox_v7.2.22r175245", b"%07o" % 0, b"%07o" % 0)
+    header += (
+        b"%011o\0%011o\0" % (size, int(time.time())) + b" " * 8 + b"0" + bytes(100) + b"ustar\00000"
+    )
+    header += struct.pack(
+        "<32s32s8s8s", b"vboxovf%d0" % version, b"vbox_v7.2.22r175245", b"%07o" % 0, b"%07o" % 0
+    )
     header = header.ljust(_SECTOR, b"\0")
     return header[:148] + b"%06o\0 " % sum(header) + header[156:]
 
 
 def _vmdk(chain: list[Medium]) -> Iterator[bytes]:
-    """Header and descriptor, one piece a block of the disk with its grains (stored, not compressed: fast, of a known size), end."""
+    """Header and descriptor, one piece a block of the disk with its grains (stored, not compressed:
+    fast, of a known size), end.
+    """
     sectors = chain[0].mib * disks.BLOCK // _SECTOR
     identity = struct.unpack("<I", os.urandom(4))[0]
     text = f"# Disk DescriptorFile\nversion=1\nCID={identity:08x}\nparentCID=ffffffff\n"
-    text += f'createType="streamOptimized"\nRDONLY {sectors} SPARSE "disk.vmdk"\nddb.uuid.image="{chain[0].uuid}"\n'
-    header = struct.pack("<4sIIQQQQIQQQ", b"KDMV", 3, 0x30001, sectors, _GRAIN // _SECTOR, 1, 20, 512, 0, 0, 128)
+    text += (
+        f'createType="streamOptimized"\nRDONLY {sectors} SPARSE '
+        f'"disk.vmdk"\nddb.uuid.image="{chain[0].uuid}"\n'
+    )
+    header = struct.pack(
+        "<4sIIQQQQIQQQ", b"KDMV", 3, 0x30001, sectors, _GRAIN // _SECTOR, 1, 20, 512, 0, 0, 128
+    )
     yield header.ljust(_SECTOR, b"\0") + text.encode().ljust(127 * _SECTOR, b"\0")
     for block, data in disks.blocks(chain):
         grains = []
         for offset in range(0, disks.BLOCK, _GRAIN):
             stored = zlib.compress(data[offset : offset + _GRAIN], 0)
-            grain = struct.pack("<QI", (block * disks.BLOCK + offset) // _SECTOR, len(stored)) + stored
+            grain = (
+                struct.pack("<QI", (block * disks.BLOCK + offset) // _SECTOR, len(stored)) + stored
+            )
             grains.append(grain + bytes(-len(grain) % _SECTOR))
         yield b"".join(grains)
     yield bytes(_SECTOR)
 
 
 def read_vmdk(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The grains of such a VMDK: their place on the disk in bytes, and their content. Raises zlib.error or struct.error."""
+    """The grains of such a VMDK: their place on the disk in bytes, and their content.
+
+    Raises zlib.error or struct.error.
+    """
     place = 128 * _SECTOR
     while True:
         sector, size = struct.unpack_from("<QI", data, place)
@@ -153,16 +191,27 @@ def _ovf(plan: Plan) -> str:
             number += 1
             files.append(f'    <File ovf:id="file{number}" ovf:href={quoted(next(names))}/>\n')
             capacity = chain[0].mib * disks.BLOCK
-            disk = f'ovf:capacity="{capacity}" ovf:diskId="vmdisk{number}" ovf:fileRef="file{number}" ovf:format="{_VMDK}"'
+            disk = (
+                f'ovf:capacity="{capacity}" ovf:diskId="vmdisk{number}" '
+                f'ovf:fileRef="file{number}" ovf:format="{_VMDK}"'
+            )
             listed.append(f'    <Disk {disk} vbox:uuid="{chain[0].uuid}"/>\n')
             items.append(
                 f"      <StorageItem><AddressOnParent>{port}</AddressOnParent><HostResource>ovf:/disk/vmdisk{number}</HostResource>"
             )
             items.append("</StorageItem>\n")
         systems.append(_system_text(system, "".join(items)))
-    names_of = f'xmlns="{_SCHEMA}/ovf/envelope/{version}" xmlns:ovf="{_SCHEMA}/ovf/envelope/{version}"'
-    head = f'<?xml version="1.0"?>\n<Envelope ovf:version="{version}.0" {names_of} xmlns:vbox="http://www.virtualbox.org/ovf/machine">\n'
-    references = f"  <References>\n{''.join(files)}  </References>\n  <DiskSection>\n{''.join(listed)}  </DiskSection>\n"
+    names_of = (
+        f'xmlns="{_SCHEMA}/ovf/envelope/{version}" xmlns:ovf="{_SCHEMA}/ovf/envelope/{version}"'
+    )
+    head = (
+        f'<?xml version="1.0"?>\n<Envelope ovf:version="{version}.0" {names_of} '
+        f'xmlns:vbox="http://www.virtualbox.org/ovf/machine">\n'
+    )
+    references = (
+        f"  <References>\n{''.join(files)}  </References>\n  "
+        f"<DiskSection>\n{''.join(listed)}  </DiskSection>\n"
+    )
     return f"{head}{references}{''.join(systems)}</Envelope>\n"
 
 
@@ -170,10 +219,13 @@ def _system_text(system: System, items: str) -> str:
     start = system.settings.index("<Machine ")
     state_change = system.settings[start:].split('lastStateChange="')[1].split('"')[0]
     return (
-        f"  <VirtualSystem ovf:id={quoted(system.title)}>\n    <Name>{escape(system.title)}</Name>\n    <VirtualHardwareSection>\n"
+        f"  <VirtualSystem ovf:id={quoted(system.title)}>\n    "
+        f"<Name>{escape(system.title)}</Name>\n    <VirtualHardwareSection>\n"
         f"{items}    </VirtualHardwareSection>\n"
-        f'    <vbox:Machine ovf:required="false" version="1.20-linux" name={quoted(system.title)} lastStateChange="{state_change}"'
-        f' memory="{system.memory}">\n{_attachments(system)}    </vbox:Machine>\n  </VirtualSystem>\n'
+        f'    <vbox:Machine ovf:required="false" version="1.20-linux" '
+        f'name={quoted(system.title)} lastStateChange="{state_change}"'
+        f' memory="{system.memory}">\n{_attachments(system)}    </vbox:Machine>\n  '
+        f"</VirtualSystem>\n"
     )
 
 
@@ -183,7 +235,8 @@ def _attachments(system: System) -> str:
         controller, port, device = slot.rsplit("-", 2)
         image = f'<Image uuid="{{{chain[0].uuid}}}"/>'
         text += (
-            f'      <StorageController name={quoted(controller)}>\n        <AttachedDevice type="HardDisk" port="{port}" device="{device}">'
+            f"      <StorageController name={quoted(controller)}>\n        <AttachedDevice "
+            f'type="HardDisk" port="{port}" device="{device}">'
         )
         text += f"{image}</AttachedDevice>\n      </StorageController>\n"
     return text

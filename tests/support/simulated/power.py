@@ -5,7 +5,14 @@ import time
 
 from tests.support.simulated import disks, settings
 from tests.support.simulated.arguments import parse, required
-from tests.support.simulated.errors import PROGRESS, Reply, UsageError, VBoxError, locked_by_session, not_running
+from tests.support.simulated.errors import (
+    PROGRESS,
+    Reply,
+    UsageError,
+    VBoxError,
+    locked_by_session,
+    not_running,
+)
 from tests.support.simulated.machines import find
 from tests.support.simulated.state import Host, Machine, exports
 
@@ -15,14 +22,22 @@ _WAIT = 'Waiting for VM "{}" to power on...\n'
 
 
 def advance(host: Host, *, service_gone: bool) -> bool:
-    """Brings the state up to now: guests that were asked to shut down have, and an idle VBoxSVC has ended. Says whether it changed."""
+    """Brings the state up to now.
+
+    Guests that were asked to shut down have, and an idle VBoxSVC has ended. Says whether it
+    changed.
+    """
     changed = False
     now = time.time()
     for machine in host.machines.values():
         if machine.ends is not None and machine.ends <= now:
             end(host, machine, "poweroff", machine.ends)
             changed = True
-    if service_gone and not any(machine.runs for machine in host.machines.values()) and not exports(host.home):
+    if (
+        service_gone
+        and not any(machine.runs for machine in host.machines.values())
+        and not exports(host.home)
+    ):
         for machine in host.machines.values():
             before = (machine.changed, machine.state)
             machine.settle()
@@ -36,24 +51,42 @@ def start_command(host: Host, words: list[str]) -> Reply:
     machine = find(host, name)
     kind = options.get("type", "gui")
     if kind not in ("gui", "headless", "sdl", "separate"):
-        raise VBoxError(f"Invalid frontend name: '{kind}'", code="NS_ERROR_INVALID_ARG", context="LaunchVMProcess(...)")
+        raise VBoxError(
+            f"Invalid frontend name: '{kind}'",
+            code="NS_ERROR_INVALID_ARG",
+            context="LaunchVMProcess(...)",
+        )
     if machine.runs:
         raise locked_by_session(machine.name, "by a session (or being locked or unlocked)")
     if kind != "headless":  # no screen here
-        text = f"Could not launch the VM process for the machine '{machine.name}' (VERR_FILE_NOT_FOUND)"
+        text = (
+            f"Could not launch the VM process for the machine '{machine.name}' "
+            f"(VERR_FILE_NOT_FOUND)"
+        )
         raise VBoxError(text, code="VBOX_E_IPRT_ERROR", context="LaunchVMProcess(...)")
     media = [medium for disk in machine.disks.values() for medium in host.chain(disk)]
     for medium in media:
         disks.check_readable(medium)
     if any(medium.uuid in host.readers() for medium in media):
-        text = "Locking of attached media failed. A possible reason is that one of the media is attached to a running VM"
-        raise VBoxError(text, code="VBOX_E_INVALID_OBJECT_STATE", component="SessionMachine", said=_WAIT.format(name))
+        text = (
+            "Locking of attached media failed. A possible reason is that one of the media is "
+            "attached to a running VM"
+        )
+        raise VBoxError(
+            text,
+            code="VBOX_E_INVALID_OBJECT_STATE",
+            component="SessionMachine",
+            said=_WAIT.format(name),
+        )
     start(host, machine)
     return Reply(f'{_WAIT.format(name)}VM "{name}" has been successfully started.\n')
 
 
 def start(host: Host, machine: Machine) -> None:
-    """Runs the machine. Its .vbox is rewritten only if a saved state is used up, and then still with the older time."""
+    """Runs the machine.
+
+    Its .vbox is rewritten only if a saved state is used up, and then still with the older time.
+    """
     if machine.state_file:
         machine.state_file = ""
         settings.write_machine(host, machine)
@@ -93,7 +126,12 @@ def _power_off(host: Host, machine: Machine) -> Reply:
 
 def _press_power_button(host: Host, machine: Machine) -> Reply:
     if machine.state == "paused":
-        raise VBoxError("Invalid machine state: Paused", code="VBOX_E_INVALID_VM_STATE", component="ConsoleWrap", context="PowerButton()")
+        raise VBoxError(
+            "Invalid machine state: Paused",
+            code="VBOX_E_INVALID_VM_STATE",
+            component="ConsoleWrap",
+            context="PowerButton()",
+        )
     now = time.time()
     if machine.button_delay is not None and now - machine.started >= BOOT_SECONDS:
         machine.ends = now + machine.button_delay
@@ -108,7 +146,12 @@ def _save_state(host: Host, machine: Machine) -> Reply:
 
 def _pause(host: Host, machine: Machine) -> Reply:
     if machine.state == "paused":
-        raise VBoxError("Already paused", code="VBOX_E_INVALID_VM_STATE", component="ConsoleWrap", context="Pause()")
+        raise VBoxError(
+            "Already paused",
+            code="VBOX_E_INVALID_VM_STATE",
+            component="ConsoleWrap",
+            context="Pause()",
+        )
     machine.state, machine.changed = "paused", time.time()
     return Reply()
 
@@ -116,7 +159,9 @@ def _pause(host: Host, machine: Machine) -> Reply:
 def _resume(host: Host, machine: Machine) -> Reply:
     if machine.state == "running":
         text = "Cannot resume the machine as it is not paused (machine state: Running)"
-        raise VBoxError(text, code="VBOX_E_INVALID_VM_STATE", component="ConsoleWrap", context="Resume()")
+        raise VBoxError(
+            text, code="VBOX_E_INVALID_VM_STATE", component="ConsoleWrap", context="Resume()"
+        )
     machine.state, machine.changed = "running", time.time()
     return Reply()
 
@@ -133,7 +178,10 @@ _ACTIONS = {
 def write_memory(machine: Machine) -> str:
     """A file with the guest's memory; its path relative to the machine's folder."""
     moment = time.time()
-    name = time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(moment)) + f"-{int(moment % 1 * 1e9):09d}Z.sav"
+    name = (
+        time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime(moment))
+        + f"-{int(moment % 1 * 1e9):09d}Z.sav"
+    )
     folder = os.path.join(machine.folder, "Snapshots")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with open(os.path.join(folder, name), "wb") as file:
@@ -144,11 +192,25 @@ def write_memory(machine: Machine) -> str:
 def discard_command(host: Host, words: list[str]) -> Reply:
     machine = find(host, required(words, 1)[0])
     if machine.state != "saved":
-        names = {"poweroff": "PoweredOff", "aborted": "Aborted", "running": "Running", "paused": "Paused"}
-        text = "Cannot discard the saved state as the machine is not in the Saved or Aborted-Saved state"
+        names = {
+            "poweroff": "PoweredOff",
+            "aborted": "Aborted",
+            "running": "Running",
+            "paused": "Paused",
+        }
+        text = (
+            "Cannot discard the saved state as the machine is not in the Saved or "
+            "Aborted-Saved state"
+        )
         text = f"{text} (machine state: {names[machine.state]})"
         # The real one exits with 0 as well: what VBoxManage prints counts, not only its status.
-        raise VBoxError(text, code="VBOX_E_INVALID_VM_STATE", component="SessionMachine", context="DiscardSavedState(true )", status=0)
+        raise VBoxError(
+            text,
+            code="VBOX_E_INVALID_VM_STATE",
+            component="SessionMachine",
+            context="DiscardSavedState(true )",
+            status=0,
+        )
     path = os.path.join(machine.folder, machine.state_file)
     if all(snapshot.state_file != machine.state_file for snapshot in machine.snapshots):
         os.unlink(path)

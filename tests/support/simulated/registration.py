@@ -1,4 +1,7 @@
-"""Reads a .vbox back: for `registervm` of a machine that was unregistered, or came from another host."""
+"""Reads a .vbox back.
+
+For `registervm` of a machine that was unregistered, or came from another host.
+"""
 
 import os
 import time
@@ -16,7 +19,9 @@ def read(path: str) -> tuple[Machine, list[Medium]]:
     element = ET.parse(path).getroot().find(f"{_NAMESPACE}Machine")
     assert element is not None, path
     changed = seconds(element.get("lastStateChange", ""))
-    machine = Machine(_uuid(element.get("uuid", "")), element.get("name", ""), path, changed, int(changed))
+    machine = Machine(
+        _uuid(element.get("uuid", "")), element.get("name", ""), path, changed, int(changed)
+    )
     machine.written_aborted = element.get("aborted") == "true"
     machine.state_file = element.get("stateFile", "")
     machine.current_snapshot = _uuid(element.get("currentSnapshot", ""))
@@ -27,7 +32,9 @@ def read(path: str) -> tuple[Machine, list[Medium]]:
     for snapshot in element.findall(f"{_NAMESPACE}Snapshot"):
         machine.snapshots += _snapshots(snapshot, "")
     media = [
-        medium for child in element.findall(f"{_NAMESPACE}MediaRegistry/{_NAMESPACE}HardDisks/*") for medium in _media(child, machine, "")
+        medium
+        for child in element.findall(f"{_NAMESPACE}MediaRegistry/{_NAMESPACE}HardDisks/*")
+        for medium in _media(child, machine, "")
     ]
     machine.settle()
     return machine, media
@@ -45,19 +52,25 @@ def seconds(text: str) -> float:
 def _hardware(element: ET.Element) -> tuple[int, dict[str, int], dict[str, str]]:
     memory = element.find(f"{_NAMESPACE}Hardware/{_NAMESPACE}Memory")
     controllers, attached = {}, {}
-    for controller in element.iterfind(f"{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"):
+    for controller in element.iterfind(
+        f"{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
+    ):
         name = controller.get("name", "")
         controllers[name] = int(controller.get("PortCount", "1"))
         for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice"):
             image = device.find(f"{_NAMESPACE}Image")
             if image is not None:
-                attached[f"{name}-{device.get('port')}-{device.get('device')}"] = _uuid(image.get("uuid", ""))
+                attached[f"{name}-{device.get('port')}-{device.get('device')}"] = _uuid(
+                    image.get("uuid", "")
+                )
     return int(memory.get("RAMSize", "128")) if memory is not None else 128, controllers, attached
 
 
 def _snapshots(element: ET.Element, parent: str) -> list[Snapshot]:
     uuid = _uuid(element.get("uuid", ""))
-    snapshot = Snapshot(uuid, element.get("name", ""), parent, seconds(element.get("timeStamp", "")))
+    snapshot = Snapshot(
+        uuid, element.get("name", ""), parent, seconds(element.get("timeStamp", ""))
+    )
     snapshot.description = element.findtext(f"{_NAMESPACE}Description", "")
     snapshot.state_file = element.get("stateFile", "")
     snapshot.disks = _hardware(element)[2]

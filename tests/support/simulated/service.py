@@ -1,4 +1,7 @@
-"""VBoxSVC's part of an export: a process of its own that writes the file to the end, whatever becomes of the client."""
+"""VBoxSVC's part of an export.
+
+A process of its own that writes the file to the end, whatever becomes of the client.
+"""
 
 import contextlib
 import fcntl
@@ -15,8 +18,13 @@ from tests.support.simulated.faults import MachineFaults
 from tests.support.simulated.machines import new_uuid
 from tests.support.simulated.ova import Plan, write, write_beside
 
-_FULL = "Could not create the exported medium '{0}'.\nVMDK: cannot write compressed data block in './{0}' (VERR_DISK_FULL)"
-_UNREADABLE = "Could not create the exported medium '{0}'.\nVDI: error reading image (VERR_READ_ERROR)"
+_FULL = (
+    "Could not create the exported medium '{0}'.\nVMDK: cannot write compressed data block "
+    "in './{0}' (VERR_DISK_FULL)"
+)
+_UNREADABLE = (
+    "Could not create the exported medium '{0}'.\nVDI: error reading image (VERR_READ_ERROR)"
+)
 _TAKEN = "RTVfsFsStrmPushFile failed for '{}' (VERR_ALREADY_EXISTS)"
 _CANCELLED = "Could not create the exported medium '{0}' (VERR_CANCELLED)"
 
@@ -30,7 +38,10 @@ class _Ended(Exception):  # noqa: N818 - a result
 
 
 def run(home: str, plan: Plan, faults: MachineFaults, reports: int) -> NoReturn:
-    """Becomes the service process. Says on `reports` when it holds the disks, then how far it is, then how it ended."""
+    """Becomes the service process.
+
+    Says on `reports` when it holds the disks, then how far it is, then how it ended.
+    """
     status = 1
     try:
         os.setsid()
@@ -63,7 +74,9 @@ def _take_record(home: str, plan: Plan) -> tuple[str, int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     media = [medium.uuid for system in plan.systems for chain in system.chains for medium in chain]
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": plan.target}).encode())
+    os.write(
+        descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": plan.target}).encode()
+    )
     return path, descriptor
 
 
@@ -76,13 +89,17 @@ def _report(reports: int, **values: str | int) -> None:
     _send(reports, json.dumps(values).encode() + b"\n")
 
 
-def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable[[], bool]) -> dict[str, str]:
+def _export(
+    plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable[[], bool]
+) -> dict[str, str]:
     """Writes the file, and removes it if that fails; the result for the client."""
     disk = (plan.disk_names() or [""])[0]
     try:
         _write(plan, faults, cancelled, lambda percent: _report(reports, percent=percent))
     except FileExistsError as error:
-        time.sleep(0.005)  # as the real one, which lets go of the disks before it removes what it wrote
+        time.sleep(
+            0.005
+        )  # as the real one, which lets go of the disks before it removes what it wrote
         os.unlink(plan.target)
         name = os.path.relpath(error.filename, os.path.dirname(plan.target))
         return {"result": "failed", "word": "VBOX_E_IPRT_ERROR", "text": _TAKEN.format(name)}
@@ -90,7 +107,11 @@ def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable
         if plan.target.endswith(".ova"):
             os.unlink(plan.target)
         ended = (
-            error if isinstance(error, _Ended) else _Ended("VBOX_E_FILE_ERROR", _FULL.format(disk) if error.errno == ENOSPC else str(error))
+            error
+            if isinstance(error, _Ended)
+            else _Ended(
+                "VBOX_E_FILE_ERROR", _FULL.format(disk) if error.errno == ENOSPC else str(error)
+            )
         )
         return {"result": "failed", "word": ended.word, "text": ended.text}
     if faults.export_lie == "error_on_stderr":
@@ -98,7 +119,9 @@ def _export(plan: Plan, faults: MachineFaults, reports: int, cancelled: Callable
     return {"result": "done"}
 
 
-def _write(plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], show: Callable[[int], None]) -> None:
+def _write(
+    plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], show: Callable[[int], None]
+) -> None:
     """Writes the appliance, at the pace and with the faults that are set."""
     name = (plan.disk_names() or [""])[0]
     begun = time.monotonic()
@@ -107,12 +130,17 @@ def _write(plan: Plan, faults: MachineFaults, cancelled: Callable[[], bool], sho
     with open(os.open(plan.target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
         os.fchmod(file.fileno(), 0o600)
         pieces = (
-            write(file, plan, manifest=faults.export_lie != "no_manifest") if plan.target.endswith(".ova") else write_beside(file, plan)
+            write(file, plan, manifest=faults.export_lie != "no_manifest")
+            if plan.target.endswith(".ova")
+            else write_beside(file, plan)
         )
         for percent in pieces:
             file.flush()
             _meet_faults(faults, percent, name)
-            pace = max(faults.export_seconds * percent / 100, file.tell() / (faults.export_bytes_per_second or float("inf")))
+            pace = max(
+                faults.export_seconds * percent / 100,
+                file.tell() / (faults.export_bytes_per_second or float("inf")),
+            )
             hangs = faults.export_hangs_at is not None and percent >= faults.export_hangs_at
             while hangs or time.monotonic() - begun < pace:
                 _stop_if(cancelled(), name)

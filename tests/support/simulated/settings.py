@@ -1,4 +1,8 @@
-"""The settings files: VirtualBox.xml of the host and one .vbox a machine, with the elements and attributes of the real ones."""
+"""The settings files.
+
+VirtualBox.xml of the host and one .vbox a machine, with the elements and attributes of the real
+ones.
+"""
 
 import contextlib
 import os
@@ -25,11 +29,19 @@ _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 def escape(text: str) -> str:
     """Text. Characters that XML cannot hold become U+FFFD (measured)."""
-    return _NO_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return (
+        _NO_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
 
 
 def quoted(text: str) -> str:
-    plain = escape(text).replace('"', "&quot;").replace("\n", "&#10;").replace("\t", "&#9;").replace("\r", "&#13;")
+    plain = (
+        escape(text)
+        .replace('"', "&quot;")
+        .replace("\n", "&#10;")
+        .replace("\t", "&#9;")
+        .replace("\r", "&#13;")
+    )
     return f'"{plain}"'
 
 
@@ -41,12 +53,21 @@ def moment(seconds: float) -> str:
 def write_host(host: Host) -> None:
     """VirtualBox.xml."""
     entries = "".join(
-        f'      <MachineEntry uuid="{{{machine.uuid}}}" src={quoted(machine.settings)}/>\n' for machine in host.machines.values()
+        f'      <MachineEntry uuid="{{{machine.uuid}}}" src={quoted(machine.settings)}/>\n'
+        for machine in host.machines.values()
     )
-    registry = f"    <MachineRegistry>\n{entries}    </MachineRegistry>\n" if entries else "    <MachineRegistry/>\n"
-    properties = f'    <SystemProperties defaultMachineFolder={quoted(host.machine_folder)} defaultHardDiskFormat="VDI"/>\n'
+    registry = (
+        f"    <MachineRegistry>\n{entries}    </MachineRegistry>\n"
+        if entries
+        else "    <MachineRegistry/>\n"
+    )
+    properties = (
+        f"    <SystemProperties defaultMachineFolder={quoted(host.machine_folder)} "
+        f'defaultHardDiskFormat="VDI"/>\n'
+    )
     _replace(
-        os.path.join(host.home, "VirtualBox.xml"), f"{_HEAD.format('1.12')}  <Global>\n{registry}{properties}  </Global>\n</VirtualBox>\n"
+        os.path.join(host.home, "VirtualBox.xml"),
+        f"{_HEAD.format('1.12')}  <Global>\n{registry}{properties}  </Global>\n</VirtualBox>\n",
     )
 
 
@@ -58,21 +79,51 @@ def write_machine(host: Host, machine: Machine) -> None:
 
 
 def machine_text(host: Host, machine: Machine) -> str:
-    attributes = {"uuid": f"{{{machine.uuid}}}", "name": machine.name, "OSType": "Other", "stateFile": machine.state_file}
-    attributes["currentSnapshot"] = f"{{{machine.current_snapshot}}}" if machine.current_snapshot else ""
-    attributes |= {"snapshotFolder": "Snapshots", "lastStateChange": moment(machine.written_changed)}
+    attributes = {
+        "uuid": f"{{{machine.uuid}}}",
+        "name": machine.name,
+        "OSType": "Other",
+        "stateFile": machine.state_file,
+    }
+    attributes["currentSnapshot"] = (
+        f"{{{machine.current_snapshot}}}" if machine.current_snapshot else ""
+    )
+    attributes |= {
+        "snapshotFolder": "Snapshots",
+        "lastStateChange": moment(machine.written_changed),
+    }
     attributes["aborted"] = "true" if machine.written_aborted else ""
-    text = " ".join(f"{name}={quoted(value)}" for name, value in attributes.items() if value or name == "name")
+    text = " ".join(
+        f"{name}={quoted(value)}" for name, value in attributes.items() if value or name == "name"
+    )
     lines = [f"  <Machine {text}>"]
     if machine.description:
         lines.append(f"    <Description>{escape(machine.description)}</Description>")
-    bases = [medium for medium in host.media.values() if medium.registry == machine.uuid and _is_root(host, machine, medium)]
+    bases = [
+        medium
+        for medium in host.media.values()
+        if medium.registry == machine.uuid and _is_root(host, machine, medium)
+    ]
     if bases:
         tree = [line for base in bases for line in _medium_lines(host, machine, base, 8)]
-        lines += ["    <MediaRegistry>", "      <HardDisks>", *tree, "      </HardDisks>", "    </MediaRegistry>"]
-    items = [f"      <ExtraDataItem name={quoted(name)} value={quoted(value)}/>" for name, value in machine.extra_data.items()]
+        lines += [
+            "    <MediaRegistry>",
+            "      <HardDisks>",
+            *tree,
+            "      </HardDisks>",
+            "    </MediaRegistry>",
+        ]
+    items = [
+        f"      <ExtraDataItem name={quoted(name)} value={quoted(value)}/>"
+        for name, value in machine.extra_data.items()
+    ]
     lines += ["    <ExtraData>", *items, "    </ExtraData>"] if items else []
-    lines += [line for snapshot in machine.snapshots if not snapshot.parent for line in _snapshot_lines(machine, snapshot, 4)]
+    lines += [
+        line
+        for snapshot in machine.snapshots
+        if not snapshot.parent
+        for line in _snapshot_lines(machine, snapshot, 4)
+    ]
     lines += hardware_lines(machine, machine.disks, 4)
     return _HEAD.format("1.20") + "\n".join(lines) + "\n  </Machine>\n</VirtualBox>\n"
 
@@ -82,43 +133,83 @@ def _is_root(host: Host, machine: Machine, medium: Medium) -> bool:
 
 
 def _medium_lines(host: Host, machine: Machine, medium: Medium, indent: int) -> list[str]:
-    """A medium with its children inside it. Paths below the machine's folder are written relative to it."""
+    """A medium with its children inside it.
+
+    Paths below the machine's folder are written relative to it.
+    """
     inside = medium.location.startswith(machine.folder + "/")
     location = os.path.relpath(medium.location, machine.folder) if inside else medium.location
     kind = "" if medium.parent else ' type="Normal"'
-    line = f'{" " * indent}<HardDisk uuid="{{{medium.uuid}}}" location={quoted(location)} format="{medium.format}"{kind}'
-    inner = [text for child in host.children(medium.uuid) for text in _medium_lines(host, machine, child, indent + 2)]
+    line = (
+        f'{" " * indent}<HardDisk uuid="{{{medium.uuid}}}" location={quoted(location)} '
+        f'format="{medium.format}"{kind}'
+    )
+    inner = [
+        text
+        for child in host.children(medium.uuid)
+        for text in _medium_lines(host, machine, child, indent + 2)
+    ]
     return [f"{line}>", *inner, f"{' ' * indent}</HardDisk>"] if inner else [f"{line}/>"]
 
 
 def _snapshot_lines(machine: Machine, snapshot: Snapshot, indent: int) -> list[str]:
     space = " " * indent
     saved = f" stateFile={quoted(snapshot.state_file)}" if snapshot.state_file else ""
-    name = f'uuid="{{{snapshot.uuid}}}" name={quoted(snapshot.name)} timeStamp="{moment(snapshot.taken)}"{saved}'
-    described = [f"{space}  <Description>{escape(snapshot.description)}</Description>"] if snapshot.description else []
+    name = (
+        f'uuid="{{{snapshot.uuid}}}" name={quoted(snapshot.name)} '
+        f'timeStamp="{moment(snapshot.taken)}"{saved}'
+    )
+    described = (
+        [f"{space}  <Description>{escape(snapshot.description)}</Description>"]
+        if snapshot.description
+        else []
+    )
     children = [child for child in machine.snapshots if child.parent == snapshot.uuid]
     inner = [line for child in children for line in _snapshot_lines(machine, child, indent + 4)]
     nested = [f"{space}  <Snapshots>", *inner, f"{space}  </Snapshots>"] if inner else []
-    return [f"{space}<Snapshot {name}>", *described, *hardware_lines(machine, snapshot.disks, indent + 2), *nested, f"{space}</Snapshot>"]
+    return [
+        f"{space}<Snapshot {name}>",
+        *described,
+        *hardware_lines(machine, snapshot.disks, indent + 2),
+        *nested,
+        f"{space}</Snapshot>",
+    ]
 
 
 def hardware_lines(machine: Machine, disks: dict[str, str], indent: int) -> list[str]:
     """Memory and disks of the machine, or of one of its snapshots."""
     space = " " * indent
-    lines = [f"{space}<Hardware>", f'{space}  <Memory RAMSize="{machine.memory}"/>', f"{space}  <StorageControllers>"]
+    lines = [
+        f"{space}<Hardware>",
+        f'{space}  <Memory RAMSize="{machine.memory}"/>',
+        f"{space}  <StorageControllers>",
+    ]
     for name, ports in machine.controllers.items():
-        lines.append(f'{space}    <StorageController name={quoted(name)} type="AHCI" PortCount="{ports}" Bootable="true">')
+        lines.append(
+            f'{space}    <StorageController name={quoted(name)} type="AHCI" '
+            f'PortCount="{ports}" '
+            f'Bootable="true">'
+        )
         for slot, medium in disks.items():
             controller, port, device = slot.rsplit("-", 2)
             if controller == name:
                 lines += [
-                    f'{space}      <AttachedDevice type="HardDisk" hotpluggable="false" port="{port}" device="{device}">',
+                    (
+                        f'{space}      <AttachedDevice type="HardDisk" hotpluggable="false" '
+                        f'port="{port}" device="{device}">'
+                    ),
                     f'{space}        <Image uuid="{{{medium}}}"/>',
                     f"{space}      </AttachedDevice>",
                 ]
         lines.append(f"{space}    </StorageController>")
     lines += [f"{space}  </StorageControllers>", f"{space}</Hardware>"]
-    return [*lines, f'{space}<Platform architecture="x86">', f"{space}  <CPU/>", f"{space}  <x86/>", f"{space}</Platform>"]
+    return [
+        *lines,
+        f'{space}<Platform architecture="x86">',
+        f"{space}  <CPU/>",
+        f"{space}  <x86/>",
+        f"{space}</Platform>",
+    ]
 
 
 def _replace(path: str, text: str) -> None:

@@ -7,7 +7,14 @@ import time
 
 from tests.support.simulated import disks, power, settings
 from tests.support.simulated.arguments import parse, required
-from tests.support.simulated.errors import PROGRESS, Reply, UsageError, VBoxError, failed_task, locked_by_session
+from tests.support.simulated.errors import (
+    PROGRESS,
+    Reply,
+    UsageError,
+    VBoxError,
+    failed_task,
+    locked_by_session,
+)
 from tests.support.simulated.information import tree_lines
 from tests.support.simulated.machines import add, find, new_uuid, settings_path
 from tests.support.simulated.state import Host, Machine, Medium, Snapshot
@@ -25,15 +32,25 @@ def command(host: Host, words: list[str]) -> Reply:
     if action == "take":
         return _take(host, machine, title, options.get("description", ""))
     snapshot = find_snapshot(machine, title, "SessionMachine")
-    return _delete(host, machine, snapshot) if action == "delete" else _restore(host, machine, snapshot)
+    return (
+        _delete(host, machine, snapshot)
+        if action == "delete"
+        else _restore(host, machine, snapshot)
+    )
 
 
 def find_snapshot(machine: Machine, name: str, component: str) -> Snapshot:
     for snapshot in machine.snapshots:
         if name in (snapshot.uuid, snapshot.name):
             return snapshot
-    text = f"Could not find a snapshot named '{name}'" if machine.snapshots else "This machine does not have any snapshots"
-    raise VBoxError(text, code="VBOX_E_OBJECT_NOT_FOUND", component=component, context="FindSnapshot(...)")
+    text = (
+        f"Could not find a snapshot named '{name}'"
+        if machine.snapshots
+        else "This machine does not have any snapshots"
+    )
+    raise VBoxError(
+        text, code="VBOX_E_OBJECT_NOT_FOUND", component=component, context="FindSnapshot(...)"
+    )
 
 
 def _list(machine: Machine, *, readable: bool) -> Reply:
@@ -45,13 +62,19 @@ def _list(machine: Machine, *, readable: bool) -> Reply:
     for snapshot, depth in _walk(machine, "", 1):
         star = " *" if snapshot.uuid == machine.current_snapshot else ""
         lines.append(f"{'   ' * depth}Name: {snapshot.name} (UUID: {snapshot.uuid}){star}")
-        lines += [f"{'   ' * depth}Description: {snapshot.description}"] if snapshot.description else []
+        lines += (
+            [f"{'   ' * depth}Description: {snapshot.description}"] if snapshot.description else []
+        )
     return Reply("\n".join(lines) + "\n")
 
 
 def _walk(machine: Machine, parent: str, depth: int) -> list[tuple[Snapshot, int]]:
     children = [snapshot for snapshot in machine.snapshots if snapshot.parent == parent]
-    return [found for child in children for found in [(child, depth), *_walk(machine, child.uuid, depth + 1)]]
+    return [
+        found
+        for child in children
+        for found in [(child, depth), *_walk(machine, child.uuid, depth + 1)]
+    ]
 
 
 def add_child(host: Host, machine: Machine, parent: Medium, registry: str) -> str:
@@ -70,8 +93,13 @@ def _take(host: Host, machine: Machine, name: str, description: str) -> Reply:
     if machine.state == "running":
         disks.write_counter(host, machine, machine.counted + power.beats(machine, now))
     state_file = power.write_memory(machine) if machine.runs else machine.state_file
-    snapshot = Snapshot(uuid, name, machine.current_snapshot, now, description, state_file, dict(machine.disks))
-    machine.disks = {slot: add_child(host, machine, host.media[disk], machine.uuid) for slot, disk in machine.disks.items()}
+    snapshot = Snapshot(
+        uuid, name, machine.current_snapshot, now, description, state_file, dict(machine.disks)
+    )
+    machine.disks = {
+        slot: add_child(host, machine, host.media[disk], machine.uuid)
+        for slot, disk in machine.disks.items()
+    }
     machine.snapshots.append(snapshot)
     machine.current_snapshot, machine.changed = uuid, now
     settings.write_machine(host, machine)
@@ -79,14 +107,26 @@ def _take(host: Host, machine: Machine, name: str, description: str) -> Reply:
 
 
 def _delete(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
-    """Merges the snapshot's disks with their only children; the result keeps the UUID and the file of the lower one."""
+    """Merges the snapshot's disks with their only children.
+
+    The result keeps the UUID and the file of the lower one.
+    """
     said = f"Deleting snapshot '{snapshot.name}' ({snapshot.uuid})\n"
     below = [child for child in machine.snapshots if child.parent == snapshot.uuid]
     if len(below) > 1 or (below and snapshot.uuid == machine.current_snapshot):
-        text = f"Snapshot '{snapshot.name}' of the machine '{machine.name}' cannot be deleted, because it "
-        text += "is the current snapshot and has one child snapshot" if len(below) == 1 else f"has {len(below)} child snapshots"
+        text = (
+            f"Snapshot '{snapshot.name}' of the machine '{machine.name}' cannot be deleted, "
+            f"because it "
+        )
+        text += (
+            "is the current snapshot and has one child snapshot"
+            if len(below) == 1
+            else f"has {len(below)} child snapshots"
+        )
         code = "VBOX_E_INVALID_OBJECT_STATE"
-        raise VBoxError(text, code=code, component="SessionMachine", context="DeleteSnapshot(...)", said=said)
+        raise VBoxError(
+            text, code=code, component="SessionMachine", context="DeleteSnapshot(...)", said=said
+        )
     for disk in snapshot.disks.values():
         _refuse_merge(host, host.media[disk], said)
     for disk in snapshot.disks.values():
@@ -108,17 +148,33 @@ def _refuse_merge(host: Host, medium: Medium, said: str) -> None:
     if len(children) > 1:
         text = f"Hard disk '{medium.location}' has more than one child hard disk ({len(children)})"
         code = "NS_ERROR_FAILURE"
-        raise failed_task("Snapshot operation failed", text, code=code, component="SessionMachine", handler=handler, said=said)
+        raise failed_task(
+            "Snapshot operation failed",
+            text,
+            code=code,
+            component="SessionMachine",
+            handler=handler,
+            said=said,
+        )
     if {medium.uuid, *(child.uuid for child in children)} & host.readers():
         text = f"Cannot lock hard disk '{medium.location}' when deleting a snapshot\n"
         text += f"Medium '{medium.location}' is locked for reading by another task"
         code = "VBOX_E_INVALID_OBJECT_STATE"
-        raise failed_task("Snapshot operation failed", text, code=code, component="MediumWrap", handler=handler, said=said)
+        raise failed_task(
+            "Snapshot operation failed",
+            text,
+            code=code,
+            component="MediumWrap",
+            handler=handler,
+            said=said,
+        )
 
 
 def _merge(host: Host, machine: Machine, medium: Medium) -> None:
     children = host.children(medium.uuid)
-    if not children:  # the machine has been restored to another snapshot since: nothing stands on it
+    if (
+        not children
+    ):  # the machine has been restored to another snapshot since: nothing stands on it
         if medium.parent:
             os.unlink(medium.location)
             del host.media[medium.uuid]
@@ -134,7 +190,10 @@ def _merge(host: Host, machine: Machine, medium: Medium) -> None:
 
 
 def _drop_memory(machine: Machine, state_file: str) -> None:
-    if state_file and state_file not in (machine.state_file, *(snapshot.state_file for snapshot in machine.snapshots)):
+    if state_file and state_file not in (
+        machine.state_file,
+        *(snapshot.state_file for snapshot in machine.snapshots),
+    ):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(machine.folder, state_file))
 
@@ -143,9 +202,16 @@ def _restore(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
     """The .vbox is rewritten before the state changes, with the time of the snapshot (measured)."""
     if machine.runs:
         raise locked_by_session(machine.name, "for a session (or being unlocked)")
-    dropped = [host.media[disk] for slot, disk in machine.disks.items() if disk != snapshot.disks.get(slot) and not host.children(disk)]
+    dropped = [
+        host.media[disk]
+        for slot, disk in machine.disks.items()
+        if disk != snapshot.disks.get(slot) and not host.children(disk)
+    ]
     old_memory, machine.state_file = machine.state_file, snapshot.state_file
-    machine.disks = {slot: add_child(host, machine, host.media[disk], machine.uuid) for slot, disk in snapshot.disks.items()}
+    machine.disks = {
+        slot: add_child(host, machine, host.media[disk], machine.uuid)
+        for slot, disk in snapshot.disks.items()
+    }
     for medium in dropped:
         os.unlink(medium.location)
         del host.media[medium.uuid]
@@ -158,7 +224,10 @@ def _restore(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
 
 
 def clone_command(host: Host, words: list[str]) -> Reply:
-    """A linked clone of a snapshot. Its disk is listed in the .vbox of the machine it comes from (measured)."""
+    """A linked clone of a snapshot.
+
+    Its disk is listed in the .vbox of the machine it comes from (measured).
+    """
     values = ("--snapshot", "--mode", "--options", "--name", "--basefolder", "--uuid")
     plain, options = parse(words, values=values, flags=("--register",))
     source = find(host, required(plain, 1)[0])
@@ -169,18 +238,38 @@ def clone_command(host: Host, words: list[str]) -> Reply:
         raise VBoxError(text, code="NS_ERROR_INVALID_ARG", context="CloneTo(...)")
     snapshot = find_snapshot(source, options["snapshot"], "MachineWrap")
     name = options.get("name") or f"{source.name} Clone"
-    clone = Machine(options.get("uuid") or new_uuid(), name, settings_path(host, name, options.get("basefolder", "")), snapshot.taken)
+    clone = Machine(
+        options.get("uuid") or new_uuid(),
+        name,
+        settings_path(host, name, options.get("basefolder", "")),
+        snapshot.taken,
+    )
     os.makedirs(clone.folder, mode=0o700)
     clone.extra_data = dict(source.extra_data)
-    clone.memory, clone.controllers, clone.state_file = source.memory, dict(source.controllers), snapshot.state_file
-    clone.disks = {slot: add_child(host, clone, host.media[disk], source.uuid) for slot, disk in snapshot.disks.items()}
+    clone.memory, clone.controllers, clone.state_file = (
+        source.memory,
+        dict(source.controllers),
+        snapshot.state_file,
+    )
+    clone.disks = {
+        slot: add_child(host, clone, host.media[disk], source.uuid)
+        for slot, disk in snapshot.disks.items()
+    }
     if snapshot.state_file:
-        shutil.copy(os.path.join(source.folder, snapshot.state_file), os.path.join(clone.folder, snapshot.state_file))
+        shutil.copy(
+            os.path.join(source.folder, snapshot.state_file),
+            os.path.join(clone.folder, snapshot.state_file),
+        )
         clone.state = "saved"
     settings.write_machine(host, clone)
     settings.write_machine(host, source)
-    if "register" in options and clone.uuid in host.machines:  # noticed only when all is made, and all is left (measured)
-        text = f"Registered machine with UUID {{{clone.uuid}}} ('{host.machines[clone.uuid].settings}') already exists"
+    if (
+        "register" in options and clone.uuid in host.machines
+    ):  # noticed only when all is made, and all is left (measured)
+        text = (
+            f"Registered machine with UUID {{{clone.uuid}}} "
+            f"('{host.machines[clone.uuid].settings}') already exists"
+        )
         raise VBoxError(text, code="NS_ERROR_INVALID_ARG", context='"RegisterMachine(trgMachine)"')
     if "register" in options:
         add(host, clone)

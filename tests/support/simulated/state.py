@@ -1,4 +1,7 @@
-"""What a simulated host knows: machines and media in one JSON file, replaced as a whole under a lock."""
+"""What a simulated host knows.
+
+Machines and media in one JSON file, replaced as a whole under a lock.
+"""
 
 import fcntl
 import json
@@ -30,7 +33,10 @@ class Snapshot:
 
 @dataclass
 class Machine:
-    """`changed` is what VBoxSVC knows, `written_*` what the .vbox file says; a file rewritten before a change keeps the older time."""
+    """`changed` is what VBoxSVC knows, `written_*` what the .vbox file says.
+
+    A file rewritten before a change keeps the older time.
+    """
 
     uuid: str
     name: str
@@ -49,7 +55,9 @@ class Machine:
     current_snapshot: str = ""
     started: float = 0.0  # when the guest began to count
     counted: int = 0  # what it had counted to by then
-    button_delay: float | None = 0.0  # seconds from the power button to power off; None: the guest ignores it
+    button_delay: float | None = (
+        0.0  # seconds from the power button to power off; None: the guest ignores it
+    )
     ends: float | None = None  # when the guest will have shut down
 
     @property
@@ -63,7 +71,9 @@ class Machine:
     def settle(self) -> None:
         """What a VBoxSVC that has just started reads from the settings file."""
         self.changed = float(self.written_changed)
-        self.state = "saved" if self.state_file else "aborted" if self.written_aborted else "poweroff"
+        self.state = (
+            "saved" if self.state_file else "aborted" if self.written_aborted else "poweroff"
+        )
         self.ends = None
 
 
@@ -129,7 +139,10 @@ class Host:
 
 
 def exports(home: str) -> list[dict[str, Any]]:
-    """The exports that run now: each service process holds a lock on its file for as long as it lives."""
+    """The exports that run now.
+
+    Each service process holds a lock on its file for as long as it lives.
+    """
     folder = os.path.join(home, "exports")
     found = []
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
@@ -148,7 +161,8 @@ def exports(home: str) -> list[dict[str, Any]]:
 
 
 def reading(home: str, media: list[str], target: str) -> AbstractContextManager[str]:
-    """Shows to others that this process reads these media, from now on and until the end of the `with` statement or of the process.
+    """Shows to others that this process reads these media, from now on and until the end of the
+    `with` statement or of the process.
 
     Answers the record's path. Called under the lock of the state.
     """
@@ -157,7 +171,9 @@ def reading(home: str, media: list[str], target: str) -> AbstractContextManager[
     path = os.path.join(folder, f"{uuid.uuid4()}.json")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": target}).encode())
+    os.write(
+        descriptor, json.dumps({"pid": os.getpid(), "media": media, "target": target}).encode()
+    )
 
     @contextmanager
     def record() -> Iterator[str]:
@@ -173,10 +189,15 @@ def reading(home: str, media: list[str], target: str) -> AbstractContextManager[
 
 @contextmanager
 def opened(home: str, *, changes: bool) -> Iterator[Host]:
-    """The state under its lock, brought up to now; written back if the caller `changes` it or time has, also after an error."""
+    """The state under its lock, brought up to now.
+
+    Written back if the caller `changes` it or time has, also after an error.
+    """
     from tests.support.simulated import power
 
-    lock = os.open(os.path.join(home, "simulated.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        os.path.join(home, "simulated.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         host = Host(home)

@@ -1,6 +1,7 @@
 """The program: `vboxmanage.py VBOX_USER_HOME COMMAND…` is VBoxManage of the host with that home.
 
-It runs in Python's isolated mode without site packages and imports only what the command needs: tests call it thousands of times.
+It runs in Python's isolated mode without site packages and imports only what the command needs:
+tests call it thousands of times.
 """
 
 import os
@@ -70,7 +71,11 @@ def _run(home: str, words: list[str]) -> Reply:
         sys.stderr.write(BANNER)
         raise VBoxError(f"Invalid command '{name}'", status=2)
     if faults.take("refused"):
-        raise VBoxError("Failed to create the VirtualBox object!", code="NS_ERROR_ABORT", component="VirtualBoxClientWrap")
+        raise VBoxError(
+            "Failed to create the VirtualBox object!",
+            code="NS_ERROR_ABORT",
+            component="VirtualBoxClientWrap",
+        )
     if name == "export":
         return _export(home, words[1:], faults)
     if name == "mediumio":

@@ -10,7 +10,8 @@ import pytest
 KINDS = ("nfs", "nfs3", "smb")
 HOSTS = ("a", "b", "c")
 
-#: The clock that file systems take their times from. It ticks late when the machine is busy, however long one sleeps.
+#: The clock that file systems take their times from. It ticks late when the machine is busy,
+#: however long one sleeps.
 COARSE = 5
 
 
@@ -31,7 +32,10 @@ class Share:
         return self.kind != "smb"
 
     def pass_tick(self) -> None:
-        """Lets the server's clock tick: NFS 3 tells two versions of a directory apart by its time alone (see test_directory_ticks)."""
+        """Lets the server's clock tick.
+
+        NFS 3 tells two versions of a directory apart by its time alone (see test_directory_ticks).
+        """
         before = time.clock_gettime(COARSE)
         while time.clock_gettime(COARSE) - before < 0.02:
             time.sleep(0.01)
@@ -39,7 +43,10 @@ class Share:
     def times(self) -> str:
         """When each host thinks that the directory was changed, and what time it is: for messages."""
         seen = {host: os.stat(self.on(host)).st_mtime_ns for host in HOSTS}
-        return f"changed {seen}, now {time.clock_gettime_ns(COARSE)}; listed again: {os.listdir(self.on('b'))}"
+        return (
+            f"changed {seen}, now {time.clock_gettime_ns(COARSE)}; listed again: "
+            f"{os.listdir(self.on('b'))}"
+        )
 
     def write(self, host: str, name: str, text: str) -> None:
         """Makes a file as a careful program does: a private name, fsync, rename."""
@@ -51,7 +58,10 @@ class Share:
         os.rename(private, self.on(host, name))
 
     def read(self, host: str, name: str) -> str:
-        """Reads a file as a careful program does: lists the directory first, which makes the caches look again."""
+        """Reads a file as a careful program does.
+
+        Lists the directory first, which makes the caches look again.
+        """
         os.listdir(self.on(host))
         with open(self.on(host, name), encoding="utf-8") as file:
             return file.read()

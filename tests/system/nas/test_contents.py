@@ -14,7 +14,10 @@ pytestmark = pytest.mark.nas("guest")
 
 
 def test_listing_then_open_reads_the_newest_content(share: Share) -> None:
-    """SMB keeps a closed file's content for a second; a listing alone would not be enough there if it kept it for longer."""
+    """SMB keeps a closed file's content for a second.
+
+    A listing alone would not be enough there if it kept it for longer.
+    """
     share.write("a", "x", "0")
     assert share.read("b", "x") == "0"
     for number in range(1, 8):
@@ -26,7 +29,10 @@ def test_listing_then_open_reads_the_newest_content(share: Share) -> None:
 
 
 def test_an_immutable_name_is_complete_when_it_appears(share: Share) -> None:
-    """The reader waits for each next name and reads it at once: as a generation of the state database is read."""
+    """The reader waits for each next name and reads it at once.
+
+    As a generation of the state database is read.
+    """
     text = "line\n" * 20_000
     rounds = 15
     for directory in ("private", "public"):
@@ -83,7 +89,10 @@ def test_replaced_by_rename_is_never_torn_or_missing(share: Share) -> None:
 
 
 def test_attributes_lag_behind_the_content(share: Share) -> None:
-    """Why a heartbeat is read, never judged by the time of its file; also: this test bed has the caches that real hosts have."""
+    """Why a heartbeat is read, never judged by the time of its file.
+
+    Also: this test bed has the caches that real hosts have.
+    """
     share.write("a", "x", "old")
     assert os.stat(share.on("b", "x")).st_size == 3
     with open(share.on("a", "x"), "r+", encoding="utf-8") as file:
@@ -104,12 +113,16 @@ def test_a_directory_can_be_synced(share: Share) -> None:
 
 
 def test_samba_has_its_own_time_of_an_open_file() -> None:
-    """Setting back a file's time on the server lets no day pass for hosts while somebody, also a host without power, has it open."""
+    """Setting back a file's time on the server lets no day pass for hosts while somebody, also a
+    host without power, has it open.
+    """
     share = Share("smb", uuid.uuid4().hex)
     os.mkdir(share.on("a"))
 
     def age() -> float:
-        """How old the file is for host b after its time was set back by two days on the server's disk."""
+        """How old the file is for host b after its time was set back by two days on the server's
+        disk.
+        """
         then = time.time() - 2 * 86400
         os.utime(f"/srv/nas/smb/{share.name}/x", (then, then))
         time.sleep(1.5)  # for as long b may keep what it knew of the file

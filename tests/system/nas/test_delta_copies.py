@@ -48,7 +48,9 @@ def back_up(member: Member) -> tuple[Sidecar, catalogue.Copy]:
     return copy.sidecar, copy
 
 
-def test_a_backup_sends_only_the_change_over_nfs_4_2_and_elsewhere_says_why_not(share: Share, member: Member) -> None:
+def test_a_backup_sends_only_the_change_over_nfs_4_2_and_elsewhere_says_why_not(
+    share: Share, member: Member
+) -> None:
     """By the worker, as cron starts it."""
     member.configure("backup", engine="parallel")
     vm = member.host.make_vm("web01", mib=40, random_mib=24)
@@ -80,7 +82,10 @@ def test_a_backup_sends_only_the_change_over_nfs_4_2_and_elsewhere_says_why_not(
 
 
 def test_another_host_reads_the_same(share: Share) -> None:
-    """The server has copied what it had been given: nothing of it is only in the cache of the host that asked for it."""
+    """The server has copied what it had been given.
+
+    Nothing of it is only in the cache of the host that asked for it.
+    """
     folder = Path(share.on("a"))
     name = uuid.uuid4().hex
     first = make(folder, "1", {"SATA-0-0": disk()})

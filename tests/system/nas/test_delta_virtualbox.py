@@ -1,4 +1,7 @@
-"""Only the change on the wire with a real VirtualBox: on a real NFS 4.2 mount, and what comes of it can be imported."""
+"""Only the change on the wire with a real VirtualBox.
+
+On a real NFS 4.2 mount, and what comes of it can be imported.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +18,16 @@ from tests.system.nas.test_delta_copies import back_up, scribble
 pytestmark = [
     pytest.mark.nas("guest", memory_mib=3072),
     pytest.mark.virtualbox,
-    # `make test` has both halves: bytes on the wire (test_delta_copies), and imports of such copies (tests/contract/test_engines.py).
+    # `make test` has both halves: bytes on the wire (test_delta_copies), and imports of such copies
+    # (tests/contract/test_engines.py).
     only_when_proving,
 ]
 
 
 @pytest.mark.parametrize("share", ["nfs"], indirect=True)
-def test_a_delta_copy_of_a_real_vm_is_imported(share: Share, make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> None:
+def test_a_delta_copy_of_a_real_vm_is_imported(
+    share: Share, make_virtualbox_host: Callable[[], RealHost], tmp_path: Path
+) -> None:
     host = make_virtualbox_host()
     member = Fleet(tmp_path, nas=Path(share.on("a"))).add(host)
     member.configure("backup", engine="parallel")
@@ -41,7 +47,9 @@ def test_a_delta_copy_of_a_real_vm_is_imported(share: Share, make_virtualbox_hos
     raws = []
     for number, name in enumerate(("web01", "again")):
         leaf = next(
-            line.split('"')[3] for line in host.run("showvminfo", name, "--machinereadable").stdout.splitlines() if "-ImageUUID-0-0" in line
+            line.split('"')[3]
+            for line in host.run("showvminfo", name, "--machinereadable").stdout.splitlines()
+            if "-ImageUUID-0-0" in line
         )
         raws.append(host.folder / f"{number}.raw")
         host.run("clonemedium", "disk", leaf, raws[-1], "--format=RAW")

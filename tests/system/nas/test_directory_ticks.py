@@ -1,7 +1,9 @@
-"""NFS 3 tells two versions of a directory apart by its modification time, which many servers count in ticks of 4 or 10 ms.
+"""NFS 3 tells two versions of a directory apart by its modification time, which many servers count
+in ticks of 4 or 10 ms.
 
-A listing taken between two changes of one tick is then served again and again, until the directory changes once more: it is not a
-matter of seconds. What the state database does nevertheless is shown here too.
+A listing taken between two changes of one tick is then served again and again, until the directory
+changes once more: it is not a matter of seconds. What the state database does nevertheless is shown
+here too.
 """
 
 import contextlib
@@ -17,7 +19,10 @@ ROUNDS = 25
 
 
 def missed_second_change(share: Share, name: str) -> bool:
-    """Two changes as fast as can be, with a look in between: whether a later look misses the second one."""
+    """Two changes as fast as can be, with a look in between.
+
+    Whether a later look misses the second one.
+    """
     directory = share.on("b", name)
     os.mkdir(share.on("a", name))
     os.listdir(directory)
@@ -41,7 +46,10 @@ def test_only_nfs_3_misses_a_change_and_the_next_one_shows_it(share: Share) -> N
 
 
 def test_a_refused_link_reveals_the_name_that_was_missed(share: Share) -> None:
-    """Why a host that missed a generation loses one race and goes on: the name is asked of the server again."""
+    """Why a host that missed a generation loses one race and goes on.
+
+    The name is asked of the server again.
+    """
     share.write("b", "mine", "b's")
     for number in range(ROUNDS):
         os.mkdir(share.on("a", f"{number}"))

@@ -1,6 +1,9 @@
-"""filelock's lease on a NAS: a live holder keeps it, and the lease of a host that died is never taken over by filelock itself.
+"""filelock's lease on a NAS.
 
-Why the state database has a breaker of its own (`shared.state.store.lease`), and why its safety rests on something else.
+A live holder keeps it, and the lease of a host that died is never taken over by filelock itself.
+
+Why the state database has a breaker of its own (`shared.state.store.lease`), and why its safety
+rests on something else.
 """
 
 import json
@@ -57,17 +60,31 @@ def said(process: "subprocess.Popen[str]") -> str:
 
 @pytest.fixture(scope="module")
 def answers() -> Iterator[dict[str, str]]:
-    """What contenders on host b say of leases of host a, all at one time: by `<place>-live` and `<place>-dead`."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as local:  # the guest's root cannot exchange names either
+    """What contenders on host b say of leases of host a, all at one time.
+
+    By `<place>-live` and `<place>-dead`.
+    """
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm"
+    ) as local:  # the guest's root cannot exchange names either
         places = {**{f"/mnt/{kind}-a": f"/mnt/{kind}-b" for kind in KINDS}, local: local}
-        names = dict(zip(places, [*KINDS, "local"], strict=True))  # NFS 3 and NFS 4 show one and the same directory: distinct names
-        live, dead = (start("a", HOLD, [f"{place}/{names[place]}-{fate}" for place in places]) for fate in ("live", "dead"))
+        names = dict(
+            zip(places, [*KINDS, "local"], strict=True)
+        )  # NFS 3 and NFS 4 show one and the same directory: distinct names
+        live, dead = (
+            start("a", HOLD, [f"{place}/{names[place]}-{fate}" for place in places])
+            for fate in ("live", "dead")
+        )
         with live, dead:
             assert (said(live), said(dead)) == ("held", "held")
             dead.kill()
             for contended in places.values():
                 os.listdir(contended)
-            paths = [f"{contended}/{names[place]}-{fate}" for place, contended in places.items() for fate in ("live", "dead")]
+            paths = [
+                f"{contended}/{names[place]}-{fate}"
+                for place, contended in places.items()
+                for fate in ("live", "dead")
+            ]
             with start("b", CONTEND, paths) as contender:
                 answers = json.loads(said(contender))
             yield {os.path.basename(path): answer for path, answer in answers.items()}
@@ -80,7 +97,9 @@ def test_a_live_holder_keeps_its_lease(answers: dict[str, str], place: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_dead_hosts_lease_is_never_taken_over_on_a_nas(answers: dict[str, str], kind: str) -> None:
+def test_a_dead_hosts_lease_is_never_taken_over_on_a_nas(
+    answers: dict[str, str], kind: str
+) -> None:
     assert answers[f"{kind}-dead"] == "timeout"
 
 

@@ -1,6 +1,7 @@
 """Who gets a name when two hosts want it, and what a host sees of names that another one made.
 
-The state database stands on this: a generation is published under a name that nobody else has, and found by listing.
+The state database stands on this: a generation is published under a name that nobody else has, and
+found by listing.
 """
 
 import ctypes
@@ -89,7 +90,9 @@ def make_exclusively(share: Share, host: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("take", [link_own_file, make_exclusively])
-def test_one_of_three_hosts_gets_the_name(share: Share, take: Callable[[Share, str, str], None]) -> None:
+def test_one_of_three_hosts_gets_the_name(
+    share: Share, take: Callable[[Share, str, str], None]
+) -> None:
     names = [f"{number}" for number in range(25)]
     winners: dict[str, list[str]] = {name: [] for name in names}
     start = threading.Barrier(len(HOSTS))
@@ -113,11 +116,15 @@ def test_one_of_three_hosts_gets_the_name(share: Share, take: Callable[[Share, s
     for name, hosts in winners.items():
         assert share.read("a", name) == hosts[0]
     if take is link_own_file:
-        assert len({hosts[0] for hosts in winners.values()}) > 1, "one host won every time: there was no contention"
+        assert len({hosts[0] for hosts in winners.values()}) > 1, (
+            "one host won every time: there was no contention"
+        )
 
 
 def change_again(share: Share, *, unless: bool) -> None:
-    """On NFS 3 a listing may be behind until the directory changes once more, seldom even if its clock has ticked (docs/nas.md)."""
+    """On NFS 3 a listing may be behind until the directory changes once more, seldom even if its
+    clock has ticked (docs/nas.md).
+    """
     if share.kind == "nfs3" and not unless:
         share.pass_tick()
         share.write("a", "another", "change")
@@ -145,7 +152,10 @@ def test_a_listing_misses_a_removed_name_at_once(share: Share) -> None:
 
 
 def test_a_name_that_was_missed_stays_missing_without_a_listing(share: Share) -> None:
-    """Why nothing may be concluded from a name that is not found; also: this test bed has the caches that real hosts have."""
+    """Why nothing may be concluded from a name that is not found.
+
+    Also: this test bed has the caches that real hosts have.
+    """
     believe_absent(share, "b", "x")
     share.write("a", "x", "new")
     if share.is_nfs:
@@ -172,7 +182,9 @@ def test_smb_names_differ_by_more_than_case(share: Share) -> None:
 def rename_exchanging(share: Share, host: str, source: str, target: str) -> None:
     """renameat2 with RENAME_EXCHANGE, for which Python has no name."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(-100, share.on(host, source).encode(), -100, share.on(host, target).encode(), 2):
+    if libc.renameat2(
+        -100, share.on(host, source).encode(), -100, share.on(host, target).encode(), 2
+    ):
         raise OSError(ctypes.get_errno(), "renameat2")
 
 

@@ -1,4 +1,6 @@
-"""One directory of a NAS through two mounts is found to be one, whatever device and inode say, and however it is mounted."""
+"""One directory of a NAS through two mounts is found to be one, whatever device and inode say, and
+however it is mounted.
+"""
 
 import itertools
 import os
@@ -17,7 +19,8 @@ from tests.system.nas.conftest import HOSTS, Share
 
 pytestmark = pytest.mark.nas("guest")
 
-#: Those of the test bed's mounts that show one directory of the server: NFS 4 and NFS 3 have one export.
+#: Those of the test bed's mounts that show one directory of the server: NFS 4 and NFS 3 have one
+#: export.
 TOGETHER = {"nfs": ("nfs", "nfs3"), "nfs3": ("nfs", "nfs3"), "smb": ("smb",)}
 
 
@@ -39,7 +42,9 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 def places(share: Share) -> list[Path]:
     """The share through every mount, first through the one of its own kind on host a."""
-    found = [Path(f"/mnt/{kind}-{host}", share.name) for kind in TOGETHER[share.kind] for host in HOSTS]
+    found = [
+        Path(f"/mnt/{kind}-{host}", share.name) for kind in TOGETHER[share.kind] for host in HOSTS
+    ]
     return sorted(found, key=lambda place: str(place) != share.on("a"))
 
 
@@ -65,12 +70,18 @@ def test_an_archive_that_is_the_nas_through_another_mount_is_refused(share: Shar
         os.listdir(second)
         for archive in (second, second / "vmstate"):
             with pytest.raises(ConfigurationError, match=r"nas\.archive_directory"):
-                prove_apart(Nas(mountpoint=mountpoint, archive_directory=archive, require_mount=False))
+                prove_apart(
+                    Nas(mountpoint=mountpoint, archive_directory=archive, require_mount=False)
+                )
         assert sorted(os.listdir(second)) == ["archive", "vmstate"]
-        prove_apart(Nas(mountpoint=mountpoint, archive_directory=second / "archive", require_mount=False))
+        prove_apart(
+            Nas(mountpoint=mountpoint, archive_directory=second / "archive", require_mount=False)
+        )
 
 
-def test_the_mount_table_tells_a_bind_mount_of_a_directory(share: Share, mounted: Callable[..., Path]) -> None:
+def test_the_mount_table_tells_a_bind_mount_of_a_directory(
+    share: Share, mounted: Callable[..., Path]
+) -> None:
     top = Path(share.on("a"))
     for name in ("within", "besides"):
         os.mkdir(top / name)
@@ -83,15 +94,21 @@ def test_the_mount_table_tells_a_bind_mount_of_a_directory(share: Share, mounted
     assert relations(place, other) == {Relation.APART}
 
 
-@pytest.mark.parametrize("options", ["nosharecache,", ""], ids=["a device of its own", "one device if it can"])
-def test_the_mount_table_tells_a_second_mount_of_a_directory_of_the_export(mounted: Callable[..., Path], options: str) -> None:
+@pytest.mark.parametrize(
+    "options", ["nosharecache,", ""], ids=["a device of its own", "one device if it can"]
+)
+def test_the_mount_table_tells_a_second_mount_of_a_directory_of_the_export(
+    mounted: Callable[..., Path], options: str
+) -> None:
     top = Path("/mnt/nfs-a")
     found = mount_of(str(top), list(mount_table()))
     assert found is not None
     server = found.source.partition(":")[0]
     name = f"second{len(options)}"
     os.mkdir(top / name)
-    place = mounted(f"{server}:/nfs/{name}", "nfs4", f"{options}vers=4.2,addr={server},clientaddr={server}")
+    place = mounted(
+        f"{server}:/nfs/{name}", "nfs4", f"{options}vers=4.2,addr={server},clientaddr={server}"
+    )
     assert relations(place, top) == {Relation.INSIDE}
     assert relations(place, top / name) == {Relation.SAME}
     assert relations(place / "x", top / name / "y") == {Relation.APART}

@@ -1,4 +1,6 @@
-"""Workers on three hosts commit to one state database at the same time, and are stopped and killed meanwhile: nothing is lost."""
+"""Workers on three hosts commit to one state database at the same time, and are stopped and killed
+meanwhile: nothing is lost.
+"""
 
 import os
 import random
@@ -25,7 +27,8 @@ pytestmark = pytest.mark.nas("guest")
 LEASE_SECONDS = 5.0
 WORK_SECONDS = 5.0
 
-#: SMB refuses to rename over a file that another host has open, or had a second ago: the view may stay behind until the next tick.
+#: SMB refuses to rename over a file that another host has open, or had a second ago: the view may
+#: stay behind until the next tick.
 VIEW_BEHIND = "vmtool-statedb is behind"
 
 
@@ -43,9 +46,22 @@ class Worker:
     _readers: list[threading.Thread] = field(default_factory=list)
 
     def start(self, seconds: float) -> None:
-        program = [sys.executable, "-m", "tests.support.counting", self.root, self.host, self.label, str(seconds), *self.options]
+        program = [
+            sys.executable,
+            "-m",
+            "tests.support.counting",
+            self.root,
+            self.host,
+            self.label,
+            str(seconds),
+            *self.options,
+        ]
         self._process = subprocess.Popen(
-            ["nas", "in", self.host, *program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["nas", "in", self.host, *program],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         reader = threading.Thread(target=self._read, args=(self._process,))
         reader.start()
@@ -57,7 +73,9 @@ class Worker:
             for line in process.stdout:
                 if line == "committed\n":
                     self.committed += 1
-                elif line != "fenced\n" and not (self.root.startswith("/mnt/smb") and line.startswith(VIEW_BEHIND)):
+                elif line != "fenced\n" and not (
+                    self.root.startswith("/mnt/smb") and line.startswith(VIEW_BEHIND)
+                ):
                     self.errors.append(line)
 
     def signal(self, number: signal.Signals) -> None:
@@ -77,7 +95,9 @@ class Worker:
 
 
 def disturb(workers: list[Worker], seconds: float, choose: random.Random) -> None:
-    """Stops workers for longer than the lease on the database, and kills some, until the time is over."""
+    """Stops workers for longer than the lease on the database, and kills some, until the time is
+    over.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(choose.uniform(0.1, 0.6))
@@ -92,7 +112,10 @@ def disturb(workers: list[Worker], seconds: float, choose: random.Random) -> Non
 
 
 def head_after_tick(root: str, host: str) -> Snapshot:
-    """What a later worker finds, after it has repaired the view as every worker does; files held open are let go of by then."""
+    """What a later worker finds, after it has repaired the view as every worker does.
+
+    Files held open are let go of by then.
+    """
     time.sleep(1.5 if root.startswith("/mnt/smb") else 0)
     database = open_database(Path(root), HostIdentity.of_this_machine(host), SystemClock())
     if root.startswith("/mnt/smb"):
@@ -101,12 +124,17 @@ def head_after_tick(root: str, host: str) -> Snapshot:
 
 
 def check(workers: list[Worker], root: str) -> None:
-    """Every commit that a worker was told of is in the state that every host reads, and nothing was done twice."""
+    """Every commit that a worker was told of is in the state that every host reads, and nothing was
+    done twice.
+    """
     errors = "".join(line for worker in workers for line in worker.errors)
     assert not errors, errors[-4000:]
     snapshot = head_after_tick(root, "a")
     counts = {worker.label: snapshot.contents.vms[worker.label].failures for worker in workers}
-    assert all(counts[worker.label] >= worker.committed > 0 for worker in workers), (counts, workers)
+    assert all(counts[worker.label] >= worker.committed > 0 for worker in workers), (
+        counts,
+        workers,
+    )
     assert snapshot.contents.claims_granted == sum(counts.values())
     with open(os.path.join(root, "vmtool-statedb"), "rb") as view:
         assert view.read() == render(snapshot.contents)
@@ -118,7 +146,11 @@ def disturbed(request: pytest.FixtureRequest) -> bool:
 
 
 def run(roots: dict[str, str], *, disturbed: bool) -> None:
-    """Two workers on each host: one that waits for the lease on the database, and one that does not and collides with the others."""
+    """Two workers on each host.
+
+    One that waits for the lease on the database, and one that does not and collides with the
+    others.
+    """
     root = roots["a"]
     create(Path(root), HostIdentity.of_this_machine("a"), SystemClock(), LEASE_SECONDS)
     workers = [

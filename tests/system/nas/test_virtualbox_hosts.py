@@ -1,4 +1,8 @@
-"""The whole system: real VirtualBox hosts that back up their VMs over real NFS and SMB mounts, each with caches of its own."""
+"""The whole system.
+
+Real VirtualBox hosts that back up their VMs over real NFS and SMB mounts, each with caches of its
+own.
+"""
 
 import os
 from collections.abc import Callable
@@ -41,5 +45,7 @@ def test_two_hosts_back_up_at_once_and_one_imports_what_the_other_copied(
 
     copy = fleet.copies("web01")[-1]
     ova = Path(share.on("b", "web01", f"{copy.stamp}.ova"))
-    second.host.run("import", ova, "--vsys", "0", "--vmname", "web01-again", "--basefolder", second.host.vms)
+    second.host.run(
+        "import", ova, "--vsys", "0", "--vmname", "web01-again", "--basefolder", second.host.vms
+    )
     assert "web01-again" in second.host.run("list", "vms").stdout

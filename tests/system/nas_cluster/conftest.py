@@ -1,4 +1,7 @@
-"""What a test in the cluster sees: a NAS and two hosts, one kernel each, all in order when the test begins."""
+"""What a test in the cluster sees.
+
+A NAS and two hosts, one kernel each, all in order when the test begins.
+"""
 
 from collections.abc import Iterator
 
@@ -25,7 +28,10 @@ def template(machines: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Tem
 
 @pytest.fixture
 def lan(machines: Cluster) -> Iterator[Cluster]:
-    """The machines, put in order again after the test. A machine that was killed is booted by the test that killed it."""
+    """The machines, put in order again after the test.
+
+    A machine that was killed is booted by the test that killed it.
+    """
     yield machines
     for name in ("a", "b"):
         machines[name].heal()

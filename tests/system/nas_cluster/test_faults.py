@@ -1,4 +1,6 @@
-"""What a host sees when the network, the server or the server's disk fails, with the mount options that everybody has."""
+"""What a host sees when the network, the server or the server's disk fails, with the mount options
+that everybody has.
+"""
 
 import time
 import uuid
@@ -47,13 +49,19 @@ def read(lan: Cluster, host: str, path: str) -> str:
 
 
 def test_whose_clock_a_file_has(lan: Cluster, directory: str) -> None:
-    """By NFS the server's; by SMB that of the host that wrote it. Why ages are never computed between hosts."""
+    """By NFS the server's; by SMB that of the host that wrote it.
+
+    Why ages are never computed between hosts.
+    """
     lan["a"].set_clock(3600)
     for kind in KINDS:
         path = f"/mnt/{kind}/{directory}-{kind}"
         write(lan, "a", path, "x")
         lan["a"].check("touch", f"{path}/touched")
-        ahead = float(lan["b"].check("sh", "-c", f"ls {path} >/dev/null; stat -c %Y {path}/touched")) - time.time()
+        ahead = (
+            float(lan["b"].check("sh", "-c", f"ls {path} >/dev/null; stat -c %Y {path}/touched"))
+            - time.time()
+        )
         expected = 3600 if kind == "smb" else 0
         assert abs(ahead - expected) < 30, kind
 
@@ -86,7 +94,10 @@ def test_a_cut_network_delays_and_does_not_fail(lan: Cluster, directory: str) ->
 
 
 def test_a_power_cut_of_the_server_keeps_what_was_synced(lan: Cluster, directory: str) -> None:
-    """By SMB only if the file is synced once more after it got its name: fsync of a directory does nothing there."""
+    """By SMB only if the file is synced once more after it got its name.
+
+    Fsync of a directory does nothing there.
+    """
     for kind in KINDS:
         write(lan, "a", f"/mnt/{kind}/{directory}-{kind}-once", "synced")
         write(lan, "a", f"/mnt/{kind}/{directory}-{kind}", "synced", "again")
@@ -100,7 +111,9 @@ def test_a_power_cut_of_the_server_keeps_what_was_synced(lan: Cluster, directory
             if kind != "smb":
                 assert read(lan, host, f"/mnt/{kind}/{directory}-{kind}-once") == "synced", kind
         assert write(lan, "a", f"/mnt/{kind}/{directory}-{kind}", "later") == "done\n"
-    assert lan["b"].run(["ls", f"{last}/file"])[0], "the name survived: SMB may have become more careful"
+    assert lan["b"].run(["ls", f"{last}/file"])[0], (
+        "the name survived: SMB may have become more careful"
+    )
 
 
 def test_a_restart_of_the_services_delays_and_does_not_fail(lan: Cluster, directory: str) -> None:
@@ -114,7 +127,10 @@ def test_a_restart_of_the_services_delays_and_does_not_fail(lan: Cluster, direct
 
 
 def test_a_full_disk_is_reported_by_fsync_and_seen_before(lan: Cluster, directory: str) -> None:
-    """Writing succeeds into the cache of the host; only fsync tells. The free space is known beforehand."""
+    """Writing succeeds into the cache of the host; only fsync tells.
+
+    The free space is known beforehand.
+    """
     for kind in KINDS:
         write(lan, "a", f"/mnt/{kind}/{directory}-{kind}", "before")
     lan.server.fill_disk()
@@ -122,7 +138,9 @@ def test_a_full_disk_is_reported_by_fsync_and_seen_before(lan: Cluster, director
         for kind in KINDS:
             path = f"/mnt/{kind}/{directory}-{kind}"
             assert lan["a"].check("stat", "-f", "-c", "%a", path) == "0\n"
-            status, output = lan["a"].run(["dd", "if=/dev/zero", f"of={path}/big", "bs=64k", "count=4", "conv=fsync"])
+            status, output = lan["a"].run(
+                ["dd", "if=/dev/zero", f"of={path}/big", "bs=64k", "count=4", "conv=fsync"]
+            )
             assert status, kind
             assert "No space left on device" in output, kind
             assert read(lan, "b", path) == "before"

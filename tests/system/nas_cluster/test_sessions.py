@@ -25,7 +25,8 @@ from shared.state.store.create import create
 create(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock(), float(sys.argv[2]))
 """
 
-#: Expires whoever is silent for the lease time, prints what it found, and what the database then says.
+#: Expires whoever is silent for the lease time, prints what it found, and what the database then
+#: says.
 RECOVER = """
 import sys
 from pathlib import Path
@@ -53,15 +54,29 @@ class Database:
     def on_b(self, option: str, program: str, *arguments: str) -> str:
         """Runs a program on host b to its end."""
         status, output = self._lan["b"].run(
-            [sys.executable, option, program, self._root, *arguments], environment={"PYTHONPATH": str(PROJECT)}, timeout_seconds=90
+            [sys.executable, option, program, self._root, *arguments],
+            environment={"PYTHONPATH": str(PROJECT)},
+            timeout_seconds=90,
         )
         assert status == 0, output
         return output
 
     def work_on_a(self, seconds: float) -> Job:
-        """Starts a worker on host a, which commits until its time is over, and waits for its first commits."""
-        command = [sys.executable, "-m", "tests.support.counting", self._root, "a", "a", str(seconds)]
-        job = self._lan["a"].spawn(command, directory=str(PROJECT), environment={"PYTHONPATH": str(PROJECT)})
+        """Starts a worker on host a, which commits until its time is over, and waits for its first
+        commits.
+        """
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.counting",
+            self._root,
+            "a",
+            "a",
+            str(seconds),
+        ]
+        job = self._lan["a"].spawn(
+            command, directory=str(PROJECT), environment={"PYTHONPATH": str(PROJECT)}
+        )
         job.wait_for("committed\ncommitted\n", 60)
         return job
 
@@ -81,7 +96,9 @@ def check_all_there(job: Job, found: dict[str, int]) -> None:
     assert found["count"] - job.output.count("committed\n") in {0, 1}
 
 
-def test_a_host_that_lost_power_is_expired_and_its_commits_stay(lan: Cluster, database: Database) -> None:
+def test_a_host_that_lost_power_is_expired_and_its_commits_stay(
+    lan: Cluster, database: Database
+) -> None:
     job = database.work_on_a(240)
     lan["a"].kill()
     try:

@@ -1,7 +1,10 @@
-"""The real programs on real mounts: a host that holds work dies, stops, or is cut off in each phase, and the other one takes over.
+"""The real programs on real mounts.
 
-The holder is halted at a point of its work; then all of its machine loses power, is frozen, or loses its network. The other host's next
-`database` worker must put everything right, without an operator. Whoever comes back afterwards must change nothing.
+A host that holds work dies, stops, or is cut off in each phase, and the other one takes over.
+
+The holder is halted at a point of its work; then all of its machine loses power, is frozen, or
+loses its network. The other host's next `database` worker must put everything right, without an
+operator. Whoever comes back afterwards must change nothing.
 """
 
 import time
@@ -22,8 +25,9 @@ pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
 
 #: A tick on a slow and busy machine: what the take-over may need beyond the lease time.
 TICK_SECONDS = 45.0
-#: An SMB client keeps a file open for so long after it was closed. If its host falls silent meanwhile, whoever opens the file next waits
-#: until Samba gives up asking for it, 35 s, sometimes twice (docs/nas.md). The long run meets that, the short one avoids it.
+#: An SMB client keeps a file open for so long after it was closed. If its host falls silent
+#: meanwhile, whoever opens the file next waits until Samba gives up asking for it, 35 s, sometimes
+#: twice (docs/nas.md). The long run meets that, the short one avoids it.
 SMB_HANDLE_SECONDS, SMB_PATIENCE_SECONDS = 1.5, 75.0
 DONE, LOCK_LOST = 0, 12
 DUE, CLEAN, ARCHIVED = "BACKUP_NECESSARY", "CLEAN", "ARCHIVED"
@@ -31,10 +35,13 @@ DUE, CLEAN, ARCHIVED = "BACKUP_NECESSARY", "CLEAN", "ARCHIVED"
 
 @dataclass(frozen=True)
 class Phase:
-    """What the holder does, and at which point it is met. `taken_over`: the states of web and mail when the other host has had its tick.
+    """What the holder does, and at which point it is met.
 
-    `command` runs on host a; no `parts`: VirtualBox exports, and the export hangs at one half. `other`: what the other host commits
-    meanwhile. `later`: the states after the next tick of host a, whose backup worker runs where they differ.
+    `taken_over`: the states of web and mail when the other host has had its tick.
+
+    `command` runs on host a; no `parts`: VirtualBox exports, and the export hangs at one half.
+    `other`: what the other host commits meanwhile. `later`: the states after the next tick of host
+    a, whose backup worker runs where they differ.
     """
 
     taken_over: tuple[str, str]
@@ -52,13 +59,21 @@ PHASES = {
     "database lease": Phase(
         (DUE, DUE),
         ("link vmstate/gen", "backup._take"),
-        other=("vmbackup-worker", "-v", "notifier"),  # mail is due now: the generation that the holder was about to publish exists
+        other=(
+            "vmbackup-worker",
+            "-v",
+            "notifier",
+        ),  # mail is due now: the generation that the holder was about to publish exists
         later=(CLEAN, DUE),
         returns=frozenset({DONE, LOCK_LOST}),  # nobody knows of it yet: it may still begin
     ),
-    "claimed": Phase((DUE, CLEAN), ("link vmstate/gen", "backup._take"), "after", later=(DUE, CLEAN)),
+    "claimed": Phase(
+        (DUE, CLEAN), ("link vmstate/gen", "backup._take"), "after", later=(DUE, CLEAN)
+    ),
     "exporting": Phase((DUE, CLEAN)),
-    "intent": Phase((CLEAN, CLEAN), ("link vmstate/gen", "exporting._publish"), "after", published=True),
+    "intent": Phase(
+        (CLEAN, CLEAN), ("link vmstate/gen", "exporting._publish"), "after", published=True
+    ),
     "renaming": Phase((CLEAN, CLEAN), ("rename", "STAMP.ova", "publish._settle"), published=True),
     "archiving": Phase(  # on one host, of a VM of the other
         (DUE, ARCHIVED),
@@ -104,7 +119,10 @@ class Story:
 
 
 def kind_of(fault: str, phase: str, rotation: int) -> str:
-    """Within one rotation each phase has a kind; over the faults, and over the rotations, each phase meets each kind."""
+    """Within one rotation each phase has a kind.
+
+    Over the faults, and over the rotations, each phase meets each kind.
+    """
     return KINDS[(list(FAULTS).index(fault) + list(PHASES).index(phase) + rotation) % len(KINDS)]
 
 
@@ -122,7 +140,9 @@ class Episode:
 
         def make(name: str) -> Story:
             settings = {} if PHASES[name].parts else {"engine": "vboxmanage"}
-            return Story(ClusterSite(lan, template, kind_of(fault, name, rotation), **settings), PHASES[name])
+            return Story(
+                ClusterSite(lan, template, kind_of(fault, name, rotation), **settings), PHASES[name]
+            )
 
         self.stories = at_once(make, PHASES)
 
@@ -175,15 +195,19 @@ class Episode:
         asked = {}
         for story in self.stories.values():
             states = story.phase.later if question.get("settled") else story.phase.taken_over
-            asked[story.site] = {"states": dict(zip(("web", "mail"), states, strict=True)), **question}
+            asked[story.site] = {
+                "states": dict(zip(("web", "mail"), states, strict=True)),
+                **question,
+            }
         for story, truth in zip(self.stories.values(), look(self._lan, asked), strict=True):
             story.truths[what] = truth
 
     def _go_on(self) -> None:
         """The next ticks of host a: a day later, and another day after that.
 
-        While Samba keeps a file open for a host without power it tells everybody the time of the last write to it, whatever the disk
-        says. It finds out within hours that the host is gone; in between its services are started anew.
+        While Samba keeps a file open for a host without power it tells everybody the time of the
+        last write to it, whatever the disk says. It finds out within hours that the host is gone;
+        in between its services are started anew.
         """
 
         def work(name: str) -> None:
@@ -220,26 +244,39 @@ def episodes(machines: Cluster, template: Template) -> Callable[[str, int], Epis
             try:
                 last[fault, rotation].run()
             finally:
-                at_once(lambda story: story.remove(), [story.site for story in last[fault, rotation].stories.values()])
+                at_once(
+                    lambda story: story.remove(),
+                    [story.site for story in last[fault, rotation].stories.values()],
+                )
         return last[fault, rotation]
 
     return episode
 
 
 @pytest.mark.parametrize(
-    ("fault", "rotation", "phase"), CASES, ids=[f"{fault}-{phase}-{kind_of(fault, phase, rotation)}" for fault, rotation, phase in CASES]
+    ("fault", "rotation", "phase"),
+    CASES,
+    ids=[f"{fault}-{phase}-{kind_of(fault, phase, rotation)}" for fault, rotation, phase in CASES],
 )
-def test_the_other_host_takes_over(episodes: Callable[[str, int], Episode], fault: str, rotation: int, phase: str) -> None:
+def test_the_other_host_takes_over(
+    episodes: Callable[[str, int], Episode], fault: str, rotation: int, phase: str
+) -> None:
     story = episodes(fault, rotation).stories[phase]
     expected, after = story.phase, story.truths["after"]
     assert story.recovered[0] == DONE, story.said
     assert after.problems == [], story.said
-    assert story.seconds < LEASE_SECONDS + TICK_SECONDS + (SMB_PATIENCE_SECONDS if rotation and story.site.kind == "smb" else 0)
+    assert story.seconds < LEASE_SECONDS + TICK_SECONDS + (
+        SMB_PATIENCE_SECONDS if rotation and story.site.kind == "smb" else 0
+    )
     assert (after.stamps["web"] != story.site.before["web"]) == expected.published
     if back := story.truths.get("unchanged"):
         assert story.came_back[0] in expected.returns, story.said
         if story.came_back[0] == LOCK_LOST:
-            assert (back.generation, back.files, back.problems) == (after.generation, after.files, []), story.said
+            assert (back.generation, back.files, back.problems) == (
+                after.generation,
+                after.files,
+                [],
+            ), story.said
     assert {status for status, _ in story.ticks} <= {DONE}, story.said
     if settled := story.truths.get("settled"):
         assert (settled.problems, settled.live) == ([], []), story.said

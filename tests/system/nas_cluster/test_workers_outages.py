@@ -1,7 +1,8 @@
 """The real programs on real mounts when it is the NAS that fails, and when clocks disagree.
 
-Whatever happens, a worker ends with a documented exit code, and the ticks after it put everything right, without an operator.
-`VMBACKUP_PROVE=1` runs everything on each kind of mount; else some tests have one or two of them.
+Whatever happens, a worker ends with a documented exit code, and the ticks after it put everything
+right, without an operator. `VMBACKUP_PROVE=1` runs everything on each kind of mount; else some
+tests have one or two of them.
 """
 
 import json
@@ -46,7 +47,10 @@ def make_sites(lan: Cluster, template: Template) -> Iterator[Make]:
     made: list[ClusterSite] = []
 
     def make(*some: str, **settings: object) -> Sites:
-        sites = at_once(lambda kind: ClusterSite(lan, template, kind, **settings), KINDS if PROVE else some or KINDS)
+        sites = at_once(
+            lambda kind: ClusterSite(lan, template, kind, **settings),
+            KINDS if PROVE else some or KINDS,
+        )
         made.extend(sites.values())
         return Sites(lan, sites)
 
@@ -117,7 +121,9 @@ def lose_power(lan: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("outage", "kind"), [(restart_services, "nfs3"), (lose_power, "smb")])
-def test_the_server_goes_away_during_exports(make_sites: Make, lan: Cluster, outage: Callable[[Cluster], None], kind: str) -> None:
+def test_the_server_goes_away_during_exports(
+    make_sites: Make, lan: Cluster, outage: Callable[[Cluster], None], kind: str
+) -> None:
     sites = make_sites(kind, **SLOW)
     jobs = start_exports(sites, export_seconds=5)
     outage(lan)
@@ -128,7 +134,9 @@ def test_the_server_goes_away_during_exports(make_sites: Make, lan: Cluster, out
 
 
 def test_what_is_clean_survives_a_power_cut_of_the_server(make_sites: Make, lan: Cluster) -> None:
-    """On SMB the lease on the database and a heartbeat, removed a second ago, can be there again: the next tick, of any host, finds out."""
+    """On SMB the lease on the database and a heartbeat, removed a second ago, can be there again:
+    the next tick, of any host, finds out.
+    """
     sites = make_sites()
     check(run(sites, "a", WORKER, "-v", "backup"), DONE)
     lose_power(lan)
@@ -138,7 +146,9 @@ def test_what_is_clean_survives_a_power_cut_of_the_server(make_sites: Make, lan:
     check_all_right(sites)
 
 
-def test_a_nas_that_is_unmounted_during_an_export_leaves_the_empty_directory_empty(make_sites: Make) -> None:
+def test_a_nas_that_is_unmounted_during_an_export_leaves_the_empty_directory_empty(
+    make_sites: Make,
+) -> None:
     sites = make_sites("nfs", **SLOW)
     jobs = start_exports(sites, export_hangs_at=50)
     for site in sites.values():
@@ -174,12 +184,16 @@ def test_another_nas_in_its_place_is_refused(make_sites: Make, lan: Cluster) -> 
 
 def test_a_nas_that_fills_up_during_exports_loses_nothing(make_sites: Make, lan: Cluster) -> None:
     sites = make_sites("nfs3", **SLOW)
-    jobs = start_exports(sites, export_seconds=20)  # longer than it takes to fill the disk, on a busy machine too
+    jobs = start_exports(
+        sites, export_seconds=20
+    )  # longer than it takes to fill the disk, on a busy machine too
     lan.server.fill_disk()
     try:
         check(together(jobs), SOME_FAILED, LOCK_LOST, NAS)
         check_nothing_lost(sites)
-        check(run(sites, "a", WORKER, "-v", "run"), SOME_FAILED, NAS)  # if that it failed could not be noted, the whole tick says so
+        check(
+            run(sites, "a", WORKER, "-v", "run"), SOME_FAILED, NAS
+        )  # if that it failed could not be noted, the whole tick says so
         check(run(sites, "b", WORKER, "-v", "database"), DONE, SOME_FAILED, NAS)
         check_nothing_lost(sites)
     finally:
@@ -201,16 +215,27 @@ def test_a_read_only_nas_loses_nothing(make_sites: Make, lan: Cluster) -> None:
     check_all_right(sites)
 
 
-def test_hosts_whose_clocks_are_an_hour_apart_leave_each_other_alone(make_sites: Make, lan: Cluster) -> None:
-    """Each exports for longer than the lease time while the other one judges who is alive; nothing is done twice."""
+def test_hosts_whose_clocks_are_an_hour_apart_leave_each_other_alone(
+    make_sites: Make, lan: Cluster
+) -> None:
+    """Each exports for longer than the lease time while the other one judges who is alive.
+
+    Nothing is done twice.
+    """
     sites = make_sites("smb", **SLOW)
     lan["a"].set_clock(3600)
     for site in sites.values():
         site.fault("b", export_seconds=LEASE_SECONDS * 1.5)
     exporting = start_exports(sites, export_seconds=LEASE_SECONDS * 1.5)
     check(run(sites, "b", WORKER, "-v", "notifier"), DONE)
-    exporting |= {f"{kind}, b": site.spawn("b", WORKER, "-v", "backup") for kind, site in sites.items()}
-    judging = {(kind, host): site.spawn(host, WORKER, "-v", "database") for kind, site in sites.items() for host in ("a", "b")}
+    exporting |= {
+        f"{kind}, b": site.spawn("b", WORKER, "-v", "backup") for kind, site in sites.items()
+    }
+    judging = {
+        (kind, host): site.spawn(host, WORKER, "-v", "database")
+        for kind, site in sites.items()
+        for host in ("a", "b")
+    }
     for (kind, host), (status, output) in together(judging).items():
         assert status == DONE, (kind, host, output)
         assert "is dead" not in output, (kind, host, output)
@@ -221,5 +246,9 @@ def test_hosts_whose_clocks_are_an_hour_apart_leave_each_other_alone(make_sites:
         for kind, (_, output) in run(sites, host, "vmbackup-admin", "status", "--json").items():
             ages = [row["last_copy"]["age_seconds"] for row in json.loads(output)["vms"]]
             # a copy that is dated an hour ahead has no age, and is warned about
-            assert all((age is None and host == "b") or 0 <= age < 2 * 3600 for age in ages), (kind, host, ages)
+            assert all((age is None and host == "b") or 0 <= age < 2 * 3600 for age in ages), (
+                kind,
+                host,
+                ages,
+            )
     assert {kind: truth.stamps for kind, truth in check_all_right(sites).items()} == stamps

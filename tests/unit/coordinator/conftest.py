@@ -1,4 +1,7 @@
-"""An operator at a host: the programs run in this process on a plain directory that stands for the NAS."""
+"""An operator at a host.
+
+The programs run in this process on a plain directory that stands for the NAS.
+"""
 
 import json
 import subprocess
@@ -34,7 +37,10 @@ WHEN = "2026-11-22T20:38:00Z"
 
 
 def uuid(number: int) -> str:
-    """That of the VM added as number so and so; the first one has that of the copies which `put_copy` makes."""
+    """That of the VM added as number so and so.
+
+    The first one has that of the copies which `put_copy` makes.
+    """
     return f"00000000-0000-4000-8000-{number:012d}" if number else UUID
 
 
@@ -66,7 +72,9 @@ class Operator:
             **self.settings,
         }
         lines = [
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()) for name, values in tables.items()
+            f"[{name}]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+            for name, values in tables.items()
         ]
         self.config.write_text("\n".join(lines), encoding="utf-8")
 
@@ -86,7 +94,9 @@ class Operator:
 
     def create(self, lease_seconds: float = LEASE_SECONDS) -> None:
         """What `init` does."""
-        made = create(self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds)
+        made = create(
+            self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds
+        )
         prepare_archive(NasFiles(), self.configuration.nas, made.version.repository)
 
     def site(self) -> Site:
@@ -109,7 +119,10 @@ class Operator:
         return self.contents.vms[key]
 
     def commit(self, change: Change, reason: str = "test", **identity: str) -> None:
-        """Commits; `identity` replaces what this machine is: its machine id, its host name, its boot."""
+        """Commits; `identity` replaces what this machine is.
+
+        Its machine id, its host name, its boot.
+        """
         self.database(**identity).commit_once(change, reason, "test")
 
     def session(self, worker: str = "backup", **identity: str) -> Session:
@@ -125,7 +138,10 @@ class Operator:
             if record.node == (node or self.node)
         ]
         seen += [Sighting(uuid(known + number), name, name) for number, name in enumerate(names)]
-        self.commit(lambda contents: sightings.sight(contents, node or self.node, seen, WHEN), f"found {', '.join(names)}")
+        self.commit(
+            lambda contents: sightings.sight(contents, node or self.node, seen, WHEN),
+            f"found {', '.join(names)}",
+        )
 
     def set(self, key: str, **values: Any) -> None:
         """Changes a record behind everybody's back."""
@@ -134,7 +150,9 @@ class Operator:
     def claim(self, session: Session, key: str, purpose: Any = "backup") -> None:
         if purpose == "backup":
             self.set(key, status=State.BACKUP_NECESSARY)
-        session.commit(lambda contents: changes.claim(contents, key, session.id, purpose, WHEN), f"claim {key}")
+        session.commit(
+            lambda contents: changes.claim(contents, key, session.id, purpose, WHEN), f"claim {key}"
+        )
 
 
 def copy(stamp: str = "20261122T203800Z-17", size: int = 15, **fingerprint: str) -> Copy:

@@ -1,4 +1,6 @@
-"""Commands that change something say in JSON what they did, and with --dry-run what they would do, in the same words."""
+"""Commands that change something say in JSON what they did, and with --dry-run what they would do,
+in the same words.
+"""
 
 from pathlib import Path
 
@@ -22,11 +24,22 @@ def test_init(operator: Operator) -> None:
     assert operator.json("init", "--dry-run") == {**places, "dry_run": True}
     made = operator.json("init")
     version = operator.database().version
-    assert made == {**places, "dry_run": False, "repository": version.repository, "primitive": version.primitive}
+    assert made == {
+        **places,
+        "dry_run": False,
+        "repository": version.repository,
+        "primitive": version.primitive,
+    }
 
 
 def test_forget(web: Operator) -> None:
-    forgotten = {"schema": 1, "vm": "web", "status": "NEW", "node": "alpha", "directory": str(web.nas / "web")}
+    forgotten = {
+        "schema": 1,
+        "vm": "web",
+        "status": "NEW",
+        "node": "alpha",
+        "directory": str(web.nas / "web"),
+    }
     assert web.json("forget", "web", "--dry-run") == {**forgotten, "dry_run": True}
     assert web.json("forget", "web") == {**forgotten, "dry_run": False}
     assert "web" not in web.contents.vms
@@ -49,7 +62,10 @@ def test_what_verify_would_read(web: Operator) -> None:
 def test_adopt(web: Operator) -> None:
     (web.vmstate / "vmtool-statedb").write_text("web:RUNNING\n")
     planned = web.json("statedb", "adopt", "--dry-run")
-    assert (planned["changed"], planned["dry_run"]) == ({"web": {"from": "NEW", "to": "RUNNING"}}, True)
+    assert (planned["changed"], planned["dry_run"]) == (
+        {"web": {"from": "NEW", "to": "RUNNING"}},
+        True,
+    )
     assert web.record("web").status == State.NEW
     done = web.json("statedb", "adopt")
     assert done == {**planned, "dry_run": False}
@@ -60,13 +76,26 @@ def test_migrate(operator: Operator) -> None:
     operator.vmstate.mkdir()
     (operator.vmstate / "vmtool-statedb").write_text("vm1:RUNNING\n")
     before = tree(operator.nas)
-    assert operator.json("statedb", "migrate", "--dry-run") == {"schema": 1, "vms": {"vm1": "RUNNING"}, "dry_run": True}
+    assert operator.json("statedb", "migrate", "--dry-run") == {
+        "schema": 1,
+        "vms": {"vm1": "RUNNING"},
+        "dry_run": True,
+    }
     assert tree(operator.nas) == before
-    assert operator.json("statedb", "migrate") == {"schema": 1, "vms": {"vm1": "RUNNING"}, "dry_run": False}
+    assert operator.json("statedb", "migrate") == {
+        "schema": 1,
+        "vms": {"vm1": "RUNNING"},
+        "dry_run": False,
+    }
 
 
 def test_break(web: Operator) -> None:
-    assert web.json("break", "web", program=lock_program) == {"schema": 1, "name": "web", "freed": False, "dry_run": False}
+    assert web.json("break", "web", program=lock_program) == {
+        "schema": 1,
+        "name": "web",
+        "freed": False,
+        "dry_run": False,
+    }
     session = web.session().__enter__()
     kill(session)
     web.claim(session, "web")
@@ -74,7 +103,13 @@ def test_break(web: Operator) -> None:
     assert (planned["kind"], planned["freed"]) == ("claim", False)
     assert "done again" in planned["consequence"]
     assert web.record("web").claim is not None
-    assert web.json("break", "web", program=lock_program) == {"schema": 1, "name": "web", "freed": True, "dry_run": False, "kind": "claim"}
+    assert web.json("break", "web", program=lock_program) == {
+        "schema": 1,
+        "name": "web",
+        "freed": True,
+        "dry_run": False,
+        "kind": "claim",
+    }
     assert web.record("web").claim is None
 
 

@@ -1,4 +1,6 @@
-"""An archive that is not there is never taken for an empty one, and what is in a record is never taken for a path."""
+"""An archive that is not there is never taken for an empty one, and what is in a record is never
+taken for a path.
+"""
 
 import json
 import os
@@ -56,7 +58,9 @@ def unmarked(operator: Operator) -> None:
     operator.commit(lambda contents: replace(contents, format=formats.FIRST))
 
 
-@pytest.mark.parametrize("history", [seen, unmarked], ids=["seen by this host", "of an older program"])
+@pytest.mark.parametrize(
+    "history", [seen, unmarked], ids=["seen by this host", "of an older program"]
+)
 def test_while_the_archive_is_not_mounted_nothing_is_said_or_done_as_if_it_were(
     operator: Operator, history: Callable[[Operator], None]
 ) -> None:
@@ -64,7 +68,12 @@ def test_while_the_archive_is_not_mounted_nothing_is_said_or_done_as_if_it_were(
     unmount(operator)
     before = operator.record("old")
     refused = (
-        *(("activate", "old"), ("activate", "old", "--dry-run"), ("archive", "web"), ("archive", "web", "--dry-run")),
+        *(
+            ("activate", "old"),
+            ("activate", "old", "--dry-run"),
+            ("archive", "web"),
+            ("archive", "web", "--dry-run"),
+        ),
         *(
             ("verify", "old"),
             ("restore", "old"),
@@ -76,22 +85,37 @@ def test_while_the_archive_is_not_mounted_nothing_is_said_or_done_as_if_it_were(
     )
     for command in refused:
         result = operator.admin(*command)
-        assert (result.exit_code, str(operator.nas / "archive") in result.stderr) == (ExitCode.NAS, True), (command, result.output)
+        assert (result.exit_code, str(operator.nas / "archive") in result.stderr) == (
+            ExitCode.NAS,
+            True,
+        ), (command, result.output)
         assert "no copies yet" not in result.stdout
     assert operator.record("old") == before
     assert os.listdir(operator.nas / "archive") == []
     listed = operator.admin("copies")
-    assert (listed.exit_code, "web" in listed.stdout, "not mounted" in listed.stderr) == (ExitCode.NAS, True, True)
+    assert (listed.exit_code, "web" in listed.stdout, "not mounted" in listed.stderr) == (
+        ExitCode.NAS,
+        True,
+        True,
+    )
     rows = json.loads(operator.admin("copies", "--json").stdout)
     assert ([row["vm"] for row in rows["copies"]], len(rows["warnings"])) == (["web"], 1)
-    for command in (("copies", "web"), ("show", "web"), ("prune", "web"), ("pin", "web", STAMP), ("status",)):
+    for command in (
+        ("copies", "web"),
+        ("show", "web"),
+        ("prune", "web"),
+        ("pin", "web", STAMP),
+        ("status",),
+    ):
         assert operator.admin(*command).exit_code == ExitCode.DONE, command
     mount(operator)
     assert operator.admin("activate", "old").exit_code == ExitCode.DONE
     assert (operator.nas / "old" / f"{STAMP}.ova").read_bytes() == b"old"
 
 
-def test_a_database_of_a_newer_format_demands_the_marker_of_every_host_and_its_upgrade_writes_it(operator: Operator) -> None:
+def test_a_database_of_a_newer_format_demands_the_marker_of_every_host_and_its_upgrade_writes_it(
+    operator: Operator,
+) -> None:
     unmarked(operator)
     assert operator.site().archive == operator.nas / "archive"
     unmount(operator)
@@ -104,7 +128,9 @@ def test_a_database_of_a_newer_format_demands_the_marker_of_every_host_and_its_u
         _ = operator.site().archive
 
 
-def test_a_database_that_is_made_anew_does_not_take_the_archive_of_the_old_one(operator: Operator) -> None:
+def test_a_database_that_is_made_anew_does_not_take_the_archive_of_the_old_one(
+    operator: Operator,
+) -> None:
     shutil.rmtree(operator.vmstate)
     shutil.rmtree(operator.folder / "state-alpha", ignore_errors=True)
     marker = operator.nas / "archive" / ARCHIVE_MARKER
@@ -117,7 +143,9 @@ def test_a_database_that_is_made_anew_does_not_take_the_archive_of_the_old_one(o
     assert marker.read_bytes() != before
 
 
-def test_leftovers_beside_live_copies_go_and_the_mark_stays_until_the_archive_is_there(operator: Operator) -> None:
+def test_leftovers_beside_live_copies_go_and_the_mark_stays_until_the_archive_is_there(
+    operator: Operator,
+) -> None:
     partial = operator.nas / "web" / ".20261123T203800Z-18.18.partial.ova"
     partial.write_bytes(b"half")
     operator.set("web", leftovers=True)
@@ -131,14 +159,19 @@ def test_leftovers_beside_live_copies_go_and_the_mark_stays_until_the_archive_is
     assert not operator.record("web").leftovers
 
 
-@pytest.mark.parametrize("directory", ["../outside", "/{folder}/outside", ".", "..", "vmstate", "VMSTATE", "a/b", "web\0"])
+@pytest.mark.parametrize(
+    "directory",
+    ["../outside", "/{folder}/outside", ".", "..", "vmstate", "VMSTATE", "a/b", "web\0"],
+)
 @pytest.mark.parametrize("status", [State.CLEAN, State.ARCHIVED])
 def test_a_record_whose_directory_is_no_plain_name_is_reported_and_no_path_is_made_of_it(
     operator: Operator, directory: str, status: State
 ) -> None:
     for stamp in ("20261121T203800Z-16", STAMP, "20261123T203800Z-18"):
         put_copy(operator.folder / "outside", stamp, stamp.encode())
-    operator.set("web", directory=directory.format(folder=operator.folder), status=status, missing_since=WHEN)
+    operator.set(
+        "web", directory=directory.format(folder=operator.folder), status=status, missing_since=WHEN
+    )
     for command in (
         ("prune", "web"),
         ("archive", "web"),
@@ -148,7 +181,10 @@ def test_a_record_whose_directory_is_no_plain_name_is_reported_and_no_path_is_ma
         ("pin", "web", STAMP),
     ):
         result = operator.admin(*command)
-        assert result.exit_code in {ExitCode.FAILURE, ExitCode.STATE_REFUSED}, (command, result.output)
+        assert result.exit_code in {ExitCode.FAILURE, ExitCode.STATE_REFUSED}, (
+            command,
+            result.output,
+        )
         assert "unexpected" not in result.stderr
     for command in (("copies",), ("show", "web")):
         assert "no path is made of it" in operator.admin(*command).stderr

@@ -1,6 +1,9 @@
-"""Where the archive may not be, whatever it is called: nothing is moved, nothing is lost, and it is said.
+"""Where the archive may not be, whatever it is called.
 
-A product: ways in which an archive directory leads somewhere else x commands. Links and bind mounts are real.
+Nothing is moved, nothing is lost, and it is said.
+
+A product: ways in which an archive directory leads somewhere else x commands. Links and bind mounts
+are real.
 """
 
 import hashlib
@@ -107,17 +110,24 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("way", NAMES)
-def test_a_name_that_leads_elsewhere_is_refused_by_every_command(operator: Operator, way: str) -> None:
+def test_a_name_that_leads_elsewhere_is_refused_by_every_command(
+    operator: Operator, way: str
+) -> None:
     operator.configure(archive_directory=NAMES[way].format(nas=operator.nas, above=operator.folder))
     before, contents = digests(operator.folder), operator.database().head()
     for command in COMMANDS:
         result = operator.admin(*command)
-        assert (result.exit_code, "nas.archive_directory: " in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
+        assert (result.exit_code, "nas.archive_directory: " in result.stderr) == (
+            ExitCode.USAGE,
+            True,
+        ), (command, result.output)
     assert digests(operator.folder) == before
     assert operator.database().head() == contents
 
 
-def test_the_environment_is_asked_like_the_file(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_asked_like_the_file(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = digests(operator.folder)
     for value in (str(operator.nas), f"{operator.nas}/", ".", "vmstate"):
         monkeypatch.setenv("ARCHIVE_DIR", value)
@@ -128,12 +138,16 @@ def test_the_environment_is_asked_like_the_file(operator: Operator, monkeypatch:
 
 def link(to: str) -> Callable[[Operator, Bind], None]:
     """`elsewhere` is a link."""
-    return lambda operator, _bind: (operator.folder / "elsewhere").symlink_to(to.format(nas=operator.nas, above=operator.folder))
+    return lambda operator, _bind: (operator.folder / "elsewhere").symlink_to(
+        to.format(nas=operator.nas, above=operator.folder)
+    )
 
 
 def mount(what: str) -> Callable[[Operator, Bind], None]:
     """`elsewhere` is a bind mount."""
-    return lambda operator, bind: bind(Path(what.format(nas=operator.nas, above=operator.folder)), operator.folder / "elsewhere")
+    return lambda operator, bind: bind(
+        Path(what.format(nas=operator.nas, above=operator.folder)), operator.folder / "elsewhere"
+    )
 
 
 #: Ways that only a look, or an experiment, tells. Some concern one VM only.
@@ -153,7 +167,9 @@ PLACES: dict[str, Callable[[Operator, Bind], None]] = {
 
 @pytest.mark.parametrize("below", [False, True], ids=["outside", "below the mount point"])
 @pytest.mark.parametrize("way", PLACES)
-def test_a_place_that_is_another_is_refused_before_anything_is_moved(operator: Operator, bind: Bind, way: str, *, below: bool) -> None:
+def test_a_place_that_is_another_is_refused_before_anything_is_moved(
+    operator: Operator, bind: Bind, way: str, *, below: bool
+) -> None:
     PLACES[way](operator, bind)
     place = operator.folder / "elsewhere"
     if below:
@@ -166,7 +182,9 @@ def test_a_place_that_is_another_is_refused_before_anything_is_moved(operator: O
         assert results[command].exit_code in REFUSED, (command, results[command].output)
     assert results["init",].exit_code in {*REFUSED, ExitCode.LOCKED}
     if "VM" not in way:
-        assert results["config", "validate"].exit_code == ExitCode.USAGE, results["config", "validate"].output
+        assert results["config", "validate"].exit_code == ExitCode.USAGE, results[
+            "config", "validate"
+        ].output
         assert results["init",].exit_code == ExitCode.USAGE
     assert digests(operator.nas) == before
     assert records(operator) == known
@@ -181,20 +199,32 @@ def test_a_vm_whose_directory_is_the_archive_is_not_moved(operator: Operator) ->
     put_copy(operator.nas / "attic", STAMP, b"attic")
     os.rename(operator.nas / "archive" / "old", operator.nas / "attic" / "old")
     before = digests(operator.nas)
-    for command in (("archive", "attic"), ("archive", "attic", "--dry-run"), ("archive", "web"), ("activate", "old")):
+    for command in (
+        ("archive", "attic"),
+        ("archive", "attic", "--dry-run"),
+        ("archive", "web"),
+        ("activate", "old"),
+    ):
         result = operator.admin(*command)
-        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
+        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (
+            ExitCode.USAGE,
+            True,
+        ), (command, result.output)
     assert digests(operator.nas) == before
     assert operator.record("attic").status == State.CLEAN
 
 
 def line(operator: Operator) -> str:
     """What `doctor` says of the archive."""
-    (found,) = [line for line in operator.admin("doctor").stdout.splitlines() if "  NAS: archive: " in line]
+    (found,) = [
+        line for line in operator.admin("doctor").stdout.splitlines() if "  NAS: archive: " in line
+    ]
     return found
 
 
-def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Operator, bind: Bind, tmp_path: Path) -> None:
+def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(
+    operator: Operator, bind: Bind, tmp_path: Path
+) -> None:
     assert line(operator) == f"ok    NAS: archive: {operator.nas}/archive, on the NAS"
     assert not list(operator.nas.rglob(".vmbackup-place-test.*"))
     operator.configure(archive_directory="web")
@@ -204,8 +234,14 @@ def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Op
     assert (found[:4], "is the directory of a VM: it has copies in it" in found) == ("FAIL", True)
     operator.configure(archive_directory="x/y")
     (operator.nas / "x" / "y").mkdir(parents=True)
-    assert line(operator) == f"FAIL  NAS: archive: {operator.nas}/x/y is, holds, or is in the directory of old"
-    assert f"is in, the directory of a VM, {operator.nas}/x: the database says so" in operator.admin("archive", "web").stderr
+    assert (
+        line(operator)
+        == f"FAIL  NAS: archive: {operator.nas}/x/y is, holds, or is in the directory of old"
+    )
+    assert (
+        f"is in, the directory of a VM, {operator.nas}/x: the database says so"
+        in operator.admin("archive", "web").stderr
+    )
     (tmp_path / "disk").mkdir()
     bind(tmp_path / "disk", operator.nas / "away")
     operator.configure(archive_directory="away")
@@ -214,7 +250,9 @@ def test_doctor_says_where_the_archive_is_and_what_is_wrong_with_it(operator: Op
     assert line(operator).startswith(f"ok    NAS: archive: {operator.nas}/away, on ")
 
 
-def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_the_archive_is_called(operator: Operator, bind: Bind) -> None:
+def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_the_archive_is_called(
+    operator: Operator, bind: Bind
+) -> None:
     (operator.nas / "attic" / "old").mkdir(parents=True)
     bind(operator.nas / "attic", operator.folder / "elsewhere")
     (operator.folder / "link").symlink_to(operator.nas)
@@ -229,14 +267,20 @@ def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_th
         operator.configure(archive_directory=archive)
         site = operator.site()
         assert site.reserved_names() == reserved, archive
-        assert not reserved or Directories(site, operator.contents).choose("Attic", uuid(9)).startswith("Attic-"), archive
+        assert not reserved or Directories(site, operator.contents).choose(
+            "Attic", uuid(9)
+        ).startswith("Attic-"), archive
 
 
 @pytest.fixture
 def unseen(operator: Operator, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> Operator:
-    """The NAS is the archive, by a second mount that no look tells from another place, and that has our marker."""
+    """The NAS is the archive, by a second mount that no look tells from another place, and that has
+    our marker.
+    """
     prepare_archive(NasFiles(), operator.configuration.nas, operator.database().version.repository)
-    (operator.nas / ARCHIVE_MARKER).write_bytes((operator.nas / "archive" / ARCHIVE_MARKER).read_bytes())
+    (operator.nas / ARCHIVE_MARKER).write_bytes(
+        (operator.nas / "archive" / ARCHIVE_MARKER).read_bytes()
+    )
     bind(operator.nas, operator.folder / "elsewhere")
     operator.configure(archive_directory=str(operator.folder / "elsewhere"))
     monkeypatch.setattr(places, "relations", lambda *_: frozenset({Relation.APART}))
@@ -248,14 +292,21 @@ def test_what_no_look_tells_the_experiment_does(unseen: Operator) -> None:
     before, known = digests(unseen.nas), records(unseen)
     for command in (("archive", "web"), ("activate", "old"), ("init",)):
         result = unseen.admin(*command)
-        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (ExitCode.USAGE, True), result.output
+        assert (result.exit_code, "nas.archive_directory" in result.stderr) == (
+            ExitCode.USAGE,
+            True,
+        ), result.output
     assert digests(unseen.nas) == before
     assert records(unseen) == known
     assert not list(unseen.nas.rglob(".vmbackup-place-test.*"))
 
 
-def test_without_the_experiment_that_would_fail(unseen: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The move itself still refuses to remove a file that is the one which stays, but by then the VM is ARCHIVED."""
+def test_without_the_experiment_that_would_fail(
+    unseen: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The move itself still refuses to remove a file that is the one which stays, but by then the
+    VM is ARCHIVED.
+    """
     before, known = digests(unseen.nas), records(unseen)
     monkeypatch.setattr(places, "seen_in", lambda *_: None)
     unseen.admin("archive", "web")
@@ -269,5 +320,8 @@ def test_no_database_is_made_in_the_directory_of_a_vm(operator: Operator) -> Non
     before = sorted(path.name for path in inside.iterdir())
     for options in (("--dry-run",), ()):
         result = operator.admin("init", *options)
-        assert (result.exit_code, "is the directory of a VM" in result.stderr) == (ExitCode.USAGE, True)
+        assert (result.exit_code, "is the directory of a VM" in result.stderr) == (
+            ExitCode.USAGE,
+            True,
+        )
     assert sorted(path.name for path in inside.iterdir()) == before

@@ -1,4 +1,7 @@
-"""What an archive that is gone, or another one, never does: it is not marked, and nobody says that archived VMs have no copies."""
+"""What an archive that is gone, or another one, never does.
+
+It is not marked, and nobody says that archived VMs have no copies.
+"""
 
 import os
 import shutil
@@ -62,7 +65,9 @@ def test_an_init_that_was_killed_before_the_archive_is_finished(operator: Operat
     assert (operator.nas / "archive" / ARCHIVE_MARKER).exists()
 
 
-def test_nobody_commits_that_an_archived_vm_without_its_directory_has_no_copy(operator: Operator) -> None:
+def test_nobody_commits_that_an_archived_vm_without_its_directory_has_no_copy(
+    operator: Operator,
+) -> None:
     os.rename(operator.nas / "archive" / "old", operator.folder / "old")
     operator.set("old", verified="2020-01-01T00:00:00Z")
     before, generations = operator.record("old"), []
@@ -70,10 +75,15 @@ def test_nobody_commits_that_an_archived_vm_without_its_directory_has_no_copy(op
         outcome = verify.run(operator.site())
         assert (outcome.failed, outcome.exit_code) == (["old"], ExitCode.NAS)
         generations.append(operator.database().head().generation)
-    assert generations[0] == generations[1], "the other VMs are looked at once, and this one costs no commit"
+    assert generations[0] == generations[1], (
+        "the other VMs are looked at once, and this one costs no commit"
+    )
     for command in (("verify", "old"), ("activate", "old"), ("activate", "old", "--dry-run")):
         result = operator.admin(*command)
-        assert (result.exit_code, str(operator.nas / "archive" / "old") in result.stderr) == (ExitCode.NAS, True), result.output
+        assert (result.exit_code, str(operator.nas / "archive" / "old") in result.stderr) == (
+            ExitCode.NAS,
+            True,
+        ), result.output
         assert "`vmbackup-admin forget old`" in result.stderr
     assert operator.admin("verify", "--all").exit_code == ExitCode.SOME_FAILED
     assert operator.record("old") == before
@@ -95,32 +105,46 @@ def test_another_directory_with_the_same_marker_is_not_the_archive(operator: Ope
         ("verify", "old"),
     ):
         result = operator.admin(*command)
-        assert (result.exit_code, "none of the 2 archived VMs is in" in result.stderr) == (ExitCode.NAS, True), (command, result.output)
+        assert (result.exit_code, "none of the 2 archived VMs is in" in result.stderr) == (
+            ExitCode.NAS,
+            True,
+        ), (command, result.output)
     assert "FAIL  NAS: archive: none of the 2 archived VMs" in operator.admin("doctor").stdout
-    assert {path: text for path, text in files(operator).items() if operator.vmstate not in path.parents} == {
-        path: text for path, text in before.items() if operator.vmstate not in path.parents
-    }
+    assert {
+        path: text for path, text in files(operator).items() if operator.vmstate not in path.parents
+    } == {path: text for path, text in before.items() if operator.vmstate not in path.parents}
 
 
 def test_one_directory_that_is_missing_in_the_archive_is_named(operator: Operator) -> None:
     shutil.rmtree(operator.nas / "archive" / "old")
     for command in (("copies",), ("copies", "old"), ("show", "old")):
         result = operator.admin(*command)
-        assert f"there is no directory {operator.nas}/archive/old" in result.stderr, (command, result.output)
+        assert f"there is no directory {operator.nas}/archive/old" in result.stderr, (
+            command,
+            result.output,
+        )
     assert "archive/old" not in operator.admin("copies", "older").stderr
-    assert f"WARN  NAS: archive: {operator.nas}/archive lacks the directories of archived VMs: old" in operator.admin("doctor").stdout
+    assert (
+        f"WARN  NAS: archive: {operator.nas}/archive lacks the directories of archived VMs: old"
+        in operator.admin("doctor").stdout
+    )
 
 
 @pytest.mark.parametrize("place", ["web", "web/x"])
 @pytest.mark.parametrize("marked", [False, True])
-def test_an_archive_in_the_directory_of_a_vm_is_called_that(operator: Operator, place: str, *, marked: bool) -> None:
+def test_an_archive_in_the_directory_of_a_vm_is_called_that(
+    operator: Operator, place: str, *, marked: bool
+) -> None:
     operator.configure(archive_directory=place)
     if marked:
         (operator.nas / place).mkdir(exist_ok=True)
         shutil.copy(operator.nas / "archive" / ARCHIVE_MARKER, operator.nas / place)
     for command in (("config", "validate"), ("archive", "web"), ("archive", "web", "--dry-run")):
         result = operator.admin(*command)
-        assert (result.exit_code, "the directory of a VM" in result.stderr) == (ExitCode.USAGE, True), (command, result.output)
+        assert (result.exit_code, "the directory of a VM" in result.stderr) == (
+            ExitCode.USAGE,
+            True,
+        ), (command, result.output)
         assert ARCHIVE_MARKER not in result.stderr
     assert "the directory of a VM" in operator.admin("doctor").stdout
 
@@ -128,10 +152,15 @@ def test_an_archive_in_the_directory_of_a_vm_is_called_that(operator: Operator, 
 def test_the_newest_copy_that_is_gone_makes_verify_say_so(operator: Operator) -> None:
     (operator.nas / "web" / f"{STAMP}.ova").unlink()
     result = operator.admin("verify", "web")
-    assert (result.exit_code, f"the newest copy {STAMP} is gone" in result.stderr) == (ExitCode.SOME_FAILED, True)
+    assert (result.exit_code, f"the newest copy {STAMP} is gone" in result.stderr) == (
+        ExitCode.SOME_FAILED,
+        True,
+    )
     assert operator.admin("verify", "web").exit_code == ExitCode.DONE
 
 
 def test_a_path_in_a_command_to_copy_is_quoted(operator: Operator) -> None:
     operator.configure(archive_directory="name with space")
-    assert f"mkdir -p '{operator.nas}/name with space' &&" in operator.admin("archive", "web").stderr
+    assert (
+        f"mkdir -p '{operator.nas}/name with space' &&" in operator.admin("archive", "web").stderr
+    )

@@ -41,14 +41,23 @@ def stamps(directory: Path) -> list[str]:
 class TestArchive:
     def test_the_copies_move_and_the_vm_is_archived(self, web: Operator) -> None:
         result = web.admin("archive", "web")
-        assert (result.exit_code, result.stdout) == (ExitCode.DONE, "web is ARCHIVED; copies in place: 2\n")
+        assert (result.exit_code, result.stdout) == (
+            ExitCode.DONE,
+            "web is ARCHIVED; copies in place: 2\n",
+        )
         assert stamps(web.nas / "archive" / "web") == [OLDER, STAMP]
         assert not (web.nas / "web").exists()
         record = web.record("web")
         assert (record.status, record.moving, record.claim) == (State.ARCHIVED, None, None)
 
     def test_as_json(self, web: Operator) -> None:
-        assert web.json("archive", "web") == {"schema": 1, "vm": "web", "status": "ARCHIVED", "copies": [OLDER, STAMP], "left_behind": []}
+        assert web.json("archive", "web") == {
+            "schema": 1,
+            "vm": "web",
+            "status": "ARCHIVED",
+            "copies": [OLDER, STAMP],
+            "left_behind": [],
+        }
 
     def test_a_dry_run_shows_what_would_move_and_changes_nothing(self, web: Operator) -> None:
         before = web.contents
@@ -65,10 +74,16 @@ class TestArchive:
             assert result.exit_code == ExitCode.STATE_REFUSED
             assert "ARCHIVED" in result.stderr
 
-    def test_refused_while_the_vm_is_backed_up_saying_by_whom_and_since_when(self, web: Operator) -> None:
+    def test_refused_while_the_vm_is_backed_up_saying_by_whom_and_since_when(
+        self, web: Operator
+    ) -> None:
         with web.session() as session:
             web.claim(session, "web")
-            for arguments in (("archive", "web"), ("archive", "web", "--dry-run"), ("forget", "web")):
+            for arguments in (
+                ("archive", "web"),
+                ("archive", "web", "--dry-run"),
+                ("forget", "web"),
+            ):
                 result = web.admin(*arguments)
                 assert result.exit_code == ExitCode.LOCKED
                 assert session.id in result.stderr
@@ -103,7 +118,9 @@ class TestArchive:
         assert site_with_database.admin("archive", "new").exit_code == ExitCode.DONE
         assert site_with_database.record("new").status == State.ARCHIVED
 
-    def test_a_vm_of_an_old_database_without_a_directory_touches_no_file(self, site_with_database: Operator) -> None:
+    def test_a_vm_of_an_old_database_without_a_directory_touches_no_file(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.commit(lambda contents: adoption.adopt_old(contents, {"old": State.CLEAN}, WHEN))
         put_copy(operator.nas, STAMP)
@@ -114,17 +131,24 @@ class TestArchive:
 
 
 class TestInterrupted:
-    def test_killed_at_every_operation_on_the_nas_the_same_command_finishes(self, web: Operator) -> None:
+    def test_killed_at_every_operation_on_the_nas_the_same_command_finishes(
+        self, web: Operator
+    ) -> None:
         """Nothing is lost, whatever step is the last, and no lock is left."""
         for path in (web.nas / "web").glob(f"{OLDER}*"):
             path.unlink()
         site = web.site()
         for breaks_at in range(self._count(web)):
             self._cut(web, BreakingFiles(breaks_at))
-            assert {*stamps(web.nas / "web"), *stamps(web.nas / "archive" / "web")} == {STAMP}, breaks_at
+            assert {*stamps(web.nas / "web"), *stamps(web.nas / "archive" / "web")} == {STAMP}, (
+                breaks_at
+            )
             self._bury(web)
             outcome = archiving.archive(site, "web")
-            assert (outcome.status, stamps(web.nas / "archive" / "web")) == (State.ARCHIVED, [STAMP]), breaks_at
+            assert (outcome.status, stamps(web.nas / "archive" / "web")) == (
+                State.ARCHIVED,
+                [STAMP],
+            ), breaks_at
             assert web.record("web").moving is None
             os.rename(web.nas / "archive" / "web", web.nas / "web")
             web.set("web", status=State.CLEAN)
@@ -133,20 +157,31 @@ class TestInterrupted:
         self._cut(web, BreakingFiles(self._count(web) // 2))
         self._bury(web)
         outcome = archiving.resume(web.site(), "web")
-        assert (outcome.status, stamps(web.nas / "archive" / "web")) == (State.ARCHIVED, [OLDER, STAMP])
+        assert (outcome.status, stamps(web.nas / "archive" / "web")) == (
+            State.ARCHIVED,
+            [OLDER, STAMP],
+        )
 
     def test_the_same_command_again_does_not_wait_for_a_recovery(self, web: Operator) -> None:
-        """The claim of a process of this machine that was killed is no obstacle; that of another machine is."""
+        """The claim of a process of this machine that was killed is no obstacle.
+
+        That of another machine is.
+        """
         session = web.session("archive").__enter__()
         process = gone_process()
         session._record = replace(session._record, pid=process.pid, started=process.started)
-        session.commit(lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive")
+        session.commit(
+            lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive"
+        )
         fall_silent(session)
         assert web.admin("archive", "web").exit_code == ExitCode.DONE
         assert stamps(web.nas / "archive" / "web") == [OLDER, STAMP]
         assert web.contents.sessions[session.id].state == "expired"
         elsewhere = Operator(web.folder, "beta").session("activate", machine="f" * 32).__enter__()
-        elsewhere.commit(lambda contents: upkeep.start_activation(contents, "web", elsewhere.id, WHEN), "activate")
+        elsewhere.commit(
+            lambda contents: upkeep.start_activation(contents, "web", elsewhere.id, WHEN),
+            "activate",
+        )
         fall_silent(elsewhere)
         assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
@@ -164,7 +199,9 @@ class TestInterrupted:
 
     def test_refused_while_somebody_alive_moves_the_copies(self, web: Operator) -> None:
         with web.session("archive") as session:
-            session.commit(lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive")
+            session.commit(
+                lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive"
+            )
             assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
     def test_resume_without_an_interrupted_move_is_refused(self, web: Operator) -> None:
@@ -197,7 +234,9 @@ class TestInterrupted:
     @staticmethod
     def _bury(web: Operator) -> None:
         rows = recovery.live_sessions(web.contents)
-        web.commit(lambda contents: changes.expire(contents, [row.id for row in rows], "gone", WHEN))
+        web.commit(
+            lambda contents: changes.expire(contents, [row.id for row in rows], "gone", WHEN)
+        )
 
 
 class _Dying:
@@ -221,7 +260,11 @@ class TestDisplaced:
         class Meddling(NasFiles):
             def move(self, source: Path, target: Path, name: str) -> None:
                 if claim := web.record("web").claim:
-                    web.commit(lambda contents: interventions.break_claim(contents, "web", claim.number, "broken", WHEN))
+                    web.commit(
+                        lambda contents: interventions.break_claim(
+                            contents, "web", claim.number, "broken", WHEN
+                        )
+                    )
                 super().move(source, target, name)
 
         site.files = Meddling()
@@ -240,15 +283,25 @@ class TestActivate:
             assert result.exit_code == ExitCode.STATE_REFUSED
             assert "CLEAN" in result.stderr
 
-    def test_without_copies_it_is_new_once_the_database_knows_and_claims_no_copy(self, web: Operator) -> None:
+    def test_without_copies_it_is_new_once_the_database_knows_and_claims_no_copy(
+        self, web: Operator
+    ) -> None:
         web.admin("archive", "web")
         for path in (web.nas / "archive" / "web").iterdir():
             path.unlink()
         for arguments in (("activate", "web", "--dry-run"), ("activate", "web")):
             refused = web.admin(*arguments)
-            assert (refused.exit_code, "vmbackup-admin forget web" in refused.stderr) == (ExitCode.NAS, True)
-        assert (web.record("web").status, web.record("web").last_copy) == (State.ARCHIVED, copy(STAMP))
-        assert web.admin("verify", "web").exit_code == ExitCode.SOME_FAILED  # its directory is there, and empty
+            assert (refused.exit_code, "vmbackup-admin forget web" in refused.stderr) == (
+                ExitCode.NAS,
+                True,
+            )
+        assert (web.record("web").status, web.record("web").last_copy) == (
+            State.ARCHIVED,
+            copy(STAMP),
+        )
+        assert (
+            web.admin("verify", "web").exit_code == ExitCode.SOME_FAILED
+        )  # its directory is there, and empty
         assert web.admin("activate", "web").exit_code == ExitCode.DONE
         record = web.record("web")
         assert (record.status, record.last_copy) == (State.NEW, None)
@@ -268,19 +321,25 @@ class TestActivate:
         operator.admin("archive", "web")
         assert operator.json("activate", "web")["status"] == "CLEAN"
 
-    def test_used_since_its_copy_it_needs_a_backup(self, real_web: Callable[[], Operator], host: SimulatedHost) -> None:
+    def test_used_since_its_copy_it_needs_a_backup(
+        self, real_web: Callable[[], Operator], host: SimulatedHost
+    ) -> None:
         operator = real_web()
         operator.admin("archive", "web")
         host.run("modifyvm", operator.record("web").uuid, "--memory", "32")
         assert operator.json("activate", "web")["status"] == "BACKUP_NECESSARY"
 
-    def test_running_it_needs_a_backup(self, real_web: Callable[[], Operator], host: SimulatedHost) -> None:
+    def test_running_it_needs_a_backup(
+        self, real_web: Callable[[], Operator], host: SimulatedHost
+    ) -> None:
         operator = real_web()
         operator.admin("archive", "web")
         host.run("startvm", operator.record("web").uuid, "--type", "headless")
         assert operator.json("activate", "web")["status"] == "BACKUP_NECESSARY"
 
-    def test_with_its_newest_copy_damaged_it_needs_a_backup(self, real_web: Callable[[], Operator]) -> None:
+    def test_with_its_newest_copy_damaged_it_needs_a_backup(
+        self, real_web: Callable[[], Operator]
+    ) -> None:
         operator = real_web()
         operator.admin("archive", "web")
         (operator.nas / "archive" / "web" / f"{STAMP}.ova").write_bytes(b"short")
@@ -297,12 +356,17 @@ class TestActivate:
 
         def make() -> Operator:
             operator = site_with_database
-            operator.settings["virtualbox"] = {"vboxmanage": str(host.vboxmanage), "home": str(host.home)}
+            operator.settings["virtualbox"] = {
+                "vboxmanage": str(host.vboxmanage),
+                "home": str(host.home),
+            }
             operator.configure()
             vm = host.make_vm("web")
             fingerprint = fingerprint_of(operator.site().inventory()[vm.uuid]).to_json()
             operator.add_vms("web")
-            operator.set("web", uuid=vm.uuid, status=State.CLEAN, last_copy=copy(STAMP, **fingerprint))
+            operator.set(
+                "web", uuid=vm.uuid, status=State.CLEAN, last_copy=copy(STAMP, **fingerprint)
+            )
             for stamp in (OLDER, STAMP):
                 put_copy(operator.nas / "web", stamp, stamp.encode(), uuid=vm.uuid)
             return operator
@@ -327,7 +391,9 @@ class TestForget:
         assert web.admin("forget", "web", "--dry-run").exit_code == ExitCode.DONE
         assert "web" in web.contents.vms
 
-    def test_refused_in_the_state_of_a_backup_that_nobody_has_recovered_yet(self, web: Operator) -> None:
+    def test_refused_in_the_state_of_a_backup_that_nobody_has_recovered_yet(
+        self, web: Operator
+    ) -> None:
         web.set("web", status=State.BACKUP_IN_PROGRESS)
         assert web.admin("forget", "web").exit_code == ExitCode.STATE_REFUSED
 

@@ -14,7 +14,10 @@ def test_times_in_the_future_are_warned_about_and_have_no_age(site_with_database
     operator.set("web01", last_copy=replace(copy(), finished=FUTURE))
     operator.set("db02", last_copy=copy(), verified=FUTURE)
     document = operator.json("status")
-    assert [vm["last_copy"]["age_seconds"] is None for vm in sorted(document["vms"], key=lambda vm: vm["name"])] == [False, True]
+    assert [
+        vm["last_copy"]["age_seconds"] is None
+        for vm in sorted(document["vms"], key=lambda vm: vm["name"])
+    ] == [False, True]
     (warning,) = document["warnings"]
     assert "db02 was last verified at 2038-01-19 03:14:08Z" in warning
     assert "web01 was last copied (20261122T203800Z-17) at 2038-01-19 03:14:08Z" in warning

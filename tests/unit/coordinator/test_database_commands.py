@@ -40,7 +40,9 @@ class TestInit:
             assert "there already is a state database" in result.stderr
         assert operator.database().version.repository == repository
 
-    def test_one_that_was_killed_before_it_made_the_archive_is_finished(self, operator: Operator) -> None:
+    def test_one_that_was_killed_before_it_made_the_archive_is_finished(
+        self, operator: Operator
+    ) -> None:
         operator.admin("init")
         shutil.rmtree(operator.nas / "archive")
         assert operator.admin("init", "--dry-run").exit_code == ExitCode.LOCKED
@@ -68,24 +70,40 @@ class TestInit:
         (tmp_path / "other-disk").mkdir()
         operator.configure(archive_directory=str(tmp_path / "other-disk"))
         assert operator.admin("init").exit_code == ExitCode.DONE
-        assert operator.database().version.repository in (tmp_path / "other-disk" / ".vmbackup-archive").read_text()
+        assert (
+            operator.database().version.repository
+            in (tmp_path / "other-disk" / ".vmbackup-archive").read_text()
+        )
 
 
 class TestConfig:
     def test_what_it_generates_is_right(self, operator: Operator) -> None:
         target = operator.folder / "generated.toml"
-        assert operator.admin("config", "generate", "--output", str(target)).exit_code == ExitCode.DONE
+        assert (
+            operator.admin("config", "generate", "--output", str(target)).exit_code == ExitCode.DONE
+        )
         assert target.read_text() == operator.admin("config", "generate").stdout
         assert "mountpoint" in tomllib.loads(target.read_text())["nas"]
 
     def test_it_overwrites_nothing(self, operator: Operator) -> None:
         before = operator.config.read_text()
-        assert operator.admin("config", "generate", "--output", str(operator.config)).exit_code == ExitCode.USAGE
+        assert (
+            operator.admin("config", "generate", "--output", str(operator.config)).exit_code
+            == ExitCode.USAGE
+        )
         assert operator.config.read_text() == before
-        assert operator.admin("config", "generate", "--output", "/nowhere/at/all").exit_code == ExitCode.USAGE
+        assert (
+            operator.admin("config", "generate", "--output", "/nowhere/at/all").exit_code
+            == ExitCode.USAGE
+        )
 
     def test_validate(self, operator: Operator) -> None:
-        assert operator.json("config", "validate") == {"schema": 1, "valid": True, "file": str(operator.config), "warnings": []}
+        assert operator.json("config", "validate") == {
+            "schema": 1,
+            "valid": True,
+            "file": str(operator.config),
+            "warnings": [],
+        }
         assert "is right" in operator.admin("config", "validate").stdout
         operator.config.write_text("[nas]\n", encoding="utf-8")
         result = operator.admin("config", "validate")
@@ -107,7 +125,13 @@ class TestCheck:
         operator.add_vms("web")
         before = tree(operator.nas)
         assert findings(operator)[0] == ExitCode.DONE
-        assert operator.json("statedb", "check") == {"schema": 1, "generations": 2, "oldest": 1, "head": 2, "findings": []}
+        assert operator.json("statedb", "check") == {
+            "schema": 1,
+            "generations": 2,
+            "oldest": 1,
+            "head": 2,
+            "findings": [],
+        }
         assert tree(operator.nas) == before
 
     def test_there_is_none(self, operator: Operator) -> None:
@@ -127,7 +151,9 @@ class TestCheck:
         assert "generation 2 of the state database is damaged" in output
         assert "serve the log only" in output
 
-    def test_a_damaged_newest_generation_is_set_aside_and_work_goes_on(self, site_with_database: Operator) -> None:
+    def test_a_damaged_newest_generation_is_set_aside_and_work_goes_on(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         operator.set("web", status=State.RUNNING)
@@ -144,7 +170,9 @@ class TestCheck:
         assert operator.database().head().generation == number
         assert findings(operator)[0] == ExitCode.DONE
 
-    def test_two_damaged_ones_are_set_aside_one_after_the_other(self, site_with_database: Operator) -> None:
+    def test_two_damaged_ones_are_set_aside_one_after_the_other(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         operator.add_vms("db")
@@ -166,7 +194,9 @@ class TestCheck:
         assert status == ExitCode.USAGE
         assert "backup of the NAS" in output
 
-    def test_a_generation_of_another_database_breaks_the_chain(self, site_with_database: Operator, tmp_path: Path) -> None:
+    def test_a_generation_of_another_database_breaks_the_chain(
+        self, site_with_database: Operator, tmp_path: Path
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         other = Operator(tmp_path / "other")
@@ -175,7 +205,9 @@ class TestCheck:
         other.create()
         for name in ("a", "b"):
             other.add_vms(name)
-        (operator.vmstate / "gen" / generation_name(3)).write_bytes((other.vmstate / "gen" / generation_name(3)).read_bytes())
+        (operator.vmstate / "gen" / generation_name(3)).write_bytes(
+            (other.vmstate / "gen" / generation_name(3)).read_bytes()
+        )
         status, output = findings(operator)
         assert status == ExitCode.FAILURE
         assert "does not follow" in output
@@ -191,8 +223,12 @@ class TestCheck:
         assert status == ExitCode.FAILURE
         assert "generations 2 to 2 are missing" in output
 
-    @pytest.mark.parametrize("content", [b"", b"nonsense", b"DB_VERSION: 1.1\nLEASE_SECONDS: 77\n", None])
-    def test_a_damaged_version_file_is_rebuilt(self, site_with_database: Operator, content: bytes | None) -> None:
+    @pytest.mark.parametrize(
+        "content", [b"", b"nonsense", b"DB_VERSION: 1.1\nLEASE_SECONDS: 77\n", None]
+    )
+    def test_a_damaged_version_file_is_rebuilt(
+        self, site_with_database: Operator, content: bytes | None
+    ) -> None:
         operator = site_with_database
         before = operator.database().version
         path = operator.vmstate / "vmtool-db-version"
@@ -202,11 +238,19 @@ class TestCheck:
         assert "--rebuild-version" in findings(operator)[1]
         assert findings(operator, "--rebuild-version", "--lease-seconds", "60")[0] == ExitCode.DONE
         after = operator.database().version
-        assert (after.repository, after.primitive, after.lease_seconds) == (before.repository, before.primitive, 60)
-        assert len(list(operator.vmstate.glob("vmtool-db-version.damaged-*"))) == (1 if content else 0)
+        assert (after.repository, after.primitive, after.lease_seconds) == (
+            before.repository,
+            before.primitive,
+            60,
+        )
+        assert len(list(operator.vmstate.glob("vmtool-db-version.damaged-*"))) == (
+            1 if content else 0
+        )
 
     def test_the_lease_time_is_taken_from_what_is_left(self, site_with_database: Operator) -> None:
-        (site_with_database.vmstate / "vmtool-db-version").write_bytes(b"DB_VERSION: torn\nLEASE_SECONDS: 77\n")
+        (site_with_database.vmstate / "vmtool-db-version").write_bytes(
+            b"DB_VERSION: torn\nLEASE_SECONDS: 77\n"
+        )
         findings(site_with_database, "--rebuild-version")
         assert site_with_database.database().version.lease_seconds == 77
 
@@ -215,7 +259,9 @@ class TestCheck:
         assert findings(site_with_database, "--rebuild-version")[0] == ExitCode.USAGE
         assert (site_with_database.vmstate / "vmtool-db-version").read_bytes() == before
 
-    def test_a_database_of_a_newer_program_is_left_alone(self, site_with_database: Operator) -> None:
+    def test_a_database_of_a_newer_program_is_left_alone(
+        self, site_with_database: Operator
+    ) -> None:
         path = site_with_database.vmstate / "vmtool-db-version"
         path.write_text(path.read_text().replace("DB_VERSION: 2.0", "DB_VERSION: 3.0"))
         assert "update vmbackup" in findings(site_with_database)[1]
@@ -223,7 +269,9 @@ class TestCheck:
         assert (result.exit_code, "update vmbackup" in result.stderr) == (ExitCode.DONE, True)
         assert "update vmbackup" in findings(site_with_database, "--rebuild-version")[1]
 
-    def test_the_directory_primitive(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_directory_primitive(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("shared.state.store.create.probe_primitive", lambda _root: "directory")
         operator.create()
         operator.add_vms("web")
@@ -249,11 +297,16 @@ class TestMigrate:
         result = operator.admin("statedb", "migrate")
         assert result.exit_code == ExitCode.DONE
         assert "vm1, vm2" in result.stdout
-        assert {key: record.status for key, record in operator.contents.vms.items()} == {"vm1": State.RUNNING, "vm2": State.CLEAN}
+        assert {key: record.status for key, record in operator.contents.vms.items()} == {
+            "vm1": State.RUNNING,
+            "vm2": State.CLEAN,
+        }
         assert (operator.vmstate / "vmtool-statedb.1.0").read_text() == "vm1:RUNNING\nvm2:CLEAN\n"
         assert operator.admin("status").exit_code == ExitCode.DONE
 
-    def test_there_is_nothing_to_migrate(self, site_with_database: Operator, operator: Operator) -> None:
+    def test_there_is_nothing_to_migrate(
+        self, site_with_database: Operator, operator: Operator
+    ) -> None:
         assert site_with_database.admin("statedb", "migrate").exit_code == ExitCode.NO_DATABASE
 
     def test_lines_that_are_none_are_named(self, operator: Operator) -> None:
@@ -292,7 +345,10 @@ class TestAdopt:
         assert edited.admin("statedb", "adopt").exit_code == ExitCode.USAGE
 
     def test_what_others_did_since_the_edit_is_not_undone(self, edited: Operator) -> None:
-        """The edit is found by a commit that itself changes another VM: only the line that the editor changed counts."""
+        """The edit is found by a commit that itself changes another VM.
+
+        Only the line that the editor changed counts.
+        """
         self.edit(edited, "web:CLEAN", "web:BACKUP_NECESSARY")
         edited.set("db", status=State.RUNNING)
         result = edited.admin("statedb", "adopt")
@@ -311,7 +367,9 @@ class TestAdopt:
             ("db:NONSENSE", ExitCode.FAILURE),
         ],
     )
-    def test_what_makes_no_sense_is_refused_and_kept(self, edited: Operator, new: str, code: ExitCode) -> None:
+    def test_what_makes_no_sense_is_refused_and_kept(
+        self, edited: Operator, new: str, code: ExitCode
+    ) -> None:
         self.edit(edited, "db:NEW", new)
         before = edited.contents
         assert edited.admin("statedb", "adopt").exit_code == code
@@ -333,7 +391,10 @@ class TestAdopt:
         self.edit(edited, "web:CLEAN", "web:BACKUP_NECESSARY")
         edited.database().publish_view()
         name = next(edited.vmstate.glob("vmtool-statedb.edited-*")).name
-        assert edited.admin("statedb", "adopt", "vmtool-statedb.edited-1-abc").exit_code == ExitCode.USAGE
+        assert (
+            edited.admin("statedb", "adopt", "vmtool-statedb.edited-1-abc").exit_code
+            == ExitCode.USAGE
+        )
         assert edited.admin("statedb", "adopt", name).exit_code == ExitCode.DONE
 
     def test_an_edit_is_reported_by_check(self, edited: Operator) -> None:
@@ -353,8 +414,12 @@ def test_an_interrupted_init_is_finished_by_the_next_one(operator: Operator) -> 
 
 
 @pytest.mark.parametrize("digit", ["²", "٣"])
-def test_digits_that_are_no_numbers_are_passed_over(site_with_database: Operator, digit: str) -> None:
-    """Unicode has digits of which no number can be made, and such as stand for a number under another name."""
+def test_digits_that_are_no_numbers_are_passed_over(
+    site_with_database: Operator, digit: str
+) -> None:
+    """Unicode has digits of which no number can be made, and such as stand for a number under
+    another name.
+    """
     web = site_with_database
     web.add_vms("web01")
     for folder in ("gen", "history", "history/0000000"):

@@ -33,7 +33,13 @@ class FakeRunner:
     def __init__(self, stdout: str = "", status: int = 0) -> None:
         self.stdout, self.status = stdout, status
 
-    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Completed:
         return Completed(tuple(arguments), self.status, self.stdout, "")
 
 
@@ -46,7 +52,10 @@ def healthy(site_with_database: Operator, tmp_path: Path) -> Operator:
     """A host where everything is well; whether cron starts the workers depends on the machine."""
     virtualbox_host = SimulatedHost(tmp_path / "hosts", "alpha")
     virtualbox_host.make_vm("web")
-    site_with_database.settings["virtualbox"] = {"vboxmanage": str(virtualbox_host.vboxmanage), "home": str(virtualbox_host.home)}
+    site_with_database.settings["virtualbox"] = {
+        "vboxmanage": str(virtualbox_host.vboxmanage),
+        "home": str(virtualbox_host.home),
+    }
     site_with_database.configure()
     return site_with_database
 
@@ -73,14 +82,18 @@ class TestCommand:
         assert "FAIL  configuration" in result.stdout
         assert "nas.nonsense" in result.stdout
 
-    def test_before_init_the_nas_is_tried_out_and_the_next_step_is_said(self, operator: Operator) -> None:
+    def test_before_init_the_nas_is_tried_out_and_the_next_step_is_said(
+        self, operator: Operator
+    ) -> None:
         result = operator.admin("doctor")
         assert result.exit_code == ExitCode.FAILURE
         assert "ok    NAS: publishing: by link" in result.stdout
         assert "vmbackup-admin init" in result.stdout
         assert list(operator.nas.iterdir()) == []
 
-    def test_nothing_is_written_to_an_unmounted_or_foreign_nas(self, site_with_database: Operator) -> None:
+    def test_nothing_is_written_to_an_unmounted_or_foreign_nas(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.configure(require_mount=True)
         assert "nothing is mounted" in operator.admin("doctor").stdout
@@ -114,7 +127,11 @@ class TestCommand:
 )
 def test_mount_options_that_hurt(filesystem: str, options: str, expected: list[str]) -> None:
     found = [
-        check for check in nas.examine_options(Mount("/nas", filesystem, "server:/x", tuple(options.split(",")))) if check.verdict != "ok"
+        check
+        for check in nas.examine_options(
+            Mount("/nas", filesystem, "server:/x", tuple(options.split(",")))
+        )
+        if check.verdict != "ok"
     ]
     assert len(found) == len(expected)
     for check, part in zip(found, expected, strict=True):
@@ -129,12 +146,16 @@ class TestNas:
         checks = by_name(nas.examine_mount(status, operator.configuration.nas))
         assert checks["NAS: room"].verdict == "fail"
 
-    def test_a_database_that_needs_links_on_a_mount_without(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_database_that_needs_links_on_a_mount_without(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(nas, "probe_primitive", lambda _root: "directory")
         checks = by_name(nas.examine_use(operator.configuration.nas, SystemClock(), "link"))
         assert checks["NAS: publishing"].verdict == "fail"
 
-    def test_a_file_system_that_replaces_what_it_must_not(self, operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_system_that_replaces_what_it_must_not(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def replacing(path: Path, data: bytes) -> None:
             path.write_bytes(data)
 
@@ -147,7 +168,9 @@ class TestNas:
         assert nas._skew(-3600).verdict == "warn"
         assert nas._skew(0.5).verdict == "ok"
 
-    def test_what_an_interrupted_examination_left_is_removed_but_no_link_is_followed(self, operator: Operator) -> None:
+    def test_what_an_interrupted_examination_left_is_removed_but_no_link_is_followed(
+        self, operator: Operator
+    ) -> None:
         old = operator.nas / f"{TRIAL}old"
         old.mkdir()
         (old / "file").write_bytes(b"")
@@ -168,10 +191,16 @@ class TestNas:
             raise PermissionError(13, "Permission denied", "/nas")
             yield
 
-        assert [(check.name, check.verdict) for check in guarded("use", failing)] == [("first", "ok"), ("use", "fail")]
+        assert [(check.name, check.verdict) for check in guarded("use", failing)] == [
+            ("first", "ok"),
+            ("use", "fail"),
+        ]
         assert "/nas" in next(guarded("use", refused)).seen
 
-    @pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "the NAS is full"), (errno.EDQUOT, "quota"), (errno.EACCES, "rights")])
+    @pytest.mark.parametrize(
+        ("number", "said"),
+        [(errno.ENOSPC, "the NAS is full"), (errno.EDQUOT, "quota"), (errno.EACCES, "rights")],
+    )
     def test_what_helps_is_said_of_a_full_nas_too(self, number: int, said: str) -> None:
         def full() -> Iterator[Check]:
             raise OSError(number, os.strerror(number))
@@ -182,7 +211,9 @@ class TestNas:
 
 class TestDatabase:
     def examine(self, operator: Operator) -> dict[str, Check]:
-        return by_name(database.examine(operator.configuration, operator.database().identity, SystemClock()))
+        return by_name(
+            database.examine(operator.configuration, operator.database().identity, SystemClock())
+        )
 
     def test_damage(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("web")
@@ -196,7 +227,10 @@ class TestDatabase:
         assert self.examine(site_with_database)["database: content"].verdict == "warn"
 
     def test_another_machine_of_this_name(self, site_with_database: Operator) -> None:
-        site_with_database.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN), machine="f" * 32)
+        site_with_database.commit(
+            lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "x", "x")], WHEN),
+            machine="f" * 32,
+        )
         check = self.examine(site_with_database)["database: this host"]
         assert (check.verdict, "--replaced" in check.hint) == ("fail", True)
 
@@ -217,7 +251,9 @@ class TestDatabase:
     def test_a_vm_on_two_hosts(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("web")
         site_with_database.set("web", also_on="beta")
-        assert "web is on alpha and on beta" in self.examine(site_with_database)["database: VMs"].seen
+        assert (
+            "web is on alpha and on beta" in self.examine(site_with_database)["database: VMs"].seen
+        )
 
     def test_a_dead_session_and_a_dead_lease(self, site_with_database: Operator) -> None:
         operator = site_with_database
@@ -269,7 +305,10 @@ class TestVirtualBox:
     def test_a_vm_that_cannot_be_used(self, box: SimulatedHost) -> None:
         vm = box.make_vm("broken")
         next(box.vms.rglob("broken.vbox")).write_text("torn")
-        assert any(check.verdict == "warn" and (vm.name in check.seen or vm.uuid in check.seen) for check in self.examine(box))
+        assert any(
+            check.verdict == "warn" and (vm.name in check.seen or vm.uuid in check.seen)
+            for check in self.examine(box)
+        )
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_another_users_virtualbox_is_refused(self, box: SimulatedHost) -> None:
@@ -294,7 +333,14 @@ class TestEngines:
             "backup": {"engine": engine},
             "policy": {name: {"engine": engine} for name, engine in policies.items()},
         }
-        return list(engines.examine(Configuration.model_validate(sections), SubprocessRunner(), SystemClock(), os.environ))
+        return list(
+            engines.examine(
+                Configuration.model_validate(sections),
+                SubprocessRunner(),
+                SystemClock(),
+                os.environ,
+            )
+        )
 
     def test_each_vm_gets_one_and_the_reason_is_said(self, tmp_path: Path) -> None:
         box = SimulatedHost(tmp_path / "hosts", "alpha")
@@ -311,16 +357,26 @@ class TestEngines:
         failed = next(check for check in self.examine(box, "parallel") if check.verdict == "fail")
         assert "wrong is not exported" in failed.seen
 
-    def test_a_users_vm_with_a_name_like_ours_is_shown_and_what_bears_our_mark_is_not(self, tmp_path: Path) -> None:
+    def test_a_users_vm_with_a_name_like_ours_is_shown_and_what_bears_our_mark_is_not(
+        self, tmp_path: Path
+    ) -> None:
         box = SimulatedHost(tmp_path / "hosts", "alpha")
         box.make_vm("vmbackup-1")
         ours, uuid = box.vms / f"vmbackup-{'0' * 32}", "11111111-2222-4333-8444-555555555555"
         scratch.make(ours, scratch.Mark(ours.name, uuid))
-        box.run("createvm", f"--name={ours.name}", f"--uuid={uuid}", f"--basefolder={ours}", "--register")
+        box.run(
+            "createvm",
+            f"--name={ours.name}",
+            f"--uuid={uuid}",
+            f"--basefolder={ours}",
+            "--register",
+        )
         seen = [check.seen for check in self.examine(box, "auto") if "exports" in check.seen]
         assert [text.partition("exports ")[2] for text in seen] == ["vmbackup-1"]
 
-    def test_without_isal_the_cure_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_isal_the_cure_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(engines, "best_codec", lambda: zlib_codec(1))
         box = SimulatedHost(tmp_path / "hosts", "alpha")
         box.make_vm("web")
@@ -351,6 +407,9 @@ class TestSchedule:
 
 def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
     (operator.folder / "file").write_text("")
-    operator.settings["host"] = {"node": "alpha", "state_directory": str(operator.folder / "file" / "below")}
+    operator.settings["host"] = {
+        "node": "alpha",
+        "state_directory": str(operator.folder / "file" / "below"),
+    }
     operator.configure()
     assert "FAIL  state directory" in operator.admin("doctor").stdout

@@ -26,7 +26,10 @@ def web(site_with_database: Operator) -> Operator:
 
 
 def locks(operator: Operator, *arguments: str) -> dict[str, dict]:
-    return {lock["name"]: lock for lock in operator.json("list", *arguments, program=lock_program)["locks"]}
+    return {
+        lock["name"]: lock
+        for lock in operator.json("list", *arguments, program=lock_program)["locks"]
+    }
 
 
 def kill(session: Session) -> None:
@@ -37,7 +40,9 @@ def kill(session: Session) -> None:
 
 
 def marker(operator: Operator, pid: int, hostname: str) -> None:
-    (operator.vmstate / "vmtool-dblock").write_text(f"filelock/2\npid={pid}\nhost={hostname}\ntoken=abc\n", encoding="utf-8")
+    (operator.vmstate / "vmtool-dblock").write_text(
+        f"filelock/2\npid={pid}\nhost={hostname}\ntoken=abc\n", encoding="utf-8"
+    )
 
 
 class TestList:
@@ -50,12 +55,28 @@ class TestList:
             web.claim(session, "web")
             session._heartbeat._beat(os.O_CREAT)
             found = locks(web)
-        contract = {"name", "kind", "node", "host", "pid", "vm", "held_seconds", "heartbeat_seconds", "lease_seconds", "state"}
+        contract = {
+            "name",
+            "kind",
+            "node",
+            "host",
+            "pid",
+            "vm",
+            "held_seconds",
+            "heartbeat_seconds",
+            "lease_seconds",
+            "state",
+        }
         assert all(contract <= lock.keys() for lock in found.values())
         claim, own = found["web"], found[session.id]
         assert (claim["kind"], own["kind"]) == ("claim", "session")
         assert (claim["state"], own["state"]) == ("live", "live")
-        assert (claim["node"], claim["pid"], claim["vm"], claim["percent"]) == ("alpha", os.getpid(), "web", 50.0)
+        assert (claim["node"], claim["pid"], claim["vm"], claim["percent"]) == (
+            "alpha",
+            os.getpid(),
+            "web",
+            50.0,
+        )
         assert claim["heartbeat_seconds"] < claim["lease_seconds"] == 1.0
 
     def test_as_text(self, web: Operator) -> None:
@@ -74,7 +95,9 @@ class TestList:
         found = locks(web)
         assert (found["web"]["state"], found[session.id]["state"]) == ("dead", "dead")
 
-    def test_a_silent_session_of_another_machine_is_unknown_until_it_is_watched(self, web: Operator) -> None:
+    def test_a_silent_session_of_another_machine_is_unknown_until_it_is_watched(
+        self, web: Operator
+    ) -> None:
         session = self._elsewhere(web)
         fall_silent(session)
         path = web.vmstate / "node" / session.id
@@ -83,7 +106,9 @@ class TestList:
         assert locks(web, "--watch", "1.1")["web"]["state"] == "expired"
         assert locks(web, "--watch", "0.2")["web"]["state"] == "unknown"
 
-    def test_watching_tells_that_a_session_lives_although_its_clock_is_wrong(self, web: Operator) -> None:
+    def test_watching_tells_that_a_session_lives_although_its_clock_is_wrong(
+        self, web: Operator
+    ) -> None:
         session = self._elsewhere(web)
         path = web.vmstate / "node" / session.id
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 3600))
@@ -95,12 +120,20 @@ class TestList:
         fall_silent(session)
         path = web.vmstate / "node" / session.id
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 3600))
-        assert (locks(web)["web"]["heartbeat_seconds"], locks(web)["web"]["state"]) == (None, "unknown")
+        assert (locks(web)["web"]["heartbeat_seconds"], locks(web)["web"]["state"]) == (
+            None,
+            "unknown",
+        )
 
     def test_the_lease_on_the_database(self, web: Operator) -> None:
         marker(web, gone_process().pid, os.uname().nodename)
         found = locks(web)["database"]
-        assert (found["kind"], found["state"], found["node"], found["host"]) == ("database", "dead", "alpha", os.uname().nodename)
+        assert (found["kind"], found["state"], found["node"], found["host"]) == (
+            "database",
+            "dead",
+            "alpha",
+            os.uname().nodename,
+        )
         marker(web, 4711, "elsewhere")
         assert locks(web)["database"]["state"] == "live"
         (web.vmstate / "vmtool-dblock").write_bytes(b"\xff garbage")
@@ -151,7 +184,11 @@ class TestBreak:
             web.claim(session, "web")
             assert web.lock("break", "web", "--force").exit_code == ExitCode.DONE
             record = web.record("web")
-            assert (record.claim, record.status, record.failures) == (None, State.BACKUP_NECESSARY, 1)
+            assert (record.claim, record.status, record.failures) == (
+                None,
+                State.BACKUP_NECESSARY,
+                1,
+            )
             assert "broken by hand on alpha" in record.last_error
             assert web.contents.sessions[session.id].state == "live"
 
@@ -186,7 +223,11 @@ class TestBreak:
             session.commit(lambda contents: changes.intend(contents, "web", own, copy()), "intend")
             assert web.lock("break", "web", "--force").exit_code == ExitCode.DONE
         record = web.record("web")
-        assert (record.claim, record.publishing, record.status) == (None, copy(), State.BACKUP_IN_PROGRESS)
+        assert (record.claim, record.publishing, record.status) == (
+            None,
+            copy(),
+            State.BACKUP_IN_PROGRESS,
+        )
 
     def test_the_lease_of_a_dead_process(self, web: Operator) -> None:
         marker(web, gone_process().pid, os.uname().nodename)
@@ -196,7 +237,9 @@ class TestBreak:
     def test_the_lease_of_a_live_one_only_with_force(self, web: Operator) -> None:
         from filelock import SoftFileLease
 
-        lease = SoftFileLease(str(web.vmstate / "vmtool-dblock"), lease_duration=0.2, thread_local=False)
+        lease = SoftFileLease(
+            str(web.vmstate / "vmtool-dblock"), lease_duration=0.2, thread_local=False
+        )
         with lease:
             result = web.lock("break", "database")
             assert result.exit_code == ExitCode.LOCKED
@@ -221,7 +264,12 @@ class TestRecover:
         assert partial.name in result.stdout
         assert not partial.exists()
         record = web.record("web")
-        assert (record.claim, record.status, record.leftovers, record.missing_since) == (None, State.BACKUP_NECESSARY, False, None)
+        assert (record.claim, record.status, record.leftovers, record.missing_since) == (
+            None,
+            State.BACKUP_NECESSARY,
+            False,
+            None,
+        )
         assert not (web.vmstate / "node" / session.id).exists()
 
     def test_a_dry_run_changes_nothing(self, web: Operator) -> None:
@@ -235,16 +283,23 @@ class TestRecover:
         assert "would free web" in result.stdout
         assert web.contents == before
 
-    def test_it_says_which_vms_of_another_host_count_as_missing_afterwards(self, web: Operator) -> None:
+    def test_it_says_which_vms_of_another_host_count_as_missing_afterwards(
+        self, web: Operator
+    ) -> None:
         web.add_vms("far", node="gamma")
         before = web.contents
         for options, changed in ((("--dry-run",), False), ((), True)):
             result = web.lock("recover", "gamma", *options)
             assert result.exit_code == ExitCode.DONE
             assert "its VMs count as missing there until it lists them again: far" in result.stdout
-            assert (web.contents != before, web.record("far").missing_since is not None) == (changed, changed)
+            assert (web.contents != before, web.record("far").missing_since is not None) == (
+                changed,
+                changed,
+            )
 
-    def test_refused_while_the_host_shows_heartbeats_but_what_is_dead_is_freed(self, web: Operator) -> None:
+    def test_refused_while_the_host_shows_heartbeats_but_what_is_dead_is_freed(
+        self, web: Operator
+    ) -> None:
         web.add_vms("db")
         dead = web.session().__enter__()
         kill(dead)
@@ -260,17 +315,31 @@ class TestRecover:
     def test_another_host_that_is_silent_gives_up_its_vms(self, web: Operator) -> None:
         beta = Operator(web.folder, "beta")
         session = beta.session(**ELSEWHERE).__enter__()
-        session.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), "seen")
+        session.commit(
+            lambda contents: sightings.sight(
+                contents, "beta", [Sighting("u", "other", "other")], WHEN
+            ),
+            "seen",
+        )
         fall_silent(session)
         assert web.lock("recover", "beta").exit_code == ExitCode.DONE
         assert web.record("other").missing_since is not None
         assert web.record("web").missing_since is None
-        web.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "other", "other")], WHEN))
+        web.commit(
+            lambda contents: sightings.sight(
+                contents, "alpha", [Sighting("u", "other", "other")], WHEN
+            )
+        )
         assert web.record("other").node == "alpha"
 
     def test_the_lease_that_the_crashed_host_held(self, web: Operator) -> None:
         beta = Operator(web.folder, "beta")
-        beta.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "other", "other")], WHEN), **ELSEWHERE)
+        beta.commit(
+            lambda contents: sightings.sight(
+                contents, "beta", [Sighting("u", "other", "other")], WHEN
+            ),
+            **ELSEWHERE,
+        )
         marker(web, 4711, "elsewhere")
         assert web.lock("recover", "beta").exit_code == ExitCode.DONE
         assert not (web.vmstate / "vmtool-dblock").exists()
@@ -290,7 +359,12 @@ class TestReplaced:
     def replaced(self, site_with_database: Operator) -> Operator:
         """This machine has the name of another one that is gone."""
         operator = site_with_database
-        operator.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
+        operator.commit(
+            lambda contents: sightings.sight(
+                contents, "alpha", [Sighting("u", "web", "web")], WHEN
+            ),
+            **ELSEWHERE,
+        )
         return operator
 
     def test_two_machines_of_one_name_are_refused_with_the_cure(self, replaced: Operator) -> None:
@@ -304,34 +378,65 @@ class TestReplaced:
         assert replaced.contents.nodes["alpha"].machine == replaced.site().identity.machine
         assert replaced.admin("archive", "web").exit_code == ExitCode.DONE
 
-    def test_another_user_of_the_same_machine_takes_over_the_name(self, site_with_database: Operator) -> None:
+    def test_another_user_of_the_same_machine_takes_over_the_name(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         operator.commit(lambda contents: changes.own(contents, "alpha", "12345"))
-        assert operator.admin("archive", "web").exit_code == ExitCode.DONE, "operators may be anybody"
+        assert operator.admin("archive", "web").exit_code == ExitCode.DONE, (
+            "operators may be anybody"
+        )
         assert operator.lock("recover", "alpha", "--replaced").exit_code == ExitCode.DONE
         assert operator.contents.nodes["alpha"].user == ""
 
     def test_not_while_the_old_one_lives(self, replaced: Operator) -> None:
         with replaced.session(**ELSEWHERE) as session:
-            session.commit(lambda contents: contents.with_vm(replace(contents.vms["web"], failures=1)), "alive")
+            session.commit(
+                lambda contents: contents.with_vm(replace(contents.vms["web"], failures=1)), "alive"
+            )
             assert replaced.lock("recover", "--replaced").exit_code == ExitCode.LOCKED
 
-    def test_from_another_host_the_name_is_free_for_the_first_that_comes(self, site_with_database: Operator) -> None:
+    def test_from_another_host_the_name_is_free_for_the_first_that_comes(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         beta = Operator(operator.folder, "beta")
-        beta.commit(lambda contents: sightings.sight(contents, "beta", [Sighting("u", "web", "web")], WHEN), **ELSEWHERE)
+        beta.commit(
+            lambda contents: sightings.sight(contents, "beta", [Sighting("u", "web", "web")], WHEN),
+            **ELSEWHERE,
+        )
         assert operator.lock("recover", "beta", "--replaced").exit_code == ExitCode.DONE
         assert "beta" not in operator.contents.nodes
 
 
 @pytest.mark.parametrize(
-    "words", [["list", "--watch", "0.2"], ["show", "web"], ["break", "web"], ["break", "web", "--force"], ["recover", "beta"]]
+    "words",
+    [
+        ["list", "--watch", "0.2"],
+        ["show", "web"],
+        ["break", "web"],
+        ["break", "web", "--force"],
+        ["recover", "beta"],
+    ],
 )
-def test_a_session_whose_id_is_a_path_frees_its_lock_and_touches_no_file(web: Operator, tmp_path: Path, words: list[str]) -> None:
+def test_a_session_whose_id_is_a_path_frees_its_lock_and_touches_no_file(
+    web: Operator, tmp_path: Path, words: list[str]
+) -> None:
     precious = tmp_path / "precious"
     precious.write_text("of the host")
-    planted = SessionRecord(str(precious), 1, 1, "live", "beta", "backup", hostname="beta", machine="b" * 32, boot="b", pid=1)
+    planted = SessionRecord(
+        str(precious),
+        1,
+        1,
+        "live",
+        "beta",
+        "backup",
+        hostname="beta",
+        machine="b" * 32,
+        boot="b",
+        pid=1,
+    )
     web.commit(lambda contents: contents.with_session(planted))
     web.set("web", status=State.BACKUP_NECESSARY)
     web.commit(lambda contents: changes.claim(contents, "web", planted.id, "backup", WHEN))

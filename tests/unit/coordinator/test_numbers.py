@@ -1,4 +1,7 @@
-"""Claims get numbers above those of the copies that are there, however the database came to be; CLEAN needs the copy, not its record."""
+"""Claims get numbers above those of the copies that are there, however the database came to be.
+
+CLEAN needs the copy, not its record.
+"""
 
 from pathlib import Path
 
@@ -17,7 +20,9 @@ STAMP = "20261122T203800Z-17"
 
 
 def plant(nas: Path) -> None:
-    """Copies with numbers up to 40, live and archived, and names with numbers that no claim ever had."""
+    """Copies with numbers up to 40, live and archived, and names with numbers that no claim ever
+    had.
+    """
     put_copy(nas / "web", STAMP)
     put_copy(nas / "archive" / "old", "20261122T203800Z-40")
     for number in (999999999999999, 18446744073709551615):
@@ -31,7 +36,9 @@ def test_a_new_database_counts_on_above_all_that_is_there(operator: Operator) ->
     assert operator.contents.claims_granted == 40
 
 
-def test_after_a_generation_was_set_aside_numbers_go_on_above_all_that_is_there(operator: Operator) -> None:
+def test_after_a_generation_was_set_aside_numbers_go_on_above_all_that_is_there(
+    operator: Operator,
+) -> None:
     operator.admin("init", "--lease-seconds", "60")
     operator.add_vms("web")
     plant(operator.nas)
@@ -50,24 +57,42 @@ def test_numbers_out_of_bounds_are_told_of_and_believed_by_nobody(operator: Oper
     site = operator.site()
     assert site.floor("web") == 23
     warnings = operator.json("copies", "web")["warnings"]
-    assert [("18446744073709551615" in line, "no copy can have" in line) for line in warnings] == [(True, True)]
+    assert [("18446744073709551615" in line, "no copy can have" in line) for line in warnings] == [
+        (True, True)
+    ]
     rows = {row["stamp"]: row for row in operator.json("copies", "web")["copies"]}
     assert not rows["20260101T000000Z-999999999999999"]["good"]
 
 
 def test_a_claim_has_a_number_above_its_vms_files() -> None:
     database = contents(vm("web01"), granted=5)
-    assert only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=40)).claim.number == 41  # type: ignore[union-attr]
-    assert only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=3)).claim.number == 6  # type: ignore[union-attr]
-    assert only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=10**12 + 1)).claim.number == 6  # type: ignore[union-attr]
+    assert (
+        only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=40)).claim.number
+        == 41
+    )  # type: ignore[union-attr]
+    assert (
+        only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=3)).claim.number == 6
+    )  # type: ignore[union-attr]
+    assert (
+        only(
+            changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=10**12 + 1)
+        ).claim.number
+        == 6
+    )  # type: ignore[union-attr]
     assert changes.raise_numbers(database, 40).claims_granted == 40
     assert changes.raise_numbers(database, 10**13) == changes.raise_numbers(database, 1) == database
 
 
 def test_no_counter_reaches_a_number_that_stamps_cannot_have() -> None:
-    highest = max(floor for floor in (10**12 - 1, 10**12, 10**12 + 1, 10**13, 2**53) if believable(floor))
+    highest = max(
+        floor for floor in (10**12 - 1, 10**12, 10**12 + 1, 10**13, 2**53) if believable(floor)
+    )
     assert highest == 10**12
-    for granted in (1, highest, highest + 10**11):  # whatever is planted, the numbers after it are those of copies that count
+    for granted in (
+        1,
+        highest,
+        highest + 10**11,
+    ):  # whatever is planted, the numbers after it are those of copies that count
         assert plausible(next_number(granted, highest))
     assert not believable(2 * 10**12)
     assert next_number(2 * 10**12, 2 * 10**12) < CLAIM_LIMIT

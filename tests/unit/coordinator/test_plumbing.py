@@ -34,7 +34,9 @@ def _sample(*, what: str, as_json: bool) -> ExitCode:
             os.kill(os.getpid(), signal.Signals[what])
             time.sleep(0 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else 5)
         finally:
-            for number in (signal.SIGHUP, signal.SIGTERM) if what == "SIGTERM" else (signal.SIGHUP,):
+            for number in (
+                (signal.SIGHUP, signal.SIGTERM) if what == "SIGTERM" else (signal.SIGHUP,)
+            ):
                 os.kill(os.getpid(), number)
             click.echo("undone")
     click.echo(f"{what} {as_json}")
@@ -47,7 +49,13 @@ class SampleProgram(Program):
 
 
 def sample(*arguments: str, unattended: bool = False):
-    program = SampleProgram("sample-program", "nowhere.", {"sample": "A sample."}, purpose="For tests.", unattended=unattended)
+    program = SampleProgram(
+        "sample-program",
+        "nowhere.",
+        {"sample": "A sample."},
+        purpose="For tests.",
+        unattended=unattended,
+    )
     return CliRunner().invoke(program, list(arguments))
 
 
@@ -69,7 +77,9 @@ def test_an_error_is_said_on_stderr_with_its_hint_and_its_exit_code() -> None:
 def test_with_json_the_error_is_json_too() -> None:
     result = sample("sample", "locked", "--json")
     assert result.exit_code == ExitCode.LOCKED
-    assert json.loads(result.stderr) == {"error": {"kind": "LockedError", "code": 11, "message": "somebody is there", "hint": "wait"}}
+    assert json.loads(result.stderr) == {
+        "error": {"kind": "LockedError", "code": 11, "message": "somebody is there", "hint": "wait"}
+    }
 
 
 def test_usage_errors_have_exit_code_2_also_as_json() -> None:
@@ -98,7 +108,9 @@ def test_an_interrupt_ends_with_130() -> None:
 
 @pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_term_and_hang_up_end_with_143_undisturbed_by_a_second_one_and_the_handlers_are_put_back(name: str) -> None:
+def test_term_and_hang_up_end_with_143_undisturbed_by_a_second_one_and_the_handlers_are_put_back(
+    name: str,
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
     result = sample("sample", name)
     assert (result.exit_code, result.stdout) == (ExitCode.TERMINATED, "undone\n")
@@ -138,14 +150,26 @@ def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> N
         assert result.exit_code == 0, result.output
         command = program.get_command(click.Context(program), name)
         for inner in command.commands if isinstance(command, click.Group) else [None]:
-            help_text = CliRunner().invoke(program, [name, *([inner] if inner else []), "--help"]).stdout
+            help_text = (
+                CliRunner().invoke(program, [name, *([inner] if inner else []), "--help"]).stdout
+            )
             assert "Examples:" in help_text
             assert "Exit codes:" in help_text
             assert program.name in help_text
 
 
 #: Commands that change nothing on the NAS or a host, so that there is nothing to show beforehand.
-READING = {"status", "show", "copies", "log", "doctor", "config show", "config validate", "statedb check", "list"}
+READING = {
+    "status",
+    "show",
+    "copies",
+    "log",
+    "doctor",
+    "config show",
+    "config validate",
+    "statedb check",
+    "list",
+}
 
 
 def commands(program: Program) -> Iterator[tuple[str, set[str]]]:
@@ -154,7 +178,10 @@ def commands(program: Program) -> Iterator[tuple[str, set[str]]]:
         command = program.get_command(click.Context(program), name)
         inner = command.commands if isinstance(command, click.Group) else {"": command}
         for word, made in inner.items():
-            yield f"{name} {word}".strip(), {option for parameter in made.params for option in parameter.opts}
+            yield (
+                f"{name} {word}".strip(),
+                {option for parameter in made.params for option in parameter.opts},
+            )
 
 
 @pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
@@ -169,7 +196,9 @@ def test_every_command_speaks_json_and_shows_beforehand_what_it_would_do(program
 @pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
 def test_every_command_is_in_the_documentation(program: Program) -> None:
     page = Path(__file__).parents[3] / "docs" / "commands.md"
-    headings = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("##")]
+    headings = [
+        line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("##")
+    ]
     for name in program.list_commands(click.Context(program)):
         assert any(f"{program.name} {name}" in heading for heading in headings), name
 
@@ -179,14 +208,19 @@ def test_help_imports_nothing_slow() -> None:
         "import sys; from coordinator.admin import program\n"
         "try: program.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('pydantic', 'psutil', 'filelock', 'rich', 'shared.state') if name in sys.modules], file=sys.stderr)"
+        "print([name for name in ('pydantic', 'psutil', 'filelock', 'rich', 'shared.state') if "
+        "name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert done.stderr.strip() == "[]"
 
 
 def test_a_wrong_configuration_lists_all_its_errors(operator: Operator) -> None:
-    operator.config.write_text('[nas]\nmountpoint = "relative"\nnonsense = 1\n[backup]\nparallel = 0\n', encoding="utf-8")
+    operator.config.write_text(
+        '[nas]\nmountpoint = "relative"\nnonsense = 1\n[backup]\nparallel = 0\n', encoding="utf-8"
+    )
     result = operator.admin("status")
     assert result.exit_code == ExitCode.USAGE
     for key in ("nas.mountpoint", "nas.nonsense", "backup.parallel"):
@@ -199,7 +233,21 @@ def test_version() -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback(site_with_database: Operator) -> None:
-    program = [sys.executable, "-m", "coordinator.admin", "--config", str(site_with_database.config), "config", "generate"]
-    done = subprocess.run(["sh", "-c", '"$@" | true', "sh", *program], capture_output=True, text=True, check=False, timeout=60)
+    program = [
+        sys.executable,
+        "-m",
+        "coordinator.admin",
+        "--config",
+        str(site_with_database.config),
+        "config",
+        "generate",
+    ]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" | true', "sh", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

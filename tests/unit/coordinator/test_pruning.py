@@ -47,12 +47,17 @@ def test_a_dry_run_shows_each_copy_with_its_rule_and_changes_nothing(web: Operat
 
 def test_what_no_rule_keeps_goes_with_all_its_files(web: Operator) -> None:
     document = web.json("prune", "web")
-    assert [(one["stamp"], one["keep"], one["removed"]) for one in document["vms"][0]["copies"]] == [
-        (stamp, stamp in STAMPS[3:], stamp not in STAMPS[3:]) for stamp in reversed(STAMPS)
-    ]
-    assert sorted({path.name.partition(".")[0] for path in (web.nas / "web").iterdir()}) == STAMPS[3:]
+    assert [
+        (one["stamp"], one["keep"], one["removed"]) for one in document["vms"][0]["copies"]
+    ] == [(stamp, stamp in STAMPS[3:], stamp not in STAMPS[3:]) for stamp in reversed(STAMPS)]
+    assert (
+        sorted({path.name.partition(".")[0] for path in (web.nas / "web").iterdir()}) == STAMPS[3:]
+    )
     assert (web.record("web").claim, web.record("web").status) == (None, State.CLEAN)
-    assert [one["removed"] for one in web.json("prune", "web")["vms"][0]["copies"]] == [False, False]
+    assert [one["removed"] for one in web.json("prune", "web")["vms"][0]["copies"]] == [
+        False,
+        False,
+    ]
 
 
 def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operator) -> None:
@@ -60,10 +65,14 @@ def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operat
     assert web.json("pin", "web", STAMPS[0])["changed"] is False
     assert web.admin("prune").exit_code == 0
     assert left(web.nas / "web") == [STAMPS[0], *STAMPS[3:]]
-    assert [row["stamp"] for row in web.json("copies", "web")["copies"] if row["pinned"]] == [STAMPS[0]]
+    assert [row["stamp"] for row in web.json("copies", "web")["copies"] if row["pinned"]] == [
+        STAMPS[0]
+    ]
 
     assert web.admin("archive", "web").exit_code == 0
-    assert web.json("unpin", "web", STAMPS[0])["changed"] is True, "archived copies can be pinned and unpinned"
+    assert web.json("unpin", "web", STAMPS[0])["changed"] is True, (
+        "archived copies can be pinned and unpinned"
+    )
     assert web.json("pin", "web", STAMPS[0])["changed"] is True
     assert web.admin("activate", "web").exit_code == 0
     web.commit(lambda contents: upkeep.forget(contents, "web"))
@@ -103,7 +112,9 @@ def test_archived_copies_are_out_of_it(web: Operator) -> None:
     assert left(web.nas / "archive" / "web") == STAMPS
 
 
-def test_a_full_nas_is_said_and_is_no_lack_of_copies(web: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_nas_is_said_and_is_no_lack_of_copies(
+    web: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise NasError("No space left on device", hint="the NAS is full")
 
@@ -175,5 +186,7 @@ def test_one_that_was_displaced_removes_nothing_more(web: Operator) -> None:
 def test_the_rules_of_a_policy_are_used(web: Operator) -> None:
     web.settings['policy."w*"'] = {"keep_last": 4}
     web.configure()
-    assert json.loads(web.admin("prune", "--json").stdout)["vms"][0]["copies"][3]["reasons"] == ["last"]
+    assert json.loads(web.admin("prune", "--json").stdout)["vms"][0]["copies"][3]["reasons"] == [
+        "last"
+    ]
     assert left(web.nas / "web") == STAMPS[1:]

@@ -1,4 +1,7 @@
-"""status, show, copies and log: they read without a lock, and show what there is even when something is wrong."""
+"""status, show, copies and log.
+
+They read without a lock, and show what there is even when something is wrong.
+"""
 
 import errno
 import json
@@ -31,7 +34,10 @@ def damage(operator: Operator, number: int | None = None) -> int:
 
 
 def tree(directory: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(directory.rglob("*"))}
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(directory.rglob("*"))
+    }
 
 
 def _refused(*_arguments: object, **_options: object) -> None:
@@ -52,12 +58,28 @@ class TestStatus:
     def test_the_contract_of_its_json(self, site_with_database: Operator) -> None:
         operator = site_with_database
         operator.add_vms("web", "db")
-        operator.set("web", status=State.CLEAN, last_copy=copy(STAMP, 4096), failures=2, last_error="disk full", last_error_at=WHEN)
+        operator.set(
+            "web",
+            status=State.CLEAN,
+            last_copy=copy(STAMP, 4096),
+            failures=2,
+            last_error="disk full",
+            last_error_at=WHEN,
+        )
         document = operator.json("status")
         assert document["schema"] == 1
         assert document["repository"] == operator.site().database.version.repository
         rows = {row["name"]: row for row in document["vms"]}
-        assert {"name", "status", "node", "uuid", "last_copy", "last_error", "missing_since", "progress"} <= rows["web"].keys()
+        assert {
+            "name",
+            "status",
+            "node",
+            "uuid",
+            "last_copy",
+            "last_error",
+            "missing_since",
+            "progress",
+        } <= rows["web"].keys()
         assert rows["web"]["status"] == "CLEAN"
         assert rows["web"]["node"] == "alpha"
         assert rows["web"]["last_copy"]["stamp"] == STAMP
@@ -65,11 +87,20 @@ class TestStatus:
         assert rows["db"]["last_copy"] is None
         assert rows["db"]["progress"] is None
 
-    def test_what_needs_attention_comes_first_and_is_counted(self, site_with_database: Operator) -> None:
+    def test_what_needs_attention_comes_first_and_is_counted(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("clean", "waiting")
         operator.set("clean", status=State.CLEAN, last_copy=copy())
-        operator.set("waiting", status=State.BACKUP_NECESSARY, failures=1, last_error="disk full", missing_since=WHEN, also_on="beta")
+        operator.set(
+            "waiting",
+            status=State.BACKUP_NECESSARY,
+            failures=1,
+            last_error="disk full",
+            missing_since=WHEN,
+            also_on="beta",
+        )
         lines = operator.admin("status").stdout.splitlines()
         assert lines[1].startswith("waiting")
         for text_ in ("disk full", "missing for", "also on beta", "vmbackup-lock recover alpha"):
@@ -80,11 +111,18 @@ class TestStatus:
         operator = site_with_database
         operator.add_vms("web")
         with operator.site().database.session("backup") as session:
-            session.doing.vm, session.doing.phase, session.doing.percent, session.doing.bytes_done = "web", "export", 42.0, 2**30
+            (
+                session.doing.vm,
+                session.doing.phase,
+                session.doing.percent,
+                session.doing.bytes_done,
+            ) = "web", "export", 42.0, 2**30
             session.doing.rate, session.doing.seconds_left = 100 * 2**20, 300
             operator.claim(session, "web")
             session._heartbeat._beat(os.O_CREAT)
-            assert "export 42 %, 1.0 GiB, 100.0 MiB/s, 5 min left" in operator.admin("status").stdout
+            assert (
+                "export 42 %, 1.0 GiB, 100.0 MiB/s, 5 min left" in operator.admin("status").stdout
+            )
             row = operator.json("status")["vms"][0]
             assert row["progress"] == {
                 "phase": "export",
@@ -95,7 +133,9 @@ class TestStatus:
             }
             assert row["claim"]["session"] == session.id
 
-    def test_progress_is_not_that_of_another_vm_of_the_same_session(self, site_with_database: Operator) -> None:
+    def test_progress_is_not_that_of_another_vm_of_the_same_session(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web", "db")
         with operator.site().database.session("backup") as session:
@@ -114,7 +154,9 @@ class TestStatus:
     def test_it_shows_why_a_vm_waits_as_long_as_it_does(self, site_with_database: Operator) -> None:
         operator = site_with_database
         operator.add_vms("web")
-        operator.set("web", status=State.BACKUP_NECESSARY, waiting="waits for its window 22:00-06:00")
+        operator.set(
+            "web", status=State.BACKUP_NECESSARY, waiting="waits for its window 22:00-06:00"
+        )
         assert "waits for its window 22:00-06:00" in operator.admin("status").stdout
         assert operator.json("status")["vms"][0]["waiting"] == "waits for its window 22:00-06:00"
         operator.set("web", status=State.RUNNING)
@@ -126,7 +168,9 @@ class TestStatus:
         assert site_with_database.admin("status").exit_code == 0
         assert tree(site_with_database.nas) == before
 
-    def test_a_damaged_newest_generation_shows_the_one_before_with_a_warning(self, site_with_database: Operator) -> None:
+    def test_a_damaged_newest_generation_shows_the_one_before_with_a_warning(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         operator.set("web", status=State.RUNNING)
@@ -139,15 +183,24 @@ class TestStatus:
         assert number - 1 == operator.json("status")["generation"]
         assert operator.json("status")["warnings"]
 
-    def test_with_no_generation_that_can_be_read_it_fails(self, site_with_database: Operator) -> None:
+    def test_with_no_generation_that_can_be_read_it_fails(
+        self, site_with_database: Operator
+    ) -> None:
         damage(site_with_database)
         result = site_with_database.admin("status")
         assert result.exit_code == ExitCode.FAILURE
         assert "can be read" in result.stderr
 
-    def test_another_machine_of_this_hosts_name_is_a_warning_for_a_reader(self, site_with_database: Operator) -> None:
+    def test_another_machine_of_this_hosts_name_is_a_warning_for_a_reader(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
-        operator.commit(lambda contents: sightings.sight(contents, "alpha", [Sighting("u", "web", "web")], WHEN), machine="0" * 32)
+        operator.commit(
+            lambda contents: sightings.sight(
+                contents, "alpha", [Sighting("u", "web", "web")], WHEN
+            ),
+            machine="0" * 32,
+        )
         result = operator.admin("status")
         assert result.exit_code == ExitCode.DONE
         assert "another machine" in result.stderr
@@ -167,11 +220,16 @@ class TestStatus:
         assert result.exit_code == ExitCode.NAS
         assert "nothing is mounted" in result.stderr
 
-    def test_a_user_who_may_not_see_what_this_host_remembers_can_read(self, site_with_database: Operator) -> None:
+    def test_a_user_who_may_not_see_what_this_host_remembers_can_read(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         operator.add_vms("web")
         (operator.folder / "file").write_text("")
-        operator.settings["host"] = {"node": "alpha", "state_directory": str(operator.folder / "file" / "below")}
+        operator.settings["host"] = {
+            "node": "alpha",
+            "state_directory": str(operator.folder / "file" / "below"),
+        }
         operator.configure()
         for arguments in (("status",), ("show", "web"), ("copies",), ("log",)):
             assert operator.admin(*arguments).exit_code == ExitCode.DONE
@@ -180,8 +238,13 @@ class TestStatus:
         assert result.exit_code == ExitCode.USAGE
         assert "host.state_directory" in result.stderr
 
-    def test_a_nas_that_is_mounted_read_only_can_be_read(self, site_with_database: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The probe says read-only; nothing may be written, not even the directory that shows the time."""
+    def test_a_nas_that_is_mounted_read_only_can_be_read(
+        self, site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The probe says read-only.
+
+        Nothing may be written, not even the directory that shows the time.
+        """
         operator = site_with_database
         operator.add_vms("web")
         session = operator.session().__enter__()
@@ -189,7 +252,9 @@ class TestStatus:
         fall_silent(session)
         answer = f"{operator.nas}\t0\t1\t4096\t1000\t500"
         completed = Completed((), 0, answer, "")
-        monkeypatch.setattr("shared.nas.mount.SubprocessRunner.run", lambda *_arguments, **_options: completed)
+        monkeypatch.setattr(
+            "shared.nas.mount.SubprocessRunner.run", lambda *_arguments, **_options: completed
+        )
         monkeypatch.setattr("os.mkdir", _refused)
         for arguments in (("status",), ("show", "web"), ("copies",), ("log",)):
             assert operator.admin(*arguments).exit_code == ExitCode.DONE
@@ -198,7 +263,9 @@ class TestStatus:
         assert result.exit_code == ExitCode.NAS
         assert "read-only" in result.stderr
 
-    def test_names_that_could_move_the_cursor_are_made_visible(self, site_with_database: Operator) -> None:
+    def test_names_that_could_move_the_cursor_are_made_visible(
+        self, site_with_database: Operator
+    ) -> None:
         site_with_database.add_vms("evil\x1b[2Jname")
         output = site_with_database.admin("status").stdout
         assert "\x1b" not in output
@@ -209,7 +276,13 @@ class TestShow:
     def test_all_about_one_vm(self, site_with_database: Operator) -> None:
         operator = site_with_database
         operator.add_vms("web")
-        operator.set("web", status=State.CLEAN, last_copy=copy(STAMP, state="off"), last_error="once", last_error_at=WHEN)
+        operator.set(
+            "web",
+            status=State.CLEAN,
+            last_copy=copy(STAMP, state="off"),
+            last_error="once",
+            last_error_at=WHEN,
+        )
         put_copy(operator.nas / "web", STAMP)
         output = operator.admin("show", "web").stdout
         for part in ("CLEAN", "alpha", STAMP, "once", "good"):
@@ -224,7 +297,14 @@ class TestShow:
         for claim, engine, more in (
             (17, "parallel", {"wire": Wire(11_000_000, 680_000_000)}),
             (18, "parallel", {"wire": Wire(691_000_000, 0, "one of 10 copies is sent whole")}),
-            (19, "vboxmanage", {"engine_reason": "its format is VMDK", "wire": Wire(600_000_000, 0, "VBoxManage sends everything")}),
+            (
+                19,
+                "vboxmanage",
+                {
+                    "engine_reason": "its format is VMDK",
+                    "wire": Wire(600_000_000, 0, "VBoxManage sends everything"),
+                },
+            ),
         ):
             put_copy(operator.nas / "web", f"20261122T203800Z-{claim}", engine=engine, **more)
         output = operator.admin("show", "web").stdout
@@ -239,7 +319,9 @@ class TestShow:
         assert rows[0]["wire"] == {"sent": 11_000_000, "copied": 680_000_000, "reason": ""}
         assert (rows[1]["engine_reason"], rows[2]["engine_reason"]) == (None, "its format is VMDK")
 
-    def test_an_unknown_vm_is_a_usage_error_that_names_similar_ones(self, site_with_database: Operator) -> None:
+    def test_an_unknown_vm_is_a_usage_error_that_names_similar_ones(
+        self, site_with_database: Operator
+    ) -> None:
         site_with_database.add_vms("webserver")
         result = site_with_database.admin("show", "web01")
         assert result.exit_code == ExitCode.USAGE
@@ -253,7 +335,9 @@ class TestCopies:
         put_copy(operator.nas / "web", STAMP)
         put_copy(operator.nas / "archive" / "db", "20261121T203800Z-3", uuid=uuid(1))
         (operator.nas / "web" / "20261123T203800Z-18.ova").write_bytes(b"torn")
-        (operator.nas / "web" / partial_name("20261124T203800Z-19", 19, "ova")).write_bytes(b"being written")
+        (operator.nas / "web" / partial_name("20261124T203800Z-19", 19, "ova")).write_bytes(
+            b"being written"
+        )
         rows = {row["stamp"]: row for row in operator.json("copies")["copies"]}
         assert {stamp: (row["good"], row["archived"]) for stamp, row in rows.items()} == {
             STAMP: (True, False),
@@ -289,9 +373,13 @@ class TestLog:
         operator.add_vms("web", "db")
         operator.set("db", status=State.RUNNING)
         operator.set("web", status=State.RUNNING)
-        assert [commit["generation"] for commit in operator.json("log", "--vm", "db")["commits"]] == [2, 3]
+        assert [
+            commit["generation"] for commit in operator.json("log", "--vm", "db")["commits"]
+        ] == [2, 3]
 
-    def test_a_damaged_and_a_missing_generation_are_shown_as_such(self, site_with_database: Operator) -> None:
+    def test_a_damaged_and_a_missing_generation_are_shown_as_such(
+        self, site_with_database: Operator
+    ) -> None:
         operator = site_with_database
         for state in (State.RUNNING, State.NEW, State.RUNNING):
             operator.add_vms("web") if "web" not in operator.contents.vms else None
@@ -326,7 +414,16 @@ class TestLog:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"), [(None, "-"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200000, "2 d"), (-5, "0 s")]
+    ("seconds", "expected"),
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7200, "2 h"),
+        (200000, "2 d"),
+        (-5, "0 s"),
+    ],
 )
 def test_durations(seconds: float | None, expected: str) -> None:
     assert text.duration(seconds) == expected

@@ -1,4 +1,6 @@
-"""remove: one copy goes because an operator says so, and what is left of the VM's copies is committed."""
+"""remove: one copy goes because an operator says so, and what is left of the VM's copies is
+committed.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from shared.tasks import pruning
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 
-OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-1"  # the counter began again: their order is disputed
+OLD, NEW = (
+    "20261122T203800Z-17",
+    "20261123T203800Z-1",
+)  # the counter began again: their order is disputed
 DAMAGED = Verified("2026-12-01T00:00:00Z", "digest wrong")
 
 
@@ -81,7 +86,9 @@ def test_what_is_not_there_pinned_or_of_another_vm_is_refused(web: Operator) -> 
     assert len(left(web.nas / "web")) == 3
 
 
-def test_a_copy_that_cannot_tell_whose_it_is_stays_where_two_vms_share_a_directory(web: Operator) -> None:
+def test_a_copy_that_cannot_tell_whose_it_is_stays_where_two_vms_share_a_directory(
+    web: Operator,
+) -> None:
     (web.nas / "web" / f"{OLD}.json").write_text("{")
     web.add_vms("db")
     web.set("db", directory="Web")
@@ -106,12 +113,16 @@ def test_nobody_is_disturbed_and_a_dry_run_changes_nothing(web: Operator) -> Non
     assert (left(web.nas / "web"), before.vms["web"].last_copy) == ([OLD, NEW], copy(NEW))
 
 
-def test_at_a_terminal_it_asks_and_elsewhere_it_wants_to_be_told(web: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_a_terminal_it_asks_and_elsewhere_it_wants_to_be_told(
+    web: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert web.admin("remove", "web", OLD).exit_code == ExitCode.USAGE
     asked: list[str] = []
 
     def answer(reply: bool) -> None:
-        monkeypatch.setattr(command, "_confirmed", lambda vm, _copy: bool(asked.append(vm)) or reply)
+        monkeypatch.setattr(
+            command, "_confirmed", lambda vm, _copy: bool(asked.append(vm)) or reply
+        )
 
     answer(False)
     assert web.admin("remove", "web", OLD).exit_code == ExitCode.FAILURE

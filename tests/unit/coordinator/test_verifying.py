@@ -34,7 +34,10 @@ def damage(operator: Operator, stamp: str) -> None:
 
 def test_all_copies_of_a_vm(operator: Operator) -> None:
     result = operator.admin("verify", "web01")
-    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "2 copies read, 2 good, 0 damaged")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (
+        0,
+        "2 copies read, 2 good, 0 damaged",
+    )
     assert operator.record("web01").status is State.CLEAN
 
 
@@ -46,7 +49,11 @@ def test_damage_is_told_marked_and_shown(operator: Operator) -> None:
     assert (found[OLD]["good"], found[NEW]["good"]) == (True, False)
     assert "digest" in found[NEW]["problem"]
     record = operator.record("web01")
-    assert (record.status, record.damaged, record.last_copy and record.last_copy.stamp) == (State.BACKUP_NECESSARY, (NEW,), OLD)
+    assert (record.status, record.damaged, record.last_copy and record.last_copy.stamp) == (
+        State.BACKUP_NECESSARY,
+        (NEW,),
+        OLD,
+    )
     (row,) = operator.json("status")["vms"]
     assert (row["damaged"], row["last_copy"]["stamp"]) == ([NEW], OLD)
     assert "1 damaged copy" in operator.admin("status").stdout
@@ -66,11 +73,17 @@ def test_damage_that_has_gone_is_taken_back(operator: Operator) -> None:
 
 def test_only_what_is_due(operator: Operator) -> None:
     side = sidecars.read(operator.nas / "web01", OLD)
-    (operator.nas / "web01" / f"{OLD}.json").write_bytes(replace(side, finished="2020-01-01T00:00:00Z").render())
-    assert (
-        operator.admin("verify", "--due", "--dry-run").stdout == f"would read web01 {OLD} ({len(ova(OLD.encode() * 999)) / 1024:.1f} KiB)\n"
+    (operator.nas / "web01" / f"{OLD}.json").write_bytes(
+        replace(side, finished="2020-01-01T00:00:00Z").render()
     )
-    assert [row["stamp"] for row in json.loads(operator.admin("verify", "web01", "--due", "--json").stdout)["copies"]] == [OLD]
+    assert (
+        operator.admin("verify", "--due", "--dry-run").stdout
+        == f"would read web01 {OLD} ({len(ova(OLD.encode() * 999)) / 1024:.1f} KiB)\n"
+    )
+    assert [
+        row["stamp"]
+        for row in json.loads(operator.admin("verify", "web01", "--due", "--json").stdout)["copies"]
+    ] == [OLD]
     assert operator.admin("verify", "--due", "--dry-run").stdout == ""
 
 
@@ -110,7 +123,9 @@ def test_copies_that_are_gone_are_noticed_without_anything_to_read(operator: Ope
 
 def test_a_rehearsal_is_shown(operator: Operator) -> None:
     side = sidecars.read(operator.nas / "web01", NEW)
-    last = Rehearsed("2026-12-01T00:00:00Z", "beta", "it did nothing", "it ran for 60 s", booted=True)
+    last = Rehearsed(
+        "2026-12-01T00:00:00Z", "beta", "it did nothing", "it ran for 60 s", booted=True
+    )
     (operator.nas / "web01" / f"{NEW}.json").write_bytes(replace(side, rehearsed=last).render())
     rows = {row["stamp"]: row for row in operator.json("copies", "web01")["copies"]}
     assert rows[OLD]["rehearsed"] is None
@@ -126,4 +141,7 @@ def test_a_setting_that_is_none(operator: Operator, setting: str) -> None:
 
 def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> None:
     assert f"would restore {NEW}" in operator.admin("rehearse", "web01", "--dry-run").stdout
-    assert operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code == 1
+    assert (
+        operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code
+        == 1
+    )

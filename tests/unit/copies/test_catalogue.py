@@ -30,7 +30,10 @@ def test_a_copy_of_another_vm_never_counts(tmp_path):
     make.put_copy(tmp_path, NEW, uuid=OTHER, vm="web")
     found = catalogue.read(tmp_path, make.UUID.upper())
     assert found.latest_good.stamp == OLD
-    assert (found.find(NEW).ours, found.find(NEW).problem) == (False, f"it is a copy of another VM ({OTHER}, called web)")
+    assert (found.find(NEW).ours, found.find(NEW).problem) == (
+        False,
+        f"it is a copy of another VM ({OTHER}, called web)",
+    )
     assert catalogue.read(tmp_path, OTHER).latest_good.stamp == NEW
 
 
@@ -41,7 +44,10 @@ def test_a_number_out_of_bounds_never_counts_and_is_told(tmp_path):
     (tmp_path / f"{OLD}.vbox").write_bytes(b"a settings file alone")
     found = catalogue.read(tmp_path, make.UUID)
     assert found.latest_good.stamp == NEW
-    assert found.find("20270101T000000Z-999999999999999").problem == "the number in its name is out of bounds"
+    assert (
+        found.find("20270101T000000Z-999999999999999").problem
+        == "the number in its name is out of bounds"
+    )
     assert found.strange == ("20260101T000000Z-18446744073709551615.ova", f"{OLD}.vbox")
 
 
@@ -78,7 +84,9 @@ def test_partial_and_foreign_files_and_links_are_told_apart(tmp_path):
     os.mkfifo(tmp_path / "20261122T203800Z-20.json")
     found = catalogue.read(tmp_path, None)
     assert [copy.stamp for copy in found.copies] == [OLD]
-    assert [(part.name, part.partial.claim, part.size) for part in found.partials] == [(f".{NEW}.17.partial.ova", 17, 5)]
+    assert [(part.name, part.partial.claim, part.size) for part in found.partials] == [
+        (f".{NEW}.17.partial.ova", 17, 5)
+    ]
     assert found.foreign == (f"{NEW}.sha256", "20261122T203800Z-20.json", "notes.txt")
     assert found.links == (f".{NEW}.18.partial.ova", f"{NEW}.json", f"{NEW}.ova")
 

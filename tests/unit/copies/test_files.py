@@ -19,7 +19,11 @@ def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE])
 @pytest.mark.parametrize(
-    "operation", [lambda place: NasFiles().rename(place, "x", "y"), lambda place: NasFiles().move(place, place / "z", "x")]
+    "operation",
+    [
+        lambda place: NasFiles().rename(place, "x", "y"),
+        lambda place: NasFiles().move(place, place / "z", "x"),
+    ],
 )
 def test_a_name_that_the_disk_did_not_take_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, operation: Callable[[Path], None]
@@ -31,14 +35,18 @@ def test_a_name_that_the_disk_did_not_take_is_an_error(
         operation(tmp_path)
 
 
-def test_a_server_that_does_not_know_how_to_flush_a_name_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_know_how_to_flush_a_name_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "x").write_bytes(b"data")
     failing(errno.EINVAL, monkeypatch)
     NasFiles().rename(tmp_path, "x", "y")
     assert (tmp_path / "y").read_bytes() == b"data"
 
 
-def test_a_file_of_another_user_is_renamed_although_it_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_renamed_although_it_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "x").write_bytes(b"data")
     original = os.open
 

@@ -24,7 +24,9 @@ OTHER = "00000000-0000-4000-8000-000000000001"
 ROOT = Path(__file__).parents[3]
 
 
-def put(directory: Path, claim: int, day: float, created: float | None = None, **changes: object) -> str:
+def put(
+    directory: Path, claim: int, day: float, created: float | None = None, **changes: object
+) -> str:
     """A copy with these three signs; answers its stamp."""
     stamp = make_stamp(BEGIN + timedelta(days=day), claim)
     make.put_copy(directory, stamp, f"copy {stamp}".encode(), **changes)
@@ -78,7 +80,11 @@ def test_copies_of_another_vm_neither_count_nor_go(tmp_path: Path) -> None:
 
 
 def test_leftovers_go_only_if_their_sidecar_says_whose_they_are(tmp_path: Path) -> None:
-    mine, theirs, nobodys = put(tmp_path, 1, 1), put(tmp_path, 2, 2, uuid=OTHER), put(tmp_path, 3, 3)
+    mine, theirs, nobodys = (
+        put(tmp_path, 1, 1),
+        put(tmp_path, 2, 2, uuid=OTHER),
+        put(tmp_path, 3, 3),
+    )
     for stamp in (mine, theirs, nobodys):
         (tmp_path / f"{stamp}.sha256").unlink()
         (tmp_path / f"{stamp}.ova").unlink()
@@ -144,9 +150,13 @@ def test_what_arrived_is_read_before_the_source_goes(tmp_path: Path) -> None:
     stamp = put(tmp_path / "nas", 1, 1)
     put(tmp_path / "archive", 1, 1)
     digest = make.sidecar(f"copy {stamp}".encode(), stamp).sha256
-    assert keeping.arrived(tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest=digest)
+    assert keeping.arrived(
+        tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest=digest
+    )
     with pytest.raises(CopyError, match="damaged"):
-        keeping.arrived(tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest="0" * 64)
+        keeping.arrived(
+            tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest="0" * 64
+        )
     (tmp_path / "archive" / f"{stamp}.ova").unlink()
     with pytest.raises(CopyError, match="is not at"):
         keeping.arrived(tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.json"])
@@ -156,11 +166,15 @@ def test_copies_of_another_vm_are_not_moved(tmp_path: Path) -> None:
     theirs, mine = put(tmp_path / "nas", 1, 1, uuid=OTHER), put(tmp_path / "nas", 2, 2)
     moved = move_copies(NasFiles(), Route(tmp_path / "nas", tmp_path / "archive", make.UUID, 30))
     assert moved.stamps == (mine,)
-    assert [(problem.stamp, "another VM" in problem.reason) for problem in moved.problems] == [(theirs, True)]
+    assert [(problem.stamp, "another VM" in problem.reason) for problem in moved.problems] == [
+        (theirs, True)
+    ]
     assert (left(tmp_path / "nas"), left(tmp_path / "archive")) == ([theirs], [mine])
 
 
-def test_a_copy_that_is_moved_to_another_file_system_keeps_the_time_of_its_creation(tmp_path: Path) -> None:
+def test_a_copy_that_is_moved_to_another_file_system_keeps_the_time_of_its_creation(
+    tmp_path: Path,
+) -> None:
     stamp = put(tmp_path / "nas", 1, 1, 77)
     move_copies(make.TwoFileSystems(), Route(tmp_path / "nas", tmp_path / "archive", make.UUID, 30))
     assert (tmp_path / "archive" / f"{stamp}.ova").stat().st_mtime == 1077
@@ -180,7 +194,10 @@ def test_an_operator_may_let_go_of_what_is_disputed_but_not_of_the_last_one(tmp_
 
 
 def test_an_operator_cannot_let_go_of_a_pinned_copy_or_of_another_vms(tmp_path: Path) -> None:
-    pinned, theirs = put(tmp_path, 1, 1, pinned="2026-12-01T00:00:00Z"), put(tmp_path, 2, 2, uuid=OTHER)
+    pinned, theirs = (
+        put(tmp_path, 1, 1, pinned="2026-12-01T00:00:00Z"),
+        put(tmp_path, 2, 2, uuid=OTHER),
+    )
     for stamp in (pinned, theirs):
         with pytest.raises(IllegalMoveError):
             keeping.chosen(tmp_path, make.UUID, stamp, last=True)
@@ -191,16 +208,32 @@ def test_an_operator_cannot_let_go_of_a_pinned_copy_or_of_another_vms(tmp_path: 
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 9), st.sampled_from(["good"] * 6 + ["bad", "pinned"])), max_size=12
+        st.tuples(
+            st.integers(1, 9),
+            st.integers(0, 9),
+            st.integers(0, 9),
+            st.sampled_from(["good"] * 6 + ["bad", "pinned"]),
+        ),
+        max_size=12,
     ),
     st.integers(1, 3),
 )
-def test_each_copy_that_goes_has_a_newer_one_by_every_sign(drawn: list[tuple[int, int, int, str]], keep: int) -> None:
+def test_each_copy_that_goes_has_a_newer_one_by_every_sign(
+    drawn: list[tuple[int, int, int, str]], keep: int
+) -> None:
     copies = {}
     for number, (claim, day, created, kind) in enumerate(drawn):
         stamp = make_stamp(BEGIN + timedelta(days=day), claim)
         side = make.sidecar(b"", stamp, pinned="2026-12-01T00:00:00Z" if kind == "pinned" else "")
-        copies[stamp] = Copy(Path(), stamp, side, 0, "damaged" if kind == "bad" else "", created=created, file=(1, number + 1))
+        copies[stamp] = Copy(
+            Path(),
+            stamp,
+            side,
+            0,
+            "damaged" if kind == "bad" else "",
+            created=created,
+            file=(1, number + 1),
+        )
     decisions = retention.select(copies.values(), Rules(keep_last=keep))
     stay = [decision.copy for decision in decisions if decision.keep]
     gone = [decision.copy for decision in decisions if not decision.keep]
@@ -214,11 +247,19 @@ def test_each_copy_that_goes_has_a_newer_one_by_every_sign(drawn: list[tuple[int
         assert len(good) >= min(keep, sum(copy.good for copy in copies.values()))
 
 
-def test_without_the_guard_the_copy_that_was_just_published_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_guard_the_copy_that_was_just_published_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The mutant: rules and numbers alone decide, as they once did."""
     for claim in (16, 17):
         put(tmp_path, claim, claim, claim)
     new = put(tmp_path, 1, 20, 20)
-    monkeypatch.setattr(keeping, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies})
-    monkeypatch.setattr(order, "newest_first", lambda copies: sorted(copies, key=lambda copy: copy.claim, reverse=True))
+    monkeypatch.setattr(
+        keeping, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies}
+    )
+    monkeypatch.setattr(
+        order,
+        "newest_first",
+        lambda copies: sorted(copies, key=lambda copy: copy.claim, reverse=True),
+    )
     assert retain(tmp_path, 2, protect={new}) == [new]

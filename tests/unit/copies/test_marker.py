@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from shared.copies.files import NasFiles
-from shared.copies.marker import ARCHIVE_MARKER, check_archive, is_elsewhere, prepare_archive, require_ours_or_new
+from shared.copies.marker import (
+    ARCHIVE_MARKER,
+    check_archive,
+    is_elsewhere,
+    prepare_archive,
+    require_ours_or_new,
+)
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError, NasError
 
@@ -21,7 +27,9 @@ Lost = Callable[[], list[str]]
 def nas(tmp_path: Path) -> Callable[..., Nas]:
     (tmp_path / "nas").mkdir()
     (tmp_path / "disk").mkdir()
-    return lambda archive="archive": Nas(mountpoint=tmp_path / "nas", archive_directory=archive, require_mount=False)
+    return lambda archive="archive": Nas(
+        mountpoint=tmp_path / "nas", archive_directory=archive, require_mount=False
+    )
 
 
 @pytest.fixture
@@ -32,7 +40,11 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     places: list[Path] = []
 
     def mount(place: Path) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
         places.append(place)
 
     yield mount
@@ -47,7 +59,9 @@ def check(nas: Nas, *, known: bool = False, lost: Lost = list) -> bool:
 def test_what_an_older_program_made_is_believed_if_it_agrees_with_the_database(nas) -> None:
     one = nas("old/archive")
     assert check(one) is False, "one that was never needed is not there"
-    with pytest.raises(NasError, match=r"lacks the copies of VMs that are ARCHIVED \(directories a, b\)"):
+    with pytest.raises(
+        NasError, match=r"lacks the copies of VMs that are ARCHIVED \(directories a, b\)"
+    ):
         check(one, lost=lambda: ["b", "a"])
     with pytest.raises(NasError, match=r"has no \.vmbackup-archive") as caught:
         check(one, known=True)
@@ -63,7 +77,11 @@ def test_the_marker_of_another_is_refused_and_stays(nas, text: str) -> None:
     one = nas()
     one.archive.mkdir()
     (one.archive / ARCHIVE_MARKER).write_text(text, encoding="latin-1")
-    for act in (lambda: check(one), lambda: require_ours_or_new(one, ONE), lambda: prepare_archive(NasFiles(), one, ONE)):
+    for act in (
+        lambda: check(one),
+        lambda: require_ours_or_new(one, ONE),
+        lambda: prepare_archive(NasFiles(), one, ONE),
+    ):
         with pytest.raises(NasError, match="belongs to") as caught:
             act()
         assert str(one.archive / ARCHIVE_MARKER) in caught.value.hint
@@ -95,7 +113,9 @@ def test_an_archive_elsewhere_needs_its_marker(nas, tmp_path: Path) -> None:
         prepare_archive(NasFiles(), nas(tmp_path / "unmounted"), ONE)
 
 
-def test_a_link_on_the_way_to_it_leads_elsewhere_and_one_in_its_place_is_refused(nas, tmp_path: Path) -> None:
+def test_a_link_on_the_way_to_it_leads_elsewhere_and_one_in_its_place_is_refused(
+    nas, tmp_path: Path
+) -> None:
     one = nas("away/archive")
     (tmp_path / "disk" / "archive").mkdir()
     (one.mountpoint / "away").symlink_to(tmp_path / "disk")
@@ -106,7 +126,9 @@ def test_a_link_on_the_way_to_it_leads_elsewhere_and_one_in_its_place_is_refused
         check(nas())
 
 
-def test_a_mount_of_its_own_below_the_mount_point_needs_its_marker(nas, mounted: Callable[[Path], None]) -> None:
+def test_a_mount_of_its_own_below_the_mount_point_needs_its_marker(
+    nas, mounted: Callable[[Path], None]
+) -> None:
     one = nas()
     one.archive.mkdir()
     assert not is_elsewhere(one)

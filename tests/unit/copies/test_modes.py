@@ -8,7 +8,9 @@ import pytest
 from shared.copies.files import NasFiles, modes_for, write_file
 
 
-@pytest.mark.parametrize(("shared", "file", "directory"), [(False, 0o640, 0o750), (True, 0o660, 0o2770)])
+@pytest.mark.parametrize(
+    ("shared", "file", "directory"), [(False, 0o640, 0o750), (True, 0o660, 0o2770)]
+)
 def test_modes(tmp_path: Path, shared: bool, file: int, directory: int) -> None:
     files = NasFiles(modes_for(shared_group=shared))
     files.make_directory(tmp_path / "vm")

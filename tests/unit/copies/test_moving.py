@@ -22,7 +22,15 @@ UNBROKEN = {
 
 
 def route(root, **changes):
-    return Route(**{"source": root / "nas" / "web", "target": root / "archive" / "web", "uuid": make.UUID, "claim": 30, **changes})
+    return Route(
+        **{
+            "source": root / "nas" / "web",
+            "target": root / "archive" / "web",
+            "uuid": make.UUID,
+            "claim": 30,
+            **changes,
+        }
+    )
 
 
 def filled(root):
@@ -50,7 +58,11 @@ def whole_somewhere(root, stamp):
     )
 
 
-@pytest.mark.parametrize("files", [NasFiles(), make.LinklessFiles(), make.TwoFileSystems()], ids=["renamed", "linkless", "copied"])
+@pytest.mark.parametrize(
+    "files",
+    [NasFiles(), make.LinklessFiles(), make.TwoFileSystems()],
+    ids=["renamed", "linkless", "copied"],
+)
 def test_there_and_back(tmp_path, files):
     filled(tmp_path)
     assert move_copies(files, route(tmp_path)).stamps == tuple(STAMPS)
@@ -70,12 +82,24 @@ def test_real_file_systems(tmp_path):
         filled(tmp_path)
         done = []
         assert (
-            move_copies(NasFiles(), route(tmp_path, target=shared / "web", progress=lambda now, total: done.append((now, total)))).problems
+            move_copies(
+                NasFiles(),
+                route(
+                    tmp_path,
+                    target=shared / "web",
+                    progress=lambda now, total: done.append((now, total)),
+                ),
+            ).problems
             == ()
         )
         assert done
         assert len(catalogue.read(shared / "web", None).good) == 2
-        assert move_copies(NasFiles(), Route(shared / "web", tmp_path / "archive" / "web", make.UUID, claim=31)).problems == ()
+        assert (
+            move_copies(
+                NasFiles(), Route(shared / "web", tmp_path / "archive" / "web", make.UUID, claim=31)
+            ).problems
+            == ()
+        )
         assert_moved(tmp_path)
     finally:
         for path in (shared / "web").glob("*"):
@@ -115,9 +139,13 @@ def test_killed_and_then_undone(tmp_path, kind):
             move_copies(kind(step), route(root))
         except make.PowerCutError:
             second = UNBROKEN[kind]()
-            back = move_copies(second, Route(root / "archive" / "web", root / "nas" / "web", make.UUID, claim=31))
+            back = move_copies(
+                second, Route(root / "archive" / "web", root / "nas" / "web", make.UUID, claim=31)
+            )
             assert all(problem.reason == "its .ova is missing" for problem in back.problems)
-            assert [copy.stamp for copy in catalogue.read(root / "nas" / "web", None).good] == STAMPS
+            assert [
+                copy.stamp for copy in catalogue.read(root / "nas" / "web", None).good
+            ] == STAMPS
             continue
         return
     pytest.fail("the move never ended")
@@ -138,7 +166,9 @@ def test_another_file_of_the_same_stamp_is_reported_and_nothing_is_lost(tmp_path
 def test_a_damaged_target_does_not_take_the_good_source_with_it(tmp_path):
     filled(tmp_path)
     make.put_copy(tmp_path / "archive" / "web", STAMPS[0], DATA + STAMPS[0].encode())
-    (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").write_bytes(b"!" + (DATA + STAMPS[0].encode())[1:])
+    (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").write_bytes(
+        b"!" + (DATA + STAMPS[0].encode())[1:]
+    )
     assert move_copies(NasFiles(), route(tmp_path)).problems[0].stamp == STAMPS[0]
     assert whole_somewhere(tmp_path, STAMPS[0])
 
@@ -148,7 +178,9 @@ def test_damage_is_found_before_a_copy_on_another_file_system_counts(tmp_path):
     path = tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova"
     path.write_bytes(b"!" + path.read_bytes()[1:])
     moved = move_copies(make.TwoFileSystems(), route(tmp_path))
-    assert moved.problems == (Problem(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),)
+    assert moved.problems == (
+        Problem(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),
+    )
     assert path.exists()
     assert not (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").exists()
     assert catalogue.read(tmp_path / "archive" / "web", None).partials == ()
@@ -167,7 +199,9 @@ def test_a_damaged_side_file_is_found_before_it_is_copied(tmp_path):
     filled(tmp_path)
     (tmp_path / "nas" / "web" / f"{STAMPS[0]}.sav").write_bytes(b"MEMORY" * 100)
     moved = move_copies(make.TwoFileSystems(), route(tmp_path))
-    assert moved.problems == (Problem(STAMPS[0], f"{STAMPS[0]}.sav is damaged: its digest is wrong"),)
+    assert moved.problems == (
+        Problem(STAMPS[0], f"{STAMPS[0]}.sav is damaged: its digest is wrong"),
+    )
     assert (tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova").exists()
 
 
@@ -176,7 +210,9 @@ def test_what_is_no_copy_stays(tmp_path):
     source = tmp_path / "nas" / "web"
     (source / "notes.txt").write_text("mine")
     (source / "20261123T203800Z-20.ova").write_bytes(b"no sidecar")
-    (source / "20261124T203800Z-21.json").write_bytes(make.sidecar(b"", "20261124T203800Z-21").render())
+    (source / "20261124T203800Z-21.json").write_bytes(
+        make.sidecar(b"", "20261124T203800Z-21").render()
+    )
     (source / "20261125T203800Z-22.ova").symlink_to("/etc/passwd")
     (source / "20261126T203800Z-23.ova").write_bytes(b"x")
     (source / "20261126T203800Z-23.json").write_bytes(b"{")
@@ -192,7 +228,9 @@ def test_what_is_no_copy_stays(tmp_path):
 
 
 def test_whoever_is_overtaken_meets_a_stale_handle_and_looks_again(tmp_path):
-    """An archiver that was frozen wakes up before its rename, when another host has moved everything and removed the directory."""
+    """An archiver that was frozen wakes up before its rename, when another host has moved
+    everything and removed the directory.
+    """
     filled(tmp_path)
 
     class Overtaken(NasFiles):
@@ -231,7 +269,9 @@ def test_a_claim_that_is_lost_in_the_middle_removes_nothing(tmp_path):
 
 
 def test_a_source_that_was_brought_back_since_it_was_verified_is_not_removed(tmp_path):
-    """A displaced archiver wakes up before its last step, after an activate has put the only copy back under the same name."""
+    """A displaced archiver wakes up before its last step, after an activate has put the only copy
+    back under the same name.
+    """
     filled(tmp_path)
     path = tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova"
 

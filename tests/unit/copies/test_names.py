@@ -78,7 +78,10 @@ def test_every_name_is_safe_and_stable(name):
 def test_names_that_differ_get_directories_that_differ_on_every_file_system(one, two):
     first = names.safe_directory_name(one, set(), UUID)
     second = names.safe_directory_name(two, {first}, OTHER)
-    assert unicodedata.normalize("NFKC", first).casefold() != unicodedata.normalize("NFKC", second).casefold()
+    assert (
+        unicodedata.normalize("NFKC", first).casefold()
+        != unicodedata.normalize("NFKC", second).casefold()
+    )
 
 
 @given(st.text("ab%CON./ ü", max_size=200))
@@ -87,7 +90,9 @@ def test_a_clash_is_told_apart_even_if_the_uuid_was_used_too(name):
     for _ in range(5):
         taken.add(names.safe_directory_name(name, taken, UUID).upper())
     assert len(taken) == 5
-    assert all(len(one.encode()) <= names.LIMIT_BYTES + 8 for one in taken)  # upper-casing may lengthen
+    assert all(
+        len(one.encode()) <= names.LIMIT_BYTES + 8 for one in taken
+    )  # upper-casing may lengthen
 
 
 def test_a_clash_and_a_long_name_end_with_the_uuid():
@@ -95,7 +100,9 @@ def test_a_clash_and_a_long_name_end_with_the_uuid():
     long = names.safe_directory_name("x" * 300, set(), UUID)
     assert long == "x" * 111 + "-a5bb7405"
     assert names.safe_directory_name("&" * 300, set(), UUID).startswith("%26%26")
-    assert names.safe_directory_name("&" * 300, set(), UUID).removesuffix("-a5bb7405").endswith("%26")
+    assert (
+        names.safe_directory_name("&" * 300, set(), UUID).removesuffix("-a5bb7405").endswith("%26")
+    )
 
 
 def test_a_directory_name_needs_a_uuid():
@@ -104,7 +111,12 @@ def test_a_directory_name_needs_a_uuid():
 
 
 @given(
-    st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-11))])), st.integers(1, 2**53 - 1)
+    st.datetimes(
+        timezones=st.sampled_from(
+            [UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-11))]
+        )
+    ),
+    st.integers(1, 2**53 - 1),
 )
 def test_stamps_come_back(now, claim):
     try:
@@ -138,12 +150,22 @@ def test_names_of_files_come_back():
     stamp = names.make_stamp(datetime(2026, 11, 22, 20, 38, tzinfo=UTC), 17)
     assert stamp == "20261122T203800Z-17"
     assert names.partial_name(stamp, 17, "ova") == ".20261122T203800Z-17.17.partial.ova"
-    assert names.parse_partial(names.partial_name(stamp, 23, "json")) == names.Partial(stamp, 23, "json")
-    assert names.parse_partial(f".{stamp}.17.partial.ova.tmp") == names.Partial(stamp, 17, "ova.tmp")
+    assert names.parse_partial(names.partial_name(stamp, 23, "json")) == names.Partial(
+        stamp, 23, "json"
+    )
+    assert names.parse_partial(f".{stamp}.17.partial.ova.tmp") == names.Partial(
+        stamp, 17, "ova.tmp"
+    )
     assert names.parse_final(names.final_name(stamp, "ova")) == (stamp, "ova")
 
 
 def test_names_of_people_are_left_alone():
-    for name in ["web.ova", ".partial.ova", "20261122T203800Z-17.ovf", ".20261122T203800Z-17.partial.ova", "20261122T203800Z-17.ova.bak"]:
+    for name in [
+        "web.ova",
+        ".partial.ova",
+        "20261122T203800Z-17.ovf",
+        ".20261122T203800Z-17.partial.ova",
+        "20261122T203800Z-17.ova.bak",
+    ]:
         assert names.parse_final(name) is None
         assert names.parse_partial(name) is None

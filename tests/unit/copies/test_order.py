@@ -58,20 +58,38 @@ def test_signs_that_are_equal_or_unknown_say_nothing() -> None:
 
 
 @given(COPIES, st.randoms())
-def test_the_order_is_one_and_does_not_depend_on_how_copies_are_listed(copies: list[Seen], dice: random.Random) -> None:
+def test_the_order_is_one_and_does_not_depend_on_how_copies_are_listed(
+    copies: list[Seen], dice: random.Random
+) -> None:
     shuffled = dice.sample(copies, len(copies))
     assert order.oldest_first(copies) == order.oldest_first(shuffled)
     assert sorted(order.oldest_first(copies), key=copies.index) == copies
 
 
-@given(st.lists(st.builds(seen, st.integers(1, 8), st.integers(0, 8), st.integers(1, 8)), max_size=9, unique_by=lambda copy: copy.stamp))
+@given(
+    st.lists(
+        st.builds(seen, st.integers(1, 8), st.integers(0, 8), st.integers(1, 8)),
+        max_size=9,
+        unique_by=lambda copy: copy.stamp,
+    )
+)
 def test_what_is_newer_by_every_sign_comes_later(copies: list[Seen]) -> None:
     ranks = {copy.stamp: rank for rank, copy in enumerate(order.oldest_first(copies))}
-    assert all(ranks[one.stamp] > ranks[other.stamp] for one in copies for other in copies if order.supersedes(one, other))
+    assert all(
+        ranks[one.stamp] > ranks[other.stamp]
+        for one in copies
+        for other in copies
+        if order.supersedes(one, other)
+    )
 
 
 @given(SIGNS, SIGNS)
 def test_two_copies_are_in_order_or_disputed(one: Seen, other: Seen) -> None:
-    kinds = [order.supersedes(one, other), order.supersedes(other, one), order.disputed(one, other), one.stamp == other.stamp]
+    kinds = [
+        order.supersedes(one, other),
+        order.supersedes(other, one),
+        order.disputed(one, other),
+        one.stamp == other.stamp,
+    ]
     assert sum(kinds) == 1
     assert order.disputed(one, other) == order.disputed(other, one)

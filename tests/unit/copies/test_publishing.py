@@ -32,7 +32,10 @@ def exported(directory):
     path.write_bytes(DATA)
     path.chmod(0o600)
     for suffix, data in SIDES.items():
-        assert side_files.keep(NasFiles(), directory, f"{PARTIAL}.{suffix}", [data]) == SIDECAR.files[suffix]
+        assert (
+            side_files.keep(NasFiles(), directory, f"{PARTIAL}.{suffix}", [data])
+            == SIDECAR.files[suffix]
+        )
 
 
 def sealed(directory):
@@ -60,7 +63,9 @@ def test_sealed_and_published(tmp_path):
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_operation_of_sealing_leaves_nothing_that_counts_and_is_made_good_by_sealing_again(tmp_path, after):
+def test_a_crash_at_any_operation_of_sealing_leaves_nothing_that_counts_and_is_made_good_by_sealing_again(
+    tmp_path, after
+):
     for step in range(50):
         directory = tmp_path / str(step)
         exported(directory)
@@ -104,7 +109,9 @@ def test_the_copy_counts_from_the_last_rename_on(tmp_path):
     class Watching(NasFiles):
         def rename(self, directory, source, target):
             super().rename(directory, source, target)
-            seen.append((target.rpartition(".")[2], catalogue.read(directory, None).latest_good.stamp))
+            seen.append(
+                (target.rpartition(".")[2], catalogue.read(directory, None).latest_good.stamp)
+            )
 
     publishing.publish(Watching(), tmp_path, Intent())
     assert seen == [("json", OLD), ("vbox", OLD), ("sav", OLD), ("sha256", OLD), ("ova", STAMP)]
@@ -188,10 +195,19 @@ def test_a_partial_beside_the_same_final_file_is_removed(tmp_path):
         (lambda d: (d / f"{PARTIAL}.ova").write_bytes(b"short"), "5 bytes instead of"),
         (lambda d: (d / f"{PARTIAL}.sav").unlink(), "nothing to publish"),
         (lambda d: (d / f"{PARTIAL}.sav").write_bytes(b"short"), "5 bytes instead of"),
-        (lambda d: (d / f"{PARTIAL}.json").write_bytes(make.sidecar(b"other").render()), "not the sidecar"),
+        (
+            lambda d: (d / f"{PARTIAL}.json").write_bytes(make.sidecar(b"other").render()),
+            "not the sidecar",
+        ),
         (lambda d: (d / f"{PARTIAL}.json").write_bytes(b"{"), "no JSON object"),
         (lambda d: (d / f"{STAMP}.json").symlink_to("/etc/passwd"), "no ordinary file"),
-        (lambda d: ((d / f"{PARTIAL}.ova").unlink(), (d / f"{PARTIAL}.ova").symlink_to("/etc/passwd")), "no ordinary file"),
+        (
+            lambda d: (
+                (d / f"{PARTIAL}.ova").unlink(),
+                (d / f"{PARTIAL}.ova").symlink_to("/etc/passwd"),
+            ),
+            "no ordinary file",
+        ),
     ],
 )
 def test_what_is_not_there_as_it_was_sealed_is_not_published(tmp_path, spoil, reason):
@@ -239,7 +255,11 @@ def test_partial_files_of_dead_claims_are_removed_and_nothing_else(tmp_path):
     (tmp_path / f".{STAMP}.6.partial.ova").symlink_to(tmp_path / f"{OLD}.ova")
     before = set(os.listdir(tmp_path))
     removed = publishing.remove_partials(NasFiles(), tmp_path, live={17}, newest=29)
-    assert removed == [f".{STAMP}.5.partial.json", f".{STAMP}.5.partial.ova", f".{STAMP}.5.partial.ova-tmp"]
+    assert removed == [
+        f".{STAMP}.5.partial.json",
+        f".{STAMP}.5.partial.ova",
+        f".{STAMP}.5.partial.ova-tmp",
+    ]
     assert set(os.listdir(tmp_path)) == before - set(removed)
     assert publishing.remove_own_partials(NasFiles(), tmp_path, 17) == [f".{STAMP}.17.partial.ova"]
     assert publishing.remove_partials(NasFiles(), tmp_path / "gone", live=(), newest=99) == []
@@ -261,7 +281,12 @@ def test_directories_keep_the_group_of_their_parent(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\0b", "/etc/passwd"])
 def test_the_door_takes_plain_names_only(tmp_path, name):
-    for operation in (NasFiles().create, NasFiles().remove, NasFiles().set_mode, NasFiles().sync_file):
+    for operation in (
+        NasFiles().create,
+        NasFiles().remove,
+        NasFiles().set_mode,
+        NasFiles().sync_file,
+    ):
         with pytest.raises(ValueError, match="plain file name"):
             operation(tmp_path, name)
     with pytest.raises(ValueError, match="plain file name"):

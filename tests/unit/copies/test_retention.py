@@ -17,10 +17,19 @@ BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def copies(tmp_path, days, *, bad=(), pins=()):
-    """One copy at each of `days` after the beginning, claims in that order; numbers in `bad` do not count, those in `pins` are pinned."""
+    """One copy at each of `days` after the beginning, claims in that order.
+
+    Numbers in `bad` do not count, those in `pins` are pinned.
+    """
     stamps = [make_stamp(BEGIN + timedelta(days=day), claim) for claim, day in enumerate(days, 1)]
-    made = [make.sidecar(b"", stamp, pinned="2026-12-01T00:00:00Z" if number in pins else "") for number, stamp in enumerate(stamps)]
-    return [Copy(tmp_path, one.stamp, one, 0, "damaged" if number in bad else "") for number, one in enumerate(made)]
+    made = [
+        make.sidecar(b"", stamp, pinned="2026-12-01T00:00:00Z" if number in pins else "")
+        for number, stamp in enumerate(stamps)
+    ]
+    return [
+        Copy(tmp_path, one.stamp, one, 0, "damaged" if number in bad else "")
+        for number, one in enumerate(made)
+    ]
 
 
 def kept(decisions):
@@ -36,9 +45,18 @@ def test_the_last_ones_stay(tmp_path):
 
 def test_each_rule_keeps_the_newest_of_its_periods_and_says_so(tmp_path):
     found = copies(tmp_path, [0, 0.1, 1, 2, 8, 33, 34, 400])
-    decisions = select(found, Rules(keep_last=1, keep_daily=2, keep_weekly=3, keep_monthly=3, keep_yearly=5))
+    decisions = select(
+        found, Rules(keep_last=1, keep_daily=2, keep_weekly=3, keep_monthly=3, keep_yearly=5)
+    )
     reasons = {decision.copy.claim: decision.reasons for decision in decisions}
-    assert reasons[8] == ("newest good copy", "last", "daily 2027-02-05", "weekly 2027-W05", "monthly 2027-02", "yearly 2027")
+    assert reasons[8] == (
+        "newest good copy",
+        "last",
+        "daily 2027-02-05",
+        "weekly 2027-W05",
+        "monthly 2027-02",
+        "yearly 2027",
+    )
     assert reasons[7] == ("daily 2026-02-04", "weekly 2026-W06", "monthly 2026-02", "yearly 2026")
     assert reasons[6] == ()
     assert reasons[5] == ("weekly 2026-W02", "monthly 2026-01")
@@ -64,12 +82,16 @@ def test_pinned_copies_stay_and_use_up_no_number(tmp_path):
     assert decisions[-1].reasons == ("pinned",)
 
 
-def test_a_copy_of_which_number_and_time_disagree_stays_and_so_does_what_it_is_compared_with(tmp_path):
+def test_a_copy_of_which_number_and_time_disagree_stays_and_so_does_what_it_is_compared_with(
+    tmp_path,
+):
     found = copies(tmp_path, [0, 300, 1, 2])
     decisions = select(found, Rules(keep_last=1))
     assert kept(decisions) == [2, 3, 4]
     assert decisions[-1].reasons == (), "the first is older than all others by every sign"
-    assert f"not known whether it is older than {found[1].stamp}" in next(one.reasons for one in decisions if one.copy.claim == 3)
+    assert f"not known whether it is older than {found[1].stamp}" in next(
+        one.reasons for one in decisions if one.copy.claim == 3
+    )
 
 
 @pytest.mark.parametrize("rules", [{"keep_last": 0}, {"keep_daily": -1}, {"keep_yearly": -1}])
@@ -81,7 +103,14 @@ def test_rules_that_would_keep_nothing_are_refused(rules):
 @given(
     st.lists(st.floats(0, 3000), max_size=30),
     st.sets(st.integers(0, 30)),
-    st.builds(Rules, st.integers(1, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)),
+    st.builds(
+        Rules,
+        st.integers(1, 5),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(0, 5),
+        st.integers(0, 5),
+    ),
     st.sets(st.integers(0, 30)),
 )
 def test_what_holds_for_all_rules(tmp_path_factory, days, bad, rules, pins):
@@ -89,7 +118,9 @@ def test_what_holds_for_all_rules(tmp_path_factory, days, bad, rules, pins):
     pinned = {copy.stamp for number, copy in enumerate(found) if number in pins}
     decisions = select(found, rules)
     good = [copy for copy in found if copy.good]
-    assert sorted(decision.copy.stamp for decision in decisions) == sorted(copy.stamp for copy in found)
+    assert sorted(decision.copy.stamp for decision in decisions) == sorted(
+        copy.stamp for copy in found
+    )
     stay = {decision.copy.stamp for decision in decisions if decision.keep}
     if good:
         assert order.newest_first(good)[0].stamp in stay
@@ -119,12 +150,16 @@ def test_copies_go_and_foreign_files_stay(tmp_path):
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_operation_leaves_no_half_copy_that_counts_and_is_tidied_by_the_next_run(tmp_path, after):
+def test_a_crash_at_any_operation_leaves_no_half_copy_that_counts_and_is_tidied_by_the_next_run(
+    tmp_path, after
+):
     for step in range(50):
         directory = tmp_path / str(step)
         stamps = filled(directory)
         try:
-            retention.apply(make.BreakingFiles(step, after=after), directory, make.UUID, Rules(keep_last=2))
+            retention.apply(
+                make.BreakingFiles(step, after=after), directory, make.UUID, Rules(keep_last=2)
+            )
         except make.PowerCutError:
             good = [copy.stamp for copy in catalogue.read(directory, None).good]
             assert good[-2:] == stamps[2:]
@@ -152,9 +187,13 @@ def test_a_copy_that_is_pinned_while_retention_runs_stays(tmp_path):
     stamps = filled(tmp_path)
 
     def pin():
-        (tmp_path / f"{stamps[0]}.json").write_bytes(make.sidecar(b"bytes of an ova", stamps[0], pinned="2026-12-01T00:00:00Z").render())
+        (tmp_path / f"{stamps[0]}.json").write_bytes(
+            make.sidecar(b"bytes of an ova", stamps[0], pinned="2026-12-01T00:00:00Z").render()
+        )
 
-    assert retention.apply(NasFiles(), tmp_path, make.UUID, Rules(keep_last=2), check=pin) == [stamps[1]]
+    assert retention.apply(NasFiles(), tmp_path, make.UUID, Rules(keep_last=2), check=pin) == [
+        stamps[1]
+    ]
 
 
 def test_a_lost_claim_ends_the_removal(tmp_path):
@@ -183,7 +222,9 @@ def test_leftovers_of_a_publication_or_of_others_are_not_touched(tmp_path):
 def test_a_damaged_copy_is_never_removed_silently(tmp_path):
     stamps = filled(tmp_path)
     (tmp_path / f"{stamps[0]}.json").write_bytes(
-        make.sidecar(b"bytes of an ova", stamps[0], verified=Verified("2026-12-01T00:00:00Z", "digest wrong")).render()
+        make.sidecar(
+            b"bytes of an ova", stamps[0], verified=Verified("2026-12-01T00:00:00Z", "digest wrong")
+        ).render()
     )
     assert retention.apply(NasFiles(), tmp_path, make.UUID, Rules(keep_last=1)) == stamps[1:3]
     assert (tmp_path / f"{stamps[0]}.ova").exists()

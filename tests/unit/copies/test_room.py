@@ -39,11 +39,16 @@ def test_never_more_than_the_bound_and_never_nothing(source, size, before):
 
 def test_refusal_has_the_figures_and_what_to_free():
     room.check_room(12 * GIB, 10 * GIB, 2 * GIB)
-    with pytest.raises(NasError, match=r"needs about 10.0 GiB, 11.0 GiB are free, 2.0 GiB must stay free") as caught:
+    with pytest.raises(
+        NasError, match=r"needs about 10.0 GiB, 11.0 GiB are free, 2.0 GiB must stay free"
+    ) as caught:
         room.check_room(11 * GIB, 10 * GIB, 2 * GIB)
     assert caught.value.hint.startswith("free 1.0 GiB on the NAS")
 
 
-@pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB"), (5000 << 40, "5000.0 TiB")])
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB"), (5000 << 40, "5000.0 TiB")],
+)
 def test_sizes_for_people(size, text):
     assert room.human(size) == text

@@ -19,9 +19,14 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("verified", [None, Verified("2026-11-23T00:00:00Z"), Verified("2026-11-23T00:00:00Z", "digest wrong")])
+@pytest.mark.parametrize(
+    "verified",
+    [None, Verified("2026-11-23T00:00:00Z"), Verified("2026-11-23T00:00:00Z", "digest wrong")],
+)
 def test_a_sidecar_comes_back_with_what_later_versions_wrote(verified):
-    made = make.sidecar(b"abc", vm='a "b"\n\udc80ü', verified=verified, extra={"later": [1, {"x": None}]})
+    made = make.sidecar(
+        b"abc", vm='a "b"\n\udc80ü', verified=verified, extra={"later": [1, {"x": None}]}
+    )
     assert sidecars.parse(made.render()) == made
 
 
@@ -34,7 +39,19 @@ def test_the_checksum_line_is_read_by_sha256sum(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field", ["stamp", "claim", "vm", "uuid", "sha256", "size", "fingerprint", "started", "finished", "duration_seconds"]
+    "field",
+    [
+        "stamp",
+        "claim",
+        "vm",
+        "uuid",
+        "sha256",
+        "size",
+        "fingerprint",
+        "started",
+        "finished",
+        "duration_seconds",
+    ],
 )
 @pytest.mark.parametrize("value", [None, [], {"a": 1}.keys, True, -1, "x\n", 1e400, 2**70])
 def test_a_wrong_field_is_named(field, value):
@@ -52,7 +69,11 @@ def test_any_bytes_are_refused_with_a_reason(data):
         sidecars.parse(data)
 
 
-@given(st.dictionaries(st.sampled_from(sorted(json.loads(make.sidecar(b"").render()))), JSON, max_size=2))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(json.loads(make.sidecar(b"").render()))), JSON, max_size=2
+    )
+)
 def test_any_values_are_read_or_refused(changes):
     document = {**json.loads(make.sidecar(b"abc").render()), **changes}
     try:
@@ -63,11 +84,19 @@ def test_any_values_are_read_or_refused(changes):
 
 
 def test_a_rehearsal_is_kept():
-    made = make.sidecar(b"abc", rehearsed=Rehearsed("2026-12-01T00:00:00Z", "beta", "good", "it ran for 60 s", booted=True))
+    made = make.sidecar(
+        b"abc",
+        rehearsed=Rehearsed("2026-12-01T00:00:00Z", "beta", "good", "it ran for 60 s", booted=True),
+    )
     assert sidecars.parse(made.render()) == made
 
 
-@given(st.dictionaries(st.sampled_from(["time", "node", "result", "observed", "booted"]), JSON, max_size=5) | JSON)
+@given(
+    st.dictionaries(
+        st.sampled_from(["time", "node", "result", "observed", "booted"]), JSON, max_size=5
+    )
+    | JSON
+)
 def test_any_rehearsal_is_read_or_refused(value):
     document = {**json.loads(make.sidecar(b"abc").render()), "rehearsed": value}
     try:
@@ -102,7 +131,9 @@ def test_the_sidecar_of_another_copy_does_not_count(tmp_path):
 
 def test_a_sidecar_is_replaced_whole_or_not_at_all(tmp_path):
     old = make.put_copy(tmp_path, STAMP)
-    new = make.sidecar(b"bytes of an ova", verified=Verified("2026-12-01T00:00:00Z", "a digest is wrong"))
+    new = make.sidecar(
+        b"bytes of an ova", verified=Verified("2026-12-01T00:00:00Z", "a digest is wrong")
+    )
     for step in range(20):
         for after in (False, True):
             files = make.BreakingFiles(step, after=after)
@@ -126,7 +157,13 @@ def test_a_sidecar_that_cannot_be_written_is_an_error_of_the_nas(tmp_path):
 
 
 def test_side_files_pin_and_what_is_left_out_come_back(tmp_path):
-    made = make.put_copy(tmp_path, STAMP, sides={"vbox": b"x", "sav": b"y"}, left_out=("its snapshots",), pinned="2026-12-01T00:00:00Z")
+    made = make.put_copy(
+        tmp_path,
+        STAMP,
+        sides={"vbox": b"x", "sav": b"y"},
+        left_out=("its snapshots",),
+        pinned="2026-12-01T00:00:00Z",
+    )
     assert sidecars.parse(made.render()) == made
     check = ["sha256sum", "-c", f"{STAMP}.sha256"]
     assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 0

@@ -25,25 +25,37 @@ TEXTS = sorted(
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_file_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
-    assert (ROOT / name).read_text(encoding="utf-8") == DOCUMENTS[name](), "run `python -m deploy.documents`"
+    assert (ROOT / name).read_text(encoding="utf-8") == DOCUMENTS[name](), (
+        "run `python -m deploy.documents`"
+    )
 
 
-@pytest.mark.parametrize("everything", [False, True], ids=["as it is", "with every comment taken away"])
+@pytest.mark.parametrize(
+    "everything", [False, True], ids=["as it is", "with every comment taken away"]
+)
 def test_the_sample_is_valid_and_has_the_defaults(tmp_path: Path, everything: bool) -> None:
     text = configuration_text.sample()
     if everything:
         text = re.sub(r"^#(\w+ = |\[policy)", r"\1", text, flags=re.MULTILINE)
-        assert {name: set(values) for name, values in tomllib.loads(text).items() if name != "policy"} == {
-            name: set(values) for name, values in _defaults().items()
-        }, "every setting is in it"
+        assert {
+            name: set(values) for name, values in tomllib.loads(text).items() if name != "policy"
+        } == {name: set(values) for name, values in _defaults().items()}, "every setting is in it"
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     loaded = configuration.load(str(tmp_path / "config.toml"), {})
-    expected = configuration.load(None, {"NAS_MOUNTPOINT": configuration_text.EXAMPLE_MOUNTPOINT, "VMBACKUP_CONFIG": _empty(tmp_path)})
+    expected = configuration.load(
+        None,
+        {
+            "NAS_MOUNTPOINT": configuration_text.EXAMPLE_MOUNTPOINT,
+            "VMBACKUP_CONFIG": _empty(tmp_path),
+        },
+    )
     assert loaded.model_dump(exclude={"policy"}) == expected.model_dump(exclude={"policy"})
 
 
 def _defaults() -> dict[str, dict[str, object]]:
-    loaded = configuration.load(None, {"NAS_MOUNTPOINT": "/mnt/nas", "VMBACKUP_CONFIG": "/dev/null"})
+    loaded = configuration.load(
+        None, {"NAS_MOUNTPOINT": "/mnt/nas", "VMBACKUP_CONFIG": "/dev/null"}
+    )
     return {name: values for name, values in loaded.model_dump().items() if name != "policy"}
 
 
@@ -61,24 +73,39 @@ def test_every_setting_is_explained() -> None:
 def test_every_exit_code_has_a_meaning_and_a_cure() -> None:
     page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
     assert set(MEANINGS) == set(ExitCode)
-    assert [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(ExitCode)
+    assert [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(
+        ExitCode
+    )
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_the_commands_that_a_text_names_exist(path: Path) -> None:
-    problems = [problem for line in command_lines.find(path.read_text(encoding="utf-8")) if (problem := command_lines.problem(line))]
+    problems = [
+        problem
+        for line in command_lines.find(path.read_text(encoding="utf-8"))
+        if (problem := command_lines.problem(line))
+    ]
     assert problems == []
 
 
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:
-    text = "run `vmbackup-admin status --jsno` and `vmbackup-lock frobnicate`, or `vmbackup-worker -v backup --vm web01`, then go on"
+    text = (
+        "run `vmbackup-admin status --jsno` and `vmbackup-lock frobnicate`, or "
+        "`vmbackup-worker -v backup --vm web01`, then go on"
+    )
     lines = list(command_lines.find(text))
-    assert lines == ["vmbackup-admin status --jsno", "vmbackup-lock frobnicate", "vmbackup-worker -v backup --vm web01"]
+    assert lines == [
+        "vmbackup-admin status --jsno",
+        "vmbackup-lock frobnicate",
+        "vmbackup-worker -v backup --vm web01",
+    ]
     assert [bool(command_lines.problem(line)) for line in lines] == [True, True, False]
     assert command_lines.problem("vmbackup-admin --config new.toml config validate") == ""
 
 
-@pytest.mark.parametrize("path", [path for path in TEXTS if path.suffix == ".md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in TEXTS if path.suffix == ".md"], ids=lambda path: path.name
+)
 def test_the_files_that_a_text_links_to_exist(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []

@@ -24,7 +24,12 @@ def test_each_scenario_that_kills_has_a_row_and_other_tests_one_together(tmp_pat
     (tmp_path / "report.xml").write_text(REPORT, encoding="utf-8")
     rows = {row.scenario: row for row in read(tmp_path / "report.xml", "crash")}
     assert set(rows) == {"backup", "archive", "again and again", "search"}
-    assert (rows["backup"].kills, rows["backup"].survived, rows["backup"].failed, rows["backup"].left) == (7, 6, 1, 3)
+    assert (
+        rows["backup"].kills,
+        rows["backup"].survived,
+        rows["backup"].failed,
+        rows["backup"].left,
+    ) == (7, 6, 1, 3)
     assert (rows["backup"].places, rows["backup"].met) == (5, 4)
     assert (rows["again and again"].kills, rows["again and again"].survived) == (2, 1)
     assert (rows["search"].runs, rows["search"].skipped, rows["search"].seconds) == (1, 1, 9.0)
@@ -43,7 +48,9 @@ def test_all_parts_are_there_and_share_the_hour() -> None:
         assert abs(sum(part.share for part in lane) - 1) < 1e-9
 
 
-def test_lanes_run_side_by_side_and_a_part_that_fails_or_has_no_time_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lanes_run_side_by_side_and_a_part_that_fails_or_has_no_time_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     good, bad, endless = (tmp_path / f"test_{name}.py" for name in ("good", "bad", "endless"))
     good.write_text("def test_good(): pass\n")
     bad.write_text("def test_bad(): assert 1 == 2\n")
@@ -52,7 +59,19 @@ def test_lanes_run_side_by_side_and_a_part_that_fails_or_has_no_time_is_told(tmp
     def prove(seconds: float, *lanes: list[Path]) -> tuple[bool, str]:
         proof = Proof(time.monotonic() + seconds, tmp_path)
         proof.run(
-            [[Part(path.stem, (str(path),), 1.0, options=("-c", "/dev/null"), length_is_given=True) for path in lane] for lane in lanes]
+            [
+                [
+                    Part(
+                        path.stem,
+                        (str(path),),
+                        1.0,
+                        options=("-c", "/dev/null"),
+                        length_is_given=True,
+                    )
+                    for path in lane
+                ]
+                for lane in lanes
+            ]
         )
         return proof.held, capsys.readouterr().out
 

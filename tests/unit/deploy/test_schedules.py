@@ -17,7 +17,15 @@ from worker.cli import COMMANDS
 
 WORKERS = sorted(set(COMMANDS) - {"run"})
 #: What VMs would inherit from a unit that happened to start VirtualBox's service.
-INHERITED = {"nice", "ioschedulingclass", "cpuquota", "memorymax", "nonewprivileges", "oomscoreadjust", "cpuschedulingpolicy"}
+INHERITED = {
+    "nice",
+    "ioschedulingclass",
+    "cpuquota",
+    "memorymax",
+    "nonewprivileges",
+    "oomscoreadjust",
+    "cpuschedulingpolicy",
+}
 
 
 @pytest.fixture
@@ -66,13 +74,23 @@ def test_systemd_understands_the_units(units: Path) -> None:
     for kind in ("service", "timer"):
         (units / f"vmbackup@backup.{kind}").write_bytes((units / f"vmbackup@.{kind}").read_bytes())
     names = [units / f"vmbackup@backup.{kind}" for kind in ("service", "timer")]
-    done = subprocess.run(["systemd-analyze", "verify", *names], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *names], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_installer_refuses_what_a_unit_cannot_say(tmp_path: Path) -> None:
-    for owner, nas in (("no-such-user", "/srv/nas"), (getpass.getuser(), "srv/nas"), (getpass.getuser(), "/srv/my nas")):
-        done = subprocess.run([ROOT / "deploy/systemd/install", owner, nas, tmp_path], capture_output=True, check=False)
+    for owner, nas in (
+        ("no-such-user", "/srv/nas"),
+        (getpass.getuser(), "srv/nas"),
+        (getpass.getuser(), "/srv/my nas"),
+    ):
+        done = subprocess.run(
+            [ROOT / "deploy/systemd/install", owner, nas, tmp_path],
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode != 0, (owner, nas)
     assert list(tmp_path.iterdir()) == []
 
@@ -90,16 +108,25 @@ def test_the_crontab_sets_what_virtualbox_needs_and_calls_a_worker() -> None:
 
 
 def test_launchd_gets_one_job_for_each_worker(tmp_path: Path) -> None:
-    subprocess.run([ROOT / "deploy/launchd/install", getpass.getuser(), tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [ROOT / "deploy/launchd/install", getpass.getuser(), tmp_path],
+        check=True,
+        capture_output=True,
+    )
     jobs = {path.name: plistlib.loads(path.read_bytes()) for path in tmp_path.iterdir()}
     assert sorted(jobs) == [f"vmbackup.{worker}.plist" for worker in WORKERS]
     for worker in WORKERS:
         job = jobs[f"vmbackup.{worker}.plist"]
         assert job["ProgramArguments"] == ["/usr/bin/env", "vmbackup-worker", worker]
         assert (job["Label"], job["UserName"]) == (f"vmbackup.{worker}", getpass.getuser())
-        assert job["AbandonProcessGroup"] is True, "launchd would end VirtualBox's service, and the VMs with it"
+        assert job["AbandonProcessGroup"] is True, (
+            "launchd would end VirtualBox's service, and the VMs with it"
+        )
         assert not {"Nice", "LowPriorityIO", "ProcessType"} & set(job), "VMs would inherit it"
 
 
 def test_samples_name_the_same_mount_point() -> None:
-    assert f"RequiresMountsFor={EXAMPLE_MOUNTPOINT}\n" in (ROOT / "deploy/systemd/vmbackup@.service").read_text()
+    assert (
+        f"RequiresMountsFor={EXAMPLE_MOUNTPOINT}\n"
+        in (ROOT / "deploy/systemd/vmbackup@.service").read_text()
+    )

@@ -34,20 +34,32 @@ VBOX = """<?xml version="1.0"?><VirtualBox xmlns="http://www.virtualbox.org/"><M
 def controllers(uuids: list[str]) -> str:
     """Each disk at a port of its own, plus an empty drive."""
     devices = "".join(
-        f'<AttachedDevice type="HardDisk" port="{2 * number}" device="0"><Image uuid="{{{uuid}}}"/></AttachedDevice>'
+        (
+            f'<AttachedDevice type="HardDisk" port="{2 * number}" device="0"><Image '
+            f'uuid="{{{uuid}}}"/></AttachedDevice>'
+        )
         for number, uuid in enumerate(uuids)
     )
-    return f'<StorageController name="SATA">{devices}<AttachedDevice type="DVD" port="9" device="0"/></StorageController>'
+    return (
+        f'<StorageController name="SATA">{devices}<AttachedDevice type="DVD" port="9" '
+        f'device="0"/></StorageController>'
+    )
 
 
 def ovf(sizes: list[int], *, nvram: bool = False) -> bytes:
-    """A description as VirtualBox writes it, with a UUID of its own for each disk; `nvram`: of an EFI machine."""
+    """A description as VirtualBox writes it, with a UUID of its own for each disk.
+
+    `nvram`: of an EFI machine.
+    """
     uuids = [str(uuid4()) for _ in sizes]
     disks = "".join(
         f'<Disk ovf:capacity="{size}" ovf:fileRef="file{number}" vbox:uuid="{uuid}"/>'
         for number, (size, uuid) in enumerate(zip(sizes, uuids, strict=True))
     )
-    files = "".join(f'<File ovf:id="file{number}" ovf:href="vm-disk{number + 1:03}.vmdk"/>' for number in range(len(sizes)))
+    files = "".join(
+        f'<File ovf:id="file{number}" ovf:href="vm-disk{number + 1:03}.vmdk"/>'
+        for number in range(len(sizes))
+    )
     files += '<File ovf:id="n" ovf:href="vm.nvram"/>' if nvram else ""
     return OVF.format(files=files, disks=disks, controllers=controllers(uuids)).encode()
 
@@ -63,7 +75,10 @@ class FakeVirtualBox:
 
     def __post_init__(self) -> None:
         program = self.folder / "VBoxManage"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("fake_vboxmanage.py")}" "{self.folder}" "$@"\n')
+        program.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" '
+            f'"{Path(__file__).with_name("fake_vboxmanage.py")}" "{self.folder}" "$@"\n'
+        )
         program.chmod(0o755)
         self.vboxmanage = VBoxManage(str(program), SubprocessRunner(), 20)
         self.behave()
@@ -84,11 +99,20 @@ class FakeVirtualBox:
     def machine(self) -> Machine:
         """The VM, after writing what VirtualBox would say of it."""
         leaves = [str(chain[0].identifier) for chain in self.chains]
-        (self.folder / "vm.vbox").write_text(VBOX.format(uuid=self.uuid, controllers=controllers(leaves)))
+        (self.folder / "vm.vbox").write_text(
+            VBOX.format(uuid=self.uuid, controllers=controllers(leaves))
+        )
         efi = (self.folder / "vm.nvram").exists()
-        (self.folder / "vm.ovf").write_bytes(ovf([chain[0].size for chain in self.chains], nvram=efi))
+        (self.folder / "vm.ovf").write_bytes(
+            ovf([chain[0].size for chain in self.chains], nvram=efi)
+        )
         chains = tuple(
-            tuple(Image(str(image.identifier), str(self.folder / f"{image.identifier}.vdi"), "VDI", "") for image in chain)
+            tuple(
+                Image(
+                    str(image.identifier), str(self.folder / f"{image.identifier}.vdi"), "VDI", ""
+                )
+                for image in chain
+            )
             for chain in self.chains
         )
         return Machine(self.uuid, "vm", str(self.folder / "vm.vbox"), chains=chains)
@@ -99,7 +123,10 @@ class FakeVirtualBox:
         return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
 
     def worker(self, code: str) -> "subprocess.Popen[bytes]":
-        """Another process in which `code` runs with this VirtualBox as `vboxmanage`; then it sleeps, to be killed."""
+        """Another process in which `code` runs with this VirtualBox as `vboxmanage`.
+
+        Then it sleeps, to be killed.
+        """
         head = (
             "import sys, threading, time\n"
             "from shared.host.processes import SubprocessRunner\n"
@@ -107,7 +134,8 @@ class FakeVirtualBox:
             f"vboxmanage = VBoxManage({self.vboxmanage.program!r}, SubprocessRunner(), 20)\n"
         )
         process = subprocess.Popen(
-            [sys.executable, "-c", head + code + "\nprint('ready', flush=True)\ntime.sleep(30)"], stdout=subprocess.PIPE
+            [sys.executable, "-c", head + code + "\nprint('ready', flush=True)\ntime.sleep(30)"],
+            stdout=subprocess.PIPE,
         )
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -119,13 +147,18 @@ class FakeVirtualBox:
         return [
             process
             for process in psutil.process_iter()
-            if str(self.folder / "VBoxManage") in _words(process) or str(self.folder) in _words(process)
+            if str(self.folder / "VBoxManage") in _words(process)
+            or str(self.folder) in _words(process)
         ]
 
 
 def _words(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid() else []
+        return (
+            process.cmdline()
+            if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid()
+            else []
+        )
     except psutil.Error:
         return []
 
@@ -138,4 +171,6 @@ def virtualbox(tmp_path: Path) -> Iterator[FakeVirtualBox]:
     fake = FakeVirtualBox(folder)
     yield fake
     assert fake.processes() == []
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("engine")] == []
+    assert [
+        thread.name for thread in threading.enumerate() if thread.name.startswith("engine")
+    ] == []

@@ -1,7 +1,9 @@
-"""Stands in for VBoxManage: `mediumio cat`, `export` and `showvminfo`, as the engine's commands behave.
+"""Stands in for VBoxManage.
 
-How it behaves is in `behaviour.json` beside `VBoxManage`, the program that runs this file. With `ending` VBoxSVC is just ending: the
-first lock is refused.
+`mediumio cat`, `export` and `showvminfo`, as the engine's commands behave.
+
+How it behaves is in `behaviour.json` beside `VBoxManage`, the program that runs this file. With
+`ending` VBoxSVC is just ending: the first lock is refused.
 """
 
 import json
@@ -34,7 +36,9 @@ def main(folder: Path, arguments: list[str]) -> int:
 
 
 def cat(disk: Path, behaviour: dict[str, object]) -> int:
-    """Writes the disk; with `lost` 128 KiB of it, then ends as if all were well once somebody has read that."""
+    """Writes the disk; with `lost` 128 KiB of it, then ends as if all were well once somebody has
+    read that.
+    """
     if behaviour.get("mute"):
         time.sleep(30)
     data = disk.read_bytes()
@@ -46,9 +50,11 @@ def cat(disk: Path, behaviour: dict[str, object]) -> int:
 
 
 def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
-    """Writes the .ovf and what is beside it, then the disks, each unless something of its name is there; a disk has no end.
+    """Writes the .ovf and what is beside it, then the disks, each unless something of its name is
+    there; a disk has no end.
 
-    Then it removes what it wrote. With `mute` it writes nothing, for ever; with `called` all is called so.
+    Then it removes what it wrote. With `mute` it writes nothing, for ever; with `called` all is
+    called so.
     """
     if behaviour.get("mute"):
         time.sleep(30)
@@ -64,7 +70,10 @@ def export(folder: Path, target: Path, behaviour: dict[str, object]) -> int:
         time.sleep(0.05)
         for beside in (Path(f"{target.parent}/{called}.nvram"), target):
             beside.unlink(missing_ok=True)
-        sys.stderr.write(f"0%...VBOX_E_IPRT_ERROR\nVBoxManage: error: Appliance write failed\n{REFUSED.format(disk)}\n")
+        sys.stderr.write(
+            f"0%...VBOX_E_IPRT_ERROR\nVBoxManage: error: Appliance write "
+            f"failed\n{REFUSED.format(disk)}\n"
+        )
         return 1
     with (target.parent / disk).open("wb", buffering=0) as file:
         for _ in range(600):

@@ -1,4 +1,7 @@
-"""Copies that share their bytes with the copy before: whole and right whatever the index says, and sent wherever it cannot be used."""
+"""Copies that share their bytes with the copy before.
+
+Whole and right whatever the index says, and sent wherever it cannot be used.
+"""
 
 import errno
 import os
@@ -58,7 +61,9 @@ def test_a_third_copy_uses_the_second(tmp_path: Path) -> None:
     assert VmdkReader(third.disks()[0]).disk(64 * BLOCK) == content([disk(b0=1, b39=2)])
 
 
-def test_aligned_copies_are_copied_in_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aligned_copies_are_copied_in_whole_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """File systems share blocks of 4096 bytes, and only where both ranges begin at one."""
     ranges: list[tuple[int, int, int]] = []
     copy_file_range = os.copy_file_range
@@ -71,12 +76,20 @@ def test_aligned_copies_are_copied_in_whole_blocks(tmp_path: Path, monkeypatch: 
     first = make(tmp_path, "1", {"a": disk()}, aligned=True)
     second = make(tmp_path, "2", {"a": disk(b7=3, b30=4)}, first, aligned=True)
     assert VmdkReader(second.disks()[0]).disk(64 * BLOCK) == content([disk(b7=3, b30=4)])
-    assert [(source, target, count % 4096) for source, target, count in ranges] == [(0, 0, 0)] * 3, "each before, between and after"
+    assert [(source, target, count % 4096) for source, target, count in ranges] == [
+        (0, 0, 0)
+    ] * 3, "each before, between and after"
 
 
-def test_a_nas_that_does_not_copy_is_told_from_one_that_does_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_does_not_copy_is_told_from_one_that_does_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = make(tmp_path, "1", {"a": disk()})
-    for number, kind in ((errno.EOPNOTSUPP, CopyError), (errno.EIO, CopyError), (errno.ENOSPC, NasError)):
+    for number, kind in (
+        (errno.EOPNOTSUPP, CopyError),
+        (errno.EIO, CopyError),
+        (errno.ENOSPC, NasError),
+    ):
 
         def refuse(*_: object, number: int = number) -> int:
             raise OSError(number, os.strerror(number))
@@ -91,7 +104,9 @@ def test_disks_are_told_apart_by_their_place(tmp_path: Path) -> None:
     second = make(tmp_path, "2", {"b": disk(b1=1, b2=2), "c": disk(), "a": disk(b3=3)}, first)
     sizes = [VmdkReader(data).disk(64 * BLOCK) for data in second.disks()]
     assert sizes == [content([image]) for image in (disk(b1=1, b2=2), disk(), disk(b3=3))]
-    assert 1.8 < second.copied / (first.copied or first.ova.stat().st_size / 2) < 2.1, "a and b, not c"
+    assert 1.8 < second.copied / (first.copied or first.ova.stat().st_size / 2) < 2.1, (
+        "a and b, not c"
+    )
 
 
 BLOCKS = st.dictionaries(st.integers(0, 20), st.integers(0, 3), max_size=21)
@@ -99,12 +114,18 @@ BLOCKS = st.dictionaries(st.integers(0, 20), st.integers(0, 3), max_size=21)
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BLOCKS, BLOCKS)
-def test_any_disk_after_any_other_is_right(tmp_path: Path, old: dict[int, int], new: dict[int, int]) -> None:
+def test_any_disk_after_any_other_is_right(
+    tmp_path: Path, old: dict[int, int], new: dict[int, int]
+) -> None:
     """And exactly the grains that are equal in the same place are copied."""
     for file in tmp_path.iterdir():
         file.unlink()
     before, after = (
-        Vdi(21 * BLOCK, {number: pattern(seed, BLOCK) if seed else ZERO for number, seed in blocks.items()}) for blocks in (old, new)
+        Vdi(
+            21 * BLOCK,
+            {number: pattern(seed, BLOCK) if seed else ZERO for number, seed in blocks.items()},
+        )
+        for blocks in (old, new)
     )
     first = make(tmp_path, "1", {"a": before})
     second = make(tmp_path, "2", {"a": after}, first)
@@ -121,12 +142,29 @@ def test_any_disk_after_any_other_is_right(tmp_path: Path, old: dict[int, int], 
         (lambda copy: copy.index.write_bytes(b"{}"), "no header"),
         (lambda copy: copy.index.write_bytes(copy.index.read_bytes()[:-1]), "cut off"),
         (lambda copy: flip(copy.index, -3), "damaged"),
-        (lambda copy: copy.index.write_bytes(copy.index.read_bytes().replace(b'"format": 1', b'"format": 2')), "is damaged"),
-        (lambda copy: os.truncate(copy.ova, copy.ova.stat().st_size - 512), "belongs to another file"),
+        (
+            lambda copy: copy.index.write_bytes(
+                copy.index.read_bytes().replace(b'"format": 1', b'"format": 2')
+            ),
+            "is damaged",
+        ),
+        (
+            lambda copy: os.truncate(copy.ova, copy.ova.stat().st_size - 512),
+            "belongs to another file",
+        ),
         (lambda copy: flip(copy.ova, -1024 - 512 + 20), "belongs to another file"),
         (lambda copy: copy.ova.unlink(), "No such file"),
     ],
-    ids=["no index", "no header", "cut off", "damaged", "format", "shorter copy", "other manifest", "no copy"],
+    ids=[
+        "no index",
+        "no header",
+        "cut off",
+        "damaged",
+        "format",
+        "shorter copy",
+        "other manifest",
+        "no copy",
+    ],
 )
 def test_what_cannot_be_used_is_not(tmp_path: Path, damage: object, reason: str) -> None:
     first = make(tmp_path, "1", {"a": disk()})
@@ -153,7 +191,9 @@ def test_each_nth_copy_is_sent_whole(tmp_path: Path) -> None:
 
 
 def test_rot_in_the_copy_before_is_found_by_the_manifest(tmp_path: Path) -> None:
-    """The digests are those of the bytes that were read here, so whoever checks the new copy sees that it is not made of them."""
+    """The digests are those of the bytes that were read here, so whoever checks the new copy sees
+    that it is not made of them.
+    """
     first = make(tmp_path, "1", {"a": disk()})
     flip(first.ova, 200_000)
     second = make(tmp_path, "2", {"a": disk()}, first)
@@ -188,13 +228,17 @@ def ended(export: ParallelExport) -> ParallelExport:
     return export
 
 
-def test_whole_exports_with_an_index_and_their_failure(virtualbox: FakeVirtualBox, tmp_path: Path) -> None:
+def test_whole_exports_with_an_index_and_their_failure(
+    virtualbox: FakeVirtualBox, tmp_path: Path
+) -> None:
     image = disk()
     virtualbox.add_disk(image)
     machine = virtualbox.machine
 
     def start(name: str, plan: DeltaPlan) -> ParallelExport:
-        exporter = ParallelExporter(virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2, plan=plan)
+        exporter = ParallelExporter(
+            virtualbox.vboxmanage, SystemClock(), scratch=tmp_path / "scratch", cores=2, plan=plan
+        )
         return exporter.start(machine, tmp_path / name)
 
     plans = [DeltaPlan(tmp_path / "1.index")]
@@ -208,4 +252,9 @@ def test_whole_exports_with_an_index_and_their_failure(virtualbox: FakeVirtualBo
     export = ended(start("3.ova", replace(plans[1], index=tmp_path / "3.index")))
     with pytest.raises(ExportError, match="was lost"):
         export.result()
-    assert sorted(path.name for path in tmp_path.glob("[0-9].*")) == ["1.index", "1.ova", "2.index", "2.ova"]
+    assert sorted(path.name for path in tmp_path.glob("[0-9].*")) == [
+        "1.index",
+        "1.ova",
+        "2.index",
+        "2.ova",
+    ]

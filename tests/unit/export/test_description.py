@@ -18,9 +18,13 @@ from shared.virtualbox.problems import ExportError, VmRunsError
 from tests.unit.export.conftest import FakeVirtualBox, ovf
 
 
-def take(virtualbox: FakeVirtualBox, scratch: Path, called: str = "vm", *, disks: int = 1, **more: Any) -> Description:
+def take(
+    virtualbox: FakeVirtualBox, scratch: Path, called: str = "vm", *, disks: int = 1, **more: Any
+) -> Description:
     more = {"cancelled": threading.Event(), **more}
-    return take_description(virtualbox.vboxmanage, virtualbox.uuid, called, disks=disks, scratch=scratch, **more)
+    return take_description(
+        virtualbox.vboxmanage, virtualbox.uuid, called, disks=disks, scratch=scratch, **more
+    )
 
 
 @pytest.fixture
@@ -45,7 +49,9 @@ def test_a_vm_without_disks_is_exported_whole(virtualbox: FakeVirtualBox, scratc
     assert list(scratch.iterdir()) == []
 
 
-def test_an_export_that_found_no_name_taken_is_refused(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+def test_an_export_that_found_no_name_taken_is_refused(
+    virtualbox: FakeVirtualBox, scratch: Path
+) -> None:
     """Its disks are where nobody looks."""
     virtualbox.behave(diskless=True)
     with pytest.raises(ExportError, match="under other names"):
@@ -54,14 +60,25 @@ def test_an_export_that_found_no_name_taken_is_refused(virtualbox: FakeVirtualBo
 
 @pytest.mark.parametrize(
     ("name", "plain"),
-    [("web01", "web01"), ("Büro & Co", "B_ro_Co"), ("../../x", "x"), ("-rf", "rf"), ("日本", "machine"), ("a" * 200, "a" * 60)],
+    [
+        ("web01", "web01"),
+        ("Büro & Co", "B_ro_Co"),
+        ("../../x", "x"),
+        ("-rf", "rf"),
+        ("日本", "machine"),
+        ("a" * 200, "a" * 60),
+    ],
 )
-def test_names_are_made_plain(virtualbox: FakeVirtualBox, scratch: Path, name: str, plain: str) -> None:
+def test_names_are_made_plain(
+    virtualbox: FakeVirtualBox, scratch: Path, name: str, plain: str
+) -> None:
     assert take(virtualbox, scratch, rename=name).name == plain
 
 
 @pytest.mark.parametrize("missing", ["vm.nvram", "vm.ovf"])
-def test_what_is_missing_is_asked_for_again_but_not_for_ever(virtualbox: FakeVirtualBox, scratch: Path, missing: str) -> None:
+def test_what_is_missing_is_asked_for_again_but_not_for_ever(
+    virtualbox: FakeVirtualBox, scratch: Path, missing: str
+) -> None:
     """VirtualBox may have removed it before it could be opened."""
     (virtualbox.folder / "vm.nvram").write_bytes(b"efi")
     (virtualbox.folder / "vm.ovf").write_bytes(ovf([2**21], nvram=True))
@@ -73,7 +90,11 @@ def test_what_is_missing_is_asked_for_again_but_not_for_ever(virtualbox: FakeVir
 
 
 def test_a_refusal_is_told_in_virtualbox_s_words(virtualbox: FakeVirtualBox, scratch: Path) -> None:
-    virtualbox.behave(errors={"export": "0%...VBoxManage: error: Medium 'x' is locked for writing by another task\n"})
+    virtualbox.behave(
+        errors={
+            "export": "0%...VBoxManage: error: Medium 'x' is locked for writing by another task\n"
+        }
+    )
     with pytest.raises(VmRunsError, match="locked for writing"):
         take(virtualbox, scratch)
     assert list(scratch.iterdir()) == []
@@ -89,16 +110,26 @@ def test_a_virtualbox_that_writes_nothing_is_not_waited_for(
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("called", ["a/b", "../../x", "/etc/x", "a/../../b", "e//f", "g/", "a:b", "new\nline", "'"])
-def test_the_disks_of_every_name_find_something_in_their_place(virtualbox: FakeVirtualBox, scratch: Path, called: str) -> None:
+@pytest.mark.parametrize(
+    "called", ["a/b", "../../x", "/etc/x", "a/../../b", "e//f", "g/", "a:b", "new\nline", "'"]
+)
+def test_the_disks_of_every_name_find_something_in_their_place(
+    virtualbox: FakeVirtualBox, scratch: Path, called: str
+) -> None:
     """Whatever the name leads to is below the directory that was made for the export."""
-    virtualbox.behave(called=called.lstrip("/"))  # VirtualBox takes names that begin with a slash as relative, too
+    virtualbox.behave(
+        called=called.lstrip("/")
+    )  # VirtualBox takes names that begin with a slash as relative, too
     before = sorted(scratch.parent.rglob("*"))
     assert take(virtualbox, scratch, called=called).ovf
-    assert sorted(scratch.parent.rglob("*")) == sorted([*before, scratch, *(virtualbox.folder / name for name in ("log",))])
+    assert sorted(scratch.parent.rglob("*")) == sorted(
+        [*before, scratch, *(virtualbox.folder / name for name in ("log",))]
+    )
 
 
-def test_a_vm_that_is_called_otherwise_is_noticed_at_once(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+def test_a_vm_that_is_called_otherwise_is_noticed_at_once(
+    virtualbox: FakeVirtualBox, scratch: Path
+) -> None:
     """Else VirtualBox would fill the local disk with the whole VM."""
     virtualbox.behave(called="renamed")
     start = time.monotonic()
@@ -108,7 +139,9 @@ def test_a_vm_that_is_called_otherwise_is_noticed_at_once(virtualbox: FakeVirtua
     assert list(scratch.iterdir()) == []
 
 
-def test_a_name_for_which_there_can_be_no_file_is_told(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+def test_a_name_for_which_there_can_be_no_file_is_told(
+    virtualbox: FakeVirtualBox, scratch: Path
+) -> None:
     with pytest.raises(ExportError, match="cannot be given names"):
         take(virtualbox, scratch, called="x" * 300)
     assert list(scratch.iterdir()) == []
@@ -125,7 +158,10 @@ def test_cancelling_ends_it_soon(virtualbox: FakeVirtualBox, scratch: Path) -> N
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["web01", "a: b", "a (b) = c", "B&#xFC;ro &amp; &quot;x&quot; &lt;y&gt;", "../../x", "a/b"])
+@pytest.mark.parametrize(
+    "name",
+    ["web01", "a: b", "a (b) = c", "B&#xFC;ro &amp; &quot;x&quot; &lt;y&gt;", "../../x", "a/b"],
+)
 def test_files_get_plain_names(name: str) -> None:
     """VirtualBox does not import a manifest with a colon or a parenthesis in a file's name."""
     text = ovf([100, 200], nvram=True).replace(b'ovf:href="vm', b'ovf:href="' + name.encode())
@@ -137,10 +173,15 @@ def test_files_get_plain_names(name: str) -> None:
         f"{shown}.nvram": "plain.nvram",
     }
     assert renamed == text.replace(b'ovf:href="' + name.encode(), b'ovf:href="plain')
-    assert [file.name for file in disk_files(renamed)] == ["plain-disk001.vmdk", "plain-disk002.vmdk"]
+    assert [file.name for file in disk_files(renamed)] == [
+        "plain-disk001.vmdk",
+        "plain-disk002.vmdk",
+    ]
 
 
-def test_what_a_killed_worker_left_long_ago_is_removed(virtualbox: FakeVirtualBox, scratch: Path) -> None:
+def test_what_a_killed_worker_left_long_ago_is_removed(
+    virtualbox: FakeVirtualBox, scratch: Path
+) -> None:
     for name, age in (("old", 7200), ("fresh", 60)):
         left = scratch / f"vmbackup-description-{name}"
         left.mkdir(parents=True)
@@ -149,7 +190,10 @@ def test_what_a_killed_worker_left_long_ago_is_removed(virtualbox: FakeVirtualBo
     (scratch / "something else").mkdir()
     os.utime(scratch / "something else", (1, 1))
     take(virtualbox, scratch)
-    assert sorted(path.name for path in scratch.iterdir()) == ["something else", "vmbackup-description-fresh"]
+    assert sorted(path.name for path in scratch.iterdir()) == [
+        "something else",
+        "vmbackup-description-fresh",
+    ]
 
 
 def test_disks_are_found_by_their_place() -> None:

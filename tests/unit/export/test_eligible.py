@@ -31,7 +31,9 @@ def test_the_disks_of_an_eligible_vm(virtualbox: FakeVirtualBox) -> None:
     assert found.reason == ""
     assert [disk.slot for disk in found.disks] == [Slot("SATA", 0, 0), Slot("SATA", 2, 0)]
     assert found.disks[0].medium == str(chain[0].identifier)
-    assert [path.stem for path in found.disks[0].files] == [str(image.identifier) for image in chain]
+    assert [path.stem for path in found.disks[0].files] == [
+        str(image.identifier) for image in chain
+    ]
 
 
 def test_a_vm_without_disks_is_eligible(virtualbox: FakeVirtualBox) -> None:
@@ -60,7 +62,10 @@ def test_an_encrypted_disk_is_refused(virtualbox: FakeVirtualBox) -> None:
     machine = virtualbox.machine
     settings = Path(machine.settings_file)
     settings.write_text(
-        settings.read_text().replace("<Hardware>", '<MediaRegistry><Property name="CRYPT/KeyStore"/></MediaRegistry><Hardware>')
+        settings.read_text().replace(
+            "<Hardware>",
+            '<MediaRegistry><Property name="CRYPT/KeyStore"/></MediaRegistry><Hardware>',
+        )
     )
     assert assess(machine, SystemClock()).reason == "it has an encrypted disk"
 
@@ -74,7 +79,9 @@ def test_settings_that_changed_since_the_inventory_are_refused(virtualbox: FakeV
 
 
 @pytest.mark.parametrize(("text", "reason"), [(None, "is not there"), ("<VirtualBox>", "damaged")])
-def test_unreadable_settings_are_refused(virtualbox: FakeVirtualBox, text: str | None, reason: str) -> None:
+def test_unreadable_settings_are_refused(
+    virtualbox: FakeVirtualBox, text: str | None, reason: str
+) -> None:
     machine = virtualbox.machine
     Path(machine.settings_file).unlink()
     if text:
@@ -83,7 +90,10 @@ def test_unreadable_settings_are_refused(virtualbox: FakeVirtualBox, text: str |
 
 
 def test_an_inaccessible_vm_is_refused_with_its_reason(virtualbox: FakeVirtualBox) -> None:
-    assert assess(replace(virtualbox.machine, reason="its disk is gone"), SystemClock()).reason == "its disk is gone"
+    assert (
+        assess(replace(virtualbox.machine, reason="its disk is gone"), SystemClock()).reason
+        == "its disk is gone"
+    )
 
 
 def source(folder: Path, image: Vdi) -> SourceDisk:
@@ -104,7 +114,9 @@ def test_a_disk_too_small_to_prove_its_lock_is_refused(tmp_path: Path) -> None:
         open_disk(source(tmp_path, Vdi(32 * BLOCK - 512)))
 
 
-def test_a_disk_with_more_data_than_a_vmdk_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_with_more_data_than_a_vmdk_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = source(tmp_path, Vdi(64 * BLOCK, {number: pattern(1, BLOCK) for number in range(50)}))
     monkeypatch.setattr(eligible, "LARGEST_BYTES", 52 * BLOCK)
     open_disk(disk).close()
@@ -114,13 +126,20 @@ def test_a_disk_with_more_data_than_a_vmdk_holds_is_refused(tmp_path: Path, monk
 
 
 def test_attachments_are_those_of_the_vm_as_it_is_now_not_of_its_snapshots() -> None:
-    controllers = '<Hardware><StorageControllers><StorageController name="{name}"><AttachedDevice type="{kind}" port="1" device="2">{image}'
+    controllers = (
+        "<Hardware><StorageControllers><StorageController "
+        'name="{name}"><AttachedDevice type="{kind}" port="1" device="2">{image}'
+    )
     controllers += "</AttachedDevice></StorageController></StorageControllers></Hardware>"
     image = '<Image uuid="{AB}"/>'
     text = '<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><Snapshot>'
     text += controllers.format(name="old", kind="HardDisk", image=image) + "</Snapshot>"
     text += controllers.format(name="IDE &quot;x&quot;", kind="HardDisk", image=image)
-    text += controllers.format(name="dvd", kind="DVD", image=image) + controllers.format(name="empty", kind="HardDisk", image="")
-    assert attachments((text + "</Machine></VirtualBox>").encode()) == ((Slot('IDE "x"', 1, 2), "ab"),)
+    text += controllers.format(name="dvd", kind="DVD", image=image) + controllers.format(
+        name="empty", kind="HardDisk", image=""
+    )
+    assert attachments((text + "</Machine></VirtualBox>").encode()) == (
+        (Slot('IDE "x"', 1, 2), "ab"),
+    )
     with pytest.raises(SettingsError):
         attachments(text.encode())

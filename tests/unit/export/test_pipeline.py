@@ -1,4 +1,7 @@
-"""Disks go through the threads unharmed; errors, cancellation and bounds hold with all of them at work."""
+"""Disks go through the threads unharmed.
+
+Errors, cancellation and bounds hold with all of them at work.
+"""
 
 import os
 import threading
@@ -37,7 +40,9 @@ class Collector:
 
 
 def disk(blocks: int) -> Vdi:
-    stored: dict[int, bytes | int] = {number: pattern(number, BLOCK) for number in range(0, blocks, 2)}
+    stored: dict[int, bytes | int] = {
+        number: pattern(number, BLOCK) for number in range(0, blocks, 2)
+    }
     return Vdi(blocks * BLOCK - 1024, {**stored, 3: ZERO, 5: bytes(BLOCK)})
 
 
@@ -90,7 +95,11 @@ def test_an_unreadable_block_is_an_error(tmp_path: Path) -> None:
 def test_the_self_check_finds_a_broken_compressor_in_any_block(tmp_path: Path) -> None:
     right = zlib_codec(1)
     victim = pattern(40, BLOCK)
-    broken = Codec("broken", lambda data: right.compress(bytes(len(data)) if data == victim else data), right.decompress)
+    broken = Codec(
+        "broken",
+        lambda data: right.compress(bytes(len(data)) if data == victim else data),
+        right.decompress,
+    )
     with Chain.open([disk(60).write(tmp_path / "a")]) as chain:
         with pytest.raises(CopyError, match=f"byte {40 * BLOCK}"):
             copy(chain, Collector(), codec=broken)
@@ -104,7 +113,10 @@ def test_an_error_of_the_sink_ends_everything(tmp_path: Path) -> None:
             if len(self.units) > 5:
                 raise OSError("full")
 
-    with Chain.open([disk(200).write(tmp_path / "a")]) as chain, pytest.raises(OSError, match="full"):
+    with (
+        Chain.open([disk(200).write(tmp_path / "a")]) as chain,
+        pytest.raises(OSError, match="full"),
+    ):
         copy(chain, Full())
 
 
@@ -121,12 +133,19 @@ def test_cancelling_ends_it_soon(tmp_path: Path, slow: str) -> None:
         threading.Timer(0.3, cancelled.set).start()
         start = time.monotonic()
         with pytest.raises(CancelledError):
-            copy(chain, Collector(0.05 if slow == "sink" else 0), codec=Codec("slow", compress, right.decompress), cancelled=cancelled)
+            copy(
+                chain,
+                Collector(0.05 if slow == "sink" else 0),
+                codec=Codec("slow", compress, right.decompress),
+                cancelled=cancelled,
+            )
         assert time.monotonic() - start < 1.5
 
 
 def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
-    """On a busy machine the thread that waits may be told that time is over, and look only after the unit is done."""
+    """On a busy machine the thread that waits may be told that time is over, and look only after
+    the unit is done.
+    """
 
     class DoneJustNow(Future[Unit]):
         def result(self, timeout: float | None = None) -> Unit:

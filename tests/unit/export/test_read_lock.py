@@ -29,8 +29,12 @@ def disk(virtualbox: FakeVirtualBox) -> Vdi:
     return image
 
 
-def take(virtualbox: FakeVirtualBox, disk: Vdi, cancelled: threading.Event | None = None) -> ReadLock:
-    return ReadLock.take(virtualbox.vboxmanage, str(disk.identifier), cancelled or threading.Event())
+def take(
+    virtualbox: FakeVirtualBox, disk: Vdi, cancelled: threading.Event | None = None
+) -> ReadLock:
+    return ReadLock.take(
+        virtualbox.vboxmanage, str(disk.identifier), cancelled or threading.Event()
+    )
 
 
 def chain(virtualbox: FakeVirtualBox, disk: Vdi) -> Chain:
@@ -55,7 +59,11 @@ def test_a_vboxsvc_that_is_just_ending_is_waited_for(virtualbox: FakeVirtualBox,
 def test_a_lock_that_virtualbox_gave_up_is_no_proof(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     """VBoxSVC killed: 128 KiB come, then an end with status 0."""
     virtualbox.behave(lost=True)
-    with chain(virtualbox, disk) as opened, take(virtualbox, disk) as lock, pytest.raises(CopyError, match="was lost"):
+    with (
+        chain(virtualbox, disk) as opened,
+        take(virtualbox, disk) as lock,
+        pytest.raises(CopyError, match="was lost"),
+    ):
         lock.prove(opened)
 
 
@@ -70,12 +78,18 @@ def test_a_killed_holder_is_noticed(virtualbox: FakeVirtualBox, disk: Vdi) -> No
             lock.prove(opened)
 
 
-def test_other_bytes_than_virtualbox_reads_are_no_proof(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
+def test_other_bytes_than_virtualbox_reads_are_no_proof(
+    virtualbox: FakeVirtualBox, disk: Vdi
+) -> None:
     raw = virtualbox.folder / f"{disk.identifier}.raw"
     data = bytearray(raw.read_bytes())
     data[2**20 - 1] ^= 1
     raw.write_bytes(data)
-    with chain(virtualbox, disk) as opened, take(virtualbox, disk) as lock, pytest.raises(CopyError, match="reads other bytes"):
+    with (
+        chain(virtualbox, disk) as opened,
+        take(virtualbox, disk) as lock,
+        pytest.raises(CopyError, match="reads other bytes"),
+    ):
         lock.prove(opened)
 
 
@@ -107,7 +121,8 @@ def test_cancelling_while_waiting_for_the_lock(virtualbox: FakeVirtualBox, disk:
 def test_a_killed_worker_lets_the_lock_go(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     """Nobody can clean up after a SIGKILL: the pipe does it."""
     worker = virtualbox.worker(
-        f"from shared.export.read_lock import ReadLock\nlock = ReadLock.take(vboxmanage, {str(disk.identifier)!r}, threading.Event())"
+        f"from shared.export.read_lock import ReadLock\nlock = ReadLock.take(vboxmanage, "
+        f"{str(disk.identifier)!r}, threading.Event())"
     )
     held = virtualbox.processes()
     assert ["mediumio" in process.cmdline() for process in held] == [True]

@@ -13,7 +13,9 @@ def at(**after: float) -> str:
     return timestamp(NOW + timedelta(**after))
 
 
-@pytest.mark.parametrize("stamp", ["", None, "never", "20380119T031408Z", at(minutes=6), "2038-01-19T03:14:08Z"])
+@pytest.mark.parametrize(
+    "stamp", ["", None, "never", "20380119T031408Z", at(minutes=6), "2038-01-19T03:14:08Z"]
+)
 def test_a_time_that_says_nothing_is_over(stamp: str | None) -> None:
     assert age(NOW, stamp) is None
     assert is_over(NOW, stamp, 1e300)
@@ -31,4 +33,6 @@ def test_clocks_of_hosts_may_be_some_minutes_apart() -> None:
 
 
 def test_what_is_no_time_is_not_ahead() -> None:
-    assert [stamp for stamp in ("", "never", at(hours=-1), at(hours=1)) if is_ahead(NOW, stamp)] == [at(hours=1)]
+    assert [
+        stamp for stamp in ("", "never", at(hours=-1), at(hours=1)) if is_ahead(NOW, stamp)
+    ] == [at(hours=1)]

@@ -1,4 +1,7 @@
-"""The configuration: every error at once, environment over file, and no input that is not answered in words."""
+"""The configuration.
+
+Every error at once, environment over file, and no input that is not answered in words.
+"""
 
 import os
 import pwd
@@ -78,7 +81,10 @@ def test_every_error_is_reported_with_its_key(write) -> None:
 
 
 def test_environment_beats_the_file(write, tmp_path: Path) -> None:
-    path = write('[nas]\nmountpoint = "/file"\narchive_directory = "old"\n[host]\nnode = "file"\n[virtualbox]\nvboxmanage = "VBoxFile"')
+    path = write(
+        '[nas]\nmountpoint = "/file"\narchive_directory = "old"\n[host]\nnode = '
+        '"file"\n[virtualbox]\nvboxmanage = "VBoxFile"'
+    )
     environment = {
         "NAS_MOUNTPOINT": "/environment",
         "ARCHIVE_DIR": "/archive",
@@ -86,17 +92,28 @@ def test_environment_beats_the_file(write, tmp_path: Path) -> None:
         "VMBACKUP_VBOXMANAGE": "VBoxEnvironment",
     }
     loaded = load(path, environment)
-    assert (loaded.nas.mountpoint, loaded.nas.archive, loaded.host.node) == (Path("/environment"), Path("/archive"), "environment")
+    assert (loaded.nas.mountpoint, loaded.nas.archive, loaded.host.node) == (
+        Path("/environment"),
+        Path("/archive"),
+        "environment",
+    )
     assert loaded.virtualbox.vboxmanage == "VBoxEnvironment"
-    assert load(path, dict.fromkeys(environment, "")).host.node == "file", "an empty variable is none"
+    assert load(path, dict.fromkeys(environment, "")).host.node == "file", (
+        "an empty variable is none"
+    )
 
 
 def test_the_archive_lies_on_the_nas_unless_it_is_said_otherwise(write) -> None:
     loaded = load(write('[nas]\nmountpoint = "/mnt/nas"'), {})
-    assert (loaded.nas.archive, loaded.nas.state) == (Path("/mnt/nas/archive"), Path("/mnt/nas/vmstate"))
+    assert (loaded.nas.archive, loaded.nas.state) == (
+        Path("/mnt/nas/archive"),
+        Path("/mnt/nas/vmstate"),
+    )
 
 
-def test_the_file_is_the_named_one_else_the_first_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_the_named_one_else_the_first_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     monkeypatch.setattr(configuration, "DEFAULT_PATHS", (first, second))
     assert find(None, {}) is None
@@ -113,7 +130,10 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         load(str(tmp_path / "missing.toml"), {"NAS_MOUNTPOINT": "/mnt/nas"})
 
 
-@pytest.mark.parametrize("text", ["[nas", "nas = 5", "a = 1\na = 2", b"\xff\xfe", "nas = []", 'policy = "x"', "host.node = {}"])
+@pytest.mark.parametrize(
+    "text",
+    ["[nas", "nas = 5", "a = 1\na = 2", b"\xff\xfe", "nas = []", 'policy = "x"', "host.node = {}"],
+)
 def test_a_file_of_the_wrong_shape_is_answered_in_words(write, text: str | bytes) -> None:
     with pytest.raises(ConfigurationError):
         load(write(text), {"NAS_MOUNTPOINT": "/mnt/nas"})
@@ -121,34 +141,64 @@ def test_a_file_of_the_wrong_shape_is_answered_in_words(write, text: str | bytes
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("500", 500), ("10 GiB", 10 * 2**30), ("2TB", 2 * 10**12), ("1.5 kib", 1536), (" 7 B ", 7), (7, 7)],
+    [
+        ("500", 500),
+        ("10 GiB", 10 * 2**30),
+        ("2TB", 2 * 10**12),
+        ("1.5 kib", 1536),
+        (" 7 B ", 7),
+        (7, 7),
+    ],
 )
 def test_sizes(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1 GiB", "1 GiBit", "1,5 GiB", "1e3", "9" * 400 + " TB", "\u0663 GB x"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "-1 GiB", "1 GiBit", "1,5 GiB", "1e3", "9" * 400 + " TB", "\u0663 GB x"]
+)
 def test_what_is_no_size_is_refused_in_words(write, text: str) -> None:
-    assert problems(write(f'[nas]\nmountpoint = "/mnt/nas"\nreserve = "{text}"'), {}) == {"nas.reserve"}
+    assert problems(write(f'[nas]\nmountpoint = "/mnt/nas"\nreserve = "{text}"'), {}) == {
+        "nas.reserve"
+    }
 
 
 values = some.recursive(
-    some.booleans() | some.integers(-10, 10**20) | some.floats() | some.text("aA1 .:-/*", max_size=8),
-    lambda inner: some.lists(inner, max_size=2) | some.dictionaries(some.text("ab_", min_size=1, max_size=4), inner, max_size=2),
+    some.booleans()
+    | some.integers(-10, 10**20)
+    | some.floats()
+    | some.text("aA1 .:-/*", max_size=8),
+    lambda inner: (
+        some.lists(inner, max_size=2)
+        | some.dictionaries(some.text("ab_", min_size=1, max_size=4), inner, max_size=2)
+    ),
     max_leaves=3,
 )
-settings = {name: list(field.annotation.model_fields) for name, field in Configuration.model_fields.items() if name != "policy"}
+settings = {
+    name: list(field.annotation.model_fields)
+    for name, field in Configuration.model_fields.items()
+    if name != "policy"
+}
 sections = some.sampled_from([*settings, "policy", "other"])
 
 
 @given(
     some.dictionaries(
-        sections, values | some.dictionaries(some.sampled_from([key for keys in settings.values() for key in keys]), values, max_size=4)
+        sections,
+        values
+        | some.dictionaries(
+            some.sampled_from([key for keys in settings.values() for key in keys]),
+            values,
+            max_size=4,
+        ),
     )
 )
 def test_any_values_are_a_configuration_or_an_error_in_words(document: dict[str, object]) -> None:
     def parsed(_: object) -> dict[str, object]:
-        return {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in document.items()
+        }
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(configuration, "_read", parsed)
@@ -188,7 +238,9 @@ def test_a_node_name_that_is_plain(write, node: str) -> None:
 
 @pytest.mark.parametrize("node", ["-a", "a-", "a b", "a/b", "../x", "ä", "A" * 64, "a\nb"])
 def test_a_node_name_that_could_do_harm_is_refused(write, node: str) -> None:
-    assert problems(write('[nas]\nmountpoint = "/mnt/nas"'), {"VMBACKUP_NODE": node}) == {"host.node"}
+    assert problems(write('[nas]\nmountpoint = "/mnt/nas"'), {"VMBACKUP_NODE": node}) == {
+        "host.node"
+    }
 
 
 def numbers() -> list[tuple[str, str]]:
@@ -199,8 +251,16 @@ def numbers() -> list[tuple[str, str]]:
         "virtualbox": configuration.VirtualBox,
         "backup": configuration.Backup,
     }
-    found = [(section, key) for section, model in sections.items() for key, field in model.model_fields.items()]
-    return [(section, key) for section, key in found if isinstance(sections[section].model_fields[key].default, (int, float))]
+    found = [
+        (section, key)
+        for section, model in sections.items()
+        for key, field in model.model_fields.items()
+    ]
+    return [
+        (section, key)
+        for section, key in found
+        if isinstance(sections[section].model_fields[key].default, (int, float))
+    ]
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "1" + "0" * 300, "-1"])
@@ -208,7 +268,9 @@ def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> N
     truths = {"require_mount", "reflink", "shared_group", "live_when_stopped", "pull_plug"}
     for section, key in numbers():
         if key not in truths:
-            assert f"{section}.{key}" in problems(write(f"[{section}]\n{key} = {value}\n"), {"NAS_MOUNTPOINT": "/mnt/nas"})
+            assert f"{section}.{key}" in problems(
+                write(f"[{section}]\n{key} = {value}\n"), {"NAS_MOUNTPOINT": "/mnt/nas"}
+            )
 
 
 @pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = " + "[" * 5000])
@@ -235,7 +297,9 @@ def test_a_user_without_a_home_is_told_so_in_words(tmp_path: Path, write) -> Non
     assert problems(None, {"NAS_MOUNTPOINT": "/mnt/nas"}) == {"host.state_directory"}
     settings = f'[host]\nstate_directory = "{tmp_path}"\n'
     assert load(write(settings), {"NAS_MOUNTPOINT": "/mnt/nas"}).host.state_directory == tmp_path
-    assert problems(write(settings + '[virtualbox]\nhome = "~/x"\n'), {"NAS_MOUNTPOINT": "/mnt/nas"}) == {"virtualbox.home"}
+    assert problems(
+        write(settings + '[virtualbox]\nhome = "~/x"\n'), {"NAS_MOUNTPOINT": "/mnt/nas"}
+    ) == {"virtualbox.home"}
     with pytest.raises(ConfigurationError, match="has no home directory"):
         load("~/config.toml", NOTHING)
     with pytest.raises(ConfigurationError, match="has no home directory"):

@@ -26,7 +26,11 @@ CONTRACT = {
 }
 
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, VmBackupError)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, VmBackupError)
+]
 
 
 def test_the_codes_keep_their_meaning() -> None:
@@ -41,15 +45,27 @@ def test_only_signals_end_with_more_than_125() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "exit-codes.md").read_text(encoding="utf-8")
-    assert [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(ExitCode)
+    page = (Path(__file__).resolve().parents[3] / "docs" / "exit-codes.md").read_text(
+        encoding="utf-8"
+    )
+    assert [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(
+        ExitCode
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_has_a_code_of_failure_a_message_and_a_hint(kind: type[VmBackupError]) -> None:
     error = kind("what happened", hint="what to do")
-    assert error.exit_code in set(ExitCode) - {ExitCode.DONE, ExitCode.SOME_FAILED, ExitCode.SOME_DEFERRED}
-    assert (str(error), error.message, error.hint) == ("what happened", "what happened", "what to do")
+    assert error.exit_code in set(ExitCode) - {
+        ExitCode.DONE,
+        ExitCode.SOME_FAILED,
+        ExitCode.SOME_DEFERRED,
+    }
+    assert (str(error), error.message, error.hint) == (
+        "what happened",
+        "what happened",
+        "what to do",
+    )
     assert kind.__doc__
     assert kind.__name__.endswith("Error")
 
@@ -58,6 +74,9 @@ def test_a_code_other_than_failure_and_usage_belongs_to_one_family() -> None:
     """A script that reads 13 knows that it is the NAS."""
     for code in set(ExitCode) - {ExitCode.FAILURE, ExitCode.USAGE}:
         roots = [
-            kind for kind in KINDS if kind.exit_code == code and all(base.exit_code != code for base in kind.__bases__ if base in KINDS)
+            kind
+            for kind in KINDS
+            if kind.exit_code == code
+            and all(base.exit_code != code for base in kind.__bases__ if base in KINDS)
         ]
         assert len(roots) <= 1, (code, roots)

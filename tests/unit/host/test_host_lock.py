@@ -17,18 +17,30 @@ def unusable(tmp_path: Path) -> dict[str, Path]:
     (tmp_path / "file").touch()
     for name in ("x", "vmfind-0"):
         (tmp_path / "odd" / f"{name}.lock").mkdir(parents=True)
-    return {"below a file": tmp_path / "file" / "state", "cannot be made": Path("/proc/none"), "holds something else": tmp_path / "odd"}
+    return {
+        "below a file": tmp_path / "file" / "state",
+        "cannot be made": Path("/proc/none"),
+        "holds something else": tmp_path / "odd",
+    }
 
 
 def test_one_has_it_and_the_others_are_told_at_once(tmp_path: Path) -> None:
-    with host_lock(tmp_path / "new", "x") as first, host_lock(tmp_path / "new", "x") as second, host_lock(tmp_path / "new", "y") as other:
+    with (
+        host_lock(tmp_path / "new", "x") as first,
+        host_lock(tmp_path / "new", "x") as second,
+        host_lock(tmp_path / "new", "y") as other,
+    ):
         assert (first, second, other) == (True, False, True)
     with host_lock(tmp_path / "new", "x") as again:
         assert again
 
 
 def test_of_two_slots_the_third_is_none(tmp_path: Path) -> None:
-    with slot(tmp_path, "backup", 2) as one, slot(tmp_path, "backup", 2) as two, slot(tmp_path, "backup", 2) as three:
+    with (
+        slot(tmp_path, "backup", 2) as one,
+        slot(tmp_path, "backup", 2) as two,
+        slot(tmp_path, "backup", 2) as three,
+    ):
         assert (one, two, three) == (True, True, False)
 
 
@@ -42,7 +54,10 @@ def test_what_goes_wrong_within_is_raised_as_it_is_and_frees_the_lock(tmp_path: 
 @pytest.mark.parametrize("place", ["below a file", "cannot be made", "holds something else"])
 def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, place: str) -> None:
     directory = unusable(tmp_path)[place]
-    with pytest.raises(ConfigurationError, match="cannot be used") as caught, host_lock(directory, "x"):
+    with (
+        pytest.raises(ConfigurationError, match="cannot be used") as caught,
+        host_lock(directory, "x"),
+    ):
         raise AssertionError("it was locked")
     assert str(directory) in caught.value.message
     assert caught.value.hint
@@ -51,10 +66,20 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, p
 @pytest.mark.parametrize("place", ["below a file", "holds something else"])
 def test_a_worker_says_so_and_ends_with_two(tmp_path: Path, place: str) -> None:
     (tmp_path / "nas").mkdir()
-    text = f'[nas]\nmountpoint = "{tmp_path / "nas"}"\nrequire_mount = false\n[host]\nstate_directory = "{unusable(tmp_path)[place]}"\n'
+    text = (
+        f'[nas]\nmountpoint = "{tmp_path / "nas"}"\nrequire_mount = '
+        f'false\n[host]\nstate_directory = "{unusable(tmp_path)[place]}"\n'
+    )
     (tmp_path / "config.toml").write_text(text)
-    command = [Path(sys.executable).parent / "vmbackup-worker", "--config", tmp_path / "config.toml", "run"]
-    done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, check=False, timeout=60)
+    command = [
+        Path(sys.executable).parent / "vmbackup-worker",
+        "--config",
+        tmp_path / "config.toml",
+        "run",
+    ]
+    done = subprocess.run(
+        command, env={**os.environ}, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 2, "one sentence and its hint"

@@ -21,7 +21,15 @@ def unanswered(_: object) -> str:
     raise AssertionError("nobody is to be asked")
 
 
-def proc(folder: Path, pid: int, *, name: str = "worker", state: str = "S", ticks: int = 4711, space: str = "time:[1]") -> Path:
+def proc(
+    folder: Path,
+    pid: int,
+    *,
+    name: str = "worker",
+    state: str = "S",
+    ticks: int = 4711,
+    space: str = "time:[1]",
+) -> Path:
     """A /proc with one process in it."""
     (folder / str(pid)).mkdir(parents=True)
     numbers = " ".join(str(number) for number in range(4, 22))
@@ -33,7 +41,9 @@ def proc(folder: Path, pid: int, *, name: str = "worker", state: str = "S", tick
 
 @pytest.mark.parametrize("name", ["worker", "a b", "x) Z 1 2 (", "\n)"])
 def test_the_start_is_read_whatever_the_process_is_called(tmp_path: Path, name: str) -> None:
-    assert kernel.look(9, proc(tmp_path, 9, name=name), "linux") == kernel.Look("4711@time:[1]", ended=False)
+    assert kernel.look(9, proc(tmp_path, 9, name=name), "linux") == kernel.Look(
+        "4711@time:[1]", ended=False
+    )
 
 
 def test_a_zombie_has_ended_and_a_process_that_cannot_be_seen_is_in_doubt(tmp_path: Path) -> None:
@@ -55,11 +65,15 @@ def test_a_zombie_has_ended_and_a_process_that_cannot_be_seen_is_in_doubt(tmp_pa
         ("1@", "2@", True),
     ],
 )
-def test_starts_are_compared_only_where_they_are_counted_alike(one: str, other: str, *, differ: bool) -> None:
+def test_starts_are_compared_only_where_they_are_counted_alike(
+    one: str, other: str, *, differ: bool
+) -> None:
     assert kernel.born_differ(one, other) is differ
 
 
-def test_the_start_of_a_process_does_not_move_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_start_of_a_process_does_not_move_with_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = ProcessIdentity.of(os.getpid())
     create_time = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) - 3600)
@@ -75,9 +89,29 @@ def test_a_process_is_alive_for_one_that_counts_time_otherwise() -> None:
     """In a time namespace, clock and start of every process are shifted by a day."""
     here = ProcessIdentity.of(os.getpid())
     assert here is not None
-    program = f"from shared.host.processes import ProcessIdentity as P; print(P({here.pid}, {here.started}, {here.born!r}).is_alive(), P.of({here.pid}))"
-    shift = ["unshare", "--user", "--map-root-user", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork"]
-    done = subprocess.run([*shift, sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60)
+    program = (
+        f"from shared.host.processes import ProcessIdentity as P; print(P({here.pid}, "
+        f"{here.started}, {here.born!r}).is_alive(), P.of({here.pid}))"
+    )
+    shift = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--time",
+        "--boottime",
+        "86400",
+        "--monotonic",
+        "86400",
+        "--fork",
+    ]
+    done = subprocess.run(
+        [*shift, sys.executable, "-c", program],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     alive, _, there = done.stdout.partition(" ")
     assert alive == "True"
     assert here.born not in there, "the namespace shifts nothing: this test shows nothing"
@@ -103,14 +137,20 @@ def test_the_boot_is_named_by_the_kernel(tmp_path: Path) -> None:
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     (tmp_path / "sys/kernel/random/boot_id").write_text("0f0e-1\n")
     assert kernel.boot_id(unanswered, tmp_path, "linux") == "0f0e-1"
-    assert kernel.boot_id(unanswered, tmp_path / "none", "linux") == "", "a moment of boot by the wall clock is no name"
+    assert kernel.boot_id(unanswered, tmp_path / "none", "linux") == "", (
+        "a moment of boot by the wall clock is no name"
+    )
     asked = []
-    assert kernel.boot_id(lambda words: asked.append(words) or "B0-07\n", tmp_path, "darwin") == "B0-07"  # type: ignore[func-returns-value]
+    assert (
+        kernel.boot_id(lambda words: asked.append(words) or "B0-07\n", tmp_path, "darwin")
+        == "B0-07"
+    )  # type: ignore[func-returns-value]
     assert asked == [["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "differ"), [("a-1", "a-2", True), ("a-1", "a-1", False), ("a-1", "", False), ("a-1", "1795000000", False)]
+    ("one", "other", "differ"),
+    [("a-1", "a-2", True), ("a-1", "a-1", False), ("a-1", "", False), ("a-1", "1795000000", False)],
 )
 def test_a_restart_is_proven_by_two_names_only(one: str, other: str, *, differ: bool) -> None:
     assert kernel.boots_differ(one, other) is differ

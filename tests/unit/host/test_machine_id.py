@@ -59,7 +59,10 @@ def test_whoever_only_reads_makes_nothing(tmp_path: Path) -> None:
 
 def test_all_that_make_one_at_once_get_the_same(tmp_path: Path) -> None:
     made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.append(own_machine_id(tmp_path / "new", make=True))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: made.append(own_machine_id(tmp_path / "new", make=True)))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -33,8 +33,13 @@ def noted(path: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_command_does_not_go_on_without_whoever_was_told_to_end(tmp_path: Path, number: signal.Signals) -> None:
-    """The children are in a session of their own: a signal that ends us does not reach them by itself."""
+def test_a_command_does_not_go_on_without_whoever_was_told_to_end(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The children are in a session of their own.
+
+    A signal that ends us does not reach them by itself.
+    """
     mark = tmp_path / "pid"
     found: list[ProcessIdentity] = []
 
@@ -59,7 +64,10 @@ def test_a_command_does_not_go_on_without_whoever_was_told_to_end(tmp_path: Path
 def vboxmanage(tmp_path: Path) -> VBoxManage:
     """A VBoxManage that answers, or fails when it is told so."""
     program = tmp_path / "VBoxManage"
-    program.write_text('#!/bin/sh\n[ "$1" != fail ] || { echo "VBoxManage: error: no" >&2; exit 1; }\necho 7.2.22\n')
+    program.write_text(
+        '#!/bin/sh\n[ "$1" != fail ] || { echo "VBoxManage: error: no" >&2; exit 1; }\necho '
+        "7.2.22\n"
+    )
     program.chmod(0o755)
     return VBoxManage(str(program), SubprocessRunner(), 30, clock=SystemClock())
 
@@ -71,7 +79,9 @@ def shown(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
         yield caplog
 
 
-def test_every_command_is_shown_with_its_status_and_how_long_it_took(vboxmanage: VBoxManage, shown: pytest.LogCaptureFixture) -> None:
+def test_every_command_is_shown_with_its_status_and_how_long_it_took(
+    vboxmanage: VBoxManage, shown: pytest.LogCaptureFixture
+) -> None:
     vboxmanage.version()
     vboxmanage.run("list", "a name\x1b[2J")
     running = Background(vboxmanage, "fail", "export")
@@ -80,7 +90,9 @@ def test_every_command_is_shown_with_its_status_and_how_long_it_took(vboxmanage:
     running.poll()
     with Child(vboxmanage, ["convertfromraw"]) as child:
         child.wait(10)
-    messages = [record.getMessage() for record in shown.records if "VBoxManage" in record.getMessage()]
+    messages = [
+        record.getMessage() for record in shown.records if "VBoxManage" in record.getMessage()
+    ]
     program = vboxmanage.program
     assert [message.rpartition(" after ")[0] for message in messages] == [
         f"{program} --version: status 0",
@@ -88,10 +100,14 @@ def test_every_command_is_shown_with_its_status_and_how_long_it_took(vboxmanage:
         f"{program} fail export: status 1",
         f"{program} convertfromraw: status 0",
     ]
-    assert all(float(message.rpartition(" after ")[2].removesuffix(" s")) < 60 for message in messages)
+    assert all(
+        float(message.rpartition(" after ")[2].removesuffix(" s")) < 60 for message in messages
+    )
 
 
-def test_a_command_that_took_too_long_is_shown_with_the_signal_that_ended_it(shown: pytest.LogCaptureFixture) -> None:
+def test_a_command_that_took_too_long_is_shown_with_the_signal_that_ended_it(
+    shown: pytest.LogCaptureFixture,
+) -> None:
     assert SubprocessRunner().run(["sleep", "60"], timeout_seconds=0.05).timed_out
     assert "sleep 60: ended by signal 15 after 0." in shown.text
 
@@ -101,5 +117,13 @@ def test_the_options_of_a_program_show_them(tmp_path: Path) -> None:
     program = [Path(sys.executable).parent / "vmbackup-admin"]
     for options, expected in ((["-v"], False), (["-v", "-v"], True)):
         command = [*program, *options, "status"]
-        done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert ("probe.py" in done.stderr) is expected

@@ -1,4 +1,7 @@
-"""Signals that end a program: the first one counts, and the way out that it opens is not disturbed by others."""
+"""Signals that end a program.
+
+The first one counts, and the way out that it opens is not disturbed by others.
+"""
 
 import itertools
 import os
@@ -16,14 +19,20 @@ ALL = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 def usual_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in ALL}
     for number in ALL:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("first", "second"), list(itertools.product(ALL, ALL)), ids=lambda number: number.name)
-def test_a_second_signal_of_any_kind_does_not_disturb_the_way_out(first: signal.Signals, second: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), list(itertools.product(ALL, ALL)), ids=lambda number: number.name
+)
+def test_a_second_signal_of_any_kind_does_not_disturb_the_way_out(
+    first: signal.Signals, second: signal.Signals
+) -> None:
     undone = []
 
     def work() -> None:
@@ -33,7 +42,10 @@ def test_a_second_signal_of_any_kind_does_not_disturb_the_way_out(first: signal.
             os.kill(os.getpid(), second)
             undone.append("all of it")
 
-    with pytest.raises(KeyboardInterrupt if first == signal.SIGINT else EndedError), ending_in_order():
+    with (
+        pytest.raises(KeyboardInterrupt if first == signal.SIGINT else EndedError),
+        ending_in_order(),
+    ):
         work()
     assert undone == ["all of it"]
 

@@ -37,7 +37,9 @@ def test_one_thread_keeps_the_order(make: Callable[..., Stage[int]]) -> None:
     assert seen == list(range(500))
 
 
-def test_several_threads_handle_each_item_once_and_at_the_same_time(make: Callable[..., Stage[int]]) -> None:
+def test_several_threads_handle_each_item_once_and_at_the_same_time(
+    make: Callable[..., Stage[int]],
+) -> None:
     seen: list[int] = []
     together = threading.Barrier(3, timeout=5)
 
@@ -70,7 +72,9 @@ def test_a_full_queue_makes_the_producer_wait(make: Callable[..., Stage[int]]) -
     assert len(accepted) == 10
 
 
-def test_the_first_error_stops_the_rest_and_reaches_the_producer(make: Callable[..., Stage[int]]) -> None:
+def test_the_first_error_stops_the_rest_and_reaches_the_producer(
+    make: Callable[..., Stage[int]],
+) -> None:
     seen: list[int] = []
 
     def handle(number: int) -> None:
@@ -93,8 +97,12 @@ def test_finish_raises_an_error_of_the_last_item(make: Callable[..., Stage[int]]
         stage.finish()
 
 
-@pytest.mark.parametrize("wait", [lambda stage: feed(stage, 5), Stage.finish], ids=["put", "finish"])
-def test_cancelling_frees_a_waiting_producer_soon(make: Callable[..., Stage[int]], wait: Callable[[Stage[int]], None]) -> None:
+@pytest.mark.parametrize(
+    "wait", [lambda stage: feed(stage, 5), Stage.finish], ids=["put", "finish"]
+)
+def test_cancelling_frees_a_waiting_producer_soon(
+    make: Callable[..., Stage[int]], wait: Callable[[Stage[int]], None]
+) -> None:
     cancelled, hang = threading.Event(), threading.Event()
     stage = make(lambda _: bool(hang.wait(20)), capacity=1, cancelled=cancelled)
     stage.put(1)

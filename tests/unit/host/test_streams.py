@@ -16,8 +16,17 @@ WORKER = f"{BIN / 'vmbackup-worker'} vmfind"
 
 
 def shell(command: str) -> "subprocess.CompletedProcess[str]":
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"VMBACKUP_CONFIG": "/dev/null"}
-    return subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+    } | {"VMBACKUP_CONFIG": "/dev/null"}
+    return subprocess.run(
+        ["sh", "-c", command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,11 +49,16 @@ def test_a_stream_that_takes_nothing_changes_no_exit_code(command: str, code: Ex
     assert "fault of the program" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [GENERATE, f"{BIN / 'vmbackup-admin'} --help", f"{BIN / 'vmbackup-lock'} list --help"])
+@pytest.mark.parametrize(
+    "command",
+    [GENERATE, f"{BIN / 'vmbackup-admin'} --help", f"{BIN / 'vmbackup-lock'} list --help"],
+)
 def test_output_that_cannot_be_written_is_said_in_one_sentence(command: str) -> None:
     done = shell(f"{command} >/dev/full")
     assert done.returncode == ExitCode.FAILURE
-    assert done.stderr.splitlines()[0].endswith("error: the output could not be written: No space left on device")
+    assert done.stderr.splitlines()[0].endswith(
+        "error: the output could not be written: No space left on device"
+    )
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -1,4 +1,7 @@
-"""Places are compared as what they are: by name, by where links lead, by device and inode, and by the mount table."""
+"""Places are compared as what they are.
+
+By name, by where links lead, by device and inode, and by the mount table.
+"""
 
 from pathlib import Path, PurePosixPath
 
@@ -7,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.nas import locations
-from shared.nas.locations import PLACE_TEST, Relation, compare, first_name_below, on_one_mount, relations, seen_in
+from shared.nas.locations import (
+    PLACE_TEST,
+    Relation,
+    compare,
+    first_name_below,
+    on_one_mount,
+    relations,
+    seen_in,
+)
 from shared.nas.mount import Mount, parse_mounts
 
 SAME, CONTAINS, INSIDE, APART = (frozenset({found}) for found in Relation)
@@ -32,15 +43,35 @@ def test_comparing_is_symmetrical_and_agrees_with_paths(one: list[str], other: l
 
 
 @given(PARTS, PARTS, PARTS)
-def test_two_mounts_of_one_export_show_one_place(export: list[str], below: list[str], elsewhere: list[str]) -> None:
-    """One mount of the export and one of a directory in it are compared like the paths on the server, whichever way they are mounted."""
+def test_two_mounts_of_one_export_show_one_place(
+    export: list[str], below: list[str], elsewhere: list[str]
+) -> None:
+    """One mount of the export and one of a directory in it are compared like the paths on the
+    server, whichever way they are mounted.
+    """
     on_server = "/".join(["/srv", *export])
     deeper = "/".join([on_server, *below])
     for table in (
-        [ROOT, Mount("/one", "nfs4", f"nas:{on_server}", (), "0:50"), Mount("/two", "nfs4", f"NAS:{deeper}", (), "0:51")],
-        [ROOT, Mount("/one", "nfs", f"nas:{on_server}", (), "0:50"), Mount("/two", "nfs", f"nas:{deeper}", (), "0:51")],
-        [ROOT, Mount("/one", "cifs", f"//nas{on_server}", (), "0:50"), Mount("/two", "cifs", f"//NAS{deeper}", (), "0:51")],
-        [ROOT, Mount("/one", "xfs", "/dev/sdb", (), "8:16", on_server), Mount("/two", "xfs", "/dev/sdb", (), "8:16", deeper)],
+        [
+            ROOT,
+            Mount("/one", "nfs4", f"nas:{on_server}", (), "0:50"),
+            Mount("/two", "nfs4", f"NAS:{deeper}", (), "0:51"),
+        ],
+        [
+            ROOT,
+            Mount("/one", "nfs", f"nas:{on_server}", (), "0:50"),
+            Mount("/two", "nfs", f"nas:{deeper}", (), "0:51"),
+        ],
+        [
+            ROOT,
+            Mount("/one", "cifs", f"//nas{on_server}", (), "0:50"),
+            Mount("/two", "cifs", f"//NAS{deeper}", (), "0:51"),
+        ],
+        [
+            ROOT,
+            Mount("/one", "xfs", "/dev/sdb", (), "8:16", on_server),
+            Mount("/two", "xfs", "/dev/sdb", (), "8:16", deeper),
+        ],
     ):
         expected = compare([*below, *elsewhere], [])
         assert relations(Path("/two", *elsewhere), Path("/one"), table) == {expected}
@@ -56,12 +87,30 @@ def first_names(table: list[Mount], elsewhere: list[str]) -> frozenset[str]:
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        (Mount("/one", "nfs4", "nas:/export", (), "0:50"), Mount("/two", "nfs4", "nas:/export2", (), "0:51")),
-        (Mount("/one", "nfs4", "nas:/export", (), "0:50"), Mount("/two", "nfs4", "other:/export", (), "0:51")),
-        (Mount("/one", "cifs", "//nas/share", (), "0:50"), Mount("/two", "cifs", "//nas/shared", (), "0:51")),
-        (Mount("/one", "cifs", "//nas/share", (), "0:50", "/a"), Mount("/two", "cifs", "//nas/share", (), "0:50", "/b")),
-        (Mount("/one", "nfs4", "nas:/export/a", (), "0:50"), Mount("/two", "nfs4", "nas:/export/b", (), "0:50")),
-        (Mount("/one", "ext4", "/dev/sda1", (), "8:1", "/a"), Mount("/two", "ext4", "/dev/sda1", (), "8:1", "/ab")),
+        (
+            Mount("/one", "nfs4", "nas:/export", (), "0:50"),
+            Mount("/two", "nfs4", "nas:/export2", (), "0:51"),
+        ),
+        (
+            Mount("/one", "nfs4", "nas:/export", (), "0:50"),
+            Mount("/two", "nfs4", "other:/export", (), "0:51"),
+        ),
+        (
+            Mount("/one", "cifs", "//nas/share", (), "0:50"),
+            Mount("/two", "cifs", "//nas/shared", (), "0:51"),
+        ),
+        (
+            Mount("/one", "cifs", "//nas/share", (), "0:50", "/a"),
+            Mount("/two", "cifs", "//nas/share", (), "0:50", "/b"),
+        ),
+        (
+            Mount("/one", "nfs4", "nas:/export/a", (), "0:50"),
+            Mount("/two", "nfs4", "nas:/export/b", (), "0:50"),
+        ),
+        (
+            Mount("/one", "ext4", "/dev/sda1", (), "8:1", "/a"),
+            Mount("/two", "ext4", "/dev/sda1", (), "8:1", "/ab"),
+        ),
     ],
 )
 def test_what_only_looks_alike_is_apart(one: Mount, two: Mount) -> None:
@@ -97,7 +146,12 @@ def test_the_last_of_the_mounts_at_a_place_counts() -> None:
 def test_the_table_of_the_kernel_says_device_and_root() -> None:
     line = "44 27 254:0 /in\\040it /at\\040it rw,relatime shared:1 - ext4 /dev/vda rw,discard"
     (mount,) = parse_mounts(line)
-    assert (mount.path, mount.device, mount.root, mount.source) == ("/at it", "254:0", "/in it", "/dev/vda")
+    assert (mount.path, mount.device, mount.root, mount.source) == (
+        "/at it",
+        "254:0",
+        "/in it",
+        "/dev/vda",
+    )
 
 
 def test_what_is_written_in_one_place_is_looked_for_in_the_others(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ def test_the_write_test_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("gone", "No such file or directory"), ("file", "Not a directory"), ("loop", "symbolic links"), ("dangling", "No such file")],
+    [
+        ("gone", "No such file or directory"),
+        ("file", "Not a directory"),
+        ("loop", "symbolic links"),
+        ("dangling", "No such file"),
+    ],
 )
 def test_what_is_no_directory(tmp_path, place, reason):
     (tmp_path / "file").write_text("")
@@ -107,9 +112,20 @@ def test_the_mount_table_decides(tmp_path):
 
 def test_without_a_mount_table_device_numbers_decide(tmp_path):
     missing = tmp_path / "none"
-    assert check_nas(nas("/Volumes/nas", require_mount=True), runner=Answering("/Volumes/nas\t1\t0\t1\t1\t1"), mounts=missing).mount is None
+    assert (
+        check_nas(
+            nas("/Volumes/nas", require_mount=True),
+            runner=Answering("/Volumes/nas\t1\t0\t1\t1\t1"),
+            mounts=missing,
+        ).mount
+        is None
+    )
     with pytest.raises(NasError, match="nothing is mounted"):
-        check_nas(nas("/Volumes/nas", require_mount=True), runner=Answering("/Volumes/nas\t0\t0\t1\t1\t1"), mounts=missing)
+        check_nas(
+            nas("/Volumes/nas", require_mount=True),
+            runner=Answering("/Volumes/nas\t0\t0\t1\t1\t1"),
+            mounts=missing,
+        )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +178,9 @@ def test_any_mount_table_is_read(text):
 def test_only_nfs_4_2_and_file_systems_that_share_blocks_copy_by_themselves(
     filesystem: str, options: tuple[str, ...], reflink: bool, copies: bool
 ) -> None:
-    reason = refuses_to_copy(mounts.Mount("/nas", filesystem, "nas:/export", options), reflink=reflink)
+    reason = refuses_to_copy(
+        mounts.Mount("/nas", filesystem, "nas:/export", options), reflink=reflink
+    )
     assert (reason == "") == copies
     assert copies or filesystem in reason
     assert refuses_to_copy(None, reflink=True) != ""

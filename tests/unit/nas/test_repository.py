@@ -59,7 +59,9 @@ def test_a_note_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path):
 def test_that_the_archive_was_marked_is_remembered_for_the_directory_that_is_configured(tmp_path):
     one, other = nas(tmp_path), nas(tmp_path, archive_directory="other")
     repository.note_archive(one, tmp_path / "notes")
-    assert not repository.is_archive_noted(one, tmp_path / "notes"), "nothing is remembered of a NAS that is not known"
+    assert not repository.is_archive_noted(one, tmp_path / "notes"), (
+        "nothing is remembered of a NAS that is not known"
+    )
     repository.check_repository(one, tmp_path / "notes", ONE)
     assert not repository.is_archive_noted(one, tmp_path / "notes")
     repository.note_archive(one, tmp_path / "notes")

@@ -63,7 +63,9 @@ def formatted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
             file.truncate(size_mib * 2**20)
         place.mkdir()
         subprocess.run([*command, image], check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        subprocess.run([*mount, image, place], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(
+            [*mount, image, place], check=True, stdin=subprocess.DEVNULL, capture_output=True
+        )
         mounted.append(place)
         return place
 
@@ -72,7 +74,9 @@ def formatted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", place], check=True, stdin=subprocess.DEVNULL)
 
 
-def test_a_real_one_that_folds_the_case_of_what_it_lists_is_refused(formatted: Callable[..., Path]) -> None:
+def test_a_real_one_that_folds_the_case_of_what_it_lists_is_refused(
+    formatted: Callable[..., Path],
+) -> None:
     require("mkntfs", "ntfs-3g")
     place = formatted(8, ["mkntfs", "-F", "-Q"], ["lowntfs-3g", "-o", "ignore_case"])
     with pytest.raises(NasError, match="does not give names back as they were written") as caught:

@@ -46,29 +46,53 @@ def flipped(data, where, bit=1):
 
 
 def damages():
-    """The rows of the table of damage that VirtualBox was tried with, and what must be said of each."""
+    """The rows of the table of damage that VirtualBox was tried with, and what must be said of
+    each.
+    """
     whole = make.ova(DISK)
     disk, mf = whole.index(DISK), whole.index(b"SHA256 (x.ovf)")
     yield "bit in vmdk data", flipped(whole, disk + 5000), "digest of 'vm-disk001.vmdk' is wrong"
-    yield "bit in vmdk tail", flipped(whole, disk + len(DISK) - 3), "digest of 'vm-disk001.vmdk' is wrong"
+    yield (
+        "bit in vmdk tail",
+        flipped(whole, disk + len(DISK) - 3),
+        "digest of 'vm-disk001.vmdk' is wrong",
+    )
     yield "ovf XML broken", whole.replace(b"<References>", b"<References<"), "ovf is damaged"
     yield "ovf XML changed", whole.replace(b'"file1"', b'"file2"'), "digest of 'x.ovf' is wrong"
-    yield "digit in mf", flipped(whole, mf + 20), "digest of 'x.ovf' is wrong|line 1 of the manifest is damaged"
-    yield "mf first line garbled", whole.replace(b"SHA256 (x.ovf)", b"SH*256 (x.ovf)"), "line 1 of the manifest is damaged"
+    yield (
+        "digit in mf",
+        flipped(whole, mf + 20),
+        "digest of 'x.ovf' is wrong|line 1 of the manifest is damaged",
+    )
+    yield (
+        "mf first line garbled",
+        whole.replace(b"SHA256 (x.ovf)", b"SH*256 (x.ovf)"),
+        "line 1 of the manifest is damaged",
+    )
     yield "mf cut off", whole[: mf - 512], "there is no manifest"
     yield "mf cut off in its header", whole[: mf - 100], "ends inside a tar header"
     yield "mf cut off in its text", whole[: mf + 30], "is cut off"
-    yield "last 4 KiB of vmdk cut", whole[: disk + len(DISK) - 4096] + whole[disk + len(DISK) :], "no tar header|cut off"
+    yield (
+        "last 4 KiB of vmdk cut",
+        whole[: disk + len(DISK) - 4096] + whole[disk + len(DISK) :],
+        "no tar header|cut off",
+    )
     yield "truncated to half", whole[: len(whole) // 2], "cut off: 'vm-disk001.vmdk'"
     yield "padding cut", whole[:-1], "cut off in the padding"
     yield "empty", b"", "no .ovf"
     yield "zeros only", bytes(4096), "no .ovf"
     yield "garbage behind", whole + b"garbage" * 100, "no tar header"
-    yield "garbage behind the end", whole + bytes(1024) + b"garbage" + bytes(505), "other bytes after the end"
+    yield (
+        "garbage behind the end",
+        whole + bytes(1024) + b"garbage" + bytes(505),
+        "other bytes after the end",
+    )
     yield "header bit", flipped(whole, disk - 512), "checksum is wrong"
 
 
-@pytest.mark.parametrize(("what", "data", "reason"), list(damages()), ids=[row[0] for row in damages()])
+@pytest.mark.parametrize(
+    ("what", "data", "reason"), list(damages()), ids=[row[0] for row in damages()]
+)
 def test_damage_is_found_and_named(tmp_path, what, data, reason):
     with pytest.raises(CopyError, match=reason):
         check(tmp_path, data)
@@ -84,10 +108,16 @@ def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
         found = check(tmp_path, damaged)
     except CopyError:
         return
-    # What is left: the padding behind a member, and another spelling of the number in a header's checksum field ("0" or a space before
-    # it, a zero byte or a space behind it). It means the same to every reader, and the digest of the whole file tells.
-    paddings = [range(member.offset + member.size, -(-(member.offset + member.size) // 512) * 512) for member in found.members]
-    checksums = [range(member.offset - 512 + 148, member.offset - 512 + 156) for member in found.members]
+    # What is left: the padding behind a member, and another spelling of the number in a header's
+    # checksum field ("0" or a space before it, a zero byte or a space behind it). It means the same
+    # to every reader, and the digest of the whole file tells.
+    paddings = [
+        range(member.offset + member.size, -(-(member.offset + member.size) // 512) * 512)
+        for member in found.members
+    ]
+    checksums = [
+        range(member.offset - 512 + 148, member.offset - 512 + 156) for member in found.members
+    ]
     assert any(where in harmless for harmless in paddings + checksums)
     assert found.sha256 == hashlib.sha256(damaged).hexdigest()
 
@@ -116,19 +146,28 @@ def members(*extra, ovf=NO_DISKS, mf=None):
         (members(ovf='<?xml version="1.0" encoding="klingon"?><Envelope/>'), "ovf is damaged"),
         (members(("y.mf", b"")), "2 manifests"),
         (members(("a", b"1"), ("a", b"1")), "there twice"),
-        (members(("b", b"2"), mf=make.manifest([("x.ovf", make.OVF.format("").encode())])), "no digest of 'b'"),
+        (
+            members(("b", b"2"), mf=make.manifest([("x.ovf", make.OVF.format("").encode())])),
+            "no digest of 'b'",
+        ),
         (members(mf=b""), "manifest is cut off|no digest"),
         (members(mf=b"SHA256 (x.ovf) = " + b"0" * 64), "cut off"),
         (members(mf=b"SHA1 (x.ovf) = " + b"0" * 64 + b"\n"), "line 1"),
         (members(mf=make.manifest([("x.ovf", b""), ("x.ovf", b"")])), "'x.ovf' twice"),
-        (members(mf=make.manifest([("x.ovf", make.OVF.format("").encode()), ("y", b"")])), "'y' is in the manifest"),
+        (
+            members(mf=make.manifest([("x.ovf", make.OVF.format("").encode()), ("y", b"")])),
+            "'y' is in the manifest",
+        ),
         (make.tar_file([("a.vmdk", b"d"), ("x.ovf", b"")]), "first member is no .ovf"),
         (make.tar_header("x.ovf", 2**62), "cut off"),
         (make.tar_header("x.ovf", 2**80), "impossible size"),
         (make.tar_header("x.ovf", 0, kind=b"2"), "no ordinary file"),
         (make.tar_header("x.ovf", 0, kind=b"x"), "no ordinary file"),
         (make.tar_header("", 0), "no ordinary file"),
-        (b"".join(make.tar_header(f"{number}", 0) for number in range(2000)), "more than 1000 members"),
+        (
+            b"".join(make.tar_header(f"{number}", 0) for number in range(2000)),
+            "more than 1000 members",
+        ),
     ],
 )
 def test_strange_files(tmp_path, data, reason):
@@ -138,11 +177,17 @@ def test_strange_files(tmp_path, data, reason):
 
 def test_names_that_leave_the_directory_are_names_like_others(tmp_path):
     """VirtualBox itself writes them for a VM called ../../etc; nothing is ever unpacked here."""
-    assert check(tmp_path, make.ova(disk_name="../../etc-disk001.vmdk")).members[1].name == "../../etc-disk001.vmdk"
+    assert (
+        check(tmp_path, make.ova(disk_name="../../etc-disk001.vmdk")).members[1].name
+        == "../../etc-disk001.vmdk"
+    )
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=4096) | st.lists(st.tuples(st.text(max_size=90), st.binary(max_size=600))).map(make.tar_file))
+@given(
+    st.binary(max_size=4096)
+    | st.lists(st.tuples(st.text(max_size=90), st.binary(max_size=600))).map(make.tar_file)
+)
 def test_any_bytes_are_refused_with_a_reason(tmp_path, data):
     with pytest.raises(CopyError):
         check(tmp_path, data)
@@ -150,9 +195,14 @@ def test_any_bytes_are_refused_with_a_reason(tmp_path, data):
 
 def test_a_disk_that_virtualbox_leaves_out_of_the_manifest_is_checked_grain_by_grain(tmp_path):
     disk = make.vmdk({3: b"x" * 65536})
-    assert check(tmp_path, make.ova(disk, disk_name="web (1)-disk001.vmdk", listed=False)).unlisted == ("web (1)-disk001.vmdk",)
+    assert check(
+        tmp_path, make.ova(disk, disk_name="web (1)-disk001.vmdk", listed=False)
+    ).unlisted == ("web (1)-disk001.vmdk",)
     with pytest.raises(CopyError, match="damaged grain"):
-        check(tmp_path, make.ova(flipped(disk, 128 * 512 + 20), disk_name="web (1)-disk001.vmdk", listed=False))
+        check(
+            tmp_path,
+            make.ova(flipped(disk, 128 * 512 + 20), disk_name="web (1)-disk001.vmdk", listed=False),
+        )
     with pytest.raises(CopyError, match="no digest of 'web1"):
         check(tmp_path, make.ova(disk, disk_name="web1-disk001.vmdk", listed=False))
 
@@ -160,7 +210,11 @@ def test_a_disk_that_virtualbox_leaves_out_of_the_manifest_is_checked_grain_by_g
 def test_sizes_above_eight_gibibytes_and_bounded_memory(tmp_path):
     """A sparse file stands for the real thing; the check is stopped as soon as it reads data."""
     size = 9 << 30
-    head = make.tar_header("x.ovf", len(ovf := make.OVF.format("").encode())) + ovf + bytes(-len(ovf) % 512)
+    head = (
+        make.tar_header("x.ovf", len(ovf := make.OVF.format("").encode()))
+        + ovf
+        + bytes(-len(ovf) % 512)
+    )
     mf = b"SHA256 (x.ovf) = " + b"0" * 64 + b"\nSHA256 (big.vmdk) = " + b"0" * 64 + b"\n"
     with (tmp_path / "x.ova").open("wb") as file:
         file.write(head + make.tar_header("big.vmdk", size))
@@ -169,7 +223,12 @@ def test_sizes_above_eight_gibibytes_and_bounded_memory(tmp_path):
     seen = []
     tracemalloc.start()
     with pytest.raises(CheckStoppedError):
-        check_ova(tmp_path, "x.ova", progress=lambda done, total: seen.append((done, total)), should_stop=lambda: len(seen) == 40)
+        check_ova(
+            tmp_path,
+            "x.ova",
+            progress=lambda done, total: seen.append((done, total)),
+            should_stop=lambda: len(seen) == 40,
+        )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seen[-1][1] > size

@@ -12,8 +12,16 @@ from shared.ova.tar_writing import END, member_header, padding
 @given(st.integers(0, 2**60), st.integers(0, 8**11 - 1))
 def test_every_size_is_read_back(size: int, modified: int) -> None:
     """From 8 GiB on the size is binary; nobody has to write that much to see it."""
-    info = tarfile.TarInfo.frombuf(member_header("Büro & Co-disk001.vmdk", size, modified), "utf-8", "strict")
-    assert (info.name, info.size, info.mtime, info.mode, info.isreg()) == ("Büro & Co-disk001.vmdk", size, modified, 0o640, True)
+    info = tarfile.TarInfo.frombuf(
+        member_header("Büro & Co-disk001.vmdk", size, modified), "utf-8", "strict"
+    )
+    assert (info.name, info.size, info.mtime, info.mode, info.isreg()) == (
+        "Büro & Co-disk001.vmdk",
+        size,
+        modified,
+        0o640,
+        True,
+    )
 
 
 @pytest.mark.parametrize(("size", "binary"), [(8 * 2**30 - 1, False), (8 * 2**30, True)])
@@ -22,7 +30,9 @@ def test_the_size_becomes_binary_at_8_gib(size: int, binary: bool) -> None:
 
 
 def test_a_name_of_100_bytes_fits_and_one_more_is_refused() -> None:
-    assert tarfile.TarInfo.frombuf(member_header("ü" * 50, 1, 1), "utf-8", "strict").name == "ü" * 50
+    assert (
+        tarfile.TarInfo.frombuf(member_header("ü" * 50, 1, 1), "utf-8", "strict").name == "ü" * 50
+    )
     for name in ("x" * 101, ""):
         with pytest.raises(ValueError, match="does not fit"):
             member_header(name, 1, 1)

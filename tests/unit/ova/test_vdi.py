@@ -64,13 +64,16 @@ def test_last_block_ends_with_the_disk(tmp_path: Path) -> None:
         assert read_all(chain) == content([image])
 
 
-#: What is in the blocks of each image: 0 stands for zeros, another number for the bytes of that pattern.
+#: What is in the blocks of each image: 0 stands for zeros, another number for the bytes of that
+#: pattern.
 LAYERS = st.lists(st.dictionaries(st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=4)
 
 
 @fuzzing
 @given(LAYERS, st.integers(7 * BLOCK // 512 + 1, 8 * BLOCK // 512))
-def test_a_chain_reads_as_the_guest_sees_it(tmp_path: Path, layers: list[dict[int, int]], sectors: int) -> None:
+def test_a_chain_reads_as_the_guest_sees_it(
+    tmp_path: Path, layers: list[dict[int, int]], sectors: int
+) -> None:
     images: list[Vdi] = []
     for seeds in layers:
         kept = {number: pattern(seed, BLOCK) if seed else ZERO for number, seed in seeds.items()}
@@ -83,7 +86,9 @@ def test_a_chain_reads_as_the_guest_sees_it(tmp_path: Path, layers: list[dict[in
 
 @fuzzing
 @given(st.integers(0, 3), st.integers(0, 2**32 - 1) | st.integers(0, 8))
-def test_a_wrong_map_entry_is_refused_or_only_frees_its_block(tmp_path: Path, index: int, entry: int) -> None:
+def test_a_wrong_map_entry_is_refused_or_only_frees_its_block(
+    tmp_path: Path, index: int, entry: int
+) -> None:
     """All places are taken: whatever else an entry names is another block's place, or none."""
     image = full()
     data = bytearray(image.render())
@@ -103,8 +108,12 @@ def test_a_wrong_map_entry_is_refused_or_only_frees_its_block(tmp_path: Path, in
 
 @fuzzing
 @given(st.integers(0x40, 0x1C7), st.integers(1, 255))
-def test_a_damaged_header_byte_is_refused_or_changes_nothing(tmp_path: Path, offset: int, flip: int) -> None:
-    """The one thing that no reader can find out is a disk that ends some sectors earlier, in the same last block."""
+def test_a_damaged_header_byte_is_refused_or_changes_nothing(
+    tmp_path: Path, offset: int, flip: int
+) -> None:
+    """The one thing that no reader can find out is a disk that ends some sectors earlier, in the
+    same last block.
+    """
     image = full()
     data = bytearray(image.render())
     data[offset] ^= flip
@@ -160,7 +169,9 @@ def test_a_truncated_file_is_refused(tmp_path: Path, data: st.DataObject) -> Non
         (0x1A8, "<16s", bytes([7]) * 16, "parent contradict"),
     ],
 )
-def test_each_damage_has_its_reason(tmp_path: Path, offset: int, form: str, value: int | bytes, reason: str) -> None:
+def test_each_damage_has_its_reason(
+    tmp_path: Path, offset: int, form: str, value: int | bytes, reason: str
+) -> None:
     data = bytearray(full().render())
     struct.pack_into(form, data, offset, value)
     with pytest.raises(DiskImageError, match=reason) as caught:

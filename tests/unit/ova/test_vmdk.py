@@ -20,7 +20,9 @@ def write(size: int, parts: dict[int, bytes], *, position: int = 0, alignment: i
     layout = Layout("x.vmdk", size, 0x1234ABCD, UUID(int=1), position=position, alignment=alignment)
     pieces = [layout.begin()]
     for start, data in sorted(parts.items()):
-        pieces += layout.add(compress_unit(start, data, CODEC, self_check=True, alignment=alignment))
+        pieces += layout.add(
+            compress_unit(start, data, CODEC, self_check=True, alignment=alignment)
+        )
         if any(data):
             assert (position + layout.sectors * 512) % alignment == 0
     pieces += layout.end()
@@ -38,7 +40,8 @@ def expected(parts: dict[int, bytes]) -> dict[int, bytes]:
     return {number: grain for number, grain in grains.items() if any(grain)}
 
 
-#: Units of 256 KiB by number: 0 is a unit of zeros, an even number one with a single grain, an odd one is full.
+#: Units of 256 KiB by number: 0 is a unit of zeros, an even number one with a single grain, an odd
+#: one is full.
 disk_units = st.dictionaries(st.integers(0, 160), st.integers(0, 9), max_size=6)
 
 
@@ -50,11 +53,20 @@ def unit_bytes(seed: int) -> bytes:
 
 @settings(max_examples=60)
 @given(disk_units, st.integers(0, 8), st.sampled_from((512, 4096)), st.integers(0, 511))
-def test_a_disk_reads_back(units: dict[int, int], position: int, alignment: int, missing_sectors: int) -> None:
-    """Sparse disks over several tables (32 MiB each), with whole and partly empty units, ending anywhere; aligned or not."""
+def test_a_disk_reads_back(
+    units: dict[int, int], position: int, alignment: int, missing_sectors: int
+) -> None:
+    """Sparse disks over several tables (32 MiB each), with whole and partly empty units, ending
+    anywhere; aligned or not.
+    """
     size = 161 * 4 * GRAIN - missing_sectors * 512
-    parts = {number * 4 * GRAIN: unit_bytes(seed)[: size - number * 4 * GRAIN] for number, seed in units.items()}
-    assert VmdkReader(write(size, parts, position=512 * position, alignment=alignment)).grains() == expected(parts)
+    parts = {
+        number * 4 * GRAIN: unit_bytes(seed)[: size - number * 4 * GRAIN]
+        for number, seed in units.items()
+    }
+    assert VmdkReader(
+        write(size, parts, position=512 * position, alignment=alignment)
+    ).grains() == expected(parts)
 
 
 def test_an_empty_disk_has_a_header_a_directory_and_a_footer_only() -> None:

@@ -8,7 +8,9 @@ from shared.host.errors import CopyError
 from shared.ova.vmdk_check import VmdkCheck
 from tests.support import copies as make
 
-GRAINS = {number: random.Random(number).randbytes(1000) * 66 for number in (0, 1, 5, 511, 600, 2047)}
+GRAINS = {
+    number: random.Random(number).randbytes(1000) * 66 for number in (0, 1, 5, 511, 600, 2047)
+}
 DISK = make.vmdk({number: data[:65536] for number, data in GRAINS.items()})
 HEADER_END, OVERHEAD_END = 512, 128 * 512
 
@@ -26,7 +28,12 @@ def test_a_whole_disk_in_pieces_of_any_size(piece):
 
 
 @pytest.mark.parametrize(
-    "disk", [make.vmdk({}), make.vmdk({7: b"\1" * 65536}, filler=True), make.vmdk({0: b"a" * 65536}, capacity_grains=3)]
+    "disk",
+    [
+        make.vmdk({}),
+        make.vmdk({7: b"\1" * 65536}, filler=True),
+        make.vmdk({0: b"a" * 65536}, capacity_grains=3),
+    ],
 )
 def test_other_whole_disks(disk):
     check(disk)

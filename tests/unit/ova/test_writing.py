@@ -1,4 +1,6 @@
-"""The archive that is written is the one that the standard library reads, and a failure leaves nothing."""
+"""The archive that is written is the one that the standard library reads, and a failure leaves
+nothing.
+"""
 
 import errno
 import hashlib
@@ -35,7 +37,11 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Archive]]:
     archives: list[Archive] = []
 
     def archive(cancelled: threading.Event | None = None) -> Archive:
-        archives.append(Archive(tmp_path / "x.ova", modified=1_700_000_000, cancelled=cancelled or threading.Event()))
+        archives.append(
+            Archive(
+                tmp_path / "x.ova", modified=1_700_000_000, cancelled=cancelled or threading.Event()
+            )
+        )
         return archives[-1]
 
     yield archive
@@ -55,18 +61,33 @@ def test_members_and_manifest(tmp_path: Path, make: Callable[..., Archive]) -> N
     assert archive.close()
     with tarfile.open(tmp_path / "x.ova") as tar:
         contents = {info.name: tar.extractfile(info).read() for info in tar if info.isreg()}  # type: ignore[union-attr]
-    assert list(contents) == ["vm.ovf", "vm-disk001.vmdk", "empty", "vm.mf"] == [member.name for member in members]
-    assert contents["vm-disk001.vmdk"] == b"".join(pattern(number, 100_000 + number) for number in range(40))
-    lines = [f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}" for name, data in contents.items() if name != "vm.mf"]
+    assert (
+        list(contents)
+        == ["vm.ovf", "vm-disk001.vmdk", "empty", "vm.mf"]
+        == [member.name for member in members]
+    )
+    assert contents["vm-disk001.vmdk"] == b"".join(
+        pattern(number, 100_000 + number) for number in range(40)
+    )
+    lines = [
+        f"SHA256 ({name}) = {hashlib.sha256(data).hexdigest()}"
+        for name, data in contents.items()
+        if name != "vm.mf"
+    ]
     assert contents["vm.mf"].decode().splitlines() == lines
     data = (tmp_path / "x.ova").read_bytes()
     assert len(data) == archive.position == archive.stored
     assert data.endswith(bytes(1024))
     for member in members:
-        assert hashlib.sha256(data[member.position : member.position + member.size]).hexdigest() == member.sha256
+        assert (
+            hashlib.sha256(data[member.position : member.position + member.size]).hexdigest()
+            == member.sha256
+        )
 
 
-def test_the_file_is_private_and_never_replaces_another(tmp_path: Path, make: Callable[..., Archive]) -> None:
+def test_the_file_is_private_and_never_replaces_another(
+    tmp_path: Path, make: Callable[..., Archive]
+) -> None:
     make()
     assert (tmp_path / "x.ova").stat().st_mode & 0o777 == 0o600
     with pytest.raises(NasError, match="File exists"):
@@ -82,16 +103,22 @@ def test_a_full_storage_is_told_and_the_file_removed(
         raise NOSPACE
 
     archive = make()
-    monkeypatch.setattr(*(("os.pwrite", full) if call == "pwrite" else ("shared.ova.writing._flush", full)))
+    monkeypatch.setattr(
+        *(("os.pwrite", full) if call == "pwrite" else ("shared.ova.writing._flush", full))
+    )
     with pytest.raises(NasError, match="No space left on device"):
         write_much(archive, 500, 2**20)
     archive.discard()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_short_writes_are_completed(tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_completed(
+    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, position: whole(descriptor, data[:1000], position))
+    monkeypatch.setattr(
+        os, "pwrite", lambda descriptor, data, position: whole(descriptor, data[:1000], position)
+    )
     archive = make()
     archive.add("a", pattern(1, 12_345))
     archive.finish("m")
@@ -103,7 +130,9 @@ def test_short_writes_are_completed(tmp_path: Path, make: Callable[..., Archive]
 def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number(
     tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A number that is given to another file while a thread still writes to it would put the disk into that file."""
+    """A number that is given to another file while a thread still writes to it would put the disk
+    into that file.
+    """
     monkeypatch.setattr("shared.ova.writing._END_SECONDS", 0.2)
     cancelled, hang, whole = threading.Event(), threading.Event(), os.pwrite
 
@@ -127,7 +156,9 @@ def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number
         os.close(other)
 
 
-def test_ranges_are_copied_by_the_file_system_and_hashed_here(tmp_path: Path, make: Callable[..., Archive]) -> None:
+def test_ranges_are_copied_by_the_file_system_and_hashed_here(
+    tmp_path: Path, make: Callable[..., Archive]
+) -> None:
     old = tmp_path / "old"
     old.write_bytes(b"x" * 700 + pattern(5, 300_000))
     archive = make()
@@ -144,7 +175,9 @@ def test_ranges_are_copied_by_the_file_system_and_hashed_here(tmp_path: Path, ma
     assert hashlib.sha256(data).hexdigest() == member.sha256
 
 
-def test_a_source_that_became_shorter_is_an_error(tmp_path: Path, make: Callable[..., Archive]) -> None:
+def test_a_source_that_became_shorter_is_an_error(
+    tmp_path: Path, make: Callable[..., Archive]
+) -> None:
     (tmp_path / "old").write_bytes(b"x" * 100)
     archive = make()
     archive.begin("disk")

@@ -24,14 +24,18 @@ def vm(host: SimulatedHost) -> SimulatedVm:
     return host.make_vm("web", mib=12, random_mib=10)
 
 
-def export(host: SimulatedHost, vm: SimulatedVm, target: Path) -> "subprocess.CompletedProcess[str]":
+def export(
+    host: SimulatedHost, vm: SimulatedVm, target: Path
+) -> "subprocess.CompletedProcess[str]":
     return host.run("export", vm.uuid, "--ovf20", "--manifest", f"--output={target}", check=False)
 
 
 def start_export(host: SimulatedHost, vm: SimulatedVm, target: Path) -> "subprocess.Popen[str]":
     """An export in the background; it has begun to write."""
     command = [host.vboxmanage, "export", vm.uuid, "--ovf20", "--manifest", f"--output={target}"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     end = time.monotonic() + 20
     while not (target.exists() and target.stat().st_size > 100_000):
         assert time.monotonic() < end
@@ -59,14 +63,18 @@ def test_slow_export(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> No
     assert time.monotonic() - begun >= 1.0
 
 
-def test_export_at_so_many_bytes_a_second(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> None:
+def test_export_at_so_many_bytes_a_second(
+    host: SimulatedHost, vm: SimulatedVm, tmp_path: Path
+) -> None:
     host.fault(export_bytes_per_second=10 << 20)
     begun = time.monotonic()
     assert export(host, vm, tmp_path / "x.ova").returncode == 0
     assert time.monotonic() - begun >= 1.0
 
 
-def test_a_fault_of_one_vm_is_not_one_of_another(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> None:
+def test_a_fault_of_one_vm_is_not_one_of_another(
+    host: SimulatedHost, vm: SimulatedVm, tmp_path: Path
+) -> None:
     other = host.make_vm("other")
     host.fault(vm, export_disk_full_at=50)
     assert export(host, vm, tmp_path / "x.ova").returncode == 1
@@ -75,18 +83,28 @@ def test_a_fault_of_one_vm_is_not_one_of_another(host: SimulatedHost, vm: Simula
     assert export(host, vm, tmp_path / "x.ova").returncode == 0
 
 
-@pytest.mark.parametrize(("fault", "text"), [("export_disk_full_at", "VERR_DISK_FULL"), ("export_fails_at", "VERR_READ_ERROR")])
-def test_failing_export(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path, fault: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [("export_disk_full_at", "VERR_DISK_FULL"), ("export_fails_at", "VERR_READ_ERROR")],
+)
+def test_failing_export(
+    host: SimulatedHost, vm: SimulatedVm, tmp_path: Path, fault: str, text: str
+) -> None:
     host.fault(**{fault: 50})
     failed = export(host, vm, tmp_path / "x.ova")
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert failed.stderr.startswith("0%...10%...20%...30%...40%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write failed\n")
+    assert failed.stderr.startswith(
+        "0%...10%...20%...30%...40%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write "
+        "failed\n"
+    )
     assert text in failed.stderr
     assert not (tmp_path / "x.ova").exists()
     assert host.exports() == []
 
 
-def test_hanging_export_can_be_cancelled(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> None:
+def test_hanging_export_can_be_cancelled(
+    host: SimulatedHost, vm: SimulatedVm, tmp_path: Path
+) -> None:
     host.fault(export_hangs_at=30)
     process = start_export(host, vm, tmp_path / "x.ova")
     time.sleep(0.3)
@@ -143,7 +161,9 @@ def test_lying_export(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path, lie:
         assert target.stat().st_size == good
 
 
-def test_the_user_starts_the_vm_just_before_the_export(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> None:
+def test_the_user_starts_the_vm_just_before_the_export(
+    host: SimulatedHost, vm: SimulatedVm, tmp_path: Path
+) -> None:
     host.fault(vm, starts_before_export=True)
     failed = export(host, vm, tmp_path / "x.ova")
     assert failed.returncode == 1
@@ -154,7 +174,9 @@ def test_the_user_starts_the_vm_just_before_the_export(host: SimulatedHost, vm: 
 def test_hanging_host(host: SimulatedHost) -> None:
     host.fault(hang_seconds=30)
     with pytest.raises(subprocess.TimeoutExpired):
-        subprocess.run([host.vboxmanage, "list", "vms"], timeout=0.5, check=False, capture_output=True)
+        subprocess.run(
+            [host.vboxmanage, "list", "vms"], timeout=0.5, check=False, capture_output=True
+        )
 
 
 def test_warning_lines(host: SimulatedHost, vm: SimulatedVm) -> None:
@@ -166,7 +188,9 @@ def test_warning_lines(host: SimulatedHost, vm: SimulatedVm) -> None:
 
 def test_errors_that_pass(host: SimulatedHost, vm: SimulatedVm) -> None:
     host.fault(not_ready=2, refused=1)
-    texts = [host.run("showvminfo", vm.uuid, "--machinereadable", check=False).stderr for _ in range(4)]
+    texts = [
+        host.run("showvminfo", vm.uuid, "--machinereadable", check=False).stderr for _ in range(4)
+    ]
     assert "Failed to create the VirtualBox object!" in texts[0]
     assert "The object is not ready" in texts[1]
     assert "The object is not ready" in texts[2]

@@ -1,4 +1,6 @@
-"""Records with little in them, hosts that are not there, and a clock that only moves when it is told to."""
+"""Records with little in them, hosts that are not there, and a clock that only moves when it is
+told to.
+"""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,7 +45,14 @@ class StillClock:
 
 def vm(key: str, status: State = State.CLEAN, **values: Any) -> VmRecord:
     """A record."""
-    settings = {"name": key, "uuid": f"uuid-{key}", "node": "alpha", "directory": key, "found": WHEN, **values}
+    settings = {
+        "name": key,
+        "uuid": f"uuid-{key}",
+        "node": "alpha",
+        "directory": key,
+        "found": WHEN,
+        **values,
+    }
     return VmRecord(key=key, status=status, **settings)
 
 
@@ -54,27 +63,46 @@ def copy(claim: int = 1) -> Copy:
 
 def session(identifier: str, state: Any = "live", **values: Any) -> SessionRecord:
     """A session's row."""
-    return SessionRecord(identifier, values.pop("sequence", 1), values.pop("generation", 1), state, values.pop("node", "alpha"), **values)
+    return SessionRecord(
+        identifier,
+        values.pop("sequence", 1),
+        values.pop("generation", 1),
+        state,
+        values.pop("node", "alpha"),
+        **values,
+    )
 
 
-def contents(*records: VmRecord, sessions: tuple[SessionRecord, ...] = (), granted: int = 0) -> Contents:
+def contents(
+    *records: VmRecord, sessions: tuple[SessionRecord, ...] = (), granted: int = 0
+) -> Contents:
     """A database."""
     rows = {row.id: row for row in sessions}
     return Contents(granted, {}, rows, {record.key: record for record in records})
 
 
-def claimed(key: str = "web01", number: int = 1, by: str = "alpha.1", purpose: Any = "backup", **values: Any) -> VmRecord:
+def claimed(
+    key: str = "web01", number: int = 1, by: str = "alpha.1", purpose: Any = "backup", **values: Any
+) -> VmRecord:
     """A VM that is being backed up."""
-    return vm(key, State.BACKUP_IN_PROGRESS, **{"claim": Claim(by, number, purpose, WHEN), **values})
+    return vm(
+        key, State.BACKUP_IN_PROGRESS, **{"claim": Claim(by, number, purpose, WHEN), **values}
+    )
 
 
-def state_files(root: Path, primitive: Primitive = "link", clock: StillClock | None = None) -> StateFiles:
+def state_files(
+    root: Path, primitive: Primitive = "link", clock: StillClock | None = None
+) -> StateFiles:
     """A new state database in a real directory."""
     for name in ("", "gen", "tmp", "history", "node"):
         (root / name).mkdir(exist_ok=True)
     files = StateFiles(root, clock or StillClock(), primitive)
     data = genesis(REPOSITORY, "alpha", WHEN)
-    for operation in (WriteTemporary("genesis", data), PublishGeneration("genesis", 1), RemoveTemporary("genesis")):
+    for operation in (
+        WriteTemporary("genesis", data),
+        PublishGeneration("genesis", 1),
+        RemoveTemporary("genesis"),
+    ):
         files.perform(operation)
     return files
 

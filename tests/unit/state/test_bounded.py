@@ -18,7 +18,10 @@ from tests.unit.state.builders import StillClock, vm
 
 @pytest.fixture
 def hanging(database: Database) -> Iterator[Path]:
-    """The view, whose open hangs until the test is over; the database waits for it only for a moment."""
+    """The view, whose open hangs until the test is over.
+
+    The database waits for it only for a moment.
+    """
     database.files._view = Bounded("vmtool-statedb", seconds=0.2)
     view = database.root / "vmtool-statedb"
     view.unlink()
@@ -56,7 +59,9 @@ def test_what_hangs_is_given_up_and_not_started_again_beside_it() -> None:
     assert bounded(lambda: 8) == 8
 
 
-def test_a_commit_stands_when_the_view_hangs(database: Database, hanging: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_commit_stands_when_the_view_hangs(
+    database: Database, hanging: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Seen on SMB: the open hung for minutes, and the worker with it, and its claim."""
     head = database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
     assert "vmtool-statedb is behind" in caplog.text
@@ -76,10 +81,24 @@ def test_the_view_is_repaired_by_the_next_process(database: Database, hanging: P
 
 
 def test_a_heart_does_not_beat_for_a_worker_that_hangs(
-    database: Database, clock: StillClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database,
+    clock: StillClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Any operation but that on the view may hang, too: then others take over, as from a worker that fell silent."""
-    heartbeat = Heartbeat(database.root / "node", "alpha.1", 300, clock, {}, Doing("backup"), database.files.seconds_under_way)
+    """Any operation but that on the view may hang, too.
+
+    Then others take over, as from a worker that fell silent.
+    """
+    heartbeat = Heartbeat(
+        database.root / "node",
+        "alpha.1",
+        300,
+        clock,
+        {},
+        Doing("backup"),
+        database.files.seconds_under_way,
+    )
     beats = []
     heartbeat._beat(os.O_CREAT)
 
@@ -97,7 +116,9 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
     assert beats[1] == beats[0]
     assert "has not answered for 181 s" in caplog.text
     heartbeat._beat_if_alive()
-    assert read_beat(database.root / "node", "alpha.1") != beats[1], "it goes on when the operation is over"
+    assert read_beat(database.root / "node", "alpha.1") != beats[1], (
+        "it goes on when the operation is over"
+    )
 
 
 def test_reading_the_view_says_what_hangs(database: Database, hanging: Path) -> None:

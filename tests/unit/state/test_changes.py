@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from shared.host.errors import IllegalMoveError, LockedError, LockLostError, NodeConflictError, TooManyExportsError, UnknownVmError
+from shared.host.errors import (
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    NodeConflictError,
+    TooManyExportsError,
+    UnknownVmError,
+)
 from shared.state.records import Claim, Contents, NodeRecord, Power
 from shared.state.rules import adoption, changes, slots, upkeep
 from shared.state.states import State
@@ -32,27 +39,55 @@ class TestNodes:
 class TestExpiry:
     def test_it_frees_what_the_session_held_and_nothing_else(self) -> None:
         database = contents(
-            claimed("web01", 1), claimed("web02", 2, by="beta.1"), sessions=(session("alpha.1"), session("beta.1")), granted=2
+            claimed("web01", 1),
+            claimed("web02", 2, by="beta.1"),
+            sessions=(session("alpha.1"), session("beta.1")),
+            granted=2,
         )
         after = changes.expire(database, ["alpha.1"], "its process is gone", LATER)
         record = only(after)
-        assert (record.status, record.claim, record.failures, record.last_failed_claim) == (State.BACKUP_NECESSARY, None, 1, 1)
-        assert (record.last_error, record.last_error_at, record.leftovers) == ("its process is gone", LATER, True)
+        assert (record.status, record.claim, record.failures, record.last_failed_claim) == (
+            State.BACKUP_NECESSARY,
+            None,
+            1,
+            1,
+        )
+        assert (record.last_error, record.last_error_at, record.leftovers) == (
+            "its process is gone",
+            LATER,
+            True,
+        )
         assert after.vms["web02"] == database.vms["web02"]
         assert after.sessions["beta.1"].state == "live"
 
     def test_the_tombstone_remembers_the_last_commit(self) -> None:
-        after = changes.expire(contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)), ["alpha.1"], "", WHEN)
+        after = changes.expire(
+            contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)),
+            ["alpha.1"],
+            "",
+            WHEN,
+        )
         assert after.sessions["alpha.1"] == session("alpha.1", "expired", sequence=5, generation=9)
 
     def test_a_copy_that_is_being_put_in_place_is_not_given_up(self) -> None:
         database = contents(claimed(publishing=copy()), sessions=(session("alpha.1"),))
         record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
-        assert (record.status, record.claim, record.publishing, record.failures) == (State.BACKUP_IN_PROGRESS, None, copy(), 0)
+        assert (record.status, record.claim, record.publishing, record.failures) == (
+            State.BACKUP_IN_PROGRESS,
+            None,
+            copy(),
+            0,
+        )
 
     def test_an_interrupted_move_stays_to_be_finished(self) -> None:
         database = contents(
-            vm("web01", State.ARCHIVED, moving="archive", claim=Claim("alpha.1", 1, "archive", WHEN)), sessions=(session("alpha.1"),)
+            vm(
+                "web01",
+                State.ARCHIVED,
+                moving="archive",
+                claim=Claim("alpha.1", 1, "archive", WHEN),
+            ),
+            sessions=(session("alpha.1"),),
         )
         record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
         assert (record.status, record.claim, record.moving) == (State.ARCHIVED, None, "archive")
@@ -70,10 +105,22 @@ class TestExpiry:
 
 class TestClaims:
     def test_a_claim_and_its_state_are_one_change_and_its_number_grows(self) -> None:
-        database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02", State.BACKUP_NECESSARY), granted=16)
-        after = changes.claim(changes.claim(database, "web01", "alpha.1", "backup", WHEN), "web02", "alpha.1", "backup", WHEN)
+        database = contents(
+            vm("web01", State.BACKUP_NECESSARY), vm("web02", State.BACKUP_NECESSARY), granted=16
+        )
+        after = changes.claim(
+            changes.claim(database, "web01", "alpha.1", "backup", WHEN),
+            "web02",
+            "alpha.1",
+            "backup",
+            WHEN,
+        )
         assert only(after).claim == Claim("alpha.1", 17, "backup", WHEN)
-        assert (only(after).status, after.vms["web02"].claim.number, after.claims_granted) == (State.BACKUP_IN_PROGRESS, 18, 18)
+        assert (only(after).status, after.vms["web02"].claim.number, after.claims_granted) == (
+            State.BACKUP_IN_PROGRESS,
+            18,
+            18,
+        )
 
     def test_a_claimed_vm_is_refused_by_whom_for_what_and_since_when(self) -> None:
         with pytest.raises(LockedError, match=f"backup by session alpha.1 since {WHEN}"):
@@ -95,7 +142,9 @@ class TestClaims:
         assert caught.value.hint == "similar: WEB02, web01"
 
     @pytest.mark.parametrize(
-        "own", [Claim("beta.1", 1, "backup", WHEN), Claim("alpha.1", 2, "backup", WHEN)], ids=["another session", "another claim"]
+        "own",
+        [Claim("beta.1", 1, "backup", WHEN), Claim("alpha.1", 2, "backup", WHEN)],
+        ids=["another session", "another claim"],
     )
     @pytest.mark.parametrize(
         "change",
@@ -105,11 +154,22 @@ class TestClaims:
             lambda database, own: changes.failed(database, "web01", own, "", WHEN),
             lambda database, own: changes.found_running(database, "web01", own, WHEN),
             lambda database, own: changes.released(database, "web01", own),
-            lambda database, own: changes.touch(database, "web01", own, Power("live", "running", 1)),
+            lambda database, own: changes.touch(
+                database, "web01", own, Power("live", "running", 1)
+            ),
             lambda database, own: changes.untouched(database, "web01", own),
             lambda database, own: upkeep.moved(database, "web01", own),
         ],
-        ids=["intend", "published", "failed", "found_running", "released", "touch", "untouched", "moved"],
+        ids=[
+            "intend",
+            "published",
+            "failed",
+            "found_running",
+            "released",
+            "touch",
+            "untouched",
+            "moved",
+        ],
     )
     def test_whoever_lost_the_claim_changes_nothing(self, change, own: Claim) -> None:
         with pytest.raises(LockLostError):
@@ -118,8 +178,12 @@ class TestClaims:
 
 class TestBackups:
     def test_a_published_copy_makes_the_vm_clean(self) -> None:
-        database = contents(claimed(failures=3, last_error="x", last_error_at=WHEN, last_failed_claim=1))
-        after = only(changes.published(changes.intend(database, "web01", OWN, copy()), "web01", OWN))
+        database = contents(
+            claimed(failures=3, last_error="x", last_error_at=WHEN, last_failed_claim=1)
+        )
+        after = only(
+            changes.published(changes.intend(database, "web01", OWN, copy()), "web01", OWN)
+        )
         assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN, backed_up=WHEN)
 
     def test_nothing_is_published_that_was_not_announced(self) -> None:
@@ -127,16 +191,34 @@ class TestBackups:
             changes.published(contents(claimed()), "web01", OWN)
 
     def test_another_worker_finishes_what_was_announced(self) -> None:
-        left = changes.expire(contents(claimed(publishing=copy()), sessions=(session("alpha.1"),), granted=1), ["alpha.1"], "", WHEN)
+        left = changes.expire(
+            contents(claimed(publishing=copy()), sessions=(session("alpha.1"),), granted=1),
+            ["alpha.1"],
+            "",
+            WHEN,
+        )
         taken = changes.claim(left, "web01", "beta.1", "publish", LATER)
         own = only(taken).claim
         assert (only(taken).status, own.number) == (State.BACKUP_IN_PROGRESS, 2)
         assert only(changes.published(taken, "web01", own)).last_copy == copy(1)
 
     def test_a_failure_goes_to_the_back_of_the_queue_and_keeps_the_older_copy(self) -> None:
-        after = only(changes.failed(contents(claimed(last_copy=copy(), publishing=copy(1))), "web01", OWN, "disk full", LATER))
+        after = only(
+            changes.failed(
+                contents(claimed(last_copy=copy(), publishing=copy(1))),
+                "web01",
+                OWN,
+                "disk full",
+                LATER,
+            )
+        )
         assert (after.status, after.claim, after.publishing) == (State.BACKUP_NECESSARY, None, None)
-        assert (after.failures, after.last_error, after.last_error_at, after.last_failed_claim) == (1, "disk full", LATER, 1)
+        assert (after.failures, after.last_error, after.last_error_at, after.last_failed_claim) == (
+            1,
+            "disk full",
+            LATER,
+            1,
+        )
         assert after.last_copy == copy()
 
     def test_a_running_vm_is_no_failure(self) -> None:
@@ -150,13 +232,21 @@ class TestBackups:
     def test_a_backup_cannot_be_given_up_without_an_end(self) -> None:
         with pytest.raises(IllegalMoveError):
             changes.released(contents(claimed()), "web01", OWN)
-        assert only(changes.released(contents(claimed(publishing=copy())), "web01", OWN)).publishing == copy()
+        assert (
+            only(changes.released(contents(claimed(publishing=copy())), "web01", OWN)).publishing
+            == copy()
+        )
 
 
 class TestAdoptedEdits:
     def test_a_state_set_by_hand_is_taken_over_and_says_so(self) -> None:
-        after = only(adoption.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN))
-        assert (after.status, after.last_error) == (State.BACKUP_NECESSARY, f"state set by hand on {WHEN}")
+        after = only(
+            adoption.adopt_edit(contents(vm("web01")), {"web01": State.BACKUP_NECESSARY}, WHEN)
+        )
+        assert (after.status, after.last_error) == (
+            State.BACKUP_NECESSARY,
+            f"state set by hand on {WHEN}",
+        )
 
     def test_lines_that_say_what_is_and_lines_that_are_missing_change_nothing(self) -> None:
         database = contents(vm("web01"), claimed("web02"))
@@ -174,13 +264,18 @@ class TestAdoptedEdits:
             (vm("web02"), State.NEW, UnknownVmError),
         ],
     )
-    def test_what_makes_no_sense_is_refused(self, record, wanted: State, error: type[Exception]) -> None:
+    def test_what_makes_no_sense_is_refused(
+        self, record, wanted: State, error: type[Exception]
+    ) -> None:
         with pytest.raises(error):
             adoption.adopt_edit(contents(record), {"web01": wanted}, WHEN)
 
 
 def _in_line() -> Contents:
-    """Two VMs wait for a place, each with a worker that waits; a third came later, and a fourth is clean."""
+    """Two VMs wait for a place, each with a worker that waits.
+
+    A third came later, and a fourth is clean.
+    """
     waiting = [vm(key, State.BACKUP_NECESSARY) for key in ("web01", "web02", "web03")]
     database = contents(*waiting, vm("web04"), sessions=(session("alpha.1"), session("beta.1")))
     return slots.queue(slots.queue(database, "web01", "alpha.1"), "web02", "beta.1")
@@ -188,23 +283,44 @@ def _in_line() -> Contents:
 
 class TestPlacesOnTheNas:
     def test_the_limit_counts_backups_of_all_hosts_and_nothing_else(self) -> None:
-        database = contents(claimed("web01", 1, by="beta.1"), vm("web02", State.BACKUP_NECESSARY), vm("web03"), granted=1)
+        database = contents(
+            claimed("web01", 1, by="beta.1"),
+            vm("web02", State.BACKUP_NECESSARY),
+            vm("web03"),
+            granted=1,
+        )
         database = changes.claim(database, "web03", "beta.1", "prune", WHEN)
         assert slots.exports(database) == 1
         with pytest.raises(TooManyExportsError, match=r"1 exports run on the NAS$"):
             changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=1)
-        assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02").claim is not None
-        assert only(changes.claim(database, "web02", "alpha.1", "backup", WHEN), "web02").claim is not None
+        assert (
+            only(
+                changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02"
+            ).claim
+            is not None
+        )
+        assert (
+            only(changes.claim(database, "web02", "alpha.1", "backup", WHEN), "web02").claim
+            is not None
+        )
 
     def test_expiring_a_dead_session_frees_its_place(self) -> None:
-        database = contents(claimed("web01", 1), vm("web02", State.BACKUP_NECESSARY), sessions=(session("alpha.1"),), granted=1)
+        database = contents(
+            claimed("web01", 1),
+            vm("web02", State.BACKUP_NECESSARY),
+            sessions=(session("alpha.1"),),
+            granted=1,
+        )
         freed = changes.expire(database, ["alpha.1"], "gone", LATER)
         assert slots.exports(freed) == 0
         changes.claim(freed, "web02", "beta.1", "backup", WHEN, limit=1)
 
     def test_who_waits_for_longer_comes_first(self) -> None:
         database = _in_line()
-        with pytest.raises(TooManyExportsError, match="0 exports run on the NAS, and 1 more waits in line before it"):
+        with pytest.raises(
+            TooManyExportsError,
+            match="0 exports run on the NAS, and 1 more waits in line before it",
+        ):
             changes.claim(database, "web02", "beta.1", "backup", WHEN, limit=1)
         with pytest.raises(TooManyExportsError, match="2 more wait in line"):
             changes.claim(database, "web03", "gamma.1", "backup", WHEN, limit=2)
@@ -223,15 +339,26 @@ class TestPlacesOnTheNas:
             lambda database: upkeep.forget(database, "web01"),
             lambda database: database.with_vm(replace(only(database), status=State.RUNNING)),
         ],
-        ids=["its worker died", "it gave up", "its worker does something else", "its worker waits for another VM", "forgotten", "it runs"],
+        ids=[
+            "its worker died",
+            "it gave up",
+            "its worker does something else",
+            "its worker waits for another VM",
+            "forgotten",
+            "it runs",
+        ],
     )
-    def test_a_vm_that_nobody_waits_for_now_holds_up_nobody(self, gone: Callable[[Contents], Contents]) -> None:
+    def test_a_vm_that_nobody_waits_for_now_holds_up_nobody(
+        self, gone: Callable[[Contents], Contents]
+    ) -> None:
         changes.claim(gone(_in_line()), "web02", "beta.1", "backup", WHEN, limit=1)
 
     def test_a_vm_whose_worker_gave_up_is_where_it_was_when_the_next_one_waits(self) -> None:
         database = slots.queue(slots.leave(_in_line(), "web01", "alpha.1"), "web01", "beta.1")
         assert slots.ahead(database, "web01") == 0
-        assert slots.ahead(database, "web03") == 1, "beta.1 waits for web01 now, and for web02 no longer"
+        assert slots.ahead(database, "web03") == 1, (
+            "beta.1 waits for web01 now, and for web02 no longer"
+        )
 
     def test_a_vm_that_may_not_be_claimed_does_not_get_in_line(self) -> None:
         database = contents(vm("web01"), sessions=(session("alpha.1"),))
@@ -240,13 +367,20 @@ class TestPlacesOnTheNas:
 
     def test_why_a_vm_waits_is_noted_until_it_is_taken(self) -> None:
         database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02"))
-        noted = changes.note_waiting(database, {"web01": "its window", "web02": "its window", "gone": "its window"})
+        noted = changes.note_waiting(
+            database, {"web01": "its window", "web02": "its window", "gone": "its window"}
+        )
         assert (only(noted).waiting, only(noted, "web02").waiting) == ("its window", "")
         assert changes.note_waiting(noted, {"web01": "its window"}) is noted
         assert only(changes.claim(noted, "web01", "alpha.1", "backup", WHEN)).waiting == ""
 
     @pytest.mark.parametrize("purpose", ["pin", "prune"])
-    @pytest.mark.parametrize("unfinished", [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}])
-    def test_copies_are_left_alone_until_what_a_crash_left_is_finished(self, purpose: str, unfinished: dict[str, object]) -> None:
+    @pytest.mark.parametrize(
+        "unfinished",
+        [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}],
+    )
+    def test_copies_are_left_alone_until_what_a_crash_left_is_finished(
+        self, purpose: str, unfinished: dict[str, object]
+    ) -> None:
         with pytest.raises(LockedError, match="finished first"):
             changes.claim(contents(vm("web01", **unfinished)), "web01", "alpha.1", purpose, WHEN)  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ HERE = HostIdentity.of_this_machine("alpha")
 
 
 @pytest.mark.parametrize("primitive", ["link", "directory"])
-def test_the_version_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, primitive: str) -> None:
+def test_the_version_file_has_its_name_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, primitive: str
+) -> None:
     root = tmp_path / "vmstate"
     monkeypatch.setattr(module, "probe_primitive", lambda _root: primitive)
 
@@ -34,9 +36,13 @@ def test_the_version_file_has_its_name_only_when_it_is_whole(tmp_path: Path, mon
     assert database.head().generation == 1
 
 
-def test_the_version_file_of_another_host_that_was_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_file_of_another_host_that_was_first_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "vmstate"
     first = create(root, HERE, SystemClock(), 10)
-    monkeypatch.setattr(module, "list_fresh", lambda _path: [])  # looked a moment before the other one was done
+    monkeypatch.setattr(
+        module, "list_fresh", lambda _path: []
+    )  # looked a moment before the other one was done
     second = create(root, HostIdentity.of_this_machine("beta"), SystemClock(), 20)
     assert second.version == first.version

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.host.errors import DatabaseDamagedError, LockedError, LockLostError, NasError, NoDatabaseError, NodeConflictError
+from shared.host.errors import (
+    DatabaseDamagedError,
+    LockedError,
+    LockLostError,
+    NasError,
+    NoDatabaseError,
+    NodeConflictError,
+)
 from shared.state.records import Contents
 from shared.state.rules import changes
 from shared.state.rules.sightings import Sighting, apply_events, sight
@@ -38,9 +45,17 @@ class TestCommits:
         assert set(elsewhere(database).head().contents.vms) == {"web01"}
         assert (database.root / "vmtool-statedb").read_text() == "web01:BACKUP_NECESSARY\n"
 
-    @pytest.mark.parametrize(("number", "left"), [(errno.EINVAL, True), (errno.EACCES, True), (errno.ENOSPC, False), (errno.EROFS, False)])
+    @pytest.mark.parametrize(
+        ("number", "left"),
+        [(errno.EINVAL, True), (errno.EACCES, True), (errno.ENOSPC, False), (errno.EROFS, False)],
+    )
     def test_a_view_that_the_nas_refuses_for_a_while_is_left_to_the_next_tick(
-        self, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, left: bool
+        self,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        number: int,
+        left: bool,
     ) -> None:
         """The view is derived: a tick goes on without it, unless the NAS is full or gone."""
 
@@ -61,7 +76,9 @@ class TestCommits:
         assert database.commit_once(lambda contents: contents, "nothing", "test") == before
         assert database.head() == before
 
-    def test_the_host_joins_with_its_first_commit_and_another_of_its_name_is_refused(self, database: Database) -> None:
+    def test_the_host_joins_with_its_first_commit_and_another_of_its_name_is_refused(
+        self, database: Database
+    ) -> None:
         assert database.head().contents.nodes == {}
         database.commit_once(add("web01"), "add", "test")
         assert database.head().contents.nodes["alpha"].machine == HERE.machine
@@ -85,7 +102,9 @@ class TestCommits:
         database.publish_view()
         assert (database.root / "vmtool-statedb").read_text() == "web01:BACKUP_NECESSARY\n"
 
-    def test_an_edited_view_is_reported(self, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_edited_view_is_reported(
+        self, database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
         database.commit_once(add("web01"), "add", "test")
         (database.root / "vmtool-statedb").write_text("web01:CLEAN\n")
         assert database.publish_view()
@@ -99,8 +118,13 @@ class TestHistory:
         with pytest.raises(DatabaseDamagedError, match="this host has seen 2"):
             database.head()
 
-    def test_a_generation_that_was_only_read_may_be_lost_with_the_power_of_the_nas(self, database: Database) -> None:
-        """It was read before its writer had brought it to the disk. The one before it is on the disk, and is remembered."""
+    def test_a_generation_that_was_only_read_may_be_lost_with_the_power_of_the_nas(
+        self, database: Database
+    ) -> None:
+        """It was read before its writer had brought it to the disk.
+
+        The one before it is on the disk, and is remembered.
+        """
         elsewhere(database).commit_once(add("web01"), "add", "test")
         elsewhere(database).commit_once(add("web02"), "add", "test")
         assert database.head().generation == 3
@@ -113,8 +137,13 @@ class TestHistory:
         with pytest.raises(DatabaseDamagedError, match="this host has seen 2"):
             database.head()
 
-    def test_another_history_of_the_same_length_is_an_alarm(self, database: Database, tmp_path: Path) -> None:
-        """The NAS was restored from a backup, and others have committed since. Another process of this host notices."""
+    def test_another_history_of_the_same_length_is_an_alarm(
+        self, database: Database, tmp_path: Path
+    ) -> None:
+        """The NAS was restored from a backup, and others have committed since.
+
+        Another process of this host notices.
+        """
         notes = tmp_path / "notes"
         remembering = open_database(database.root, HERE, StillClock(), notes)
         remembering.commit_once(add("web01"), "add", "test")
@@ -126,11 +155,15 @@ class TestHistory:
         with pytest.raises(DatabaseDamagedError, match="rolled back or replaced"):
             open_database(database.root, HERE, StillClock(), notes).head()
 
-    def test_a_note_that_cannot_be_read_or_written_is_done_without(self, database: Database, tmp_path: Path) -> None:
+    def test_a_note_that_cannot_be_read_or_written_is_done_without(
+        self, database: Database, tmp_path: Path
+    ) -> None:
         notes = tmp_path / "notes"
         notes.mkdir()
         (notes / f"seen-{database.version.repository}.json").mkdir()
-        open_database(database.root, HERE, StillClock(), notes).commit_once(add("web01"), "add", "test")
+        open_database(database.root, HERE, StillClock(), notes).commit_once(
+            add("web01"), "add", "test"
+        )
 
     def test_a_damaged_generation_is_named_and_nothing_is_changed(self, database: Database) -> None:
         database.commit_once(add("web01"), "add", "test")
@@ -154,14 +187,20 @@ class TestSessions:
 
         def crash() -> None:
             with session:
-                session.commit(lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN), "claim")
+                session.commit(
+                    lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN),
+                    "claim",
+                )
                 assert os.listdir(database.root / "node") == [session.id]
                 raise ZeroDivisionError("a bug")
 
         with pytest.raises(ZeroDivisionError):
             crash()
         contents = database.head().contents
-        assert (contents.vms["web01"].status, contents.vms["web01"].claim) == (State.BACKUP_NECESSARY, None)
+        assert (contents.vms["web01"].status, contents.vms["web01"].claim) == (
+            State.BACKUP_NECESSARY,
+            None,
+        )
         assert contents.vms["web01"].last_error == "its worker stopped: a bug"
         assert contents.sessions[session.id].state == "ended"
         assert os.listdir(database.root / "node") == []
@@ -172,15 +211,28 @@ class TestSessions:
             pass
         assert database.head() == before
 
-    def test_a_first_commit_that_is_refused_does_not_end_the_session(self, database: Database) -> None:
-        """Another worker was faster with the first VM of the queue; the second one is still to be had."""
+    def test_a_first_commit_that_is_refused_does_not_end_the_session(
+        self, database: Database
+    ) -> None:
+        """Another worker was faster with the first VM of the queue.
+
+        The second one is still to be had.
+        """
         database.commit_once(lambda contents: add("web02")(add("web01")(contents)), "add", "test")
         with database.session("backup") as first, elsewhere(database).session("backup") as second:
-            first.commit(lambda contents: changes.claim(contents, "web01", first.id, "backup", WHEN), "claim")
+            first.commit(
+                lambda contents: changes.claim(contents, "web01", first.id, "backup", WHEN), "claim"
+            )
             with pytest.raises(LockedError):
-                second.commit(lambda contents: changes.claim(contents, "web01", second.id, "backup", WHEN), "claim")
+                second.commit(
+                    lambda contents: changes.claim(contents, "web01", second.id, "backup", WHEN),
+                    "claim",
+                )
             second.commit(lambda contents: contents, "nothing")
-            head = second.commit(lambda contents: changes.claim(contents, "web02", second.id, "backup", WHEN), "claim")
+            head = second.commit(
+                lambda contents: changes.claim(contents, "web02", second.id, "backup", WHEN),
+                "claim",
+            )
             claim = head.contents.vms["web02"].claim
             assert claim is not None
             assert claim.session == second.id
@@ -188,12 +240,21 @@ class TestSessions:
     def test_an_expired_session_commits_nothing_any_more(self, database: Database) -> None:
         database.commit_once(add("web01"), "add", "test")
         with database.session("backup") as session:
-            head = session.commit(lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN), "claim")
+            head = session.commit(
+                lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN),
+                "claim",
+            )
             own = head.contents.vms["web01"].claim
             assert own is not None
-            elsewhere(database).commit_once(lambda contents: changes.expire(contents, [session.id], "silent", WHEN), "expire", "database")
+            elsewhere(database).commit_once(
+                lambda contents: changes.expire(contents, [session.id], "silent", WHEN),
+                "expire",
+                "database",
+            )
             with pytest.raises(LockLostError):
-                session.commit(lambda contents: changes.intend(contents, "web01", own, copy()), "publish")
+                session.commit(
+                    lambda contents: changes.intend(contents, "web01", own, copy()), "publish"
+                )
             with pytest.raises(LockLostError):
                 session.commit(add("web02"), "anything else")
         contents = database.head().contents
@@ -201,26 +262,36 @@ class TestSessions:
         assert contents.vms["web01"].status == State.BACKUP_NECESSARY
         assert "web02" not in contents.vms
 
-    def test_an_expired_session_that_was_forgotten_still_commits_nothing(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_expired_session_that_was_forgotten_still_commits_nothing(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(protocol, "SESSION_MEMORY", 1)
         with database.session("backup") as session:
             session.commit(add("web01"), "add")
             other = elsewhere(database)
-            other.commit_once(lambda contents: changes.expire(contents, [session.id], "silent", WHEN), "expire", "database")
+            other.commit_once(
+                lambda contents: changes.expire(contents, [session.id], "silent", WHEN),
+                "expire",
+                "database",
+            )
             for number in range(3):
                 other.commit_once(add(f"db{number}"), "add", "test")
             assert session.id not in other.head().contents.sessions
             with pytest.raises(LockLostError):
                 session.commit(add("web02"), "too late")
 
-    def test_a_session_without_a_heartbeat_stops_itself(self, database: Database, clock: StillClock) -> None:
+    def test_a_session_without_a_heartbeat_stops_itself(
+        self, database: Database, clock: StillClock
+    ) -> None:
         with database.session("backup") as session:
             clock.seconds += database.version.lease_seconds
             with pytest.raises(LockLostError, match="heartbeat"):
                 session.commit(add("web01"), "add")
         assert "web01" not in database.head().contents.vms
 
-    def test_a_commit_that_failed_is_not_taken_for_the_next_one(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_commit_that_failed_is_not_taken_for_the_next_one(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The first commit took place, and the session was told that it failed."""
 
         def refuse(*_: object) -> None:
@@ -234,8 +305,13 @@ class TestSessions:
             head = session.commit(add("web02"), "add")
         assert set(head.contents.vms) == {"web01", "web02"}
 
-    def test_an_error_that_passes_costs_a_repetition_and_no_more(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The reply to a commit is lost and the server says EIO for a moment: the transaction is repeated, and applied once."""
+    def test_an_error_that_passes_costs_a_repetition_and_no_more(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The reply to a commit is lost and the server says EIO for a moment.
+
+        The transaction is repeated, and applied once.
+        """
         remove, failures = files._PERFORM[RemoveTemporary], iter([OSError(errno.EIO, "lost reply")])
 
         def falter(*arguments: object) -> object:
@@ -260,9 +336,13 @@ class TestSessions:
 
 def test_a_tick_that_finds_nothing_commits_nothing(database: Database) -> None:
     listed = [Sighting("u1", "web01", "web01")]
-    database.commit_once(lambda contents: sight(contents, "alpha", listed, WHEN), "vmfind", "vmfind")
+    database.commit_once(
+        lambda contents: sight(contents, "alpha", listed, WHEN), "vmfind", "vmfind"
+    )
     before = database.head()
-    database.commit_once(lambda contents: sight(contents, "alpha", listed, "later"), "vmfind", "vmfind")
+    database.commit_once(
+        lambda contents: sight(contents, "alpha", listed, "later"), "vmfind", "vmfind"
+    )
 
     def notify(contents: Contents) -> Contents:
         return apply_events(contents, {"u1": (Event.CHANGED,), "unknown": (Event.SEEN_RUNNING,)})

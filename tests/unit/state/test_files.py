@@ -1,4 +1,7 @@
-"""The door to the NAS on real directories, for both ways of giving a generation its name; and what the network does to them."""
+"""The door to the NAS on real directories, for both ways of giving a generation its name.
+
+And what the network does to them.
+"""
 
 import contextlib
 import errno
@@ -46,7 +49,9 @@ def commit(files: StateFiles, key: str, sequence: int = 1, identifier: str = "al
     def change(contents: Contents) -> Contents:
         return contents.with_vm(vm(key, State.NEW))
 
-    return files.run(protocol.transact(Author(session(identifier), sequence, WHEN, f"add {key}"), change))
+    return files.run(
+        protocol.transact(Author(session(identifier), sequence, WHEN, f"add {key}"), change)
+    )
 
 
 def left(files: StateFiles, folder: str = "tmp") -> list[str]:
@@ -68,7 +73,11 @@ class TestGenerations:
 
     def test_a_name_that_exists_is_not_replaced(self, files: StateFiles) -> None:
         first = files.perform(ReadGeneration(1))
-        for operation in (WriteTemporary("x", b"other"), PublishGeneration("x", 1), RemoveTemporary("x")):
+        for operation in (
+            WriteTemporary("x", b"other"),
+            PublishGeneration("x", 1),
+            RemoveTemporary("x"),
+        ):
             assert files.perform(operation) is None
         assert files.perform(ReadGeneration(1)) == first
         assert left(files) == []
@@ -78,7 +87,9 @@ class TestGenerations:
             (files.root / "gen" / name).touch()
         assert files.perform(ListGenerations()) == (1,)
 
-    def test_a_symbolic_link_in_place_of_a_generation_is_not_followed(self, files: StateFiles, tmp_path: Path) -> None:
+    def test_a_symbolic_link_in_place_of_a_generation_is_not_followed(
+        self, files: StateFiles, tmp_path: Path
+    ) -> None:
         target = tmp_path / "secret"
         target.write_bytes(b"secret")
         name = files.root / "gen" / generation_name(2)
@@ -89,28 +100,44 @@ class TestGenerations:
         with pytest.raises(NasError):
             files.perform(ReadGeneration(2))
 
-    def test_pruned_generations_are_in_the_history_and_the_head_stays(self, files: StateFiles) -> None:
+    def test_pruned_generations_are_in_the_history_and_the_head_stays(
+        self, files: StateFiles
+    ) -> None:
         for number in range(1, 6):
             commit(files, f"web0{number}", number)
         assert files.run(protocol.prune(2)) == (1, 2, 3, 4)
         assert set(files.perform(ListGenerations())) == {5, 6}
-        assert left(files, "history/0000000") == [generation_name(number) for number in (1, 2, 3, 4)]
+        assert left(files, "history/0000000") == [
+            generation_name(number) for number in (1, 2, 3, 4)
+        ]
         assert files.run(protocol.prune(2)) == ()
 
-    def test_what_a_late_writer_put_below_the_window_never_replaces_history(self, files: StateFiles) -> None:
+    def test_what_a_late_writer_put_below_the_window_never_replaces_history(
+        self, files: StateFiles
+    ) -> None:
         for number in range(1, 4):
             commit(files, f"web0{number}", number)
         original = files.perform(ReadGeneration(2))
         files.run(protocol.prune(1))
-        for operation in (WriteTemporary("late", b"stray"), PublishGeneration("late", 2), RemoveTemporary("late")):
+        for operation in (
+            WriteTemporary("late", b"stray"),
+            PublishGeneration("late", 2),
+            RemoveTemporary("late"),
+        ):
             files.perform(operation)
         assert files.run(protocol.prune(1)) == (2,)
         kept = files.root / "history" / "0000000" / generation_name(2)
-        assert (kept / "snapshot" if files.primitive == "directory" else kept).read_bytes() == original
+        assert (
+            kept / "snapshot" if files.primitive == "directory" else kept
+        ).read_bytes() == original
         assert files.perform(ListGenerations()) == (4,)
 
-    def test_two_pruners_at_once_lose_nothing(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The other one moves the generation away, and a late writer fills its name, after this one has looked at the history."""
+    def test_two_pruners_at_once_lose_nothing(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other one moves the generation away, and a late writer fills its name, after this one
+        has looked at the history.
+        """
         commit(files, "web01")
         original = files.perform(ReadGeneration(1))
         other = StateFiles(files.root, StillClock(), files.primitive)
@@ -121,14 +148,20 @@ class TestGenerations:
             if directory.parent.name == "history" and not calls:
                 calls.append(directory)
                 other.perform(MoveToHistory(1))
-                for operation in (WriteTemporary("late", b"stray"), PublishGeneration("late", 1), RemoveTemporary("late")):
+                for operation in (
+                    WriteTemporary("late", b"stray"),
+                    PublishGeneration("late", 1),
+                    RemoveTemporary("late"),
+                ):
                     other.perform(operation)
             return names
 
         monkeypatch.setattr(module, "list_fresh", list_fresh)
         files.perform(MoveToHistory(1))
         kept = files.root / "history" / "0000000" / generation_name(1)
-        assert (kept / "snapshot" if files.primitive == "directory" else kept).read_bytes() == original
+        assert (
+            kept / "snapshot" if files.primitive == "directory" else kept
+        ).read_bytes() == original
 
     def test_a_head_read_long_ago_is_not_built_upon(self, tmp_path: Path) -> None:
         clock = StillClock()
@@ -142,7 +175,9 @@ class TestGenerations:
 
 class TestUntrueAnswers:
     @pytest.mark.parametrize("code", [errno.EEXIST, errno.ENOENT, errno.EIO, errno.ETIMEDOUT])
-    def test_a_publication_that_is_reported_failed_is_found(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def test_a_publication_that_is_reported_failed_is_found(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
         name = "link" if files.primitive == "link" else "rename"
         real = getattr(os, name)
 
@@ -154,10 +189,16 @@ class TestUntrueAnswers:
         monkeypatch.setattr(os, name, lies)
         assert set(commit(files, "web01").contents.vms) == {"web01"}
         assert files.run(protocol.read_head()).generation == 2
-        assert files.perform(ReadGeneration(2)) is not None, "what was published is not taken away with the private file"
+        assert files.perform(ReadGeneration(2)) is not None, (
+            "what was published is not taken away with the private file"
+        )
 
-    def test_a_publication_that_never_happens_ends_in_doubt(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "link" if files.primitive == "link" else "rename", lambda *_, **__: None)
+    def test_a_publication_that_never_happens_ends_in_doubt(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            os, "link" if files.primitive == "link" else "rename", lambda *_, **__: None
+        )
         monkeypatch.setattr(protocol, "ATTEMPTS", 3)
         monkeypatch.setitem(module._PERFORM, RemoveTemporary, lambda *_: None)
         with pytest.raises(InDoubtError):
@@ -166,7 +207,10 @@ class TestUntrueAnswers:
     def test_a_publication_that_arrives_while_its_private_file_is_removed_is_whole_or_nothing(
         self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The request was reported failed and still travels; the server runs it between the steps of the removal."""
+        """The request was reported failed and still travels.
+
+        The server runs it between the steps of the removal.
+        """
         files.perform(WriteTemporary("x", b"content"))
         private = files.root / "tmp" / left(files)[0]
         target = files.root / "gen" / generation_name(2)
@@ -181,19 +225,25 @@ class TestUntrueAnswers:
         monkeypatch.setattr(os, "unlink", unlink)
         files.perform(RemoveTemporary("x"))
         assert files.perform(ReadGeneration(2)) in (None, b"content")
-        assert not target.exists() or files.perform(ReadGeneration(2)) == b"content", "an empty generation would stop everybody"
+        assert not target.exists() or files.perform(ReadGeneration(2)) == b"content", (
+            "an empty generation would stop everybody"
+        )
 
     def test_removing_the_private_name_of_what_was_published_unnoticed_leaves_it_alone(
         self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A client that was told of a failure still believes that its private directory is where it was."""
+        """A client that was told of a failure still believes that its private directory is where it
+        was.
+        """
         files.perform(WriteTemporary("x", b"content"))
         private = files.root / "tmp" / left(files)[0]
         if files.primitive == "directory":
             known = os.lstat(private)
             os.rename(private, files.root / "gen" / generation_name(2))
             real = os.lstat
-            monkeypatch.setattr(os, "lstat", lambda path: known if Path(path) == private else real(path))
+            monkeypatch.setattr(
+                os, "lstat", lambda path: known if Path(path) == private else real(path)
+            )
         else:
             os.link(private, files.root / "gen" / generation_name(2))
         files.perform(RemoveTemporary("x"))
@@ -209,7 +259,9 @@ class TestUntrueAnswers:
         assert files.perform(ReadGeneration(2)) == b"second"
         assert first in left(files)
 
-    def test_a_stale_handle_is_tried_again(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stale_handle_is_tried_again(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         real, failures = module.read_file, [errno.ESTALE, errno.EIO, errno.EINVAL]
 
         def read_file(path: Path) -> bytes:
@@ -221,7 +273,9 @@ class TestUntrueAnswers:
         assert files.perform(ReadGeneration(1)) is not None
         assert failures == []
 
-    def test_an_error_that_stays_is_reported(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_error_that_stays_is_reported(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def read_file(path: Path) -> bytes:
             raise OSError(errno.EIO, "Input/output error", str(path))
 
@@ -231,7 +285,9 @@ class TestUntrueAnswers:
 
 
 class TestDurability:
-    def test_nothing_gets_its_name_before_it_is_on_the_disk(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_gets_its_name_before_it_is_on_the_disk(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A power cut of the NAS must not leave a generation that was named but not written."""
         order: list[str] = []
         for name in ("fsync", "link", "rename"):
@@ -250,7 +306,9 @@ class TestDurability:
         base = commits = ["directory to disk", "file to disk"]
         assert order == [*base, "file to disk", "named", *commits]
 
-    def test_it_is_brought_to_disk_also_when_that_was_refused_at_first(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_brought_to_disk_also_when_that_was_refused_at_first(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """By SMB a name cannot be opened for a moment after it was linked."""
         real, failures = module.sync_name, [errno.EINVAL, errno.ESTALE]
 
@@ -264,7 +322,9 @@ class TestDurability:
         assert not failures
         assert files.perform(SyncGeneration(2)) is None
 
-    def test_a_commit_that_cannot_be_brought_to_disk_is_not_acknowledged(self, files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_commit_that_cannot_be_brought_to_disk_is_not_acknowledged(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refused(_: Path) -> None:
             if len(left(files, "gen")) == 2:
                 raise OSError(errno.EIO, "Input/output error")
@@ -288,7 +348,9 @@ class TestDurability:
         monkeypatch.setattr(os, "open", read_only)
         assert files.perform(SyncGeneration(1)) == files.perform(ReadGeneration(1))
 
-    def test_a_disk_that_fills_up_leaves_no_half_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_that_fills_up_leaves_no_half_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(_: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -318,10 +380,14 @@ class TestView:
     def test_it_follows_the_head(self, files: StateFiles) -> None:
         head = commit(files, "web01")
         assert files.run(protocol.publish_view("a")) is False
-        assert (files.root / "vmtool-statedb").read_bytes() == render(head.contents) == b"web01:NEW\n"
+        assert (
+            (files.root / "vmtool-statedb").read_bytes() == render(head.contents) == b"web01:NEW\n"
+        )
         written = os.stat(files.root / "vmtool-statedb").st_ino
         assert files.run(protocol.publish_view("a")) is False
-        assert os.stat(files.root / "vmtool-statedb").st_ino == written, "what is current is not written again"
+        assert os.stat(files.root / "vmtool-statedb").st_ino == written, (
+            "what is current is not written again"
+        )
         assert left(files) == []
 
     def test_an_old_view_is_no_edit(self, files: StateFiles) -> None:

@@ -23,10 +23,18 @@ def test_others_see_who_it_is_and_what_it_does(tmp_path: Path, heartbeat: Heartb
     try:
         seen = parse_beat(read_beat(tmp_path, "alpha.1"))
         assert (seen["node"], seen["pid"], seen["worker"]) == ("alpha", 7, "backup")
-        heartbeat.doing.vm, heartbeat.doing.percent, heartbeat.doing.child = "web01\ud800", 12.5, ProcessIdentity(9, 1.5)
+        heartbeat.doing.vm, heartbeat.doing.percent, heartbeat.doing.child = (
+            "web01\ud800",
+            12.5,
+            ProcessIdentity(9, 1.5),
+        )
         heartbeat._beat(0)
         seen = parse_beat(read_beat(tmp_path, "alpha.1"))
-        assert (seen["vm"], seen["percent"], seen["child"]) == ("web01\ud800", 12.5, {"pid": 9, "started": 1.5})
+        assert (seen["vm"], seen["percent"], seen["child"]) == (
+            "web01\ud800",
+            12.5,
+            {"pid": 9, "started": 1.5},
+        )
     finally:
         heartbeat.stop()
 
@@ -63,7 +71,9 @@ def test_a_name_that_is_taken_is_refused(tmp_path: Path, heartbeat: Heartbeat) -
         heartbeat.start()
 
 
-def test_it_stops_its_worker_before_others_may_take_over(heartbeat: Heartbeat, clock: StillClock) -> None:
+def test_it_stops_its_worker_before_others_may_take_over(
+    heartbeat: Heartbeat, clock: StillClock
+) -> None:
     heartbeat._beat(os.O_CREAT)
     clock.seconds += 200
     heartbeat.check()
@@ -74,7 +84,9 @@ def test_it_stops_its_worker_before_others_may_take_over(heartbeat: Heartbeat, c
     heartbeat.check()
 
 
-def test_a_beat_that_took_long_counts_from_its_beginning(heartbeat: Heartbeat, clock: StillClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_that_took_long_counts_from_its_beginning(
+    heartbeat: Heartbeat, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others may have read the file just before the write that hung got through."""
     monkeypatch.setattr(os, "fsync", lambda _: clock.sleep(250))
     heartbeat._beat(os.O_CREAT)
@@ -82,7 +94,9 @@ def test_a_beat_that_took_long_counts_from_its_beginning(heartbeat: Heartbeat, c
         heartbeat.check()
 
 
-def test_a_beat_that_fails_is_no_beat(heartbeat: Heartbeat, clock: StillClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_that_fails_is_no_beat(
+    heartbeat: Heartbeat, clock: StillClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heartbeat._beat(os.O_CREAT)
 
     def refuse(_: int) -> None:

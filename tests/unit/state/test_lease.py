@@ -1,4 +1,7 @@
-"""The lease on the database, on a local disk: taken, released, taken over from the dead, and never waited for too long."""
+"""The lease on the database, on a local disk.
+
+Taken, released, taken over from the dead, and never waited for too long.
+"""
 
 import os
 import socket
@@ -13,7 +16,14 @@ from filelock import SoftFileLease
 from shared.host.errors import NasError
 from shared.state.store import lease as module
 from shared.state.store.files import StateFiles
-from shared.state.store.lease import DatabaseLease, Marker, break_dead_holder, break_lease, is_provably_dead, parse_marker
+from shared.state.store.lease import (
+    DatabaseLease,
+    Marker,
+    break_dead_holder,
+    break_lease,
+    is_provably_dead,
+    parse_marker,
+)
 from shared.state.store.operations import ReadLease
 from tests.unit.state.builders import state_files
 
@@ -35,9 +45,15 @@ def dead_marker(files: StateFiles) -> bytes:
     """The marker of a process of this machine that was killed while it held the lease."""
     program = (
         "import os, sys; from filelock import SoftFileLease\n"
-        "lease = SoftFileLease(sys.argv[1], lease_duration=60); lease.acquire(); os.kill(os.getpid(), 9)"
+        "lease = SoftFileLease(sys.argv[1], lease_duration=60); lease.acquire(); "
+        "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", program, str(files.root / "vmtool-dblock")], capture_output=True, check=False, timeout=30)
+    subprocess.run(
+        [sys.executable, "-c", program, str(files.root / "vmtool-dblock")],
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
     found = files.perform(ReadLease())
     assert found is not None
     return found[0]
@@ -72,7 +88,9 @@ def test_it_is_released_when_the_transaction_fails(files: StateFiles) -> None:
     assert marker(files) is None
 
 
-def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(files: StateFiles, dead_marker: bytes) -> None:
+def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(
+    files: StateFiles, dead_marker: bytes
+) -> None:
     began = time.monotonic()
     with DatabaseLease(files, 300, wait_seconds=20).held() as held:
         assert held
@@ -102,7 +120,9 @@ def test_an_empty_marker_holds_nobody_up_for_ever(files: StateFiles) -> None:
         assert held
 
 
-def test_a_nas_that_fails_in_between_leaves_no_lease_behind(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nas_that_fails_in_between_leaves_no_lease_behind(
+    files: StateFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The transaction goes on without it, and whatever the thread gets later is given back."""
     other = SoftFileLease(files.root / "vmtool-dblock", lease_duration=60, thread_local=False)
     other.acquire()
@@ -144,7 +164,9 @@ class TestBreaking:
         assert files.run(break_lease(b"judged", "stale")) is False
         assert files.run(break_dead_holder("stale")) is False
 
-    def test_a_holder_of_another_host_is_never_called_dead_by_its_number(self, files: StateFiles, dead_marker: bytes) -> None:
+    def test_a_holder_of_another_host_is_never_called_dead_by_its_number(
+        self, files: StateFiles, dead_marker: bytes
+    ) -> None:
         elsewhere = dead_marker.replace(f"host={socket.gethostname()}".encode(), b"host=elsewhere")
         assert elsewhere != dead_marker
         (files.root / "vmtool-dblock").write_bytes(elsewhere)
@@ -171,7 +193,9 @@ def test_a_marker_that_says_nothing_of_its_holder_is_not_judged(data: bytes) -> 
 
 
 def test_a_marker_is_read_whatever_else_it_says() -> None:
-    assert parse_marker(b"filelock/3\ncolour=blue\npid=12\nhost=alpha\ntoken=t\n") == Marker(12, "alpha", "t")
+    assert parse_marker(b"filelock/3\ncolour=blue\npid=12\nhost=alpha\ntoken=t\n") == Marker(
+        12, "alpha", "t"
+    )
 
 
 def test_a_process_that_runs_is_not_dead() -> None:

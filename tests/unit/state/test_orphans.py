@@ -20,7 +20,13 @@ from shared.state.sessions.orphans import end_orphan
 from tests.unit.state.builders import HERE, session
 
 ID = "alpha.4711.0f0e0d0c"
-EXPORT = ("VBoxManage", "export", "a5bb7405-6bce-41d1-b207-357465b29724", "-o", "/mnt/nas/web01/.x.partial.ova")
+EXPORT = (
+    "VBoxManage",
+    "export",
+    "a5bb7405-6bce-41d1-b207-357465b29724",
+    "-o",
+    "/mnt/nas/web01/.x.partial.ova",
+)
 WAIT = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"]
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -51,7 +57,14 @@ def identity(process: "subprocess.Popen[bytes]", *command: str) -> ProcessIdenti
 
 
 def row(host: HostIdentity = HERE) -> SessionRecord:
-    return session(ID, node=host.node, hostname=host.hostname, machine=host.machine, boot=host.boot, space=host.space)
+    return session(
+        ID,
+        node=host.node,
+        hostname=host.hostname,
+        machine=host.machine,
+        boot=host.boot,
+        space=host.space,
+    )
 
 
 def beat(directory: Path, child: object) -> None:
@@ -85,12 +98,21 @@ def test_the_export_of_an_older_program_too(tmp_path: Path, start: Start) -> Non
     [
         (("sleep", "60"), (), "it is no VBoxManage export"),
         (("sleep", "60"), ("VBoxManage", "60"), "it is no VBoxManage export"),
-        (("VBoxManage", "startvm", "web01"), ("VBoxManage", "startvm", "web01"), "it is no VBoxManage export"),
+        (
+            ("VBoxManage", "startvm", "web01"),
+            ("VBoxManage", "startvm", "web01"),
+            "it is no VBoxManage export",
+        ),
         (EXPORT, ("VBoxManage", "export", "another"), "it was started as another command"),
     ],
 )
 def test_another_process_is_left_alone(
-    tmp_path: Path, start: Start, caplog: pytest.LogCaptureFixture, words: tuple[str, ...], command: tuple[str, ...], reason: str
+    tmp_path: Path,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+    words: tuple[str, ...],
+    command: tuple[str, ...],
+    reason: str,
 ) -> None:
     process = start(*words)
     end(tmp_path, identity(process, *command))
@@ -107,8 +129,13 @@ def test_a_later_process_of_its_number_is_left_alone(tmp_path: Path, start: Star
     assert lives(process)
 
 
-@pytest.mark.parametrize("difference", [{"boot": "before"}, {"node": "other"}, {"machine": "other"}, {"space": "container"}])
-def test_what_another_machine_or_boot_started_is_left_alone(tmp_path: Path, start: Start, difference: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "difference",
+    [{"boot": "before"}, {"node": "other"}, {"machine": "other"}, {"space": "container"}],
+)
+def test_what_another_machine_or_boot_started_is_left_alone(
+    tmp_path: Path, start: Start, difference: dict[str, str]
+) -> None:
     process = start(*EXPORT)
     end(tmp_path, identity(process, *EXPORT), replace(HERE, **difference))
     assert lives(process)
@@ -128,11 +155,26 @@ def test_a_process_of_another_user_is_left_alone(
 @pytest.mark.parametrize(
     "child",
     [
-        *(None, [], 7, {}, {"pid": 0, "started": 0}, {"pid": -1, "started": 0}, {"pid": 1e400, "started": 0}, {"pid": 2**70, "started": 0}),
-        *({"pid": 1, "started": "x"}, {"pid": 1, "started": 1.0, "command": 7}, {"pid": 1, "started": 1.0, "born": []}),
+        *(
+            None,
+            [],
+            7,
+            {},
+            {"pid": 0, "started": 0},
+            {"pid": -1, "started": 0},
+            {"pid": 1e400, "started": 0},
+            {"pid": 2**70, "started": 0},
+        ),
+        *(
+            {"pid": 1, "started": "x"},
+            {"pid": 1, "started": 1.0, "command": 7},
+            {"pid": 1, "started": 1.0, "born": []},
+        ),
     ],
 )
-def test_what_no_program_writes_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: Any) -> None:
+def test_what_no_program_writes_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: Any
+) -> None:
     def kill(pid: int, number: int) -> None:
         assert number == 0, f"process {pid} gets a signal"
 

@@ -26,7 +26,9 @@ def test_each_pause_is_twice_as_long_up_to_a_day() -> None:
         (NOW + timedelta(days=2), False),
     ],
 )
-def test_a_time_that_has_passed_or_that_no_right_clock_wrote_is_over(until: datetime, waits: bool) -> None:
+def test_a_time_that_has_passed_or_that_no_right_clock_wrote_is_over(
+    until: datetime, waits: bool
+) -> None:
     record = vm("web01", outages_failed=1, next_outage=timestamp(until))
     assert outages.waits_until(record, NOW) == (timestamp(until) if waits else "")
 
@@ -50,6 +52,11 @@ def test_only_a_backup_that_stopped_the_vm_counts_however_it_ends(method: str, c
 
 
 def test_a_copy_forgets_all_of_it() -> None:
-    begun = changes.touch(contents(claimed(outages_failed=3, next_outage=WHEN)), "web01", OWN, Power("savestate", "running", 1))
+    begun = changes.touch(
+        contents(claimed(outages_failed=3, next_outage=WHEN)),
+        "web01",
+        OWN,
+        Power("savestate", "running", 1),
+    )
     after = only(changes.published(changes.intend(begun, "web01", OWN, copy()), "web01", OWN))
     assert (after.outages_failed, after.next_outage) == (0, "")

@@ -1,4 +1,7 @@
-"""Single schedules of the protocol that are worth a name; all others are searched in `tests/protocol`."""
+"""Single schedules of the protocol that are worth a name.
+
+All others are searched in `tests/protocol`.
+"""
 
 from typing import Any
 
@@ -7,7 +10,14 @@ import pytest
 from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
 from shared.state.records import Contents
 from shared.state.store import protocol
-from shared.state.store.operations import ListGenerations, PublishGeneration, ReadGeneration, Steps, SyncGeneration, Wait
+from shared.state.store.operations import (
+    ListGenerations,
+    PublishGeneration,
+    ReadGeneration,
+    Steps,
+    SyncGeneration,
+    Wait,
+)
 from shared.state.store.protocol import Author
 from shared.state.store.snapshot import Header, encode
 from tests.unit.state.builders import REPOSITORY, WHEN, contents, session, vm
@@ -17,7 +27,10 @@ _ASKS = (ListGenerations, ReadGeneration, SyncGeneration)
 
 
 def run(steps: Steps[Any], answers: list[Any]) -> Any:
-    """Runs a piece of the protocol: a list answers a listing, anything else a read. Waiting needs no answer."""
+    """Runs a piece of the protocol: a list answers a listing, anything else a read.
+
+    Waiting needs no answer.
+    """
     remaining = iter(answers)
     operation = next(steps)
     try:
@@ -28,9 +41,13 @@ def run(steps: Steps[Any], answers: list[Any]) -> Any:
         return stop.value
 
 
-def generation(number: int, previous: str, database: Contents, by: str = "alpha.1", sequence: int = 1) -> tuple[bytes, str]:
+def generation(
+    number: int, previous: str, database: Contents, by: str = "alpha.1", sequence: int = 1
+) -> tuple[bytes, str]:
     """The bytes of a generation, and its checksum."""
-    data = encode(Header(REPOSITORY, number, previous, by, sequence, "alpha", WHEN, "test"), database)
+    data = encode(
+        Header(REPOSITORY, number, previous, by, sequence, "alpha", WHEN, "test"), database
+    )
     return data, protocol.decode(data, number).checksum
 
 
@@ -52,11 +69,18 @@ class TestHead:
         assert run(protocol.read_head(), [[2], None, [3], THIRD, None]).generation == 3
 
     def test_a_stray_below_the_window_is_no_damage(self) -> None:
-        """Listed long ago; since then pruned, and its name filled by a writer that had been paused even longer."""
-        assert run(protocol.read_head(), [[2], STRAY, THIRD, [3], THIRD, None]).checksum == THIRD_SUM
+        """Listed long ago; since then pruned, and its name filled by a writer that had been paused
+        even longer.
+        """
+        assert (
+            run(protocol.read_head(), [[2], STRAY, THIRD, [3], THIRD, None]).checksum == THIRD_SUM
+        )
 
     def test_a_chain_that_stays_broken_is_damage(self) -> None:
-        with pytest.raises(DatabaseDamagedError, match="generation 3 of the state database does not follow from generation 2"):
+        with pytest.raises(
+            DatabaseDamagedError,
+            match="generation 3 of the state database does not follow from generation 2",
+        ):
             run(protocol.read_head(), [[2], SECOND, FORGED, [2], SECOND, FORGED])
 
     def test_another_database_in_the_same_place_is_damage(self) -> None:
@@ -64,7 +88,9 @@ class TestHead:
         with pytest.raises(DatabaseDamagedError):
             run(protocol.read_head(), [[2], SECOND, other] * 2)
 
-    def test_a_nas_without_generations_is_given_up_in_bounded_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_nas_without_generations_is_given_up_in_bounded_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(protocol, "ATTEMPTS", 5)
         with pytest.raises(NasError):
             run(protocol.read_head(), [[]] * 5)
@@ -95,7 +121,11 @@ class TestDoubt:
         row = session("alpha.1", sequence=1)
         start, _ = generation(1, protocol.NO_PREVIOUS, contents(sessions=(row,)))
         far, checksum = generation(500, "0" * 64, contents(vm("web01"), sessions=(row,)))
-        mine, _ = generation(501, checksum, contents(vm("web01"), vm("x"), sessions=(session("alpha.1", sequence=2),)))
+        mine, _ = generation(
+            501,
+            checksum,
+            contents(vm("web01"), vm("x"), sessions=(session("alpha.1", sequence=2),)),
+        )
         steps = protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x")))
         head = run(steps, [[1], start, None, start, [500], far, None, far, [501], mine, None, mine])
         assert head.generation == 501
@@ -105,13 +135,18 @@ class TestPowerCut:
     """The NAS forgot a generation that could be read already, but was not on its disk."""
 
     AUTHOR = Author(session("alpha.1"), 1, WHEN, "test")
-    MINE = generation(2, FIRST_SUM, contents(vm("x"), sessions=(session("alpha.1", sequence=1),)))[0]
+    MINE = generation(2, FIRST_SUM, contents(vm("x"), sessions=(session("alpha.1", sequence=1),)))[
+        0
+    ]
 
     def test_a_commit_that_was_forgotten_is_made_again(self) -> None:
         steps = protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x")))
         first = [[1], FIRST, None, FIRST]
         forgotten = [[2], self.MINE, None, None]
-        assert run(steps, [*first, *forgotten, *first, [2], self.MINE, None, self.MINE]).generation == 2
+        assert (
+            run(steps, [*first, *forgotten, *first, [2], self.MINE, None, self.MINE]).generation
+            == 2
+        )
 
     @pytest.mark.parametrize("found", [None, STRAY])
     def test_nothing_is_built_on_what_was_forgotten_or_replaced(self, found: bytes | None) -> None:
@@ -121,7 +156,9 @@ class TestPowerCut:
 
 
 def test_a_first_attempt_does_not_wait_and_a_lost_race_does() -> None:
-    steps = protocol.transact(Author(session("alpha.1"), 1, WHEN, "test"), lambda found: found.with_vm(vm("x")))
+    steps = protocol.transact(
+        Author(session("alpha.1"), 1, WHEN, "test"), lambda found: found.with_vm(vm("x"))
+    )
     answers = iter([(1,), FIRST, None, FIRST] * 3)
     kinds, operation = [], next(steps)
     while len(kinds) < 21:

@@ -42,7 +42,9 @@ class BusyClock(StillClock):
 def database(tmp_path: Path) -> Database:
     (tmp_path / "nas").mkdir()
     made = create(tmp_path / "nas" / "vmstate", HERE, StillClock(), LEASE)
-    made.commit_once(lambda contents: contents.with_vm(vm("web01", State.BACKUP_NECESSARY)), "add", "test")
+    made.commit_once(
+        lambda contents: contents.with_vm(vm("web01", State.BACKUP_NECESSARY)), "add", "test"
+    )
     return made
 
 
@@ -51,7 +53,9 @@ def holder(database: Database) -> Session:
     """A session that claimed a VM and will show no more heartbeat."""
     crashed = database.session("backup")
     crashed._heartbeat._beat(os.O_CREAT)
-    crashed.commit(lambda contents: changes.claim(contents, "web01", crashed.id, "backup", WHEN), "claim")
+    crashed.commit(
+        lambda contents: changes.claim(contents, "web01", crashed.id, "backup", WHEN), "claim"
+    )
     return crashed
 
 
@@ -72,7 +76,9 @@ class TestProof:
         child = subprocess.Popen([sys.executable, "-c", "pass"])
         gone = ProcessIdentity(child.pid, 1.0)
         child.wait()
-        assert recovery.proven_dead(self.row(process=gone), HERE) == f"its process {child.pid} is gone"
+        assert (
+            recovery.proven_dead(self.row(process=gone), HERE) == f"its process {child.pid} is gone"
+        )
 
     def test_a_later_process_of_the_same_number_is_another_one(self) -> None:
         assert MYSELF is not None
@@ -81,20 +87,35 @@ class TestProof:
         assert recovery.proven_dead(self.row(process=earlier), HERE) is not None
 
     def test_a_step_of_the_wall_clock_kills_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The machine's clock was set an hour back since the session began: psutil now says that everything started later."""
+        """The machine's clock was set an hour back since the session began.
+
+        Psutil now says that everything started later.
+        """
         row = self.row()
         create_time = psutil.Process.create_time
-        monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 3600)
+        monkeypatch.setattr(
+            psutil.Process, "create_time", lambda process: create_time(process) + 3600
+        )
         assert recovery.proven_dead(row, HERE) is None
 
     def test_a_row_of_an_older_program_is_no_proof_by_its_wall_clock(self) -> None:
         assert MYSELF is not None
-        assert recovery.proven_dead(self.row(process=replace(MYSELF, started=MYSELF.started - 3600, born="")), HERE) is None
-        gone = ProcessIdentity(2**22 + 1, MYSELF.started)  # above the highest number that Linux gives
+        assert (
+            recovery.proven_dead(
+                self.row(process=replace(MYSELF, started=MYSELF.started - 3600, born="")), HERE
+            )
+            is None
+        )
+        gone = ProcessIdentity(
+            2**22 + 1, MYSELF.started
+        )  # above the highest number that Linux gives
         assert recovery.proven_dead(self.row(process=gone), HERE) is not None
 
     def test_a_machine_that_was_restarted_has_ended_all_its_processes(self) -> None:
-        assert recovery.proven_dead(self.row(replace(HERE, boot="before")), HERE) == "its machine was restarted"
+        assert (
+            recovery.proven_dead(self.row(replace(HERE, boot="before")), HERE)
+            == "its machine was restarted"
+        )
 
     def test_a_moment_of_boot_by_the_wall_clock_is_no_proof_of_a_restart(self) -> None:
         """Older programs noted one where the kernel has no boot id; it moves with the clock."""
@@ -102,7 +123,14 @@ class TestProof:
         assert recovery.proven_dead(self.row(replace(HERE, boot="")), HERE) is None
 
     @pytest.mark.parametrize(
-        "difference", [{"machine": "other"}, {"machine": ""}, {"hostname": "other"}, {"space": "container"}, {"node": "other"}]
+        "difference",
+        [
+            {"machine": "other"},
+            {"machine": ""},
+            {"hostname": "other"},
+            {"space": "container"},
+            {"node": "other"},
+        ],
     )
     def test_nothing_is_proven_about_another_machine(self, difference: dict[str, str]) -> None:
         """Another node on what says it is this machine: its disk was cloned, machine id and all."""
@@ -115,37 +143,55 @@ class TestProof:
 
     def test_two_machines_that_do_not_know_who_they_are_prove_nothing(self) -> None:
         nameless = replace(HERE, machine="")
-        assert recovery.proven_dead(self.row(nameless, ProcessIdentity(2**30, 1.0)), nameless) is None
+        assert (
+            recovery.proven_dead(self.row(nameless, ProcessIdentity(2**30, 1.0)), nameless) is None
+        )
 
 
 class TestWatching:
-    def test_a_session_that_is_silent_for_the_lease_time_is_dead(self, database: Database, holder: Session) -> None:
+    def test_a_session_that_is_silent_for_the_lease_time_is_dead(
+        self, database: Database, holder: Session
+    ) -> None:
         clock = BusyClock()
         here = seen_by(database, clock)
         dead = recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE)
         assert [grave.session.id for grave in dead] == [holder.id]
         assert LEASE <= sum(clock.slept) <= LEASE + LEASE / BEATS_PER_LEASE
 
-    def test_one_beat_is_enough_to_be_alive_and_ends_the_watch(self, database: Database, holder: Session) -> None:
+    def test_one_beat_is_enough_to_be_alive_and_ends_the_watch(
+        self, database: Database, holder: Session
+    ) -> None:
         clock = BusyClock(lambda count: holder._heartbeat._beat(0) if count == 5 else None)
         here = seen_by(database, clock)
-        assert recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        assert (
+            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        )
         assert len(clock.slept) == 5
 
-    def test_a_session_without_a_heartbeat_file_is_watched_like_any_other(self, database: Database, holder: Session) -> None:
+    def test_a_session_without_a_heartbeat_file_is_watched_like_any_other(
+        self, database: Database, holder: Session
+    ) -> None:
         os.unlink(database.root / "node" / holder.id)
         here = seen_by(database, BusyClock())
-        assert len(recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE)) == 1
+        assert (
+            len(recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE))
+            == 1
+        )
 
     def test_a_nas_that_hangs_makes_nobody_dead(self, database: Database, holder: Session) -> None:
-        """Between each two looks the watcher was stopped for an hour: it saw no silence, and gives up in bounded time."""
+        """Between each two looks the watcher was stopped for an hour.
+
+        It saw no silence, and gives up in bounded time.
+        """
 
         def hang(_: int) -> None:
             clock.seconds += 3600
 
         clock = BusyClock(hang)
         here = seen_by(database, clock)
-        assert recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        assert (
+            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        )
         assert len(clock.slept) < 5
 
     def test_a_heartbeat_that_cannot_be_read_is_no_silence(
@@ -156,18 +202,26 @@ class TestWatching:
 
         monkeypatch.setattr(recovery, "read_beat", refuse)
         here = seen_by(database, BusyClock())
-        assert recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        assert (
+            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
+        )
 
 
 class TestExpiry:
-    def test_what_the_dead_held_is_free_in_one_commit(self, database: Database, holder: Session) -> None:
+    def test_what_the_dead_held_is_free_in_one_commit(
+        self, database: Database, holder: Session
+    ) -> None:
         before = database.head()
         rows = recovery.live_sessions(before.contents)
         assert recovery.expire(database, [recovery.Dead(rows[0], "silent")], "database")
         after = database.head()
         assert after.generation == before.generation + 1
         record = after.contents.vms["web01"]
-        assert (record.status, record.claim, record.leftovers) == (State.BACKUP_NECESSARY, None, True)
+        assert (record.status, record.claim, record.leftovers) == (
+            State.BACKUP_NECESSARY,
+            None,
+            True,
+        )
         assert "silent" in record.last_error
         assert not (database.root / "node" / holder.id).exists()
 
@@ -180,15 +234,31 @@ class TestExpiry:
         self, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         precious = tmp_path / "precious"
-        planted = [str(precious), "../../precious", "..", ".", "", "a/b", "x\0", ".hidden", "n" * 300]
+        planted = [
+            str(precious),
+            "../../precious",
+            "..",
+            ".",
+            "",
+            "a/b",
+            "x\0",
+            ".hidden",
+            "n" * 300,
+        ]
         for identifier in planted:
             precious.write_text("of the host")
-            row = session(identifier, machine=HERE.machine, hostname="alpha", space="space", boot="before")
-            database.commit_once(lambda contents, row=row: contents.with_session(row), "planted", "test")
+            row = session(
+                identifier, machine=HERE.machine, hostname="alpha", space="space", boot="before"
+            )
+            database.commit_once(
+                lambda contents, row=row: contents.with_session(row), "planted", "test"
+            )
             dead = recovery.find_proven(database, database.head().contents)
             assert [grave.session.id for grave in dead] == [identifier]
             recovery.expire(database, dead, "database")
-            assert database.head().contents.sessions[identifier].state == "expired", "what it held is free all the same"
+            assert database.head().contents.sessions[identifier].state == "expired", (
+                "what it held is free all the same"
+            )
             assert precious.exists()
             assert f"{identifier!r} is no id of a session" in caplog.text
             assert read_beat(database.root / "node", identifier) is None
@@ -208,8 +278,12 @@ class TestLease:
         assert not recovery.recover_lease(seen_by(database, clock))
         assert clock.slept == []
 
-    @pytest.mark.parametrize("marker", [MARKER, b"", b"of a tool of version 1.0"], ids=["lease", "empty", "foreign"])
-    def test_a_marker_that_nobody_touches_is_broken_after_its_lease_time(self, database: Database, marker: bytes) -> None:
+    @pytest.mark.parametrize(
+        "marker", [MARKER, b"", b"of a tool of version 1.0"], ids=["lease", "empty", "foreign"]
+    )
+    def test_a_marker_that_nobody_touches_is_broken_after_its_lease_time(
+        self, database: Database, marker: bytes
+    ) -> None:
         (database.root / "vmtool-dblock").write_bytes(marker)
         clock = BusyClock()
         assert recovery.recover_lease(seen_by(database, clock))
@@ -224,7 +298,9 @@ class TestLease:
         assert not recovery.recover_lease(seen_by(database, clock))
         assert path.read_bytes() == self.MARKER
 
-    def test_a_new_holder_of_the_last_moment_keeps_it(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_new_holder_of_the_last_moment_keeps_it(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = database.root / "vmtool-dblock"
         path.write_bytes(self.MARKER)
         fresh = self.MARKER.replace(b"token=t", b"token=u")
@@ -264,12 +340,23 @@ class TestSweep:
         assert {name: not (root / name).exists() for name in names} == names
         assert (root / "node" / holder.id).exists(), "a live session's heartbeat stays, however old"
 
-    def test_the_heartbeat_of_a_session_that_is_over_goes_at_once(self, database: Database, holder: Session) -> None:
-        database.commit_once(lambda contents: changes.expire(contents, [holder.id], "", WHEN), "expire", "test")
+    def test_the_heartbeat_of_a_session_that_is_over_goes_at_once(
+        self, database: Database, holder: Session
+    ) -> None:
+        database.commit_once(
+            lambda contents: changes.expire(contents, [holder.id], "", WHEN), "expire", "test"
+        )
         assert recovery.sweep(database, database.head().contents) == [holder.id]
 
-    def test_what_filelock_leaves_of_a_take_over_goes_when_it_is_old(self, database: Database) -> None:
-        names = ["vmtool-dblock.break.4711.0f", "vmtool-dblock.restore.4711.0f", "vmtool-dblock.1.0", "vmtool-dblock.break.4712.0f"]
+    def test_what_filelock_leaves_of_a_take_over_goes_when_it_is_old(
+        self, database: Database
+    ) -> None:
+        names = [
+            "vmtool-dblock.break.4711.0f",
+            "vmtool-dblock.restore.4711.0f",
+            "vmtool-dblock.1.0",
+            "vmtool-dblock.break.4712.0f",
+        ]
         for name in names:
             (database.root / name).touch()
         for name in names[:3]:
@@ -277,7 +364,9 @@ class TestSweep:
         assert sorted(recovery.sweep(database, database.head().contents)) == names[:2]
         assert (database.root / "vmtool-dblock.1.0").exists()
 
-    def test_a_symbolic_link_is_removed_and_what_it_points_to_is_not(self, database: Database, tmp_path: Path) -> None:
+    def test_a_symbolic_link_is_removed_and_what_it_points_to_is_not(
+        self, database: Database, tmp_path: Path
+    ) -> None:
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious" / "snapshot").touch()
         link = database.root / "tmp" / "link"
@@ -286,8 +375,14 @@ class TestSweep:
         assert recovery.sweep(database, database.head().contents) == ["link"]
         assert (tmp_path / "precious" / "snapshot").exists()
 
-    def test_write_tests_of_probes_that_were_killed_go_when_they_are_a_day_old(self, database: Database) -> None:
-        names = [".vmbackup-write-test.0f0f", ".vmbackup-write-test.1e1e", ".vmbackup-something-else"]
+    def test_write_tests_of_probes_that_were_killed_go_when_they_are_a_day_old(
+        self, database: Database
+    ) -> None:
+        names = [
+            ".vmbackup-write-test.0f0f",
+            ".vmbackup-write-test.1e1e",
+            ".vmbackup-something-else",
+        ]
         for name in names:
             (database.root / name).touch()
         os.utime(database.root / names[0], (1, 1))

@@ -18,10 +18,15 @@ class TestSightings:
 
     def test_nothing_new_changes_nothing(self) -> None:
         database = sightings.sight(contents(), "alpha", [Sighting("u1", "web01", "web01")], WHEN)
-        assert sightings.sight(database, "alpha", [Sighting("u1", "web01", "web01")], LATER) == database
+        assert (
+            sightings.sight(database, "alpha", [Sighting("u1", "web01", "web01")], LATER)
+            == database
+        )
 
     def test_a_vm_that_is_gone_is_missing_since_it_was_first_missed(self) -> None:
-        database = sightings.sight(contents(vm("web01"), vm("other", node="beta")), "alpha", [], WHEN)
+        database = sightings.sight(
+            contents(vm("web01"), vm("other", node="beta")), "alpha", [], WHEN
+        )
         assert only(sightings.sight(database, "alpha", [], LATER)).missing_since == WHEN
         assert database.vms["other"].missing_since is None
         back = sightings.sight(database, "alpha", [Sighting("uuid-web01", "web01", "web01")], LATER)
@@ -34,7 +39,12 @@ class TestSightings:
         assert len({record.directory for record in both.vms.values()}) == 2
 
     def test_directories_that_differ_by_case_only_collide(self) -> None:
-        both = sightings.sight(contents(), "alpha", [Sighting("u1", "Web", "Web"), Sighting("u2-23456789", "web", "web")], WHEN)
+        both = sightings.sight(
+            contents(),
+            "alpha",
+            [Sighting("u1", "Web", "Web"), Sighting("u2-23456789", "web", "web")],
+            WHEN,
+        )
         assert {record.directory for record in both.vms.values()} == {"Web", "web~u2-23456"}
 
     def test_a_renamed_vm_keeps_its_directory_and_its_copies(self) -> None:
@@ -44,12 +54,19 @@ class TestSightings:
 
     def test_two_vms_that_swap_names_keep_their_own_records(self) -> None:
         database = contents(vm("a"), vm("b"))
-        after = sightings.sight(database, "alpha", [Sighting("uuid-a", "b", "b"), Sighting("uuid-b", "a", "a")], LATER)
-        assert {record.uuid: record.name for record in after.vms.values()} == {"uuid-a": "b", "uuid-b": "a"}
+        after = sightings.sight(
+            database, "alpha", [Sighting("uuid-a", "b", "b"), Sighting("uuid-b", "a", "a")], LATER
+        )
+        assert {record.uuid: record.name for record in after.vms.values()} == {
+            "uuid-a": "b",
+            "uuid-b": "a",
+        }
 
     def test_a_vm_renamed_while_it_is_backed_up_is_still_held(self) -> None:
         database = contents(claimed())
-        renamed = sightings.sight(database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER)
+        renamed = sightings.sight(
+            database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER
+        )
         after = changes.published(changes.intend(renamed, "web01", OWN, copy()), "web01", OWN)
         assert set(after.vms) == {"shop"}
         assert after.vms["shop"].status == State.CLEAN
@@ -57,29 +74,54 @@ class TestSightings:
     def test_a_vm_that_moved_goes_on_at_its_new_host(self) -> None:
         gone = sightings.sight(contents(vm("web01", last_copy=copy())), "alpha", [], WHEN)
         after = sightings.sight(gone, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)
-        assert (only(after).node, only(after).missing_since, only(after).last_copy) == ("beta", None, copy())
+        assert (only(after).node, only(after).missing_since, only(after).last_copy) == (
+            "beta",
+            None,
+            copy(),
+        )
 
     def test_a_vm_that_two_hosts_list_stays_with_the_first(self) -> None:
-        both = sightings.sight(contents(vm("web01")), "beta", [Sighting("uuid-web01", "web01", "web01")], WHEN)
+        both = sightings.sight(
+            contents(vm("web01")), "beta", [Sighting("uuid-web01", "web01", "web01")], WHEN
+        )
         assert (only(both).node, only(both).also_on) == ("alpha", "beta")
         assert only(sightings.sight(both, "beta", [], LATER)).also_on is None
 
     def test_a_vm_does_not_move_while_somebody_works_on_it(self) -> None:
         busy = contents(claimed(missing_since=WHEN))
-        assert only(sightings.sight(busy, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)).node == "alpha"
+        assert (
+            only(
+                sightings.sight(busy, "beta", [Sighting("uuid-web01", "web01", "web01")], LATER)
+            ).node
+            == "alpha"
+        )
 
     def test_a_record_of_version_one_gets_its_identity_from_the_host_that_lists_it(self) -> None:
-        old = adoption.adopt_old(contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN)
-        assert {key: record.status for key, record in old.vms.items()} == {"web01": State.BACKUP_NECESSARY, "web02": State.ARCHIVED}
+        old = adoption.adopt_old(
+            contents(), {"web01": State.BACKUP_IN_PROGRESS, "web02": State.ARCHIVED}, WHEN
+        )
+        assert {key: record.status for key, record in old.vms.items()} == {
+            "web01": State.BACKUP_NECESSARY,
+            "web02": State.ARCHIVED,
+        }
         after = sightings.sight(old, "alpha", [Sighting("u1", "web01", "web01")], LATER)
-        assert (only(after).uuid, only(after).node, only(after).directory) == ("u1", "alpha", "web01")
+        assert (only(after).uuid, only(after).node, only(after).directory) == (
+            "u1",
+            "alpha",
+            "web01",
+        )
         assert after.vms["web02"].missing_since is None, "nobody knows yet which host it is on"
 
 
 class TestEvents:
     def test_an_event_is_applied_by_uuid(self) -> None:
-        after = sightings.apply_events(contents(vm("web01"), vm("web02")), {"uuid-web01": (Event.CHANGED,)})
-        assert (only(after).status, after.vms["web02"].status) == (State.BACKUP_NECESSARY, State.CLEAN)
+        after = sightings.apply_events(
+            contents(vm("web01"), vm("web02")), {"uuid-web01": (Event.CHANGED,)}
+        )
+        assert (only(after).status, after.vms["web02"].status) == (
+            State.BACKUP_NECESSARY,
+            State.CLEAN,
+        )
 
     @pytest.mark.parametrize(
         "record",
@@ -94,9 +136,19 @@ class TestEvents:
     )
     def test_a_vm_that_moved_on_is_passed_over(self, record) -> None:
         database = contents(record)
-        assert sightings.apply_events(database, {"uuid-web01": (Event.SEEN_RUNNING, Event.SEEN_STOPPED)}) == database
+        assert (
+            sightings.apply_events(
+                database, {"uuid-web01": (Event.SEEN_RUNNING, Event.SEEN_STOPPED)}
+            )
+            == database
+        )
 
     def test_several_events_are_one_change(self) -> None:
         """Found running and due: it does not stay RUNNING in between for others to see."""
-        after = sightings.apply_events(contents(vm("web01")), {"uuid-web01": (Event.SEEN_RUNNING, Event.ARCHIVE, Event.SEEN_STOPPED)})
-        assert only(after).status == State.ARCHIVED, "what the state does not allow any more is passed over"
+        after = sightings.apply_events(
+            contents(vm("web01")),
+            {"uuid-web01": (Event.SEEN_RUNNING, Event.ARCHIVE, Event.SEEN_STOPPED)},
+        )
+        assert only(after).status == State.ARCHIVED, (
+            "what the state does not allow any more is passed over"
+        )

@@ -26,12 +26,21 @@ plain_json = some.recursive(
 
 def _unknown(kind: type) -> some.SearchStrategy[dict[str, Any]]:
     known = set(kind.__dataclass_fields__)
-    return some.dictionaries(odd_text.filter(lambda name: name not in known), plain_json, max_size=2)
+    return some.dictionaries(
+        odd_text.filter(lambda name: name not in known), plain_json, max_size=2
+    )
 
 
 claims = some.builds(Claim, odd_text, numbers, some.just("backup"), odd_text, extra=_unknown(Claim))
 copies = some.builds(
-    Copy, odd_text, numbers, numbers, odd_text, odd_text, some.dictionaries(odd_text, odd_text, max_size=3), extra=_unknown(Copy)
+    Copy,
+    odd_text,
+    numbers,
+    numbers,
+    odd_text,
+    odd_text,
+    some.dictionaries(odd_text, odd_text, max_size=3),
+    extra=_unknown(Copy),
 )
 records = some.builds(
     VmRecord,
@@ -61,18 +70,30 @@ sessions = some.builds(
 nodes = some.builds(NodeRecord, odd_text, odd_text, odd_text, extra=_unknown(NodeRecord))
 databases = some.builds(
     lambda granted, nodes, sessions, vms: Contents(
-        granted, {row.name: row for row in nodes}, {row.id: row for row in sessions}, {row.key: row for row in vms}
+        granted,
+        {row.name: row for row in nodes},
+        {row.id: row for row in sessions},
+        {row.key: row for row in vms},
     ),
     numbers,
     some.lists(nodes, max_size=2),
     some.lists(sessions, max_size=2),
     some.lists(records, max_size=3),
 )
-headers = some.builds(Header, some.just(REPOSITORY), some.integers(1, 10**19), some.just("0" * 64), *(odd_text, numbers, *[odd_text] * 3))
+headers = some.builds(
+    Header,
+    some.just(REPOSITORY),
+    some.integers(1, 10**19),
+    some.just("0" * 64),
+    *(odd_text, numbers, *[odd_text] * 3),
+)
 
 HEADER = Header(REPOSITORY, 7, "a" * 64, "alpha.1", 3, "alpha", WHEN, "claim web01")
 SMALL = contents(
-    claimed(publishing=copy()), vm("déjà\nvu: 100 %", State.NEW), sessions=(session("alpha.1"), session("beta.1", "expired")), granted=1
+    claimed(publishing=copy()),
+    vm("déjà\nvu: 100 %", State.NEW),
+    sessions=(session("alpha.1"), session("beta.1", "expired")),
+    granted=1,
 )
 
 
@@ -122,7 +143,9 @@ def test_a_line_replaced_by_nonsense_is_damage_and_no_crash(line: int, text: str
         decode(data, 7)
     except (DatabaseDamagedError, DatabaseVersionError):
         return
-    assert name in ("repository", "previous", "claims"), "texts and the number of claims may be anything"
+    assert name in ("repository", "previous", "claims"), (
+        "texts and the number of claims may be anything"
+    )
 
 
 def test_the_name_of_another_generation_is_refused() -> None:
@@ -146,7 +169,9 @@ def test_a_newer_version_that_is_not_understood_is_not_called_damaged(spoilt: by
 
 
 def test_fields_of_a_newer_version_are_kept_at_every_depth() -> None:
-    record = claimed(publishing=replace(copy(), extra={"compression": "zstd"}), extra={"priority": 3})
+    record = claimed(
+        publishing=replace(copy(), extra={"compression": "zstd"}), extra={"priority": 3}
+    )
     record = replace(record, claim=replace(record.claim, extra={"reason": ["a"]}))
     database = contents(record, sessions=(session("alpha.1", extra={"cores": 8}),))
     assert decode(encode(HEADER, database), 7).contents == database

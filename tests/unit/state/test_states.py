@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import IllegalMoveError
-from shared.state.states import FORGETTABLE, IN_FLIGHT, INITIAL, MOVES, Event, State, allowed, diagram, move
+from shared.state.states import (
+    FORGETTABLE,
+    IN_FLIGHT,
+    INITIAL,
+    MOVES,
+    Event,
+    State,
+    allowed,
+    diagram,
+    move,
+)
 
 S, E = State, Event
 
-#: Written down a second time, by hand, from what the states mean: the table in the code is compared with it.
+#: Written down a second time, by hand, from what the states mean: the table in the code is compared
+#: with it.
 EXPECTED = {
     E.SEEN_RUNNING: {S.NEW: S.RUNNING, S.CLEAN: S.RUNNING, S.BACKUP_NECESSARY: S.RUNNING},
     E.SEEN_STOPPED: {S.NEW: S.BACKUP_NECESSARY, S.RUNNING: S.BACKUP_NECESSARY},
@@ -70,11 +81,15 @@ def test_a_state_in_flight_has_an_answer_to_a_crash_and_no_other_way_out_for_an_
 def test_a_copy_is_published_only_from_a_claim() -> None:
     into = {target: source for (source, event), target in MOVES.items() if event is Event.PUBLISHED}
     assert into == {State.CLEAN: State.BACKUP_IN_PROGRESS}
-    assert [source for (source, _), target in MOVES.items() if target is State.BACKUP_IN_PROGRESS] == [State.BACKUP_NECESSARY]
+    assert [
+        source for (source, _), target in MOVES.items() if target is State.BACKUP_IN_PROGRESS
+    ] == [State.BACKUP_NECESSARY]
 
 
 def test_the_diagram_shows_every_move_once_and_is_the_one_in_the_documentation() -> None:
     lines = re.findall(r"^    (\w+) --> (\w+): (.+)$", diagram(), re.MULTILINE)
-    assert sorted(lines) == sorted((source, target, event) for (source, event), target in MOVES.items())
+    assert sorted(lines) == sorted(
+        (source, target, event) for (source, event), target in MOVES.items()
+    )
     page = (Path(__file__).resolve().parents[3] / "docs" / "states.md").read_text(encoding="utf-8")
     assert f"```mermaid\n{diagram()}```\n" in page, "run `python -m deploy.documents`"

@@ -1,4 +1,6 @@
-"""A database is worked with in the format that it has, and brought into the newest one by one commit."""
+"""A database is worked with in the format that it has, and brought into the newest one by one
+commit.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +28,9 @@ def old(database: Database) -> Database:
 def old_session(database: Database, state: str = "live", **identity: Any) -> None:
     """A session of program 0.1, on beta, commits."""
     row = session("beta.9.0a0a0a0a", state, node="beta", **identity)
-    open_database(database.root, BETA, StillClock()).transact(Author(row, 1, WHEN, "an older program"), add("web02"))
+    open_database(database.root, BETA, StillClock()).transact(
+        Author(row, 1, WHEN, "an older program"), add("web02")
+    )
 
 
 def formats(database: Database) -> tuple[str, str]:
@@ -34,7 +38,9 @@ def formats(database: Database) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.4", "2.0", "2.3"])
-def test_the_next_generation_has_the_format_of_the_one_before(database: Database, version: str) -> None:
+def test_the_next_generation_has_the_format_of_the_one_before(
+    database: Database, version: str
+) -> None:
     give_format(database.root, version)
     here = open_database(database.root, HERE, StillClock())
     here.commit_once(add("web01"), "add", "test")
@@ -72,8 +78,13 @@ def test_it_is_refused_while_an_older_program_lives(old: Database) -> None:
     assert (formats(old), prepared) == (("1.1", "1.1"), [])
 
 
-def test_it_is_refused_if_an_older_program_commits_meanwhile(old: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of the next generation is taken: the transaction looks again, and finds that the older program lives."""
+def test_it_is_refused_if_an_older_program_commits_meanwhile(
+    old: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the next generation is taken.
+
+    The transaction looks again, and finds that the older program lives.
+    """
     perform = old.files.perform
 
     def overtaken(operation: Any) -> Any:
@@ -89,7 +100,9 @@ def test_it_is_refused_if_an_older_program_commits_meanwhile(old: Database, monk
     assert "web02" in old.head().contents.vms
 
 
-def test_an_ended_older_session_does_not_hold_it_up_nor_does_a_live_one_of_this_program(old: Database) -> None:
+def test_an_ended_older_session_does_not_hold_it_up_nor_does_a_live_one_of_this_program(
+    old: Database,
+) -> None:
     old_session(old, "ended")
     with elsewhere(old).session("backup") as own:
         own.commit(add("web01"), "add")
@@ -100,14 +113,22 @@ def test_an_ended_older_session_does_not_hold_it_up_nor_does_a_live_one_of_this_
 
 
 def test_an_older_session_of_this_machine_that_is_gone_is_ended_first(old: Database) -> None:
-    row = session("alpha.9.0a0a0a0a", machine=HERE.machine, hostname=HERE.hostname, boot="an earlier one", space=HERE.space)
+    row = session(
+        "alpha.9.0a0a0a0a",
+        machine=HERE.machine,
+        hostname=HERE.hostname,
+        boot="an earlier one",
+        space=HERE.space,
+    )
     old.transact(Author(row, 1, WHEN, "an older program"), add("web02"))
     upgrade.upgrade(old)
     assert old.head().contents.sessions["alpha.9.0a0a0a0a"].state == "expired"
     assert formats(old) == ("2.0", "2.0")
 
 
-def test_one_that_was_killed_before_the_version_file_is_finished(old: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_was_killed_before_the_version_file_is_finished(
+    old: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -120,7 +141,9 @@ def test_one_that_was_killed_before_the_version_file_is_finished(old: Database, 
     here.commit_once(add("web01"), "add", "test")
     assert formats(here) == ("2.0", "1.1"), "the generation counts"
     found = inspection.inspect(old.root).findings
-    assert [(finding.harmless, "statedb upgrade" in finding.hint) for finding in found] == [(True, True)]
+    assert [(finding.harmless, "statedb upgrade" in finding.hint) for finding in found] == [
+        (True, True)
+    ]
     upgrade.upgrade(here)
     assert formats(here) == ("2.0", "2.0")
     assert here.head().generation == 3, "no commit is needed"
@@ -179,7 +202,9 @@ def test_whatever_writes_is_refused_by_a_database_of_a_newer_program(
     assert tree(database) == before
 
 
-def test_a_program_that_was_at_work_when_a_newer_one_came_commits_nothing(database: Database) -> None:
+def test_a_program_that_was_at_work_when_a_newer_one_came_commits_nothing(
+    database: Database,
+) -> None:
     with database.session("backup") as own:
         own.commit(add("web01"), "add")
         give_format(database.root, "3.0", file=False)
@@ -193,6 +218,9 @@ def test_a_program_that_was_at_work_when_a_newer_one_came_commits_nothing(databa
 def tree(database: Database) -> dict[str, tuple[int, bytes]]:
     """Everything that is there, to the bytes and the times."""
     return {
-        str(path.relative_to(database.root)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        str(path.relative_to(database.root)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in sorted(database.root.rglob("*"))
     }

@@ -12,14 +12,20 @@ from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy,
 class TestArchive:
     def test_archive_claims_the_vm_for_its_move(self) -> None:
         after = upkeep.archive(contents(vm("web01")), "web01", "alpha.1", WHEN)
-        assert (only(after).status, only(after).moving, only(after).claim.purpose) == (State.ARCHIVED, "archive", "archive")
+        assert (only(after).status, only(after).moving, only(after).claim.purpose) == (
+            State.ARCHIVED,
+            "archive",
+            "archive",
+        )
         assert only(upkeep.moved(after, "web01", only(after).claim)) == vm("web01", State.ARCHIVED)
 
     def test_a_vm_that_is_being_backed_up_is_refused(self) -> None:
         with pytest.raises(LockedError):
             upkeep.archive(contents(claimed()), "web01", "beta.1", WHEN)
         with pytest.raises(IllegalMoveError, match="BACKUP_IN_PROGRESS cannot become ARCHIVED"):
-            upkeep.archive(contents(claimed(claim=None, publishing=copy())), "web01", "beta.1", WHEN)
+            upkeep.archive(
+                contents(claimed(claim=None, publishing=copy())), "web01", "beta.1", WHEN
+            )
 
     @pytest.mark.parametrize(
         ("event", "state"),
@@ -29,10 +35,16 @@ class TestArchive:
             (Event.ACTIVATE_EMPTY, State.NEW),
         ],
     )
-    def test_an_activated_vm_stays_archived_until_its_copies_are_back(self, event: Event, state: State) -> None:
-        started = upkeep.start_activation(contents(vm("web01", State.ARCHIVED)), "web01", "alpha.1", WHEN)
+    def test_an_activated_vm_stays_archived_until_its_copies_are_back(
+        self, event: Event, state: State
+    ) -> None:
+        started = upkeep.start_activation(
+            contents(vm("web01", State.ARCHIVED)), "web01", "alpha.1", WHEN
+        )
         assert only(started).status == State.ARCHIVED
-        assert only(upkeep.moved(started, "web01", only(started).claim, event)) == vm("web01", state)
+        assert only(upkeep.moved(started, "web01", only(started).claim, event)) == vm(
+            "web01", state
+        )
 
     def test_only_an_archived_vm_is_activated(self) -> None:
         with pytest.raises(IllegalMoveError, match="CLEAN"):
@@ -48,7 +60,9 @@ class TestArchive:
 class TestForget:
     @pytest.mark.parametrize("state", sorted(set(State) - {State.BACKUP_IN_PROGRESS}))
     def test_it_deletes_the_record(self, state: State) -> None:
-        assert upkeep.forget(contents(vm("web01", state), vm("web02")), "web01").vms.keys() == {"web02"}
+        assert upkeep.forget(contents(vm("web01", state), vm("web02")), "web01").vms.keys() == {
+            "web02"
+        }
 
     def test_not_while_somebody_works_on_it(self) -> None:
         with pytest.raises(LockedError):
@@ -69,38 +83,68 @@ class TestVerification:
     def test_a_claim_changes_no_state(self) -> None:
         for status in State:
             if status != State.BACKUP_IN_PROGRESS:
-                record = only(changes.claim(contents(vm("web01", status)), "web01", "alpha.1", "verify", WHEN))
+                record = only(
+                    changes.claim(contents(vm("web01", status)), "web01", "alpha.1", "verify", WHEN)
+                )
                 assert (record.status, record.claim) == (status, self.OWN)
 
-    @pytest.mark.parametrize("values", [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}])
+    @pytest.mark.parametrize(
+        "values",
+        [{"publishing": copy()}, {"moving": "archive"}, {"power": Power("live", "running", 1)}],
+    )
     def test_what_was_begun_is_finished_first(self, values) -> None:
         with pytest.raises(LockedError):
             changes.claim(contents(vm("web01", **values)), "web01", "alpha.1", "verify", WHEN)
 
     def test_all_good(self) -> None:
-        record = only(upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7))))
+        record = only(
+            upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7)))
+        )
         assert record == vm("web01", last_copy=copy(7), verified=LATER)
 
     @pytest.mark.parametrize("left", [copy(5), None])
     def test_the_newest_copy_is_lost(self, left) -> None:
-        record = only(upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a")))
-        assert (record.status, record.last_copy, record.damaged, record.claim) == (State.BACKUP_NECESSARY, left, ("a",), None)
+        record = only(
+            upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a"))
+        )
+        assert (record.status, record.last_copy, record.damaged, record.claim) == (
+            State.BACKUP_NECESSARY,
+            left,
+            ("a",),
+            None,
+        )
 
-    @pytest.mark.parametrize("status", [State.ARCHIVED, State.RUNNING, State.NEW, State.BACKUP_NECESSARY])
+    @pytest.mark.parametrize(
+        "status", [State.ARCHIVED, State.RUNNING, State.NEW, State.BACKUP_NECESSARY]
+    )
     def test_only_a_clean_vm_changes_its_state(self, status: State) -> None:
-        record = only(upkeep.looked_at(self.held(status, last_copy=copy(7)), "web01", self.OWN, self.found(copy(5), "a")))
+        record = only(
+            upkeep.looked_at(
+                self.held(status, last_copy=copy(7)), "web01", self.OWN, self.found(copy(5), "a")
+            )
+        )
         assert (record.status, record.last_copy) == (status, copy(5))
 
     def test_a_copy_that_is_good_after_all_counts_again(self) -> None:
         before = self.held(State.BACKUP_NECESSARY, last_copy=copy(5), damaged=("a",))
         record = only(upkeep.looked_at(before, "web01", self.OWN, self.found(copy(7))))
-        assert (record.status, record.last_copy, record.damaged) == (State.BACKUP_NECESSARY, copy(7), ())
+        assert (record.status, record.last_copy, record.damaged) == (
+            State.BACKUP_NECESSARY,
+            copy(7),
+            (),
+        )
 
     def test_whoever_lost_the_claim_changes_nothing(self) -> None:
         with pytest.raises(LockLostError):
             upkeep.looked_at(contents(vm("web01")), "web01", self.OWN, self.found(None))
 
-    def test_the_first_copy_was_read_when_it_was_made_and_later_ones_make_it_no_younger(self) -> None:
+    def test_the_first_copy_was_read_when_it_was_made_and_later_ones_make_it_no_younger(
+        self,
+    ) -> None:
         first = only(changes.published(contents(claimed(publishing=copy())), "web01", OWN))
-        again = only(changes.published(contents(claimed(publishing=copy(), verified="2026-01-01T00:00:00Z")), "web01", OWN))
+        again = only(
+            changes.published(
+                contents(claimed(publishing=copy(), verified="2026-01-01T00:00:00Z")), "web01", OWN
+            )
+        )
         assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")

@@ -11,14 +11,19 @@ from tests.unit.state.builders import REPOSITORY
 VERSION = DatabaseVersion("0.1.0", REPOSITORY, 300.0, "link")
 
 
-@given(some.floats(1, 86400).map(lambda seconds: float(f"{seconds:g}")), some.sampled_from(["link", "directory"]))
+@given(
+    some.floats(1, 86400).map(lambda seconds: float(f"{seconds:g}")),
+    some.sampled_from(["link", "directory"]),
+)
 def test_what_is_written_is_read(lease: float, primitive: str) -> None:
     version = DatabaseVersion("0.1.0", REPOSITORY, lease, primitive)
     assert parse(version.render()) == version
 
 
 def test_lines_that_are_not_known_are_passed_over() -> None:
-    assert parse(b"# a note\r\nCOLOUR: blue\r\n" + VERSION.render().replace(b"\n", b"\r\n")) == VERSION
+    assert (
+        parse(b"# a note\r\nCOLOUR: blue\r\n" + VERSION.render().replace(b"\n", b"\r\n")) == VERSION
+    )
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.7", "2.1", "3.0"])
@@ -29,7 +34,12 @@ def test_each_version_with_generations_is_read(version: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [("3.0", "update vmbackup"), ("1.0", "statedb migrate"), ("0.9", "vmbackup-admin init"), ("99.1", "update vmbackup")],
+    [
+        ("3.0", "update vmbackup"),
+        ("1.0", "statedb migrate"),
+        ("0.9", "vmbackup-admin init"),
+        ("99.1", "update vmbackup"),
+    ],
 )
 def test_other_versions_are_refused_with_the_cure(version: str, says: str) -> None:
     with pytest.raises(DatabaseVersionError) as caught:
@@ -41,7 +51,10 @@ def test_other_versions_are_refused_with_the_cure(version: str, says: str) -> No
 @pytest.mark.parametrize("name", ["DB_VERSION", "REPOSITORY", "LEASE_SECONDS", "PUBLISH"])
 @pytest.mark.parametrize("value", ["", "-1", "nan", "inf", "x", "1.1.1"])
 def test_nonsense_is_damage_that_is_named(name: str, value: str) -> None:
-    lines = [line if not line.startswith(name) else f"{name}: {value}" for line in VERSION.render().decode().splitlines()]
+    lines = [
+        line if not line.startswith(name) else f"{name}: {value}"
+        for line in VERSION.render().decode().splitlines()
+    ]
     with pytest.raises(DatabaseDamagedError, match=name):
         parse("\n".join(lines).encode())
 

@@ -33,7 +33,10 @@ def test_what_is_rendered_is_parsed(states: dict[str, State]) -> None:
 
 
 def test_it_is_the_format_of_version_one() -> None:
-    assert render(contents(vm("web 01", State.RUNNING), vm("a:b%\n", State.NEW))) == b"a%3Ab%25%0A:NEW\nweb 01:RUNNING\n"
+    assert (
+        render(contents(vm("web 01", State.RUNNING), vm("a:b%\n", State.NEW)))
+        == b"a%3Ab%25%0A:NEW\nweb 01:RUNNING\n"
+    )
 
 
 def test_names_that_are_escaped_differ_from_names_that_look_escaped() -> None:
@@ -43,7 +46,12 @@ def test_names_that_are_escaped_differ_from_names_that_look_escaped() -> None:
 def test_every_line_that_is_wrong_is_named() -> None:
     with pytest.raises(DatabaseDamagedError) as caught:
         parse(b"web01:CLEAN\nnonsense\nweb02:SLEEPING\n:NEW\n\nweb01:NEW\nweb03: CLEAN \n")
-    assert [line.split(":")[0].strip() for line in caught.value.message.splitlines()[1:]] == ["line 2", "line 3", "line 4", "line 6"]
+    assert [line.split(":")[0].strip() for line in caught.value.message.splitlines()[1:]] == [
+        "line 2",
+        "line 3",
+        "line 4",
+        "line 6",
+    ]
 
 
 @given(some.binary(max_size=60))

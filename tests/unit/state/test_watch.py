@@ -8,7 +8,13 @@ from shared.state.sessions.watch import Watch
 
 def test_a_value_seen_unchanged_for_the_lease_time_is_silent() -> None:
     watch = Watch[str](30, 10)
-    assert [watch.observe("a", moment) for moment in (0, 10, 20, 29, 30)] == [False, False, False, False, True]
+    assert [watch.observe("a", moment) for moment in (0, 10, 20, 29, 30)] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_change_starts_from_zero() -> None:
@@ -45,7 +51,9 @@ def test_a_clock_that_went_back_does_not_count() -> None:
 
 
 @given(some.lists(some.tuples(some.sampled_from("ab"), some.floats(0, 50)), max_size=30))
-def test_the_seconds_counted_are_never_more_than_those_that_passed_without_a_change(looks: list[tuple[str, float]]) -> None:
+def test_the_seconds_counted_are_never_more_than_those_that_passed_without_a_change(
+    looks: list[tuple[str, float]],
+) -> None:
     watch = Watch[str](30, 10)
     moment, since, before = 0.0, 0.0, ""
     for value, pause in looks:

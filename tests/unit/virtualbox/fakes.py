@@ -12,14 +12,23 @@ DISK, CHILD, OTHER = (f"{digit * 8}-0000-0000-0000-000000000000" for digit in "1
 
 
 class FakeRunner:
-    """Answers with (status, stdout, stderr) by the words after the program; several answers are given in turn, the last for ever."""
+    """Answers with (status, stdout, stderr) by the words after the program.
+
+    Several answers are given in turn, the last for ever.
+    """
 
     def __init__(self, answers: Mapping[tuple[str, ...], list[tuple[int, str, str]]]) -> None:
         self.answers = {words: list(given) for words, given in answers.items()}
         self.calls: list[tuple[str, ...]] = []
         self.environments: list[Mapping[str, str]] = []
 
-    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Completed:
         self.calls.append(tuple(arguments[1:]))
         self.environments.append(environment or {})
         given = self.answers[tuple(arguments[1:])]
@@ -42,27 +51,51 @@ class Host:
         self.images = ""
         self.info: dict[tuple[str, ...], list[tuple[int, str, str]]] = {}
 
-    def add(self, uuid: str, name: str, *, attached: str = "", images: str = "", attributes: str = "", listed: str | None = None) -> Path:
+    def add(
+        self,
+        uuid: str,
+        name: str,
+        *,
+        attached: str = "",
+        images: str = "",
+        attributes: str = "",
+        listed: str | None = None,
+    ) -> Path:
         path = self.folder / f"{uuid}.vbox"
-        path.write_text(machine(uuid, name, attached=attached, images=images, attributes=attributes), encoding="utf-8")
+        path.write_text(
+            machine(uuid, name, attached=attached, images=images, attributes=attributes),
+            encoding="utf-8",
+        )
         self.registered[uuid] = str(path)
         self.listed += f'"{name if listed is None else listed}" {{{uuid}}}\n'
         return path
 
     def take(self) -> Mapping[str, Machine]:
-        entries = "".join(f'<MachineEntry uuid="{{{uuid}}}" src="{path}"/>' for uuid, path in self.registered.items())
+        entries = "".join(
+            f'<MachineEntry uuid="{{{uuid}}}" src="{path}"/>'
+            for uuid, path in self.registered.items()
+        )
         (self.home / "VirtualBox.xml").write_text(
             f"<VirtualBox><Global><MachineRegistry>{entries}</MachineRegistry>{registry(self.images)}</Global></VirtualBox>",
             encoding="utf-8",
         )
         runner = FakeRunner(
-            {("list", "vms"): [(0, self.listed, "")], ("list", "runningvms"): [(0, self.running, "")], **self.info},
+            {
+                ("list", "vms"): [(0, self.listed, "")],
+                ("list", "runningvms"): [(0, self.running, "")],
+                **self.info,
+            },
         )
         return take_inventory(VBoxManage("VBoxManage", runner, 1), self.home, lambda _seconds: None)
 
 
 def quoted(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace("\n", "&#10;")
+    return (
+        text.replace("&", "&amp;")
+        .replace('"', "&quot;")
+        .replace("<", "&lt;")
+        .replace("\n", "&#10;")
+    )
 
 
 def registry(images: str) -> str:
@@ -70,14 +103,35 @@ def registry(images: str) -> str:
 
 
 def image(uuid: str, location: str, *children: str, kind: str = "VDI") -> str:
-    return f'<HardDisk uuid="{{{uuid}}}" location="{location}" format="{kind}" type="Normal">{"".join(children)}</HardDisk>'
-
-
-def machine(uuid: str, name: str, *, attached: str = "", images: str = "", attributes: str = "", version: str = "7.2.22") -> str:
-    device = f'<AttachedDevice type="HardDisk" port="0" device="0"><Image uuid="{{{attached}}}"/></AttachedDevice>' if attached else ""
     return (
-        f'<?xml version="1.0"?>\n<!-- Written by VirtualBox {version} -->\n<VirtualBox xmlns="http://www.virtualbox.org/" version="1.20">\n'
-        f'  <Machine uuid="{{{uuid}}}" name="{quoted(name)}" OSType="Other" lastStateChange="2026-11-22T20:54:47Z"{attributes}>\n'
-        f'    {registry(images)}<Hardware><Memory RAMSize="16"/><StorageControllers><StorageController name="SATA">{device}'
+        f'<HardDisk uuid="{{{uuid}}}" location="{location}" format="{kind}" '
+        f'type="Normal">{"".join(children)}</HardDisk>'
+    )
+
+
+def machine(
+    uuid: str,
+    name: str,
+    *,
+    attached: str = "",
+    images: str = "",
+    attributes: str = "",
+    version: str = "7.2.22",
+) -> str:
+    device = (
+        (
+            f'<AttachedDevice type="HardDisk" port="0" device="0"><Image '
+            f'uuid="{{{attached}}}"/></AttachedDevice>'
+        )
+        if attached
+        else ""
+    )
+    return (
+        f'<?xml version="1.0"?>\n<!-- Written by VirtualBox {version} -->\n<VirtualBox '
+        f'xmlns="http://www.virtualbox.org/" version="1.20">\n'
+        f'  <Machine uuid="{{{uuid}}}" name="{quoted(name)}" OSType="Other" '
+        f'lastStateChange="2026-11-22T20:54:47Z"{attributes}>\n'
+        f"    {registry(images)}<Hardware><Memory "
+        f'RAMSize="16"/><StorageControllers><StorageController name="SATA">{device}'
         f"</StorageController></StorageControllers></Hardware>\n  </Machine>\n</VirtualBox>\n"
     )

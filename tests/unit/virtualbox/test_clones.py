@@ -1,4 +1,8 @@
-"""What is waited for: the disk of a clone that is still locked for a moment after its export, a VM that is still being saved."""
+"""What is waited for.
+
+The disk of a clone that is still locked for a moment after its export, a VM that is still being
+saved.
+"""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,33 +17,48 @@ from shared.virtualbox.inventory import Machine
 from tests.unit.state.builders import StillClock
 
 
-def removal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]) -> tuple[list[tuple[str, ...]], StillClock]:
-    """Removes a clone whose disk is used as `uses` says, look by look and then for ever; what was asked of VBoxManage, and the clock."""
+def removal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uses: list[DiskUse]
+) -> tuple[list[tuple[str, ...]], StillClock]:
+    """Removes a clone whose disk is used as `uses` says, look by look and then for ever.
+
+    What was asked of VBoxManage, and the clock.
+    """
     monkeypatch.setattr(clones, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0])
     vboxmanage, clock = Mock(), StillClock()
     original = Machine("a", "web", str(tmp_path / "web.vbox"))
     clone = Machine("b", "vmbackup-7", str(tmp_path / "vmbackup-7" / "vmbackup-7" / "x.vbox"))
     try:
-        Clones(vboxmanage, clock, 60).unregister(clone, original, Made("vmbackup-7", tmp_path / "vmbackup-7", "b"))
+        Clones(vboxmanage, clock, 60).unregister(
+            clone, original, Made("vmbackup-7", tmp_path / "vmbackup-7", "b")
+        )
     finally:
         commands = [call.args for call in vboxmanage.run.call_args_list]
     return commands, clock
 
 
-def test_a_lock_that_is_just_being_released_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lock_that_is_just_being_released_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     commands, clock = removal(monkeypatch, tmp_path, [DiskUse.READ, DiskUse.READ, DiskUse.FREE])
     assert commands == [("unregistervm", "b")]
     assert len(clock.slept) == 2
 
 
-def test_a_clone_that_is_still_exported_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_clone_that_is_still_exported_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(VmBusyError, match="vmbackup-7 is still being exported"):
         removal(monkeypatch, tmp_path, [DiskUse.READ])
 
 
-def test_a_clone_that_was_moved_elsewhere_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_clone_that_was_moved_elsewhere_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(clones, "disk_use", lambda *_: DiskUse.FREE)
     vboxmanage, moved = Mock(), Machine("b", "vmbackup-7", str(tmp_path / "elsewhere" / "x.vbox"))
     with pytest.raises(VBoxManageError, match="was moved to"):
-        Clones(vboxmanage, StillClock(), 60).unregister(moved, None, Made("vmbackup-7", tmp_path / "vmbackup-7", "b"))
+        Clones(vboxmanage, StillClock(), 60).unregister(
+            moved, None, Made("vmbackup-7", tmp_path / "vmbackup-7", "b")
+        )
     assert vboxmanage.run.call_args_list == []

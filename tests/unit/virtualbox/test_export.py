@@ -1,4 +1,6 @@
-"""Exports: how what VBoxManage printed is told, and how a program in its place is watched and stopped."""
+"""Exports: how what VBoxManage printed is told, and how a program in its place is watched and
+stopped.
+"""
 
 import os
 import signal
@@ -29,26 +31,74 @@ from shared.virtualbox.settings import Image
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, FakeRunner
 
-FAILED = "0%...10%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write failed\nVBoxManage: error: "
+FAILED = (
+    "0%...10%...VBOX_E_FILE_ERROR\nVBoxManage: error: Appliance write failed\nVBoxManage: error: "
+)
 
 
 @pytest.mark.parametrize(
     ("printed", "error", "said"),
     [
-        ("Could not create the exported medium 'x-disk001.vmdk' (VERR_CANCELLED)", ExportCanceledError, "canceled"),
-        ("VMDK: cannot write compressed data block in './a-disk001.vmdk' (VERR_DISK_FULL)", ExportTargetError, "full"),
-        ("Failed to open '/nas/ex.ova' for writing (VERR_ALREADY_EXISTS)", ExportTargetError, "exists"),
-        ("Failed to open '/nas/no/ex.ova' for writing (VERR_FILE_NOT_FOUND)", ExportTargetError, "directory"),
-        ("Failed to open '/nas/a.ova' for writing (VERR_WRITE_PROTECT)", ExportTargetError, "cannot be written"),
+        (
+            "Could not create the exported medium 'x-disk001.vmdk' (VERR_CANCELLED)",
+            ExportCanceledError,
+            "canceled",
+        ),
+        (
+            "VMDK: cannot write compressed data block in './a-disk001.vmdk' (VERR_DISK_FULL)",
+            ExportTargetError,
+            "full",
+        ),
+        (
+            "Failed to open '/nas/ex.ova' for writing (VERR_ALREADY_EXISTS)",
+            ExportTargetError,
+            "exists",
+        ),
+        (
+            "Failed to open '/nas/no/ex.ova' for writing (VERR_FILE_NOT_FOUND)",
+            ExportTargetError,
+            "directory",
+        ),
+        (
+            "Failed to open '/nas/a.ova' for writing (VERR_WRITE_PROTECT)",
+            ExportTargetError,
+            "cannot be written",
+        ),
         ("Medium '/vms/x.vdi' is locked for writing by another task", VmRunsError, "runs"),
-        ("Medium '/vms/x.vdi' is locked for reading by another task", VmBusyError, "works on its disks"),
-        ("Code VBOX_E_INVALID_OBJECT_STATE (0x80BB0007) - Current object state prohibits operation", VmRunsError, "runs"),
-        ("Could not open the medium '/x.vdi'.\nVBoxManage: error: VD: error VERR_FILE_NOT_FOUND opening", ExportError, "missing"),
-        ("VDI: invalid pre-header in '/vms/x.vdi' (VERR_VD_VDI_INVALID_HEADER).", ExportError, "damaged"),
+        (
+            "Medium '/vms/x.vdi' is locked for reading by another task",
+            VmBusyError,
+            "works on its disks",
+        ),
+        (
+            (
+                "Code VBOX_E_INVALID_OBJECT_STATE (0x80BB0007) - Current object state prohibits "
+                "operation"
+            ),
+            VmRunsError,
+            "runs",
+        ),
+        (
+            (
+                "Could not open the medium '/x.vdi'.\nVBoxManage: error: VD: error "
+                "VERR_FILE_NOT_FOUND opening"
+            ),
+            ExportError,
+            "missing",
+        ),
+        (
+            "VDI: invalid pre-header in '/vms/x.vdi' (VERR_VD_VDI_INVALID_HEADER).",
+            ExportError,
+            "damaged",
+        ),
         ("The object functionality is limited", ExportError, "inaccessible"),
         ("Could not find a registered machine with UUID {0}", ExportError, "not registered"),
         ("Failed to create the VirtualBox object!", UnreachedError, "could not be reached"),
-        ("Code NS_ERROR_ABORT (0x80004004) - Operation aborted (extended info not available)", ExportError, "VBoxSVC ended"),
+        (
+            "Code NS_ERROR_ABORT (0x80004004) - Operation aborted (extended info not available)",
+            ExportError,
+            "VBoxSVC ended",
+        ),
         ("something new", ExportError, "something new"),
     ],
 )
@@ -56,19 +106,34 @@ def test_failures_are_told_apart(printed: str, error: type[ExportError], said: s
     problem = export_problem(Completed((), 1, "", FAILED + printed + "\n"))
     assert type(problem) is error
     assert said in problem.message
-    assert problem.exit_code is (ExitCode.NAS if error is ExportTargetError else ExitCode.VBOXMANAGE)
+    assert problem.exit_code is (
+        ExitCode.NAS if error is ExportTargetError else ExitCode.VBOXMANAGE
+    )
 
 
 def test_encrypted_disk_asks_for_its_password_on_stdout() -> None:
-    stdout = "Enter the passwords for the following identifiers to export the apppliance:\nPassword ID id1:\n"
-    problem = export_problem(Completed((), 1, stdout, "VBoxManage: error: Failed to retrieve echo setting (VERR_INVALID_FUNCTION)\n"))
+    stdout = (
+        "Enter the passwords for the following identifiers to export the "
+        "apppliance:\nPassword ID id1:\n"
+    )
+    problem = export_problem(
+        Completed(
+            (),
+            1,
+            stdout,
+            "VBoxManage: error: Failed to retrieve echo setting (VERR_INVALID_FUNCTION)\n",
+        )
+    )
     assert problem is not None
     assert "encrypted" in problem.message
     assert "encryptmedium" in problem.hint
 
 
 def test_success_needs_a_clean_status_and_a_clean_stderr() -> None:
-    assert export_problem(Completed((), 0, "Successfully exported 1 machine(s).\n", "0%...100%\n")) is None
+    assert (
+        export_problem(Completed((), 0, "Successfully exported 1 machine(s).\n", "0%...100%\n"))
+        is None
+    )
     assert export_problem(Completed((), 0, "", "0%...VBoxManage: error: late\n")) is not None
     assert export_problem(Completed((), 1, "Successfully exported 1 machine(s).\n", "")) is not None
 
@@ -80,7 +145,8 @@ def test_killed_vboxmanage_may_leave_an_export_running(status: int) -> None:
     assert "signal" in problem.message
 
 
-#: A program in the place of VBoxManage; `body` is what it does after it was asked for what it should have been asked for.
+#: A program in the place of VBoxManage; `body` is what it does after it was asked for what it
+#: should have been asked for.
 PROGRAM = """#!{python}
 import os, signal, sys, time
 target = sys.argv[-1].removeprefix("--output=")
@@ -114,11 +180,22 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-WRITE = 'open(target, "wb").write(b"x" * 1000); sys.stderr.write("0%...10%...40%"); sys.stderr.flush()\n'
+WRITE = (
+    'open(target, "wb").write(b"x" * 1000); sys.stderr.write("0%...10%...40%"); '
+    "sys.stderr.flush()\n"
+)
 
 
-def test_export_is_watched_to_its_end(start: Callable[[str], RunningExport], tmp_path: Path) -> None:
-    export = start(WRITE + f'while not os.path.exists("{tmp_path}/go"): time.sleep(0.01)\nprint("...100%", file=sys.stderr)')
+def test_export_is_watched_to_its_end(
+    start: Callable[[str], RunningExport], tmp_path: Path
+) -> None:
+    export = start(
+        WRITE
+        + (
+            f'while not os.path.exists("{tmp_path}/go"): time.sleep(0.01)\nprint("...100%", '
+            f"file=sys.stderr)"
+        )
+    )
     assert export.identity is not None
     assert export.identity.is_alive()
     wait_for(lambda: (export.progress(), export.size()) == (40, 1000))
@@ -145,7 +222,9 @@ def test_cancelling_asks_with_int_first(start: Callable[[str], RunningExport]) -
 
 
 def test_cancelling_asks_again_with_term(start: Callable[[str], RunningExport]) -> None:
-    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, canceled)\n"
+    ignore = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, canceled)\n"
+    )
     export = start(ignore + WRITE + "time.sleep(30)")
     wait_for(lambda: export.progress() == 40)
     assert export.cancel(1)
@@ -154,7 +233,10 @@ def test_cancelling_asks_again_with_term(start: Callable[[str], RunningExport]) 
 
 
 def test_cancelling_never_kills(start: Callable[[str], RunningExport]) -> None:
-    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    ignore = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, "
+        "signal.SIG_IGN)\n"
+    )
     export = start(ignore + WRITE + "time.sleep(30)")
     wait_for(lambda: export.progress() == 40)
     began = time.monotonic()
@@ -168,9 +250,12 @@ def test_cancelling_never_kills(start: Callable[[str], RunningExport]) -> None:
         export.result()
 
 
-def test_talkative_vboxmanage_is_never_held_up_and_its_last_words_are_kept(start: Callable[[str], RunningExport]) -> None:
+def test_talkative_vboxmanage_is_never_held_up_and_its_last_words_are_kept(
+    start: Callable[[str], RunningExport],
+) -> None:
     export = start(
-        'sys.stdout.write("x" * 2**22); sys.stderr.write("y" * 2**22); sys.stderr.write("\\nVBoxManage: error: last words\\n"); sys.exit(1)'
+        'sys.stdout.write("x" * 2**22); sys.stderr.write("y" * 2**22); '
+        'sys.stderr.write("\\nVBoxManage: error: last words\\n"); sys.exit(1)'
     )
     wait_for(export.poll)
     with pytest.raises(ExportError, match="last words") as caught:
@@ -196,6 +281,9 @@ def test_missing_program(tmp_path: Path) -> None:
 def test_disk_use_is_that_of_the_images_written_to(states: tuple[str, str], use: DiskUse) -> None:
     base = Image("9" * 8 + "-0000-0000-0000-000000000000", "/base.vdi", "VDI", "")
     chains = tuple((Image(uuid, "/x.vdi", "VDI", base.uuid), base) for uuid in (DISK, CHILD))
-    answers = {("showmediuminfo", "disk", uuid): [(0, f"State:  {state}\n", "")] for uuid, state in zip((DISK, CHILD), states, strict=True)}
+    answers = {
+        ("showmediuminfo", "disk", uuid): [(0, f"State:  {state}\n", "")]
+        for uuid, state in zip((DISK, CHILD), states, strict=True)
+    }
     box = VBoxManage("VBoxManage", FakeRunner(answers), 1)
     assert disk_use(box, Machine(A, "web01", "/x.vbox", chains=chains)) is use

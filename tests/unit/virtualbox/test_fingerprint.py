@@ -27,7 +27,11 @@ def look(host: Host) -> Fingerprint:
 
 
 def rewrite(host: Host, **changes: str) -> None:
-    arguments = {"attached": CHILD, "images": image(DISK, "base.vdi", image(CHILD, "child.vdi")), **changes}
+    arguments = {
+        "attached": CHILD,
+        "images": image(DISK, "base.vdi", image(CHILD, "child.vdi")),
+        **changes,
+    }
     Path(host.registered[A]).write_text(machine(A, arguments.pop("name", "web01"), **arguments))
 
 
@@ -66,7 +70,9 @@ def test_reading_a_disk_does_not_count(host: Host) -> None:
         ({"attributes": ' aborted="true"'}, ("its power state changed (off -> aborted)",)),
     ],
 )
-def test_settings_state_and_snapshot_are_told_apart(host: Host, changes: dict[str, str], told: tuple[str, ...]) -> None:
+def test_settings_state_and_snapshot_are_told_apart(
+    host: Host, changes: dict[str, str], told: tuple[str, ...]
+) -> None:
     before = look(host)
     rewrite(host, **changes)
     assert differences(before, look(host)) == told
@@ -76,7 +82,9 @@ def test_start_and_stop_are_told_with_their_time(host: Host) -> None:
     before = look(host)
     path = Path(host.registered[A])
     path.write_text(path.read_text().replace("20:54:47Z", "21:00:00Z"))
-    assert differences(before, look(host)) == ("it was started, stopped or restored (2026-11-22T20:54:47Z -> 2026-11-22T21:00:00Z)",)
+    assert differences(before, look(host)) == (
+        "it was started, stopped or restored (2026-11-22T20:54:47Z -> 2026-11-22T21:00:00Z)",
+    )
 
 
 def test_firmware_variables_count(host: Host) -> None:
@@ -101,7 +109,9 @@ def test_every_field_is_told_when_it_differs() -> None:
 def test_fingerprint_of_another_version_or_none_equals_nothing(host: Host) -> None:
     seen = look(host)
     for stored in ({}, {**seen.to_json(), "version": "0", "later": "x"}):
-        assert differences(Fingerprint.from_json(stored), seen) == ("it was last looked at by another version of vmbackup",)
+        assert differences(Fingerprint.from_json(stored), seen) == (
+            "it was last looked at by another version of vmbackup",
+        )
 
 
 def test_inaccessible_vm_has_none(host: Host) -> None:

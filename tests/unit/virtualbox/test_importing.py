@@ -7,21 +7,48 @@ import pytest
 from shared.host.clock import SystemClock
 from shared.host.errors import CopyError, VBoxManageError
 from shared.host.processes import SubprocessRunner
-from shared.virtualbox.importing import ImportFailedError, ImportPlan, RunningImport, default_folder, folder_name, refuse_unsafe
+from shared.virtualbox.importing import (
+    ImportFailedError,
+    ImportPlan,
+    RunningImport,
+    default_folder,
+    folder_name,
+    refuse_unsafe,
+)
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import FakeRunner
 
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x-disk001.vmdk", "/etc/x-disk001.vmdk", "a/../../x.vmdk", "..", ".", "a/./b.vmdk", "sub/", "x/..", "/"],
+    [
+        "../../x-disk001.vmdk",
+        "/etc/x-disk001.vmdk",
+        "a/../../x.vmdk",
+        "..",
+        ".",
+        "a/./b.vmdk",
+        "sub/",
+        "x/..",
+        "/",
+    ],
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(name: str) -> None:
     with pytest.raises(CopyError, match="outside"):
         refuse_unsafe(["x.ovf", name, "x.mf"])
 
 
-@pytest.mark.parametrize("name", ["web-disk001.vmdk", "web: 01/ü-disk001.vmdk", "a..b.vmdk", "..vmdk", "a\\..\\b.vmdk", "a/b/c.vmdk"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "web-disk001.vmdk",
+        "web: 01/ü-disk001.vmdk",
+        "a..b.vmdk",
+        "..vmdk",
+        "a\\..\\b.vmdk",
+        "a/b/c.vmdk",
+    ],
+)
 def test_other_names_are_not(name: str) -> None:
     refuse_unsafe([name])
 
@@ -45,16 +72,31 @@ def test_the_folder_of_a_vm(name: str, folder: str) -> None:
 
 
 def test_the_place_of_new_vms() -> None:
-    said = {("list", "systemproperties"): [(0, "API version:   7_2\nDefault machine folder:          /home/me/VirtualBox VMs\n", "")]}
-    assert default_folder(VBoxManage("VBoxManage", FakeRunner(said), 5)) == Path("/home/me/VirtualBox VMs")
+    said = {
+        ("list", "systemproperties"): [
+            (
+                0,
+                "API version:   7_2\nDefault machine folder:          /home/me/VirtualBox VMs\n",
+                "",
+            )
+        ]
+    }
+    assert default_folder(VBoxManage("VBoxManage", FakeRunner(said), 5)) == Path(
+        "/home/me/VirtualBox VMs"
+    )
     with pytest.raises(VBoxManageError, match="where it puts new VMs"):
-        default_folder(VBoxManage("VBoxManage", FakeRunner({("list", "systemproperties"): [(0, "", "")]}), 5))
+        default_folder(
+            VBoxManage("VBoxManage", FakeRunner({("list", "systemproperties"): [(0, "", "")]}), 5)
+        )
 
 
 def run(folder: Path, script: str, *, keep_macs: bool = True) -> RunningImport:
     program = folder / "VBoxManage"
     reached = 'test "$1" = list && exit 0'
-    program.write_text(f"#!/bin/sh\n{reached}\nprintf '%s\\n' \"$@\" >'{folder}/arguments'\n{script}\n", encoding="utf-8")
+    program.write_text(
+        f"#!/bin/sh\n{reached}\nprintf '%s\\n' \"$@\" >'{folder}/arguments'\n{script}\n",
+        encoding="utf-8",
+    )
     program.chmod(0o755)
     clock = SystemClock()
     plan = ImportPlan(folder / "x.ova", "-odd", folder / "vms", keep_macs)
@@ -75,7 +117,13 @@ def test_its_arguments_and_progress(tmp_path: Path) -> None:
     assert done.progress() == 70
     words = (tmp_path / "arguments").read_text().splitlines()
     assert words[:2] == ["import", str(tmp_path / "x.ova")]
-    assert words[2:] == ["--vsys", "0", "--vmname=-odd", f"--basefolder={tmp_path / 'vms'}", "--options=keepallmacs,importtovdi"]
+    assert words[2:] == [
+        "--vsys",
+        "0",
+        "--vmname=-odd",
+        f"--basefolder={tmp_path / 'vms'}",
+        "--options=keepallmacs,importtovdi",
+    ]
 
 
 def test_reading_the_description_is_no_progress(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def test_forged_line_does_not_make_a_vm_run(host: Host) -> None:
     host.add(B, "web02")
     host.running = f'"web02" {{{B}}}\n"y" {{{A}}}\n'
     for uuid, state in ((A, "running"), (B, "poweroff")):
-        host.info["showvminfo", uuid, "--machinereadable"] = [(0, f'name="x"\nUUID="{uuid}"\nVMState="{state}"\n', "")]
+        host.info["showvminfo", uuid, "--machinereadable"] = [
+            (0, f'name="x"\nUUID="{uuid}"\nVMState="{state}"\n', "")
+        ]
     assert {uuid: vm.running for uuid, vm in host.take().items()} == {A: True, B: False}
 
 
@@ -47,7 +49,11 @@ def test_broken_settings_harm_no_other_vm(host: Host) -> None:
     host.add(B, "web02").write_text("<VirtualBox>")
     host.add(C, "web03")
     found = host.take()
-    assert [(found[uuid].accessible, found[uuid].name) for uuid in (A, B, C)] == [(False, None), (False, None), (True, "web03")]
+    assert [(found[uuid].accessible, found[uuid].name) for uuid in (A, B, C)] == [
+        (False, None),
+        (False, None),
+        (True, "web03"),
+    ]
     assert "is not there" in found[A].reason
     assert "damaged" in found[B].reason
 
@@ -69,7 +75,9 @@ def test_settings_of_another_vm_are_not_believed(host: Host) -> None:
         ("x\n<inaccessible>", "<inaccessible>", False),
     ],
 )
-def test_virtualbox_calls_a_vm_inaccessible(host: Host, name: str, listed: str, accessible: bool) -> None:
+def test_virtualbox_calls_a_vm_inaccessible(
+    host: Host, name: str, listed: str, accessible: bool
+) -> None:
     host.add(A, name, listed=listed)
     assert host.take()[A].accessible is accessible
 
@@ -83,15 +91,26 @@ def test_vm_that_is_registered_but_not_listed(host: Host) -> None:
 
 def test_chain_through_own_shared_and_other_registries(host: Host) -> None:
     host.add(
-        A, "base", attached=OTHER, images=image(DISK, "base.vdi", image(OTHER, "Snapshots/other.vdi"), image(CHILD, "/clone/child.vdi"))
+        A,
+        "base",
+        attached=OTHER,
+        images=image(
+            DISK, "base.vdi", image(OTHER, "Snapshots/other.vdi"), image(CHILD, "/clone/child.vdi")
+        ),
     )
     host.add(B, "clone", attached=CHILD)
     host.images = image(C, "shared.vdi")
     host.add(C, "with a shared disk", attached=C)
     found = host.take()
     folder = str(host.folder)
-    assert [entry.location for entry in found[A].images] == [f"{folder}/Snapshots/other.vdi", f"{folder}/base.vdi"]
-    assert [entry.location for entry in found[B].images] == ["/clone/child.vdi", f"{folder}/base.vdi"]
+    assert [entry.location for entry in found[A].images] == [
+        f"{folder}/Snapshots/other.vdi",
+        f"{folder}/base.vdi",
+    ]
+    assert [entry.location for entry in found[B].images] == [
+        "/clone/child.vdi",
+        f"{folder}/base.vdi",
+    ]
     assert [entry.location for entry in found[C].images] == [str(host.home / "shared.vdi")]
 
 
@@ -103,7 +122,9 @@ def test_disk_in_no_registry(host: Host) -> None:
 
 
 def test_chain_that_bites_its_tail_ends(host: Host) -> None:
-    host.add(A, "web01", attached=DISK, images=image(DISK, "a", image(CHILD, "b", image(DISK, "c"))))
+    host.add(
+        A, "web01", attached=DISK, images=image(DISK, "a", image(CHILD, "b", image(DISK, "c")))
+    )
     assert "in no media registry" in host.take()[A].reason
 
 
@@ -111,8 +132,13 @@ def test_host_without_vms(host: Host) -> None:
     assert host.take() == {}
 
 
-@pytest.mark.parametrize(("registered", "listed"), [({A: "/a"}, ""), ({}, f'"x" {{{A}}}\n'), ({A: "/a"}, f'"x" {{{B}}}\n')])
-def test_registry_of_another_user_is_refused(host: Host, registered: dict[str, str], listed: str) -> None:
+@pytest.mark.parametrize(
+    ("registered", "listed"),
+    [({A: "/a"}, ""), ({}, f'"x" {{{A}}}\n'), ({A: "/a"}, f'"x" {{{B}}}\n')],
+)
+def test_registry_of_another_user_is_refused(
+    host: Host, registered: dict[str, str], listed: str
+) -> None:
     host.registered, host.listed = registered, listed
     with pytest.raises(VBoxManageError) as caught:
         host.take()
@@ -122,19 +148,30 @@ def test_registry_of_another_user_is_refused(host: Host, registered: dict[str, s
 def test_nvram_file_beside_the_settings(host: Host) -> None:
     path = host.add(A, "web01")
     assert host.take()[A].nvram_file == str(path.with_suffix(".nvram"))
-    path.write_text(path.read_text().replace("<Hardware>", '<Hardware><Firmware type="EFI"><NVRAM path="own.nvram"/></Firmware>'))
+    path.write_text(
+        path.read_text().replace(
+            "<Hardware>", '<Hardware><Firmware type="EFI"><NVRAM path="own.nvram"/></Firmware>'
+        )
+    )
     assert host.take()[A].nvram_file == str(path.with_name("own.nvram"))
 
 
 def test_files_of_images(tmp_path: Path) -> None:
-    text = '# Disk DescriptorFile\nversion=1\nRW 4096 FLAT "own-flat.vmdk" 0\nRW 8 ZERO\nRDONLY 1 FLAT "/abs.vmdk" 0\nddb.x = "RW 1"\n'
+    text = (
+        '# Disk DescriptorFile\nversion=1\nRW 4096 FLAT "own-flat.vmdk" 0\nRW 8 ZERO\nRDONLY '
+        '1 FLAT "/abs.vmdk" 0\nddb.x = "RW 1"\n'
+    )
     (tmp_path / "own.vmdk").write_text(text)
     (tmp_path / "sparse.vmdk").write_bytes(b"KDMV\x01" + b"\xff" * 100)
 
     def files(name: str, kind: str) -> list[str]:
         return list(files_of(Image(DISK, str(tmp_path / name), kind, "")))
 
-    assert files("own.vmdk", "VMDK") == [str(tmp_path / "own.vmdk"), str(tmp_path / "own-flat.vmdk"), "/abs.vmdk"]
+    assert files("own.vmdk", "VMDK") == [
+        str(tmp_path / "own.vmdk"),
+        str(tmp_path / "own-flat.vmdk"),
+        "/abs.vmdk",
+    ]
     assert files("sparse.vmdk", "VMDK") == [str(tmp_path / "sparse.vmdk")]
     assert files("missing.vmdk", "VMDK") == [str(tmp_path / "missing.vmdk")]
     assert files("x.vdi", "VDI") == [str(tmp_path / "x.vdi")]

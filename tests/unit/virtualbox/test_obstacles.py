@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.obstacles import LONGEST_NAME_BYTES, has_long_name, refuse_long_name, refuse_unexportable
+from shared.virtualbox.obstacles import (
+    LONGEST_NAME_BYTES,
+    has_long_name,
+    refuse_long_name,
+    refuse_unexportable,
+)
 from shared.virtualbox.problems import ExportError
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, B, Host, image
 
@@ -22,7 +27,9 @@ def add(host: Host, *, keys: str = "", name: str = "web01") -> Machine:
     """A machine with a differencing image on a base; `keys` are properties of the base."""
     for file in ("base.vdi", "child.vdi"):
         (host.folder / file).touch()
-    base = image(DISK, str(host.folder / "base.vdi"), keys, image(CHILD, str(host.folder / "child.vdi")))
+    base = image(
+        DISK, str(host.folder / "base.vdi"), keys, image(CHILD, str(host.folder / "child.vdi"))
+    )
     host.add(A, name, attached=CHILD, images=base)
     return host.take()[A]
 
@@ -53,9 +60,13 @@ def test_a_missing_disk_is_named(host: Host, file: str) -> None:
         refuse_unexportable(machine)
 
 
-def test_a_disk_that_this_user_may_not_read_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_this_user_may_not_read_is_named(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = add(host)
-    monkeypatch.setattr(os, "access", lambda path, _mode: not str(path).endswith("base.vdi"))  # root may read whatever its mode
+    monkeypatch.setattr(
+        os, "access", lambda path, _mode: not str(path).endswith("base.vdi")
+    )  # root may read whatever its mode
     with pytest.raises(ExportError, match="cannot be read by this user"):
         refuse_unexportable(machine)
 
@@ -66,4 +77,6 @@ def test_names_are_measured_in_bytes(host: Host) -> None:
     assert has_long_name("ü" * 44)
     with pytest.raises(ExportError, match="its name has 88 bytes"):
         refuse_long_name(add(host, name="ü" * 44))
-    refuse_long_name(Machine(A, "n" * 200, "/x.vbox"))  # without disks there is nothing that is called after it
+    refuse_long_name(
+        Machine(A, "n" * 200, "/x.vbox")
+    )  # without disks there is nothing that is called after it

@@ -42,7 +42,19 @@ def test_as_long_as_there_is_no_uuid_the_name_counts(tmp_path: Path) -> None:
     assert not scratch.is_scratch(machine(made, uuid="99999999-2222-4333-8444-555555555555"))
 
 
-@pytest.mark.parametrize("mark", ["", "{", "[]", "null", '{"name": 1, "uuid": ""}', '{"name": "", "uuid": ""}', '{"name": "x"}', "\\xff"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"name": 1, "uuid": ""}',
+        '{"name": "", "uuid": ""}',
+        '{"name": "x"}',
+        "\\xff",
+    ],
+)
 def test_a_mark_that_is_none_proves_nothing(tmp_path: Path, mark: str) -> None:
     (tmp_path / NAME).mkdir()
     (tmp_path / NAME / scratch.MARK).write_text(mark)
@@ -52,7 +64,9 @@ def test_a_mark_that_is_none_proves_nothing(tmp_path: Path, mark: str) -> None:
         scratch.remove(tmp_path / NAME, NAME)
 
 
-def test_a_link_in_the_place_of_folder_or_mark_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_folder_or_mark_is_not_followed(
+    folder: Path, tmp_path: Path
+) -> None:
     link = tmp_path / f"vmbackup-{'2' * 32}"
     link.symlink_to(folder)
     assert scratch.mark_of(link) is None

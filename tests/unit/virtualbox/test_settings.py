@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from shared.virtualbox import settings
-from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError, parse_machine, parse_registry, read_file
+from shared.virtualbox.settings import (
+    MAXIMUM_BYTES,
+    SettingsError,
+    parse_machine,
+    parse_registry,
+    read_file,
+)
 from tests.unit.virtualbox.fakes import CHILD, DISK, OTHER, A, B, image, machine
 
-WHOLE = machine(A, "web01", attached=CHILD, images=image(DISK, "/d.vdi", image(CHILD, "Snapshots/c.vdi")))
+WHOLE = machine(
+    A, "web01", attached=CHILD, images=image(DISK, "/d.vdi", image(CHILD, "Snapshots/c.vdi"))
+)
 
 
 def no_sleep(_seconds: float) -> None:
@@ -29,7 +37,19 @@ def test_machine() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ['quo"te', "a<b>&c", "two\nlines", "<inaccessible>", "..", "-dash", " Büro ", 'x" aborted="true'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        'quo"te',
+        "a<b>&c",
+        "two\nlines",
+        "<inaccessible>",
+        "..",
+        "-dash",
+        " Büro ",
+        'x" aborted="true',
+    ],
+)
 def test_names_of_all_kinds(name: str) -> None:
     found = parse_machine(machine(A, name).encode())
     assert found.name == name
@@ -37,7 +57,9 @@ def test_names_of_all_kinds(name: str) -> None:
 
 
 def test_states_and_snapshot() -> None:
-    text = machine(A, "x", attributes=f' stateFile="Snapshots/x.sav" aborted="true" currentSnapshot="{{{B}}}"')
+    text = machine(
+        A, "x", attributes=f' stateFile="Snapshots/x.sav" aborted="true" currentSnapshot="{{{B}}}"'
+    )
     found = parse_machine(text.encode())
     assert (found.state_file, found.aborted, found.snapshot) == ("Snapshots/x.sav", True, B)
 
@@ -55,7 +77,9 @@ def test_states_and_snapshot() -> None:
 )
 def test_memory_is_that_of_the_vm_and_its_screen(memory: str, found: int) -> None:
     snapshot = f'<Snapshot uuid="{{{B}}}"><Hardware><Memory RAMSize="4096"/></Hardware></Snapshot>'
-    text = machine(A, "x", attributes=' snapshotFolder="/fast"').replace('<Memory RAMSize="16"/>', memory)
+    text = machine(A, "x", attributes=' snapshotFolder="/fast"').replace(
+        '<Memory RAMSize="16"/>', memory
+    )
     read = parse_machine(text.replace("<Hardware>", f"{snapshot}<Hardware>", 1).encode())
     assert (read.memory, read.snapshot_folder) == (found, "/fast")
 
@@ -63,13 +87,21 @@ def test_memory_is_that_of_the_vm_and_its_screen(memory: str, found: int) -> Non
 def test_disks_of_snapshots_and_other_devices_are_not_attached() -> None:
     hardware = WHOLE[WHOLE.index("<Hardware>") : WHOLE.index("</Hardware>")].replace(CHILD, DISK)
     snapshot = f'<Snapshot uuid="{{{B}}}">{hardware}</Hardware></Snapshot>'
-    dvd = f'<AttachedDevice type="DVD" port="1"><Image uuid="{{{OTHER}}}"/></AttachedDevice><AttachedDevice type="HardDisk" port="2"/>'
-    text = WHOLE.replace("<Hardware>", f"{snapshot}<Hardware>", 1).replace("</StorageController>", f"{dvd}</StorageController>")
+    dvd = (
+        f'<AttachedDevice type="DVD" port="1"><Image '
+        f'uuid="{{{OTHER}}}"/></AttachedDevice><AttachedDevice type="HardDisk" port="2"/>'
+    )
+    text = WHOLE.replace("<Hardware>", f"{snapshot}<Hardware>", 1).replace(
+        "</StorageController>", f"{dvd}</StorageController>"
+    )
     assert parse_machine(text.encode()).attached == (CHILD,)
 
 
 def test_controllers_of_old_settings() -> None:
-    start, end = WHOLE.index("<StorageControllers>"), WHOLE.index("</StorageControllers>") + len("</StorageControllers>")
+    start, end = (
+        WHOLE.index("<StorageControllers>"),
+        WHOLE.index("</StorageControllers>") + len("</StorageControllers>"),
+    )
     moved = WHOLE[:start] + WHOLE[end:].replace("</Hardware>", f"</Hardware>{WHOLE[start:end]}")
     assert parse_machine(moved.encode()).attached == (CHILD,)
 
@@ -79,7 +111,14 @@ def test_controllers_of_old_settings() -> None:
     [
         machine(A, "web01", version="7.3.0"),
         machine(A, "web01").replace("2026-11-22T20:54:47Z", "2027-01-01T00:00:00Z"),
-        machine(A, "web01", attributes=f' stateFile="x.sav" aborted="true" currentSnapshot="{{{B}}}" currentStateModified="false"'),
+        machine(
+            A,
+            "web01",
+            attributes=(
+                f' stateFile="x.sav" aborted="true" currentSnapshot="{{{B}}}" '
+                f'currentStateModified="false"'
+            ),
+        ),
     ],
 )
 def test_digest_does_not_cover_the_state_and_who_wrote_it(text: str) -> None:
@@ -92,7 +131,9 @@ def test_digest_does_not_cover_the_state_and_who_wrote_it(text: str) -> None:
         machine(A, "web02"),
         machine(A, "web01", attributes=' OSType2="x"'),
         machine(A, "web01").replace('RAMSize="16"', 'RAMSize="17"'),
-        machine(A, "web01").replace("<Hardware>", "<Description>aborted=&quot;true&quot;</Description><Hardware>"),
+        machine(A, "web01").replace(
+            "<Hardware>", "<Description>aborted=&quot;true&quot;</Description><Hardware>"
+        ),
         machine(A, "web01", images=image(DISK, "/d.vdi")),
     ],
 )
@@ -113,8 +154,16 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         (b"<VirtualBox><MachineEncrypted uuid='x'/></VirtualBox>", "encrypted"),
         (WHOLE.replace(A, "").encode(), "no UUID"),
         (WHOLE.replace('<?xml version="1.0"?>', BOMB).encode(), "DOCTYPE"),
-        (WHOLE.replace("<?xml", "<!DOCTYPE x SYSTEM 'file:///etc/passwd'><?xml").replace('<?xml version="1.0"?>', "").encode(), "DOCTYPE"),
-        (WHOLE.replace('version="1.0"', 'version="1.0" encoding="UTF-16"').encode("utf-16"), "UTF-8"),
+        (
+            WHOLE.replace("<?xml", "<!DOCTYPE x SYSTEM 'file:///etc/passwd'><?xml")
+            .replace('<?xml version="1.0"?>', "")
+            .encode(),
+            "DOCTYPE",
+        ),
+        (
+            WHOLE.replace('version="1.0"', 'version="1.0" encoding="UTF-16"').encode("utf-16"),
+            "UTF-8",
+        ),
     ],
 )
 def test_unusable_settings_say_why(data: bytes, reason: str) -> None:
@@ -187,4 +236,7 @@ def test_home_of_root_does_not_follow_sudo(tmp_path: Path, monkeypatch: pytest.M
     of_root = pwd.struct_passwd(("root", "x", 0, 0, "root", str(tmp_path / "root"), "/bin/sh"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pwd, "getpwnam", lambda _name: of_root)
-    assert settings.home(Path(), {"HOME": str(tmp_path / "alice")}) == tmp_path / "root" / ".config" / "VirtualBox"
+    assert (
+        settings.home(Path(), {"HOME": str(tmp_path / "alice")})
+        == tmp_path / "root" / ".config" / "VirtualBox"
+    )

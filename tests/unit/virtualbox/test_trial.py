@@ -19,7 +19,10 @@ SHOWN = f'name="x"\nUUID="{A}"\nVMState="poweroff"\n'
 
 
 class VirtualBox:
-    """Remembers what it was told; `state` is what `showvminfo` says, `events` what happens to a running guest, by time."""
+    """Remembers what it was told.
+
+    `state` is what `showvminfo` says, `events` what happens to a running guest, by time.
+    """
 
     def __init__(self, clock: StillClock, folder: Path) -> None:
         self.clock, self.disk = clock, folder / "disk.vdi"
@@ -30,9 +33,18 @@ class VirtualBox:
         self.events: dict[int, Callable[[], object]] = {}
         self.obeys = True
         self.locked = 0
-        self.locked_command, self.complaint = "modifyvm", "is already locked by a session (or being unlocked)"
+        self.locked_command, self.complaint = (
+            "modifyvm",
+            "is already locked by a session (or being unlocked)",
+        )
 
-    def run(self, arguments: Sequence[str], *, timeout_seconds: float, environment: Mapping[str, str] | None = None) -> Completed:
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> Completed:
         words = tuple(arguments[1:])
         self.calls.append(words)
         if self.locked and words[0] == self.locked_command:
@@ -47,13 +59,21 @@ class VirtualBox:
             self.began = self.clock.monotonic()
             self.shown = self.shown.replace('"poweroff"', '"running"')
         if words[0] == "showvminfo":
-            for moment in [moment for moment in self.events if self.clock.monotonic() - getattr(self, "began", 1e9) >= moment]:
+            for moment in [
+                moment
+                for moment in self.events
+                if self.clock.monotonic() - getattr(self, "began", 1e9) >= moment
+            ]:
                 self.events.pop(moment)()
             return self.shown
         if words[0] == "modifyvm" and self.obeys and "--cableconnected1=off" in words:
             self.shown = self.shown.replace('cableconnected1="on"', 'cableconnected1="off"')
         if words[:2] == ("guestproperty", "get"):
-            return f"Value: {self.properties[words[3]]}\n" if words[3] in self.properties else "No value set!\n"
+            return (
+                f"Value: {self.properties[words[3]]}\n"
+                if words[3] in self.properties
+                else "No value set!\n"
+            )
         if words[:2] == ("guestproperty", "delete"):
             self.properties.pop(words[3], None)
         return ""
@@ -82,7 +102,13 @@ def test_everything_that_leads_outside_is_cut(box: VirtualBox) -> None:
     box.shown += 'USBFilterActive1="on"\nUSBFilterActive2="off"\n'
     on_trial(box).isolate()
     changed = [words for words in box.calls if words[0] != "showvminfo"]
-    assert changed[0] == ("modifyvm", A, "--cableconnected1=off", "--uart-mode2=disconnected", "--vrde=off")
+    assert changed[0] == (
+        "modifyvm",
+        A,
+        "--cableconnected1=off",
+        "--uart-mode2=disconnected",
+        "--vrde=off",
+    )
     assert changed[1:] == [("usbfilter", "remove", "0", "--target", A)] * 2
 
 
@@ -114,9 +140,15 @@ def test_somebody_who_only_looks_at_the_vm_is_waited_for(box: VirtualBox) -> Non
 
 
 @pytest.mark.parametrize(
-    "complaint", ["was unlocked unexpectedly while attempting to share its session", "already has a lock request pending"]
+    "complaint",
+    [
+        "was unlocked unexpectedly while attempting to share its session",
+        "already has a lock request pending",
+    ],
 )
-def test_a_look_that_fails_for_a_moment_says_nothing_of_the_guest(box: VirtualBox, complaint: str) -> None:
+def test_a_look_that_fails_for_a_moment_says_nothing_of_the_guest(
+    box: VirtualBox, complaint: str
+) -> None:
     box.events = {5: lambda: __import__("os").utime(box.disk, (1, 1))}
     box.locked, box.locked_command, box.complaint = 7, "showvminfo", complaint
     assert watch(box).problem == ""
@@ -127,13 +159,19 @@ def watch(box: VirtualBox, seconds: float = 10) -> Observation:
 
 
 def test_guest_additions_that_answer_are_enough(box: VirtualBox) -> None:
-    box.properties = {"/VirtualBox/GuestAdd/Version": "7.2.22", "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left"}
+    box.properties = {
+        "/VirtualBox/GuestAdd/Version": "7.2.22",
+        "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left",
+    }
     box.events = {3: lambda: box.properties.update({"/VirtualBox/GuestInfo/OS/Product": "Linux"})}
     assert watch(box) == Observation("its Guest Additions 7.2.22 answered after 3 s: Linux")
 
 
 def test_guest_additions_that_never_answer(box: VirtualBox) -> None:
-    box.properties = {"/VirtualBox/GuestAdd/Version": "7.2.22", "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left"}
+    box.properties = {
+        "/VirtualBox/GuestAdd/Version": "7.2.22",
+        "/VirtualBox/GuestInfo/OS/Product": "what an earlier run left",
+    }
     seen = watch(box)
     assert seen.problem == "its Guest Additions did not answer within 10 s"
 
@@ -148,8 +186,9 @@ def test_a_guest_without_additions_that_writes(box: VirtualBox) -> None:
     box.events = {5: lambda: __import__("os").utime(box.disk, (1, 1))}
     seen = watch(box)
     assert seen.problem == ""
-    assert (
-        seen.text == "it ran for 10 s, wrote to its disks and used 0.0 s of processor time; it has no Guest Additions that could say more"
+    assert seen.text == (
+        "it ran for 10 s, wrote to its disks and used 0.0 s of processor time; it has no "
+        "Guest Additions that could say more"
     )
 
 

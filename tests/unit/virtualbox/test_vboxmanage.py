@@ -14,15 +14,31 @@ NO_DRIVER = """WARNING: The character device /dev/vboxdrv does not exist.
 
 \t You will not be able to start VMs until this problem is fixed.
 """
-NOT_READY = (1, "", "VBoxManage: error: The object is not ready\nVBoxManage: error: Details: code E_ACCESSDENIED (0x80070005)\n")
-UNREACHED = (1, "", "VBoxManage: error: Failed to create the VirtualBox object!\nVBoxManage: error: Code NS_ERROR_FAILURE (0x80004005)\n")
+NOT_READY = (
+    1,
+    "",
+    (
+        "VBoxManage: error: The object is not ready\nVBoxManage: error: Details: code "
+        "E_ACCESSDENIED (0x80070005)\n"
+    ),
+)
+UNREACHED = (
+    1,
+    "",
+    (
+        "VBoxManage: error: Failed to create the VirtualBox object!\nVBoxManage: error: Code "
+        "NS_ERROR_FAILURE (0x80004005)\n"
+    ),
+)
 DENIED = (
     1,
     "",
     (
         "VBoxManage: error: The object functionality is limited\n"
-        "VBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component MachineWrap, interface IMachine, callee nsISupports\n"
-        'VBoxManage: error: Context: "LockMachine(a->session, LockType_Shared)" at line 3328 of file VBoxManageInfo.cpp\n'
+        "VBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component MachineWrap, "
+        "interface IMachine, callee nsISupports\n"
+        'VBoxManage: error: Context: "LockMachine(a->session, LockType_Shared)" at line 3328 of '
+        "file VBoxManageInfo.cpp\n"
     ),
 )
 
@@ -86,7 +102,12 @@ def information(name: str, *after: str) -> str:
 def test_names_of_snapshots_cannot_forge_a_state() -> None:
     forged = ['SnapshotName="x"', 'VMState="running"', f'UUID="{B}"', 'CurrentSnapshotUUID="s"']
     info = parse_info(information("web01", *forged))
-    assert (info.uuid, info.state, info.snapshot, info.changed) == (A, "poweroff", "s", "2026-11-22T18:24:12")
+    assert (info.uuid, info.state, info.snapshot, info.changed) == (
+        A,
+        "poweroff",
+        "s",
+        "2026-11-22T18:24:12",
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +124,13 @@ def test_vm_names_cannot_forge_a_state(printed: str, name: str) -> None:
 
 
 def test_media_are_found_by_controller_port_and_device() -> None:
-    text = information("x", '"A-1-0-0"="/a.vdi"', f'"A-1-ImageUUID-0-0"="{B}"', '"IDE-1-0"="none"', f'"A-1-ImageUUID-0-0"="{C}"')
+    text = information(
+        "x",
+        '"A-1-0-0"="/a.vdi"',
+        f'"A-1-ImageUUID-0-0"="{B}"',
+        '"IDE-1-0"="none"',
+        f'"A-1-ImageUUID-0-0"="{C}"',
+    )
     assert [(medium.uuid, medium.path) for medium in parse_info(text).media] == [(B, "/a.vdi")]
 
 
@@ -111,12 +138,25 @@ def test_media_are_found_by_controller_port_and_device() -> None:
     ("state", "session", "stopped"),
     [
         *[(state, "", True) for state in ("poweroff", "saved", "aborted", "aborted-saved")],
-        *[(state, "", False) for state in ("running", "paused", "starting", "stopping", "saving", "deletingsnapshot", "gurumeditation")],
+        *[
+            (state, "", False)
+            for state in (
+                "running",
+                "paused",
+                "starting",
+                "stopping",
+                "saving",
+                "deletingsnapshot",
+                "gurumeditation",
+            )
+        ],
         ("poweroff", "headless", False),
     ],
 )
 def test_stopped_is_only_what_is_off_for_certain(state: str, session: str, stopped: bool) -> None:
-    text = information("x").replace('VMState="poweroff"', f'VMState="{state}"') + (f'SessionName="{session}"\n' if session else "")
+    text = information("x").replace('VMState="poweroff"', f'VMState="{state}"') + (
+        f'SessionName="{session}"\n' if session else ""
+    )
     assert parse_info(text).stopped is stopped
 
 
@@ -142,21 +182,27 @@ def test_status_and_stderr_must_both_be_clean(status: int, stderr: str, failed: 
 
 def test_error_has_message_code_and_hint() -> None:
     box, _, naps = vboxmanage(**{f"showvminfo_{A}_--machinereadable": [DENIED]})
-    with pytest.raises(VBoxManageError, match=r"functionality is limited \(E_ACCESSDENIED, status 1\)") as caught:
+    with pytest.raises(
+        VBoxManageError, match=r"functionality is limited \(E_ACCESSDENIED, status 1\)"
+    ) as caught:
         box.info(A)
     assert "list --long vms" in caught.value.hint
     assert naps.seconds == []
 
 
 def test_reads_are_repeated_on_errors_that_pass() -> None:
-    box, runner, naps = vboxmanage(list_runningvms=[NOT_READY, NOT_READY, (0, f'"x" {{{A}}}\n', "")])
+    box, runner, naps = vboxmanage(
+        list_runningvms=[NOT_READY, NOT_READY, (0, f'"x" {{{A}}}\n', "")]
+    )
     assert box.running() == {A}
     assert len(runner.calls) == 3
     assert len(naps.seconds) == 2
 
 
 def test_a_command_is_repeated_only_if_vboxsvc_was_not_reached() -> None:
-    box, runner, naps = vboxmanage(startvm_x=[UNREACHED, UNREACHED, (0, "", "")], startvm_y=[NOT_READY])
+    box, runner, naps = vboxmanage(
+        startvm_x=[UNREACHED, UNREACHED, (0, "", "")], startvm_y=[NOT_READY]
+    )
     box.run("startvm", "x")
     assert len(runner.calls) == 3
     assert len(naps.seconds) == 2
@@ -183,7 +229,9 @@ def test_a_call_that_hangs_is_not_repeated() -> None:
 def test_version_beside_warnings() -> None:
     box, _, _ = vboxmanage(**{"--version": [(0, NO_DRIVER + "7.2.22_Debianr175245\n", "")]})
     assert box.version() == "7.2.22_Debianr175245"
-    assert box.warnings()[0].startswith("WARNING: The character device /dev/vboxdrv does not exist. Please install")
+    assert box.warnings()[0].startswith(
+        "WARNING: The character device /dev/vboxdrv does not exist. Please install"
+    )
     assert "not be able to start VMs" in box.warnings()[1]
 
 
@@ -193,7 +241,11 @@ def test_no_warnings() -> None:
 
 
 def test_medium_state() -> None:
-    box, _, _ = vboxmanage(showmediuminfo_disk_d=[(0, "UUID:           x\nState:          locked read\nType:   normal\n", "")])
+    box, _, _ = vboxmanage(
+        showmediuminfo_disk_d=[
+            (0, "UUID:           x\nState:          locked read\nType:   normal\n", "")
+        ]
+    )
     assert box.medium_state("d") == "locked read"
 
 

@@ -21,9 +21,17 @@ def shell(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-def test_facts_are_in_the_environment_and_output_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_facts_are_in_the_environment_and_output_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
-    run("before", shell('echo "$VMBACKUP_EVENT/$VMBACKUP_ERROR/$VMBACKUP_VM/$HOME"; echo >&2 loud'), FACTS, timeout_seconds=10, vm="web")
+    run(
+        "before",
+        shell('echo "$VMBACKUP_EVENT/$VMBACKUP_ERROR/$VMBACKUP_VM/$HOME"; echo >&2 loud'),
+        FACTS,
+        timeout_seconds=10,
+        vm="web",
+    )
     messages = [record.getMessage() for record in caplog.records]
     assert messages[-2:] == [f"before: before/ab/we\\udcffb/{os.environ['HOME']}", "before: loud"]
     assert {record.vm for record in caplog.records} == {"web"}  # type: ignore[attr-defined]
@@ -53,7 +61,13 @@ def test_a_failure_is_told_with_its_reason(command: list[str], reason: str) -> N
 def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(HookError, match=r"within 0\.5 s"):
-        run("before", shell(f"sleep 60 & echo $! >{tmp_path}/child; wait"), {}, timeout_seconds=0.5, vm="web")
+        run(
+            "before",
+            shell(f"sleep 60 & echo $! >{tmp_path}/child; wait"),
+            {},
+            timeout_seconds=0.5,
+            vm="web",
+        )
     assert time.monotonic() - began < 10
     child = int((tmp_path / "child").read_text())
     for _ in range(100):
@@ -61,7 +75,10 @@ def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> N
             os.kill(child, 0)
         except ProcessLookupError:
             return
-        if Path(f"/proc/{child}/stat").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+        if (
+            Path(f"/proc/{child}/stat").exists()
+            and Path(f"/proc/{child}/stat").read_text().split()[2] == "Z"
+        ):
             return
         time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
@@ -95,9 +112,15 @@ def said(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(VmRunsError("runs"), "deferred runs"), (LockLostError("gone"), "displaced gone"), (SystemExit(143), "interrupted 143")],
+    [
+        (VmRunsError("runs"), "deferred runs"),
+        (LockLostError("gone"), "displaced gone"),
+        (SystemExit(143), "interrupted 143"),
+    ],
 )
-def test_a_backup_that_is_given_up_undoes_what_before_did(tmp_path: Path, policy: VmPolicy, error: BaseException, status: str) -> None:
+def test_a_backup_that_is_given_up_undoes_what_before_did(
+    tmp_path: Path, policy: VmPolicy, error: BaseException, status: str
+) -> None:
     commands = Hooks(policy, {}, "web")
     commands.before()
     commands.given_up(error)
@@ -114,7 +137,9 @@ def test_a_failing_after_or_failed_is_a_warning(caplog: pytest.LogCaptureFixture
     commands = Hooks(VmPolicy(after=["/bin/false"], failed=["/bin/false"]), {}, "web")
     commands.after({"size": "1"})
     commands.failed("why")
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+    assert [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ] == [
         "the command `after` failed (status 1)",
         "the command `failed` failed (status 1)",
     ]

@@ -1,4 +1,6 @@
-"""Programs started in a directory full of modules with the names of ours and of those that we need: none of them is run."""
+"""Programs started in a directory full of modules with the names of ours and of those that we need:
+none of them is run.
+"""
 
 import os
 import subprocess
@@ -8,7 +10,19 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-MODULES = ["click", "json", "psutil", "pydantic", "logging", "tenacity", "filelock", "sitecustomize", "usercustomize", "encodings", "os"]
+MODULES = [
+    "click",
+    "json",
+    "psutil",
+    "pydantic",
+    "logging",
+    "tenacity",
+    "filelock",
+    "sitecustomize",
+    "usercustomize",
+    "encodings",
+    "os",
+]
 PACKAGES = ["shared", "worker", "coordinator"]
 PLANTED = "import os, pathlib; pathlib.Path({mark!r}).touch(); raise SystemExit(99)\n"
 WAYS = {
@@ -33,13 +47,31 @@ def plant(folder: Path, mark: Path) -> Path:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_is_imported_from_where_we_happen_to_be(tmp_path: Path, way: str) -> None:
-    """The answer is that of a host without a database: the program, and for `run` its worker, came as far as that."""
+    """The answer is that of a host without a database.
+
+    The program, and for `run` its worker, came as far as that.
+    """
     home = plant(tmp_path / "home", tmp_path / "ran")
     (tmp_path / "nas").mkdir()
-    text = f'[nas]\nmountpoint = "{tmp_path / "nas"}"\nrequire_mount = false\n[host]\nstate_directory = "{tmp_path / "state"}"\n'
+    text = (
+        f'[nas]\nmountpoint = "{tmp_path / "nas"}"\nrequire_mount = '
+        f'false\n[host]\nstate_directory = "{tmp_path / "state"}"\n'
+    )
     (tmp_path / "config.toml").write_text(text)
-    environment = {**os.environ, "VMBACKUP_CONFIG": str(tmp_path / "config.toml"), "HOME": str(home)}
-    done = subprocess.run(WAYS[way], cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    environment = {
+        **os.environ,
+        "VMBACKUP_CONFIG": str(tmp_path / "config.toml"),
+        "HOME": str(home),
+    }
+    done = subprocess.run(
+        WAYS[way],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert not (tmp_path / "ran").exists()
     assert done.returncode == 10, done.stderr
     assert "there is no state database" in done.stderr
@@ -47,8 +79,18 @@ def test_nothing_is_imported_from_where_we_happen_to_be(tmp_path: Path, way: str
 
 def test_what_the_administrator_puts_on_the_path_counts_for_every_worker(tmp_path: Path) -> None:
     (tmp_path / "added").mkdir()
-    counted = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid()) + '.added').touch()\n"
+    counted = (
+        f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid()) + "
+        f"'.added').touch()\n"
+    )
     (tmp_path / "added" / "sitecustomize.py").write_text(counted)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "added"), "NAS_MOUNTPOINT": str(tmp_path), "HOME": str(tmp_path)}
-    subprocess.run(WAYS["run"], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "added"),
+        "NAS_MOUNTPOINT": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    subprocess.run(
+        WAYS["run"], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60
+    )
     assert len(list(tmp_path.glob("*.added"))) >= 2, "the program and its first worker"

@@ -13,7 +13,9 @@ import pytest
 from shared.host.processes import ProcessIdentity
 from worker.backup.priority import ExportPriority, find_writer, in_background
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only there threads have priorities")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="only there threads have priorities"
+)
 
 
 def nice() -> int:
@@ -22,7 +24,9 @@ def nice() -> int:
 
 def test_work_in_the_background_stands_back_and_the_caller_does_not() -> None:
     before = nice()
-    assert in_background(15, lambda _stop: (nice(), psutil.Process(threading.get_native_id()).ionice().value)) == (15, 7)
+    assert in_background(
+        15, lambda _stop: (nice(), psutil.Process(threading.get_native_id()).ionice().value)
+    ) == (15, 7)
     assert in_background(0, lambda _stop: nice()) == before
     assert nice() == before
 
@@ -40,7 +44,9 @@ def test_work_stops_when_its_caller_is_interrupted() -> None:
             time.sleep(0.01)
         ended.append(time.monotonic())
 
-    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)  # SIGINT itself may be ignored where tests run in the background
+    before = signal.signal(
+        signal.SIGUSR1, signal.default_int_handler
+    )  # SIGINT itself may be ignored where tests run in the background
     threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1)).start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -52,13 +58,20 @@ def test_work_stops_when_its_caller_is_interrupted() -> None:
 
 def test_only_the_engines_threads_that_start_no_process_stand_back(tmp_path: Path) -> None:
     done = threading.Event()
-    threads = [threading.Thread(target=done.wait, name=name) for name in ("engine", "engine-compress-0", "other")]
+    threads = [
+        threading.Thread(target=done.wait, name=name)
+        for name in ("engine", "engine-compress-0", "other")
+    ]
     for thread in threads:
         thread.start()
     before = nice()
     try:
         ExportPriority(tmp_path / "x.ova", 12, ProcessIdentity.of(os.getpid())).lower()
-        assert [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threads] == [before, 12, before]
+        assert [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threads] == [
+            before,
+            12,
+            before,
+        ]
     finally:
         done.set()
         for thread in threads:

@@ -1,4 +1,7 @@
-"""The room that a backup takes: disks, what is kept beside the copy, and the memory of a VM that has to be saved first."""
+"""The room that a backup takes.
+
+Disks, what is kept beside the copy, and the memory of a VM that has to be saved first.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,9 @@ BESIDE = 64 << 20
 
 
 def vm(folder: Path, *, running: bool = True) -> Machine:
-    settings = replace(parse_machine(machine(A, "web01").encode()), memory=MEMORY, snapshot_folder="Snapshots")
+    settings = replace(
+        parse_machine(machine(A, "web01").encode()), memory=MEMORY, snapshot_folder="Snapshots"
+    )
     return Machine(A, "web01", str(folder / "web01.vbox"), running, settings=settings)
 
 
@@ -46,12 +51,16 @@ def test_the_memory_of_a_vm_that_will_be_saved_goes_to_the_nas_too(
 def test_a_host_without_room_for_the_memory_is_told_before(tmp_path: Path) -> None:
     require_room_for_memory(replace(vm(tmp_path), settings=None))
     wants = replace(vm(tmp_path), settings=replace(vm(tmp_path).settings, memory=2**60))  # type: ignore[type-var]
-    with pytest.raises(CopyError, match=f"no room on this host for its memory: .* may be needed in {tmp_path}, "):
+    with pytest.raises(
+        CopyError, match=f"no room on this host for its memory: .* may be needed in {tmp_path}, "
+    ):
         require_room_for_memory(wants)
     assert memory_of(wants) == 2**60 + BESIDE
 
 
-def test_a_disk_that_does_not_say_how_full_it_is_keeps_nobody_from_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_does_not_say_how_full_it_is_keeps_nobody_from_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: object) -> object:
         raise OSError(5, "Input/output error")
 
@@ -60,7 +69,14 @@ def test_a_disk_that_does_not_say_how_full_it_is_keeps_nobody_from_a_backup(tmp_
 
 
 @pytest.mark.parametrize(
-    ("size", "said"), [(0, "0 bytes"), (1, "1 bytes"), (13 << 30, "13.0 GiB"), ((12 << 30) + 1, "13.0 GiB"), ((13 << 30) - 9, "13.0 GiB")]
+    ("size", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 bytes"),
+        (13 << 30, "13.0 GiB"),
+        ((12 << 30) + 1, "13.0 GiB"),
+        ((13 << 30) - 9, "13.0 GiB"),
+    ],
 )
 def test_what_is_noted_does_not_change_with_every_block(size: int, said: str) -> None:
     assert coarse(size) == said

@@ -49,7 +49,12 @@ def unexpected(name: str, uuid: str) -> str:
 
 
 def known(**changes: Any) -> tuple[Contents, Counting]:
-    before = contents(*(vm(str(machine.name), uuid=machine.uuid, directory=str(machine.name), **changes) for machine in machines()))
+    before = contents(
+        *(
+            vm(str(machine.name), uuid=machine.uuid, directory=str(machine.name), **changes)
+            for machine in machines()
+        )
+    )
     counting = Counting(before.vms)
     return Contents(0, {}, {}, counting), counting
 
@@ -62,8 +67,15 @@ def test_two_thousand_known_vms_are_looked_at_a_few_times_each(keys: list[str]) 
     assert len(keys) <= 2 * MANY
 
 
-def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(keys: list[str]) -> None:
-    after = sight(contents(), "alpha", _sightings(contents(), machines(), names.DirectoryNames(()).choose), WHEN)
+def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
+    keys: list[str],
+) -> None:
+    after = sight(
+        contents(),
+        "alpha",
+        _sightings(contents(), machines(), names.DirectoryNames(()).choose),
+        WHEN,
+    )
     assert len({record.directory for record in after.vms.values()}) == MANY
     assert len(keys) <= 4 * MANY
 
@@ -72,5 +84,7 @@ def test_a_vm_whose_settings_cannot_be_read_keeps_the_name_and_place_that_it_had
     before = contents(vm("web01", uuid=str(UUID(int=1)), directory="place"))
     (sighting,) = _sightings(before, [Machine(str(UUID(int=1)), None, "")], unexpected)
     assert (sighting.name, sighting.directory) == ("web01", "place")
-    (new,) = _sightings(before, [Machine(str(UUID(int=2)), None, "")], names.DirectoryNames(()).choose)
+    (new,) = _sightings(
+        before, [Machine(str(UUID(int=2)), None, "")], names.DirectoryNames(()).choose
+    )
     assert new.name == str(UUID(int=2))

@@ -46,7 +46,9 @@ def test_open_and_closed(window: str, moment: str, open_now: bool) -> None:
 
 
 def test_the_hours_are_local_whatever_zone_the_time_comes_in() -> None:
-    assert judge("22:00-06:00", datetime(2026, 11, 22, 21, 30, tzinfo=UTC), zone=BERLIN).reason == ""
+    assert (
+        judge("22:00-06:00", datetime(2026, 11, 22, 21, 30, tzinfo=UTC), zone=BERLIN).reason == ""
+    )
     assert judge("22:00-06:00", datetime(2026, 11, 22, 20, 30, tzinfo=UTC), zone=BERLIN).reason
     assert judge("22:00-06:00", datetime(2026, 7, 22, 20, 30, tzinfo=UTC), zone=BERLIN).reason == ""
 
@@ -55,16 +57,32 @@ def test_the_hours_are_local_whatever_zone_the_time_comes_in() -> None:
     ("moment", "seconds", "reason", "never"),
     [
         ("2026-11-22T22:00", 8 * HOUR, "", False),
-        ("2026-11-22T22:01", 8 * HOUR, "its export takes about 8.0 h, too long for what is left", False),
+        (
+            "2026-11-22T22:01",
+            8 * HOUR,
+            "its export takes about 8.0 h, too long for what is left",
+            False,
+        ),
         ("2026-11-23T05:30", 30 * 60, "", False),
-        ("2026-11-23T05:30", 31 * 60, "its export takes about 31 min, too long for what is left", False),
+        (
+            "2026-11-23T05:30",
+            31 * 60,
+            "its export takes about 31 min, too long for what is left",
+            False,
+        ),
         ("2026-11-22T22:00", 8 * HOUR + 1, "longer than its whole window", True),
         ("2026-11-22T12:00", 9 * HOUR, "waits for its window", False),
     ],
 )
-def test_an_export_that_would_overrun_does_not_start(moment: str, seconds: float, reason: str, never: bool) -> None:
+def test_an_export_that_would_overrun_does_not_start(
+    moment: str, seconds: float, reason: str, never: bool
+) -> None:
     verdict = judge("22:00-06:00", at(moment), seconds, BERLIN)
-    assert (reason in verdict.reason, bool(reason) == bool(verdict.reason), verdict.never) == (True, True, never)
+    assert (reason in verdict.reason, bool(reason) == bool(verdict.reason), verdict.never) == (
+        True,
+        True,
+        never,
+    )
 
 
 def test_the_night_on_which_clocks_change_is_as_long_as_it_is() -> None:
@@ -75,7 +93,12 @@ def test_the_night_on_which_clocks_change_is_as_long_as_it_is() -> None:
     assert judge("22:00-06:00", begin, 7 * HOUR + 1, BERLIN).never
 
 
-@given(st.times(), st.times(), st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)), st.floats(0, 40))  # noqa: DTZ001
+@given(
+    st.times(),
+    st.times(),
+    st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001
+    st.floats(0, 40),
+)
 def test_what_starts_ends_within_the_window(first, last, moment, hours) -> None:
     window = f"{first:%H:%M}-{last:%H:%M}"
     now = moment.replace(tzinfo=UTC)
@@ -85,11 +108,19 @@ def test_what_starts_ends_within_the_window(first, last, moment, hours) -> None:
 
 
 def test_the_reason_stays_the_same_while_a_vm_waits() -> None:
-    reasons = {judge("22:00-06:00", at("2026-11-23T05:00") + timedelta(minutes=n), 2 * HOUR, BERLIN).reason for n in range(60)}
+    reasons = {
+        judge("22:00-06:00", at("2026-11-23T05:00") + timedelta(minutes=n), 2 * HOUR, BERLIN).reason
+        for n in range(60)
+    }
     assert len(reasons) == 1
 
 
-@pytest.mark.parametrize(("then", "now", "expected"), [(100, 200, 120.0), (100, 50, 30.0), (0, 50, 60.0)])
+@pytest.mark.parametrize(
+    ("then", "now", "expected"), [(100, 200, 120.0), (100, 50, 30.0), (0, 50, 60.0)]
+)
 def test_a_larger_disk_takes_longer(then: int, now: int, expected: float) -> None:
-    assert expected_seconds(now, make.sidecar(b"", source_bytes=then, duration_seconds=60.0)) == expected
+    assert (
+        expected_seconds(now, make.sidecar(b"", source_bytes=then, duration_seconds=60.0))
+        == expected
+    )
     assert expected_seconds(now, None) is None

@@ -17,8 +17,9 @@ from deploy.testbed.nas.configuration import AGENT_PORT
 def serve(address: str, ready: Callable[[], None]) -> None:
     """Answers requests, each in a thread of its own, for as long as the machine lives.
 
-    A request is one JSON line `{"command": […], "directory": …, "environment": {…}}`; the answers are JSON lines: `{"output":
-    base64}` any number of times, then `{"status": n}`. A caller that goes away has its command killed.
+    A request is one JSON line `{"command": […], "directory": …, "environment": {…}}`; the answers
+    are JSON lines: `{"output": base64}` any number of times, then `{"status": n}`. A caller that
+    goes away has its command killed.
     """
     listener = socket.create_server((address, AGENT_PORT), backlog=50)
     ready()

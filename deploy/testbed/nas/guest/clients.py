@@ -3,9 +3,29 @@
 import os
 
 from deploy.testbed.nas.configuration import FIRST_CLIENT_NUMBER, Machine, Mounts, server_address
-from deploy.testbed.nas.guest.system import BootLog, bind_file, enter_namespace, mount, new_host_name, wait_for_port, write
+from deploy.testbed.nas.guest.system import (
+    BootLog,
+    bind_file,
+    enter_namespace,
+    mount,
+    new_host_name,
+    wait_for_port,
+    write,
+)
 
-MODULES = ("sch_netem", "nfs", "nfsv3", "nfsv4", "cifs", "cmac", "ccm", "gcm", "md4", "sha512", "ecb")
+MODULES = (
+    "sch_netem",
+    "nfs",
+    "nfsv3",
+    "nfsv4",
+    "cifs",
+    "cmac",
+    "ccm",
+    "gcm",
+    "md4",
+    "sha512",
+    "ecb",
+)
 KINDS = ("nfs", "nfs3", "smb")
 
 
@@ -13,7 +33,12 @@ def mount_all(server: str, client: str, suffix: str, mounts: Mounts) -> None:
     """Mounts the NAS three ways, from the network of the calling process, at `/mnt/<kind><suffix>`."""
     nfs = f"addr={server},nosharecache,{mounts.nfs_options}"
     mount(f"{server}:/nfs", f"/mnt/nfs{suffix}", "nfs4", f"vers=4.2,clientaddr={client},{nfs}")
-    mount(f"{server}:/srv/nas/nfs", f"/mnt/nfs3{suffix}", "nfs", f"vers=3,nolock,proto=tcp,mountproto=tcp,{nfs}")
+    mount(
+        f"{server}:/srv/nas/nfs",
+        f"/mnt/nfs3{suffix}",
+        "nfs",
+        f"vers=3,nolock,proto=tcp,mountproto=tcp,{nfs}",
+    )
     smb = f"ip={server},unc=\\\\{server}\\nas,vers=3.1.1,user=root,pass=nas,nosharesock,{mounts.smb_options}"
     mount(f"//{server}/nas", f"/mnt/smb{suffix}", "cifs", smb)
 
@@ -34,7 +59,10 @@ def start_namespaces(machine: Machine, log: BootLog) -> None:
     log.require("modprobe", "-a", "veth", *MODULES)
     lines = []
     for number, name in enumerate(machine.clients, FIRST_CLIENT_NUMBER):
-        lines += [f"netns add c-{name}", f"link add v-{name} type veth peer name eth0 netns c-{name}"]
+        lines += [
+            f"netns add c-{name}",
+            f"link add v-{name} type veth peer name eth0 netns c-{name}",
+        ]
         lines += [f"addr add 10.77.{number}.1/24 dev v-{name}", f"link set v-{name} up"]
     log.require("ip", "-batch", "-", given="\n".join(lines) + "\n")
     children = []

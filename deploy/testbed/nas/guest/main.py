@@ -1,4 +1,7 @@
-"""The guest after its root is there: mounts what a Linux system needs, then becomes what its configuration says."""
+"""The guest after its root is there.
+
+Mounts what a Linux system needs, then becomes what its configuration says.
+"""
 
 import os
 import shutil
@@ -25,7 +28,10 @@ def run_and_reap(job: Path) -> None:
 
 
 def run(job: Path) -> None:
-    """Boots, does its work, and powers off. Whatever goes wrong is found in `boot.log` and `status` of the job directory."""
+    """Boots, does its work, and powers off.
+
+    Whatever goes wrong is found in `boot.log` and `status` of the job directory.
+    """
     try:
         machine, log = _prepare(job)
         if machine.role == "all":
@@ -51,7 +57,9 @@ def _prepare(job: Path) -> tuple[Machine, BootLog]:
     write("/proc/sys/kernel/hostname", machine.name)
     identifier = Path("/etc/machine-id")
     identifier.unlink(missing_ok=True)
-    identifier.write_text(f"{machine.number:032x}\n", encoding="ascii")  # machines that share a root are still different machines
+    identifier.write_text(
+        f"{machine.number:032x}\n", encoding="ascii"
+    )  # machines that share a root are still different machines
     shutil.copy(Path(__file__).with_name("nas"), "/usr/local/bin/nas")
     log.require("ip", "link", "set", "lo", "up")
     _open_virtualbox()
@@ -71,7 +79,11 @@ def _mount_system(job: Path) -> None:
         ("tmpfs", "/dev/shm", "tmpfs", ""),
         ("tmpfs", "/run", "tmpfs", ""),
         ("tmpfs", "/mnt", "tmpfs", ""),
-        *([] if PROJECT.is_relative_to("/var/tmp") else [("tmpfs", "/var/tmp", "tmpfs", "mode=1777")]),
+        *(
+            []
+            if PROJECT.is_relative_to("/var/tmp")
+            else [("tmpfs", "/var/tmp", "tmpfs", "mode=1777")]
+        ),
         ("none", str(job), "hostfs", str(job)),
     ):
         mount(source, target, kind, options)
@@ -88,7 +100,10 @@ def _mount_system(job: Path) -> None:
 
 
 def _open_virtualbox() -> None:
-    """Makes a VirtualBox chroot of the test bed usable: what it has of /proc and /dev from outside means nothing here."""
+    """Makes a VirtualBox chroot of the test bed usable.
+
+    What it has of /proc and /dev from outside means nothing here.
+    """
     chroot = Path(os.environ["TESTBED"], "virtualbox")
     if (chroot / "usr/bin/VBoxManage").exists():
         mount("proc", str(chroot / "proc"), "proc")
@@ -98,7 +113,9 @@ def _open_virtualbox() -> None:
 
 def _start_host(machine: Machine, job: Path, log: BootLog) -> None:
     for device, address in (("vec0", machine.data_address), ("vec1", machine.control_address)):
-        log.require("ip", "-batch", "-", given=f"addr add {address}/24 dev {device}\nlink set {device} up\n")
+        log.require(
+            "ip", "-batch", "-", given=f"addr add {address}/24 dev {device}\nlink set {device} up\n"
+        )
     if machine.role == "server":
         server.start(machine, job, log)
     else:
@@ -115,7 +132,9 @@ def _command(machine: Machine, job: Path) -> int:
         stderr=subprocess.STDOUT,
     )
     assert process.stdout
-    relay = threading.Thread(target=_relay, args=(process.stdout.fileno(), job / "output"), daemon=True)
+    relay = threading.Thread(
+        target=_relay, args=(process.stdout.fileno(), job / "output"), daemon=True
+    )
     relay.start()
     status = process.wait()
     relay.join(1)  # a daemon that the command left behind may hold its output open for ever

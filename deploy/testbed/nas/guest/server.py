@@ -30,7 +30,8 @@ def start(machine: Machine, job: Path, log: BootLog) -> None:
     """Mounts the disk and starts both servers."""
     log.run("modprobe", "lockd", "nlm_grace_period=1")
     log.require("modprobe", "-a", "sunrpc", "nfsd")
-    # Its journal is written late unless somebody syncs: what a power cut takes is lost for certain here, not by bad luck.
+    # Its journal is written late unless somebody syncs: what a power cut takes is lost for certain
+    # here, not by bad luck.
     mount("/dev/ubda", "/srv/nas", "ext4", "commit=60", flags=MS_NOATIME)
     for name in ("nfs", "smb"):
         os.makedirs(f"/srv/nas/{name}", exist_ok=True)
@@ -53,7 +54,10 @@ def start(machine: Machine, job: Path, log: BootLog) -> None:
 
 
 def _add_user(name: str, log: BootLog) -> None:
-    """Packages that were only unpacked have not made their users; rpcbind ends without a word when its own is missing."""
+    """Packages that were only unpacked have not made their users.
+
+    Rpcbind ends without a word when its own is missing.
+    """
     with open("/etc/passwd", "r+", encoding="utf-8") as file:
         if not any(line.startswith(f"{name}:") for line in file):
             file.write(f"{name}:x:64999:65534::/run:/usr/sbin/nologin\n")
@@ -62,8 +66,9 @@ def _add_user(name: str, log: BootLog) -> None:
 
 def _prepare_nfs(state: Path) -> None:
     mount("nfsd", "/proc/fs/nfsd", "nfsd")
-    # It outlives a power cut, because a server that restarts must know the clients of its last life; and it is not on the
-    # exported disk, which could not become read-only while it is open there.
+    # It outlives a power cut, because a server that restarts must know the clients of its last
+    # life; and it is not on the exported disk, which could not become read-only while it is open
+    # there.
     state.mkdir(exist_ok=True)
     mount(str(state), "/var/lib/nfs", "none", flags=MS_BIND)
     for name in ("sm", "sm.bak", "v4recovery", "rpc_pipefs", "nfsdcld"):
@@ -80,7 +85,12 @@ def _prepare_samba(log: BootLog) -> "subprocess.Popen[str]":
     for directory in ("/var/lib/samba/private", "/var/log/samba", "/var/cache/samba"):
         os.makedirs(directory, exist_ok=True)
     write("/etc/samba/smb.conf", SAMBA)
-    process = subprocess.Popen(["smbpasswd", "-s", "-a", "root"], stdin=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["smbpasswd", "-s", "-a", "root"],
+        stdin=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+    )
     assert process.stdin
     process.stdin.write("nas\nnas\n")
     process.stdin.close()

@@ -1,4 +1,7 @@
-"""System calls and helpers that every part of the guest needs. Nothing but the standard library, and little of that: boot time counts."""
+"""System calls and helpers that every part of the guest needs.
+
+Nothing but the standard library, and little of that: boot time counts.
+"""
 
 import ctypes
 import os
@@ -29,7 +32,10 @@ def check(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str, options: str = "", flags: int = 0) -> None:
-    """Mounts onto a directory that is made if it is not there. Raises OSError that names what was mounted."""
+    """Mounts onto a directory that is made if it is not there.
+
+    Raises OSError that names what was mounted.
+    """
     os.makedirs(target, exist_ok=True)
     result = libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode())
     check(result, f"mount {kind} {source} on {target} with {options!r}")
@@ -47,7 +53,10 @@ def detach(path: str) -> None:
 
 def bind_file(source: str, target: str) -> None:
     """Makes one file appear in the place of another."""
-    check(libc.mount(source.encode(), target.encode(), None, MS_BIND, None), f"bind {source} on {target}")
+    check(
+        libc.mount(source.encode(), target.encode(), None, MS_BIND, None),
+        f"bind {source} on {target}",
+    )
 
 
 def load_module_file(path: Path) -> None:
@@ -120,8 +129,18 @@ class BootLog:
         os.fsync(self._file.fileno())
 
     def run(self, *arguments: str, given: str | None = None) -> int:
-        """Runs a command with its output in the log, and returns its status: not every step matters to every kernel."""
-        completed = subprocess.run(arguments, input=given or "", stdout=self._file, stderr=subprocess.STDOUT, text=True, check=False)
+        """Runs a command with its output in the log, and returns its status.
+
+        Not every step matters to every kernel.
+        """
+        completed = subprocess.run(
+            arguments,
+            input=given or "",
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         if completed.returncode:
             self.note(f"status {completed.returncode} of {' '.join(arguments)}")
         return completed.returncode
