@@ -109,3 +109,19 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
 def test_the_files_that_a_text_links_to_exist(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def _room(module: Path) -> str:
+    """The room of a module, as the map names it; of tests and of deploy only the first floor."""
+    parts = module.relative_to(ROOT).parent.parts
+    return "/".join(parts[:2] if parts[0] in ("deploy", "tests") else parts) + "/"
+
+
+def test_the_map_has_every_room_and_no_other() -> None:
+    page = (ROOT / "docs/development.md").read_text(encoding="utf-8")
+    lines = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    rooms = [room for line in lines for room in re.findall(r"`([a-z_/]+/)`", line)]
+    tops = ("coordinator", "worker", "shared", "deploy", "tests")
+    built = {_room(module) for top in tops for module in (ROOT / top).rglob("*.py")}
+    assert sorted(set(rooms) - {"deploy/", "tests/"}) == sorted(built - {"deploy/", "tests/"})
+    assert len(rooms) == len(set(rooms)), "a room stands there twice"
