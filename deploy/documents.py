@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared.command_line import MEANINGS
-from shared.host import configuration_text
+from shared.host.configuration import text as configuration_text
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state import states
 
@@ -64,7 +63,7 @@ def exit_codes() -> str:
     ]
     for code in sorted(ExitCode):
         errors = ", ".join(f"`{name}`" for name in sorted(_errors(VmBackupError, code)))
-        lines.append(f"| {code.value} | {MEANINGS[code]} | {CURES[code]} | {errors} |")
+        lines.append(f"| {code.value} | {code.meaning} | {CURES[code]} | {errors} |")
     lines += [
         "",
         (

@@ -26,23 +26,6 @@ if TYPE_CHECKING:
     from shared.host.configuration import Configuration
     from shared.site import Site
 
-#: What each exit code means, for `--help` and the documentation.
-MEANINGS: Final[Mapping[ExitCode, str]] = {
-    ExitCode.DONE: "done; also: there was nothing to do",
-    ExitCode.FAILURE: "failed; the message says why",
-    ExitCode.USAGE: "the command line or the configuration is wrong",
-    ExitCode.SOME_FAILED: "some VMs failed; the others were backed up",
-    ExitCode.SOME_DEFERRED: "some VMs run and were left for a later tick",
-    ExitCode.NO_DATABASE: "there is no state database at that place",
-    ExitCode.LOCKED: "somebody who is alive holds what the command needs",
-    ExitCode.LOCK_LOST: "this process was displaced by another one",
-    ExitCode.NAS: "the NAS is not mounted, not the right one, full, or not writable",
-    ExitCode.VBOXMANAGE: "VBoxManage failed, hangs, or is not there",
-    ExitCode.STATE_REFUSED: "the state of the VM does not allow it",
-    ExitCode.INTERRUPTED: "interrupted from the keyboard",
-    ExitCode.TERMINATED: "terminated by a signal, or its terminal went away",
-}
-
 #: Context settings of every command and group.
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -85,7 +68,7 @@ def documented(
 ) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
     """Makes a click command whose help ends with `example` (one command a line) and its exit codes. It may return an `ExitCode`."""
     shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
-    lines = "\n".join(f"  {code.value:>3}  {MEANINGS[code]}" for code in shown)
+    lines = "\n".join(f"  {code.value:>3}  {code.meaning}" for code in shown)
     examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     epilog = f"\b\nExamples:\n{examples}\n\n\b\nExit codes:\n{lines}"
     return click.command(epilog=epilog, context_settings=HELP)

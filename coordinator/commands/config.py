@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 def generate(output: Path | None) -> None:
     """Print a configuration file with every setting explained."""
-    from shared.host.configuration_text import sample
+    from shared.host.configuration.text import sample
 
     if output is None:
         click.echo(sample(), nl=False)

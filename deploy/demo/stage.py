@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.demo.narration import Narrator
-from shared.command_line import MEANINGS
 from shared.host.errors import ExitCode
 from tests.support.hosts import VirtualBoxHost
 from tests.support.simulated import SimulatedHost
@@ -121,7 +120,7 @@ class Actor:
 
     def _judge(self, program: str, code: int, expect: Sequence[int]) -> None:
         if code and program.startswith("vmbackup") and code in set(ExitCode):
-            self.narrator.status(code, MEANINGS[ExitCode(code)])
+            self.narrator.status(code, ExitCode(code).meaning)
         if code not in expect:
             raise DemoFailedError(
                 f"that ended with {code} on {self.name}, and should have ended with "

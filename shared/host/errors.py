@@ -5,39 +5,38 @@ about it.
 """
 
 from enum import IntEnum, unique
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @unique
 class ExitCode(IntEnum):
-    """What a command's exit status means. A status that is not listed here means failure."""
+    """What a command's exit status means, each with the sentence that `--help` and documents show.
 
-    #: Done; also: there was nothing to do.
-    DONE = 0
-    #: Failed; the message says why.
-    FAILURE = 1
-    #: The command line or the configuration is wrong.
-    USAGE = 2
-    #: Some VMs could not be backed up; the others were.
-    SOME_FAILED = 3
-    #: Some VMs were left for a later tick because they run; the others were backed up.
-    SOME_DEFERRED = 4
-    #: There is no state database at that place.
-    NO_DATABASE = 10
-    #: What the command needs is locked by somebody who is alive.
-    LOCKED = 11
-    #: This process was displaced: its lock or claim was taken over.
-    LOCK_LOST = 12
-    #: The NAS is not mounted, is not the one this host knows, is full, or does not let us write.
-    NAS = 13
-    #: VBoxManage failed, hangs, or is not there.
-    VBOXMANAGE = 14
-    #: The state of the VM does not allow it.
-    STATE_REFUSED = 15
-    #: Interrupted from the keyboard.
-    INTERRUPTED = 130
-    #: Terminated by a signal: SIGTERM, or SIGHUP when the terminal went away.
-    TERMINATED = 143
+    A status that is not listed here means failure.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str = "") -> Self:
+        """Makes a member: an integer that knows its meaning."""
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
+
+    DONE = 0, "done; also: there was nothing to do"
+    FAILURE = 1, "failed; the message says why"
+    USAGE = 2, "the command line or the configuration is wrong"
+    SOME_FAILED = 3, "some VMs failed; the others were backed up"
+    SOME_DEFERRED = 4, "some VMs run and were left for a later tick"
+    NO_DATABASE = 10, "there is no state database at that place"
+    LOCKED = 11, "somebody who is alive holds what the command needs"
+    LOCK_LOST = 12, "this process was displaced by another one"
+    NAS = 13, "the NAS is not mounted, not the right one, full, or not writable"
+    VBOXMANAGE = 14, "VBoxManage failed, hangs, or is not there"
+    STATE_REFUSED = 15, "the state of the VM does not allow it"
+    INTERRUPTED = 130, "interrupted from the keyboard"
+    TERMINATED = 143, "terminated by a signal, or its terminal went away"
 
 
 class VmBackupError(Exception):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.documents import DOCUMENTS, ROOT
-from shared.command_line import MEANINGS
-from shared.host import configuration, configuration_text
+from deploy.documents import CURES, DOCUMENTS, ROOT
+from shared.host import configuration
+from shared.host.configuration import text as configuration_text
 from shared.host.errors import ExitCode
 from tests.support import command_lines
 
@@ -72,7 +72,7 @@ def test_every_setting_is_explained() -> None:
 
 def test_every_exit_code_has_a_meaning_and_a_cure() -> None:
     page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
-    assert set(MEANINGS) == set(ExitCode)
+    assert set(CURES) == set(ExitCode)
     assert [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(
         ExitCode
     )

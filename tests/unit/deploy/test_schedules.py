@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.documents import ROOT
-from shared.host.configuration_text import EXAMPLE_MOUNTPOINT
+from shared.host.configuration.text import EXAMPLE_MOUNTPOINT
 from tests.support import command_lines
 from worker.cli import COMMANDS
 

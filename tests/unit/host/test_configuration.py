@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host import configuration
-from shared.host.configuration import Configuration, find, load, parse_size
+from shared.host.configuration import Configuration, find, load, validated
+from shared.host.configuration.values import parse_size
 from shared.host.errors import ConfigurationError, ExitCode
 from shared.virtualbox.settings import home as settings_home
 
@@ -112,15 +113,14 @@ def test_the_archive_lies_on_the_nas_unless_it_is_said_otherwise(write) -> None:
 
 
 def test_the_file_is_the_named_one_else_the_first_that_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
-    monkeypatch.setattr(configuration, "DEFAULT_PATHS", (first, second))
-    assert find(None, {}) is None
+    assert find(None, {}, (first, second)) is None
     second.touch()
-    assert find(None, {}) == second
+    assert find(None, {}, (first, second)) == second
     first.touch()
-    assert find(None, {}) == first
+    assert find(None, {}, (first, second)) == first
     assert find(None, {"VMBACKUP_CONFIG": "/elsewhere"}) == Path("/elsewhere")
     assert find("/named", {"VMBACKUP_CONFIG": "/elsewhere"}) == Path("/named")
 
@@ -194,18 +194,11 @@ sections = some.sampled_from([*settings, "policy", "other"])
     )
 )
 def test_any_values_are_a_configuration_or_an_error_in_words(document: dict[str, object]) -> None:
-    def parsed(_: object) -> dict[str, object]:
-        return {
-            name: dict(value) if isinstance(value, dict) else value
-            for name, value in document.items()
-        }
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(configuration, "_read", parsed)
-        try:
-            said = [f"a: {load('file', {'NAS_MOUNTPOINT': '/mnt/nas'})}"]
-        except ConfigurationError as error:
-            said = error.message.splitlines()[1:]
+    try:
+        said = [f"a: {validated(document, {'NAS_MOUNTPOINT': '/mnt/nas'}, 'file')}"]
+    except ConfigurationError as error:
+        said = error.message.splitlines()[1:]
+        assert not any("nput should" in line or "does not fit" in line for line in said)
     assert said
     assert all(": " in line for line in said)
 
@@ -271,6 +264,36 @@ def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> N
             assert f"{section}.{key}" in problems(
                 write(f"[{section}]\n{key} = {value}\n"), {"NAS_MOUNTPOINT": "/mnt/nas"}
             )
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ('[backup]\nparallel = "many"', "must be a whole number from 1 to 64"),
+        ("[backup]\nparallel = 1.5", "must be a whole number from 1 to 64"),
+        ("[backup]\nparallel = 65", "must be a whole number from 1 to 64"),
+        ("[virtualbox]\ntimeout_seconds = nan", "must be a number above 0, at most 86400"),
+        ("[virtualbox]\ntimeout_seconds = 1e300", "must be a number above 0, at most 86400"),
+        ('[policy."web*"]\nkeep_last = inf', "must be a whole number from 1 to 1000"),
+        (
+            "[nas]\nreserve = -1",
+            'must be a size of 0 to 9223372036854775807 bytes, like 500, "10 GiB" or "2 TB"',
+        ),
+        ("[nas]\nrequire_mount = 7", "must be true or false"),
+        ("[nas]\narchive_directory = 7", "must be a path in quotes"),
+        ("[virtualbox]\nvboxmanage = 7", "must be a text in quotes"),
+        ('[virtualbox]\nvboxmanage = ""', "must not be empty"),
+        ('[backup]\nbefore = "x"', "must be a list of texts in quotes"),
+        ('[backup]\nrunning = "x"', "must be one of 'defer', 'savestate', 'shutdown' or 'live'"),
+        ('backup = "x"', "must be a table"),
+        ('[backup]\ncolour = "x"', "is not a setting"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_our_own_words(write, setting: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(setting), {"NAS_MOUNTPOINT": "/mnt/nas"})
+    reasons = [line.partition(": ")[2] for line in caught.value.message.splitlines()[1:]]
+    assert reasons == [reason]
 
 
 @pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = " + "[" * 5000])

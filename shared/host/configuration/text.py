@@ -1,8 +1,4 @@
-"""The configuration in words.
-
-The sample file and the reference of all settings, both made from the fields of
-`shared.host.configuration`.
-"""
+"""The sample file and the reference of all settings, made from the fields of the model."""
 
 import json
 import textwrap
@@ -13,13 +9,10 @@ from typing import Final
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from shared.host.configuration import (
-    DEFAULT_PATHS,
-    ENVIRONMENT,
-    Configuration,
-    VmPolicy,
-    parse_size,
-)
+from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT
+from shared.host.configuration.model import Configuration
+from shared.host.configuration.policy import VmPolicy
+from shared.host.configuration.values import is_size
 
 #: What stands for the one setting that has no default.
 EXAMPLE_MOUNTPOINT: Final = "/mnt/nas"
@@ -36,7 +29,10 @@ _SIZES: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def sample() -> str:
-    """A TOML file in which every setting has its default and its description, all commented out but the mount point of the NAS."""
+    """A TOML file with every setting, its default and its description.
+
+    All but the mount point of the NAS are commented out.
+    """
     lines = [
         "# vmbackup: one such file a host. A line that is commented out shows the default.",
         (
@@ -96,7 +92,7 @@ def default_text(section: str, key: str, field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, Path):
         return json.dumps("" if value == Path() else str(value))
-    if any(getattr(note, "func", None) is parse_size for note in field.metadata):
+    if is_size(field):
         return json.dumps(_size(value))
     return json.dumps(value, ensure_ascii=False)
 

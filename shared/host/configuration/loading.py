@@ -1,0 +1,91 @@
+"""Finds and reads the configuration: one TOML file, a few environment variables over it."""
+
+import contextlib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from shared.host.configuration.model import Configuration
+from shared.host.configuration.refusals import refusals
+from shared.host.configuration.values import user_path
+from shared.host.errors import ConfigurationError
+
+#: Environment variables that beat the file.
+ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
+    "NAS_MOUNTPOINT": ("nas", "mountpoint"),
+    "ARCHIVE_DIR": ("nas", "archive_directory"),
+    "VMBACKUP_NODE": ("host", "node"),
+    "VMBACKUP_VBOXMANAGE": ("virtualbox", "vboxmanage"),
+}
+
+#: Where a configuration is looked for when neither `--config` nor `$VMBACKUP_CONFIG` names one.
+DEFAULT_PATHS: Final = (Path("/etc/vmbackup/config.toml"), Path("~/.config/vmbackup/config.toml"))
+
+
+def find(
+    explicit: str | None,
+    environment: Mapping[str, str] = os.environ,
+    defaults: Sequence[Path] = DEFAULT_PATHS,
+) -> Path | None:
+    """The configuration file to read.
+
+    `explicit`, else `$VMBACKUP_CONFIG`, else the first of `defaults` that exists, else None.
+
+    Raises `ConfigurationError` if it is named by a home directory that there is not.
+    """
+    named = explicit or environment.get("VMBACKUP_CONFIG")
+    try:
+        if named:
+            return user_path(Path(named))
+    except ValueError as error:
+        raise ConfigurationError(f"the configuration {error}") from None
+    for candidate in defaults:
+        # a user may have no home, or may not look there
+        with contextlib.suppress(ValueError, OSError):
+            if (path := user_path(candidate)).is_file():
+                return path
+    return None
+
+
+def load(explicit: str | None = None, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """Reads the configuration. Raises `ConfigurationError` with every error of the file."""
+    path = find(explicit, environment)
+    source = str(path) if path else "no configuration file, environment only"
+    return validated(_read(path) if path else {}, environment, source)
+
+
+def validated(values: dict[str, Any], environment: Mapping[str, str], source: str) -> Configuration:
+    """Checks what `source` has, with the environment over it.
+
+    Raises `ConfigurationError` that lists every error, each with its key.
+    """
+    # every section is there, so that its own defaults are checked like a file's values
+    values = {name: {} for name in Configuration.model_fields} | values
+    for variable, (section, key) in ENVIRONMENT.items():
+        table = values.get(section)
+        if environment.get(variable) and isinstance(table, dict):
+            values[section] = {**table, key: environment[variable]}
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        lines = [f"  {key}: {reason}" for key, reason in refusals(error)]
+        raise ConfigurationError(
+            f"the configuration is wrong ({source}):\n" + "\n".join(lines),
+            hint="`vmbackup-admin config generate` prints a file with every setting explained",
+        ) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the configuration {path}: {error.strerror}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # ValueError: also of bytes that are no UTF-8, and of numbers that are too long
+        raise ConfigurationError(f"the configuration {path} is not valid TOML: {error}") from None

@@ -1,0 +1,147 @@
+"""Settings of what is done with VMs: `[backup]` for all, `[policy."PATTERN"]` for some of them."""
+
+import re
+from typing import Final, Literal
+
+from pydantic import Field, field_validator
+
+from shared.host.configuration.values import DAY, YEAR_DAYS, Section, Size
+
+_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+
+
+class VmPolicy(Section):
+    """What may differ from VM to VM."""
+
+    running: Literal["defer", "savestate", "shutdown", "live"] = Field(
+        "defer",
+        description="What to do with a VM that runs: defer (wait until it stops), savestate "
+        "(save, export, resume), shutdown (power "
+        "button, export, start again) or live (snapshot and export of a linked clone).",
+    )
+    running_hours: float = Field(
+        24,
+        ge=0,
+        le=24 * 10 * YEAR_DAYS,
+        description="A VM that runs and is not deferred is backed up this often.",
+    )
+    live_when_stopped: bool = Field(
+        default=False,
+        description=(
+            "Use the live method for stopped VMs too, so that their users can start "
+            "them during an export."
+        ),
+    )
+    shutdown_seconds: float = Field(
+        300,
+        gt=0,
+        le=DAY,
+        description="How long a VM may take to shut down after its power button was pressed.",
+    )
+    pull_plug: bool = Field(
+        default=False,
+        description="Switch a VM off that does not shut down in time. Its guest may lose data.",
+    )
+    saved: Literal["keep", "warn"] = Field(
+        "keep",
+        description=(
+            "A saved VM's memory is not in an OVA: keep its saved-state file beside the "
+            "copy, or only warn."
+        ),
+    )
+    window: str = Field(
+        "",
+        description=(
+            "Exports start only in these hours of local time, like 22:00-06:00. Empty: always."
+        ),
+    )
+    keep_last: int = Field(2, ge=1, le=1000, description="Newest good copies kept of each VM.")
+    keep_daily: int = Field(
+        0, ge=0, le=1000, description="The newest good copy of each of so many days is kept, too."
+    )
+    keep_weekly: int = Field(0, ge=0, le=1000, description="The same for weeks.")
+    keep_monthly: int = Field(0, ge=0, le=1000, description="The same for months.")
+    keep_yearly: int = Field(0, ge=0, le=1000, description="The same for years.")
+    verify_days: float = Field(
+        30,
+        ge=0,
+        le=10 * YEAR_DAYS,
+        description=(
+            "Each copy is read again and compared with its digests at least this often. 0: never."
+        ),
+    )
+    before: list[str] = Field(
+        [],
+        description=(
+            "Command (program and arguments) before a backup. If it fails, the VM is skipped."
+        ),
+    )
+    after: list[str] = Field([], description="Command after a successful backup.")
+    failed: list[str] = Field([], description="Command after a failed backup.")
+    hook_seconds: float = Field(
+        300, gt=0, le=7 * DAY, description="How long one of these commands may take."
+    )
+    engine: Literal["auto", "vboxmanage", "parallel"] = Field(
+        "auto",
+        description=(
+            "What exports: VBoxManage, the parallel engine, or (auto) the parallel one "
+            "for every VM whose disks it can read."
+        ),
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        if value and not _WINDOW.fullmatch(value):
+            raise ValueError("must look like 22:00-06:00")
+        return value
+
+
+class Backup(VmPolicy):
+    """How VMs are backed up. Settings that `[policy."NAME"]` also has are the defaults for all VMs."""
+
+    parallel: int = Field(
+        1, ge=1, le=64, description="How many backup workers may run on this host at the same time."
+    )
+    exports_on_nas: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="How many exports all hosts together may run on the NAS. 0: no limit.",
+    )
+    cores: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Processor cores that the parallel engine may use for one VM. 0: all.",
+    )
+    whole_every: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description=(
+            "Where a copy may take over bytes from the one before it (NFS 4.2): one of "
+            "so many is sent whole."
+        ),
+    )
+    nice: int = Field(
+        10, ge=0, le=19, description="How far exports stand back for other processes of this host."
+    )
+    retry_seconds: float = Field(
+        300,
+        ge=0,
+        le=DAY,
+        description="When only running VMs are left: how long to go on looking whether one stops.",
+    )
+    retry_interval_seconds: float = Field(
+        30, gt=0, le=DAY, description="How often to look meanwhile."
+    )
+    stall_seconds: float = Field(
+        900,
+        gt=0,
+        le=7 * DAY,
+        description="An export that has not grown for this long is cancelled and counts as failed.",
+    )
+    verify_bytes: Size = Field(
+        500 * 2**30, description="How much one host verifies in a day at most."
+    )

@@ -1,0 +1,77 @@
+"""Kinds of values that settings have, their bounds, and what all sections share."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+_UNITS: Final = {
+    "": 1,
+    "B": 1,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
+
+
+def parse_size(value: object) -> object:
+    """Bytes from `"10 GiB"`, `"500MB"` or a number; anything else is left for the model to refuse."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", value)
+    if not match or match[2].upper() not in _UNITS:
+        raise ValueError('a size looks like 500, "10 GiB" or "2 TB"')
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+#: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips;
+#: some meet limits of the system.
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=2**63 - 1)]
+HOUR: Final = 3600
+DAY: Final = 24 * HOUR
+YEAR_DAYS: Final = 366
+
+
+def user_path(value: Path) -> Path:
+    """With `~` as the home directory.
+
+    Raises ValueError if there is none: no HOME, and no entry for this user in the list of users.
+    """
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"{value} cannot be found: this user has no home directory. Set HOME, or write an "
+            f"absolute path"
+        ) from None
+
+
+def without_null(value: Path) -> Path:
+    """The path as it is. Raises ValueError if it has a NUL character, which no system takes."""
+    if "\0" in str(value):
+        raise ValueError("must not have a NUL character in it")
+    return value
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, and so are infinite numbers."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        str_strip_whitespace=True,
+        allow_inf_nan=False,
+    )
+
+
+def is_size(field: FieldInfo) -> bool:
+    """Whether a setting is a size in bytes, which may be written with a unit."""
+    return any(getattr(note, "func", None) is parse_size for note in field.metadata)
