@@ -5,8 +5,8 @@ run := .venv/bin
 # These boot the NAS test bed once and then mostly wait for leases and servers, so they run beside the others.
 nas_tests := tests/system/nas tests/system/nas_cluster
 other_tests := tests $(patsubst %,--ignore=%,$(nas_tests))
-# Real VirtualBox hosts and network mounts share two cores here: what failed beside others has a second chance, one at a time, in the open.
-again := --last-failed --last-failed-no-failures none
+# What failed beside others is run again, one at a time, to tell what is broken from what is flaky: that is printed as FLAKY, and fails as well.
+again := --again --last-failed --last-failed-no-failures none
 
 .PHONY: help setup testbed lint test test-nas test-others test-long unit prove demo bench clean
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
 
-pytest_plugins = ["tests.support.elsewhere"]
+pytest_plugins = ["tests.support.elsewhere", "tests.support.flaky"]
 
 # No test depends on how fast the machine is; one that hangs meets the limit of pytest.
 settings.register_profile("any machine", deadline=None)
