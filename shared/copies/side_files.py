@@ -16,7 +16,7 @@ from shared.host.errors import CopyError
 from shared.nas.looking import Entry, open_file, present
 from shared.nas.reporting import reported
 from shared.ova.check import sha256_of
-from shared.ova.tar_reading import members
+from shared.ova.tar import members
 
 _PIECE: Final = 1 << 20
 

@@ -20,7 +20,7 @@ from shared.nas.looking import open_file
 from shared.nas.reporting import reported
 from shared.ova import manifest as manifests
 from shared.ova.manifest import Digest, left_out_by_virtualbox, parse_manifest, references
-from shared.ova.tar_reading import Member, members
+from shared.ova.tar import TarMember, members
 from shared.ova.vmdk_check import VmdkCheck
 
 Progress = Callable[[int, int], None]
@@ -42,7 +42,7 @@ class OvaCheck:
 
     sha256: str
     size: int
-    members: tuple[Member, ...]
+    members: tuple[TarMember, ...]
     unlisted: tuple[str, ...] = ()
 
 
@@ -97,7 +97,9 @@ def sha256_of(
     return whole.hexdigest()
 
 
-def _plan(descriptor: int, found: tuple[Member, ...]) -> tuple[dict[str, Digest], tuple[str, ...]]:
+def _plan(
+    descriptor: int, found: tuple[TarMember, ...]
+) -> tuple[dict[str, Digest], tuple[str, ...]]:
     """Checks all that the two descriptions say of names.
 
     Returns the digests to compare, and the members that have none.
@@ -126,10 +128,10 @@ def _plan(descriptor: int, found: tuple[Member, ...]) -> tuple[dict[str, Digest]
     return digests, tuple(unlisted)
 
 
-def _content(descriptor: int, member: Member, limit: int) -> bytes:
+def _content(descriptor: int, member: TarMember, limit: int) -> bytes:
     if member.size > limit:
         raise CopyError(f"{member.name!r} is impossibly long ({member.size} bytes)")
-    data = os.pread(descriptor, member.size, member.offset)
+    data = os.pread(descriptor, member.size, member.position)
     if len(data) != member.size:
         raise CopyError(f"{member.name!r} is cut off")
     return data
@@ -138,7 +140,7 @@ def _content(descriptor: int, member: Member, limit: int) -> bytes:
 class _MemberCheck:
     """Takes the pieces of the whole file and keeps to those of one member."""
 
-    def __init__(self, member: Member, digest: Digest | None) -> None:
+    def __init__(self, member: TarMember, digest: Digest | None) -> None:
         self._member = member
         self._digest = digest
         self._hash = hashlib.new(digest.algorithm) if digest else None
@@ -148,8 +150,8 @@ class _MemberCheck:
         self._sink: _Sink | None = self._hash or self._disk
 
     def feed(self, position: int, piece: memoryview) -> None:
-        start = max(self._member.offset, position)
-        end = min(self._member.offset + self._member.size, position + len(piece))
+        start = max(self._member.position, position)
+        end = min(self._member.position + self._member.size, position + len(piece))
         if self._sink and start < end:
             self._sink.update(piece[start - position : end - position])
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from shared.host.errors import CopyError, NasError
 from shared.host.stages import Stage
-from shared.ova import tar_writing
+from shared.ova import tar
 
 #: Pieces of about a megabyte that may wait to be hashed, and to be written.
 _QUEUE: Final = 12
@@ -120,7 +120,7 @@ class Archive:
         """Starts a member, leaves room for its header."""
         self._name = name
         self._digest = hashlib.sha256()
-        self.position += tar_writing.BLOCK
+        self.position += tar.BLOCK
         self._begin = self.position
 
     def write(self, data: bytes | memoryview) -> None:
@@ -153,10 +153,10 @@ class Archive:
         member = Member(
             self._name, self._begin, self.position - self._begin, self._digest.hexdigest()
         )
-        header = tar_writing.member_header(member.name, member.size, self._modified)
+        header = tar.member_header(member.name, member.size, self._modified)
         self._put_range()
-        self._writing.put(_Write(header, member.position - tar_writing.BLOCK))
-        self._put_raw(tar_writing.padding(member.size))
+        self._writing.put(_Write(header, member.position - tar.BLOCK))
+        self._put_raw(tar.padding(member.size))
         self._members.append(member)
         return member
 
@@ -169,7 +169,7 @@ class Archive:
             f"SHA256 ({member.name}) = {member.sha256}\n" for member in self._members
         )
         self.add(manifest_name, manifest.encode())
-        self._put_raw(tar_writing.END)
+        self._put_raw(tar.END)
         self._writing.finish()
         self._flushing.put(None)
         self._flushing.finish()

@@ -73,7 +73,7 @@ def vmdk(grains: dict[int, bytes], capacity_grains: int = 2048, *, filler: bool 
     """A stream-optimised disk whose grains (64 KiB each, by number) are `grains`."""
     header = bytearray(512)
     struct.pack_into(
-        "<4sIIQQQQIQQQB",
+        "<4sIIQQQQIQQQB4sH",
         header,
         0,
         b"KDMV",
@@ -88,6 +88,8 @@ def vmdk(grains: dict[int, bytes], capacity_grains: int = 2048, *, filler: bool 
         2**64 - 1,
         128,
         0,
+        b"\n \r\n",
+        1,
     )
     out = bytearray(header) + b"# Disk DescriptorFile\n".ljust(127 * 512, b"\0")
     directory = [0] * -(-capacity_grains // 512)

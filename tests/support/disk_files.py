@@ -7,6 +7,7 @@ import functools
 import random
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -151,19 +152,25 @@ class VmdkReader:
     def along_markers(self) -> dict[int, bytes]:
         """The grains by number, met from front to end."""
         grains: dict[int, bytes] = {}
+        for sector, size in self.packed_grains():
+            (value,) = struct.unpack_from("<Q", self.data, sector * 512)
+            assert not grains or value // 128 > max(grains), "grains are in the order of the disk"
+            grains[value // 128] = zlib.decompress(
+                self.data[sector * 512 + 12 : sector * 512 + 12 + size]
+            )
+        return grains
+
+    def packed_grains(self) -> Iterator[tuple[int, int]]:
+        """Where each grain is, in sectors of the file, and how many bytes it has there, packed."""
         sector = 128
         while True:
             value, size, kind = struct.unpack_from("<QII", self.data, sector * 512)
             if size:
-                packed = self.data[sector * 512 + 12 : sector * 512 + 12 + size]
-                assert not grains or value // 128 > max(grains), (
-                    "grains are in the order of the disk"
-                )
-                grains[value // 128] = zlib.decompress(packed)
+                yield sector, size
                 sector += -(-(size + 12) // 512)
             elif kind == 0:
                 assert (sector + 1) * 512 == len(self.data), "the end marker is the last sector"
-                return grains
+                return
             elif kind == 4:
                 sector += 1
             else:

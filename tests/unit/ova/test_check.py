@@ -112,11 +112,11 @@ def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
     # checksum field ("0" or a space before it, a zero byte or a space behind it). It means the same
     # to every reader, and the digest of the whole file tells.
     paddings = [
-        range(member.offset + member.size, -(-(member.offset + member.size) // 512) * 512)
+        range(member.position + member.size, -(-(member.position + member.size) // 512) * 512)
         for member in found.members
     ]
     checksums = [
-        range(member.offset - 512 + 148, member.offset - 512 + 156) for member in found.members
+        range(member.position - 512 + 148, member.position - 512 + 156) for member in found.members
     ]
     assert any(where in harmless for harmless in paddings + checksums)
     assert found.sha256 == hashlib.sha256(damaged).hexdigest()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ova.tar_writing import END, member_header, padding
+from shared.ova.tar import END, member_header, padding
 
 
 @given(st.integers(0, 2**60), st.integers(0, 8**11 - 1))
