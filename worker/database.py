@@ -11,6 +11,7 @@ from shared.site import Site
 from shared.state.records import Contents, Power, VmRecord
 from shared.state.rules import changes
 from shared.state.sessions import recovery
+from shared.state.sessions.holding import holding
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving
@@ -99,40 +100,25 @@ def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
 
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
-    with site.database.session("database") as session:
-        claim = partial(
-            changes.claim,
-            key=record.key,
-            session=session.id,
-            purpose="power",
-            when=session.since,
-            floor=site.floor(record.key),
-        )
-        record, own = session.claim(claim, f"bring {record.key} back")
-        put_back(
-            Work(site, session, record, own, site.configuration.policy_for(record.name)), power
-        )
-        session.commit(
-            lambda contents: changes.released(contents, record.key, own),
-            f"{record.key} is as it was found",
-        )
+    start = partial(changes.claim, key=record.key, purpose="power", floor=site.floor(record.key))
+    with (
+        site.database.session("database") as session,
+        holding(session, start, f"bring {record.key} back") as held,
+    ):
+        put_back(Work(site, held, site.configuration.policy_for(held.record.name)), power)
+        held.release(f"{record.key} is as it was found")
 
 
 def _publish(site: Site, record: VmRecord) -> bool:
-    with site.database.session("database") as session:
-        claim = partial(
-            changes.claim,
-            key=record.key,
-            session=session.id,
-            purpose="publish",
-            when=session.since,
-            floor=site.floor(record.key),
-        )
-        record, own = session.claim(claim, f"finish publishing {record.key}")
+    start = partial(changes.claim, key=record.key, purpose="publish", floor=site.floor(record.key))
+    with (
+        site.database.session("database") as session,
+        holding(session, start, f"finish publishing {record.key}") as held,
+    ):
         log.warning(
             "finishing the publication that a crashed worker began", extra={"vm": record.key}
         )
-        return publish.finish(site, session, record, own)
+        return publish.finish(site, held)
 
 
 def _move(site: Site, record: VmRecord) -> bool:

@@ -16,9 +16,9 @@ from shared.host.errors import ExitCode, LockLostError, VmBackupError
 from shared.nas.mount import check_nas
 from shared.ova.check import check_ova
 from shared.site import Site
-from shared.state.records import Claim, Copy, VmRecord
+from shared.state.records import Copy
 from shared.state.rules import changes
-from shared.state.sessions.session import Session
+from shared.state.sessions.holding import Holding
 from shared.virtualbox.export import Exporter, Traffic, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint
 from worker.backup import publish
@@ -60,13 +60,13 @@ class Backup:
     it failed because of the NAS.
     """
 
-    def __init__(
-        self, site: Site, session: Session, record: VmRecord, own: Claim, *, insists: bool = False
-    ) -> None:
-        self._site, self._session, self._record, self._own = site, session, record, own
+    def __init__(self, site: Site, held: Holding, *, insists: bool = False) -> None:
+        self._site, self._held = site, held
+        self._session, self._record, self._own = held.session, held.record, held.claim
+        record, own = held.record, held.claim
         self._key = record.key
         self._directory = site.directory(record)
-        self._work = Work(site, session, record, own, site.configuration.policy_for(record.name))
+        self._work = Work(site, held, site.configuration.policy_for(record.name))
         self._started = site.clock.now()
         self._stamp = make_stamp(self._started, own.number)
         self._place = Place(self._directory, self._stamp, own.number)
@@ -231,9 +231,7 @@ class Backup:
         """
         began = self._site.clock.monotonic()
         target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        traffic = Monitor(self._site, self._session, self._key, self._own, exporter).run(
-            subject, target
-        )
+        traffic = Monitor(self._site, self._held, exporter).run(subject, target)
         return self._site.clock.monotonic() - began, traffic
 
     def _checked(self, done: int, total: int) -> None:
@@ -254,16 +252,14 @@ class Backup:
         # An error of this commit other than a lost claim leaves open whether the intent was
         # committed: then nothing may be removed.
         try:
-            head = self._session.commit(
+            self._held.commit(
                 lambda contents: changes.intend(contents, self._key, self._own, copy), reason
             )
         except LockLostError:
             self._clean_up()
             raise
         self._error = "the copy could not be put in place"
-        return publish.finish(
-            self._site, self._session, changes.held(head.contents, self._key, self._own), self._own
-        )
+        return publish.finish(self._site, self._held)
 
     def _fail(self, message: str) -> None:
         self._error = message

@@ -15,8 +15,9 @@ from typing import Final, Protocol
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
 from shared.site import Site
-from shared.state.records import Claim, Power, VmRecord
+from shared.state.records import Power, VmRecord
 from shared.state.rules import changes
+from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.virtualbox import scratch
 from shared.virtualbox.export import VmRunsError
@@ -65,10 +66,18 @@ class Work:
     """What every method works with."""
 
     site: Site
-    session: Session
-    record: VmRecord
-    own: Claim
+    held: Holding
     policy: VmPolicy
+
+    @property
+    def record(self) -> VmRecord:
+        """The VM, as it was when it was claimed."""
+        return self.held.record
+
+    @property
+    def session(self) -> Session:
+        """The session that holds it."""
+        return self.held.session
 
     def machine(self) -> Machine:
         """The VM as it is now. Raises `VBoxManageError` if it cannot be used."""
@@ -89,8 +98,8 @@ class Work:
 
     def touch(self, power: Power) -> Power:
         """Commits what is about to be done to the VM, or what is known of it now."""
-        key, own = self.record.key, self.own
-        self.session.commit(
+        key, own = self.held.key, self.held.claim
+        self.held.commit(
             lambda contents: changes.touch(contents, key, own, power),
             f"{power.method} {key}, which is {power.found}",
         )
@@ -98,8 +107,8 @@ class Work:
 
     def untouch(self, power: Power) -> None:
         """Commits that nothing is left of it."""
-        key, own = self.record.key, self.own
-        self.session.commit(
+        key, own = self.held.key, self.held.claim
+        self.held.commit(
             lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again"
         )
 
@@ -172,7 +181,7 @@ class Stopped:
     def prepare(self) -> Subject:
         """See `Method.prepare`."""
         work = self._work
-        self._power = work.touch(Power(work.policy.running, self._found, work.own.number))  # type: ignore[arg-type]
+        self._power = work.touch(Power(work.policy.running, self._found, work.held.claim.number))  # type: ignore[arg-type]
         work.session.doing.phase = work.policy.running
         if work.policy.running == "savestate":
             work.switch.save(work.record.uuid, LONG_SECONDS)
@@ -237,7 +246,7 @@ class Live:
         """
         clones = undo.clones_of(work.site)
         token = scratch.new_token()
-        power = Power("live", self._found, work.own.number, token, str(uuid.uuid4()))
+        power = Power("live", self._found, work.held.claim.number, token, str(uuid.uuid4()))
         power = replace(
             power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag)
         )

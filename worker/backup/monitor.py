@@ -13,10 +13,8 @@ from typing import Final
 from shared.copies.room import human
 from shared.host.errors import CopyError, NasError, VmBackupError
 from shared.site import Site
-from shared.state.records import Claim
-from shared.state.rules import changes
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
-from shared.state.sessions.session import Session
+from shared.state.sessions.holding import Holding
 from shared.virtualbox.export import (
     DiskUse,
     Exporter,
@@ -44,16 +42,9 @@ _LONGEST_POLL: Final = 1.0
 class Monitor:
     """Runs one export to its end."""
 
-    def __init__(
-        self, site: Site, session: Session, key: str, own: Claim, exporter: Exporter
-    ) -> None:
-        self._site, self._session, self._key, self._own, self._exporter = (
-            site,
-            session,
-            key,
-            own,
-            exporter,
-        )
+    def __init__(self, site: Site, held: Holding, exporter: Exporter) -> None:
+        self._site, self._held, self._exporter = site, held, exporter
+        self._session, self._key = held.session, held.key
 
     def run(self, subject: Subject, target: Path) -> Traffic:
         """Returns when `target` is exported: how its bytes came there.
@@ -68,7 +59,7 @@ class Monitor:
         export = self._exporter.start(subject.machine, target, vm_name=subject.vm_name)
         doing.child = export.identity
         priority = ExportPriority(target, self._site.configuration.backup.nice, export.identity)
-        watcher = _NasWatcher(self._site, self._key, self._own, export, priority)
+        watcher = _NasWatcher(self._site, self._held, export, priority)
         watcher.start()
         try:
             self._follow(export, watcher)
@@ -145,15 +136,9 @@ class _NasWatcher:
     """
 
     def __init__(
-        self, site: Site, key: str, own: Claim, export: RunningExport, priority: ExportPriority
+        self, site: Site, held: Holding, export: RunningExport, priority: ExportPriority
     ) -> None:
-        self._site, self._key, self._own, self._export, self._priority = (
-            site,
-            key,
-            own,
-            export,
-            priority,
-        )
+        self._site, self._held, self._export, self._priority = site, held, export, priority
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nas-watcher", daemon=True)
         self._progress = 0
@@ -187,7 +172,7 @@ class _NasWatcher:
                 self.problem = error
                 return
             except OSError as error:
-                log.info("cannot look at the export: %s", error, extra={"vm": self._key})
+                log.info("cannot look at the export: %s", error, extra={"vm": self._held.key})
 
     def _look_at_file(self) -> None:
         size, progress = self._export.size(), self._export.progress()
@@ -208,4 +193,4 @@ class _NasWatcher:
                     "others can go on"
                 ),
             )
-        changes.held(self._site.database.head().contents, self._key, self._own)
+        self._held.now()

@@ -12,26 +12,27 @@ from shared.copies.catalogue import Catalogue
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, LockLostError, VmBackupError
 from shared.site import Site
-from shared.state.records import Claim, Copy, VmRecord
+from shared.state.records import Copy, VmRecord
 from shared.state.rules import changes
+from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.tasks.pruning import rules_of
 
 log: Final = logging.getLogger(__name__)
 
 
-def finish(site: Site, session: Session, record: VmRecord, own: Claim) -> bool:
+def finish(site: Site, held: Holding) -> bool:
     """Publishes the copy that `record.publishing` describes, lets go of copies that retention no longer keeps, and commits CLEAN.
 
     CLEAN is committed only while the copy is there and counts, looked at after everything else.
     Answers False, with the failure committed, if there is nothing to publish or it is not there in
-    the end. May be repeated by anybody after a crash. `own` is the claim on the VM; raises
-    `LockLostError` when it was taken over, `NasError` when the NAS does not let us.
+    the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
+    taken over, `NasError` when the NAS does not let us.
     """
+    session, record, own, key = held.session, held.now(), held.claim, held.key
     copy = record.publishing
     if copy is None:
-        raise ValueError(f"{record.key}: no copy is being published")
-    key = record.key
+        raise ValueError(f"{key}: no copy is being published")
     session.doing.phase = "publish"
     try:
         files.publish(site.files, site.directory(record), copy)

@@ -1,14 +1,15 @@
 """backup: exports this host's VMs that wait for it, the one that has waited longest first."""
 
+import contextlib
 import logging
 import sys
+from functools import partial
 from typing import Final
 
 import click
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from shared import command_line
-from shared.host.clock import timestamp
 from shared.host.errors import (
     ExitCode,
     IllegalMoveError,
@@ -21,6 +22,7 @@ from shared.host.errors import (
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import changes, sightings
+from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event, State
 from shared.virtualbox.export import VmRunsError
@@ -184,8 +186,7 @@ class Round:
 
         Raises `TooManyExportsError` if there is no place for it on the NAS.
         """
-        key, session, limit = record.key, self._session, self._admission.limit
-        when, floor = timestamp(self._site.clock.now()), self._site.floor(key)
+        key, limit = record.key, self._admission.limit
         try:
             self._site.directory(record)
         except UnusableRecordError as error:
@@ -193,34 +194,33 @@ class Round:
             self._tried.add(key)
             self._outcome.failed.append(key)
             return
-        try:
-            claimed, own = session.claim(
-                lambda contents: changes.claim(
-                    contents, key, session.id, "backup", when, limit=limit, floor=floor
-                ),
-                f"claim {key}",
-            )
-        except TooManyExportsError:
-            raise
-        except (LockedError, IllegalMoveError, UnknownVmError) as error:
-            log.info("not taken: %s", error.message, extra={"vm": key})
+        start = partial(
+            changes.claim, key=key, purpose="backup", limit=limit, floor=self._site.floor(key)
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                held = stack.enter_context(holding(self._session, start, f"claim {key}"))
+            except TooManyExportsError:
+                raise
+            except (LockedError, IllegalMoveError, UnknownVmError) as error:
+                log.info("not taken: %s", error.message, extra={"vm": key})
+                self._tried.add(key)
+                return
             self._tried.add(key)
-            return
-        self._tried.add(key)
-        backup = Backup(self._site, session, claimed, own, insists=self._only is not None)
+            self._back_up(held)
+
+    def _back_up(self, held: Holding) -> None:
+        backup = Backup(self._site, held, insists=self._only is not None)
         try:
             done = backup.run()
         except VmRunsError as error:
-            log.info("left for a later tick: %s", error.message, extra={"vm": key})
-            self._outcome.deferred.append(key)
+            log.info("left for a later tick: %s", error.message, extra={"vm": held.key})
+            self._outcome.deferred.append(held.key)
         except PostponedError as error:
-            self._admission.postponed[key] = error.verdict
+            self._admission.postponed[held.key] = error.verdict
         else:
-            (self._outcome.done if done else self._outcome.failed).append(key)
-            self._outcome.nas += [key] if backup.nas_refused else []
-        finally:
-            session.doing.vm = session.doing.phase = ""
-            session.doing.percent = session.doing.bytes_done = session.doing.child = None
+            (self._outcome.done if done else self._outcome.failed).append(held.key)
+            self._outcome.nas += [held.key] if backup.nas_refused else []
 
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""

@@ -246,20 +246,31 @@ def require_untouched(record: VmRecord) -> None:
 
 def held(contents: Contents, key: str, own: Claim) -> VmRecord:
     """The record of `key` if `own` still holds it. Raises `LockLostError` otherwise."""
-    record = next(
-        (
-            record
-            for record in contents.vms.values()
-            if record.claim is not None and record.claim.number == own.number
-        ),
-        None,
-    )
-    if record is None or record.claim is None or record.claim.session != own.session:
+    record = _holder(contents, own)
+    if record is None:
         raise LockLostError(
             f"{key}: claim {own.number} was taken over",
             hint="whoever took it over goes on with this VM",
         )
     return record
+
+
+def is_held(contents: Contents, own: Claim) -> bool:
+    """Whether `own` still holds its VM."""
+    return _holder(contents, own) is not None
+
+
+def _holder(contents: Contents, own: Claim) -> VmRecord | None:
+    """The VM that `own` holds, whatever it is called by now."""
+    return next(
+        (
+            record
+            for record in contents.vms.values()
+            if record.claim is not None
+            and (record.claim.number, record.claim.session) == (own.number, own.session)
+        ),
+        None,
+    )
 
 
 def claimed_by(contents: Contents, session: str) -> tuple[VmRecord, Claim]:

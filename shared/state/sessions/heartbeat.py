@@ -54,6 +54,11 @@ class Doing:
     seconds_left: int | None = None
     child: ProcessIdentity | None = None
 
+    def rest(self) -> None:
+        """Nothing more is done to the VM."""
+        self.vm = self.phase = ""
+        self.percent = self.bytes_done = self.rate = self.seconds_left = self.child = None
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not known is left out."""
         values = {

@@ -14,7 +14,7 @@ from importlib.metadata import version as package_version
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from shared.host.clock import timestamp
+from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockLostError, VmBackupError
 from shared.host.processes import HostIdentity, ProcessIdentity
 from shared.state.records import Claim, Contents, SessionRecord, VmRecord
@@ -47,6 +47,8 @@ class Session:
         self._record = replace(self._record, since=timestamp(database.clock.now()))
         self._sequence = 0
         self._known = False
+        #: The claim that this session holds, as far as its own commits tell.
+        self.held: Claim | None = None
         self.doing = Doing(worker)
         self._heartbeat = Heartbeat(
             database.root / "node",
@@ -108,8 +110,23 @@ class Session:
         A session holds one VM at a time.
         """
         record, own = changes.claimed_by(self.commit(change, reason).contents, self.id)
+        self.held = own
         self.doing.vm, self.doing.phase = record.key, own.purpose
         return record, own
+
+    def head(self) -> Snapshot:
+        """The newest generation."""
+        return self._database.head()
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is for the database."""
+        return self._database.clock
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long others wait for a sign of life before they expire this session."""
+        return self._database.version.lease_seconds
 
     def check(self) -> None:
         """Raises `LockLostError` when this session can no longer be sure to be alive in the eyes of others."""
@@ -123,6 +140,8 @@ class Session:
         )
         head = self._database.transact(author, change)
         self._known = self._known or self.id in head.contents.sessions
+        if self.held is not None and not changes.is_held(head.contents, self.held):
+            self.held = None
         return head
 
     def _end(self, reason: str) -> None:
