@@ -25,10 +25,19 @@ COMMANDS: Final = {
     "statedb": "Check, migrate or correct the state database.",
 }
 
+#: The commands that share a module with another one.
+_WHERE: Final = {
+    "archive": "archive:archive",
+    "activate": "archive:activate",
+    "pin": "pin:pin",
+    "unpin": "pin:unpin",
+}
+
 program: Final = Program(
     "vmbackup-admin",
     "coordinator.commands.",
     COMMANDS,
+    where=_WHERE,
     purpose="Backups of VirtualBox VMs of several hosts on one NAS: look at them and direct them.",
 )
 

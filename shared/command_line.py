@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -106,11 +107,12 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
 
 
 class Program(click.Group):
-    """A program. Its command `x` is the attribute `command` of the module `<modules>x`, imported when it is called.
+    """A program whose commands are imported when they are called.
 
-    `commands` maps names to the line that the program's `--help` shows. `unattended` programs are
-    run by cron: an unexpected error shows its traceback at once, because nobody is there to ask
-    again with `-v -v`.
+    `commands` maps their names to the line that the program's `--help` shows. Command `x` is the
+    attribute `command` of the module `<modules>x`, or what `where` gives for it as
+    `module:attribute`. `unattended` programs are run by cron: an unexpected error shows its
+    traceback at once, because nobody is there to ask again with `-v -v`.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Program(click.Group):
         commands: Mapping[str, str],
         *,
         purpose: str,
+        where: Mapping[str, str] = MappingProxyType({}),
         unattended: bool = False,
     ) -> None:
         super().__init__(
@@ -132,6 +135,7 @@ class Program(click.Group):
         )
         self._modules = modules
         self._lines = commands
+        self._where = where
         self._unattended = unattended
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -142,9 +146,10 @@ class Program(click.Group):
         """See `click.Group.get_command`."""
         if cmd_name not in self._lines:
             return None
-        found = importlib.import_module(f"{self._modules}{cmd_name}").command
+        module, _, attribute = self._where.get(cmd_name, f"{cmd_name}:command").partition(":")
+        found = getattr(importlib.import_module(f"{self._modules}{module}"), attribute)
         if not isinstance(found, click.Command):
-            raise TypeError(f"{self._modules}{cmd_name} has no command")
+            raise TypeError(f"{self._modules}{module} has no command {cmd_name}")
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature

@@ -15,7 +15,7 @@ from shared.state.sessions.holding import holding
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving
-from shared.tasks.leftovers import remove_leftovers
+from shared.tasks.partial_files import remove_partial_files
 from worker.backup import publish
 from worker.backup.method import Work, put_back
 from worker.outcome import Outcome, start
@@ -72,7 +72,7 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
     if outcome.done or outcome.failed:
         contents = site.database.head().contents
     if any(record.leftovers for record in contents.vms.values()):
-        remove_leftovers(site, contents, "database")
+        remove_partial_files(site, contents, "database")
         contents = site.database.head().contents
     return contents
 

@@ -35,7 +35,7 @@ from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.tasks import verification
-from shared.tasks.vm_copies import differs, standing
+from shared.tasks.vm_copies import differs, look_up_copies
 from worker.outcome import Outcome
 
 log: Final = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def look(site: Site, outcome: Outcome) -> list[Changed]:
             and (gone or slot_of(record) in begun)
         ):
             with _reporting(record.key, outcome):
-                found = standing(site, record)
+                found = look_up_copies(site, record)
                 if differs(record, found):
                     changed.append(Changed(record, found.lacks(record.last_copy)))
                     if gone:

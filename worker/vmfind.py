@@ -16,7 +16,7 @@ from shared.site import Site
 from shared.state.records import Contents
 from shared.state.rules import changes
 from shared.state.rules.sightings import Sighting, sight
-from shared.tasks import rehearsal_leftovers
+from shared.tasks import rehearsal_note
 from shared.virtualbox.inventory import Machine
 from worker.backup import undo
 from worker.directories import Directories
@@ -38,7 +38,7 @@ def run(site: Site) -> Outcome:
     machines = [
         machine
         for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
-        if not rehearsal_leftovers.is_old(site, machine)
+        if not rehearsal_note.is_old(site, machine)
     ]
     listed = _sightings(head.contents, machines, Directories(site, head.contents).choose)
     when = timestamp(site.clock.now())

@@ -1,10 +1,30 @@
-"""`vmbackup-admin archive`."""
+"""`vmbackup-admin archive` and `vmbackup-admin activate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coordinator import moving
-from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from coordinator import text
+from shared.command_line import (
+    Invocation,
+    answer,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
+from shared.copies import catalogue
 from shared.host.errors import ExitCode
+from shared.state.rules import changes, upkeep
+from shared.state.states import Event, State, move
+
+if TYPE_CHECKING:
+    from shared.site import Site
+    from shared.state.records import VmRecord
+
+Purpose = Literal["archive", "activate"]
 
 
 @documented(
@@ -24,11 +44,113 @@ from shared.host.errors import ExitCode
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> ExitCode:
+def archive(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> ExitCode:
     """Set VM aside: it becomes ARCHIVED, its copies move to the archive directory, and no more backups are made.
 
     For a VM that is done with, but whose copies shall stay. Starts no backup. Refused while the VM
     is being backed up. Interrupted, it is finished by the same command or by the next database
     worker; at every moment each copy is whole in one of the two places.
     """
-    return moving.run(invocation, "archive", vm, as_json=as_json, dry_run=dry_run)
+    return _run(invocation, "archive", vm, as_json=as_json, dry_run=dry_run)
+
+
+@documented(
+    example="""
+        vmbackup-admin activate old-server
+    """,
+    codes=[
+        ExitCode.NO_DATABASE,
+        ExitCode.LOCKED,
+        ExitCode.LOCK_LOST,
+        ExitCode.NAS,
+        ExitCode.STATE_REFUSED,
+    ],
+)
+@click.argument("vm")
+@json_option
+@dry_run_option
+@pass_invocation
+def activate(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> ExitCode:
+    """Take an archived VM back into the backups: its copies move back from the archive directory.
+
+    It becomes CLEAN if it was not used since its last copy, BACKUP_NECESSARY if it was (or if that
+    cannot be told, for instance because it is on another host), NEW if it has no copy. Starts no
+    backup itself. Interrupted, it is finished by the same command or by the next database worker.
+    """
+    return _run(invocation, "activate", vm, as_json=as_json, dry_run=dry_run)
+
+
+def _run(
+    invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool
+) -> ExitCode:
+    """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
+    site = invocation.site()
+    if dry_run:
+        _preview(site, purpose, vm, as_json=as_json)
+        return ExitCode.DONE
+    from shared.tasks import archiving
+
+    def show(done: int, total: int) -> None:
+        text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
+
+    try:
+        outcome = (archiving.archive if purpose == "archive" else archiving.activate)(
+            site, vm, show
+        )
+    finally:
+        text.progress("")
+    if as_json:
+        problems = [
+            {"stamp": problem.stamp, "reason": problem.reason} for problem in outcome.moved.problems
+        ]
+        print_json(
+            {
+                "schema": 1,
+                "vm": outcome.key,
+                "status": str(outcome.status),
+                "copies": list(outcome.moved.stamps),
+                "left_behind": problems,
+            }
+        )
+    else:
+        click.echo(
+            f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}"
+        )
+    return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
+
+
+def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Path]:
+    here, there = site.directory(record), site.archive_directory(record)
+    return (here, there) if purpose == "archive" else (there, here)
+
+
+def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
+    from shared.tasks import archiving
+
+    record = changes.find(site.database.head().contents, vm)
+    changes.require_free(record)
+    if purpose == "activate":
+        upkeep.require_archived(record)
+    elif record.moving is None:
+        move(record.status, Event.ARCHIVE)
+    archiving.require_movable(site, record, experiment=False)
+    source, target = _route(site, purpose, record) if record.directory else (None, None)
+    copies = catalogue.read(source, record.uuid).copies if source else ()
+    becomes = State.ARCHIVED if purpose == "archive" else "CLEAN, BACKUP_NECESSARY or NEW"
+    answer(
+        {
+            "vm": vm,
+            "status": str(record.status),
+            "becomes": str(becomes),
+            "copies": [copy.stamp for copy in copies],
+            "dry_run": True,
+        },
+        f"{text.printable(vm)} is {record.status} and would become {becomes}",
+        *(
+            text.printable(
+                f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}"
+            )
+            for copy in copies
+        ),
+        as_json=as_json,
+    )

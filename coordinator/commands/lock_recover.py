@@ -54,7 +54,7 @@ def command(
     once; they come back by themselves with their host.
     """
     from shared.state.sessions.recovery import require_silent
-    from shared.tasks.leftovers import remove_leftovers
+    from shared.tasks.partial_files import remove_partial_files
 
     site = _for_recovery(invocation, replaced=replaced)
     name = node or site.node
@@ -72,7 +72,7 @@ def command(
         _give_up(site, name)
     if replaced:
         _forget_machine(site, name)
-    removed = remove_leftovers(site, site.database.head().contents, "recover")
+    removed = remove_partial_files(site, site.database.head().contents, "recover")
     unfinished = _unfinished(site, name)
     answer(
         {

@@ -1,10 +1,17 @@
-"""`vmbackup-admin pin`."""
+"""`vmbackup-admin pin` and `vmbackup-admin unpin`."""
 
 import click
 
-from coordinator import pinning
-from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.command_line import (
+    Invocation,
+    documented,
+    dry_run_option,
+    json_option,
+    pass_invocation,
+    print_json,
+)
 from shared.host.errors import ExitCode
+from shared.state.rules import changes
 
 
 @documented(
@@ -18,11 +25,63 @@ from shared.host.errors import ExitCode
 @json_option
 @dry_run_option
 @pass_invocation
-def command(invocation: Invocation, *, vm: str, stamp: str, as_json: bool, dry_run: bool) -> None:
+def pin(invocation: Invocation, *, vm: str, stamp: str, as_json: bool, dry_run: bool) -> None:
     """Keep the copy STAMP of VM whatever the retention rules say, until it is unpinned.
 
     For the copy before a risky change, or one that somebody may ask for. It counts for no rule: the
     rules keep as many others as without it. The pin is written into the copy's .json and goes with
     it into the archive and back. Refused while the VM is being backed up.
     """
-    pinning.run(invocation, vm, stamp, pinned=True, as_json=as_json, dry_run=dry_run)
+    _run(invocation, vm, stamp, pinned=True, as_json=as_json, dry_run=dry_run)
+
+
+@documented(
+    example="""
+        vmbackup-admin unpin web01 20261122T203800Z-17
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS],
+)
+@click.argument("vm")
+@click.argument("stamp")
+@json_option
+@dry_run_option
+@pass_invocation
+def unpin(invocation: Invocation, *, vm: str, stamp: str, as_json: bool, dry_run: bool) -> None:
+    """Give the copy STAMP of VM back to the retention rules.
+
+    Nothing is removed now: the next backup of the VM, or `vmbackup-admin prune`, applies the rules.
+    """
+    _run(invocation, vm, stamp, pinned=False, as_json=as_json, dry_run=dry_run)
+
+
+def _run(
+    invocation: Invocation, vm: str, stamp: str, *, pinned: bool, as_json: bool, dry_run: bool
+) -> None:
+    """Pins or unpins a copy and says so."""
+    from shared.tasks import pruning
+
+    site = invocation.site(reading=dry_run)
+    if dry_run:
+        record = changes.find(site.database.head().contents, vm)
+        changed = pruning.find(site, record, stamp).pinned != pinned
+    else:
+        with site.database.session("pin" if pinned else "unpin") as session:
+            changed = pruning.pin(site, session, vm, stamp, pinned=pinned)
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "vm": vm,
+                "stamp": stamp,
+                "pinned": pinned,
+                "changed": changed,
+                "dry_run": dry_run,
+            }
+        )
+        return
+    word = "pinned" if pinned else "unpinned"
+    state = f"would be {word}" if dry_run else f"is {word} now"
+    click.echo(
+        f"{vm} {stamp} "
+        f"{state if changed else f'was {word} already' if pinned else 'was not pinned'}"
+    )

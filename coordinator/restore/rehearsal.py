@@ -5,7 +5,7 @@ happens.
 
 One rehearsal at a time on a host. What a killed one has left, its VM and its folder, is removed by
 the next one of the same repository, by a local note that is made before them
-(`shared.tasks.rehearsal_leftovers`).
+(`shared.tasks.rehearsal_note`).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from shared.host.errors import CopyError, LockedError, UsageError, VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import rehearsal_leftovers, verification
+from shared.tasks import rehearsal_note, verification
 from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def rehearse(
     `LockLostError`, `VBoxManageError` if VirtualBox cannot even be asked.
     """
     with _only_one(site.configuration.host.state_directory):
-        rehearsal_leftovers.remove_noted(site)
+        rehearsal_note.remove_noted(site)
         copy = restoring.choose(site, record, which)
         result = _damaged(site, record, copy, progress) or _try(site, copy, wishes, progress)
     return Rehearsal(copy.stamp, result, _record(site, record.key, copy.stamp, result))
@@ -103,15 +103,15 @@ def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Re
 
 def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearsed:
     """Makes a VM of the copy, starts it if wanted, and removes it."""
-    scene = rehearsal_leftovers.new_scene(
+    note = rehearsal_note.new_note(
         wishes.folder or site.configuration.host.state_directory / "rehearsals"
     )
-    what = restoring.plan(site, copy, name=scene.name, folder=scene.folder)
-    rehearsal_leftovers.set_up(site, scene)
+    what = restoring.plan(site, copy, name=note.name, folder=note.folder)
+    rehearsal_note.set_up(site, note)
     booted = False
     try:
         restored = restoring.restore(site, copy.stamp, what, progress)
-        rehearsal_leftovers.identify(site, scene, restored.uuid)
+        rehearsal_note.identify(site, note, restored.uuid)
         if not wishes.boot:
             return _result(site, _GOOD, "it was imported, and not started", booted=False)
         machine = site.inventory()[restored.uuid]
@@ -134,7 +134,7 @@ def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearse
 def _remove(site: Site) -> None:
     """What cannot be removed is reported, and removed by the next rehearsal."""
     try:
-        rehearsal_leftovers.remove_noted(site)
+        rehearsal_note.remove_noted(site)
     except VmBackupError as error:
         log.error(("what was rehearsed could not be removed: %s"), error.message)  # noqa: TRY400 - an operator's message
 

@@ -1,4 +1,1 @@
-"""What workers and commands both do.
-
-A VM's copies, its record and its files on the NAS, changed together.
-"""
+"""What workers and commands both do: change a VM's copies and its record together."""

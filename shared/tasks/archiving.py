@@ -22,12 +22,12 @@ from shared.host.errors import NasError, VBoxManageError
 from shared.site import Site
 from shared.state.records import Claim, Contents, VmRecord
 from shared.state.rules import changes, interventions, upkeep
-from shared.state.rules.upkeep import Standing
+from shared.state.rules.upkeep import FoundCopies
 from shared.state.sessions import recovery
 from shared.state.sessions.session import Session
 from shared.state.states import Event, State
 from shared.state.store.protocol import Change
-from shared.tasks.vm_copies import forget_command, standing
+from shared.tasks.vm_copies import forget_command, look_up_copies
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 
 log: Final = logging.getLogger(__name__)
@@ -215,16 +215,16 @@ class _Check:
 
 
 def _activated(site: Site, record: VmRecord, own: Claim) -> Change:
-    found = standing(
+    found = look_up_copies(
         site, replace(record, status=State.CLEAN)
     )  # where they are now, whatever the record says yet
     return partial(_arrived, own=own, event=_event(site, record), found=found)
 
 
-def _arrived(contents: Contents, *, own: Claim, event: Event, found: Standing) -> Contents:
+def _arrived(contents: Contents, *, own: Claim, event: Event, found: FoundCopies) -> Contents:
     """An activated VM: what it becomes, and what there is of its copies."""
     record = changes.held(contents, "", own)
-    contents = contents.with_vm(upkeep.standing_of(record, found))
+    contents = contents.with_vm(upkeep.with_copies(record, found))
     return upkeep.moved(contents, record.key, own, event)
 
 

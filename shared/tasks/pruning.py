@@ -27,7 +27,7 @@ from shared.state.records import Claim, VmRecord
 from shared.state.rules import changes, upkeep
 from shared.state.sessions.session import Session
 from shared.state.states import State
-from shared.tasks.vm_copies import standing
+from shared.tasks.vm_copies import look_up_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -236,9 +236,10 @@ class _Held:
 
     def settle(self) -> State:
         """Commits what there is of the VM's copies now, lets go of the VM, and answers what it is."""
-        found, key, own = standing(self._site, self.record), self.record.key, self.own
+        found, key, own = look_up_copies(self._site, self.record), self.record.key, self.own
         head = self._session.commit(
-            lambda contents: upkeep.looked_at(contents, key, own, found), f"{self._reason}: done"
+            lambda contents: upkeep.record_copies(contents, key, own, found),
+            f"{self._reason}: done",
         )
         return next(
             (vm.status for vm in head.contents.vms.values() if vm.uuid == self.record.uuid),

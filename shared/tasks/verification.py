@@ -28,9 +28,9 @@ from shared.ova.check import check_ova, sha256_of
 from shared.site import Site
 from shared.state.records import Claim, Contents, VmRecord
 from shared.state.rules import changes, upkeep
-from shared.state.rules.upkeep import Standing
+from shared.state.rules.upkeep import FoundCopies
 from shared.state.sessions.session import Session
-from shared.tasks.vm_copies import copies, differs, last_read, said, standing
+from shared.tasks.vm_copies import copies, differs, last_read, look_up_copies, said
 
 log: Final = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def verify_copy(
 def settle(site: Site, session: Session, key: str) -> None:
     """Commits what there is of the VM's copies without reading them, if that is not what the database says. Raises like `verify_copy`."""
     record = changes.find(site.database.head().contents, key)
-    if not differs(record, standing(site, record)):
+    if not differs(record, look_up_copies(site, record)):
         return
     with _Claimed(site, session, key, f"look at the copies of {key}") as claimed:
         claimed.settle(f"looked at the copies of {key}")
@@ -273,8 +273,10 @@ class _Claimed:
     def settle(self, reason: str) -> None:
         """Commits what there is of the VM's copies, and lets go of the VM."""
         own, key = self._held(), self._key
-        found = standing(self._site, self.record)
-        self._session.commit(lambda contents: upkeep.looked_at(contents, key, own, found), reason)
+        found = look_up_copies(self._site, self.record)
+        self._session.commit(
+            lambda contents: upkeep.record_copies(contents, key, own, found), reason
+        )
         self._own = None
         last = self.record.last_copy
         if last is not None and found.lacks(last):
@@ -291,7 +293,7 @@ class _Claimed:
         return self._own
 
 
-def _left(found: Standing) -> str:
+def _left(found: FoundCopies) -> str:
     return (
         f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
     )

@@ -13,7 +13,7 @@ from shared.host.clock import age, timestamp
 from shared.host.errors import NasError
 from shared.site import Site
 from shared.state.records import Copy, VmRecord
-from shared.state.rules.upkeep import Standing
+from shared.state.rules.upkeep import FoundCopies
 from shared.state.states import State
 
 
@@ -50,7 +50,7 @@ def require_directory(site: Site, record: VmRecord) -> None:
         )
 
 
-def standing(site: Site, record: VmRecord) -> Standing:
+def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
     """Looks at the directories.
 
     Raises `NasError`, also if an archived VM with a last copy has no directory in the archive any
@@ -67,7 +67,7 @@ def standing(site: Site, record: VmRecord) -> Standing:
     good = order.oldest_first(copy for copy, _ in found if copy.good)
     here = order.oldest_first(copy for copy, place in found if copy.good and place == archived)
     newest = here[-1] if here else None
-    return Standing(
+    return FoundCopies(
         newest=as_record(newest.sidecar) if newest and newest.sidecar else None,
         damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
         verified=min(
@@ -107,7 +107,7 @@ def as_record(sidecar: Sidecar) -> Copy:
     )
 
 
-def differs(record: VmRecord, found: Standing) -> bool:
+def differs(record: VmRecord, found: FoundCopies) -> bool:
     """Whether the database says something else than what was found."""
     known = (
         record.last_copy and record.last_copy.stamp,

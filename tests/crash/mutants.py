@@ -118,7 +118,7 @@ MUTANTS: Final = {
     "leftovers stay": Mutant(
         "partial files of dead workers stay",
         "database: a dead export is cleared away",
-        _never("worker.database", "remove_leftovers", []),
+        _never("worker.database", "remove_partial_files", []),
     ),
     "publications are not finished": Mutant(
         "an intent stays open",

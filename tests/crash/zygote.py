@@ -34,7 +34,6 @@ _LOADED = (
     *(
         "coordinator.commands.init",
         "coordinator.commands.archive",
-        "coordinator.commands.activate",
         "coordinator.commands.statedb",
     ),
     *(

@@ -356,9 +356,9 @@ def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(
         path.unlink()
     second = other.look()
     assert list(second.database.head().contents.vms) == ["web01"]
-    rehearsal.rehearsal_leftovers.remove_noted(second)
+    rehearsal.rehearsal_note.remove_noted(second)
     assert len(listed(second)) == 2
-    rehearsal.rehearsal_leftovers.remove_noted(first)
+    rehearsal.rehearsal_note.remove_noted(first)
     assert listed(first) == ["web01"]
 
 
@@ -368,7 +368,7 @@ def test_a_note_that_names_something_else_removes_nothing(rig: Rig) -> None:
     precious.mkdir()
     site = rig.site()
     (rig.folder / "state-alpha" / "rehearsal-folder").write_text(str(precious))
-    rehearsal.rehearsal_leftovers.remove_noted(site)
+    rehearsal.rehearsal_note.remove_noted(site)
     assert precious.exists()
 
 

@@ -12,13 +12,12 @@ from shared.state.states import FORGETTABLE, Event, State, allowed, move
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What there is of a VM's copies, as found under a claim.
+class FoundCopies:
+    """A VM's copies as they were found in its directories under a claim.
 
-    The newest good one, which are damaged, the oldest last verification.
-
-    `good` are the stamps of all good ones where they belong, `order_unknown` of those of which it
-    is disputed which is newer.
+    `newest` is the newest good one, `verified` the oldest last verification. `good` are the stamps
+    of all good ones where they belong, `order_unknown` of those of which it is disputed which is
+    newer.
     """
 
     newest: Copy | None
@@ -39,8 +38,8 @@ class Standing:
         )
 
 
-def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Contents:
-    """Takes over what a verification found, and gives the claim up.
+def record_copies(contents: Contents, key: str, own: Claim, found: FoundCopies) -> Contents:
+    """Writes to the record which copies were found, and releases the claim.
 
     If what counted as the newest good copy is not one any more, the VM has to be backed up again;
     an archived one stays archived.
@@ -54,11 +53,11 @@ def looked_at(contents: Contents, key: str, own: Claim, found: Standing) -> Cont
     )
     backed_up = "" if lost else record.backed_up
     return contents.with_vm(
-        replace(standing_of(record, found), claim=None, status=status, backed_up=backed_up)
+        replace(with_copies(record, found), claim=None, status=status, backed_up=backed_up)
     )
 
 
-def standing_of(record: VmRecord, found: Standing) -> VmRecord:
+def with_copies(record: VmRecord, found: FoundCopies) -> VmRecord:
     """The record with what was found of the VM's copies."""
     known, newest = record.last_copy, found.newest
     last_copy = known if known and newest and known.stamp == newest.stamp else newest

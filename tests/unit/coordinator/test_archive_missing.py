@@ -15,7 +15,7 @@ from shared.copies.marker import ARCHIVE_MARKER
 from shared.host.errors import ExitCode, NasError
 from shared.state import formats
 from shared.state.states import State
-from shared.tasks.leftovers import remove_leftovers
+from shared.tasks.partial_files import remove_partial_files
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, uuid
 
@@ -152,10 +152,10 @@ def test_leftovers_beside_live_copies_go_and_the_mark_stays_until_the_archive_is
     operator.commit(lambda contents: replace(contents, claims_granted=100))
     unmarked(operator)
     unmount(operator)
-    assert remove_leftovers(operator.site(), operator.contents, "database") == [partial.name]
+    assert remove_partial_files(operator.site(), operator.contents, "database") == [partial.name]
     assert operator.record("web").leftovers
     mount(operator)
-    remove_leftovers(operator.site(), operator.contents, "database")
+    remove_partial_files(operator.site(), operator.contents, "database")
     assert not operator.record("web").leftovers
 
 

@@ -78,7 +78,7 @@ class TestVerification:
         return contents(vm("web01", status, claim=self.OWN, **values), granted=9)
 
     def found(self, newest, *damaged: str):
-        return upkeep.Standing(newest, damaged, LATER)
+        return upkeep.FoundCopies(newest, damaged, LATER)
 
     def test_a_claim_changes_no_state(self) -> None:
         for status in State:
@@ -98,14 +98,18 @@ class TestVerification:
 
     def test_all_good(self) -> None:
         record = only(
-            upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7)))
+            upkeep.record_copies(
+                self.held(last_copy=copy(7)), "web01", self.OWN, self.found(copy(7))
+            )
         )
         assert record == vm("web01", last_copy=copy(7), verified=LATER)
 
     @pytest.mark.parametrize("left", [copy(5), None])
     def test_the_newest_copy_is_lost(self, left) -> None:
         record = only(
-            upkeep.looked_at(self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a"))
+            upkeep.record_copies(
+                self.held(last_copy=copy(7)), "web01", self.OWN, self.found(left, "a")
+            )
         )
         assert (record.status, record.last_copy, record.damaged, record.claim) == (
             State.BACKUP_NECESSARY,
@@ -119,7 +123,7 @@ class TestVerification:
     )
     def test_only_a_clean_vm_changes_its_state(self, status: State) -> None:
         record = only(
-            upkeep.looked_at(
+            upkeep.record_copies(
                 self.held(status, last_copy=copy(7)), "web01", self.OWN, self.found(copy(5), "a")
             )
         )
@@ -127,7 +131,7 @@ class TestVerification:
 
     def test_a_copy_that_is_good_after_all_counts_again(self) -> None:
         before = self.held(State.BACKUP_NECESSARY, last_copy=copy(5), damaged=("a",))
-        record = only(upkeep.looked_at(before, "web01", self.OWN, self.found(copy(7))))
+        record = only(upkeep.record_copies(before, "web01", self.OWN, self.found(copy(7))))
         assert (record.status, record.last_copy, record.damaged) == (
             State.BACKUP_NECESSARY,
             copy(7),
@@ -136,7 +140,7 @@ class TestVerification:
 
     def test_whoever_lost_the_claim_changes_nothing(self) -> None:
         with pytest.raises(LockLostError):
-            upkeep.looked_at(contents(vm("web01")), "web01", self.OWN, self.found(None))
+            upkeep.record_copies(contents(vm("web01")), "web01", self.OWN, self.found(None))
 
     def test_the_first_copy_was_read_when_it_was_made_and_later_ones_make_it_no_younger(
         self,

@@ -32,8 +32,8 @@ _OLD_NAME: Final = re.compile(r"vmbackup-rehearsal-[0-9]{8}T[0-9]{6}Z-[1-9][0-9]
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Where a copy is rehearsed: as the VM `name`, below `folder`.
+class Note:
+    """What is noted of a rehearsal: the copy becomes the VM `name`, below `folder`.
 
     `uuid` is empty until the VM is there; then `disks` are its own, as paths below the folder.
     """
@@ -44,32 +44,32 @@ class Scene:
     disks: tuple[str, ...] = ()
 
 
-def new_scene(base: Path) -> Scene:
-    """A place below `base` that is nobody else's. Nothing is made yet."""
+def new_note(base: Path) -> Note:
+    """A name and a folder below `base` that nobody else has. Nothing is made yet."""
     name = f"vmbackup-rehearsal-{scratch.new_token()}"
-    return Scene(base.absolute() / name, name)
+    return Note(base.absolute() / name, name)
 
 
-def set_up(site: Site, scene: Scene) -> None:
-    """Notes the place, then makes it. Raises `ConfigurationError`, `UsageError`."""
-    _write(site, scene)
+def set_up(site: Site, note: Note) -> None:
+    """Writes the note, then makes the folder. Raises `ConfigurationError`, `UsageError`."""
+    _write(site, note)
     try:
-        scene.folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch.make(scene.folder, scratch.Mark(scene.name))
+        note.folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch.make(note.folder, scratch.Mark(note.name))
     except OSError as error:
         if isinstance(error, FileExistsError):
-            _note(site).unlink(missing_ok=True)  # what is there is not ours
+            _note_file(site).unlink(missing_ok=True)  # what is there is not ours
         raise UsageError(
-            f"cannot make {scene.folder}: {error.strerror}",
+            f"cannot make {note.folder}: {error.strerror}",
             hint="the owner of the VMs must be able to write there",
         ) from None
 
 
-def identify(site: Site, scene: Scene, uuid: str) -> Scene:
-    """Notes which VM it has become."""
-    known = replace(scene, uuid=uuid, disks=tuple(scratch.disks_in(scene.folder)))
+def identify(site: Site, note: Note, uuid: str) -> Note:
+    """Adds to the note the UUID and the disks of the VM that the copy has become."""
+    known = replace(note, uuid=uuid, disks=tuple(scratch.disks_in(note.folder)))
     _write(site, known)
-    scratch.write_mark(scene.folder, scratch.Mark(scene.name, uuid))
+    scratch.write_mark(note.folder, scratch.Mark(note.name, uuid))
     return known
 
 
@@ -78,10 +78,10 @@ def remove_noted(site: Site) -> None:
 
     Raises `VBoxManageError`, and then the note stays.
     """
-    scene = _read(site)
-    if scene is not None:
-        _remove(site, scene)
-        _note(site).unlink(missing_ok=True)
+    note = _read(site)
+    if note is not None:
+        _remove(site, note)
+        _note_file(site).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         _remove_old(
             site,
@@ -91,10 +91,7 @@ def remove_noted(site: Site) -> None:
 
 
 def is_old(site: Site, machine: Machine) -> bool:
-    """Whether it is the VM of a rehearsal of release 0.1 that was killed.
-
-    It is noted, and lies where the note says.
-    """
+    """Whether a VM was made by a killed rehearsal of release 0.1, and lies where its note says."""
     if not _OLD_NAME.fullmatch(machine.name or ""):
         return False
     try:
@@ -114,26 +111,26 @@ def _is_in_old(machine: Machine, folder: Path) -> bool:
     )
 
 
-def _remove(site: Site, scene: Scene) -> None:
-    if asked_for(scene.name, "import"):
+def _remove(site: Site, note: Note) -> None:
+    if asked_for(note.name, "import"):
         raise VmBusyError(
-            f"VirtualBox still imports {scene.name}, of a rehearsal that was killed",
+            f"VirtualBox still imports {note.name}, of a rehearsal that was killed",
             hint="wait until that has ended",
         )
-    mark = scratch.Mark(scene.name, scene.uuid)
-    for machine in _below(site, scene.folder):
-        if not mark.names(machine) or not Path(machine.settings_file).is_relative_to(scene.folder):
+    mark = scratch.Mark(note.name, note.uuid)
+    for machine in _below(site, note.folder):
+        if not mark.names(machine) or not Path(machine.settings_file).is_relative_to(note.folder):
             raise VBoxManageError(
                 (
-                    f"the VM {machine.name!r} {{{machine.uuid}}} lies in {scene.folder}, which a "
+                    f"the VM {machine.name!r} {{{machine.uuid}}} lies in {note.folder}, which a "
                     f"rehearsal has made, or has a disk there"
                 ),
                 hint="move that VM and its disk elsewhere; the next rehearsal removes the rest",
             )
-    for machine in _below(site, scene.folder):
+    for machine in _below(site, note.folder):
         log.info("removing %s", machine.name)
         Trial(site.vboxmanage, site.clock, machine).remove()
-    scratch.remove(scene.folder, scene.name, known=scene.disks if scene.uuid else None)
+    scratch.remove(note.folder, note.name, known=note.disks if note.uuid else None)
 
 
 def _below(site: Site, folder: Path) -> list[Machine]:
@@ -177,32 +174,32 @@ def _remove_old(site: Site, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _note(site: Site) -> Path:
+def _note_file(site: Site) -> Path:
     repository = hashlib.sha256(
         site.database.version.repository.encode("utf-8", "surrogateescape")
     ).hexdigest()[:16]
     return site.configuration.host.state_directory / f"rehearsal-{repository}.json"
 
 
-def _write(site: Site, scene: Scene) -> None:
-    note = _note(site)
+def _write(site: Site, note: Note) -> None:
+    file = _note_file(site)
     try:
-        temporary = note.with_suffix(".new")
+        temporary = file.with_suffix(".new")
         temporary.write_text(
-            json.dumps({**asdict(scene), "folder": str(scene.folder)}), encoding="utf-8"
+            json.dumps({**asdict(note), "folder": str(note.folder)}), encoding="utf-8"
         )
-        temporary.replace(note)
+        temporary.replace(file)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot note in {note.parent} what is being rehearsed: {error.strerror}",
+            f"cannot note in {file.parent} what is being rehearsed: {error.strerror}",
             hint="set host.state_directory to one that this user may write",
         ) from None
 
 
-def _read(site: Site) -> Scene | None:
+def _read(site: Site) -> Note | None:
     try:
-        document = json.loads(_note(site).read_text(encoding="utf-8"))
-        return Scene(
+        document = json.loads(_note_file(site).read_text(encoding="utf-8"))
+        return Note(
             Path(str(document["folder"])),
             str(document["name"]),
             str(document["uuid"]),
@@ -212,6 +209,6 @@ def _read(site: Site) -> Scene | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigurationError(
-            f"{_note(site)} cannot be read",
+            f"{_note_file(site)} cannot be read",
             hint="look for a VM vmbackup-rehearsal-… and remove it, then this file",
         ) from None

@@ -15,7 +15,7 @@ from shared.state.rules import changes
 log: Final = logging.getLogger(__name__)
 
 
-def remove_leftovers(site: Site, contents: Contents, worker: str) -> list[str]:
+def remove_partial_files(site: Site, contents: Contents, worker: str) -> list[str]:
     """Removes what dead sessions left in the directories of VMs that nobody works on.
 
     Returns the names of the files.
