@@ -1,5 +1,6 @@
 """The simulated VBoxManage fails as it is told to: other tests rely on each of these switches."""
 
+import os
 import signal
 import subprocess
 import tarfile
@@ -106,15 +107,17 @@ def test_hanging_export_can_be_cancelled(
     host: SimulatedHost, vm: SimulatedVm, tmp_path: Path
 ) -> None:
     host.fault(export_hangs_at=30)
-    process = start_export(host, vm, tmp_path / "x.ova")
-    time.sleep(0.3)
-    assert not grows(tmp_path / "x.ova")
+    target = tmp_path / "x.ova"
+    process = start_export(host, vm, target)
+    end = time.monotonic() + 20
+    while grows(target):
+        assert time.monotonic() < end
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=10)
     assert process.returncode == 1
     assert "CANCELED\n" in stderr
-    assert not (tmp_path / "x.ova").exists()
+    assert not target.exists()
 
 
 def test_export_that_ignores_signals(host: SimulatedHost, vm: SimulatedVm, tmp_path: Path) -> None:
@@ -203,7 +206,7 @@ def test_shown_state(host: SimulatedHost, vm: SimulatedVm) -> None:
 
 
 def test_a_thousand_vms_are_cheap(host: SimulatedHost) -> None:
-    begun = time.monotonic()
+    before = sum(os.times()[:4])
     vms = host.make_vms(1000)
     assert len(host.run("list", "vms").stdout.splitlines()) == len({vm.uuid for vm in vms}) == 1000
-    assert time.monotonic() - begun < 20
+    assert sum(os.times()[:4]) - before < 20, "seconds of the processor, whatever else it does"
