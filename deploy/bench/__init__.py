@@ -1,1 +1,1 @@
-"""`make bench`: how much the workers cost, as ratios and counts that mean the same on every machine."""
+"""`make bench`: what the workers cost, in ratios and counts that mean the same on every machine."""

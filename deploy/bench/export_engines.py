@@ -53,7 +53,7 @@ ENGINES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One export: seconds, CPU seconds of all processes, bytes written, peak memory (0: not known)."""
+    """One export: seconds, CPU seconds of all its processes, bytes written, peak memory (or 0)."""
 
     wall: float
     cpu: float
@@ -279,7 +279,10 @@ def export_once(given: argparse.Namespace) -> None:
 
 
 def _peak_memory() -> int:
-    """Of this program. What getrusage says on Linux is that of the program that started it, if that was more."""
+    """The peak memory of this program.
+
+    What getrusage says on Linux is that of the program that started it, if that was more.
+    """
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     status = Path("/proc/self/status").read_text(encoding="ascii")

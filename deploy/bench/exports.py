@@ -1,4 +1,4 @@
-"""Exports of a real VM by a worker, against the bare `VBoxManage export` of the same VM, taken by turns."""
+"""Exports of a real VM: a worker against the bare `VBoxManage export`, by turns."""
 
 import json
 import os

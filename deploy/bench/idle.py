@@ -117,8 +117,8 @@ def _place(site: Site, record: VmRecord, copy: Copy) -> None:
     directory.mkdir(exist_ok=True)
     (directory / final_name(copy.stamp, "ova")).write_bytes(b"0")
     side = Sidecar(
-        copy.stamp, copy.claim, record.name, record.uuid, "bench", "bench", "7.0", copy.sha256, copy.size, copy.fingerprint,
-        copy.finished, copy.finished, 1.0, "vboxmanage",
+        copy.stamp, copy.claim, record.name, record.uuid, "bench", "bench", "7.0", copy.sha256,
+        copy.size, copy.fingerprint, copy.finished, copy.finished, 1.0, "vboxmanage",
     )  # fmt: skip
     (directory / final_name(copy.stamp, "json")).write_bytes(side.render())
 

@@ -95,7 +95,10 @@ def data_start(file: BinaryIO) -> int:
 
 
 def real_files(size: int) -> Iterator[bytes]:
-    """`size` bytes: files of /usr, each filled up to a multiple of 4 KiB, in an order that mixes all kinds; then zeros."""
+    """`size` bytes of files of /usr, in an order that mixes all kinds; then zeros.
+
+    Each file is filled up to a multiple of 4 KiB.
+    """
     found = (Path(place) / name for place, _, names in os.walk("/usr") for name in names)
     mixed = sorted(
         (path for path in found if path.is_file() and not path.is_symlink()),

@@ -88,7 +88,7 @@ def _contend(root: Path, processes: int, seconds: float) -> tuple[int, int]:
 
 
 def commit_until(root: Path, start: float, seconds: float) -> int:
-    """Commits from `start` on (seconds since the epoch); answers how often that was acknowledged."""
+    """Commits from `start` on (seconds since the epoch); returns how many were acknowledged."""
     database = open_database(root, HostIdentity.of_this_machine("bench"), SystemClock())
 
     def add_one(contents: Contents) -> Contents:

@@ -1,1 +1,1 @@
-"""`make demo`: two VirtualBox hosts, one NAS directory, and everything that a person wants to have seen once."""
+"""`make demo`: two VirtualBox hosts and one NAS, and what a person wants to see once."""

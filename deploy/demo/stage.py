@@ -1,4 +1,7 @@
-"""The stage: two hosts with real VirtualBox where that can be had, a NAS directory, and the programs as they are installed."""
+"""The stage of the demo: two hosts, real ones where they can be had, and a NAS directory.
+
+The programs are those that are installed.
+"""
 
 import contextlib
 import json

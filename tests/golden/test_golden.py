@@ -112,7 +112,7 @@ def test_the_first_release_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_live_backup_that_was_killed_under_the_first_release_is_undone(tmp_path: Path) -> None:
-    """By the record that it left: its snapshot and its clone are called by the number of its claim."""
+    """By the record that it left: snapshot and clone are called by the number of its claim."""
     fleet = unpack(FIRST / "live.tar.xz", tmp_path)
     alpha = fleet.members["alpha"]
     power = fleet.record("web01").power

@@ -82,7 +82,10 @@ with database.session("backup") as session:
     print(session.id, flush=True)
     sys.stdin.readline()
     try:
-        session.commit(lambda contents: replace(contents, claims_granted=contents.claims_granted + 1), "anything")
+        session.commit(
+            lambda contents: replace(contents, claims_granted=contents.claims_granted + 1),
+            "anything",
+        )
     except DatabaseVersionError as error:
         print(error.message, flush=True)
 """
@@ -331,7 +334,7 @@ def run_all(member: Member, lines: list[str]) -> list[Any]:
 def test_an_older_process_that_had_opened_the_database_is_stopped_when_it_commits(
     fleet: Fleet, alpha: Member, beta: Member
 ) -> None:
-    """It has no row that an upgrade could wait for, only a heartbeat, which it takes away itself."""
+    """It has no row that an upgrade could wait for, only a heartbeat, which it removes itself."""
     program = [sys.executable, "-P", "-c", _WAITING, fleet.nas / "vmstate"]
     waiting = subprocess.Popen(
         program,

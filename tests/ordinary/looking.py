@@ -161,7 +161,7 @@ def good_copy(ova: Path) -> Copy | None:
 
 
 def read_database(state: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Number and VM records of the newest generation whose seal is right; 0 and none without one."""
+    """Number and VM records of the newest generation whose seal is right; 0 and none if none is."""
     folder = state / "gen"
     numbers = (
         sorted((name for name in os.listdir(folder) if name.isdecimal()), key=int, reverse=True)

@@ -134,9 +134,14 @@ class Night:
             "VMBACKUP_CONFIG": str(world.configuration(host)),
         }
         return subprocess.Popen(
-            [BIN / command[0], *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, start_new_session=True,
-        )  # fmt: skip
+            [BIN / command[0], *command[1:]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     def export_under_way(self, key: str = names.WEB, **faults: Any) -> "subprocess.Popen[str]":
         """A worker of alpha that exports a VM, which takes long."""

@@ -145,7 +145,7 @@ REQUIRED: Final = {
 
 
 def _aftermath(world: World, *, goes_on: bool) -> None:
-    """The VM is used and backed up, if all is well; then its newest copy is what `restore` takes."""
+    """Uses the VM and backs it up, if all is well; then `restore` takes its newest copy."""
     for vm in (
         vm
         for vm in world.look().vms["alpha"].values()

@@ -92,7 +92,7 @@ class World:
         return self.place / f"state-{host}"
 
     def configure(self, archive: str | None = None, *archives: Path) -> None:
-        """Writes the configurations of all hosts. `archives`: where copies may lie besides the NAS."""
+        """Writes the configurations of all hosts. `archives`: where copies may be but the NAS."""
         self.archive, self.archives = self.archive if archive is None else archive, archives
         for name in HOSTS:
             nas = {

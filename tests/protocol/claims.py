@@ -119,7 +119,7 @@ class Worker:
             self._commit_once(lambda contents: changes.expire(contents, [victim], "silent", WHEN))
 
     def break_claim(self, victim: str) -> None:
-        """Takes the VM away from another session, which stays alive: what an operator does by hand."""
+        """Takes the VM from another session, which stays alive, as an operator does by hand."""
         own = self.database.files.run(protocol.read_head()).contents.vms[VM].claim
         if own is not None and own.session == victim:
             with contextlib.suppress(VmBackupError):

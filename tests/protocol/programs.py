@@ -85,7 +85,7 @@ def told(steps: Callable[[], Any]) -> str:
 
 
 def appender(session: str, transactions: int = 1, *, view: bool = False) -> Program:
-    """A session that commits so many transactions, one after the other, and goes on after an error."""
+    """A session that commits so many transactions in a row, and goes on after an error."""
 
     def program(files: StateFiles) -> Hashable:
         answers: list[tuple[Any, str]] = []

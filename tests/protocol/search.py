@@ -260,7 +260,8 @@ class Search:
         name = "ABCDEFGH"[process]
         if after.nodes[process] == CRASHED:
             return f"{name} crashes"
-        return f"{name} {brief(self._operation(process, before.nodes[process]))}{f' ({note})' if note else ''}"
+        operation = brief(self._operation(process, before.nodes[process]))
+        return f"{name} {operation}{f' ({note})' if note else ''}"
 
 
 def brief(operation: Any) -> str:

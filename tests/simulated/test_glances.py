@@ -33,7 +33,7 @@ class LaterClock(SystemClock):
 
 
 def ticks(rig: Rig) -> Iterator[Outcome]:
-    """The verify workers of a day that begins now, without the first, which only notes when it was."""
+    """A day's verify workers from now on, without the first, which only notes when it was."""
     clock = LaterClock()
     for number in range(TICKS + 1):
         clock.ahead = number * SLOT * (presence.SLOTS // TICKS)

@@ -130,7 +130,8 @@ def sidecar(data: bytes, stamp: str = "20261122T203800Z-17", **changes: Any) -> 
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
         "fingerprint": {"state": "poweroff"},
-        "started": f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}T{stamp[9:11]}:{stamp[11:13]}:{stamp[13:15]}Z",
+        "started": f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}"
+        f"T{stamp[9:11]}:{stamp[11:13]}:{stamp[13:15]}Z",
         "finished": "2026-11-22T20:39:00Z",
         "duration_seconds": 60.0,
         "engine": "VBoxManage",

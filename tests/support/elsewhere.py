@@ -5,7 +5,7 @@ In a guest that has real NFS and SMB mounts, or in namespaces where a cluster ma
 A test says where it belongs, and is otherwise an ordinary test, with fixtures and parameters,
 chosen by name, `-k` or `-m`:
 
-    pytestmark = pytest.mark.nas("guest")        # /mnt/nfs-a, /mnt/nfs3-b, /mnt/smb-c, …: see deploy/testbed/nas
+    pytestmark = pytest.mark.nas("guest")  # /mnt/nfs-a, /mnt/smb-c, …: see deploy/testbed/nas
     pytestmark = pytest.mark.nas("guest", memory_mib=3072)
     pytestmark = pytest.mark.nas("cluster")      # may use deploy.testbed.nas.cluster
 

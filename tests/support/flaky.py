@@ -1,14 +1,14 @@
 """Finds flaky tests: those that failed beside the others and pass when they are run again alone.
 
-Every run notes how its tests failed. `make test` runs those that did once more, one at a time, with
-`--again`: what passes then is printed as FLAKY with its first failure, and the run fails for it. Only
-a fault of VirtualBox itself (`VIRTUALBOX_FAULTS`) is forgiven; it is printed all the same.
+Every run notes how its tests failed. `make test` runs those that did once more, one at a time,
+with `--again`: what passes then is printed as FLAKY with its first failure, and the run fails for
+it. Only a fault of VirtualBox itself (`VIRTUALBOX_FAULTS`) is forgiven, in print.
 """
 
 import pytest
 
-#: What the real VirtualBox says when it fails by itself, at no fixed moment, so that no test can wait
-#: for it to be over. Only those that were seen, each with its reason.
+#: What the real VirtualBox says when it fails by itself, at no fixed moment, so that no test can
+#: wait for it to be over. Only those that were seen, each with its reason.
 VIRTUALBOX_FAULTS = {
     "Failed to assign the machine to the session": "VBoxSVC is still letting go of a session that "
     "no command shows any more",

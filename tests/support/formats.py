@@ -8,7 +8,7 @@ from shared.state.store.snapshot import decode, encode
 
 
 def give_format(vmstate: Path, version: str, *, generation: bool = True, file: bool = True) -> None:
-    """Gives the newest generation, the version file, or both, this format; nothing else is changed."""
+    """Gives the newest generation, the version file, or both, this format, and changes no more."""
     if generation:
         newest = max((vmstate / "gen").iterdir())
         snapshot = decode(newest.read_bytes(), int(newest.name))

@@ -33,7 +33,7 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a Python import this release, with its tests, and nothing of the present one."""
+        """What makes Python import this release with its tests, and nothing of the present one."""
         return {"PYTHONPATH": os.pathsep.join((str(self.packages), str(self.tree)))}
 
 

@@ -159,7 +159,7 @@ def test_power_failure_leaves_no_sign_but_the_disks(virtualbox_host: RealHost) -
 
 
 def test_disk_of_two_files(virtualbox_host: RealHost) -> None:
-    """Of a fixed VMDK the guest writes to the second file; the one that VirtualBox names is a text."""
+    """The guest writes to the second file of a fixed VMDK; the one VirtualBox names is a text."""
     vm = virtualbox_host.make_vm("web01", mib=2)
     fixed = virtualbox_host.vms / "fixed.vmdk"
     virtualbox_host.run("clonemedium", vm.disk, fixed, "--format=VMDK", "--variant=Fixed")

@@ -51,13 +51,14 @@ def put_tests(folder: Path) -> None:
 
 def test_what_passes_at_the_second_run_is_named_and_fails_it(tmp_path: Path) -> None:
     put_tests(tmp_path)
+    reason = VIRTUALBOX_FAULTS[FAULT]
     assert run(tmp_path) == (1, [])
     status, flaky = run(tmp_path, *AGAIN, "--deselect", "test_it.py::test_fails_always")
     assert (status, flaky) == (
         1,
         [
             "FLAKY test_it.py::test_fails_once: AssertionError: too late",
-            f"FLAKY test_it.py::test_fails_once_for_virtualbox: forgiven, {VIRTUALBOX_FAULTS[FAULT]}",
+            f"FLAKY test_it.py::test_fails_once_for_virtualbox: forgiven, {reason}",
         ],
     )
 

@@ -1,4 +1,6 @@
-"""Real NFS 4.2, NFS 3 and SMB between clients with caches of their own, on one Debian machine, as root, in about ten seconds.
+"""Real NFS 4.2, NFS 3 and SMB between clients with caches of their own, on one machine.
+
+Needs Debian and root, and takes about ten seconds.
 
 Everything runs in User-Mode Linux (the Debian package `user-mode-linux`): a Linux kernel that is an
 ordinary process. Its root is this machine's own root under a throw-away overlay, so that programs

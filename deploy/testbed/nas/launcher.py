@@ -16,10 +16,11 @@ from deploy.testbed.nas.configuration import DEFAULT_MOUNTS, Machine, Mounts
 from deploy.testbed.nas.kernel import boot_failure, kernel_command, kernel_environment, make_disk
 from deploy.testbed.nas.packages import TestBedError
 
-DESCRIPTION = """Runs COMMAND in a guest with an NFS server, an SMB server and their clients: the mounts are /mnt/nfs-X (NFS 4.2),
-/mnt/nfs3-X (NFS 3) and /mnt/smb-X (SMB 3.1.1) for each client X. Same paths and programs as outside; writes are lost, but for those
-to the job directory. In the guest, `nas` cuts and heals networks and stops the server. The status is that of COMMAND; 124: time limit;
-98: no guest; 99: the guest did not come up."""
+DESCRIPTION = """Runs COMMAND in a guest with an NFS server, an SMB server and their clients.
+The mounts are /mnt/nfs-X (NFS 4.2), /mnt/nfs3-X (NFS 3) and /mnt/smb-X (SMB 3.1.1) for each
+client X. Same paths and programs as outside; writes are lost, but for those to the job directory.
+In the guest, `nas` cuts and heals networks and stops the server. The status is that of COMMAND;
+124: time limit; 98: no guest; 99: the guest did not come up."""
 
 BOOT_LIMIT_SECONDS = 120
 NO_GUEST = 98

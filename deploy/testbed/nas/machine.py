@@ -23,7 +23,7 @@ def configure_network(*lines: str) -> None:
 
 
 class VirtualMachine:
-    """A machine with a data network (NFS, SMB), which can be cut, and a control network, which stays."""
+    """A machine with a data network (NFS, SMB), which can be cut, and a control network."""
 
     def __init__(self, machine: Machine, directory: Path, memory_mib: int) -> None:
         self.name = machine.name
@@ -97,7 +97,7 @@ class VirtualMachine:
             self._kernel.wait()
 
     def pause(self) -> None:
-        """Freezes the machine with all its processes, as a suspended laptop or a halted hypervisor does."""
+        """Freezes the machine with all its processes, like a suspended laptop."""
         # The kernel process alone: it traces the others, which stop at their next event.
         self._running().send_signal(signal.SIGSTOP)
 

@@ -1,4 +1,7 @@
-"""The Debian packages of the test bed, unpacked beside the system instead of being installed into it: no services, no conflicts."""
+"""The Debian packages of the test bed, unpacked beside the system and not installed into it.
+
+So there are no services and no conflicts.
+"""
 
 import fcntl
 import os
@@ -52,7 +55,7 @@ def obstacle() -> str:
 
 
 def fetch_packages() -> Path:
-    """Makes sure that the packages which the machine lacks are unpacked, and returns the directory that holds them.
+    """Unpacks the packages that the machine lacks, and returns the directory that holds them.
 
     May be called by several processes at a time; does nothing once complete; an interrupted run is
     begun again by the next. Takes about 20 s and 180 MB. Raises TestBedError.

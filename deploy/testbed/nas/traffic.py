@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def sent(mountpoint: Path, operation: str) -> tuple[int, int]:
-    """How often an NFS operation (`WRITE`, `COPY`) was asked for at a mount so far, and the bytes sent for it."""
+    """How often a mount has asked for an NFS operation (`WRITE`, `COPY`), and the bytes sent."""
     text = Path("/proc/self/mountstats").read_text(encoding="ascii")
     mount = re.search(
         rf"mounted on {re.escape(str(mountpoint))} with.*?(?=\ndevice |\Z)", text, re.DOTALL

@@ -21,7 +21,7 @@ _PROGRAM = Path(__file__).with_name("vboxmanage.py")
 
 
 class SimulatedHost:
-    """One simulated VirtualBox host, in `directory/name`. See `tests.support.hosts.VirtualBoxHost`."""
+    """A simulated VirtualBox host in `directory/name`. See `tests.support.hosts.VirtualBoxHost`."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self.name, self.folder = name, directory / name
@@ -165,7 +165,7 @@ class SimulatedHost:
 
 @dataclass(frozen=True)
 class SimulatedVm:
-    """A simulated machine whose guest counts on its disk. See `tests.support.hosts.VirtualMachine`."""
+    """A simulated VM whose guest counts on its disk. See `tests.support.hosts.VirtualMachine`."""
 
     host: SimulatedHost
     uuid: str

@@ -197,7 +197,8 @@ def _ovf(plan: Plan) -> str:
             )
             listed.append(f'    <Disk {disk} vbox:uuid="{chain[0].uuid}"/>\n')
             items.append(
-                f"      <StorageItem><AddressOnParent>{port}</AddressOnParent><HostResource>ovf:/disk/vmdisk{number}</HostResource>"
+                f"      <StorageItem><AddressOnParent>{port}</AddressOnParent>"
+                f"<HostResource>ovf:/disk/vmdisk{number}</HostResource>"
             )
             items.append("</StorageItem>\n")
         systems.append(_system_text(system, "".join(items)))

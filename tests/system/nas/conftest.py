@@ -41,7 +41,7 @@ class Share:
             time.sleep(0.01)
 
     def times(self) -> str:
-        """When each host thinks that the directory was changed, and what time it is: for messages."""
+        """When the directory was changed as each host sees it, and the time now: for messages."""
         seen = {host: os.stat(self.on(host)).st_mtime_ns for host in HOSTS}
         return (
             f"changed {seen}, now {time.clock_gettime_ns(COARSE)}; listed again: "

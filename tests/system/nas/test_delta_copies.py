@@ -1,4 +1,4 @@
-"""What a second copy of a VM costs on the wire, counted by the kernel, on real mounts of each kind."""
+"""What a second copy of a VM costs on the wire of each kind of mount, counted by the kernel."""
 
 import os
 import struct

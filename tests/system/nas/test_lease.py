@@ -36,7 +36,8 @@ duration = float(sys.argv[1])
 answers = {}
 def contend(path):
     try:
-        filelock.SoftFileLease(path, lease_duration=duration, poll_interval=0.1).acquire(timeout=4 * duration)
+        lease = filelock.SoftFileLease(path, lease_duration=duration, poll_interval=0.1)
+        lease.acquire(timeout=4 * duration)
         answers[path] = "acquired"
     except filelock.Timeout:
         answers[path] = "timeout"

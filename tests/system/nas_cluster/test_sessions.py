@@ -39,7 +39,8 @@ rows = recovery.live_sessions(database.head().contents)
 dead = recovery.watch_silent(database, rows, database.version.lease_seconds)
 recovery.expire(database, dead, "test")
 head = database.head().contents
-print("expired", len(dead), "live", len(recovery.live_sessions(head)), "count", head.vms["a"].failures)
+live = recovery.live_sessions(head)
+print("expired", len(dead), "live", len(live), "count", head.vms["a"].failures)
 """
 
 

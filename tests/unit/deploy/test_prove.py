@@ -9,14 +9,19 @@ from deploy.prove.__main__ import LANES, ROOT, Part, Proof
 from deploy.prove.table import read, render
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite>
-<testcase name="test_crash[backup]" time="2.5"><properties><property name="kills" value="7"/><property name="survived" value="6"/>
-<property name="places" value="5"/><property name="met" value="4"/><property name="left" value="3"/></properties><failure/></testcase>
-<testcase name="test_crash[archive]" time="1"><properties><property name="kills" value="2"/><property name="survived" value="2"/>
+<testcase name="test_crash[backup]" time="2.5"><properties>
+<property name="kills" value="7"/><property name="survived" value="6"/>
+<property name="places" value="5"/><property name="met" value="4"/><property name="left" value="3"/>
+</properties><failure/></testcase>
+<testcase name="test_crash[archive]" time="1"><properties>
+<property name="kills" value="2"/><property name="survived" value="2"/>
 </properties>
 </testcase>
-<testcase name="test_again_and_again" time="9"><properties><property name="fire" value="NAS full|parallel|3|survived"/>
+<testcase name="test_again_and_again" time="9"><properties>
+<property name="fire" value="NAS full|parallel|3|survived"/>
 <property name="fire" value="VM renamed|parallel|3|lost"/></properties></testcase>
-<testcase name="test_search[one]" time="4"/><testcase name="test_search[two]" time="5"><skipped/></testcase>
+<testcase name="test_search[one]" time="4"/>
+<testcase name="test_search[two]" time="5"><skipped/></testcase>
 </testsuite></testsuites>"""
 
 

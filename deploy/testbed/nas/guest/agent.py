@@ -1,4 +1,4 @@
-"""What lets the outside run commands in a cluster machine: a small server on the control network."""
+"""Runs commands in a cluster machine for the outside: a small server on the control network."""
 
 import base64
 import json

@@ -30,7 +30,7 @@ KINDS = ("nfs", "nfs3", "smb")
 
 
 def mount_all(server: str, client: str, suffix: str, mounts: Mounts) -> None:
-    """Mounts the NAS three ways, from the network of the calling process, at `/mnt/<kind><suffix>`."""
+    """Mounts the NAS three ways at `/mnt/<kind><suffix>`, from the calling process's network."""
     nfs = f"addr={server},nosharecache,{mounts.nfs_options}"
     mount(f"{server}:/nfs", f"/mnt/nfs{suffix}", "nfs4", f"vers=4.2,clientaddr={client},{nfs}")
     mount(
@@ -39,7 +39,8 @@ def mount_all(server: str, client: str, suffix: str, mounts: Mounts) -> None:
         "nfs",
         f"vers=3,nolock,proto=tcp,mountproto=tcp,{nfs}",
     )
-    smb = f"ip={server},unc=\\\\{server}\\nas,vers=3.1.1,user=root,pass=nas,nosharesock,{mounts.smb_options}"
+    smb = f"ip={server},unc=\\\\{server}\\nas,vers=3.1.1,user=root,pass=nas,nosharesock,"
+    smb += mounts.smb_options
     mount(f"//{server}/nas", f"/mnt/smb{suffix}", "cifs", smb)
 
 
@@ -55,7 +56,10 @@ def start_host(machine: Machine, log: BootLog) -> None:
 
 
 def start_namespaces(machine: Machine, log: BootLog) -> None:
-    """Makes every client a network and host name of its own in this kernel, and mounts at `/mnt/<kind>-<name>`."""
+    """Gives every client a network and a host name in this kernel, and its mounts.
+
+    They are at `/mnt/<kind>-<name>`.
+    """
     log.require("modprobe", "-a", "veth", *MODULES)
     lines = []
     for number, name in enumerate(machine.clients, FIRST_CLIENT_NUMBER):
@@ -80,7 +84,7 @@ def start_namespaces(machine: Machine, log: BootLog) -> None:
 
 
 def _fork_client(number: int, name: str, mounts: Mounts, log: BootLog) -> int:
-    """One client in a child process, because joining a namespace changes the process that does it."""
+    """Makes a client in a child process: joining a namespace changes the process that does it."""
     child = os.fork()
     if child:
         return child

@@ -17,7 +17,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def run_and_reap(job: Path) -> None:
-    """Does the work in a child, while this process, the first of the machine, sees off the orphans that come to it. Never returns."""
+    """Does the work in a child while this process, the machine's first, reaps its orphans.
+
+    Never returns.
+    """
     if os.fork() == 0:
         run(job)
     while True:

@@ -81,7 +81,7 @@ def _prepare_nfs(state: Path) -> None:
 
 
 def _prepare_samba(log: BootLog) -> "subprocess.Popen[str]":
-    """Writes the configuration and sets the password of root, which takes a second of its own beside the rest."""
+    """Writes the configuration and starts to set root's password, which takes a second."""
     for directory in ("/var/lib/samba/private", "/var/log/samba", "/var/cache/samba"):
         os.makedirs(directory, exist_ok=True)
     write("/etc/samba/smb.conf", SAMBA)

@@ -107,7 +107,7 @@ def wait_for_port(address: str, port: int, *, limit_seconds: float) -> None:
 
 
 class BootLog:
-    """What happened during boot, in the job directory, where it can be read from outside when the machine hangs."""
+    """A log of the boot in the job directory: readable from outside when the machine hangs."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
