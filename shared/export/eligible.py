@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
-from xml.etree import ElementTree as ET
 
 from shared.export.read_lock import SMALLEST_DISK
 from shared.host.clock import Clock
 from shared.host.errors import DiskImageError
+from shared.host.xml import XmlError, parse_xml
 from shared.ova.disk import Chain
 from shared.ova.ovf import Slot
 from shared.ova.vmdk import LARGEST_BYTES
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import Image, SettingsError, read_file
+from shared.virtualbox.settings import MAXIMUM_BYTES, Image, SettingsError, read_file
 
-_NAMESPACE: Final = "{http://www.virtualbox.org/}"
+_CONTROLLERS: Final = "Machine/Hardware/StorageControllers/StorageController"
 #: A property that VirtualBox gives to encrypted images.
 _ENCRYPTED: Final = b"CRYPT/KeyStore"
 #: What compression may add to data that cannot be compressed, tables included.
@@ -81,8 +81,7 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
     Where they are attached, and the UUID of the leaf image. Raises `SettingsError`.
     """
     try:
-        root = ET.fromstring(settings)  # noqa: S314 - this host's own settings
-        path = f"{_NAMESPACE}Machine/{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
+        root = parse_xml(settings, limit=MAXIMUM_BYTES)
         return tuple(
             (
                 Slot(
@@ -92,11 +91,11 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
                 ),
                 image.attrib["uuid"].strip("{}").lower(),
             )
-            for controller in root.iterfind(path)
-            for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice[@type='HardDisk']")
-            for image in device.iterfind(_NAMESPACE + "Image")
+            for controller in root.iterfind(_CONTROLLERS)
+            for device in controller.iterfind("AttachedDevice[@type='HardDisk']")
+            for image in device.iterfind("Image")
         )
-    except (ET.ParseError, KeyError, ValueError) as error:
+    except (XmlError, KeyError, ValueError) as error:
         raise SettingsError(f"they are damaged: {error!r}") from None
 
 

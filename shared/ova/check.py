@@ -18,8 +18,8 @@ from typing import Final, Protocol, Self
 from shared.host.errors import CopyError
 from shared.nas.looking import open_file
 from shared.nas.reporting import reported
-from shared.ova import manifest as manifests
-from shared.ova.manifest import Digest, left_out_by_virtualbox, parse_manifest, references
+from shared.ova.manifest import MANIFEST_LIMIT, Digest, left_out_by_virtualbox, parse_manifest
+from shared.ova.ovf import OVF_LIMIT, references
 from shared.ova.tar import TarMember, members
 from shared.ova.vmdk_check import VmdkCheck
 
@@ -114,7 +114,7 @@ def _plan(
             else "there is no manifest: cut off, or exported without it"
         )
     names = {member.name for member in found}
-    digests = parse_manifest(_content(descriptor, listed[0], manifests.MANIFEST_LIMIT))
+    digests = parse_manifest(_content(descriptor, listed[0], MANIFEST_LIMIT))
     if lost := sorted(digests.keys() - names):
         raise CopyError(f"{lost[0]!r} is in the manifest, but not in the file")
     unlisted = [
@@ -123,7 +123,7 @@ def _plan(
     for name in unlisted:
         if name == found[0].name or not left_out_by_virtualbox(name):
             raise CopyError(f"the manifest has no digest of {name!r}")
-    if lost := sorted(references(_content(descriptor, found[0], manifests.OVF_LIMIT)) - names):
+    if lost := sorted(references(_content(descriptor, found[0], OVF_LIMIT)) - names):
         raise CopyError(f"the .ovf refers to {lost[0]!r}, which is not in the file")
     return digests, tuple(unlisted)
 

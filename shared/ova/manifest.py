@@ -1,19 +1,14 @@
-"""The two descriptions inside an `.ova`.
-
-Its manifest (which digest each member has) and its `.ovf` (which files it refers to). Pure.
-"""
+"""The manifest of an `.ova`: which digest each of its members has. Pure."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from xml.parsers import expat
 
 from shared.host.errors import CopyError
 
-#: Neither is longer in any copy of a VM; both are read into memory.
+#: It is longer in no copy of a VM, and is read into memory.
 MANIFEST_LIMIT: Final = 1 << 20
-OVF_LIMIT: Final = 16 << 20
 
 _DIGITS: Final[Mapping[str, int]] = {"SHA1": 40, "SHA256": 64}
 _LINE: Final = re.compile(r"(SHA1|SHA256) ?\((.+)\) ?= ?([0-9a-f]+)")
@@ -54,37 +49,8 @@ def parse_manifest(data: bytes) -> dict[str, Digest]:
 
 
 def left_out_by_virtualbox(name: str) -> bool:
-    """Whether VirtualBox (7.2) writes a manifest without the disk of this name, and says nothing: `web (1)-disk001.vmdk` is one."""
-    return bool(_UNLISTED.search(name))
+    """Whether VirtualBox (7.2) silently leaves the disk of this name out of its manifest.
 
-
-def references(ovf: bytes) -> frozenset[str]:
-    """The files that an `.ovf` refers to.
-
-    Raises `CopyError` if it is not well-formed, no `.ovf`, or declares entities.
+    `web (1)-disk001.vmdk` is such a name.
     """
-    found: set[str] = set()
-    roots: list[str] = []
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        local = name.rpartition(":")[2]
-        if not roots:
-            roots.append(local)
-        if local == "File":
-            found.update(
-                value for key, value in attributes.items() if key.rpartition(":")[2] == "href"
-            )
-
-    def refuse(*_: object) -> None:
-        raise CopyError("the .ovf declares a document type")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(ovf, True)  # noqa: FBT003 - this is the last piece
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise CopyError(f"the .ovf is damaged: {error}") from None
-    if roots != ["Envelope"]:
-        raise CopyError("the .ovf is no description of a VM")
-    return frozenset(found)
+    return bool(_UNLISTED.search(name))

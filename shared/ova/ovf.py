@@ -1,21 +1,22 @@
-"""What VirtualBox's own description of a VM (.ovf) says of its disks.
+"""The description of a VM in an `.ova` (.ovf): which files it refers to, which disk each one is.
 
-Which file belongs to which attachment. Pure.
+Pure.
 """
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
-from xml.etree import ElementTree as ET
 
-from shared.host.errors import VBoxManageError
+from shared.host.errors import CopyError, VBoxManageError
+from shared.host.xml import Element, XmlError, parse_xml, scan_xml
 
-_OVF: Final = "{http://schemas.dmtf.org/ovf/envelope/2}"
+#: It is longer in no copy of a VM, and is read into memory.
+OVF_LIMIT: Final = 16 << 20
+
 _FILE: Final = re.compile(rb'(<File [^<>]*ovf:href=")([^"]*)(")')
 _FILE_KIND: Final = re.compile(r"(-disk\d+)?\.\w+$")
-_VIRTUALBOX: Final = "{http://www.virtualbox.org/ovf/machine}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +45,29 @@ class DiskFile:
     slot: Slot
 
 
+def references(ovf: bytes) -> frozenset[str]:
+    """The files that an `.ovf` refers to.
+
+    Raises `CopyError` if it is not well-formed, no `.ovf`, or declares entities.
+    """
+    found: set[str] = set()
+    roots: list[str] = []
+
+    def start(name: str, attributes: Mapping[str, str]) -> None:
+        if not roots:
+            roots.append(name)
+        if name == "File" and "href" in attributes:
+            found.add(attributes["href"])
+
+    try:
+        scan_xml(ovf, start, limit=OVF_LIMIT)
+    except XmlError as error:
+        raise CopyError(f"the .ovf {error}") from None
+    if roots != ["Envelope"]:
+        raise CopyError("the .ovf is no description of a VM")
+    return frozenset(found)
+
+
 def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
     """The disks in the order of their files.
 
@@ -53,21 +77,21 @@ def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
     the DiskSection gives it a file id, the References give that a file name.
     """
     try:
-        envelope = ET.fromstring(ovf)  # noqa: S314 - VirtualBox wrote it a moment ago
+        envelope = parse_xml(ovf, limit=OVF_LIMIT)
         slots = dict(_attachments(envelope))
-        disks = {disk.attrib[_OVF + "fileRef"]: disk for disk in envelope.iter(_OVF + "Disk")}
+        disks = {disk.attrib["fileRef"]: disk for disk in envelope.iter("Disk")}
         files = tuple(
             DiskFile(
-                file.attrib[_OVF + "href"],
-                int(disk.attrib[_OVF + "capacity"]),
-                slots.pop(disk.attrib[_VIRTUALBOX + "uuid"]),
+                file.attrib["href"],
+                int(disk.attrib["capacity"]),
+                slots.pop(disk.attrib["uuid"]),
             )
-            for file in envelope.iter(_OVF + "File")
-            if (disk := disks.pop(file.attrib[_OVF + "id"], None)) is not None
+            for file in envelope.iter("File")
+            if (disk := disks.pop(file.attrib["id"], None)) is not None
         )
         if slots or disks:
             raise ValueError(f"no files for {sorted(slots.values())} {sorted(disks)}")
-    except (ET.ParseError, KeyError, ValueError) as error:
+    except (XmlError, KeyError, ValueError) as error:
         raise VBoxManageError(
             f"VirtualBox describes the VM in a way that is not understood: {error!r}"
         ) from None
@@ -99,11 +123,11 @@ def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     return renamed, names
 
 
-def _attachments(envelope: ET.Element) -> Iterator[tuple[str, Slot]]:
-    for machine in envelope.iter(_VIRTUALBOX + "Machine"):
-        for controller in machine.iter(_OVF + "StorageController"):
-            for device in controller.iterfind(f"{_OVF}AttachedDevice[@type='HardDisk']"):
-                for image in device.iterfind(_OVF + "Image"):
+def _attachments(envelope: Element) -> Iterator[tuple[str, Slot]]:
+    for machine in envelope.iter("Machine"):
+        for controller in machine.iter("StorageController"):
+            for device in controller.iterfind("AttachedDevice[@type='HardDisk']"):
+                for image in device.iterfind("Image"):
                     slot = Slot(
                         controller.attrib["name"],
                         int(device.attrib["port"]),

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
 
 from shared.host.errors import ConfigurationError
+from shared.host.xml import Element, XmlError, parse_xml
 
 #: Larger than any settings file; what is larger is not read.
 MAXIMUM_BYTES: Final = 32 * 2**20
@@ -262,19 +261,7 @@ def _uuid(element: Element, attribute: str = "uuid") -> str:
 
 
 def _parse(data: bytes) -> Element:
-    """The element tree. A DOCTYPE, which could define entities that expand without end, is refused."""
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = _refuse
     try:
-        parser.Parse(data, True)  # noqa: FBT003 - expat takes no keyword: this is the end of the data
-        return builder.close()
-    except (expat.ExpatError, AssertionError) as error:
-        raise SettingsError(f"it is damaged: {error}") from None
-
-
-def _refuse(*_declaration: object) -> None:
-    raise SettingsError("it has a DOCTYPE, which VirtualBox never writes")
+        return parse_xml(data, limit=MAXIMUM_BYTES)
+    except XmlError as error:
+        raise SettingsError(f"it {error}") from None
