@@ -1,0 +1,271 @@
+"""JSON documents that others may have written: read strictly into frozen dataclasses, and written.
+
+A kind of document is a frozen, slotted dataclass that inherits `Document`. Its annotations are all
+that is said of its fields; pydantic checks them:
+
+    @dataclass(frozen=True, slots=True)
+    class SideFile(Document):
+        size: Count
+        sha256: Sha256
+        names: Annotated[tuple[PlainName, ...], FROM_JSON] = ()
+        extra: Mapping[str, Any] = field(default_factory=dict)
+
+`SideFile.from_json(...)` gives a SideFile or raises one `ValueError`, whatever it is given. Nothing
+is converted: a number is no text, and a text no number. With a field `extra`, fields that this
+version does not know are kept there and written again; without one, they are passed over. Documents
+may be fields of documents. pydantic is imported when the first document is read.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, TypeVar, cast
+
+from annotated_types import Interval
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+    from pydantic_core import CoreSchema
+
+T = TypeVar("T")
+
+#: Longer than any document that a program writes, in characters or bytes.
+LIMIT: Final = 1 << 20
+#: What the system calls the longest name of a file, in bytes.
+_LONGEST_NAME: Final = 255
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a field must be besides its type, as an annotation: `Annotated[str, Check(...)]`.
+
+    Where `holds` says no, the error is "the field … is `what`".
+    """
+
+    holds: Callable[[Any], bool]
+    what: str
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        """For pydantic: the type is checked first, then this."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self, handler(source))
+
+    def __call__(self, value: T) -> T:
+        """The value. Raises `ValueError` if it is not what it must be."""
+        if not self.holds(value):
+            raise ValueError(self.what)
+        return value
+
+
+class _FromJson:
+    """For fields of types that JSON has no values of."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        schema = handler(source)
+        plain: Any = handler.resolve_ref_schema(schema)
+        plain["strict"] = False
+        return schema
+
+
+class _WholeOrNot:
+    """For numbers with or without a fraction: a whole one stays one, and is written as it was read."""
+
+    def __get_pydantic_core_schema__(
+        self, source: type, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(Check(_is_number, "no number"))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= _HIGHEST  # type: ignore[operator]
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can be that of one file in a directory, and of nothing anywhere else."""
+    return (
+        name not in ("", ".", "..")
+        and "/" not in name
+        and "\0" not in name
+        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+    )
+
+
+#: On a tuple (JSON: a list) or an enumeration (JSON: a text).
+FROM_JSON: Final = _FromJson()
+_HIGHEST: Final = 10**15
+#: Counts and sizes: at most what a file system can have.
+Count = Annotated[int, Interval(ge=0, le=(1 << 63) - 1)]
+#: Seconds, moments and rates.
+Number = Annotated[float, _WholeOrNot()]
+#: The name of one file.
+PlainName = Annotated[str, Check(is_plain_name, "no plain name of a file")]
+#: In lower-case hexadecimal digits.
+Sha256 = Annotated[
+    str, Check(lambda text: _SHA256.fullmatch(text) is not None, "no SHA-256 checksum")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A JSON object. The module says how a kind of document is declared."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {
+        "strict": True,
+        "allow_inf_nan": False,
+        "extra": "forbid",
+    }
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """The document that these JSON values are.
+
+        Raises `ValueError` with a sentence about the first field that is missing or wrong.
+        """
+        return read(cls, document)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as JSON values. Fields that have their default are left out."""
+        values: dict[str, Any] = {}
+        kind: Any = type(self)
+        for name, default in _defaults(kind):
+            value = getattr(self, name)
+            if default is MISSING or value != default:
+                values[name] = value.to_json() if isinstance(value, Document) else value
+        return {**values, **getattr(self, "extra", {})}
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type, handler: "GetCoreSchemaHandler"
+    ) -> "CoreSchema":
+        """For pydantic: a JSON object gives a document, with its unknown fields in `extra`."""
+        from pydantic_core import core_schema
+
+        schema = FROM_JSON.__get_pydantic_core_schema__(source, handler)
+        # pydantic refers to a class that it meets again by this schema: it is changed in its place.
+        plain: Any = handler.resolve_ref_schema(schema)
+        if plain["type"] != "dataclass":
+            return schema
+        names = {item.name for item in fields(cls)}
+        known = frozenset(names - {"extra"})
+
+        def gather(document: object) -> object:
+            if not isinstance(document, dict) or known.issuperset(document):
+                return document
+            values = {name: value for name, value in document.items() if name in known}
+            if "extra" in names:
+                values["extra"] = {
+                    name: value for name, value in document.items() if name not in known
+                }
+            return values
+
+        inner = {name: value for name, value in plain.items() if name != "ref"}
+        gathered: Any = core_schema.no_info_before_validator_function(
+            gather, cast("CoreSchema", inner), ref=plain.get("ref")
+        )
+        plain.clear()
+        plain.update(gathered)
+        return schema
+
+
+def read(kind: type[T], document: object) -> T:
+    """JSON values as a `kind`: a document, or any type of them, like `dict[str, SideFile]`.
+
+    Raises `ValueError` with one sentence about the first thing that is wrong.
+    """
+    from pydantic import ValidationError
+
+    try:
+        shape: Any = kind
+        value: T = _adapter(shape).validate_python(document)
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
+    return value
+
+
+def load(text: str | bytes, limit: int = LIMIT) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """The values of a JSON text of at most `limit` characters or bytes.
+
+    Raises `ValueError` with a sentence if it is none: also for what only Python takes for JSON (NaN,
+    infinities), and for what is nested too deeply.
+    """
+    if len(text) > limit:
+        raise ValueError(f"it is longer than {limit} characters")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "surrogatepass")
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON ({error.msg} at character {error.pos})") from None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"it has a number that JSON cannot hold ({text[:20]})")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_no_number)
+
+
+@cache
+def _adapter(kind: Any) -> "TypeAdapter[Any]":  # noqa: ANN401 - any type
+
+    from pydantic import ConfigDict, TypeAdapter
+
+    if isinstance(kind, type) and issubclass(kind, Document):
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+@cache
+def _defaults(kind: Any) -> tuple[tuple[str, object], ...]:  # noqa: ANN401 - a dataclass
+    """The names of the fields of a class that are written, and their defaults."""
+    return tuple(
+        (item.name, item.default if item.default_factory is MISSING else item.default_factory())
+        for item in fields(kind)
+        if item.name != "extra"
+    )
+
+
+#: What pydantic finds wrong, in words of JSON.
+_WORDS: Final[Mapping[str, str]] = {
+    "missing": "is missing",
+    "string_type": "is no text",
+    "int_type": "is no whole number",
+    "bool_type": "is neither true nor false",
+    "tuple_type": "is no list",
+    "mapping_type": "is no JSON object",
+    "dict_type": "is no JSON object",
+    "dataclass_type": "is no JSON object",
+}
+
+
+def _sentence(error: "ValidationError") -> str:
+    """What is wrong in the first place, in words that can be shown anywhere."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    path = ".".join(str(part) for part in problem["loc"])
+    where = f"the field {path[:80]!a}" if path else "it"
+    what = problem["msg"]
+    if problem["type"] in _WORDS:
+        return f"{where} {_WORDS[problem['type']]}"
+    if problem["type"] == "value_error":
+        return f"{where} is {problem['ctx']['error']}"
+    return f"{where} is wrong: {what[:1].lower()}{what[1:]}"
