@@ -236,7 +236,7 @@ def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], f
 
     Opened and read, because a look alone may be a minute old on NFS.
     """
-    from shared.nas.files import list_fresh, open_file
+    from shared.nas.reading import list_fresh, open_file
 
     directory = database.root / "node"
     path = beat_path(directory, session)

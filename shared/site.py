@@ -21,9 +21,9 @@ from shared.host.errors import (
     VmBackupError,
 )
 from shared.host.processes import HostIdentity, SubprocessRunner
-from shared.nas.files import list_fresh
 from shared.nas.locations import first_name_below
 from shared.nas.mount import NasStatus, check_nas
+from shared.nas.reading import list_fresh
 from shared.nas.repository import check_repository, is_archive_noted, note_archive
 from shared.state import formats
 from shared.state.records import VmRecord

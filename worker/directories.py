@@ -19,9 +19,9 @@ from uuid import UUID
 from shared.copies import catalogue
 from shared.copies.names import DirectoryNames
 from shared.host.errors import VmBackupError
+from shared.nas.errors import reported
 from shared.nas.folding import folded
-from shared.nas.looking import Entry, look
-from shared.nas.reporting import reported
+from shared.nas.reading import Entry, look
 from shared.site import Site
 from shared.state.records import Contents
 

@@ -28,8 +28,8 @@ from shared.host.errors import (
     UnknownVmError,
     VmBackupError,
 )
-from shared.nas.files import list_fresh
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import list_fresh
 from shared.site import Site, is_plain
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session

@@ -141,7 +141,8 @@ def _repository(state: Path) -> str | None:
 
     None if there is none, or one whose making was interrupted.
     """
-    from shared.nas.files import list_fresh, nas_error
+    from shared.nas.errors import nas_error
+    from shared.nas.reading import list_fresh
     from shared.state.store.database import read_version
 
     try:
@@ -149,4 +150,4 @@ def _repository(state: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise nas_error(error, state) from error
+        raise nas_error(error, f"use the state database in {state}") from error

@@ -13,9 +13,10 @@ from coordinator.doctor.result import Check
 from shared.host.clock import Clock
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
-from shared.nas.files import list_fresh, write_new_file
 from shared.nas.mount import NETWORK, Mount, NasStatus, refuses_to_copy
+from shared.nas.reading import list_fresh
 from shared.nas.spelling import HINT, TRIAL, changed_names, trial_directory
+from shared.nas.writing import write_new_file
 from shared.state.store.create import probe_primitive
 
 _PROBE_AGE_SECONDS: Final = 3600

@@ -27,8 +27,8 @@ from shared.copies.names import (
 from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError
-from shared.nas.looking import Entry, look, present
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import Entry, look, present
 from shared.state.numbers import plausible
 
 

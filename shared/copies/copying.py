@@ -13,7 +13,7 @@ from typing import Final
 from shared.copies.files import NasFiles
 from shared.copies.sidecar import SideFile
 from shared.host.errors import CopyError
-from shared.nas.looking import look, open_file
+from shared.nas.reading import look, open_file
 from shared.ova.check import Progress, sha256_of
 
 _PIECE: Final = 1 << 20
@@ -73,8 +73,8 @@ def _keep_time(files: NasFiles, way: Transport) -> None:
 def _copy_bytes(
     files: NasFiles, way: Transport, check: Callable[[], None], progress: Progress
 ) -> None:
-    source = open_file(way.source, way.name)
-    try:
+    with open_file(way.source / way.name, follow=False) as file:
+        source = file.fileno()
         total, done = os.fstat(source).st_size, 0
         target = files.create(way.target, way.temporary)
         try:
@@ -86,5 +86,3 @@ def _copy_bytes(
             files.sync(target)
         finally:
             os.close(target)
-    finally:
-        os.close(source)

@@ -4,21 +4,22 @@ Every change of a copy, its directory or its side files goes through `NasFiles`.
 
 Each public method of `NasFiles` is one operation on the file tree, so a test that wraps the class
 meets every place where a crash can leave something half done. Looking is done by
-`shared.nas.looking`; nothing here follows a symbolic link in the last part of a path: what others
+`shared.nas.reading`; nothing here follows a symbolic link in the last part of a path: what others
 may have planted in the NAS directories is reported, never entered.
 """
 
 import contextlib
 import errno
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shared.copies.names import parse_final
 from shared.copies.permits import Permit
-from shared.nas.looking import DIRECTORY_FLAGS, FILE_FLAGS, opened, plain
+from shared.nas import writing
+from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
+from shared.nas.reading import open_file, opened, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +56,12 @@ class NasFiles:
 
         One that is there already is left as it is; a link is refused.
         """
-        with opened(directory.parent, follow=True) as parent:
-            try:
-                os.mkdir(directory.name, self.modes.directory, dir_fd=parent)
-            except FileExistsError:
-                os.close(
-                    os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
-                )  # ENOTDIR or ELOOP if it is something else
+        try:
+            writing.make_directory(directory, self.modes.directory)
+        except FileExistsError:
+            with opened(directory):  # ENOTDIR or ELOOP if it is something else
                 return
-            descriptor = os.open(directory.name, DIRECTORY_FLAGS, dir_fd=parent)
-            try:
-                inherited = os.fstat(descriptor).st_mode & stat.S_ISGID
-                _permit(descriptor, self.modes.directory | inherited)
-            finally:
-                os.close(descriptor)
-            _sync(parent)
+        writing.sync_directory(directory.parent)
 
     def remove_directory(self, directory: Path) -> None:
         """Removes a directory that is empty; one that is not, or is gone, stays as it is."""
@@ -86,14 +78,7 @@ class NasFiles:
     def create(self, directory: Path, name: str) -> int:
         """Creates a file that must not exist and returns its descriptor, open for reading and writing."""
         with opened(directory) as parent:
-            descriptor = os.open(
-                plain(name),
-                os.O_RDWR | os.O_CREAT | os.O_EXCL | FILE_FLAGS,
-                self.modes.file,
-                dir_fd=parent,
-            )
-        _permit(descriptor, self.modes.file)
-        return descriptor
+            return writing.create_file(plain(name), self.modes.file, parent)
 
     def write(self, descriptor: int, data: bytes) -> None:
         """Appends all of `data` to a file that `create` made."""
@@ -111,16 +96,11 @@ class NasFiles:
         Opened for writing: SMB refuses to flush otherwise.
         """
         with opened(directory) as parent:
-            descriptor = os.open(plain(name), os.O_RDWR | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            writing.open_synced(plain(name), parent).close()
 
     def sync_directory(self, directory: Path) -> None:
         """Brings a directory's names to the server's disk, where the file system can do that."""
-        with opened(directory) as descriptor:
-            _sync(descriptor)
+        writing.sync_directory(directory, follow=False)
 
     def rename(self, directory: Path, source: str, target: str) -> None:
         """Renames within a directory, replacing `target`.
@@ -179,14 +159,8 @@ class NasFiles:
 
     def set_mode(self, directory: Path, name: str) -> None:
         """Gives a file that another process made the configured rights, where its owner and the file system let us."""
-        with opened(directory) as parent:
-            descriptor = os.open(
-                plain(name), os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent
-            )
-        try:
-            _permit(descriptor, self.modes.file)
-        finally:
-            os.close(descriptor)
+        with open_file(directory / plain(name), follow=False) as file:
+            writing.set_mode(file.fileno(), self.modes.file)
 
 
 def write_file(files: NasFiles, directory: Path, name: str, data: bytes) -> None:
@@ -207,46 +181,13 @@ def _unlink(directory: Path, name: str) -> None:
         os.unlink(plain(name), dir_fd=parent)
 
 
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-            errno.EBADF,
-        ):  # some network file systems refuse it for directories
-            raise
-
-
 def _sync_name(directory: int, name: str) -> None:
-    """Brings a new name to the server's disk.
+    """Bring a new name to the server's disk, where the file system can do that.
 
-    On SMB only flushing the file under that name does (docs/nas.md).
-
-    The disk's own errors are raised: what it did not take is not there after a power cut, whatever
-    a later flush says.
+    A file of another user that cannot be opened is passed over: the rename itself stands.
     """
     try:
-        descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK | FILE_FLAGS, dir_fd=directory)
-    except OSError:  # a file of another user cannot be opened; the rename itself stands
-        return
-    try:
-        _sync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _permit(descriptor: int, mode: int) -> None:
-    """Sets rights; mounts without rights of their own (SMB, FAT) and files of another user keep what they have."""
-    try:
-        os.fchmod(descriptor, mode)
+        writing.open_synced(name, directory, foreign=True).close()
     except OSError as error:
-        if error.errno not in (
-            errno.EPERM,
-            errno.EACCES,
-            errno.ENOTSUP,
-            errno.EINVAL,
-            errno.ENOSYS,
-        ):
+        if error.errno not in NO_RIGHTS | NOT_SUPPORTED:
             raise

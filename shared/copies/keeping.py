@@ -24,8 +24,8 @@ from shared.copies.permits import Permit
 from shared.copies.side_files import missing
 from shared.copies.sidecar import SideFile
 from shared.host.errors import CopyError, IllegalMoveError, NasError
-from shared.nas.looking import look, look_twice, present, same_directory
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import look, look_twice, present, same_directory
 
 #: Why the first of all copies stays.
 NEWEST: Final = "newest good copy"

@@ -20,9 +20,9 @@ from shared.copies.archive import require_apart, require_no_vm
 from shared.copies.files import NasFiles, write_file
 from shared.host.configuration import Nas
 from shared.host.errors import NasError
+from shared.nas.errors import reported
 from shared.nas.locations import on_one_mount
-from shared.nas.looking import look, read_file
-from shared.nas.reporting import reported
+from shared.nas.reading import look, read_file
 
 #: Lies in the archive directory.
 ARCHIVE_MARKER: Final = ".vmbackup-archive"
@@ -137,7 +137,11 @@ def _write(files: NasFiles, nas: Nas, repository: str) -> None:
 def _read(nas: Nas) -> str:
     """What the marker says; empty if there is none. Raises OSError."""
     try:
-        return read_file(nas.archive, ARCHIVE_MARKER, 100).decode("ascii", "replace").strip()
+        return (
+            read_file(nas.archive / ARCHIVE_MARKER, 100, follow=False)
+            .decode("ascii", "replace")
+            .strip()
+        )
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return ""

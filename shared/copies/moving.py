@@ -28,8 +28,8 @@ from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_pa
 from shared.copies.room import check_room
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError
-from shared.nas.looking import Entry, look, look_twice, present, read_file
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import Entry, look, look_twice, present, read_file
 from shared.ova.check import Progress, sha256_of
 
 #: More steps than a copy can need: whoever takes them runs in a circle.
@@ -206,7 +206,9 @@ def _write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
     An older sidecar there has no `.ova` beside it and describes nothing.
     """
     sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
-    original = read_file(route.source, final_name(stamp, "json"), sidecars.LIMIT_BYTES)
+    original = read_file(
+        route.source / final_name(stamp, "json"), sidecars.LIMIT_BYTES, follow=False
+    )
     texts: dict[Suffix, bytes] = {"sha256": sidecar.checksum_lines(), "json": original}
     for suffix, data in texts.items():
         temporary = partial_name(stamp, route.claim, suffix)
@@ -371,7 +373,7 @@ def _remove_stale_partials(files: NasFiles, route: Route) -> None:
 
 def _same(route: Route, name: str) -> bool:
     here, there = (
-        read_file(directory, name, sidecars.LIMIT_BYTES)
+        read_file(directory / name, sidecars.LIMIT_BYTES, follow=False)
         for directory in (route.source, route.target)
     )
     return here == there

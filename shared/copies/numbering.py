@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared.copies.names import parse_final, parse_partial, parse_stamp
-from shared.nas.looking import look
+from shared.nas.reading import look
 from shared.state.numbers import believable
 
 

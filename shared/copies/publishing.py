@@ -24,8 +24,8 @@ from shared.copies.names import SIDES, Suffix, final_name, parse_partial, partia
 from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError, NasError
-from shared.nas.looking import Entry, look, look_twice, present, read_file
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import Entry, look, look_twice, present, read_file
 from shared.ova.check import sha256_of
 
 #: How often a directory is looked at again when a rename was answered with an error that may be
@@ -236,9 +236,11 @@ def _refuse_different(
             and sha256_of(directory, target) == expected.sha256
         )
     else:
-        same = read_file(directory, source, sidecars.LIMIT_BYTES) == read_file(
-            directory, target, sidecars.LIMIT_BYTES
+        partial, final = (
+            read_file(directory / name, sidecars.LIMIT_BYTES, follow=False)
+            for name in (source, target)
         )
+        same = partial == final
     if not same:
         raise CopyError(
             f"{target} exists already and is something else",

@@ -14,8 +14,8 @@ from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles
 from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.permits import Permit
-from shared.nas.looking import look, present
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import look, present
 
 #: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one
 #: whose `.ova` somebody has put aside for a while still has it (`keeping.leftover`). Then the

@@ -13,8 +13,8 @@ from shared.copies.files import NasFiles
 from shared.copies.names import Suffix, final_name, partial_name
 from shared.copies.sidecar import SideFile
 from shared.host.errors import CopyError
-from shared.nas.looking import Entry, open_file, present
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import Entry, open_file, present
 from shared.ova.check import sha256_of
 from shared.ova.tar import members
 
@@ -91,9 +91,5 @@ def member_names(directory: Path, name: str) -> tuple[str, ...]:
 
     Raises `CopyError` if it is damaged so that they cannot be read, or `NasError`.
     """
-    with reported(f"read {name}"):
-        descriptor = open_file(directory, name)
-        try:
-            return tuple(member.name for member in members(descriptor))
-        finally:
-            os.close(descriptor)
+    with reported(f"read {name}"), open_file(directory / name, follow=False) as file:
+        return tuple(member.name for member in members(file.fileno()))

@@ -18,8 +18,8 @@ from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, parse_stamp, partial_name
 from shared.host.clock import parse_timestamp
 from shared.host.errors import CopyError
-from shared.nas.looking import read_file
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import read_file
 
 SCHEMA: Final = 1
 #: No sidecar is longer; a file that is, is none.
@@ -209,7 +209,7 @@ def read_named(directory: Path, name: str, stamp: str) -> Sidecar:
 
     Raises `CopyError`, or OSError as the system says it.
     """
-    sidecar = parse(read_file(directory, name, LIMIT_BYTES))
+    sidecar = parse(read_file(directory / name, LIMIT_BYTES, follow=False))
     if sidecar.stamp != stamp:
         raise CopyError(f"{name} is the sidecar of another copy ({sidecar.stamp})")
     return sidecar

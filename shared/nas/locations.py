@@ -20,8 +20,9 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from shared.nas.files import list_fresh, write_new_file
 from shared.nas.mount import NETWORK, Mount, mount_of, mount_table
+from shared.nas.reading import list_fresh
+from shared.nas.writing import write_new_file
 
 #: The file that is written in one place and looked for in the other.
 PLACE_TEST: Final = ".vmbackup-place-test"

@@ -19,7 +19,7 @@ from typing import Final
 from shared.host.configuration import Nas
 from shared.host.errors import NasError
 from shared.host.processes import Completed, Runner, SubprocessRunner
-from shared.nas.files import WRITE_TEST
+from shared.nas.writing import WRITE_TEST
 
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))
 _MOUNTS: Final = Path("/proc/self/mountinfo")

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import NasError
-from shared.nas.files import list_fresh, write_new_file
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import list_fresh
+from shared.nas.writing import write_new_file
 
 #: Directories at the top of the NAS in which it is tried out; one that an interrupted trial left is
 #: removed by `doctor`.

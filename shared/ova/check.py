@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from shared.host.errors import CopyError
-from shared.nas.looking import open_file
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
+from shared.nas.reading import open_file
 from shared.ova.manifest import MANIFEST_LIMIT, Digest, left_out_by_virtualbox, parse_manifest
 from shared.ova.ovf import OVF_LIMIT, references
 from shared.ova.tar import TarMember, members
@@ -192,14 +192,12 @@ class _InParallel:
 
 @contextlib.contextmanager
 def _opened(directory: Path, name: str) -> Iterator[int]:
-    descriptor = open_file(directory, name)
-    try:
+    with open_file(directory / name, follow=False) as file:
+        descriptor = file.fileno()
         if sys.platform == "linux":
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _pieces(

@@ -23,7 +23,7 @@ from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.host.clock import is_over, timestamp
 from shared.host.configuration import Configuration
 from shared.host.errors import CopyError, LockLostError, NasError, VmBackupError
-from shared.nas.looking import look, present
+from shared.nas.reading import look, present
 from shared.ova.check import check_ova, sha256_of
 from shared.site import Site
 from shared.state.records import Claim, Contents, VmRecord

@@ -12,7 +12,7 @@ from shared.copies import sidecar as sidecars
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import LockedError, LockLostError, NasError
-from shared.nas.reporting import reported
+from shared.nas.errors import reported
 from shared.state.rules import changes
 from shared.state.sessions import recovery
 from shared.state.sessions.recovery import Dead

@@ -13,8 +13,8 @@ from typing import Final
 from shared.copies import publishing as files
 from shared.copies.catalogue import Catalogue
 from shared.copies.catalogue import read as read_catalogue
+from shared.nas.errors import reported
 from shared.nas.mount import check_nas
-from shared.nas.reporting import reported
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker.backup.engine_choice import Modesty, require_engine

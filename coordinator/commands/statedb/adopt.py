@@ -44,7 +44,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     and `activate` only, because copies must move. A line that was removed forgets nothing.
     """
     from shared.host.clock import timestamp
-    from shared.nas.files import nas_error
+    from shared.nas.errors import nas_error
     from shared.state.records import Contents
     from shared.state.rules import adoption
     from shared.state.store import inspection
@@ -85,7 +85,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
         try:
             os.replace(root / name, root / name.replace(".edited-", ".adopted-"))
         except OSError as error:
-            raise nas_error(error, root) from error
+            raise nas_error(error, f"use the state database in {root}") from error
     answer(
         {
             "file": name,

@@ -20,7 +20,8 @@ from typing import Any, Final
 from shared.host.clock import Clock
 from shared.host.errors import LockLostError
 from shared.host.processes import ProcessIdentity
-from shared.nas.files import FILE_MODE, list_fresh, permit, read_file
+from shared.nas.reading import list_fresh, read_file
+from shared.nas.writing import FILE_MODE, set_mode
 
 log: Final = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class Heartbeat:
         )
         try:
             if flags & os.O_EXCL:
-                permit(descriptor, FILE_MODE)
+                set_mode(descriptor, FILE_MODE)
             os.pwrite(descriptor, data, 0)
             os.ftruncate(descriptor, len(data))
             os.fsync(descriptor)

@@ -18,7 +18,8 @@ from typing import Final
 from shared.host.clock import timestamp
 from shared.host.errors import LockedError
 from shared.host.processes import HostIdentity, ProcessIdentity
-from shared.nas.files import DIRECTORY_MODE, WRITE_TEST, list_fresh, sync_directory
+from shared.nas.reading import list_fresh
+from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
 from shared.state.records import Contents, SessionRecord
 from shared.state.rules import changes
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path, read_beat

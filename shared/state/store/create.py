@@ -11,15 +11,9 @@ from pathlib import Path
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockedError, NasError, NoDatabaseError
 from shared.host.processes import HostIdentity
-from shared.nas.files import (
-    DIRECTORY_MODE,
-    list_fresh,
-    make_directory,
-    nas_error,
-    read_file,
-    sync_directory,
-    write_new_file,
-)
+from shared.nas.errors import nas_error
+from shared.nas.reading import list_fresh, read_file
+from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, write_new_file
 from shared.state.rules import adoption
 from shared.state.states import State
 from shared.state.store import protocol, version
@@ -65,7 +59,7 @@ def create(
         _publish_version(root, settings)
         sync_directory(root)
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     database = open_database(root, identity, clock)
     first = protocol.genesis(
         database.version.repository, identity.node, timestamp(clock.now()), floor
@@ -188,7 +182,7 @@ def migrate(
         for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):
             _set_aside(root, name)
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     try:
         database = create(root, identity, clock, lease_seconds)
     except LockedError:
@@ -219,7 +213,7 @@ def read_old(root: Path) -> Mapping[str, State]:
             )
         return parse(read_file(root / kept))
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
 
 
 def _set_aside(root: Path, name: str) -> None:

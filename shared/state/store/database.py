@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Final
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
 from shared.host.processes import HostIdentity
-from shared.nas.files import (
-    is_passing,
-    is_passing_refusal,
-    list_fresh,
-    nas_error,
-    open_file,
-    read_file,
-)
+from shared.nas.errors import is_passing, is_passing_refusal, nas_error
+from shared.nas.reading import list_fresh, open_file, read_file
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
 from shared.state.rules import changes
@@ -214,7 +208,7 @@ class Database:
         try:
             yield
         except OSError as error:
-            raise nas_error(error, self.root) from error
+            raise nas_error(error, f"use the state database in {self.root}") from error
 
     def _check_history(self, head: Snapshot, *, synced: bool) -> None:
         """Compares the head with what this host has seen.
@@ -317,7 +311,7 @@ def _refuse_links(root: Path) -> None:
                 entry.name for entry in entries if entry.name in DIRECTORIES and entry.is_symlink()
             ]
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     if links:
         raise DatabaseDamagedError(
             f"{root / links[0]} is a symbolic link, and must be a directory",
@@ -339,4 +333,4 @@ def read_version(root: Path) -> version.DatabaseVersion:
             hint="is the right NAS mounted there? For a new one: vmbackup-admin init",
         ) from None
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error

@@ -17,20 +17,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.bounded import Bounded
-from shared.nas.files import (
-    ABSENT,
-    PASSING,
-    list_fresh,
-    make_directory,
-    nas_error,
-    open_file,
-    patiently,
-    read_file,
-    sync_directory,
-    sync_name,
-    write_new_file,
-)
+from shared.nas.errors import ABSENT, PASSING, nas_error
+from shared.nas.reading import list_fresh, open_file, read_file
+from shared.nas.waiting import Bounded, patiently
+from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
 from shared.state.store import operations as op
 
 T = TypeVar("T")
@@ -88,7 +78,7 @@ class StateFiles:
         try:
             return _PERFORM[type(operation)](self, operation)
         except OSError as error:
-            raise nas_error(error, self.root) from error
+            raise nas_error(error, f"use the state database in {self.root}") from error
         finally:
             self._began = None
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError, NoDatabaseError
-from shared.nas.files import list_fresh, nas_error, read_file
+from shared.nas.errors import nas_error
+from shared.nas.reading import list_fresh, read_file
 from shared.state import formats
 from shared.state.states import State
 from shared.state.store import version
@@ -67,7 +68,7 @@ def numbers(root: Path) -> list[int]:
             f"there is no state database in {root}", hint="vmbackup-admin init makes a new one"
         ) from None
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
 
 
 def historic_numbers(root: Path) -> Iterator[int]:
@@ -97,7 +98,7 @@ def read_number(root: Path, number: int) -> Snapshot | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise nas_error(error, root) from error
+            raise nas_error(error, f"use the state database in {root}") from error
         return decode(data, number)
     return None
 
@@ -277,7 +278,7 @@ def edits(root: Path, name: str) -> tuple[Mapping[str, State], Mapping[str, Stat
     try:
         edited = parse(read_file(root / name))
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     match = _EDITED.fullmatch(name)
     newest = int(match[1]) if match else 0
     around: list[Mapping[str, VmRecord]] = []

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.host.errors import NasError
 from shared.host.kernel import PROCESS_LIMIT, exists
-from shared.nas.files import list_fresh
+from shared.nas.reading import list_fresh
 from shared.state.store.files import StateFiles
 from shared.state.store.operations import (
     PutLeaseBack,

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import DatabaseDamagedError, UsageError
-from shared.nas.files import DIRECTORY_MODE, nas_error, read_file, sync_directory, write_new_file
+from shared.nas.errors import nas_error
+from shared.nas.reading import read_file
+from shared.nas.writing import DIRECTORY_MODE, sync_directory, write_new_file
 from shared.state.store import version
 from shared.state.store.database import require_writable
 from shared.state.store.files import Primitive, generation_name
@@ -57,7 +59,7 @@ def set_aside(root: Path, number: int) -> Path:
             os.rename(root / "vmtool-statedb", directory / f"vmtool-statedb.{secrets.token_hex(4)}")
         sync_directory(root / "gen")
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     return target
 
 
@@ -105,7 +107,7 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
         if old:
             write_new_file(root / f"vmtool-db-version.damaged-{token}", old)
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error
     replace_version(root, settings)
     return settings
 
@@ -118,4 +120,4 @@ def replace_version(root: Path, settings: version.DatabaseVersion) -> None:
         os.replace(temporary, root / "vmtool-db-version")
         sync_directory(root)
     except OSError as error:
-        raise nas_error(error, root) from error
+        raise nas_error(error, f"use the state database in {root}") from error

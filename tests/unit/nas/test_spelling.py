@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import NasError
-from shared.nas.files import list_fresh
+from shared.nas.reading import list_fresh
 from shared.nas.spelling import WRITTEN, changed_names, require_names_kept
 from tests.support.packages import require
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import NasError
-from shared.nas.bounded import Bounded
+from shared.nas.waiting import Bounded
 from shared.state.sessions.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
 from shared.state.store import files
 from shared.state.store.database import Database

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import InDoubtError, NasError
-from shared.nas.files import nas_error, write_new_file
+from shared.nas.errors import nas_error
+from shared.nas.writing import write_new_file
 from shared.state.records import Contents
 from shared.state.states import State
 from shared.state.store import files as module
@@ -340,10 +341,10 @@ class TestDurability:
         """Another user's generation, on a NAS that gives files no group."""
         real = os.open
 
-        def read_only(path: Path, flags: int, *mode: int) -> int:
+        def read_only(path: Path, flags: int, *mode: int, **more: int) -> int:
             if flags & os.O_RDWR:
                 raise OSError(refusal, "refused")
-            return real(path, flags, *mode)
+            return real(path, flags, *mode, **more)
 
         monkeypatch.setattr(os, "open", read_only)
         assert files.perform(SyncGeneration(1)) == files.perform(ReadGeneration(1))
@@ -371,7 +372,9 @@ class TestDurability:
         ],
     )
     def test_an_error_says_what_to_do(self, code: int, says: str) -> None:
-        error = nas_error(OSError(code, os.strerror(code), "/nas/x"), Path("/nas"))
+        error = nas_error(
+            OSError(code, os.strerror(code), "/nas/x"), "use the state database in /nas"
+        )
         assert says in error.hint
         assert "/nas/x" in error.message
 

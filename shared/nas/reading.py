@@ -1,6 +1,4 @@
-"""Looking at directories and files on the NAS.
-
-Fresh on every kind of mount, never through a link, never waiting for a pipe.
+"""Reading directories and files on the NAS: fresh on every mount, no links, no waiting for a pipe.
 
 Why a directory is listed before anything in it is opened, renamed or removed: an NFS client may
 remember for a minute that a name is absent and then answers ENOENT to all three, although another
@@ -14,10 +12,13 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
+#: Longer than any file that is read whole: a generation of a thousand VMs has a few megabytes.
+LIMIT_BYTES: Final = 1 << 28
+_PIECE: Final = 1 << 20
 #: Handles that another client's change has made stale: looking again gives fresh ones.
 _STALE_ATTEMPTS: Final = 5
 #: A directory that still changes after so many looks is in use by others in earnest.
@@ -103,26 +104,48 @@ def _look(directory: Path) -> dict[str, Entry]:
     return entries
 
 
-def open_file(directory: Path, name: str) -> int:
-    """A descriptor for reading an ordinary file.
+def list_fresh(directory: Path) -> list[str]:
+    """The names in a directory. Opening it first makes an NFS client ask the server."""
+    with opened(directory, follow=True) as descriptor:
+        return os.listdir(descriptor)
 
-    Never waits (a planted pipe), never follows a link. Raises OSError.
+
+def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open an ordinary file for reading: no link, and no pipe that it would wait for.
+
+    `follow`: whether the directory may be a link. Raises OSError.
     """
-    with opened(directory) as parent:
-        descriptor = os.open(plain(name), os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS, dir_fd=parent)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no ordinary file", name)
-    return descriptor
+    with opened(path.parent, follow=follow) as parent:
+        flags = os.O_RDONLY | os.O_NONBLOCK | FILE_FLAGS
+        return ordinary(os.open(path.name, flags, dir_fd=parent), path)
 
 
-def read_file(directory: Path, name: str, limit: int) -> bytes:
-    """The bytes of a small file, `limit` + 1 at most.
+def ordinary(descriptor: int, path: Path) -> BinaryIO:
+    """An open file that must be an ordinary one, for reading. Raises OSError; it is closed then."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+    raise OSError(code, "is no ordinary file", str(path))
 
-    Whoever gets more than `limit` has met something strange. Raises OSError.
+
+def read_file(path: Path, limit: int = LIMIT_BYTES, *, follow: bool = True) -> bytes:
+    """The bytes of an ordinary file, `limit` + 1 at most: more than `limit` is no file of ours.
+
+    Raises like `open_file`.
     """
-    with open(open_file(directory, name), "rb") as file:
-        return file.read(limit + 1)
+    with open_file(path, follow=follow) as file:
+        return read_bounded(file, limit)
+
+
+def read_bounded(file: BinaryIO, limit: int = LIMIT_BYTES) -> bytes:
+    """What is left of an open file, `limit` + 1 bytes at most. Raises OSError."""
+    pieces, wanted = [], limit + 1
+    while wanted and (piece := file.read(min(wanted, _PIECE))):
+        pieces.append(piece)
+        wanted -= len(piece)
+    return b"".join(pieces)
 
 
 def present(entries: Mapping[str, Entry], name: str) -> bool:

@@ -1,20 +1,42 @@
-"""A wait for the NAS that ends: for what a worker can do without."""
+"""Waiting for the NAS: until an error passes, and no longer than it is worth."""
 
 import errno
 import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from shared.host.clock import Clock
+from shared.nas.errors import ABSENT, PASSING
+
 T = TypeVar("T")
 
 #: Longer than the 35 s for which Samba makes others wait for a host that fell silent (docs/nas.md).
 PATIENCE_SECONDS: Final = 45.0
+_ATTEMPTS: Final = 12
+
+
+def patiently(act: Callable[[], T], clock: Clock) -> T | None:
+    """Repeat, for some seconds, what meets errors that pass. None if there is no such name.
+
+    Raises OSError.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return act()
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            if error.errno not in PASSING or attempt == _ATTEMPTS - 1:
+                raise
+        clock.sleep(min(2.0, 0.01 * 2**attempt))
+    raise AssertionError("the loop returns or raises")
 
 
 class Bounded:
-    """Does one thing at a time in a thread of its own, because a system call that hangs cannot be called off.
+    """Do one thing at a time in a thread, and wait for it only so long.
 
-    What was given up may still be done at any time later, or when the process has ended, never.
+    A system call that hangs cannot be called off: what was given up may still be done at any time
+    later, or when the process has ended, never.
     """
 
     def __init__(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:

@@ -1,0 +1,142 @@
+"""Making files and directories on the NAS, and bringing them to its disk.
+
+All that writes there is built on these functions: the state database, the copies
+(`shared.copies.files`), and what tries the NAS out. They raise OSError, the disk's own errors
+(EIO, ENOSPC, EDQUOT) always: what it did not take is not there after a power cut, whatever a later
+flush says. What is known of NFS and SMB clients decides how (docs/nas.md).
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
+from shared.nas.reading import (
+    DIRECTORY_FLAGS,
+    FILE_FLAGS,
+    LIMIT_BYTES,
+    opened,
+    ordinary,
+    read_bounded,
+)
+
+#: Files and directories that the group of the backup hosts shares.
+FILE_MODE: Final = 0o660
+DIRECTORY_MODE: Final = 0o770
+#: The beginning of the name of a file that a write test makes and removes; one that is a day old
+#: was left by a test that was killed.
+WRITE_TEST: Final = ".vmbackup-write-test"
+
+
+def create_file(name: str | Path, mode: int, directory: int | None = None) -> int:
+    """Create a file that must not exist; returns a descriptor for reading and writing.
+
+    `directory` is the descriptor of the one in which `name` is.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | FILE_FLAGS
+    descriptor = os.open(name, flags, mode, dir_fd=directory)
+    try:
+        set_mode(descriptor, mode)
+    except OSError:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+    return descriptor
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Create a file that must not exist, and bring its bytes to the disk.
+
+    A partly written file is removed.
+    """
+    descriptor = create_file(path, FILE_MODE)
+    try:
+        with open(descriptor, "wb", closefd=True) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def make_directory(path: Path, mode: int = DIRECTORY_MODE | stat.S_ISGID) -> None:
+    """Make a directory. It keeps the group of its parent where that is set (setgid).
+
+    Raises FileExistsError if there is anything of that name. Whether its name is on the disk is
+    for `sync_directory` of the parent.
+    """
+    with opened(path.parent, follow=True) as parent:
+        os.mkdir(path.name, stat.S_IMODE(mode) & ~stat.S_ISGID, dir_fd=parent)
+        descriptor = os.open(path.name, DIRECTORY_FLAGS, dir_fd=parent)
+    try:
+        set_mode(descriptor, mode | os.fstat(descriptor).st_mode & stat.S_ISGID)
+    finally:
+        os.close(descriptor)
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Give a file or directory its rights, whatever the umask is.
+
+    Mounts without rights of their own (SMB, FAT) and files of another user keep what they have.
+    """
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) == mode:
+        return
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in NO_RIGHTS | NOT_SUPPORTED:
+            raise
+
+
+def open_synced(
+    name: str | Path, directory: int | None = None, *, foreign: bool = False
+) -> BinaryIO:
+    """Fsync a file under this name and return it, open for reading.
+
+    That makes its name durable as well. Flushing the directory is not enough on SMB: measured, a
+    name that was linked or renamed into place and whose directory was flushed was gone after the
+    server had lost its power (docs/nas.md). SMB flushes only what is open for writing; with
+    `foreign` a file of another user that may only be read is flushed as well as that goes.
+    """
+    flags = os.O_NONBLOCK | FILE_FLAGS
+    try:
+        descriptor = os.open(name, os.O_RDWR | flags, dir_fd=directory)
+    except OSError as error:
+        if not foreign or error.errno not in NO_RIGHTS:
+            raise
+        descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=directory)
+    file = ordinary(descriptor, Path(name))
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def sync_name(path: Path, limit: int = LIMIT_BYTES) -> bytes:
+    """Fsync a file under its name, which may be another user's, and return its bytes then.
+
+    `limit` + 1 bytes at most.
+    """
+    with open_synced(path, foreign=True) as file:
+        return read_bounded(file, limit)
+
+
+def sync_directory(directory: Path, *, follow: bool = True) -> None:
+    """Bring a directory's names to the disk, where the file system can do that.
+
+    `follow`: whether it may be a link.
+    """
+    with opened(directory, follow=follow) as descriptor:
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in NOT_SUPPORTED | {errno.EBADF}:  # some refuse it for directories
+                raise
