@@ -20,7 +20,8 @@ from shared.host.errors import (
     UnusableRecordError,
     VmBackupError,
 )
-from shared.host.processes import HostIdentity, SubprocessRunner
+from shared.host.host_identity import HostIdentity
+from shared.host.processes import SubprocessRunner
 from shared.nas.locations import first_name_below
 from shared.nas.mount import NasStatus, check_nas
 from shared.nas.reading import list_fresh

@@ -9,7 +9,6 @@ own: none can take another down.
 import contextlib
 import logging
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -17,6 +16,7 @@ from typing import Final
 
 from shared import command_line
 from shared.host.errors import ExitCode
+from shared.host.processes import ChildProcess
 from shared.host.signals import ENDING, is_ignored
 
 log: Final = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Tick:
 
     def __init__(self, program: Sequence[str]) -> None:
         self._program = program
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, ChildProcess] = {}
         self._stopped_by: int | None = None
 
     def run(self) -> ExitCode:
@@ -78,19 +78,14 @@ class Tick:
         if self._stopped_by is None:
             self._stopped_by = number
             for process in list(self._processes.values()):
-                process.send_signal(number)
+                process.send(number)
 
     def _start(self, name: str) -> None:
-        """Starts a worker in a process group of its own.
-
-        A terminal would otherwise interrupt it a second time, while it cleans up.
-        """
-        process = subprocess.Popen(
-            [*self._program, name], stdin=subprocess.DEVNULL, process_group=0
-        )
+        """Starts a worker; a terminal does not interrupt it a second time while it cleans up."""
+        process = ChildProcess([*self._program, name], stdout=None, stderr=None)
         self._processes[name] = process
         if self._stopped_by is not None:  # between the decision to start it and here
-            process.send_signal(self._stopped_by)
+            process.send(self._stopped_by)
 
     def _wait(self, name: str) -> ExitCode:
         """Waits for a worker as long as it takes: each bounds its own work."""

@@ -84,7 +84,7 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     from coordinator.doctor.result import Check, guarded
     from shared.host.clock import SystemClock
     from shared.host.errors import NoDatabaseError, VmBackupError
-    from shared.host.processes import HostIdentity
+    from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository
     from shared.state.store.database import read_version

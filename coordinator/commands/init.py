@@ -53,7 +53,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive, require_ours_or_new
     from shared.host.clock import SystemClock
-    from shared.host.processes import HostIdentity
+    from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository, known_repository
     from shared.nas.spelling import require_names_kept

@@ -10,7 +10,7 @@ from coordinator.doctor.result import Check
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state import formats
 from shared.state.records import Contents
 from shared.state.rules import changes

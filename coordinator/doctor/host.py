@@ -9,8 +9,8 @@ from typing import Final
 
 from coordinator.doctor.result import Check
 from shared.host.configuration import Configuration
-from shared.host.machine_id import own_machine_id, own_path
-from shared.host.processes import HostIdentity, Runner
+from shared.host.host_identity import HostIdentity, own_machine_id, own_path
+from shared.host.processes import Runner
 
 WORKER: Final = "vmbackup-worker"
 _FILES: Final = (

@@ -16,7 +16,7 @@ from shared.copies.names import final_name
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import SystemClock, timestamp
 from shared.host.configuration import load
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.site import Site, open_site
 from shared.state.records import Contents, Copy, VmRecord
 from shared.state.states import State

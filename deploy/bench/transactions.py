@@ -15,7 +15,7 @@ from typing import Final
 
 from deploy.bench.report import Report
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.records import Contents, VmRecord
 from shared.state.states import State
 from shared.state.store.create import create

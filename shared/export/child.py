@@ -1,14 +1,11 @@
 """VBoxManage commands that run while the engine works: started, watched, and ended within a bound."""
 
-import contextlib
-import os
-import subprocess
+import signal
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import IO, Final, Self, cast
 
-from shared.host.processes import Completed, log_ended
+from shared.host.processes import ChildProcess, Completed
 from shared.virtualbox.problems import ExportError, export_problem
 from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
 
@@ -27,16 +24,12 @@ class Child:
     def __init__(self, vboxmanage: VBoxManage, arguments: Sequence[str]) -> None:
         """Starts the command. Raises `VBoxManageError`."""
         self.arguments = tuple(arguments)
-        self._words, self._began = (vboxmanage.program, *arguments), time.monotonic()
         self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         try:
-            self._process = subprocess.Popen(
+            self._process = ChildProcess(
                 [vboxmanage.program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                environment=vboxmanage.environment,
                 stderr=self._messages,
-                env={**os.environ, **vboxmanage.environment},
-                start_new_session=True,
             )
         except OSError as error:
             self._messages.close()
@@ -60,9 +53,7 @@ class Child:
 
     def wait(self, timeout_seconds: float) -> int | None:
         """Its exit status; None if it still runs after so many seconds."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout_seconds)
-        return None
+        return self._process.wait_at_most(timeout_seconds)
 
     def problem(self, otherwise: str) -> ExportError:
         """Why it failed, as what it wrote to standard error says; `otherwise` if that says nothing."""
@@ -88,11 +79,7 @@ class Child:
 
         Nothing happens if it has ended.
         """
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._output.close()
-        if self.wait(END_SECONDS) is None:
-            self._process.kill()
-            self.wait(END_SECONDS)
-        log_ended(self._words, self._process.poll(), time.monotonic() - self._began)
+        self._process.send(signal.SIGTERM)
+        self._output.close()  # it may wait for a reader
+        self._process.end(END_SECONDS, alone=True)
         self._messages.close()

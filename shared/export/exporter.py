@@ -16,7 +16,7 @@ from shared.export.engine import Request, Summary, export
 from shared.export.pipeline import Meter, Settings
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export import Traffic

@@ -1,28 +1,31 @@
-"""Processes: starting them with a bound, and telling whether one that was seen before is still the same."""
+"""The only module that starts processes: with a group of their own, watched, ended within a bound.
+
+Every process that this program starts has its own session, so that signals of a terminal reach it
+only when they are passed on.
+"""
 
 import contextlib
 import logging
 import os
 import shlex
+import shutil
 import signal
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import IO, Final, Protocol
 
-import psutil
-
-from shared.host import kernel
-from shared.host.machine_id import own_machine_id, system_machine_id
+from shared.host.process_identity import ProcessIdentity
 
 log: Final = logging.getLogger(__name__)
 
-#: psutil rounds a process's start time to clock ticks, and on some systems a step of the wall clock
-#: moves it.
-START_TOLERANCE_SECONDS = 2.0
+#: A command that is told to end gets so long to do it.
+END_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.02
+_END_WITH_PARENT: Final = Path(__file__).with_name("end_with_parent.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,116 @@ class Runner(Protocol):
         """
 
 
+class ChildProcess:
+    """A process that was started, in a session of its own, with standard input closed.
+
+    `environment` is added to the caller's. `stdout` and `stderr` are as for `subprocess.Popen`.
+    With `ends_with_parent` it is sent TERM when the thread that started it ends, also by a crash,
+    where the system can do that (Linux). Raises `OSError` or `ValueError` if it cannot be started.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+        stdout: int | IO[bytes] | None = subprocess.PIPE,
+        stderr: int | IO[bytes] | None = subprocess.PIPE,
+        ends_with_parent: bool = False,
+    ) -> None:
+        self.arguments = tuple(arguments)
+        self._began: float | None = time.monotonic()
+        self._process = subprocess.Popen(
+            _ending_with_parent(arguments) if ends_with_parent else list(arguments),
+            # on a terminal it might wait for somebody who answers
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=_environment(environment or {}),
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self.stdout, self.stderr = self._process.stdout, self._process.stderr
+
+    def identity(self) -> ProcessIdentity | None:
+        """What others know it by; None if it has ended already."""
+        found = ProcessIdentity.of(self.pid)
+        return found and replace(found, command=self.arguments)
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self.wait_at_most(0)
+
+    def wait(self) -> int:
+        """Waits until it ends, and returns its exit status."""
+        status = self._process.wait()
+        self._note(status)
+        return status
+
+    def wait_at_most(self, timeout_seconds: float) -> int | None:
+        """Its exit status; None if it still runs after so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_seconds)
+            return self.wait()
+        return None
+
+    def printed(self, timeout_seconds: float) -> tuple[bytes, bytes] | None:
+        """What it printed, once it has ended; None if it still runs after so long."""
+        try:
+            printed = self._process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self._note(self._process.returncode)
+        return printed
+
+    def send(self, number: int) -> None:
+        """Sends it a signal; nothing happens if it has ended."""
+        self._process.send_signal(number)
+
+    def end(
+        self,
+        timeout_seconds: float = END_SECONDS,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL),
+        *,
+        alone: bool = False,
+    ) -> bool:
+        """Ends it, and what it started as far as that stayed in its group; `alone`: only it.
+
+        Sends each of `signals` in turn, until it has ended, and waits at most `timeout_seconds`
+        after each. Returns whether it has ended.
+        """
+        for number in signals:
+            if alone:
+                self.send(number)
+            else:
+                self._send_to_group(number)
+            end = time.monotonic() + timeout_seconds
+            if self.wait_at_most(timeout_seconds) is None:
+                continue
+            while not alone and self._has_group():
+                if time.monotonic() >= end:
+                    break
+                time.sleep(_POLL_SECONDS)
+            else:
+                return True
+        return self.poll() is not None
+
+    def _send_to_group(self, number: int) -> bool:
+        # PermissionError: on macOS, all that is left of the group are zombies
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+            return True
+        return False
+
+    def _has_group(self) -> bool:
+        return self._send_to_group(0)
+
+    def _note(self, status: int) -> None:
+        if self._began is not None:  # said once
+            log_ended(self.arguments, status, time.monotonic() - self._began)
+            self._began = None
+
+
 class SubprocessRunner:
     """Runs real processes."""
 
@@ -69,180 +182,51 @@ class SubprocessRunner:
         environment: Mapping[str, str] | None = None,
     ) -> Completed:
         """See `Runner.run`."""
-        process = subprocess.Popen(
-            list(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
-        began, timed_out = time.monotonic(), False
+        child = ChildProcess(arguments, environment=environment)
         try:
-            stdout, stderr = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            timed_out = True
-            stdout, stderr = _end(process)
+            printed = child.printed(timeout_seconds)
         except BaseException:  # we are interrupted: what we started does not go on without us
-            _end(process)
+            child.end()
+            child.printed(END_SECONDS)
             raise
-        finally:
-            log_ended(arguments, process.returncode, time.monotonic() - began)
+        timed_out = printed is None
+        if printed is None:
+            child.end()
+            printed = child.printed(END_SECONDS) or (b"", b"")
+        status = child.poll()
+        stdout, stderr = map(_text, printed)
         return Completed(
-            tuple(arguments), process.returncode, _text(stdout), _text(stderr), timed_out
+            child.arguments,
+            -signal.SIGKILL if status is None else status,
+            stdout,
+            stderr,
+            timed_out,
         )
 
 
-def log_ended(arguments: Sequence[str], status: int | None, seconds: float) -> None:
-    """Notes a command that was run, for `-v -v`.
-
-    `status`: negative for a signal, None if it did not end.
-    """
+def log_ended(arguments: Sequence[str], status: int, seconds: float) -> None:
+    """Notes a command that was run, for `-v -v`. `status`: negative for a signal."""
     if log.isEnabledFor(logging.DEBUG):
         words = " ".join(
             shlex.quote(word) if word.isprintable() else repr(word) for word in arguments
         )
-        how = (
-            "does not end"
-            if status is None
-            else f"status {status}"
-            if status >= 0
-            else f"ended by signal {-status}"
-        )
+        how = f"status {status}" if status >= 0 else f"ended by signal {-status}"
         log.debug("%s: %s after %.2f s", words, how, seconds)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    """Terminates the group of `process` and collects what it had printed."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            return process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            continue
-    return b"", b""
+def _ending_with_parent(arguments: Sequence[str], platform: str = sys.platform) -> list[str]:
+    if platform != "linux" or shutil.which(arguments[0]) is None:  # then starting it says why
+        return list(arguments)
+    trampoline = [sys.executable, "-I", "-S", str(_END_WITH_PARENT), str(os.getpid())]
+    return [*trampoline, *arguments]
+
+
+def _environment(added: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """In bytes: names of VMs may have characters that the locale of cron cannot encode."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()} | {
+        os.fsencode(name): os.fsencode(value) for name, value in added.items()
+    }
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", errors="backslashreplace").replace("\r\n", "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
-    """One process on one machine, told apart from a later one with the same number by when it started.
-
-    `started` is seconds since the epoch, which a step of the wall clock moves: programs before this
-    one compare it. `born` is the kernel's own count (`shared.host.kernel`), which nothing moves;
-    empty where it is not known. `command` is what it was started as, where that is noted.
-    """
-
-    pid: int
-    started: float
-    born: str = ""
-    command: tuple[str, ...] = field(default=(), compare=False)
-
-    @classmethod
-    def of(cls, pid: int) -> "ProcessIdentity | None":
-        """The process that has this number now; None if there is none."""
-        try:
-            started = round(psutil.Process(pid).create_time(), 2)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return None
-        found = kernel.look(pid)
-        return cls(pid, started, found.born if found else "")
-
-    def is_alive(self) -> bool:
-        """Whether this very process may still run.
-
-        False is proof: no such process, an unawaited zombie, or one born at another moment.
-
-        Clocks that differ prove nothing, nor does a process that this user cannot see: never call a
-        live process dead.
-        """
-        if not kernel.exists(self.pid):
-            return False
-        found = kernel.look(self.pid)
-        return found is None or not (found.ended or kernel.born_differ(self.born, found.born))
-
-    def is_certain(self) -> bool:
-        """Whether the process of this number is certainly this one, and runs.
-
-        What must be so before it is sent a signal.
-        """
-        found = kernel.look(self.pid) if 0 < self.pid < kernel.PROCESS_LIMIT else None
-        if found is None or found.ended:
-            return False
-        if self.born and found.born:
-            return self.born == found.born
-        now = ProcessIdentity.of(self.pid)
-        return now is not None and abs(now.started - self.started) < START_TOLERANCE_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class HostIdentity:
-    """What tells one running machine from another.
-
-    `node` is the configured name. `hostname`, `machine` and `space` (the process-number space: a
-    container has its own) say whether process numbers can be compared; `boot` says whether the
-    machine was restarted in between.
-    """
-
-    node: str
-    hostname: str
-    machine: str
-    boot: str
-    space: str
-
-    @classmethod
-    def of_this_machine(
-        cls, node: str, state_directory: Path | None = None, *, make: bool = True
-    ) -> "HostIdentity":
-        """Reads the identity from the system.
-
-        Empty strings stand for what the system does not tell.
-
-        A machine without a machine id is known by one that is kept in `state_directory` and, unless
-        `make` is false, made there. Raises `ConfigurationError` if that cannot be done.
-        """
-        machine = system_machine_id(_printed)
-        if not machine and state_directory is not None:
-            machine = own_machine_id(state_directory, make=make)
-        return cls(
-            node, socket.gethostname(), machine, kernel.boot_id(_printed), kernel.process_space()
-        )
-
-    def same_machine(self, other: "HostIdentity") -> bool:
-        """Whether process numbers of `other` mean something here.
-
-        False when in doubt: a machine id can be that of a cloned disk.
-        """
-        return bool(self.machine) and (self.node, self.machine, self.hostname, self.space) == (
-            other.node,
-            other.machine,
-            other.hostname,
-            other.space,
-        )
-
-    def restarted_since(self, other: "HostIdentity") -> bool:
-        """Whether the machine was certainly restarted since `other`, the same machine, was read."""
-        return kernel.boots_differ(self.boot, other.boot)
-
-
-def _printed(arguments: Sequence[str]) -> str:
-    try:
-        return SubprocessRunner().run(arguments, timeout_seconds=10).stdout
-    except OSError:
-        return ""
-
-
-def wait_until_gone(
-    identity: ProcessIdentity, *, timeout_seconds: float, poll_seconds: float = 0.1
-) -> bool:
-    """Waits until the process has ended; False if it still runs after `timeout_seconds`."""
-    end = time.monotonic() + timeout_seconds
-    while identity.is_alive():
-        if time.monotonic() >= end:
-            return False
-        time.sleep(poll_seconds)
-    return True

@@ -8,13 +8,10 @@ ended, since that kills all running VMs of its user.
 
 import os
 import signal
-import subprocess
 import threading
-import time
-from dataclasses import replace
 from typing import IO, Final
 
-from shared.host.processes import Completed, ProcessIdentity, log_ended
+from shared.host.processes import ChildProcess, Completed
 from shared.virtualbox.vboxmanage import UNREACHED, VBoxManage, cannot_start
 
 _TAIL_BYTES: Final = 2**16
@@ -35,24 +32,16 @@ class Background:
 
     def _start(self) -> None:
         self._attempts_left -= 1
-        self._began: float | None = time.monotonic()
         try:
-            self._process = subprocess.Popen(
+            self._process = ChildProcess(
                 [self._vboxmanage.program, *self._arguments],
-                # on a terminal it would wait for the password of an encrypted disk
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, **self._vboxmanage.environment},
-                start_new_session=True,  # ^C in our terminal is our business
+                environment=self._vboxmanage.environment,
+                ends_with_parent=True,
             )
         except OSError as error:
             raise cannot_start(self._vboxmanage.program, error) from None
         self._stdout, self._stderr = _Tail(self._process.stdout), _Tail(self._process.stderr)
-        found = ProcessIdentity.of(self._process.pid)
-        self.identity = found and replace(
-            found, command=(self._vboxmanage.program, *self._arguments)
-        )
+        self.identity = self._process.identity()
 
     def said(self) -> str:
         """What it has printed on stderr so far: its progress, then errors."""
@@ -63,14 +52,8 @@ class Background:
 
         Raises `VBoxManageError` if it has to be started again, and VBoxSVC is not to be reached.
         """
-        status = self._process.poll()
-        if status is None:
+        if self._process.poll() is None:
             return False
-        if self._began is not None:  # said once
-            log_ended(
-                (self._vboxmanage.program, *self._arguments), status, time.monotonic() - self._began
-            )
-            self._began = None
         if self._attempts_left and UNREACHED in self._stderr.whole():
             self._vboxmanage.reach()
             self._start()
@@ -78,21 +61,15 @@ class Background:
         return True
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """Asks it to stop and waits at most so long; answers whether it has ended.
+        """Asks it to stop and waits at most so long; returns whether it has ended.
 
         It may have succeeded in the meantime.
 
         INT, then TERM; never KILL, which would leave VBoxSVC at work with nobody watching.
         """
         self._attempts_left = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._process.send_signal(number)
-            try:
-                self._process.wait(timeout_seconds / 2)
-            except subprocess.TimeoutExpired:
-                continue
-            return True
-        return False
+        signals = (signal.SIGINT, signal.SIGTERM)
+        return self._process.end(timeout_seconds / len(signals), signals, alone=True)
 
     def completed(self) -> Completed | None:
         """How it ended; None if it still runs."""

@@ -7,7 +7,7 @@ from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, Protocol
 
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.background import Background
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.problems import (

@@ -17,7 +17,7 @@ from typing import Final
 import psutil
 
 from shared.copies import catalogue
-from shared.host.processes import ProcessIdentity, wait_until_gone
+from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from tests.crash.promises import examine
 from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, RealVm, wait_for

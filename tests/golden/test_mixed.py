@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.rules import changes
 from shared.state.store.database import Database, open_database
 from tests.crash.world import Programs, World
@@ -75,7 +75,7 @@ from dataclasses import replace
 from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.errors import DatabaseVersionError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.store.database import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("alpha"), SystemClock())
 with database.session("backup") as session:

@@ -23,7 +23,7 @@ class Quick:
     @staticmethod
     def apply() -> None:
         """Replaces the door to processes for VBoxManage only."""
-        from shared.host import processes
+        from shared.host import host_identity
         from shared.host.processes import Completed, SubprocessRunner
 
         real = SubprocessRunner.run
@@ -36,7 +36,7 @@ class Quick:
 
         SubprocessRunner.run = run  # type: ignore[method-assign]
         if machine := os.environ.get(MACHINE):
-            processes.system_machine_id = lambda *_: machine
+            host_identity.system_machine_id = lambda *_: machine
 
 
 def _answer(home: Path, words: Sequence[str]) -> tuple[int, str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.records import Copy, NodeRecord, SessionRecord
 from shared.state.rules import changes, interventions
 from shared.state.sessions.session import Session

@@ -8,7 +8,7 @@ from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, Nas
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.site import Site, open_site
 from shared.state.records import VmRecord
 from shared.state.store.create import create

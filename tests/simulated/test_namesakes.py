@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.site import Site
 from shared.state.records import Power
 from shared.state.rules import changes

@@ -13,7 +13,7 @@ from shared.copies import catalogue
 from shared.copies.marker import ARCHIVE_MARKER
 from shared.copies.numbering import directories_in, highest
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.rules import upkeep
 from shared.state.states import State
 from shared.state.store.create import create

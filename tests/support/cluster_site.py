@@ -26,7 +26,7 @@ from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.nas.mount import NasStatus
 from shared.site import Site
 from shared.state.store.create import create

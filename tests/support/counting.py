@@ -20,7 +20,7 @@ from pathlib import Path
 
 from shared.host.clock import SystemClock
 from shared.host.errors import LockLostError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.records import Contents, VmRecord
 from shared.state.states import State
 from shared.state.store.database import open_database

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from shared.host.processes import ProcessIdentity, wait_until_gone
+from shared.host.process_identity import ProcessIdentity, wait_until_gone
 
 TOOLS = Path(__file__).resolve().parents[2] / "deploy" / "testbed" / "virtualbox"
 _numbers = itertools.count(1)

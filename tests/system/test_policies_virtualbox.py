@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies.catalogue import Copy
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.export import VBoxManageExporter
 from shared.virtualbox.obstacles import LONGEST_NAME_BYTES
 from tests.support.fleet import Fleet, Member

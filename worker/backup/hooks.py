@@ -3,10 +3,8 @@
 They get facts in their environment.
 """
 
-import contextlib
 import logging
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import IO, Final, Literal
 
 from shared.host.configuration import VmPolicy
 from shared.host.errors import LockLostError, VmBackupError
+from shared.host.processes import ChildProcess
 from shared.virtualbox.export import VmRunsError
 
 log: Final = logging.getLogger(__name__)
@@ -22,7 +21,6 @@ Event = Literal["before", "after", "failed"]
 
 #: How much of what a command prints goes into the log: its end, where the reason of a failure is.
 OUTPUT_BYTES: Final = 8192
-_END_SECONDS: Final = 5.0
 #: How long a command may take when this worker is to end: whoever sends SIGTERM sends SIGKILL next.
 HURRIED_SECONDS: Final = 30.0
 #: Something that the command has left running may keep its output open for ever.
@@ -53,13 +51,11 @@ def run(
         return
     log.info("%s: running %s", event, command[0], extra={"vm": vm})
     try:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+        process = ChildProcess(
+            command,
+            environment=dict(_environment({"event": event, **facts})),
             stderr=subprocess.STDOUT,
-            env=dict(_environment({"event": event, **facts})),
-            start_new_session=True,
+            ends_with_parent=True,
         )
     except (OSError, ValueError) as error:
         raise HookError(
@@ -68,19 +64,20 @@ def run(
         ) from None
     output = _Output(process.stdout)
     try:
-        status = process.wait(timeout_seconds)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        raise HookError(
-            f"the command `{event}` did not end within {timeout_seconds:g} s and was ended",
-            hint="hook_seconds sets the limit",
-        ) from None
+        status = process.wait_at_most(timeout_seconds)
+        if status is None:
+            process.end()
     except BaseException:
-        _end(process)
+        process.end()
         raise
     finally:
         for line in output.lines():
             log.info("%s: %s", event, line, extra={"vm": vm})
+    if status is None:
+        raise HookError(
+            f"the command `{event}` did not end within {timeout_seconds:g} s and was ended",
+            hint="hook_seconds sets the limit",
+        )
     if status:
         raise HookError(f"the command `{event}` failed ({_how(status)}){output.last()}")
 
@@ -175,24 +172,11 @@ class Hooks:
 
 def _environment(facts: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
     """In bytes, because names of VMs may have characters that the locale of cron cannot encode."""
-    for name, value in os.environ.items():
-        yield os.fsencode(name), os.fsencode(value)
     for name, value in facts.items():
         yield (
             f"VMBACKUP_{name.upper()}".encode(),
             value.replace("\0", "").encode("utf-8", "backslashreplace"),
         )
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the command and what it started, as far as that stayed in its group."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # macOS: all that is left of the group are zombies
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_SECONDS)
 
 
 def _how(status: int) -> str:

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import psutil
 
-from shared.host.processes import START_TOLERANCE_SECONDS, ProcessIdentity
+from shared.host.process_identity import START_TOLERANCE_SECONDS, ProcessIdentity
 
 log: Final = logging.getLogger(__name__)
 

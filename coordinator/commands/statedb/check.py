@@ -124,7 +124,7 @@ def _repair_view(configuration: "Configuration") -> None:
     While the version file is damaged, a worker will.
     """
     from shared.host.clock import SystemClock
-    from shared.host.processes import HostIdentity
+    from shared.host.host_identity import HostIdentity
     from shared.state.store.database import open_database
 
     with contextlib.suppress(VmBackupError):
@@ -140,7 +140,7 @@ def _raise_numbers(configuration: "Configuration") -> None:
     """
     from shared.copies import numbering
     from shared.host.clock import SystemClock
-    from shared.host.processes import HostIdentity
+    from shared.host.host_identity import HostIdentity
     from shared.state.rules import changes
     from shared.state.store.database import open_database
 

@@ -43,7 +43,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.copies.files import NasFiles, modes_for
     from shared.copies.marker import prepare_archive
     from shared.host.clock import SystemClock
-    from shared.host.processes import HostIdentity
+    from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository
     from shared.state.store.create import migrate as take_over

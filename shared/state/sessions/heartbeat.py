@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from shared.host.clock import Clock
 from shared.host.errors import LockLostError
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.nas.reading import list_fresh, read_file
 from shared.nas.writing import FILE_MODE, set_mode
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import psutil
 
-from shared.host.processes import HostIdentity, ProcessIdentity, wait_until_gone
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.state.records import SessionRecord
 from shared.state.sessions.heartbeat import parse_beat, read_beat
 

@@ -17,7 +17,8 @@ from typing import Final
 
 from shared.host.clock import timestamp
 from shared.host.errors import LockedError
-from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.nas.reading import list_fresh
 from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
 from shared.state.records import Contents, SessionRecord

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockLostError, VmBackupError
-from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.state.records import Claim, Contents, SessionRecord, VmRecord
 from shared.state.rules import changes
 from shared.state.sessions.heartbeat import Doing, Heartbeat

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockedError, NasError, NoDatabaseError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.nas.errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, write_new_file

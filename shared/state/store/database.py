@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
 from shared.state import formats

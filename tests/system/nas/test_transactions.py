@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.store.create import create
 from shared.state.store.database import open_database
 from shared.state.store.snapshot import Snapshot

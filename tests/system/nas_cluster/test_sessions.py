@@ -20,7 +20,7 @@ CREATE = """
 import sys
 from pathlib import Path
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.store.create import create
 create(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock(), float(sys.argv[2]))
 """
@@ -31,7 +31,7 @@ RECOVER = """
 import sys
 from pathlib import Path
 from shared.host.clock import SystemClock
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state import recovery
 from shared.state.store.database import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock())

@@ -20,7 +20,8 @@ from shared.copies.files import NasFiles
 from shared.copies.marker import prepare_archive
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, load
-from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.site import Site, open_site
 from shared.state.records import Contents, Copy, VmRecord
 from shared.state.rules import changes, sightings

@@ -12,7 +12,7 @@ import pytest
 
 from shared.host import kernel
 from shared.host.clock import SystemClock, sleepless_clock
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 
 PROJECT = Path(__file__).parents[3]
 
@@ -90,7 +90,7 @@ def test_a_process_is_alive_for_one_that_counts_time_otherwise() -> None:
     here = ProcessIdentity.of(os.getpid())
     assert here is not None
     program = (
-        f"from shared.host.processes import ProcessIdentity as P; print(P({here.pid}, "
+        f"from shared.host.process_identity import ProcessIdentity as P; print(P({here.pid}, "
         f"{here.started}, {here.born!r}).is_alive(), P.of({here.pid}))"
     )
     shift = [

@@ -15,7 +15,8 @@ import pytest
 from shared.export.child import Child
 from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode
-from shared.host.processes import ProcessIdentity, SubprocessRunner, wait_until_gone
+from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from shared.host.processes import ChildProcess, SubprocessRunner
 from shared.host.signals import EndedError, ending_in_order
 from shared.virtualbox.background import Background
 from shared.virtualbox.vboxmanage import VBoxManage
@@ -58,6 +59,53 @@ def test_a_command_does_not_go_on_without_whoever_was_told_to_end(
     assert wait_until_gone(found[0], timeout_seconds=10)
     if isinstance(caught.value, EndedError):
         assert caught.value.code == int(ExitCode.TERMINATED)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system cannot do that")
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_child_ends_with_its_parent_if_that_is_asked_for(tmp_path: Path, ends: bool) -> None:
+    mark = tmp_path / "pid"
+    text = (
+        "import sys, time\n"
+        "from shared.host.processes import ChildProcess\n"
+        "command = ['sh', '-c', 'echo $$ >\"$0.new\"; mv \"$0.new\" \"$0\"; exec sleep 60']\n"
+        f"ChildProcess([*command, sys.argv[1]], ends_with_parent={ends})\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", text, str(mark)], cwd=PROJECT) as parent:
+        identity = ProcessIdentity.of(noted(mark))
+        parent.kill()
+    assert identity is not None
+    assert wait_until_gone(identity, timeout_seconds=10 if ends else 0.5) is ends
+    if not ends:
+        os.kill(identity.pid, signal.SIGKILL)
+
+
+def test_a_program_that_is_not_there_is_told_as_without_a_parent() -> None:
+    with pytest.raises(FileNotFoundError):
+        ChildProcess(["/no/such/program"], ends_with_parent=True)
+
+
+def test_the_command_of_a_child_is_its_own(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    command = ["sh", "-c", 'echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 60', str(mark)]
+    child = ChildProcess(command, stdout=None, stderr=None, ends_with_parent=True)
+    assert noted(mark) == child.pid, "so it can be noted before the program begins"
+    identity = child.identity()
+    assert identity is not None
+    assert identity.command == tuple(command)
+    assert child.end()
+
+
+def test_what_a_child_started_ends_with_it_also_if_it_does_not_obey(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    stubborn = 'trap "" TERM; echo $$ >"$0.new"; mv "$0.new" "$0"; while :; do sleep 0.1; done'
+    command = ["sh", "-c", 'sh -c "$0" "$1" & exec sleep 60', stubborn, str(mark)]
+    child = ChildProcess(command, stdout=None, stderr=None)
+    identity = ProcessIdentity.of(noted(mark))
+    assert identity is not None
+    assert child.end(0.5)
+    assert wait_until_gone(identity, timeout_seconds=10)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.records import Claim, Contents, Copy, SessionRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.files import Primitive, StateFiles

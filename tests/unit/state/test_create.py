@@ -6,7 +6,7 @@ import pytest
 
 from shared.host.clock import SystemClock
 from shared.host.errors import NasError
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity
 from shared.state.store import create as module
 from shared.state.store.create import create
 from shared.state.store.database import read_version

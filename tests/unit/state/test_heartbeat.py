@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import LockLostError
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.state.sessions.heartbeat import Doing, Heartbeat, parse_beat, read_beat
 from tests.unit.state.builders import StillClock
 

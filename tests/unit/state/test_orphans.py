@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.state.records import SessionRecord
 from shared.state.sessions.heartbeat import Doing
 from shared.state.sessions.orphans import end_orphan

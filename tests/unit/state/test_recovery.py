@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from shared.host.errors import LockedError
-from shared.host.processes import HostIdentity, ProcessIdentity
+from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.state.rules import changes
 from shared.state.sessions import recovery
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, read_beat

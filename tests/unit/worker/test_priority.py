@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.host.processes import ProcessIdentity
+from shared.host.process_identity import ProcessIdentity
 from worker.backup.priority import ExportPriority, find_writer, in_background
 
 pytestmark = pytest.mark.skipif(

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.doctor import host
-from shared.host import machine_id, processes
+from shared.host import host_identity
 from shared.host.errors import ConfigurationError, NodeConflictError
-from shared.host.machine_id import own_machine_id, system_machine_id
-from shared.host.processes import HostIdentity
+from shared.host.host_identity import HostIdentity, own_machine_id, system_machine_id
 from shared.state.records import Contents, NodeRecord
 from shared.state.rules import changes
 
@@ -22,7 +21,7 @@ def silent(_: object) -> str:
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose system has no machine id."""
-    monkeypatch.setattr(processes, "system_machine_id", lambda _: "")
+    monkeypatch.setattr(host_identity, "system_machine_id", lambda _: "")
 
 
 def test_the_system_knows_its_machine(tmp_path: Path) -> None:
@@ -87,6 +86,6 @@ def test_a_file_that_holds_no_id_is_said_and_left(tmp_path: Path) -> None:
 def test_doctor_says_what_such_a_machine_is_known_by(tmp_path: Path) -> None:
     (check,) = host._machine(tmp_path)
     assert "the first worker makes one" in check.seen
-    machine_id.own_machine_id(tmp_path, make=True)
+    host_identity.own_machine_id(tmp_path, make=True)
     (check,) = host._machine(tmp_path)
     assert f"it is known by {tmp_path / 'machine-id'}" in check.seen

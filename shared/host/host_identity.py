@@ -1,26 +1,87 @@
-"""What a machine is known by: the system's machine id.
+"""What tells one running machine from another: name, machine id, boot.
 
-Where there is none (containers), one of our own in the state directory.
+Where the system has no machine id (containers), it is one of our own in the state directory.
 """
 
 import contextlib
 import os
 import re
 import secrets
+import socket
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.host import kernel
 from shared.host.errors import ConfigurationError
 from shared.host.kernel import Ask
+from shared.host.processes import SubprocessRunner
 
 _FILES: Final = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _OWN: Final = "machine-id"
 _PATTERN: Final = re.compile(r"[0-9a-f]{32}")
 #: Other users of the machine may read it: it is no secret, and they are on the same machine.
 _MODE: Final = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """What tells one running machine from another.
+
+    `node` is the configured name. `hostname`, `machine` and `space` (the process-number space: a
+    container has its own) say whether process numbers can be compared; `boot` says whether the
+    machine was restarted in between.
+    """
+
+    node: str
+    hostname: str
+    machine: str
+    boot: str
+    space: str
+
+    @classmethod
+    def of_this_machine(
+        cls, node: str, state_directory: Path | None = None, *, make: bool = True
+    ) -> "HostIdentity":
+        """Reads the identity from the system.
+
+        Empty strings stand for what the system does not tell.
+
+        A machine without a machine id is known by one that is kept in `state_directory` and, unless
+        `make` is false, made there. Raises `ConfigurationError` if that cannot be done.
+        """
+        machine = system_machine_id(_printed)
+        if not machine and state_directory is not None:
+            machine = own_machine_id(state_directory, make=make)
+        return cls(
+            node, socket.gethostname(), machine, kernel.boot_id(_printed), kernel.process_space()
+        )
+
+    def same_machine(self, other: "HostIdentity") -> bool:
+        """Whether process numbers of `other` mean something here.
+
+        False when in doubt: a machine id can be that of a cloned disk.
+        """
+        return bool(self.machine) and (self.node, self.machine, self.hostname, self.space) == (
+            other.node,
+            other.machine,
+            other.hostname,
+            other.space,
+        )
+
+    def restarted_since(self, other: "HostIdentity") -> bool:
+        """Whether the machine was certainly restarted since `other`, the same machine, was read."""
+        return kernel.boots_differ(self.boot, other.boot)
+
+
+def _printed(arguments: Sequence[str]) -> str:
+    try:
+        return SubprocessRunner().run(arguments, timeout_seconds=10).stdout
+    except OSError:
+        return ""
 
 
 def system_machine_id(
