@@ -90,19 +90,17 @@ def _commit_in_place() -> None:
     """The view is written where it stands instead of being replaced."""
     from shared.state.store.files import StateFiles
 
-    def replace_view(self: StateFiles, operation: Any) -> None:
+    def replace_view(self: StateFiles, name: str) -> None:
         import os
 
-        data = self._temporary(operation.name).read_bytes()
+        data = self._temporary(name).read_bytes()
         descriptor = os.open(self.root / "vmtool-statedb", os.O_WRONLY | os.O_CREAT, 0o660)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
         os.close(descriptor)
-        os.unlink(self._temporary(operation.name))
+        os.unlink(self._temporary(name))
 
-    from shared.state.store import files, operations
-
-    files._PERFORM[operations.ReplaceView] = replace_view
+    StateFiles.replace_view = replace_view  # type: ignore[method-assign]
 
 
 MUTANTS: Final = {

@@ -11,17 +11,17 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from shared.host.clock import Clock
 from shared.nas.errors import ABSENT, PASSING, nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
 from shared.nas.waiting import Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
-from shared.state.store import operations as op
+from shared.state.store.operations import Operation, Steps
 
 T = TypeVar("T")
 Primitive = Literal["link", "directory"]
@@ -58,7 +58,7 @@ class StateFiles:
         #: Operations performed, by name: what the benchmark counts.
         self.counts: dict[str, int] = {}
 
-    def run(self, steps: op.Steps[T]) -> T:
+    def run(self, steps: Steps[T]) -> T:
         """Drives a piece of the protocol to its result.
 
         Raises `NasError` when the NAS refuses an operation that must work.
@@ -68,15 +68,16 @@ class StateFiles:
             while True:
                 operation = steps.send(self.perform(operation))
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            result: T = stop.value
+            return result
 
-    def perform(self, operation: op.Operation) -> Any:  # noqa: ANN401 - the answer's type belongs to the operation
-        """Performs one operation."""
+    def perform(self, operation: Operation[T]) -> T:
+        """Performs one operation, and gives its result. Raises `NasError`."""
         name = type(operation).__name__
         self.counts[name] = self.counts.get(name, 0) + 1
         self._began = self._clock.boottime()
         try:
-            return _PERFORM[type(operation)](self, operation)
+            return operation.perform(self)
         except OSError as error:
             raise nas_error(error, f"use the state database in {self.root}") from error
         finally:
@@ -92,17 +93,17 @@ class StateFiles:
 
     # Reading
 
-    def list_generations(self, _: op.ListGenerations) -> tuple[int, ...]:
+    def list_generations(self) -> tuple[int, ...]:
         """See `ListGenerations`."""
         self._listed_at = self._clock.boottime()
         return tuple(generation_numbers(list_fresh(self.root / "gen")))
 
-    def read_generation(self, operation: op.ReadGeneration) -> bytes | None:
+    def read_generation(self, number: int) -> bytes | None:
         """See `ReadGeneration`."""
-        path = self.root / "gen" / generation_name(operation.number)
+        path = self.root / "gen" / generation_name(number)
         return self._read(path / "snapshot" if self.primitive == "directory" else path)
 
-    def read_view(self, _: op.ReadView) -> bytes | None:
+    def read_view(self) -> bytes | None:
         """See `ReadView`. Raises `NasError` when there is no answer for so long that it is better done without."""
 
         def read() -> bytes | None:
@@ -111,7 +112,7 @@ class StateFiles:
 
         return self._view(read)
 
-    def read_lease(self, _: op.ReadLease) -> tuple[bytes, int] | None:
+    def read_lease(self) -> tuple[bytes, int] | None:
         """See `ReadLease`."""
         list_fresh(self.root)
         try:
@@ -124,41 +125,41 @@ class StateFiles:
                 return None
             raise
 
-    def read_temporary(self, operation: op.ReadTemporary) -> bytes | None:
+    def read_temporary(self, name: str) -> bytes | None:
         """See `ReadTemporary`."""
         list_fresh(self.root / "tmp")
-        return self._read(self._temporary(operation.name))
+        return self._read(self._temporary(name))
 
     def _read(self, path: Path) -> bytes | None:
         return patiently(lambda: read_file(path), self._clock)
 
     # Writing
 
-    def write_temporary(self, operation: op.WriteTemporary) -> None:
+    def write_temporary(self, name: str, data: bytes) -> None:
         """See `WriteTemporary`."""
-        path = self._written[operation.name] = self._new_temporary(operation.name)
-        if self.primitive == "directory" and ".view." not in operation.name:
+        path = self._written[name] = self._new_temporary(name)
+        if self.primitive == "directory" and ".view." not in name:
             make_directory(path)
             path /= "snapshot"
-        write_new_file(path, operation.data)
+        write_new_file(path, data)
 
-    def publish_generation(self, operation: op.PublishGeneration) -> None:
+    def publish_generation(self, name: str, number: int) -> None:
         """See `PublishGeneration`: no error of the call itself is reported."""
         if self._clock.boottime() - self._listed_at > _HEAD_AGE_LIMIT_SECONDS:
             return  # slept since the head was read: read it again instead
-        target = self.root / "gen" / generation_name(operation.number)
+        target = self.root / "gen" / generation_name(number)
         with contextlib.suppress(OSError):
             if self.primitive == "link":
-                os.link(self._temporary(operation.name), target, follow_symlinks=False)
+                os.link(self._temporary(name), target, follow_symlinks=False)
             else:
-                os.rename(self._temporary(operation.name), target)
+                os.rename(self._temporary(name), target)
 
-    def sync_generation(self, operation: op.SyncGeneration) -> bytes | None:
+    def sync_generation(self, number: int) -> bytes | None:
         """See `SyncGeneration`.
 
         On SMB, a name that was linked a moment ago can be opened only after up to a second.
         """
-        path = self.root / "gen" / generation_name(operation.number)
+        path = self.root / "gen" / generation_name(number)
 
         def sync() -> bytes:
             sync_directory(self.root / "gen")
@@ -166,7 +167,7 @@ class StateFiles:
 
         return patiently(sync, self._clock)
 
-    def remove_temporary(self, operation: op.RemoveTemporary) -> None:
+    def remove_temporary(self, name: str) -> None:
         """See `RemoveTemporary`.
 
         In one step, so that a publication still on its way finds all of it or nothing.
@@ -175,8 +176,8 @@ class StateFiles:
         published empty; and a client that was not told that it had been published would empty the
         generation itself.
         """
-        path = self._temporary(operation.name)
-        self._written.pop(operation.name, None)
+        path = self._temporary(name)
+        self._written.pop(name, None)
         with contextlib.suppress(FileNotFoundError):
             if self.primitive == "link" or not stat.S_ISDIR(os.lstat(path).st_mode):
                 os.unlink(path)
@@ -186,27 +187,27 @@ class StateFiles:
             os.unlink(aside / "snapshot")
             os.rmdir(aside)
 
-    def replace_view(self, operation: op.ReplaceView) -> None:
+    def replace_view(self, name: str) -> None:
         """See `ReplaceView`.
 
         Raises as `read_view` does; one that is done late leaves an old view, which the next tick
         repairs.
         """
-        temporary = self._temporary(operation.name)
+        temporary = self._temporary(name)
         self._view(lambda: os.replace(temporary, self.root / "vmtool-statedb"))
 
-    def keep_edited_view(self, operation: op.KeepEditedView) -> None:
+    def keep_edited_view(self, generation: int, data: bytes) -> None:
         """See `KeepEditedView`."""
-        name = f"vmtool-statedb.edited-{operation.generation}-{self._private}-{next(self._serial)}"
-        write_new_file(self.root / name, operation.data)
+        name = f"vmtool-statedb.edited-{generation}-{self._private}-{next(self._serial)}"
+        write_new_file(self.root / name, data)
 
-    def move_to_history(self, operation: op.MoveToHistory) -> None:
+    def move_to_history(self, number: int) -> None:
         """See `MoveToHistory`.
 
         A generation that a late writer put below the window goes to `tmp/`, to be swept.
         """
-        name = generation_name(operation.number)
-        history = self.root / "history" / f"{operation.number // 1000:07d}"
+        name = generation_name(number)
+        history = self.root / "history" / f"{number // 1000:07d}"
         with contextlib.suppress(FileExistsError):
             make_directory(history)
         source = self.root / "gen" / name
@@ -231,46 +232,25 @@ class StateFiles:
 
     # The lease marker
 
-    def take_lease_aside(self, operation: op.TakeLeaseAside) -> None:
+    def take_lease_aside(self, name: str) -> None:
         """See `TakeLeaseAside`."""
         with contextlib.suppress(OSError):
-            os.rename(self.root / "vmtool-dblock", self._temporary(operation.name))
+            os.rename(self.root / "vmtool-dblock", self._temporary(name))
 
-    def put_lease_back(self, operation: op.PutLeaseBack) -> None:
+    def put_lease_back(self, name: str) -> None:
         """See `PutLeaseBack`."""
         with contextlib.suppress(OSError):
-            os.link(
-                self._temporary(operation.name), self.root / "vmtool-dblock", follow_symlinks=False
-            )
+            os.link(self._temporary(name), self.root / "vmtool-dblock", follow_symlinks=False)
 
-    def wait(self, operation: op.Wait) -> None:
+    def wait(self, attempt: int) -> None:
         """See `Wait`: full jitter, so that writers that collided do not collide again."""
-        self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(operation.attempt, 12))))
+        self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(attempt, 12))))
 
     def _temporary(self, name: str) -> Path:
         return self._written.get(name) or self.root / "tmp" / f"{name}.{self._private}"
 
     def _new_temporary(self, name: str) -> Path:
         return self.root / "tmp" / f"{name}.{self._private}.{next(self._serial)}"
-
-
-_PERFORM: Final[dict[type, Callable[..., Any]]] = {
-    op.ListGenerations: StateFiles.list_generations,
-    op.ReadGeneration: StateFiles.read_generation,
-    op.WriteTemporary: StateFiles.write_temporary,
-    op.PublishGeneration: StateFiles.publish_generation,
-    op.SyncGeneration: StateFiles.sync_generation,
-    op.RemoveTemporary: StateFiles.remove_temporary,
-    op.ReadView: StateFiles.read_view,
-    op.ReplaceView: StateFiles.replace_view,
-    op.KeepEditedView: StateFiles.keep_edited_view,
-    op.MoveToHistory: StateFiles.move_to_history,
-    op.ReadLease: StateFiles.read_lease,
-    op.TakeLeaseAside: StateFiles.take_lease_aside,
-    op.ReadTemporary: StateFiles.read_temporary,
-    op.PutLeaseBack: StateFiles.put_lease_back,
-    op.Wait: StateFiles.wait,
-}
 
 
 def generation_name(number: int) -> str:

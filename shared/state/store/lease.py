@@ -79,19 +79,19 @@ def break_lease(judged: bytes, name: str) -> Steps[bool]:
     put back. Safe to run on several hosts at once, and to be killed at any point: what a break that
     is wrong costs is a lost race, never an update.
     """
-    yield TakeLeaseAside(name)
-    found = yield ReadTemporary(name)
+    yield from TakeLeaseAside(name)
+    found = yield from ReadTemporary(name)
     if found is None:
         return False
     if found != judged:
-        yield PutLeaseBack(name)
-    yield RemoveTemporary(name)
-    return bool(found == judged)
+        yield from PutLeaseBack(name)
+    yield from RemoveTemporary(name)
+    return found == judged
 
 
 def break_dead_holder(name: str) -> Steps[bool]:
     """Takes the lease from a process of this machine that is gone."""
-    found = yield ReadLease()
+    found = yield from ReadLease()
     if found is None:
         return False
     marker = parse_marker(found[0])

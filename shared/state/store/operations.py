@@ -1,141 +1,194 @@
 """The file operations of the commit protocol, one value each.
 
 The protocol yields them; `shared.state.store.files` performs them on a real NAS, the model checker
-on a simulated one.
+on a simulated one. Each value knows the type of its result:
+
+    numbers = yield from ListGenerations()  # tuple[int, ...]
 """
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+if TYPE_CHECKING:
+    from shared.state.store.files import StateFiles
 
 T = TypeVar("T")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Operation(Generic[Result_co]):
+    """One operation on the files of the database, which gives a `Result_co`."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> "Steps[Result_co]":
+        """One step of the protocol: `yield from` the operation gives its result."""
+        return cast("Result_co", (yield self))  # whoever drives the steps sends its result
+
+    def perform(self, files: "StateFiles") -> Result_co:
+        """Performs the operation on a real NAS. Raises OSError."""
+        raise NotImplementedError
+
+
+#: A piece of the protocol: yields operations, receives their results, returns a result of its own.
+Steps = Generator[Operation[object], object, T]
 
 
 @dataclass(frozen=True, slots=True)
-class ListGenerations:
-    """Answers the numbers present in `gen/`, in any order. The answer may be stale."""
+class ListGenerations(Operation[tuple[int, ...]]):
+    """The numbers present in `gen/`, in any order. The listing may be stale."""
+
+    def perform(self, files: "StateFiles") -> tuple[int, ...]:
+        return files.list_generations()
 
 
 @dataclass(frozen=True, slots=True)
-class ReadGeneration:
-    """Answers the bytes of a generation, or None if there is no such name (which may be stale, too)."""
+class ReadGeneration(Operation[bytes | None]):
+    """The bytes of a generation, or None if there is no such name (which may be stale, too)."""
 
     number: int
 
+    def perform(self, files: "StateFiles") -> bytes | None:
+        return files.read_generation(self.number)
+
 
 @dataclass(frozen=True, slots=True)
-class WriteTemporary:
-    """Creates a private file with these bytes, exclusively, and brings it to the disk."""
+class WriteTemporary(Operation[None]):
+    """Creates a private file with these bytes, exclusively, and flushes it to the disk."""
 
     name: str
     data: bytes
 
+    def perform(self, files: "StateFiles") -> None:
+        files.write_temporary(self.name, self.data)
+
 
 @dataclass(frozen=True, slots=True)
-class PublishGeneration:
+class PublishGeneration(Operation[None]):
     """Gives a private file the name of a generation, unless that name exists.
 
-    Answers None: whatever the NAS says is not believed.
+    Without a result: whatever the NAS says is not believed.
     """
 
     name: str
     number: int
 
+    def perform(self, files: "StateFiles") -> None:
+        files.publish_generation(self.name, self.number)
+
 
 @dataclass(frozen=True, slots=True)
-class SyncGeneration:
-    """Brings what has the name of a generation to the disk of the NAS, and answers its bytes then; None if there is no such name."""
+class SyncGeneration(Operation[bytes | None]):
+    """Flushes a generation and its name to the disk of the NAS.
+
+    Gives the bytes that were flushed; None if there is no such name.
+    """
 
     number: int
 
+    def perform(self, files: "StateFiles") -> bytes | None:
+        return files.sync_generation(self.number)
+
 
 @dataclass(frozen=True, slots=True)
-class RemoveTemporary:
+class RemoveTemporary(Operation[None]):
     """Removes a private file."""
 
     name: str
 
-
-@dataclass(frozen=True, slots=True)
-class ReadView:
-    """Answers the bytes of `vmtool-statedb`, or None. The answer may be stale."""
+    def perform(self, files: "StateFiles") -> None:
+        files.remove_temporary(self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class ReplaceView:
+class ReadView(Operation[bytes | None]):
+    """The bytes of `vmtool-statedb`, or None. They may be stale."""
+
+    def perform(self, files: "StateFiles") -> bytes | None:
+        return files.read_view()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceView(Operation[None]):
     """Renames a private file over `vmtool-statedb`."""
 
     name: str
 
+    def perform(self, files: "StateFiles") -> None:
+        files.replace_view(self.name)
+
 
 @dataclass(frozen=True, slots=True)
-class KeepEditedView:
-    """Writes what somebody put into `vmtool-statedb` beside it, under the name of the generation that it is set against."""
+class KeepEditedView(Operation[None]):
+    """Keeps what somebody wrote into `vmtool-statedb` in a file of its own.
+
+    Its name has the generation with which the edit was compared.
+    """
 
     generation: int
     data: bytes
 
+    def perform(self, files: "StateFiles") -> None:
+        files.keep_edited_view(self.generation, self.data)
+
 
 @dataclass(frozen=True, slots=True)
-class MoveToHistory:
+class MoveToHistory(Operation[None]):
     """Moves a generation out of `gen/` into the history; never over another one."""
 
     number: int
 
-
-@dataclass(frozen=True, slots=True)
-class ReadLease:
-    """Answers the bytes and the modification time (ns) of the lease marker `vmtool-dblock`, or None if there is none."""
+    def perform(self, files: "StateFiles") -> None:
+        files.move_to_history(self.number)
 
 
 @dataclass(frozen=True, slots=True)
-class TakeLeaseAside:
+class ReadLease(Operation[tuple[bytes, int] | None]):
+    """The bytes and the modification time (ns) of the lease marker `vmtool-dblock`, or None."""
+
+    def perform(self, files: "StateFiles") -> tuple[bytes, int] | None:
+        return files.read_lease()
+
+
+@dataclass(frozen=True, slots=True)
+class TakeLeaseAside(Operation[None]):
     """Renames the lease marker to a private name.
 
-    Answers None: whatever the NAS says is not believed.
+    Without a result: whatever the NAS says is not believed.
     """
 
     name: str
 
+    def perform(self, files: "StateFiles") -> None:
+        files.take_lease_aside(self.name)
+
 
 @dataclass(frozen=True, slots=True)
-class ReadTemporary:
-    """Answers the bytes of a private file, or None."""
+class ReadTemporary(Operation[bytes | None]):
+    """The bytes of a private file, or None."""
 
     name: str
 
+    def perform(self, files: "StateFiles") -> bytes | None:
+        return files.read_temporary(self.name)
+
 
 @dataclass(frozen=True, slots=True)
-class PutLeaseBack:
-    """Gives a private file the name of the lease marker again, unless somebody has made a new one."""
+class PutLeaseBack(Operation[None]):
+    """Gives a private file the name of the lease marker again, unless there is a new one."""
 
     name: str
 
+    def perform(self, files: "StateFiles") -> None:
+        files.put_lease_back(self.name)
+
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Operation[None]):
     """Waits before trying again: longer with each attempt, with jitter."""
 
     attempt: int
 
-
-Operation = (
-    ListGenerations
-    | ReadGeneration
-    | WriteTemporary
-    | PublishGeneration
-    | SyncGeneration
-    | RemoveTemporary
-    | ReadView
-    | ReplaceView
-    | KeepEditedView
-    | MoveToHistory
-    | ReadLease
-    | TakeLeaseAside
-    | ReadTemporary
-    | PutLeaseBack
-    | Wait
-)
-
-#: A piece of the protocol: yields operations, receives their answers, returns a result.
-Steps = Generator[Operation, Any, T]
+    def perform(self, files: "StateFiles") -> None:
+        files.wait(self.attempt)

@@ -87,10 +87,10 @@ def read_head() -> Steps[Snapshot]:
     """
     damaged = 0
     for attempt in range(ATTEMPTS):
-        numbers = yield ListGenerations()
+        numbers = yield from ListGenerations()
         if numbers:  # an initialised database is never empty: an empty listing is stale
             newest = max(numbers)
-            data = yield ReadGeneration(newest)
+            data = yield from ReadGeneration(newest)
             if data is not None:
                 try:
                     return (yield from _follow(decode(data, newest)))
@@ -98,7 +98,7 @@ def read_head() -> Steps[Snapshot]:
                     if newest == damaged:
                         raise
                     damaged = newest
-        yield Wait(attempt)
+        yield from Wait(attempt)
     raise NasError(
         "the state database has no generation that can be read",
         hint="`vmbackup-admin doctor` examines the NAS",
@@ -107,7 +107,7 @@ def read_head() -> Steps[Snapshot]:
 
 def _follow(head: Snapshot) -> Steps[Snapshot]:
     while True:
-        data = yield ReadGeneration(head.generation + 1)
+        data = yield from ReadGeneration(head.generation + 1)
         if data is None:
             return head
         successor = decode(data, head.generation + 1)
@@ -155,7 +155,7 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
             _require_live(author, row)
             contents = change(head.contents)
         if not (yield from _is_on_disk(head)):
-            yield Wait(attempt)
+            yield from Wait(attempt)
             continue
         if contents == head.contents:
             return head
@@ -163,7 +163,7 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
             first_attempted = head.generation + 1
         yield from _attempt(author, head, contents, attempt)
         if attempt:
-            yield Wait(attempt)
+            yield from Wait(attempt)
     raise InDoubtError(
         (
             f"it is not known whether {author.reason!r} was committed: the NAS did not answer, or "
@@ -178,7 +178,7 @@ def _is_on_disk(head: Snapshot) -> Steps[bool]:
 
     False if one came before that: another may have its name now.
     """
-    data = yield SyncGeneration(head.generation)
+    data = yield from SyncGeneration(head.generation)
     return data is not None and decode(data, head.generation).checksum == head.checksum
 
 
@@ -212,9 +212,9 @@ def _attempt(author: Author, head: Snapshot, contents: Contents, attempt: int) -
         reason=author.reason,
     )
     name = f"{author.record.id}.{author.sequence}.{attempt}"
-    yield WriteTemporary(name, encode(header, contents))
-    yield PublishGeneration(name, number)
-    yield RemoveTemporary(name)
+    yield from WriteTemporary(name, encode(header, contents))
+    yield from PublishGeneration(name, number)
+    yield from RemoveTemporary(name)
 
 
 def _forget_old_sessions(contents: Contents, number: int) -> Contents:
@@ -241,8 +241,8 @@ def publish_view(name: str) -> Steps[bool]:
     for attempt in count():
         head = yield from read_head()
         temporary = f"{name}.view.{attempt}"
-        yield WriteTemporary(temporary, render(head.contents))
-        yield ReplaceView(temporary)
+        yield from WriteTemporary(temporary, render(head.contents))
+        yield from ReplaceView(temporary)
         after = yield from read_head()
         if after.generation == head.generation:
             return edited
@@ -259,7 +259,7 @@ def _set_edit_aside() -> Steps[bool | None]:
     """
     seen = 0
     while True:
-        found = yield ReadView()
+        found = yield from ReadView()
         head = yield from read_head()
         require_known(head.contents.format)
         if found == render(head.contents):
@@ -267,7 +267,7 @@ def _set_edit_aside() -> Steps[bool | None]:
         if found is None or (yield from _is_older_view(found, head)):
             return False
         if head.generation == seen:
-            yield KeepEditedView(head.generation, found)
+            yield from KeepEditedView(head.generation, found)
             return True
         seen = (
             head.generation
@@ -276,7 +276,7 @@ def _set_edit_aside() -> Steps[bool | None]:
 
 def _is_older_view(found: bytes, head: Snapshot) -> Steps[bool]:
     for number in range(head.generation - 1, max(0, head.generation - VIEW_MEMORY), -1):
-        data = yield ReadGeneration(number)
+        data = yield from ReadGeneration(number)
         if data is None:
             return False
         if render(decode(data, number).contents) == found:
@@ -286,11 +286,11 @@ def _is_older_view(found: bytes, head: Snapshot) -> Steps[bool]:
 
 def prune(keep: int) -> Steps[tuple[int, ...]]:
     """Moves all but the newest `keep` generations to the history, oldest first, and returns their numbers."""
-    numbers = yield ListGenerations()
+    numbers = yield from ListGenerations()
     moved: list[int] = []
     for number in sorted(numbers or ()):
         if number <= max(numbers) - keep:
-            yield MoveToHistory(number)
+            yield from MoveToHistory(number)
             moved.append(number)
     return tuple(moved)
 

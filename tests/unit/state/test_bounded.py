@@ -10,8 +10,8 @@ import pytest
 from shared.host.errors import NasError
 from shared.nas.waiting import Bounded
 from shared.state.sessions.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
-from shared.state.store import files
 from shared.state.store.database import Database
+from shared.state.store.files import StateFiles
 from shared.state.store.operations import ListGenerations, ReadView
 from tests.unit.state.builders import StillClock, vm
 
@@ -109,7 +109,7 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
             beats.append(read_beat(database.root / "node", "alpha.1"))
         return ()
 
-    monkeypatch.setitem(files._PERFORM, ListGenerations, hang)
+    monkeypatch.setattr(StateFiles, "list_generations", hang)
     first = read_beat(database.root / "node", "alpha.1")
     database.files.perform(ListGenerations())
     assert beats[0] not in (None, first)

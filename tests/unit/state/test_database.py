@@ -20,10 +20,9 @@ from shared.state.records import Contents
 from shared.state.rules import changes
 from shared.state.rules.sightings import Sighting, apply_events, sight
 from shared.state.states import Event, State
-from shared.state.store import files, protocol
+from shared.state.store import protocol
 from shared.state.store.database import Database, open_database
-from shared.state.store.files import generation_name
-from shared.state.store.operations import RemoveTemporary, ReplaceView
+from shared.state.store.files import StateFiles, generation_name
 from tests.unit.state.builders import HERE, WHEN, StillClock, copy, vm
 
 BETA = replace(HERE, node="beta", hostname="beta", machine="machine-beta")
@@ -63,7 +62,7 @@ class TestCommits:
             raise OSError(number, os.strerror(number), str(database.root / "vmtool-statedb"))
 
         (database.root / "vmtool-statedb").unlink()
-        monkeypatch.setitem(files._PERFORM, ReplaceView, refuse)
+        monkeypatch.setattr(StateFiles, "replace_view", refuse)
         if left:
             database.renew_view()
             assert "vmtool-statedb is behind" in caplog.text
@@ -299,7 +298,7 @@ class TestSessions:
 
         with database.session("backup") as session:
             with monkeypatch.context() as patch:
-                patch.setitem(files._PERFORM, RemoveTemporary, refuse)
+                patch.setattr(StateFiles, "remove_temporary", refuse)
                 with pytest.raises(NasError):
                     session.commit(add("web01"), "add")
             head = session.commit(add("web02"), "add")
@@ -312,14 +311,14 @@ class TestSessions:
 
         The transaction is repeated, and applied once.
         """
-        remove, failures = files._PERFORM[RemoveTemporary], iter([OSError(errno.EIO, "lost reply")])
+        remove, failures = StateFiles.remove_temporary, iter([OSError(errno.EIO, "lost reply")])
 
         def falter(*arguments: object) -> object:
             for failure in failures:
                 raise failure
             return remove(*arguments)
 
-        monkeypatch.setitem(files._PERFORM, RemoveTemporary, falter)
+        monkeypatch.setattr(StateFiles, "remove_temporary", falter)
         before = database.head().generation
         head = database.commit_once(add("web01"), "add", "test")
         assert (head.generation, set(head.contents.vms)) == (before + 1, {"web01"})

@@ -201,7 +201,7 @@ class TestUntrueAnswers:
             os, "link" if files.primitive == "link" else "rename", lambda *_, **__: None
         )
         monkeypatch.setattr(protocol, "ATTEMPTS", 3)
-        monkeypatch.setitem(module._PERFORM, RemoveTemporary, lambda *_: None)
+        monkeypatch.setattr(StateFiles, "remove_temporary", lambda *_: None)
         with pytest.raises(InDoubtError):
             commit(files, "web01")
 
