@@ -13,6 +13,8 @@ pytest_plugins = ["tests.support.elsewhere", "tests.support.flaky"]
 
 # No test depends on how fast the machine is; one that hangs meets the limit of pytest.
 settings.register_profile("any machine", deadline=None)
+#: `make unit`: a look at each property. Every other run of the tests looks longer.
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.load_profile("any machine")
 
 

@@ -161,7 +161,7 @@ def copy(stamp: str = "20261122T203800Z-17", size: int = 15, **fingerprint: str)
 
 
 @pytest.fixture
-def operator(tmp_path: Path) -> Operator:
+def operator(tmp_path: Path, probe_in_this_process: None) -> Operator:
     """An operator at the host alpha, whose NAS is empty."""
     made = Operator(tmp_path)
     made.nas.mkdir()
