@@ -30,8 +30,10 @@ lint: $(environment)  ## style, types and the layers between packages
 	$(run)/mypy --platform darwin
 	$(run)/lint-imports
 
+# In memory where that can be had: there a sync takes no time. `make test` has these tests on a disk, too, and looks longer.
+in_memory := $(if $(wildcard /dev/shm),TMPDIR=/dev/shm)
 unit: $(environment)  ## the fast tests alone (seconds)
-	$(run)/pytest -q -n auto tests/unit
+	$(in_memory) $(run)/pytest -q -n auto --hypothesis-profile=quick tests/unit
 
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
 	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-nas test-others
