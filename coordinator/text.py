@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from shared import command_line
-from shared.copies.room import human
+from shared.copies.space import human
 from shared.host.clock import age, parse_timestamp
 
 _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))

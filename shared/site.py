@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from shared.copies import marker, numbering
-from shared.copies.archive import require_no_vm
+from shared.copies import archive_marker, catalogue
+from shared.copies.archive_location import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.names import final_name
 from shared.host.clock import Clock
@@ -22,8 +22,8 @@ from shared.host.errors import (
 )
 from shared.host.host_identity import HostIdentity
 from shared.host.processes import SubprocessRunner
-from shared.nas.locations import first_name_below
 from shared.nas.mount import NasStatus, check_nas
+from shared.nas.overlap import first_name_below
 from shared.nas.reading import list_fresh
 from shared.nas.repository import check_repository, is_archive_noted, note_archive
 from shared.state import formats
@@ -136,7 +136,7 @@ class Site:
     def _archive_problem(self) -> VmBackupError | None:
         nas, repository = self.configuration.nas, self.database.version.repository
         try:
-            marked = marker.check_archive(
+            marked = archive_marker.check_archive(
                 nas,
                 repository,
                 known=self._marked,
@@ -168,7 +168,9 @@ class Site:
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""
         self.require_archive_no_vm()
-        marker.prepare_archive(self.files, self.configuration.nas, self.database.version.repository)
+        archive_marker.prepare_archive(
+            self.files, self.configuration.nas, self.database.version.repository
+        )
         self._note_archive()
 
     def stated_directory(self, record: VmRecord) -> Path | None:
@@ -202,7 +204,7 @@ class Site:
         record = self.database.head().contents.vms.get(key)
         if record is None or not record.directory:
             return 0
-        return numbering.highest(
+        return catalogue.highest_claim(
             directory for directory, _archived in self.all_directories(record)[0]
         )
 

@@ -20,8 +20,8 @@ from shared.copies import catalogue
 from shared.copies.names import DirectoryNames
 from shared.host.errors import VmBackupError
 from shared.nas.errors import reported
-from shared.nas.folding import folded
 from shared.nas.reading import Entry, look
+from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.records import Contents
 

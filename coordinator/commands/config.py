@@ -84,7 +84,7 @@ def _compare_places(nas: "Nas") -> str:
 
     Raises `ConfigurationError` if it is not.
     """
-    from shared.copies.archive import require_apart, require_no_vm
+    from shared.copies.archive_location import require_apart, require_no_vm
     from shared.nas.mount import is_there
 
     try:

@@ -48,10 +48,10 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     Each host then only needs the configuration and a schedule: its VMs are found by
     `vmbackup-worker vmfind`.
     """
-    from shared.copies import numbering
-    from shared.copies.archive import prove_apart, refuse_copies_on_top
+    from shared.copies import catalogue
+    from shared.copies.archive_location import prove_apart, refuse_copies_on_top
+    from shared.copies.archive_marker import prepare_archive, require_ours_or_new
     from shared.copies.files import NasFiles, modes_for
-    from shared.copies.marker import prepare_archive, require_ours_or_new
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
@@ -87,7 +87,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             as_json=as_json,
         )
         return
-    floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
+    floor = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
     identity = HostIdentity.of_this_machine(host.node, host.state_directory)
     database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
     check_repository(nas, host.state_directory, database.version.repository)
@@ -121,8 +121,8 @@ def _finish(configuration: "Configuration") -> None:
     A database that has been used since has an archive, and gets no other one: it is trusted as
     every command trusts it, or refused.
     """
-    from shared.copies.archive import prove_apart
-    from shared.copies.marker import prepare_archive
+    from shared.copies.archive_location import prove_apart
+    from shared.copies.archive_marker import prepare_archive
     from shared.host.clock import SystemClock
     from shared.site import open_site
 

@@ -123,9 +123,11 @@ def _prune(
 
 def _unknown(one: "Pruned") -> list[str]:
     """The stamps of copies of which it is disputed which is newer, oldest first."""
-    from shared.copies import order
+    from shared.copies import chronology
 
-    return list(order.unknown([decision.copy for decision in one.decisions if decision.copy.good]))
+    return list(
+        chronology.unknown([decision.copy for decision in one.decisions if decision.copy.good])
+    )
 
 
 def _document(one: "Pruned") -> dict[str, Any]:

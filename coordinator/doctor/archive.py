@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from coordinator.doctor.result import Check
-from shared.copies.archive import prove_apart
-from shared.copies.marker import is_elsewhere
+from shared.copies.archive_location import prove_apart
+from shared.copies.archive_marker import is_elsewhere
 from shared.host.errors import NasError, VmBackupError
-from shared.nas.locations import Relation, relations
 from shared.nas.mount import is_there, mount_of, mount_table
+from shared.nas.overlap import Relation, relations
 from shared.site import is_plain
 from shared.tasks.vm_copies import require_directory
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies import order
+from shared.copies import chronology
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
-from shared.copies.room import human
 from shared.copies.side_files import member_names
+from shared.copies.space import human
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
@@ -73,7 +73,7 @@ class Choice:
 def look_for(site: Site, record: VmRecord, which: str) -> Choice:
     """Like `choose`; says, too, if the signs disagree about which copy is `latest` or `previous`."""
     found = [copy for copy, _ in vm_copies.copies(site, record)]
-    good = order.oldest_first(copy for copy in found if copy.good)
+    good = chronology.oldest_first(copy for copy in found if copy.good)
     if which in ("latest", "previous"):
         position = 1 if which == "latest" else 2
         if len(good) < position:
@@ -92,7 +92,7 @@ def look_for(site: Site, record: VmRecord, which: str) -> Choice:
 
 
 def _doubt(copy: Copy, good: list[Copy], which: str) -> str:
-    rivals = order.rivals(copy, good)
+    rivals = chronology.rivals(copy, good)
     if not rivals:
         return ""
     return (

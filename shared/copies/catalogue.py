@@ -5,15 +5,16 @@ Copies that count, what is no copy (yet), and what does not belong there.
 A copy counts when its `.ova`, its sidecar and the side files that this names are there under their
 final names, with the sizes that it says, no verification found it damaged, and the sidecar says
 that it is a copy of this very VM, by its UUID: another VM may have had the same name, and the same
-directory, before. Which copy is the newer one is said by `shared.copies.order`.
+directory, before. Which copy is the newer one is said by `shared.copies.chronology`.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from shared.copies import order
+from shared.copies import chronology
 from shared.copies import sidecar as sidecars
 from shared.copies.names import (
     Partial,
@@ -29,7 +30,7 @@ from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look, present
-from shared.state.numbers import plausible
+from shared.state.numbers import believable, plausible
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Catalogue:
     @property
     def good(self) -> tuple[Copy, ...]:
         """The copies that count, oldest first."""
-        return tuple(order.oldest_first(copy for copy in self.copies if copy.good))
+        return tuple(chronology.oldest_first(copy for copy in self.copies if copy.good))
 
     @property
     def latest_good(self) -> Copy | None:
@@ -110,7 +111,7 @@ class Catalogue:
     @property
     def order_unknown(self) -> tuple[str, ...]:
         """The stamps of good copies of which it is disputed which is newer, oldest first."""
-        return order.unknown(self.good)
+        return chronology.unknown(self.good)
 
     @property
     def strange(self) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Ca
     copies = [_copy(directory, stamp, entries, uuid) for stamp in stamps]
     return Catalogue(
         directory,
-        copies=tuple(order.oldest_first(copies)),
+        copies=tuple(chronology.oldest_first(copies)),
         partials=tuple(sorted(partials, key=lambda partial: (partial.partial.claim, partial.name))),
         foreign=tuple(
             sorted(
@@ -202,3 +203,37 @@ def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
     if not plausible(parse_stamp(sidecar.stamp).claim):
         return "the number in its name is out of bounds"
     return f"verification found: {sidecar.damage}" if sidecar.damage else ""
+
+
+def highest_claim(directories: Iterable[Path]) -> int:
+    """The highest claim number in the names of copies and partial files there; 0 if there is none.
+
+    No database may count from below it, whatever became of the one before. A number out of bounds is passed over, and so is a directory that cannot be read: whoever goes
+    on to use it is told why.
+    """
+    return max(
+        (
+            number
+            for directory in directories
+            for number in _numbers(directory)
+            if believable(number)
+        ),
+        default=0,
+    )
+
+
+def directories_in(places: Iterable[Path]) -> Iterator[Path]:
+    """All that lies directly in `places` and may be the directory of a VM."""
+    for place in places:
+        with contextlib.suppress(OSError):
+            yield from (place / name for name in look(place))
+
+
+def _numbers(directory: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError):  # also: it is a file, or a link
+        for name in look(directory):
+            if final := parse_final(name):
+                yield parse_stamp(final[0]).claim
+            elif partial := parse_partial(name):
+                yield partial.claim
+                yield parse_stamp(partial.stamp).claim

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.names import parse_final
-from shared.copies.permits import Permit
 from shared.nas import writing
 from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
 from shared.nas.reading import open_file, opened, plain
@@ -43,6 +42,22 @@ SHARED_GROUP: Final = Modes(file=0o660, directory=0o2770)
 def modes_for(*, shared_group: bool) -> Modes:
     """The rights that the configuration asks for."""
     return SHARED_GROUP if shared_group else PRIVATE
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The right to remove the files `names` of one published copy, in `directory`.
+
+    Only `shared.copies.permits` gives it, after it has looked (a test sees to that). Whoever removes
+    such a file has to show it, so that nothing that is added to this program can remove a copy
+    without the proof. `reason` is what was proved, in words. Not to be kept: it is true when it is
+    given.
+    """
+
+    directory: Path
+    stamp: str
+    names: frozenset[str]
+    reason: str
 
 
 class NasFiles:
@@ -143,7 +158,7 @@ class NasFiles:
         One that is gone already is no error.
 
         The only way to do so: a permit is proof that the copy is not needed, or that it is whole
-        elsewhere (`shared.copies.keeping`).
+        elsewhere (`shared.copies.permits`).
         """
         if name not in permit.names:
             raise ValueError(f"this permit is not for {name}: {permit.reason}")

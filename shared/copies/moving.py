@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue, keeping, order
+from shared.copies import catalogue, chronology, permits
 from shared.copies import sidecar as sidecars
 from shared.copies.copying import Transport, copy_file
 from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial, partial_name
-from shared.copies.room import check_room
 from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.space import check_room
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look, look_twice, present, read_file
@@ -98,7 +98,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
     problems: list[Problem] = []
     with reported(f"move copies from {route.source} to {route.target}"):
         route.check()
-        keeping.refuse_one_directory(route.source, route.target)
+        permits.refuse_one_directory(route.source, route.target)
         stamps = _to_move(route)
         if stamps:
             files.make_directory(route.target)
@@ -125,7 +125,7 @@ def _to_move(route: Route) -> list[str]:
     rest = stamps - {copy.stamp for copy in copies}
     return [
         copy.stamp
-        for copy in order.oldest_first(
+        for copy in chronology.oldest_first(
             (*copies, *(catalogue.Copy(route.source, stamp, None, 0, "") for stamp in rest))
         )
     ]
@@ -317,7 +317,7 @@ def _remove_verified(
     route.check()
     if before and look(route.source).get(name) == before:
         files.remove_published(
-            keeping.arrived(route.source, route.target, stamp, [name], digest=digest), name
+            permits.arrived(route.source, route.target, stamp, [name], digest=digest), name
         )
         files.sync_directory(route.source)
 
@@ -342,9 +342,9 @@ def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
             ):
                 raise CopyError(f"{name} is another file at {route.target}, or damaged there")
             route.check()
-            files.remove_published(keeping.arrived(route.source, route.target, stamp, [name]), name)
+            files.remove_published(permits.arrived(route.source, route.target, stamp, [name]), name)
     rest = [final_name(stamp, "index"), final_name(stamp, "sha256"), final_name(stamp, "json")]
-    permit = keeping.arrived(route.source, route.target, stamp, rest)
+    permit = permits.arrived(route.source, route.target, stamp, rest)
     for name in rest:  # an index is of no use elsewhere: the next copy there is sent whole
         files.remove_published(permit, name)
     files.sync_directory(route.source)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from shared.nas.folding import folded
+from shared.nas.spelling import folded
 from shared.state.numbers import CLAIM_LIMIT
 
 Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
@@ -62,7 +62,7 @@ _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 class Stamp:
     """What a stamp says.
 
-    Two of the three signs by which copies are ordered (`shared.copies.order`). `moment` is UTC.
+    Two of the three signs by which copies are ordered (`shared.copies.chronology`). `moment` is UTC.
     """
 
     moment: datetime

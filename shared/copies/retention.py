@@ -1,6 +1,6 @@
 """Which copies the rules keep.
 
-A pure decision, and its execution, which removes nothing that `shared.copies.keeping` does not let
+A pure decision, and its execution, which removes nothing that `shared.copies.permits` does not let
 go.
 """
 
@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue, keeping, order
+from shared.copies import catalogue, chronology, permits
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles
+from shared.copies.files import NasFiles, Permit
 from shared.copies.names import SIDES, Suffix, final_name
-from shared.copies.permits import Permit
 from shared.nas.errors import reported
 from shared.nas.reading import look, present
 
 #: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one
-#: whose `.ova` somebody has put aside for a while still has it (`keeping.leftover`). Then the
+#: whose `.ova` somebody has put aside for a while still has it (`permits.leftover`). Then the
 #: `.ova`: from then on the copy does not count, and what a crash leaves is small, worth nothing,
 #: and removed by the next run. The other way round a crash would leave a large file of which nobody
 #: knows what it is. The sidecar goes last, so that until the end it is known which copy was being
@@ -64,22 +63,22 @@ class Decision:
 def select(
     copies: Iterable[Copy], rules: Rules, *, protect: Collection[str] = ()
 ) -> list[Decision]:
-    """Decides for each copy, newest first (by `shared.copies.order`; the day is that on which the copy was begun).
+    """Decides for each copy, newest first (by `shared.copies.chronology`; the day is that on which the copy was begun).
 
     Only good copies count, and only good copies go: one that is damaged or incomplete stays until a
     person has looked at it. Those that an operator has pinned stay and use up no rule's number.
-    What must stay whatever the rules say is in `keeping.must_stay`.
+    What must stay whatever the rules say is in `permits.must_stay`.
     """
     found = list(copies)
     reasons = _by_rule(found, rules)
-    for stamp, more in keeping.must_stay(found, protect=protect).items():
-        first = [reason for reason in more if reason == keeping.NEWEST]
+    for stamp, more in permits.must_stay(found, protect=protect).items():
+        first = [reason for reason in more if reason == permits.NEWEST]
         reasons[stamp] = [
             *first,
             *reasons[stamp],
             *(reason for reason in more if reason not in first),
         ]
-    return [Decision(copy, tuple(reasons[copy.stamp])) for copy in order.newest_first(found)]
+    return [Decision(copy, tuple(reasons[copy.stamp])) for copy in chronology.newest_first(found)]
 
 
 def apply(
@@ -111,7 +110,7 @@ def apply(
         if decision.keep:
             continue
         check()
-        permit = keeping.superseded(directory, uuid, decision.copy.stamp, wanted, protect=protect)
+        permit = permits.superseded(directory, uuid, decision.copy.stamp, wanted, protect=protect)
         if permit is not None:
             remove_copy(files, permit)
             removed.append(permit.stamp)
@@ -144,14 +143,14 @@ def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
         for copy in catalogue.read(directory, uuid).copies
         if copy.ours and not copy.present
     ]
-    permits = [permit for stamp in half if (permit := keeping.leftover(directory, uuid, stamp))]
-    for permit in permits:
+    given = [permit for stamp in half if (permit := permits.leftover(directory, uuid, stamp))]
+    for permit in given:
         remove_copy(files, permit)
-    return [permit.stamp for permit in permits]
+    return [permit.stamp for permit in given]
 
 
 def _by_rule(copies: list[Copy], rules: Rules) -> dict[str, list[str]]:
-    counted = order.newest_first(copy for copy in copies if copy.good and not copy.pinned)
+    counted = chronology.newest_first(copy for copy in copies if copy.good and not copy.pinned)
     reasons: dict[str, list[str]] = {copy.stamp: [] for copy in copies}
     for copy in counted[: rules.keep_last]:
         reasons[copy.stamp].append("last")

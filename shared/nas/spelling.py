@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -99,3 +100,8 @@ def trial_directory(mountpoint: Path) -> Iterator[Path]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def folded(name: str) -> str:
+    """Equal for names that differ by case, or by how their accents are written, only."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).casefold()

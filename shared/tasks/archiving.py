@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from shared.copies import catalogue
-from shared.copies.archive import prove_apart, require_apart
+from shared.copies.archive_location import prove_apart, require_apart
 from shared.copies.moving import Moved, Route, move_copies
 from shared.host.clock import timestamp
 from shared.host.errors import NasError, VBoxManageError

@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from shared.copies import catalogue, keeping, retention
+from shared.copies import catalogue, permits, retention
 from shared.copies import sidecar as sidecars
-from shared.copies.permits import Permit
+from shared.copies.files import Permit
 from shared.copies.retention import Decision, Rules
 from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError, IllegalMoveError
-from shared.nas.folding import folded
 from shared.nas.mount import check_nas
+from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.records import Claim, VmRecord
 from shared.state.rules import changes, upkeep
@@ -148,7 +148,7 @@ def removable(
                 f"{stamp} may be a copy of {other}, whose copies are in the same directory: "
                 f"{copy.problem}"
             )
-    return copy, keeping.chosen(copy.directory, record.uuid, stamp, last=last)
+    return copy, permits.chosen(copy.directory, record.uuid, stamp, last=last)
 
 
 def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = False) -> Removed:

@@ -7,7 +7,7 @@ import os
 import shlex
 from datetime import datetime
 
-from shared.copies import catalogue, order
+from shared.copies import catalogue, chronology
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import age, timestamp
 from shared.host.errors import NasError
@@ -30,7 +30,7 @@ def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
     archived_ones = {id(copy) for copy, archived in found if archived}
     return [
         (copy, id(copy) in archived_ones)
-        for copy in order.oldest_first(copy for copy, _ in found if copy.present and copy.ours)
+        for copy in chronology.oldest_first(copy for copy, _ in found if copy.present and copy.ours)
     ]
 
 
@@ -64,8 +64,8 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
     now = site.clock.now()
     unread = said(record.verified, now) or timestamp(now)
     archived = record.status == State.ARCHIVED
-    good = order.oldest_first(copy for copy, _ in found if copy.good)
-    here = order.oldest_first(copy for copy, place in found if copy.good and place == archived)
+    good = chronology.oldest_first(copy for copy, _ in found if copy.good)
+    here = chronology.oldest_first(copy for copy, place in found if copy.good and place == archived)
     newest = here[-1] if here else None
     return FoundCopies(
         newest=as_record(newest.sidecar) if newest and newest.sidecar else None,
@@ -76,7 +76,7 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
             default=unread,
         ),
         good=frozenset(copy.stamp for copy in here),
-        order_unknown=order.unknown(good),
+        order_unknown=chronology.unknown(good),
     )
 
 

@@ -67,7 +67,7 @@ _NO_FLOOR: Final[tuple[Patch, ...]] = (
         lambda real: lambda *arguments: real(*arguments[:3]),
     ),
 )
-_BY_NUMBER: Final[Patch] = ("shared.copies.order", "signs", _numbers_only)
+_BY_NUMBER: Final[Patch] = ("shared.copies.chronology", "signs", _numbers_only)
 
 MUTANTS: Final = {
     "copies of any UUID count": Mutant(
@@ -80,22 +80,22 @@ MUTANTS: Final = {
     ),
     "one directory under two names is two": Mutant(
         (
-            ("shared.copies.archive", "require_apart", _answers()),
-            ("shared.copies.archive", "prove_apart", _answers()),
-            ("shared.copies.marker", "require_apart", _answers()),
-            ("shared.copies.marker", "require_no_vm", _answers()),
-            ("shared.copies.marker", "check_archive", _answers(True)),
+            ("shared.copies.archive_location", "require_apart", _answers()),
+            ("shared.copies.archive_location", "prove_apart", _answers()),
+            ("shared.copies.archive_marker", "require_apart", _answers()),
+            ("shared.copies.archive_marker", "require_no_vm", _answers()),
+            ("shared.copies.archive_marker", "check_archive", _answers(True)),
             ("shared.site", "require_no_vm", _answers()),
             ("shared.tasks.archiving", "require_apart", _answers()),
             ("shared.tasks.archiving", "prove_apart", _answers()),
-            ("shared.copies.keeping", "same_directory", _answers(False)),
+            ("shared.copies.permits", "same_directory", _answers(False)),
             ("shared.copies.moving", "_one_file", _answers(False)),
         ),
         Cell("the NAS mounted twice", "archive"),
     ),
     "numbers begin anew": Mutant((*_NO_FLOOR, _BY_NUMBER), Cell("inside", "run", "lost")),
     "the copy just published may go": Mutant(
-        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.keeping", "must_stay", _nothing_protected)),
+        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.permits", "must_stay", _nothing_protected)),
         Cell("inside", "run", "lost"),
     ),
     "what a live backup made is known by its name": Mutant(
@@ -108,7 +108,7 @@ MUTANTS: Final = {
     ),
     "an archive without its marker is one": Mutant(
         (
-            ("shared.copies.marker", "check_archive", _answers(True)),
+            ("shared.copies.archive_marker", "check_archive", _answers(True)),
             ("shared.tasks.vm_copies", "require_directory", _answers()),
         ),
         Cell("a mount that goes", "verify"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.copies.archive_marker import prepare_archive
 from shared.copies.files import NasFiles
-from shared.copies.marker import prepare_archive
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, Nas
 from shared.host.host_identity import HostIdentity

@@ -10,8 +10,8 @@ import pytest
 
 from coordinator.restore import restoring
 from shared.copies import catalogue
-from shared.copies.marker import ARCHIVE_MARKER
-from shared.copies.numbering import directories_in, highest
+from shared.copies.archive_marker import ARCHIVE_MARKER
+from shared.copies.catalogue import directories_in, highest_claim
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.state.rules import upkeep
@@ -68,7 +68,7 @@ def make_anew(rig: Rig, *, floor: int) -> None:
 def test_a_database_that_is_made_anew_counts_on_above_the_copies(rig: Rig) -> None:
     vm = rig.host().make_vm("web01")
     old = [back_up(rig, vm) for _ in range(2)]
-    make_anew(rig, floor=highest(directories_in((rig.nas,))))
+    make_anew(rig, floor=highest_claim(directories_in((rig.nas,))))
     new = back_up(rig, vm, keep_last=1)
     assert number(new) > max(map(number, old))
     assert good(rig) == [new], "the older ones are older by every sign"

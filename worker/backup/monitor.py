@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from shared.copies.room import human
+from shared.copies.space import human
 from shared.host.errors import CopyError, NasError, VmBackupError
 from shared.site import Site
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE

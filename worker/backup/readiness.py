@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from shared.copies.catalogue import Catalogue
-from shared.copies.room import check_room, coarse
+from shared.copies.space import check_room, coarse
 from shared.host.configuration import Nas, VmPolicy
 from shared.host.errors import NasError, VmBackupError
 from shared.state.records import VmRecord

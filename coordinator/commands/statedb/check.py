@@ -138,14 +138,14 @@ def _raise_numbers(configuration: "Configuration") -> None:
 
     What was set aside may have given some out.
     """
-    from shared.copies import numbering
+    from shared.copies import catalogue
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.state.rules import changes
     from shared.state.store.database import open_database
 
     nas, host = configuration.nas, configuration.host
-    floor = numbering.highest(numbering.directories_in((nas.mountpoint, nas.archive)))
+    floor = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
     try:
         database = open_database(
             nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock()

@@ -39,9 +39,9 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     its name. Interrupted, the same command finishes. State files of older scripts (*.state) are
     ignored.
     """
-    from shared.copies.archive import require_apart
+    from shared.copies.archive_location import require_apart
+    from shared.copies.archive_marker import prepare_archive
     from shared.copies.files import NasFiles, modes_for
-    from shared.copies.marker import prepare_archive
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas

@@ -77,7 +77,7 @@ class Nas(Section):
     @field_validator("archive_directory")
     @classmethod
     def _place_of_its_own(cls, value: Path, info: ValidationInfo) -> Path:
-        """By its name; `shared.copies.archive` asks where it is."""
+        """By its name; `shared.copies.archive_location` asks where it is."""
         if ".." in value.parts:
             raise ValueError(
                 "must not have .. in it, which may lead anywhere: write the directory that is meant"

@@ -8,7 +8,7 @@ Pure functions, like all changes (`shared.state.rules.changes`).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from shared.nas.folding import folded
+from shared.nas.spelling import folded
 from shared.state.records import Contents, VmRecord
 from shared.state.states import INITIAL, Event, allowed, move
 

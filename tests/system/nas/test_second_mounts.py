@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from deploy.testbed.nas.guest.system import MS_BIND, detach, mount
-from shared.copies.archive import prove_apart
+from shared.copies.archive_location import prove_apart
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError
-from shared.nas.locations import Relation, relations, seen_in
 from shared.nas.mount import mount_of, mount_table
+from shared.nas.overlap import Relation, relations, seen_in
 from tests.system.nas.conftest import HOSTS, Share
 
 pytestmark = pytest.mark.nas("guest")

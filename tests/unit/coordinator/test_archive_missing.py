@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies import archive
-from shared.copies.marker import ARCHIVE_MARKER
+from shared.copies import archive_location
+from shared.copies.archive_marker import ARCHIVE_MARKER
 from shared.host.errors import ExitCode, NasError
 from shared.state import formats
 from shared.state.states import State
@@ -203,7 +203,7 @@ def test_an_archive_that_does_not_answer_is_asked_once_and_live_copies_stay_in_r
         raise NasError(f"the NAS at {place} did not answer")
 
     site = operator.site()
-    monkeypatch.setattr(archive, "is_there", hang)
+    monkeypatch.setattr(archive_location, "is_there", hang)
     for key in ("web", "old"):
         places, problems = site.all_directories(operator.record(key))
         assert (places, len(problems)) == ([(operator.nas / key, False)], 1)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies import archive as places
+from shared.copies import archive_location as places
+from shared.copies.archive_marker import ARCHIVE_MARKER, prepare_archive
 from shared.copies.files import NasFiles
-from shared.copies.marker import ARCHIVE_MARKER, prepare_archive
 from shared.host.errors import ExitCode
-from shared.nas.locations import Relation
+from shared.nas.overlap import Relation
 from shared.state import formats
 from shared.state.states import State
 from tests.support.copies import put_copy

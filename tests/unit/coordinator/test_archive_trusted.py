@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.marker import ARCHIVE_MARKER
+from shared.copies.archive_marker import ARCHIVE_MARKER
 from shared.host.errors import ExitCode
 from shared.state.states import State
 from tests.support.copies import put_copy

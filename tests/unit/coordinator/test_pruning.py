@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies import catalogue
-from shared.copies.permits import Permit
+from shared.copies.files import Permit
 from shared.copies.sidecar import Verified
 from shared.host.errors import ExitCode, LockLostError, NasError
 from shared.state.rules import upkeep

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.copies import catalogue, order, retention
+from shared.copies import catalogue, chronology, retention
 from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles
 from shared.copies.names import make_stamp
@@ -123,7 +123,7 @@ def test_what_holds_for_all_rules(tmp_path_factory, days, bad, rules, pins):
     )
     stay = {decision.copy.stamp for decision in decisions if decision.keep}
     if good:
-        assert order.newest_first(good)[0].stamp in stay
+        assert chronology.newest_first(good)[0].stamp in stay
     assert pinned <= stay
     assert {copy.stamp for copy in found if not copy.good} <= stay
     assert len([copy for copy in good if copy.stamp in stay]) >= min(len(good), rules.keep_last)

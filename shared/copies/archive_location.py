@@ -14,8 +14,8 @@ from shared.copies.names import parse_final
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError
 from shared.nas.errors import reported
-from shared.nas.locations import Relation, first_name_below, relations, seen_in
 from shared.nas.mount import is_there
+from shared.nas.overlap import Relation, first_name_below, relations, seen_in
 from shared.nas.reading import list_fresh
 
 _APART: Final = frozenset({Relation.APART})

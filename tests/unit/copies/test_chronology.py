@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.copies import order
+from shared.copies import chronology
 from shared.copies.names import make_stamp, parse_stamp
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,22 +39,22 @@ COPIES = st.lists(SIGNS, max_size=9, unique_by=lambda copy: copy.stamp)
 
 def test_a_counter_that_began_again_is_outvoted() -> None:
     old, new = seen(17, 1, 10), seen(1, 2, 20)
-    assert order.newest_first([old, new]) == [new, old]
-    assert order.disputed(old, new)
+    assert chronology.newest_first([old, new]) == [new, old]
+    assert chronology.disputed(old, new)
 
 
 def test_a_wrong_clock_and_lost_times_are_outvoted() -> None:
     future, later = seen(17, 4000, 10), seen(18, 2, 20)
-    assert order.newest_first([future, later]) == [later, future]
+    assert chronology.newest_first([future, later]) == [later, future]
     first, second = seen(1, 1, 20), seen(2, 2, 10)
-    assert order.newest_first([first, second]) == [second, first]
+    assert chronology.newest_first([first, second]) == [second, first]
 
 
 def test_signs_that_are_equal_or_unknown_say_nothing() -> None:
-    assert order.signs(seen(1, 1, 5), seen(2, 1, 5)) == (-1, 0, 0)
-    assert order.signs(seen(1, 1, 0), seen(2, 1, 5)) == (-1, 0, 0)
-    assert order.signs(seen(999999999999999, 1, 1), seen(2, 2, 5)) == (0, -1, -1)
-    assert not order.disputed(seen(1, 1, 5), seen(1, 1, 5))
+    assert chronology.signs(seen(1, 1, 5), seen(2, 1, 5)) == (-1, 0, 0)
+    assert chronology.signs(seen(1, 1, 0), seen(2, 1, 5)) == (-1, 0, 0)
+    assert chronology.signs(seen(999999999999999, 1, 1), seen(2, 2, 5)) == (0, -1, -1)
+    assert not chronology.disputed(seen(1, 1, 5), seen(1, 1, 5))
 
 
 @given(COPIES, st.randoms())
@@ -62,8 +62,8 @@ def test_the_order_is_one_and_does_not_depend_on_how_copies_are_listed(
     copies: list[Seen], dice: random.Random
 ) -> None:
     shuffled = dice.sample(copies, len(copies))
-    assert order.oldest_first(copies) == order.oldest_first(shuffled)
-    assert sorted(order.oldest_first(copies), key=copies.index) == copies
+    assert chronology.oldest_first(copies) == chronology.oldest_first(shuffled)
+    assert sorted(chronology.oldest_first(copies), key=copies.index) == copies
 
 
 @given(
@@ -74,22 +74,22 @@ def test_the_order_is_one_and_does_not_depend_on_how_copies_are_listed(
     )
 )
 def test_what_is_newer_by_every_sign_comes_later(copies: list[Seen]) -> None:
-    ranks = {copy.stamp: rank for rank, copy in enumerate(order.oldest_first(copies))}
+    ranks = {copy.stamp: rank for rank, copy in enumerate(chronology.oldest_first(copies))}
     assert all(
         ranks[one.stamp] > ranks[other.stamp]
         for one in copies
         for other in copies
-        if order.supersedes(one, other)
+        if chronology.supersedes(one, other)
     )
 
 
 @given(SIGNS, SIGNS)
 def test_two_copies_are_in_order_or_disputed(one: Seen, other: Seen) -> None:
     kinds = [
-        order.supersedes(one, other),
-        order.supersedes(other, one),
-        order.disputed(one, other),
+        chronology.supersedes(one, other),
+        chronology.supersedes(other, one),
+        chronology.disputed(one, other),
         one.stamp == other.stamp,
     ]
     assert sum(kinds) == 1
-    assert order.disputed(one, other) == order.disputed(other, one)
+    assert chronology.disputed(one, other) == chronology.disputed(other, one)

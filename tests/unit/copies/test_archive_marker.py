@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.files import NasFiles
-from shared.copies.marker import (
+from shared.copies.archive_marker import (
     ARCHIVE_MARKER,
     check_archive,
     is_elsewhere,
     prepare_archive,
     require_ours_or_new,
 )
+from shared.copies.files import NasFiles
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError, NasError
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from shared.copies.archive import require_apart, require_no_vm
+from shared.copies.archive_location import require_apart, require_no_vm
 from shared.copies.files import NasFiles, write_file
 from shared.host.configuration import Nas
 from shared.host.errors import NasError
 from shared.nas.errors import reported
-from shared.nas.locations import on_one_mount
+from shared.nas.overlap import on_one_mount
 from shared.nas.reading import look, read_file
 
 #: Lies in the archive directory.

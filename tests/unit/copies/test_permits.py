@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.copies import catalogue, keeping, order, retention
+from shared.copies import catalogue, chronology, permits, retention
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles
+from shared.copies.files import NasFiles, Permit
 from shared.copies.moving import Route, move_copies
 from shared.copies.names import make_stamp
-from shared.copies.permits import Permit
 from shared.copies.retention import Rules
 from shared.host.errors import CopyError, IllegalMoveError, NasError
 from tests.support import copies as make
@@ -131,7 +130,7 @@ def test_only_keeping_gives_permits() -> None:
         for path in (ROOT / room).rglob("*.py")
         if re.search(r"(?<!class )\bPermit\(", path.read_text(encoding="utf-8"))
     ]
-    assert makers == ["shared/copies/keeping.py"]
+    assert makers == ["shared/copies/permits.py"]
 
 
 # Moves
@@ -150,16 +149,16 @@ def test_what_arrived_is_read_before_the_source_goes(tmp_path: Path) -> None:
     stamp = put(tmp_path / "nas", 1, 1)
     put(tmp_path / "archive", 1, 1)
     digest = make.sidecar(f"copy {stamp}".encode(), stamp).sha256
-    assert keeping.arrived(
+    assert permits.arrived(
         tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest=digest
     )
     with pytest.raises(CopyError, match="damaged"):
-        keeping.arrived(
+        permits.arrived(
             tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.ova"], digest="0" * 64
         )
     (tmp_path / "archive" / f"{stamp}.ova").unlink()
     with pytest.raises(CopyError, match="is not at"):
-        keeping.arrived(tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.json"])
+        permits.arrived(tmp_path / "nas", tmp_path / "archive", stamp, [f"{stamp}.json"])
 
 
 def test_copies_of_another_vm_are_not_moved(tmp_path: Path) -> None:
@@ -185,11 +184,11 @@ def test_a_copy_that_is_moved_to_another_file_system_keeps_the_time_of_its_creat
 
 def test_an_operator_may_let_go_of_what_is_disputed_but_not_of_the_last_one(tmp_path: Path) -> None:
     old, new = put(tmp_path, 17, 1, 1), put(tmp_path, 1, 2, 2)
-    retention.remove_copy(NasFiles(), keeping.chosen(tmp_path, make.UUID, old, last=False))
+    retention.remove_copy(NasFiles(), permits.chosen(tmp_path, make.UUID, old, last=False))
     assert left(tmp_path) == [new]
     with pytest.raises(IllegalMoveError, match="last good copy"):
-        keeping.chosen(tmp_path, make.UUID, new, last=False)
-    retention.remove_copy(NasFiles(), keeping.chosen(tmp_path, make.UUID, new, last=True))
+        permits.chosen(tmp_path, make.UUID, new, last=False)
+    retention.remove_copy(NasFiles(), permits.chosen(tmp_path, make.UUID, new, last=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +199,7 @@ def test_an_operator_cannot_let_go_of_a_pinned_copy_or_of_another_vms(tmp_path: 
     )
     for stamp in (pinned, theirs):
         with pytest.raises(IllegalMoveError):
-            keeping.chosen(tmp_path, make.UUID, stamp, last=True)
+            permits.chosen(tmp_path, make.UUID, stamp, last=True)
 
 
 # All of it
@@ -241,8 +240,8 @@ def test_each_copy_that_goes_has_a_newer_one_by_every_sign(
     for copy in gone:
         assert copy.good
         assert not copy.pinned
-        assert any(order.supersedes(other, copy) for other in good)
-        assert not any(order.disputed(other, copy) for other in copies.values() if other.good)
+        assert any(chronology.supersedes(other, copy) for other in good)
+        assert not any(chronology.disputed(other, copy) for other in copies.values() if other.good)
     if any(copy.good for copy in copies.values()):
         assert len(good) >= min(keep, sum(copy.good for copy in copies.values()))
 
@@ -255,10 +254,10 @@ def test_without_the_guard_the_copy_that_was_just_published_goes(
         put(tmp_path, claim, claim, claim)
     new = put(tmp_path, 1, 20, 20)
     monkeypatch.setattr(
-        keeping, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies}
+        permits, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies}
     )
     monkeypatch.setattr(
-        order,
+        chronology,
         "newest_first",
         lambda copies: sorted(copies, key=lambda copy: copy.claim, reverse=True),
     )

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from shared.nas import locations
-from shared.nas.locations import (
+from shared.nas import overlap
+from shared.nas.mount import Mount, parse_mounts
+from shared.nas.overlap import (
     PLACE_TEST,
     Relation,
     compare,
@@ -19,7 +20,6 @@ from shared.nas.locations import (
     relations,
     seen_in,
 )
-from shared.nas.mount import Mount, parse_mounts
 
 SAME, CONTAINS, INSIDE, APART = (frozenset({found}) for found in Relation)
 OPPOSITE = {
@@ -180,11 +180,11 @@ def test_what_killed_tests_have_left_goes_and_a_test_that_was_disturbed_is_made_
         else:
             path.write_bytes(data)
 
-    monkeypatch.setattr(locations, "write_new_file", write)
+    monkeypatch.setattr(overlap, "write_new_file", write)
     assert seen_in(one, [link]) == link
     assert len(disturbed) == 3
     disturbed[:] = []
-    monkeypatch.setattr(locations, "_ATTEMPTS", 3)
+    monkeypatch.setattr(overlap, "_ATTEMPTS", 3)
     with pytest.raises(OSError, match="others try out the same place"):
         seen_in(one, [link])
     assert not list(one.iterdir())
