@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.state.records import Contents, VmRecord
-from shared.state.store import inspection
+from shared.state.store import generations
 from shared.state.store.snapshot import Snapshot
 
 
@@ -40,8 +40,8 @@ def newest(root: Path, limit: int, vm: str | None = None) -> list[Commit]:
 
     Raises `NoDatabaseError`, `NasError`.
     """
-    present = inspection.numbers(root)
-    oldest = inspection.oldest_number(root)
+    present = generations.numbers(root)
+    oldest = generations.oldest_number(root)
     commits: list[Commit] = []
     after: Snapshot | str | None = _read(root, present[-1]) if present else None
     for number in range(present[-1] if present else 0, oldest - 1, -1):
@@ -57,7 +57,7 @@ def newest(root: Path, limit: int, vm: str | None = None) -> list[Commit]:
 def _read(root: Path, number: int) -> Snapshot | str:
     """A generation, or why it cannot be shown."""
     try:
-        return inspection.read_number(root, number) or "missing"
+        return generations.read_number(root, number) or "missing"
     except (DatabaseDamagedError, DatabaseVersionError) as error:
         return error.message
 

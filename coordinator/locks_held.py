@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from coordinator.text import seconds_since
 from shared.host.errors import DatabaseVersionError, NasError
 from shared.state.sessions.heartbeat import beat_path, parse_beat
-from shared.state.sessions.recovery import live_sessions, nas_now, proven_dead
+from shared.state.sessions.recovery import live_sessions, proven_dead
+from shared.state.sessions.sweeping import nas_now
 
 if TYPE_CHECKING:
     from shared.site import Site

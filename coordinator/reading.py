@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
 from shared.state.sessions.heartbeat import parse_beat, read_beat
-from shared.state.store import inspection
+from shared.state.store import generations
 from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read(site: "Site") -> Reading:
         snapshot = site.database.head()
         return Reading(snapshot, site.database.warnings)
     except (DatabaseDamagedError, NodeConflictError) as error:
-        snapshot = inspection.newest_readable(site.database.root)
+        snapshot = generations.newest_readable(site.database.root)
         alarm = f"{error.message} ({error.hint})" if error.hint else error.message
         shown = f"shown is generation {snapshot.generation}, committed {snapshot.header.committed}"
         return Reading(snapshot, (*site.database.warnings, f"{alarm}; {shown}"))

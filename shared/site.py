@@ -29,7 +29,8 @@ from shared.nas.repository import check_repository, is_archive_noted, note_archi
 from shared.state import formats
 from shared.state.records import VmRecord
 from shared.state.states import State
-from shared.state.store.database import Database, open_database
+from shared.state.store.database import Database
+from shared.state.store.opening import open_database
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage

@@ -10,7 +10,7 @@ from shared.host.errors import ExitCode, VmBackupError
 from shared.site import Site
 from shared.state.records import Contents, Power, VmRecord
 from shared.state.rules import changes
-from shared.state.sessions import recovery
+from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.holding import holding
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
@@ -130,7 +130,7 @@ def _move(site: Site, record: VmRecord) -> bool:
 def _tidy(site: Site, contents: Contents) -> None:
     database = site.database
     database.renew_view()
-    for name in recovery.sweep(database, contents):
+    for name in sweeping.sweep(database, contents):
         log.info("swept %s", name)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))

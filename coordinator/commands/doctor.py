@@ -87,7 +87,7 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository
-    from shared.state.store.database import read_version
+    from shared.state.store.opening import read_version
 
     clock = SystemClock()
     try:
@@ -126,7 +126,7 @@ def _examine_use(
 ) -> "Iterator[Check]":
     """Tries out what workers do there, unless a newer program is needed to write there at all."""
     from coordinator.doctor import nas
-    from shared.state.store.database import require_writable
+    from shared.state.store.opening import require_writable
 
     require_writable(configuration.nas.state)
     yield from nas.examine_use(configuration.nas, clock, expected)

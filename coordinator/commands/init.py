@@ -58,7 +58,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.nas.repository import check_repository, known_repository
     from shared.nas.spelling import require_names_kept
     from shared.state.store.create import create
-    from shared.state.store.database import require_writable
+    from shared.state.store.opening import require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
@@ -143,7 +143,7 @@ def _repository(state: Path) -> str | None:
     """
     from shared.nas.errors import nas_error
     from shared.nas.reading import list_fresh
-    from shared.state.store.database import read_version
+    from shared.state.store.opening import read_version
 
     try:
         return read_version(state).repository if list_fresh(state / "gen") else None

@@ -15,9 +15,10 @@ from shared.state import formats
 from shared.state.records import Contents
 from shared.state.rules import changes
 from shared.state.sessions.recovery import find_proven
-from shared.state.store import inspection
-from shared.state.store.database import Database, open_database
+from shared.state.store import generations, inspection
+from shared.state.store.database import Database
 from shared.state.store.lease import is_provably_dead, parse_marker
+from shared.state.store.opening import open_database
 from shared.state.store.operations import ReadLease
 
 
@@ -155,7 +156,7 @@ def _twins(contents: Contents) -> Iterator[Check]:
 
 
 def _locks(database: Database) -> Iterator[Check]:
-    contents = inspection.newest_readable(database.root).contents
+    contents = generations.newest_readable(database.root).contents
     dead = find_proven(database, contents)
     for grave in dead:
         seen = f"session {grave.session.id} is dead ({grave.reason}) and not recovered yet"

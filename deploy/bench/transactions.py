@@ -19,7 +19,7 @@ from shared.host.host_identity import HostIdentity
 from shared.state.records import Contents, VmRecord
 from shared.state.states import State
 from shared.state.store.create import create
-from shared.state.store.database import open_database
+from shared.state.store.opening import open_database
 
 PROCESSES: Final = (1, 8, 32)
 _START_SECONDS: Final = 0.15

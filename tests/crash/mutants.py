@@ -126,7 +126,7 @@ MUTANTS: Final = {
     "nothing is swept": Mutant(
         "heartbeats and temporary files stay",
         "notifier",
-        _never("shared.state.sessions.recovery", "sweep", []),
+        _never("shared.state.sessions.sweeping", "sweep", []),
     ),
     "moves are not finished": Mutant(
         "an archive stays half done",

@@ -18,7 +18,8 @@ import pytest
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.state.rules import changes
-from shared.state.store.database import Database, open_database
+from shared.state.store.database import Database
+from shared.state.store.opening import open_database
 from tests.crash.world import Programs, World
 from tests.golden.scenes import INTENT, killed, use
 from tests.support.fleet import Fleet, Member
@@ -76,7 +77,7 @@ from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.errors import DatabaseVersionError
 from shared.host.host_identity import HostIdentity
-from shared.state.store.database import open_database
+from shared.state.store.opening import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("alpha"), SystemClock())
 with database.session("backup") as session:
     print(session.id, flush=True)

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shared.state.store import database, protocol
+from shared.state.store import database, protocol, view
 from tests.protocol import nas
 
 
@@ -15,3 +15,4 @@ def _decode_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     )  # the same process is run from its beginning for each of its steps
     monkeypatch.setattr(protocol, "decode", nas.read)
     monkeypatch.setattr(database, "decode", nas.read)
+    monkeypatch.setattr(view, "decode", nas.read)

@@ -13,9 +13,10 @@ import pytest
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import changes
 from shared.state.sessions.session import Session
-from shared.state.store import lease, protocol
+from shared.state.store import lease, protocol, view
 from shared.state.store.files import StateFiles
 from shared.state.store.operations import (
+    KeepEditedView,
     PublishGeneration,
     ReadGeneration,
     ReadView,
@@ -220,9 +221,9 @@ def _head_before_view() -> Steps[bool | None]:
     found = yield ReadView()
     if found == render(head.contents):
         return None
-    if found is None or (yield from protocol._is_older_view(found, head)):
+    if found is None or (yield from view._is_older_view(found, head)):
         return False
-    yield protocol.KeepEditedView(head.generation, found)
+    yield KeepEditedView(head.generation, found)
     return True
 
 
@@ -394,17 +395,17 @@ MUTANTS: Final = (
     Mutant(
         "publishes the view without a second look",
         _view("one look"),
-        _set(protocol, "publish_view", _view_without_second_look),
+        _set(view, "publish_view", _view_without_second_look),
     ),
     Mutant(
         "believes what it reads back of the view",
         _view("read back", budget=Cost(stale=1)),
-        _set(protocol, "publish_view", _view_believed),
+        _set(view, "publish_view", _view_believed),
     ),
     Mutant(
         "looks at the head before the view",
         _view("imagined edit"),
-        _set(protocol, "_set_edit_aside", _head_before_view),
+        _set(view, "_set_edit_aside", _head_before_view),
     ),
     Mutant(
         "trusts a listing",

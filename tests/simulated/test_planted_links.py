@@ -12,7 +12,7 @@ import pytest
 from shared.copies import catalogue
 from shared.host.errors import VmBackupError
 from shared.site import Site
-from shared.state.sessions import recovery
+from shared.state.sessions import sweeping
 from shared.tasks.archiving import activate, archive
 from tests.simulated.conftest import Rig
 from worker import database, notifier, verify, vmfind
@@ -62,7 +62,7 @@ def everything(rig: Rig) -> list[str]:
         attempt(lambda site, worker=worker: worker.run(site))  # type: ignore[misc]
     attempt(lambda site: archive(site, "web01"))
     attempt(lambda site: activate(site, "web01"))
-    attempt(lambda site: recovery.sweep(site.database, site.database.head().contents))
+    attempt(lambda site: sweeping.sweep(site.database, site.database.head().contents))
     attempt(database.run)
     return refused
 

@@ -30,7 +30,7 @@ from shared.host.host_identity import HostIdentity
 from shared.nas.mount import NasStatus
 from shared.site import Site
 from shared.state.store.create import create
-from shared.state.store.database import open_database
+from shared.state.store.opening import open_database
 from tests.crash import halted
 from tests.crash.doors import Moment
 from tests.support.nas_truth import Truth

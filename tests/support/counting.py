@@ -23,7 +23,7 @@ from shared.host.errors import LockLostError
 from shared.host.host_identity import HostIdentity
 from shared.state.records import Contents, VmRecord
 from shared.state.states import State
-from shared.state.store.database import open_database
+from shared.state.store.opening import open_database
 
 #: Who still works so long after the time is over says where it hangs.
 HANGS_SECONDS = 150

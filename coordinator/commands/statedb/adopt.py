@@ -47,12 +47,12 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     from shared.nas.errors import nas_error
     from shared.state.records import Contents
     from shared.state.rules import adoption
-    from shared.state.store import inspection
+    from shared.state.store import view
 
     site = invocation.site()
     root = site.database.root
     site.database.publish_view()  # an edit that no worker has met yet is set aside now
-    known = inspection.edited_views(root)
+    known = view.edited_views(root)
     name = (file and Path(file).name) or (known[-1] if known else None)
     if name is None:
         raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
@@ -60,7 +60,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
         raise UsageError(
             f"there is no edit {name} in {root}", hint=f"there are: {', '.join(known) or 'none'}"
         )
-    edited, doubtful = inspection.edits(root, name)
+    edited, doubtful = view.edits(root, name)
     for key, state in doubtful.items():
         text.warn(
             f"{text.printable(key)}: {state} was its state just before the edit was found, so "

@@ -125,7 +125,7 @@ def _repair_view(configuration: "Configuration") -> None:
     """
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
-    from shared.state.store.database import open_database
+    from shared.state.store.opening import open_database
 
     with contextlib.suppress(VmBackupError):
         host = configuration.host
@@ -142,7 +142,7 @@ def _raise_numbers(configuration: "Configuration") -> None:
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.state.rules import changes
-    from shared.state.store.database import open_database
+    from shared.state.store.opening import open_database
 
     nas, host = configuration.nas, configuration.host
     floor = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))

@@ -48,7 +48,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.nas.repository import check_repository
     from shared.state.store.create import migrate as take_over
     from shared.state.store.create import read_old
-    from shared.state.store.database import read_version, require_writable
+    from shared.state.store.opening import read_version, require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host

@@ -12,31 +12,57 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from shared.host.clock import timestamp
 from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.nas.reading import list_fresh
-from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
 from shared.state.records import Contents, SessionRecord
 from shared.state.rules import changes
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
 from shared.state.sessions.orphans import end_orphan
-from shared.state.sessions.watch import Watch
 from shared.state.store.database import Database
 from shared.state.store.lease import LEASE_FRACTION, break_dead_holder, break_lease
 from shared.state.store.operations import ReadLease
 
+V = TypeVar("V")
 log: Final = logging.getLogger(__name__)
 
-#: A temporary file or heartbeat file without a session is swept when it is older than this, by the
-#: NAS's own clock.
-SWEEP_SECONDS: Final = 24 * 3600
-#: What filelock leaves of a take-over in which its process died, and a write test that was killed.
-_DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.", f"{WRITE_TEST}.")
+
+@dataclass
+class Watch(Generic[V]):
+    """Tells whether a value was *seen* not to change for the lease time, without comparing clocks.
+
+    Time during which the watcher did not look (it was paused, the NAS hung, the machine slept) does
+    not count. `poll_seconds` is how often the watcher means to look.
+    """
+
+    lease_seconds: float
+    poll_seconds: float
+    _value: V | None = None
+    _last: float | None = None
+    #: Seconds for which the value was seen unchanged.
+    unchanged_seconds: float = 0.0
+
+    def observe(self, value: V, before: float) -> bool:
+        """Takes note of `value`, read after the moment `before` (monotonic seconds).
+
+        Answers whether the lease time is over.
+
+        `before` must have been taken before the read began: a read that hung for minutes must not
+        count as minutes of silence.
+        """
+        if self._last is None or value != self._value:
+            self.unchanged_seconds = 0.0
+        elif 0 <= before - self._last <= 2 * self.poll_seconds:
+            self.unchanged_seconds += before - self._last
+        self._value, self._last = value, before
+        return self.unchanged_seconds >= self.lease_seconds
+
+    def changed(self, value: V) -> bool:
+        """Whether `value` differs from the last one observed."""
+        return self._last is not None and value != self._value
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,73 +203,6 @@ def recover_lease(database: Database) -> bool:
             return broken
         clock.sleep(poll)
     return False
-
-
-def sweep(database: Database, contents: Contents) -> list[str]:
-    """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over.
-
-    A tick with nothing to sweep lists three directories.
-    """
-    live = {row.id for row in live_sessions(contents)}
-    over = {identifier for identifier, row in contents.sessions.items() if row.state != "live"}
-    with database.nas_errors():
-        found = [
-            database.root / folder / name
-            for folder in ("tmp", "node")
-            for name in list_fresh(database.root / folder)
-        ]
-        found += [
-            database.root / name for name in list_fresh(database.root) if name.startswith(_DEBRIS)
-        ]
-        doubtful = [path for path in found if path.name not in live]
-        if not doubtful:
-            return []
-        now = nas_now(database)
-        return [
-            path.name
-            for path in doubtful
-            if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)
-        ]
-
-
-def _removed(path: Path) -> bool:
-    """Removes a file, or the directory in which a generation was prepared.
-
-    False if that did not work, which the next sweep repeats.
-    """
-    try:
-        if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path / "snapshot")
-            os.rmdir(path)
-        else:
-            os.unlink(path)
-    except OSError as error:
-        log.info("not swept: %s", error)
-        return False
-    return True
-
-
-def nas_now(database: Database) -> float:
-    """What the NAS's clock says, asked by making a directory there.
-
-    A directory's time is never the client's. Raises OSError.
-    """
-    database.require_writable()
-    probe = database.root / "tmp" / f"clock.{secrets.token_hex(6)}"
-    os.mkdir(probe, DIRECTORY_MODE)
-    try:
-        return os.stat(probe).st_mtime
-    finally:
-        os.rmdir(probe)
-        sync_directory(database.root / "tmp")
-
-
-def _touched(path: Path) -> float:
-    try:
-        return os.lstat(path).st_mtime
-    except OSError:
-        return float("inf")
 
 
 def require_silent(alive: Mapping[str, SessionRecord], node: str) -> None:

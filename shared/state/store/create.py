@@ -17,8 +17,9 @@ from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, w
 from shared.state.rules import adoption
 from shared.state.states import State
 from shared.state.store import protocol, version
-from shared.state.store.database import Database, open_database, require_writable
-from shared.state.store.files import DIRECTORIES, Primitive
+from shared.state.store.database import Database
+from shared.state.store.layout import DIRECTORIES, Primitive
+from shared.state.store.opening import open_database, require_writable
 from shared.state.store.operations import (
     PublishGeneration,
     RemoveTemporary,

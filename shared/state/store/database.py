@@ -5,22 +5,20 @@ Read it, commit to it, open a session on it.
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shared.host.clock import Clock, timestamp
-from shared.host.errors import DatabaseDamagedError, NasError, NoDatabaseError, VmBackupError
+from shared.host.errors import DatabaseDamagedError, NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
-from shared.nas.reading import list_fresh, open_file, read_file
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
 from shared.state.rules import changes
 from shared.state.sessions.session import Session, new_session_id
-from shared.state.store import protocol, version
-from shared.state.store.files import DIRECTORIES, StateFiles, generation_name, generation_numbers
+from shared.state.store import protocol, version, view
+from shared.state.store.files import StateFiles
 from shared.state.store.lease import DatabaseLease
 from shared.state.store.operations import ReadGeneration
 from shared.state.store.protocol import Author, Change
@@ -37,8 +35,6 @@ log: Final = logging.getLogger(__name__)
 _CHAIN_CHECKED: Final = 200
 #: How long a transaction is repeated on errors of the NAS that pass by themselves.
 _PASSING_SECONDS: Final = 30.0
-#: Longer than the first line of any generation.
-_LINE_BYTES: Final = 64
 _REREAD_SECONDS: Final = (0.2, 0.5, 1.0)
 
 
@@ -150,7 +146,7 @@ class Database:
         Answers whether somebody had edited it; the edit is kept beside it.
         """
         self.require_writable()
-        edited = self.files.run(protocol.publish_view(name or new_session_id(self.identity.node)))
+        edited = self.files.run(view.publish_view(name or new_session_id(self.identity.node)))
         if edited:
             log.warning(
                 "vmtool-statedb had been edited by hand: the edit was kept as "
@@ -244,93 +240,3 @@ class Database:
             "delete "
             f"{self._seen.path} on each host; if not, look at the NAS first",
         )
-
-
-def open_database(
-    root: Path,
-    identity: HostIdentity,
-    clock: Clock,
-    notes: Path | None = None,
-    *,
-    reading: bool = False,
-) -> Database:
-    """Opens the state database below `root` (`$NAS_MOUNTPOINT/vmstate`).
-
-    One of a format that this program does not know is opened for `reading` only, and then nothing
-    of it writes. Raises `NoDatabaseError` if there is none, `DatabaseVersionError` or
-    `DatabaseDamagedError` if it cannot be used, `NasError`.
-    """
-    settings = read_version(root)
-    _refuse_links(root)
-    database = Database(
-        StateFiles(root, clock, settings.primitive), settings, identity, clock, notes
-    )
-    database.note_format(_newest_format(root))
-    if not reading:
-        database.require_writable()
-    return database
-
-
-def require_writable(root: Path) -> None:
-    """Raises `DatabaseVersionError` if what is in `root`, whole or not, is of a format that this program must not write.
-
-    The newest generation names it in its first line, and `vmtool-db-version` as well: whichever is
-    newer counts.
-    """
-    try:
-        named = version.format_of(read_file(root / "vmtool-db-version"))
-    except OSError:
-        named = None
-    for found in (named, _newest_format(root)):
-        if found is not None:
-            formats.require_known(found)
-
-
-def _newest_format(root: Path) -> str | None:
-    """The format of the newest generation, by its first line: a listing and one short read.
-
-    None if that cannot be told.
-    """
-    try:
-        number = max(generation_numbers(list_fresh(root / "gen")), default=0)
-        path = root / "gen" / generation_name(number)
-        with open_file(path / "snapshot" if path.is_dir() else path) as file:
-            return formats.named(file.readline(_LINE_BYTES).decode("utf-8", "replace").rstrip("\n"))
-    except OSError:
-        return None
-
-
-def _refuse_links(root: Path) -> None:
-    """Raises `DatabaseDamagedError` if a directory of the database is a link.
-
-    Files behind it would be written, and swept.
-    """
-    try:
-        with os.scandir(root) as entries:
-            links = [
-                entry.name for entry in entries if entry.name in DIRECTORIES and entry.is_symlink()
-            ]
-    except OSError as error:
-        raise nas_error(error, f"use the state database in {root}") from error
-    if links:
-        raise DatabaseDamagedError(
-            f"{root / links[0]} is a symbolic link, and must be a directory",
-            hint=(
-                "find out who put it there; then put the directory back, or make an empty one "
-                "(`tmp`, `node`, `history`)"
-            ),
-        )
-
-
-def read_version(root: Path) -> version.DatabaseVersion:
-    """Reads `vmtool-db-version` below `root`. Raises as `open_database` does."""
-    try:
-        list_fresh(root)
-        return version.parse(read_file(root / "vmtool-db-version"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise NoDatabaseError(
-            f"there is no state database in {root}",
-            hint="is the right NAS mounted there? For a new one: vmbackup-admin init",
-        ) from None
-    except OSError as error:
-        raise nas_error(error, f"use the state database in {root}") from error

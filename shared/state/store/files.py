@@ -11,28 +11,23 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from shared.host.clock import Clock
 from shared.nas.errors import ABSENT, PASSING, nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
 from shared.nas.waiting import Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
+from shared.state.store.layout import Primitive, generation_name, generation_numbers, history_of
 from shared.state.store.operations import Operation, Steps
 
 T = TypeVar("T")
-Primitive = Literal["link", "directory"]
 
-WIDTH: Final = 20
 #: A generation is not published from a head that was read longer ago than this: its slot may have
 #: been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
-
-#: What there is below `vmstate/`.
-DIRECTORIES: Final = ("gen", "history", "node", "tmp")
 
 
 class StateFiles:
@@ -100,8 +95,7 @@ class StateFiles:
 
     def read_generation(self, number: int) -> bytes | None:
         """See `ReadGeneration`."""
-        path = self.root / "gen" / generation_name(number)
-        return self._read(path / "snapshot" if self.primitive == "directory" else path)
+        return self._read(self._generation(number))
 
     def read_view(self) -> bytes | None:
         """See `ReadView`. Raises `NasError` when there is no answer for so long that it is better done without."""
@@ -159,11 +153,10 @@ class StateFiles:
 
         On SMB, a name that was linked a moment ago can be opened only after up to a second.
         """
-        path = self.root / "gen" / generation_name(number)
 
         def sync() -> bytes:
             sync_directory(self.root / "gen")
-            return sync_name(path / "snapshot" if self.primitive == "directory" else path)
+            return sync_name(self._generation(number))
 
         return patiently(sync, self._clock)
 
@@ -207,7 +200,7 @@ class StateFiles:
         A generation that a late writer put below the window goes to `tmp/`, to be swept.
         """
         name = generation_name(number)
-        history = self.root / "history" / f"{number // 1000:07d}"
+        history = history_of(self.root, number)
         with contextlib.suppress(FileExistsError):
             make_directory(history)
         source = self.root / "gen" / name
@@ -246,21 +239,12 @@ class StateFiles:
         """See `Wait`: full jitter, so that writers that collided do not collide again."""
         self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(attempt, 12))))
 
+    def _generation(self, number: int) -> Path:
+        path = self.root / "gen" / generation_name(number)
+        return path / "snapshot" if self.primitive == "directory" else path
+
     def _temporary(self, name: str) -> Path:
         return self._written.get(name) or self.root / "tmp" / f"{name}.{self._private}"
 
     def _new_temporary(self, name: str) -> Path:
         return self.root / "tmp" / f"{name}.{self._private}.{next(self._serial)}"
-
-
-def generation_name(number: int) -> str:
-    """The file name of a generation: padded, so that names sort like numbers."""
-    return f"{number:0{WIDTH}d}"
-
-
-def generation_numbers(names: Iterable[str]) -> Iterator[int]:
-    """The numbers of those names that are a generation's.
-
-    Digits are those of ASCII: Unicode has more, that are no numbers.
-    """
-    return (int(name) for name in names if len(name) == WIDTH and name.isascii() and name.isdigit())

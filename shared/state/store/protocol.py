@@ -20,28 +20,23 @@ rules, each of which a mutant in the tests breaks:
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Final
 
 from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
 from shared.state.formats import require_known
 from shared.state.records import Contents, SessionRecord
 from shared.state.store.operations import (
-    KeepEditedView,
     ListGenerations,
     MoveToHistory,
     PublishGeneration,
     ReadGeneration,
-    ReadView,
     RemoveTemporary,
-    ReplaceView,
     Steps,
     SyncGeneration,
     Wait,
     WriteTemporary,
 )
 from shared.state.store.snapshot import Header, Snapshot, decode, encode
-from shared.state.store.view import render
 
 #: A transaction: what the contents become. Pure; may raise to abort with nothing written.
 Change = Callable[[Contents], Contents]
@@ -54,8 +49,6 @@ SESSION_MEMORY: Final = 128
 #: How often an empty listing, a vanished head or a lost race is tried again before giving up.
 ATTEMPTS: Final = 200
 
-#: How far back the view is compared with older generations before it counts as edited by hand.
-VIEW_MEMORY: Final = 128
 
 NO_PREVIOUS: Final = "0" * 64
 
@@ -224,64 +217,6 @@ def _forget_old_sessions(contents: Contents, number: int) -> Contents:
         if row.state == "live" or number - row.generation <= SESSION_MEMORY
     }
     return contents if len(kept) == len(contents.sessions) else replace(contents, sessions=kept)
-
-
-def publish_view(name: str) -> Steps[bool]:
-    """Brings `vmtool-statedb` up to the head.
-
-    Answers whether somebody had edited it by hand (the edit is kept beside it).
-
-    Writes first and looks at the head afterwards, so that the last writer always leaves what
-    belongs to a head at least as new as its own; it never relies on reading back the replaced file,
-    which clients may serve from a cache.
-    """
-    edited = yield from _set_edit_aside()
-    if edited is None:
-        return False
-    for attempt in count():
-        head = yield from read_head()
-        temporary = f"{name}.view.{attempt}"
-        yield from WriteTemporary(temporary, render(head.contents))
-        yield from ReplaceView(temporary)
-        after = yield from read_head()
-        if after.generation == head.generation:
-            return edited
-    raise AssertionError("count() does not end")
-
-
-def _set_edit_aside() -> Steps[bool | None]:
-    """Keeps what is in `vmtool-statedb` if no generation looks like that.
-
-    Answers whether it did; None if the view is up to date.
-
-    The view is read before the head: what others publish meanwhile then belongs to a generation
-    that is not newer than the head.
-    """
-    seen = 0
-    while True:
-        found = yield from ReadView()
-        head = yield from read_head()
-        require_known(head.contents.format)
-        if found == render(head.contents):
-            return None
-        if found is None or (yield from _is_older_view(found, head)):
-            return False
-        if head.generation == seen:
-            yield from KeepEditedView(head.generation, found)
-            return True
-        seen = (
-            head.generation
-        )  # look once more: a stale listing may have hidden the generation that it belongs to
-
-
-def _is_older_view(found: bytes, head: Snapshot) -> Steps[bool]:
-    for number in range(head.generation - 1, max(0, head.generation - VIEW_MEMORY), -1):
-        data = yield from ReadGeneration(number)
-        if data is None:
-            return False
-        if render(decode(data, number).contents) == found:
-            return True
-    return False
 
 
 def prune(keep: int) -> Steps[tuple[int, ...]]:

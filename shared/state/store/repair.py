@@ -16,9 +16,9 @@ from shared.nas.errors import nas_error
 from shared.nas.reading import read_file
 from shared.nas.writing import DIRECTORY_MODE, sync_directory, write_new_file
 from shared.state.store import version
-from shared.state.store.database import require_writable
-from shared.state.store.files import Primitive, generation_name
-from shared.state.store.inspection import follows, newest_readable, numbers, read_number
+from shared.state.store.generations import follows, newest_readable, numbers, read_number
+from shared.state.store.layout import Primitive, generation_name
+from shared.state.store.opening import require_writable
 
 _LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 

@@ -14,7 +14,8 @@ from shared.host.errors import LockedError
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
 from shared.state.sessions import recovery
-from shared.state.store.database import Database, read_version
+from shared.state.store.database import Database
+from shared.state.store.opening import read_version
 from shared.state.store.repair import replace_version
 
 WORKER: Final = "upgrade"

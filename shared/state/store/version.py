@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.state import formats
-from shared.state.store.files import Primitive
+from shared.state.store.layout import Primitive
 
 #: How long a session may be silent before others take over what it holds, unless `init` was told
 #: otherwise.

@@ -33,7 +33,7 @@ from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.state import recovery
-from shared.state.store.database import open_database
+from shared.state.store.opening import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock())
 rows = recovery.live_sessions(database.head().contents)
 dead = recovery.watch_silent(database, rows, database.version.lease_seconds)

@@ -29,7 +29,8 @@ from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.state.store.create import create
-from shared.state.store.database import Database, open_database
+from shared.state.store.database import Database
+from shared.state.store.opening import open_database
 from shared.state.store.protocol import Change
 from tests.support.copies import UUID
 

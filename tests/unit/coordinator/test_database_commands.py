@@ -10,7 +10,7 @@ import pytest
 from shared.host.errors import ExitCode
 from shared.state.states import State
 from shared.state.store import protocol
-from shared.state.store.files import generation_name
+from shared.state.store.layout import generation_name
 from tests.unit.coordinator.conftest import Operator, copy
 from tests.unit.coordinator.test_reading import damage, tree
 

@@ -10,7 +10,8 @@ from typing import Any
 from shared.host.host_identity import HostIdentity
 from shared.state.records import Claim, Contents, Copy, SessionRecord, VmRecord
 from shared.state.states import State
-from shared.state.store.files import Primitive, StateFiles
+from shared.state.store.files import StateFiles
+from shared.state.store.layout import Primitive
 from shared.state.store.operations import PublishGeneration, RemoveTemporary, WriteTemporary
 from shared.state.store.protocol import genesis
 

@@ -9,7 +9,7 @@ from shared.host.errors import NasError
 from shared.host.host_identity import HostIdentity
 from shared.state.store import create as module
 from shared.state.store.create import create
-from shared.state.store.database import read_version
+from shared.state.store.opening import read_version
 
 HERE = HostIdentity.of_this_machine("alpha")
 

@@ -17,8 +17,9 @@ from shared.nas.writing import write_new_file
 from shared.state.records import Contents
 from shared.state.states import State
 from shared.state.store import files as module
-from shared.state.store import protocol
-from shared.state.store.files import StateFiles, generation_name
+from shared.state.store import protocol, view
+from shared.state.store.files import StateFiles
+from shared.state.store.layout import generation_name
 from shared.state.store.operations import (
     KeepEditedView,
     ListGenerations,
@@ -382,12 +383,12 @@ class TestDurability:
 class TestView:
     def test_it_follows_the_head(self, files: StateFiles) -> None:
         head = commit(files, "web01")
-        assert files.run(protocol.publish_view("a")) is False
+        assert files.run(view.publish_view("a")) is False
         assert (
             (files.root / "vmtool-statedb").read_bytes() == render(head.contents) == b"web01:NEW\n"
         )
         written = os.stat(files.root / "vmtool-statedb").st_ino
-        assert files.run(protocol.publish_view("a")) is False
+        assert files.run(view.publish_view("a")) is False
         assert os.stat(files.root / "vmtool-statedb").st_ino == written, (
             "what is current is not written again"
         )
@@ -395,25 +396,25 @@ class TestView:
 
     def test_an_old_view_is_no_edit(self, files: StateFiles) -> None:
         commit(files, "web01", 1)
-        files.run(protocol.publish_view("a"))
+        files.run(view.publish_view("a"))
         for number in range(2, 60):
             commit(files, f"web{number}", number)
-        assert files.run(protocol.publish_view("a")) is False
+        assert files.run(view.publish_view("a")) is False
 
     def test_each_edit_is_kept_beside(self, files: StateFiles) -> None:
         commit(files, "web01")
         for text in ("web01:CLEAN\n", "web01:RUNNING\n"):
             (files.root / "vmtool-statedb").write_text(text)
-            assert files.run(protocol.publish_view("a")) is True
+            assert files.run(view.publish_view("a")) is True
         kept = sorted(path.read_text() for path in files.root.glob("vmtool-statedb.edited-2-*"))
         assert kept == ["web01:CLEAN\n", "web01:RUNNING\n"]
         assert (files.root / "vmtool-statedb").read_text() == "web01:NEW\n"
 
     def test_a_view_that_was_deleted_comes_back(self, files: StateFiles) -> None:
         commit(files, "web01")
-        assert files.run(protocol.publish_view("a")) is False
+        assert files.run(view.publish_view("a")) is False
         (files.root / "vmtool-statedb").unlink()
-        assert files.run(protocol.publish_view("a")) is False
+        assert files.run(view.publish_view("a")) is False
         assert (files.root / "vmtool-statedb").read_text() == "web01:NEW\n"
 
 
@@ -421,7 +422,7 @@ def test_private_files_are_for_the_group_only(files: StateFiles) -> None:
     before = os.umask(0)
     try:
         commit(files, "web01")
-        files.run(protocol.publish_view("a"))
+        files.run(view.publish_view("a"))
         files.perform(KeepEditedView(2, b"x"))
     finally:
         os.umask(before)

@@ -14,13 +14,14 @@ from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.state.rules import changes
-from shared.state.sessions import recovery
+from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, read_beat
 from shared.state.sessions.session import Session, session_record
 from shared.state.states import State
 from shared.state.store.create import create
-from shared.state.store.database import Database, open_database
+from shared.state.store.database import Database
 from shared.state.store.lease import LEASE_FRACTION
+from shared.state.store.opening import open_database
 from tests.unit.state.builders import HERE, WHEN, StillClock, session, vm
 
 LEASE = 100.0
@@ -336,7 +337,7 @@ class TestSweep:
         (prepared / "snapshot").touch()
         os.utime(prepared, (old, old))
         os.utime(root / "node" / holder.id, (old, old))
-        swept = recovery.sweep(database, database.head().contents)
+        swept = sweeping.sweep(database, database.head().contents)
         assert sorted(swept) == ["old", "prepared", "unknown-old"]
         assert {name: not (root / name).exists() for name in names} == names
         assert (root / "node" / holder.id).exists(), "a live session's heartbeat stays, however old"
@@ -347,7 +348,7 @@ class TestSweep:
         database.commit_once(
             lambda contents: changes.expire(contents, [holder.id], "", WHEN), "expire", "test"
         )
-        assert recovery.sweep(database, database.head().contents) == [holder.id]
+        assert sweeping.sweep(database, database.head().contents) == [holder.id]
 
     def test_what_filelock_leaves_of_a_take_over_goes_when_it_is_old(
         self, database: Database
@@ -362,7 +363,7 @@ class TestSweep:
             (database.root / name).touch()
         for name in names[:3]:
             os.utime(database.root / name, (1, 1))
-        assert sorted(recovery.sweep(database, database.head().contents)) == names[:2]
+        assert sorted(sweeping.sweep(database, database.head().contents)) == names[:2]
         assert (database.root / "vmtool-dblock.1.0").exists()
 
     def test_a_symbolic_link_is_removed_and_what_it_points_to_is_not(
@@ -373,7 +374,7 @@ class TestSweep:
         link = database.root / "tmp" / "link"
         link.symlink_to(tmp_path / "precious")
         os.utime(link, (1, 1), follow_symlinks=False)
-        assert recovery.sweep(database, database.head().contents) == ["link"]
+        assert sweeping.sweep(database, database.head().contents) == ["link"]
         assert (tmp_path / "precious" / "snapshot").exists()
 
     def test_write_tests_of_probes_that_were_killed_go_when_they_are_a_day_old(
@@ -388,6 +389,6 @@ class TestSweep:
             (database.root / name).touch()
         os.utime(database.root / names[0], (1, 1))
         os.utime(database.root / names[2], (1, 1))
-        assert recovery.sweep(database, database.head().contents) == [names[0]]
+        assert sweeping.sweep(database, database.head().contents) == [names[0]]
         assert not (database.root / names[0]).exists()
         assert (database.root / names[1]).exists()

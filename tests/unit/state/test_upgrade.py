@@ -9,8 +9,9 @@ import pytest
 
 from shared.host.errors import DatabaseVersionError, LockedError, NasError
 from shared.state.store import inspection, repair, upgrade
-from shared.state.store.database import Database, open_database, read_version
-from shared.state.store.files import generation_name
+from shared.state.store.database import Database
+from shared.state.store.layout import generation_name
+from shared.state.store.opening import open_database, read_version
 from shared.state.store.operations import WriteTemporary
 from shared.state.store.protocol import Author
 from tests.support.formats import give_format
