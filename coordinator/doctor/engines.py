@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from coordinator.doctor.result import Check
-from shared.export.eligible import assess
+from shared.export.eligibility import check_eligibility
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
 from shared.host.errors import VBoxManageError
@@ -58,7 +58,7 @@ def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Ch
     wanted = configuration.policy_for(name).engine
     if wanted == "vboxmanage":
         return Check(_NAME, "ok", f'VBoxManage exports {name}: engine = "vboxmanage"')
-    reason = assess(machine, clock).reason
+    reason = check_eligibility(machine, clock).reason
     if not reason:
         return None
     if wanted == "parallel":

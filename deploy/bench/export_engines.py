@@ -25,7 +25,7 @@ from typing import Final
 from deploy.bench import overhead
 from deploy.bench.report import Report, spread
 from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several, real_files
-from shared.export.exporter import ParallelExporter
+from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
 from shared.ova.compression import Codec, best_codec, zlib_codec

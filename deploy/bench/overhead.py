@@ -18,12 +18,13 @@ from uuid import uuid4
 
 from deploy.bench.report import Report
 from deploy.bench.second_copies import data_start
-from shared.export.engine import Sink
-from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.export.engine import LockedSink
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import Codec, best_codec
 from shared.ova.disk import Chain
-from shared.ova.vmdk import GRAIN, SECTOR, Layout
-from shared.ova.writing import Archive
+from shared.ova.vmdk import GRAIN, SECTOR
+from shared.ova.vmdk_writing import VmdkLayout
+from shared.ova.writing import OvaWriter
 
 #: Of the engine's CPU time, at most this part.
 AIM: Final = 10.0
@@ -72,11 +73,11 @@ def _plain(disk: Path, target: Path, codec: Codec) -> None:
 
 def _engine(disk: Path, target: Path, codec: Codec) -> None:
     cancelled = threading.Event()
-    archive = Archive(target, modified=0, cancelled=cancelled)
-    pipeline = Pipeline(Settings(os.cpu_count() or 1, codec), cancelled)
+    archive = OvaWriter(target, modified=0, cancelled=cancelled)
+    pipeline = Pipeline(CompressionSettings(os.cpu_count() or 1, codec), cancelled)
     with Chain.open([disk]) as chain:
         archive.begin("disk.vmdk")
-        layout = Layout(
+        layout = VmdkLayout(
             "disk.vmdk",
             chain.size,
             secrets.randbits(32),
@@ -84,7 +85,7 @@ def _engine(disk: Path, target: Path, codec: Codec) -> None:
             position=archive.position,
             alignment=SECTOR,
         )
-        pipeline.copy(chain, layout, Sink(archive, [], layout, None), Meter())
+        pipeline.copy(chain, layout, LockedSink(archive, [], layout, None), ReadMeter())
         archive.end()
         archive.finish("disk.mf")
         pipeline.close()

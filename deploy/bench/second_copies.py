@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from deploy.bench.report import Report, spread
 from shared.export.delta import DeltaPlan
-from shared.export.exporter import ParallelExporter
+from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
 from shared.ova.vmdk import GRAIN

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from shared.host.errors import CopyError, NasError
-from shared.ova.index import Index, IndexWriter, Record, Section
-from shared.ova.vmdk import Unit
-from shared.ova.writing import Archive, Member
+from shared.ova.index import GrainIndex, IndexRecord, IndexSection, IndexWriter
+from shared.ova.vmdk_writing import CompressedUnit
+from shared.ova.writing import OvaWriter, WrittenMember
 
 _SECTOR: Final = 512
 #: Blocks of file systems that share them between files.
@@ -72,7 +72,7 @@ class Delta:
     def __init__(self, plan: DeltaPlan, target: Path) -> None:
         """Raises `NasError` if the index cannot be created. Close it."""
         self._closing = ExitStack()
-        self._index: Index | None = None
+        self._index: GrainIndex | None = None
         self._source = -1
         self._plan = plan
         try:
@@ -109,7 +109,7 @@ class Delta:
             return DiskDelta(self._writer, self._source, None, iter(()))
         return DiskDelta(self._writer, self._source, section, self._index.records(section))
 
-    def finish(self, members: tuple[Member, ...], ova_bytes: int) -> None:
+    def finish(self, members: tuple[WrittenMember, ...], ova_bytes: int) -> None:
         """Completes the new index. Raises `NasError`."""
         self._writer.finish(
             self._index.header.generation + 1 if self._index else 0, members, ova_bytes
@@ -120,7 +120,7 @@ class Delta:
         if self._plan.previous is None or self._plan.previous_index is None:
             return "there is no copy before it"
         try:
-            index = Index.open(self._plan.previous_index)
+            index = GrainIndex.open(self._plan.previous_index)
             self._closing.callback(index.close)
             source = os.open(self._plan.previous, os.O_RDONLY | os.O_CLOEXEC)
             self._closing.callback(os.close, source)
@@ -146,7 +146,11 @@ class DiskDelta:
     """
 
     def __init__(
-        self, writer: IndexWriter, source: int, section: Section | None, records: Iterator[Record]
+        self,
+        writer: IndexWriter,
+        source: int,
+        section: IndexSection | None,
+        records: Iterator[IndexRecord],
     ) -> None:
         self._writer = writer
         self._source = source
@@ -154,17 +158,17 @@ class DiskDelta:
         self._records = records
         self._record = next(records, None)
 
-    def put(self, unit: Unit, sector: int, archive: Archive) -> None:
+    def put(self, unit: CompressedUnit, sector: int, archive: OvaWriter) -> None:
         """The next unit, whose first byte is at `sector` of the disk's file.
 
         Neighbouring grains of a kind go together.
         """
         view = memoryview(unit.data)
-        ends = [place[1] * _SECTOR for place in unit.places[1:]] + [len(unit.data)]
+        ends = [place[1] * _SECTOR for place in unit.grains[1:]] + [len(unit.data)]
         start, unsent = 0, 0
-        for (grain, offset), end, digest in zip(unit.places, ends, unit.digests, strict=True):
+        for (grain, offset), end, digest in zip(unit.grains, ends, unit.digests, strict=True):
             found = self._find(grain, digest)
-            self._writer.add(Record(grain, sector + offset, digest))
+            self._writer.add(IndexRecord(grain, sector + offset, digest))
             if found is not None:
                 if unsent < start:
                     archive.write(view[unsent:start])

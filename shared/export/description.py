@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from shared.export.child import Child
+from shared.export.command import PipedCommand
 from shared.host.stages import CancelledError
 from shared.ova.ovf import rename_files
 from shared.virtualbox.problems import ExportError
@@ -81,7 +81,7 @@ def take_description(
             _sweep(scratch, Path(directory))
             place = _take_names(Path(directory), called, disks)
             target, nvram = place / "description.ovf", Path(f"{place}/{called}.nvram")
-            with Child(
+            with PipedCommand(
                 vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]
             ) as child:
                 written = _watch(child, Path(directory), (target, nvram), cancelled)
@@ -127,7 +127,7 @@ def _take_names(directory: Path, called: str, disks: int) -> Path:
 
 
 def _watch(
-    child: Child, directory: Path, files: tuple[Path, ...], cancelled: threading.Event
+    child: PipedCommand, directory: Path, files: tuple[Path, ...], cancelled: threading.Event
 ) -> dict[Path, bytes]:
     """Waits until VBoxManage has ended.
 

@@ -16,20 +16,21 @@ from uuid import uuid4
 
 from shared.export.delta import Delta, DeltaPlan, DiskDelta
 from shared.export.description import take_description
-from shared.export.eligible import SourceDisk, open_disk
-from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.export.eligibility import SourceDisk, open_disk
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.read_lock import ReadLock
 from shared.host.errors import CopyError, DiskImageError
 from shared.ova.disk import Chain
-from shared.ova.index import digest
+from shared.ova.index import grain_digest
 from shared.ova.ovf import DiskFile, disk_files
-from shared.ova.vmdk import SECTOR, Layout, Unit
-from shared.ova.writing import Archive, Member
+from shared.ova.vmdk import SECTOR
+from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
+from shared.ova.writing import OvaWriter, WrittenMember
 from shared.virtualbox.vboxmanage import VBoxManage
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ExportRequest:
     """What to export: the VM's UUID and its disks; where to: a file that must not exist.
 
     `rename` is another name for the VM in the OVA (its own, if what is exported is a clone).
@@ -46,7 +47,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ExportSummary:
     """What was written: the size of the OVA and its members with their digests.
 
     How many bytes of the disks were read for it.
@@ -56,22 +57,22 @@ class Summary:
     """
 
     size: int
-    members: tuple[Member, ...]
+    members: tuple[WrittenMember, ...]
     source_bytes: int
     copied_bytes: int
     sent: str
 
 
-def export(
+def export_vm(
     vboxmanage: VBoxManage,
-    request: Request,
-    settings: Settings,
+    request: ExportRequest,
+    settings: CompressionSettings,
     *,
     confirm: Callable[[], str],
-    meter: Meter,
+    meter: ReadMeter,
     cancelled: threading.Event,
     plan: DeltaPlan | None = None,
-) -> Summary:
+) -> ExportSummary:
     """Exports, in the caller's thread.
 
     `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises
@@ -96,10 +97,10 @@ def export(
             rename=request.rename,
         )
         chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
-        parts = assign(disk_files(description.ovf), request.disks, chains)
+        parts = match_disks(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         delta = stack.enter_context(Delta(plan, request.target)) if plan else None
-        archive = Archive(request.target, modified=request.modified, cancelled=cancelled)
+        archive = OvaWriter(request.target, modified=request.modified, cancelled=cancelled)
         try:
             for name, data in description.members:
                 archive.add(name, data)
@@ -112,12 +113,12 @@ def export(
         except BaseException:
             archive.discard()
             raise
-    return Summary(
+    return ExportSummary(
         archive.position, members, meter.done, archive.copied, delta.reason if delta else ""
     )
 
 
-def assign(
+def match_disks(
     files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]
 ) -> list[tuple[DiskFile, Chain]]:
     """Which disk goes into which file: the one that is attached at the same place.
@@ -126,13 +127,13 @@ def assign(
 
     VirtualBox writes a size of 0 for a disk that it has not opened since it was started.
     """
-    places = {disk.slot: chain for disk, chain in zip(disks, chains, strict=True)}
-    if sorted(places) != sorted(file.slot for file in files):
+    places = {disk.attachment: chain for disk, chain in zip(disks, chains, strict=True)}
+    if sorted(places) != sorted(file.attachment for file in files):
         raise DiskImageError(
             "the disks of the VM are not those that VirtualBox exports: they were changed a "
             "moment ago"
         )
-    parts = [(file, places[file.slot]) for file in files]
+    parts = [(file, places[file.attachment]) for file in files]
     for file, chain in parts:
         if file.size not in (0, chain.size):
             raise DiskImageError(
@@ -142,21 +143,25 @@ def assign(
     return parts
 
 
-class Sink:
+class LockedSink:
     """Passes the bytes of a disk on to the archive, as long as the locks are held.
 
     Through the delta, if there is one.
     """
 
     def __init__(
-        self, archive: Archive, locks: Sequence[ReadLock], layout: Layout, delta: DiskDelta | None
+        self,
+        archive: OvaWriter,
+        locks: Sequence[ReadLock],
+        layout: VmdkLayout,
+        delta: DiskDelta | None,
     ) -> None:
         self._archive = archive
         self._locks = locks
         self._layout = layout
         self._delta = delta
 
-    def put(self, data: bytes, unit: Unit | None) -> None:
+    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         """See `shared.export.pipeline.Sink`."""
         for lock in self._locks:
             lock.check()
@@ -167,24 +172,24 @@ class Sink:
 
 
 def _write(
-    archive: Archive,
+    archive: OvaWriter,
     parts: Sequence[tuple[DiskFile, Chain]],
-    settings: Settings,
+    settings: CompressionSettings,
     locks: Sequence[ReadLock],
-    meter: Meter,
+    meter: ReadMeter,
     cancelled: threading.Event,
     delta: Delta | None,
 ) -> None:
     """The disks, in VirtualBox's order."""
     pipeline = Pipeline(
-        replace(settings, digest=digest, alignment=delta.alignment) if delta else settings,
+        replace(settings, digest=grain_digest, alignment=delta.alignment) if delta else settings,
         cancelled,
     )
     try:
         for file, chain in parts:
             archive.begin(file.name)
             alignment = delta.alignment if delta else SECTOR
-            layout = Layout(
+            layout = VmdkLayout(
                 file.name,
                 chain.size,
                 secrets.randbits(32),
@@ -192,8 +197,8 @@ def _write(
                 position=archive.position,
                 alignment=alignment,
             )
-            part = delta.begin(file.slot.label, archive.position) if delta else None
-            pipeline.copy(chain, layout, Sink(archive, locks, layout, part), meter)
+            part = delta.begin(file.attachment.label, archive.position) if delta else None
+            pipeline.copy(chain, layout, LockedSink(archive, locks, layout, part), meter)
             archive.end()
     finally:
         pipeline.close()

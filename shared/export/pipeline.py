@@ -17,7 +17,8 @@ from typing import Final, Protocol
 from shared.host.stages import CancelledError, Stage
 from shared.ova.compression import Codec
 from shared.ova.disk import Block, Chain
-from shared.ova.vmdk import SECTOR, Digest, Layout, Unit, compress_unit
+from shared.ova.vmdk import SECTOR
+from shared.ova.vmdk_writing import CompressedUnit, GrainDigest, VmdkLayout, compress_unit
 
 _MOST_CORES: Final = 16
 _POLL_SECONDS: Final = 0.1
@@ -25,7 +26,7 @@ _END_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CompressionSettings:
     """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
 
     `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of
@@ -35,18 +36,18 @@ class Settings:
     cores: int
     codec: Codec
     self_check: bool = True
-    digest: Digest | None = None
+    digest: GrainDigest | None = None
     alignment: int = SECTOR
 
 
-class Sink(Protocol):
+class DiskSink(Protocol):
     """Takes a disk's bytes in order. `unit` says which grains they hold; None: tables and the like."""
 
-    def put(self, data: bytes, unit: Unit | None) -> None:
+    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         """Takes the next bytes. May wait; raises what went wrong with earlier ones."""
 
 
-class Meter:
+class ReadMeter:
     """How far an export has come, for other threads to look at.
 
     Bytes of the disks, `done` of `total`.
@@ -64,13 +65,13 @@ class Meter:
 @dataclass(frozen=True, slots=True)
 class _Job:
     block: Block
-    result: "Future[Unit]"
+    result: "Future[CompressedUnit]"
 
 
 class Pipeline:
     """The compressing threads of one export."""
 
-    def __init__(self, settings: Settings, cancelled: threading.Event) -> None:
+    def __init__(self, settings: CompressionSettings, cancelled: threading.Event) -> None:
         self._settings = settings
         self._cancelled = cancelled
         cores = max(1, min(settings.cores, _MOST_CORES))
@@ -83,7 +84,7 @@ class Pipeline:
             threads=cores,
         )
 
-    def copy(self, chain: Chain, layout: Layout, sink: Sink, meter: Meter) -> None:
+    def copy(self, chain: Chain, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         """Copies one disk. Raises `CancelledError`, or the first error of any thread."""
         sink.put(layout.begin(), None)
         jobs: deque[_Job] = deque()
@@ -118,16 +119,16 @@ class Pipeline:
         else:
             job.result.set_result(unit)
 
-    def _emit(self, job: _Job, layout: Layout, sink: Sink, meter: Meter) -> None:
+    def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         unit = self._wait(job.result)
-        *tables, data = layout.add(unit) if unit.places else (b"",)
+        *tables, data = layout.add(unit) if unit.grains else (b"",)
         for table in tables:
             sink.put(table, None)
         if data:
             sink.put(data, unit)
         meter.done += job.block.length
 
-    def _wait(self, result: "Future[Unit]") -> Unit:
+    def _wait(self, result: "Future[CompressedUnit]") -> CompressedUnit:
         while not self._cancelled.is_set():
             try:
                 return result.result(timeout=_POLL_SECONDS)

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Final, Self
 
-from shared.export.child import Child
+from shared.export.command import PipedCommand
 from shared.host.errors import CopyError
 from shared.host.stages import CancelledError
 from shared.ova.disk import Chain
@@ -43,7 +43,7 @@ class ReadLock:
     def __init__(self, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> None:
         self._medium = medium
         self._cancelled = cancelled
-        self._child = Child(vboxmanage, ["mediumio", f"--disk={medium}", "cat"])
+        self._child = PipedCommand(vboxmanage, ["mediumio", f"--disk={medium}", "cat"])
         self._received = b""
 
     @classmethod

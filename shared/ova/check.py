@@ -18,7 +18,12 @@ from typing import Final, Protocol, Self
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import open_file
-from shared.ova.manifest import MANIFEST_LIMIT, Digest, left_out_by_virtualbox, parse_manifest
+from shared.ova.manifest import (
+    MANIFEST_LIMIT,
+    ManifestDigest,
+    left_out_by_virtualbox,
+    parse_manifest,
+)
 from shared.ova.ovf import OVF_LIMIT, references
 from shared.ova.tar import TarMember, members
 from shared.ova.vmdk_check import VmdkCheck
@@ -99,7 +104,7 @@ def sha256_of(
 
 def _plan(
     descriptor: int, found: tuple[TarMember, ...]
-) -> tuple[dict[str, Digest], tuple[str, ...]]:
+) -> tuple[dict[str, ManifestDigest], tuple[str, ...]]:
     """Checks all that the two descriptions say of names.
 
     Returns the digests to compare, and the members that have none.
@@ -140,7 +145,7 @@ def _content(descriptor: int, member: TarMember, limit: int) -> bytes:
 class _MemberCheck:
     """Takes the pieces of the whole file and keeps to those of one member."""
 
-    def __init__(self, member: TarMember, digest: Digest | None) -> None:
+    def __init__(self, member: TarMember, digest: ManifestDigest | None) -> None:
         self._member = member
         self._digest = digest
         self._hash = hashlib.new(digest.algorithm) if digest else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from shared.host.errors import DiskImageError
-from shared.ova.vdi import FREE, WINDOW, ZERO, Image
+from shared.ova.vdi import FREE, WINDOW, ZERO, VdiImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Block:
 
     position: int
     length: int
-    image: Image
+    image: VdiImage
     entry: int
 
     def read(self) -> bytes:
@@ -38,7 +38,7 @@ class Chain:
     VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
     """
 
-    def __init__(self, images: Sequence[Image]) -> None:
+    def __init__(self, images: Sequence[VdiImage]) -> None:
         self.images = tuple(images)
         self.size = images[0].header.size
         self.block_size = images[0].header.block_size
@@ -56,7 +56,7 @@ class Chain:
         Raises `DiskImageError` for a damaged file or files that do not belong together.
         """
         with ExitStack() as stack:
-            chain = cls([stack.enter_context(Image.open(path)) for path in paths])
+            chain = cls([stack.enter_context(VdiImage.open(path)) for path in paths])
             stack.pop_all()
         return chain
 
@@ -112,7 +112,7 @@ class Chain:
         return next((image.path for image in self.images if image.changed()), None)
 
 
-def _check_parent(child: Image, parent: Image) -> None:
+def _check_parent(child: VdiImage, parent: VdiImage) -> None:
     if child.header.parent != parent.header.identifier:
         raise DiskImageError(
             f"{child.path}: its parent is {child.header.parent}, not {parent.path} "

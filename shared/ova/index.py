@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from shared.host.errors import CopyError, NasError
-from shared.ova.writing import Member
+from shared.ova.writing import WrittenMember
 
 _HEADER_BYTES: Final = 64 * 1024
 _FORMAT: Final = 1
@@ -28,7 +28,7 @@ _RECORDS_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class IndexRecord:
     """A grain of a disk.
 
     Its number, where its bytes begin in the file of the disk (sectors of 512 bytes), their digest.
@@ -40,7 +40,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class IndexSection:
     """The records of one disk.
 
     `place` is where it is attached; `position` is that of its file in the OVA, in bytes.
@@ -54,7 +54,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class IndexHeader:
     """`generation` counts the copies since the last one that was sent whole.
 
     The manifest says to which OVA the index belongs.
@@ -65,10 +65,10 @@ class Header:
     manifest_position: int
     manifest_bytes: int
     manifest_sha256: str
-    sections: tuple[Section, ...]
+    sections: tuple[IndexSection, ...]
 
 
-def digest(data: bytes | memoryview) -> bytes:
+def grain_digest(data: bytes | memoryview) -> bytes:
     """The digest of a grain as it is in the file."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -87,7 +87,7 @@ class IndexWriter:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
         self._file.write(bytes(_HEADER_BYTES))
-        self._sections: list[Section] = []
+        self._sections: list[IndexSection] = []
         self._sha256 = hashlib.sha256()
         self._begun: tuple[str, int, int] | None = None
         self._count = 0
@@ -105,7 +105,7 @@ class IndexWriter:
         self._begun = (place, position, self._count)
         self._sha256 = hashlib.sha256()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: IndexRecord) -> None:
         """The next grain."""
         data = _RECORD.pack(record.grain, record.sector, record.digest)
         self._sha256.update(data)
@@ -115,11 +115,11 @@ class IndexWriter:
             raise self._failed(error) from None
         self._count += 1
 
-    def finish(self, generation: int, members: Sequence[Member], ova_bytes: int) -> None:
+    def finish(self, generation: int, members: Sequence[WrittenMember], ova_bytes: int) -> None:
         """Writes the header. `members` of the finished OVA, its manifest last."""
         self._end_section()
         manifest = members[-1]
-        header = Header(
+        header = IndexHeader(
             generation,
             ova_bytes,
             manifest.position,
@@ -144,15 +144,15 @@ class IndexWriter:
         if self._begun:
             place, position, first = self._begun
             self._sections.append(
-                Section(place, position, first, self._count - first, self._sha256.hexdigest())
+                IndexSection(place, position, first, self._count - first, self._sha256.hexdigest())
             )
             self._begun = None
 
 
-class Index:
+class GrainIndex:
     """An index that was found whole. Close it."""
 
-    def __init__(self, descriptor: int, header: Header) -> None:
+    def __init__(self, descriptor: int, header: IndexHeader) -> None:
         self._descriptor = descriptor
         self.header = header
 
@@ -180,17 +180,17 @@ class Index:
         """Closes the file."""
         os.close(self._descriptor)
 
-    def section(self, place: str) -> Section | None:
+    def section(self, place: str) -> IndexSection | None:
         """The records of the disk that was attached there; None if there was none."""
         return next((section for section in self.header.sections if section.place == place), None)
 
-    def records(self, section: Section) -> Iterator[Record]:
+    def records(self, section: IndexSection) -> Iterator[IndexRecord]:
         """The records in the order of the grains."""
         for data in self._pieces(section):
             for fields in _RECORD.iter_unpack(data):
-                yield Record(*fields)
+                yield IndexRecord(*fields)
 
-    def _pieces(self, section: Section) -> Iterator[bytes]:
+    def _pieces(self, section: IndexSection) -> Iterator[bytes]:
         done = 0
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
@@ -213,7 +213,7 @@ def _seal(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest().encode() + b" " + text
 
 
-def _parse(data: bytes) -> Header:
+def _parse(data: bytes) -> IndexHeader:
     text = data.rstrip(b" ").partition(b" ")[2]
     try:
         if _seal(text) != data.rstrip(b" "):
@@ -221,7 +221,7 @@ def _parse(data: bytes) -> Header:
         values: dict[str, Any] = json.loads(text)
         if values.pop("format") != _FORMAT:
             raise ValueError("another format")
-        sections = tuple(Section(**section) for section in values.pop("sections"))
-        return Header(sections=sections, **values)
+        sections = tuple(IndexSection(**section) for section in values.pop("sections"))
+        return IndexHeader(sections=sections, **values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CopyError(f"the index has no header that is understood: {error}") from None

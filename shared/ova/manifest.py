@@ -16,7 +16,7 @@ _UNLISTED: Final = re.compile(r"[\x00-\x1f():\\\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Digest:
+class ManifestDigest:
     """What the manifest says of one member.
 
     `sha1` or `sha256`, and the value in lower-case hexadecimal.
@@ -26,12 +26,12 @@ class Digest:
     value: str
 
 
-def parse_manifest(data: bytes) -> dict[str, Digest]:
+def parse_manifest(data: bytes) -> dict[str, ManifestDigest]:
     """Digests by member name.
 
     Raises `CopyError` for the first line that is not one: VirtualBox itself would ignore it.
     """
-    digests: dict[str, Digest] = {}
+    digests: dict[str, ManifestDigest] = {}
     for number, line in enumerate(
         data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n"), 1
     ):
@@ -42,7 +42,7 @@ def parse_manifest(data: bytes) -> dict[str, Digest]:
             raise CopyError(f"line {number} of the manifest is damaged")
         if match[2] in digests:
             raise CopyError(f"the manifest has {match[2]!r} twice")
-        digests[match[2]] = Digest(match[1].lower(), match[3])
+        digests[match[2]] = ManifestDigest(match[1].lower(), match[3])
     if not data.endswith(b"\n"):
         raise CopyError("the manifest is cut off")
     return digests

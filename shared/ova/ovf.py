@@ -20,7 +20,7 @@ _FILE_KIND: Final = re.compile(r"(-disk\d+)?\.\w+$")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Slot:
+class Attachment:
     """Where a disk is attached."""
 
     controller: str
@@ -42,7 +42,7 @@ class DiskFile:
 
     name: str
     size: int
-    slot: Slot
+    attachment: Attachment
 
 
 def references(ovf: bytes) -> frozenset[str]:
@@ -78,19 +78,19 @@ def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
     """
     try:
         envelope = parse_xml(ovf, limit=OVF_LIMIT)
-        slots = dict(_attachments(envelope))
+        attachments = dict(_attachments(envelope))
         disks = {disk.attrib["fileRef"]: disk for disk in envelope.iter("Disk")}
         files = tuple(
             DiskFile(
                 file.attrib["href"],
                 int(disk.attrib["capacity"]),
-                slots.pop(disk.attrib["uuid"]),
+                attachments.pop(disk.attrib["uuid"]),
             )
             for file in envelope.iter("File")
             if (disk := disks.pop(file.attrib["id"], None)) is not None
         )
-        if slots or disks:
-            raise ValueError(f"no files for {sorted(slots.values())} {sorted(disks)}")
+        if attachments or disks:
+            raise ValueError(f"no files for {sorted(attachments.values())} {sorted(disks)}")
     except (XmlError, KeyError, ValueError) as error:
         raise VBoxManageError(
             f"VirtualBox describes the VM in a way that is not understood: {error!r}"
@@ -123,14 +123,14 @@ def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
     return renamed, names
 
 
-def _attachments(envelope: Element) -> Iterator[tuple[str, Slot]]:
+def _attachments(envelope: Element) -> Iterator[tuple[str, Attachment]]:
     for machine in envelope.iter("Machine"):
         for controller in machine.iter("StorageController"):
             for device in controller.iterfind("AttachedDevice[@type='HardDisk']"):
                 for image in device.iterfind("Image"):
-                    slot = Slot(
+                    attachment = Attachment(
                         controller.attrib["name"],
                         int(device.attrib["port"]),
                         int(device.attrib["device"]),
                     )
-                    yield image.attrib["uuid"].strip("{}"), slot
+                    yield image.attrib["uuid"].strip("{}"), attachment

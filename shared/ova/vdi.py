@@ -48,7 +48,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class VdiHeader:
     """What the header of a VDI file says.
 
     Offsets and sizes in bytes, `size` is that of the disk that the guest sees.
@@ -67,7 +67,7 @@ class Header:
     parent_modification: UUID
 
 
-def parse_header(data: bytes) -> Header:
+def parse_header(data: bytes) -> VdiHeader:
     """The header in the first 512 bytes of a file.
 
     Raises `DiskImageError` for anything that VirtualBox would not write.
@@ -101,7 +101,7 @@ def parse_header(data: bytes) -> Header:
         (kind == Kind.DIFFERENCING) == (parent != _NO_UUID),
         "its type and its parent contradict each other",
     )
-    return Header(
+    return VdiHeader(
         kind=Kind(kind),
         map_offset=map_offset,
         data_offset=data_offset,
@@ -125,14 +125,14 @@ def _require(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads a
         raise DiskImageError(otherwise)
 
 
-class Image:
+class VdiImage:
     """One VDI file, open for reading, with a header and a block map that were found sound.
 
     Reading is safe from several threads. Memory does not grow with the disk. Close it, or use it in
     a `with` statement.
     """
 
-    def __init__(self, path: Path, descriptor: int, header: Header) -> None:
+    def __init__(self, path: Path, descriptor: int, header: VdiHeader) -> None:
         self.path = path
         self.header = header
         self._descriptor = descriptor

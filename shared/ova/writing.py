@@ -36,7 +36,7 @@ _flush = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class WrittenMember:
     """One file of an OVA: its bytes are at `position` of the OVA."""
 
     name: str
@@ -64,7 +64,7 @@ class _CopyRange:
     length: int
 
 
-class Archive:
+class OvaWriter:
     """An OVA that is being written to a new file.
 
     Members one after the other: `add`, or `begin`, `write`…, `end`; then `finish`.
@@ -102,7 +102,7 @@ class Archive:
         self._name = ""
         self._begin = 0
         self._unflushed = 0
-        self._members: list[Member] = []
+        self._members: list[WrittenMember] = []
         #: Where the next byte goes.
         self.position = 0
         #: How many bytes the storage has taken, and how many of them it copied by itself from
@@ -110,7 +110,7 @@ class Archive:
         self.stored = 0
         self.copied = 0
 
-    def add(self, name: str, data: bytes) -> Member:
+    def add(self, name: str, data: bytes) -> WrittenMember:
         """A whole member."""
         self.begin(name)
         self.write(data)
@@ -147,10 +147,10 @@ class Archive:
             self._range = _CopyRange(source, source_position, self.position, len(data))
         self.position += len(data)
 
-    def end(self) -> Member:
+    def end(self) -> WrittenMember:
         """Ends the member: waits for its hash, writes its header."""
         self._hashing.finish()
-        member = Member(
+        member = WrittenMember(
             self._name, self._begin, self.position - self._begin, self._digest.hexdigest()
         )
         header = tar.member_header(member.name, member.size, self._modified)
@@ -160,7 +160,7 @@ class Archive:
         self._members.append(member)
         return member
 
-    def finish(self, manifest_name: str) -> tuple[Member, ...]:
+    def finish(self, manifest_name: str) -> tuple[WrittenMember, ...]:
         """Writes the manifest and the end, and waits until the storage has everything.
 
         Returns all members in their order.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.export.delta import DeltaPlan
-from shared.export.exporter import ParallelExporter
+from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
 from shared.ova.compression import Codec

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.export.description import take_description
-from shared.export.exporter import ParallelExport
+from shared.export.parallel import ParallelExport
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.problems import ExportCanceledError, ExportError, VmRunsError
 from tests.contract.engine_vms import Bench, finish

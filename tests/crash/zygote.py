@@ -47,7 +47,7 @@ _LOADED = (
         "shared.host.configuration",
         "shared.site",
         "shared.tasks.archiving",
-        "shared.export.exporter",
+        "shared.export.parallel",
         "shared.state.store.create",
         "filelock",
     ),

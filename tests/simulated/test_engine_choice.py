@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shared.copies.sidecar import Sidecar
-from shared.export import eligible, engine
+from shared.export import eligibility, engine
 from shared.host.errors import CopyError, NasError
 from shared.nas.mount import Mount
 from shared.state.sessions import heartbeat
@@ -78,7 +78,7 @@ def test_a_fault_in_looking_at_the_disks_is_a_reason_for_virtualbox(
 ) -> None:
     rig.host().make_vm("web01")
     rig.look()
-    failing(monkeypatch, eligible, "open_disk", RecursionError("too deep"))
+    failing(monkeypatch, eligibility, "open_disk", RecursionError("too deep"))
     assert backup.run(rig.site(engine="auto")).done == ["web01"]
     assert "too deep" in sidecar(rig, "web01").engine_reason
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies import catalogue
-from shared.export import eligible
+from shared.export import eligibility
 from shared.export import engine as parallel
 from shared.host.clock import SystemClock, timestamp
 from shared.host.configuration import VmPolicy
@@ -109,7 +109,7 @@ def impossible_directory(watched: Watched, _: pytest.MonkeyPatch) -> dict[str, o
 
 
 def impossible_engine(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    failing(monkeypatch, eligible, "open_disk", DiskImageError("its format is unknown"))
+    failing(monkeypatch, eligibility, "open_disk", DiskImageError("its format is unknown"))
     return {"engine": "parallel"}
 
 

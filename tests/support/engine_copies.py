@@ -11,13 +11,13 @@ from pathlib import Path
 from uuid import UUID
 
 from shared.export.delta import Delta, DeltaPlan
-from shared.export.engine import Sink
-from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.export.engine import LockedSink
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import zlib_codec
 from shared.ova.disk import Chain
-from shared.ova.index import digest
-from shared.ova.vmdk import Layout
-from shared.ova.writing import Archive
+from shared.ova.index import grain_digest
+from shared.ova.vmdk_writing import VmdkLayout
+from shared.ova.writing import OvaWriter
 from tests.support.disk_files import Vdi, pattern
 
 BLOCK = 65536
@@ -63,16 +63,17 @@ def make(
         aligned,
     )
     cancelled = threading.Event()
-    archive = Archive(ova, modified=1, cancelled=cancelled)
+    archive = OvaWriter(ova, modified=1, cancelled=cancelled)
     pipeline = Pipeline(
-        Settings(2, zlib_codec(1), digest=digest, alignment=plan.alignment), cancelled
+        CompressionSettings(2, zlib_codec(1), digest=grain_digest, alignment=plan.alignment),
+        cancelled,
     )
     try:
         with Delta(plan, ova) as delta, tempfile.TemporaryDirectory() as disks:
             for place, image in images.items():
                 with Chain.open([image.write(Path(disks) / "disk.vdi")]) as chain:
                     archive.begin(f"{place}.vmdk")
-                    layout = Layout(
+                    layout = VmdkLayout(
                         place,
                         chain.size,
                         int.from_bytes(os.urandom(4)),
@@ -83,8 +84,8 @@ def make(
                     pipeline.copy(
                         chain,
                         layout,
-                        Sink(archive, [], layout, delta.begin(place, archive.position)),
-                        Meter(),
+                        LockedSink(archive, [], layout, delta.begin(place, archive.position)),
+                        ReadMeter(),
                     )
                     archive.end()
             delta.finish(archive.finish("vm.mf"), archive.position)

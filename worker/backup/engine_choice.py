@@ -115,7 +115,7 @@ def choose_engine(
         raise _refused(reason)
     if reason:
         return Choice(VBoxManageExporter(site.vboxmanage), reason)
-    from shared.export.exporter import ParallelExporter
+    from shared.export.parallel import ParallelExporter
 
     cores = site.configuration.backup.cores or available_cores()
     scratch = Path(
@@ -155,9 +155,9 @@ def _refusal(machine: Machine, clock: Clock, modesty: Modesty) -> str:
     if modesty.vboxmanage:
         return modesty.vboxmanage
     try:
-        from shared.export.eligible import assess
+        from shared.export.eligibility import check_eligibility
 
-        return assess(machine, clock).reason
+        return check_eligibility(machine, clock).reason
     except (
         Exception
     ) as error:  # a fault of the engine, which must not keep VBoxManage from its work

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.export.delta import Delta, DeltaPlan, refusal
-from shared.export.exporter import ParallelExport, ParallelExporter
+from shared.export.parallel import ParallelExport, ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.errors import CopyError, NasError
-from shared.ova.index import Index, digest
+from shared.ova.index import GrainIndex, grain_digest
 from shared.virtualbox.problems import ExportError
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.engine_copies import disk, make
@@ -30,7 +30,7 @@ def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"SATA-0-0": disk()})
     assert (first.copied, first.sent) == (0, "there is no copy before it")
     assert VmdkReader(first.disks()[0]).disk(64 * BLOCK) == content([disk()])
-    index = Index.open(first.index)
+    index = GrainIndex.open(first.index)
     section = index.section("SATA-0-0")
     assert section is not None
     data = first.ova.read_bytes()
@@ -39,7 +39,7 @@ def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
     for record in records:
         start = section.position + record.sector * 512
         size = int.from_bytes(data[start + 8 : start + 12], "little")
-        assert digest(data[start : start + -(-(size + 12) // 512) * 512]) == record.digest
+        assert grain_digest(data[start : start + -(-(size + 12) // 512) * 512]) == record.digest
     index.close()
 
 
@@ -217,7 +217,7 @@ def test_an_index_without_its_header_is_none(tmp_path: Path) -> None:
     with Delta(DeltaPlan(tmp_path / "i"), tmp_path / "new"):
         pass
     with pytest.raises(CopyError, match="no header"):
-        Index.open(tmp_path / "i")
+        GrainIndex.open(tmp_path / "i")
 
 
 def ended(export: ParallelExport) -> ParallelExport:

@@ -13,12 +13,12 @@ from uuid import UUID
 
 import pytest
 
-from shared.export.pipeline import Meter, Pipeline, Settings
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, zlib_codec
 from shared.ova.disk import Chain
-from shared.ova.vmdk import Layout, Unit
+from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 
 BLOCK = 65536
@@ -29,10 +29,10 @@ class Collector:
 
     def __init__(self, seconds: float = 0) -> None:
         self.data = b""
-        self.units: list[Unit] = []
+        self.units: list[CompressedUnit] = []
         self._seconds = seconds
 
-    def put(self, data: bytes, unit: Unit | None) -> None:
+    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         time.sleep(self._seconds)
         self.data += data
         if unit:
@@ -54,11 +54,11 @@ def copy(
     codec: Codec | None = None,
     cancelled: threading.Event | None = None,
     check: bool = True,
-) -> Meter:
-    meter, event = Meter(), cancelled or threading.Event()
-    pipeline = Pipeline(Settings(cores, codec or zlib_codec(1), check), event)
+) -> ReadMeter:
+    meter, event = ReadMeter(), cancelled or threading.Event()
+    pipeline = Pipeline(CompressionSettings(cores, codec or zlib_codec(1), check), event)
     try:
-        pipeline.copy(chain, Layout("x", chain.size, 0, UUID(int=1)), sink, meter)
+        pipeline.copy(chain, VmdkLayout("x", chain.size, 0, UUID(int=1)), sink, meter)
     finally:
         assert pipeline.close()
     return meter
@@ -72,12 +72,12 @@ def test_a_disk_arrives_whole_and_in_order(tmp_path: Path, cores: int) -> None:
         meter = copy(chain, sink, cores=cores)
         assert meter.done == chain.data_bytes()
     assert VmdkReader(sink.data).disk(image.size) == content([image])
-    assert [place[0] for unit in sink.units for place in unit.places] == list(range(0, 200, 2))
+    assert [place[0] for unit in sink.units for place in unit.grains] == list(range(0, 200, 2))
 
 
 def test_the_number_of_threads_is_bounded(tmp_path: Path) -> None:
     before = threading.active_count()
-    pipeline = Pipeline(Settings(1000, zlib_codec(1)), threading.Event())
+    pipeline = Pipeline(CompressionSettings(1000, zlib_codec(1)), threading.Event())
     assert threading.active_count() - before == 16
     assert pipeline.close()
     assert threading.active_count() == before
@@ -108,7 +108,7 @@ def test_the_self_check_finds_a_broken_compressor_in_any_block(tmp_path: Path) -
 
 def test_an_error_of_the_sink_ends_everything(tmp_path: Path) -> None:
     class Full(Collector):
-        def put(self, data: bytes, unit: Unit | None) -> None:
+        def put(self, data: bytes, unit: CompressedUnit | None) -> None:
             super().put(data, unit)
             if len(self.units) > 5:
                 raise OSError("full")
@@ -147,22 +147,25 @@ def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
     the unit is done.
     """
 
-    class DoneJustNow(Future[Unit]):
-        def result(self, timeout: float | None = None) -> Unit:
+    class DoneJustNow(Future[CompressedUnit]):
+        def result(self, timeout: float | None = None) -> CompressedUnit:
             if timeout is not None:
                 self.set_result(unit)
                 raise FutureTimeoutError
             return super().result()
 
-    unit, pipeline = Unit(b"", ()), Pipeline(Settings(1, zlib_codec(1)), threading.Event())
+    unit, pipeline = (
+        CompressedUnit(b"", ()),
+        Pipeline(CompressionSettings(1, zlib_codec(1)), threading.Event()),
+    )
     assert pipeline._wait(DoneJustNow()) is unit
     assert pipeline.close()
 
 
 def test_a_disk_that_answers_too_late_is_an_error() -> None:
-    failed: Future[Unit] = Future()
+    failed: Future[CompressedUnit] = Future()
     failed.set_exception(TimeoutError("the disk"))
-    pipeline = Pipeline(Settings(1, zlib_codec(1)), threading.Event())
+    pipeline = Pipeline(CompressionSettings(1, zlib_codec(1)), threading.Event())
     with pytest.raises(TimeoutError, match="the disk"):
         pipeline._wait(failed)
     assert pipeline.close()
@@ -177,7 +180,7 @@ def test_finished_units_do_not_pile_up_before_a_slow_sink(tmp_path: Path) -> Non
         return right.compress(data)
 
     class Watching(Collector):
-        def put(self, data: bytes, unit: Unit | None) -> None:
+        def put(self, data: bytes, unit: CompressedUnit | None) -> None:
             super().put(data, unit)
             ahead.append(counted[0] - len(self.units))
 
@@ -187,7 +190,7 @@ def test_finished_units_do_not_pile_up_before_a_slow_sink(tmp_path: Path) -> Non
 
 
 def test_progress_is_by_bytes() -> None:
-    meter = Meter()
+    meter = ReadMeter()
     assert meter.percent() == 0
     meter.total, meter.done = 3_000_000, 1_000_000
     assert meter.percent() == 33

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.export.child import Child
+from shared.export.command import PipedCommand
 from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
@@ -136,7 +136,7 @@ def test_every_command_is_shown_with_its_status_and_how_long_it_took(
     while not running.poll():
         time.sleep(0.01)
     running.poll()
-    with Child(vboxmanage, ["convertfromraw"]) as child:
+    with PipedCommand(vboxmanage, ["convertfromraw"]) as child:
         child.wait(10)
     messages = [
         record.getMessage() for record in shown.records if "VBoxManage" in record.getMessage()

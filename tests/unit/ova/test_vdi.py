@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.host.errors import DiskImageError
 from shared.ova.disk import Chain
-from shared.ova.vdi import Image, parse_header
+from shared.ova.vdi import VdiImage, parse_header
 from tests.support.disk_files import FREE, ZERO, Vdi, content, pattern
 
 BLOCK = 65536
@@ -192,7 +192,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.vdi"
     {"missing": lambda: None, "directory": path.mkdir, "fifo": lambda: os.mkfifo(path)}[kind]()
     with pytest.raises(DiskImageError, match=r"a\.vdi"):
-        Image.open(path)
+        VdiImage.open(path)
 
 
 def test_a_parent_of_another_uuid_is_refused(tmp_path: Path) -> None:

@@ -15,30 +15,30 @@ import pytest
 
 from shared.host.errors import CopyError, NasError
 from shared.host.stages import CancelledError
-from shared.ova.writing import Archive
+from shared.ova.writing import OvaWriter
 from tests.support.disk_files import pattern
 
 NOSPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def write_much(archive: Archive, count: int, size: int) -> None:
+def write_much(archive: OvaWriter, count: int, size: int) -> None:
     archive.begin("disk")
     for _ in range(count):
         archive.write(bytes(size))
 
 
-def end(archive: Archive) -> None:
+def end(archive: OvaWriter) -> None:
     archive.end()
     archive.finish("m")
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Archive]]:
-    archives: list[Archive] = []
+def make(tmp_path: Path) -> Iterator[Callable[..., OvaWriter]]:
+    archives: list[OvaWriter] = []
 
-    def archive(cancelled: threading.Event | None = None) -> Archive:
+    def archive(cancelled: threading.Event | None = None) -> OvaWriter:
         archives.append(
-            Archive(
+            OvaWriter(
                 tmp_path / "x.ova", modified=1_700_000_000, cancelled=cancelled or threading.Event()
             )
         )
@@ -49,7 +49,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Archive]]:
         made.discard()
 
 
-def test_members_and_manifest(tmp_path: Path, make: Callable[..., Archive]) -> None:
+def test_members_and_manifest(tmp_path: Path, make: Callable[..., OvaWriter]) -> None:
     archive = make()
     archive.add("vm.ovf", b"<xml/>")
     archive.begin("vm-disk001.vmdk")
@@ -86,18 +86,18 @@ def test_members_and_manifest(tmp_path: Path, make: Callable[..., Archive]) -> N
 
 
 def test_the_file_is_private_and_never_replaces_another(
-    tmp_path: Path, make: Callable[..., Archive]
+    tmp_path: Path, make: Callable[..., OvaWriter]
 ) -> None:
     make()
     assert (tmp_path / "x.ova").stat().st_mode & 0o777 == 0o600
     with pytest.raises(NasError, match="File exists"):
-        Archive(tmp_path / "x.ova", modified=0, cancelled=threading.Event())
+        OvaWriter(tmp_path / "x.ova", modified=0, cancelled=threading.Event())
     assert (tmp_path / "x.ova").exists()
 
 
 @pytest.mark.parametrize("call", ["pwrite", "flush"])
 def test_a_full_storage_is_told_and_the_file_removed(
-    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, make: Callable[..., OvaWriter], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def full(*_: object) -> int:
         raise NOSPACE
@@ -113,7 +113,7 @@ def test_a_full_storage_is_told_and_the_file_removed(
 
 
 def test_short_writes_are_completed(
-    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Callable[..., OvaWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = os.pwrite
     monkeypatch.setattr(
@@ -128,7 +128,7 @@ def test_short_writes_are_completed(
 
 
 def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number(
-    tmp_path: Path, make: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Callable[..., OvaWriter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A number that is given to another file while a thread still writes to it would put the disk
     into that file.
@@ -157,7 +157,7 @@ def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number
 
 
 def test_ranges_are_copied_by_the_file_system_and_hashed_here(
-    tmp_path: Path, make: Callable[..., Archive]
+    tmp_path: Path, make: Callable[..., OvaWriter]
 ) -> None:
     old = tmp_path / "old"
     old.write_bytes(b"x" * 700 + pattern(5, 300_000))
@@ -176,7 +176,7 @@ def test_ranges_are_copied_by_the_file_system_and_hashed_here(
 
 
 def test_a_source_that_became_shorter_is_an_error(
-    tmp_path: Path, make: Callable[..., Archive]
+    tmp_path: Path, make: Callable[..., OvaWriter]
 ) -> None:
     (tmp_path / "old").write_bytes(b"x" * 100)
     archive = make()

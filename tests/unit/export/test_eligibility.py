@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.export import eligible
-from shared.export.eligible import SourceDisk, assess, attachments, open_disk
+from shared.export import eligibility
+from shared.export.eligibility import SourceDisk, attachments, check_eligibility, open_disk
 from shared.host.clock import SystemClock
 from shared.host.errors import DiskImageError
-from shared.ova.ovf import Slot
+from shared.ova.ovf import Attachment
 from shared.virtualbox.settings import SettingsError
 from tests.support.disk_files import ZERO, Vdi, pattern
 from tests.unit.export.conftest import FakeVirtualBox
@@ -27,9 +27,12 @@ def test_the_disks_of_an_eligible_vm(virtualbox: FakeVirtualBox) -> None:
     chain = chain_of_three()
     virtualbox.add_disk(*chain)
     virtualbox.add_disk(Vdi(64 * BLOCK, kind=1))
-    found = assess(virtualbox.machine, SystemClock())
+    found = check_eligibility(virtualbox.machine, SystemClock())
     assert found.reason == ""
-    assert [disk.slot for disk in found.disks] == [Slot("SATA", 0, 0), Slot("SATA", 2, 0)]
+    assert [disk.attachment for disk in found.disks] == [
+        Attachment("SATA", 0, 0),
+        Attachment("SATA", 2, 0),
+    ]
     assert found.disks[0].medium == str(chain[0].identifier)
     assert [path.stem for path in found.disks[0].files] == [
         str(image.identifier) for image in chain
@@ -37,14 +40,14 @@ def test_the_disks_of_an_eligible_vm(virtualbox: FakeVirtualBox) -> None:
 
 
 def test_a_vm_without_disks_is_eligible(virtualbox: FakeVirtualBox) -> None:
-    assert assess(virtualbox.machine, SystemClock()) == eligible.Assessment((), "")
+    assert check_eligibility(virtualbox.machine, SystemClock()) == eligibility.Eligibility((), "")
 
 
 def test_another_format_is_named(virtualbox: FakeVirtualBox) -> None:
     virtualbox.add_disk(Vdi(64 * BLOCK))
     machine = virtualbox.machine
     image = replace(machine.chains[0][0], format="VMDK")
-    found = assess(replace(machine, chains=((image,),)), SystemClock())
+    found = check_eligibility(replace(machine, chains=((image,),)), SystemClock())
     assert found.disks == ()
     assert found.reason == f"{image.location}: its format is VMDK, not VDI"
 
@@ -54,7 +57,7 @@ def test_a_damaged_image_is_named(virtualbox: FakeVirtualBox) -> None:
     virtualbox.add_disk(image)
     path = virtualbox.folder / f"{image.identifier}.vdi"
     path.write_bytes(path.read_bytes()[:-1])
-    assert str(path) in assess(virtualbox.machine, SystemClock()).reason
+    assert str(path) in check_eligibility(virtualbox.machine, SystemClock()).reason
 
 
 def test_an_encrypted_disk_is_refused(virtualbox: FakeVirtualBox) -> None:
@@ -67,7 +70,7 @@ def test_an_encrypted_disk_is_refused(virtualbox: FakeVirtualBox) -> None:
             '<MediaRegistry><Property name="CRYPT/KeyStore"/></MediaRegistry><Hardware>',
         )
     )
-    assert assess(machine, SystemClock()).reason == "it has an encrypted disk"
+    assert check_eligibility(machine, SystemClock()).reason == "it has an encrypted disk"
 
 
 def test_settings_that_changed_since_the_inventory_are_refused(virtualbox: FakeVirtualBox) -> None:
@@ -75,7 +78,7 @@ def test_settings_that_changed_since_the_inventory_are_refused(virtualbox: FakeV
     machine = virtualbox.machine
     virtualbox.add_disk(Vdi(64 * BLOCK))
     assert virtualbox.machine != machine
-    assert "changed a moment ago" in assess(machine, SystemClock()).reason
+    assert "changed a moment ago" in check_eligibility(machine, SystemClock()).reason
 
 
 @pytest.mark.parametrize(("text", "reason"), [(None, "is not there"), ("<VirtualBox>", "damaged")])
@@ -86,18 +89,22 @@ def test_unreadable_settings_are_refused(
     Path(machine.settings_file).unlink()
     if text:
         Path(machine.settings_file).write_text(text)
-    assert reason in assess(machine, SystemClock()).reason
+    assert reason in check_eligibility(machine, SystemClock()).reason
 
 
 def test_an_inaccessible_vm_is_refused_with_its_reason(virtualbox: FakeVirtualBox) -> None:
     assert (
-        assess(replace(virtualbox.machine, reason="its disk is gone"), SystemClock()).reason
+        check_eligibility(
+            replace(virtualbox.machine, reason="its disk is gone"), SystemClock()
+        ).reason
         == "its disk is gone"
     )
 
 
 def source(folder: Path, image: Vdi) -> SourceDisk:
-    return SourceDisk(Slot("SATA", 0, 0), str(image.identifier), (image.write(folder / "a.vdi"),))
+    return SourceDisk(
+        Attachment("SATA", 0, 0), str(image.identifier), (image.write(folder / "a.vdi"),)
+    )
 
 
 def test_a_file_that_is_not_the_disk_that_virtualbox_knows_is_refused(tmp_path: Path) -> None:
@@ -118,9 +125,9 @@ def test_a_disk_with_more_data_than_a_vmdk_holds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = source(tmp_path, Vdi(64 * BLOCK, {number: pattern(1, BLOCK) for number in range(50)}))
-    monkeypatch.setattr(eligible, "LARGEST_BYTES", 52 * BLOCK)
+    monkeypatch.setattr(eligibility, "LARGEST_BYTES", 52 * BLOCK)
     open_disk(disk).close()
-    monkeypatch.setattr(eligible, "LARGEST_BYTES", 50 * BLOCK)
+    monkeypatch.setattr(eligibility, "LARGEST_BYTES", 50 * BLOCK)
     with pytest.raises(DiskImageError, match="2 TiB"):
         open_disk(disk)
 
@@ -139,7 +146,7 @@ def test_attachments_are_those_of_the_vm_as_it_is_now_not_of_its_snapshots() -> 
         name="empty", kind="HardDisk", image=""
     )
     assert attachments((text + "</Machine></VirtualBox>").encode()) == (
-        (Slot('IDE "x"', 1, 2), "ab"),
+        (Attachment('IDE "x"', 1, 2), "ab"),
     )
     with pytest.raises(SettingsError):
         attachments(text.encode())

@@ -11,7 +11,7 @@ from shared.host.clock import Clock
 from shared.host.errors import DiskImageError
 from shared.host.xml import XmlError, parse_xml
 from shared.ova.disk import Chain
-from shared.ova.ovf import Slot
+from shared.ova.ovf import Attachment
 from shared.ova.vmdk import LARGEST_BYTES
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import MAXIMUM_BYTES, Image, SettingsError, read_file
@@ -30,13 +30,13 @@ class SourceDisk:
     Where it is attached, the UUID of its leaf image, and its files, leaf first.
     """
 
-    slot: Slot
+    attachment: Attachment
     medium: str
     files: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
+class Eligibility:
     """`reason` says in words why the parallel engine cannot export the VM.
 
     Empty if it can, then `disks` are what it has to read.
@@ -46,7 +46,7 @@ class Assessment:
     reason: str
 
 
-def assess(machine: Machine, clock: Clock) -> Assessment:
+def check_eligibility(machine: Machine, clock: Clock) -> Eligibility:
     """Looks at the disks of a VM, at best a stopped one.
 
     As the inventory has them and as their files are. Changes nothing, takes no lock.
@@ -54,7 +54,7 @@ def assess(machine: Machine, clock: Clock) -> Assessment:
     An export looks again once it holds the locks.
     """
     if machine.reason:
-        return Assessment((), machine.reason)
+        return Eligibility((), machine.reason)
     try:
         settings = read_file(machine.settings_file, clock.sleep)
         attached = attachments(settings)
@@ -63,19 +63,19 @@ def assess(machine: Machine, clock: Clock) -> Assessment:
         if _ENCRYPTED in settings:
             raise DiskImageError("it has an encrypted disk")
         disks = tuple(
-            SourceDisk(slot, uuid, _files(chain))
-            for (slot, uuid), chain in zip(attached, machine.chains, strict=True)
+            SourceDisk(attachment, uuid, _files(chain))
+            for (attachment, uuid), chain in zip(attached, machine.chains, strict=True)
         )
         for disk in disks:
             open_disk(disk).close()
     except SettingsError as error:
-        return Assessment((), f"its settings cannot be used: {error}")
+        return Eligibility((), f"its settings cannot be used: {error}")
     except DiskImageError as error:
-        return Assessment((), error.message)
-    return Assessment(disks, "")
+        return Eligibility((), error.message)
+    return Eligibility(disks, "")
 
 
-def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
+def attachments(settings: bytes) -> tuple[tuple[Attachment, str], ...]:
     """The hard disks of a .vbox file as they are now.
 
     Where they are attached, and the UUID of the leaf image. Raises `SettingsError`.
@@ -84,7 +84,7 @@ def attachments(settings: bytes) -> tuple[tuple[Slot, str], ...]:
         root = parse_xml(settings, limit=MAXIMUM_BYTES)
         return tuple(
             (
-                Slot(
+                Attachment(
                     controller.attrib["name"],
                     int(device.attrib["port"]),
                     int(device.attrib["device"]),

@@ -15,7 +15,7 @@ END_SECONDS: Final = 60.0
 _MOST_MESSAGES: Final = 2**16
 
 
-class Child:
+class PipedCommand:
     """A VBoxManage command in the background, standard input closed.
 
     Its messages are kept in a file that has no name.

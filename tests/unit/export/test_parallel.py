@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.export.exporter import ParallelExport, ParallelExporter
+from shared.export.parallel import ParallelExport, ParallelExporter
 from shared.host.clock import SystemClock
 from shared.ova.compression import Codec, zlib_codec
 from shared.virtualbox.problems import (

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from shared.export.delta import DeltaPlan
-from shared.export.eligible import assess
-from shared.export.engine import Request, Summary, export
-from shared.export.pipeline import Meter, Settings
+from shared.export.eligibility import check_eligibility
+from shared.export.engine import ExportRequest, ExportSummary, export_vm
+from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
@@ -56,7 +56,7 @@ class ParallelExporter:
         self._vboxmanage = vboxmanage
         self._clock = clock
         self._scratch = scratch
-        self._settings = Settings(cores, codec or best_codec(), self_check)
+        self._settings = CompressionSettings(cores, codec or best_codec(), self_check)
         self._plan = plan
 
     @property
@@ -69,7 +69,7 @@ class ParallelExporter:
 
         Opens the disk files, takes no lock, changes nothing.
         """
-        return assess(machine, self._clock).reason
+        return check_eligibility(machine, self._clock).reason
 
     def start(
         self, machine: Machine, target: Path, *, vm_name: str | None = None
@@ -84,10 +84,10 @@ class ParallelExporter:
         machine: Machine,
         target: Path,
         vm_name: str | None,
-        meter: Meter,
+        meter: ReadMeter,
         cancelled: threading.Event,
-    ) -> Summary:
-        assessment = assess(machine, self._clock)
+    ) -> ExportSummary:
+        assessment = check_eligibility(machine, self._clock)
         if assessment.reason:
             raise ExportError(f"the parallel engine cannot export this VM: {assessment.reason}")
 
@@ -97,7 +97,7 @@ class ParallelExporter:
                 raise VmRunsError(f"the VM is {info.state}")
             return info.name
 
-        request = Request(
+        request = ExportRequest(
             machine=machine.uuid,
             disks=assessment.disks,
             target=target,
@@ -105,7 +105,7 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             rename=vm_name,
         )
-        return export(
+        return export_vm(
             self._vboxmanage,
             request,
             self._settings,
@@ -119,12 +119,14 @@ class ParallelExporter:
 class ParallelExport:
     """An export that runs in a thread of this process, and dies with it. See `RunningExport`."""
 
-    def __init__(self, target: Path, work: Callable[[Meter, threading.Event], Summary]) -> None:
+    def __init__(
+        self, target: Path, work: Callable[[ReadMeter, threading.Event], ExportSummary]
+    ) -> None:
         self.identity = ProcessIdentity.of(os.getpid())
-        self.meter = Meter()
+        self.meter = ReadMeter()
         self._target = target
         self._cancelled = threading.Event()
-        self._summary: Summary | None = None
+        self._summary: ExportSummary | None = None
         self._error: BaseException | None = None
 
         def run() -> None:
@@ -167,7 +169,7 @@ class ParallelExport:
         summary = self.summary()
         return Traffic(summary.copied_bytes, summary.sent)
 
-    def summary(self) -> Summary:
+    def summary(self) -> ExportSummary:
         """What was written.
 
         Raises `ExportError` if the export failed; only to be called when it has ended.

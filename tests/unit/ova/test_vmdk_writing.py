@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from shared.host.errors import CopyError, DiskImageError
 from shared.ova import vmdk
 from shared.ova.compression import Codec, best_codec, zlib_codec
-from shared.ova.vmdk import GRAIN, Layout, Unit, compress_unit
+from shared.ova.vmdk import GRAIN
+from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout, compress_unit
 from tests.support.disk_files import VmdkReader, pattern
 
 CODEC = zlib_codec(1)
 
 
 def write(size: int, parts: dict[int, bytes], *, position: int = 0, alignment: int = 512) -> bytes:
-    layout = Layout("x.vmdk", size, 0x1234ABCD, UUID(int=1), position=position, alignment=alignment)
+    layout = VmdkLayout(
+        "x.vmdk", size, 0x1234ABCD, UUID(int=1), position=position, alignment=alignment
+    )
     pieces = [layout.begin()]
     for start, data in sorted(parts.items()):
         pieces += layout.add(
@@ -93,7 +96,7 @@ def test_the_descriptor_says_the_size_in_sectors_and_the_grain_count_is_rounded_
 
 
 def test_a_disk_beyond_what_tables_can_address_is_refused() -> None:
-    layout = Layout("x.vmdk", 2**42, 0, UUID(int=1))
+    layout = VmdkLayout("x.vmdk", 2**42, 0, UUID(int=1))
     layout.sectors = 2**32 - 100
     with pytest.raises(DiskImageError, match="2 TiB"):
         list(layout.add(compress_unit(0, bytes(range(256)) * 256, zlib_codec(0), self_check=False)))
@@ -103,12 +106,12 @@ def test_a_grain_that_inflates_to_something_else_is_found() -> None:
     broken = Codec("broken", lambda data: zlib.compress(bytes(data[:-1]) + b"?"), zlib.decompress)
     with pytest.raises(CopyError, match="byte 65536"):
         compress_unit(0, bytes(GRAIN) + pattern(1, GRAIN), broken, self_check=True)
-    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).places == ((0, 0),)
+    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).grains == ((0, 0),)
 
 
 def test_units_of_zeros_take_no_space() -> None:
-    assert compress_unit(0, bytes(16 * GRAIN), CODEC, self_check=True) == Unit(b"", ())
-    assert list(Layout("x", 2**20, 0, UUID(int=1)).add(Unit(b"", ()))) == []
+    assert compress_unit(0, bytes(16 * GRAIN), CODEC, self_check=True) == CompressedUnit(b"", ())
+    assert list(VmdkLayout("x", 2**20, 0, UUID(int=1)).add(CompressedUnit(b"", ()))) == []
 
 
 def test_the_best_codec_makes_zlib_streams() -> None:
