@@ -16,6 +16,8 @@ TEXTS = sorted(
     [
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
         *(ROOT / "docs").glob("*.md"),
         ROOT / "deploy/cron/vmbackup",
         ROOT / "deploy/systemd/install",
@@ -109,6 +111,16 @@ def test_a_command_that_does_not_exist_would_be_noticed() -> None:
 def test_the_files_that_a_text_links_to_exist(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_the_files_that_a_newcomer_is_sent_to_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(
+        re.findall(r"`((?:coordinator|deploy|docs|shared|tests|worker)/[a-z_0-9/.]*)`", text)
+    )
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    assert len(named) >= 5
 
 
 def _room(module: Path) -> str:
