@@ -20,6 +20,26 @@ _PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """From where to where, copies of which VM (by its UUID), under which claim (its number names the partial files).
+
+    `reserve` is the room that must stay free at the target; `live` are the claims of others, whose
+    partial files there are not touched. `check` is called before every step and with every
+    megabyte, so it should look at no more than what the process knows; it raises when the claim is
+    lost, or when the move is to stop.
+    """
+
+    source: Path
+    target: Path
+    uuid: str
+    claim: int
+    reserve: int = 0
+    live: frozenset[int] = frozenset()
+    check: Callable[[], None] = lambda: None
+    progress: Progress = lambda _done, _total: None
+
+
+@dataclass(frozen=True, slots=True)
 class Transport:
     """One file's way: `name` in both directories, `temporary` at the target until it is whole, and what it must be."""
 

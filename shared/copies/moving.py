@@ -14,39 +14,22 @@ before each step whether the claim still stands.
 """
 
 import errno
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue, chronology, permits
+from shared.copies import catalogue, chronology, permits, source_removal, transfer
 from shared.copies import sidecar as sidecars
-from shared.copies.copying import Transport, copy_file
-from shared.copies.files import NasFiles, write_file
-from shared.copies.names import SIDES, Suffix, final_name, parse_final, parse_partial, partial_name
-from shared.copies.sidecar import Sidecar, SideFile
-from shared.copies.space import check_room
+from shared.copies.copying import Route
+from shared.copies.files import NasFiles
+from shared.copies.names import SIDES, final_name, parse_final
+from shared.copies.partials import remove_partials_of_moves
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
-from shared.nas.reading import Entry, look, look_twice, present, read_file
-from shared.ova.check import Progress, sha256_of
+from shared.nas.reading import Entry, look, look_twice, read_file
 
 #: More steps than a copy can need: whoever takes them runs in a circle.
 _STEPS_LIMIT: Final = 24
-#: What a file system or server answers that has no hard links there, or between the two places.
-_NO_LINKS: Final = frozenset(
-    {
-        errno.EXDEV,
-        errno.EPERM,
-        errno.EMLINK,
-        errno.ENOSYS,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.EACCES,
-        errno.EINVAL,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +46,6 @@ class Moved:
 
     stamps: tuple[str, ...]
     problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """From where to where, copies of which VM (by its UUID), under which claim (its number names the partial files).
-
-    `reserve` is the room that must stay free at the target; `live` are the claims of others, whose
-    partial files there are not touched. `check` is called before every step and with every
-    megabyte, so it should look at no more than what the process knows; it raises when the claim is
-    lost, or when the move is to stop.
-    """
-
-    source: Path
-    target: Path
-    uuid: str
-    claim: int
-    reserve: int = 0
-    live: frozenset[int] = frozenset()
-    check: Callable[[], None] = lambda: None
-    progress: Progress = lambda _done, _total: None
 
 
 def move_copies(files: NasFiles, route: Route) -> Moved:
@@ -102,7 +65,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
         stamps = _to_move(route)
         if stamps:
             files.make_directory(route.target)
-            _remove_stale_partials(files, route)
+            remove_partials_of_moves(files, route)
         for stamp in stamps:
             try:
                 _move_copy(files, route, stamp)
@@ -171,17 +134,19 @@ def _next_step(
     if json in here and (
         json not in there or (ova in here and ova not in there and not _same(route, json))
     ):
-        return _write_sidecar if ova in here or ova in there else _leave("its .ova is missing")
+        return (
+            transfer.write_sidecar if ova in here or ova in there else _leave("its .ova is missing")
+        )
     if ova in here and json not in there:
         return _leave("it has no sidecar")
     if (ova in here) != (ova in there) and any(
         name in here and name not in there for name in sides
     ):
-        return _bring_sides
+        return transfer.bring_side_files
     if ova in here:
-        return _remove_source if ova in there else _transfer
+        return source_removal.remove_ova if ova in there else transfer.bring_ova
     return (
-        _remove_sides
+        source_removal.remove_side_files
         if ova in there and any(name in here for name in (json, line, index, *sides))
         else None
     )
@@ -198,177 +163,6 @@ def _refuse_another_vm(route: Route, stamp: str) -> None:
 
 def _leave(reason: str) -> Step:
     raise CopyError(reason)
-
-
-def _write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings sidecar and checksum line to the target.
-
-    An older sidecar there has no `.ova` beside it and describes nothing.
-    """
-    sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
-    original = read_file(
-        route.source / final_name(stamp, "json"), sidecars.LIMIT_BYTES, follow=False
-    )
-    texts: dict[Suffix, bytes] = {"sha256": sidecar.checksum_lines(), "json": original}
-    for suffix, data in texts.items():
-        temporary = partial_name(stamp, route.claim, suffix)
-        files.remove(route.target, temporary)
-        write_file(files, route.target, temporary, data)
-        files.rename(route.target, temporary, final_name(stamp, suffix))
-    files.sync_directory(route.target)
-
-
-def _bring_sides(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings the side files to the target and leaves them at the source, where the copy needs them until its `.ova` goes."""
-    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
-    here, there = look(route.source), look(route.target)
-    for suffix in SIDES:
-        name = final_name(stamp, suffix)
-        if not present(here, name) or name in there:
-            continue
-        if suffix not in expected:
-            raise CopyError(f"{name} is none of its files")
-        try:
-            files.link(route.source, route.target, name)
-        except (FileExistsError, FileNotFoundError):
-            continue  # a request that was repeated, or another process: the next look tells
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _copy_file(
-                files, route, partial_name(stamp, route.claim, suffix), name, expected[suffix]
-            )
-    files.sync_directory(route.target)
-
-
-def _transfer(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings the `.ova` to the target.
-
-    Renamed, or copied and verified under a partial name where it is another file system.
-    """
-    name = final_name(stamp, "ova")
-    try:
-        files.move(route.source, route.target, name)
-    except FileNotFoundError:
-        return  # it has just been moved: the next look tells
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _copy(files, route, sidecars.read_named(route.target, final_name(stamp, "json"), stamp))
-    files.sync_directory(route.target)
-    files.sync_directory(route.source)
-
-
-def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
-    """Copies the `.ova`, and only then removes the source."""
-    name = final_name(sidecar.stamp, "ova")
-    before = look(route.source).get(name)
-    _copy_file(
-        files,
-        route,
-        partial_name(sidecar.stamp, route.claim, "ova"),
-        name,
-        SideFile(sidecar.size, sidecar.sha256),
-    )
-    files.sync_directory(route.target)
-    if present(look(route.target), name):
-        _remove_verified(
-            files, route, sidecar.stamp, before, sidecar.sha256
-        )  # `_copy_file` has read it back
-
-
-def _copy_file(
-    files: NasFiles, route: Route, temporary: str, name: str, expected: SideFile
-) -> None:
-    room = os.statvfs(route.target)
-    check_room(room.f_bavail * room.f_frsize, expected.size, route.reserve)
-    copy_file(
-        files,
-        Transport(route.source, route.target, name, temporary, expected),
-        check=route.check,
-        progress=route.progress,
-    )
-
-
-def _remove_source(files: NasFiles, route: Route, stamp: str) -> None:
-    """Both places have the `.ova`, from an earlier call.
-
-    That at the source goes if both are what the sidecar says, read again here.
-    """
-    name = final_name(stamp, "ova")
-    sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
-    before = look(route.source).get(name)
-    digest = sha256_of(route.target, name, progress=route.progress)
-    if digest != sidecar.sha256:
-        raise CopyError(f"{route.target} has another file of that name, or a damaged one")
-    if sha256_of(route.source, name) != sidecar.sha256:
-        raise CopyError(f"{route.source} has another file of that name, or a damaged one")
-    _remove_verified(files, route, stamp, before, digest)
-
-
-def _remove_verified(
-    files: NasFiles, route: Route, stamp: str, before: Entry | None, digest: str
-) -> None:
-    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us.
-
-    `digest` is that of what was read at the target.
-    """
-    name = final_name(stamp, "ova")
-    route.check()
-    if before and look(route.source).get(name) == before:
-        files.remove_published(
-            permits.arrived(route.source, route.target, stamp, [name], digest=digest), name
-        )
-        files.sync_directory(route.source)
-
-
-def _remove_sides(files: NasFiles, route: Route, stamp: str) -> None:
-    """The `.ova` has arrived.
-
-    What lies beside it at the source goes, the side files only if the target has them as they
-    should be.
-    """
-    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
-    here = look(route.source)
-    for suffix in SIDES:
-        name = final_name(stamp, suffix)
-        if present(here, name):
-            if not (
-                suffix in expected
-                and (
-                    _one_file(route, name)
-                    or sha256_of(route.target, name) == expected[suffix].sha256
-                )
-            ):
-                raise CopyError(f"{name} is another file at {route.target}, or damaged there")
-            route.check()
-            files.remove_published(permits.arrived(route.source, route.target, stamp, [name]), name)
-    rest = [final_name(stamp, "index"), final_name(stamp, "sha256"), final_name(stamp, "json")]
-    permit = permits.arrived(route.source, route.target, stamp, rest)
-    for name in rest:  # an index is of no use elsewhere: the next copy there is sent whole
-        files.remove_published(permit, name)
-    files.sync_directory(route.source)
-
-
-def _one_file(route: Route, name: str) -> bool:
-    """Whether both names lead to the same file: there is nothing to compare then."""
-    return os.path.samestat(os.lstat(route.source / name), os.lstat(route.target / name))
-
-
-def _remove_stale_partials(files: NasFiles, route: Route) -> None:
-    """What earlier, interrupted moves (claims up to ours) left at the target.
-
-    Nobody else writes there while the VM is claimed.
-    """
-    for name, entry in look(route.target).items():
-        partial = parse_partial(name)
-        if (
-            partial
-            and entry.is_file
-            and partial.claim <= route.claim
-            and partial.claim not in route.live
-        ):
-            files.remove(route.target, name)
 
 
 def _same(route: Route, name: str) -> bool:

@@ -14,13 +14,12 @@ what it did stays done.
 
 import contextlib
 import errno
-from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
 from shared.copies.files import NasFiles, write_file
-from shared.copies.names import SIDES, Suffix, final_name, parse_partial, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, partial_name
 from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError, NasError
@@ -114,45 +113,6 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
     if lost := missing(entries, publication.stamp, sidecar.files):
         raise CopyError(f"{ova.name} is in place, but {lost}")
     return sidecar
-
-
-def remove_partials(
-    files: NasFiles, directory: Path, live: Collection[int], newest: int
-) -> list[str]:
-    """Removes the partial files of claims that are over and returns their names.
-
-    `live` are the claims of the newest known generation of the database, `newest` the highest claim
-    number given out in it: a partial file with a higher one belongs to a claim made since, and
-    stays. The claim of an intent that is not done yet must be in `live`. Raises `NasError`.
-    """
-    removed = []
-    with reported(f"remove partial files from {directory}"):
-        for name, entry in look(directory).items():
-            partial = parse_partial(name)
-            if partial and entry.is_file and partial.claim <= newest and partial.claim not in live:
-                files.remove(directory, name)
-                removed.append(name)
-        if removed:
-            files.sync_directory(directory)
-    return sorted(removed)
-
-
-def remove_own_partials(files: NasFiles, directory: Path, claim: int) -> list[str]:
-    """Removes the partial files of one claim: for its holder, after an export that failed.
-
-    Raises `NasError`.
-    """
-    with reported(f"remove partial files from {directory}"):
-        mine = sorted(
-            name
-            for name, entry in look(directory).items()
-            if entry.is_file and (p := parse_partial(name)) and p.claim == claim
-        )
-        for name in mine:
-            files.remove(directory, name)
-        if mine:
-            files.sync_directory(directory)
-    return mine
 
 
 def _settle(

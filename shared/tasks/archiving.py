@@ -16,7 +16,8 @@ from typing import Final
 
 from shared.copies import catalogue
 from shared.copies.archive_location import prove_apart, require_apart
-from shared.copies.moving import Moved, Route, move_copies
+from shared.copies.copying import Route
+from shared.copies.moving import Moved, move_copies
 from shared.host.clock import timestamp
 from shared.host.errors import NasError, VBoxManageError
 from shared.site import Site

@@ -6,7 +6,7 @@ Found by the mark in the VM's record, removed, and the mark taken back.
 import logging
 from typing import Final
 
-from shared.copies.publishing import remove_partials
+from shared.copies.partials import remove_partials
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.records import Contents

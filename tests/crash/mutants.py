@@ -62,6 +62,7 @@ def _no_intent() -> None:
     def publish(self: Any, exported: Any, *_: Any) -> bool:
         from dataclasses import replace
 
+        from shared.copies import publishing
         from shared.state.records import Copy
         from shared.state.rules import changes
 
@@ -74,7 +75,7 @@ def _no_intent() -> None:
             sidecar.finished,
             exported.fingerprint.to_json(),
         )
-        export.files.publish(self._site.files, self._directory, copy)
+        publishing.publish(self._site.files, self._directory, copy)
 
         def clean(contents: Any) -> Any:
             record = replace(changes.held(contents, self._key, self._own), publishing=copy)

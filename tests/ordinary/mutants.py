@@ -89,7 +89,7 @@ MUTANTS: Final = {
             ("shared.tasks.archiving", "require_apart", _answers()),
             ("shared.tasks.archiving", "prove_apart", _answers()),
             ("shared.copies.permits", "same_directory", _answers(False)),
-            ("shared.copies.moving", "_one_file", _answers(False)),
+            ("shared.copies.source_removal", "_one_file", _answers(False)),
         ),
         Cell("the NAS mounted twice", "archive"),
     ),

@@ -8,8 +8,9 @@ import platform
 from dataclasses import dataclass
 from typing import Final
 
-from shared.copies import publishing as files
 from shared.copies.names import final_name, make_stamp, partial_name
+from shared.copies.partials import remove_own_partials
+from shared.copies.publishing import seal
 from shared.copies.sidecar import Sidecar, Wire
 from shared.host.clock import timestamp
 from shared.host.errors import ExitCode, LockLostError, VmBackupError
@@ -221,7 +222,7 @@ class Backup:
             wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         )
         check_nas(self._site.configuration.nas, write=True)
-        files.seal(self._site.files, self._directory, sidecar)
+        seal(self._site.files, self._directory, sidecar)
         return Exported(sidecar, fingerprint)
 
     def _run_engine(self, subject: Subject, exporter: Exporter) -> tuple[float, Traffic]:
@@ -280,7 +281,7 @@ class Backup:
 
     def _remove_partials(self) -> None:
         try:
-            files.remove_own_partials(self._site.files, self._directory, self._own.number)
+            remove_own_partials(self._site.files, self._directory, self._own.number)
         except VmBackupError as error:
             log.warning(
                 "partial files not removed, a later tick will do it: %s",

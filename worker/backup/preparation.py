@@ -10,9 +10,9 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from shared.copies import publishing as files
 from shared.copies.catalogue import Catalogue
 from shared.copies.catalogue import read as read_catalogue
+from shared.copies.partials import remove_partials
 from shared.nas.errors import reported
 from shared.nas.mount import check_nas
 from shared.virtualbox.inventory import Machine
@@ -75,7 +75,7 @@ def _require_place(work: Work, place: Place) -> tuple[int, Catalogue]:
     live = {record.claim.number for record in contents.vms.values() if record.claim}
     live |= {record.publishing.claim for record in contents.vms.values() if record.publishing}
     for name in (
-        removed := files.remove_partials(site.files, place.directory, live, contents.claims_granted)
+        removed := remove_partials(site.files, place.directory, live, contents.claims_granted)
     ):
         log.warning(
             "removed %s, which an earlier attempt left", name, extra={"vm": work.record.key}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from shared.copies import catalogue, chronology, permits, retention
 from shared.copies.catalogue import Copy
+from shared.copies.copying import Route
 from shared.copies.files import NasFiles, Permit
-from shared.copies.moving import Route, move_copies
+from shared.copies.moving import move_copies
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules
 from shared.host.errors import CopyError, IllegalMoveError, NasError

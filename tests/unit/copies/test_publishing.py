@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared.copies import catalogue, publishing, side_files
+from shared.copies import catalogue, partials, publishing, side_files
 from shared.copies.files import SHARED_GROUP, NasFiles
 from shared.host.errors import CopyError, NasError
 from tests.support import copies as make
@@ -254,15 +254,15 @@ def test_partial_files_of_dead_claims_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / f".{STAMP}.6.partial.ova").symlink_to(tmp_path / f"{OLD}.ova")
     before = set(os.listdir(tmp_path))
-    removed = publishing.remove_partials(NasFiles(), tmp_path, live={17}, newest=29)
+    removed = partials.remove_partials(NasFiles(), tmp_path, live={17}, newest=29)
     assert removed == [
         f".{STAMP}.5.partial.json",
         f".{STAMP}.5.partial.ova",
         f".{STAMP}.5.partial.ova-tmp",
     ]
     assert set(os.listdir(tmp_path)) == before - set(removed)
-    assert publishing.remove_own_partials(NasFiles(), tmp_path, 17) == [f".{STAMP}.17.partial.ova"]
-    assert publishing.remove_partials(NasFiles(), tmp_path / "gone", live=(), newest=99) == []
+    assert partials.remove_own_partials(NasFiles(), tmp_path, 17) == [f".{STAMP}.17.partial.ova"]
+    assert partials.remove_partials(NasFiles(), tmp_path / "gone", live=(), newest=99) == []
 
 
 def test_directories_keep_the_group_of_their_parent(tmp_path):

@@ -1,0 +1,80 @@
+"""Remove from its old directory what a move has brought to the new one.
+
+Nothing goes that was not read at its new place, or is the same file there under another name.
+"""
+
+import os
+
+from shared.copies import permits
+from shared.copies import sidecar as sidecars
+from shared.copies.copying import Route
+from shared.copies.files import NasFiles
+from shared.copies.names import SIDES, final_name
+from shared.host.errors import CopyError
+from shared.nas.reading import Entry, look, present
+from shared.ova.check import sha256_of
+
+
+def remove_ova(files: NasFiles, route: Route, stamp: str) -> None:
+    """Both places have the `.ova`, from an earlier call.
+
+    That at the source goes if both are what the sidecar says, read again here.
+    """
+    name = final_name(stamp, "ova")
+    sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+    before = look(route.source).get(name)
+    digest = sha256_of(route.target, name, progress=route.progress)
+    if digest != sidecar.sha256:
+        raise CopyError(f"{route.target} has another file of that name, or a damaged one")
+    if sha256_of(route.source, name) != sidecar.sha256:
+        raise CopyError(f"{route.source} has another file of that name, or a damaged one")
+    remove_verified(files, route, stamp, before, digest)
+
+
+def remove_verified(
+    files: NasFiles, route: Route, stamp: str, before: Entry | None, digest: str
+) -> None:
+    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us.
+
+    `digest` is that of what was read at the target.
+    """
+    name = final_name(stamp, "ova")
+    route.check()
+    if before and look(route.source).get(name) == before:
+        files.remove_published(
+            permits.arrived(route.source, route.target, stamp, [name], digest=digest), name
+        )
+        files.sync_directory(route.source)
+
+
+def remove_side_files(files: NasFiles, route: Route, stamp: str) -> None:
+    """The `.ova` has arrived.
+
+    What lies beside it at the source goes, the side files only if the target has them as they
+    should be.
+    """
+    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
+    here = look(route.source)
+    for suffix in SIDES:
+        name = final_name(stamp, suffix)
+        if present(here, name):
+            if not (
+                suffix in expected
+                and (
+                    _one_file(route, name)
+                    or sha256_of(route.target, name) == expected[suffix].sha256
+                )
+            ):
+                raise CopyError(f"{name} is another file at {route.target}, or damaged there")
+            route.check()
+            files.remove_published(permits.arrived(route.source, route.target, stamp, [name]), name)
+    rest = [final_name(stamp, "index"), final_name(stamp, "sha256"), final_name(stamp, "json")]
+    permit = permits.arrived(route.source, route.target, stamp, rest)
+    for name in rest:  # an index is of no use elsewhere: the next copy there is sent whole
+        files.remove_published(permit, name)
+    files.sync_directory(route.source)
+
+
+def _one_file(route: Route, name: str) -> bool:
+    """Whether both names lead to the same file: there is nothing to compare then."""
+    return os.path.samestat(os.lstat(route.source / name), os.lstat(route.target / name))
