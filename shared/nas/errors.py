@@ -18,6 +18,8 @@ NOT_SUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 PASSING: Final = frozenset(
     {errno.ESTALE, errno.EBADF, errno.EIO, errno.EACCES, errno.EINVAL, errno.EAGAIN, errno.EBUSY}
 )
+#: What the disk itself says: it did not take the data, or has no room for them.
+DISK: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT})
 #: For writers a refusal (EACCES, EINVAL) is an answer; these are not.
 _PASSING_FOR_WRITERS: Final = frozenset(
     {
@@ -30,6 +32,14 @@ _PASSING_FOR_WRITERS: Final = frozenset(
         errno.ECONNRESET,
     }
 )
+
+
+class FlushError(OSError):
+    """The disk did not take what was flushed.
+
+    Passes never: the system reports such an error once and forgets what was lost, so that a second
+    flush succeeds and proves nothing.
+    """
 
 
 @contextlib.contextmanager
@@ -52,7 +62,7 @@ def nas_error(error: OSError, action: str) -> NasError:
 
 def is_passing(error: BaseException | None) -> bool:
     """Whether an error of the NAS passes by itself, so that a transaction is worth repeating."""
-    return isinstance(error, OSError) and error.errno in _PASSING_FOR_WRITERS
+    return _is_one_of(error, _PASSING_FOR_WRITERS)
 
 
 def is_passing_refusal(error: BaseException | None) -> bool:
@@ -60,7 +70,11 @@ def is_passing_refusal(error: BaseException | None) -> bool:
 
     Worth another try, if not at once.
     """
-    return isinstance(error, OSError) and error.errno in PASSING | _PASSING_FOR_WRITERS
+    return _is_one_of(error, PASSING | _PASSING_FOR_WRITERS)
+
+
+def _is_one_of(error: BaseException | None, codes: frozenset[int]) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, FlushError) and error.errno in codes
 
 
 _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"

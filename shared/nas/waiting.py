@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.errors import ABSENT, PASSING
+from shared.nas.errors import ABSENT, PASSING, FlushError
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ _ATTEMPTS: Final = 12
 def patiently(act: Callable[[], T], clock: Clock) -> T | None:
     """Repeat, for some seconds, what meets errors that pass. None if there is no such name.
 
-    Raises OSError.
+    Raises OSError. A flush that the disk refused is not repeated.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -26,7 +26,11 @@ def patiently(act: Callable[[], T], clock: Clock) -> T | None:
         except OSError as error:
             if error.errno in ABSENT:
                 return None
-            if error.errno not in PASSING or attempt == _ATTEMPTS - 1:
+            if (
+                isinstance(error, FlushError)
+                or error.errno not in PASSING
+                or attempt == _ATTEMPTS - 1
+            ):
                 raise
         clock.sleep(min(2.0, 0.01 * 2**attempt))
     raise AssertionError("the loop returns or raises")

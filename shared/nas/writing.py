@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
+from shared.nas.errors import DISK, NO_RIGHTS, NOT_SUPPORTED, FlushError
 from shared.nas.reading import (
     DIRECTORY_FLAGS,
     FILE_FLAGS,
@@ -113,7 +113,7 @@ def open_synced(
         descriptor = os.open(name, os.O_RDONLY | flags, dir_fd=directory)
     file = ordinary(descriptor, Path(name))
     try:
-        os.fsync(descriptor)
+        _flush(descriptor, name)
     except OSError:
         file.close()
         raise
@@ -136,7 +136,17 @@ def sync_directory(directory: Path, *, follow: bool = True) -> None:
     """
     with opened(directory, follow=follow) as descriptor:
         try:
-            os.fsync(descriptor)
+            _flush(descriptor, directory)
         except OSError as error:
             if error.errno not in NOT_SUPPORTED | {errno.EBADF}:  # some refuse it for directories
                 raise
+
+
+def _flush(descriptor: int, name: str | Path) -> None:
+    """Fsync. Raises `FlushError` if the disk did not take it, `OSError` if it could not be asked."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in DISK:
+            raise FlushError(error.errno, error.strerror, os.fspath(name)) from error
+        raise

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.errors import ABSENT, PASSING, nas_error
+from shared.nas.errors import ABSENT, PASSING, FlushError, nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
 from shared.nas.waiting import Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
@@ -45,6 +45,8 @@ class StateFiles:
         #: Where each private file that was written lies: a name that is used again gets a new file,
         #: because a request that works on the old one may still be on its way to the server.
         self._written: dict[str, Path] = {}
+        #: Generations that the disk did not take when they were flushed.
+        self._lost: set[int] = set()
         self._listed_at = clock.boottime()
         #: The one file that all hosts replace: opening it was seen to hang on SMB (docs/nas.md),
         #: and nothing depends on it.
@@ -151,14 +153,22 @@ class StateFiles:
     def sync_generation(self, number: int) -> bytes | None:
         """See `SyncGeneration`.
 
-        On SMB, a name that was linked a moment ago can be opened only after up to a second.
+        On SMB, a name that was linked a moment ago can be opened only after up to a second. If the
+        disk refuses a generation (`FlushError`), this process never believes that name again: a
+        second flush would succeed, and prove nothing.
         """
+        if number in self._lost:
+            raise FlushError(errno.EIO, "the disk did not take it", generation_name(number))
 
         def sync() -> bytes:
             sync_directory(self.root / "gen")
             return sync_name(self._generation(number))
 
-        return patiently(sync, self._clock)
+        try:
+            return patiently(sync, self._clock)
+        except FlushError:
+            self._lost.add(number)
+            raise
 
     def remove_temporary(self, name: str) -> None:
         """See `RemoveTemporary`.

@@ -1,4 +1,4 @@
-"""Waiting for the NAS only so long, for a file that really hangs: a pipe that nobody writes to."""
+"""Waiting for the NAS only so long."""
 
 import os
 import threading
@@ -10,6 +10,7 @@ import pytest
 from shared.host.errors import NasError
 from shared.nas.waiting import Bounded
 from shared.state.sessions.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
+from shared.state.store import files
 from shared.state.store.database import Database
 from shared.state.store.files import StateFiles
 from shared.state.store.operations import ListGenerations, ReadView
@@ -17,23 +18,22 @@ from tests.unit.state.builders import StillClock, vm
 
 
 @pytest.fixture
-def hanging(database: Database) -> Iterator[Path]:
-    """The view, whose open hangs until the test is over.
+def hanging(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The view cannot be opened until the event is set, at the end of the test at the latest.
 
     The database waits for it only for a moment.
     """
     database.files._view = Bounded("vmtool-statedb", seconds=0.2)
-    view = database.root / "vmtool-statedb"
-    view.unlink()
-    os.mkfifo(view)
-    yield view
-    if view.is_fifo():
-        let_go(view)
+    go_on, real = threading.Event(), files.read_file
 
+    def read_file(path: Path) -> bytes:
+        if path.name == "vmtool-statedb":
+            go_on.wait(60)
+        return real(path)
 
-def let_go(view: Path) -> None:
-    """Whoever hangs there goes on."""
-    os.close(os.open(view, os.O_RDWR | os.O_NONBLOCK))
+    monkeypatch.setattr(files, "read_file", read_file)
+    yield go_on
+    go_on.set()
 
 
 def test_what_ends_in_time_gives_its_result_or_raises() -> None:
@@ -60,7 +60,7 @@ def test_what_hangs_is_given_up_and_not_started_again_beside_it() -> None:
 
 
 def test_a_commit_stands_when_the_view_hangs(
-    database: Database, hanging: Path, caplog: pytest.LogCaptureFixture
+    database: Database, hanging: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Seen on SMB: the open hung for minutes, and the worker with it, and its claim."""
     head = database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
@@ -71,13 +71,14 @@ def test_a_commit_stands_when_the_view_hangs(
     assert "not answered since" in caplog.text
 
 
-def test_the_view_is_repaired_by_the_next_process(database: Database, hanging: Path) -> None:
+def test_the_view_is_repaired_by_the_next_process(
+    database: Database, hanging: threading.Event
+) -> None:
     database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
-    let_go(hanging)
-    hanging.unlink()
+    hanging.set()
     database.files._view = Bounded("vmtool-statedb")
     database.renew_view()
-    assert hanging.read_text() == "web01:CLEAN\n"
+    assert (database.root / "vmtool-statedb").read_text() == "web01:CLEAN\n"
 
 
 def test_a_heart_does_not_beat_for_a_worker_that_hangs(
@@ -121,6 +122,6 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
     )
 
 
-def test_reading_the_view_says_what_hangs(database: Database, hanging: Path) -> None:
+def test_reading_the_view_says_what_hangs(database: Database, hanging: threading.Event) -> None:
     with pytest.raises(NasError, match="vmtool-statedb: no answer within"):
         database.files.perform(ReadView())

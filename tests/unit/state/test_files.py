@@ -18,6 +18,7 @@ from shared.state.records import Contents
 from shared.state.states import State
 from shared.state.store import files as module
 from shared.state.store import protocol, view
+from shared.state.store.database import Database
 from shared.state.store.files import StateFiles
 from shared.state.store.layout import generation_name
 from shared.state.store.operations import (
@@ -54,6 +55,31 @@ def commit(files: StateFiles, key: str, sequence: int = 1, identifier: str = "al
     return files.run(
         protocol.transact(Author(session(identifier), sequence, WHEN, f"add {key}"), change)
     )
+
+
+class Disk:
+    """A disk that refuses generation 2 once, or the directory then, or a private file."""
+
+    def __init__(self, root: Path, kind: str, code: int) -> None:
+        self.root, self.kind, self.code, self.refused = root, kind, code, 0
+        self._fsync = os.fsync
+
+    def fsync(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if not self.refused and any(
+            os.path.samestat(status, os.stat(path)) for path in self._victims() if path.exists()
+        ):
+            self.refused += 1
+            raise OSError(self.code, os.strerror(self.code))
+        self._fsync(descriptor)
+
+    def _victims(self) -> list[Path]:
+        second = self.root / "gen" / generation_name(2)
+        if self.kind == "private":
+            return list((self.root / "tmp").iterdir())
+        if self.kind == "directory":
+            return [self.root / "gen"] if second.exists() else []
+        return [second / "snapshot" if second.is_dir() else second]
 
 
 def left(files: StateFiles, folder: str = "tmp") -> list[str]:
@@ -334,6 +360,41 @@ class TestDurability:
         monkeypatch.setattr(module, "sync_directory", refused)
         with pytest.raises(NasError):
             commit(files, "web01")
+
+    @pytest.mark.parametrize("kind", ["file", "directory"])
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+    def test_a_generation_that_the_disk_did_not_take_is_never_believed_later(
+        self, files: StateFiles, monkeypatch: pytest.MonkeyPatch, kind: str, code: int
+    ) -> None:
+        """The system reports an error of the disk once; the next flush of that name succeeds."""
+        disk = Disk(files.root, kind, code)
+        monkeypatch.setattr(os, "fsync", disk.fsync)
+        for _ in range(2):
+            with pytest.raises(NasError):
+                commit(files, "web01")
+        assert disk.refused == 1
+        with pytest.raises(NasError):
+            commit(files, "web02", 2)
+        assert set(files.perform(ListGenerations())) == {1, 2}, "nothing is built upon it"
+        again = StateFiles(files.root, StillClock(), files.primitive)
+        assert commit(again, "web02", 1, "beta.1").generation == 3, "the next process goes on"
+
+    def test_a_transaction_is_not_repeated_on_what_the_disk_did_not_take(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk = Disk(database.root, "file", errno.EIO)
+        monkeypatch.setattr(os, "fsync", disk.fsync)
+        with pytest.raises(NasError, match="Input/output error"):
+            database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+
+    def test_a_private_file_that_the_disk_did_not_take_is_written_anew(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        disk = Disk(database.root, "private", errno.EIO)
+        monkeypatch.setattr(os, "fsync", disk.fsync)
+        head = database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+        assert (disk.refused, set(head.contents.vms)) == (1, {"web01"})
+        assert os.listdir(database.root / "tmp") == []
 
     @pytest.mark.parametrize("refusal", [errno.EACCES, errno.EROFS])
     def test_what_may_only_be_read_is_flushed_as_well_as_that_goes(
