@@ -4,7 +4,8 @@ It lets the next copy have the same bytes copied by the NAS.
 
 A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order
 of the disks and their grains, so that two indexes are compared by reading both from front to end:
-memory does not grow with the disk. For 500 GB of data it has 190 MB.
+memory does not grow with the disk. For 500 GB of data it has 190 MB. Whatever such a file holds,
+reading it ends in `CopyError` or in an index that was found whole.
 """
 
 import contextlib
@@ -15,9 +16,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Final, Self
 
+from annotated_types import Le
+
+from shared.host import documents
+from shared.host.documents import FROM_JSON, Count, Document, Sha256
 from shared.host.errors import CopyError, NasError
+from shared.ova.manifest import MANIFEST_LIMIT
 from shared.ova.writing import WrittenMember
 
 _HEADER_BYTES: Final = 64 * 1024
@@ -29,10 +35,7 @@ _RECORDS_AT_ONCE: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """A grain of a disk.
-
-    Its number, where its bytes begin in the file of the disk (sectors of 512 bytes), their digest.
-    """
+    """A grain: its number, the sector of the disk's file where it begins, its bytes' digest."""
 
     grain: int
     sector: int
@@ -40,32 +43,33 @@ class IndexRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexSection:
-    """The records of one disk.
+class IndexSection(Document):
+    """The records of one disk: `count` of them, from the record number `first` on.
 
-    `place` is where it is attached; `position` is that of its file in the OVA, in bytes.
+    `place` is where the disk is attached (`SATA-0-0`); `position` is that of its file in the OVA,
+    in bytes; `sha256` is that of the records.
     """
 
     place: str
-    position: int
-    first: int
-    count: int
-    sha256: str
+    position: Count
+    first: Count
+    count: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
-class IndexHeader:
+class IndexHeader(Document):
     """`generation` counts the copies since the last one that was sent whole.
 
     The manifest says to which OVA the index belongs.
     """
 
-    generation: int
-    ova_bytes: int
-    manifest_position: int
-    manifest_bytes: int
-    manifest_sha256: str
-    sections: tuple[IndexSection, ...]
+    generation: Count
+    ova_bytes: Count
+    manifest_position: Count
+    manifest_bytes: Annotated[Count, Le(MANIFEST_LIMIT)]
+    manifest_sha256: Sha256
+    sections: Annotated[tuple[IndexSection, ...], FROM_JSON]
 
 
 def grain_digest(data: bytes | memoryview) -> bytes:
@@ -160,11 +164,14 @@ class GrainIndex:
     def open(cls, path: Path) -> Self:
         """Opens and checks an index.
 
-        Raises `CopyError` if it is damaged or of another format, OSError if it cannot be read.
+        Raises `CopyError` if it cannot be read, is damaged, or is of another format.
         """
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            index = cls(descriptor, _parse(os.pread(descriptor, _HEADER_BYTES, 0)))
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CopyError(f"the index cannot be read: {error.strerror}") from None
+        try:
+            index = cls(descriptor, _parse(_read(descriptor, _HEADER_BYTES, 0)))
             for section in index.header.sections:
                 found = hashlib.sha256()
                 for data in index._pieces(section):
@@ -194,14 +201,8 @@ class GrainIndex:
         done = 0
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
-            try:
-                data = os.pread(
-                    self._descriptor,
-                    count * _RECORD.size,
-                    _HEADER_BYTES + (section.first + done) * _RECORD.size,
-                )
-            except (OSError, OverflowError) as error:
-                raise CopyError(f"the index cannot be read: {error}") from None
+            start = _HEADER_BYTES + (section.first + done) * _RECORD.size
+            data = _read(self._descriptor, count * _RECORD.size, start)
             if len(data) != count * _RECORD.size:
                 raise CopyError("the index is cut off")
             yield data
@@ -213,15 +214,28 @@ def _seal(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest().encode() + b" " + text
 
 
-def _parse(data: bytes) -> IndexHeader:
-    text = data.rstrip(b" ").partition(b" ")[2]
+def _read(descriptor: int, length: int, position: int) -> bytes:
     try:
-        if _seal(text) != data.rstrip(b" "):
+        return os.pread(descriptor, length, position)
+    except (OSError, OverflowError) as error:
+        raise CopyError(f"the index cannot be read: {error}") from None
+
+
+def _parse(data: bytes) -> IndexHeader:
+    sealed = data.rstrip(b" ")
+    text = sealed.partition(b" ")[2]
+    try:
+        if _seal(text) != sealed:
             raise ValueError("it is damaged")
-        values: dict[str, Any] = json.loads(text)
-        if values.pop("format") != _FORMAT:
+        values = documents.load(text)
+        if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise ValueError("another format")
-        sections = tuple(IndexSection(**section) for section in values.pop("sections"))
-        return IndexHeader(sections=sections, **values)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        header = IndexHeader.from_json(values)
+        first = 0
+        for section in header.sections:
+            if section.first != first or section.position > header.ova_bytes:
+                raise ValueError("its sections do not follow each other in the copy")
+            first += section.count
+    except ValueError as error:
         raise CopyError(f"the index has no header that is understood: {error}") from None
+    return header
