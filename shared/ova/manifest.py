@@ -1,7 +1,7 @@
 """The manifest of an `.ova`: which digest each of its members has. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +46,11 @@ def parse_manifest(data: bytes) -> dict[str, ManifestDigest]:
     if not data.endswith(b"\n"):
         raise CopyError("the manifest is cut off")
     return digests
+
+
+def render_manifest(members: Iterable[tuple[str, str]]) -> bytes:
+    """The manifest of members with these names and SHA-256 digests."""
+    return "".join(f"SHA256 ({name}) = {sha256}\n" for name, sha256 in members).encode()
 
 
 def left_out_by_virtualbox(name: str) -> bool:

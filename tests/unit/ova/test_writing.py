@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,11 +37,10 @@ def end(archive: OvaWriter) -> None:
 def make(tmp_path: Path) -> Iterator[Callable[..., OvaWriter]]:
     archives: list[OvaWriter] = []
 
-    def archive(cancelled: threading.Event | None = None) -> OvaWriter:
+    def archive(cancelled: threading.Event | None = None, **seams: Any) -> OvaWriter:
+        event = cancelled or threading.Event()
         archives.append(
-            OvaWriter(
-                tmp_path / "x.ova", modified=1_700_000_000, cancelled=cancelled or threading.Event()
-            )
+            OvaWriter(tmp_path / "x.ova", modified=1_700_000_000, cancelled=event, **seams)
         )
         return archives[-1]
 
@@ -102,10 +102,9 @@ def test_a_full_storage_is_told_and_the_file_removed(
     def full(*_: object) -> int:
         raise NOSPACE
 
-    archive = make()
-    monkeypatch.setattr(
-        *(("os.pwrite", full) if call == "pwrite" else ("shared.ova.writing._flush", full))
-    )
+    if call == "pwrite":
+        monkeypatch.setattr(os, "pwrite", full)
+    archive = make(**({"flush": full} if call == "flush" else {}))
     with pytest.raises(NasError, match="No space left on device"):
         write_much(archive, 500, 2**20)
     archive.discard()
@@ -133,7 +132,6 @@ def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number
     """A number that is given to another file while a thread still writes to it would put the disk
     into that file.
     """
-    monkeypatch.setattr("shared.ova.writing._END_SECONDS", 0.2)
     cancelled, hang, whole = threading.Event(), threading.Event(), os.pwrite
 
     def slow(descriptor: int, data: bytes, position: int) -> int:
@@ -141,7 +139,7 @@ def test_a_hanging_storage_does_not_hold_up_cancelling_and_keeps_its_file_number
         return whole(descriptor, data, position)
 
     monkeypatch.setattr(os, "pwrite", slow)
-    archive = make(cancelled)
+    archive = make(cancelled, end_seconds=0.2)
     threading.Timer(0.2, cancelled.set).start()
     start = time.monotonic()
     with pytest.raises(CancelledError):
