@@ -10,17 +10,13 @@ import click
 
 from shared import command_line
 from shared.copies.space import human
+from shared.host import logs
 from shared.host.clock import age, parse_timestamp
 
 _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
 
 
-def printable(text: str) -> str:
-    """`text` with what could move the cursor, colour the screen or break a line made visible."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+printable: Final = logs.printable
 
 
 def size(count: int | None) -> str:

@@ -9,7 +9,6 @@ quick.
 
 import contextlib
 import importlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from shared.host import streams
+from shared.host import logs, streams
 from shared.host.errors import ExitCode, VmBackupError
+from shared.host.logs import json_line, printable_lines
 from shared.host.signals import ending_in_order
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def warn(text: str) -> None:
     said = context.meta.setdefault("shared.command_line.warned", set()) if context else set()
     if text not in said:
         said.add(text)
-        click.echo(f"warning: {text}", err=True)
+        click.echo(f"warning: {printable_lines(text)}", err=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    click.echo(json_line(document, indent=2))
 
 
 def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
@@ -103,7 +103,7 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
         print_json({"schema": 1, **document})
         return
     for line in lines:
-        click.echo(line)
+        click.echo(printable_lines(line))
 
 
 class Program(click.Group):
@@ -218,7 +218,7 @@ def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
             "message": error.message,
             "hint": error.hint,
         }
-        _complain(json.dumps({"error": details}, ensure_ascii=False))
+        _complain(json_line({"error": details}))
     else:
         _complain(f"{invocation.program}: error: {error.message}")
         if error.hint:
@@ -229,7 +229,7 @@ def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
 def _complain(text: str) -> None:
     """On stderr, if that takes it; the exit code says the most important thing anyway."""
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(printable_lines(text), err=True)
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
@@ -240,7 +240,7 @@ def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
             "message": error.format_message(),
             "hint": "see --help",
         }
-        _complain(json.dumps({"error": details}, ensure_ascii=False))
+        _complain(json_line({"error": details}))
     else:
         with contextlib.suppress(OSError):
             error.show()
@@ -275,7 +275,5 @@ def _global_options() -> list[click.Parameter]:
 
 @click.pass_obj
 def _start(invocation: Invocation, config: str | None, verbose: int, log_format: str) -> None:
-    from shared.host import logs
-
     invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
     logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)

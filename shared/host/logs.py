@@ -1,4 +1,4 @@
-"""Logging: text for people and cron, or JSON lines; quiet unless something is worth reading.
+"""Logs as text for people and cron, or as JSON lines; and text that is safe on any terminal.
 
 Every message may carry fields (`extra={"vm": …}`); the text format appends the VM, the JSON format
 keeps them all.
@@ -7,11 +7,37 @@ keeps them all.
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 #: Attributes that every log record has; whatever else a record carries was given as a field.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def printable(text: str) -> str:
+    """`text` with all that could deceive on a terminal made visible, line breaks included.
+
+    Control characters move the cursor and colour the screen, bidirectional ones turn text around.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Like `printable`, but line breaks stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def json_line(document: Mapping[str, object], *, indent: int | None = None) -> str:
+    """A JSON document with what is not printable escaped as JSON has it: it means the same."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+        for character in text
+    )
 
 
 def set_up(*, verbosity: int, log_format: str, program: str) -> None:
@@ -40,8 +66,11 @@ class TextFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         vm = f"{vm}: " if (vm := getattr(record, "vm", None)) else ""
         level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
-        text = f"{moment} {self._program}: {level}{vm}{record.getMessage()}".replace("\n", "\n    ")
-        return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        message = printable_lines(record.getMessage()).replace("\n", "\n    ")
+        text = f"{moment} {self._program}: {level}{printable(vm)}{message}"
+        if record.exc_info:
+            text += "\n" + printable_lines(self.formatException(record.exc_info))
+        return text
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,4 +92,4 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, ensure_ascii=False, default=str)
+        return json_line(document)
