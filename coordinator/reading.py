@@ -34,7 +34,8 @@ def read(site: "Site") -> Reading:
     """
     try:
         snapshot = site.database.head()
-        return Reading(snapshot, site.database.warnings)
+        unusable = tuple(row.message for row in snapshot.contents.unusable)
+        return Reading(snapshot, (*site.database.warnings, *unusable))
     except (DatabaseDamagedError, NodeConflictError) as error:
         snapshot = generations.newest_readable(site.database.root)
         alarm = f"{error.message} ({error.hint})" if error.hint else error.message

@@ -13,7 +13,7 @@ from shared.copies.archive_location import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.names import final_name
 from shared.host.clock import Clock
-from shared.host.configuration import STATE_DIRECTORY, Configuration
+from shared.host.configuration import Configuration
 from shared.host.errors import (
     ConfigurationError,
     NoDatabaseError,
@@ -27,7 +27,7 @@ from shared.nas.overlap import first_name_below
 from shared.nas.reading import list_fresh
 from shared.nas.repository import check_repository, is_archive_noted, note_archive
 from shared.state import formats
-from shared.state.records import VmRecord
+from shared.state.records import VmRecord, is_directory_name
 from shared.state.states import State
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
@@ -160,11 +160,10 @@ class Site:
         require_no_vm(self.configuration.nas, self._vm_directories())
 
     def _vm_directories(self) -> frozenset[str]:
-        return frozenset(
-            record.directory
-            for record in self.database.head().contents.vms.values()
-            if is_plain(record.directory)
-        )
+        contents = self.database.head().contents
+        directories = {record.directory for record in contents.vms.values()}
+        directories |= {row.directory for row in contents.unusable}
+        return frozenset(filter(is_directory_name, directories))
 
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not, if it can be trusted. Raises like `archive`."""
@@ -181,7 +180,7 @@ class Site:
         """
         nas = self.configuration.nas
         top = nas.archive if record.status == State.ARCHIVED else nas.mountpoint
-        return top / record.directory if is_plain(record.directory) else None
+        return top / record.directory if is_directory_name(record.directory) else None
 
     def reserved_names(self) -> frozenset[str]:
         """The names at the top of the NAS that are the archive's.
@@ -232,7 +231,7 @@ class Site:
             if record.status == State.ARCHIVED
             and record.last_copy
             and record.moving is None
-            and is_plain(record.directory)
+            and is_directory_name(record.directory)
             if not os.path.exists(
                 top / record.directory / final_name(record.last_copy.stamp, "ova")
             )
@@ -262,7 +261,7 @@ def plain_directory(record: VmRecord) -> str:
 
     Raises `UnusableRecordError` if it is not one plain name at the top of the NAS.
     """
-    if not is_plain(record.directory):
+    if not is_directory_name(record.directory):
         raise UnusableRecordError(
             (
                 f"the record of {record.key} names {record.directory!r} as its directory, which no "
@@ -274,15 +273,6 @@ def plain_directory(record: VmRecord) -> str:
             ),
         )
     return record.directory
-
-
-def is_plain(directory: str) -> bool:
-    """Whether a name may be that of a VM's directory."""
-    return (
-        directory not in ("", ".", "..")
-        and not any(character in directory for character in "/\0")
-        and directory.casefold() != STATE_DIRECTORY
-    )
 
 
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:

@@ -36,6 +36,9 @@ def run(site: Site) -> Outcome:
     if recovery.expire(database, recovery.find_proven(database, contents), "database"):
         contents = database.head().contents
     recovery.recover_lease(database)
+    for row in contents.unusable:
+        log.error("%s", row.message, extra={"vm": row.key} if row.section == "vms" else {})
+        outcome.failed.append(row.key)
     contents = _finish(site, contents, outcome)
     if live := recovery.live_sessions(contents):
         silent = recovery.watch_silent(database, live, database.version.lease_seconds)

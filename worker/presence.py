@@ -30,8 +30,8 @@ from shared.host.errors import (
 )
 from shared.nas.errors import reported
 from shared.nas.reading import list_fresh
-from shared.site import Site, is_plain
-from shared.state.records import VmRecord
+from shared.site import Site
+from shared.state.records import VmRecord, is_directory_name
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.tasks import verification
@@ -120,7 +120,7 @@ def _is_wanted(record: VmRecord) -> bool:
     return (
         record.last_copy is not None
         and record.status != State.ARCHIVED
-        and is_plain(record.directory)
+        and is_directory_name(record.directory)
     )
 
 

@@ -35,28 +35,24 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
 
     site = invocation.site()
     contents = site.database.head().contents
-    record = changes.find(contents, vm)
+    row = contents.unusable_row("vms", vm)
+    record = contents.vms.get(vm) if row else changes.find(contents, vm)
     upkeep.forget(contents, vm)
-    place = site.stated_directory(record)
+    place = site.stated_directory(record) if record else None
     if not dry_run:
         site.database.commit_once(
             lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget"
         )
     document = {
         "vm": vm,
-        "status": str(record.status),
-        "node": record.node,
+        "status": str(record.status) if record else None,
+        "node": record.node if record else None,
         "directory": str(place) if place else None,
     }
-    lines = [
-        (
-            f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({record.status}, "
-            f"host "
-            f"{record.node or 'unknown'})"
-        )
-    ]
+    known = f"{record.status}, host {record.node or 'unknown'}" if record else "unusable record"
+    lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({known})"]
     if place:
         lines.append(f"its copies stay in {text.printable(str(place))}")
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
-    if record.missing_since is None and record.node:
+    if record and record.missing_since is None and record.node:
         text.warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

@@ -107,6 +107,7 @@ def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
 def _require_known(contents: "Contents", node: str) -> None:
     known = {
         *contents.nodes,
+        *(row.key for row in contents.unusable if row.section == "nodes"),
         *(record.node for record in contents.vms.values()),
         *(row.node for row in contents.sessions.values()),
     }

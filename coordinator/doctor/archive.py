@@ -10,7 +10,7 @@ from shared.copies.archive_marker import is_elsewhere
 from shared.host.errors import NasError, VmBackupError
 from shared.nas.mount import is_there, mount_of, mount_table
 from shared.nas.overlap import Relation, relations
-from shared.site import is_plain
+from shared.state.records import is_directory_name
 from shared.tasks.vm_copies import require_directory
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _vms_in_the_way(site: "Site") -> list[str]:
     records = [
         record
         for record in site.database.head().contents.vms.values()
-        if is_plain(record.directory)
+        if is_directory_name(record.directory)
     ]
     apart = {Relation.APART}
     return sorted(

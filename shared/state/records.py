@@ -5,52 +5,44 @@ database.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
+from shared.host.configuration import STATE_DIRECTORY
+from shared.host.documents import (
+    FROM_JSON,
+    Check,
+    Count,
+    Document,
+    Number,
+    PlainName,
+    is_plain_name,
+)
 from shared.state.formats import NEWEST
 from shared.state.states import State
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A JSON object whose unknown fields survive being read and written."""
+def is_directory_name(name: str) -> bool:
+    """Whether `name` may be that of a VM's directory: a plain name at the top of the NAS, or of the archive, that is not the state database's."""
+    return is_plain_name(name) and name.casefold() != STATE_DIRECTORY
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Builds the record; raises TypeError or ValueError when a field is missing or wrong."""
-        known = {item.name for item in fields(cls)} - {"extra"}
-        decoded = cls._decoded(document)
-        values = {name: value for name, value in decoded.items() if name in known}
-        return cls(
-            **values, extra={name: value for name, value in decoded.items() if name not in known}
-        )  # type: ignore[call-arg]
 
-    @classmethod
-    def _decoded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The values of a JSON object as those of the fields."""
-        return document
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain values; fields that have their default are left out."""
-        document: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "extra" or (item.default is not MISSING and value == item.default):
-                continue
-            document[item.name] = value.to_json() if isinstance(value, _Record) else value
-        return {**document, **getattr(self, "extra", {})}
+Texts = Annotated[tuple[str, ...], FROM_JSON]
+#: Empty: the VM has no directory yet, it was taken over from a database of version 1.0.
+DirectoryName = Annotated[
+    str, Check(lambda name: not name or is_directory_name(name), "no name of a VM's directory")
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim(_Record):
+class Claim(Document):
     """The right of one session to work on one VM.
 
     `number` only grows: it is the fencing number in the names of files.
     """
 
     session: str
-    number: int
+    number: Count
     purpose: Literal["backup", "archive", "activate", "publish", "power", "verify", "pin", "prune"]
     since: str
     #: A backup has stopped the VM, or is about to: that it was for nothing is counted if the claim
@@ -60,15 +52,15 @@ class Claim(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Copy(_Record):
+class Copy(Document):
     """A copy that was verified: published, or about to be.
 
     `fingerprint` is that of the VM which it is a copy of.
     """
 
-    stamp: str
-    claim: int
-    size: int
+    stamp: PlainName
+    claim: Count
+    size: Count
     sha256: str
     finished: str
     fingerprint: Mapping[str, str]
@@ -76,7 +68,7 @@ class Copy(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Power(_Record):
+class Power(Document):
     """What a backup does to a VM that must be undone.
 
     Committed before the VM is touched, taken back when it is as it was found.
@@ -88,7 +80,7 @@ class Power(_Record):
 
     method: Literal["savestate", "shutdown", "live"]
     found: str
-    claim: int
+    claim: Count
     #: 128 random bits in hexadecimal digits. Empty: written by a release that called everything
     #: after the claim.
     token: str = ""
@@ -105,19 +97,19 @@ class Power(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Queued(_Record):
+class Queued(Document):
     """A place in the line of VMs that wait for a place on the NAS.
 
     `session` waits there for it now; empty: none does.
     """
 
-    number: int
+    number: Count
     session: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Restoration(_Record):
+class Restoration(Document):
     """A VM that was made of a copy.
 
     The copy's stamp, the host and name of the new VM, its UUID there, and when.
@@ -132,15 +124,15 @@ class Restoration(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class VmRecord(_Record):
+class VmRecord(Document):
     """All that is known of one VM. Times are for display; order comes from claim numbers."""
 
     key: str
     name: str
     uuid: str
     node: str
-    directory: str
-    status: State
+    directory: DirectoryName
+    status: Annotated[State, FROM_JSON]
     found: str
     #: The newest good copy.
     last_copy: Copy | None = None
@@ -156,15 +148,15 @@ class VmRecord(_Record):
     #: Set while a backup has changed its power state or made a snapshot of it: whoever finds it
     #: without a claim, on its host, undoes that.
     power: Power | None = None
-    failures: int = 0
+    failures: Count = 0
     last_error: str = ""
     last_error_at: str = ""
     #: Claim number of the last attempt that did not succeed: such a VM goes to the back of the
     #: queue.
-    last_failed_claim: int = 0
+    last_failed_claim: Count = 0
     #: How many backups in a row have stopped the VM and published nothing, and before which time
     #: none may stop it again.
-    outages_failed: int = 0
+    outages_failed: Count = 0
     next_outage: str = ""
     #: A session that worked on it died: its partial files may still have to be removed.
     leftovers: bool = False
@@ -172,10 +164,10 @@ class VmRecord(_Record):
     #: When that of its good copies whose last full reading is longest ago was read. Empty: look.
     verified: str = ""
     #: Stamps of copies that were found damaged and are still there.
-    damaged: tuple[str, ...] = ()
+    damaged: Texts = ()
     #: Stamps of good copies of which it is disputed which is newer: none of them is removed
     #: automatically.
-    order_unknown: tuple[str, ...] = ()
+    order_unknown: Texts = ()
     #: Why a VM that is BACKUP_NECESSARY was not taken at the last tick, though nothing is wrong
     #: with it.
     waiting: str = ""
@@ -187,35 +179,9 @@ class VmRecord(_Record):
     also_on: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def _decoded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        values = {
-            **document,
-            "status": State(document["status"]),
-            "damaged": tuple(document.get("damaged", ())),
-            "order_unknown": tuple(document.get("order_unknown", ())),
-        }
-        parts = {
-            name: kind.from_json(document[name])
-            for name, kind in _PARTS.items()
-            if document.get(name) is not None
-        }
-        return {**values, **parts}
-
-
-#: Fields of a VM's record that are records themselves.
-_PARTS: Final[Mapping[str, type[_Record]]] = {
-    "last_copy": Copy,
-    "publishing": Copy,
-    "claim": Claim,
-    "power": Power,
-    "queued": Queued,
-    "restored": Restoration,
-}
-
 
 @dataclass(frozen=True, slots=True)
-class NodeRecord(_Record):
+class NodeRecord(Document):
     """A host name, and the machine and user that own it.
 
     Two machines of one name are refused, and two users by `vmfind`.
@@ -231,7 +197,7 @@ class NodeRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRecord(_Record):
+class SessionRecord(Document):
     """One process that committed something.
 
     `sequence` is its last committed transaction and `generation` where that was: reading it back is
@@ -240,8 +206,8 @@ class SessionRecord(_Record):
     """
 
     id: str
-    sequence: int
-    generation: int
+    sequence: Count
+    generation: Count
     state: Literal["live", "ended", "expired"]
     node: str
     worker: str = ""
@@ -250,14 +216,41 @@ class SessionRecord(_Record):
     machine: str = ""
     boot: str = ""
     space: str = ""
-    pid: int = 0
-    started: float = 0
+    pid: Count = 0
+    started: Number = 0
     #: When its process started, by the kernel's count. Older programs do not know it, and compare
     #: `started`.
     born: str = ""
     #: The version of its program. Empty: 0.1, which knows the format 1.1 alone.
     program: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableRow:
+    """A row of the database that does not fit what this program knows.
+
+    It is carried on byte for byte, and nothing is done with what it is about.
+    """
+
+    section: Literal["nodes", "sessions", "vms"]
+    #: Its name, as far as that can be read, and the line as it stands in the generation.
+    key: str
+    line: str
+    #: What is wrong with it.
+    why: str
+    #: Of a VM, as far as they can be read: they are not given to another one.
+    uuid: str = ""
+    directory: str = ""
+
+    @property
+    def message(self) -> str:
+        """What a person should know of it."""
+        what = {"nodes": "host", "sessions": "session", "vms": "VM"}[self.section]
+        return (
+            f"the record of the {what} {self.key!r} in the state database cannot be used: "
+            f"{self.why}. It is kept as it is, and no path is made of it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +262,7 @@ class Contents:
     sessions: Mapping[str, SessionRecord] = field(default_factory=dict)
     vms: Mapping[str, VmRecord] = field(default_factory=dict)
     format: str = NEWEST
+    unusable: tuple[UnusableRow, ...] = ()
 
     def with_vm(self, record: VmRecord) -> "Contents":
         """With `record` added or replaced."""
@@ -281,3 +275,14 @@ class Contents:
     def with_node(self, record: NodeRecord) -> "Contents":
         """With `record` added or replaced."""
         return replace(self, nodes={**self.nodes, record.name: record})
+
+    def unusable_row(self, section: str, key: str) -> UnusableRow | None:
+        """The row of this name that does not fit, if there is one."""
+        return next(
+            (row for row in self.unusable if (row.section, row.key) == (section, key)), None
+        )
+
+    def without_unusable(self, section: str, key: str) -> "Contents":
+        """Without the rows of this name that do not fit."""
+        kept = tuple(row for row in self.unusable if (row.section, row.key) != (section, key))
+        return replace(self, unusable=kept)

@@ -16,6 +16,7 @@ from shared.host.errors import (
     LockLostError,
     NodeConflictError,
     UnknownVmError,
+    UnusableRecordError,
 )
 from shared.state.numbers import believable, next_number
 from shared.state.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
@@ -44,7 +45,15 @@ def join(contents: Contents, node: str, machine: str, hostname: str) -> Contents
 
 
 def check_node(contents: Contents, node: str, machine: str) -> None:
-    """Raises `NodeConflictError` if the name `node` belongs to another machine than `machine`."""
+    """Raises `NodeConflictError` if the name `node` belongs to another machine than `machine`.
+
+    Also if its record does not fit, so that this cannot be known.
+    """
+    if row := contents.unusable_row("nodes", node):
+        raise NodeConflictError(
+            row.message,
+            hint=f"if no newer program wrote it: `vmbackup-lock recover {node} --replaced`",
+        )
     known = contents.nodes.get(node)
     if known is not None and known.machine and machine and known.machine != machine:
         raise NodeConflictError(
@@ -134,10 +143,21 @@ def _freed(record: VmRecord, reason: str, when: str) -> VmRecord:
 
 
 def find(contents: Contents, key: str) -> VmRecord:
-    """The record of `key`. Raises `UnknownVmError` that names similar ones."""
+    """The record of `key`.
+
+    Raises `UnknownVmError` that names similar ones, and `UnusableRecordError` if it does not fit.
+    """
     record = contents.vms.get(key)
     if record is not None:
         return record
+    if row := contents.unusable_row("vms", key):
+        raise UnusableRecordError(
+            row.message,
+            hint=(
+                f"if no newer program wrote it, `vmbackup-admin forget {key}` deletes it, and the "
+                f"next vmfind finds the VM again; no copy is touched"
+            ),
+        )
     similar = sorted(
         known for known in contents.vms if known.casefold().startswith(key.casefold()[:3])
     )[:5]

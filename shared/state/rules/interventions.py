@@ -42,7 +42,7 @@ def replace_machine(contents: Contents, node: str, machine: str, hostname: str) 
     Whose VMs its VMs are is forgotten: those of the first user that comes.
     """
     others = {name: known for name, known in contents.nodes.items() if name != node}
-    contents = replace(contents, nodes=others)
+    contents = replace(contents, nodes=others).without_unusable("nodes", node)
     return contents.with_node(NodeRecord(node, machine, hostname)) if machine else contents
 
 

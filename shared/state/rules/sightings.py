@@ -28,9 +28,11 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
     And notes which of its VMs are missing.
     """
     listed = {sighting.uuid: sighting for sighting in sightings}
+    kept = [row for row in contents.unusable if row.section == "vms"]
     taken = {folded(record.directory) for record in contents.vms.values()}
+    taken |= {folded(row.directory) for row in kept}
     contents = _identify(contents, node, listed, taken)
-    known = {record.uuid for record in contents.vms.values()}
+    known = {record.uuid for record in contents.vms.values()} | {row.uuid for row in kept}
     for record in list(contents.vms.values()):
         if record.uuid in listed:
             contents = _seen(contents, record, node, listed[record.uuid])
@@ -88,7 +90,9 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
 def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
     """The key of a VM: its name, or `name@node` when another VM has that key, or with the UUID when that is taken, too."""
     return next(
-        key for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}") if key not in contents.vms
+        key
+        for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}")
+        if key not in contents.vms and contents.unusable_row("vms", key) is None
     )
 
 

@@ -134,6 +134,8 @@ def forget(contents: Contents, key: str) -> Contents:
 
     Raises `IllegalMoveError` or `LockedError` while somebody works on the VM.
     """
+    if key not in contents.vms and contents.unusable_row("vms", key):
+        return contents.without_unusable("vms", key)
     record = changes.find(contents, key)
     changes.require_free(record)
     changes.require_untouched(record)

@@ -7,6 +7,7 @@ seen, not believed.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.nas.reading import read_file
@@ -44,6 +45,13 @@ class Inspection:
     findings: tuple[Finding, ...]
 
 
+#: What can be done about a record that does not fit.
+_UNUSABLE: Final = (
+    "update vmbackup on this host if a newer program wrote it; otherwise vmbackup-admin forget VM, "
+    "or vmbackup-lock recover NODE --replaced"
+)
+
+
 def inspect(
     root: Path,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -68,6 +76,7 @@ def inspect(
         )
     elif head is not None and head.generation == current[-1]:
         findings += _examine_view(root, head)
+        findings += [Finding(row.message, _UNUSABLE) for row in head.contents.unusable]
     findings += _examine_version(root, head)
     newest = everything[-1] if everything else 0
     return Inspection(

@@ -5,17 +5,24 @@ checksum of the generation before), one JSON object a line for each node, sessio
 SHA-256 of everything above.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypeVar
 
+from shared.host.documents import Count, Document, load
 from shared.host.errors import DatabaseDamagedError
 from shared.state import formats
-from shared.state.records import Contents, NodeRecord, SessionRecord, VmRecord
+from shared.state.records import Contents, NodeRecord, SessionRecord, UnusableRow, VmRecord
 
-_SECTIONS: Final = ("nodes", "sessions", "vms")
+R = TypeVar("R", bound=Document)
+Section = Literal["nodes", "sessions", "vms"]
+
+_SECTIONS: Final[tuple[Section, ...]] = ("nodes", "sessions", "vms")
+#: The fields that name the rows of each section.
+_NAMES: Final[Mapping[Section, str]] = {"nodes": "name", "sessions": "id", "vms": "key"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,17 @@ class Header:
     previous: str
     session: str
     sequence: int
+    node: str
+    committed: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit(Document):
+    """What a header says as one JSON object."""
+
+    session: str
+    sequence: Count
     node: str
     committed: str
     reason: str
@@ -54,19 +72,15 @@ def encode(header: Header, contents: Contents) -> bytes:
         f"repository {header.repository}",
         f"generation {header.generation}",
         f"previous {header.previous}",
-        "commit "
-        + _dump(
-            {
-                name: getattr(header, name)
-                for name in ("session", "sequence", "node", "committed", "reason")
-            }
-        ),
+        "commit " + _dump({item.name: getattr(header, item.name) for item in fields(_Commit)}),
         f"claims {contents.claims_granted}",
     ]
     for section in _SECTIONS:
-        rows = getattr(contents, section)
+        records: Mapping[str, Document] = getattr(contents, section)
+        rows = [(name, _dump(record.to_json())) for name, record in records.items()]
+        rows += [(row.key, row.line) for row in contents.unusable if row.section == section]
         lines.append(f"{section} {len(rows)}")
-        lines += [_dump(rows[name].to_json()) for name in sorted(rows)]
+        lines += [line for _, line in sorted(rows)]
     body = "\n".join([*lines, "end"]) + "\n"
     data = body.encode("utf-8", "surrogatepass")
     return data + f"sha256 {hashlib.sha256(data).hexdigest()}\n".encode()
@@ -100,21 +114,16 @@ def _decode(data: bytes, number: int) -> Snapshot:
         if header.generation != number:
             raise _damaged(number, f"it says that it is generation {header.generation}")
         granted = int(_value(lines, "claims"))
-        nodes = {row["name"]: NodeRecord.from_json(row) for row in _rows(lines, "nodes")}
-        sessions = {row["id"]: SessionRecord.from_json(row) for row in _rows(lines, "sessions")}
-        vms = {row["key"]: VmRecord.from_json(row) for row in _rows(lines, "vms")}
+        unusable: list[UnusableRow] = []
+        nodes = _rows(lines, "nodes", NodeRecord, unusable)
+        sessions = _rows(lines, "sessions", SessionRecord, unusable)
+        vms = _rows(lines, "vms", VmRecord, unusable)
         if next(lines) != "end":
             raise _damaged(number, "its end is missing")
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        StopIteration,
-        RecursionError,
-    ) as error:
+    except (ValueError, StopIteration) as error:
         raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
-    return Snapshot(header, Contents(granted, nodes, sessions, vms, version), checksum)
+    contents = Contents(granted, nodes, sessions, vms, version, tuple(unusable))
+    return Snapshot(header, contents, checksum)
 
 
 def _known_format(line: str) -> str:
@@ -128,9 +137,9 @@ def _decode_header(lines: Iterator[str]) -> Header:
     repository, generation, previous = (
         _value(lines, name) for name in ("repository", "generation", "previous")
     )
-    commit = json.loads(_value(lines, "commit"))
-    names = ("session", "sequence", "node", "committed", "reason")
-    return Header(repository, int(generation), previous, *(commit[name] for name in names))
+    commit = _Commit.from_json(load(_value(lines, "commit")))
+    said = {item.name: getattr(commit, item.name) for item in fields(commit)}
+    return Header(repository, int(generation), previous, **said)
 
 
 def _value(lines: Iterator[str], name: str) -> str:
@@ -140,8 +149,34 @@ def _value(lines: Iterator[str], name: str) -> str:
     return value
 
 
-def _rows(lines: Iterator[str], section: str) -> list[dict[str, Any]]:
-    return [json.loads(next(lines)) for _ in range(int(_value(lines, section)))]
+def _rows(
+    lines: Iterator[str], section: Section, kind: type[R], unusable: list[UnusableRow]
+) -> dict[str, R]:
+    """The records of a section by name. Rows that are none are added to `unusable`."""
+    rows: dict[str, R] = {}
+    for _ in range(int(_value(lines, section))):
+        line = next(lines)
+        try:
+            record = kind.from_json(load(line))
+            name = getattr(record, _NAMES[section])
+            if name in rows:
+                raise ValueError("there are two of this name")
+            rows[name] = record
+        except ValueError as error:
+            unusable.append(_unusable(section, line, str(error)))
+    return rows
+
+
+def _unusable(section: Section, line: str, why: str) -> UnusableRow:
+    document = None
+    with contextlib.suppress(ValueError, RecursionError):
+        document = json.loads(line)
+    said = document if isinstance(document, dict) else {}
+    key, uuid, directory = (
+        value if isinstance(value := said.get(name), str) else ""
+        for name in (_NAMES[section], "uuid", "directory")
+    )
+    return UnusableRow(section, key, line, why, uuid, directory)
 
 
 def _dump(document: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.state.records import Claim, Power
+from shared.state.records import Claim, Power, UnusableRow
 from shared.state.rules import adoption, changes, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import Event, State
@@ -46,6 +46,19 @@ class TestSightings:
             WHEN,
         )
         assert {record.directory for record in both.vms.values()} == {"Web", "web~u2-23456"}
+
+    def test_what_belongs_to_an_unusable_record_is_given_to_no_other_vm(self) -> None:
+        row = UnusableRow("vms", "web01", "{}", "it is wrong", "uuid-web01", "Web01")
+        database = replace(contents(), unusable=(row,))
+        seen = Sighting("uuid-web01", "web01", "web01")
+        assert sightings.sight(database, "alpha", [seen], WHEN) == database
+        after = sightings.sight(
+            database, "alpha", [seen, Sighting("u2-23456789", "web01", "web01")], WHEN
+        )
+        assert [(record.key, record.directory) for record in after.vms.values()] == [
+            ("web01@alpha", "web01~u2-23456")
+        ]
+        assert after.unusable == (row,)
 
     def test_a_renamed_vm_keeps_its_directory_and_its_copies(self) -> None:
         database = contents(vm("web01", last_copy=copy()))

@@ -1,6 +1,7 @@
 """A generation as text: what is written is read, and nothing else is."""
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
-from shared.state.records import Claim, Contents, Copy, NodeRecord, SessionRecord, VmRecord
+from shared.state.records import (
+    Claim,
+    Contents,
+    Copy,
+    NodeRecord,
+    SessionRecord,
+    VmRecord,
+    is_directory_name,
+)
 from shared.state.states import State
 from shared.state.store.snapshot import Header, decode, encode
 from tests.unit.state.builders import REPOSITORY, WHEN, claimed, contents, copy, session, vm
@@ -17,6 +26,7 @@ from tests.unit.state.builders import REPOSITORY, WHEN, claimed, contents, copy,
 #: Any text that Python can hold: line ends of all kinds, control characters, lone surrogates.
 odd_text = some.text(some.characters(codec=None), max_size=12)
 numbers = some.integers(0, 2**53)
+odd_names = odd_text.filter(is_directory_name)
 plain_json = some.recursive(
     some.none() | some.booleans() | some.integers(-(2**53), 2**53) | odd_text,
     lambda inner: some.lists(inner, max_size=2) | some.dictionaries(odd_text, inner, max_size=2),
@@ -34,7 +44,7 @@ def _unknown(kind: type) -> some.SearchStrategy[dict[str, Any]]:
 claims = some.builds(Claim, odd_text, numbers, some.just("backup"), odd_text, extra=_unknown(Claim))
 copies = some.builds(
     Copy,
-    odd_text,
+    odd_names,
     numbers,
     numbers,
     odd_text,
@@ -44,7 +54,8 @@ copies = some.builds(
 )
 records = some.builds(
     VmRecord,
-    *(odd_text for _ in range(5)),
+    *(odd_text for _ in range(4)),
+    some.just("") | odd_names,
     some.sampled_from(State),
     odd_text,
     last_copy=some.none() | copies,
@@ -143,9 +154,79 @@ def test_a_line_replaced_by_nonsense_is_damage_and_no_crash(line: int, text: str
         decode(data, 7)
     except (DatabaseDamagedError, DatabaseVersionError):
         return
-    assert name in ("repository", "previous", "claims"), (
-        "texts and the number of claims may be anything"
+    assert name in ("repository", "previous", "claims") or name.startswith("{"), (
+        "texts and the number of claims may be anything; rows are carried on"
     )
+
+
+@given(plain_json, some.sampled_from([5, 6, *range(8, 12)]))
+def test_a_row_that_does_not_fit_is_carried_on_byte_for_byte_and_the_others_are_read(
+    document: Any, line: int
+) -> None:
+    lines = encode(HEADER, SMALL).decode("utf-8", "surrogatepass").split("\n")[:-2]
+    rows = [number for number, text in enumerate(lines) if text.startswith("{")]
+    changed = rows[line % len(rows)]
+    lines[changed] = json.dumps(document)
+    read = decode(_signed("\n".join([*lines, ""]).encode("utf-8", "surrogatepass")), 7)
+    (row,) = read.contents.unusable
+    assert (row.line, bool(row.why), row.message.isprintable()) == (lines[changed], True, True)
+    again = encode(read.header, read.contents)
+    assert sorted(again.decode("utf-8", "surrogatepass").split("\n")[:-2]) == sorted(lines)
+    assert decode(again, 7).contents == read.contents
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("directory", "../outside"),
+        ("directory", "/outside"),
+        ("directory", "VMSTATE"),
+        ("directory", 7),
+        ("name", None),
+        ("failures", -1),
+        ("failures", "1"),
+        ("status", "ASLEEP"),
+        ("last_copy", {"stamp": "x"}),
+        ("claim", [1]),
+        ("damaged", "abc"),
+    ],
+)
+def test_a_vm_whose_record_does_not_fit_is_told_and_stops_no_other(field: str, value: Any) -> None:
+    data = encode(HEADER, SMALL).decode("utf-8", "surrogatepass").split("\n")[:-2]
+    (place,) = (number for number, text in enumerate(data) if text.startswith('{"key":"web01"'))
+    document = {**json.loads(data[place]), field: value}
+    data[place] = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    text = _signed("\n".join([*data, ""]).encode("utf-8", "surrogatepass"))
+    read = decode(text, 7)
+    assert list(read.contents.vms) == ["déjà\nvu: 100 %"]
+    (row,) = read.contents.unusable
+    assert (row.section, row.key, row.uuid) == ("vms", "web01", "uuid-web01")
+    assert f"'{field}" in row.why
+    assert encode(read.header, read.contents) == text
+
+
+def test_two_rows_of_one_name_are_both_kept() -> None:
+    text = encode(HEADER, contents(vm("a"), vm("b"))).replace(b'"key":"b"', b'"key":"a"')
+    text = _signed(text[: text.rindex(b"sha256 ")])
+    read = decode(text, 7)
+    assert read.contents.vms["a"].uuid == "uuid-a"
+    assert [row.why for row in read.contents.unusable] == ["there are two of this name"]
+    assert encode(read.header, read.contents) == text
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+def test_no_number_is_kept_that_json_cannot_hold(number: str) -> None:
+    text = encode(HEADER, contents(vm("a", extra={"later": 1.5})))
+    read = decode(_signed(text[: text.rindex(b"sha256 ")].replace(b"1.5", number.encode())), 7)
+    assert ([row.key for row in read.contents.unusable], len(read.contents.vms)) == (["a"], 0)
+
+
+@given(plain_json)
+def test_a_header_that_does_not_fit_is_damage(document: Any) -> None:
+    lines = encode(HEADER, SMALL).decode("utf-8", "surrogatepass").split("\n")[:-2]
+    lines[4] = f"commit {json.dumps(document)}"
+    with pytest.raises(DatabaseDamagedError):
+        decode(_signed("\n".join([*lines, ""]).encode("utf-8", "surrogatepass")), 7)
 
 
 def test_the_name_of_another_generation_is_refused() -> None:

@@ -1,10 +1,18 @@
 """What is done to VMs and copies besides backups: every rule of `shared.state.rules.upkeep`."""
 
+from dataclasses import replace
+
 import pytest
 
-from shared.host.errors import IllegalMoveError, LockedError, LockLostError
-from shared.state.records import Claim, Power
-from shared.state.rules import changes, upkeep
+from shared.host.errors import (
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    NodeConflictError,
+    UnusableRecordError,
+)
+from shared.state.records import Claim, Power, UnusableRow
+from shared.state.rules import changes, interventions, upkeep
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, vm
 
@@ -152,3 +160,26 @@ class TestVerification:
             )
         )
         assert (first.verified, again.verified) == (copy().finished, "2026-01-01T00:00:00Z")
+
+
+class TestUnusableRecords:
+    ROWS = (
+        UnusableRow("vms", "web01", "{}", "the field 'name' is missing"),
+        UnusableRow("nodes", "alpha", "{}", "the field 'machine' is missing"),
+    )
+
+    def test_a_vm_with_one_is_refused_and_can_be_forgotten(self) -> None:
+        database = replace(contents(vm("web02")), unusable=self.ROWS)
+        with pytest.raises(UnusableRecordError, match="'name' is missing") as caught:
+            changes.claim(database, "web01", "alpha.1", "backup", WHEN)
+        assert "vmbackup-admin forget web01" in (caught.value.hint or "")
+        after = upkeep.forget(database, "web01")
+        assert (after.unusable, after.vms) == (self.ROWS[1:], database.vms)
+
+    def test_a_host_with_one_is_refused_until_its_name_is_given_up(self) -> None:
+        database = replace(contents(), unusable=self.ROWS)
+        with pytest.raises(NodeConflictError, match="'machine' is missing"):
+            changes.join(database, "alpha", "machine", "alpha")
+        assert changes.join(database, "beta", "machine", "beta").nodes.keys() == {"beta"}
+        after = interventions.replace_machine(database, "alpha", "machine", "alpha")
+        assert (after.unusable, after.nodes.keys()) == (self.ROWS[:1], {"alpha"})
