@@ -12,7 +12,8 @@ from shared.state.formats import NEWEST
 from shared.state.records import Contents, SessionRecord, VmRecord
 from shared.state.rules import changes
 from shared.state.states import INITIAL, MOVES, State
-from shared.state.store import protocol, view
+from shared.state.store import protocol
+from shared.state.store import view as views
 from shared.state.store.files import StateFiles
 from shared.state.store.protocol import Author, Change
 from shared.state.store.snapshot import Header, Snapshot, encode
@@ -105,7 +106,7 @@ def appender(session: str, transactions: int = 1, *, view: bool = False) -> Prog
                         "view",
                         told(
                             lambda number=sequence: files.run(
-                                view.publish_view(f"{session}.{number}")
+                                views.publish_view(f"{session}.{number}")
                             )
                         ),
                     )
@@ -284,7 +285,7 @@ def _tick(world: World) -> tuple[World, bool]:
             current = outcome.world
             return outcome.answer
 
-    edited = Files().run(view.publish_view("tick"))
+    edited = Files().run(views.publish_view("tick"))
     return current, edited
 
 
