@@ -9,6 +9,7 @@ import click
 from coordinator import clocks, reading, text
 from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
 from shared.host.errors import ExitCode
+from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.snapshot import Snapshot
@@ -204,7 +205,9 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:
-        gone = f"if {row['node']} is gone or was renamed: vmbackup-lock recover {row['node']}"
+        gone = (
+            f"if {row['node']} is gone or was renamed: vmbackup-lock recover {quoted(row['node'])}"
+        )
         said.append(
             f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
         )
@@ -220,7 +223,7 @@ def order_unknown(vm: str, count: int) -> str:
     return (
         f"order of {count} copies unknown: number, time and order of creation disagree, none of "
         f"them is removed by itself; "
-        f"`vmbackup-admin copies {vm}` shows them, `vmbackup-admin remove {vm} STAMP` ends it"
+        f"`vmbackup-admin copies {quoted(vm)}` shows them, `vmbackup-admin remove {quoted(vm)} STAMP` ends it"
     )
 
 

@@ -90,7 +90,7 @@ def _vms_in_the_way(site: "Site") -> list[str]:
     return sorted(
         record.key
         for record in records
-        if relations(nas.archive, nas.mountpoint / record.directory, table) != apart
+        if relations(nas.archive, site.directory(record), table) != apart
     )
 
 

@@ -11,6 +11,7 @@ from shared.host.clock import Clock
 from shared.host.configuration import Configuration
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
 from shared.host.host_identity import HostIdentity
+from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.records import Contents
 from shared.state.rules import changes
@@ -146,7 +147,7 @@ def _twins(contents: Contents) -> Iterator[Check]:
                 "delete one of the two, or give the copy a UUID of its own (VBoxManage "
                 "clonevm does); "
             )
-            hint += f"if {record.node} is gone or was renamed: vmbackup-lock recover {record.node}"
+            hint += f"if {record.node} is gone or was renamed: vmbackup-lock recover {quoted(record.node)}"
             yield Check(
                 "database: VMs",
                 "warn",

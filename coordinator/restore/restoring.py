@@ -24,6 +24,7 @@ from shared.copies.side_files import member_names
 from shared.copies.space import human
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
+from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Restoration, VmRecord
 from shared.state.rules import upkeep
@@ -79,14 +80,14 @@ def look_for(site: Site, record: VmRecord, which: str) -> Choice:
         if len(good) < position:
             raise CopyError(
                 f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
-                hint=f"`vmbackup-admin copies {record.key}` shows what there is",
+                hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
             )
         return Choice(good[-position], _doubt(good[-position], good, which))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
         raise CopyError(
             f"{record.key} has no copy {which!r}",
-            hint=f"`vmbackup-admin copies {record.key}` shows what there is",
+            hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
         )
     return Choice(copy)
 

@@ -1,15 +1,12 @@
-"""Retention by hand.
-
-Which copies are kept and why, letting go of the others or of a single one, and pinning single ones.
+"""Retention by hand: which copies are kept and why; removing and pinning copies.
 
 A pin is in the copy's sidecar and nowhere else: it moves with the copy into the archive and back,
 survives the loss of the state database, and retention, which reads the sidecars anyway, cannot
 overlook it. Whatever is changed is changed under a claim on the VM.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -20,14 +17,16 @@ from shared.copies.retention import Decision, Rules
 from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError, IllegalMoveError
+from shared.host.printable import quoted
 from shared.nas.mount import check_nas
 from shared.nas.spelling import folded
 from shared.site import Site
-from shared.state.records import Claim, VmRecord
-from shared.state.rules import changes, upkeep
+from shared.state.records import VmRecord
+from shared.state.rules import changes
+from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.state.states import State
-from shared.tasks.vm_copies import look_up_copies
+from shared.tasks import vm_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ log: Final = logging.getLogger(__name__)
 class Pruned:
     """What became of a VM's copies.
 
-    `removed` are stamps; also of what interrupted removals had left.
+    `removed` are stamps; also of files that interrupted removals had left.
     """
 
     key: str
@@ -63,7 +62,7 @@ def decide(site: Site, record: VmRecord) -> tuple[Decision, ...]:
     if record.status == State.ARCHIVED:
         raise IllegalMoveError(
             f"{record.key} is {record.status}: retention does not touch archived copies",
-            hint=f"vmbackup-admin activate {record.key}",
+            hint=f"vmbackup-admin activate {quoted(record.key)}",
         )
     copies = catalogue.read(site.directory(record), record.uuid).copies if record.directory else ()
     return tuple(
@@ -90,7 +89,7 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
     while somebody works on it, `NasError`.
     """
     decide(site, changes.find(site.database.head().contents, key))
-    with _claimed(site, session, key, "prune", f"prune {key}") as held:
+    with _hold(site, session, key, "prune", f"prune {key}") as held:
         decisions = decide(site, held.record)
         rules, directory = (
             rules_of(site.configuration.policy_for(held.record.name)),
@@ -108,7 +107,7 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
             if decisions
             else []
         )
-        held.settle()
+        vm_copies.commit_found(site, held, f"prune {key}: done")
     for stamp in removed:
         log.info("copy %s removed: no rule keeps it", stamp, extra={"vm": key})
     return Pruned(key, decisions, tuple(removed))
@@ -152,28 +151,28 @@ def removable(
 
 
 def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = False) -> Removed:
-    """Removes one copy with all its files, archived or not, because an operator said so, and commits what is left of the VM's copies.
+    """Removes one copy with all its files, archived or not, because an operator said so.
 
-    A VM whose newest copy that was is to be backed up again. May be repeated after a crash. Raises
-    like `removable`, `LockedError`.
+    Commits which copies are left. A VM whose newest copy that was is to be backed up again. May be
+    repeated after a crash. Raises like `removable`, `LockedError`.
     """
     removable(site, changes.find(site.database.head().contents, key), stamp, last=last)
-    with _claimed(site, session, key, "prune", f"remove {key} {stamp}") as held:
+    with _hold(site, session, key, "prune", f"remove {key} {stamp}") as held:
         copy, permit = removable(site, held.record, stamp, last=last)
         held.check()
         retention.remove_copy(site.files, permit)
-        status = held.settle()
+        _, now = vm_copies.commit_found(site, held, f"remove {key} {stamp}: done")
     log.info("copy %s removed by hand", stamp, extra={"vm": key})
     return Removed(
         key,
         stamp,
         held.record.status == State.ARCHIVED and copy.directory != site.directory(held.record),
-        status,
+        now.status,
     )
 
 
 def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> bool:
-    """Exempts a copy from retention, or takes that back; answers whether that changed anything.
+    """Exempts a copy from retention, or takes that back; False if it was so already.
 
     Archived copies can be pinned, too.
 
@@ -183,7 +182,7 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
     if find(site, changes.find(site.database.head().contents, key), stamp).pinned == pinned:
         return False
     what = f"{'pin' if pinned else 'unpin'} {key} {stamp}"
-    with _claimed(site, session, key, "pin", what) as held:
+    with _hold(site, session, key, "pin", what) as held:
         copy = find(site, held.record, stamp)
         if copy.sidecar is None:
             raise CopyError(
@@ -193,9 +192,8 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
         held.check()
         when = timestamp(site.clock.now()) if pinned else ""
         sidecars.replace(
-            site.files, copy.directory, replace(copy.sidecar, pinned=when), held.own.number
+            site.files, copy.directory, replace(copy.sidecar, pinned=when), held.claim.number
         )
-        held.release()
     return True
 
 
@@ -213,57 +211,14 @@ def find(site: Site, record: VmRecord, stamp: str) -> catalogue.Copy:
                 f"{stamp} in {directory} is none of {record.key}: {copy.problem}"
             )
     raise CopyError(
-        f"{record.key} has no copy {stamp}", hint=f"`vmbackup-admin copies {record.key}` lists them"
+        f"{record.key} has no copy {stamp}",
+        hint=f"`vmbackup-admin copies {quoted(record.key)}` lists them",
     )
 
 
-class _Held:
-    """A VM that is held while its copies are changed.
-
-    One of `settle` and `release` ends that; after an error the session's end does.
-    """
-
-    def __init__(
-        self, site: Site, session: Session, record: VmRecord, own: Claim, reason: str
-    ) -> None:
-        self._site, self._session, self._reason = site, session, reason
-        self.record, self.own = record, own
-
-    def check(self) -> None:
-        """Raises `LockLostError` if the VM is not held any more."""
-        self._session.check()
-        changes.held(self._site.database.head().contents, self.record.key, self.own)
-
-    def settle(self) -> State:
-        """Commits what there is of the VM's copies now, lets go of the VM, and answers what it is."""
-        found, key, own = look_up_copies(self._site, self.record), self.record.key, self.own
-        head = self._session.commit(
-            lambda contents: upkeep.record_copies(contents, key, own, found),
-            f"{self._reason}: done",
-        )
-        return next(
-            (vm.status for vm in head.contents.vms.values() if vm.uuid == self.record.uuid),
-            self.record.status,
-        )
-
-    def release(self) -> None:
-        """Lets go of the VM."""
-        self._session.commit(
-            lambda contents: changes.released(contents, self.record.key, self.own),
-            f"{self._reason}: done",
-        )
-
-
-@contextlib.contextmanager
-def _claimed(
+def _hold(
     site: Site, session: Session, key: str, purpose: Literal["prune", "pin"], reason: str
-) -> Iterator[_Held]:
-    """Holds a VM."""
+) -> AbstractContextManager[Holding]:
+    """Holds a VM whose copies are to be changed. Raises `NasError` if the NAS takes no writes."""
     check_nas(site.configuration.nas, write=True)
-    when, floor = timestamp(site.clock.now()), site.floor(key)
-    record, own = session.claim(
-        lambda contents: changes.claim(contents, key, session.id, purpose, when, floor=floor),
-        reason,
-    )
-    yield _Held(site, session, record, own, reason)
-    session.doing.vm = session.doing.phase = ""
+    return vm_copies.hold(site, session, key, purpose, reason)

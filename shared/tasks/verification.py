@@ -1,12 +1,9 @@
-"""Verifying copies.
+"""Verifying copies: each is read again in full, and the result is written into its sidecar.
 
-Each is read again in full, compared with its digests, and the result is written beside it.
-
-A damaged copy is marked in its sidecar and from then on never counts; nothing is ever deleted. What
-there is left of the VM's copies is committed: if its newest good copy is gone, the VM has to be
-backed up again. All of it happens under a claim on the VM, one claim for each copy, so that a
-backup which is due waits for one copy at most. Killed at any point, the next verification finds the
-copy unverified.
+A damaged copy is marked there and from then on never counts; nothing is ever deleted. Which copies
+are left is committed: if its newest good copy is gone, the VM has to be backed up again. All of it
+happens under a claim on the VM, one claim for each copy, so that a backup which is due waits for
+one copy at most. Killed at any point, the next verification finds the copy unverified.
 """
 
 import errno
@@ -14,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
@@ -22,14 +19,15 @@ from shared.copies.names import final_name
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.host.clock import is_over, timestamp
 from shared.host.configuration import Configuration
-from shared.host.errors import CopyError, LockLostError, NasError, VmBackupError
+from shared.host.errors import CopyError, NasError
 from shared.nas.reading import look, present
 from shared.ova.check import check_ova, sha256_of
 from shared.site import Site
-from shared.state.records import Claim, Contents, VmRecord
-from shared.state.rules import changes, upkeep
-from shared.state.rules.upkeep import FoundCopies
+from shared.state.records import Contents, VmRecord
+from shared.state.rules import changes
+from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
+from shared.tasks import vm_copies
 from shared.tasks.vm_copies import copies, differs, last_read, look_up_copies, said
 
 log: Final = logging.getLogger(__name__)
@@ -81,15 +79,18 @@ def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> b
 
 
 def _older(moment: str, days: float, now: datetime) -> bool:
-    """Whether a time of the database is at least so many days ago. No day at all: never.
+    """Whether a time of the database is at least so many days ago. With `days` 0, never.
 
-    What is no time, or lies ahead: for ever.
+    What is no time, or lies ahead, was always too long ago.
     """
     return days > 0 and is_over(now, moment, days * _DAY_SECONDS)
 
 
 def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:
-    """Those copies of a VM that were not read for so long as its policy says, the longest unverified first. Raises `NasError`."""
+    """The copies of a VM that were last read longer ago than its policy says, the oldest first.
+
+    Raises `NasError`.
+    """
     days = site.configuration.policy_for(record.name).verify_days
     unmarked = (
         (copy, copy.sidecar)
@@ -118,28 +119,30 @@ def verify_copy(
     Raises `LockedError` if somebody works on the VM, `LockLostError` if this process was displaced,
     `NasError` (nothing is marked then).
     """
-    with _Claimed(site, session, key, f"verify {key} {stamp}") as claimed:
+    with vm_copies.hold(site, session, key, "verify", f"verify {key} {stamp}") as held:
         found = next(
             (
                 (copy, archived)
-                for copy, archived in copies(site, claimed.record)
+                for copy, archived in copies(site, held.record)
                 if copy.stamp == stamp
             ),
             None,
         )
         if found is None:
-            claimed.settle(f"verify {key}: {stamp} is gone")
+            _settle(site, held, f"verify {key}: {stamp} is gone")
             return None
         copy, archived = found
         problem = _examine(session, copy, progress)
         if copy.sidecar is not None:
-            claimed.mark(
+            _mark(
+                site,
+                held,
                 copy,
                 replace(
                     copy.sidecar, verified=Verified(timestamp(site.clock.now()), problem or _GOOD)
                 ),
             )
-        claimed.settle(f"verify {key} {stamp}: {problem or _GOOD}")
+        _settle(site, held, f"verify {key} {stamp}: {problem or _GOOD}")
     if problem:
         log.error(
             "the copy %s is damaged and does not count any more: %s",
@@ -153,12 +156,15 @@ def verify_copy(
 
 
 def settle(site: Site, session: Session, key: str) -> None:
-    """Commits what there is of the VM's copies without reading them, if that is not what the database says. Raises like `verify_copy`."""
+    """Commits which copies the VM has, without reading them, if the database says otherwise.
+
+    Raises like `verify_copy`.
+    """
     record = changes.find(site.database.head().contents, key)
     if not differs(record, look_up_copies(site, record)):
         return
-    with _Claimed(site, session, key, f"look at the copies of {key}") as claimed:
-        claimed.settle(f"looked at the copies of {key}")
+    with vm_copies.hold(site, session, key, "verify", f"look at the copies of {key}") as held:
+        _settle(site, held, f"looked at the copies of {key}")
 
 
 def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: Rehearsed) -> bool:
@@ -166,11 +172,12 @@ def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: R
 
     Raises like `verify_copy`.
     """
-    with _Claimed(site, session, key, f"note the rehearsal of {key} {stamp}") as claimed:
-        copy = next((copy for copy, _ in copies(site, claimed.record) if copy.stamp == stamp), None)
+    reason = f"note the rehearsal of {key} {stamp}"
+    with vm_copies.hold(site, session, key, "verify", reason) as held:
+        copy = next((copy for copy, _ in copies(site, held.record) if copy.stamp == stamp), None)
         if copy is not None and copy.sidecar is not None:
-            claimed.mark(copy, replace(copy.sidecar, rehearsed=result))
-        claimed.settle(f"rehearsed {key} {stamp}: {result.result}")
+            _mark(site, held, copy, replace(copy.sidecar, rehearsed=result))
+        _settle(site, held, f"rehearsed {key} {stamp}: {result.result}")
     return copy is not None
 
 
@@ -179,10 +186,7 @@ def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
 
     def report(done: int, total: int) -> None:
         session.check()
-        session.doing.bytes_done, session.doing.percent = (
-            done,
-            round(100 * done / total, 1) if total else None,
-        )
+        session.doing.at(done, total)
         progress(done, total)
 
     if copy.sidecar is None:
@@ -190,7 +194,7 @@ def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
     for _ in range(_READS):
         try:
             check(copy, report)
-            _check_sides(copy)
+            _check_side_files(copy)
         except CopyError as error:
             return error.message
         except NasError as error:
@@ -218,7 +222,7 @@ def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None)
         raise CopyError("its SHA-256 is not the one that it was published with")
 
 
-def _check_sides(copy: catalogue.Copy) -> None:
+def _check_side_files(copy: catalogue.Copy) -> None:
     for suffix, side in copy.sidecar.files.items() if copy.sidecar else ():
         name = final_name(copy.stamp, suffix)
         if not present(look(copy.directory), name):
@@ -227,73 +231,19 @@ def _check_sides(copy: catalogue.Copy) -> None:
             raise CopyError(f"the SHA-256 of {name} is wrong")
 
 
-class _Claimed:
-    """One VM, held while its copies are looked at."""
+def _mark(site: Site, held: Holding, copy: catalogue.Copy, sidecar: Sidecar) -> None:
+    """Replaces the sidecar of a copy, after a look whether the VM is still held."""
+    held.check()
+    sidecars.replace(site.files, copy.directory, sidecar, held.claim.number)
 
-    def __init__(self, site: Site, session: Session, key: str, reason: str) -> None:
-        self._site, self._session, self._key, self._reason = site, session, key, reason
-        self._own: Claim | None = None
 
-    def __enter__(self) -> Self:
-        session, key, when, floor = (
-            self._session,
-            self._key,
-            timestamp(self._site.clock.now()),
-            self._site.floor(self._key),
+def _settle(site: Site, held: Holding, reason: str) -> None:
+    """Commits which copies the VM has, lets go of it, and reports the loss of its newest copy."""
+    found, _ = vm_copies.commit_found(site, held, reason)
+    last = held.record.last_copy
+    if last is not None and found.lacks(last):
+        newest = found.newest
+        left = f"the newest good one is {newest.stamp}" if newest else "there is no good one"
+        log.error(
+            "the newest copy %s is not good any more; %s", last.stamp, left, extra={"vm": held.key}
         )
-        self.record, self._own = session.claim(
-            lambda contents: changes.claim(contents, key, session.id, "verify", when, floor=floor),
-            self._reason,
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        doing, own, key = self._session.doing, self._own, self._key
-        doing.vm = doing.phase = ""
-        doing.percent = doing.bytes_done = None
-        # On other ways out the end of the session frees the claim.
-        if (
-            own is not None
-            and isinstance(error, VmBackupError)
-            and not isinstance(error, LockLostError)
-        ):
-            self._session.commit(
-                lambda contents: changes.released(contents, key, own),
-                f"{self._reason}: {error.message}",
-            )
-
-    def mark(self, copy: catalogue.Copy, sidecar: Sidecar) -> None:
-        """Replaces the sidecar of a copy, after a look whether the VM is still held."""
-        own = self._held()
-        changes.held(self._site.database.head().contents, self._key, own)
-        sidecars.replace(self._site.files, copy.directory, sidecar, own.number)
-
-    def settle(self, reason: str) -> None:
-        """Commits what there is of the VM's copies, and lets go of the VM."""
-        own, key = self._held(), self._key
-        found = look_up_copies(self._site, self.record)
-        self._session.commit(
-            lambda contents: upkeep.record_copies(contents, key, own, found), reason
-        )
-        self._own = None
-        last = self.record.last_copy
-        if last is not None and found.lacks(last):
-            log.error(
-                "the newest copy %s is not good any more; %s",
-                last.stamp,
-                _left(found),
-                extra={"vm": key},
-            )
-
-    def _held(self) -> Claim:
-        if self._own is None:
-            raise ValueError(f"{self._key} is not held any more")
-        return self._own
-
-
-def _left(found: FoundCopies) -> str:
-    return (
-        f"the newest good one is {found.newest.stamp}" if found.newest else "there is no good one"
-    )

@@ -1,19 +1,26 @@
-"""What there is of a VM's copies, looked up in its directories.
+"""A VM's copies, looked up in its directories: which is the newest, which are damaged or disputed.
 
-Which are there, which is the newest, which are damaged or in dispute.
+And what looks at them or changes them: it holds the VM meanwhile (`hold`), and commits in the end
+which copies were found (`commit_found`).
 """
 
 import os
-import shlex
+from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
+from typing import Literal
 
 from shared.copies import catalogue, chronology
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import age, timestamp
 from shared.host.errors import NasError
+from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Copy, VmRecord
+from shared.state.rules import changes, upkeep
 from shared.state.rules.upkeep import FoundCopies
+from shared.state.sessions.holding import Holding, holding
+from shared.state.sessions.session import Session
 from shared.state.states import State
 
 
@@ -35,7 +42,10 @@ def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
 
 
 def require_directory(site: Site, record: VmRecord) -> None:
-    """Makes sure that an archived VM with a last copy has its directory in the archive, or copies elsewhere. Raises `NasError`."""
+    """Makes sure that an archived VM with a last copy has a directory in the archive, or copies.
+
+    Raises `NasError`.
+    """
     if record.status != State.ARCHIVED or record.last_copy is None or not record.directory:
         return
     place = site.archive_directory(record)
@@ -51,13 +61,11 @@ def require_directory(site: Site, record: VmRecord) -> None:
 
 
 def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
-    """Looks at the directories.
+    """Looks a VM's copies up in its directories.
 
     Raises `NasError`, also if an archived VM with a last copy has no directory in the archive any
-    more.
-
-    That is what another archive looks like, and one that is not mounted: it never means that there
-    are no copies.
+    more: that is what another archive looks like, and one that is not mounted. It never means that
+    there are no copies.
     """
     require_directory(site, record)
     found = copies(site, record)
@@ -81,8 +89,8 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
 
 
 def forget_command(key: str) -> str:
-    """What says to the database that the copies of an archived VM were deleted on purpose."""
-    return f"`vmbackup-admin forget {shlex.quote(key)}`"
+    """The command for an archived VM whose copies were deleted on purpose."""
+    return f"`vmbackup-admin forget {quoted(key)}`"
 
 
 def last_read(sidecar: Sidecar) -> str:
@@ -91,10 +99,9 @@ def last_read(sidecar: Sidecar) -> str:
 
 
 def said(moment: str, now: datetime) -> str:
-    """A time of the database.
+    """A time of the database; empty, which is before all others, if it lies ahead or is none.
 
-    Empty, which is before all others, if it says nothing: what was read in the future was never
-    read.
+    What was read in the future was never read.
     """
     return "" if age(now, moment) is None else moment
 
@@ -121,3 +128,25 @@ def differs(record: VmRecord, found: FoundCopies) -> bool:
         found.verified,
         found.order_unknown,
     )
+
+
+def hold(
+    site: Site,
+    session: Session,
+    key: str,
+    purpose: Literal["verify", "prune", "pin"],
+    reason: str,
+) -> AbstractContextManager[Holding]:
+    """Claims a VM whose copies are to be read or changed. See `holding`."""
+    start = partial(changes.claim, key=key, purpose=purpose, floor=site.floor(key))
+    return holding(session, start, reason)
+
+
+def commit_found(site: Site, held: Holding, reason: str) -> tuple[FoundCopies, VmRecord]:
+    """Commits which copies the VM has now, and lets go of it: what was found, and its record."""
+    found = look_up_copies(site, held.record)
+    head = held.commit(
+        lambda contents: upkeep.record_copies(contents, held.key, held.claim, found), reason
+    )
+    vms = head.contents.vms.values()
+    return found, next((vm for vm in vms if vm.uuid == held.record.uuid), held.record)

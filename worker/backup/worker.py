@@ -19,6 +19,7 @@ from shared.host.errors import (
     UnusableRecordError,
     VmBackupError,
 )
+from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import changes, sightings
@@ -89,7 +90,7 @@ def _require_backup(contents: Contents, key: str, node: str) -> None:
     if record.status == State.ARCHIVED:
         raise IllegalMoveError(
             f"{key} is {record.status} and is never backed up",
-            hint=f"vmbackup-admin activate {key}",
+            hint=f"vmbackup-admin activate {quoted(key)}",
         )
 
 

@@ -18,6 +18,7 @@ from shared.host.errors import (
     UnknownVmError,
     UnusableRecordError,
 )
+from shared.host.printable import quoted
 from shared.state.numbers import believable, next_number
 from shared.state.records import Claim, Contents, Copy, NodeRecord, Power, SessionRecord, VmRecord
 from shared.state.rules import outages, slots
@@ -63,7 +64,7 @@ def check_node(contents: Contents, node: str, machine: str) -> None:
             ),
             hint=f"give this host a name of its own: host.node in the configuration, or "
             f"VMBACKUP_NODE. If this machine replaces that one, "
-            f"run `vmbackup-lock recover {node} --replaced` first",
+            f"run `vmbackup-lock recover {quoted(node)} --replaced` first",
         )
 
 
@@ -79,7 +80,7 @@ def check_user(contents: Contents, node: str, user: str) -> None:
             ),
             hint="workers run as the user who owns the VMs. If this one has some, give it a "
             "configuration with a host.node of its own; "
-            f"if the workers' user was changed on purpose: `vmbackup-lock recover {node} "
+            f"if the workers' user was changed on purpose: `vmbackup-lock recover {quoted(node)} "
             f"--replaced`",
         )
 
@@ -248,7 +249,7 @@ def require_free(record: VmRecord) -> None:
                 f"{record.key} is locked: {record.claim.purpose} by session {record.claim.session} "
                 f"since {record.claim.since}"
             ),
-            hint=f"wait for it, or look at it: vmbackup-lock show {record.claim.session}",
+            hint=f"wait for it, or look at it: vmbackup-lock show {quoted(record.claim.session)}",
         )
 
 
@@ -391,12 +392,12 @@ def untouched(contents: Contents, key: str, own: Claim) -> Contents:
     return contents.with_vm(replace(held(contents, key, own), power=None))
 
 
-def released(contents: Contents, key: str, own: Claim) -> Contents:
+def released(contents: Contents, key: str, own: Claim, *, leftovers: bool = False) -> Contents:
     """Gives up a claim that did not change the state.
 
-    Raises `IllegalMoveError` if that would leave the VM in flight with nobody on it.
+    `leftovers`: it may have left partial files, which the next database worker removes. Raises `IllegalMoveError` if that would leave the VM in flight with nobody on it.
     """
     record = held(contents, key, own)
     if record.status in IN_FLIGHT and record.publishing is None:
         raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
-    return contents.with_vm(replace(record, claim=None))
+    return contents.with_vm(replace(record, claim=None, leftovers=record.leftovers or leftovers))

@@ -55,6 +55,11 @@ class Doing:
     seconds_left: int | None = None
     child: ProcessIdentity | None = None
 
+    def at(self, done: int, total: int) -> None:
+        """Notes how far it is, in bytes."""
+        self.bytes_done = done
+        self.percent = round(100 * done / total, 1) if total else None
+
     def rest(self) -> None:
         """Nothing more is done to the VM."""
         self.vm = self.phase = ""

@@ -1,4 +1,4 @@
-"""Holding a VM: the one way to claim it, to ask whether the claim still stands, and to let go of it.
+"""Holding a VM: the one way to claim it, to ask whether the claim still stands, and to let go.
 
 floor = site.floor(key)
 start = partial(changes.claim, key=key, purpose="verify", floor=floor)
@@ -66,10 +66,18 @@ class Holding:
         if elapsed > self.session.lease_seconds / BEATS_PER_LEASE:
             self.now()
 
-    def release(self, reason: str) -> None:
-        """Lets go of the VM, in the state that it has. Nothing, if that is done already."""
+    def release(self, reason: str, *, leftovers: bool = False) -> None:
+        """Lets go of the VM, in the state that it has. Nothing, if that is done already.
+
+        `leftovers`: partial files may be left, which the next database worker removes.
+        """
         if self.session.held == self.claim:
-            self.commit(lambda contents: changes.released(contents, self.key, self.claim), reason)
+            self.commit(
+                lambda contents: changes.released(
+                    contents, self.key, self.claim, leftovers=leftovers
+                ),
+                reason,
+            )
 
 
 @contextlib.contextmanager
@@ -104,7 +112,7 @@ def holding(session: Session, start: Start, reason: str) -> Iterator[Holding]:
 def _release_after(held: Holding, reason: str) -> None:
     """Lets go of the VM. A failure is no reason to hide the error that led here."""
     try:
-        held.release(reason)
+        held.release(reason, leftovers=True)
     except VmBackupError as error:
         log.warning(
             "not let go of yet, the end of this process does it: %s",

@@ -11,6 +11,7 @@ from importlib.metadata import version as package_version
 from typing import Final
 
 from shared.host.errors import LockedError
+from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
 from shared.state.sessions import recovery
@@ -50,7 +51,7 @@ def require_no_older_program(contents: Contents) -> None:
             f"an older program is at work: {_named(older)}",
             hint="update vmbackup there when that has ended (`vmbackup-lock list` shows it); of "
             "a host that has crashed: "
-            f"vmbackup-lock recover {older[0].node}",
+            f"vmbackup-lock recover {quoted(older[0].node)}",
         )
 
 
