@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from coordinator.text import local, printable
+from coordinator.text import local
 from shared.host.clock import is_ahead
 from shared.state.records import VmRecord
 
@@ -47,7 +47,7 @@ def _times(record: VmRecord) -> Iterator[tuple[str, str]]:
 
 def _warning(node: str, said: list[str], now: datetime) -> str:
     more = f", and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
-    return printable(
+    return (
         f"times in the future: {'; '.join(said[:_NAMED])}{more}. The clock of the host "
         f"{node or 'unknown'} was wrong then, or that of this "
         f"one is now ({now:%Y-%m-%d %H:%M:%SZ}): correct it. Until the next backup and "

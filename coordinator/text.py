@@ -1,4 +1,4 @@
-"""What people read: tables, ages, names that may hold anything."""
+"""What people read: tables, facts, sizes, ages, progress."""
 
 import sys
 import unicodedata
@@ -8,15 +8,12 @@ from typing import Final
 
 import click
 
-from shared import command_line
 from shared.copies.space import human
-from shared.host import logs
 from shared.host.clock import age, parse_timestamp
+from shared.host.printable import printable
+from shared.output import say
 
 _UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
-
-
-printable: Final = logs.printable
 
 
 def size(count: int | None) -> str:
@@ -67,7 +64,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = [list(headers), *([printable(cell) or "-" for cell in row] for row in rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(headers))]
     for line in lines:
-        click.echo(
+        say(
             "  ".join(
                 cell + " " * (width - _width(cell))
                 for cell, width in zip(line, widths, strict=True)
@@ -80,12 +77,7 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in facts if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name + ':':<{width + 1}}  {printable(value)}")
-
-
-def warn(text: str) -> None:
-    """A line on stderr that does not fail the command. The same one is said once in a command."""
-    command_line.warn(text)
+        say(f"{name + ':':<{width + 1}}  {value}")
 
 
 def progress(text: str) -> None:
@@ -105,7 +97,11 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell) or "-") for cell in row))
-    Console().print(table)
+    console = Console()
+    with console.capture() as shown:
+        console.print(table)
+    for line in shown.get().splitlines():
+        click.echo(line.rstrip())  # rich fills the last column with blanks
     return True
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from shared import output
 from shared.host import logs, streams
 from shared.host.errors import ExitCode, VmBackupError
-from shared.host.logs import json_line, printable_lines
+from shared.host.printable import printable
 from shared.host.signals import ending_in_order
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Invocation:
 
         site = open_site(self.configuration(), SystemClock(), reading=reading)
         for warning in site.database.warnings:  # here, so that no command forgets it
-            warn(warning)
+            output.warn(warning)
         return site
 
 
@@ -81,29 +82,6 @@ json_option: Final = click.option(
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
 )
-
-
-def warn(text: str) -> None:
-    """A line on stderr that does not fail the command. The same one is said once in a command."""
-    context = click.get_current_context(silent=True)
-    said = context.meta.setdefault("shared.command_line.warned", set()) if context else set()
-    if text not in said:
-        said.add(text)
-        click.echo(f"warning: {printable_lines(text)}", err=True)
-
-
-def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout."""
-    click.echo(json_line(document, indent=2))
-
-
-def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
-    """What a command did or would do, on stdout: one JSON document, or these lines for people."""
-    if as_json:
-        print_json({"schema": 1, **document})
-        return
-    for line in lines:
-        click.echo(printable_lines(line))
 
 
 class Program(click.Group):
@@ -184,7 +162,8 @@ class Program(click.Group):
         except click.ClickException as error:
             return _report_usage(invocation, error)
         except VmBackupError as error:
-            return report(invocation, error)
+            output.report(error, invocation.program, as_json=invocation.json)
+            return error.exit_code
         except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
             streams.discard()
             return ExitCode.FAILURE
@@ -201,46 +180,15 @@ class Program(click.Group):
                 f"this is a fault of the program: `{invocation.program} -v -v …` shows the "
                 f"traceback; please report it"
             )
-        return report(
-            invocation, VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint)
-        )
-
-
-def report(invocation: Invocation, error: VmBackupError) -> ExitCode:
-    """Says on stderr what went wrong and what to do about it.
-
-    As text, or as a JSON object if the command prints JSON.
-    """
-    if invocation.json:
-        details = {
-            "kind": type(error).__name__,
-            "code": int(error.exit_code),
-            "message": error.message,
-            "hint": error.hint,
-        }
-        _complain(json_line({"error": details}))
-    else:
-        _complain(f"{invocation.program}: error: {error.message}")
-        if error.hint:
-            _complain(f"hint: {error.hint}")
-    return error.exit_code
-
-
-def _complain(text: str) -> None:
-    """On stderr, if that takes it; the exit code says the most important thing anyway."""
-    with contextlib.suppress(OSError):
-        click.echo(printable_lines(text), err=True)
+        told = VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint)
+        output.report(told, invocation.program, as_json=invocation.json)
+        return told.exit_code
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
+    error.message = printable(error.message)  # type: ignore[misc]
     if invocation.json:
-        details = {
-            "kind": "UsageError",
-            "code": error.exit_code,
-            "message": error.format_message(),
-            "hint": "see --help",
-        }
-        _complain(json_line({"error": details}))
+        output.report_json("UsageError", error.exit_code, error.format_message(), "see --help")
     else:
         with contextlib.suppress(OSError):
             error.show()
@@ -276,4 +224,5 @@ def _global_options() -> list[click.Parameter]:
 @click.pass_obj
 def _start(invocation: Invocation, config: str | None, verbose: int, log_format: str) -> None:
     invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
+    output.print_as_json(wanted=invocation.json)
     logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)

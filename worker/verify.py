@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import click
-
 from shared import command_line
 from shared.host.errors import (
     ConfigurationError,
@@ -24,6 +22,7 @@ from shared.host.errors import (
     UnknownVmError,
     VmBackupError,
 )
+from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
@@ -206,7 +205,7 @@ def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # 
     """
     if dry_run:
         for line in plan(invocation.site(reading=True)):
-            click.echo(line)
+            say(line)
         return ExitCode.DONE
     return start(invocation, "verify", run)
 

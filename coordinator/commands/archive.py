@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.copies import catalogue
 from shared.host.errors import ExitCode
+from shared.output import answer, print_json, say
 from shared.state.rules import changes, upkeep
 from shared.state.states import Event, State, move
 
@@ -113,9 +106,7 @@ def _run(
             }
         )
     else:
-        click.echo(
-            f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}"
-        )
+        say(f"{outcome.key} is {outcome.status}; copies in place: {len(outcome.moved.stamps)}")
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
@@ -145,11 +136,9 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
             "copies": [copy.stamp for copy in copies],
             "dry_run": True,
         },
-        f"{text.printable(vm)} is {record.status} and would become {becomes}",
+        f"{vm} is {record.status} and would become {becomes}",
         *(
-            text.printable(
-                f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}"
-            )
+            (f"would move {copy.stamp} ({text.size(copy.size)}) from {source} to {target}")
             for copy in copies
         ),
         as_json=as_json,

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coordinator import text
-from shared.command_line import (
-    HELP,
-    Invocation,
-    documented,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import HELP, Invocation, documented, json_option, pass_invocation
 from shared.host.errors import NasError, UsageError
+from shared.output import print_json, say, warn
 
 if TYPE_CHECKING:
     from shared.host.configuration import Nas
@@ -37,7 +30,8 @@ def generate(output: Path | None) -> None:
     from shared.host.configuration.text import sample
 
     if output is None:
-        click.echo(sample(), nl=False)
+        for line in sample().splitlines():
+            say(line)
         return
     try:
         with output.open("x", encoding="utf-8") as file:
@@ -46,9 +40,7 @@ def generate(output: Path | None) -> None:
         raise UsageError(f"{output} exists already and stays as it is") from None
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from None
-    click.echo(
-        f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`"
-    )
+    say(f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`")
 
 
 @documented(example="vmbackup-admin --config new.toml config validate")
@@ -72,8 +64,8 @@ def validate(invocation: Invocation, *, as_json: bool) -> None:
         )
     else:
         if unseen:
-            text.warn(unseen)
-        click.echo(
+            warn(unseen)
+        say(
             f"the configuration is right: {place or 'no file, environment only'}; NAS at "
             f"{configuration.nas.mountpoint}"
         )
@@ -113,10 +105,10 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
         f"policy.{_toml(pattern)}": settings for pattern, settings in values.pop("policy").items()
     }
     for section, settings in {**values, **policies}.items():
-        click.echo(f"[{section}]")
+        say(f"[{section}]")
         for key, value in settings.items():
-            click.echo(f"{key} = {_toml(value)}")
-        click.echo()
+            say(f"{key} = {_toml(value)}")
+        say()
 
 
 command: Final = click.Group(

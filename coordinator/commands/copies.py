@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coordinator import clocks, reading, text
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
 from shared.host.errors import ExitCode, VmBackupError
+from shared.output import print_json, say, warn
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import changes
 from shared.state.states import State
@@ -60,13 +61,11 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
         print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
         return incomplete(unseen, records)
     for warning in warnings:
-        text.warn(text.printable(warning))
+        warn(warning)
     if copies:
         _print(copies, now)
     else:
-        click.echo(
-            "No copies were found where one could look." if unseen else "There are no copies yet."
-        )
+        say("No copies were found where one could look." if unseen else "There are no copies yet.")
     return incomplete(unseen, records)
 
 

@@ -3,11 +3,9 @@
 import os
 from typing import TYPE_CHECKING
 
-import click
-
-from coordinator import text
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +44,7 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
         ]
         print_json({"schema": 1, "checks": rows, "failed": failed, "warnings": warned})
     else:
-        click.echo(f"{len(checks)} checks: {failed} failed, {warned} warnings")
+        say(f"{len(checks)} checks: {failed} failed, {warned} warnings")
     return ExitCode.FAILURE if failed else ExitCode.DONE
 
 
@@ -141,6 +139,6 @@ def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterato
 
 def _print(check: "Check") -> None:
     mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[check.verdict]
-    click.echo(f"{mark}  {check.name}: {text.printable(check.seen)}")
+    say(f"{mark}  {check.name}: {check.seen}")
     if check.hint and check.verdict != "ok":
-        click.echo(f"      -> {check.hint}")
+        say(f"      -> {check.hint}")

@@ -2,16 +2,9 @@
 
 import click
 
-from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import answer, warn
 
 
 @documented(
@@ -50,9 +43,9 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
         "directory": str(place) if place else None,
     }
     known = f"{record.status}, host {record.node or 'unknown'}" if record else "unusable record"
-    lines = [f"{'would forget' if dry_run else 'forgot'} {text.printable(vm)} ({known})"]
+    lines = [f"{'would forget' if dry_run else 'forgot'} {vm} ({known})"]
     if place:
-        lines.append(f"its copies stay in {text.printable(str(place))}")
+        lines.append(f"its copies stay in {place!s}")
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
     if record and record.missing_since is None and record.node:
-        text.warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")
+        warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

@@ -5,15 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError
+from shared.output import answer
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration

@@ -5,18 +5,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coordinator import locks_held, text
+from coordinator import locks_held
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError
+from shared.output import answer
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
@@ -55,7 +49,7 @@ def command(
     if lock is None:
         answer(
             {"name": name, "freed": False, "dry_run": dry_run},
-            f"{text.printable(name)} is not locked",
+            f"{name} is not locked",
             as_json=as_json,
         )
         return
@@ -69,7 +63,7 @@ def command(
             "kind": lock.kind,
             "consequence": _harm(lock),
         }
-        answer(planned, f"would free {text.printable(name)}: {_harm(lock)}", as_json=as_json)
+        answer(planned, f"would free {name}: {_harm(lock)}", as_json=as_json)
         return
     if lock.kind == "database":
         _break_lease(site, force=force)
@@ -79,7 +73,7 @@ def command(
         _expire(site, lock)
     answer(
         {"name": name, "freed": True, "dry_run": False, "kind": lock.kind},
-        f"freed {text.printable(name)}",
+        f"freed {name}",
         as_json=as_json,
     )
 

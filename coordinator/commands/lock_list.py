@@ -4,8 +4,9 @@ import click
 
 from coordinator import locks_held, reading, text
 from coordinator.locks_held import Lock
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import print_json, say, warn
 
 
 @documented(
@@ -48,9 +49,9 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
         )
         return
     for warning in found.warnings:
-        text.warn(warning)
+        warn(warning)
     if not locks:
-        click.echo("Nothing is locked: no worker is at work.")
+        say("Nothing is locked: no worker is at work.")
         return
     text.print_table(
         ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],

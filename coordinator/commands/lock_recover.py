@@ -5,17 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import locks_held, text
+from coordinator import locks_held
 from coordinator.commands.lock_break import BEATS_WATCHED
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, NodeConflictError, UsageError
+from shared.output import answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,9 +76,9 @@ def command(
             "removed": list(removed),
             "unfinished": unfinished,
         },
-        *(f"removed {text.printable(file)}" for file in removed),
+        *(f"removed {file}" for file in removed),
         *(
-            f"the {what} of {text.printable(key)} is finished by the next database worker"
+            f"the {what} of {key} is finished by the next database worker"
             for key, what in unfinished.items()
         ),
         f"recovered {name}: {len(dead)} sessions ended{_given_up(given_up)}",
@@ -177,10 +171,7 @@ def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
 
 def _given_up(keys: list[str]) -> str:
     return (
-        (
-            f"; its VMs count as missing there until it lists them again: "
-            f"{', '.join(map(text.printable, keys))}"
-        )
+        (f"; its VMs count as missing there until it lists them again: {', '.join(keys)}")
         if keys
         else ""
     )
@@ -198,7 +189,7 @@ def _preview(
         {**_document(contents, node, dead), "given_up": given_up, "dry_run": True},
         *(f"would end session {row.id} ({row.worker}): {reason}" for row, reason in dead.values()),
         *(
-            f"would free {text.printable(record.key)} ({record.claim.purpose})"
+            f"would free {record.key} ({record.claim.purpose})"
             for record in _claimed(contents, dead)
             if record.claim
         ),

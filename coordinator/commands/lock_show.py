@@ -6,8 +6,9 @@ import click
 
 from coordinator import locks_held, reading, text
 from coordinator.commands.lock_list import doing
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
+from shared.output import print_json, say
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
@@ -32,7 +33,7 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"schema": 1, "lock": lock.to_json() if lock else None})
     elif lock is None:
-        click.echo(f"{text.printable(name)} is not locked")
+        say(f"{name} is not locked")
     else:
         text.print_facts(_facts(lock))
 

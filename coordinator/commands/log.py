@@ -3,8 +3,9 @@
 import click
 
 from coordinator import history, text
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import print_json
 
 
 @documented(

@@ -2,15 +2,9 @@
 
 import click
 
-from shared.command_line import (
-    Invocation,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import print_json, say
 from shared.state.rules import changes
 
 
@@ -81,7 +75,7 @@ def _run(
         return
     word = "pinned" if pinned else "unpinned"
     state = f"would be {word}" if dry_run else f"is {word} now"
-    click.echo(
+    say(
         f"{vm} {stamp} "
         f"{state if changed else f'was {word} already' if pinned else 'was not pinned'}"
     )

@@ -6,15 +6,9 @@ import click
 
 from coordinator import text
 from coordinator.commands.status import order_unknown
-from shared.command_line import (
-    Invocation,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
+from shared.output import print_json, say, warn
 from shared.state.rules import changes
 from shared.state.states import State
 
@@ -54,7 +48,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     contents = site.database.head().contents
     keys = [vm] if vm is not None else _keys(contents, site.node)
     if vm is not None and changes.find(contents, vm).node != site.node:
-        text.warn(
+        warn(
             f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are "
             f"the rules of this host"
         )
@@ -112,7 +106,7 @@ def _prune(
             except VmBackupError as error:
                 if alone:
                     raise
-                text.warn(
+                warn(
                     f"{key}: {error.message}"
                     + (f" ({error.hint})" if isinstance(error, NasError) else "")
                 )
@@ -169,7 +163,7 @@ def _print(pruned: list["Pruned"], *, dry_run: bool, everything: bool) -> None:
     if rows:
         text.print_table(["VM", "COPY", "SIZE", "KEPT BY"], rows)
     elif everything:  # otherwise nobody has looked, and the warnings say why
-        click.echo("There are no copies.")
+        say("There are no copies.")
     for one in pruned:
         if unknown := _unknown(one):
-            text.warn(text.printable(f"{one.key}: {order_unknown(one.key, len(unknown))}"))
+            warn(f"{one.key}: {order_unknown(one.key, len(unknown))}")

@@ -6,16 +6,9 @@ from pathlib import Path
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
+from shared.output import answer, print_json, say, warn
 from shared.state.rules import changes
 
 
@@ -97,7 +90,7 @@ def command(  # noqa: PLR0913 - options of the command line
     chosen = restoring.look_for(site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
-        text.warn(text.printable(chosen.doubt))
+        warn(chosen.doubt)
     if dry_run:
         copy = chosen.copy
         answer(
@@ -133,9 +126,9 @@ def command(  # noqa: PLR0913 - options of the command line
             if done.result.observed
             else done.result.result
         )
-        click.echo(text.printable(f"{vm} {done.stamp}: {said}"))
+        say(f"{vm} {done.stamp}: {said}")
         if not done.recorded:
-            text.warn("the result could not be recorded beside the copy")
+            warn("the result could not be recorded beside the copy")
     return ExitCode.DONE if done.good else ExitCode.SOME_FAILED
 
 

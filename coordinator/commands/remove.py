@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
+from shared.host.printable import printable
+from shared.output import answer, warn
 from shared.state.rules import changes
 
 if TYPE_CHECKING:
@@ -70,18 +65,18 @@ def command(
     if dry_run:
         answer(
             {**document, "status": str(record.status), "dry_run": True},
-            text.printable(f"would remove {_described(copy)} from {copy.directory}"),
+            f"would remove {_described(copy)} from {copy.directory}",
             as_json=as_json,
         )
         return ExitCode.DONE
     if not yes and not _confirmed(vm, copy):
-        text.warn("nothing was removed")
+        warn("nothing was removed")
         return ExitCode.FAILURE
     with site.database.session("remove") as session:
         done = pruning.remove(site, session, vm, stamp, last=last)
     answer(
         {**document, "archived": done.archived, "status": str(done.status), "dry_run": False},
-        text.printable(f"removed {stamp} of {vm}, which is {done.status}"),
+        f"removed {stamp} of {vm}, which is {done.status}",
         as_json=as_json,
     )
     return ExitCode.DONE
@@ -93,7 +88,8 @@ def _confirmed(vm: str, copy: "Copy") -> bool:
         raise UsageError(
             "there is no terminal to ask at", hint="--yes removes the copy without being asked"
         )
-    return click.confirm(text.printable(f"Remove {_described(copy)} of {vm} for good?"), err=True)
+    question = f"Remove {_described(copy)} of {vm} for good?"
+    return click.confirm(printable(question), err=True)
 
 
 def _described(copy: "Copy") -> str:

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
+from shared.output import answer, print_json, say, warn
 from shared.state.rules import changes
 
 if TYPE_CHECKING:
@@ -83,7 +76,7 @@ def command(  # noqa: PLR0913 - options of the command line
     chosen = restoring.look_for(site, record, which)
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
-        text.warn(text.printable(chosen.doubt))
+        warn(chosen.doubt)
     what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
     if dry_run:
         answer(
@@ -96,7 +89,7 @@ def command(  # noqa: PLR0913 - options of the command line
                 "warnings": warnings,
                 "dry_run": True,
             },
-            text.printable(
+            (
                 f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in "
                 f"{what.folder}"
             ),
@@ -130,11 +123,7 @@ def command(  # noqa: PLR0913 - options of the command line
             }
         )
     else:
-        click.echo(
-            text.printable(
-                f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}"
-            )
-        )
+        say(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}")
         _advise(site, record, restored)
     return ExitCode.DONE
 
@@ -149,7 +138,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
     try:
         restoring.note(invocation.site(), record.key, restored)
     except VmBackupError as error:
-        text.warn(f"the VM is restored, but that is not in the log: {error.message}")
+        warn(f"the VM is restored, but that is not in the log: {error.message}")
         return False
     return True
 
@@ -157,7 +146,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
 def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     """What the backups will make of a VM that replaces its original."""
     if restored.name == record.name and (record.node != site.node or record.missing_since):
-        click.echo(
+        say(
             f"If it replaces {record.key} of {record.node or 'an unknown host'}: "
             f"`vmbackup-admin forget` that one before the next vmfind"
             " here, and the new VM goes on with its name; its copies stay (docs/restore.md)."

@@ -10,8 +10,9 @@ from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.commands.copies import incomplete, missing, state
 from coordinator.commands.status import describe, notes
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import print_json, say, warn
 from shared.state.rules import changes
 
 
@@ -56,9 +57,9 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         )
         return incomplete(unseen, [record])
     for warning in warnings:
-        text.warn(text.printable(warning))
+        warn(warning)
     text.print_facts(_facts(row, record.found, now))
-    click.echo(
+    say(
         "Copies:"
         if copies
         else "No copies were found where one could look."
@@ -67,27 +68,20 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     )
     for copy in copies:
         age = text.how_old(text.seconds_since(copy["finished"], now))
-        click.echo(
+        say(
             f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, "
             f"{state(copy)}{', archived' * copy['archived']}"
         )
         if copy["engine"]:
-            click.echo(text.printable(f"    {made(copy)}"))
+            say(f"    {made(copy)}")
         if copy["verified"]:
-            click.echo(
-                text.printable(
-                    f"    verified {text.local(copy['verified']['time'])}: "
-                    f"{copy['verified']['result']}"
-                )
+            say(
+                f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"
             )
         if copy["rehearsed"]:
             last = copy["rehearsed"]
             said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
-            click.echo(
-                text.printable(
-                    f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}"
-                )
-            )
+            say(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}")
     return incomplete(unseen, [record])
 
 

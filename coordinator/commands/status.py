@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from coordinator import clocks, reading, text
-from shared.command_line import Invocation, documented, json_option, pass_invocation, print_json
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.host.printable import quoted
+from shared.output import print_json, say, warn
 from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.snapshot import Snapshot
@@ -62,13 +61,13 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
         print_json(_document(site, found, warnings, rows))
         return
     for warning in warnings:
-        text.warn(warning)
+        warn(warning)
     if rows:
         text.print_table(
             ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"],
             [_columns(row, now) for row in rows],
         )
-    click.echo(_summary(rows))
+    say(_summary(rows))
 
 
 def describe(

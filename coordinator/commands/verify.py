@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import (
     ExitCode,
     IllegalMoveError,
@@ -24,6 +16,7 @@ from shared.host.errors import (
     UsageError,
     VmBackupError,
 )
+from shared.output import answer, print_json, say, warn
 from shared.state.rules import changes
 
 if TYPE_CHECKING:
@@ -128,10 +121,7 @@ def command(
                     {"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned
                 ],
             },
-            *(
-                text.printable(f"would read {key} {copy.stamp} ({text.size(copy.size)})")
-                for key, copy in planned
-            ),
+            *(f"would read {key} {copy.stamp} ({text.size(copy.size)})" for key, copy in planned),
             as_json=as_json,
         )
         return ExitCode.DONE
@@ -140,7 +130,7 @@ def command(
         print_json(report.to_json())
     else:
         good = sum(not copy.problem for copy in report.examined)
-        click.echo(
+        say(
             f"{len(report.examined)} copies read, {good} good, {len(report.examined) - good} "
             f"damaged"
         )
@@ -169,12 +159,12 @@ def _verify(
                 if named:
                     raise
                 report.skipped[record.key] = error.message
-                text.warn(f"skipped: {error.message}")
+                warn(f"skipped: {error.message}")
             except VmBackupError as error:
                 if named:
                     raise
                 report.unread[record.key] = error.message
-                text.warn(f"{record.key}: {error.message}")
+                warn(f"{record.key}: {error.message}")
             finally:
                 text.progress("")
     return report
@@ -203,12 +193,12 @@ def _verify_vm(
         report.examined.append(examined)
         text.progress("")
         if not as_json:
-            click.echo(text.printable(f"{record.key} {copy.stamp}: {examined.problem or 'good'}"))
+            say(f"{record.key} {copy.stamp}: {examined.problem or 'good'}")
     if record.directory:
         verification.settle(site, session, record.key)
         if gone := _gone(site, record, report):
             report.unread[record.key] = gone
-            text.warn(f"{record.key}: {gone}")
+            warn(f"{record.key}: {gone}")
 
 
 def _gone(site: "Site", before: "VmRecord", report: Report) -> str:

@@ -1,43 +1,18 @@
-"""Logs as text for people and cron, or as JSON lines; and text that is safe on any terminal.
+"""Logs as text for people and cron, or as JSON lines; quiet unless something is worth reading.
 
 Every message may carry fields (`extra={"vm": …}`); the text format appends the VM, the JSON format
 keeps them all.
 """
 
-import json
 import logging
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from shared.host.printable import json_line, printable, printable_lines
+
 #: Attributes that every log record has; whatever else a record carries was given as a field.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def printable(text: str) -> str:
-    """`text` with all that could deceive on a terminal made visible, line breaks included.
-
-    Control characters move the cursor and colour the screen, bidirectional ones turn text around.
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def printable_lines(text: str) -> str:
-    """Like `printable`, but line breaks stay."""
-    return "\n".join(map(printable, text.split("\n")))
-
-
-def json_line(document: Mapping[str, object], *, indent: int | None = None) -> str:
-    """A JSON document with what is not printable escaped as JSON has it: it means the same."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
-    return "".join(
-        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
-        for character in text
-    )
 
 
 def set_up(*, verbosity: int, log_format: str, program: str) -> None:

@@ -4,19 +4,34 @@ Names of VMs, hosts and files may hold anything: escape sequences that colour or
 line breaks, controls that turn the direction of writing, characters of a shell.
 """
 
+import json
 import shlex
+from collections.abc import Mapping
 
 
 def printable(text: str) -> str:
-    r"""`text` with what could move the cursor, colour the screen or break a line made visible.
+    """`text` with all that could deceive on a terminal made visible, line breaks included.
 
-    Controls become what Python writes for them: an escape `\x1b`, a line break `\n`. So do
-    formatting characters (those of bidirectional text, for one) and bytes that are no UTF-8.
+    Control characters move the cursor and colour the screen, bidirectional ones turn text around.
     """
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Like `printable`, but line breaks stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def json_line(document: Mapping[str, object], *, indent: int | None = None) -> str:
+    """A JSON document with what is not printable escaped as JSON has it: it means the same."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
         for character in text
     )
 

@@ -20,6 +20,7 @@ from shared.host.errors import (
     VmBackupError,
 )
 from shared.host.printable import quoted
+from shared.output import say
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import changes, sightings
@@ -269,7 +270,7 @@ def command(invocation: command_line.Invocation, vm: str | None, dry_run: bool) 
     """
     if dry_run:
         for key in plan(invocation.site(reading=True), vm):
-            click.echo(key)
+            say(key)
         return ExitCode.DONE
     return start(
         invocation,

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
+from shared.output import answer, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +55,8 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
         )
     edited, doubtful = view.edits(root, name)
     for key, state in doubtful.items():
-        text.warn(
-            f"{text.printable(key)}: {state} was its state just before the edit was found, so "
+        warn(
+            f"{key}: {state} was its state just before the edit was found, so "
             f"this line is not taken for an edit"
         )
     when = timestamp(site.clock.now())
@@ -92,7 +85,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
             "changed": {key: {"from": old, "to": new} for key, (old, new) in changed.items()},
             "dry_run": dry_run,
         },
-        *(f"{text.printable(key)}: {old} -> {new}" for key, (old, new) in sorted(changed.items())),
+        *(f"{key}: {old} -> {new}" for key, (old, new) in sorted(changed.items())),
         f"{'would adopt' if dry_run else 'adopted'} {name}: {len(changed)} VMs changed",
         as_json=as_json,
     )

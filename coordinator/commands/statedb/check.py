@@ -6,14 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator import text
-from shared.command_line import (
-    Invocation,
-    documented,
-    json_option,
-    pass_invocation,
-    print_json,
-)
+from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
+from shared.output import print_json, say, warn
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -69,12 +64,12 @@ def check(
     check_nas(configuration.nas, reading=set_aside is None and not rebuild_version)
     if set_aside is not None:
         place = repair.set_aside(root, set_aside)
-        text.warn(
+        warn(
             f"generation {set_aside} was moved to {place}; what only it said is lost, and the "
             f"workers concerned do their work again"
         )
         notes = configuration.host.state_directory
-        text.warn(
+        warn(
             f"a host that says that the history was rolled back had seen it: remove "
             f"seen-*.json "
             f"in {notes} there"
@@ -83,7 +78,7 @@ def check(
         _raise_numbers(configuration)
     if rebuild_version:
         settings = repair.rebuild_version(root, lease_seconds)
-        text.warn(
+        warn(
             f"wrote vmtool-db-version: repository {settings.repository}, lease "
             f"{settings.lease_seconds:g} s, {settings.primitive}"
         )
@@ -107,11 +102,12 @@ def check(
         )
     else:
         for finding in found.findings:
-            click.echo(f"WRONG: {finding.what}\n       {finding.hint}")
+            say(f"WRONG: {finding.what}")
+            say(f"       {finding.hint}")
         state = (
             "everything is in order" if not found.findings else f"{len(found.findings)} findings"
         )
-        click.echo(
+        say(
             f"{found.generations} generations, from {found.oldest} to {found.newest}; newest "
             f"good one: {head}; {state}"
         )
@@ -157,7 +153,7 @@ def _raise_numbers(configuration: "Configuration") -> None:
                 "statedb",
             )
     except VmBackupError as error:
-        text.warn(
+        warn(
             f"each claim looks for the numbers of its VM's own copies, because this could not "
             f"be noted: {error.message}"
         )

@@ -4,16 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import text
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +65,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
 
 
 def _took_over(old: "Mapping[str, State]", *, as_json: bool, dry_run: bool) -> None:
-    names = ", ".join(text.printable(name) for name in sorted(old)) or "none"
+    names = ", ".join(sorted(old)) or "none"
     states = {name: str(state) for name, state in old.items()}
     answer(
         {"vms": states, "dry_run": dry_run},

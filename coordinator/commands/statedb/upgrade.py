@@ -1,14 +1,8 @@
 """`vmbackup-admin statedb upgrade`."""
 
-from shared.command_line import (
-    Invocation,
-    answer,
-    documented,
-    dry_run_option,
-    json_option,
-    pass_invocation,
-)
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.output import answer
 
 
 @documented(

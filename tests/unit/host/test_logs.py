@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from shared.host.logs import JsonFormatter, TextFormatter, json_line, printable, printable_lines
+from shared.host.logs import JsonFormatter, TextFormatter
+from shared.host.printable import json_line, printable, printable_lines
 
 #: Moves the cursor, turns the text around, ends the line elsewhere, cannot be encoded.
 HOSTILE = "web\x1b[2J\u202egpj.exe\u2066\x85\u2028\ud800\r"

@@ -1,0 +1,84 @@
+"""The one writer of what programs say: lines and warnings for people, JSON for scripts, errors.
+
+Whatever came from outside is made printable here, so that nobody has to remember it: names of VMs,
+hosts and files, and what VirtualBox, the NAS or a damaged file says, cannot drive a terminal.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from shared.host.errors import VmBackupError
+from shared.host.printable import json_line, printable, printable_lines
+
+#: Where click keeps, for the length of a command, whether it prints JSON and what it has warned of.
+_JSON: Final = "shared.output.json"
+_WARNED: Final = "shared.output.warned"
+
+
+def print_as_json(*, wanted: bool) -> None:
+    """Whether warnings of the running command are JSON, because what it prints is."""
+    click.get_current_context().meta[_JSON] = wanted
+
+
+def say(line: str = "") -> None:
+    """One line for people, on stdout."""
+    click.echo(printable(line))
+
+
+def warn(text: str) -> None:
+    """A warning on stderr, which does not fail the command. The same one is said once in a command.
+
+    A line of text, or one JSON object if the command prints JSON.
+    """
+    context = click.get_current_context(silent=True)
+    meta = context.meta if context else {}
+    said = meta.setdefault(_WARNED, set())
+    if text not in said:
+        said.add(text)
+        line = json_line({"warning": text}) if meta.get(_JSON) else _indented(f"warning: {text}")
+        click.echo(line, err=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    click.echo(json_line(document, indent=2))
+
+
+def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
+    """What a command did or would do, on stdout: one JSON document, or these lines for people."""
+    if as_json:
+        print_json({"schema": 1, **document})
+        return
+    for line in lines:
+        say(line)
+
+
+def report(error: VmBackupError, program: str, *, as_json: bool) -> None:
+    """Says on stderr what went wrong and what to do about it, as text or as a JSON object."""
+    if as_json:
+        report_json(type(error).__name__, int(error.exit_code), error.message, error.hint)
+        return
+    _complain(_indented(f"{program}: error: {error.message}"))
+    if error.hint:
+        _complain(_indented(f"hint: {error.hint}"))
+
+
+def report_json(kind: str, code: int, message: str, hint: str) -> None:
+    """An error on stderr as a JSON object."""
+    details = {"kind": kind, "code": code, "message": message, "hint": hint}
+    _complain(json_line({"error": details}))
+
+
+def _indented(text: str) -> str:
+    """Text of several lines, of which none but the first can be taken for a message of its own."""
+    first, *others = printable_lines(text).split("\n")
+    return "\n".join([first, *(f"  {line}" if line[:1].strip() else line for line in others)])
+
+
+def _complain(line: str) -> None:
+    """On stderr, if that takes it; the exit code says the most important thing anyway."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)

@@ -1,0 +1,125 @@
+"""Names that would drive a terminal, forge a line or turn the writing around, in each command."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from shared.copies.sidecar import Verified
+from shared.host.printable import printable, quoted
+from shared.state.states import State
+from tests.support.copies import put_copy
+from tests.unit.coordinator.conftest import Operator, copy, uuid
+
+NAME = "a\x1b[31m\x9b2J\u202egnp\u2066\x07\r\nwarning: forged 'b c"
+OLD, STAMP = "20261121T203800Z-16", "20261122T203800Z-17"
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("admin", "status"),
+    ("admin", "show", NAME),
+    ("admin", "show", NAME + "?"),
+    ("admin", "copies"),
+    ("admin", "copies", NAME),
+    ("admin", "prune", "--dry-run"),
+    ("admin", "prune", NAME),
+    ("admin", "pin", NAME, OLD),
+    ("admin", "pin", NAME, OLD, "--dry-run"),
+    ("admin", "pin", NAME, NAME),
+    ("admin", "unpin", NAME, OLD),
+    ("admin", "verify", NAME, "--dry-run"),
+    ("admin", "verify", NAME),
+    ("admin", "remove", NAME, OLD, "--dry-run"),
+    ("admin", "remove", NAME, NAME, "--yes"),
+    ("admin", "restore", NAME, "--dry-run"),
+    ("admin", "restore", NAME, "--copy", NAME),
+    ("admin", "rehearse", NAME, "--copy", NAME),
+    ("admin", "archive", NAME, "--dry-run"),
+    ("admin", "activate", NAME),
+    ("admin", "forget", NAME, "--dry-run"),
+    ("admin", "log"),
+    ("admin", "log", "--vm", NAME),
+    ("admin", "doctor"),
+    ("admin", "config", "show"),
+    ("admin", "statedb", "check"),
+    ("admin", "statedb", "adopt", NAME),
+    ("admin", NAME),
+    ("admin", "status", NAME),
+    ("lock", "list"),
+    ("lock", "show", NAME),
+    ("lock", "break", NAME, "--dry-run"),
+    ("lock", "break", NAME + "?"),
+    ("lock", "recover", "--dry-run"),
+    ("lock", "recover", NAME, "--dry-run"),
+    ("admin", "archive", NAME),
+    ("admin", "activate", NAME, "--dry-run"),
+    ("admin", "forget", NAME),
+)
+
+
+@pytest.fixture
+def hostile(site_with_database: Operator) -> Operator:
+    """A VM whose name, host, last error and copies say what nobody should print as it is."""
+    operator = site_with_database
+    operator.add_vms(NAME)
+    operator.set(
+        NAME, status=State.CLEAN, last_copy=copy(STAMP), last_error=NAME, also_on=NAME, failures=1
+    )
+    operator.commit(
+        lambda contents: contents.with_vm(
+            replace(contents.vms[NAME], key="other", uuid=uuid(7), node=NAME, missing_since=NAME)
+        ),
+        NAME,
+    )
+    put_copy(operator.nas / NAME, OLD, vm=NAME, verified=Verified(NAME, NAME))
+    put_copy(operator.nas / NAME, STAMP, vm=NAME, node=NAME)
+    put_copy(operator.nas / NAME, "20261120T203800Z-15", vm=NAME, uuid=uuid(9))
+    return operator
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_command_prints_what_a_terminal_would_obey(hostile: Operator, as_json: bool) -> None:
+    for program, *arguments in COMMANDS:
+        options = ["--json"] if as_json and arguments[:1] != [NAME] else []
+        result = getattr(hostile, program)(*arguments, *options)
+        for stream in (result.stdout, result.stderr):
+            wrong = {one for one in stream if not one.isprintable() and one != "\n"}
+            assert not wrong, (arguments, stream)
+            assert not any(line.startswith("warning: forged") for line in stream.split("\n")), (
+                arguments,
+                stream,
+            )
+        assert "Traceback" not in result.stderr, (arguments, result.stderr)
+        if options:
+            for line in result.stderr.splitlines():
+                assert json.loads(line).keys() <= {"error", "warning"}, (arguments, line)
+
+
+def test_json_has_the_name_as_it_is(hostile: Operator) -> None:
+    assert NAME in {vm["name"] for vm in hostile.json("status")["vms"]}
+
+
+def test_a_machine_of_a_hostile_name_is_shown_harmlessly(hostile: Operator) -> None:
+    hostile.set("other", node=hostile.node)
+    hostile.commit(lambda contents: contents, "work", machine=NAME)
+    result = hostile.admin("show", NAME)
+    assert "belongs to another machine" in result.stderr or "machine" in result.stderr
+    assert all(one.isprintable() or one == "\n" for one in result.output)
+
+
+def test_hints_name_a_vm_so_that_a_shell_takes_it(hostile: Operator) -> None:
+    hostile.add_vms("name with space", "-rf")
+    assert "`vmbackup-admin copies 'name with space'`" in (
+        hostile.admin("restore", "name with space").stderr
+    )
+    assert "`vmbackup-admin copies -- -rf`" in hostile.admin("restore", "--", "-rf").stderr
+
+
+def test_what_is_printable_stays() -> None:
+    assert printable("日本 é web01 ~") == "日本 é web01 ~"
+    assert printable("a\x1b\u202e\udc80\n") == "a\\x1b\\u202e\\udc80\\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("web01", "web01"), ("a b", "'a b'"), ("$(x)", "'$(x)'"), ("-x", "-- -x")]
+)
+def test_a_quoted_name_is_one_word_of_a_shell(name: str, word: str) -> None:
+    assert quoted(name) == word
