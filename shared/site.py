@@ -13,11 +13,7 @@ from shared.copies.archive_location import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
-from shared.host.errors import (
-    ConfigurationError,
-    NoDatabaseError,
-    VmBackupError,
-)
+from shared.host.errors import ConfigurationError, NoDatabaseError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.processes import SubprocessRunner
 from shared.nas.mount import NasStatus, check_nas

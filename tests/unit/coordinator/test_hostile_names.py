@@ -76,7 +76,10 @@ def hostile(site_with_database: Operator) -> Operator:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_no_command_prints_what_a_terminal_would_obey(hostile: Operator, as_json: bool) -> None:
+def test_no_command_prints_what_a_terminal_would_obey(
+    hostile: Operator, as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.host.logs.set_up", lambda **_: None)  # tests/unit/host/test_logs.py
     for program, *arguments in COMMANDS:
         options = ["--json"] if as_json and arguments[:1] != [NAME] else []
         result = getattr(hostile, program)(*arguments, *options)
@@ -98,10 +101,14 @@ def test_json_has_the_name_as_it_is(hostile: Operator) -> None:
 
 
 def test_a_machine_of_a_hostile_name_is_shown_harmlessly(hostile: Operator) -> None:
-    hostile.set("other", node=hostile.node)
-    hostile.commit(lambda contents: contents, "work", machine=NAME)
-    result = hostile.admin("show", NAME)
-    assert "belongs to another machine" in result.stderr or "machine" in result.stderr
+    hostile.commit(
+        lambda contents: replace(
+            contents, nodes={"alpha": replace(contents.nodes["alpha"], machine=NAME)}
+        ),
+        machine="",
+    )
+    result = hostile.admin("forget", NAME)
+    assert "another machine" in result.stderr
     assert all(one.isprintable() or one == "\n" for one in result.output)
 
 
