@@ -7,16 +7,18 @@ the state database, by people and by a restore on a machine that knows nothing e
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from annotated_types import Interval
 
 from shared.copies.files import NasFiles, write_file
-from shared.copies.names import SIDES, Suffix, final_name, parse_stamp, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, is_stamp, partial_name
 from shared.host.clock import parse_timestamp
+from shared.host.documents import FROM_JSON, Check, Count, Document, Number, Sha256
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
@@ -25,46 +27,55 @@ SCHEMA: Final = 1
 #: No sidecar is longer; a file that is, is none.
 LIMIT_BYTES: Final = 1 << 20
 
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-#: Fields that `_CHECKS` does not have, because older sidecars lack them.
-_OPTIONAL: Final = frozenset(
-    {"verified", "rehearsed", "files", "left_out", "pinned", "engine_reason", "wire", "extra"}
-)
+#: Fields that are written only if they say something.
+_OPTIONAL: Final = frozenset({"verified", "rehearsed", "pinned", "engine_reason", "wire"})
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return bool(parse_timestamp(text))
+    except ValueError:
+        return False
+
+
+_Stamp = Annotated[str, Check(is_stamp, "no stamp of a copy")]
+_Time = Annotated[str, Check(_is_time, "no time")]
+_Claim = Annotated[int, Interval(ge=1, le=(1 << 63) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Document):
     """The last time that the copy was read and compared with its digests, at `time`.
 
     `result` is good, or says what is wrong.
     """
 
     time: str
-    result: str = "good"
+    result: Annotated[str, Check(bool, "empty")] = "good"
 
 
 @dataclass(frozen=True, slots=True)
-class SideFile:
+class SideFile(Document):
     """A file beside the `.ova` that belongs to the copy: its bytes and their digest."""
 
-    size: int
-    sha256: str
+    size: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(Document):
     """How the bytes of the `.ova` came to the NAS.
 
     `sent`, or `copied` there from the copy before. `reason`: why none were copied.
     """
 
-    sent: int
-    copied: int
+    sent: Count
+    copied: Count
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class Rehearsed(Document):
     """The last time that the copy was restored on trial, at `time` on the host `node`.
 
     `result` is good, or says what went wrong.
@@ -80,7 +91,7 @@ class Rehearsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Sidecar:
+class Sidecar(Document):
     """The facts of one copy.
 
     Times are UTC as `shared.host.clock.timestamp` writes them; sizes are bytes.
@@ -92,25 +103,27 @@ class Sidecar:
     it. `extra` keeps the fields that this version does not know.
     """
 
-    stamp: str
-    claim: int
+    stamp: _Stamp
+    claim: _Claim
     vm: str
     uuid: str
     node: str
     host: str
     virtualbox: str
-    sha256: str
-    size: int
+    sha256: Sha256
+    size: Count
     fingerprint: Mapping[str, Any]
-    started: str
-    finished: str
-    duration_seconds: float
+    started: _Time
+    finished: _Time
+    duration_seconds: Number
     engine: str
-    source_bytes: int = 0
+    source_bytes: Count = 0
     verified: Verified | None = None
     rehearsed: Rehearsed | None = None
-    files: Mapping[Suffix, SideFile] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
+    files: Annotated[
+        Mapping[Suffix, SideFile], Check(lambda files: set(files) <= set(SIDES), "of other files")
+    ] = field(default_factory=dict)
+    left_out: Annotated[tuple[str, ...], FROM_JSON] = ()
     pinned: str = ""
     engine_reason: str = ""
     wire: Wire | None = None
@@ -128,30 +141,13 @@ class Sidecar:
 
     def render(self) -> bytes:
         """The file's text."""
-        document: dict[str, Any] = {"schema": SCHEMA}
-        document |= {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name not in _OPTIONAL
-        }
-        document["fingerprint"] = dict(self.fingerprint)
-        if self.verified:
-            document["verified"] = asdict(self.verified)
-        if self.rehearsed:
-            document["rehearsed"] = asdict(self.rehearsed)
-        document["files"] = {
-            suffix: asdict(self.files[suffix]) for suffix in SIDES if suffix in self.files
-        }
-        document["left_out"] = list(self.left_out)
-        if self.pinned:
-            document["pinned"] = self.pinned
-        if self.engine_reason:
-            document["engine_reason"] = self.engine_reason
-        if self.wire:
-            document["wire"] = asdict(self.wire)
-        return (json.dumps({**document, **self.extra}, ensure_ascii=False, indent=2) + "\n").encode(
-            "utf-8", "surrogatepass"
-        )
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["files"] = {suffix: self.files[suffix] for suffix in SIDES if suffix in self.files}
+        extra = values.pop("extra")
+        written = {name: value for name, value in values.items() if value or name not in _OPTIONAL}
+        document = {"schema": SCHEMA, **written, **extra}
+        text = json.dumps(document, ensure_ascii=False, indent=2, default=_plain)
+        return f"{text}\n".encode("utf-8", "surrogatepass")
 
     def checksum_lines(self) -> bytes:
         """The text of `<stamp>.sha256`, for `sha256sum -c`. For people; nothing is decided by it."""
@@ -179,19 +175,11 @@ def parse(data: bytes) -> Sidecar:
             f"the sidecar has schema {document.get('schema')!r}; this program knows {SCHEMA}",
             hint="update vmbackup on this host",
         )
-    values = {name: _field(document, name, check) for name, check in _CHECKS.items()}
-    known = {"schema", *_OPTIONAL, *_CHECKS} - {"extra"}
-    return Sidecar(
-        **values,
-        verified=_verified(document.get("verified")),
-        rehearsed=_rehearsed(document.get("rehearsed")),
-        files=_files(document.get("files", {})),
-        left_out=_left_out(document.get("left_out", [])),
-        pinned=_words(document, "pinned"),
-        engine_reason=_words(document, "engine_reason"),
-        wire=_wire(document.get("wire")),
-        extra={name: value for name, value in document.items() if name not in known},
-    )
+    values = {name: value for name, value in document.items() if name != "schema"}
+    try:
+        return Sidecar.from_json(values)
+    except ValueError as error:
+        raise CopyError(f"the sidecar is wrong: {error}") from None
 
 
 def read(directory: Path, stamp: str) -> Sidecar:
@@ -231,122 +219,6 @@ def replace(files: NasFiles, directory: Path, sidecar: Sidecar, claim: int) -> N
         files.sync_directory(directory)
 
 
-def _field(document: Mapping[str, Any], name: str, check: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - the type belongs to the field
-    value = document.get(name, 0 if name == "source_bytes" else None)
-    try:
-        good = check(value)
-    except (ValueError, TypeError, OverflowError):
-        good = False
-    if not good:
-        raise CopyError(f"the sidecar's field {name} is missing or wrong")
-    return value
-
-
-def _verified(value: object) -> Verified | None:
-    if value is None:
-        return None
-    if not (
-        isinstance(value, dict)
-        and _text(value.get("time"))
-        and _text(value.get("result"))
-        and value["result"]
-    ):
-        raise CopyError("the sidecar's field verified is wrong")
-    return Verified(value["time"], value["result"])
-
-
-def _rehearsed(value: object) -> Rehearsed | None:
-    if value is None:
-        return None
-    names = ("time", "node", "result", "observed")
-    if not (
-        isinstance(value, dict)
-        and all(_text(value.get(name)) for name in names)
-        and isinstance(value.get("booted"), bool)
-    ):
-        raise CopyError("the sidecar's field rehearsed is wrong")
-    return Rehearsed(
-        value["time"], value["node"], value["result"], value["observed"], value["booted"]
-    )
-
-
-def _files(value: object) -> dict[Suffix, SideFile]:
-    if not isinstance(value, dict) or set(value) - set(SIDES):
-        raise CopyError("the sidecar's field files is wrong")
-    return {suffix: _side_file(value[suffix]) for suffix in SIDES if suffix in value}
-
-
-def _side_file(value: object) -> SideFile:
-    if (
-        isinstance(value, dict)
-        and value.keys() == {"size", "sha256"}
-        and _count(value["size"])
-        and _digest(value["sha256"])
-    ):
-        return SideFile(value["size"], value["sha256"])
-    raise CopyError("the sidecar's field files is wrong")
-
-
-def _left_out(value: object) -> tuple[str, ...]:
-    if not (isinstance(value, list) and all(_text(item) for item in value)):
-        raise CopyError("the sidecar's field left_out is wrong")
-    return tuple(value)
-
-
-def _words(document: Mapping[str, Any], name: str) -> str:
-    value = document.get(name, "")
-    if not isinstance(value, str):
-        raise CopyError(f"the sidecar's field {name} is wrong")
-    return value
-
-
-def _wire(value: object) -> Wire | None:
-    if value is None:
-        return None
-    if not (
-        isinstance(value, dict)
-        and _count(value.get("sent"))
-        and _count(value.get("copied"))
-        and _text(value.get("reason"))
-    ):
-        raise CopyError("the sidecar's field wire is wrong")
-    return Wire(value["sent"], value["copied"], value["reason"])
-
-
-def _digest(value: object) -> bool:
-    return isinstance(value, str) and bool(_SHA256.fullmatch(value))
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12
-
-
-def _moment(value: str) -> bool:
-    return bool(parse_timestamp(value))
-
-
-_CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "stamp": lambda value: bool(parse_stamp(value)),
-    "claim": lambda value: _count(value) and value > 0,
-    "vm": _text,
-    "uuid": _text,
-    "node": _text,
-    "host": _text,
-    "virtualbox": _text,
-    "sha256": _digest,
-    "size": _count,
-    "fingerprint": lambda value: isinstance(value, dict),
-    "started": _moment,
-    "finished": _moment,
-    "duration_seconds": _duration,
-    "engine": _text,
-    "source_bytes": _count,
-}
+def _plain(value: object) -> dict[str, Any]:
+    """For the encoder: what is no value of JSON by itself."""
+    return dict(value) if isinstance(value, Mapping) else asdict(value)  # type: ignore[call-overload]
