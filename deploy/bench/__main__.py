@@ -16,7 +16,7 @@ PARTS = ("startup", "transactions", "idle", "exports", "engines", "wire")
 
 
 def main() -> int:
-    """Runs it; answers the exit code."""
+    """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
     parser.add_argument(

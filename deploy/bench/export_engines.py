@@ -290,7 +290,7 @@ def _peak_memory() -> int:
 
 
 def main() -> int:
-    """Runs it; answers the exit code."""
+    """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m deploy.bench.export_engines", description=__doc__
     )

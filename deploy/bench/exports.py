@@ -103,7 +103,7 @@ class Turns:
     def _backup(self, engine: str) -> Mapping[str, Any]:
         """One backup of the VM.
 
-        Answers what its sidecar says, and the wall time of the whole worker.
+        Returns what its sidecar says, and the wall time of the whole worker.
         """
         self._configure(engine)
         self._host.run("modifyvm", self._vm.uuid, "--description", str(time.time()))

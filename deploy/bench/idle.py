@@ -62,7 +62,7 @@ def measure(report: Report, *, rounds: int) -> None:
 def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
     """Makes a host whose VMs all have a copy, as far as the database knows.
 
-    Answers the environment of its workers.
+    Returns the environment of its workers.
     """
     host = SimulatedHost(folder / "hosts", "bench")
     host.make_vms(count)

@@ -26,7 +26,7 @@ _START_SECONDS: Final = 0.15
 
 
 def measure(report: Report, *, seconds: float) -> bool:
-    """Prints the rates; answers whether all that was acknowledged is there."""
+    """Prints the rates; returns whether all that was acknowledged is there."""
     report.heading(
         "Transactions",
         (
@@ -54,7 +54,7 @@ def measure(report: Report, *, seconds: float) -> bool:
 
 
 def _contend(root: Path, processes: int, seconds: float) -> tuple[int, int]:
-    """Answers how many commits were acknowledged, and how many the database has."""
+    """Returns how many commits were acknowledged, and how many the database has."""
     database = create(root, HostIdentity.of_this_machine("bench"), SystemClock())
     record = VmRecord(
         "vm",

@@ -81,7 +81,7 @@ def _fill(disk: Path, mib: int) -> None:
 
 
 def main() -> int:
-    """Runs it; answers the exit code."""
+    """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench.wire", description=__doc__)
     parser.add_argument("--mib", type=int, default=128, help="size of the disk")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""VBoxManage commands that run while the engine works: started, watched, and ended within a bound."""
+"""VBoxManage commands that run while the engine works: started, watched, ended within a bound."""
 
 import signal
 import tempfile
@@ -16,9 +16,9 @@ _MOST_MESSAGES: Final = 2**16
 
 
 class PipedCommand:
-    """A VBoxManage command in the background, standard input closed.
+    """A VBoxManage command in the background, whose standard output the caller reads.
 
-    Its messages are kept in a file that has no name.
+    Standard input is closed; what it writes to standard error is kept in a file without a name.
     """
 
     def __init__(self, vboxmanage: VBoxManage, arguments: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class PipedCommand:
         return self._process.wait_at_most(timeout_seconds)
 
     def problem(self, otherwise: str) -> ExportError:
-        """Why it failed, as what it wrote to standard error says; `otherwise` if that says nothing."""
+        """Why it failed, by what it wrote to standard error; `otherwise` if that says nothing."""
         text = self.said()
         if not text.strip():
             return ExportError(otherwise)
@@ -73,11 +73,9 @@ class PipedCommand:
         return self._messages.read(_MOST_MESSAGES).decode(errors="backslashreplace")
 
     def end(self) -> None:
-        """Ends it: terminates it, which makes VBoxManage cancel what it does in VirtualBox.
+        """Terminates it, which makes VBoxManage cancel what it does in VirtualBox.
 
-        Kills it if it does not obey within the bound.
-
-        Nothing happens if it has ended.
+        Kills it if it does not obey within the bound. Does nothing if it has ended.
         """
         self._process.send(signal.SIGTERM)
         self._output.close()  # it may wait for a reader

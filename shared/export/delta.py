@@ -1,6 +1,4 @@
-"""Only the change on the wire.
-
-Bytes that the previous copy holds already are copied by the NAS itself, the rest is sent.
+"""Sends only what has changed: what the previous copy holds already, the NAS copies from there.
 
 Everything is read, compressed and hashed here, and the manifest is made from these bytes; a grain
 whose bytes are those of the same grain of the previous copy is not sent but copied there with
@@ -31,9 +29,9 @@ REFLINK_ALIGNMENT: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class DeltaPlan:
-    """Where the index of the new copy goes (a new file), and the copy before it with its index, if there is one.
+    """Where the index of the new copy goes (a new file), and the previous copy with its index.
 
-    `whole_every`: each so many copies one is sent whole. `aligned`: units begin at multiples of
+    `whole_every`: one of so many copies is sent whole. `aligned`: units begin at multiples of
     4096 bytes of the OVA, so that file systems that share blocks can; it makes a copy 0.5 % larger.
     """
 
@@ -99,7 +97,7 @@ class Delta:
         return self._plan.alignment
 
     def begin(self, place: str, position: int) -> "DiskDelta":
-        """The grains of the disk attached at `place` follow.
+        """Starts the disk that is attached at `place` (`SATA-0-0`).
 
         Its file begins at `position` of the OVA.
         """
@@ -140,10 +138,7 @@ class Delta:
 
 
 class DiskDelta:
-    """One disk on its way into the archive.
-
-    What of it the previous copy holds is copied, the rest is written.
-    """
+    """Writes one disk into the OVA: copies what the previous copy holds of it, sends the rest."""
 
     def __init__(
         self,
@@ -158,10 +153,10 @@ class DiskDelta:
         self._records = records
         self._record = next(records, None)
 
-    def put(self, unit: CompressedUnit, sector: int, archive: OvaWriter) -> None:
-        """The next unit, whose first byte is at `sector` of the disk's file.
+    def put(self, unit: CompressedUnit, sector: int, ova: OvaWriter) -> None:
+        """Takes the next unit, whose first byte is at `sector` of the disk's file.
 
-        Neighbouring grains of a kind go together.
+        Neighbouring grains that are copied go together, and so do those that are sent.
         """
         view = memoryview(unit.data)
         ends = [place[1] * _SECTOR for place in unit.grains[1:]] + [len(unit.data)]
@@ -171,12 +166,12 @@ class DiskDelta:
             self._writer.add(IndexRecord(grain, sector + offset, digest))
             if found is not None:
                 if unsent < start:
-                    archive.write(view[unsent:start])
-                archive.copy(view[start:end], self._source, found)
+                    ova.write(view[unsent:start])
+                ova.copy(view[start:end], self._source, found)
                 unsent = end
             start = end
         if unsent < start:
-            archive.write(view[unsent:start])
+            ova.write(view[unsent:start])
 
     def _find(self, grain: int, digest: bytes) -> int | None:
         """Where the previous copy has these bytes; None if it has others there."""

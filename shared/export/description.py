@@ -1,6 +1,6 @@
-"""The description of a VM as VirtualBox itself writes it.
+"""Gets the description of a VM from VirtualBox: by an export that fails at its first disk.
 
-An export to a local directory in which the names of the disks are taken.
+Its target is a local directory in which the names of the disks are taken.
 
 VirtualBox writes the .ovf with all settings, then the .nvram of an EFI machine, and fails at the
 first disk, because it never writes over anything (`VERR_ALREADY_EXISTS`). Then it removes what it
@@ -44,7 +44,7 @@ _PREFIX: Final = "vmbackup-description-"
 class Description:
     """What stands before the disks in an OVA: the .ovf first, perhaps an .nvram.
 
-    `name` is what all files are called after.
+    All files of the OVA are called after `name`.
     """
 
     name: str
@@ -66,7 +66,7 @@ def take_description(
     cancelled: threading.Event,
     rename: str | None = None,
 ) -> Description:
-    """Has VirtualBox describe `machine` (its UUID), which is `called` so and has so many disks.
+    """Has VirtualBox describe the VM `machine` (a UUID) named `called`, which has so many disks.
 
     Uses the local directory `scratch` for a moment and leaves nothing there. The files in the OVA
     are named after the VM; the VM itself keeps its name unless `rename` gives another. Raises
@@ -109,10 +109,10 @@ def _describe(name: str, ovf: bytes | None, nvram: bytes | None) -> Description 
 
 
 def _take_names(directory: Path, called: str, disks: int) -> Path:
-    """Makes a place for the export, in which directories bear the names of the disks of a VM that is `called` so.
+    """Makes a directory for the export, in which directories bear the names of the disks.
 
-    A name may hold slashes: VirtualBox follows them, so the directories on the way are made, and
-    the place is so deep that a name with `..` leads nowhere else.
+    The name of a VM may hold slashes: VirtualBox follows them, so the directories on the way are
+    made, and this one is so deep that a name with `..` leads to nowhere else.
     """
     place = directory.joinpath("export", *["below"] * called.count(".."))
     try:
@@ -129,9 +129,9 @@ def _take_names(directory: Path, called: str, disks: int) -> Path:
 def _watch(
     child: PipedCommand, directory: Path, files: tuple[Path, ...], cancelled: threading.Event
 ) -> dict[Path, bytes]:
-    """Waits until VBoxManage has ended.
+    """Waits until VBoxManage has ended; returns the contents of the `files` that were ever there.
 
-    The contents of those of the files that were there at any time. Disks must not be.
+    Raises `ExportError` if it exports a disk.
     """
     deadline = time.monotonic() + START_SECONDS
     with ExitStack() as stack:
@@ -158,7 +158,10 @@ def _watch(
 
 
 def _refuse_disks(directory: Path) -> None:
-    """It never comes to a disk, unless VirtualBox calls the disks otherwise than this program believes."""
+    """Raises `ExportError` if VirtualBox exports a disk.
+
+    That happens only if it gives disks other names than this program expects.
+    """
     if disk := next((path for path in directory.rglob("*.vmdk") if path.is_file()), None):
         raise ExportError(
             f"VirtualBox calls a disk of the VM {disk.name!r}: was the VM renamed a moment ago?"
@@ -166,10 +169,7 @@ def _refuse_disks(directory: Path) -> None:
 
 
 def _sweep(scratch: Path, own: Path) -> None:
-    """Removes directories that killed workers left.
-
-    Those much older than the one that was just made.
-    """
+    """Removes what killed workers left: directories much older than the one that was just made."""
     now = own.stat().st_mtime
     for left in scratch.glob(_PREFIX + "*"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Which VMs the parallel engine can export, and why not the others. Those get `VBoxManage export`."""
+"""Which VMs the parallel engine can export, and why not the others (`VBoxManage export` does)."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,10 +25,7 @@ _WORST_GROWTH: Final = 1.02
 
 @dataclass(frozen=True, slots=True)
 class SourceDisk:
-    """A disk of the VM.
-
-    Where it is attached, the UUID of its leaf image, and its files, leaf first.
-    """
+    """A disk of the VM: where it is attached, its leaf image's UUID, and its files, leaf first."""
 
     attachment: Attachment
     medium: str
@@ -37,9 +34,9 @@ class SourceDisk:
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """`reason` says in words why the parallel engine cannot export the VM.
+    """Whether the parallel engine can export a VM: `reason` says in words why not.
 
-    Empty if it can, then `disks` are what it has to read.
+    It is empty if it can; then `disks` are what it has to read.
     """
 
     disks: tuple[SourceDisk, ...]
@@ -47,11 +44,9 @@ class Eligibility:
 
 
 def check_eligibility(machine: Machine, clock: Clock) -> Eligibility:
-    """Looks at the disks of a VM, at best a stopped one.
+    """Whether a VM, at best a stopped one, can be exported: by the inventory and its disks' files.
 
-    As the inventory has them and as their files are. Changes nothing, takes no lock.
-
-    An export looks again once it holds the locks.
+    Changes nothing, takes no lock. An export looks again once it holds the locks.
     """
     if machine.reason:
         return Eligibility((), machine.reason)
@@ -76,9 +71,9 @@ def check_eligibility(machine: Machine, clock: Clock) -> Eligibility:
 
 
 def attachments(settings: bytes) -> tuple[tuple[Attachment, str], ...]:
-    """The hard disks of a .vbox file as they are now.
+    """The hard disks of a .vbox file: where each is attached, and the UUID of its leaf image.
 
-    Where they are attached, and the UUID of the leaf image. Raises `SettingsError`.
+    Those of snapshots are left out. Raises `SettingsError`.
     """
     try:
         root = parse_xml(settings, limit=MAXIMUM_BYTES)

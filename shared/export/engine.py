@@ -31,7 +31,7 @@ from shared.virtualbox.vboxmanage import VBoxManage
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export: the VM's UUID and its disks; where to: a file that must not exist.
+    """What to export: the VM's UUID and its disks; and where to: a file that must not exist.
 
     `rename` is another name for the VM in the OVA (its own, if what is exported is a clone).
     `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
@@ -48,12 +48,10 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What was written: the size of the OVA and its members with their digests.
+    """What was written: the size of the OVA, and its members with their digests.
 
-    How many bytes of the disks were read for it.
-
-    `copied_bytes` of it were copied by the storage from the copy before it; `sent` says why none
-    could be, if that was planned.
+    `source_bytes` of the disks were read for it. `copied_bytes` of it the storage copied from the
+    previous copy; `sent` says why none, if that was planned.
     """
 
     size: int
@@ -73,7 +71,7 @@ def export_vm(
     cancelled: threading.Event,
     plan: DeltaPlan | None = None,
 ) -> ExportSummary:
-    """Exports, in the caller's thread.
+    """Exports a VM, in the caller's thread.
 
     `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises
     if that is not as it should be. With a `plan` the new copy gets an index, and what the copy
@@ -100,40 +98,39 @@ def export_vm(
         parts = match_disks(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         delta = stack.enter_context(Delta(plan, request.target)) if plan else None
-        archive = OvaWriter(request.target, modified=request.modified, cancelled=cancelled)
+        ova = OvaWriter(request.target, modified=request.modified, cancelled=cancelled)
         try:
             for name, data in description.members:
-                archive.add(name, data)
-            _write(archive, parts, settings, locks, meter, cancelled, delta)
-            members = archive.finish(f"{description.name}.mf")
+                ova.add(name, data)
+            _write(ova, parts, settings, locks, meter, cancelled, delta)
+            members = ova.finish(f"{description.name}.mf")
             _prove(locks, chains)
             if delta:
-                delta.finish(members, archive.position)
-            archive.close()
+                delta.finish(members, ova.position)
+            ova.close()
         except BaseException:
-            archive.discard()
+            ova.discard()
             raise
     return ExportSummary(
-        archive.position, members, meter.done, archive.copied, delta.reason if delta else ""
+        ova.position, members, meter.done, ova.copied, delta.reason if delta else ""
     )
 
 
 def match_disks(
     files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]
 ) -> list[tuple[DiskFile, Chain]]:
-    """Which disk goes into which file: the one that is attached at the same place.
+    """Which disk goes into which file: the one with the same attachment.
 
-    Raises `DiskImageError` unless all fit exactly.
-
-    VirtualBox writes a size of 0 for a disk that it has not opened since it was started.
+    Raises `DiskImageError` unless all fit exactly. VirtualBox writes a size of 0 for a disk that it
+    has not opened since it was started.
     """
-    places = {disk.attachment: chain for disk, chain in zip(disks, chains, strict=True)}
-    if sorted(places) != sorted(file.attachment for file in files):
+    chain_at = {disk.attachment: chain for disk, chain in zip(disks, chains, strict=True)}
+    if sorted(chain_at) != sorted(file.attachment for file in files):
         raise DiskImageError(
             "the disks of the VM are not those that VirtualBox exports: they were changed a "
             "moment ago"
         )
-    parts = [(file, places[file.attachment]) for file in files]
+    parts = [(file, chain_at[file.attachment]) for file in files]
     for file, chain in parts:
         if file.size not in (0, chain.size):
             raise DiskImageError(
@@ -144,35 +141,35 @@ def match_disks(
 
 
 class LockedSink:
-    """Passes the bytes of a disk on to the archive, as long as the locks are held.
+    """Passes the bytes of a disk on to the OVA, as long as the locks are held.
 
     Through the delta, if there is one.
     """
 
     def __init__(
         self,
-        archive: OvaWriter,
+        ova: OvaWriter,
         locks: Sequence[ReadLock],
         layout: VmdkLayout,
         delta: DiskDelta | None,
     ) -> None:
-        self._archive = archive
+        self._ova = ova
         self._locks = locks
         self._layout = layout
         self._delta = delta
 
     def put(self, data: bytes, unit: CompressedUnit | None) -> None:
-        """See `shared.export.pipeline.Sink`."""
+        """See `shared.export.pipeline.DiskSink`."""
         for lock in self._locks:
             lock.check()
         if unit is None or self._delta is None:
-            self._archive.write(data)
+            self._ova.write(data)
         else:
-            self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._archive)
+            self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._ova)
 
 
 def _write(
-    archive: OvaWriter,
+    ova: OvaWriter,
     parts: Sequence[tuple[DiskFile, Chain]],
     settings: CompressionSettings,
     locks: Sequence[ReadLock],
@@ -180,26 +177,26 @@ def _write(
     cancelled: threading.Event,
     delta: Delta | None,
 ) -> None:
-    """The disks, in VirtualBox's order."""
+    """Writes the disks, in VirtualBox's order."""
     pipeline = Pipeline(
         replace(settings, digest=grain_digest, alignment=delta.alignment) if delta else settings,
         cancelled,
     )
     try:
         for file, chain in parts:
-            archive.begin(file.name)
+            ova.begin(file.name)
             alignment = delta.alignment if delta else SECTOR
             layout = VmdkLayout(
                 file.name,
                 chain.size,
                 secrets.randbits(32),
                 uuid4(),
-                position=archive.position,
+                position=ova.position,
                 alignment=alignment,
             )
-            part = delta.begin(file.attachment.label, archive.position) if delta else None
-            pipeline.copy(chain, layout, LockedSink(archive, locks, layout, part), meter)
-            archive.end()
+            part = delta.begin(file.attachment.label, ova.position) if delta else None
+            pipeline.copy(chain, layout, LockedSink(ova, locks, layout, part), meter)
+            ova.end()
     finally:
         pipeline.close()
 

@@ -1,7 +1,4 @@
-"""The parallel engine as a backup worker uses it.
-
-An `Exporter`, which can be exchanged for `VBoxManage export`.
-"""
+"""The parallel engine as a backup worker uses it: in place of `VBoxManage export`."""
 
 import logging
 import os
@@ -33,10 +30,10 @@ log: Final = logging.getLogger(__name__)
 
 
 class ParallelExporter:
-    """Reads the disks itself and compresses them on several cores, into what `VBoxManage export` would write.
+    """Reads the disks itself, and compresses them on several cores. An `Exporter`.
 
     Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second
-    at a time. With a `plan` an index is written, too, and what the copy before holds is copied by
+    at a time. With a `plan` an index is written, too, and what the previous copy holds is copied by
     the NAS: see `shared.export.delta`.
     """
 

@@ -1,9 +1,7 @@
-"""Copies one disk into an OVA.
-
-Blocks are read and compressed on several cores, laid out, hashed and written in order.
+"""Copies one disk into an OVA: reads and compresses on several cores, writes in order.
 
 Memory is bounded by the number of units under way, whatever the size of the disk: at most
-`_MOST_CORES` blocks being compressed, twice as many finished ones, and the queues of the archive,
+`_MOST_CORES` blocks being compressed, twice as many finished ones, and the queues of the writer,
 all of at most 1 MiB.
 """
 
@@ -27,10 +25,10 @@ _END_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class CompressionSettings:
-    """How to compress: on how many cores, with what, and whether to inflate and compare each grain at once.
+    """How to compress: on how many cores, and with what.
 
-    `digest` is applied to each compressed grain, for an index. Units are filled up to multiples of
-    `alignment` bytes.
+    With `self_check` each grain is inflated again at once, and compared. `digest` is applied to
+    each compressed grain, for an index. Units are filled up to multiples of `alignment` bytes.
     """
 
     cores: int
@@ -41,17 +39,17 @@ class CompressionSettings:
 
 
 class DiskSink(Protocol):
-    """Takes a disk's bytes in order. `unit` says which grains they hold; None: tables and the like."""
+    """Takes the bytes of a disk in order."""
 
     def put(self, data: bytes, unit: CompressedUnit | None) -> None:
-        """Takes the next bytes. May wait; raises what went wrong with earlier ones."""
+        """Takes the next bytes. May wait; raises what went wrong with earlier ones.
+
+        `unit` says which grains they hold; None: they are tables and the like.
+        """
 
 
 class ReadMeter:
-    """How far an export has come, for other threads to look at.
-
-    Bytes of the disks, `done` of `total`.
-    """
+    """How much of its disks an export has read: `done` of `total` bytes. For other threads, too."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -100,7 +98,10 @@ class Pipeline:
             sink.put(data, None)
 
     def close(self) -> bool:
-        """Ends the threads. False if one hangs in reading: then the images it reads must stay open."""
+        """Ends the threads.
+
+        False if one hangs while it reads: then the images must stay open.
+        """
         return self._stage.end(_END_SECONDS)
 
     def _compress(self, job: _Job) -> None:

@@ -1,6 +1,4 @@
-"""Keeps VirtualBox from changing a disk while we read its files.
-
-The read lock that VirtualBox itself would take.
+"""Keeps VirtualBox from changing a disk while we read its files: by its own read lock.
 
 `VBoxManage mediumio --disk=… cat` holds the read lock of the disk and of all its parents for as
 long as it writes, and it writes for as long as somebody reads: nobody does, so it waits with a full
@@ -38,7 +36,10 @@ _POLL_SECONDS: Final = 0.2
 
 
 class ReadLock:
-    """VirtualBox's read lock of one disk, from `take` to the end of the `with` statement, or of this process."""
+    """VirtualBox's read lock of one disk.
+
+    Held from `take` to the end of the `with` statement, or of this process.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> None:
         self._medium = medium
@@ -90,7 +91,10 @@ class ReadLock:
             raise self._lost()
 
     def prove(self, chain: Chain) -> None:
-        """Raises `CopyError` unless the lock lasted until now and VirtualBox reads the same from the disk as `chain`. Once only."""
+        """Raises `CopyError` unless the lock lasted until now. To be called once only.
+
+        Also if VirtualBox reads other bytes from the disk than `chain`.
+        """
         self._read_up_to(PROOF_BYTES, _PROOF_SECONDS)
         if len(self._received) < PROOF_BYTES:
             raise self._lost()

@@ -1,4 +1,4 @@
-"""Threads that work behind one another, with bounded queues between them, an end, and an answer to the first error."""
+"""Threads that pass work on to each other through bounded queues, and end at the first error."""
 
 import threading
 import time

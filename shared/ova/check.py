@@ -62,7 +62,7 @@ def check_ova(
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> OvaCheck:
-    """Reads the whole file once and raises `CopyError` with the precise reason if anything is wrong with it.
+    """Reads the whole file once. Raises `CopyError` with the precise reason if it is damaged.
 
     `progress` is told bytes done and bytes in all, a megabyte at a time; when `should_stop` says
     so, `CheckStoppedError` ends the check. Raises `NasError` if the file cannot be read. What is
@@ -94,7 +94,7 @@ def sha256_of(
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> str:
-    """The digest of a file, read from the server; arguments and errors as in `check_ova`."""
+    """The SHA-256 of a file, read from the server; arguments and errors as in `check_ova`."""
     whole = hashlib.sha256()
     with reported(f"read {name}"), _opened(directory, name) as descriptor:
         for _, piece in _pieces(descriptor, os.fstat(descriptor).st_size, progress, should_stop):
@@ -105,7 +105,7 @@ def sha256_of(
 def _plan(
     descriptor: int, found: tuple[TarMember, ...]
 ) -> tuple[dict[str, ManifestDigest], tuple[str, ...]]:
-    """Checks all that the two descriptions say of names.
+    """Checks the names in the manifest and in the .ovf against those of the members.
 
     Returns the digests to compare, and the members that have none.
     """

@@ -1,9 +1,7 @@
-"""Compression: Intel's ISA-L where it is installed (the extra `fast`), zlib elsewhere.
+"""Compresses grains: by Intel's ISA-L where it is installed (the extra `fast`), else by zlib.
 
-Both make zlib streams.
-
-Measured on 64 KiB grains, source MB/s of one core and size left: ISA-L level 2: 478, 39.7 %; zlib
-1: 109, 39.4 %; zlib 6, which is what VirtualBox uses: 39, 36.6 %.
+Both make zlib streams. Measured on 64 KiB grains, source MB/s of one core and size left: ISA-L
+level 2: 478, 39.7 %; zlib 1: 109, 39.4 %; zlib 6, which is what VirtualBox uses: 39, 36.6 %.
 """
 
 import zlib
@@ -19,7 +17,7 @@ _BUFFER: Final = 64 * 1024 + 1
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A way to compress. `name` is for logs.
+    """A way to compress; `name` is for logs.
 
     Both functions release the interpreter's lock, so threads use all cores.
     """

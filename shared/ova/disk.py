@@ -1,6 +1,6 @@
-"""A disk as the guest sees it.
+"""A disk as the guest sees it: a VDI image and its parents.
 
-A VDI image and its parents, each block taken from the first image that has it.
+Each block is taken from the first image that has it.
 
 Differencing images copy whole blocks on write, so that it is enough to decide block by block.
 """
@@ -88,11 +88,11 @@ class Chain:
                         break
 
     def data_bytes(self) -> int:
-        """How many bytes `blocks` will give: what an export has to read."""
+        """How many bytes `blocks` will give, which is what an export has to read."""
         return sum(block.length for block in self.blocks())
 
     def allocated_bytes(self) -> int:
-        """At most so many bytes hold data. Quicker than `data_bytes`."""
+        """How many bytes hold data at most. Quicker than `data_bytes`."""
         return min(
             self.size, sum(image.header.allocated for image in self.images) * self.block_size
         )

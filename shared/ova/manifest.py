@@ -17,10 +17,7 @@ _UNLISTED: Final = re.compile(r"[\x00-\x1f():\\\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class ManifestDigest:
-    """What the manifest says of one member.
-
-    `sha1` or `sha256`, and the value in lower-case hexadecimal.
-    """
+    """The digest of one member: `sha1` or `sha256`, and the value in lower-case hexadecimal."""
 
     algorithm: str
     value: str

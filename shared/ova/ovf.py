@@ -35,10 +35,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class DiskFile:
-    """A disk that the description announces.
-
-    Its file in the OVA, its size in bytes, and where it is attached.
-    """
+    """A disk in the description: its file in the OVA, its size in bytes, where it is attached."""
 
     name: str
     size: int
@@ -69,12 +66,11 @@ def references(ovf: bytes) -> frozenset[str]:
 
 
 def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
-    """The disks in the order of their files.
+    """The disks of the VM, in the order of their files.
 
-    Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it.
-
-    An attachment in the vbox:Machine element names an image UUID, which is made up for the export;
-    the DiskSection gives it a file id, the References give that a file name.
+    Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it. An attachment in
+    the vbox:Machine element names an image UUID, which is made up for the export; the DiskSection
+    gives it a file id, the References give that a file name.
     """
     try:
         envelope = parse_xml(ovf, limit=OVF_LIMIT)
@@ -99,9 +95,7 @@ def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
 
 
 def rename_files(ovf: bytes, name: str) -> tuple[bytes, dict[str, str]]:
-    """The description with plain file names made from `name`, and which file is called how.
-
-    `name-disk001.vmdk`, `name.nvram`.
+    """The description with plain file names (`name-disk001.vmdk`), and the new name of each file.
 
     VirtualBox calls the files after the VM. A name with a colon or parentheses then cuts its own
     manifest short, and in a manifest that is complete makes its import refuse the copy

@@ -20,10 +20,9 @@ from uuid import UUID
 
 from shared.host.errors import DiskImageError
 
-#: A map entry that holds no place in the file: ask the parent image; without one the block is
-#: zeros.
+#: A map entry without a place in the file: ask the parent; without one the block is zeros.
 FREE: Final = 0xFFFFFFFF
-#: A map entry that holds no place in the file: the block is zeros, whatever the parent has there.
+#: A map entry without a place in the file: the block is zeros, whatever the parent has.
 ZERO: Final = 0xFFFFFFFE
 
 SECTOR: Final = 512
@@ -49,10 +48,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class VdiHeader:
-    """What the header of a VDI file says.
-
-    Offsets and sizes in bytes, `size` is that of the disk that the guest sees.
-    """
+    """What the header of a VDI file says, in bytes. `size` is that of the disk the guest sees."""
 
     kind: Kind
     map_offset: int
@@ -142,8 +138,7 @@ class VdiImage:
     def open(cls, path: Path) -> Self:
         """Opens and checks `path`.
 
-        Raises `DiskImageError` with the path: unreadable, not a VDI, damaged, or of an unknown
-        kind.
+        Raises `DiskImageError` with the path: unreadable, no VDI, damaged, or of unknown kind.
         """
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -169,7 +164,7 @@ class VdiImage:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; once is enough, twice does no harm."""
+        """Closes the file. May be called again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -183,7 +178,10 @@ class VdiImage:
         return self._state() != self._found or (named.st_dev, named.st_ino) != self._found[:2]
 
     def entries(self, start: int, count: int) -> "array[int]":
-        """The map entries of the blocks `start` up to `start + count`, fewer at the end of the disk. Raises `DiskImageError`."""
+        """The map entries of `count` blocks from `start` on; fewer at the end of the disk.
+
+        Raises `DiskImageError`.
+        """
         count = max(0, min(count, self.header.blocks - start))
         window = array("I")
         window.frombytes(
@@ -198,13 +196,9 @@ class VdiImage:
 
         Raises `DiskImageError` if they are not there.
         """
+        position = self.header.data_offset + entry * self.header.block_size
         try:
-            return _read(
-                self._descriptor,
-                length,
-                self.header.data_offset + entry * self.header.block_size,
-                "a block",
-            )
+            return _read(self._descriptor, length, position, "a block")
         except DiskImageError as error:
             raise DiskImageError(f"{self.path}: {error.message}") from None
 
@@ -213,11 +207,10 @@ class VdiImage:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def _check_map(self) -> None:
-        """No block may lie outside of the file, none may be used twice.
+        """Raises `DiskImageError` if a block lies outside of the file, or is used twice.
 
-        Either would mix up the contents of the disk.
-
-        Behind the start of the data there are whole blocks only, at least the allocated ones.
+        Either would mix up the contents of the disk. Behind the start of the data there are whole
+        blocks only, at least the allocated ones.
         """
         header = self.header
         data = self._found[2] - header.data_offset

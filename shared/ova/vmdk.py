@@ -114,7 +114,7 @@ class VmdkHeader:
 
 
 def render_marker(kind: MarkerKind, sectors: int = 0) -> bytes:
-    """The sector before a table, a directory or a footer of so many sectors, or one that ends it."""
+    """The sector before a table, directory or footer of so many sectors; or an end, or a filler."""
     return _MARKER.pack(sectors, 0, kind).ljust(SECTOR, b"\0")
 
 

@@ -109,7 +109,7 @@ def _parts(unit: bytes, grains: Sequence[tuple[int, int]]) -> Iterator[memoryvie
 class VmdkLayout:
     """Lays one VMDK out: `begin`, `add` for each unit in the order of the disk, `end`.
 
-    The results, one after the other, are the file.
+    What they return, one after the other, is the file.
     """
 
     def __init__(
@@ -122,13 +122,11 @@ class VmdkLayout:
         position: int = 0,
         alignment: int = SECTOR,
     ) -> None:
-        """`size` of the disk in bytes.
+        """`size` is that of the disk in bytes.
 
         `content` is a random 32-bit number and `identifier` a random UUID, both only for the
-        descriptor.
-
-        Units begin at multiples of `alignment` bytes of the file in which this one begins at
-        `position`.
+        descriptor. Units begin at multiples of `alignment` bytes of the file in which this one
+        begins at `position`.
         """
         self._descriptor = _descriptor(name, size // SECTOR, content, identifier)
         self._capacity = -(-size // GRAIN) * (GRAIN // SECTOR)
@@ -149,7 +147,7 @@ class VmdkLayout:
     def add(self, unit: CompressedUnit) -> Iterator[bytes]:
         """Lays out one unit: perhaps a table, perhaps what aligns it, then the unit's own bytes.
 
-        Nothing for a unit of zeros.
+        A unit of zeros takes no bytes.
         """
         if not unit.grains:
             return

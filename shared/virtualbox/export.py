@@ -44,7 +44,8 @@ _PERCENT: Final = re.compile(r"(\d{1,3})%")
 class Traffic:
     """How an export's bytes came to the NAS.
 
-    `copied` there from the copy before, the others sent. `reason`: why all were sent.
+    `copied` bytes the NAS copied from the previous copy, the others were sent. `reason`: why all
+    were sent.
     """
 
     copied: int = 0
@@ -56,7 +57,7 @@ class RunningExport(Protocol):
 
     @property
     def identity(self) -> ProcessIdentity | None:
-        """The process that runs it, to be noted where others can find it; None if it ended at once."""
+        """The process that runs it, to be noted for others; None if it ended at once."""
 
     def progress(self) -> int:
         """Percent done, as its engine reports it."""
@@ -68,15 +69,15 @@ class RunningExport(Protocol):
         """Whether it has ended, well or not."""
 
     def cancel(self, timeout_seconds: float) -> bool:
-        """Asks it to stop and waits at most so long; answers whether it has ended.
+        """Asks it to stop and waits at most so long; returns whether it has ended.
 
         It may have succeeded in the meantime.
         """
 
     def result(self) -> Traffic:
-        """Returns if it succeeded.
+        """How its bytes came to the NAS. Raises `ExportError` if it failed.
 
-        Raises `ExportError` if not; only to be called when it has ended.
+        Only to be called when it has ended.
         """
 
 
@@ -86,12 +87,11 @@ class Exporter(Protocol):
     name: str
 
     def start(self, machine: Machine, target: Path, *, vm_name: str | None = None) -> RunningExport:
-        """Starts to export a stopped VM to `target`, an absolute path ending in `.ova` where there is nothing yet.
+        """Starts to export a stopped VM to `target`.
 
-        `vm_name`: the name that the VM has in the copy, if not its own (what is exported is a
-        clone).
-
-        Raises `VBoxManageError` if it cannot be started. All other failures are told by
+        That is an absolute path that ends in `.ova`, where there is nothing yet. `vm_name`: the
+        name that the VM has in the copy, if not its own (what is exported is a clone). Raises
+        `VBoxManageError` if it cannot be started. All other failures are told by
         `RunningExport.result`.
         """
 

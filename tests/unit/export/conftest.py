@@ -20,13 +20,16 @@ from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.disk_files import Vdi, content
 
 OVF = """<?xml version="1.0"?>
-<Envelope ovf:version="2.0" xmlns="http://schemas.dmtf.org/ovf/envelope/2" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"
+<Envelope ovf:version="2.0" xmlns="http://schemas.dmtf.org/ovf/envelope/2"
+ xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"
  xmlns:vbox="http://www.virtualbox.org/ovf/machine">
 <References>{files}</References><DiskSection>{disks}</DiskSection>
-<VirtualSystem ovf:id="vm"><vbox:Machine><Hardware><StorageControllers>{controllers}</StorageControllers></Hardware></vbox:Machine>
+<VirtualSystem ovf:id="vm"><vbox:Machine>
+<Hardware><StorageControllers>{controllers}</StorageControllers></Hardware></vbox:Machine>
 </VirtualSystem></Envelope>
 """
-VBOX = """<?xml version="1.0"?><VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{uuid}}}" name="vm">
+VBOX = """<?xml version="1.0"?>
+<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{{{uuid}}}" name="vm">
 <Hardware><StorageControllers>{controllers}</StorageControllers></Hardware></Machine></VirtualBox>
 """
 
