@@ -25,7 +25,7 @@ from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import rehearsal_note, verification
-from shared.virtualbox.trial import Trial
+from shared.virtualbox.boot_check import BootCheck
 
 log: Final = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearse
         if not wishes.boot:
             return _result(site, _GOOD, "it was imported, and not started", booted=False)
         machine = site.inventory()[restored.uuid]
-        on_trial = Trial(site.vboxmanage, site.clock, machine)
+        on_trial = BootCheck(site.vboxmanage, site.clock, machine)
         on_trial.change(wishes.settings)
         on_trial.isolate()
         progress("boot", 0)

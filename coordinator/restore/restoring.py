@@ -29,9 +29,9 @@ from shared.site import Site
 from shared.state.records import Restoration, VmRecord
 from shared.state.rules import upkeep
 from shared.tasks import verification, vm_copies
+from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def remove_from(site: Site, folder: Path) -> None:
     try:
         machine = registered_in(site, folder)
         if machine is not None:
-            Trial(site.vboxmanage, site.clock, machine).remove()
+            BootCheck(site.vboxmanage, site.clock, machine).remove()
         if not _remove_for_good(site, folder):
             log.error("what was imported could not be removed from %s", folder)
     except VmBackupError as error:

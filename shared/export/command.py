@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import IO, Final, Self, cast
 
 from shared.host.processes import ChildProcess, Completed
-from shared.virtualbox.problems import ExportError, export_problem
+from shared.virtualbox.export_errors import ExportError, export_problem
 from shared.virtualbox.vboxmanage import VBoxManage, cannot_start
 
 #: A command that does not obey is not waited for any longer than this.

@@ -25,7 +25,7 @@ from typing import IO, Final
 from shared.export.command import PipedCommand
 from shared.host.stages import CancelledError
 from shared.ova.ovf import rename_files
-from shared.virtualbox.problems import ExportError
+from shared.virtualbox.export_errors import ExportError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: How long VirtualBox may take to write the description.

@@ -9,14 +9,13 @@ from uuid import UUID
 from shared.export.read_lock import SMALLEST_DISK
 from shared.host.clock import Clock
 from shared.host.errors import DiskImageError
-from shared.host.xml import XmlError, parse_xml
 from shared.ova.disk import Chain
 from shared.ova.ovf import Attachment
 from shared.ova.vmdk import LARGEST_BYTES
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import MAXIMUM_BYTES, Image, SettingsError, read_file
+from shared.virtualbox.settings import SettingsError, parse_machine, read_file
+from shared.virtualbox.storage import AttachedDisk, Image
 
-_CONTROLLERS: Final = "Machine/Hardware/StorageControllers/StorageController"
 #: A property that VirtualBox gives to encrypted images.
 _ENCRYPTED: Final = b"CRYPT/KeyStore"
 #: What compression may add to data that cannot be compressed, tables included.
@@ -52,14 +51,14 @@ def check_eligibility(machine: Machine, clock: Clock) -> Eligibility:
         return Eligibility((), machine.reason)
     try:
         settings = read_file(machine.settings_file, clock.sleep)
-        attached = attachments(settings)
-        if [uuid for _, uuid in attached] != [chain[0].uuid for chain in machine.chains]:
+        attached = parse_machine(settings).disks
+        if [disk.image for disk in attached] != [chain[0].uuid for chain in machine.chains]:
             raise DiskImageError("its disks were changed a moment ago")
         if _ENCRYPTED in settings:
             raise DiskImageError("it has an encrypted disk")
         disks = tuple(
-            SourceDisk(attachment, uuid, _files(chain))
-            for (attachment, uuid), chain in zip(attached, machine.chains, strict=True)
+            SourceDisk(_attachment(disk), disk.image, _files(chain))
+            for disk, chain in zip(attached, machine.chains, strict=True)
         )
         for disk in disks:
             open_disk(disk).close()
@@ -70,28 +69,11 @@ def check_eligibility(machine: Machine, clock: Clock) -> Eligibility:
     return Eligibility(disks, "")
 
 
-def attachments(settings: bytes) -> tuple[tuple[Attachment, str], ...]:
-    """The hard disks of a .vbox file: where each is attached, and the UUID of its leaf image.
-
-    Those of snapshots are left out. Raises `SettingsError`.
-    """
-    try:
-        root = parse_xml(settings, limit=MAXIMUM_BYTES)
-        return tuple(
-            (
-                Attachment(
-                    controller.attrib["name"],
-                    int(device.attrib["port"]),
-                    int(device.attrib["device"]),
-                ),
-                image.attrib["uuid"].strip("{}").lower(),
-            )
-            for controller in root.iterfind(_CONTROLLERS)
-            for device in controller.iterfind("AttachedDevice[@type='HardDisk']")
-            for image in device.iterfind("Image")
-        )
-    except (XmlError, KeyError, ValueError) as error:
-        raise SettingsError(f"they are damaged: {error!r}") from None
+def _attachment(disk: AttachedDisk) -> Attachment:
+    """Where a disk is attached. Raises `SettingsError` if its VM's settings do not say that."""
+    if not disk.controller or min(disk.port, disk.device) < 0:
+        raise SettingsError(f"they do not say where the disk {disk.image} is attached")
+    return Attachment(disk.controller, disk.port, disk.device)
 
 
 def open_disk(disk: SourceDisk) -> Chain:

@@ -17,13 +17,13 @@ from shared.host.process_identity import ProcessIdentity
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export import Traffic
-from shared.virtualbox.inventory import Machine
-from shared.virtualbox.problems import (
+from shared.virtualbox.export_errors import (
     ExportCanceledError,
     ExportError,
     ExportTargetError,
     VmRunsError,
 )
+from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
 
 log: Final = logging.getLogger(__name__)

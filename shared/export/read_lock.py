@@ -21,7 +21,7 @@ from shared.export.command import PipedCommand
 from shared.host.errors import CopyError
 from shared.host.stages import CancelledError
 from shared.ova.disk import Chain
-from shared.virtualbox.problems import UnreachedError
+from shared.virtualbox.export_errors import UnreachedError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: What is read at the end to prove that the lock lasted. A smaller disk would fit into the pipe:

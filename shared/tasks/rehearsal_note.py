@@ -18,10 +18,10 @@ from typing import Final
 from shared.host.errors import ConfigurationError, UsageError, VBoxManageError
 from shared.site import Site
 from shared.virtualbox import scratch, settings
+from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.clones import asked_for
 from shared.virtualbox.export import VmBusyError
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.trial import Trial
 
 log: Final = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _remove(site: Site, note: Note) -> None:
             )
     for machine in _below(site, note.folder):
         log.info("removing %s", machine.name)
-        Trial(site.vboxmanage, site.clock, machine).remove()
+        BootCheck(site.vboxmanage, site.clock, machine).remove()
     scratch.remove(note.folder, note.name, known=note.disks if note.uuid else None)
 
 
@@ -170,7 +170,7 @@ def _remove_old(site: Site, folder: Path) -> None:
                 hint="move it elsewhere",
             )
         log.warning("removing %s, which a rehearsal that was killed has left", machine.name)
-        Trial(site.vboxmanage, site.clock, machine).remove()
+        BootCheck(site.vboxmanage, site.clock, machine).remove()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,8 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import psutil
@@ -22,11 +21,12 @@ import psutil
 from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError
 from shared.virtualbox import scratch
+from shared.virtualbox.clone_parts import Made, is_below, is_inside
 from shared.virtualbox.export import DiskUse, VmBusyError, disk_use
-from shared.virtualbox.inventory import Machine
+from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.power import RUNNING
-from shared.virtualbox.settings import Image, Snapshot
-from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.storage import Image, Snapshot
+from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
 log: Final = logging.getLogger(__name__)
 
@@ -38,40 +38,14 @@ _POLL_SECONDS: Final = 0.5
 _RELEASE_SECONDS: Final = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a live backup makes: a snapshot and a clone called `name`, the clone in `folder`.
-
-    UUIDs that are not known yet are empty.
-    """
-
-    name: str
-    folder: Path
-    clone: str
-    snapshot: str = ""
-
-    def folders(self, machine: Machine | None) -> tuple[Path, ...]:
-        """Where its folder may be.
-
-        Where it was made, or where it went with the folder of its VM, which VirtualBox renames with
-        the VM.
-        """
-        current = (
-            {Path(machine.settings_file).parent / self.folder.name}
-            if machine is not None
-            else set()
-        )
-        return tuple({self.folder, *current})
-
-
 class Clones:
     """Live copies of one host's VMs.
 
     All methods raise `VBoxManageError` if VirtualBox does not do what is asked.
     """
 
-    def __init__(self, vboxmanage: VBoxManage, clock: Clock, long_seconds: float) -> None:
-        self._vboxmanage, self._clock, self._long_seconds = vboxmanage, clock, long_seconds
+    def __init__(self, vboxmanage: VBoxManage, clock: Clock) -> None:
+        self._vboxmanage, self._clock = vboxmanage, clock
 
     def refuse_taken(self, machine: Machine, made: Made, inventory: Mapping[str, Machine]) -> None:
         """Raises if anything of what is to be made has a namesake.
@@ -109,9 +83,10 @@ class Clones:
 
     def take(self, machine: Machine, made: Made) -> Made:
         """Takes the snapshot, of a running VM without stopping it."""
-        live = [] if self._vboxmanage.info(machine.uuid).stopped else ["--live"]
+        info = self._vboxmanage.info(machine.uuid)
+        live = [] if info.stopped else ["--live"]
         words = ("snapshot", machine.uuid, "take", made.name, f"--description={DESCRIPTION}", *live)
-        said = _TAKEN.search(self._vboxmanage.run_long(self._long_seconds, *words))
+        said = _TAKEN.search(self._vboxmanage.run_long(work_seconds(info.memory), *words))
         return replace(made, snapshot=said[1] if said else "")
 
     def clone(self, machine: Machine, made: Made) -> None:
@@ -127,7 +102,7 @@ class Clones:
             f"--basefolder={made.folder}",
             "--register",
         ]
-        self._vboxmanage.run_long(self._long_seconds, "clonevm", machine.uuid, *words)
+        self._vboxmanage.run_long(work_seconds(), "clonevm", machine.uuid, *words)
 
     def settled(self, machine: Machine | None, name: str) -> None:
         """Waits while VirtualBox may still be making what a killed worker had asked for.
@@ -157,7 +132,7 @@ class Clones:
 
         Raises `VmBusyError` while it is used.
         """
-        if not _below(clone.settings_file, made.folders(machine)):
+        if not is_below(clone.settings_file, made.folders(machine)):
             raise VBoxManageError(
                 f"the clone {made.name} was moved to {clone.settings_file}: it stays",
                 hint="delete it in VirtualBox if nobody needs it; the next tick goes on",
@@ -176,20 +151,20 @@ class Clones:
                 ),
             )
         for image in (chain[0] for chain in clone.chains):
-            if not _inside(image, made.folders(machine)):
+            if not is_inside(image, made.folders(machine)):
                 log.warning(
                     "the disk %s, which is attached to the clone %s, is detached and stays",
                     image.location,
                     made.name,
                 )
         self._wait_until_free(clone, made.name)
-        self._vboxmanage.run("unregistervm", clone.uuid)
+        self._vboxmanage.run_long(work_seconds(), "unregistervm", clone.uuid)
 
     def refuse_used(self, machine: Machine | None, others: Iterable[Machine], made: Made) -> None:
         """Raises if a VM that is neither the clone nor the VM that was cloned lies in our folder, or uses a disk of the clone."""
         folders = made.folders(machine)
         for other in others:
-            if _below(other.settings_file, folders):
+            if is_below(other.settings_file, folders):
                 raise VBoxManageError(
                     (
                         f"the VM {other.name!r} {{{other.uuid}}} lies in {made.folder}, which "
@@ -198,7 +173,7 @@ class Clones:
                     ),
                     hint="move that VM elsewhere; the next tick goes on",
                 )
-            if used := next((image for image in other.images if _inside(image, folders)), None):
+            if used := next((image for image in other.images if is_inside(image, folders)), None):
                 raise VBoxManageError(
                     (
                         f"the VM {other.name!r} {{{other.uuid}}} uses {used.location}, the disk of "
@@ -214,7 +189,7 @@ class Clones:
             if machine is not None and machine.settings
             else ()
         ):
-            if _inside(image, made.folders(machine)):
+            if is_inside(image, made.folders(machine)):
                 self.close(image)
 
     def close(self, image: Image) -> None:
@@ -230,7 +205,11 @@ class Clones:
         """Merges the snapshot back, if there is one."""
         if snapshot is not None:
             self._vboxmanage.run_long(
-                self._long_seconds, "snapshot", machine.uuid, "delete", snapshot.uuid
+                work_seconds(sum(map(_size, machine.images))),
+                "snapshot",
+                machine.uuid,
+                "delete",
+                snapshot.uuid,
             )
 
     def _wait_until_free(self, clone: Machine, name: str) -> None:
@@ -244,28 +223,9 @@ class Clones:
             self._clock.sleep(_POLL_SECONDS)
 
 
-def find_snapshot(snapshots: Iterable[Snapshot], made: Made) -> Snapshot | None:
-    """The snapshot that was made: by its UUID, or as long as that is not known by its random name.
-
-    Raises `VBoxManageError` if somebody has given it another name.
-    """
-    if not made.snapshot:
-        return next((each for each in snapshots if each.name == made.name), None)
-    found = next((each for each in snapshots if each.uuid == made.snapshot), None)
-    if found is not None and found.name != made.name:
-        raise VBoxManageError(
-            f"somebody has renamed the snapshot {made.name} to {found.name!r}: it stays",
-            hint="delete it if nobody needs it, or give it its name again; the next tick goes on",
-        )
-    return found
-
-
-def _inside(image: Image, folders: Iterable[Path]) -> bool:
-    return _below(image.location, folders)
-
-
-def _below(path: str, folders: Iterable[Path]) -> bool:
-    return any(Path(path).is_relative_to(folder) for folder in folders)
+def _size(image: Image) -> int:
+    """Bytes that its files have; those that are not there have none."""
+    return sum(os.path.getsize(path) for path in files_of(image) if os.path.exists(path))
 
 
 def asked_for(name: str, *commands: str) -> bool:

@@ -9,8 +9,7 @@ from typing import Final, Protocol
 
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.background import Background
-from shared.virtualbox.inventory import Machine
-from shared.virtualbox.problems import (
+from shared.virtualbox.export_errors import (
     ExportAbandonedError,
     ExportCanceledError,
     ExportError,
@@ -19,6 +18,7 @@ from shared.virtualbox.problems import (
     VmRunsError,
     export_problem,
 )
+from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
 
 __all__ = [

@@ -16,8 +16,8 @@ from typing import Final
 
 from shared.host.errors import CopyError, VBoxManageError
 from shared.virtualbox.background import Background
-from shared.virtualbox.printed import complaint
 from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.vboxmanage_output import complaint
 
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 #: VBoxManage prints progress twice: of reading the description, which ends with this line, and of

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import VBoxManageError
-from shared.virtualbox.printed import Listed
 from shared.virtualbox.settings import (
-    Image,
     MachineSettings,
     Registry,
     SettingsError,
@@ -26,7 +24,9 @@ from shared.virtualbox.settings import (
     parse_registry,
     read_file,
 )
+from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.vboxmanage_output import Listed
 
 _log = logging.getLogger(__name__)
 #: A VM may be registered or unregistered between the two looks; twice in a row means something

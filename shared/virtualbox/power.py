@@ -4,8 +4,8 @@ from typing import Final
 
 from shared.host.clock import Clock
 from shared.virtualbox.export import VmRunsError
-from shared.virtualbox.printed import STOPPED
-from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
+from shared.virtualbox.vboxmanage_output import STOPPED
 
 #: States in which a guest is being executed, or will be again without anybody starting it.
 RUNNING: Final = frozenset({"running", "paused"})
@@ -13,8 +13,8 @@ _POLL_SECONDS: Final = 0.5
 _SETTLE_SECONDS: Final = 60.0
 
 
-class Power:
-    """Power buttons of one host's VMs.
+class PowerSwitch:
+    """PowerSwitch buttons of one host's VMs.
 
     All methods raise `VBoxManageError` if VirtualBox does not do what is asked.
     """
@@ -36,10 +36,16 @@ class Power:
                 raise VmRunsError(f"the VM is still {info.state} after {timeout_seconds:.0f} s")
             self._clock.sleep(_POLL_SECONDS)
 
-    def save(self, uuid: str, timeout_seconds: float) -> None:
+    def save(self, uuid: str) -> None:
         """Saves the state of a running VM: its memory goes to a file, and it stops."""
-        self._vboxmanage.run_long(timeout_seconds, "controlvm", uuid, "savestate")
+        limit = work_seconds(self._vboxmanage.info(uuid).memory)
+        self._vboxmanage.run_long(limit, "controlvm", uuid, "savestate")
         self.wait_for(uuid, frozenset({"saved"}), _SETTLE_SECONDS)
+
+    def start(self, uuid: str) -> None:
+        """Starts a VM without a screen; one that is saved reads its memory first."""
+        limit = work_seconds(self._vboxmanage.info(uuid).memory)
+        self._vboxmanage.run_long(limit, "startvm", uuid, "--type=headless")
 
     def shut_down(self, uuid: str, timeout_seconds: float, *, pull_plug: bool) -> None:
         """Presses the power button and waits until the guest has shut down.
@@ -72,7 +78,7 @@ class Power:
         if found not in RUNNING:
             return
         if self.wait_for(uuid, RUNNING | STOPPED, _SETTLE_SECONDS) in STOPPED:
-            self._vboxmanage.run("startvm", uuid, "--type=headless")
+            self.start(uuid)
             self.wait_for(uuid, RUNNING, _SETTLE_SECONDS)
             if found == "paused":
                 self._vboxmanage.run("controlvm", uuid, "pause")

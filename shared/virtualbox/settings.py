@@ -7,13 +7,22 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shared.host.errors import ConfigurationError
 from shared.host.xml import Element, XmlError, parse_xml
+from shared.virtualbox.storage import (
+    AttachedDisk,
+    Image,
+    Snapshot,
+    attached_disks,
+    images_of,
+    snapshots_of,
+    uuid_of,
+)
 
 #: Larger than any settings file; what is larger is not read.
 MAXIMUM_BYTES: Final = 32 * 2**20
@@ -33,22 +42,6 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """An entry of a media registry.
-
-    `parent` is the UUID of the image it is based on, empty for a base.
-
-    `encrypted`: VirtualBox itself keeps it encrypted, and asks for its password when it is read.
-    """
-
-    uuid: str
-    location: str
-    format: str
-    parent: str
-    encrypted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Registry:
     """What VirtualBox.xml says.
 
@@ -60,20 +53,10 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A snapshot of a VM; `attached` are the UUIDs of the hard disks that it keeps."""
-
-    uuid: str
-    name: str
-    description: str
-    attached: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class MachineSettings:
     """What a .vbox says.
 
-    `attached` are the UUIDs of its hard disks as they are now, not those of snapshots.
+    `disks` are its hard disks as they are now, not those of snapshots.
 
     `snapshots` are all of them. Lists of VBoxManage have the same, but the name of a snapshot can
     forge lines there.
@@ -91,7 +74,7 @@ class MachineSettings:
     snapshot: str
     nvram: str
     digest: str
-    attached: tuple[str, ...]
+    disks: tuple[AttachedDisk, ...]
     images: Mapping[str, Image]
     #: Bytes of memory, that of the screen included unless it is VirtualBox's default: what a
     #: running VM writes when it is saved, at most.
@@ -99,6 +82,11 @@ class MachineSettings:
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
     snapshots: tuple[Snapshot, ...] = ()
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The UUIDs of the images that its hard disks write to."""
+        return tuple(disk.image for disk in self.disks)
 
 
 def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -160,8 +148,8 @@ def parse_registry(data: bytes) -> Registry:
     """Reads VirtualBox.xml. Raises `SettingsError`."""
     tree = _parse(data)
     entries = (entry for entry in tree.iterfind("Global/MachineRegistry/MachineEntry"))
-    machines = {_uuid(entry): entry.get("src", "") for entry in entries if _uuid(entry)}
-    return Registry(machines, _images(tree.find("Global/MediaRegistry")))
+    machines = {uuid_of(entry): entry.get("src", "") for entry in entries if uuid_of(entry)}
+    return Registry(machines, images_of(tree.find("Global/MediaRegistry")))
 
 
 def parse_machine(data: bytes) -> MachineSettings:
@@ -174,25 +162,25 @@ def parse_machine(data: bytes) -> MachineSettings:
             if tree.find("MachineEncrypted") is not None
             else "it describes no machine"
         )
-    if not _uuid(machine) or machine.get("name") is None:
+    if not uuid_of(machine) or machine.get("name") is None:
         raise SettingsError("it has no UUID or no name")
     firmware = machine.find("Hardware/Firmware/NVRAM")
     nvram = firmware if firmware is not None else machine.find("Hardware/BIOS/NVRAM")
     return MachineSettings(
-        uuid=_uuid(machine),
+        uuid=uuid_of(machine),
         name=machine.get("name", ""),
         last_state_change=machine.get("lastStateChange", ""),
         state_file=machine.get("stateFile", ""),
         aborted=machine.get("aborted") in {"true", "1"},
-        snapshot=_uuid(machine, "currentSnapshot"),
+        snapshot=uuid_of(machine, "currentSnapshot"),
         nvram=nvram.get("path", "") if nvram is not None else "",
         digest=_digest(data),
-        attached=tuple(_attached(machine)),
-        images=_images(machine.find("MediaRegistry")),
+        disks=tuple(attached_disks(machine)),
+        images=images_of(machine.find("MediaRegistry")),
         memory=_mebibytes(machine, "Memory", "RAMSize")
         + _mebibytes(machine, "Display", "VRAMSize"),
         snapshot_folder=machine.get("snapshotFolder", ""),
-        snapshots=tuple(_snapshots(machine)),
+        snapshots=tuple(snapshots_of(machine)),
     )
 
 
@@ -212,52 +200,6 @@ def _digest(data: bytes) -> str:
     digest = hashlib.sha256(_STATE_ATTRIBUTES.sub(b"", settings[:end]))
     digest.update(settings[end:])
     return digest.hexdigest()
-
-
-def _attached(machine: Element) -> Iterator[str]:
-    for place in (
-        "Hardware/StorageControllers",
-        "StorageControllers",
-    ):  # the second until VirtualBox 5.2
-        for device in machine.iterfind(f"{place}/StorageController/AttachedDevice"):
-            image = device.find("Image")
-            if device.get("type") == "HardDisk" and image is not None:
-                yield _uuid(image)
-
-
-def _snapshots(machine: Element) -> Iterator[Snapshot]:
-    waiting = machine.findall("Snapshot")
-    while waiting:
-        found = waiting.pop()
-        yield Snapshot(
-            _uuid(found),
-            found.get("name", ""),
-            found.findtext("Description") or "",
-            tuple(_attached(found)),
-        )
-        waiting += found.findall("Snapshots/Snapshot")
-
-
-def _images(registry: Element | None) -> dict[str, Image]:
-    images: dict[str, Image] = {}
-    waiting = (
-        [(disk, "") for disk in registry.iterfind("HardDisks/HardDisk")]
-        if registry is not None
-        else []
-    )
-    while waiting:
-        disk, parent = waiting.pop()
-        uuid = _uuid(disk)
-        encrypted = any(item.get("name") == "CRYPT/KeyStore" for item in disk.iterfind("Property"))
-        images[uuid] = Image(
-            uuid, disk.get("location", ""), disk.get("format", ""), parent, encrypted
-        )
-        waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
-    return images
-
-
-def _uuid(element: Element, attribute: str = "uuid") -> str:
-    return element.get(attribute, "").strip("{}").lower()
 
 
 def _parse(data: bytes) -> Element:

@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from shared.host.clock import Clock, SystemClock
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.host.processes import Runner
-from shared.virtualbox.printed import (
+from shared.virtualbox.vboxmanage_output import (
     UUID,
     Listed,
     MachineInfo,
@@ -47,6 +47,11 @@ _TRANSIENT: Final = (
 #: With pauses that double to two seconds: 9 seconds in all. A VBoxSVC on a busy machine may take
 #: that long to end.
 _ATTEMPTS: Final = 9
+
+#: What VirtualBox writes at least in a second, on a busy disk.
+_SLOWEST_BYTES: Final = 10 * 2**20
+#: How long it may take to begin and to end that, on a busy machine.
+_WORK_SECONDS: Final = 3600.0
 
 _HINTS: Final = (
     (
@@ -184,6 +189,11 @@ class VBoxManage:
                 hint=next((hint for text, hint in _HINTS if text in failure), ""),
             )
         return completed.stdout
+
+
+def work_seconds(count: int = 0) -> float:
+    """How long a command may take that reads or writes so many bytes of memory or disks."""
+    return _WORK_SECONDS + count / _SLOWEST_BYTES
 
 
 def _kind(failure: str) -> type[VBoxManageError]:

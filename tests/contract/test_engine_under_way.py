@@ -13,7 +13,7 @@ import pytest
 from shared.export.description import take_description
 from shared.export.parallel import ParallelExport
 from shared.ova.compression import Codec, best_codec
-from shared.virtualbox.problems import ExportCanceledError, ExportError, VmRunsError
+from shared.virtualbox.export_errors import ExportCanceledError, ExportError, VmRunsError
 from tests.contract.engine_vms import Bench, finish
 from tests.contract.exporting import medium_state
 from tests.support.virtualbox import RealVm, Testbed, wait_for

@@ -20,7 +20,7 @@ from shared.nas.mount import Mount
 from shared.state.sessions import heartbeat
 from shared.state.states import State
 from shared.tasks import archiving
-from shared.virtualbox.problems import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 from tests.simulated.conftest import Rig
 from tests.simulated.test_policies import sidecar
 from tests.support.hosts import VirtualMachine

@@ -15,7 +15,7 @@ import pytest
 from shared.copies.catalogue import Copy
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.export import VBoxManageExporter
-from shared.virtualbox.obstacles import LONGEST_NAME_BYTES
+from shared.virtualbox.export_checks import LONGEST_NAME_BYTES
 from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, RealVm, wait_for
 from tests.system.test_export_virtualbox import look_at, vboxmanage_of

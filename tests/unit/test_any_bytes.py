@@ -30,9 +30,9 @@ from shared.state.store import version, view
 from shared.state.store.lease import Marker, is_provably_dead, parse_marker
 from shared.state.store.seen import SeenGeneration
 from shared.state.store.snapshot import decode
-from shared.virtualbox.printed import complaint, error_lines, parse_info, parse_list
-from shared.virtualbox.problems import export_problem
+from shared.virtualbox.export_errors import export_problem
 from shared.virtualbox.settings import SettingsError, parse_machine, parse_registry
+from shared.virtualbox.vboxmanage_output import complaint, error_lines, parse_info, parse_list
 
 UUID = "6df1f3c0-7f0a-4e5c-a3c8-0123456789ab"
 OTHER = "11111111-2222-4333-8444-555555555555"

@@ -21,17 +21,13 @@ from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.virtualbox import scratch
 from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_checks import has_long_name
 from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.obstacles import has_long_name
-from shared.virtualbox.power import RUNNING
-from shared.virtualbox.power import Power as PowerSwitch
+from shared.virtualbox.power import RUNNING, PowerSwitch
 from worker.backup import undo
 
 log: Final = logging.getLogger(__name__)
-
-#: Saving memory to a slow disk may take this long.
-LONG_SECONDS: Final = undo.LONG_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +180,7 @@ class Stopped:
         self._power = work.touch(Power(work.policy.running, self._found, work.held.claim.number))  # type: ignore[arg-type]
         work.session.doing.phase = work.policy.running
         if work.policy.running == "savestate":
-            work.switch.save(work.record.uuid, LONG_SECONDS)
+            work.switch.save(work.record.uuid)
         else:
             self._shut_down(work)
         machine = work.machine()

@@ -13,9 +13,10 @@ from typing import Final
 
 from shared.host.errors import VBoxManageError
 from shared.state.records import Power
-from shared.virtualbox.clones import DESCRIPTION, Clones, Made
+from shared.virtualbox.clone_parts import Made
+from shared.virtualbox.clones import DESCRIPTION, Clones
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import Snapshot
+from shared.virtualbox.storage import Snapshot
 
 log: Final = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from shared.copies.catalogue import read as read_catalogue
 from shared.copies.partials import remove_partials
 from shared.nas.errors import reported
 from shared.nas.mount import check_nas
+from shared.virtualbox.export_checks import refuse_long_name, refuse_unexportable
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.obstacles import refuse_long_name, refuse_unexportable
 from worker.backup.engine_choice import Modesty, require_engine
 from worker.backup.left_out import Beside, Place
 from worker.backup.method import Live, Method, Stopped, Work

@@ -16,20 +16,19 @@ from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.state.records import Power, VmRecord
 from shared.virtualbox import scratch
-from shared.virtualbox.clones import Clones, Made, find_snapshot
+from shared.virtualbox.clone_parts import Made, find_snapshot
+from shared.virtualbox.clones import Clones
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import SettingsError, Snapshot, parse_machine, read_file
+from shared.virtualbox.settings import SettingsError, parse_machine, read_file
+from shared.virtualbox.storage import Snapshot
 from worker.backup import old_clones
 
 log: Final = logging.getLogger(__name__)
 
-#: Writing the memory of a live snapshot and merging a snapshot that has grown may take this long.
-LONG_SECONDS: Final = 6 * 3600.0
-
 
 def clones_of(site: Site) -> Clones:
     """Snapshots and clones on this host."""
-    return Clones(site.vboxmanage, site.clock, LONG_SECONDS)
+    return Clones(site.vboxmanage, site.clock)
 
 
 def made_by(power: Power) -> Made:

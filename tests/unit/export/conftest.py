@@ -15,7 +15,7 @@ import pytest
 
 from shared.host.processes import SubprocessRunner
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import Image
+from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.disk_files import Vdi, content
 

@@ -18,7 +18,7 @@ from shared.export.parallel import ParallelExport, ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.errors import CopyError, NasError
 from shared.ova.index import GrainIndex, grain_digest
-from shared.virtualbox.problems import ExportError
+from shared.virtualbox.export_errors import ExportError
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.engine_copies import disk, make
 from tests.unit.export.conftest import FakeVirtualBox

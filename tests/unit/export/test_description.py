@@ -14,7 +14,7 @@ from shared.export.description import Description, take_description
 from shared.host.errors import VBoxManageError
 from shared.host.stages import CancelledError
 from shared.ova.ovf import Attachment, DiskFile, disk_files, rename_files
-from shared.virtualbox.problems import ExportError, VmRunsError
+from shared.virtualbox.export_errors import ExportError, VmRunsError
 from tests.unit.export.conftest import FakeVirtualBox, ovf
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from shared.export import eligibility
-from shared.export.eligibility import SourceDisk, attachments, check_eligibility, open_disk
+from shared.export.eligibility import SourceDisk, check_eligibility, open_disk
 from shared.host.clock import SystemClock
 from shared.host.errors import DiskImageError
 from shared.ova.ovf import Attachment
-from shared.virtualbox.settings import SettingsError
+from shared.virtualbox.settings import SettingsError, parse_machine
+from shared.virtualbox.storage import AttachedDisk
 from tests.support.disk_files import ZERO, Vdi, pattern
 from tests.unit.export.conftest import FakeVirtualBox
 
@@ -139,14 +140,26 @@ def test_attachments_are_those_of_the_vm_as_it_is_now_not_of_its_snapshots() -> 
     )
     controllers += "</AttachedDevice></StorageController></StorageControllers></Hardware>"
     image = '<Image uuid="{AB}"/>'
-    text = '<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><Snapshot>'
+    text = '<VirtualBox xmlns="http://www.virtualbox.org/"><Machine uuid="{CD}" name="x"><Snapshot>'
     text += controllers.format(name="old", kind="HardDisk", image=image) + "</Snapshot>"
     text += controllers.format(name="IDE &quot;x&quot;", kind="HardDisk", image=image)
     text += controllers.format(name="dvd", kind="DVD", image=image) + controllers.format(
         name="empty", kind="HardDisk", image=""
     )
-    assert attachments((text + "</Machine></VirtualBox>").encode()) == (
-        (Attachment('IDE "x"', 1, 2), "ab"),
+    assert parse_machine((text + "</Machine></VirtualBox>").encode()).disks == (
+        AttachedDisk("ab", 'IDE "x"', 1, 2),
     )
     with pytest.raises(SettingsError):
-        attachments(text.encode())
+        parse_machine(text.encode())
+
+
+@pytest.mark.parametrize("attribute", [' port="', ' device="', ' name="'])
+def test_a_disk_without_a_place_is_not_for_this_engine(
+    virtualbox: FakeVirtualBox, attribute: str
+) -> None:
+    virtualbox.add_disk(Vdi(64 * BLOCK, kind=1))
+    machine = virtualbox.machine
+    path = Path(machine.settings_file)
+    before, controllers, after = path.read_text().partition("<StorageControllers>")
+    path.write_text(before + controllers + after.replace(attribute, ' x="'))
+    assert "is attached" in check_eligibility(machine, SystemClock()).reason

@@ -17,7 +17,7 @@ import pytest
 from shared.export.parallel import ParallelExport, ParallelExporter
 from shared.host.clock import SystemClock
 from shared.ova.compression import Codec, zlib_codec
-from shared.virtualbox.problems import (
+from shared.virtualbox.export_errors import (
     ExportCanceledError,
     ExportError,
     ExportTargetError,

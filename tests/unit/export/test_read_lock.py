@@ -13,7 +13,7 @@ from shared.export.read_lock import ReadLock
 from shared.host.errors import CopyError
 from shared.host.stages import CancelledError
 from shared.ova.disk import Chain
-from shared.virtualbox.problems import ExportError, VmRunsError
+from shared.virtualbox.export_errors import ExportError, VmRunsError
 from tests.support.disk_files import Vdi, pattern
 from tests.unit.export.conftest import FakeVirtualBox
 

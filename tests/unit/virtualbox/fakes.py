@@ -21,6 +21,7 @@ class FakeRunner:
         self.answers = {words: list(given) for words, given in answers.items()}
         self.calls: list[tuple[str, ...]] = []
         self.environments: list[Mapping[str, str]] = []
+        self.limits: list[float] = []
 
     def run(
         self,
@@ -31,6 +32,7 @@ class FakeRunner:
     ) -> Completed:
         self.calls.append(tuple(arguments[1:]))
         self.environments.append(environment or {})
+        self.limits.append(timeout_seconds)
         given = self.answers[tuple(arguments[1:])]
         status, stdout, stderr = given.pop(0) if len(given) > 1 else given[0]
         return Completed(tuple(arguments), status, stdout, stderr, timed_out=status == TIMED_OUT)

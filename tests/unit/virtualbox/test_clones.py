@@ -11,7 +11,8 @@ import pytest
 
 from shared.host.errors import VBoxManageError
 from shared.virtualbox import clones
-from shared.virtualbox.clones import Clones, Made
+from shared.virtualbox.clone_parts import Made
+from shared.virtualbox.clones import Clones
 from shared.virtualbox.export import DiskUse, VmBusyError
 from shared.virtualbox.inventory import Machine
 from tests.unit.state.builders import StillClock
@@ -29,11 +30,11 @@ def removal(
     original = Machine("a", "web", str(tmp_path / "web.vbox"))
     clone = Machine("b", "vmbackup-7", str(tmp_path / "vmbackup-7" / "vmbackup-7" / "x.vbox"))
     try:
-        Clones(vboxmanage, clock, 60).unregister(
+        Clones(vboxmanage, clock).unregister(
             clone, original, Made("vmbackup-7", tmp_path / "vmbackup-7", "b")
         )
     finally:
-        commands = [call.args for call in vboxmanage.run.call_args_list]
+        commands = [call.args[1:] for call in vboxmanage.run_long.call_args_list]
     return commands, clock
 
 
@@ -58,7 +59,7 @@ def test_a_clone_that_was_moved_elsewhere_stays(
     monkeypatch.setattr(clones, "disk_use", lambda *_: DiskUse.FREE)
     vboxmanage, moved = Mock(), Machine("b", "vmbackup-7", str(tmp_path / "elsewhere" / "x.vbox"))
     with pytest.raises(VBoxManageError, match="was moved to"):
-        Clones(vboxmanage, StillClock(), 60).unregister(
+        Clones(vboxmanage, StillClock()).unregister(
             moved, None, Made("vmbackup-7", tmp_path / "vmbackup-7", "b")
         )
-    assert vboxmanage.run.call_args_list == []
+    assert vboxmanage.run_long.call_args_list == []

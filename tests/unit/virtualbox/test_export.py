@@ -25,9 +25,9 @@ from shared.virtualbox.export import (
     VmRunsError,
     disk_use,
 )
+from shared.virtualbox.export_errors import UnreachedError, export_problem
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.problems import UnreachedError, export_problem
-from shared.virtualbox.settings import Image
+from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, FakeRunner
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import files_of
-from shared.virtualbox.settings import Image
+from shared.virtualbox.storage import Image
 from tests.unit.virtualbox.fakes import CHILD, DISK, OTHER, A, B, C, Host, image
 
 

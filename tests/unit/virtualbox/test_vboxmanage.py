@@ -4,8 +4,8 @@ import pytest
 
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.host.processes import Completed
-from shared.virtualbox.printed import Listed, complaint, parse_info, parse_list
 from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.vboxmanage_output import Listed, complaint, parse_info, parse_list
 from tests.unit.virtualbox.fakes import TIMED_OUT, A, B, C, FakeRunner
 
 NO_DRIVER = """WARNING: The character device /dev/vboxdrv does not exist.

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.virtualbox.inventory import Machine
-from shared.virtualbox.obstacles import (
+from shared.virtualbox.export_checks import (
     LONGEST_NAME_BYTES,
     has_long_name,
     refuse_long_name,
     refuse_unexportable,
 )
-from shared.virtualbox.problems import ExportError
+from shared.virtualbox.export_errors import ExportError
+from shared.virtualbox.inventory import Machine
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, B, Host, image
 
 KEYS = '<Property name="CRYPT/KeyId" value="id1"/><Property name="CRYPT/KeyStore" value="U0NO"/>'

@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.host.errors import ExitCode, VBoxManageError
 from shared.host.processes import Completed
-from shared.virtualbox.printed import complaint, how_it_ended, killed_by
+from shared.virtualbox.vboxmanage_output import complaint, how_it_ended, killed_by
 
 
 class ExportError(VBoxManageError):

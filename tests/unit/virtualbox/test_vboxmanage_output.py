@@ -3,7 +3,7 @@
 import pytest
 
 from shared.host.processes import Completed
-from shared.virtualbox.printed import complaint
+from shared.virtualbox.vboxmanage_output import complaint
 
 
 @pytest.mark.parametrize(

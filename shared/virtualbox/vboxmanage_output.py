@@ -23,6 +23,7 @@ _DETAILS: Final = re.compile(r"(?:Details: code|Context: )")
 _LISTED: Final = re.compile(rf'^(.*)" \{{({UUID.pattern})\}}$', re.MULTILINE)
 _NAME: Final = re.compile(r'^name="((?:[^"\\]|\\.)*)"', re.DOTALL | re.MULTILINE)
 _MEDIUM: Final = re.compile(rf'^"(.+)-ImageUUID-(\d+)-(\d+)"="({UUID.pattern})"$', re.MULTILINE)
+_MEMORY: Final = re.compile(r"^memory=(\d{1,9})$", re.MULTILINE)
 _INACCESSIBLE: Final = '"<inaccessible>'
 
 
@@ -62,6 +63,8 @@ class MachineInfo:
     snapshot: str
     session: str
     media: tuple[Medium, ...]
+    #: Bytes; 0 if it is not said.
+    memory: int = 0
 
     @property
     def stopped(self) -> bool:
@@ -145,6 +148,7 @@ def parse_info(stdout: str) -> MachineInfo:
         snapshot=value("CurrentSnapshotUUID"),
         session=value("SessionName"),
         media=tuple(_media(stdout)),
+        memory=int(memory[1]) << 20 if (memory := _MEMORY.search(stdout)) else 0,
     )
 
 

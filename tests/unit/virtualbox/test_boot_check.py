@@ -7,10 +7,10 @@ import pytest
 
 from shared.host.errors import VBoxManageError
 from shared.host.processes import Completed
-from shared.virtualbox import trial
+from shared.virtualbox import boot_check
+from shared.virtualbox.boot_check import BootCheck, Observation
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.settings import Image
-from shared.virtualbox.trial import Observation, Trial
+from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.state.builders import StillClock
 from tests.unit.virtualbox.fakes import DISK, A
@@ -90,11 +90,11 @@ def box(tmp_path: Path) -> VirtualBox:
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "processor_seconds", lambda _uuid: 0.0)
+    monkeypatch.setattr(boot_check, "processor_seconds", lambda _uuid: 0.0)
 
 
-def on_trial(box: VirtualBox) -> Trial:
-    return Trial(VBoxManage("VBoxManage", box, 5, clock=box.clock), box.clock, box.machine)
+def on_trial(box: VirtualBox) -> BootCheck:
+    return BootCheck(VBoxManage("VBoxManage", box, 5, clock=box.clock), box.clock, box.machine)
 
 
 def test_everything_that_leads_outside_is_cut(box: VirtualBox) -> None:
@@ -193,7 +193,7 @@ def test_a_guest_without_additions_that_writes(box: VirtualBox) -> None:
 
 
 def test_a_guest_that_computes(box: VirtualBox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "processor_seconds", lambda _uuid: 7.0)
+    monkeypatch.setattr(boot_check, "processor_seconds", lambda _uuid: 7.0)
     assert "did not write to its disks and used 7.0 s" in watch(box).text
     assert watch(box).problem == ""
 

@@ -15,8 +15,8 @@ import psutil
 from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine, files_of
-from shared.virtualbox.power import Power
-from shared.virtualbox.vboxmanage import VBoxManage
+from shared.virtualbox.power import PowerSwitch
+from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
 _NETWORK: Final = re.compile(r'^nic(\d+)="(?!none"|null")', re.MULTILINE)
 _CABLE_IN: Final = re.compile(r'^cableconnected(\d+)="on"', re.MULTILINE)
@@ -48,7 +48,7 @@ class Observation:
     problem: str = ""
 
 
-class Trial:
+class BootCheck:
     """One VM on trial. All methods raise `VBoxManageError`."""
 
     def __init__(self, vboxmanage: VBoxManage, clock: Clock, machine: Machine) -> None:
@@ -84,7 +84,7 @@ class Trial:
         additions = self._property(_ADDITIONS)
         self._run("guestproperty", "delete", self._uuid, _PRODUCT)
         before = self._disk_times()
-        self._run("startvm", self._uuid, "--type=headless")
+        self._patiently(lambda: PowerSwitch(self._vboxmanage, self._clock).start(self._uuid))
         began = self._clock.monotonic()
         while (elapsed := self._clock.monotonic() - began) < seconds:
             state = self._patiently(lambda: self._vboxmanage.info(self._uuid)).state
@@ -108,10 +108,12 @@ class Trial:
         """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
             self._run("controlvm", self._uuid, "poweroff")
-            Power(self._vboxmanage, self._clock).wait_for(
+            PowerSwitch(self._vboxmanage, self._clock).wait_for(
                 self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS
             )
-        self._run("unregistervm", self._uuid)
+        self._patiently(
+            lambda: self._vboxmanage.run_long(work_seconds(), "unregistervm", self._uuid)
+        )
 
     def _judge(self, seconds: float, additions: str, *, wrote: bool) -> Observation:
         """What can be said of a guest that said nothing itself."""

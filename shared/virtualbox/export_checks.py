@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from shared.virtualbox.export_errors import ExportError
 from shared.virtualbox.inventory import Machine, files_of
-from shared.virtualbox.problems import ExportError
 
 #: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100
 #: bytes with its end.

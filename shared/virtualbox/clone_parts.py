@@ -1,0 +1,61 @@
+"""What a live backup makes, a snapshot and a clone in a folder, and how it is known again."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.host.errors import VBoxManageError
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import Image, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a live backup makes: a snapshot and a clone called `name`, the clone in `folder`.
+
+    UUIDs that are not known yet are empty.
+    """
+
+    name: str
+    folder: Path
+    clone: str
+    snapshot: str = ""
+
+    def folders(self, machine: Machine | None) -> tuple[Path, ...]:
+        """Where its folder may be.
+
+        Where it was made, or where it went with the folder of its VM, which VirtualBox renames with
+        the VM.
+        """
+        current = (
+            {Path(machine.settings_file).parent / self.folder.name}
+            if machine is not None
+            else set()
+        )
+        return tuple({self.folder, *current})
+
+
+def find_snapshot(snapshots: Iterable[Snapshot], made: Made) -> Snapshot | None:
+    """The snapshot that was made: by its UUID, or as long as that is not known by its random name.
+
+    Raises `VBoxManageError` if somebody has given it another name.
+    """
+    if not made.snapshot:
+        return next((each for each in snapshots if each.name == made.name), None)
+    found = next((each for each in snapshots if each.uuid == made.snapshot), None)
+    if found is not None and found.name != made.name:
+        raise VBoxManageError(
+            f"somebody has renamed the snapshot {made.name} to {found.name!r}: it stays",
+            hint="delete it if nobody needs it, or give it its name again; the next tick goes on",
+        )
+    return found
+
+
+def is_inside(image: Image, folders: Iterable[Path]) -> bool:
+    """Whether an image lies in one of these folders."""
+    return is_below(image.location, folders)
+
+
+def is_below(path: str, folders: Iterable[Path]) -> bool:
+    """Whether a path lies below one of these folders."""
+    return any(Path(path).is_relative_to(folder) for folder in folders)
