@@ -1,4 +1,4 @@
-"""database: recovers what crashed workers of any host left, tidies the state database, and repairs `vmtool-statedb`."""
+"""database: recovers what crashed workers left, tidies the database, repairs `vmtool-statedb`."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving
 from shared.tasks.partial_files import remove_partial_files
 from worker.backup import publish
-from worker.backup.method import Work, put_back
+from worker.backup.work import Work, put_back
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ PRUNE_SLACK: Final = 64
 
 
 def run(site: Site) -> Outcome:
-    """One round. A tick without anything to recover reads the newest generation and the view, and writes nothing."""
+    """One round. With nothing to recover it reads the newest generation and the view only."""
     database = site.database
     outcome = Outcome()
     contents = database.head().contents
@@ -51,7 +51,7 @@ def run(site: Site) -> Outcome:
 def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
     """Brings to an end what dead sessions had begun.
 
-    Power states, publications, moves, partial files. Answers what is so afterwards.
+    Power states, publications, moves, partial files. Returns the contents afterwards.
     """
     _bring_back(site, contents, outcome)
     unfinished = [
@@ -81,7 +81,7 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
 
 
 def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
-    """Brings this host's VMs back to the power state in which backups that died had found them, and removes their snapshots and clones."""
+    """Undoes what backups that died did to this host's VMs: power states, snapshots, clones."""
     for record in contents.vms.values():
         if record.power is None or record.claim is not None or record.node != site.node:
             continue

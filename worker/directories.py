@@ -80,7 +80,7 @@ class Directories:
 
     @cached_property
     def _there(self) -> Mapping[str, list[Path]]:
-        """What lies below the mount point and in the archive, by names as a file system that ignores case compares them."""
+        """What lies below the mount point and in the archive, by folded name."""
         nas = self._site.configuration.nas
         found: dict[str, list[Path]] = {}
         for place in (nas.mountpoint, *([nas.archive] if self._archive_is_known else [])):

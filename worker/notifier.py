@@ -66,7 +66,7 @@ def run(site: Site) -> Outcome:
 def _compare(
     inventory: Mapping[str, Machine], records: list[VmRecord], due: Collection[str]
 ) -> tuple[Mapping[str, tuple[Event, ...]], Mapping[str, str], Mapping[str, str]]:
-    """Events by UUID, what is wrong with VMs by UUID (empty: it no longer is), and what to say, by key."""
+    """Events by UUID, what is wrong with VMs by UUID (empty: no longer), what to say, by key."""
     events: dict[str, tuple[Event, ...]] = {}
     problems: dict[str, str] = {}
     news: dict[str, str] = {}

@@ -71,7 +71,7 @@ def start(
     work: "Callable[[Site], Outcome]",
     slots: "Callable[[Configuration], int]" = lambda _: 1,
 ) -> ExitCode:
-    """Runs a worker in one of this host's slots for its kind, if one is free, and answers its exit code."""
+    """Runs a worker if one of this host's slots for its kind is free. Returns its exit code."""
     from shared.host.clock import SystemClock
     from shared.site import open_site
 

@@ -171,7 +171,10 @@ def slot_of(record: VmRecord) -> int:
 
 
 class Slots:
-    """Which slots have begun since this host last looked, a day's at most, by a note of its own in the state directory."""
+    """Which slots have begun since this host last looked, a day's at most.
+
+    A note in the state directory says when that was.
+    """
 
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / "looked-at.json"

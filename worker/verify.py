@@ -1,6 +1,6 @@
-"""verify: reads copies on the NAS again, on any host, the longest unverified first, so that damage is found before it is needed.
+"""verify: reads copies on the NAS again, the longest unverified first, to find damage early.
 
-Between that it looks whether they are still there (`glances`).
+Any host reads those of all. At every tick it looks whether copies are still there (`presence`).
 """
 
 import json

@@ -26,11 +26,11 @@ log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site) -> Outcome:
-    """Looks once. Commits only if something is new, renamed, moved here, missing or back, or if it was not known whose VMs these are.
+    """Looks once. Commits only what has changed: VMs new, renamed, moved here, missing or back.
 
-    If VBoxManage does not answer, nothing is taken for missing: the error is raised instead. Raises
-    `NodeConflictError` for another user than the one whose VMs these are: each would take those of
-    the other for missing.
+    Also whose VMs these are, if that was not known. If VBoxManage does not answer, nothing is taken
+    for missing: the error is raised instead. Raises `NodeConflictError` for another user than the
+    one whose VMs these are: each would take those of the other for missing.
     """
     head = site.database.head()
     identity, user = site.database.identity, str(os.geteuid())

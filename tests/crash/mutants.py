@@ -41,7 +41,7 @@ def _never(module: str, name: str, answer: Any = None) -> Callable[[], None]:
 def _retention_first() -> None:
     from worker.backup import publish
 
-    publish, retain = publish.files.publish, publish._let_go_of_old_copies
+    original, retain = publish.publishing.publish, publish._let_go_of_old_copies
 
     def finish_wrongly(files: Any, directory: Any, copy: Any) -> Any:
         from shared.copies import catalogue
@@ -50,41 +50,41 @@ def _retention_first() -> None:
         sidecar = catalogue.read(directory, None).good[-1].sidecar
         assert sidecar
         apply(files, directory, sidecar.uuid, Rules(keep_last=1))
-        return publish(files, directory, copy)
+        return original(files, directory, copy)
 
-    publish.files.publish = finish_wrongly  # type: ignore[assignment]
+    publish.publishing.publish = finish_wrongly  # type: ignore[assignment]
     assert retain
 
 
 def _no_intent() -> None:
-    from worker.backup import export
+    from worker.backup import attempt
 
-    def publish(self: Any, exported: Any, *_: Any) -> bool:
+    def publish(self: Any, sidecar: Any, *_: Any) -> bool:
         from dataclasses import replace
 
         from shared.copies import publishing
         from shared.state.records import Copy
         from shared.state.rules import changes
 
-        sidecar = exported.sidecar
         copy = Copy(
             sidecar.stamp,
             sidecar.claim,
             sidecar.size,
             sidecar.sha256,
             sidecar.finished,
-            exported.fingerprint.to_json(),
+            sidecar.fingerprint,
         )
-        publishing.publish(self._site.files, self._directory, copy)
+        held = self._held
+        publishing.publish(self._site.files, self._target.directory, copy)
 
         def clean(contents: Any) -> Any:
-            record = replace(changes.held(contents, self._key, self._own), publishing=copy)
-            return changes.published(contents.with_vm(record), self._key, self._own)
+            record = replace(changes.held(contents, held.key, held.claim), publishing=copy)
+            return changes.published(contents.with_vm(record), held.key, held.claim)
 
-        self._session.commit(clean, "published without an intent")
+        held.commit(clean, "published without an intent")
         return True
 
-    export.Backup._publish = publish  # type: ignore[method-assign]
+    attempt.Attempt._publish = publish  # type: ignore[method-assign]
 
 
 def _commit_in_place() -> None:

@@ -24,8 +24,9 @@ from shared.virtualbox.export_errors import VmRunsError
 from tests.simulated.conftest import Rig
 from tests.simulated.test_policies import sidecar
 from tests.support.hosts import VirtualMachine
-from worker.backup import engine_choice, export
+from worker.backup import publish
 from worker.backup import worker as backup
+from worker.backup.engine import available_cores
 
 NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
 
@@ -88,7 +89,7 @@ def test_a_copy_of_the_parallel_engine_that_is_found_damaged_is_made_by_virtualb
 ) -> None:
     rig.host().make_vm("web01")
     rig.look()
-    calls = failing(monkeypatch, export, "check_ova", CopyError("it is damaged"), times=1)
+    calls = failing(monkeypatch, publish, "check_ova", CopyError("it is damaged"), times=1)
     assert backup.run(rig.site(engine="auto")).done == ["web01"]
     assert (sidecar(rig, "web01").engine, calls) == ("vboxmanage", [2])
     assert "it is damaged" in sidecar(rig, "web01").engine_reason
@@ -279,9 +280,7 @@ def test_an_archived_vm_keeps_no_index(rig: Rig, copied: Callable[..., Sidecar])
     assert found.wire.reason == "there is no copy before it that has an index"
 
 
-@pytest.mark.parametrize(
-    ("cores", "threads"), [(1, 1), (3, 3), (0, engine_choice.available_cores())]
-)
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (0, available_cores())])
 def test_the_engine_uses_as_many_cores_as_it_may(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:

@@ -70,7 +70,7 @@ def test_a_nas_that_goes_away_in_the_middle_has_failed_with_13(
         calls.append(arguments)
         raise NasError("the NAS did not answer within 30 seconds")
 
-    monkeypatch.setattr("worker.backup.export.check_nas", away)
+    monkeypatch.setattr("worker.backup.publish.check_nas", away)
     outcome = backup.run(rig.site())
     assert (outcome.exit_code, outcome.failed, len(calls)) == (ExitCode.NAS, ["web01"], 1)
 

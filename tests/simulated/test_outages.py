@@ -23,16 +23,17 @@ from shared.state.rules import changes
 from shared.state.sessions import recovery
 from shared.state.sessions.recovery import Dead
 from shared.state.states import State
+from shared.virtualbox.inventory import Machine
 from tests.simulated.conftest import Rig
 from tests.simulated.test_engine_choice import failing
 from tests.simulated.test_policies import hours
 from tests.support.simulated import SimulatedVm
 from worker import notifier
-from worker.backup import admission, preparation, readiness, room
+from worker.backup import admission, room
+from worker.backup import method as method_module
 from worker.backup import worker as backup
-from worker.backup.left_out import Beside, Place
-from worker.backup.method import Method, Work
 from worker.backup.window import Verdict
+from worker.backup.work import Method, Target, Work
 from worker.outcome import Outcome
 
 TOUCHES = ("controlvm", "startvm", "clonevm", "discardstate")
@@ -98,7 +99,7 @@ def full(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]
 
 def full_after_the_claim(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     _reserve_all(watched.rig, monkeypatch)
-    monkeypatch.setattr(admission, "judge_room", lambda *_: readiness.NOW)
+    monkeypatch.setattr(admission, "judge_room", lambda *_: admission.NOW)
     return {}
 
 
@@ -121,8 +122,8 @@ def window_that_closes_after_the_claim(
     _: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, object]:
     for name in ("judge_window", "judge_length"):
-        monkeypatch.setattr(admission, name, lambda *_: readiness.NOW)
-    monkeypatch.setattr(backup, "judge_window", lambda *_: readiness.NOW)
+        monkeypatch.setattr(admission, name, lambda *_: admission.NOW)
+    monkeypatch.setattr(backup, "judge_window", lambda *_: admission.NOW)
     return {"window": hours(2, 3)}
 
 
@@ -136,13 +137,13 @@ def read_only(_: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
             raise NasError("the NAS is mounted read-only")
         return check_nas(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(preparation, "check_nas", refuse)
+    monkeypatch.setattr(method_module, "check_nas", refuse)
     return {}
 
 
 def missing_disk(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.setattr(
-        preparation,
+        method_module,
         "refuse_unexportable",
         lambda _: (_ for _ in ()).throw(DiskImageError("its disk is gone")),
     )
@@ -223,13 +224,12 @@ def test_without_being_settled_first_a_vm_would_be_touched_for_nothing(
 ) -> None:
     """The guard removed: what the table above looks at does change."""
 
-    def unsettled(
-        work: Work, _method: Method, place: Place, *_: object, **__: object
-    ) -> preparation.Settled:
-        beside = Beside(work.site, work.session, work.policy, work.machine())
-        return preparation.Settled(beside, catalogue.Catalogue(place.directory))
+    def nothing(
+        _work: Work, _method: Method, _machine: Machine, target: Target, *_: object, **__: object
+    ) -> catalogue.Catalogue:
+        return catalogue.Catalogue(target.directory)
 
-    monkeypatch.setattr("worker.backup.export.settle", unsettled)
+    monkeypatch.setattr("worker.backup.export.preflight", nothing)
     (watched.rig.nas / "web01").write_text("a file")
     assert watched.tick(running=method).failed == ["web01"]
     assert watched.touches(watched.vm.uuid)
@@ -272,7 +272,7 @@ def test_what_earlier_attempts_left_in_the_directory_does_not_keep_a_vm_waiting(
     free = iter([0, 2**40])
     monkeypatch.setattr(admission, "check_nas", lambda nas, **_: replace(check_nas(nas), free=0))
     monkeypatch.setattr(
-        preparation, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free))
+        method_module, "check_nas", lambda nas, **_: replace(check_nas(nas), free=next(free))
     )
     watched.rig.site().database.commit_once(
         lambda contents: replace(contents, claims_granted=5), "test", "test"

@@ -14,7 +14,7 @@ from shared.state.states import State
 from tests.simulated.conftest import Rig
 from tests.simulated.test_backup import _expire_all
 from worker.backup import worker as backup
-from worker.backup.admission import NO_PLACE
+from worker.backup.queue import NO_SLOT
 
 
 def hours(begin: float, end: float) -> str:
@@ -163,7 +163,7 @@ def test_a_vm_without_a_place_is_left_for_a_later_tick_and_a_dead_host_frees_its
         time.sleep(0.02)
     outcome = backup.run(rig.site("beta", exports_on_nas=1, retry_seconds=0.2))
     assert (outcome.exit_code, outcome.postponed) == (0, ["short"])
-    assert rig.record("short").waiting == NO_PLACE
+    assert rig.record("short").waiting == NO_SLOT
     _expire_all(rig)
     assert backup.run(rig.site("beta", exports_on_nas=1, retry_seconds=0.2)).done == ["short"]
     worker.join()

@@ -1,32 +1,28 @@
-"""Whether a VM that waits for its backup may have it now.
+"""Whether a backup may begin now: its window is open, its VM may be stopped, and its copy has room.
 
-Its window is open, there is room for its copy, and a place on the NAS.
-
-What has to wait is no failure: it is logged, and noted in the database, where `vmbackup-admin
-status` shows it.
+Asked before a VM is claimed, so that one that waits costs no commit, and again (the `judge_`
+functions) when it is claimed and all else is settled, just before anything is done to it.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from shared.copies import catalogue
-from shared.host.errors import VmBackupError
+from shared.copies.catalogue import Catalogue
+from shared.copies.space import check_room, coarse
+from shared.host.configuration import Nas, VmPolicy
+from shared.host.errors import NasError, VmBackupError
 from shared.nas.mount import check_nas
 from shared.site import Site
-from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes, slots
-from shared.state.sessions.session import Session
+from shared.state.records import VmRecord
+from shared.state.rules import outages
 from shared.virtualbox.inventory import Machine
-from worker.backup.readiness import NOW, judge_length, judge_outage, judge_room, judge_window
-from worker.backup.window import Verdict
+from worker.backup.room import needed_on_nas, source_bytes
+from worker.backup.window import Verdict, expected_seconds, judge
 
-log: Final = logging.getLogger(__name__)
-
-#: What is noted of VMs for which there is no place; without figures, so that it does not change
-#: while they wait.
-NO_PLACE: Final = "waits for a place: as many exports run on the NAS as are allowed"
+NOW: Final = Verdict()
 #: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it
 #: is claimed.
 _LOOK_SECONDS: Final = 10.0
@@ -41,19 +37,19 @@ class _Look:
     until: float
 
 
-class Judge:
-    """Says of one VM after the other whether its backup may begin now, in the eyes of a host that has not claimed it.
+class Admission:
+    """Whether the backup of a VM that is not claimed yet may begin.
 
-    `insists`: its operator wants it now, however often it was stopped for nothing. `looks`: nothing
-    is to be written, not even a probe.
+    `forced`: its operator wants it now, however often it was stopped for nothing. `read_only`:
+    nothing is to be written, not even a probe.
     """
 
-    def __init__(self, site: Site, *, insists: bool, looks: bool = False) -> None:
-        self._site, self._insists, self._looks = site, insists, looks
+    def __init__(self, site: Site, *, forced: bool, read_only: bool = False) -> None:
+        self._site, self._forced, self._read_only = site, forced, read_only
         self._seen: _Look | None = None
 
-    def judge(self, record: VmRecord) -> Verdict:
-        """Outside of its window nothing but the clock is asked.
+    def verdict(self, record: VmRecord) -> Verdict:
+        """Whether the VM may have its backup now. Outside of its window only the clock is asked.
 
         Raises `NasError` if the NAS as a whole cannot be used.
         """
@@ -75,7 +71,7 @@ class Judge:
             partial.size for partial in there.partials
         )  # nobody works on it: that is cleared away before its export
         verdicts = [judge_length(policy, machine, there, now)]
-        if not self._insists:
+        if not self._forced:
             verdicts.append(judge_outage(record, policy, now, runs=machine.running))
         verdicts.append(
             judge_room(machine, policy, there, look.free + left_over, self._site.configuration.nas)
@@ -85,7 +81,7 @@ class Judge:
     def _look(self) -> _Look:
         now = self._site.clock.monotonic()
         if self._seen is None or now >= self._seen.until:
-            free = check_nas(self._site.configuration.nas, write=not self._looks).free
+            free = check_nas(self._site.configuration.nas, write=not self._read_only).free
             self._seen = _Look(self._machines(), free, now + _LOOK_SECONDS)
         return self._seen
 
@@ -95,81 +91,60 @@ class Judge:
         except VmBackupError:
             return {}
 
+    def left_alone(self, record: VmRecord) -> bool:
+        """Whether the VM runs, and its policy is to leave it alone then.
 
-class Admission:
-    """Admits the VMs of one run of a backup worker.
-
-    `postponed` are those that were refused, with the reason.
-    """
-
-    def __init__(self, site: Site, session: Session, *, insists: bool = False) -> None:
-        self._site, self._session = site, session
-        self._judge = Judge(site, insists=insists)
-        self.postponed: dict[str, Verdict] = {}
-
-    def refuses(self, record: VmRecord) -> bool:
-        """Whether the VM has to wait; if so it is postponed to a later tick.
-
-        Raises `NasError` if the NAS as a whole cannot be used.
+        If VirtualBox cannot say, its backup will fail and say why.
         """
-        verdict = self._judge.judge(record)
-        if verdict.reason:
-            self.postponed[record.key] = verdict
-        return bool(verdict.reason)
+        if self._site.configuration.policy_for(record.name).running != "defer":
+            return False
+        try:
+            return not self._site.vboxmanage.info(record.uuid).stopped
+        except VmBackupError:
+            return False
 
-    @property
-    def limit(self) -> int:
-        """How many exports this host allows on the whole NAS; 0: as many as like."""
-        return self._site.configuration.backup.exports_on_nas
 
-    def wait_for_place(self, record: VmRecord) -> bool:
-        """Gets in line and waits, for a bounded time, until it is this VM's turn.
+class PostponedError(VmBackupError):
+    """A backup has to wait, and nothing was done to its VM."""
 
-        Answers whether it is.
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.details or verdict.reason)
+        self.verdict = verdict
 
-        The line is in the database: nobody who comes later goes first. If its time is over, the VM
-        keeps its place in the line, and who is behind it no longer waits for it.
-        """
-        clock, backup, key = self._site.clock, self._site.configuration.backup, record.key
-        self._line_up(key)
-        log.info(
-            "waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key}
-        )
-        end = clock.monotonic() + backup.retry_seconds
-        while not slots.has_place(self._site.database.head().contents, key, self.limit):
-            if clock.monotonic() >= end:
-                self._session.commit(
-                    lambda found: slots.leave(found, key, self._session.id),
-                    f"{key} leaves its place to others",
-                )
-                return False
-            clock.sleep(
-                backup.retry_interval_seconds / 2 + clock.jitter(backup.retry_interval_seconds)
-            )
-            self._session.check()
-        return True
 
-    def no_place(self, records: list[VmRecord]) -> None:
-        """Postpones these VMs to a later tick, because the time to wait for a place is over."""
-        self.postponed |= {record.key: Verdict(NO_PLACE) for record in records}
+def judge_window(policy: VmPolicy, now: datetime) -> Verdict:
+    """Whether the window is open. Nothing but the clock is asked."""
+    return judge(policy.window, now)
 
-    def note(self) -> None:
-        """Says which VMs were postponed, and notes why. Commits only what is new."""
-        for key, verdict in self.postponed.items():
-            level = logging.ERROR if verdict.never or verdict.nas else logging.INFO
-            log.log(level, "not now: %s", verdict.details or verdict.reason, extra={"vm": key})
-        self._note({key: verdict.reason for key, verdict in self.postponed.items()})
 
-    def _line_up(self, key: str) -> None:
-        def change(contents: Contents) -> Contents:
-            return slots.queue(
-                changes.note_waiting(contents, {key: NO_PLACE}), key, self._session.id
-            )
+def judge_length(policy: VmPolicy, machine: Machine, there: Catalogue, now: datetime) -> Verdict:
+    """Whether the window is open for long enough. `there`: the copies that the VM has."""
+    if not policy.window or there.latest_good is None:
+        return judge(policy.window, now)
+    return judge(
+        policy.window, now, expected_seconds(source_bytes(machine), there.latest_good.sidecar)
+    )
 
-        self._session.commit(change, f"{key} {NO_PLACE}")
 
-    def _note(self, reasons: dict[str, str]) -> None:
-        contents = self._site.database.head().contents
-        if changes.note_waiting(contents, reasons) != contents:
-            text = "; ".join(f"{key} {reason}" for key, reason in reasons.items())
-            self._session.commit(lambda found: changes.note_waiting(found, reasons), text)
+def judge_outage(record: VmRecord, policy: VmPolicy, now: datetime, *, runs: bool) -> Verdict:
+    """Whether the VM may be stopped for its backup, should it have to be."""
+    until = outages.waits_until(record, now) if runs and policy.running in outages.OUTAGES else ""
+    if not until:
+        return NOW
+    failed = f"{record.outages_failed} failed backup{'s' if record.outages_failed > 1 else ''}"
+    return Verdict(
+        f"waits until {until[:10]} {until[11:16]}Z before it is stopped again ({failed})"
+    )
+
+
+def judge_room(
+    machine: Machine, policy: VmPolicy, there: Catalogue, free: int, nas: Nas
+) -> Verdict:
+    """Whether the copy fits. `free`: bytes on the NAS."""
+    needed = needed_on_nas(machine, policy, there)
+    try:
+        check_room(free, needed, nas.reserve)
+    except NasError as error:
+        reason = f"waits for room on the NAS: it needs about {coarse(needed)}"
+        return Verdict(reason, nas=True, details=f"{error.message} ({error.hint})")
+    return NOW

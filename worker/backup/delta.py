@@ -1,6 +1,6 @@
-"""Whether the copy before can lend its bytes to a new one, and where the index goes by which the one after it will find them.
+"""Whether a new copy may take bytes from the one before it on the NAS instead of sending them.
 
-The index is a file beside the copy that helps to make the next one and decides nothing: missing or
+Which bytes those are stands in an index, a file with each copy, which decides nothing: missing or
 damaged, everything is sent. Where it could never help, none is written.
 """
 
@@ -12,7 +12,7 @@ from shared.copies.catalogue import Catalogue
 from shared.copies.names import final_name
 from shared.nas.mount import refuses_to_copy
 from shared.site import Site
-from worker.backup.left_out import Place
+from worker.backup.work import Target
 
 if TYPE_CHECKING:
     from shared.export.delta import DeltaPlan
@@ -29,27 +29,27 @@ class Delta:
     reason: str
 
 
-def plan_delta(site: Site, place: Place, found: Catalogue, whole: str) -> Delta:
-    """The plan for a copy at `place`, beside those that were `found` there.
+def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> Delta:
+    """The plan for a copy at `target`, beside those that are `there`.
 
-    `whole`: why it must be sent whole, if it must.
+    `no_delta`: why it must be sent whole, if it must.
     """
     nas, backup = site.configuration.nas, site.configuration.backup
     if reason := refuses_to_copy(site.nas.mount, reflink=nas.reflink):
         return Delta(None, reason)
     from shared.export.delta import DeltaPlan
 
-    index = place.directory / place.partial("index")
+    index = target.partial_path("index")
     stamps = [
         copy.stamp
-        for copy in reversed(found.good)
-        if os.path.exists(place.directory / final_name(copy.stamp, "index"))
+        for copy in reversed(there.good)
+        if os.path.exists(target.directory / final_name(copy.stamp, "index"))
     ]
-    if whole or not stamps:
+    if no_delta or not stamps:
         plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=nas.reflink)
-        return Delta(plan, whole or "there is no copy before it that has an index")
+        return Delta(plan, no_delta or "there is no copy before it that has an index")
     previous, previous_index = (
-        place.directory / final_name(stamps[0], suffix) for suffix in ("ova", "index")
+        target.directory / final_name(stamps[0], suffix) for suffix in ("ova", "index")
     )
     return Delta(
         DeltaPlan(index, previous, previous_index, backup.whole_every, aligned=nas.reflink), ""

@@ -1,290 +1,188 @@
-"""One VM's backup: from the claim to the intent to publish.
+"""One VM's copy under partial names: the VM is made ready and exported, and the copy is checked.
 
-Every way out leaves no partial file and a committed state.
+Measured with VirtualBox 7.2.22: an `.ova` has no memory of a saved VM, no snapshots, and the
+firmware's variables only of an EFI VM. The state of a TPM is in the same `.nvram` file as those: of
+a VM with BIOS and TPM it is not in the `.ova`. What is left out is kept in side files.
 """
 
 import logging
-import platform
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from shared.copies.names import final_name, make_stamp, partial_name
+from shared.copies.catalogue import Catalogue
+from shared.copies.names import Suffix
 from shared.copies.partials import remove_own_partials
-from shared.copies.publishing import seal
-from shared.copies.sidecar import Sidecar, Wire
-from shared.host.clock import timestamp
-from shared.host.errors import ExitCode, LockLostError, VmBackupError
-from shared.nas.mount import check_nas
-from shared.ova.check import check_ova
-from shared.site import Site
-from shared.state.records import Copy
-from shared.state.rules import changes
-from shared.state.sessions.holding import Holding
-from shared.virtualbox.export import Exporter, Traffic, VmRunsError
-from shared.virtualbox.fingerprint import Fingerprint
-from worker.backup import publish
+from shared.copies.side_files import keep as keep_side_file
+from shared.copies.side_files import member_names, pieces_of
+from shared.copies.sidecar import Sidecar, SideFile
+from shared.host.errors import CopyError, VmBackupError
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.settings import SettingsError, read_file
 from worker.backup.delta import plan_delta
-from worker.backup.engine_choice import EngineFaultError, Modesty, choose_engine
+from worker.backup.engine import EngineRun, choose_engine
+from worker.backup.fallback import EngineFaultError, Fallback, retried
 from worker.backup.hooks import Hooks
-from worker.backup.left_out import Place
-from worker.backup.method import Method, Subject, Work, choose, put_back_safely
-from worker.backup.monitor import Monitor
-from worker.backup.preparation import Settled, settle
-from worker.backup.priority import in_background
-from worker.backup.readiness import PostponedError
-from worker.backup.room import source_bytes
+from worker.backup.method import choose_method, preflight
+from worker.backup.publish import Exported, check, seal
+from worker.backup.room import source_bytes, state_file
+from worker.backup.work import Method, Subject, Target, Work, put_back_safely
 
 log: Final = logging.getLogger(__name__)
 
 
+class SideFiles:
+    """The side files of one copy.
+
+    Made before the VM is touched, `keep` called after the export and before the VM is let go.
+    """
+
+    def __init__(self, work: Work, machine: Machine) -> None:
+        self._work, self._machine = work, machine
+        self._settings = self._read(machine)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the VM is in none of the files, in words."""
+        said = []
+        if self._machine.settings and self._machine.settings.snapshot:
+            said.append("its snapshots: the copy has the VM's current state only")
+        if state_file(self._machine) and self._work.policy.saved == "warn":
+            said.append('its saved memory (saved = "warn")')
+        return tuple(said)
+
+    def keep(self, subject: Subject, target: Target) -> dict[Suffix, SideFile]:
+        """Writes them under partial names. Raises `CopyError`, `NasError`, `LockLostError`."""
+        self._work.session.doing.phase = "side files"
+        if subject.vm_name is None:  # of a clone only its original's settings mean anything
+            self._settings = self._read(subject.machine)
+        kept = {"vbox": self._keep(target, "vbox", [self._settings])}
+        if memory := self._state_file(subject.machine):
+            kept["sav"] = self._keep(target, "sav", pieces_of(Path(memory)))
+        if os.path.exists(subject.machine.nvram_file):
+            members = member_names(target.directory, target.partial("ova"))
+            if not any(member.endswith(".nvram") for member in members):
+                kept["nvram"] = self._keep(
+                    target, "nvram", pieces_of(Path(subject.machine.nvram_file))
+                )
+        return kept  # type: ignore[return-value]
+
+    def _keep(self, target: Target, suffix: Suffix, pieces: Iterable[bytes]) -> SideFile:
+        return keep_side_file(
+            self._work.site.files,
+            target.directory,
+            target.partial(suffix),
+            pieces,
+            check=self._work.session.check,
+        )
+
+    def _read(self, machine: Machine) -> bytes:
+        try:
+            return read_file(machine.settings_file, self._work.site.clock.sleep)
+        except SettingsError as error:
+            raise CopyError(f"its settings cannot be kept: {error}") from None
+
+    def _state_file(self, machine: Machine) -> str:
+        return state_file(machine) if self._work.policy.saved == "keep" else ""
+
+
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """A partial copy that was made and checked."""
-
-    sidecar: Sidecar
-    fingerprint: Fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A VM that was brought into a state in which it can be exported, and what was settled before."""
+class _Ready:
+    """A VM that can be exported now."""
 
     method: Method
     subject: Subject
-    settled: Settled
+    side_files: SideFiles
+    copies: Catalogue
 
 
-class Backup:
-    """The backup of one VM that this session has claimed.
+class Export:
+    """The export of one VM. `run` once, and `undo` if anything after it fails."""
 
-    `insists`: its operator wants it now, however often it was stopped for nothing. `nas_refused`:
-    it failed because of the NAS.
-    """
-
-    def __init__(self, site: Site, held: Holding, *, insists: bool = False) -> None:
-        self._site, self._held = site, held
-        self._session, self._record, self._own = held.session, held.record, held.claim
-        record, own = held.record, held.claim
-        self._key = record.key
-        self._directory = site.directory(record)
-        self._work = Work(site, held, site.configuration.policy_for(record.name))
-        self._started = site.clock.now()
-        self._stamp = make_stamp(self._started, own.number)
-        self._place = Place(self._directory, self._stamp, own.number)
-        self._hooks = Hooks(self._work.policy, self._facts(), self._key)
-        self._error = ""
-        self._insists = insists
+    def __init__(self, work: Work, target: Target, hooks: Hooks, *, forced: bool) -> None:
+        self._work, self._target, self._hooks, self._forced = work, target, hooks, forced
         self._method: Method | None = None
-        self._ready: Ready | None = None
-        self.nas_refused = False
+        self._ready: _Ready | None = None
 
-    def run(self) -> bool:
-        """Like `attempt`, with the operator's commands before and after it."""
-        try:
-            done = self.attempt()
-        except BaseException as error:
-            self._hooks.given_up(error)
-            raise
-        if done is None:
-            self._hooks.failed(self._error)
-            return False
-        self._hooks.after({"size": str(done.size), "sha256": done.sha256})
-        return True
+    def run(self) -> Sidecar:
+        """Exports, checks and seals the copy under its partial name; returns its sidecar.
 
-    def attempt(self) -> Sidecar | None:
-        """Makes the copy and publishes it; answers its sidecar if the VM is CLEAN now.
-
-        Raises `LockLostError` if this worker was displaced.
-
-        A VM that turns out to run is committed as RUNNING and raises `VmRunsError`; one whose
-        backup has to wait is committed as waiting and raises `PostponedError`; any other failure is
-        committed and answered. Whatever happens, the VM is brought back to the power state in which
-        it was found, or that stays noted for the next tick.
+        What fails in one way and may succeed in a simpler one is begun anew. A VM that was stopped
+        stays so meanwhile. Raises what went wrong, with nothing undone yet.
         """
-        try:
-            exported = self._export_somehow()
-        except VmRunsError as error:
-            self._clean_up()
-            when, why = timestamp(self._site.clock.now()), f"{self._key}: {error.message}"
-            self._session.commit(
-                lambda contents: changes.found_running(contents, self._key, self._own, when), why
-            )
-            raise
-        except PostponedError as error:
-            when, why = timestamp(self._site.clock.now()), error.verdict.reason
-            self._session.commit(
-                lambda contents: changes.postponed(contents, self._key, self._own, why, when),
-                f"{self._key} {why}",
-            )
-            raise
-        except LockLostError:
-            self._clean_up()
-            raise
-        except VmBackupError as error:
-            self._clean_up()
-            self.nas_refused = error.exit_code == ExitCode.NAS
-            self._fail(error.message)
-            log.error(  # noqa: TRY400
-                "backup failed: %s%s",
-                error.message,
-                f" ({error.hint})" if error.hint else "",
-                extra={"vm": self._key},
-            )
-            return None
-        except BaseException:
-            self._clean_up()  # interrupted: the end of the session frees the claim
-            raise
-        return exported.sidecar if self._publish(exported) else None
-
-    def _facts(self) -> dict[str, str]:
-        """What the operator's commands are told."""
-        record = self._record
-        return {
-            "vm": record.key,
-            "uuid": record.uuid,
-            "node": self._site.node,
-            "stamp": self._stamp,
-            "directory": str(self._directory),
-            "copy": str(self._directory / final_name(self._stamp, "ova")),
-        }
-
-    def _export_somehow(self) -> Exported:
-        """Exports; what fails in one way and may succeed in a more modest one is begun anew.
-
-        A VM that was stopped stays so meanwhile.
-        """
-        modesty = Modesty()
+        fallback = Fallback()
         while True:
             try:
-                return self._export(modesty)
+                return self._attempt(fallback)
             except EngineFaultError as fault:
                 if self._ready is None:
-                    self._clean_up()
+                    self.undo()
                 else:
                     self._remove_partials()
                 log.warning(
-                    "%s; it is tried again without that", fault.message, extra={"vm": self._key}
+                    "%s; it is tried again without that",
+                    fault.message,
+                    extra={"vm": self._work.held.key},
                 )
-                modesty = fault.modesty
+                fallback = fault.fallback
 
-    def _make_ready(self, modesty: Modesty) -> Ready:
-        """Settles all else, and only then does to the VM what its policy says."""
-        self._method = choose(self._work)
-        settled = settle(self._work, self._method, self._place, modesty, insists=self._insists)
-        for what in settled.beside.left_out:
-            log.warning("not in the copy: %s", what, extra={"vm": self._key})
-        self._hooks.before()
-        return Ready(self._method, self._method.prepare(), settled)
-
-    def _export(self, modesty: Modesty) -> Exported:
-        self._ready = ready = self._ready or self._make_ready(modesty)
-        machine = ready.subject.machine
-        delta = plan_delta(self._site, self._place, ready.settled.there, modesty.whole)
-        engine = choose_engine(self._site, self._work.policy, machine, delta, modesty)
-        if engine.reason:
-            log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": self._key})
-        disks = source_bytes(machine)
-        with engine.judged():
-            seconds, traffic = self._run_engine(ready.subject, engine.exporter)
-        kept = ready.settled.beside.keep(ready.subject, self._place)
-        self._ready = None
-        fingerprint = ready.method.conclude()
-        self._session.doing.phase = "check"
-        name = partial_name(self._stamp, self._own.number, "ova")
-        nice = self._site.configuration.backup.nice
-        with engine.judged():
-            found = in_background(
-                nice,
-                lambda stop: check_ova(
-                    self._directory, name, progress=self._checked, should_stop=stop
-                ),
-            )
-        finished = self._site.clock.now()
-        sidecar = Sidecar(
-            stamp=self._stamp,
-            claim=self._own.number,
-            vm=self._record.name,
-            uuid=self._record.uuid,
-            node=self._site.node,
-            host=platform.node(),
-            virtualbox=self._site.vboxmanage.version(),
-            sha256=found.sha256,
-            size=found.size,
-            fingerprint=fingerprint.to_json(),
-            started=timestamp(self._started),
-            finished=timestamp(finished),
-            duration_seconds=round(seconds, 3),
-            engine=engine.exporter.name,
-            source_bytes=disks,
-            files=kept,
-            left_out=ready.settled.beside.left_out,
-            engine_reason=engine.reason,
-            wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
-        )
-        check_nas(self._site.configuration.nas, write=True)
-        seal(self._site.files, self._directory, sidecar)
-        return Exported(sidecar, fingerprint)
-
-    def _run_engine(self, subject: Subject, exporter: Exporter) -> tuple[float, Traffic]:
-        """Exports under the partial name.
-
-        Answers the seconds that took, and how the bytes came there.
-        """
-        began = self._site.clock.monotonic()
-        target = self._directory / partial_name(self._stamp, self._own.number, "ova")
-        traffic = Monitor(self._site, self._held, exporter).run(subject, target)
-        return self._site.clock.monotonic() - began, traffic
-
-    def _checked(self, done: int, total: int) -> None:
-        self._session.doing.percent = round(100 * done / total, 1) if total else None
-        self._session.check()
-
-    def _publish(self, exported: Exported) -> bool:
-        sidecar = exported.sidecar
-        copy = Copy(
-            sidecar.stamp,
-            sidecar.claim,
-            sidecar.size,
-            sidecar.sha256,
-            sidecar.finished,
-            exported.fingerprint.to_json(),
-        )
-        reason = f"publish {self._key} {copy.stamp}"
-        # An error of this commit other than a lost claim leaves open whether the intent was
-        # committed: then nothing may be removed.
-        try:
-            self._held.commit(
-                lambda contents: changes.intend(contents, self._key, self._own, copy), reason
-            )
-        except LockLostError:
-            self._clean_up()
-            raise
-        self._error = "the copy could not be put in place"
-        return publish.finish(self._site, self._held)
-
-    def _fail(self, message: str) -> None:
-        self._error = message
-        when = timestamp(self._site.clock.now())
-        self._session.commit(
-            lambda contents: changes.failed(contents, self._key, self._own, message, when),
-            f"{self._key} failed",
-        )
-
-    def _clean_up(self) -> None:
+    def undo(self) -> None:
         """Undoes what was done to the VM and removes the partial files.
 
         Never raises what would hide why it is called.
         """
         if self._method is not None:
-            put_back_safely(self._method, self._key)
+            put_back_safely(self._method, self._work.held.key)
         self._remove_partials()
+
+    def _attempt(self, fallback: Fallback) -> Sidecar:
+        work, target = self._work, self._target
+        self._ready = ready = self._ready or self._make_ready(fallback)
+        machine, side_files = ready.subject.machine, ready.side_files
+        delta = plan_delta(work.site, target, ready.copies, fallback.no_delta)
+        engine = choose_engine(work.site, work.policy, machine, delta, fallback)
+        if engine.reason:
+            log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": work.held.key})
+        disks, began = source_bytes(machine), work.site.clock.monotonic()
+        with retried(engine.retry):
+            run = EngineRun(work.site, work.held, engine.exporter)
+            traffic = run.run(ready.subject, target.partial_path("ova"))
+        seconds = work.site.clock.monotonic() - began
+        kept = side_files.keep(ready.subject, target)
+        self._ready = None
+        exported = Exported(
+            fingerprint=ready.method.conclude(),
+            engine=engine,
+            traffic=traffic,
+            seconds=seconds,
+            source_bytes=disks,
+            side_files=kept,
+            left_out=side_files.left_out,
+        )
+        with retried(engine.retry):
+            found = check(work, target)
+        return seal(work, target, exported, found)
+
+    def _make_ready(self, fallback: Fallback) -> _Ready:
+        """Settles all else, and only then does to the VM what its policy says."""
+        work, target = self._work, self._target
+        self._method = method = choose_method(work)
+        machine = work.machine()
+        copies = preflight(work, method, machine, target, fallback, forced=self._forced)
+        side_files = SideFiles(work, machine)
+        for what in side_files.left_out:
+            log.warning("not in the copy: %s", what, extra={"vm": work.held.key})
+        self._hooks.before()
+        return _Ready(method, method.prepare(), side_files, copies)
 
     def _remove_partials(self) -> None:
         try:
-            remove_own_partials(self._site.files, self._directory, self._own.number)
+            remove_own_partials(self._work.site.files, self._target.directory, self._target.claim)
         except VmBackupError as error:
             log.warning(
                 "partial files not removed, a later tick will do it: %s",
                 error.message,
-                extra={"vm": self._key},
+                extra={"vm": self._work.held.key},
             )

@@ -184,7 +184,7 @@ def _how(status: int) -> str:
 
 
 class _Output:
-    """The end of what a command prints, read by a thread of its own so that the command is never held up."""
+    """The end of what a command prints, read by a thread so that the command is never held up."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         if stream is None:

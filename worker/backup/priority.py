@@ -1,4 +1,4 @@
-"""Making an export stand back for what else runs on this host, without making anybody's VM stand back with it.
+"""Lowering the priority of an export on this host, and not that of anybody's VM with it.
 
 Priority is inherited: VBoxManage starts VBoxSVC where there is none, and VBoxSVC starts the VMs, so
 a worker or a VBoxManage of low priority would lower that of VMs for as long as they run (measured).
@@ -67,10 +67,10 @@ class ExportPriority:
 
 
 def find_writer(target: Path, since: float) -> int | None:
-    """The thread of VBoxSVC that writes `target`, by an export that was begun `since` (seconds since the epoch); None if there is none.
+    """The thread of VBoxSVC that writes `target`; None if there is none.
 
-    Of several exports that one VBoxSVC runs, each has a thread; the one meant is the first that
-    began not before the export.
+    `since`: when the export was begun, in seconds since the epoch. Of several exports that one
+    VBoxSVC runs, each has a thread; the one meant is the first that began not before the export.
     """
     with contextlib.suppress(OSError):
         file = os.stat(target)
@@ -116,7 +116,7 @@ def _writers(pid: int) -> Iterator[tuple[int, float]]:
 def lower_thread(thread: int, nice: int) -> bool:
     """Gives a thread this nice value and the last place for the disk, where the system lets us.
 
-    Answers whether it did.
+    Returns whether it did.
     """
     try:
         if os.getpriority(os.PRIO_PROCESS, thread) < nice:

@@ -1,31 +1,122 @@
-"""Putting a verified copy in place.
+"""Checking an export, and putting the copy in place.
 
-The part of a backup that is finished by whoever finds it, once its intent is committed.
+Once the intent to publish is committed, whoever finds it finishes the publication.
 """
 
 import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from shared.copies import catalogue, retention
-from shared.copies import publishing as files
+from shared.copies import catalogue, publishing, retention
 from shared.copies.catalogue import Catalogue
+from shared.copies.names import Suffix
+from shared.copies.sidecar import Sidecar, SideFile, Wire
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, LockLostError, VmBackupError
+from shared.nas.mount import check_nas
+from shared.ova.check import OvaCheck, check_ova
 from shared.site import Site
 from shared.state.records import Copy, VmRecord
 from shared.state.rules import changes
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.tasks.pruning import rules_of
+from shared.virtualbox.export import Traffic
+from shared.virtualbox.fingerprint import Fingerprint
+from worker.backup.engine import Choice
+from worker.backup.priority import in_background
+from worker.backup.work import Target, Work
 
 log: Final = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An export that has ended, and is not checked yet."""
+
+    fingerprint: Fingerprint
+    engine: Choice
+    traffic: Traffic
+    seconds: float
+    source_bytes: int
+    side_files: Mapping[Suffix, SideFile]
+    left_out: tuple[str, ...]
+
+
+def check(work: Work, target: Target) -> OvaCheck:
+    """Reads every byte of the partial `.ova` again. Raises `CopyError` if it is not good."""
+    doing, session = work.session.doing, work.session
+    doing.phase = "check"
+
+    def progress(done: int, total: int) -> None:
+        doing.percent = round(100 * done / total, 1) if total else None
+        session.check()
+
+    return in_background(
+        work.site.configuration.backup.nice,
+        lambda stop: check_ova(
+            target.directory, target.partial("ova"), progress=progress, should_stop=stop
+        ),
+    )
+
+
+def seal(work: Work, target: Target, exported: Exported, found: OvaCheck) -> Sidecar:
+    """Writes the sidecar of a checked copy, under partial names. Raises `NasError`."""
+    site, engine, traffic = work.site, exported.engine, exported.traffic
+    finished = site.clock.now()
+    sidecar = Sidecar(
+        stamp=target.stamp,
+        claim=target.claim,
+        vm=work.record.name,
+        uuid=work.record.uuid,
+        node=site.node,
+        host=platform.node(),
+        virtualbox=site.vboxmanage.version(),
+        sha256=found.sha256,
+        size=found.size,
+        fingerprint=exported.fingerprint.to_json(),
+        started=timestamp(target.started),
+        finished=timestamp(finished),
+        duration_seconds=round(exported.seconds, 3),
+        engine=engine.exporter.name,
+        source_bytes=exported.source_bytes,
+        files=exported.side_files,
+        left_out=exported.left_out,
+        engine_reason=engine.reason,
+        wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
+    )
+    check_nas(site.configuration.nas, write=True)
+    publishing.seal(site.files, target.directory, sidecar)
+    return sidecar
+
+
+def intend(held: Holding, sidecar: Sidecar) -> None:
+    """Commits the intent to publish: from here on anybody may finish it.
+
+    Raises `LockLostError` if the claim was taken over: then there is no intent. Any other error
+    leaves open whether it was committed, and nothing of the copy may be removed.
+    """
+    copy = Copy(
+        sidecar.stamp,
+        sidecar.claim,
+        sidecar.size,
+        sidecar.sha256,
+        sidecar.finished,
+        sidecar.fingerprint,
+    )
+    held.commit(
+        lambda contents: changes.intend(contents, held.key, held.claim, copy),
+        f"publish {held.key} {copy.stamp}",
+    )
+
+
 def finish(site: Site, held: Holding) -> bool:
-    """Publishes the copy that `record.publishing` describes, lets go of copies that retention no longer keeps, and commits CLEAN.
+    """Publishes the copy that was intended, applies retention to older ones, and commits CLEAN.
 
     CLEAN is committed only while the copy is there and counts, looked at after everything else.
-    Answers False, with the failure committed, if there is nothing to publish or it is not there in
+    Returns False, with the failure committed, if there is nothing to publish or it is not there in
     the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
     taken over, `NasError` when the NAS does not let us.
     """
@@ -35,7 +126,7 @@ def finish(site: Site, held: Holding) -> bool:
         raise ValueError(f"{key}: no copy is being published")
     session.doing.phase = "publish"
     try:
-        files.publish(site.files, site.directory(record), copy)
+        publishing.publish(site.files, site.directory(record), copy)
         _let_go_of_old_copies(site, session, record, copy)
         there = _require_there(site, record, copy)
     except CopyError as error:

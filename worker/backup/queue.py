@@ -1,20 +1,40 @@
-"""The order in which VMs are backed up. Pure."""
+"""The order in which VMs are backed up, and the line for the slots that the NAS has for exports.
 
-from collections.abc import Iterable
+What has to wait is no failure: it is logged, and noted in the database, where `vmbackup-admin
+status` shows it.
+"""
 
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from shared.host.errors import IllegalMoveError, UnknownVmError
+from shared.host.printable import quoted
+from shared.site import Site
 from shared.state.records import Contents, VmRecord
+from shared.state.rules import changes, slots
+from shared.state.sessions.session import Session
 from shared.state.states import State
+from worker.backup.window import Verdict
+
+log: Final = logging.getLogger(__name__)
+
+#: What is noted of VMs for which there is no slot; without figures, so that it does not change
+#: while they wait.
+NO_SLOT: Final = "waits for a place: as many exports run on the NAS as are allowed"
 
 
-def waiting(contents: Contents, node: str) -> list[VmRecord]:
-    """This host's VMs that wait for a backup: longest without a good copy first.
+def waiting(contents: Contents, node: str, only: str | None = None) -> list[VmRecord]:
+    """This host's VMs (or the VM `only`) that wait for a backup: longest without a copy first.
 
     Time is counted in claims, which no clock can upset. A VM whose last attempt failed stands where
     that attempt does, behind all that have waited longer, so that one that always fails keeps
     nobody waiting, and a new one is not passed over for ever.
     """
     records = (
-        record for record in contents.vms.values() if record.node == node and may_be_claimed(record)
+        record
+        for record in contents.vms.values()
+        if record.node == node and only in (None, record.key) and may_be_claimed(record)
     )
     return sorted(records, key=lambda record: (last_attempt(record), record.found, record.key))
 
@@ -40,3 +60,58 @@ def deferred(contents: Contents, node: str) -> Iterable[str]:
         for record in contents.vms.values()
         if record.node == node and record.status == State.RUNNING
     )
+
+
+def require_backup(contents: Contents, key: str, node: str) -> None:
+    """Raises, with what to do, if the VM cannot be backed up on this host at all.
+
+    `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError` if archived.
+    """
+    record = changes.find(contents, key)
+    changes.require_free(record)
+    if record.node != node:
+        raise UnknownVmError(
+            f"{key} belongs to the host {record.node}", hint="run its backup there"
+        )
+    if record.status == State.ARCHIVED:
+        raise IllegalMoveError(
+            f"{key} is {record.status} and is never backed up",
+            hint=f"vmbackup-admin activate {quoted(key)}",
+        )
+
+
+def wait_for_slot(site: Site, session: Session, key: str) -> bool:
+    """Gets in line and waits, for a bounded time, until it is this VM's turn; whether it is.
+
+    The line is in the database: nobody who comes later goes first. If its time is over, the VM
+    keeps its number in the line, and who is behind it no longer waits for it.
+    """
+    clock, backup = site.clock, site.configuration.backup
+    session.commit(
+        lambda found: slots.queue(changes.note_waiting(found, {key: NO_SLOT}), key, session.id),
+        f"{key} {NO_SLOT}",
+    )
+    log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key})
+    end = clock.monotonic() + backup.retry_seconds
+    while not slots.has_place(site.database.head().contents, key, backup.exports_on_nas):
+        if clock.monotonic() >= end:
+            session.commit(
+                lambda found: slots.leave(found, key, session.id),
+                f"{key} leaves its place to others",
+            )
+            return False
+        clock.sleep(backup.retry_interval_seconds / 2 + clock.jitter(backup.retry_interval_seconds))
+        session.check()
+    return True
+
+
+def note_postponed(site: Site, session: Session, postponed: Mapping[str, Verdict]) -> None:
+    """Says which VMs were postponed, and notes why. Commits only what is new."""
+    for key, verdict in postponed.items():
+        level = logging.ERROR if verdict.never or verdict.nas else logging.INFO
+        log.log(level, "not now: %s", verdict.details or verdict.reason, extra={"vm": key})
+    reasons = {key: verdict.reason for key, verdict in postponed.items()}
+    contents = site.database.head().contents
+    if changes.note_waiting(contents, reasons) != contents:
+        text = "; ".join(f"{key} {reason}" for key, reason in reasons.items())
+        session.commit(lambda found: changes.note_waiting(found, reasons), text)

@@ -28,7 +28,10 @@ def source_bytes(machine: Machine) -> int:
 
 
 def needed_on_nas(machine: Machine, policy: VmPolicy, there: Catalogue) -> int:
-    """Bytes of the next copy of a VM and of what is kept beside it, rather too many than too few. `there`: the copies that it has."""
+    """Bytes of the next copy of a VM with its side files, rather too many than too few.
+
+    `there`: the copies that it has.
+    """
     latest = there.latest_good
     beside = sum(map(_size, (machine.settings_file, machine.nvram_file)))
     if policy.saved == "keep":

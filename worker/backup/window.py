@@ -28,12 +28,13 @@ class Verdict:
 def judge(
     window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None
 ) -> Verdict:
-    """Whether an export that takes about `expected_seconds` (None: nobody knows) may start at `now` (aware).
+    """Whether an export that takes about `expected_seconds` may start at `now` (aware).
 
-    `window` is as in the configuration: `22:00-06:00`, in the local time of `zone` (None: this
-    machine's), through midnight if it ends before it begins; empty, or with both times equal, it is
-    always. An export that would not end within the window does not start, one that is longer than
-    the whole window never does. The reason says nothing that changes from minute to minute.
+    None: nobody knows how long it takes. `window` is as in the configuration: `22:00-06:00`, in the
+    local time of `zone` (None: this machine's), through midnight if it ends before it begins;
+    empty, or with both times equal, it is always. An export that would not end within the window
+    does not start, one that is longer than the whole window never does. The reason says nothing
+    that changes from minute to minute.
     """
     if not window or window[:5] == window[6:]:
         return Verdict()
@@ -74,7 +75,7 @@ def _opening(window: str, now: datetime, zone: tzinfo | None) -> tuple[datetime,
 
 
 def _moment(day: date, clock: time, zone: tzinfo | None) -> datetime:
-    """A local time on a day; in UTC, so that the night on which clocks change is as long as it is."""
+    """A local time on a day, in UTC, so that a night in which clocks change has its true length."""
     local = datetime.combine(
         day, clock, zone
     )  # without a zone: the system's, whatever its offset is on that day

@@ -1,6 +1,5 @@
 """backup: exports this host's VMs that wait for it, the one that has waited longest first."""
 
-import contextlib
 import logging
 import sys
 from functools import partial
@@ -17,21 +16,19 @@ from shared.host.errors import (
     TooManyExportsError,
     UnknownVmError,
     UnusableRecordError,
-    VmBackupError,
 )
-from shared.host.printable import quoted
 from shared.output import say
 from shared.site import Site
-from shared.state.records import Contents, VmRecord
+from shared.state.records import VmRecord
 from shared.state.rules import changes, sightings
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
-from shared.state.states import Event, State
+from shared.state.states import Event
 from shared.virtualbox.export import VmRunsError
 from worker.backup import queue
-from worker.backup.admission import Admission, Judge
-from worker.backup.export import Backup
-from worker.backup.readiness import PostponedError, judge_window
+from worker.backup.admission import Admission, PostponedError, judge_window
+from worker.backup.attempt import Attempt
+from worker.backup.window import Verdict
 from worker.outcome import Outcome, start
 
 log: Final = logging.getLogger(__name__)
@@ -46,13 +43,11 @@ def run(site: Site, *, only: str | None = None) -> Outcome:
     """
     contents = site.database.head().contents
     if only is not None:
-        _require_backup(contents, only, site.node)
+        queue.require_backup(contents, only, site.node)
     outcome = Outcome(
         deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)]
     )
-    waiting = [
-        record for record in queue.waiting(contents, site.node) if only in (None, record.key)
-    ]
+    waiting = queue.waiting(contents, site.node, only)
     if all(_known_to_wait(site, record) for record in waiting):
         return outcome
     with site.database.session("backup") as session:
@@ -64,12 +59,10 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     """The keys of the VMs that `run` would back up, in order."""
     contents = site.database.head().contents
     if only is not None:
-        _require_backup(contents, only, site.node)
-    waiting = [
-        record for record in queue.waiting(contents, site.node) if only in (None, record.key)
-    ]
-    judge = Judge(site, insists=only is not None, looks=True)
-    return [record.key for record in waiting if not judge.judge(record).reason]
+        queue.require_backup(contents, only, site.node)
+    waiting = queue.waiting(contents, site.node, only)
+    admission = Admission(site, forced=only is not None, read_only=True)
+    return [record.key for record in waiting if not admission.verdict(record).reason]
 
 
 def _known_to_wait(site: Site, record: VmRecord) -> bool:
@@ -81,46 +74,29 @@ def _known_to_wait(site: Site, record: VmRecord) -> bool:
     return bool(reason) and reason == record.waiting
 
 
-def _require_backup(contents: Contents, key: str, node: str) -> None:
-    record = changes.find(contents, key)
-    changes.require_free(record)
-    if record.node != node:
-        raise UnknownVmError(
-            f"{key} belongs to the host {record.node}", hint="run its backup there"
-        )
-    if record.status == State.ARCHIVED:
-        raise IllegalMoveError(
-            f"{key} is {record.status} and is never backed up",
-            hint=f"vmbackup-admin activate {quoted(key)}",
-        )
-
-
 class Round:
     """One run of a backup worker."""
 
     def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
         self._site, self._session, self._outcome, self._only = site, session, outcome, only
+        self._admission = Admission(site, forced=only is not None)
         self._tried: set[str] = set()
-        self._admission = Admission(site, session, insists=only is not None)
+        self._postponed: dict[str, Verdict] = {}
 
     def run(self) -> None:
-        """Takes VMs until none is left that may be taken now, then looks for a while whether a running one stops."""
+        """Takes VMs until none may be taken now, then looks again for those that run."""
         try:
-            self._run()
+            if running := self._take_all():
+                self._defer(self._look_again(running))
         finally:
-            postponed = self._admission.postponed
-            self._outcome.failed += [key for key, verdict in postponed.items() if verdict.never]
-            self._outcome.postponed += [
-                key for key, verdict in postponed.items() if not verdict.never
-            ]
-            self._outcome.nas += [key for key, verdict in postponed.items() if verdict.nas]
-        self._admission.note()
+            for key, verdict in self._postponed.items():
+                (self._outcome.failed if verdict.never else self._outcome.postponed).append(key)
+                self._outcome.nas += [key] if verdict.nas else []
+        queue.note_postponed(self._site, self._session, self._postponed)
 
-    def _run(self) -> None:
+    def _look_again(self, running: list[str]) -> list[str]:
+        """Looks for a while whether a running VM stops. Returns those that go on running."""
         backup = self._site.configuration.backup
-        running = self._take_all()
-        if not running:
-            return
         log.info(
             "only running VMs are left: %s; looking again for %g s",
             ", ".join(running),
@@ -133,96 +109,75 @@ class Round:
             sleep=self._site.clock.sleep,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else running,
         )
-        self._defer(retrying(self._take_all))
+        return retrying(self._take_all)
 
     def _take_all(self) -> list[str]:
-        """Backs up every waiting VM that does not run; answers the keys of those that do.
+        """Backs up every waiting VM that does not run. Returns the keys of those that do.
 
         Reads the queue anew after each backup.
         """
-        found_running: list[str] = []
-        while True:
-            self._session.check()
-            contents = self._site.database.head().contents
-            waiting = [
-                record
-                for record in queue.waiting(contents, self._site.node)
-                if self._wanted(record, found_running)
-            ]
-            if not waiting:
-                return found_running
+        running: list[str] = []
+        while waiting := self._next(running):
             record = waiting[0]
-            if self._admission.refuses(record):
-                continue
-            if self._runs(record):
-                found_running.append(record.key)
-                continue
-            try:
-                self._take(record)
-            except TooManyExportsError:
-                if not self._admission.wait_for_place(record):
-                    self._admission.no_place(waiting)
+            verdict = self._admission.verdict(record)
+            if verdict.reason:
+                self._postponed[record.key] = verdict
+            elif self._admission.left_alone(record):
+                running.append(record.key)
+            elif not self._take(record):
+                self._postponed |= {each.key: Verdict(queue.NO_SLOT) for each in waiting}
+        return running
 
-    def _wanted(self, record: VmRecord, found_running: list[str]) -> bool:
-        passed = (
-            record.key in found_running
-            or record.key in self._tried
-            or record.key in self._admission.postponed
-        )
-        return self._only in (None, record.key) and not passed
+    def _next(self, running: list[str]) -> list[VmRecord]:
+        """The VMs that wait and were not looked at yet in this round."""
+        self._session.check()
+        return [
+            record
+            for record in queue.waiting(
+                self._site.database.head().contents, self._site.node, self._only
+            )
+            if record.key not in {*running, *self._tried, *self._postponed}
+        ]
 
-    def _runs(self, record: VmRecord) -> bool:
-        """Whether the VM runs and must be left alone.
+    def _take(self, record: VmRecord) -> bool:
+        """Claims a VM and backs it up. False if its turn for a slot on the NAS does not come.
 
-        If VirtualBox cannot say, its backup will fail and say why.
+        True as well if the VM has to be looked at again, because its turn has come.
         """
-        if self._site.configuration.policy_for(record.name).running != "defer":
-            return False
-        try:
-            return not self._site.vboxmanage.info(record.uuid).stopped
-        except VmBackupError:
-            return False
-
-    def _take(self, record: VmRecord) -> None:
-        """Claims a VM and backs it up.
-
-        Raises `TooManyExportsError` if there is no place for it on the NAS.
-        """
-        key, limit = record.key, self._admission.limit
+        key, limit = record.key, self._site.configuration.backup.exports_on_nas
         try:
             self._site.directory(record)
+            start = partial(
+                changes.claim, key=key, purpose="backup", limit=limit, floor=self._site.floor(key)
+            )
+            with holding(self._session, start, f"claim {key}") as held:
+                self._tried.add(key)
+                self._back_up(held)
+        except TooManyExportsError:
+            return queue.wait_for_slot(self._site, self._session, key)
         except UnusableRecordError as error:
             log.error("%s", error.message, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
             self._tried.add(key)
             self._outcome.failed.append(key)
-            return
-        start = partial(
-            changes.claim, key=key, purpose="backup", limit=limit, floor=self._site.floor(key)
-        )
-        with contextlib.ExitStack() as stack:
-            try:
-                held = stack.enter_context(holding(self._session, start, f"claim {key}"))
-            except TooManyExportsError:
+        except (LockedError, IllegalMoveError, UnknownVmError) as error:
+            if key in self._tried:  # it was claimed, and this is of the backup itself
                 raise
-            except (LockedError, IllegalMoveError, UnknownVmError) as error:
-                log.info("not taken: %s", error.message, extra={"vm": key})
-                self._tried.add(key)
-                return
+            log.info("not taken: %s", error.message, extra={"vm": key})
             self._tried.add(key)
-            self._back_up(held)
+        return True
 
     def _back_up(self, held: Holding) -> None:
-        backup = Backup(self._site, held, insists=self._only is not None)
+        attempt = Attempt(self._site, held, forced=self._only is not None)
         try:
-            done = backup.run()
+            done = attempt.run()
         except VmRunsError as error:
             log.info("left for a later tick: %s", error.message, extra={"vm": held.key})
             self._outcome.deferred.append(held.key)
         except PostponedError as error:
-            self._admission.postponed[held.key] = error.verdict
+            self._postponed[held.key] = error.verdict
         else:
             (self._outcome.done if done else self._outcome.failed).append(held.key)
-            self._outcome.nas += [held.key] if backup.nas_refused else []
+            self._outcome.nas += [held.key] if attempt.nas_refused else []
 
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""

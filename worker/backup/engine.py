@@ -1,19 +1,21 @@
-"""Watching an export: progress, growth, room, the claim.
+"""Which engine exports a VM, and the export by it, watched to its end.
 
-The thread that decides never touches the NAS, so a dead NAS cannot hold it up.
+The parallel engine where it can, else VBoxManage, with the reason. Progress, growth, room and the
+claim are watched; the thread that decides never touches the NAS, so a dead NAS cannot hold it up.
 """
 
 import contextlib
 import logging
 import os
-import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shared.copies.space import human
-from shared.host.errors import CopyError, NasError, VmBackupError
+from shared.host.clock import Clock
+from shared.host.configuration import VmPolicy
+from shared.host.errors import CopyError
 from shared.site import Site
-from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.holding import Holding
 from shared.virtualbox.export import (
     DiskUse,
@@ -21,26 +23,117 @@ from shared.virtualbox.export import (
     ExportError,
     RunningExport,
     Traffic,
+    VBoxManageExporter,
     VmBusyError,
     VmRunsError,
     disk_use,
 )
 from shared.virtualbox.inventory import Machine
-from worker.backup.method import Subject
+from worker.backup.delta import Delta
+from worker.backup.fallback import WITHOUT_DELTA, WITHOUT_PARALLEL, Fallback, Retry
 from worker.backup.priority import ExportPriority
+from worker.backup.watcher import LOOK_SECONDS, NasWatcher
+from worker.backup.work import Subject
 
 log: Final = logging.getLogger(__name__)
 
 #: How long to wait for VBoxManage to cancel an export: it does so when the disk is a percent
 #: further (1 s for 2 GB). One that takes longer ends all the same, and is waited for next time.
 CANCEL_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 5.0
 _SHORTEST_POLL: Final = 0.02
 _LONGEST_POLL: Final = 1.0
 
 
-class Monitor:
-    """Runs one export to its end."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An engine.
+
+    `reason` says why it is not the parallel one, if that was wanted; `whole` why it sends
+    everything, if that is known; `retry` what may be left out if it fails, if anything.
+    """
+
+    exporter: Exporter
+    reason: str = ""
+    whole: str = ""
+    retry: Retry | None = None
+
+
+def choose_engine(
+    site: Site, policy: VmPolicy, machine: Machine, delta: Delta, fallback: Fallback
+) -> Choice:
+    """The engine for a VM.
+
+    Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks.
+    """
+    if policy.engine == "vboxmanage":
+        return Choice(VBoxManageExporter(site.vboxmanage))
+    reason = _refusal(machine, site.clock, fallback)
+    if reason and policy.engine == "parallel":
+        raise _refused(reason)
+    if reason:
+        return Choice(VBoxManageExporter(site.vboxmanage), reason)
+    from shared.export.parallel import ParallelExporter
+
+    cores = site.configuration.backup.cores or available_cores()
+    scratch = Path(
+        machine.settings_file
+    ).parent  # local, and seen by VirtualBox under the same path, wherever it runs
+    parallel = ParallelExporter(
+        site.vboxmanage, site.clock, scratch=scratch, cores=cores, plan=delta.plan
+    )
+    if delta.plan is not None and delta.plan.previous is not None:
+        return Choice(parallel, retry=WITHOUT_DELTA)
+    return Choice(
+        parallel,
+        whole=delta.reason,
+        retry=WITHOUT_PARALLEL if policy.engine == "auto" else None,
+    )
+
+
+def require_engine(policy: VmPolicy, machine: Machine, clock: Clock, fallback: Fallback) -> None:
+    """Raises `CopyError` if the policy insists on the parallel engine and that cannot export it.
+
+    Of a VM that runs this is a first look: `choose_engine` has the last word, when it stands still.
+    """
+    if policy.engine == "parallel" and (reason := _refusal(machine, clock, fallback)):
+        raise _refused(reason)
+
+
+def _refused(reason: str) -> CopyError:
+    return CopyError(
+        f"the parallel engine cannot export it: {reason}",
+        hint='engine = "auto" lets VBoxManage do it instead',
+    )
+
+
+def _refusal(machine: Machine, clock: Clock, fallback: Fallback) -> str:
+    """Why the parallel engine cannot export a VM.
+
+    Whatever goes wrong in finding out is a reason, and no more.
+    """
+    if fallback.no_parallel:
+        return fallback.no_parallel
+    try:
+        from shared.export.eligibility import check_eligibility
+
+        return check_eligibility(machine, clock).reason
+    except (
+        Exception
+    ) as error:  # a fault of the engine, which must not keep VBoxManage from its work
+        log.warning(
+            "the parallel engine failed to look at the disks of %s", machine.uuid, exc_info=True
+        )
+        return f"it failed to look at the disks: {error!r}"
+
+
+def available_cores() -> int:
+    """The processor cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+class EngineRun:
+    """One export by an engine, watched to its end."""
 
     def __init__(self, site: Site, held: Holding, exporter: Exporter) -> None:
         self._site, self._held, self._exporter = site, held, exporter
@@ -59,7 +152,7 @@ class Monitor:
         export = self._exporter.start(subject.machine, target, vm_name=subject.vm_name)
         doing.child = export.identity
         priority = ExportPriority(target, self._site.configuration.backup.nice, export.identity)
-        watcher = _NasWatcher(self._site, self._held, export, priority)
+        watcher = NasWatcher(self._site, self._held, export, priority)
         watcher.start()
         try:
             self._follow(export, watcher)
@@ -98,9 +191,9 @@ class Monitor:
                 )
             log.info("waiting for an earlier export of this VM to end", extra={"vm": self._key})
             self._session.check()
-            clock.sleep(min(backup.retry_interval_seconds, _LOOK_SECONDS))
+            clock.sleep(min(backup.retry_interval_seconds, LOOK_SECONDS))
 
-    def _follow(self, export: RunningExport, watcher: "_NasWatcher") -> None:
+    def _follow(self, export: RunningExport, watcher: NasWatcher) -> None:
         clock, doing = self._site.clock, self._session.doing
         began = clock.monotonic()
         while not export.poll():
@@ -127,70 +220,3 @@ class Monitor:
                     ),
                     hint="look at the host's disk and the NAS; backup.stall_seconds sets the limit",
                 )
-
-
-class _NasWatcher:
-    """Looks at the NAS in a thread of its own.
-
-    How large the file is, whether there is room, whether the claim still stands.
-    """
-
-    def __init__(
-        self, site: Site, held: Holding, export: RunningExport, priority: ExportPriority
-    ) -> None:
-        self._site, self._held, self._export, self._priority = site, held, export, priority
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nas-watcher", daemon=True)
-        self._progress = 0
-        self.size = 0
-        self.grown_at = site.clock.monotonic()
-        self.problem: VmBackupError | None = None
-
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends. A look that hangs is not waited for."""
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        claim_checked = self._site.clock.monotonic()
-        while not self._stop.wait(_LOOK_SECONDS):
-            try:
-                self._look_at_file()
-                self._priority.lower()
-                now = self._site.clock.monotonic()
-                if (
-                    now - claim_checked
-                    > self._site.database.version.lease_seconds / BEATS_PER_LEASE
-                ):
-                    self._look_at_claim()
-                    claim_checked = now
-            except VmBackupError as error:
-                self.problem = error
-                return
-            except OSError as error:
-                log.info("cannot look at the export: %s", error, extra={"vm": self._held.key})
-
-    def _look_at_file(self) -> None:
-        size, progress = self._export.size(), self._export.progress()
-        if size > self.size or progress > self._progress:
-            self.size, self._progress, self.grown_at = size, progress, self._site.clock.monotonic()
-
-    def _look_at_claim(self) -> None:
-        nas = self._site.configuration.nas
-        room = os.statvfs(nas.mountpoint)
-        if room.f_bavail * room.f_frsize < nas.reserve:
-            raise NasError(
-                (
-                    f"the NAS ran short of room during the export: less than {human(nas.reserve)} "
-                    f"are free"
-                ),
-                hint=(
-                    "free some space, or lower nas.reserve; the export was cancelled so that "
-                    "others can go on"
-                ),
-            )
-        self._held.now()

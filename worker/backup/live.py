@@ -1,0 +1,94 @@
+"""Exporting a VM, running or not, from a linked clone of a snapshot."""
+
+import os
+import uuid
+from dataclasses import replace
+
+from shared.host.errors import VBoxManageError
+from shared.state.records import Power
+from shared.virtualbox import scratch
+from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.power import RUNNING
+from worker.backup import undo
+from worker.backup.work import Subject, Work, put_back
+
+
+class Live:
+    """A VM, running or not, that is exported from a linked clone of a snapshot.
+
+    Its user may start and stop it meanwhile.
+    """
+
+    def __init__(self, work: Work, found: str) -> None:
+        self._work, self._found = work, found
+        self._power: Power | None = None
+        self._before: Fingerprint | None = None
+        self._frozen: Fingerprint | None = None
+
+    def prepare(self) -> Subject:
+        """See `Method.prepare`."""
+        work = self._work
+        machine = work.machine()
+        if self._found not in RUNNING:
+            self._before = fingerprint_of(machine)
+        work.session.doing.phase = "snapshot"
+        clone = self._make(work, machine)
+        if self._before is not None:
+            self._frozen = fingerprint_of(work.machine())
+        return Subject(clone, machine.name)
+
+    def _make(self, work: Work, machine: Machine) -> Machine:
+        """Makes snapshot and clone.
+
+        Before each step it is committed what a crash in the middle of it may leave.
+        """
+        clones = undo.clones_of(work.site)
+        token = scratch.new_token()
+        power = Power("live", self._found, work.held.claim.number, token, str(uuid.uuid4()))
+        power = replace(
+            power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag)
+        )
+        made = undo.made_by(power)
+        clones.refuse_taken(machine, made, work.site.inventory())
+        self._power = work.note_power(power)
+        try:
+            clones.make_folder(made)
+        except (
+            FileExistsError
+        ):  # it came up since the look: what is in it is not ours, so nothing may be undone
+            self._power = None
+            work.note_restored(power)
+            raise VBoxManageError(
+                f"{made.folder} is there already",
+                hint="nothing was done; the next tick takes another name",
+            ) from None
+        made = clones.take(machine, made)
+        self._power = power = work.note_power(replace(power, snapshot=made.snapshot))
+        clones.clone(machine, made)
+        clone = work.site.inventory().get(made.clone)
+        if clone is None:
+            raise VBoxManageError(f"VirtualBox made the clone {made.name}, but does not list it")
+        return clone
+
+    def conclude(self) -> Fingerprint:
+        """See `Method.conclude`.
+
+        A VM that ran is in use; one that was off is if anybody but ourselves touched it meanwhile.
+        """
+        used = self._frozen is None or bool(
+            differences(self._frozen, fingerprint_of(self._work.machine()))
+        )
+        self.restore()
+        machine = self._work.machine()
+        if used or machine.running:
+            return self._before or Fingerprint(version=VERSION, state="running")
+        return fingerprint_of(
+            machine
+        )  # merging the snapshot has changed its disks: that is how it looks now, unused
+
+    def restore(self) -> None:
+        """See `Method.restore`."""
+        if self._power is not None:
+            put_back(self._work, self._power)
+            self._power = None
