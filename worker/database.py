@@ -18,7 +18,7 @@ from shared.tasks import archiving
 from shared.tasks.partial_files import remove_partial_files
 from worker.backup import publish
 from worker.backup.work import Work, put_back
-from worker.outcome import Outcome, start
+from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
@@ -28,32 +28,32 @@ KEEP_GENERATIONS: Final = 256
 PRUNE_SLACK: Final = 64
 
 
-def run(site: Site) -> Outcome:
+def run(site: Site) -> Report:
     """One round. With nothing to recover it reads the newest generation and the view only."""
     database = site.database
-    outcome = Outcome()
+    report = Report()
     contents = database.head().contents
     if recovery.expire(database, recovery.find_proven(database, contents), "database"):
         contents = database.head().contents
     recovery.recover_lease(database)
     for row in contents.unusable:
         log.error("%s", row.message, extra={"vm": row.key} if row.section == "vms" else {})
-        outcome.failed.append(row.key)
-    contents = _finish(site, contents, outcome)
+        report.failed.append(row.key)
+    contents = _finish(site, contents, report)
     if live := recovery.live_sessions(contents):
         silent = recovery.watch_silent(database, live, database.version.lease_seconds)
         if recovery.expire(database, silent, "database"):
-            contents = _finish(site, database.head().contents, outcome)
+            contents = _finish(site, database.head().contents, report)
     _tidy(site, contents)
-    return outcome
+    return report
 
 
-def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
+def _finish(site: Site, contents: Contents, report: Report) -> Contents:
     """Brings to an end what dead sessions had begun.
 
     Power states, publications, moves, partial files. Returns the contents afterwards.
     """
-    _bring_back(site, contents, outcome)
+    _bring_back(site, contents, report)
     unfinished = [
         record
         for record in contents.vms.values()
@@ -62,17 +62,17 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
     for record in unfinished:
         try:
             if (_publish if record.publishing else _move)(site, record):
-                outcome.done.append(record.key)
+                report.done.append(record.key)
             else:
-                outcome.failed.append(record.key)
+                report.failed.append(record.key)
         except VmBackupError as error:
             log.error(  # noqa: TRY400
                 "cannot finish what a crashed worker began: %s",
                 error.message,
                 extra={"vm": record.key},
             )
-            outcome.fail(record.key, error)
-    if outcome.done or outcome.failed:
+            report.fail(record.key, error)
+    if report.done or report.failed:
         contents = site.database.head().contents
     if any(record.leftovers for record in contents.vms.values()):
         remove_partial_files(site, contents, "database")
@@ -80,7 +80,7 @@ def _finish(site: Site, contents: Contents, outcome: Outcome) -> Contents:
     return contents
 
 
-def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
+def _bring_back(site: Site, contents: Contents, report: Report) -> None:
     """Undoes what backups that died did to this host's VMs: power states, snapshots, clones."""
     for record in contents.vms.values():
         if record.power is None or record.claim is not None or record.node != site.node:
@@ -92,14 +92,14 @@ def _bring_back(site: Site, contents: Contents, outcome: Outcome) -> None:
         )
         try:
             _undo(site, record, record.power)
-            outcome.done.append(record.key)
+            report.done.append(record.key)
         except VmBackupError as error:
             log.error(  # noqa: TRY400
                 "not back in its state yet: %s; the next tick tries again",
                 error.message,
                 extra={"vm": record.key},
             )
-            outcome.failed.append(record.key)
+            report.failed.append(record.key)
 
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:

@@ -19,12 +19,12 @@ from shared.state.rules import sightings
 from shared.state.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
-from worker.outcome import Outcome, start
+from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
-def run(site: Site) -> Outcome:
+def run(site: Site) -> Report:
     """Looks once. Commits only if something changed; all changes of a tick are one commit."""
     head = site.database.head()
     mine = [
@@ -36,7 +36,7 @@ def run(site: Site) -> Outcome:
         record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)
     ]
     if not watched:
-        return Outcome()
+        return Report()
     now = site.clock.now()
     due = {
         record.uuid
@@ -50,7 +50,7 @@ def run(site: Site) -> Outcome:
         return sightings.note_problems(sightings.apply_events(contents, events), problems, when)
 
     if change(head.contents) == head.contents:
-        return Outcome()
+        return Report()
     site.database.commit_once(change, "notifier: " + "; ".join(news.values()), "notifier")
     for key, text in news.items():
         log.log(
@@ -60,7 +60,7 @@ def run(site: Site) -> Outcome:
             "%s",
             text,
         )
-    return Outcome(done=list(news))
+    return Report(done=list(news))
 
 
 def _compare(
@@ -124,7 +124,7 @@ def is_due(record: VmRecord, policy: VmPolicy, now: datetime) -> bool:
     Its policy is not to defer it, and its last backup is old enough.
 
     A copy that is dated in the future says nothing of when that was. The time of the last
-    publication stands beside it: even if such a copy goes on counting as the last one, the VM is
+    publication is asked, too: even if such a copy goes on counting as the last one, the VM is
     backed up once because of it, and not at each tick.
     """
     if policy.running == "defer":

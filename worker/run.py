@@ -42,7 +42,7 @@ class Tick:
         self._stopped_by: int | None = None
 
     def run(self) -> ExitCode:
-        """Answers the most telling of their exit codes.
+        """Returns the most telling of their exit codes.
 
         SIGTERM, SIGHUP and SIGINT are passed on to all of them once, so that an export is cancelled
         cleanly; then no further one is started.

@@ -1,6 +1,6 @@
 """verify: reads copies on the NAS again, the longest unverified first, to find damage early.
 
-Any host reads those of all. At every tick it looks whether copies are still there (`presence`).
+Any host reads those of all. At every tick it looks whether copies are still there (`lost_copies`).
 """
 
 import json
@@ -27,13 +27,13 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
 from shared.tasks import verification, vm_copies
-from worker import presence
-from worker.outcome import Outcome, start
+from worker import lost_copies
+from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
-def run(site: Site) -> Outcome:
+def run(site: Site) -> Report:
     """Notes which copies have gone, and verifies what is due, as far as this host may read today.
 
     With nothing due it reads the newest generation, one listing of the mount point, and the few
@@ -41,38 +41,38 @@ def run(site: Site) -> Outcome:
     nothing. Archived VMs whose directory is not in the archive are errors and cost no commit.
     Raises `NasError` if not one of several VMs' directories is there.
     """
-    outcome = Outcome()
-    missing = _missing(site, outcome)
-    changed = presence.look(site, outcome)
+    report = Report()
+    missing = _missing(site, report)
+    changed = lost_copies.find(site, report)
     if changed or _due(site, missing):
         with site.database.session("verify") as session:
             for each in changed:
                 session.check()
-                presence.settle(site, session, each, outcome)
-            Round(site, session, outcome, missing).run()
-    return outcome
+                lost_copies.note(site, session, each, report)
+            Round(site, session, report, missing).run()
+    return report
 
 
-def _missing(site: Site, outcome: Outcome) -> frozenset[str]:
+def _missing(site: Site, report: Report) -> frozenset[str]:
     """The VMs among those that are due whose directory is missing in the archive, which is said."""
     found = set()
     for record in _due(site, frozenset()):
         try:
             vm_copies.require_directory(site, record)
         except VmBackupError as error:
-            _failed(record.key, error, outcome)
+            _failed(record.key, error, report)
             found.add(record.key)
     return frozenset(found)
 
 
-def _failed(key: str, error: VmBackupError, outcome: Outcome) -> None:
+def _failed(key: str, error: VmBackupError, report: Report) -> None:
     log.error(
         "cannot verify: %s%s",
         error.message,
         f" ({error.hint})" if error.hint else "",
         extra={"vm": key},
     )
-    outcome.fail(key, error)
+    report.fail(key, error)
 
 
 def plan(site: Site) -> list[str]:
@@ -98,9 +98,9 @@ class Round:
     """One run of a verify worker."""
 
     def __init__(
-        self, site: Site, session: Session, outcome: Outcome, passed: frozenset[str]
+        self, site: Site, session: Session, report: Report, passed: frozenset[str]
     ) -> None:
-        self._site, self._session, self._outcome = site, session, outcome
+        self._site, self._session, self._report = site, session, report
         self._allowance = Allowance(
             site.configuration.host.state_directory, site.configuration.backup.verify_bytes
         )
@@ -121,7 +121,7 @@ class Round:
                 log.info("not verified now: %s", error.message, extra={"vm": record.key})
                 self._passed.add(record.key)
             except VmBackupError as error:
-                _failed(record.key, error, self._outcome)
+                _failed(record.key, error, self._report)
                 self._passed.add(record.key)
 
     def _take(self, record: VmRecord) -> bool:
@@ -146,7 +146,7 @@ class Round:
         self._read.add((record.key, copy.stamp))
         examined = verification.verify_copy(self._site, self._session, record.key, copy.stamp)
         if examined is not None:
-            (self._outcome.failed if examined.problem else self._outcome.done).append(record.key)
+            (self._report.failed if examined.problem else self._report.done).append(record.key)
         return True
 
 

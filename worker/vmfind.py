@@ -19,13 +19,13 @@ from shared.state.rules.sightings import Sighting, sight
 from shared.tasks import rehearsal_note
 from shared.virtualbox.inventory import Machine
 from worker.backup import undo
-from worker.directories import Directories
-from worker.outcome import Outcome, start
+from worker.new_directories import NewDirectories
+from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
-def run(site: Site) -> Outcome:
+def run(site: Site) -> Report:
     """Looks once. Commits only what has changed: VMs new, renamed, moved here, missing or back.
 
     Also whose VMs these are, if that was not known. If VBoxManage does not answer, nothing is taken
@@ -40,7 +40,7 @@ def run(site: Site) -> Outcome:
         for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
         if not rehearsal_note.is_old(site, machine)
     ]
-    listed = _sightings(head.contents, machines, Directories(site, head.contents).choose)
+    listed = _sightings(head.contents, machines, NewDirectories(site, head.contents).choose)
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
@@ -54,12 +54,12 @@ def run(site: Site) -> Outcome:
 
     after = change(head.contents)
     if after == head.contents:
-        return Outcome()
+        return Report()
     news = list(_news(head.contents, after)) or [f"the VMs of {site.node} are those of uid {user}"]
     site.database.commit_once(change, "vmfind: " + "; ".join(news), "vmfind")
     for text in news:
         log.info("%s", text)
-    return Outcome(done=news)
+    return Report(done=news)
 
 
 def _sightings(

@@ -73,7 +73,11 @@ MUTANTS: Final = {
     "copies of any UUID count": Mutant(
         (
             ("shared.copies.catalogue", "is_of", _answers(True)),
-            ("worker.directories", "Directories.choose", lambda _: lambda _self, name, _uuid: name),
+            (
+                "worker.new_directories",
+                "NewDirectories.choose",
+                lambda _: lambda _self, name, _uuid: name,
+            ),
         ),
         Cell("inside", "run", "new", "forgotten and made anew"),
         from_the_start=True,

@@ -63,7 +63,7 @@ class Rig:
         return open_site(configuration, SystemClock())
 
     def look(self, name: str = "alpha") -> Site:
-        """Runs vmfind and notifier, and answers the site."""
+        """Runs vmfind and notifier. Returns the site."""
         site = self.site(name)
         vmfind.run(site)
         notifier.run(site)

@@ -15,10 +15,10 @@ from shared.state.states import State
 from shared.tasks.archiving import archive
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import back_up, two_copies
-from worker import presence, verify
-from worker.outcome import Outcome
+from worker import lost_copies, verify
+from worker.report import Report
 
-SLOT = timedelta(seconds=presence.SLOT_SECONDS)
+SLOT = timedelta(seconds=lost_copies.SLOT_SECONDS)
 TICKS = 6  # of a day: fewer than in life, with more slots each
 
 
@@ -32,11 +32,11 @@ class LaterClock(SystemClock):
         return super().now() + self.ahead
 
 
-def ticks(rig: Rig) -> Iterator[Outcome]:
+def ticks(rig: Rig) -> Iterator[Report]:
     """A day's verify workers from now on, without the first, which only notes when it was."""
     clock = LaterClock()
     for number in range(TICKS + 1):
-        clock.ahead = number * SLOT * (presence.SLOTS // TICKS)
+        clock.ahead = number * SLOT * (lost_copies.SLOTS // TICKS)
         site = rig.site()
         site.clock = clock
         outcome = verify.run(site)
@@ -55,7 +55,7 @@ def stamp_of(record: VmRecord) -> str:
 def test_a_day_of_ticks_with_all_copies_in_their_places_commits_nothing(rig: Rig) -> None:
     two_copies(rig)
     before = generation(rig)
-    assert [outcome for outcome in ticks(rig) if outcome != Outcome()] == []
+    assert [outcome for outcome in ticks(rig) if outcome != Report()] == []
     assert generation(rig) == before
 
 
@@ -99,7 +99,7 @@ def test_a_directory_that_was_moved_away_is_missed_at_the_next_tick_of_any_host(
     assert (record.status, record.last_copy, record.claim) == (State.BACKUP_NECESSARY, None, None)
     assert f"its directory {rig.nas / 'web01'} is gone from the NAS" in caplog.text
     assert rig.record("web02").status is State.CLEAN
-    assert verify.run(rig.site("beta")) == Outcome(), "it is said once"
+    assert verify.run(rig.site("beta")) == Report(), "it is said once"
     assert back_up(rig) == ["web01"]
     assert rig.record("web01").status is State.CLEAN
 
@@ -125,7 +125,7 @@ def test_when_all_directories_are_gone_the_nas_is_in_trouble_and_nothing_is_note
     assert generation(rig) == before
     for name in ("web01", "web02"):
         (rig.folder / name).rename(rig.nas / name)
-    assert verify.run(rig.site()) == Outcome()
+    assert verify.run(rig.site()) == Report()
 
 
 def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_looked_at(
@@ -150,11 +150,13 @@ def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_look
 def test_a_note_of_nonsense_begins_anew(rig: Rig, note: str) -> None:
     now = SystemClock().now()
     (rig.folder / "looked-at.json").write_text(note)
-    slots = presence.Slots(rig.folder)
+    slots = lost_copies.Slots(rig.folder)
     assert slots.begun(now) == frozenset()
     assert len(slots.begun(now + 3 * SLOT)) == 3
     slots.note(now + 3 * SLOT)
     assert slots.begun(now + 3 * SLOT) == frozenset()
-    assert len(slots.begun(now + timedelta(days=400))) == presence.SLOTS
+    assert len(slots.begun(now + timedelta(days=400))) == lost_copies.SLOTS
     assert len(slots.begun(now)) == 1, "the clock went back"
-    assert len(presence.Slots(rig.folder / "absent").begun(now)) == 1, "a note that cannot be kept"
+    assert len(lost_copies.Slots(rig.folder / "absent").begun(now)) == 1, (
+        "a note that cannot be kept"
+    )

@@ -15,7 +15,7 @@ from tests.simulated.test_verify import OLD, age, two_copies
 from worker import verify
 from worker.backup import admission
 from worker.backup import worker as backup
-from worker.outcome import Outcome
+from worker.report import Report
 
 
 @pytest.mark.parametrize("worker", ["backup", "run"])
@@ -91,7 +91,7 @@ def test_a_verification_that_the_nas_does_not_let_begin_ends_with_13(
     assert verify.run(rig.site()).exit_code == code
 
 
-OUTCOMES: list[tuple[Callable[[Outcome], object], ExitCode]] = [
+OUTCOMES: list[tuple[Callable[[Report], object], ExitCode]] = [
     (lambda outcome: None, ExitCode.DONE),
     (lambda outcome: outcome.postponed.append("a"), ExitCode.DONE),
     (lambda outcome: outcome.deferred.append("a"), ExitCode.SOME_DEFERRED),
@@ -101,7 +101,7 @@ OUTCOMES: list[tuple[Callable[[Outcome], object], ExitCode]] = [
 
 
 def test_the_nas_is_told_before_what_else_failed() -> None:
-    outcome = Outcome()
+    outcome = Report()
     for happens, code in OUTCOMES:
         happens(outcome)
         assert outcome.exit_code == code

@@ -34,7 +34,7 @@ from worker.backup import method as method_module
 from worker.backup import worker as backup
 from worker.backup.window import Verdict
 from worker.backup.work import Method, Target, Work
-from worker.outcome import Outcome
+from worker.report import Report
 
 TOUCHES = ("controlvm", "startvm", "clonevm", "discardstate")
 
@@ -68,7 +68,7 @@ class Watched:
         site.clock = self.clock
         return site
 
-    def tick(self, **settings: object) -> Outcome:
+    def tick(self, **settings: object) -> Report:
         """notifier and backup, as cron starts them."""
         notifier.run(self.site(**settings))
         return backup.run(self.site(**settings))

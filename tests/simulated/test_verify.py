@@ -78,7 +78,7 @@ def test_a_fresh_copy_is_not_due_and_an_idle_tick_commits_nothing(rig: Rig) -> N
     two_copies(rig)
     site = rig.site()
     before = site.database.head().generation
-    assert verify.run(site) == verify.Outcome()
+    assert verify.run(site) == verify.Report()
     assert site.database.head().generation == before
 
 

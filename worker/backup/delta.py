@@ -30,7 +30,7 @@ class Delta:
 
 
 def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> Delta:
-    """The plan for a copy at `target`, beside those that are `there`.
+    """The plan for a copy at `target`; `there`: the copies that the VM has.
 
     `no_delta`: why it must be sent whole, if it must.
     """

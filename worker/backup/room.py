@@ -17,9 +17,9 @@ from shared.virtualbox.inventory import Machine, files_of
 
 log: Final = logging.getLogger(__name__)
 
-#: What a saved state has beside the memory: devices, tables, a screen of the default size, which no
+#: What a saved state has besides the memory: devices, tables, a screen of the default size, which no
 #: settings file mentions.
-_BESIDE_MEMORY: Final = 64 << 20
+_STATE_WITHOUT_MEMORY: Final = 64 << 20
 
 
 def source_bytes(machine: Machine) -> int:
@@ -33,16 +33,16 @@ def needed_on_nas(machine: Machine, policy: VmPolicy, there: Catalogue) -> int:
     `there`: the copies that it has.
     """
     latest = there.latest_good
-    beside = sum(map(_size, (machine.settings_file, machine.nvram_file)))
+    side_files = sum(map(_size, (machine.settings_file, machine.nvram_file)))
     if policy.saved == "keep":
-        beside += _size(state_file(machine))
-        beside += memory_of(machine) if machine.running and policy.running == "savestate" else 0
-    return needed(source_bytes(machine), latest.sidecar if latest else None) + beside
+        side_files += _size(state_file(machine))
+        side_files += memory_of(machine) if machine.running and policy.running == "savestate" else 0
+    return needed(source_bytes(machine), latest.sidecar if latest else None) + side_files
 
 
 def memory_of(machine: Machine) -> int:
     """Bytes that VirtualBox writes at most when it saves the state of a VM."""
-    return machine.settings.memory + _BESIDE_MEMORY if machine.settings else 0
+    return machine.settings.memory + _STATE_WITHOUT_MEMORY if machine.settings else 0
 
 
 def require_room_for_memory(machine: Machine) -> None:

@@ -69,7 +69,7 @@ def undo_live(site: Site, record: VmRecord, power: Power) -> None:
 def _remove_clone(
     site: Site, record: VmRecord, made: Made, inventory: Mapping[str, Machine]
 ) -> Machine | None:
-    """Removes clone and folder; answers the VM as it is then."""
+    """Removes clone and folder. Returns the VM as it is then; None: not listed."""
     clones = clones_of(site)
     machine, clone = inventory.get(record.uuid), inventory.get(made.clone)
     clones.refuse_used(

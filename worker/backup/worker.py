@@ -29,12 +29,12 @@ from worker.backup import queue
 from worker.backup.admission import Admission, PostponedError, judge_window
 from worker.backup.attempt import Attempt
 from worker.backup.window import Verdict
-from worker.outcome import Outcome, start
+from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
-def run(site: Site, *, only: str | None = None) -> Outcome:
+def run(site: Site, *, only: str | None = None) -> Report:
     """Backs up what waits, or only the VM `only`.
 
     Running VMs are tried last, for a bounded time, and then left for a later tick.
@@ -44,15 +44,15 @@ def run(site: Site, *, only: str | None = None) -> Outcome:
     contents = site.database.head().contents
     if only is not None:
         queue.require_backup(contents, only, site.node)
-    outcome = Outcome(
+    report = Report(
         deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)]
     )
     waiting = queue.waiting(contents, site.node, only)
     if all(_known_to_wait(site, record) for record in waiting):
-        return outcome
+        return report
     with site.database.session("backup") as session:
-        Round(site, session, outcome, only).run()
-    return outcome
+        Round(site, session, report, only).run()
+    return report
 
 
 def plan(site: Site, only: str | None = None) -> list[str]:
@@ -77,8 +77,8 @@ def _known_to_wait(site: Site, record: VmRecord) -> bool:
 class Round:
     """One run of a backup worker."""
 
-    def __init__(self, site: Site, session: Session, outcome: Outcome, only: str | None) -> None:
-        self._site, self._session, self._outcome, self._only = site, session, outcome, only
+    def __init__(self, site: Site, session: Session, report: Report, only: str | None) -> None:
+        self._site, self._session, self._report, self._only = site, session, report, only
         self._admission = Admission(site, forced=only is not None)
         self._tried: set[str] = set()
         self._postponed: dict[str, Verdict] = {}
@@ -90,8 +90,8 @@ class Round:
                 self._defer(self._look_again(running))
         finally:
             for key, verdict in self._postponed.items():
-                (self._outcome.failed if verdict.never else self._outcome.postponed).append(key)
-                self._outcome.nas += [key] if verdict.nas else []
+                (self._report.failed if verdict.never else self._report.postponed).append(key)
+                self._report.nas += [key] if verdict.nas else []
         queue.note_postponed(self._site, self._session, self._postponed)
 
     def _look_again(self, running: list[str]) -> list[str]:
@@ -158,7 +158,7 @@ class Round:
         except UnusableRecordError as error:
             log.error("%s", error.message, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
             self._tried.add(key)
-            self._outcome.failed.append(key)
+            self._report.failed.append(key)
         except (LockedError, IllegalMoveError, UnknownVmError) as error:
             if key in self._tried:  # it was claimed, and this is of the backup itself
                 raise
@@ -172,12 +172,12 @@ class Round:
             done = attempt.run()
         except VmRunsError as error:
             log.info("left for a later tick: %s", error.message, extra={"vm": held.key})
-            self._outcome.deferred.append(held.key)
+            self._report.deferred.append(held.key)
         except PostponedError as error:
             self._postponed[held.key] = error.verdict
         else:
-            (self._outcome.done if done else self._outcome.failed).append(held.key)
-            self._outcome.nas += [held.key] if attempt.nas_refused else []
+            (self._report.done if done else self._report.failed).append(held.key)
+            self._report.nas += [held.key] if attempt.nas_refused else []
 
     def _defer(self, running: list[str]) -> None:
         """Commits that these VMs still run."""
@@ -192,7 +192,7 @@ class Round:
             f"deferred, because they run: {', '.join(running)}",
         )
         log.info("deferred, because they run: %s", ", ".join(running))
-        self._outcome.deferred += running
+        self._report.deferred += running
 
 
 @command_line.documented(

@@ -24,7 +24,7 @@ from shared.state import formats
 from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
-from worker.directories import Directories
+from worker.new_directories import NewDirectories
 
 STAMP = "20261122T203800Z-17"
 OLDER = "20261121T203800Z-16"
@@ -267,7 +267,7 @@ def test_the_name_that_leads_to_the_archive_is_no_directory_for_a_vm_whatever_th
         operator.configure(archive_directory=archive)
         site = operator.site()
         assert site.reserved_names() == reserved, archive
-        assert not reserved or Directories(site, operator.contents).choose(
+        assert not reserved or NewDirectories(site, operator.contents).choose(
             "Attic", uuid(9)
         ).startswith("Attic-"), archive
 

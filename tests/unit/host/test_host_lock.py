@@ -9,7 +9,7 @@ import pytest
 
 from shared.host.errors import ConfigurationError, ExitCode
 from shared.host.host_lock import host_lock
-from worker.outcome import slot
+from worker.report import slot
 
 
 def unusable(tmp_path: Path) -> dict[str, Path]:

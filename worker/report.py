@@ -19,7 +19,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
+class Report:
     """What a worker achieved. Names of VMs, for the log and the exit code."""
 
     done: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
 def start(
     invocation: "Invocation",
     kind: str,
-    work: "Callable[[Site], Outcome]",
+    work: "Callable[[Site], Report]",
     slots: "Callable[[Configuration], int]" = lambda _: 1,
 ) -> ExitCode:
     """Runs a worker if one of this host's slots for its kind is free. Returns its exit code."""

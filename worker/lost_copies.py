@@ -36,7 +36,7 @@ from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.tasks import verification
 from shared.tasks.vm_copies import differs, look_up_copies
-from worker.outcome import Outcome
+from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
 
@@ -55,12 +55,12 @@ class Changed:
     lost: bool
 
 
-def look(site: Site, outcome: Outcome) -> list[Changed]:
+def find(site: Site, report: Report) -> list[Changed]:
     """The VMs, of any host, of whose copies the database says something else than the NAS.
 
     Commits nothing.
 
-    One that cannot be looked at is logged and noted in `outcome`; one that has failed there already
+    One that cannot be looked at is logged and noted in `report`; one that has failed there already
     is passed over. Raises `NasError` if of several VMs not one directory is there.
     """
     # with no copy any more, but once looked at: somebody may have put one back
@@ -80,10 +80,10 @@ def look(site: Site, outcome: Outcome) -> list[Changed]:
         gone = _is_wanted(record) and record.directory in missing
         if (
             verification.is_free(record)
-            and record.key not in outcome.failed
+            and record.key not in report.failed
             and (gone or slot_of(record) in begun)
         ):
-            with _reporting(record.key, outcome):
+            with _reporting(record.key, report):
                 found = look_up_copies(site, record)
                 if differs(record, found):
                     changed.append(Changed(record, found.lacks(record.last_copy)))
@@ -97,13 +97,13 @@ def look(site: Site, outcome: Outcome) -> list[Changed]:
     return changed
 
 
-def settle(site: Site, session: Session, changed: Changed, outcome: Outcome) -> None:
-    """Commits what there is of the VM's copies.
+def note(site: Site, session: Session, changed: Changed, report: Report) -> None:
+    """Commits which copies the VM still has.
 
     If its newest one is gone, that is logged, and the VM noted as failed.
     """
     key, known = changed.record.key, changed.record.last_copy
-    with _reporting(key, outcome):
+    with _reporting(key, report):
         verification.settle(site, session, key)
         now = site.database.head().contents.vms.get(key)
         if (
@@ -112,7 +112,7 @@ def settle(site: Site, session: Session, changed: Changed, outcome: Outcome) -> 
             and known is not None
             and (now.last_copy is None or now.last_copy.stamp != known.stamp)
         ):
-            outcome.failed.append(key)
+            report.failed.append(key)
 
 
 def _is_wanted(record: VmRecord) -> bool:
@@ -145,7 +145,7 @@ def _missing(site: Site, known: list[VmRecord]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _reporting(key: str, outcome: Outcome) -> Iterator[None]:
+def _reporting(key: str, report: Report) -> Iterator[None]:
     try:
         yield
     except LockLostError:
@@ -159,7 +159,7 @@ def _reporting(key: str, outcome: Outcome) -> Iterator[None]:
             f" ({error.hint})" if error.hint else "",
             extra={"vm": key},
         )
-        outcome.fail(key, error)
+        report.fail(key, error)
 
 
 def slot_of(record: VmRecord) -> int:

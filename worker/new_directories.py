@@ -28,7 +28,7 @@ from shared.state.records import Contents
 log: Final = logging.getLogger(__name__)
 
 
-class Directories:
+class NewDirectories:
     """Chooses a directory for each new VM.
 
     The NAS is looked at when the first one is chosen; without a new VM it is not.
