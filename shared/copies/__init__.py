@@ -1,1 +1,1 @@
-"""Copies on the NAS: names, mount guard, checks, catalogue, retention, moves."""
+"""Copies on the NAS: their names, sidecars, catalogue, publishing, retention, moves, archive."""

@@ -1,4 +1,4 @@
-"""The archive: where it may be, and how it is known that it is there and the right one.
+"""Where the archive directory may be: apart from the NAS's own directories and those of VMs.
 
 An archive that is the mount point, `vmstate` or the directory of a VM under another name would be
 fatal: a copy is moved there, is found to be there already, and goes. So before anything is moved,
@@ -27,10 +27,10 @@ _HINT: Final = (
 
 
 def require_apart(nas: Nas, directory: str = "") -> None:
-    """Makes sure that the archive is a place of its own, as far as that can be told without writing; with `directory`, for that VM, too.
+    """Make sure that the archive directory is apart from all others, by looks alone.
 
-    Raises `ConfigurationError` that says which two places are one, `NasError` if they cannot be
-    looked at.
+    With `directory`, also from that VM's. Raises `ConfigurationError` that says which two places
+    are one, `NasError` if they cannot be looked at.
     """
     is_there(nas.archive, nas.probe_seconds)  # what hangs must not hang this process
     with reported(f"look where the archive directory {nas.archive} is"):
@@ -46,12 +46,10 @@ def require_apart(nas: Nas, directory: str = "") -> None:
 
 
 def require_no_vm(nas: Nas, directories: Collection[str] = ()) -> None:
-    """Makes sure that the archive is not a VM's directory, nor in one.
+    """Make sure that the archive directory is not a VM's, nor in one.
 
-    One that has copies in it, or one of these at the top of the NAS.
-
-    For whoever has asked `require_apart`. A look, nothing is written. Raises `ConfigurationError`,
-    `NasError`.
+    A VM's directory is one that has copies in it, or one of `directories` at the top of the NAS.
+    Ask `require_apart` first. Nothing is written. Raises `ConfigurationError`, `NasError`.
     """
     with reported(f"look where the archive directory {nas.archive} is"):
         names = sorted(first_name_below(nas.mountpoint, nas.archive))
@@ -79,10 +77,9 @@ def _has_copies(place: Path) -> bool:
 
 
 def refuse_copies_on_top(nas: Nas) -> None:
-    """For a new database.
+    """Refuse a mount point that is the directory of a VM: for a new database.
 
-    Raises `ConfigurationError` if the mount point has copies directly in it, so that it is the
-    directory of a VM.
+    Raises `ConfigurationError` if copies lie directly in it.
     """
     with reported(f"look what is in {nas.mountpoint}"):
         if _has_copies(nas.mountpoint):
@@ -93,12 +90,11 @@ def refuse_copies_on_top(nas: Nas) -> None:
 
 
 def prove_apart(nas: Nas, directory: str = "") -> None:
-    """Like `require_apart`, and by experiment.
+    """Make sure that the archive directory is apart from all others, by looks and by experiment.
 
-    What is written in the one place must not appear in the other, nor the other way round.
-
-    Places that are not there are left out. An archive that has copies directly in it is the
-    directory of a VM. Leaves nothing behind.
+    What is written in one directory must not appear in another, nor the other way round. Those
+    that are not there are left out. Leaves nothing behind. Raises like `require_apart` and
+    `require_no_vm`.
     """
     require_apart(nas, directory)
     require_no_vm(nas)

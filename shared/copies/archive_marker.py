@@ -1,6 +1,6 @@
-"""Whether the archive is there, and the right one.
+"""The archive's marker: a file that shows that the archive is mounted, and whose it is.
 
-It holds a marker that names the repository which archives there.
+It names the repository which archives there.
 
 An archive may be a mount of its own, in the NAS or elsewhere. While that is not mounted there is an
 empty directory in its place, which looks like an archive without copies, and would be filled.
@@ -41,9 +41,9 @@ def check_archive(
     archived: Callable[[], int] = lambda: 0,
     directories: Collection[str] = (),
 ) -> bool:
-    """Makes sure that the archive is a place of its own and that of this repository.
+    """Make sure that the archive is apart from all others and belongs to this repository.
 
-    Answers whether it holds the marker.
+    Returns whether it holds the marker.
 
     It must hold the marker if it is `known` to have one, lies outside of the NAS, or is a mount of
     its own. Elsewhere, in what older programs made, it is believed without unless the directories
@@ -76,9 +76,10 @@ def check_archive(
 
 
 def require_ours_or_new(nas: Nas, repository: str | None) -> None:
-    """Makes sure that the archive holds no marker of another repository than this one (None: one that is not made yet).
+    """Make sure that the archive holds no marker of another repository.
 
-    For whoever makes a repository. Raises `NasError`, `ConfigurationError`.
+    `repository` None: one that is not made yet. For whoever makes a repository. Raises `NasError`,
+    `ConfigurationError`.
     """
     require_apart(nas)
     with reported(f"look at the archive directory {nas.archive}"):
@@ -89,12 +90,10 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
 
 
 def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
-    """Makes the archive directory, if it is to be on the NAS, and writes its marker.
+    """Make the archive directory, if it is to be on the NAS, and write its marker.
 
-    One elsewhere must exist.
-
-    For whoever has made sure that it is there (`check_archive`) or makes the repository. May be
-    repeated. Raises `NasError`.
+    One elsewhere must exist. For whoever has made sure that it is there (`check_archive`) or makes
+    the repository. May be repeated. Raises `NasError`.
     """
     require_ours_or_new(nas, repository)
     with reported(f"prepare the archive directory {nas.archive}"):
@@ -118,9 +117,9 @@ def is_elsewhere(nas: Nas) -> bool:
 
 
 def _write(files: NasFiles, nas: Nas, repository: str) -> None:
-    """Under a private name first, so that nobody reads half of it.
+    """Write the marker under a private name first, so that nobody reads half of it.
 
-    What killed writers left goes, and who was disturbed so begins again.
+    What killed writers left is removed; a writer whose file was removed so begins again.
     """
     temporary = f"{ARCHIVE_MARKER}.{secrets.token_hex(6)}"
     for name in look(nas.archive):

@@ -1,6 +1,4 @@
-"""What is in the directory of a VM.
-
-Copies that count, what is no copy (yet), and what does not belong there.
+"""What is in the directory of a VM: copies, partial files, and what does not belong there.
 
 A copy counts when its `.ova`, its sidecar and the side files that this names are there under their
 final names, with the sizes that it says, no verification found it damaged, and the sidecar says
@@ -35,14 +33,12 @@ from shared.state.numbers import believable, plausible
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One stamp of a VM's directory.
+    """A copy in a VM's directory, good or not: all files of one stamp.
 
-    `problem` says why it does not count; it is empty for a good copy.
-
-    `present` is whether its `.ova` is there at all: without, it is what an interrupted removal has
-    left. `created` is when that was written (nanoseconds of the NAS's clock), `file` its device and
-    inode. `ours` is whether it may be a copy of this VM: all but those whose sidecar has another
-    UUID.
+    `problem` says why it does not count; it is empty for a good copy. `present` is whether its
+    `.ova` is there at all: without, it is what an interrupted removal has left. `created` is when
+    that was written (nanoseconds of the NAS's clock), `file` its device and inode. `ours` is
+    whether it may be a copy of this VM: all but those whose sidecar has another UUID.
     """
 
     directory: Path
@@ -115,7 +111,10 @@ class Catalogue:
 
     @property
     def strange(self) -> tuple[str, ...]:
-        """Foreign names that are built like those of copies, with a number out of bounds or without a sidecar: people should know."""
+        """Foreign names that are built like a copy's, for people to look at.
+
+        Their number is out of bounds, or they have no sidecar.
+        """
         return tuple(name for name in self.foreign if looks_like_a_copy(name))
 
     def find(self, stamp: str) -> Copy | None:
@@ -124,12 +123,10 @@ class Catalogue:
 
 
 def read(directory: Path, uuid: str | None) -> Catalogue:
-    """Looks at the directory of the VM `uuid`; one that is not there is empty.
+    """Read what is in the directory of the VM `uuid`; one that is not there is empty.
 
-    Reads the sidecars, not the copies. Raises `NasError`.
-
-    With None copies of all VMs count: for looking at a directory without asking whose it is, never
-    for deciding what goes.
+    Reads the sidecars, not the copies. With None copies of all VMs count: for showing a directory
+    without asking whose it is, never for deciding what is removed. Raises `NasError`.
     """
     with reported(f"look at the copies in {directory}"):
         return _read(directory, look(directory), uuid)
@@ -208,8 +205,8 @@ def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
 def highest_claim(directories: Iterable[Path]) -> int:
     """The highest claim number in the names of copies and partial files there; 0 if there is none.
 
-    No database may count from below it, whatever became of the one before. A number out of bounds is passed over, and so is a directory that cannot be read: whoever goes
-    on to use it is told why.
+    No database may count from below it, whatever became of the one before. A number out of bounds
+    is passed over, and so is a directory that cannot be read: whoever goes on to use it is told.
     """
     return max(
         (
@@ -222,11 +219,11 @@ def highest_claim(directories: Iterable[Path]) -> int:
     )
 
 
-def directories_in(places: Iterable[Path]) -> Iterator[Path]:
-    """All that lies directly in `places` and may be the directory of a VM."""
-    for place in places:
+def directories_in(parents: Iterable[Path]) -> Iterator[Path]:
+    """Everything directly in `parents`: what may be the directory of a VM."""
+    for parent in parents:
         with contextlib.suppress(OSError):
-            yield from (place / name for name in look(place))
+            yield from (parent / name for name in look(parent))
 
 
 def _numbers(directory: Path) -> Iterator[int]:

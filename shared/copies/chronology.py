@@ -43,7 +43,7 @@ T = TypeVar("T", bound=Ordered)
 
 
 def signs(one: Ordered, other: Ordered) -> tuple[int, int, int]:
-    """What number, moment and creation say.
+    """What claim number, moment and creation time say about which copy is newer.
 
     1 if `one` is newer, -1 if `other` is, 0 if that sign does not tell.
     """
@@ -69,12 +69,10 @@ def supersedes(one: Ordered, other: Ordered) -> bool:
 
 
 def oldest_first(copies: Iterable[T]) -> list[T]:
-    """All of them in order: by majority of the signs.
+    """All copies in order, by majority of the signs.
 
-    Where majorities run in a circle, by how many others each is newer than.
-
-    The result does not depend on the order in which they are given. What supersedes another one
-    comes after it.
+    Where majorities run in a circle, by how many others each is newer than. The result does not
+    depend on the order in which they are given. What supersedes another one comes after it.
     """
     found = list(copies)
     beaten = {copy.stamp: sum(sum(signs(copy, other)) > 0 for other in found) for copy in found}
@@ -99,7 +97,7 @@ def rivals(copy: T, others: Iterable[T]) -> list[T]:
 
 
 def unknown(copies: Collection[T]) -> tuple[str, ...]:
-    """The stamps of the copies whose order to at least one of the others is disputed, oldest first."""
+    """The stamps of copies whose order to at least one other is disputed, oldest first."""
     return tuple(
         copy.stamp
         for copy in oldest_first(copies)

@@ -1,7 +1,4 @@
-"""Copying a file from one directory of copies to another, where it cannot be renamed.
-
-Read back from the server before it counts.
-"""
+"""Copy a file to another directory where it cannot be renamed; it counts once it was read back."""
 
 import contextlib
 import os
@@ -21,12 +18,12 @@ _PIECE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From where to where, copies of which VM (by its UUID), under which claim (its number names the partial files).
+    """A move of a VM's copies: from `source` to `target`, those of the VM `uuid`, under `claim`.
 
-    `reserve` is the room that must stay free at the target; `live` are the claims of others, whose
-    partial files there are not touched. `check` is called before every step and with every
-    megabyte, so it should look at no more than what the process knows; it raises when the claim is
-    lost, or when the move is to stop.
+    The claim's number is in the names of partial files. `reserve` is the room that must stay free
+    at the target; `live` are the claims of others, whose partial files there are not touched.
+    `check` is called before every step and with every megabyte, so it should look at no more than
+    what the process knows; it raises when the claim is lost, or when the move is to stop.
     """
 
     source: Path
@@ -41,7 +38,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """One file's way: `name` in both directories, `temporary` at the target until it is whole, and what it must be."""
+    """One file to copy, with the size and digest that it must have.
+
+    It is called `name` in both directories, and `temporary` at the target until it is whole.
+    """
 
     source: Path
     target: Path
@@ -57,11 +57,11 @@ def copy_file(
     check: Callable[[], None] = lambda: None,
     progress: Progress = lambda _done, _total: None,
 ) -> None:
-    """Copies under the temporary name, compares what the server then has with the digest, and renames. The source stays.
+    """Copy a file under its temporary name, read it back, compare its digest, and rename it.
 
-    `check` is called with every megabyte and before the rename. After a crash the temporary file
-    may be left. Raises OSError, and `CopyError` if the file is damaged at the source, or arrived
-    wrong.
+    The source stays. `check` is called with every megabyte and before the rename. After a crash the
+    temporary file may be left. Raises OSError, and `CopyError` if the file is damaged at the
+    source, or arrived wrong.
     """
     files.remove(way.target, way.temporary)
     try:
@@ -82,9 +82,9 @@ def copy_file(
 
 
 def _keep_time(files: NasFiles, way: Transport) -> None:
-    """The copy was created when it was, not when it was moved.
+    """Keep the time of the source: the copy was created then, not when it was moved.
 
-    Where a file system refuses that, one sign of its order is lost.
+    Where a file system refuses that, one of the signs that tell which copy is newer is lost.
     """
     with contextlib.suppress(OSError):
         files.set_times(way.target, way.temporary, look(way.source)[way.name].modified)

@@ -27,8 +27,8 @@ def plain_directory(record: VmRecord) -> str:
                 f"program writes: no path is made of it"
             ),
             hint=(
-                f"`vmbackup-admin forget {quoted(record.key)}` deletes the record, and the next vmfind "
-                f"finds the VM again; no copy is touched"
+                f"`vmbackup-admin forget {quoted(record.key)}` deletes the record, and the next "
+                f"vmfind finds the VM again; no copy is touched"
             ),
         )
     return record.directory

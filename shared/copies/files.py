@@ -48,10 +48,10 @@ def modes_for(*, shared_group: bool) -> Modes:
 class Permit:
     """The right to remove the files `names` of one published copy, in `directory`.
 
-    Only `shared.copies.permits` gives it, after it has looked (a test sees to that). Whoever removes
-    such a file has to show it, so that nothing that is added to this program can remove a copy
-    without the proof. `reason` is what was proved, in words. Not to be kept: it is true when it is
-    given.
+    Only `shared.copies.permits` gives it, after it has looked (a test sees to that). Whoever
+    removes such a file has to show it, so that nothing that is added to this program can remove a
+    copy without the proof. `reason` is what was proved, in words. Not to be kept: it is true when
+    it is given.
     """
 
     directory: Path
@@ -61,7 +61,10 @@ class Permit:
 
 
 class NasFiles:
-    """Changes the NAS, one operation a call. `name` is one plain file name. All raise OSError."""
+    """Change the copies on the NAS, one operation a call. All raise OSError.
+
+    `name` is one plain file name; anything else raises ValueError.
+    """
 
     def __init__(self, modes: Modes = PRIVATE) -> None:
         self.modes = modes
@@ -91,7 +94,7 @@ class NasFiles:
                     raise
 
     def create(self, directory: Path, name: str) -> int:
-        """Creates a file that must not exist and returns its descriptor, open for reading and writing."""
+        """Create a file that must not exist; returns a descriptor for reading and writing."""
         with opened(directory) as parent:
             return writing.create_file(plain(name), self.modes.file, parent)
 
@@ -173,7 +176,10 @@ class NasFiles:
             os.utime(plain(name), ns=(modified, modified), dir_fd=parent, follow_symlinks=False)
 
     def set_mode(self, directory: Path, name: str) -> None:
-        """Gives a file that another process made the configured rights, where its owner and the file system let us."""
+        """Give a file that another process made the configured rights.
+
+        Where its owner or the file system refuses that, it keeps those that it has.
+        """
         with open_file(directory / plain(name), follow=False) as file:
             writing.set_mode(file.fileno(), self.modes.file)
 

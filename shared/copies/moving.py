@@ -1,12 +1,10 @@
-"""Archive and activate.
+"""Move all copies of a VM to another directory: what archive and activate do.
 
-All copies of a VM go from one directory to the other, on the same file system or across.
-
-For each copy the sidecar is written at the target first, then the side files get a second name
-there (or are copied), then the `.ova` arrives under its final name in one rename, and only then the
-source is removed. So at every moment, and after a crash at any point, each copy is whole in at
-least one of the two places, and the same call again goes on where the other ended: what is to be
-done next is read from both directories.
+On the same file system, or to another one. For each copy the sidecar is written at the target
+first, then the side files get a second name there (or are copied), then the `.ova` arrives under
+its final name in one rename, and only then the source is removed. So at every moment, and after a
+crash at any point, each copy is whole in at least one of the two places, and the same call again
+goes on where the other ended: what is to be done next is read from both directories.
 
 A process that was displaced and wakes up late can do no more than repeat a step that was right when
 it was chosen: what is removed at the source has been verified at the target, and `check` asks
@@ -42,21 +40,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a call did: `stamps` are at the target now, whether this call or an earlier one brought them there."""
+    """The result: `stamps` are at the target now, brought by this call or an earlier one."""
 
     stamps: tuple[str, ...]
     problems: tuple[Problem, ...]
 
 
 def move_copies(files: NasFiles, route: Route) -> Moved:
-    """Moves every copy from `route.source` to `route.target`, oldest first.
+    """Move every copy from `route.source` to `route.target`, oldest first.
 
-    Files that are no copy's stay, and an empty directory goes.
-
-    May be called again after a crash at any point, and ends the same. A copy that cannot be moved
-    (no sidecar, damaged, another VM's, another one of the same stamp at the target) is reported in
-    the result and left alone; the others go on. Raises `NasError` if both are the same directory,
-    before anything is touched, if the NAS refuses, or if the target has no room.
+    Files of no copy stay; a source that is empty then is removed. May be called again after a crash
+    at any point, and ends the same. A copy that cannot be moved (no sidecar, damaged, another VM's,
+    another one of the same stamp at the target) is reported in the result and left alone; the
+    others go on. Raises `NasError` if both are the same directory, before anything is touched, if
+    the NAS refuses, or if the target has no room.
     """
     problems: list[Problem] = []
     with reported(f"move copies from {route.source} to {route.target}"):
@@ -82,7 +79,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
 
 
 def _to_move(route: Route) -> list[str]:
-    """The stamps of all copies at the source, oldest first, and of those of which only small files are left there."""
+    """The stamps at the source, oldest first, also those of which only small files are left."""
     stamps = {found[0] for name in look_twice(route.source) if (found := parse_final(name))}
     copies = catalogue.read(route.source, route.uuid).copies
     rest = stamps - {copy.stamp for copy in copies}
@@ -95,7 +92,7 @@ def _to_move(route: Route) -> list[str]:
 
 
 def _move_copy(files: NasFiles, route: Route, stamp: str) -> None:
-    """Looks at both places and does the next step, until there is none.
+    """Look at both directories and do the next step, until there is none.
 
     A step that meets a stale handle was overtaken by whoever displaced us, or by the server's
     restart: another look tells.

@@ -1,12 +1,12 @@
-"""The names of everything that copies consist of: a VM's directory, a copy's stamp, partial files.
+"""Names on the NAS: of a VM's directory, of a copy and its files, of partial files. Pure.
 
-Pure.
+In `<nas>/<directory>/`:
 
-<nas>/<directory>/20261122T203800Z-17.ova                  a copy: when it was begun, and the number
-of its claim <nas>/<directory>/20261122T203800Z-17.json, .sha256        what it is, and its digests;
-.vbox, .nvram, .sav: what it leaves out <nas>/<directory>/20261122T203800Z-17.index
-by which the next copy finds what it need not send; worth nothing else
-<nas>/<directory>/.20261122T203800Z-17.17.partial.ova      being written under claim 17
+    20261122T203800Z-17.ova                 a copy: when it was begun, and the number of its claim
+    20261122T203800Z-17.json, .sha256       its sidecar, and its digests for `sha256sum -c`
+    20261122T203800Z-17.vbox, .nvram, .sav  side files: what the `.ova` leaves out
+    20261122T203800Z-17.index               by which the next copy finds what it need not send
+    .20261122T203800Z-17.17.partial.ova     being written under claim 17
 """
 
 import functools
@@ -62,7 +62,8 @@ _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 class Stamp:
     """What a stamp says.
 
-    Two of the three signs by which copies are ordered (`shared.copies.chronology`). `moment` is UTC.
+    Two of the three signs that tell which copy is newer (`shared.copies.chronology`). `moment` is
+    UTC.
     """
 
     moment: datetime
@@ -146,20 +147,21 @@ def parse_partial(name: str) -> Partial | None:
 
 
 def safe_directory_name(vm_name: str, taken: Collection[str], uuid: str) -> str:
-    """A directory name for a VM that NFS, SMB, macOS and Windows all accept, readable where possible; never leaves its parent.
+    """A name for a VM's directory that NFS, SMB, macOS and Windows all accept.
 
-    Letters and digits of all scripts stay; what is odd is percent-encoded. Where the name is too
-    long, or equals one of `taken` on a file system that ignores case, part of the VM's UUID is
-    appended. The result depends on nothing but the arguments; it is chosen once and kept in the
-    VM's record, so that renaming the VM does not move its copies. `taken`: the directories of all
-    other VMs, and the first directory of the archive's path if that lies elsewhere below the mount
-    point. Raises ValueError if `uuid` is none.
+    Readable where possible, and always one name in its parent. Letters and digits of all scripts
+    stay; what is odd is percent-encoded. Where the name is too long, or equals one of `taken` on a
+    file system that ignores case, part of the VM's UUID is appended. The result depends on nothing
+    but the arguments; it is chosen once and kept in the VM's record, so that renaming the VM does
+    not move its copies. `taken`: the directories of all other VMs, and the first directory of the
+    archive's path if that lies elsewhere below the mount point. Raises ValueError if `uuid` is
+    none.
     """
     return DirectoryNames(taken).choose(vm_name, uuid)
 
 
 class DirectoryNames:
-    """Directories that are taken. Choosing one more takes as long among thousands as among three."""
+    """Names of directories that are taken. Choosing among thousands is as fast as among three."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self._used = {folded(name) for name in taken}
@@ -218,7 +220,7 @@ def _percent(character: str) -> str:
 
 
 def _protect(name: str) -> str:
-    """Encodes one character more where the whole would be hidden, an option, trimmed by Windows, or reserved."""
+    """Encode one more character of a name that would be hidden, an option, trimmed, or reserved."""
     if name and name[-1] in ". ":
         name = name[:-1] + _percent(name[-1])
     if name and (
@@ -231,7 +233,10 @@ def _protect(name: str) -> str:
 
 
 def _shorten(name: str, limit: int) -> str:
-    """The longest beginning of `name` within `limit` bytes that cuts no character and no encoded byte apart; `vm` if it is empty."""
+    """The longest beginning of `name` within `limit` bytes; `vm` if it is empty.
+
+    No character and no encoded byte is cut apart.
+    """
     pieces = re.findall(r"%[0-9A-F]{2}|.", name, re.DOTALL)
     size = 0
     kept = []

@@ -1,12 +1,12 @@
-"""Which copies must stay, and why: the one place that lets a file of a copy go.
+"""Which copies must stay, and why; permits to remove the files of others.
 
-Pruning, moves and commands all ask here.
+Retention, moves and commands all ask here, and nowhere else a permit is given.
 
 Without an operator's word a copy goes only if all of this holds at that moment: its sidecar can be
 read and has this VM's UUID; it is good; it is not pinned; it is not the one that was just
-published; a newer good copy is there, newer by every sign (`shared.copies.chronology`), which is another
-file; and its order to no other good copy is disputed. What was moved goes only when it has been
-read at its new place, which is another directory.
+published; a newer good copy is there, newer by every sign (`shared.copies.chronology`), which is
+another file; and its order to no other good copy is disputed. What was moved goes only when it has
+been read at its new place, which is another directory.
 
 Each proof reads the directory again, and gives a permit for the files of one copy
 (`shared.copies.permits`). Call them under a claim on the VM, right before the removal.
@@ -66,14 +66,14 @@ def _reasons(copy: Copy, good: list[Copy], protect: Collection[str]) -> Iterator
 
 
 def _one_file(one: Copy, other: Copy) -> bool:
-    """Whether two names lead to the same file. Where files have no numbers, names are all there is."""
+    """Whether two copies are the same file. Where files have no numbers, their names tell."""
     return one.file == other.file and one.file[1] != 0
 
 
 def superseded(
     directory: Path, uuid: str, stamp: str, wanted: Wanted, *, protect: Collection[str] = ()
 ) -> Permit | None:
-    """For all files of a good copy that a newer one has replaced.
+    """The permit for all files of a good copy that a newer one has replaced.
 
     None if it must stay, or is gone. Raises `NasError`.
     """
@@ -87,12 +87,11 @@ def superseded(
 
 
 def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
-    """For the small files of a copy of this VM whose removal was interrupted.
+    """The permit for the small files of a copy of this VM whose removal was interrupted.
 
-    Its `.ova` is gone, and nobody is publishing it.
-
-    None if that is not so, if its checksum line is there still, which a removal takes first (so a
-    person has put the `.ova` aside), or if the sidecar cannot tell whose it was. Raises `NasError`.
+    Its `.ova` is gone, and nobody is publishing it. None if that is not so, if its checksum line is
+    there still, which a removal takes first (so a person has put the `.ova` aside), or if the
+    sidecar cannot tell whose it was. Raises `NasError`.
     """
     with reported(f"look at {directory}"):
         entries = look_twice(directory)
@@ -116,12 +115,10 @@ def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
 
 
 def chosen(directory: Path, uuid: str, stamp: str, *, last: bool) -> Permit:
-    """For all files of a copy that an operator wants removed.
+    """The permit for all files of a copy that an operator wants removed.
 
-    With `last` also of the last good one.
-
-    Raises `CopyError` if it is not there, `IllegalMoveError` if it is pinned, another VM's, or the
-    last good one, `NasError`.
+    With `last` also of the last good one. Raises `CopyError` if it is not there, `IllegalMoveError`
+    if it is pinned, another VM's, or the last good one, `NasError`.
     """
     found = catalogue.read(directory, uuid)
     copy = found.find(stamp)
@@ -144,13 +141,11 @@ def chosen(directory: Path, uuid: str, stamp: str, *, last: bool) -> Permit:
 def arrived(
     source: Path, target: Path, stamp: str, names: Iterable[str], *, digest: str | None = None
 ) -> Permit:
-    """For files of a copy that lie in `source` still and are at `target` now.
+    """The permit for files of a copy in `source` that are at `target` now.
 
-    Which is another directory, and has the copy's `.ova`.
-
-    For the `.ova` itself `digest` is that of its bytes as they were read at `target`; it must be
-    what the sidecar there says, and all that belongs to the copy must be there. Raises `CopyError`
-    or `NasError` if that is not so, OSError.
+    `target` is another directory, and has the copy's `.ova`. For the `.ova` itself `digest` is that
+    of its bytes as they were read at `target`; it must be what the sidecar there says, and all that
+    belongs to the copy must be there. Raises `CopyError` or `NasError` if that is not so, OSError.
     """
     wanted, ova = frozenset(names), final_name(stamp, "ova")
     if not wanted <= {final_name(stamp, suffix) for suffix in SUFFIXES}:

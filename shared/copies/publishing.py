@@ -1,6 +1,4 @@
-"""The last steps of a copy on the NAS.
-
-Sealing the partial files, publishing them by rename, removing those of the dead.
+"""Publish a copy: bring its partial files to the disk, then give them their final names.
 
 The order that keeps every promise, where COMMIT is a commit of the state database under the
 caller's claim:
@@ -36,7 +34,7 @@ _LOOK_AGAIN: Final = frozenset({errno.ENOENT, errno.ESTALE, errno.EEXIST})
 
 
 class Publication(Protocol):
-    """What is to be published: a copy of the state database, or anything else that says this much."""
+    """What is to be published: the intent in the state database, or anything that says as much."""
 
     @property
     def stamp(self) -> str:
@@ -56,9 +54,7 @@ class Publication(Protocol):
 
 
 def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
-    """Makes the partial files of a verified export ready.
-
-    The `.ova` on the server's disk with its rights, its sidecar beside it.
+    """Bring the partial files of a verified export to the disk, and write its sidecar.
 
     Call it under the claim that wrote them. May be repeated. Raises `CopyError` if the partial
     `.ova` and side files are not there with the sizes that the sidecar says, `NasError` if the NAS
@@ -85,14 +81,13 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
 
 
 def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidecar:
-    """Renames sealed partial files to their final names.
+    """Rename sealed partial files to their final names.
 
-    Sidecar, index, side files, at last the `.ova`. From then on the copy counts.
-
-    May be run by several processes at once, and again after a crash at any point: all end with the
-    copy published once. Nothing that is there under a final name is replaced: raises `CopyError` if
-    it is another copy's, if a partial file is not what the intent says, or if there is nothing to
-    publish. Raises `NasError` if the NAS refuses; then call it again.
+    Sidecar, index, side files, at last the `.ova`: from then on the copy counts. May be run by
+    several processes at once, and again after a crash at any point: all end with the copy published
+    once. Nothing that is there under a final name is replaced: raises `CopyError` if it is another
+    copy's, if a partial file is not what the intent says, or if there is nothing to publish. Raises
+    `NasError` if the NAS refuses; then call it again.
     """
     with reported(f"publish {publication.stamp}"):
         _settle(files, directory, publication, "json")
@@ -122,7 +117,7 @@ def _settle(
     suffix: Suffix,
     sidecar: Sidecar | None = None,
 ) -> None:
-    """Looks and does one step until the final name is there and the partial one is not."""
+    """Rename one file: look, and do one step, until only the final name is there."""
     source, target = (
         partial_name(publication.stamp, publication.claim, suffix),
         final_name(publication.stamp, suffix),
@@ -160,9 +155,9 @@ def _settle(
 
 
 def _settle_index(files: NasFiles, directory: Path, publication: Publication) -> None:
-    """Serves the next export alone, which finds out whether it is right.
+    """Rename the index. One that cannot be renamed is not missed.
 
-    One that cannot be put in place is not missed.
+    It serves the next export alone, which finds out whether it is right.
     """
     source = partial_name(publication.stamp, publication.claim, "index")
     with contextlib.suppress(OSError):
@@ -189,7 +184,10 @@ def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None)
 def _refuse_different(
     directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None
 ) -> None:
-    """Both names are there (a server that repeated a rename as a copy; a planted file): the final one must be the copy itself."""
+    """Make sure, where both names are there, that the final one is the copy itself.
+
+    A server has repeated a rename as a copy, or somebody has planted a file.
+    """
     if expected:
         same = (
             entries[target].size == expected.size

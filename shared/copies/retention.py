@@ -1,7 +1,6 @@
-"""Which copies the rules keep.
+"""Retention: which copies the rules keep (pure), and removing the others.
 
-A pure decision, and its execution, which removes nothing that `shared.copies.permits` does not let
-go.
+Nothing is removed without a permit of `shared.copies.permits`.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -63,11 +62,12 @@ class Decision:
 def select(
     copies: Iterable[Copy], rules: Rules, *, protect: Collection[str] = ()
 ) -> list[Decision]:
-    """Decides for each copy, newest first (by `shared.copies.chronology`; the day is that on which the copy was begun).
+    """Decide for each copy whether it is kept, newest first.
 
-    Only good copies count, and only good copies go: one that is damaged or incomplete stays until a
-    person has looked at it. Those that an operator has pinned stay and use up no rule's number.
-    What must stay whatever the rules say is in `permits.must_stay`.
+    A copy belongs to the day on which it was begun. Only good copies count, and only good copies
+    go: one that is damaged or incomplete stays until a person has looked at it. Those that an
+    operator has pinned stay and use up no rule's number. What must stay whatever the rules say is
+    in `permits.must_stay`.
     """
     found = list(copies)
     reasons = _by_rule(found, rules)
@@ -90,10 +90,11 @@ def apply(
     protect: Collection[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Removes the copies of the VM `uuid` that no rule keeps, oldest first, and what an earlier run left half removed. Returns the stamps.
+    """Remove the copies of the VM `uuid` that no rule keeps, oldest first; returns their stamps.
 
-    Call it under a claim on the VM; `check` is called before each removal and raises when that is
-    lost. `protect` are stamps that stay. May be repeated after a crash. Raises `NasError`.
+    Also what an earlier run left half removed. Call it under a claim on the VM; `check` is called
+    before each removal and raises when that is lost. `protect` are stamps that stay. May be
+    repeated after a crash. Raises `NasError`.
     """
 
     def wanted(found: Iterable[Copy]) -> Collection[str]:
@@ -118,7 +119,7 @@ def apply(
 
 
 def remove_copy(files: NasFiles, permit: Permit) -> None:
-    """Removes the files of one copy, after its checksum line the `.ova`.
+    """Remove the files of one copy: its checksum line, its `.ova`, then the others.
 
     What is gone already is no error. Raises `NasError`.
     """
@@ -131,12 +132,10 @@ def remove_copy(files: NasFiles, permit: Permit) -> None:
 
 
 def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
-    """Finishes removals that a crash interrupted.
+    """Finish removals that a crash interrupted.
 
-    Sidecars of the VM `uuid` without an `.ova`, unless one is being published.
-
-    Call it under a claim on the VM when no intent to publish or to move is open. Returns the
-    stamps. Raises `NasError`.
+    They left sidecars of the VM `uuid` without an `.ova`. Call it under a claim on the VM when no
+    intent to publish or to move is open. Returns the stamps. Raises `NasError`.
     """
     half = [
         copy.stamp

@@ -29,7 +29,7 @@ def keep(
     *,
     check: Callable[[], None] = lambda: None,
 ) -> SideFile:
-    """Writes a side file under its partial name `name`, reads it back from the server's disk, and answers what it is.
+    """Write a side file under its partial name `name` and read it back; returns size and digest.
 
     What an earlier attempt left under that name is replaced; after a crash it may be there, torn.
     `check` is called with every piece and raises when the work is to stop. Raises `NasError` if the

@@ -1,6 +1,4 @@
-"""The sidecar of a copy, `<stamp>.json`.
-
-What the copy is of, how it was made, and the digest that it must have.
+"""The sidecar of a copy, `<stamp>.json`: of what it is, how it was made, and its digest.
 
 It is what makes an `.ova` a copy: without its sidecar a file never counts. It can be read without
 the state database, by people and by a restore on a machine that knows nothing else.
@@ -150,7 +148,7 @@ class Sidecar(Document):
         return f"{text}\n".encode("utf-8", "surrogatepass")
 
     def checksum_lines(self) -> bytes:
-        """The text of `<stamp>.sha256`, for `sha256sum -c`. For people; nothing is decided by it."""
+        """The text of `<stamp>.sha256`, for people and `sha256sum -c`; nothing is decided by it."""
         digests: dict[Suffix, str] = {
             "ova": self.sha256,
             **{suffix: self.files[suffix].sha256 for suffix in SIDES if suffix in self.files},
@@ -161,7 +159,7 @@ class Sidecar(Document):
 
 
 def parse(data: bytes) -> Sidecar:
-    """Reads a sidecar. Raises `CopyError` that says what is wrong with it, whatever the bytes are."""
+    """Parse a sidecar. Whatever the bytes are: raises `CopyError` that says what is wrong."""
     try:
         document = (
             json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LIMIT_BYTES else None

@@ -16,9 +16,9 @@ from shared.ova.check import sha256_of
 
 
 def remove_ova(files: NasFiles, route: Route, stamp: str) -> None:
-    """Both places have the `.ova`, from an earlier call.
+    """Remove the `.ova` at the source that an earlier call has brought to the target.
 
-    That at the source goes if both are what the sidecar says, read again here.
+    Only if both are what the sidecar says, read again here.
     """
     name = final_name(stamp, "ova")
     sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
@@ -34,9 +34,10 @@ def remove_ova(files: NasFiles, route: Route, stamp: str) -> None:
 def remove_verified(
     files: NasFiles, route: Route, stamp: str, before: Entry | None, digest: str
 ) -> None:
-    """Removes the source if it is still the file that was verified, not one that others brought back since they displaced us.
+    """Remove the `.ova` at the source if it is still the file that was verified.
 
-    `digest` is that of what was read at the target.
+    Others may have displaced this process and brought another one back. `digest` is that of what
+    was read at the target.
     """
     name = final_name(stamp, "ova")
     route.check()
@@ -48,10 +49,9 @@ def remove_verified(
 
 
 def remove_side_files(files: NasFiles, route: Route, stamp: str) -> None:
-    """The `.ova` has arrived.
+    """Remove what lay beside the `.ova` at the source, which has arrived at the target.
 
-    What lies beside it at the source goes, the side files only if the target has them as they
-    should be.
+    Side files only if the target has them as they should be.
     """
     expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
     here = look(route.source)

@@ -1,4 +1,4 @@
-"""The room that the next copy needs, known before its export starts."""
+"""The space that a copy needs on the NAS, estimated before its export; sizes in words."""
 
 import os
 from collections.abc import Iterable
@@ -39,7 +39,10 @@ def needed(source_bytes: int, last: Sidecar | None) -> int:
 
 
 def check_room(free: int, needed_bytes: int, reserve: int) -> None:
-    """Raises `NasError` with the figures if a copy of `needed_bytes` would leave less than `reserve` of `free` bytes."""
+    """Make sure that `reserve` of `free` bytes stay free beside a copy of `needed_bytes`.
+
+    Raises `NasError` with the figures.
+    """
     if free - needed_bytes < reserve:
         raise NasError(
             (
@@ -64,7 +67,10 @@ def human(size: int) -> str:
 
 
 def coarse(size: int) -> str:
-    """`size` bytes for people, rounded up in steps of about a tenth, so that it stays the same while a disk grows by a little."""
+    """`size` bytes for people, rounded up in steps of about a tenth.
+
+    So it stays the same while a disk grows by a little.
+    """
     step = 1 << max(size.bit_length() - 4, 0)
     return human(-(-size // step) * step)
 

@@ -33,7 +33,7 @@ _NO_LINKS: Final = frozenset(
 
 
 def write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings sidecar and checksum line to the target.
+    """Bring sidecar and checksum line to the target.
 
     An older sidecar there has no `.ova` beside it and describes nothing.
     """
@@ -51,7 +51,7 @@ def write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
 
 
 def bring_side_files(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings the side files to the target and leaves them at the source, where the copy needs them until its `.ova` goes."""
+    """Bring the side files to the target; they stay at the source as long as its `.ova`."""
     expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).files
     here, there = look(route.source), look(route.target)
     for suffix in SIDES:
@@ -74,10 +74,7 @@ def bring_side_files(files: NasFiles, route: Route, stamp: str) -> None:
 
 
 def bring_ova(files: NasFiles, route: Route, stamp: str) -> None:
-    """Brings the `.ova` to the target.
-
-    Renamed, or copied and verified under a partial name where it is another file system.
-    """
+    """Bring the `.ova` to the target: renamed, or copied and verified on another file system."""
     name = final_name(stamp, "ova")
     try:
         files.move(route.source, route.target, name)
@@ -92,7 +89,7 @@ def bring_ova(files: NasFiles, route: Route, stamp: str) -> None:
 
 
 def _copy(files: NasFiles, route: Route, sidecar: Sidecar) -> None:
-    """Copies the `.ova`, and only then removes the source."""
+    """Copy the `.ova`, and only then remove the source."""
     name = final_name(sidecar.stamp, "ova")
     before = look(route.source).get(name)
     _copy_file(

@@ -1,4 +1,1 @@
-"""The NAS as a place.
-
-Whether it is mounted, where directories are, files read and written so that it counts.
-"""
+"""The only door to the NAS: is it mounted, is it ours, and reading and writing files on it."""

@@ -44,7 +44,7 @@ class FlushError(OSError):
 
 @contextlib.contextmanager
 def reported(action: str) -> Iterator[None]:
-    """Turn an OSError into a `NasError` that says what was being done, why it failed, what to do."""
+    """Turn an OSError into a `NasError`: what was being done, why it failed, what to do."""
     try:
         yield
     except OSError as error:

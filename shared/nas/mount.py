@@ -1,6 +1,4 @@
-"""The guard of the NAS.
-
-Nothing is read or written there before `check_nas` has said that it is mounted and answers.
+"""Is the NAS mounted, and does it answer? Asked before anything is read or written there.
 
 A worker's tick asks once, at its start; an export asks again before it begins and before it
 publishes. One question costs one child process (10 ms) and four calls to the server.
@@ -40,10 +38,8 @@ _DOCTOR: Final = "`vmbackup-admin doctor` examines the connection to the NAS"
 class Mount:
     """One line of the kernel's mount table.
 
-    Where, what kind, from where, with which options (all of them, the file system's too).
-
-    `device` is the file system's number, `root` the directory of it that is seen at `path`: not `/`
-    if it is a bind mount.
+    `options` are all of them, the file system's, too. `device` is the file system's number, `root`
+    the directory of it that is seen at `path`: not `/` if it is a bind mount.
     """
 
     path: str
@@ -75,12 +71,13 @@ def check_nas(
     runner: Runner | None = None,
     mounts: Path = _MOUNTS,
 ) -> NasStatus:
-    """Makes sure that the NAS is there: mounted (unless the configuration says that it is a plain directory), answering within
-    `nas.probe_seconds`, and not read-only (unless for `reading` alone); with `write`, that a file can be created, synced and removed
-    in `vmstate/`.
+    """Make sure that the NAS is mounted, answers within `nas.probe_seconds`, and can be used.
 
-    Never blocks longer than the probe's limit and ten seconds, whatever the server does. Raises `NasError` with the cure.
-    """  # noqa: D205 - one sentence
+    Mounted, unless the configuration says that it is a plain directory; not read-only, unless for
+    `reading` alone; with `write`, a file can be created, synced and removed in `vmstate/`. Never
+    blocks longer than the probe's limit and ten seconds, whatever the server does. Raises
+    `NasError` with the cure.
+    """
     file = os.path.join(nas.state.name, f"{WRITE_TEST}.{secrets.token_hex(6)}") if write else ""
     completed = _ask(nas.mountpoint, file, nas.probe_seconds, runner)
     real, by_device, read_only, *room = _answer(completed, nas.mountpoint)
@@ -176,7 +173,11 @@ def _unescape(text: str) -> str:
 
 
 def _is_mounted(real: str, mount: Mount | None, by_device: bool) -> bool:  # noqa: FBT001 - a private predicate
-    """A bind mount has its parent's device number, so the mount table decides where there is one; autofs alone is no mount."""
+    """Whether something is mounted there.
+
+    A bind mount has its parent's device number, so the mount table decides where there is one.
+    autofs alone is no mount.
+    """
     if mount is None:
         return by_device
     return mount.path == real and mount.filesystem != "autofs"

@@ -1,6 +1,4 @@
-"""Where a directory is, whatever it is called.
-
-Two paths may lead to one place, or one of them into the other.
+"""Do two paths lead to the same directory, or one into the other, whatever they are called?
 
 Looks come first and cost nothing: the names, what the links lead to, device and inode of the
 directory and of all above it, and the kernel's mount table, which tells a bind mount and a second
@@ -31,7 +29,7 @@ _ATTEMPTS: Final = 16
 
 
 class Relation(StrEnum):
-    """What one place is to another."""
+    """What one directory is to another."""
 
     SAME = "is"
     CONTAINS = "contains"
@@ -42,11 +40,9 @@ class Relation(StrEnum):
 def relations(one: Path, other: Path, table: Sequence[Mount] | None = None) -> frozenset[Relation]:
     """What `one` is to `other`, as far as it can be told without writing.
 
-    All that is true, APART if nothing else is.
-
-    By its name a link in `other` is inside it, and by where it leads it may be the same: both
-    count. Neither place has to exist. `table`: the mounts, if not this system's. Raises OSError if
-    a place cannot be looked at.
+    All that is true; APART if nothing else is. By its name a link in `other` is inside it, and by
+    where it leads it may be the same: both count. Neither place has to exist. `table`: the mounts,
+    if not this system's. Raises OSError if a place cannot be looked at.
     """
     mounts = list(mount_table()) if table is None else table
     found = {compare(_parts(os.path.normpath(one)), _parts(os.path.normpath(other)))}
@@ -102,9 +98,7 @@ def first_name_below(
 
 
 def seen_in(written: Path, looked: Sequence[Path]) -> Path | None:
-    """Writes a file of a random name in `written` and looks for it in each of `looked`.
-
-    The first that shows it, or None.
+    """The first of `looked` that shows a file which is written in `written`, or None.
 
     All must be directories; one that is not there shows nothing. Nothing is left behind, also not
     what killed tests had left: a test whose file another one has removed for that is made again.

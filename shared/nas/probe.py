@@ -30,7 +30,8 @@ def main(path: str, file: str = "") -> str:
     except OSError as error:
         return f"error\t{error.errno}\t{error.filename or path}"
     read_only = bool(room.f_flag & os.ST_RDONLY)
-    return f"{real}\t{int(mounted)}\t{int(read_only)}\t{room.f_frsize}\t{room.f_blocks}\t{room.f_bavail}"
+    values = (real, int(mounted), int(read_only), room.f_frsize, room.f_blocks, room.f_bavail)
+    return "\t".join(map(str, values))
 
 
 def _write(path: str) -> None:

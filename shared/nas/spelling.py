@@ -1,4 +1,4 @@
-"""Whether the NAS gives names back as they were written: tried, not guessed.
+"""Does the NAS give names back as they were written? Tried, not guessed.
 
 A copy's name has capitals, a VM's directory letters of all scripts, and both are found by listing.
 A file system that folds the case of what it lists, or brings accents into another form, hides every

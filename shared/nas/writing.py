@@ -143,7 +143,7 @@ def sync_directory(directory: Path, *, follow: bool = True) -> None:
 
 
 def _flush(descriptor: int, name: str | Path) -> None:
-    """Fsync. Raises `FlushError` if the disk did not take it, `OSError` if it could not be asked."""
+    """Fsync. Raises `FlushError` if the disk did not take it, OSError if it was not asked."""
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -63,7 +63,7 @@ def test_sealed_and_published(tmp_path):
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_operation_of_sealing_leaves_nothing_that_counts_and_is_made_good_by_sealing_again(
+def test_a_crash_while_sealing_leaves_nothing_that_counts_and_sealing_again_mends_it(
     tmp_path, after
 ):
     for step in range(50):
@@ -140,7 +140,7 @@ def test_two_processes_publish_at_once(tmp_path):
 
 
 class LyingFiles(NasFiles):
-    """Renames, and then says that it did not: a request that was repeated after its reply was lost."""
+    """Renames, then says that it did not: a request repeated after its reply was lost."""
 
     def rename(self, directory, source, target):
         super().rename(directory, source, target)
