@@ -68,7 +68,10 @@ pass_invocation: Final = click.make_pass_decorator(Invocation)
 def documented(
     *, example: str, codes: Sequence[ExitCode] = ()
 ) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
-    """Makes a click command whose help ends with `example` (one command a line) and its exit codes. It may return an `ExitCode`."""
+    """Makes a click command whose help ends with `example` and its exit codes.
+
+    `example` has one command a line. The command may return an `ExitCode`.
+    """
     shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
     lines = "\n".join(f"  {code.value:>3}  {code.meaning}" for code in shown)
     examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
@@ -145,6 +148,8 @@ class Program(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
         invocation = Invocation(str(self.name), json="--json" in arguments)
         streams.make_usable()
+        if args is None:
+            streams.use_utf8()
         with ending_in_order():
             status = self._run(arguments, prog_name or invocation.program, invocation, extra)
         streams.settle()

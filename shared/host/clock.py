@@ -39,7 +39,7 @@ class Clock(Protocol):
         """Waits."""
 
     def jitter(self, limit: float) -> float:
-        """A random number of seconds below `limit`, so that hosts that collided once do not collide again."""
+        """A random number of seconds below `limit`: hosts that collided do not collide again."""
 
 
 class SystemClock:

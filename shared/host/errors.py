@@ -90,7 +90,7 @@ class LockedError(VmBackupError):
 
 
 class TooManyExportsError(LockedError):
-    """As many exports run on the NAS as the configuration of this host allows, or others have waited for a place for longer."""
+    """No slot for another export on the NAS: the limit is reached, or others have waited longer."""
 
 
 class LockLostError(VmBackupError):

@@ -1,4 +1,4 @@
-"""What the kernel says of processes and of this machine, in words that no step of the wall clock changes.
+"""What the kernel says of processes and this machine, whatever happens to the wall clock.
 
 The time at which a process started is known to the kernel as a count since boot. psutil and `ps`
 add the time of boot to it, which moves whenever the wall clock is set: by hand, by NTP, after an

@@ -30,7 +30,7 @@ def set_up(*, verbosity: int, log_format: str, program: str) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-22 20:38:00 vmbackup-worker backup WARNING: web01: …`, in UTC, one line a message."""
+    """`2026-11-22 20:38:00Z vmbackup-worker: WARNING: web01: …`, one line a message."""
 
     def __init__(self, program: str) -> None:
         super().__init__()

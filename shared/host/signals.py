@@ -40,9 +40,10 @@ def is_ignored(number: signal.Signals) -> bool:
 
 @contextlib.contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within, the first of these signals raises `EndedError` (^C: KeyboardInterrupt), so that everything is undone on the way out.
+    """Within, the first of these signals raises `EndedError` (^C: `KeyboardInterrupt`).
 
-    Further ones, of any kind, do not disturb that. Afterwards the handlers are as before.
+    So everything is undone on the way out. Further signals, of any kind, do not disturb that.
+    Afterwards the handlers are as before.
     """
     heeded = [number for number in _ALL if not is_ignored(number)]
     previous = {number: signal.signal(number, _end) for number in heeded}

@@ -1,6 +1,7 @@
 """The three streams with which every program starts, whatever its caller has left of them."""
 
 import contextlib
+import locale
 import os
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,20 @@ from shared.host.errors import VmBackupError
 _STREAMS: Final = (0, 1, 2)
 
 
+def use_utf8() -> None:
+    """Starts this program anew if Python would not take names of files and VMs as UTF-8.
+
+    VirtualBox writes them in UTF-8 whatever the locale is. What is printed keeps the locale's
+    encoding. Does not return if it starts the program anew.
+    """
+    if sys.getfilesystemencoding().casefold() == "utf-8":
+        return
+    os.environ.setdefault("PYTHONIOENCODING", locale.getpreferredencoding(False))  # noqa: FBT003 - locale's signature
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - itself
+
+
 def make_usable() -> None:
-    """Puts the null device in the place of a stream that is closed, and makes names that the terminal cannot show print as escapes.
+    """Opens closed streams on the null device; prints what a terminal cannot show as escapes.
 
     Otherwise the next file that is opened, on the NAS perhaps, would be standard output or error
     for whatever prints, and for every child.
@@ -70,7 +83,7 @@ def _was_printing(error: OSError) -> bool:
 
 
 def discard(stream: TextIO | None = None) -> None:
-    """What is printed from now on goes nowhere, and neither does what could not be written, when the program ends. Default: stdout."""
+    """Drops what is printed from now on, and what could not be written. Default: stdout."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, (stream or sys.stdout).fileno())

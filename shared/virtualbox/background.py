@@ -82,7 +82,7 @@ class Background:
 
 
 class _Tail:
-    """The last bytes of a stream, read by a thread of its own, so that the writer is never held up."""
+    """The last bytes of a stream, read by a thread so that the writer is never held up."""
 
     def __init__(self, stream: IO[bytes] | None) -> None:
         if stream is None:

@@ -130,7 +130,7 @@ class BootCheck:
         self._patiently(lambda: self._vboxmanage.run(*arguments))
 
     def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks VirtualBox; somebody who just looks at the VM (a GUI, `showvminfo`) may hold it for a moment, and is waited for."""
+        """Asks VirtualBox, and waits while somebody who only looks at the VM (a GUI) holds it."""
         end = self._clock.monotonic() + _LOCKED_SECONDS
         while True:
             try:

@@ -161,7 +161,10 @@ class Clones:
         self._vboxmanage.run_long(work_seconds(), "unregistervm", clone.uuid)
 
     def refuse_used(self, machine: Machine | None, others: Iterable[Machine], made: Made) -> None:
-        """Raises if a VM that is neither the clone nor the VM that was cloned lies in our folder, or uses a disk of the clone."""
+        """Raises if a VM that does not belong here lies in our folder, or uses a disk of the clone.
+
+        `others` are all VMs but the clone and the VM that was cloned.
+        """
         folders = made.folders(machine)
         for other in others:
             if is_below(other.settings_file, folders):
@@ -183,7 +186,10 @@ class Clones:
                 )
 
     def close_images(self, machine: Machine | None, made: Made) -> None:
-        """Deletes images of a clone that is not registered any more, if VirtualBox still lists them with the VM that was cloned."""
+        """Deletes images of a clone that is not registered any more.
+
+        VirtualBox may still list them with the VM that was cloned.
+        """
         for image in (
             list(machine.settings.images.values())
             if machine is not None and machine.settings
@@ -193,7 +199,7 @@ class Clones:
                 self.close(image)
 
     def close(self, image: Image) -> None:
-        """Makes VirtualBox forget an image that nothing uses, and delete its file if it is there."""
+        """Makes VirtualBox forget an image that nothing uses, and deletes its file if it exists."""
         self._vboxmanage.run(
             "closemedium",
             "disk",

@@ -115,7 +115,7 @@ def default_folder(vboxmanage: VBoxManage) -> Path:
 
 
 def refuse_unsafe(members: Iterable[str]) -> None:
-    """Raises `CopyError` if a member of a copy has a name that would take its file out of the new VM's folder.
+    """Raises `CopyError` if a member's name would lead out of the new VM's folder.
 
     VirtualBox follows such names (an absolute one, one with `..`), and hangs on some. A name with a
     slash inside, which a VM of such a name has, makes a folder below the VM's.

@@ -53,7 +53,7 @@ class Machine:
 
     @property
     def accessible(self) -> bool:
-        """Whether VirtualBox and we can read all its settings. Its disk files may still be missing."""
+        """Whether VirtualBox and we can read its settings. Its disk files may still be missing."""
         return not self.reason
 
     @property

@@ -118,11 +118,12 @@ def is_scratch(machine: Machine) -> bool:
 
 
 def remove(folder: Path, name: str, *, known: Collection[str] | None = ()) -> None:
-    """Removes a folder that was made for the machine `name`, and what VirtualBox has left of it there. May be repeated.
+    """Removes the folder that was made for the machine `name`, and what is left of it there.
 
-    Raises `VBoxManageError` and removes nothing if the folder is not ours, or holds a disk that
-    VirtualBox did not make for that machine: one that is neither `known` (paths below the folder;
-    None: all are) nor a differencing image. Raises it, too, if something cannot be removed.
+    May be repeated. Raises `VBoxManageError` and removes nothing if the folder is not ours, or
+    holds a disk that VirtualBox did not make for that machine: one that is neither `known` (paths
+    below the folder; None: all are) nor a differencing image. Raises it, too, if something cannot
+    be removed.
     """
     if not os.path.lexists(folder):
         return
@@ -180,7 +181,10 @@ def _remove_empty(folder: Path) -> None:
 
 
 def disks_in(folder: Path) -> Iterator[str]:
-    """Paths, below a folder, of disks there that are not differencing images of VirtualBox's own naming, in its place for them."""
+    """Paths, below a folder, of the disks there.
+
+    Without differencing images with a name and in a place as VirtualBox gives them.
+    """
     for place, _, names in os.walk(folder):
         for name in names:
             usual = os.path.basename(place) == "Snapshots" and _DIFFERENCE.fullmatch(name)

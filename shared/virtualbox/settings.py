@@ -90,9 +90,10 @@ class MachineSettings:
 
 
 def home(configured: Path, environment: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """VirtualBox's settings directory: as configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks.
+    """VirtualBox's settings directory.
 
-    That is, measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else
+    As configured (empty: not), else $VBOX_USER_HOME, else where VirtualBox itself looks. That is,
+    measured on Linux: $XDG_CONFIG_HOME/VirtualBox, else ~/.VirtualBox if it is there, else
     ~/.config/VirtualBox, where ~ of root is what the password database says, whatever $HOME is.
     Raises `ConfigurationError` for a user without a home directory.
     """

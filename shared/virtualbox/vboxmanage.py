@@ -153,7 +153,7 @@ class VBoxManage:
         return self._repeating(UnreachedVBoxManageError)(self._once, timeout_seconds, *arguments)
 
     def reach(self) -> None:
-        """Returns when VBoxSVC answers: one that is just ending, or slow to begin, is waited for."""
+        """Returns when VBoxSVC responds; waits for one that is just ending, or slow to begin."""
         self.running()
 
     def _repeating(self, error: type[VBoxManageError]) -> Retrying:

@@ -98,7 +98,7 @@ class VmPolicy(Section):
 
 
 class Backup(VmPolicy):
-    """How VMs are backed up. Settings that `[policy."NAME"]` also has are the defaults for all VMs."""
+    """How VMs are backed up. What `[policy."NAME"]` can also set is the default for all VMs."""
 
     parallel: int = Field(
         1, ge=1, le=64, description="How many backup workers may run on this host at the same time."

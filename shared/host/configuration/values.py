@@ -22,7 +22,7 @@ _UNITS: Final = {
 
 
 def parse_size(value: object) -> object:
-    """Bytes from `"10 GiB"`, `"500MB"` or a number; anything else is left for the model to refuse."""
+    """Bytes from `"10 GiB"`, `"500MB"` or a number; the model refuses anything else."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*", value)

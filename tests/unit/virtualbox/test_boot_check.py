@@ -98,7 +98,8 @@ def on_trial(box: VirtualBox) -> BootCheck:
 
 
 def test_everything_that_leads_outside_is_cut(box: VirtualBox) -> None:
-    box.shown += 'nic1="bridged"\ncableconnected1="on"\nnic2="none"\nuartmode1="disconnected"\nuartmode2="server,/tmp/x"\nvrde="on"\n'
+    box.shown += 'nic1="bridged"\ncableconnected1="on"\nnic2="none"\nvrde="on"\n'
+    box.shown += 'uartmode1="disconnected"\nuartmode2="server,/tmp/x"\n'
     box.shown += 'USBFilterActive1="on"\nUSBFilterActive2="off"\n'
     on_trial(box).isolate()
     changed = [words for words in box.calls if words[0] != "showvminfo"]

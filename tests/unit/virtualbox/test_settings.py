@@ -175,7 +175,8 @@ def test_registry() -> None:
     entries = f'<MachineEntry uuid="{{{A.upper()}}}" src="/a.vbox"/><MachineEntry src="/b.vbox"/>'
     text = (
         f"<VirtualBox><Global><MachineRegistry>{entries}</MachineRegistry>"
-        f"<MediaRegistry><HardDisks>{image(DISK, '/d.vdi')}</HardDisks></MediaRegistry></Global></VirtualBox>"
+        f"<MediaRegistry><HardDisks>{image(DISK, '/d.vdi')}</HardDisks></MediaRegistry>"
+        "</Global></VirtualBox>"
     )
     registry = parse_registry(text.encode())
     assert registry.machines == {A: "/a.vbox"}
