@@ -9,7 +9,7 @@ from shared import command_line
 from shared.host.errors import ExitCode, VmBackupError
 from shared.site import Site
 from shared.state.records import Contents, Power, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.holding import holding
 from shared.state.store import protocol
@@ -103,7 +103,7 @@ def _bring_back(site: Site, contents: Contents, report: Report) -> None:
 
 
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
-    start = partial(changes.claim, key=record.key, purpose="power", floor=site.floor(record.key))
+    start = partial(claims.grant, key=record.key, purpose="power", floor=site.floor(record.key))
     with (
         site.database.session("database") as session,
         holding(session, start, f"bring {record.key} back") as held,
@@ -113,7 +113,7 @@ def _undo(site: Site, record: VmRecord, power: Power) -> None:
 
 
 def _publish(site: Site, record: VmRecord) -> bool:
-    start = partial(changes.claim, key=record.key, purpose="publish", floor=site.floor(record.key))
+    start = partial(claims.grant, key=record.key, purpose="publish", floor=site.floor(record.key))
     with (
         site.database.session("database") as session,
         holding(session, start, f"finish publishing {record.key}") as held,

@@ -14,7 +14,7 @@ from shared.host.clock import timestamp
 from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.records import Contents
-from shared.state.rules import changes
+from shared.state.rules import hosts
 from shared.state.rules.sightings import Sighting, sight
 from shared.tasks import rehearsal_note
 from shared.virtualbox.inventory import Machine
@@ -34,7 +34,7 @@ def run(site: Site) -> Report:
     """
     head = site.database.head()
     identity, user = site.database.identity, str(os.geteuid())
-    changes.check_user(head.contents, site.node, user)
+    hosts.check_user(head.contents, site.node, user)
     machines = [
         machine
         for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
@@ -44,12 +44,12 @@ def run(site: Site) -> Report:
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
-        changes.check_user(contents, site.node, user)
+        hosts.check_user(contents, site.node, user)
         after = sight(contents, site.node, listed, when)
         if after != contents:
-            after = changes.join(after, site.node, identity.machine, identity.hostname)
+            after = hosts.join(after, site.node, identity.machine, identity.hostname)
         return (
-            changes.own(after, site.node, user) if listed else after
+            hosts.set_user(after, site.node, user) if listed else after
         )  # who has no VMs may be anybody
 
     after = change(head.contents)

@@ -10,7 +10,8 @@ from shared.command_line import Invocation, documented, dry_run_option, json_opt
 from shared.copies import catalogue
 from shared.host.errors import ExitCode
 from shared.output import answer, print_json, say
-from shared.state.rules import changes, upkeep
+from shared.state.rules import archive as archive_rules
+from shared.state.rules import vm_records
 from shared.state.states import Event, State, move
 
 if TYPE_CHECKING:
@@ -118,10 +119,10 @@ def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Pa
 def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
     from shared.tasks import archiving
 
-    record = changes.find(site.database.head().contents, vm)
-    changes.require_free(record)
+    record = vm_records.find(site.database.head().contents, vm)
+    vm_records.require_free(record)
     if purpose == "activate":
-        upkeep.require_archived(record)
+        archive_rules.require_archived(record)
     elif record.moving is None:
         move(record.status, Event.ARCHIVE)
     archiving.require_movable(site, record, experiment=False)

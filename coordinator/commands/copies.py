@@ -14,7 +14,7 @@ from shared.copies.catalogue import Catalogue
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import print_json, say, warn
 from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.tasks.vm_copies import last_read, require_directory
 
@@ -207,5 +207,5 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
 
 def _records(contents: Contents, vm: str | None) -> list[VmRecord]:
     if vm is not None:
-        return [changes.find(contents, vm)]
+        return [vm_records.find(contents, vm)]
     return [contents.vms[key] for key in sorted(contents.vms)]

@@ -24,17 +24,17 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     is found again as NEW by the next vmfind; to keep a VM out of the backups use `archive`. Refused
     while the VM is being backed up or moved.
     """
-    from shared.state.rules import changes, upkeep
+    from shared.state.rules import vm_records
 
     site = invocation.site()
     contents = site.database.head().contents
     row = contents.unusable_row("vms", vm)
-    record = contents.vms.get(vm) if row else changes.find(contents, vm)
-    upkeep.forget(contents, vm)
+    record = contents.vms.get(vm) if row else vm_records.find(contents, vm)
+    vm_records.forget(contents, vm)
     place = site.stated_directory(record) if record else None
     if not dry_run:
         site.database.commit_once(
-            lambda current: upkeep.forget(current, vm), f"forget {vm}", "forget"
+            lambda current: vm_records.forget(current, vm), f"forget {vm}", "forget"
         )
     document = {
         "vm": vm,

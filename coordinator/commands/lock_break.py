@@ -129,7 +129,7 @@ def _break_lease(site: "Site", *, force: bool) -> None:
 
 def _break_claim(site: "Site", lock: "Lock") -> None:
     from shared.host.clock import timestamp
-    from shared.state.rules import interventions
+    from shared.state.rules import claims
 
     record = site.database.head().contents.vms.get(lock.name)
     if record is None or record.claim is None or record.claim.session != lock.session:
@@ -137,7 +137,7 @@ def _break_claim(site: "Site", lock: "Lock") -> None:
     number, when = record.claim.number, timestamp(site.clock.now())
     reason = f"its lock was broken by hand on {site.node}"
     site.database.commit_once(
-        lambda contents: interventions.break_claim(contents, lock.name, number, reason, when),
+        lambda contents: claims.break_claim(contents, lock.name, number, reason, when),
         f"break {lock.name}",
         "break",
     )

@@ -216,24 +216,24 @@ def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]
 
 def _give_up(site: "Site", node: str) -> None:
     from shared.host.clock import timestamp
-    from shared.state.rules import interventions
+    from shared.state.rules import hosts
 
     when = timestamp(site.clock.now())
     site.database.commit_once(
-        lambda contents: interventions.give_up_node(contents, node, when),
+        lambda contents: hosts.give_up(contents, node, when),
         f"recover {node}",
         "recover",
     )
 
 
 def _forget_machine(site: "Site", node: str) -> None:
-    from shared.state.rules import interventions
+    from shared.state.rules import hosts
 
     machine, hostname = (
         (site.identity.machine, site.identity.hostname) if node == site.node else ("", "")
     )
     site.database.commit_once(
-        lambda contents: interventions.replace_machine(contents, node, machine, hostname),
+        lambda contents: hosts.replace_machine(contents, node, machine, hostname),
         f"{node} is another machine now",
         "recover",
     )

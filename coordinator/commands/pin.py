@@ -5,7 +5,7 @@ import click
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 
 @documented(
@@ -56,7 +56,7 @@ def _run(
 
     site = invocation.site(reading=dry_run)
     if dry_run:
-        record = changes.find(site.database.head().contents, vm)
+        record = vm_records.find(site.database.head().contents, vm)
         changed = pruning.find(site, record, stamp).pinned != pinned
     else:
         with site.database.session("pin" if pinned else "unpin") as session:

@@ -9,7 +9,7 @@ from coordinator.commands.status import order_unknown
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
 from shared.output import print_json, say, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 from shared.state.states import State
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents
     keys = [vm] if vm is not None else _keys(contents, site.node)
-    if vm is not None and changes.find(contents, vm).node != site.node:
+    if vm is not None and vm_records.find(contents, vm).node != site.node:
         warn(
-            f"{vm} belongs to the host {changes.find(contents, vm).node}: what counts here are "
+            f"{vm} belongs to the host {vm_records.find(contents, vm).node}: what counts here are "
             f"the rules of this host"
         )
     pruned, failed = _previews(site, keys) if dry_run else _prune(site, keys, alone=vm is not None)
@@ -81,7 +81,7 @@ def _previews(site: "Site", keys: list[str]) -> tuple[list["Pruned"], dict[str, 
     from shared.tasks.pruning import Pruned, decide
 
     contents = site.database.head().contents
-    return [Pruned(key, decide(site, changes.find(contents, key)), ()) for key in keys], {}
+    return [Pruned(key, decide(site, vm_records.find(contents, key)), ()) for key in keys], {}
 
 
 def _prune(

@@ -9,7 +9,7 @@ from coordinator import text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
 from shared.output import answer, print_json, say, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 
 @documented(
@@ -86,7 +86,7 @@ def command(  # noqa: PLR0913 - options of the command line
 
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     site = invocation.site(reading=dry_run)
-    record = changes.find(site.database.head().contents, vm)
+    record = vm_records.find(site.database.head().contents, vm)
     chosen = restoring.look_for(site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:

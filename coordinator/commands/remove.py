@@ -10,7 +10,7 @@ from shared.command_line import Invocation, documented, dry_run_option, json_opt
 from shared.host.errors import ExitCode, UsageError
 from shared.host.printable import printable
 from shared.output import answer, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
@@ -58,10 +58,10 @@ def command(
 
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents
-    record = changes.find(contents, vm)
+    record = vm_records.find(contents, vm)
     copy, _ = pruning.removable(site, record, stamp, last=last)
     document = {"vm": vm, "stamp": stamp, "good": copy.good, "size": copy.size}
-    changes.require_free(record)
+    vm_records.require_free(record)
     if dry_run:
         answer(
             {**document, "status": str(record.status), "dry_run": True},

@@ -9,7 +9,7 @@ from coordinator import text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import answer, print_json, say, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
     from coordinator.restore.restoring import Restored
@@ -72,7 +72,7 @@ def command(  # noqa: PLR0913 - options of the command line
     from coordinator.restore import restoring
 
     site = invocation.site(reading=True)
-    record = changes.find(site.database.head().contents, vm)
+    record = vm_records.find(site.database.head().contents, vm)
     chosen = restoring.look_for(site, record, which)
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:

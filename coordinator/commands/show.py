@@ -13,7 +13,7 @@ from coordinator.commands.status import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 
 @documented(
@@ -30,7 +30,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     """All that is known of one VM: state, host, copies, failures, and who works on it."""
     site = invocation.site(reading=True)
     found = reading.read(site)
-    record = changes.find(found.snapshot.contents, vm)
+    record = vm_records.find(found.snapshot.contents, vm)
     beats = (
         {record.claim.session: reading.doing(site.database, record.claim.session)}
         if record.claim

@@ -17,7 +17,7 @@ from shared.host.errors import (
     VmBackupError,
 )
 from shared.output import answer, print_json, say, warn
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
@@ -108,7 +108,9 @@ def command(
     site = invocation.site(reading=dry_run)
     contents = site.database.head().contents
     records = (
-        [changes.find(contents, vm)] if vm else [contents.vms[key] for key in sorted(contents.vms)]
+        [vm_records.find(contents, vm)]
+        if vm
+        else [contents.vms[key] for key in sorted(contents.vms)]
     )
     if dry_run:
         planned = [
@@ -181,7 +183,7 @@ def _verify_vm(
 ) -> None:
     from shared.tasks import verification
 
-    changes.require_free(record)
+    vm_records.require_free(record)
     for copy in _wanted(site, record, due=due):
 
         def show(done: int, total: int, name: str = f"{record.key} {copy.stamp}") -> None:

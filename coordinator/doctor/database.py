@@ -14,7 +14,7 @@ from shared.host.host_identity import HostIdentity
 from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.records import Contents
-from shared.state.rules import changes
+from shared.state.rules import hosts
 from shared.state.sessions.recovery import find_proven
 from shared.state.store import generations, inspection
 from shared.state.store.database import Database
@@ -110,7 +110,7 @@ def _generations(root: Path) -> Iterator[Check]:
 def _nodes(database: Database) -> Iterator[Check]:
     try:
         contents = database.head().contents
-        changes.check_user(contents, database.identity.node, str(os.geteuid()))
+        hosts.check_user(contents, database.identity.node, str(os.geteuid()))
     except (NodeConflictError, DatabaseDamagedError) as error:
         yield Check("database: this host", "fail", error.message, error.hint)
         return

@@ -27,7 +27,7 @@ from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupE
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Restoration, VmRecord
-from shared.state.rules import upkeep
+from shared.state.rules import copies
 from shared.tasks import verification, vm_copies
 from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
@@ -195,7 +195,7 @@ def note(site: Site, key: str, done: Restored) -> None:
     """
     what = Restoration(done.stamp, site.node, done.name, done.uuid, timestamp(site.clock.now()))
     site.database.commit_once(
-        lambda contents: upkeep.restored(contents, key, what),
+        lambda contents: copies.restored(contents, key, what),
         f"restore {key} {done.stamp} as {done.name}",
         "restore",
     )

@@ -19,8 +19,9 @@ from shared.host.errors import NasError, VBoxManageError
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Claim, Contents, VmRecord
-from shared.state.rules import changes, interventions, upkeep
-from shared.state.rules.upkeep import FoundCopies
+from shared.state.rules import archive as archive_rules
+from shared.state.rules import claims, copies, vm_records
+from shared.state.rules.copies import FoundCopies
 from shared.state.sessions import recovery
 from shared.state.sessions.holding import Holding, holding
 from shared.state.states import Event, State
@@ -60,8 +61,8 @@ def archive(site: Site, key: str, progress: Progress = lambda _done, _total: Non
     """
 
     def start(contents: Contents, *, key: str, session: str, when: str, floor: int) -> Contents:
-        interrupted = changes.find(contents, key).moving is not None
-        begin = interventions.archive_again if interrupted else upkeep.archive
+        interrupted = vm_records.find(contents, key).moving is not None
+        begin = archive_rules.resume_archive if interrupted else archive_rules.start_archive
         return begin(contents, key, session, when, floor)
 
     return _move(site, key, "archive", start, progress)
@@ -72,7 +73,7 @@ def activate(site: Site, key: str, progress: Progress = lambda _done, _total: No
 
     NEW if it has no copies. Starts no backup. Raises like `archive`.
     """
-    return _move(site, key, "activate", upkeep.start_activation, progress)
+    return _move(site, key, "activate", archive_rules.start_activation, progress)
 
 
 def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None) -> MoveResult:
@@ -80,14 +81,14 @@ def resume(site: Site, key: str, progress: Progress = lambda _done, _total: None
 
     Raises like `archive`; `IllegalMoveError` if there is nothing to finish.
     """
-    return _move(site, key, "database", upkeep.resume_move, progress)
+    return _move(site, key, "database", archive_rules.resume_move, progress)
 
 
 def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) -> MoveResult:
     """Claims the VM by `start`, moves its copies, commits what it is then."""
     site.prepare_archive()
     _free_from_dead(site, key)
-    require_movable(site, changes.find(site.database.head().contents, key))
+    require_movable(site, vm_records.find(site.database.head().contents, key))
     with (
         site.database.session(worker) as session,
         holding(session, partial(start, key=key, floor=site.floor(key)), f"{worker} {key}") as held,
@@ -104,7 +105,7 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
         change = (
             _activated(site, held.record, own)
             if own.purpose == "activate"
-            else partial(upkeep.moved, key=key, own=own)
+            else partial(archive_rules.moved, key=key, own=own)
         )
         head = held.commit(change, f"{own.purpose} {key}: copies in place")
         return MoveResult(key, _status_after(head.contents, held.record), moved)
@@ -143,7 +144,7 @@ def _free_from_dead(site: Site, key: str) -> None:
     So a command that was killed can be repeated.
     """
     contents = site.database.head().contents
-    claim = changes.find(contents, key).claim
+    claim = vm_records.find(contents, key).claim
     if claim is not None:
         dead = [
             found
@@ -192,9 +193,9 @@ def _activated(site: Site, record: VmRecord, own: Claim) -> Change:
 
 def _arrived(contents: Contents, *, own: Claim, event: Event, found: FoundCopies) -> Contents:
     """The contents with the activated VM: what it becomes, and the copies that it has."""
-    record = changes.held(contents, "", own)
-    contents = contents.with_vm(upkeep.with_copies(record, found))
-    return upkeep.moved(contents, record.key, own, event)
+    record = claims.held(contents, "", own)
+    contents = contents.with_vm(copies.with_copies(record, found))
+    return archive_rules.moved(contents, record.key, own, event)
 
 
 def _status_after(contents: Contents, record: VmRecord) -> State:

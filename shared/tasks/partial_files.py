@@ -10,7 +10,7 @@ from shared.copies.partials import remove_partials
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.records import Contents
-from shared.state.rules import changes
+from shared.state.rules import claims
 
 log: Final = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def remove_partial_files(site: Site, contents: Contents, worker: str) -> list[st
             log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
     if tidied:
         site.database.commit_once(
-            lambda current: changes.tidied(current, tidied), f"tidied {', '.join(tidied)}", worker
+            lambda current: claims.without_leftovers(current, tidied),
+            f"tidied {', '.join(tidied)}",
+            worker,
         )
     return removed

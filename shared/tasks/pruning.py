@@ -22,7 +22,7 @@ from shared.nas.mount import check_nas
 from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.state.states import State
@@ -88,7 +88,7 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
     May be repeated after a crash. Raises `IllegalMoveError` if the VM is archived, `LockedError`
     while somebody works on it, `NasError`.
     """
-    decide(site, changes.find(site.database.head().contents, key))
+    decide(site, vm_records.find(site.database.head().contents, key))
     with _hold(site, session, key, "prune", f"prune {key}") as held:
         decisions = decide(site, held.record)
         rules, directory = (
@@ -156,7 +156,7 @@ def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = F
     Commits which copies are left. A VM whose newest copy that was is to be backed up again. May be
     repeated after a crash. Raises like `removable`, `LockedError`.
     """
-    removable(site, changes.find(site.database.head().contents, key), stamp, last=last)
+    removable(site, vm_records.find(site.database.head().contents, key), stamp, last=last)
     with _hold(site, session, key, "prune", f"remove {key} {stamp}") as held:
         copy, permit = removable(site, held.record, stamp, last=last)
         held.check()
@@ -179,7 +179,7 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
     Raises `CopyError` if there is no such copy or its sidecar is damaged, `LockedError` while
     somebody works on the VM, `NasError`.
     """
-    if find(site, changes.find(site.database.head().contents, key), stamp).pinned == pinned:
+    if find(site, vm_records.find(site.database.head().contents, key), stamp).pinned == pinned:
         return False
     what = f"{'pin' if pinned else 'unpin'} {key} {stamp}"
     with _hold(site, session, key, "pin", what) as held:

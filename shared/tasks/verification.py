@@ -24,7 +24,7 @@ from shared.nas.reading import look, present
 from shared.ova.check import check_ova, sha256_of
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.tasks import vm_copies
@@ -160,7 +160,7 @@ def settle(site: Site, session: Session, key: str) -> None:
 
     Raises like `verify_copy`.
     """
-    record = changes.find(site.database.head().contents, key)
+    record = vm_records.find(site.database.head().contents, key)
     if not differs(record, look_up_copies(site, record)):
         return
     with vm_copies.hold(site, session, key, "verify", f"look at the copies of {key}") as held:

@@ -17,8 +17,9 @@ from shared.host.errors import NasError
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Copy, VmRecord
-from shared.state.rules import changes, upkeep
-from shared.state.rules.upkeep import FoundCopies
+from shared.state.rules import claims
+from shared.state.rules import copies as copies_rules
+from shared.state.rules.copies import FoundCopies
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import State
@@ -138,7 +139,7 @@ def hold(
     reason: str,
 ) -> AbstractContextManager[Holding]:
     """Claims a VM whose copies are to be read or changed. See `holding`."""
-    start = partial(changes.claim, key=key, purpose=purpose, floor=site.floor(key))
+    start = partial(claims.grant, key=key, purpose=purpose, floor=site.floor(key))
     return holding(session, start, reason)
 
 
@@ -146,7 +147,7 @@ def commit_found(site: Site, held: Holding, reason: str) -> tuple[FoundCopies, V
     """Commits which copies the VM has now, and lets go of it: what was found, and its record."""
     found = look_up_copies(site, held.record)
     head = held.commit(
-        lambda contents: upkeep.record_copies(contents, held.key, held.claim, found), reason
+        lambda contents: copies_rules.record(contents, held.key, held.claim, found), reason
     )
     vms = head.contents.vms.values()
     return found, next((vm for vm in vms if vm.uuid == held.record.uuid), held.record)

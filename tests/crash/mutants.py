@@ -64,7 +64,7 @@ def _no_intent() -> None:
 
         from shared.copies import publishing
         from shared.state.records import Copy
-        from shared.state.rules import changes
+        from shared.state.rules import backup, claims
 
         copy = Copy(
             sidecar.stamp,
@@ -78,8 +78,8 @@ def _no_intent() -> None:
         publishing.publish(self._site.files, self._target.directory, copy)
 
         def clean(contents: Any) -> Any:
-            record = replace(changes.held(contents, held.key, held.claim), publishing=copy)
-            return changes.published(contents.with_vm(record), held.key, held.claim)
+            record = replace(claims.held(contents, held.key, held.claim), publishing=copy)
+            return backup.published(contents.with_vm(record), held.key, held.claim)
 
         held.commit(clean, "published without an intent")
         return True

@@ -17,7 +17,7 @@ import pytest
 
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state.rules import changes
+from shared.state.records import NodeRecord
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
 from tests.crash.world import Programs, World
@@ -225,7 +225,7 @@ def test_neither_takes_a_living_session_of_the_other_for_dead(
     process = exporting(alpha, machine(alpha, fleet, "web"))
     with here(fleet).session("test") as own:
         own.commit(
-            lambda found: found.with_node(changes.NodeRecord("beta", here(fleet).identity.machine)),
+            lambda found: found.with_node(NodeRecord("beta", here(fleet).identity.machine)),
             "beta is there",
         )
         running = fleet.record("web").claim

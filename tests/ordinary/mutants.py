@@ -60,7 +60,7 @@ class Mutant:
 _NO_FLOOR: Final[tuple[Patch, ...]] = (
     ("shared.site", "Site.floor", _answers(0)),
     ("shared.state.numbers", "next_number", lambda _: lambda granted, _floor: granted + 1),
-    ("shared.state.rules.changes", "next_number", lambda _: lambda granted, _floor: granted + 1),
+    ("shared.state.rules.claims", "next_number", lambda _: lambda granted, _floor: granted + 1),
     (
         "shared.state.store.create",
         "protocol.genesis",

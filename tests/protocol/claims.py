@@ -13,7 +13,8 @@ from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.state.records import Copy, NodeRecord, SessionRecord
-from shared.state.rules import changes, interventions
+from shared.state.rules import backup as backup_rules
+from shared.state.rules import claims
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.state.store import protocol
@@ -116,7 +117,7 @@ class Worker:
     def expire(self, victim: str) -> None:
         """Declares another session dead, rightly or wrongly."""
         with contextlib.suppress(VmBackupError):
-            self._commit_once(lambda contents: changes.expire(contents, [victim], "silent", WHEN))
+            self._commit_once(lambda contents: claims.expire(contents, [victim], "silent", WHEN))
 
     def break_claim(self, victim: str) -> None:
         """Takes the VM from another session, which stays alive, as an operator does by hand."""
@@ -124,9 +125,7 @@ class Worker:
         if own is not None and own.session == victim:
             with contextlib.suppress(VmBackupError):
                 self._commit_once(
-                    lambda contents: interventions.break_claim(
-                        contents, VM, own.number, "by hand", WHEN
-                    )
+                    lambda contents: claims.break_claim(contents, VM, own.number, "by hand", WHEN)
                 )
 
     def _commit_once(self, change: Change, reason: str = "by another", _: str = "") -> Snapshot:
@@ -143,20 +142,20 @@ def backs_up(worker: Worker, *, intends: bool = True) -> None:
     Stops at the first commit that fails.
     """
     head = worker.commit(
-        lambda contents: changes.claim(contents, VM, worker.session.id, "backup", WHEN)
+        lambda contents: claims.grant(contents, VM, worker.session.id, "backup", WHEN)
     )
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:
         return
     copy = Copy(f"stamp-{own.number}", own.number, 1, "0" * 64, WHEN, {})
     if intends:
-        head = worker.commit(lambda contents: changes.intend(contents, VM, own, copy))
+        head = worker.commit(lambda contents: backup_rules.intend(contents, VM, own, copy))
         if head is None:
             return
     worker.database.files.perform(PlaceCopy(own.number))
     if not intends:
-        worker.commit(lambda contents: changes.intend(contents, VM, own, copy))
-    worker.commit(lambda contents: changes.published(contents, VM, own))
+        worker.commit(lambda contents: backup_rules.intend(contents, VM, own, copy))
+    worker.commit(lambda contents: backup_rules.published(contents, VM, own))
 
 
 def finishes(worker: Worker) -> None:
@@ -171,7 +170,7 @@ def finishes(worker: Worker) -> None:
 def publishes(worker: Worker) -> None:
     """Finishes what another worker had announced."""
     head = worker.commit(
-        lambda contents: changes.claim(contents, VM, worker.session.id, "publish", WHEN)
+        lambda contents: claims.grant(contents, VM, worker.session.id, "publish", WHEN)
     )
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:
@@ -179,7 +178,7 @@ def publishes(worker: Worker) -> None:
     publishing = head.contents.vms[VM].publishing
     assert publishing is not None
     worker.database.files.perform(PlaceCopy(publishing.claim))
-    worker.commit(lambda contents: changes.published(contents, VM, own))
+    worker.commit(lambda contents: backup_rules.published(contents, VM, own))
 
 
 def backup(name: str, *, intends: bool = True, ends: bool = False) -> Program:
@@ -232,13 +231,13 @@ def next_tick_recovers(world: World, _: Sequence[Any]) -> str | None:
     """Whatever was left, the next worker finds a way on from it, with no operator."""
     contents = nas.head(world).contents
     live = [row.id for row in contents.sessions.values() if row.state == "live"]
-    contents = changes.expire(contents, live, "gone", WHEN)
+    contents = claims.expire(contents, live, "gone", WHEN)
     record = contents.vms[VM]
     if record.publishing is not None:
-        contents = changes.claim(contents, VM, "next", "publish", WHEN)
+        contents = claims.grant(contents, VM, "next", "publish", WHEN)
         own = contents.vms[VM].claim
         assert own is not None
-        contents = changes.published(contents, VM, own)
+        contents = backup_rules.published(contents, VM, own)
     if found := consistent(contents):
         return found
     status = contents.vms[VM].status

@@ -11,7 +11,8 @@ from typing import Any, Final
 import pytest
 
 from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import backup
+from shared.state.rules import claims as claims_rules
 from shared.state.sessions.session import Session
 from shared.state.store import lease, protocol, view
 from shared.state.store.files import StateFiles
@@ -236,29 +237,31 @@ def _trusts_the_listing(head: Snapshot) -> Steps[Snapshot]:
 
 
 def _claims_unchecked(patch: Patch) -> None:
-    patch.setattr(changes, "held", lambda contents, key, own: contents.vms[key])
+    patch.setattr(claims_rules, "held", lambda contents, key, own: contents.vms[key])
 
 
 def _expiry_keeps_claims(patch: Patch) -> None:
-    patch.setattr(changes, "_freed", lambda record, reason, when: record)
+    patch.setattr(claims_rules, "abandoned", lambda record, reason, when: record)
 
 
 def _expiry_drops_intents(patch: Patch) -> None:
-    original = changes._freed
+    original = claims_rules.abandoned
 
     def freed(record: VmRecord, reason: str, when: str) -> VmRecord:
         return original(replace(record, publishing=None), reason, when)
 
-    patch.setattr(changes, "_freed", freed)
+    patch.setattr(claims_rules, "abandoned", freed)
 
 
 def _published_without_intent(patch: Patch) -> None:
     def published(contents: Contents, key: str, own: Any) -> Contents:
         return contents.with_vm(
-            replace(changes.held(contents, key, own), status="CLEAN", claim=None, publishing=None)
+            replace(
+                claims_rules.held(contents, key, own), status="CLEAN", claim=None, publishing=None
+            )
         )
 
-    patch.setattr(changes, "published", published)
+    patch.setattr(backup, "published", published)
 
 
 def _session_forgets_what_it_committed(patch: Patch) -> None:

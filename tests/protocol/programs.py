@@ -10,7 +10,7 @@ from typing import Any, Final
 from shared.host.errors import VmBackupError
 from shared.state.formats import NEWEST
 from shared.state.records import Contents, SessionRecord, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import claims as claims_rules
 from shared.state.states import INITIAL, MOVES, State
 from shared.state.store import protocol
 from shared.state.store import view as views
@@ -136,7 +136,7 @@ def expirer(session: str, victim: str, transactions: int) -> Program:
             tag = f"<{session}{sequence}>"
 
             def change(contents: Contents, tag: str = tag) -> Contents:
-                return append(tag)(changes.expire(contents, [victim], "silent", WHEN))
+                return append(tag)(claims_rules.expire(contents, [victim], "silent", WHEN))
 
             answers.append(
                 (

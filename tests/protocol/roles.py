@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from shared.host.errors import NasError, VmBackupError
 from shared.state.records import Contents
-from shared.state.rules import changes, sightings, upkeep
+from shared.state.rules import archive, claims, sightings
 from shared.state.sessions import recovery
 from shared.state.states import Event
 from shared.state.store.files import StateFiles
@@ -125,7 +125,9 @@ def archiver(name: str) -> Program:
     """Archives the VM."""
 
     def work(worker: Worker) -> None:
-        if worker.commit(lambda contents: upkeep.archive(contents, VM, worker.session.id, WHEN)):
+        if worker.commit(
+            lambda contents: archive.start_archive(contents, VM, worker.session.id, WHEN)
+        ):
             _moves(worker)
 
     return _works(name, work)
@@ -136,7 +138,7 @@ def activator(name: str) -> Program:
 
     def work(worker: Worker) -> None:
         if worker.commit(
-            lambda contents: upkeep.start_activation(contents, VM, worker.session.id, WHEN)
+            lambda contents: archive.start_activation(contents, VM, worker.session.id, WHEN)
         ):
             _moves(worker)
 
@@ -146,11 +148,11 @@ def activator(name: str) -> Program:
 def _moves(worker: Worker) -> None:
     """The copies are moved, which is not seen here; then that is committed."""
     with contextlib.suppress(NasError):
-        record, own = changes.claimed_by(worker.database.head().contents, worker.session.id)
+        record, own = claims.claimed_by(worker.database.head().contents, worker.session.id)
         event = None
         if own.purpose == "activate":
             event = Event.ACTIVATE_CHANGED if record.last_copy else Event.ACTIVATE_EMPTY
-        worker.commit(lambda contents: upkeep.moved(contents, VM, own, event))
+        worker.commit(lambda contents: archive.moved(contents, VM, own, event))
 
 
 def recoverer(name: str) -> Program:
@@ -172,7 +174,7 @@ def recoverer(name: str) -> Program:
         if record.publishing is not None:
             publishes(worker)
         elif record.moving is not None and worker.commit(
-            lambda contents: upkeep.resume_move(contents, VM, worker.session.id, WHEN)
+            lambda contents: archive.resume_move(contents, VM, worker.session.id, WHEN)
         ):
             _moves(worker)
         database.publish_view(name)

@@ -8,7 +8,7 @@ import pytest
 
 from shared.copies.files import NasFiles
 from shared.host.errors import IllegalMoveError, LockLostError, NasError
-from shared.state.rules import changes, upkeep
+from shared.state.rules import archive, claims
 from shared.state.sessions import recovery
 from shared.state.sessions.recovery import Dead
 from shared.state.states import State
@@ -168,10 +168,10 @@ def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) ->
     assert backup.run(site, only="web02").done == ["web02"]
     assert rig.record("web01").status is State.BACKUP_NECESSARY
     site.database.commit_once(
-        lambda contents: upkeep.archive(contents, "web01", "nobody", "now"), "test", "test"
+        lambda contents: archive.start_archive(contents, "web01", "nobody", "now"), "test", "test"
     )
     site.database.commit_once(
-        lambda contents: upkeep.moved(contents, "web01", contents.vms["web01"].claim),
+        lambda contents: archive.moved(contents, "web01", contents.vms["web01"].claim),
         "test",
         "test",  # type: ignore[arg-type]
     )
@@ -285,7 +285,7 @@ def test_what_a_killed_worker_left_is_removed(rig: Rig) -> None:
     site = rig.look()
     with site.database.session("backup") as session:
         head = session.commit(
-            lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim"
+            lambda contents: claims.grant(contents, "web01", session.id, "backup", "now"), "claim"
         )
         number = head.contents.claims_granted
         (rig.nas / "web01").mkdir()

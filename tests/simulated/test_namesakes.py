@@ -12,7 +12,7 @@ from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.site import Site
 from shared.state.records import Power
-from shared.state.rules import changes
+from shared.state.rules import backup as backup_rules
 from shared.state.store.create import create
 from shared.virtualbox import scratch
 from shared.virtualbox.clones import DESCRIPTION, Clones
@@ -57,7 +57,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool) -> None:
 
     `note` is the commit of the snapshot's UUID.
     """
-    target, name, calls = (changes, "touch", 2) if step == "note" else (Clones, step, 1)
+    target, name, calls = (backup_rules, "touch", 2) if step == "note" else (Clones, step, 1)
     original = getattr(target, name)
     left = [calls]
 

@@ -14,7 +14,7 @@ from shared.copies.archive_marker import ARCHIVE_MARKER
 from shared.copies.catalogue import directories_in, highest_claim
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state.rules import upkeep
+from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.state.store.create import create
 from shared.tasks import pruning
@@ -170,7 +170,7 @@ def test_a_vm_of_a_name_that_was_used_before_gets_another_directory(rig: Rig) ->
     kept = back_up(rig, first)
     rig.host().run("unregistervm", first.uuid, "--delete")
     rig.site().database.commit_once(
-        lambda contents: upkeep.forget(contents, "web01"), "forget", "test"
+        lambda contents: vm_records.forget(contents, "web01"), "forget", "test"
     )
     second = rig.host().make_vm("web01")
     stamps = [back_up(rig, second, keep_last=1) for _ in range(3)]
@@ -183,7 +183,7 @@ def test_a_forgotten_vm_that_is_found_again_takes_its_copies_back(rig: Rig) -> N
     vm = rig.host().make_vm("web01")
     back_up(rig, vm)
     rig.site().database.commit_once(
-        lambda contents: upkeep.forget(contents, "web01"), "forget", "test"
+        lambda contents: vm_records.forget(contents, "web01"), "forget", "test"
     )
     (
         rig.nas / "web01" / "@eaDir"

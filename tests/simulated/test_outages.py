@@ -19,7 +19,8 @@ from shared.host.errors import DiskImageError, NasError
 from shared.nas.mount import check_nas
 from shared.site import Site
 from shared.state.records import Power
-from shared.state.rules import changes
+from shared.state.rules import backup as backup_rules
+from shared.state.rules import claims
 from shared.state.sessions import recovery
 from shared.state.sessions.recovery import Dead
 from shared.state.states import State
@@ -369,10 +370,10 @@ def test_a_worker_that_dies_while_a_vm_is_saved_counts_as_one_that_failed(watche
     session = site.database.session("backup")
     with session:
         _, own = session.claim(
-            lambda contents: changes.claim(contents, "web01", session.id, "backup", "now"), "claim"
+            lambda contents: claims.grant(contents, "web01", session.id, "backup", "now"), "claim"
         )
         session.commit(
-            lambda contents: changes.touch(
+            lambda contents: backup_rules.touch(
                 contents, "web01", own, Power("savestate", "running", own.number)
             ),
             "savestate",

@@ -15,7 +15,7 @@ from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
 from shared.host.errors import CopyError, LockedError, UsageError, VBoxManageError
 from shared.site import Site
-from shared.state.rules import changes, upkeep
+from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
 from shared.virtualbox import scratch
 from tests.simulated.conftest import Rig
@@ -59,7 +59,7 @@ def say(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[[Site, str, Path]
 
 
 def restore(site: Site, key: str = "web01", **wishes: object) -> restoring.Restored:
-    record = changes.find(site.database.head().contents, key)
+    record = vm_records.find(site.database.head().contents, key)
     copy = restoring.choose(site, record, "latest")
     what = restoring.plan(site, copy, **wishes)  # type: ignore[arg-type]
     restoring.verify(copy, lambda _what, _percent: None)
@@ -98,7 +98,9 @@ def test_a_restore_of_a_vm_that_was_forgotten_meanwhile_brings_no_record_back(ri
     two_copies(rig)
     site = rig.site()
     restored = restore(site, name="web02")
-    site.database.commit_once(lambda contents: upkeep.forget(contents, "web01"), "forget", "admin")
+    site.database.commit_once(
+        lambda contents: vm_records.forget(contents, "web01"), "forget", "admin"
+    )
     restoring.note(site, "web01", restored)
     assert "web01" not in site.database.head().contents.vms
 
@@ -144,7 +146,7 @@ def test_a_folder_that_appears_at_the_last_moment_is_not_ours(rig: Rig) -> None:
     two_copies(rig)
     rig.host("beta")
     site = rig.site("beta")
-    record = changes.find(site.database.head().contents, "web01")
+    record = vm_records.find(site.database.head().contents, "web01")
     copy = restoring.choose(site, record, "latest")
     what = restoring.plan(site, copy, folder=rig.folder / "base")
     what.folder.mkdir(parents=True)
@@ -199,7 +201,7 @@ def scene(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
     return rehearsal.rehearse(
-        site, changes.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes)
+        site, vm_records.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes)
     )  # type: ignore[arg-type]
 
 
@@ -401,7 +403,7 @@ def test_a_result_that_cannot_be_recorded_is_said_so(
 
         def claimed_meanwhile(*arguments: object) -> restoring.Restored:
             session.commit(
-                lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"),
+                lambda contents: claims.grant(contents, "web01", session.id, "verify", "now"),
                 "held",
             )
             return restored(*arguments)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 
 from shared.host.errors import NodeConflictError
 from shared.state.records import NodeRecord
-from shared.state.rules import interventions
+from shared.state.rules import hosts
 from tests.simulated.conftest import Rig
 from worker import vmfind
 
@@ -90,9 +90,7 @@ def test_workers_that_get_another_user_go_on_after_recover_replaced(rig: Rig, us
     site = rig.site()
     here = site.identity
     site.database.commit_once(
-        lambda contents: interventions.replace_machine(
-            contents, "alpha", here.machine, here.hostname
-        ),
+        lambda contents: hosts.replace_machine(contents, "alpha", here.machine, here.hostname),
         "another user",
         "test",
     )

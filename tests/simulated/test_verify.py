@@ -13,7 +13,7 @@ from shared.copies.sidecar import Sidecar
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import LockedError, LockLostError, NasError
 from shared.nas.errors import reported
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions import recovery
 from shared.state.sessions.recovery import Dead
 from shared.state.states import State
@@ -209,7 +209,7 @@ def test_a_vm_that_somebody_holds_is_left_alone(rig: Rig) -> None:
     site = rig.site()
     with site.database.session("other") as session:
         session.commit(
-            lambda contents: changes.claim(contents, "web01", session.id, "verify", "now"), "held"
+            lambda contents: claims.grant(contents, "web01", session.id, "verify", "now"), "held"
         )
         assert verify.run(rig.site()).done == []
         with pytest.raises(LockedError), rig.site().database.session("verify") as mine:

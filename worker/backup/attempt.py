@@ -11,7 +11,7 @@ from shared.copies.sidecar import Sidecar
 from shared.host.clock import timestamp
 from shared.host.errors import ExitCode, LockLostError, VmBackupError
 from shared.site import Site
-from shared.state.rules import changes
+from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.virtualbox.export import VmRunsError
 from worker.backup import publish
@@ -83,13 +83,13 @@ class Attempt:
             self._export.undo()
             when, why = timestamp(self._site.clock.now()), f"{held.key}: {error.message}"
             held.commit(
-                lambda contents: changes.found_running(contents, held.key, held.claim, when), why
+                lambda contents: backup.found_running(contents, held.key, held.claim, when), why
             )
             raise
         except PostponedError as error:
             when, why = timestamp(self._site.clock.now()), error.verdict.reason
             held.commit(
-                lambda contents: changes.postponed(contents, held.key, held.claim, why, when),
+                lambda contents: backup.postponed(contents, held.key, held.claim, why, when),
                 f"{held.key} {why}",
             )
             raise
@@ -109,7 +109,7 @@ class Attempt:
         self._error = error.message
         self.nas_refused = error.exit_code == ExitCode.NAS
         held.commit(
-            lambda contents: changes.failed(contents, held.key, held.claim, error.message, when),
+            lambda contents: backup.failed(contents, held.key, held.claim, error.message, when),
             f"{held.key} failed",
         )
         log.error(

@@ -19,7 +19,7 @@ from shared.nas.mount import check_nas
 from shared.ova.check import OvaCheck, check_ova
 from shared.site import Site
 from shared.state.records import Copy, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.tasks.pruning import rules_of
@@ -107,7 +107,7 @@ def intend(held: Holding, sidecar: Sidecar) -> None:
         sidecar.fingerprint,
     )
     held.commit(
-        lambda contents: changes.intend(contents, held.key, held.claim, copy),
+        lambda contents: backup.intend(contents, held.key, held.claim, copy),
         f"publish {held.key} {copy.stamp}",
     )
 
@@ -133,13 +133,13 @@ def finish(site: Site, held: Holding) -> bool:
         when = timestamp(site.clock.now())
         text = f"the copy {copy.stamp} could not be put in place: {error.message}"
         session.commit(
-            lambda contents: changes.failed(contents, key, own, text, when), f"publish {key} failed"
+            lambda contents: backup.failed(contents, key, own, text, when), f"publish {key} failed"
         )
         log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
         return False
     unknown = there.order_unknown
     session.commit(
-        lambda contents: changes.published(contents, key, own, unknown),
+        lambda contents: backup.published(contents, key, own, unknown),
         f"{key} is clean: {copy.stamp}",
     )
     log.info("copy %s published", copy.stamp, extra={"vm": key})

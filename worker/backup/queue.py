@@ -12,7 +12,8 @@ from shared.host.errors import IllegalMoveError, UnknownVmError
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes, slots
+from shared.state.rules import backup as backup_rules
+from shared.state.rules import queue, vm_records
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from worker.backup.window import Verdict
@@ -67,8 +68,8 @@ def require_backup(contents: Contents, key: str, node: str) -> None:
 
     `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError` if archived.
     """
-    record = changes.find(contents, key)
-    changes.require_free(record)
+    record = vm_records.find(contents, key)
+    vm_records.require_free(record)
     if record.node != node:
         raise UnknownVmError(
             f"{key} belongs to the host {record.node}", hint="run its backup there"
@@ -88,15 +89,15 @@ def wait_for_slot(site: Site, session: Session, key: str) -> bool:
     """
     clock, backup = site.clock, site.configuration.backup
     session.commit(
-        lambda found: slots.queue(changes.note_waiting(found, {key: NO_SLOT}), key, session.id),
+        lambda found: queue.join(backup_rules.note_waiting(found, {key: NO_SLOT}), key, session.id),
         f"{key} {NO_SLOT}",
     )
     log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key})
     end = clock.monotonic() + backup.retry_seconds
-    while not slots.has_place(site.database.head().contents, key, backup.exports_on_nas):
+    while not queue.has_slot(site.database.head().contents, key, backup.exports_on_nas):
         if clock.monotonic() >= end:
             session.commit(
-                lambda found: slots.leave(found, key, session.id),
+                lambda found: queue.leave(found, key, session.id),
                 f"{key} leaves its place to others",
             )
             return False
@@ -112,6 +113,6 @@ def note_postponed(site: Site, session: Session, postponed: Mapping[str, Verdict
         log.log(level, "not now: %s", verdict.details or verdict.reason, extra={"vm": key})
     reasons = {key: verdict.reason for key, verdict in postponed.items()}
     contents = site.database.head().contents
-    if changes.note_waiting(contents, reasons) != contents:
+    if backup_rules.note_waiting(contents, reasons) != contents:
         text = "; ".join(f"{key} {reason}" for key, reason in reasons.items())
-        session.commit(lambda found: changes.note_waiting(found, reasons), text)
+        session.commit(lambda found: backup_rules.note_waiting(found, reasons), text)

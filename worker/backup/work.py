@@ -15,7 +15,7 @@ from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
 from shared.site import Site
 from shared.state.records import Power, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
@@ -115,7 +115,7 @@ class Work:
         """Commits what is about to be done to the VM, or what is known of it now."""
         key, own = self.held.key, self.held.claim
         self.held.commit(
-            lambda contents: changes.touch(contents, key, own, power),
+            lambda contents: backup.touch(contents, key, own, power),
             f"{power.method} {key}, which is {power.found}",
         )
         return power
@@ -124,7 +124,7 @@ class Work:
         """Commits that the VM is back in the state in which it was found."""
         key, own = self.held.key, self.held.claim
         self.held.commit(
-            lambda contents: changes.untouched(contents, key, own), f"{key} is {power.found} again"
+            lambda contents: backup.untouched(contents, key, own), f"{key} is {power.found} again"
         )
 
 

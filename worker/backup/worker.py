@@ -20,7 +20,7 @@ from shared.host.errors import (
 from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.state.rules import changes, sightings
+from shared.state.rules import claims, sightings
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event
@@ -148,7 +148,7 @@ class Round:
         try:
             self._site.directory(record)
             start = partial(
-                changes.claim, key=key, purpose="backup", limit=limit, floor=self._site.floor(key)
+                claims.grant, key=key, purpose="backup", limit=limit, floor=self._site.floor(key)
             )
             with holding(self._session, start, f"claim {key}") as held:
                 self._tried.add(key)

@@ -137,7 +137,7 @@ def _raise_numbers(configuration: "Configuration") -> None:
     from shared.copies import catalogue
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
-    from shared.state.rules import changes
+    from shared.state.rules import claims
     from shared.state.store.opening import open_database
 
     nas, host = configuration.nas, configuration.host
@@ -148,7 +148,7 @@ def _raise_numbers(configuration: "Configuration") -> None:
         )
         if floor > database.head().contents.claims_granted:
             database.commit_once(
-                lambda contents: changes.raise_numbers(contents, floor),
+                lambda contents: claims.raise_numbers(contents, floor),
                 f"claims go on above {floor}",
                 "statedb",
             )

@@ -1,1 +1,1 @@
-"""What may become of the contents of the database: pure changes, by subject."""
+"""What transactions do to the contents of the database: pure functions, a module a subject."""

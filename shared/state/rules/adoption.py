@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
 from shared.state.records import Contents, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import vm_records
 from shared.state.states import State
 
 
@@ -32,10 +32,10 @@ def adopt_edit(contents: Contents, edited: Mapping[str, State], when: str) -> Co
     nothing; a name that is unknown is an `UnknownVmError`.
     """
     for key, status in edited.items():
-        record = changes.find(contents, key)
+        record = vm_records.find(contents, key)
         if record.status == status:
             continue
-        changes.require_free(record)
+        vm_records.require_free(record)
         if (
             status == State.BACKUP_IN_PROGRESS
             or (status == State.CLEAN and record.last_copy is None)

@@ -1,8 +1,6 @@
 """What hosts see of their VMs, taken over into the database.
 
-New, renamed, moved, missing, used, out of order.
-
-Pure functions, like all changes (`shared.state.rules.changes`).
+New, renamed, moved, missing, used, out of order. Pure.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,10 +21,7 @@ class Sighting:
 
 
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
-    """Takes over what `node` lists: new VMs, renamed ones, moved ones.
-
-    And notes which of its VMs are missing.
-    """
+    """Takes over what `node` lists: VMs that are new, renamed, moved, or missing."""
     listed = {sighting.uuid: sighting for sighting in sightings}
     kept = [row for row in contents.unusable if row.section == "vms"]
     taken = {folded(record.directory) for record in contents.vms.values()}
@@ -53,7 +48,7 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
 def _identify(
     contents: Contents, node: str, listed: Mapping[str, Sighting], taken: set[str]
 ) -> Contents:
-    """Gives records that were taken over from version 1.0, which knew names only, the UUID and host of the VM of that name."""
+    """Gives records of version 1.0, which knew names only, the UUID and host of their VM."""
     known = {record.uuid for record in contents.vms.values()}
     for sighting in listed.values():
         record = contents.vms.get(sighting.name)
@@ -88,7 +83,7 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
 
 
 def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
-    """The key of a VM: its name, or `name@node` when another VM has that key, or with the UUID when that is taken, too."""
+    """The key of a VM: its name; if that is taken `name@node`; if that is, too, with the UUID."""
     return next(
         key
         for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}")
@@ -97,7 +92,7 @@ def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
 
 
 def _free_directory(taken: set[str], sighting: Sighting) -> str:
-    """A place that is not `taken`, and is from now on."""
+    """The name of a directory that is not `taken`, and is from now on."""
     free = folded(sighting.directory) not in taken
     directory = sighting.directory if free else f"{sighting.directory}~{sighting.uuid[:8]}"
     taken.add(folded(directory))

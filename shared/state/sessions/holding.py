@@ -1,7 +1,7 @@
 """Holding a VM: the one way to claim it, to ask whether the claim still stands, and to let go.
 
 floor = site.floor(key)
-start = partial(changes.claim, key=key, purpose="verify", floor=floor)
+start = partial(claims.grant, key=key, purpose="verify", floor=floor)
 with holding(session, start, f"verify {key}") as held:
 ...
 held.check()
@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from shared.host.clock import timestamp
 from shared.host.errors import LockLostError, VmBackupError
 from shared.state.records import Claim, Contents, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.session import Session
 from shared.state.store.protocol import Change
@@ -27,7 +27,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Start(Protocol):
-    """A change that claims a VM for a session, such as `changes.claim` with all else bound."""
+    """A change that claims a VM for a session, such as `claims.grant` with all else bound."""
 
     def __call__(self, contents: Contents, *, session: str, when: str) -> Contents:
         """The contents with the claim. `when`: the present time, for display."""
@@ -52,7 +52,7 @@ class Holding:
     def now(self) -> VmRecord:
         """The record as the database has it now. Raises `LockLostError` if the claim is gone."""
         self._asked = self.session.clock.boottime()
-        return changes.held(self.session.head().contents, self.key, self.claim)
+        return claims.held(self.session.head().contents, self.key, self.claim)
 
     def check(self) -> None:
         """Asks the heartbeat and the database. Raises `LockLostError` if the claim is gone."""
@@ -73,7 +73,7 @@ class Holding:
         """
         if self.session.held == self.claim:
             self.commit(
-                lambda contents: changes.released(
+                lambda contents: claims.release(
                     contents, self.key, self.claim, leftovers=leftovers
                 ),
                 reason,

@@ -19,7 +19,7 @@ from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.state.records import Contents, SessionRecord
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
 from shared.state.sessions.orphans import end_orphan
 from shared.state.store.database import Database
@@ -148,7 +148,7 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
     def change(contents: Contents) -> Contents:
         for grave in buried:
-            contents = changes.expire(
+            contents = claims.expire(
                 contents, [grave.session.id], f"the worker died: {grave.reason}", when
             )
         return contents

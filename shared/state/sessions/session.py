@@ -19,7 +19,7 @@ from shared.host.errors import LockLostError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.state.records import Claim, Contents, SessionRecord, VmRecord
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions.heartbeat import Doing, Heartbeat
 from shared.state.store.protocol import Author, Change
 from shared.state.store.snapshot import Snapshot
@@ -110,7 +110,7 @@ class Session:
 
         A session holds one VM at a time.
         """
-        record, own = changes.claimed_by(self.commit(change, reason).contents, self.id)
+        record, own = claims.claimed_by(self.commit(change, reason).contents, self.id)
         self.held = own
         self.doing.vm, self.doing.phase = record.key, own.purpose
         return record, own
@@ -141,7 +141,7 @@ class Session:
         )
         head = self._database.transact(author, change)
         self._known = self._known or self.id in head.contents.sessions
-        if self.held is not None and not changes.is_held(head.contents, self.held):
+        if self.held is not None and not claims.is_held(head.contents, self.held):
             self.held = None
         return head
 
@@ -149,10 +149,10 @@ class Session:
         when = timestamp(self._database.clock.now())
 
         def end(contents: Contents) -> Contents:
-            return changes.expire(contents, [self.id], reason, when)
+            return claims.expire(contents, [self.id], reason, when)
 
         with contextlib.suppress(LockLostError):  # expired already: there is nothing left to end
-            self._commit(changes.tombstone(self._record, "ended"), end, "session ended")
+            self._commit(claims.tombstone(self._record, "ended"), end, "session ended")
 
 
 def new_session_id(node: str) -> str:

@@ -15,7 +15,7 @@ from shared.host.host_identity import HostIdentity
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
 from shared.state.records import Contents, SessionRecord
-from shared.state.rules import changes
+from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
 from shared.state.store import protocol, version, view
 from shared.state.store.files import StateFiles
@@ -78,7 +78,7 @@ class Database:
             head = self.files.run(protocol.read_head())
         self.note_format(head.contents.format)
         self._check_history(head, synced=False)
-        changes.check_node(head.contents, self.identity.node, self.identity.machine)
+        hosts.check_machine(head.contents, self.identity.node, self.identity.machine)
         return head
 
     def transact(self, author: Author, change: Change) -> Snapshot:
@@ -86,11 +86,11 @@ class Database:
         self.require_writable()
 
         def checked(contents: Contents) -> Contents:
-            changes.check_node(contents, self.identity.node, self.identity.machine)
+            hosts.check_machine(contents, self.identity.node, self.identity.machine)
             after = change(contents)
             if after == contents:
                 return contents
-            return changes.join(
+            return hosts.join(
                 after, self.identity.node, self.identity.machine, self.identity.hostname
             )
 

@@ -24,7 +24,7 @@ from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.site import Site, open_site
 from shared.state.records import Contents, Copy, VmRecord
-from shared.state.rules import changes, sightings
+from shared.state.rules import claims, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
 from shared.state.states import State
@@ -153,7 +153,7 @@ class Operator:
         if purpose == "backup":
             self.set(key, status=State.BACKUP_NECESSARY)
         session.commit(
-            lambda contents: changes.claim(contents, key, session.id, purpose, WHEN), f"claim {key}"
+            lambda contents: claims.grant(contents, key, session.id, purpose, WHEN), f"claim {key}"
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shared.copies.files import NasFiles
 from shared.host.errors import ExitCode, LockLostError
-from shared.state.rules import adoption, changes, interventions, upkeep
+from shared.state.rules import adoption, archive, claims
 from shared.state.sessions import recovery
 from shared.state.states import State
 from shared.tasks import archiving
@@ -171,7 +171,7 @@ class TestInterrupted:
         process = gone_process()
         session._record = replace(session._record, pid=process.pid, started=process.started)
         session.commit(
-            lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive"
+            lambda contents: archive.start_archive(contents, "web", session.id, WHEN), "archive"
         )
         fall_silent(session)
         assert web.admin("archive", "web").exit_code == ExitCode.DONE
@@ -179,7 +179,7 @@ class TestInterrupted:
         assert web.contents.sessions[session.id].state == "expired"
         elsewhere = Operator(web.folder, "beta").session("activate", machine="f" * 32).__enter__()
         elsewhere.commit(
-            lambda contents: upkeep.start_activation(contents, "web", elsewhere.id, WHEN),
+            lambda contents: archive.start_activation(contents, "web", elsewhere.id, WHEN),
             "activate",
         )
         fall_silent(elsewhere)
@@ -200,7 +200,7 @@ class TestInterrupted:
     def test_refused_while_somebody_alive_moves_the_copies(self, web: Operator) -> None:
         with web.session("archive") as session:
             session.commit(
-                lambda contents: upkeep.archive(contents, "web", session.id, WHEN), "archive"
+                lambda contents: archive.start_archive(contents, "web", session.id, WHEN), "archive"
             )
             assert web.admin("activate", "web").exit_code == ExitCode.LOCKED
 
@@ -234,9 +234,7 @@ class TestInterrupted:
     @staticmethod
     def _bury(web: Operator) -> None:
         rows = recovery.live_sessions(web.contents)
-        web.commit(
-            lambda contents: changes.expire(contents, [row.id for row in rows], "gone", WHEN)
-        )
+        web.commit(lambda contents: claims.expire(contents, [row.id for row in rows], "gone", WHEN))
 
 
 class _Dying:
@@ -261,7 +259,7 @@ class TestDisplaced:
             def move(self, source: Path, target: Path, name: str) -> None:
                 if claim := web.record("web").claim:
                     web.commit(
-                        lambda contents: interventions.break_claim(
+                        lambda contents: claims.break_claim(
                             contents, "web", claim.number, "broken", WHEN
                         )
                     )

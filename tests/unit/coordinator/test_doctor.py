@@ -19,7 +19,7 @@ from shared.nas.mount import Mount, NasStatus
 from shared.nas.spelling import TRIAL
 from shared.ova.compression import zlib_codec
 from shared.state.records import NodeRecord
-from shared.state.rules import changes, sightings
+from shared.state.rules import hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
@@ -237,7 +237,7 @@ class TestDatabase:
     def test_another_user_of_this_machine(self, site_with_database: Operator) -> None:
         operator = site_with_database
         operator.add_vms("web")
-        operator.commit(lambda contents: changes.own(contents, "alpha", "12345"))
+        operator.commit(lambda contents: hosts.set_user(contents, "alpha", "12345"))
         check = self.examine(operator)["database: this host"]
         assert (check.verdict, "host.node" in check.hint) == ("fail", True)
 

@@ -6,7 +6,7 @@ import pytest
 
 from shared.host.errors import IllegalMoveError, LockedError
 from shared.state.records import Contents, NodeRecord
-from shared.state.rules import changes, interventions, sightings, upkeep
+from shared.state.rules import archive, backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
 from tests.unit.coordinator.conftest import WHEN, copy
@@ -22,8 +22,8 @@ def contents() -> Contents:
 
 class TestBreakClaim:
     def test_a_backup_is_to_be_done_again_and_counts_as_failed(self, contents: Contents) -> None:
-        claimed = changes.claim(contents, "web", "s", "backup", WHEN)
-        record = interventions.break_claim(claimed, "web", 1, "by hand", WHEN).vms["web"]
+        claimed = claims.grant(contents, "web", "s", "backup", WHEN)
+        record = claims.break_claim(claimed, "web", 1, "by hand", WHEN).vms["web"]
         assert (record.claim, record.status, record.failures, record.last_error) == (
             None,
             State.BACKUP_NECESSARY,
@@ -33,17 +33,17 @@ class TestBreakClaim:
         assert (record.last_failed_claim, record.leftovers) == (1, True)
 
     def test_another_claim_than_the_one_that_was_looked_at_stays(self, contents: Contents) -> None:
-        claimed = changes.claim(contents, "web", "s", "backup", WHEN)
-        assert interventions.break_claim(claimed, "web", 2, "by hand", WHEN) == claimed
-        assert interventions.break_claim(contents, "web", 1, "by hand", WHEN) == contents
-        assert interventions.break_claim(contents, "nobody", 1, "by hand", WHEN) == contents
+        claimed = claims.grant(contents, "web", "s", "backup", WHEN)
+        assert claims.break_claim(claimed, "web", 2, "by hand", WHEN) == claimed
+        assert claims.break_claim(contents, "web", 1, "by hand", WHEN) == contents
+        assert claims.break_claim(contents, "nobody", 1, "by hand", WHEN) == contents
 
     def test_an_intent_to_publish_stays(self, contents: Contents) -> None:
-        claimed = changes.claim(contents, "web", "s", "backup", WHEN)
+        claimed = claims.grant(contents, "web", "s", "backup", WHEN)
         own = claimed.vms["web"].claim
         assert own is not None
-        intended = changes.intend(claimed, "web", own, copy())
-        record = interventions.break_claim(intended, "web", 1, "by hand", WHEN).vms["web"]
+        intended = backup.intend(claimed, "web", own, copy())
+        record = claims.break_claim(intended, "web", 1, "by hand", WHEN).vms["web"]
         assert (record.claim, record.publishing, record.status) == (
             None,
             copy(),
@@ -51,8 +51,8 @@ class TestBreakClaim:
         )
 
     def test_a_move_stays_to_be_finished(self, contents: Contents) -> None:
-        archived = upkeep.archive(contents, "db", "s", WHEN)
-        record = interventions.break_claim(archived, "db", 1, "by hand", WHEN).vms["db"]
+        archived = archive.start_archive(contents, "db", "s", WHEN)
+        record = claims.break_claim(archived, "db", 1, "by hand", WHEN).vms["db"]
         assert (record.claim, record.moving, record.status, record.failures) == (
             None,
             "archive",
@@ -67,7 +67,7 @@ class TestGiveUpNode:
     ) -> None:
         other = sightings.sight(contents, "beta", [Sighting("u3", "mail", "mail")], WHEN)
         other = other.with_vm(replace(other.vms["db"], missing_since="2020-01-01T00:00:00Z"))
-        after = interventions.give_up_node(other, "alpha", WHEN)
+        after = hosts.give_up(other, "alpha", WHEN)
         assert {key: vm.missing_since for key, vm in after.vms.items()} == {
             "web": WHEN,
             "db": "2020-01-01T00:00:00Z",
@@ -75,14 +75,14 @@ class TestGiveUpNode:
         }
 
     def test_another_host_that_lists_one_takes_it_over(self, contents: Contents) -> None:
-        after = interventions.give_up_node(contents, "alpha", WHEN)
+        after = hosts.give_up(contents, "alpha", WHEN)
         assert (
             sightings.sight(after, "beta", [Sighting("u1", "web", "web")], WHEN).vms["web"].node
             == "beta"
         )
 
     def test_when_the_host_comes_back_so_do_they(self, contents: Contents) -> None:
-        after = interventions.give_up_node(contents, "alpha", WHEN)
+        after = hosts.give_up(contents, "alpha", WHEN)
         assert (
             sightings.sight(after, "alpha", [Sighting("u1", "web", "web")], WHEN)
             .vms["web"]
@@ -97,20 +97,20 @@ def test_replace_machine() -> None:
         .with_node(NodeRecord("alpha", "old", "old-host"))
         .with_node(NodeRecord("beta", "b"))
     )
-    after = interventions.replace_machine(contents, "alpha", "new", "new-host")
+    after = hosts.replace_machine(contents, "alpha", "new", "new-host")
     assert after.nodes["alpha"] == NodeRecord("alpha", "new", "new-host")
     assert after.nodes["beta"] == contents.nodes["beta"]
-    assert "alpha" not in interventions.replace_machine(contents, "alpha", "", "").nodes
+    assert "alpha" not in hosts.replace_machine(contents, "alpha", "", "").nodes
 
 
 class TestArchiveAgain:
     def test_an_interrupted_move_in_either_direction_becomes_an_archive(
         self, contents: Contents
     ) -> None:
-        archived = upkeep.archive(contents, "db", "dead", WHEN)
+        archived = archive.start_archive(contents, "db", "dead", WHEN)
         for moving in ("archive", "activate"):
             interrupted = archived.with_vm(replace(archived.vms["db"], claim=None, moving=moving))
-            record = interventions.archive_again(interrupted, "db", "s", WHEN).vms["db"]
+            record = archive.resume_archive(interrupted, "db", "s", WHEN).vms["db"]
             assert record.claim is not None
             assert (record.claim.purpose, record.claim.session, record.moving) == (
                 "archive",
@@ -119,9 +119,9 @@ class TestArchiveAgain:
             )
 
     def test_not_while_somebody_moves_and_not_when_it_is_done(self, contents: Contents) -> None:
-        archived = upkeep.archive(contents, "db", "alive", WHEN)
+        archived = archive.start_archive(contents, "db", "alive", WHEN)
         with pytest.raises(LockedError, match="alive"):
-            interventions.archive_again(archived, "db", "s", WHEN)
+            archive.resume_archive(archived, "db", "s", WHEN)
         done = archived.with_vm(replace(archived.vms["db"], claim=None, moving=None))
         with pytest.raises(IllegalMoveError):
-            interventions.archive_again(done, "db", "s", WHEN)
+            archive.resume_archive(done, "db", "s", WHEN)

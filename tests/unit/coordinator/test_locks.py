@@ -10,7 +10,7 @@ from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.host.errors import ExitCode
 from shared.state.records import SessionRecord
-from shared.state.rules import changes, sightings
+from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
 from shared.state.states import State
@@ -220,7 +220,7 @@ class TestBreak:
         with web.session() as session:
             web.claim(session, "web")
             own = web.record("web").claim
-            session.commit(lambda contents: changes.intend(contents, "web", own, copy()), "intend")
+            session.commit(lambda contents: backup.intend(contents, "web", own, copy()), "intend")
             assert web.lock("break", "web", "--force").exit_code == ExitCode.DONE
         record = web.record("web")
         assert (record.claim, record.publishing, record.status) == (
@@ -383,7 +383,7 @@ class TestReplaced:
     ) -> None:
         operator = site_with_database
         operator.add_vms("web")
-        operator.commit(lambda contents: changes.own(contents, "alpha", "12345"))
+        operator.commit(lambda contents: hosts.set_user(contents, "alpha", "12345"))
         assert operator.admin("archive", "web").exit_code == ExitCode.DONE, (
             "operators may be anybody"
         )
@@ -439,7 +439,7 @@ def test_a_session_whose_id_is_a_path_frees_its_lock_and_touches_no_file(
     )
     web.commit(lambda contents: contents.with_session(planted))
     web.set("web", status=State.BACKUP_NECESSARY)
-    web.commit(lambda contents: changes.claim(contents, "web", planted.id, "backup", WHEN))
+    web.commit(lambda contents: claims.grant(contents, "web", planted.id, "backup", WHEN))
     result = web.lock(*words)
     assert precious.read_text() == "of the host"
     assert result.exit_code == ExitCode.DONE, (result.output, result.exception)

@@ -10,7 +10,7 @@ import pytest
 from shared.copies.names import make_stamp, parse_stamp
 from shared.host.errors import ExitCode
 from shared.state.numbers import CLAIM_LIMIT, believable, next_number, plausible
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy
@@ -67,20 +67,20 @@ def test_numbers_out_of_bounds_are_told_of_and_believed_by_nobody(operator: Oper
 def test_a_claim_has_a_number_above_its_vms_files() -> None:
     database = contents(vm("web01"), granted=5)
     assert (
-        only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=40)).claim.number
+        only(claims.grant(database, "web01", "alpha.1", "verify", WHEN, floor=40)).claim.number
         == 41
     )  # type: ignore[union-attr]
     assert (
-        only(changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=3)).claim.number == 6
+        only(claims.grant(database, "web01", "alpha.1", "verify", WHEN, floor=3)).claim.number == 6
     )  # type: ignore[union-attr]
     assert (
         only(
-            changes.claim(database, "web01", "alpha.1", "verify", WHEN, floor=10**12 + 1)
+            claims.grant(database, "web01", "alpha.1", "verify", WHEN, floor=10**12 + 1)
         ).claim.number
         == 6
     )  # type: ignore[union-attr]
-    assert changes.raise_numbers(database, 40).claims_granted == 40
-    assert changes.raise_numbers(database, 10**13) == changes.raise_numbers(database, 1) == database
+    assert claims.raise_numbers(database, 40).claims_granted == 40
+    assert claims.raise_numbers(database, 10**13) == claims.raise_numbers(database, 1) == database
 
 
 def test_no_counter_reaches_a_number_that_stamps_cannot_have() -> None:

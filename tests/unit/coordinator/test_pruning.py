@@ -9,7 +9,7 @@ from shared.copies import catalogue
 from shared.copies.files import Permit
 from shared.copies.sidecar import Verified
 from shared.host.errors import ExitCode, LockLostError, NasError
-from shared.state.rules import upkeep
+from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.tasks import pruning
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
@@ -75,7 +75,7 @@ def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operat
     )
     assert web.json("pin", "web", STAMPS[0])["changed"] is True
     assert web.admin("activate", "web").exit_code == 0
-    web.commit(lambda contents: upkeep.forget(contents, "web"))
+    web.commit(lambda contents: vm_records.forget(contents, "web"))
     web.add_vms("web")  # the database knows nothing any more
     assert web.admin("prune").exit_code == 0
     assert STAMPS[0] in left(web.nas / "web")

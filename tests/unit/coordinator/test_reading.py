@@ -15,7 +15,7 @@ from shared.copies.names import partial_name
 from shared.copies.sidecar import Wire
 from shared.host.errors import ExitCode
 from shared.host.processes import Completed
-from shared.state.rules import changes, sightings
+from shared.state.rules import claims, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
 from tests.support.copies import put_copy
@@ -407,7 +407,7 @@ class TestLog:
         session = operator.session().__enter__()
         operator.claim(session, "web")
         fall_silent(session)
-        operator.commit(lambda contents: changes.expire(contents, [session.id], "gone", WHEN))
+        operator.commit(lambda contents: claims.expire(contents, [session.id], "gone", WHEN))
         last = operator.json("log")["commits"][-1]["changes"]
         assert f"session {session.id} expired" in last
         assert any("BACKUP_IN_PROGRESS -> BACKUP_NECESSARY" in change for change in last)

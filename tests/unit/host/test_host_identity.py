@@ -11,7 +11,7 @@ from shared.host import host_identity
 from shared.host.errors import ConfigurationError, NodeConflictError
 from shared.host.host_identity import HostIdentity, own_machine_id, system_machine_id
 from shared.state.records import Contents, NodeRecord
-from shared.state.rules import changes
+from shared.state.rules import hosts
 
 
 def silent(_: object) -> str:
@@ -39,15 +39,15 @@ def test_two_containers_of_one_name_are_two_machines(tmp_path: Path) -> None:
     assert one.machine
     assert one.machine != two.machine
     assert HostIdentity.of_this_machine("web", tmp_path / "one") == one, "it is made once"
-    joined = changes.join(Contents(), "web", one.machine, "web")
+    joined = hosts.join(Contents(), "web", one.machine, "web")
     with pytest.raises(NodeConflictError):
-        changes.join(joined, "web", two.machine, "web")
+        hosts.join(joined, "web", two.machine, "web")
 
 
 def test_a_host_that_was_known_without_a_machine_is_known_by_it_from_now_on() -> None:
     older = Contents(nodes={"web": NodeRecord("web", "", "web")})
-    assert changes.join(older, "web", "", "web") == older
-    assert changes.join(older, "web", "a", "web").nodes["web"].machine == "a"
+    assert hosts.join(older, "web", "", "web") == older
+    assert hosts.join(older, "web", "a", "web").nodes["web"].machine == "a"
 
 
 @pytest.mark.usefixtures("container")

@@ -17,7 +17,7 @@ from shared.host.errors import (
     NodeConflictError,
 )
 from shared.state.records import Contents
-from shared.state.rules import changes
+from shared.state.rules import backup, claims
 from shared.state.rules.sightings import Sighting, apply_events, sight
 from shared.state.states import Event, State
 from shared.state.store import protocol
@@ -189,7 +189,7 @@ class TestSessions:
         def crash() -> None:
             with session:
                 session.commit(
-                    lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN),
+                    lambda contents: claims.grant(contents, "web01", session.id, "backup", WHEN),
                     "claim",
                 )
                 assert os.listdir(database.root / "node") == [session.id]
@@ -222,16 +222,16 @@ class TestSessions:
         database.commit_once(lambda contents: add("web02")(add("web01")(contents)), "add", "test")
         with database.session("backup") as first, elsewhere(database).session("backup") as second:
             first.commit(
-                lambda contents: changes.claim(contents, "web01", first.id, "backup", WHEN), "claim"
+                lambda contents: claims.grant(contents, "web01", first.id, "backup", WHEN), "claim"
             )
             with pytest.raises(LockedError):
                 second.commit(
-                    lambda contents: changes.claim(contents, "web01", second.id, "backup", WHEN),
+                    lambda contents: claims.grant(contents, "web01", second.id, "backup", WHEN),
                     "claim",
                 )
             second.commit(lambda contents: contents, "nothing")
             head = second.commit(
-                lambda contents: changes.claim(contents, "web02", second.id, "backup", WHEN),
+                lambda contents: claims.grant(contents, "web02", second.id, "backup", WHEN),
                 "claim",
             )
             claim = head.contents.vms["web02"].claim
@@ -242,19 +242,19 @@ class TestSessions:
         database.commit_once(add("web01"), "add", "test")
         with database.session("backup") as session:
             head = session.commit(
-                lambda contents: changes.claim(contents, "web01", session.id, "backup", WHEN),
+                lambda contents: claims.grant(contents, "web01", session.id, "backup", WHEN),
                 "claim",
             )
             own = head.contents.vms["web01"].claim
             assert own is not None
             elsewhere(database).commit_once(
-                lambda contents: changes.expire(contents, [session.id], "silent", WHEN),
+                lambda contents: claims.expire(contents, [session.id], "silent", WHEN),
                 "expire",
                 "database",
             )
             with pytest.raises(LockLostError):
                 session.commit(
-                    lambda contents: changes.intend(contents, "web01", own, copy()), "publish"
+                    lambda contents: backup.intend(contents, "web01", own, copy()), "publish"
                 )
             with pytest.raises(LockLostError):
                 session.commit(add("web02"), "anything else")
@@ -271,7 +271,7 @@ class TestSessions:
             session.commit(add("web01"), "add")
             other = elsewhere(database)
             other.commit_once(
-                lambda contents: changes.expire(contents, [session.id], "silent", WHEN),
+                lambda contents: claims.expire(contents, [session.id], "silent", WHEN),
                 "expire",
                 "database",
             )

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from shared.host.errors import LockedError, LockLostError, NasError
-from shared.state.rules import changes
+from shared.state.rules import backup, claims
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.holding import Start, holding
 from shared.state.states import State
@@ -27,7 +27,7 @@ def database(database: Database) -> Database:
 
 
 def start(purpose: str = "verify", key: str = "web01") -> Start:
-    return partial(changes.claim, key=key, purpose=purpose, floor=40)  # type: ignore[arg-type]
+    return partial(claims.grant, key=key, purpose=purpose, floor=40)  # type: ignore[arg-type]
 
 
 def claim_of(database: Database, key: str = "web01"):
@@ -52,7 +52,7 @@ def test_what_was_let_go_by_a_commit_is_not_let_go_again(
     with database.session("test") as session:
         with holding(session, start("backup", "db01"), "look") as held:
             commit = held.commit if committed_by == "the holding" else session.commit
-            fail = partial(changes.failed, key="db01", own=held.claim, error="no", when=WHEN)
+            fail = partial(backup.failed, key="db01", own=held.claim, error="no", when=WHEN)
             before = commit(fail, "failed").generation
         assert database.head().generation == before
     assert database.head().contents.vms["db01"].status == State.BACKUP_NECESSARY
@@ -91,7 +91,7 @@ def test_after_an_interruption_the_end_of_the_session_frees_the_vm(database: Dat
 
 def expired(database: Database, session_id: str) -> None:
     database.commit_once(
-        lambda contents: changes.expire(contents, [session_id], "silent", WHEN), "expire", "other"
+        lambda contents: claims.expire(contents, [session_id], "silent", WHEN), "expire", "other"
     )
 
 

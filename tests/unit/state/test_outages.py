@@ -6,7 +6,7 @@ import pytest
 
 from shared.host.clock import timestamp
 from shared.state.records import Power
-from shared.state.rules import changes, outages
+from shared.state.rules import backup, outages
 from tests.unit.state.builders import OWN, WHEN, claimed, contents, copy, only, vm
 
 NOW = datetime(2026, 11, 29, 3, 0, tzinfo=UTC)
@@ -40,23 +40,23 @@ def test_what_is_no_time_keeps_nobody_waiting(stored: str) -> None:
 
 @pytest.mark.parametrize(("method", "counts"), [("savestate", 1), ("shutdown", 1), ("live", 0)])
 def test_only_a_backup_that_stopped_the_vm_counts_however_it_ends(method: str, counts: int) -> None:
-    begun = changes.touch(contents(claimed()), "web01", OWN, Power(method, "running", 1))  # type: ignore[arg-type]
-    undone = changes.untouched(begun, "web01", OWN)
+    begun = backup.touch(contents(claimed()), "web01", OWN, Power(method, "running", 1))  # type: ignore[arg-type]
+    undone = backup.untouched(begun, "web01", OWN)
     ends = [
-        changes.failed(undone, "web01", OWN, "it failed", WHEN),
-        changes.found_running(undone, "web01", OWN, WHEN),
-        changes.postponed(undone, "web01", OWN, "later", WHEN),
+        backup.failed(undone, "web01", OWN, "it failed", WHEN),
+        backup.found_running(undone, "web01", OWN, WHEN),
+        backup.postponed(undone, "web01", OWN, "later", WHEN),
     ]
     assert [only(end).outages_failed for end in ends] == [counts] * 3
     assert {only(end).next_outage for end in ends} == {"2026-11-22T20:53:00Z" if counts else ""}
 
 
 def test_a_copy_forgets_all_of_it() -> None:
-    begun = changes.touch(
+    begun = backup.touch(
         contents(claimed(outages_failed=3, next_outage=WHEN)),
         "web01",
         OWN,
         Power("savestate", "running", 1),
     )
-    after = only(changes.published(changes.intend(begun, "web01", OWN, copy()), "web01", OWN))
+    after = only(backup.published(backup.intend(begun, "web01", OWN, copy()), "web01", OWN))
     assert (after.outages_failed, after.next_outage) == (0, "")

@@ -13,7 +13,7 @@ import pytest
 from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.state.rules import changes
+from shared.state.rules import claims
 from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, read_beat
 from shared.state.sessions.session import Session, session_record
@@ -56,7 +56,7 @@ def holder(database: Database) -> Session:
     crashed = database.session("backup")
     crashed._heartbeat._beat(os.O_CREAT)
     crashed.commit(
-        lambda contents: changes.claim(contents, "web01", crashed.id, "backup", WHEN), "claim"
+        lambda contents: claims.grant(contents, "web01", crashed.id, "backup", WHEN), "claim"
     )
     return crashed
 
@@ -346,7 +346,7 @@ class TestSweep:
         self, database: Database, holder: Session
     ) -> None:
         database.commit_once(
-            lambda contents: changes.expire(contents, [holder.id], "", WHEN), "expire", "test"
+            lambda contents: claims.expire(contents, [holder.id], "", WHEN), "expire", "test"
         )
         assert sweeping.sweep(database, database.head().contents) == [holder.id]
 

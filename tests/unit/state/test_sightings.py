@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from shared.state.records import Claim, Power, UnusableRow
-from shared.state.rules import adoption, changes, sightings
+from shared.state.rules import adoption, backup, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, vm
@@ -80,7 +80,7 @@ class TestSightings:
         renamed = sightings.sight(
             database, "alpha", [Sighting("uuid-web01", "shop", "shop")], LATER
         )
-        after = changes.published(changes.intend(renamed, "web01", OWN, copy()), "web01", OWN)
+        after = backup.published(backup.intend(renamed, "web01", OWN, copy()), "web01", OWN)
         assert set(after.vms) == {"shop"}
         assert after.vms["shop"].status == State.CLEAN
 

@@ -1,10 +1,8 @@
-"""Places for exports on the NAS, and the line of VMs that wait for one.
+"""Slots for exports on the NAS, and the queue of VMs that wait for one. Pure.
 
-Pure functions, like all changes (`shared.state.rules.changes`).
-
-Claims are the places, so whoever dies frees its place with its VM. A VM keeps its place in the line
-until it is claimed, over many ticks; but only those count as ahead of another for which a worker
-waits at that moment, so that a host that is switched off holds up nobody.
+A claim takes a slot, so whoever dies frees it with its VM. A VM keeps its place in the queue until
+it is claimed, over many ticks; but only those count as ahead of another for which a worker waits at
+that moment, so that a host that is switched off delays nobody.
 """
 
 from dataclasses import replace
@@ -22,12 +20,11 @@ def exports(contents: Contents) -> int:
     )
 
 
-def queue(contents: Contents, key: str, session: str) -> Contents:
-    """Puts a VM at the end of the line, or leaves it where it is.
+def join(contents: Contents, key: str, session: str) -> Contents:
+    """Puts a VM at the end of the queue, or leaves it where it is.
 
-    From now on `session` waits for its place, and for no other.
-
-    Nothing happens if the VM may not be claimed any more.
+    From now on `session` waits for its slot, and for no other. Nothing happens if the VM may not be
+    claimed any more.
     """
     record = contents.vms.get(key)
     if record is None or not _waits(record):
@@ -40,24 +37,24 @@ def queue(contents: Contents, key: str, session: str) -> Contents:
 
 
 def leave(contents: Contents, key: str, session: str) -> Contents:
-    """`session` waits for this VM's place no longer; the VM stays where it is in the line."""
+    """`session` waits for this VM's slot no longer; the VM keeps its place in the queue."""
     record = contents.vms.get(key)
     if record is None or record.queued is None or record.queued.session != session:
         return contents
     return contents.with_vm(replace(record, queued=replace(record.queued, session="")))
 
 
-def has_place(contents: Contents, key: str, limit: int) -> bool:
+def has_slot(contents: Contents, key: str, limit: int) -> bool:
     """Whether a backup of this VM may begin where so many exports are allowed.
 
-    There is a place for it and for all that are ahead of it.
+    That is, if there is a slot for it and for all that are ahead of it.
     """
     return exports(contents) + ahead(contents, key) < limit
 
 
-def require_place(contents: Contents, key: str, limit: int) -> None:
-    """Raises `TooManyExportsError` if `has_place` says no."""
-    if not has_place(contents, key, limit):
+def require_slot(contents: Contents, key: str, limit: int) -> None:
+    """Raises `TooManyExportsError` if it must wait."""
+    if not has_slot(contents, key, limit):
         count = ahead(contents, key)
         line = (
             f", and {count} more {'wait' if count > 1 else 'waits'} in line before it"
@@ -71,7 +68,7 @@ def require_place(contents: Contents, key: str, limit: int) -> None:
 
 
 def ahead(contents: Contents, key: str) -> int:
-    """How many VMs are before this one in the line, with a worker that waits for them now and does nothing else."""
+    """How many VMs are before this one in the queue, with a worker that now waits for a slot."""
     own = contents.vms[key].queued if key in contents.vms else None
     busy = {record.claim.session for record in contents.vms.values() if record.claim}
 

@@ -1,4 +1,4 @@
-"""What transactions do: every rule of `shared.state.rules.changes`."""
+"""What transactions do to hosts, sessions, claims, backups and the queue: `shared.state.rules`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,26 +14,26 @@ from shared.host.errors import (
     UnknownVmError,
 )
 from shared.state.records import Claim, Contents, NodeRecord, Power
-from shared.state.rules import adoption, changes, slots, upkeep
+from shared.state.rules import adoption, archive, backup, claims, hosts, queue, vm_records
 from shared.state.states import State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm
 
 
 class TestNodes:
     def test_a_node_joins_once(self) -> None:
-        joined = changes.join(contents(), "alpha", "machine", "alpha.example")
+        joined = hosts.join(contents(), "alpha", "machine", "alpha.example")
         assert joined.nodes == {"alpha": NodeRecord("alpha", "machine", "alpha.example")}
-        assert changes.join(joined, "alpha", "machine", "alpha.example") is joined
+        assert hosts.join(joined, "alpha", "machine", "alpha.example") is joined
 
     def test_another_machine_of_that_name_is_refused_with_the_cure(self) -> None:
-        joined = changes.join(contents(), "alpha", "machine", "alpha.example")
+        joined = hosts.join(contents(), "alpha", "machine", "alpha.example")
         with pytest.raises(NodeConflictError) as caught:
-            changes.join(joined, "alpha", "other", "alpha.example")
+            hosts.join(joined, "alpha", "other", "alpha.example")
         assert "VMBACKUP_NODE" in caught.value.hint
 
     @pytest.mark.parametrize(("known", "now"), [("", "machine"), ("machine", ""), ("", "")])
     def test_a_machine_that_cannot_say_who_it_is_is_not_refused(self, known: str, now: str) -> None:
-        changes.check_node(changes.join(contents(), "alpha", known, "alpha"), "alpha", now)
+        hosts.check_machine(hosts.join(contents(), "alpha", known, "alpha"), "alpha", now)
 
 
 class TestExpiry:
@@ -44,7 +44,7 @@ class TestExpiry:
             sessions=(session("alpha.1"), session("beta.1")),
             granted=2,
         )
-        after = changes.expire(database, ["alpha.1"], "its process is gone", LATER)
+        after = claims.expire(database, ["alpha.1"], "its process is gone", LATER)
         record = only(after)
         assert (record.status, record.claim, record.failures, record.last_failed_claim) == (
             State.BACKUP_NECESSARY,
@@ -61,7 +61,7 @@ class TestExpiry:
         assert after.sessions["beta.1"].state == "live"
 
     def test_the_tombstone_remembers_the_last_commit(self) -> None:
-        after = changes.expire(
+        after = claims.expire(
             contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)),
             ["alpha.1"],
             "",
@@ -71,7 +71,7 @@ class TestExpiry:
 
     def test_a_copy_that_is_being_put_in_place_is_not_given_up(self) -> None:
         database = contents(claimed(publishing=copy()), sessions=(session("alpha.1"),))
-        record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
+        record = only(claims.expire(database, ["alpha.1"], "gone", LATER))
         assert (record.status, record.claim, record.publishing, record.failures) == (
             State.BACKUP_IN_PROGRESS,
             None,
@@ -89,17 +89,17 @@ class TestExpiry:
             ),
             sessions=(session("alpha.1"),),
         )
-        record = only(changes.expire(database, ["alpha.1"], "gone", LATER))
+        record = only(claims.expire(database, ["alpha.1"], "gone", LATER))
         assert (record.status, record.claim, record.moving) == (State.ARCHIVED, None, "archive")
 
     @pytest.mark.parametrize("state", ["ended", "expired"])
     def test_a_session_that_is_over_stays_as_it_is(self, state: str) -> None:
         database = contents(sessions=(session("alpha.1", state),))
-        assert changes.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
+        assert claims.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
 
     def test_leftovers_are_forgotten_when_they_are_tidied(self) -> None:
         database = contents(vm("web01", leftovers=True), vm("web02", leftovers=True))
-        after = changes.tidied(database, ["web01", "unknown"])
+        after = claims.without_leftovers(database, ["web01", "unknown"])
         assert (only(after).leftovers, after.vms["web02"].leftovers) == (False, True)
 
 
@@ -108,8 +108,8 @@ class TestClaims:
         database = contents(
             vm("web01", State.BACKUP_NECESSARY), vm("web02", State.BACKUP_NECESSARY), granted=16
         )
-        after = changes.claim(
-            changes.claim(database, "web01", "alpha.1", "backup", WHEN),
+        after = claims.grant(
+            claims.grant(database, "web01", "alpha.1", "backup", WHEN),
             "web02",
             "alpha.1",
             "backup",
@@ -124,21 +124,21 @@ class TestClaims:
 
     def test_a_claimed_vm_is_refused_by_whom_for_what_and_since_when(self) -> None:
         with pytest.raises(LockedError, match=f"backup by session alpha.1 since {WHEN}"):
-            changes.claim(contents(claimed()), "web01", "beta.1", "backup", LATER)
+            claims.grant(contents(claimed()), "web01", "beta.1", "backup", LATER)
 
     @pytest.mark.parametrize("state", sorted(set(State) - {State.BACKUP_NECESSARY}))
     def test_only_what_needs_a_backup_is_backed_up(self, state: State) -> None:
         with pytest.raises(IllegalMoveError, match=state):
-            changes.claim(contents(vm("web01", state)), "web01", "alpha.1", "backup", WHEN)
+            claims.grant(contents(vm("web01", state)), "web01", "alpha.1", "backup", WHEN)
 
     @pytest.mark.parametrize("purpose", ["publish", "power"])
     def test_there_must_be_something_to_finish(self, purpose: str) -> None:
         with pytest.raises(IllegalMoveError):
-            changes.claim(contents(vm("web01")), "web01", "alpha.1", purpose, WHEN)
+            claims.grant(contents(vm("web01")), "web01", "alpha.1", purpose, WHEN)
 
     def test_an_unknown_vm_is_refused_with_similar_ones(self) -> None:
         with pytest.raises(UnknownVmError) as caught:
-            changes.find(contents(vm("web01"), vm("WEB02"), vm("db")), "web")
+            vm_records.find(contents(vm("web01"), vm("WEB02"), vm("db")), "web")
         assert caught.value.hint == "similar: WEB02, web01"
 
     @pytest.mark.parametrize(
@@ -149,16 +149,14 @@ class TestClaims:
     @pytest.mark.parametrize(
         "change",
         [
-            lambda database, own: changes.intend(database, "web01", own, copy()),
-            lambda database, own: changes.published(database, "web01", own),
-            lambda database, own: changes.failed(database, "web01", own, "", WHEN),
-            lambda database, own: changes.found_running(database, "web01", own, WHEN),
-            lambda database, own: changes.released(database, "web01", own),
-            lambda database, own: changes.touch(
-                database, "web01", own, Power("live", "running", 1)
-            ),
-            lambda database, own: changes.untouched(database, "web01", own),
-            lambda database, own: upkeep.moved(database, "web01", own),
+            lambda database, own: backup.intend(database, "web01", own, copy()),
+            lambda database, own: backup.published(database, "web01", own),
+            lambda database, own: backup.failed(database, "web01", own, "", WHEN),
+            lambda database, own: backup.found_running(database, "web01", own, WHEN),
+            lambda database, own: claims.release(database, "web01", own),
+            lambda database, own: backup.touch(database, "web01", own, Power("live", "running", 1)),
+            lambda database, own: backup.untouched(database, "web01", own),
+            lambda database, own: archive.moved(database, "web01", own),
         ],
         ids=[
             "intend",
@@ -181,30 +179,28 @@ class TestBackups:
         database = contents(
             claimed(failures=3, last_error="x", last_error_at=WHEN, last_failed_claim=1)
         )
-        after = only(
-            changes.published(changes.intend(database, "web01", OWN, copy()), "web01", OWN)
-        )
+        after = only(backup.published(backup.intend(database, "web01", OWN, copy()), "web01", OWN))
         assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN, backed_up=WHEN)
 
     def test_nothing_is_published_that_was_not_announced(self) -> None:
         with pytest.raises(IllegalMoveError):
-            changes.published(contents(claimed()), "web01", OWN)
+            backup.published(contents(claimed()), "web01", OWN)
 
     def test_another_worker_finishes_what_was_announced(self) -> None:
-        left = changes.expire(
+        left = claims.expire(
             contents(claimed(publishing=copy()), sessions=(session("alpha.1"),), granted=1),
             ["alpha.1"],
             "",
             WHEN,
         )
-        taken = changes.claim(left, "web01", "beta.1", "publish", LATER)
+        taken = claims.grant(left, "web01", "beta.1", "publish", LATER)
         own = only(taken).claim
         assert (only(taken).status, own.number) == (State.BACKUP_IN_PROGRESS, 2)
-        assert only(changes.published(taken, "web01", own)).last_copy == copy(1)
+        assert only(backup.published(taken, "web01", own)).last_copy == copy(1)
 
     def test_a_failure_goes_to_the_back_of_the_queue_and_keeps_the_older_copy(self) -> None:
         after = only(
-            changes.failed(
+            backup.failed(
                 contents(claimed(last_copy=copy(), publishing=copy(1))),
                 "web01",
                 OWN,
@@ -222,18 +218,18 @@ class TestBackups:
         assert after.last_copy == copy()
 
     def test_a_running_vm_is_no_failure(self) -> None:
-        after = only(changes.found_running(contents(claimed()), "web01", OWN, WHEN))
+        after = only(backup.found_running(contents(claimed()), "web01", OWN, WHEN))
         assert (after.status, after.claim, after.failures) == (State.RUNNING, None, 0)
 
     def test_a_copy_that_is_being_put_in_place_is_not_forgotten_because_the_vm_runs(self) -> None:
         with pytest.raises(IllegalMoveError):
-            changes.found_running(contents(claimed(publishing=copy())), "web01", OWN, WHEN)
+            backup.found_running(contents(claimed(publishing=copy())), "web01", OWN, WHEN)
 
     def test_a_backup_cannot_be_given_up_without_an_end(self) -> None:
         with pytest.raises(IllegalMoveError):
-            changes.released(contents(claimed()), "web01", OWN)
+            claims.release(contents(claimed()), "web01", OWN)
         assert (
-            only(changes.released(contents(claimed(publishing=copy())), "web01", OWN)).publishing
+            only(claims.release(contents(claimed(publishing=copy())), "web01", OWN)).publishing
             == copy()
         )
 
@@ -278,7 +274,7 @@ def _in_line() -> Contents:
     """
     waiting = [vm(key, State.BACKUP_NECESSARY) for key in ("web01", "web02", "web03")]
     database = contents(*waiting, vm("web04"), sessions=(session("alpha.1"), session("beta.1")))
-    return slots.queue(slots.queue(database, "web01", "alpha.1"), "web02", "beta.1")
+    return queue.join(queue.join(database, "web01", "alpha.1"), "web02", "beta.1")
 
 
 class TestPlacesOnTheNas:
@@ -289,18 +285,16 @@ class TestPlacesOnTheNas:
             vm("web03"),
             granted=1,
         )
-        database = changes.claim(database, "web03", "beta.1", "prune", WHEN)
-        assert slots.exports(database) == 1
+        database = claims.grant(database, "web03", "beta.1", "prune", WHEN)
+        assert queue.exports(database) == 1
         with pytest.raises(TooManyExportsError, match=r"1 exports run on the NAS$"):
-            changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=1)
+            claims.grant(database, "web02", "alpha.1", "backup", WHEN, limit=1)
         assert (
-            only(
-                changes.claim(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02"
-            ).claim
+            only(claims.grant(database, "web02", "alpha.1", "backup", WHEN, limit=2), "web02").claim
             is not None
         )
         assert (
-            only(changes.claim(database, "web02", "alpha.1", "backup", WHEN), "web02").claim
+            only(claims.grant(database, "web02", "alpha.1", "backup", WHEN), "web02").claim
             is not None
         )
 
@@ -311,9 +305,9 @@ class TestPlacesOnTheNas:
             sessions=(session("alpha.1"),),
             granted=1,
         )
-        freed = changes.expire(database, ["alpha.1"], "gone", LATER)
-        assert slots.exports(freed) == 0
-        changes.claim(freed, "web02", "beta.1", "backup", WHEN, limit=1)
+        freed = claims.expire(database, ["alpha.1"], "gone", LATER)
+        assert queue.exports(freed) == 0
+        claims.grant(freed, "web02", "beta.1", "backup", WHEN, limit=1)
 
     def test_who_waits_for_longer_comes_first(self) -> None:
         database = _in_line()
@@ -321,22 +315,22 @@ class TestPlacesOnTheNas:
             TooManyExportsError,
             match="0 exports run on the NAS, and 1 more waits in line before it",
         ):
-            changes.claim(database, "web02", "beta.1", "backup", WHEN, limit=1)
+            claims.grant(database, "web02", "beta.1", "backup", WHEN, limit=1)
         with pytest.raises(TooManyExportsError, match="2 more wait in line"):
-            changes.claim(database, "web03", "gamma.1", "backup", WHEN, limit=2)
-        changes.claim(database, "web02", "beta.1", "backup", WHEN, limit=2)
-        taken = changes.claim(database, "web01", "alpha.1", "backup", WHEN, limit=1)
+            claims.grant(database, "web03", "gamma.1", "backup", WHEN, limit=2)
+        claims.grant(database, "web02", "beta.1", "backup", WHEN, limit=2)
+        taken = claims.grant(database, "web01", "alpha.1", "backup", WHEN, limit=1)
         assert only(taken).queued is None
-        assert slots.ahead(taken, "web02") == 0
+        assert queue.ahead(taken, "web02") == 0
 
     @pytest.mark.parametrize(
         "gone",
         [
-            lambda database: changes.expire(database, ["alpha.1"], "gone", LATER),
-            lambda database: slots.leave(database, "web01", "alpha.1"),
-            lambda database: changes.claim(database, "web04", "alpha.1", "verify", WHEN),
-            lambda database: slots.queue(database, "web03", "alpha.1"),
-            lambda database: upkeep.forget(database, "web01"),
+            lambda database: claims.expire(database, ["alpha.1"], "gone", LATER),
+            lambda database: queue.leave(database, "web01", "alpha.1"),
+            lambda database: claims.grant(database, "web04", "alpha.1", "verify", WHEN),
+            lambda database: queue.join(database, "web03", "alpha.1"),
+            lambda database: vm_records.forget(database, "web01"),
             lambda database: database.with_vm(replace(only(database), status=State.RUNNING)),
         ],
         ids=[
@@ -351,28 +345,28 @@ class TestPlacesOnTheNas:
     def test_a_vm_that_nobody_waits_for_now_holds_up_nobody(
         self, gone: Callable[[Contents], Contents]
     ) -> None:
-        changes.claim(gone(_in_line()), "web02", "beta.1", "backup", WHEN, limit=1)
+        claims.grant(gone(_in_line()), "web02", "beta.1", "backup", WHEN, limit=1)
 
     def test_a_vm_whose_worker_gave_up_is_where_it_was_when_the_next_one_waits(self) -> None:
-        database = slots.queue(slots.leave(_in_line(), "web01", "alpha.1"), "web01", "beta.1")
-        assert slots.ahead(database, "web01") == 0
-        assert slots.ahead(database, "web03") == 1, (
+        database = queue.join(queue.leave(_in_line(), "web01", "alpha.1"), "web01", "beta.1")
+        assert queue.ahead(database, "web01") == 0
+        assert queue.ahead(database, "web03") == 1, (
             "beta.1 waits for web01 now, and for web02 no longer"
         )
 
     def test_a_vm_that_may_not_be_claimed_does_not_get_in_line(self) -> None:
         database = contents(vm("web01"), sessions=(session("alpha.1"),))
-        assert slots.queue(database, "web01", "alpha.1") is database
-        assert slots.queue(database, "gone", "alpha.1") is database
+        assert queue.join(database, "web01", "alpha.1") is database
+        assert queue.join(database, "gone", "alpha.1") is database
 
     def test_why_a_vm_waits_is_noted_until_it_is_taken(self) -> None:
         database = contents(vm("web01", State.BACKUP_NECESSARY), vm("web02"))
-        noted = changes.note_waiting(
+        noted = backup.note_waiting(
             database, {"web01": "its window", "web02": "its window", "gone": "its window"}
         )
         assert (only(noted).waiting, only(noted, "web02").waiting) == ("its window", "")
-        assert changes.note_waiting(noted, {"web01": "its window"}) is noted
-        assert only(changes.claim(noted, "web01", "alpha.1", "backup", WHEN)).waiting == ""
+        assert backup.note_waiting(noted, {"web01": "its window"}) is noted
+        assert only(claims.grant(noted, "web01", "alpha.1", "backup", WHEN)).waiting == ""
 
     @pytest.mark.parametrize("purpose", ["pin", "prune"])
     @pytest.mark.parametrize(
@@ -383,4 +377,4 @@ class TestPlacesOnTheNas:
         self, purpose: str, unfinished: dict[str, object]
     ) -> None:
         with pytest.raises(LockedError, match="finished first"):
-            changes.claim(contents(vm("web01", **unfinished)), "web01", "alpha.1", purpose, WHEN)  # type: ignore[arg-type]
+            claims.grant(contents(vm("web01", **unfinished)), "web01", "alpha.1", purpose, WHEN)  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""What was found of a VM's copies on the NAS, taken over into its record. Pure."""
+
+from dataclasses import dataclass, replace
+
+from shared.state.records import (
+    Claim,
+    Contents,
+    Copy,
+    Restoration,
+    VmRecord,
+)
+from shared.state.rules import claims
+from shared.state.states import Event, allowed, move
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCopies:
+    """A VM's copies as they were found in its directories under a claim.
+
+    `newest` is the newest good one, `verified` the oldest last verification. `good` are the stamps
+    of all good ones where they belong, `order_unknown` of those of which it is disputed which is
+    newer.
+    """
+
+    newest: Copy | None
+    damaged: tuple[str, ...]
+    verified: str
+    good: frozenset[str] = frozenset()
+    order_unknown: tuple[str, ...] = ()
+
+    def lacks(self, known: Copy | None) -> bool:
+        """Whether `known`, which counted as the newest good copy, is none any more.
+
+        Numbers say nothing: the copy itself must be there.
+        """
+        return (
+            known is not None
+            and known.stamp not in self.good
+            and not (self.newest and self.newest.stamp == known.stamp)
+        )
+
+
+def record(contents: Contents, key: str, own: Claim, found: FoundCopies) -> Contents:
+    """Writes to the record which copies were found, and releases the claim.
+
+    If what counted as the newest good copy is not one any more, the VM has to be backed up again;
+    an archived one stays archived.
+    """
+    record = claims.held(contents, key, own)
+    lost = found.lacks(record.last_copy)
+    status = (
+        move(record.status, Event.COPY_DAMAGED)
+        if lost and allowed(record.status, Event.COPY_DAMAGED)
+        else record.status
+    )
+    backed_up = "" if lost else record.backed_up
+    return contents.with_vm(
+        replace(with_copies(record, found), claim=None, status=status, backed_up=backed_up)
+    )
+
+
+def with_copies(record: VmRecord, found: FoundCopies) -> VmRecord:
+    """The record with what was found of the VM's copies."""
+    known, newest = record.last_copy, found.newest
+    last_copy = known if known and newest and known.stamp == newest.stamp else newest
+    return replace(
+        record,
+        last_copy=last_copy,
+        damaged=found.damaged,
+        verified=found.verified,
+        order_unknown=found.order_unknown,
+    )
+
+
+def restored(contents: Contents, key: str, what: Restoration) -> Contents:
+    """Notes that a VM was made of a copy: for the log, whoever holds the VM.
+
+    Nothing if the VM was forgotten meanwhile.
+    """
+    record = contents.vms.get(key)
+    return contents if record is None else contents.with_vm(replace(record, restored=what))
