@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shared.state.store import database, protocol, view
+from shared.state.store import protocol, seen_history, view
 from tests.protocol import nas
 
 
@@ -14,5 +14,5 @@ def _decode_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
         logging.CRITICAL, "shared"
     )  # the same process is run from its beginning for each of its steps
     monkeypatch.setattr(protocol, "decode", nas.read)
-    monkeypatch.setattr(database, "decode", nas.read)
+    monkeypatch.setattr(seen_history, "decode", nas.read)
     monkeypatch.setattr(view, "decode", nas.read)

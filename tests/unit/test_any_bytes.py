@@ -28,7 +28,7 @@ from shared.ova.ovf import disk_files, rename_files
 from shared.state.sessions.heartbeat import parse_beat
 from shared.state.store import version, view
 from shared.state.store.lease import Marker, is_provably_dead, parse_marker
-from shared.state.store.seen import SeenGeneration
+from shared.state.store.seen_history import SeenHistory
 from shared.state.store.snapshot import decode
 from shared.virtualbox.export_errors import export_problem
 from shared.virtualbox.settings import SettingsError, parse_machine, parse_registry
@@ -183,7 +183,7 @@ def test_the_view(data: bytes) -> None:
 def test_the_note_of_the_newest_generation(tmp_path: Path, data: bytes) -> None:
     note = tmp_path / "seen.json"
     note.write_bytes(data)
-    found = SeenGeneration(note)
+    found = SeenHistory(note)
     assert isinstance(found.generation, int)
     assert isinstance(found.checksum, str)
 

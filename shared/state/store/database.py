@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shared.host.clock import Clock, timestamp
-from shared.host.errors import DatabaseDamagedError, NasError, VmBackupError
+from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
@@ -20,19 +20,15 @@ from shared.state.sessions.session import Session, new_session_id
 from shared.state.store import protocol, version, view
 from shared.state.store.files import StateFiles
 from shared.state.store.lease import DatabaseLease
-from shared.state.store.operations import ReadGeneration
 from shared.state.store.protocol import Author, Change
-from shared.state.store.seen import SeenGeneration
-from shared.state.store.snapshot import Snapshot, decode
+from shared.state.store.seen_history import SeenHistory
+from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from tenacity import Retrying
 
 log: Final = logging.getLogger(__name__)
 
-#: How far behind the head the generation that this host has seen is still compared: within what is
-#: never pruned.
-_CHAIN_CHECKED: Final = 200
 #: How long a transaction is repeated on errors of the NAS that pass by themselves.
 _PASSING_SECONDS: Final = 30.0
 _REREAD_SECONDS: Final = (0.2, 0.5, 1.0)
@@ -59,7 +55,7 @@ class Database:
         self.identity = identity
         self.clock = clock
         self._lease = DatabaseLease(files, settings.lease_seconds)
-        self._seen = SeenGeneration(notes / f"seen-{settings.repository}.json" if notes else None)
+        self._seen = SeenHistory(notes / f"seen-{settings.repository}.json" if notes else None)
         self._newer: str | None = None
         self.note_format(settings.database_version)
 
@@ -77,7 +73,7 @@ class Database:
             self.clock.sleep(seconds)
             head = self.files.run(protocol.read_head())
         self.note_format(head.contents.format)
-        self._check_history(head, synced=False)
+        self._seen.check(self.files, head, synced=False)
         hosts.check_machine(head.contents, self.identity.node, self.identity.machine)
         return head
 
@@ -105,7 +101,7 @@ class Database:
                     "vmtool-statedb is behind, the next commit or tick will write it: %s",
                     error.message,
                 )
-        self._check_history(head, synced=True)
+        self._seen.check(self.files, head, synced=True)
         return head
 
     def _retrying(self) -> "Retrying":
@@ -205,38 +201,3 @@ class Database:
             yield
         except OSError as error:
             raise nas_error(error, f"use the state database in {self.root}") from error
-
-    def _check_history(self, head: Snapshot, *, synced: bool) -> None:
-        """Compares the head with what this host has seen.
-
-        What may not be on the disk yet is not remembered, but what it was built on.
-        """
-        seen = self._seen
-        if seen.generation > head.generation:
-            self._went_back(
-                f"it ends at generation {head.generation}, but this host has seen {seen.generation}"
-            )
-        elif seen.generation == head.generation:
-            if seen.checksum != head.checksum:
-                self._went_back(
-                    f"generation {head.generation} is not the one that this host has seen"
-                )
-            return
-        elif seen.generation and head.generation - seen.generation < _CHAIN_CHECKED:
-            data = self.files.perform(ReadGeneration(seen.generation))
-            if data is not None and decode(data, seen.generation).checksum != seen.checksum:
-                self._went_back(
-                    f"generation {seen.generation} is not the one that this host has seen"
-                )
-        if synced:
-            seen.remember(head.generation, head.checksum)
-        elif head.generation - 1 > seen.generation:
-            seen.remember(head.generation - 1, head.header.previous)
-
-    def _went_back(self, what: str) -> None:
-        raise DatabaseDamagedError(
-            f"the history of the state database was rolled back or replaced: {what}",
-            hint="the NAS lost writes or was restored from a backup. If that was on purpose, "
-            "delete "
-            f"{self._seen.path} on each host; if not, look at the NAS first",
-        )

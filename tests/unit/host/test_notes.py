@@ -1,0 +1,49 @@
+"""What this host remembers: whole or not at all, and one kind of error."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shared.host.errors import ConfigurationError
+from shared.host.notes import Note
+
+
+def test_what_is_written_is_read_and_replaces_what_was_noted(tmp_path: Path) -> None:
+    note = Note(tmp_path / "state" / "note.json", "it")
+    assert note.read() == {}
+    for document in ({"a": 1}, {"b": "two"}):
+        note.write(document)
+        assert note.read() == document
+    assert os.listdir(tmp_path / "state") == ["note.json"]
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"{", b"[1]", b"\xff", b'{"a": NaN}', b"[" * 100_000])
+def test_nonsense_is_no_note(tmp_path: Path, nonsense: bytes) -> None:
+    note = Note(tmp_path / "note.json", "it")
+    note.path.write_bytes(nonsense)
+    assert note.read() == {}
+
+
+def test_a_note_that_cannot_be_flushed_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = Note(tmp_path / "note.json", "which NAS this is")
+    note.write({"a": 1})
+
+    def refused(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(
+        ConfigurationError, match=r"cannot remember which NAS this is in .*: No spa"
+    ):
+        note.write({"a": 2})
+    assert note.read() == {"a": 1}
+    assert os.listdir(tmp_path) == ["note.json"]
+
+
+def test_a_note_that_cannot_be_read_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "note.json").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        Note(tmp_path / "note.json", "it").read()
