@@ -18,7 +18,7 @@ from shared.host.clock import SystemClock, timestamp
 from shared.host.configuration import load
 from shared.host.host_identity import HostIdentity
 from shared.site import Site, open_site
-from shared.state.records import Contents, Copy, VmRecord
+from shared.state.records import Contents, CopyRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.create import create
 from shared.virtualbox.fingerprint import fingerprint_of
@@ -99,7 +99,7 @@ def _mark_clean(site: Site) -> None:
 
     def change(contents: Contents) -> Contents:
         for number, record in enumerate(contents.vms.values(), start=1):
-            copy = Copy(
+            copy = CopyRecord(
                 f"20261122T000000Z-{number}", number, 1, "0" * 64, read, fingerprints[record.uuid]
             )
             _place(site, record, copy)
@@ -111,7 +111,7 @@ def _mark_clean(site: Site) -> None:
     site.database.commit_once(change, "benchmark", "bench")
 
 
-def _place(site: Site, record: VmRecord, copy: Copy) -> None:
+def _place(site: Site, record: VmRecord, copy: CopyRecord) -> None:
     """Makes what a look at the VM's directory takes for its copy."""
     directory = site.directory(record)
     directory.mkdir(exist_ok=True)

@@ -52,7 +52,7 @@ class Claim(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Copy(Document):
+class CopyRecord(Document):
     """A copy that was verified: published, or about to be.
 
     `fingerprint` is that of the VM which it is a copy of.
@@ -135,13 +135,13 @@ class VmRecord(Document):
     status: Annotated[State, FROM_JSON]
     found: str
     #: The newest good copy.
-    last_copy: Copy | None = None
+    last_copy: CopyRecord | None = None
     #: When the last backup that succeeded was finished, whichever copy counts as the newest since
     #: then.
     backed_up: str = ""
     #: Set while a verified copy is being put in place: whoever finds it without a claim finishes
     #: that.
-    publishing: Copy | None = None
+    publishing: CopyRecord | None = None
     claim: Claim | None = None
     #: An archive or activate whose files may still have to be moved.
     moving: Literal["archive", "activate"] | None = None

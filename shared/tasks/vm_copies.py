@@ -16,7 +16,7 @@ from shared.host.clock import age, timestamp
 from shared.host.errors import NasError
 from shared.host.printable import quoted
 from shared.site import Site
-from shared.state.records import Copy, VmRecord
+from shared.state.records import CopyRecord, VmRecord
 from shared.state.rules import claims
 from shared.state.rules import copies as copies_rules
 from shared.state.rules.copies import FoundCopies
@@ -107,10 +107,10 @@ def said(moment: str, now: datetime) -> str:
     return "" if age(now, moment) is None else moment
 
 
-def as_record(sidecar: Sidecar) -> Copy:
+def as_record(sidecar: Sidecar) -> CopyRecord:
     """What the state database notes of the copy that a sidecar describes."""
     fingerprint = {str(name): str(value) for name, value in sidecar.fingerprint.items()}
-    return Copy(
+    return CopyRecord(
         sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint
     )
 

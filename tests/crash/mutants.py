@@ -63,10 +63,10 @@ def _no_intent() -> None:
         from dataclasses import replace
 
         from shared.copies import publishing
-        from shared.state.records import Copy
+        from shared.state.records import CopyRecord
         from shared.state.rules import backup, claims
 
-        copy = Copy(
+        copy = CopyRecord(
             sidecar.stamp,
             sidecar.claim,
             sidecar.size,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
-from shared.state.records import Copy, NodeRecord, SessionRecord
+from shared.state.records import CopyRecord, NodeRecord, SessionRecord
 from shared.state.rules import backup as backup_rules
 from shared.state.rules import claims
 from shared.state.sessions.session import Session
@@ -147,7 +147,7 @@ def backs_up(worker: Worker, *, intends: bool = True) -> None:
     own = head and head.contents.vms[VM].claim
     if head is None or own is None or own.session != worker.session.id:
         return
-    copy = Copy(f"stamp-{own.number}", own.number, 1, "0" * 64, WHEN, {})
+    copy = CopyRecord(f"stamp-{own.number}", own.number, 1, "0" * 64, WHEN, {})
     if intends:
         head = worker.commit(lambda contents: backup_rules.intend(contents, VM, own, copy))
         if head is None:

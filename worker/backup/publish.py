@@ -18,7 +18,7 @@ from shared.host.errors import CopyError, LockLostError, VmBackupError
 from shared.nas.mount import check_nas
 from shared.ova.check import OvaCheck, check_ova
 from shared.site import Site
-from shared.state.records import Copy, VmRecord
+from shared.state.records import CopyRecord, VmRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
@@ -98,7 +98,7 @@ def intend(held: Holding, sidecar: Sidecar) -> None:
     Raises `LockLostError` if the claim was taken over: then there is no intent. Any other error
     leaves open whether it was committed, and nothing of the copy may be removed.
     """
-    copy = Copy(
+    copy = CopyRecord(
         sidecar.stamp,
         sidecar.claim,
         sidecar.size,
@@ -152,7 +152,7 @@ def finish(site: Site, held: Holding) -> bool:
     return True
 
 
-def _require_there(site: Site, record: VmRecord, copy: Copy) -> Catalogue:
+def _require_there(site: Site, record: VmRecord, copy: CopyRecord) -> Catalogue:
     """What is in the VM's directory, the new copy among it.
 
     Raises `CopyError` if that does not count there, `NasError`.
@@ -164,7 +164,7 @@ def _require_there(site: Site, record: VmRecord, copy: Copy) -> Catalogue:
     return there
 
 
-def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: Copy) -> None:
+def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: CopyRecord) -> None:
     """Applies retention while the claim is still held, and only after the new copy is in place.
 
     What it cannot do now it does next time.

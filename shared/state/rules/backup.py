@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
-from shared.state.records import Claim, Contents, Copy, Power
+from shared.state.records import Claim, Contents, CopyRecord, Power
 from shared.state.rules import claims, outages
 from shared.state.states import Event, State, move
 
@@ -26,7 +26,7 @@ def touch(contents: Contents, key: str, own: Claim, power: Power) -> Contents:
     return contents.with_vm(replace(record, power=power, claim=claim))
 
 
-def intend(contents: Contents, key: str, own: Claim, copy: Copy) -> Contents:
+def intend(contents: Contents, key: str, own: Claim, copy: CopyRecord) -> Contents:
     """Notes that a verified copy is being put in place.
 
     From here on it will be, by its worker or by whoever finds it.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from shared.state.records import (
     Claim,
     Contents,
-    Copy,
+    CopyRecord,
     Restoration,
     VmRecord,
 )
@@ -22,13 +22,13 @@ class FoundCopies:
     newer.
     """
 
-    newest: Copy | None
+    newest: CopyRecord | None
     damaged: tuple[str, ...]
     verified: str
     good: frozenset[str] = frozenset()
     order_unknown: tuple[str, ...] = ()
 
-    def lacks(self, known: Copy | None) -> bool:
+    def lacks(self, known: CopyRecord | None) -> bool:
         """Whether `known`, which counted as the newest good copy, is none any more.
 
         Numbers say nothing: the copy itself must be there.

@@ -23,7 +23,7 @@ from shared.host.configuration import Configuration, load
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.site import Site, open_site
-from shared.state.records import Contents, Copy, VmRecord
+from shared.state.records import Contents, CopyRecord, VmRecord
 from shared.state.rules import claims, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
@@ -157,8 +157,8 @@ class Operator:
         )
 
 
-def copy(stamp: str = "20261122T203800Z-17", size: int = 15, **fingerprint: str) -> Copy:
-    return Copy(stamp, int(stamp.rpartition("-")[2]), size, "0" * 64, WHEN, fingerprint)
+def copy(stamp: str = "20261122T203800Z-17", size: int = 15, **fingerprint: str) -> CopyRecord:
+    return CopyRecord(stamp, int(stamp.rpartition("-")[2]), size, "0" * 64, WHEN, fingerprint)
 
 
 @pytest.fixture

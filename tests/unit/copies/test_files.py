@@ -1,13 +1,14 @@
-"""The door to the NAS: what a disk's errors become."""
+"""The copies' door to the NAS: what a disk's errors become, and the rights that files get."""
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.copies.files import NasFiles
+from shared.copies.files import NasFiles, modes_for, write_file
 
 
 def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +59,14 @@ def test_a_file_of_another_user_is_renamed_although_it_cannot_be_opened(
     monkeypatch.setattr(os, "open", refuse)
     NasFiles().rename(tmp_path, "x", "y")
     assert (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize(
+    ("shared", "file", "directory"), [(False, 0o640, 0o750), (True, 0o660, 0o2770)]
+)
+def test_modes(tmp_path: Path, shared: bool, file: int, directory: int) -> None:
+    files = NasFiles(modes_for(shared_group=shared))
+    files.make_directory(tmp_path / "vm")
+    write_file(files, tmp_path / "vm", "x", b"")
+    assert stat.S_IMODE((tmp_path / "vm").stat().st_mode) == directory
+    assert stat.S_IMODE((tmp_path / "vm" / "x").stat().st_mode) == file

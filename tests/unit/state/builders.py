@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.host.host_identity import HostIdentity
-from shared.state.records import Claim, Contents, Copy, SessionRecord, VmRecord
+from shared.state.records import Claim, Contents, CopyRecord, SessionRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.files import StateFiles
 from shared.state.store.layout import Primitive
@@ -57,9 +57,9 @@ def vm(key: str, status: State = State.CLEAN, **values: Any) -> VmRecord:
     return VmRecord(key=key, status=status, **settings)
 
 
-def copy(claim: int = 1) -> Copy:
+def copy(claim: int = 1) -> CopyRecord:
     """A copy that was made under this claim."""
-    return Copy(f"20261122T203800Z-{claim}", claim, 10, "0" * 64, WHEN, {"disk": "1"})
+    return CopyRecord(f"20261122T203800Z-{claim}", claim, 10, "0" * 64, WHEN, {"disk": "1"})
 
 
 def session(identifier: str, state: Any = "live", **values: Any) -> SessionRecord:

@@ -13,7 +13,7 @@ from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.state.records import (
     Claim,
     Contents,
-    Copy,
+    CopyRecord,
     NodeRecord,
     SessionRecord,
     VmRecord,
@@ -43,14 +43,14 @@ def _unknown(kind: type) -> some.SearchStrategy[dict[str, Any]]:
 
 claims = some.builds(Claim, odd_text, numbers, some.just("backup"), odd_text, extra=_unknown(Claim))
 copies = some.builds(
-    Copy,
+    CopyRecord,
     odd_names,
     numbers,
     numbers,
     odd_text,
     odd_text,
     some.dictionaries(odd_text, odd_text, max_size=3),
-    extra=_unknown(Copy),
+    extra=_unknown(CopyRecord),
 )
 records = some.builds(
     VmRecord,
