@@ -28,7 +28,10 @@ def of_records(records: Iterable[VmRecord], now: datetime) -> tuple[str, ...]:
 
 
 def of_copies(rows: Iterable[Mapping[str, Any]], now: datetime) -> tuple[str, ...]:
-    """Warnings about what is written beside copies (rows of `vmbackup-admin copies`), one for each host that made them."""
+    """Warnings about the dates of copies, one for each host that made them.
+
+    `rows`: as `vmbackup-admin copies` shows them.
+    """
     found: dict[str, list[str]] = {}
     for row in rows:
         ahead = next((row[name] for name in ("finished", "read") if is_ahead(now, row[name])), None)

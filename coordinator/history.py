@@ -1,4 +1,7 @@
-"""The audit trail: what each commit changed, read from the generations and robust against ones that are damaged or gone."""
+"""The audit trail: what each commit changed, read from the generations.
+
+One that is damaged or gone is shown as such.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,21 +1,20 @@
 """Who holds what: the lease on the database, sessions, claims on VMs.
 
-And how sure it is that the holder lives.
-
 Nothing here is decided for the machines: workers judge for themselves, by watching. This is what a
 person sees at once.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from coordinator.liveness import Verdict, Watched, age_of, by_age, verdict
 from coordinator.text import seconds_since
-from shared.host.errors import DatabaseVersionError, NasError
+from shared.host.errors import DatabaseVersionError
 from shared.state.sessions.heartbeat import beat_path, parse_beat
-from shared.state.sessions.recovery import live_sessions, proven_dead
+from shared.state.sessions.recovery import live_sessions
 from shared.state.sessions.sweeping import nas_now
 
 if TYPE_CHECKING:
@@ -24,13 +23,9 @@ if TYPE_CHECKING:
     from shared.state.store.database import Database
 
 Kind = Literal["database", "session", "claim"]
-Verdict = Literal["live", "expired", "dead", "unknown"]
 
 #: The name of the lock on the database itself.
 DATABASE: Final = "database"
-#: A heartbeat from further in the future than this says nothing about its age: on SMB it carries
-#: its host's clock.
-_AHEAD_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +57,6 @@ class Lock:
     def to_json(self) -> dict[str, Any]:
         """As `list --json` shows it."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What watching found out.
-
-    Sessions that showed no new heartbeat for `seconds`, and those that did.
-    """
-
-    seconds: float
-    silent: Collection[str] = ()
-    alive: Collection[str] = ()
 
 
 def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -> list[Lock]:
@@ -112,8 +95,8 @@ def _database_lock(database: "Database", contents: "Contents", nas_time: float) 
         return
     marker = parse_marker(found[0])
     lease = database.version.lease_seconds * LEASE_FRACTION
-    age = _age(nas_time, found[1] / 1e9)
-    state, why = _by_age(age, lease)
+    age = age_of(nas_time, found[1] / 1e9)
+    state, why = by_age(age, lease)
     if marker is not None and is_provably_dead(marker):
         state, why = "dead", f"its process {marker.pid} on this host is gone"
     host = marker.hostname if marker else ""
@@ -140,8 +123,8 @@ def _session_lock(
 ) -> Lock:
     lease = site.database.version.lease_seconds
     beat, touched = _read_beat(site.database, row.id)
-    age = None if touched is None else _age(nas_time, touched)
-    state, why = _verdict(site, row, age, watched)
+    age = None if touched is None else age_of(nas_time, touched)
+    state, why = verdict(site, row, age, watched)
     return Lock(
         row.id,
         "session",
@@ -188,50 +171,6 @@ def _claim_lock(session: Lock, record: "VmRecord", now: datetime) -> Lock:
     )
 
 
-def _verdict(
-    site: "Site", row: "SessionRecord", age: float | None, watched: Watched | None
-) -> tuple[Verdict, str]:
-    lease = site.database.version.lease_seconds
-    proof = proven_dead(row, site.identity)
-    if proof:
-        return "dead", proof
-    if watched and row.id in watched.alive:
-        return "live", "it showed a new heartbeat"
-    if watched and row.id in watched.silent:
-        if watched.seconds >= lease:
-            return (
-                "expired",
-                (
-                    f"no heartbeat for {watched.seconds:.0f} s: the next worker that watches "
-                    f"takes over"
-                ),
-            )
-        return (
-            "unknown",
-            f"no heartbeat for {watched.seconds:.0f} s of watching; it expires after {lease:.0f} s",
-        )
-    return _by_age(age, lease)
-
-
-def _by_age(age: float | None, lease: float) -> tuple[Verdict, str]:
-    if age is None:
-        return "unknown", "the age of its heartbeat cannot be told"
-    if age < lease:
-        return "live", f"its last heartbeat is {age:.0f} s old"
-    return (
-        "unknown",
-        (
-            f"its last heartbeat is {age:.0f} s old, more than the lease time of {lease:.0f} s; "
-            f"--watch finds out"
-        ),
-    )
-
-
-def _age(nas_time: float, touched: float) -> float | None:
-    age = nas_time - touched
-    return None if age < -_AHEAD_SECONDS else max(0.0, age)
-
-
 def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], float | None]:
     """What the heartbeat says and when it was written.
 
@@ -249,28 +188,3 @@ def _read_beat(database: "Database", session: str) -> tuple[Mapping[str, Any], f
             return parse_beat(file.read()), os.fstat(file.fileno()).st_mtime
     except OSError:
         return {}, None
-
-
-def watch(site: "Site", rows: "Collection[SessionRecord]", seconds: float) -> Watched:
-    """Watches sessions for `seconds` (bounded: at most twice that).
-
-    Those whose heartbeats cannot be read are in neither group.
-    """
-    from coordinator import text
-    from shared.state.sessions.recovery import watch_silent
-
-    try:
-        silent = watch_silent(
-            site.database,
-            rows,
-            seconds,
-            progress=lambda quiet: text.progress(
-                f"watching heartbeats: {quiet:.0f} of {seconds:.0f} s"
-            ),
-        )
-    except NasError:
-        return Watched(seconds)
-    finally:
-        text.progress("")
-    quiet = {dead.session.id for dead in silent}
-    return Watched(seconds, quiet, {row.id for row in rows} - quiet)

@@ -28,7 +28,10 @@ CURES: Final[Mapping[ExitCode, str]] = {
         "nothing: they are backed up when they have stopped. Watch the age of their last copy"
     ),
     ExitCode.NO_DATABASE: "is the right NAS mounted? A new one needs `vmbackup-admin init`",
-    ExitCode.LOCKED: "`vmbackup-lock list` shows who; wait, or see the runbook in `operation.md`",
+    ExitCode.LOCKED: (
+        "`vmbackup-lock list` shows who; wait, or see the runbook in `operation.md`. "
+        "After `init`: nothing, `vmbackup-admin status` shows what is in the database"
+    ),
     ExitCode.LOCK_LOST: (
         "nothing: the other one goes on. If it is frequent, look at the connection to the NAS"
     ),
@@ -71,8 +74,8 @@ def exit_codes() -> str:
             "fails prints"
         ),
         (
-            '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr. '
-            "`vmbackup-worker run` ends with the most telling code of"
+            '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr; a warning is '
+            '`{"warning": …}` there. `vmbackup-worker run` ends with the most telling code of'
         ),
         "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
         "",

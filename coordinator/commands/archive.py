@@ -39,7 +39,7 @@ Purpose = Literal["archive", "activate"]
 @dry_run_option
 @pass_invocation
 def archive(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) -> ExitCode:
-    """Set VM aside: it becomes ARCHIVED, its copies move to the archive directory, and no more backups are made.
+    """Set VM aside: it becomes ARCHIVED, its copies move to the archive, no more backups are made.
 
     For a VM that is done with, but whose copies shall stay. Starts no backup. Refused while the VM
     is being backed up. Interrupted, it is finished by the same command or by the next database

@@ -108,15 +108,20 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     except VmBackupError as error:  # a foreign NAS is not written to
         yield Check("NAS", "fail", error.message, error.hint)
         return
-    yield from guarded("NAS: use", lambda: _examine_use(configuration, clock, expected))
+    if not status.read_only:  # else nothing there tells more than that
+        yield from guarded("NAS: use", lambda: _examine_use(configuration, clock, expected))
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
     identity = HostIdentity.of_this_machine(
         configuration.host.node, configuration.host.state_directory, make=False
     )
-    yield from guarded("database", lambda: database.examine(configuration, identity, clock))
-    yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
+    yield from guarded(
+        "database",
+        lambda: database.examine(configuration, identity, clock, read_only=status.read_only),
+    )
+    if not status.read_only:
+        yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
 
 
 def _examine_use(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coordinator import locks_held
+from coordinator import liveness, locks_held
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
@@ -87,7 +87,7 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
         return
     row = site.database.head().contents.sessions[lock.session or ""]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
-    if row.id not in locks_held.watch(site, [row], seconds).silent:
+    if row.id not in liveness.watch(site, [row], seconds).silent:
         raise LockedError(
             (
                 f"{lock.name} is held by {lock.session} ({lock.worker} on {lock.node}, process "

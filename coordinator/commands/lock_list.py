@@ -2,7 +2,7 @@
 
 import click
 
-from coordinator import locks_held, reading, text
+from coordinator import liveness, locks_held, reading, text
 from coordinator.locks_held import Lock
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
@@ -37,7 +37,7 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     site = invocation.site(reading=True)
     found = reading.read(site)
     contents = found.snapshot.contents
-    watched = locks_held.watch(site, live_sessions(contents), watch) if watch else None
+    watched = liveness.watch(site, live_sessions(contents), watch) if watch else None
     locks = locks_held.gather(site, contents, watched)
     if as_json:
         print_json(

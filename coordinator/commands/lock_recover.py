@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import locks_held
+from coordinator import liveness
 from coordinator.commands.lock_break import BEATS_WATCHED
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, NodeConflictError, UsageError
@@ -87,7 +87,10 @@ def command(
 
 
 def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
-    """The site; on a machine that replaces another one under its name, seen with no machine id, so that it is not refused."""
+    """The site. With `replaced`, this machine counts as one without a machine id.
+
+    So it is not refused under the name of the machine that it replaces.
+    """
     site = invocation.site()
     try:
         site.database.head()
@@ -126,7 +129,7 @@ def _judge(
     dead = {row.id: (row, proof) for row in rows if (proof := proven_dead(row, site.identity))}
     doubtful = [row for row in rows if row.id not in dead]
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
-    silent = locks_held.watch(site, doubtful, seconds).silent if doubtful else ()
+    silent = liveness.watch(site, doubtful, seconds).silent if doubtful else ()
     dead |= {
         row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s")
         for row in doubtful
@@ -159,7 +162,10 @@ def _claimed(
 
 
 def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
-    """The VMs of another host that are marked as missing there, so that a host which lists them takes them over."""
+    """The VMs of another host that are to be marked as missing there.
+
+    A host that lists them takes them over then.
+    """
     if node == site.node:
         return []
     return sorted(

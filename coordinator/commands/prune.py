@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import text
-from coordinator.commands.status import order_unknown
+from coordinator.vm_rows import order_unknown
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
 from shared.output import print_json, say, warn
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @dry_run_option
 @pass_invocation
 def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: bool) -> ExitCode:
-    """Apply the retention rules to the copies of VM, or of all VMs of this host, and show what keeps each.
+    """Apply the retention rules to the copies of VM, or of all of this host; show what keeps each.
 
     Backups do the same after each new copy: this is for rules that were changed, and with --dry-run
     for trying them out. The newest good copy stays in any case; pinned, damaged and archived copies

@@ -82,12 +82,12 @@ def command(  # noqa: PLR0913 - options of the command line
     else it must go on running for so long and do something. What was seen is shown, and recorded
     beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
     """
-    from coordinator.restore import rehearsal, restoring
+    from coordinator.restore import choice, rehearsal
 
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     site = invocation.site(reading=dry_run)
     record = vm_records.find(site.database.head().contents, vm)
-    chosen = restoring.look_for(site, record, which)
+    chosen = choice.look_for(site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
         warn(chosen.doubt)

@@ -69,11 +69,11 @@ def command(  # noqa: PLR0913 - options of the command line
     folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of
     its own, and to the backups it is another VM (docs/restore.md).
     """
-    from coordinator.restore import restoring
+    from coordinator.restore import choice, restoring
 
     site = invocation.site(reading=True)
     record = vm_records.find(site.database.head().contents, vm)
-    chosen = restoring.look_for(site, record, which)
+    chosen = choice.look_for(site, record, which)
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
         warn(chosen.doubt)

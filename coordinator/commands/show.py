@@ -9,7 +9,7 @@ import click
 from coordinator import clocks, reading, text
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.commands.copies import incomplete, missing, state
-from coordinator.commands.status import describe, notes
+from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What was found. `skipped` are VMs that others work on, `unread` those with copies that could not be read, each with the reason."""
+    """What was found.
+
+    `skipped` are VMs that others work on, `unread` those with copies that could not be read, each
+    with the reason.
+    """
 
     examined: "list[Examined]" = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -204,7 +208,7 @@ def _verify_vm(
 
 
 def _gone(site: "Site", before: "VmRecord", report: Report) -> str:
-    """Says so if the newest copy is not there any more; one that was found damaged is said already."""
+    """That the newest copy is not there any more; empty for one that was found damaged."""
     now, last = site.database.head().contents.vms.get(before.key), before.last_copy
     if (
         now is None

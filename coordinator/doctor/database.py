@@ -23,8 +23,13 @@ from shared.state.store.opening import open_database
 from shared.state.store.operations import ReadLease
 
 
-def examine(configuration: Configuration, identity: HostIdentity, clock: Clock) -> Iterator[Check]:
-    """Everything about the database. Raises what `open_database` raises."""
+def examine(
+    configuration: Configuration, identity: HostIdentity, clock: Clock, *, read_only: bool = False
+) -> Iterator[Check]:
+    """Everything about the database. Raises what `open_database` raises.
+
+    `read_only`: the NAS is mounted so, and that nobody can write there tells nothing about rights.
+    """
     root = configuration.nas.state
     database = open_database(
         root, identity, clock, configuration.host.state_directory, reading=True
@@ -37,7 +42,7 @@ def examine(configuration: Configuration, identity: HostIdentity, clock: Clock) 
         f"repository {settings.repository}, version {settings.database_version}, {lease}",
     )
     yield _format(settings.database_version)
-    yield from examine_rights(root)
+    yield from examine_rights(root, read_only=read_only)
     yield from _generations(root)
     yield from _nodes(database)
     yield from _locks(database)
@@ -56,7 +61,7 @@ def _format(version: str) -> Check:
     return Check("database: format", "ok", f"version {version}")
 
 
-def examine_rights(root: Path) -> Iterator[Check]:
+def examine_rights(root: Path, *, read_only: bool = False) -> Iterator[Check]:
     """Directories that others can change: who can write there can lose every backup's record."""
     wrong = False
     for name in ("", "gen", "history", "node", "tmp"):
@@ -71,7 +76,7 @@ def examine_rights(root: Path) -> Iterator[Check]:
             wrong = True
             hint = f"chmod o-w {path}; on SMB: the mount options dir_mode=0770,file_mode=0660"
             yield Check("database: rights", "warn", f"everybody may write to {path}", hint)
-        elif not os.access(path, os.W_OK | os.X_OK):
+        elif not read_only and not os.access(path, os.W_OK | os.X_OK):
             wrong = True
             hint = "workers must run as its owner, or in its group with the rights of the group"
             yield Check(
@@ -147,7 +152,8 @@ def _twins(contents: Contents) -> Iterator[Check]:
                 "delete one of the two, or give the copy a UUID of its own (VBoxManage "
                 "clonevm does); "
             )
-            hint += f"if {record.node} is gone or was renamed: vmbackup-lock recover {quoted(record.node)}"
+            recover = f"vmbackup-lock recover {quoted(record.node)}"
+            hint += f"if {record.node} is gone or was renamed: {recover}"
             yield Check(
                 "database: VMs",
                 "warn",

@@ -1,4 +1,4 @@
-"""Is the NAS there, mounted so that it can be relied upon, and does it do what the state database needs?"""
+"""Whether the NAS is there, mounted reliably, and does what the state database needs."""
 
 import contextlib
 import os
@@ -27,6 +27,12 @@ _UNTRIED: Final = frozenset(
     {"fuse.sshfs", "fuse.rclone", "fuse.davfs", "davfs", "afpfs", "9p", "fuse.glusterfs", "ceph"}
 )
 _CACHE_LIMIT_SECONDS: Final = 60
+_READ_ONLY: Final = Check(
+    "NAS: mount options",
+    "fail",
+    "mounted read-only",
+    "look at the server's disk and its export, then mount it again",
+)
 
 
 def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
@@ -36,6 +42,8 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
         yield Check("NAS", "ok", f"{status.path} answers")
     else:
         yield Check("NAS", "ok", f"{mount.filesystem} from {mount.source} at {mount.path}")
+    if status.read_only and (mount is None or "ro" not in mount.options):
+        yield _READ_ONLY
     if mount is not None:
         yield from examine_options(mount)
     reason = refuses_to_copy(mount, reflink=nas.reflink)
@@ -70,12 +78,7 @@ def examine_options(mount: Mount) -> Iterator[Check]:
     if mount.filesystem in NETWORK:
         wrong += _harmful(mount.filesystem, values)
     if "ro" in values:
-        yield Check(
-            "NAS: mount options",
-            "fail",
-            "mounted read-only",
-            "look at the server's disk and its export, then mount it again",
-        )
+        yield _READ_ONLY
     for what, hint in wrong:
         yield Check("NAS: mount options", "warn", what, hint)
     if not wrong and "ro" not in values:

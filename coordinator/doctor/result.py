@@ -40,7 +40,7 @@ class Check:
 
 
 def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
-    """Runs `checks`; what they raise is a failed check `name` instead of the end of the examination."""
+    """Runs `checks`; what they raise becomes a failed check `name`, and does not end the rest."""
     try:
         yield from checks()
     except VmBackupError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.restore import restoring
+from coordinator.restore import choice, restoring
 from coordinator.restore.restoring import Progress
 from shared.copies.catalogue import Copy
 from shared.copies.sidecar import Rehearsed
@@ -37,7 +37,10 @@ _NOTE_POLL_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How to rehearse. `settings` are names and values of `VBoxManage modifyvm`, for instance less memory than the VM has."""
+    """How to rehearse.
+
+    `settings` are names and values of `VBoxManage modifyvm`, for instance less memory.
+    """
 
     boot: bool = False
     wait_seconds: float = 120.0
@@ -76,7 +79,7 @@ def rehearse(
     """
     with _only_one(site.configuration.host.state_directory):
         rehearsal_note.remove_noted(site)
-        copy = restoring.choose(site, record, which)
+        copy = choice.choose(site, record, which)
         result = _damaged(site, record, copy, progress) or _try(site, copy, wishes, progress)
     return Rehearsal(copy.stamp, result, _record(site, record.key, copy.stamp, result))
 

@@ -8,30 +8,26 @@ what is in it is ours to remove. If this process is killed, VirtualBox goes on w
 itself, and the VM is there afterwards.
 """
 
-import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies import chronology
+from coordinator.restore.folder import own_folder, registered_in, remove_from
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.copies.side_files import member_names
 from shared.copies.space import human
 from shared.host.clock import timestamp
-from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
-from shared.host.printable import quoted
+from shared.host.errors import CopyError, UsageError, VBoxManageError
 from shared.site import Site
-from shared.state.records import Restoration, VmRecord
+from shared.state.records import Restoration
 from shared.state.rules import copies
-from shared.tasks import verification, vm_copies
-from shared.virtualbox.boot_check import BootCheck
+from shared.tasks import verification
 from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
-from shared.virtualbox.inventory import Machine
 
 log: Final = logging.getLogger(__name__)
 
@@ -40,9 +36,6 @@ Progress = Callable[[str, float], None]
 
 _CANCEL_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2
-#: How long a folder that was removed must stay away, and how long that is waited for.
-_QUIET_SECONDS: Final = 0.5
-_GONE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,54 +46,6 @@ class Restored:
     uuid: str
     settings_file: str
     stamp: str
-
-
-def choose(site: Site, record: VmRecord, which: str) -> Copy:
-    """The copy that is meant: `latest` or `previous` of the good ones, or a stamp.
-
-    Raises `CopyError` if there is none, `NasError`.
-    """
-    return look_for(site, record, which).copy
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The copy that is meant. `doubt` says why it may be another one; empty: it is that one."""
-
-    copy: Copy
-    doubt: str = ""
-
-
-def look_for(site: Site, record: VmRecord, which: str) -> Choice:
-    """Like `choose`; says, too, if the signs disagree about which copy is `latest` or `previous`."""
-    found = [copy for copy, _ in vm_copies.copies(site, record)]
-    good = chronology.oldest_first(copy for copy in found if copy.good)
-    if which in ("latest", "previous"):
-        position = 1 if which == "latest" else 2
-        if len(good) < position:
-            raise CopyError(
-                f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
-                hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
-            )
-        return Choice(good[-position], _doubt(good[-position], good, which))
-    copy = next((copy for copy in found if copy.stamp == which), None)
-    if copy is None:
-        raise CopyError(
-            f"{record.key} has no copy {which!r}",
-            hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
-        )
-    return Choice(copy)
-
-
-def _doubt(copy: Copy, good: list[Copy], which: str) -> str:
-    rivals = chronology.rivals(copy, good)
-    if not rivals:
-        return ""
-    return (
-        f"it is not certain that {copy.stamp} is the {which} copy: number, time and order of "
-        f"creation disagree about it and "
-        f"{rivals[-1].stamp}; to take that one: --copy {rivals[-1].stamp}"
-    )
 
 
 def plan(
@@ -169,7 +114,7 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
 
     Raises what went wrong.
     """
-    with _own_folder(what.folder):
+    with own_folder(what.folder):
         try:
             _import(site, what, progress)
             machine = registered_in(site, what.folder)
@@ -201,49 +146,6 @@ def note(site: Site, key: str, done: Restored) -> None:
     )
 
 
-def registered_in(site: Site, folder: Path) -> Machine | None:
-    """The VM whose settings file is in `folder`; None if there is none. Raises `VBoxManageError`."""
-    real = os.path.realpath(folder)
-    machines = site.inventory().values()
-    return next(
-        (
-            machine
-            for machine in machines
-            if os.path.realpath(os.path.dirname(machine.settings_file)) == real
-        ),
-        None,
-    )
-
-
-def remove_from(site: Site, folder: Path) -> None:
-    """Removes what an import has left in a folder that was made for it, the VM included.
-
-    What cannot be removed is reported.
-    """
-    try:
-        machine = registered_in(site, folder)
-        if machine is not None:
-            BootCheck(site.vboxmanage, site.clock, machine).remove()
-        if not _remove_for_good(site, folder):
-            log.error("what was imported could not be removed from %s", folder)
-    except VmBackupError as error:
-        log.error(("what was imported could not be removed from %s: %s"), folder, error.message)  # noqa: TRY400 - an operator's message
-
-
-def _remove_for_good(site: Site, folder: Path) -> bool:
-    """Removes a folder until it stays away, and answers whether it does.
-
-    VBoxSVC may still write settings when an import was cancelled.
-    """
-    end = site.clock.monotonic() + _GONE_SECONDS
-    while os.path.lexists(folder):
-        if site.clock.monotonic() > end:
-            return False
-        shutil.rmtree(folder, ignore_errors=True)
-        site.clock.sleep(_QUIET_SECONDS)
-    return True
-
-
 def _import(site: Site, what: ImportPlan, progress: Progress) -> None:
     """Runs the import to its end, or cancels it.
 
@@ -271,35 +173,6 @@ def _import(site: Site, what: ImportPlan, progress: Progress) -> None:
             )
         raise
     running.result()
-
-
-@contextlib.contextmanager
-def _own_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder that nobody else has, and its parents.
-
-    Takes the empty ones away again if that fails in the end.
-    """
-    made = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        raise UsageError(
-            f"{folder} is there already; a restore never overwrites anything",
-            hint="another name (--as) or place (--to)",
-        ) from None
-    except OSError as error:
-        raise UsageError(
-            f"cannot make {folder}: {error.strerror}",
-            hint="the owner of the VMs must be able to write there",
-        ) from None
-    try:
-        yield
-    except BaseException:
-        for directory in (folder, *made):
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-        raise
 
 
 def _check_room(base: Path, needed: int) -> None:

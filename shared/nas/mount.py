@@ -61,6 +61,7 @@ class NasStatus:
     free: int
     total: int
     mount: Mount | None
+    read_only: bool = False
 
 
 def check_nas(
@@ -91,7 +92,7 @@ def check_nas(
             f"the NAS at {nas.mountpoint} is mounted read-only",
             hint="look at the server's disk and its export, then mount it again",
         )
-    return NasStatus(Path(real), block * free, block * blocks, mount)
+    return NasStatus(Path(real), block * free, block * blocks, mount, read_only == "1")
 
 
 def is_there(place: Path, seconds: float, *, runner: Runner | None = None) -> bool:

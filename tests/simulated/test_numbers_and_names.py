@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.restore import restoring
+from coordinator.restore import choice
 from shared.copies import catalogue
 from shared.copies.archive_marker import ARCHIVE_MARKER
 from shared.copies.catalogue import directories_in, highest_claim
@@ -112,7 +112,7 @@ def test_where_numbers_began_again_the_new_copy_stays_and_is_the_one_restored(
     assert good(rig) == [*old, new]
     assert record.order_unknown == (*old, new)
     assert "disagree about 3 copies of it" in caplog.text
-    chosen = restoring.look_for(site, record, "latest")
+    chosen = choice.look_for(site, record, "latest")
     assert chosen.copy.stamp == new
     assert f"--copy {old[1]}" in chosen.doubt
 

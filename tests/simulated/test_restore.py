@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import history
-from coordinator.restore import rehearsal, restoring
+from coordinator.restore import choice, rehearsal, restoring
 from coordinator.restore.rehearsal import Wishes
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
@@ -60,7 +60,7 @@ def say(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[[Site, str, Path]
 
 def restore(site: Site, key: str = "web01", **wishes: object) -> restoring.Restored:
     record = vm_records.find(site.database.head().contents, key)
-    copy = restoring.choose(site, record, "latest")
+    copy = choice.choose(site, record, "latest")
     what = restoring.plan(site, copy, **wishes)  # type: ignore[arg-type]
     restoring.verify(copy, lambda _what, _percent: None)
     return restoring.restore(site, copy.stamp, what, lambda _what, _percent: None)
@@ -147,7 +147,7 @@ def test_a_folder_that_appears_at_the_last_moment_is_not_ours(rig: Rig) -> None:
     rig.host("beta")
     site = rig.site("beta")
     record = vm_records.find(site.database.head().contents, "web01")
-    copy = restoring.choose(site, record, "latest")
+    copy = choice.choose(site, record, "latest")
     what = restoring.plan(site, copy, folder=rig.folder / "base")
     what.folder.mkdir(parents=True)
     (what.folder / "mine").touch()
@@ -160,15 +160,17 @@ def test_which_copy(rig: Rig) -> None:
     old, new = two_copies(rig)
     site = rig.site()
     record = rig.record("web01")
-    assert [
-        restoring.choose(site, record, which).stamp for which in ("latest", "previous", old)
-    ] == [new, old, old]
+    assert [choice.choose(site, record, which).stamp for which in ("latest", "previous", old)] == [
+        new,
+        old,
+        old,
+    ]
     (rig.nas / "web01" / f"{new}.ova").unlink()
-    assert restoring.choose(site, record, "latest").stamp == old
+    assert choice.choose(site, record, "latest").stamp == old
     with pytest.raises(CopyError, match="only one good copy"):
-        restoring.choose(site, record, "previous")
+        choice.choose(site, record, "previous")
     with pytest.raises(CopyError, match="has no copy"):
-        restoring.choose(site, record, new)
+        choice.choose(site, record, new)
 
 
 def test_a_damaged_copy_is_not_restored(rig: Rig) -> None:

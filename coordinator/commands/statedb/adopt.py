@@ -92,7 +92,10 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
 
 
 def _require_copies(site: "Site", edited: "Mapping[str, State]") -> None:
-    """Raises `IllegalMoveError` if a VM is to be CLEAN whose last copy is not there, or is not good: the database alone does not know."""
+    """Raises `IllegalMoveError` if a VM is to be CLEAN whose last copy is missing or not good.
+
+    The database alone does not know.
+    """
     from shared.host.errors import IllegalMoveError
     from shared.state.states import State
     from shared.tasks import vm_copies

@@ -1,4 +1,4 @@
-"""archive, activate and forget: states and copies move together, from wherever a crash left them."""
+"""archive, activate, forget: states and copies move together, from wherever a crash left them."""
 
 import json
 import os
@@ -221,7 +221,7 @@ class TestInterrupted:
 
     @staticmethod
     def _cut(web: Operator, files: NasFiles) -> None:
-        """A power cut at one operation: the session ends as little as a process does that is gone."""
+        """A power cut at one operation: the session ends as little as a killed process does."""
         site = web.site()
         site.files = files
         session = site.database.session("archive")

@@ -1,4 +1,4 @@
-"""init, config and statedb: making, checking, repairing and correcting what the system stands on."""
+"""init, config and statedb: making, checking, repairing, correcting what the system stands on."""
 
 import os
 import shutil
@@ -39,6 +39,14 @@ class TestInit:
             assert result.exit_code == ExitCode.LOCKED
             assert "there already is a state database" in result.stderr
         assert operator.database().version.repository == repository
+
+    def test_its_code_where_there_is_a_database_is_the_one_that_its_help_explains(
+        self, operator: Operator
+    ) -> None:
+        assert operator.admin("init").exit_code == ExitCode.DONE
+        assert operator.admin("init").exit_code == ExitCode.LOCKED
+        explained = operator.admin("init", "--help").stdout
+        assert "init: there is a database" in " ".join(explained.split())
 
     def test_one_that_was_killed_before_it_made_the_archive_is_finished(
         self, operator: Operator

@@ -15,6 +15,7 @@ from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, VirtualBox
 from shared.host.errors import ExitCode, NasError
 from shared.host.processes import Completed
+from shared.nas import mount
 from shared.nas.mount import Mount, NasStatus
 from shared.nas.spelling import TRIAL
 from shared.ova.compression import zlib_codec
@@ -413,3 +414,23 @@ def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
     }
     operator.configure()
     assert "FAIL  state directory" in operator.admin("doctor").stdout
+
+
+def test_a_nas_that_is_mounted_read_only_is_one_finding_and_not_one_of_rights(
+    site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mount.check_nas
+    monkeypatch.setattr(
+        "shared.nas.mount.check_nas",
+        lambda *arguments, **options: replace(real(*arguments, **options), read_only=True),
+    )
+    monkeypatch.setattr(
+        "os.access", lambda path, _mode: not str(path).startswith(str(site_with_database.nas))
+    )
+    lines = site_with_database.admin("doctor").stdout.splitlines()
+    wrong = [
+        line
+        for line in lines
+        if line.startswith(("FAIL", "WARN")) and ("NAS" in line or "database" in line)
+    ]
+    assert wrong == ["FAIL  NAS: mount options: mounted read-only"]

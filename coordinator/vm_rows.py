@@ -1,0 +1,124 @@
+"""One VM as `status` and `show` tell of it: its fields for JSON, and what a person should know."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from coordinator import text
+from shared.host.printable import quoted
+from shared.state.records import VmRecord
+from shared.state.states import State
+
+
+def describe(
+    record: VmRecord, beats: Mapping[str, Mapping[str, Any]], now: datetime
+) -> dict[str, Any]:
+    """One VM as `status --json` shows it.
+
+    `beats`: what the sessions that hold claims say of themselves.
+    """
+    copy, claim = record.last_copy, record.claim
+    return {
+        "name": record.key,
+        "status": str(record.status),
+        "node": record.node,
+        "uuid": record.uuid,
+        "virtualbox_name": record.name,
+        "directory": record.directory,
+        "last_copy": copy
+        and {
+            "stamp": copy.stamp,
+            "finished": copy.finished,
+            "age_seconds": text.seconds_since(copy.finished, now),
+            "size": copy.size,
+            "sha256": copy.sha256,
+        },
+        "damaged": list(record.damaged),
+        "order_unknown": list(record.order_unknown),
+        "verified": record.verified or None,
+        "restored": record.restored and record.restored.to_json(),
+        "failures": record.failures,
+        "last_error": record.last_error or None,
+        "last_error_at": record.last_error_at or None,
+        "waiting": record.waiting
+        if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting
+        else None,
+        "outages_failed": record.outages_failed,
+        "next_outage": record.next_outage or None,
+        "missing_since": record.missing_since,
+        "also_on": record.also_on,
+        "moving": record.moving,
+        "publishing": record.publishing and record.publishing.stamp,
+        "claim": claim
+        and {
+            "session": claim.session,
+            "number": claim.number,
+            "purpose": claim.purpose,
+            "since": claim.since,
+        },
+        "progress": claim and _progress(record, beats.get(claim.session, {})),
+    }
+
+
+def _progress(record: VmRecord, beat: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How far the holder of the claim is, if it works on this very VM now."""
+    if beat.get("vm") not in (record.key, record.name):
+        return None
+    return {
+        name: beat.get(name) for name in ("phase", "percent", "bytes_done", "rate", "seconds_left")
+    }
+
+
+def notes(row: Mapping[str, Any], now: datetime) -> str:
+    """What else a person should know of a VM, most urgent first."""
+    said = []
+    if row["progress"]:
+        said.append(how_far(row["progress"]))
+    elif row["claim"]:
+        said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
+    if row["damaged"]:
+        said.append(
+            f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}"
+        )
+    if row["order_unknown"]:
+        said.append(order_unknown(row["name"], len(row["order_unknown"])))
+    if row["waiting"]:
+        said.append(row["waiting"])
+    if row["missing_since"]:
+        said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
+    if row["also_on"]:
+        gone = (
+            f"if {row['node']} is gone or was renamed: vmbackup-lock recover {quoted(row['node'])}"
+        )
+        said.append(
+            f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
+        )
+    if row["moving"] and not row["claim"]:
+        said.append(f"{row['moving']} was interrupted: the next worker goes on")
+    if row["last_error"]:
+        said.append(row["last_error"])
+    return "; ".join(said)
+
+
+def order_unknown(vm: str, count: int) -> str:
+    """That it is not known of so many copies which is newer, what that means, and what ends it."""
+    return (
+        f"order of {count} copies unknown: number, time and order of creation disagree, none of "
+        f"them is removed by itself; "
+        f"`vmbackup-admin copies {quoted(vm)}` shows them, "
+        f"`vmbackup-admin remove {quoted(vm)} STAMP` ends it"
+    )
+
+
+def how_far(progress: Mapping[str, Any]) -> str:
+    """`export 42 %, 1.5 GiB, 110 MiB/s, 20 min left`."""
+    parts = [progress.get("phase") or "working"]
+    if isinstance(progress.get("percent"), int | float):
+        parts[0] += f" {progress['percent']:.0f} %"
+    if isinstance(progress.get("bytes_done"), int):
+        parts.append(text.size(progress["bytes_done"]))
+    if isinstance(progress.get("rate"), int):
+        parts.append(f"{text.size(progress['rate'])}/s")
+    if isinstance(progress.get("seconds_left"), int):
+        parts.append(f"{text.duration(progress['seconds_left'])} left")
+    return ", ".join(parts)
