@@ -8,7 +8,7 @@ other_tests := tests $(patsubst %,--ignore=%,$(nas_tests))
 # What failed beside others is run again, one at a time, to tell what is broken from what is flaky: that is printed as FLAKY, and fails as well.
 again := --again --last-failed --last-failed-no-failures none
 
-.PHONY: help setup testbed lint test test-nas test-others test-long unit prove demo bench clean
+.PHONY: help setup testbed lint test test-nas test-others test-long unit newest prove demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,7 +33,10 @@ lint: $(environment)  ## style, types and the layers between packages
 # In memory where that can be had: there a sync takes no time. `make test` has these tests on a disk, too, and looks longer.
 in_memory := $(if $(wildcard /dev/shm),TMPDIR=/dev/shm)
 unit: $(environment)  ## the fast tests alone (seconds)
-	$(in_memory) $(run)/pytest -q -n auto --hypothesis-profile=quick tests/unit
+	$(in_memory) $(run)/pytest -q -n auto -m 'not slow' --hypothesis-profile=quick tests/unit
+
+newest: $(environment)  ## the units on the newest Python of Debian (in the test bed), and their branch coverage
+	deploy/testbed/python/run -q -n auto -m 'not slow' --hypothesis-profile=quick --cov --cov-report=term tests/unit
 
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
 	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-nas test-others

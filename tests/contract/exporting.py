@@ -9,9 +9,11 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
 
+Seen = TypeVar("Seen")
 PROGRESS = "0%...10%...20%...30%...40%...50%...60%...70%...80%...90%...100%\n"
 
 
@@ -42,20 +44,39 @@ class Export:
 
     def __init__(self, host: VirtualBoxHost, vm: VirtualMachine, target: Path) -> None:
         self.host, self.vm, self.target, self.disk = host, vm, target, vm.disk
+        self._begin()
+
+    def _begin(self) -> None:
         for _ in range(_ATTEMPTS):
             self.process = self._start()
             self.wait_for(
                 lambda: (
                     self.process.poll() is not None
-                    or (size(target) > 100_000 and self._holds_disk())
+                    or (size(self.target) > 100_000 and self._holds_disk())
                 )
             )
             if self.process.poll() is None:
                 return
-            status, _, stderr = self.finish()
-            assert status == 0, stderr
-            target.unlink()
-        raise AssertionError(f"{target}: the export was over before it was seen")
+            self._pass_over()
+        raise AssertionError(f"{self.target}: the export was over before it was seen")
+
+    def _pass_over(self) -> None:
+        status, _, stderr = self.finish()
+        assert status == 0, stderr
+        self.target.unlink()
+
+    def seen(self, look: Callable[[], Seen]) -> Seen:
+        """What `look` finds while the export is under way.
+
+        It is asked again, with another export, if this one was over when it had found it.
+        """
+        for _ in range(_ATTEMPTS):
+            found = look()
+            if self.process.poll() is None:
+                return found
+            self._pass_over()
+            self._begin()
+        raise AssertionError(f"{self.target}: the export was over before it was looked at")
 
     def _start(self) -> "subprocess.Popen[str]":
         return subprocess.Popen(

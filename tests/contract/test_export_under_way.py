@@ -27,10 +27,10 @@ def test_only_the_locked_medium_tells_of_it(
     host: VirtualBoxHost, slow_vm: VirtualMachine, begin_export: Begin
 ) -> None:
     export = begin_export(slow_vm)
-    assert medium_state(host, slow_vm.disk) == "locked read"
-    assert (slow_vm.info("VMState"), slow_vm.info("SessionName")) == ("poweroff", "")
-    assert slow_vm.uuid not in host.run("list", "runningvms").stdout
-    assert export.process.poll() is None
+    assert export.seen(lambda: medium_state(host, slow_vm.disk)) == "locked read"
+    assert export.seen(lambda: slow_vm.info("VMState")) == "poweroff"
+    assert export.seen(lambda: slow_vm.info("SessionName")) == ""
+    assert slow_vm.uuid not in export.seen(lambda: host.run("list", "runningvms").stdout)
 
 
 def test_the_vm_cannot_be_started(
@@ -54,11 +54,10 @@ def test_settings_can_be_changed(
     """The reason why the fingerprint is taken again afterwards."""
     export = begin_export(slow_vm)
     before = slow_vm.settings.stat().st_mtime_ns
-    host.run("modifyvm", slow_vm.uuid, "--description=meanwhile")
+    export.seen(lambda: host.run("modifyvm", slow_vm.uuid, "--description=meanwhile"))
     assert slow_vm.settings.stat().st_mtime_ns != before
-    host.run("setextradata", slow_vm.uuid, "key", "value")
+    export.seen(lambda: host.run("setextradata", slow_vm.uuid, "key", "value"))
     assert host.run("getextradata", slow_vm.uuid, "key").stdout == "Value: value\n"
-    assert export.process.poll() is None
 
 
 def test_a_snapshot_can_be_taken_but_not_deleted(

@@ -79,6 +79,6 @@ class Rig:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
+def rig(tmp_path: Path, probe_in_this_process: None) -> Rig:
     """See `Rig`."""
     return Rig(tmp_path)

@@ -131,6 +131,7 @@ class TestArchive:
 
 
 class TestInterrupted:
+    @pytest.mark.slow
     def test_killed_at_every_operation_on_the_nas_the_same_command_finishes(
         self, web: Operator
     ) -> None:

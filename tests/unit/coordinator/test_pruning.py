@@ -149,6 +149,7 @@ def test_vms_of_other_hosts_are_pruned_only_when_they_are_named(web: Operator) -
     assert left(web.nas / "db") == STAMPS[3:]
 
 
+@pytest.mark.slow
 def test_a_killed_prune_is_finished_by_the_next(web: Operator) -> None:
     for step in range(100):
         for stamp in STAMPS:

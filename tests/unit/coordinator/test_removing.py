@@ -132,6 +132,7 @@ def test_at_a_terminal_it_asks_and_elsewhere_it_wants_to_be_told(
     assert (left(web.nas / "web"), asked) == ([NEW], ["web", "web"])
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_the_same_command_finishes_it(web: Operator) -> None:
     for step in range(40):
         for stamp in (OLD, NEW):

@@ -114,6 +114,7 @@ BLOCKS = st.dictionaries(st.integers(0, 20), st.integers(0, 3), max_size=21)
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(BLOCKS, BLOCKS)
+@pytest.mark.slow
 def test_any_disk_after_any_other_is_right(
     tmp_path: Path, old: dict[int, int], new: dict[int, int]
 ) -> None:
@@ -228,6 +229,7 @@ def ended(export: ParallelExport) -> ParallelExport:
     return export
 
 
+@pytest.mark.slow
 def test_whole_exports_with_an_index_and_their_failure(
     virtualbox: FakeVirtualBox, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_names_are_made_plain(
 
 
 @pytest.mark.parametrize("missing", ["vm.nvram", "vm.ovf"])
+@pytest.mark.slow
 def test_what_is_missing_is_asked_for_again_but_not_for_ever(
     virtualbox: FakeVirtualBox, scratch: Path, missing: str
 ) -> None:

@@ -214,6 +214,7 @@ def test_an_ineligible_vm_is_refused_with_the_reason(
     assert virtualbox.commands() == []
 
 
+@pytest.mark.slow
 def test_disks_that_virtualbox_exports_otherwise_are_refused(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("place", ["below a file", "holds something else"])
+@pytest.mark.slow
 def test_a_worker_says_so_and_ends_with_two(tmp_path: Path, place: str) -> None:
     (tmp_path / "nas").mkdir()
     text = (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,13 @@ def test_a_command_does_not_go_on_without_whoever_was_told_to_end(
         identity = ProcessIdentity.of(noted(mark))
         assert identity is not None
         found.append(identity)
+        while not waits_for_it():  # the child may be faster than whoever starts it
+            time.sleep(0.01)
         os.kill(os.getpid(), number)
+
+    def waits_for_it() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        return any(each.f_code.co_name == "communicate" for each, _ in traceback.walk_stack(frame))
 
     thread = threading.Thread(target=interrupt)
     thread.start()
