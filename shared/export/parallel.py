@@ -10,13 +10,13 @@ from typing import Final
 from shared.export.delta import DeltaPlan
 from shared.export.eligibility import check_eligibility
 from shared.export.engine import ExportRequest, ExportSummary, export_vm
+from shared.export.exporter import Traffic
 from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
-from shared.virtualbox.export import Traffic
 from shared.virtualbox.export_errors import (
     ExportCanceledError,
     ExportError,

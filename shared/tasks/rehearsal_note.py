@@ -20,7 +20,7 @@ from shared.site import Site
 from shared.virtualbox import scratch, settings
 from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.clones import asked_for
-from shared.virtualbox.export import VmBusyError
+from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.inventory import Machine
 
 log: Final = logging.getLogger(__name__)

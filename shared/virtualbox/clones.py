@@ -22,7 +22,8 @@ from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError
 from shared.virtualbox import scratch
 from shared.virtualbox.clone_parts import Made, is_below, is_inside
-from shared.virtualbox.export import DiskUse, VmBusyError, disk_use
+from shared.virtualbox.export_checks import DiskUse, disk_use
+from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.power import RUNNING
 from shared.virtualbox.storage import Image, Snapshot

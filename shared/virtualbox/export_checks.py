@@ -1,14 +1,16 @@
-"""Why a VM cannot be exported unattended, told before anything is started.
+"""Why a VM cannot be exported unattended, or not now, told before anything is started.
 
 Otherwise VirtualBox asks for a password, or fails late.
 """
 
 import os
 from collections.abc import Iterator
+from enum import StrEnum, unique
 from typing import Final
 
 from shared.virtualbox.export_errors import ExportError
 from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.vboxmanage import VBoxManage
 
 #: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100
 #: bytes with its end.
@@ -75,3 +77,29 @@ def _unreadable(machine: Machine) -> Iterator[str]:
             else:
                 if not os.access(path, os.R_OK):
                     yield f"its disk {path} cannot be read by this user"
+
+
+@unique
+class DiskUse(StrEnum):
+    """Who works with the disks of a VM, as far as VirtualBox knows."""
+
+    #: Nobody.
+    FREE = "free"
+    #: They are read. If the VM is off, that is an export (also one whose VBoxManage was killed) or
+    #: a copy being made of them.
+    READ = "read"
+    #: They are written: the VM runs, or a snapshot is merged.
+    WRITTEN = "written"
+
+
+def disk_use(vboxmanage: VBoxManage, machine: Machine) -> DiskUse:
+    """Asks for each disk of the VM. Raises `VBoxManageError`.
+
+    That is the only way to see an export whose VBoxManage was killed: `showvminfo` says `poweroff`
+    and no more. Only the images that the VM itself writes to count: what they are based on is also
+    read by linked clones that run.
+    """
+    states = {vboxmanage.medium_state(chain[0].uuid) for chain in machine.chains}
+    if "locked write" in states:
+        return DiskUse.WRITTEN
+    return DiskUse.READ if "locked read" in states else DiskUse.FREE

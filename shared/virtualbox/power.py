@@ -3,7 +3,7 @@
 from typing import Final
 
 from shared.host.clock import Clock
-from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 from shared.virtualbox.vboxmanage_output import STOPPED
 

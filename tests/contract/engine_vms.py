@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.export.delta import DeltaPlan
+from shared.export.exporter import Exporter, RunningExport, VBoxManageExporter
 from shared.export.parallel import ParallelExporter
 from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
 from shared.ova.compression import Codec
-from shared.virtualbox.export import Exporter, RunningExport, VBoxManageExporter
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.virtualbox import RealHost

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.virtualbox.export import (
-    DiskUse,
+from shared.export.exporter import RunningExport, VBoxManageExporter
+from shared.virtualbox.export_checks import DiskUse, disk_use
+from shared.virtualbox.export_errors import (
     ExportAbandonedError,
     ExportCanceledError,
     ExportError,
     ExportTargetError,
-    RunningExport,
-    VBoxManageExporter,
     VmRunsError,
-    disk_use,
 )
 from tests.support.looks import look_at, vboxmanage_of
 from tests.support.virtualbox import RealHost, RealVm, wait_for

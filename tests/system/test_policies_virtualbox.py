@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from shared.copies.catalogue import Copy
+from shared.export.exporter import VBoxManageExporter
 from shared.host.process_identity import ProcessIdentity
-from shared.virtualbox.export import VBoxManageExporter
 from shared.virtualbox.export_checks import LONGEST_NAME_BYTES
 from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, RealVm, wait_for

@@ -13,7 +13,7 @@ from shared.host.errors import ExitCode, LockLostError, VmBackupError
 from shared.site import Site
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
-from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 from worker.backup import publish
 from worker.backup.admission import PostponedError
 from worker.backup.export import Export

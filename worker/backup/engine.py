@@ -12,22 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.space import human
+from shared.export.exporter import Exporter, RunningExport, Traffic, VBoxManageExporter
 from shared.host.clock import Clock
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError
 from shared.site import Site
 from shared.state.sessions.holding import Holding
-from shared.virtualbox.export import (
-    DiskUse,
-    Exporter,
-    ExportError,
-    RunningExport,
-    Traffic,
-    VBoxManageExporter,
-    VmBusyError,
-    VmRunsError,
-    disk_use,
-)
+from shared.virtualbox.export_checks import DiskUse, disk_use
+from shared.virtualbox.export_errors import ExportError, VmBusyError, VmRunsError
 from shared.virtualbox.inventory import Machine
 from worker.backup.delta import Delta
 from worker.backup.fallback import WITHOUT_DELTA, WITHOUT_PARALLEL, Fallback, Retry

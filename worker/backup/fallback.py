@@ -13,7 +13,7 @@ from typing import Final
 
 from shared.host.errors import CopyError
 from shared.ova.check import CheckStoppedError
-from shared.virtualbox.export import (
+from shared.virtualbox.export_errors import (
     ExportAbandonedError,
     ExportCanceledError,
     ExportError,

@@ -13,7 +13,7 @@ from typing import IO, Final, Literal
 from shared.host.configuration import VmPolicy
 from shared.host.errors import LockLostError, VmBackupError
 from shared.host.processes import ChildProcess
-from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 
 log: Final = logging.getLogger(__name__)
 

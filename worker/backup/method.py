@@ -15,8 +15,8 @@ from shared.copies.partials import remove_partials
 from shared.nas.errors import reported
 from shared.nas.mount import check_nas
 from shared.state.records import Power
-from shared.virtualbox.export import VmRunsError
 from shared.virtualbox.export_checks import has_long_name, refuse_long_name, refuse_unexportable
+from shared.virtualbox.export_errors import VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING

@@ -13,6 +13,7 @@ from shared.copies import catalogue, publishing, retention
 from shared.copies.catalogue import Catalogue
 from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar, SideFile, Wire
+from shared.export.exporter import Traffic
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, LockLostError, VmBackupError
 from shared.nas.mount import check_nas
@@ -23,7 +24,6 @@ from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.tasks.pruning import rules_of
-from shared.virtualbox.export import Traffic
 from shared.virtualbox.fingerprint import Fingerprint
 from worker.backup.engine import Choice
 from worker.backup.priority import in_background

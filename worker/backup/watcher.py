@@ -6,11 +6,11 @@ import threading
 from typing import Final
 
 from shared.copies.space import human
+from shared.export.exporter import RunningExport
 from shared.host.errors import NasError, VmBackupError
 from shared.site import Site
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.holding import Holding
-from shared.virtualbox.export import RunningExport
 from worker.backup.priority import ExportPriority
 
 log: Final = logging.getLogger(__name__)

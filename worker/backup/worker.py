@@ -24,7 +24,7 @@ from shared.state.rules import claims, sightings
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event
-from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 from worker.backup import queue
 from worker.backup.admission import Admission, PostponedError, judge_window
 from worker.backup.attempt import Attempt

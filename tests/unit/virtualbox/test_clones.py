@@ -13,7 +13,8 @@ from shared.host.errors import VBoxManageError
 from shared.virtualbox import clones
 from shared.virtualbox.clone_parts import Made
 from shared.virtualbox.clones import Clones
-from shared.virtualbox.export import DiskUse, VmBusyError
+from shared.virtualbox.export_checks import DiskUse
+from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.inventory import Machine
 from tests.unit.state.builders import StillClock
 

@@ -11,21 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from shared.export.exporter import RunningExport, VBoxManageExporter
 from shared.host.errors import ExitCode, VBoxManageError
 from shared.host.processes import Completed, SubprocessRunner
-from shared.virtualbox.export import (
-    DiskUse,
+from shared.virtualbox.export_checks import DiskUse, disk_use
+from shared.virtualbox.export_errors import (
     ExportAbandonedError,
     ExportCanceledError,
     ExportError,
     ExportTargetError,
-    RunningExport,
-    VBoxManageExporter,
+    UnreachedError,
     VmBusyError,
     VmRunsError,
-    disk_use,
+    export_problem,
 )
-from shared.virtualbox.export_errors import UnreachedError, export_problem
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.storage import Image
 from shared.virtualbox.vboxmanage import VBoxManage

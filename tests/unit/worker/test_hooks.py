@@ -10,7 +10,7 @@ import pytest
 
 from shared.host.configuration import VmPolicy
 from shared.host.errors import LockLostError
-from shared.virtualbox.export import VmRunsError
+from shared.virtualbox.export_errors import VmRunsError
 from worker.backup import hooks
 from worker.backup.hooks import HookError, Hooks, run
 

@@ -1,41 +1,19 @@
-"""Exports of VMs that run in the background: start, watch, cancel, and find out how they ended."""
+"""What an export engine is, and the one that VirtualBox has: `VBoxManage export`."""
 
 import os
 import re
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final, Protocol
 
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.background import Background
 from shared.virtualbox.export_errors import (
-    ExportAbandonedError,
-    ExportCanceledError,
     ExportError,
-    ExportTargetError,
-    VmBusyError,
-    VmRunsError,
     export_problem,
 )
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
-
-__all__ = [
-    "DiskUse",
-    "ExportAbandonedError",
-    "ExportCanceledError",
-    "ExportError",
-    "ExportTargetError",
-    "Exporter",
-    "RunningExport",
-    "Traffic",
-    "VBoxManageExport",
-    "VBoxManageExporter",
-    "VmBusyError",
-    "VmRunsError",
-    "disk_use",
-]
 
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 
@@ -156,29 +134,3 @@ class VBoxManageExport:
         if problem := export_problem(completed):
             raise problem
         return Traffic(reason="VBoxManage sends everything")
-
-
-@unique
-class DiskUse(StrEnum):
-    """Who works with the disks of a VM, as far as VirtualBox knows."""
-
-    #: Nobody.
-    FREE = "free"
-    #: They are read. If the VM is off, that is an export (also one whose VBoxManage was killed) or
-    #: a copy being made of them.
-    READ = "read"
-    #: They are written: the VM runs, or a snapshot is merged.
-    WRITTEN = "written"
-
-
-def disk_use(vboxmanage: VBoxManage, machine: Machine) -> DiskUse:
-    """Asks for each disk of the VM. Raises `VBoxManageError`.
-
-    That is the only way to see an export whose VBoxManage was killed: `showvminfo` says `poweroff`
-    and no more. Only the images that the VM itself writes to count: what they are based on is also
-    read by linked clones that run.
-    """
-    states = {vboxmanage.medium_state(chain[0].uuid) for chain in machine.chains}
-    if "locked write" in states:
-        return DiskUse.WRITTEN
-    return DiskUse.READ if "locked read" in states else DiskUse.FREE
