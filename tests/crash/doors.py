@@ -285,7 +285,7 @@ def who(frame: FrameType | None) -> str:
     kept = [
         name
         for name in dict.fromkeys(names)
-        if not name.startswith(("files.run", "files.perform", "cli."))
+        if not name.startswith(("files.run", "files.perform", "operations.perform", "cli."))
     ]
     thread = threading.current_thread()
     return " < ".join(kept[:6]) + ("" if thread is threading.main_thread() else f" [{thread.name}]")

@@ -112,7 +112,7 @@ MUTANTS: Final = {
         "retention",
     ),
     "no intent": Mutant(
-        "a copy is published without an intent", "backup", _no_intent, "publish._settle", 1
+        "a copy is published without an intent", "backup", _no_intent, "publishing._settle", 1
     ),
     "leftovers stay": Mutant(
         "partial files of dead workers stay",

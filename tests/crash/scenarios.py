@@ -245,8 +245,8 @@ def resolved(world: World, command: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(known.get(word, word) for word in command)
 
 
-_INTENT: Final = ("link vmstate/gen", "exporting._publish")
-_ARCHIVING: Final = ("rename archive", "moves._transfer")
+_INTENT: Final = ("link vmstate/gen", "publish.intend")
+_ARCHIVING: Final = ("rename archive", "moving._move_copy")
 
 SCENARIOS: Final = (
     Scenario("init", (ADMIN, "init", "--lease-seconds", "10"), new, {VM: "CLEAN"}, (0, 11)),

@@ -15,7 +15,7 @@ from tests.crash.world import KILLED, Programs, World
 
 WORKER, ADMIN = "vmbackup-worker", "vmbackup-admin"
 #: The commit that a copy will be put in place.
-INTENT = ("link vmstate/gen", "exporting._publish")
+INTENT = ("link vmstate/gen", "publish.intend")
 #: While the VM is exported; what was done to it is not undone yet.
 EXPORTING = ("fsync web", "partial.vbox")
 #: What stands for the folder of the scene in the files of its hosts.

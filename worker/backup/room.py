@@ -17,7 +17,7 @@ from shared.virtualbox.inventory import Machine, files_of
 
 log: Final = logging.getLogger(__name__)
 
-#: What a saved state has besides the memory: devices, tables, a screen of the default size, which no
+#: What a saved state has besides the memory: devices, tables, a screen of default size, which no
 #: settings file mentions.
 _STATE_WITHOUT_MEMORY: Final = 64 << 20
 

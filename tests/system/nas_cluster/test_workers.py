@@ -58,7 +58,7 @@ class Phase:
 PHASES = {
     "database lease": Phase(
         (DUE, DUE),
-        ("link vmstate/gen", "backup._take"),
+        ("link vmstate/gen", "session.claim"),
         other=(
             "vmbackup-worker",
             "-v",
@@ -68,16 +68,18 @@ PHASES = {
         returns=frozenset({DONE, LOCK_LOST}),  # nobody knows of it yet: it may still begin
     ),
     "claimed": Phase(
-        (DUE, CLEAN), ("link vmstate/gen", "backup._take"), "after", later=(DUE, CLEAN)
+        (DUE, CLEAN), ("link vmstate/gen", "session.claim"), "after", later=(DUE, CLEAN)
     ),
     "exporting": Phase((DUE, CLEAN)),
     "intent": Phase(
-        (CLEAN, CLEAN), ("link vmstate/gen", "exporting._publish"), "after", published=True
+        (CLEAN, CLEAN), ("link vmstate/gen", "publish.intend"), "after", published=True
     ),
-    "renaming": Phase((CLEAN, CLEAN), ("rename", "STAMP.ova", "publish._settle"), published=True),
+    "renaming": Phase(
+        (CLEAN, CLEAN), ("rename", "STAMP.ova", "publishing._settle"), published=True
+    ),
     "archiving": Phase(  # on one host, of a VM of the other
         (DUE, ARCHIVED),
-        ("rename archive", "STAMP.ova", "moves._transfer"),
+        ("rename archive", "STAMP.ova", "transfer.bring_ova"),
         command=("vmbackup-admin", "archive", "mail"),
         later=(DUE, ARCHIVED),
     ),
