@@ -77,7 +77,7 @@ class _FromJson:
 
 
 class _WholeOrNot:
-    """For numbers with or without a fraction: a whole one stays one, and is written as it was read."""
+    """For numbers with or without a fraction: a whole one stays one, as it is written."""
 
     def __get_pydantic_core_schema__(
         self, source: type, handler: "GetCoreSchemaHandler"
@@ -196,8 +196,8 @@ def read(kind: type[T], document: object) -> T:
 def load(text: str | bytes, limit: int = LIMIT) -> Any:  # noqa: ANN401 - whatever JSON can hold
     """The values of a JSON text of at most `limit` characters or bytes.
 
-    Raises `ValueError` with a sentence if it is none: also for what only Python takes for JSON (NaN,
-    infinities), and for what is nested too deeply.
+    Raises `ValueError` with a sentence if it is none: also for what only Python takes for JSON
+    (NaN, infinities), and for what is nested too deeply.
     """
     if len(text) > limit:
         raise ValueError(f"it is longer than {limit} characters")

@@ -33,7 +33,7 @@ def is_format(text: str) -> bool:
 
 
 def major(version: str) -> int:
-    """The number that programs must know to write."""
+    """The first number of a format: programs that do not know it must not write."""
     return int(version.partition(".")[0])
 
 
@@ -48,7 +48,7 @@ def is_older(version: str) -> bool:
 
 
 def too_new(version: str) -> DatabaseVersionError:
-    """What a program says that must not write."""
+    """The error of a program that is too old to write this format."""
     return DatabaseVersionError(
         f"the state database is of version {version}; this program knows up to {NEWEST}",
         hint="update vmbackup on this host",

@@ -23,15 +23,16 @@ from shared.state.states import State
 
 
 def is_directory_name(name: str) -> bool:
-    """Whether `name` may be that of a VM's directory: a plain name at the top of the NAS, or of the archive, that is not the state database's."""
+    """Whether a VM's directory may have this name: a plain one, and not the state database's."""
     return is_plain_name(name) and name.casefold() != STATE_DIRECTORY
 
 
-Texts = Annotated[tuple[str, ...], FROM_JSON]
-#: Empty: the VM has no directory yet, it was taken over from a database of version 1.0.
+#: A VM's directory, at the top of the NAS or of the archive. Empty: it has none yet, its record was
+#: taken over from a database of version 1.0.
 DirectoryName = Annotated[
     str, Check(lambda name: not name or is_directory_name(name), "no name of a VM's directory")
 ]
+Texts = Annotated[tuple[str, ...], FROM_JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,10 @@ class CopyRecord(Document):
 class Power(Document):
     """What a backup does to a VM that must be undone.
 
-    Committed before the VM is touched, taken back when it is as it was found.
-
-    `found` is VirtualBox's word for the power state to return to. The live method makes a snapshot
-    and a clone that are both called `tag`, and a folder of that name for the clone; `clone` and
-    `snapshot` are their UUIDs.
+    Committed before the VM is touched, taken back when it is as it was found. `found` is
+    VirtualBox's word for the power state to return to. The live method makes a snapshot and a clone
+    that are both called `tag`, and a folder of that name for the clone; `clone` and `snapshot` are
+    their UUIDs.
     """
 
     method: Literal["savestate", "shutdown", "live"]
@@ -98,9 +98,9 @@ class Power(Document):
 
 @dataclass(frozen=True, slots=True)
 class Queued(Document):
-    """A place in the line of VMs that wait for a place on the NAS.
+    """A VM's place in the queue for a slot: the right to export to the NAS.
 
-    `session` waits there for it now; empty: none does.
+    `session` waits for it now; empty: none does.
     """
 
     number: Count
@@ -110,10 +110,7 @@ class Queued(Document):
 
 @dataclass(frozen=True, slots=True)
 class Restoration(Document):
-    """A VM that was made of a copy.
-
-    The copy's stamp, the host and name of the new VM, its UUID there, and when.
-    """
+    """A VM that was restored from the copy `stamp`: its host, name and UUID, and when."""
 
     stamp: str
     node: str
@@ -171,7 +168,7 @@ class VmRecord(Document):
     #: Why a VM that is BACKUP_NECESSARY was not taken at the last tick, though nothing is wrong
     #: with it.
     waiting: str = ""
-    #: Where it is in the line of those for which there was no place on the NAS.
+    #: Its place in the queue of those for which there was no slot.
     queued: Queued | None = None
     #: The last time that a VM was made of one of its copies.
     restored: Restoration | None = None
@@ -184,7 +181,7 @@ class VmRecord(Document):
 class NodeRecord(Document):
     """A host name, and the machine and user that own it.
 
-    Two machines of one name are refused, and two users by `vmfind`.
+    A second machine of that name is refused, and by `vmfind` a second user.
     """
 
     name: str
@@ -245,7 +242,7 @@ class UnusableRow:
 
     @property
     def message(self) -> str:
-        """What a person should know of it."""
+        """What is wrong with it, as a sentence for people."""
         what = {"nodes": "host", "sessions": "session", "vms": "VM"}[self.section]
         return (
             f"the record of the {what} {self.key!r} in the state database cannot be used: "

@@ -1,4 +1,4 @@
-"""The states of a VM, and the one table of moves between them. Pure: no input, no output, no clock."""
+"""The states of a VM, and the one table of moves between them. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum, unique
@@ -10,7 +10,7 @@ from shared.host.errors import IllegalMoveError
 
 @unique
 class State(StrEnum):
-    """What the database says of a VM."""
+    """The state of a VM in the database."""
 
     #: Found on its host, not looked at yet.
     NEW = "NEW"

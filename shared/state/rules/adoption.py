@@ -1,7 +1,4 @@
-"""What is taken over from outside of the database.
-
-Databases of version 1.0, and what an operator wrote into `vmtool-statedb`. Pure.
-"""
+"""What is taken over into the database: one of version 1.0, and edits of `vmtool-statedb`. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import replace

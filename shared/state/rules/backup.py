@@ -1,7 +1,4 @@
-"""A backup, step by step: the VM is touched, its copy is intended and published, or it failed.
-
-Pure.
-"""
+"""A backup, step by step: the VM is touched, its copy is intended and published, or not. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -70,9 +67,8 @@ def failed(contents: Contents, key: str, own: Claim, error: str, when: str) -> C
 def found_running(contents: Contents, key: str, own: Claim, when: str) -> Contents:
     """The VM runs, which is no failure: it waits until it stops.
 
-    Raises `IllegalMoveError` when a copy is being put in place already.
-
-    One that was asked to shut down and did not is left alone for a while.
+    One that was asked to shut down and did not is left alone for a while. Raises `IllegalMoveError`
+    when a copy is being put in place already.
     """
     record = claims.held(contents, key, own)
     if record.publishing is not None:

@@ -32,10 +32,8 @@ def grant(
 ) -> Contents:
     """Gives a VM to a session. For a backup this makes it BACKUP_IN_PROGRESS.
 
-    Raises `LockedError` if somebody holds it.
-
-    The claim's number is above all that were given out, and above `floor`: the highest that stands
-    in the names of the VM's files.
+    Raises `LockedError` if somebody holds it. The claim's number is above all that were given out,
+    and above `floor`: the highest that stands in the names of the VM's files.
 
     With a `limit`, raises `TooManyExportsError` if so many backups are claimed already, of all
     hosts, or VMs that wait longer come first (`shared.state.rules.queue`): being part of the
@@ -145,8 +143,8 @@ def abandoned(record: VmRecord, reason: str, when: str) -> VmRecord:
 def break_claim(contents: Contents, key: str, number: int, reason: str, when: str) -> Contents:
     """Takes claim `number` on a VM away from its session, which is refused at its next step.
 
-    Changes nothing if it is over already. An intent to publish stays: whoever
-    comes next finishes it.
+    Changes nothing if it is over already. An intent to publish stays: whoever comes next finishes
+    it.
     """
     record = contents.vms.get(key)
     if record is None or record.claim is None or record.claim.number != number:

@@ -75,7 +75,7 @@ def with_copies(record: VmRecord, found: FoundCopies) -> VmRecord:
 def restored(contents: Contents, key: str, what: Restoration) -> Contents:
     """Notes that a VM was made of a copy: for the log, whoever holds the VM.
 
-    Nothing if the VM was forgotten meanwhile.
+    Changes nothing if the VM was forgotten meanwhile.
     """
     record = contents.vms.get(key)
     return contents if record is None else contents.with_vm(replace(record, restored=what))

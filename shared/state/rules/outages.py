@@ -1,9 +1,7 @@
 """How long a VM is left alone after a backup that stopped it and published nothing.
 
-Pure: what time it is, is an argument.
-
-That a VM is saved or shut down is noted in its claim before it is; so a worker that dies in the
-middle of it counts like one that failed.
+Pure: what time it is, is an argument. That a VM is saved or shut down is noted in its claim before
+it is; so a worker that dies in the middle of it counts like one that failed.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is done to VMs and copies besides backups: archive, verify, forget (`shared.state.rules`)."""
+"""What is done to VMs and copies besides backups: archive, verify, forget."""
 
 from dataclasses import replace
 
