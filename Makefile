@@ -4,11 +4,12 @@ environment := .venv/.complete
 run := .venv/bin
 # These boot the NAS test bed once and then mostly wait for leases and servers, so they run beside the others.
 nas_tests := tests/system/nas tests/system/nas_cluster
-other_tests := tests $(patsubst %,--ignore=%,$(nas_tests))
+# In CI `make test-long` follows, which has all of tests/fire and not only the quick part.
+other_tests := tests $(patsubst %,--ignore=%,$(nas_tests) $(if $(CI),tests/fire))
 # What failed beside others is run again, one at a time, to tell what is broken from what is flaky: that is printed as FLAKY, and fails as well.
 again := --again --last-failed --last-failed-no-failures none
 
-.PHONY: help setup testbed lint test test-nas test-others test-long unit newest prove demo bench clean
+.PHONY: help setup testbed lint test test-nas test-others test-long long-copies long-fire unit newest prove demo bench clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -47,12 +48,19 @@ test-nas: $(environment)
 test-others: $(environment)
 	$(run)/pytest -q -n 2 --dist worksteal $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
 
-# What `make test` skips for its length: some ten minutes. CI runs it, too.
-long_tests := tests/contract/test_engine_large.py tests/system/nas/test_delta_virtualbox.py tests/fire
+# What `make test` skips for its length: some six minutes. CI runs it, too.
+long_copies := tests/contract/test_engine_large.py tests/system/nas/test_delta_virtualbox.py
+long = -o cache_dir=.pytest_cache/$@
 test-long: export VMBACKUP_PROVE = 1
 test-long: export VMBACKUP_PROVE_SECONDS = 60
 test-long: $(environment)
-	$(run)/pytest -q $(long_tests) || $(run)/pytest -q $(again) $(long_tests)
+	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target long-copies long-fire
+
+long-copies: $(environment)
+	$(run)/pytest -q $(long) $(long_copies) || $(run)/pytest -q $(long) $(again) $(long_copies)
+
+long-fire: $(environment)
+	$(run)/pytest -q $(long) tests/fire || $(run)/pytest -q $(long) $(again) tests/fire
 
 prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults, side by side; a table at the end
 	$(run)/python -m deploy.prove
