@@ -7,6 +7,7 @@ from shared.command_line import Program
 COMMANDS: Final = {
     "init": "Make a new state database on the NAS.",
     "status": "All VMs: state, last good copy, failures, progress.",
+    "check": "Is my backup all right? One sentence, and an exit code for monitoring.",
     "show": "All that is known of one VM.",
     "copies": "The copies on the NAS, good ones and others.",
     "verify": "Read copies again in full, and mark damaged ones.",

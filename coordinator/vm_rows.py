@@ -71,17 +71,7 @@ def _progress(record: VmRecord, beat: Mapping[str, Any]) -> dict[str, Any] | Non
 
 def notes(row: Mapping[str, Any], now: datetime) -> str:
     """What else a person should know of a VM, most urgent first."""
-    said = []
-    if row["progress"]:
-        said.append(how_far(row["progress"]))
-    elif row["claim"]:
-        said.append(f"{row['claim']['purpose']} by {row['claim']['session']}")
-    if row["damaged"]:
-        said.append(
-            f"{len(row['damaged'])} damaged {'copy' if len(row['damaged']) == 1 else 'copies'}"
-        )
-    if row["order_unknown"]:
-        said.append(order_unknown(row["name"], len(row["order_unknown"])))
+    said = [*_judged(row), *_under_way(row), *_of_copies(row)]
     if row["waiting"]:
         said.append(row["waiting"])
     if row["missing_since"]:
@@ -98,6 +88,33 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     if row["last_error"]:
         said.append(row["last_error"])
     return "; ".join(said)
+
+
+def _judged(row: Mapping[str, Any]) -> list[str]:
+    """What only the judgement knows: that nobody looks, or that it was used and not copied."""
+    verdict = row.get("verdict")
+    if verdict is None or verdict["kind"] not in ("unlooked", "overdue", "away"):
+        return []
+    since = "" if verdict["seconds"] is None else f" ({text.duration(verdict['seconds'])})"
+    return [f"{verdict['reason']}{since}"]
+
+
+def _under_way(row: Mapping[str, Any]) -> list[str]:
+    """Who works on the VM, and how far that is."""
+    if row["progress"]:
+        return [how_far(row["progress"])]
+    return [f"{row['claim']['purpose']} by {row['claim']['session']}"] if row["claim"] else []
+
+
+def _of_copies(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with copies of the VM."""
+    said = []
+    if row["damaged"]:
+        copies = "copy" if len(row["damaged"]) == 1 else "copies"
+        said.append(f"{len(row['damaged'])} damaged {copies}")
+    if row["order_unknown"]:
+        said.append(order_unknown(row["name"], len(row["order_unknown"])))
+    return said
 
 
 def order_unknown(vm: str, count: int) -> str:

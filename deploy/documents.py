@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from coordinator.commands.check import CODES
 from shared.host.configuration import text as configuration_text
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state import states
@@ -78,6 +79,13 @@ def exit_codes() -> str:
             '`{"warning": …}` there. `vmbackup-worker run` ends with the most telling code of'
         ),
         "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
+        "",
+        (
+            "`vmbackup-admin check` is for monitoring programs and has exit codes of its own, "
+            "those of a Nagios plugin:"
+        ),
+        "",
+        *(f"* {int(code)}: {meaning}" for code, meaning in CODES.items()),
         "",
         (
             "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) "

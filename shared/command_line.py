@@ -66,14 +66,16 @@ pass_invocation: Final = click.make_pass_decorator(Invocation)
 
 
 def documented(
-    *, example: str, codes: Sequence[ExitCode] = ()
-) -> Callable[[Callable[..., ExitCode | None]], click.Command]:
+    *, example: str, codes: Sequence[ExitCode] = (), meanings: Mapping[int, str] | None = None
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a click command whose help ends with `example` and its exit codes.
 
-    `example` has one command a line. The command may return an `ExitCode`.
+    `example` has one command a line. The command may return an `ExitCode`. One whose exit codes are
+    others has `meanings` of its own.
     """
     shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
-    lines = "\n".join(f"  {code.value:>3}  {code.meaning}" for code in shown)
+    explained = meanings or {code.value: code.meaning for code in shown}
+    lines = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in explained.items())
     examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     epilog = f"\b\nExamples:\n{examples}\n\n\b\nExit codes:\n{lines}"
     return click.command(epilog=epilog, context_settings=HELP)

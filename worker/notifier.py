@@ -12,20 +12,25 @@ from typing import Final
 from shared import command_line
 from shared.host.clock import is_over, timestamp
 from shared.host.configuration import VmPolicy
-from shared.host.errors import ExitCode
+from shared.host.errors import DatabaseVersionError, ExitCode
 from shared.site import Site
 from shared.state.records import Contents, VmRecord
 from shared.state.rules import sightings
+from shared.state.sessions.host_look import VmsSeen, WorkerEnd, write_look
 from shared.state.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
+from worker.ends import read_ends
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
 def run(site: Site) -> Report:
-    """Looks once. Commits only if something changed; all changes of a tick are one commit."""
+    """Looks once. Commits only if something changed; all changes of a tick are one commit.
+
+    That it looked, and at which VMs, is noted on the NAS at the end, without a commit.
+    """
     head = site.database.head()
     mine = [
         record
@@ -36,6 +41,7 @@ def run(site: Site) -> Report:
         record for record in mine if record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS)
     ]
     if not watched:
+        note_look(site, head.contents, {}, {})
         return Report()
     now = site.clock.now()
     due = {
@@ -43,15 +49,18 @@ def run(site: Site) -> Report:
         for record in watched
         if is_due(record, site.configuration.policy_for(record.name), now)
     }
-    events, problems, news = _compare(site.inventory(), watched, due)
+    inventory = site.inventory()
+    events, problems, news = _compare(inventory, watched, due)
     when = timestamp(now)
 
     def change(contents: Contents) -> Contents:
         return sightings.note_problems(sightings.apply_events(contents, events), problems, when)
 
     if change(head.contents) == head.contents:
+        note_look(site, head.contents, inventory, events)
         return Report()
     site.database.commit_once(change, "notifier: " + "; ".join(news.values()), "notifier")
+    note_look(site, head.contents, inventory, events)
     for key, text in news.items():
         log.log(
             logging.WARNING
@@ -85,6 +94,36 @@ def _compare(
             events[record.uuid] = happened
             news[record.key] = f"{record.key} {text}"
     return events, problems, news
+
+
+def note_look(
+    site: Site,
+    contents: Contents,
+    inventory: Mapping[str, Machine],
+    events: Mapping[str, tuple[Event, ...]],
+) -> None:
+    """Notes on the NAS that this host looked, how its workers ended, and what became of its VMs.
+
+    A note that cannot be written is done without: others then see that nobody looks.
+    """
+    mine = {record.uuid: record for record in contents.vms.values() if record.node == site.node}
+    looked_at = [uuid for uuid in mine if uuid in inventory and inventory[uuid].accessible]
+    unchanged = [
+        uuid
+        for uuid in looked_at
+        if mine[uuid].status == State.CLEAN and mine[uuid].claim is None and uuid not in events
+    ]
+    host, nas = site.configuration.host, site.configuration.nas
+    ends = {
+        **read_ends(host.state_directory, nas.mountpoint),
+        "notifier": WorkerEnd(ExitCode.DONE, timestamp(site.clock.now())),
+    }
+    try:
+        site.database.require_writable()
+        seen = VmsSeen(mine, looked_at, unchanged)
+        write_look(site.database.root / "node", site.identity, site.clock, seen, ends)
+    except (OSError, DatabaseVersionError) as error:
+        log.info("not noted on the NAS that this host looked: %s", error)
 
 
 def observe(

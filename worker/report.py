@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.host.errors import ExitCode, VmBackupError
 from shared.host.host_lock import host_lock
+from worker.ends import note_end
 
 if TYPE_CHECKING:
     from shared.command_line import Invocation
@@ -77,4 +78,20 @@ def start(
 
     configuration = invocation.configuration()
     with slot(configuration.host.state_directory, kind, slots(configuration)) as free:
-        return work(open_site(configuration, SystemClock())).exit_code if free else ExitCode.DONE
+        if not free:
+            return ExitCode.DONE
+        code: int = ExitCode.FAILURE
+        try:
+            code = work(open_site(configuration, SystemClock())).exit_code
+        except VmBackupError as error:
+            code = error.exit_code
+            raise
+        finally:
+            note_end(
+                configuration.host.state_directory,
+                configuration.nas.mountpoint,
+                kind,
+                code,
+                SystemClock(),
+            )
+    return ExitCode(code)

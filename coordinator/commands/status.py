@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import clocks, reading, text
+from coordinator.commands import check
 from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
@@ -12,6 +13,8 @@ from shared.output import print_json, say, warn
 from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.snapshot import Snapshot
+from shared.tasks.judgement import Level
+from shared.tasks.verdicts import judge
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -40,8 +43,7 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
     """All VMs: state, last good copy, failures, progress of running exports.
 
     Takes no lock and writes nothing on the NAS: any user who may read the database may run it at
-    any time, also from monitoring. Alert on the age of `last_copy`, not only on failures: a backup
-    that is never tried does not fail.
+    any time. Monitoring should run `vmbackup-admin check`, which tells all right from not.
     """
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -51,14 +53,21 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
         if record.claim is not None
     }
     now = site.clock.now()
-    rows = [describe(record, beats, now) for record in _sorted(found.snapshot)]
+    judged = judge(site, found.snapshot.contents)
+    said = {verdict.subject: verdict for verdict in judged.vms}
+    rows = [
+        {**describe(record, beats, now), "verdict": check.describe(said[record.key])}
+        for record in _sorted(found.snapshot)
+    ]
     warnings = (
         *found.warnings,
         *_little_room(site),
+        *(f"host {check.said(host)}" for host in judged.hosts if host.level == Level.CRITICAL),
         *clocks.of_records(found.snapshot.contents.vms.values(), now),
     )
     if as_json:
-        print_json(_document(site, found, warnings, rows))
+        hosts = [check.describe(verdict) for verdict in judged.hosts]
+        print_json({**_document(site, found, warnings, rows), "hosts": hosts})
         return
     for warning in warnings:
         warn(warning)

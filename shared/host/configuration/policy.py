@@ -70,6 +70,19 @@ class VmPolicy(Section):
             "Each copy is read again and compared with its digests at least this often. 0: never."
         ),
     )
+    max_age_hours: float = Field(
+        26,
+        gt=0,
+        le=24 * 10 * YEAR_DAYS,
+        description="`vmbackup-admin check` complains of a VM that nobody has looked at for so "
+        "long or, if it was used, that has no copy since.",
+    )
+    may_be_off: bool = Field(
+        default=False,
+        description=(
+            "Its host may be off for days (a laptop): that nobody looks at the VM is no fault then."
+        ),
+    )
     before: list[str] = Field(
         [],
         description=(
@@ -141,6 +154,12 @@ class Backup(VmPolicy):
         gt=0,
         le=7 * DAY,
         description="An export that has not grown for this long is cancelled and counts as failed.",
+    )
+    hosts_may_be_off: list[str] = Field(
+        [],
+        description=(
+            "Hosts (by node) that may be off for days: that none of their workers looks is no fault."
+        ),
     )
     verify_bytes: Size = Field(
         500 * 2**30, description="How much one host verifies in a day at most."

@@ -10,6 +10,7 @@ from typing import Final
 from shared.nas.reading import list_fresh
 from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
 from shared.state.records import Contents
+from shared.state.sessions.host_look import PREFIX
 from shared.state.sessions.recovery import live_sessions
 from shared.state.store.database import Database
 
@@ -38,7 +39,9 @@ def sweep(database: Database, contents: Contents) -> list[str]:
         found += [
             database.root / name for name in list_fresh(database.root) if name.startswith(_DEBRIS)
         ]
-        doubtful = [path for path in found if path.name not in live]
+        doubtful = [
+            path for path in found if path.name not in live and not _is_look(path, contents)
+        ]
         if not doubtful:
             return []
         now = nas_now(database)
@@ -47,6 +50,12 @@ def sweep(database: Database, contents: Contents) -> list[str]:
             for path in doubtful
             if (path.name in over or now - _touched(path) > SWEEP_SECONDS) and _removed(path)
         ]
+
+
+def _is_look(path: Path, contents: Contents) -> bool:
+    """Whether it is the file of a host that the database knows, however old that is."""
+    name = path.name.removeprefix(PREFIX)
+    return path.parent.name == "node" and path.name != name and name in contents.nodes
 
 
 def _removed(path: Path) -> bool:

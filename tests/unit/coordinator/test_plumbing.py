@@ -160,6 +160,7 @@ def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> N
 
 #: Commands that change nothing on the NAS or a host, so that there is nothing to show beforehand.
 READING = {
+    "check",
     "status",
     "show",
     "copies",

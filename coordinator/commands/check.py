@@ -1,0 +1,149 @@
+"""`vmbackup-admin check`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from coordinator import text
+from shared.command_line import Invocation, documented, json_option, pass_invocation
+from shared.host.errors import VmBackupError
+from shared.output import print_json, say
+from shared.state.rules import vm_records
+from shared.tasks.judgement import Level, Verdict
+from shared.tasks.verdicts import Verdicts, judge
+
+#: The exit codes that monitoring programs expect of a check.
+CODES: Final[Mapping[int, str]] = {
+    Level.OK: "all is well",
+    Level.WARNING: "something needs to be looked at",
+    Level.CRITICAL: "a backup is missing, too old or damaged, or a host has stopped looking",
+    Level.UNKNOWN: "nothing can be said: no database, no NAS, or nobody has looked yet",
+}
+_UNITS: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+#: So many are named in the one sentence; the lines below it have all.
+_NAMED: Final = 3
+
+
+def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})([mhd])", value)
+    if not found or not int(found[1]):
+        raise click.BadParameter("must look like 90m, 26h or 2d", context, parameter)
+    return int(found[1]) * _UNITS[found[2]]
+
+
+@documented(
+    example="""
+        vmbackup-admin check
+        vmbackup-admin check web01 --max-age 2d
+        vmbackup-admin check --json | jq '.vms[] | select(.level != "OK")'
+    """,
+    meanings=CODES,
+)
+@click.argument("vms", nargs=-1, metavar="[VM]...")
+@click.option(
+    "--max-age",
+    metavar="AGE",
+    callback=_age,
+    help="How long a VM may be without a look or, if it was used, without a copy: 90m, 26h, 2d. "
+    "Else max_age_hours of its policy.",
+)
+@json_option
+@pass_invocation
+def command(
+    invocation: Invocation, *, vms: tuple[str, ...], max_age: float | None, as_json: bool
+) -> int:
+    """Is my backup all right? One sentence, and an exit code for monitoring (Nagios and its kin).
+
+    A VM that was not used since its last copy is all right however old that is, as long as its host
+    goes on looking. One that was used must have a copy within --max-age. Takes no lock and writes
+    nothing.
+    """
+    try:
+        site = invocation.site(reading=True)
+        contents = site.database.head().contents
+        keys = [vm_records.find(contents, vm).key for vm in vms]
+        found = judge(site, contents, only=keys, max_age_seconds=max_age)
+    except VmBackupError as error:
+        return _nothing_known(error, as_json=as_json)
+    if as_json:
+        print_json(_document(found))
+    else:
+        for line in _lines(found):
+            say(line)
+    return int(found.level)
+
+
+def _nothing_known(error: VmBackupError, *, as_json: bool) -> int:
+    if as_json:
+        problem = {"message": error.message, "hint": error.hint}
+        document = {"schema": 1, "level": Level.UNKNOWN.name, "error": problem}
+        print_json({**document, "nas": None, "hosts": [], "vms": []})
+    else:
+        hint = f" ({error.hint})" if error.hint else ""
+        say(f"VMBACKUP UNKNOWN - {error.message}{hint}")
+    return int(Level.UNKNOWN)
+
+
+def _document(found: Verdicts) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "level": found.level.name,
+        "nas": describe(found.nas),
+        "hosts": [describe(verdict) for verdict in found.hosts],
+        "vms": [describe(verdict) for verdict in found.vms],
+    }
+
+
+def describe(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON shows it; `seconds`: since when."""
+    return {
+        "name": verdict.subject,
+        "level": verdict.level.name,
+        "kind": verdict.kind,
+        "reason": verdict.reason,
+        "seconds": None if verdict.seconds is None else round(verdict.seconds),
+        "remedy": verdict.remedy or None,
+    }
+
+
+def _lines(found: Verdicts) -> list[str]:
+    """The sentence with its performance data, then one line for each thing that is not all right."""
+    wrong = sorted(
+        (verdict for verdict in found.all if verdict.level != Level.OK), key=lambda one: -one.level
+    )
+    sentence = f"VMBACKUP {found.level.name} - {_sentence(found, wrong)} | {_performance(found)}"
+    return [sentence, *(f"{one.level.name}: {said(one)}{_cure(one)}" for one in wrong)]
+
+
+def _sentence(found: Verdicts, wrong: Sequence[Verdict]) -> str:
+    if not found.vms:
+        return "no VM is known: `vmbackup-worker vmfind` finds those of its host"
+    if not wrong:
+        kinds = [verdict.kind for verdict in found.vms]
+        counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+        return f"{len(kinds)} {'VM' if len(kinds) == 1 else 'VMs'}: {', '.join(counts)}"
+    named = "; ".join(said(verdict) for verdict in wrong[:_NAMED])
+    return named + (f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else "")
+
+
+def said(verdict: Verdict) -> str:
+    """A verdict as people read it: `web01: it was used, and not copied since (3 d)`."""
+    since = "" if verdict.seconds is None else f" ({text.duration(verdict.seconds)})"
+    return f"{verdict.subject}: {verdict.reason}{since}"
+
+
+def _cure(verdict: Verdict) -> str:
+    return f" - {verdict.remedy}" if verdict.remedy else ""
+
+
+def _performance(found: Verdicts) -> str:
+    """Performance data as Nagios reads it: numbers only, without names, which may hold anything."""
+    levels = [verdict.level for verdict in found.vms]
+    counts = [f"{level.name.lower()}={levels.count(level)}" for level in Level]
+    looks = [found.now.nas - look.looked for look in found.looks.values() if look is not None]
+    oldest = [f"oldest_look={max(0, round(max(looks)))}s"] if looks else []
+    return " ".join([f"vms={len(levels)}", *counts, *oldest])

@@ -1,0 +1,96 @@
+"""The judgement of everything that one reader can see: the NAS, all hosts, all VMs."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from shared.host.configuration import Configuration
+from shared.site import Site
+from shared.state.records import Contents
+from shared.state.sessions.host_look import HostLook, read_looks
+from shared.tasks.judgement import (
+    Bounds,
+    Level,
+    Moment,
+    Verdict,
+    judge_host,
+    judge_nas,
+    judge_vm,
+    moment,
+    worst,
+)
+
+HOUR_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What is to be said of everything. `looks` are the files of the hosts, `now` the moment."""
+
+    nas: Verdict
+    hosts: tuple[Verdict, ...]
+    vms: tuple[Verdict, ...]
+    looks: dict[str, HostLook | None]
+    now: Moment
+
+    @property
+    def level(self) -> Level:
+        """The gravest of all; UNKNOWN if there is no VM at all."""
+        return worst(self.all) if self.vms else worst([*self.all, _NOTHING])
+
+    @property
+    def all(self) -> tuple[Verdict, ...]:
+        """The NAS, then hosts, then VMs."""
+        return (self.nas, *self.hosts, *self.vms)
+
+
+_NOTHING = Verdict("", Level.UNKNOWN, "empty", "no VM is known")
+
+
+def judge(
+    site: Site,
+    contents: Contents,
+    *,
+    only: Collection[str] = (),
+    max_age_seconds: float | None = None,
+) -> Verdicts:
+    """Judges all, or the VMs `only` (keys) and the hosts that they belong to.
+
+    Writes nothing. Raises `NasError` if the NAS does not let us look.
+    """
+    with site.database.nas_errors():
+        looks = read_looks(site.database.root / "node", contents.nodes)
+    now = moment(site.clock.now().timestamp(), looks.get(site.node))
+    records = [record for record in contents.vms.values() if not only or record.key in only]
+    nodes = {record.node for record in records} if only else set(contents.nodes)
+    configuration = site.configuration
+    vms = [
+        judge_vm(
+            record,
+            looks.get(record.node),
+            now,
+            bounds_of(configuration, record.name, record.node, max_age_seconds),
+        )
+        for record in records
+    ]
+    hosts = [
+        judge_host(
+            node, looks.get(node), now, may_be_off=node in configuration.backup.hosts_may_be_off
+        )
+        for node in sorted(nodes)
+        if any(record.node == node for record in contents.vms.values())
+    ]
+    room = judge_nas(site.nas.free, configuration.nas.reserve)
+    return Verdicts(room, tuple(hosts), tuple(vms), looks, now)
+
+
+def bounds_of(
+    configuration: Configuration, vm_name: str, node: str, max_age_seconds: float | None
+) -> Bounds:
+    """What the configuration allows for a VM; `max_age_seconds`: instead of what it says of that."""
+    policy = configuration.policy_for(vm_name)
+    configured = policy.max_age_hours * HOUR_SECONDS
+    return Bounds(
+        configured if max_age_seconds is None else max_age_seconds,
+        policy.verify_days,
+        policy.may_be_off or node in configuration.backup.hosts_may_be_off,
+    )

@@ -1,0 +1,147 @@
+"""`vmbackup-admin check`: one sentence, and the exit codes that monitoring programs know."""
+
+import json
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from shared.host.clock import SystemClock
+from shared.state.sessions.host_look import PREFIX, VmsSeen, WorkerEnd, write_look
+from shared.state.states import State
+from tests.unit.coordinator.conftest import Operator, copy
+
+HOUR = 3600.0
+
+
+class Ago(SystemClock):
+    """The clock of the host when it looked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) - timedelta(seconds=self.seconds)
+
+
+def look(operator: Operator, *keys: str, ago: float = 0, unchanged: bool = True) -> None:
+    """This host's workers looked at these VMs, `ago` seconds ago, after ten minutes of silence."""
+    site = operator.site()
+    uuids = [operator.record(key).uuid for key in keys]
+    place = operator.vmstate / "node" / f"{PREFIX}{site.node}"
+    seen = VmsSeen(uuids, uuids, uuids if unchanged else [])
+    ends = {"vmfind": WorkerEnd(0, "")}
+    for when in (ago + 600, ago):
+        write_look(operator.vmstate / "node", site.identity, Ago(when), seen, ends)
+        os.utime(place, (time.time() - when,) * 2)
+
+
+@pytest.fixture
+def clean(site_with_database: Operator) -> Operator:
+    operator = site_with_database
+    operator.add_vms("web01", "web02")
+    for key in ("web01", "web02"):
+        operator.set(key, status=State.CLEAN, last_copy=copy())
+    return operator
+
+
+def test_all_is_well(clean: Operator) -> None:
+    look(clean, "web01", "web02")
+    done = clean.admin("check")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (
+        0,
+        "VMBACKUP OK - 2 VMs: 2 copied | vms=2 ok=2 warning=0 critical=0 unknown=0 oldest_look=0s",
+    )
+
+
+def test_a_host_that_has_stopped_is_critical_however_clean_its_vms_are(clean: Operator) -> None:
+    look(clean, "web01", "web02", ago=40 * 24 * HOUR)
+    done = clean.admin("check")
+    assert done.exit_code == 2
+    assert done.stdout.startswith("VMBACKUP CRITICAL - ")
+    assert "nobody looks at it" in done.stdout
+    assert "40 d" in done.stdout
+
+
+def test_a_host_that_never_looked_is_unknown(clean: Operator) -> None:
+    assert clean.admin("check").exit_code == 3
+
+
+def test_a_vm_that_was_used_needs_a_copy_in_time(clean: Operator) -> None:
+    clean.set("web01", status=State.RUNNING)
+    look(clean, "web01", "web02")
+    done = clean.admin("check", "--max-age", "1m")
+    assert done.exit_code == 0, "it was seen unchanged just now"
+    look(clean, "web01", "web02", ago=2 * HOUR)
+    look(clean, "web02")
+    place = clean.vmstate / "node" / f"{PREFIX}{clean.site().node}"
+    document = json.loads(place.read_bytes())
+    used = time.time() - 2 * HOUR
+    uuid = clean.record("web01").uuid
+    document["unchanged"][uuid] = used
+    document["vms"][uuid] = 0
+    place.write_text(json.dumps(document), encoding="utf-8")
+    assert clean.admin("check", "--max-age", "3h").exit_code == 0
+    done = clean.admin("check", "--max-age", "1h")
+    assert done.exit_code == 2
+    assert "web01: it was used, and not copied since (2 h)" in done.stdout
+    assert clean.admin("check", "web02", "--max-age", "1h").exit_code == 0
+
+
+def test_one_document_for_programs(clean: Operator) -> None:
+    look(clean, "web01", "web02")
+    clean.set("web02", damaged=("20261122T203800Z-17",))
+    done = clean.admin("check", "--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["level"]) == (2, "CRITICAL")
+    assert {row["name"]: row["kind"] for row in document["vms"]} == {
+        "web01": "copied",
+        "web02": "damaged",
+    }
+    assert [row["kind"] for row in document["hosts"]] == ["looks"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_without_a_database_nothing_is_known(operator: Operator, as_json: bool) -> None:
+    done = operator.admin("check", *["--json"] * as_json)
+    assert done.exit_code == 3
+    if as_json:
+        assert json.loads(done.stdout)["level"] == "UNKNOWN"
+    else:
+        assert done.stdout.startswith("VMBACKUP UNKNOWN - ")
+
+
+def test_an_empty_database_is_not_all_right(site_with_database: Operator) -> None:
+    done = site_with_database.admin("check")
+    assert done.exit_code == 3
+    assert "no VM is known" in done.stdout
+
+
+def test_a_nas_that_is_not_there_is_unknown(clean: Operator, tmp_path: Path) -> None:
+    look(clean, "web01", "web02")
+    clean.nas.rename(tmp_path / "gone")
+    assert clean.admin("check").exit_code == 3
+
+
+def test_an_unknown_vm_is_unknown(clean: Operator) -> None:
+    done = clean.admin("check", "web99")
+    assert done.exit_code == 3
+    assert "web99" in done.stdout
+
+
+@pytest.mark.parametrize("age", ["26", "0h", "h", "-1h", "1w", "999999h"])
+def test_a_wrong_age_is_refused(clean: Operator, age: str) -> None:
+    done = clean.admin("check", f"--max-age={age}")
+    assert done.exit_code == 2
+    assert "90m, 26h or 2d" in done.stderr
+
+
+def test_names_are_printed_so_that_they_do_no_harm(site_with_database: Operator) -> None:
+    operator = site_with_database
+    operator.add_vms("web\n\x1b[31m|x=1")
+    done = operator.admin("check")
+    assert done.exit_code == 2
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines()[0].count("|") == 2, "one in the name, one before the data"

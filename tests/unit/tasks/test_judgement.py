@@ -1,0 +1,244 @@
+"""The one judgement: a table of situations, and what may never be called all right."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from shared.state.records import Claim, Copy, VmRecord
+from shared.state.sessions.host_look import HostLook, WorkerEnd
+from shared.state.states import State
+from shared.tasks.judgement import (
+    Bounds,
+    Level,
+    Moment,
+    judge_host,
+    judge_nas,
+    judge_vm,
+    moment,
+    worst,
+)
+
+HOUR, DAY = 3600.0, 86400.0
+#: 2026-11-22T20:38:00Z
+NOW = 1795379880.0
+BOUNDS = Bounds(26 * HOUR, 30)
+HERE = Moment(NOW, NOW, "beta", NOW - 30 * DAY)
+RECENT, LONG_AGO = "2026-11-22T20:08:00Z", "2026-10-01T00:00:00Z"
+
+
+def copied(finished: str = RECENT) -> Copy:
+    return Copy("20261122T200800Z-1", 1, 10, "0" * 64, finished, {})
+
+
+def vm(status: State = State.CLEAN, **values: Any) -> VmRecord:
+    settings: dict[str, Any] = {
+        "last_copy": copied(LONG_AGO),
+        "verified": RECENT,
+        **values,
+    }
+    return VmRecord("web", "web", "uuid", "alpha", "web", status, LONG_AGO, **settings)
+
+
+def looked(
+    ago: float = 600, *, vm_ago: float | None = None, unchanged: float | None = None, **values: Any
+) -> HostLook:
+    """A host that looks every ten minutes, and did so for the last time `ago` seconds ago."""
+    at = NOW - ago
+    return HostLook(
+        "alpha",
+        "machine",
+        at,
+        at,
+        at - 10 * DAY,
+        tuple(at - 600 * number for number in (5, 4, 3, 2, 1)),
+        vms={"uuid": at if vm_ago is None else NOW - vm_ago},
+        unchanged={"uuid": at if unchanged is None else NOW - unchanged},
+        **values,
+    )
+
+
+Situation = tuple[VmRecord, HostLook | None, Moment, Bounds, Level, str]
+
+
+def situation(
+    level: Level,
+    kind: str,
+    record: VmRecord,
+    look: HostLook | None = None,
+    now: Moment = HERE,
+    bounds: Bounds = BOUNDS,
+) -> Situation:
+    return (record, look, now, bounds, level, kind)
+
+
+CLAIM = Claim("alpha.1", 7, "backup", RECENT)
+OFTEN_OFF = replace(BOUNDS, may_be_off=True)
+BACK = replace(HERE, back_since=NOW - 60)
+SITUATIONS: Mapping[str, Situation] = {
+    "unused, its copy is two months old": situation(Level.OK, "copied", vm(), looked()),
+    "archived": situation(Level.OK, "archived", vm(State.ARCHIVED), None),
+    "archived and damaged": situation(
+        Level.CRITICAL, "damaged", vm(State.ARCHIVED, damaged=("x",)), None
+    ),
+    "clean, and nobody has ever looked": situation(Level.UNKNOWN, "unlooked", vm(), None),
+    "clean, and its host is silent": situation(Level.CRITICAL, "unlooked", vm(), looked(2 * HOUR)),
+    "clean, its host looks, but not at it": situation(
+        Level.CRITICAL, "unlooked", vm(), looked(vm_ago=27 * HOUR)
+    ),
+    "clean on a laptop that is off": situation(
+        Level.OK, "copied", vm(), looked(9 * DAY), bounds=OFTEN_OFF
+    ),
+    "clean, its host is silent since before we were back": situation(
+        Level.UNKNOWN, "away", vm(), looked(2 * HOUR), now=BACK
+    ),
+    "on our own host, which is silent": situation(
+        Level.CRITICAL, "unlooked", vm(), looked(2 * HOUR), now=replace(BACK, node="alpha")
+    ),
+    "runs since this morning": situation(
+        Level.OK, "running", vm(State.RUNNING), looked(unchanged=9 * HOUR)
+    ),
+    "runs for two days": situation(
+        Level.CRITICAL, "overdue", vm(State.RUNNING), looked(unchanged=2 * DAY)
+    ),
+    "used two days ago, copied an hour ago": situation(
+        Level.OK, "running", vm(State.RUNNING, last_copy=copied()), looked(unchanged=2 * DAY)
+    ),
+    "waits for its window": situation(
+        Level.OK,
+        "waiting",
+        vm(State.BACKUP_NECESSARY, waiting="waits for 22:00"),
+        looked(unchanged=9 * HOUR),
+    ),
+    "failed once": situation(
+        Level.WARNING,
+        "failing",
+        vm(State.BACKUP_NECESSARY, failures=1, last_error="no room", last_error_at=RECENT),
+        looked(unchanged=9 * HOUR),
+    ),
+    "fails for two days": situation(
+        Level.CRITICAL,
+        "overdue",
+        vm(State.BACKUP_NECESSARY, failures=9, last_error="no room"),
+        looked(unchanged=2 * DAY),
+    ),
+    "new": situation(
+        Level.OK, "new", replace(vm(State.NEW, last_copy=None, verified=""), found=RECENT), looked()
+    ),
+    "new for two months": situation(
+        Level.CRITICAL,
+        "overdue",
+        vm(State.NEW, last_copy=None, verified=""),
+        replace(looked(), unchanged={}),
+    ),
+    "is being copied for two days": situation(
+        Level.CRITICAL,
+        "overdue",
+        vm(State.BACKUP_IN_PROGRESS, claim=CLAIM),
+        looked(vm_ago=2 * DAY, unchanged=2 * DAY),
+    ),
+    "is being copied": situation(
+        Level.OK,
+        "copying",
+        vm(State.BACKUP_IN_PROGRESS, claim=CLAIM),
+        looked(vm_ago=2 * HOUR, unchanged=2 * HOUR),
+    ),
+    "gone from its host": situation(
+        Level.WARNING, "gone", vm(missing_since=RECENT), replace(looked(), vms={})
+    ),
+    "a copy is damaged": situation(Level.CRITICAL, "damaged", vm(damaged=("x", "y")), looked()),
+    "its order is unknown": situation(
+        Level.WARNING, "disputed", vm(order_unknown=("x", "y")), looked()
+    ),
+    "not verified for months": situation(
+        Level.WARNING, "unverified", vm(verified="2026-08-01T00:00:00Z"), looked()
+    ),
+    "verified in the future": situation(
+        Level.WARNING, "unverified", vm(verified="2038-01-19T03:14:08Z"), looked()
+    ),
+    "a move was interrupted": situation(
+        Level.WARNING, "unfinished", vm(moving="archive"), looked()
+    ),
+    "a move is under way": situation(
+        Level.OK, "copied", vm(moving="archive", claim=CLAIM), looked()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_each_situation_has_its_verdict(name: str) -> None:
+    record, look, now, bounds, level, kind = SITUATIONS[name]
+    said = judge_vm(record, look, now, bounds)
+    assert (said.level, said.kind) == (level, kind), said
+    assert said.subject == "web"
+    assert said.reason
+
+
+def test_nothing_is_all_right_that_nobody_looks_at() -> None:
+    """The product of states, looks and readers: OK only with a look that is fresh, or excused."""
+    looks = [None, looked(), looked(2 * HOUR), looked(9 * DAY), looked(vm_ago=9 * DAY)]
+    readers = [HERE, BACK, Moment(NOW, NOW), replace(BACK, node="alpha")]
+    claims = [None, CLAIM]
+    for status, look, now, claim in product(State, looks, readers, claims):
+        if status == State.ARCHIVED:
+            continue
+        said = judge_vm(vm(status, claim=claim), look, now, BOUNDS)
+        fresh = look is not None and NOW - look.looked <= 1800
+        seen = look is not None and NOW - look.vms["uuid"] <= BOUNDS.max_age_seconds
+        if said.level == Level.OK:
+            copying = status == State.BACKUP_IN_PROGRESS and claim is not None
+            assert fresh, (status, look, now, said)
+            assert seen or copying, (status, look, now, said)
+
+
+@pytest.mark.parametrize(
+    ("look", "now", "may_be_off", "level", "kind"),
+    [
+        (None, HERE, False, Level.UNKNOWN, "unknown"),
+        (None, HERE, True, Level.OK, "unknown"),
+        (looked(), HERE, False, Level.OK, "looks"),
+        (looked(1790), HERE, False, Level.OK, "looks"),
+        (looked(1810), HERE, False, Level.CRITICAL, "silent"),
+        (looked(9 * DAY), HERE, True, Level.OK, "off"),
+        (looked(2 * HOUR), BACK, False, Level.UNKNOWN, "away"),
+        (looked(2 * HOUR), replace(BACK, node="alpha"), False, Level.CRITICAL, "silent"),
+        (looked(-HOUR), HERE, False, Level.WARNING, "clock"),
+        (looked(workers={"verify": WorkerEnd(13, "")}), HERE, False, Level.WARNING, "failing"),
+        (looked(workers={"backup": WorkerEnd(4, "")}), HERE, False, Level.OK, "looks"),
+    ],
+)
+def test_each_host_has_its_verdict(
+    look: HostLook | None, now: Moment, may_be_off: bool, level: Level, kind: str
+) -> None:
+    said = judge_host("alpha", look, now, may_be_off=may_be_off)
+    assert (said.level, said.kind) == (level, kind), said
+
+
+def test_the_readers_own_clock_may_be_an_hour_off() -> None:
+    """Ages are by the NAS's clock, which the reader knows from its own last look."""
+    own = replace(looked(300), node="beta", written=NOW - 300 - HOUR)
+    now = moment(NOW - HOUR, own)
+    assert now.nas == NOW
+    assert judge_host("alpha", looked(1790), now, may_be_off=False).level == Level.OK
+    assert judge_host("alpha", looked(1810), now, may_be_off=False).level == Level.CRITICAL
+
+
+def test_who_was_away_itself_waits_for_its_second_look() -> None:
+    away = moment(NOW, replace(looked(5 * HOUR), node="beta"))
+    assert judge_host("alpha", looked(5 * HOUR), away, may_be_off=False).kind == "away"
+    back = moment(NOW, replace(looked(60), node="beta", since=NOW - 60))
+    assert judge_host("alpha", looked(5 * HOUR), back, may_be_off=False).kind == "away"
+    settled = moment(NOW, replace(looked(60), node="beta", since=NOW - 1900))
+    assert judge_host("alpha", looked(5 * HOUR), settled, may_be_off=False).kind == "silent"
+
+
+def test_a_full_nas_is_critical() -> None:
+    assert judge_nas(10, 5).level == Level.OK
+    assert judge_nas(0, 0).level == Level.CRITICAL
+    assert judge_nas(4, 5).level == Level.CRITICAL
+
+
+def test_nothing_to_judge_is_not_all_right() -> None:
+    assert worst([]) == Level.UNKNOWN
