@@ -77,7 +77,7 @@ def test_two_hosts_that_look_and_copies_that_are_good_are_all_right(two: Rig) ->
 
 
 def test_a_host_that_stops_is_found_out_by_the_other_and_so_is_its_return(two: Rig) -> None:
-    for _ in range(5):
+    for _ in range(8):  # each host looks every twenty minutes
         tick(two, "beta")
     found = seen_by(two, "beta")
     assert found.level == Level.CRITICAL
