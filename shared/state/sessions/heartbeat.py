@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.host.clock import Clock
+from shared.host.documents import load
 from shared.host.errors import LockLostError
 from shared.host.process_identity import ProcessIdentity
 from shared.nas.reading import list_fresh, read_file
@@ -33,6 +34,8 @@ SELF_FENCE: Final = 0.7
 #: A heart does not go on for a worker that hangs: after so long in one operation on the database's
 #: files. Much longer than any that ended was seen to take (70 s on SMB, docs/nas.md).
 HANGING_SECONDS: Final = 180.0
+#: Longer than any heartbeat, in bytes: one has the command line of a VBoxManage.
+_LIMIT_BYTES: Final = 1 << 18
 #: What `new_session_id` makes, and more, but always a plain name that is not hidden.
 _ID: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,254}")
 
@@ -189,7 +192,7 @@ def read_beat(directory: Path, session: str) -> bytes | None:
         return None
     list_fresh(directory)
     try:
-        return read_file(path)
+        return read_file(path, _LIMIT_BYTES)
     except FileNotFoundError:
         return None
 
@@ -197,7 +200,7 @@ def read_beat(directory: Path, session: str) -> bytes | None:
 def parse_beat(data: bytes | None) -> dict[str, Any]:
     """What a heartbeat says; empty if it cannot be read (it may be read while it is rewritten)."""
     try:
-        document = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
+        document = load(data or b"{}", _LIMIT_BYTES)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from shared.host.clock import Clock
 from shared.nas.errors import ABSENT, PASSING, FlushError, nas_error
-from shared.nas.reading import list_fresh, open_file, read_file
+from shared.nas.reading import LIMIT_BYTES, list_fresh, open_file, read_bounded, read_file
 from shared.nas.waiting import Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
 from shared.state.store.layout import Primitive, generation_name, generation_numbers, history_of
@@ -28,6 +28,9 @@ T = TypeVar("T")
 #: A generation is not published from a head that was read longer ago than this: its slot may have
 #: been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
+#: Longer than any lease marker, and than the view of a hundred thousand VMs.
+_MARKER_BYTES: Final = 1 << 16
+_VIEW_BYTES: Final = 1 << 24
 
 
 class StateFiles:
@@ -104,7 +107,7 @@ class StateFiles:
 
         def read() -> bytes | None:
             list_fresh(self.root)
-            return self._read(self.root / "vmtool-statedb")
+            return self._read(self.root / "vmtool-statedb", _VIEW_BYTES)
 
         return self._view(read)
 
@@ -113,7 +116,7 @@ class StateFiles:
         list_fresh(self.root)
         try:
             with open_file(self.root / "vmtool-dblock") as file:
-                return file.read(), os.fstat(file.fileno()).st_mtime_ns
+                return read_bounded(file, _MARKER_BYTES), os.fstat(file.fileno()).st_mtime_ns
         except OSError as error:
             if (
                 error.errno in ABSENT | PASSING
@@ -126,8 +129,8 @@ class StateFiles:
         list_fresh(self.root / "tmp")
         return self._read(self._temporary(name))
 
-    def _read(self, path: Path) -> bytes | None:
-        return patiently(lambda: read_file(path), self._clock)
+    def _read(self, path: Path, limit: int = LIMIT_BYTES) -> bytes | None:
+        return patiently(lambda: read_file(path, limit), self._clock)
 
     # Writing
 

@@ -20,6 +20,8 @@ from shared.state.store.layout import (
     generation_numbers,
 )
 
+#: Longer than any `vmtool-db-version`.
+_VERSION_BYTES: Final = 1 << 16
 #: Longer than the first line of any generation.
 _LINE_BYTES: Final = 64
 
@@ -56,7 +58,7 @@ def require_writable(root: Path) -> None:
     newer counts.
     """
     try:
-        named = version.format_of(read_file(root / "vmtool-db-version"))
+        named = version.format_of(read_file(root / "vmtool-db-version", _VERSION_BYTES))
     except OSError:
         named = None
     for found in (named, _newest_format(root)):
@@ -103,7 +105,7 @@ def read_version(root: Path) -> version.DatabaseVersion:
     """Reads `vmtool-db-version` below `root`. Raises as `open_database` does."""
     try:
         list_fresh(root)
-        return version.parse(read_file(root / "vmtool-db-version"))
+        return version.parse(read_file(root / "vmtool-db-version", _VERSION_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise NoDatabaseError(
             f"there is no state database in {root}",

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from shared.host.documents import Count, Document, load
 from shared.host.errors import DatabaseDamagedError
+from shared.nas.reading import LIMIT_BYTES
 from shared.state import formats
 from shared.state.records import Contents, NodeRecord, SessionRecord, UnusableRow, VmRecord
 
@@ -92,6 +93,8 @@ def decode(data: bytes, number: int) -> Snapshot:
     Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it in other
     lines.
     """
+    if len(data) > LIMIT_BYTES:
+        raise _damaged(number, f"it is longer than {LIMIT_BYTES} bytes")
     try:
         return _decode(data, number)
     except DatabaseDamagedError:
