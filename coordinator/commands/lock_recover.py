@@ -162,10 +162,7 @@ def _claimed(
 
 
 def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
-    """The VMs of another host that are to be marked as missing there.
-
-    A host that lists them takes them over then.
-    """
+    """The VMs of another host to be marked as missing there, for whoever lists them to take."""
     if node == site.node:
         return []
     return sorted(
@@ -176,11 +173,8 @@ def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
 
 
 def _given_up(keys: list[str]) -> str:
-    return (
-        (f"; its VMs count as missing there until it lists them again: {', '.join(keys)}")
-        if keys
-        else ""
-    )
+    names = ", ".join(keys)
+    return f"; its VMs count as missing there until it lists them again: {names}" if keys else ""
 
 
 def _preview(
