@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and config.pluginmanager.hasplugin("cacheprovider"):
         config.pluginmanager.register(_Runs(config), "flaky-runs")
 
 
