@@ -26,10 +26,10 @@ def hanging(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[thr
     database.files._view = Bounded("vmtool-statedb", seconds=0.2)
     go_on, real = threading.Event(), files.read_file
 
-    def read_file(path: Path) -> bytes:
+    def read_file(path: Path, *limit: int) -> bytes:
         if path.name == "vmtool-statedb":
             go_on.wait(60)
-        return real(path)
+        return real(path, *limit)
 
     monkeypatch.setattr(files, "read_file", read_file)
     yield go_on

@@ -292,10 +292,10 @@ class TestUntrueAnswers:
     ) -> None:
         real, failures = module.read_file, [errno.ESTALE, errno.EIO, errno.EINVAL]
 
-        def read_file(path: Path) -> bytes:
+        def read_file(path: Path, *limit: int) -> bytes:
             if failures:
                 raise OSError(failures.pop(), "passing")
-            return real(path)
+            return real(path, *limit)
 
         monkeypatch.setattr(module, "read_file", read_file)
         assert files.perform(ReadGeneration(1)) is not None
@@ -304,7 +304,7 @@ class TestUntrueAnswers:
     def test_an_error_that_stays_is_reported(
         self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def read_file(path: Path) -> bytes:
+        def read_file(path: Path, *limit: int) -> bytes:
             raise OSError(errno.EIO, "Input/output error", str(path))
 
         monkeypatch.setattr(module, "read_file", read_file)
