@@ -287,6 +287,7 @@ BOMBS: dict[str, SimpleNamespace] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.slow
 def test_what_is_made_to_take_long_does_not(name: str) -> None:
     read: Callable[[object], object] = BOMBS[name].read
     with bounded(10, 200):

@@ -167,6 +167,7 @@ def test_a_command_that_took_too_long_is_shown_with_the_signal_that_ended_it(
     assert "sleep 60: ended by signal 15 after 0." in shown.text
 
 
+@pytest.mark.slow
 def test_the_options_of_a_program_show_them(tmp_path: Path) -> None:
     environment = {**os.environ, "NAS_MOUNTPOINT": str(tmp_path)}
     program = [Path(sys.executable).parent / "vmbackup-admin"]

@@ -46,6 +46,7 @@ def plant(folder: Path, mark: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_nothing_is_imported_from_where_we_happen_to_be(tmp_path: Path, way: str) -> None:
     """The answer is that of a host without a database.
 
@@ -77,6 +78,7 @@ def test_nothing_is_imported_from_where_we_happen_to_be(tmp_path: Path, way: str
     assert "there is no state database" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_the_administrator_puts_on_the_path_counts_for_every_worker(tmp_path: Path) -> None:
     (tmp_path / "added").mkdir()
     counted = (
