@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.state.records import Claim, Copy, VmRecord
+from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.sessions.host_look import HostLook, WorkerEnd
 from shared.state.states import State
 from shared.tasks.judgement import (
@@ -29,8 +29,8 @@ HERE = Moment(NOW, NOW, "beta", NOW - 30 * DAY)
 RECENT, LONG_AGO = "2026-11-22T20:08:00Z", "2026-10-01T00:00:00Z"
 
 
-def copied(finished: str = RECENT) -> Copy:
-    return Copy("20261122T200800Z-1", 1, 10, "0" * 64, finished, {})
+def copied(finished: str = RECENT) -> CopyRecord:
+    return CopyRecord("20261122T200800Z-1", 1, 10, "0" * 64, finished, {})
 
 
 def vm(status: State = State.CLEAN, **values: Any) -> VmRecord:
