@@ -15,6 +15,7 @@ from tests.support.command_lines import PROGRAMS
 LOOKING = (
     (ADMIN, "status"),
     (ADMIN, "show", VM),
+    (ADMIN, "check", VM),
     (ADMIN, "copies", VM),
     (ADMIN, "log"),
     (ADMIN, "config", "generate"),
