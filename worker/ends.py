@@ -1,50 +1,47 @@
-"""How the workers of this host ended: each leaves a note on this host, and `notifier` tells the NAS."""
+"""How the workers of this host ended: each leaves a note here, and `notifier` tells the NAS."""
 
 import hashlib
-import json
 import logging
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from shared.host.clock import Clock, timestamp
+from shared.host.errors import ConfigurationError
+from shared.host.notes import Note
 from shared.state.sessions.host_look import WorkerEnd
 
 log: Final = logging.getLogger(__name__)
 
 _PREFIX: Final = "ended-"
-_LIMIT: Final = 4096
 
 
 def note_end(state_directory: Path, mountpoint: Path, worker: str, code: int, clock: Clock) -> None:
-    """Notes how a worker ended. A note that cannot be written is done without: others tell of that."""
-    note = _note(state_directory, mountpoint, worker)
-    temporary = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
-    document = {"worker": worker, "code": code, "when": timestamp(clock.now())}
+    """Notes how a worker ended. One that cannot be written is done without: others tell of that."""
+    document = {"worker": worker, "code": int(code), "when": timestamp(clock.now())}
     try:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(temporary, note)
-    except OSError as error:
-        log.debug("not noted in %s: %s", note, error)
+        _note(state_directory / f"{_PREFIX}{worker}-{_key(mountpoint)}.json").write(document)
+    except ConfigurationError as error:
+        log.debug("%s", error)
 
 
 def read_ends(state_directory: Path, mountpoint: Path) -> Mapping[str, WorkerEnd]:
     """How each worker of this host last ended, for this NAS."""
     found: dict[str, WorkerEnd] = {}
-    for note in sorted(state_directory.glob(f"{_PREFIX}*-{_key(mountpoint)}.json")):
+    for path in sorted(state_directory.glob(f"{_PREFIX}*-{_key(mountpoint)}.json")):
         try:
-            document = json.loads(note.read_text(encoding="utf-8")[:_LIMIT])
-            end = WorkerEnd(int(document["code"]), str(document["when"]))
-            found[str(document["worker"])] = end
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            continue  # removed, or nonsense: the worker's next end makes it anew
+            document = _note(path).read()
+        except ConfigurationError:
+            continue
+        worker, code, when = (document.get(name) for name in ("worker", "code", "when"))
+        if isinstance(worker, str) and isinstance(code, int) and isinstance(when, str):
+            found[worker] = WorkerEnd(code, when)
     return found
 
 
-def _note(state_directory: Path, mountpoint: Path, worker: str) -> Path:
-    return state_directory / f"{_PREFIX}{worker}-{_key(mountpoint)}.json"
+def _note(path: Path) -> Note:
+    return Note(path, "how a worker ended")
 
 
 def _key(mountpoint: Path) -> str:

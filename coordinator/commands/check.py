@@ -111,7 +111,7 @@ def describe(verdict: Verdict) -> dict[str, Any]:
 
 
 def _lines(found: Verdicts) -> list[str]:
-    """The sentence with its performance data, then one line for each thing that is not all right."""
+    """The sentence with performance data, then a line for each thing that is not all right."""
     wrong = sorted(
         (verdict for verdict in found.all if verdict.level != Level.OK), key=lambda one: -one.level
     )

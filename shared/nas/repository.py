@@ -19,7 +19,9 @@ from shared.host.notes import Note
 
 
 def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None:
-    """Makes sure that the repository `found` at the mount point (None: no database there) is the one that this host knows.
+    """Makes sure that the repository `found` at the mount point is the one that this host knows.
+
+    None: no database is there.
 
     The first one is remembered. Raises `NasError` if it is another one or none,
     `ConfigurationError` if the note cannot be kept.

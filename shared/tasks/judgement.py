@@ -4,20 +4,13 @@ Pure: what is known is an argument. Whatever tells people how things stand asks 
 answers differ.
 """
 
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
 from shared.copies.space import human
-from shared.host.clock import is_ahead, parse_timestamp
-from shared.state.records import VmRecord
 from shared.state.sessions.host_look import SILENT_AFTER, TOLERANCE_SECONDS, HostLook
-from shared.state.states import State
-
-DAY_SECONDS: Final = 86400.0
 
 
 class Level(IntEnum):
@@ -30,15 +23,15 @@ class Level(IntEnum):
 
 
 #: From the least to the worst. What is not known is worse than a warning, and than nothing else.
-_GRAVITY: Final = (Level.OK, Level.WARNING, Level.UNKNOWN, Level.CRITICAL)
+GRAVITY: Final = (Level.OK, Level.WARNING, Level.UNKNOWN, Level.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What is to be said of a VM, a host or the NAS.
 
-    `kind` is one word for programs, `reason` a sentence for people, `seconds` since when, where that
-    is known. `remedy` is the command that helps, if one does.
+    `kind` is one word for programs, `reason` a sentence for people, `seconds` since when, where
+    that is known. `remedy` is the command that helps, if one does.
     """
 
     subject: str
@@ -50,26 +43,13 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What is allowed for one VM.
-
-    `max_age_seconds`: how long it may be without a look or, if it was used, without a copy.
-    `verify_days`: how often its copies are to be read (0: never). `may_be_off`: nobody looks while
-    its host is off, and that is no fault.
-    """
-
-    max_age_seconds: float
-    verify_days: float
-    may_be_off: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Moment:
     """Now, as one reader knows it.
 
-    `host` by the reader's own clock, `nas` by that of the NAS (seconds since the epoch). `node`: the
-    reader's host, empty if it is none of the database. `back_since`: since when, by the NAS's clock,
-    that host looks without a break; what others did before, it does not judge. 0: it never looked.
+    `host` by the reader's own clock, `nas` by that of the NAS (seconds since the epoch). `node`:
+    the reader's host, empty if it is none of the database. `back_since`: since when, by the NAS's
+    clock, that host looks without a break; what others did before, it does not judge. 0: it never
+    looked.
     """
 
     host: float
@@ -89,7 +69,7 @@ def moment(now: float, own: HostLook | None) -> Moment:
 
 def worst(verdicts: Iterable[Verdict]) -> Level:
     """The gravest level of all; UNKNOWN if there is nothing to judge."""
-    return max((verdict.level for verdict in verdicts), key=_GRAVITY.index, default=Level.UNKNOWN)
+    return max((verdict.level for verdict in verdicts), key=GRAVITY.index, default=Level.UNKNOWN)
 
 
 def judge_nas(free: int, reserve: int) -> Verdict:
@@ -105,7 +85,7 @@ def judge_nas(free: int, reserve: int) -> Verdict:
     )
 
 
-def _is_over(look: HostLook, last: float, limit: float, now: Moment) -> bool | None:
+def is_over(look: HostLook, last: float, limit: float, now: Moment) -> bool | None:
     """Whether a host has let more than `limit` seconds pass since `last`.
 
     None: it seems so, but the reader was away itself and has to look a second time.
@@ -119,7 +99,7 @@ def _is_over(look: HostLook, last: float, limit: float, now: Moment) -> bool | N
 
 def is_silent(look: HostLook, now: Moment) -> bool | None:
     """Whether a host has missed its last looks. None: the reader cannot tell yet."""
-    return _is_over(look, look.looked, SILENT_AFTER * look.interval_seconds, now)
+    return is_over(look, look.looked, SILENT_AFTER * look.interval_seconds, now)
 
 
 def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: bool) -> Verdict:
@@ -135,7 +115,7 @@ def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: boo
         )
         return Verdict(node, Level.WARNING, "clock", reason)
     if silent is None:
-        return Verdict(node, Level.UNKNOWN, "away", _AWAY, since, "vmbackup-worker run")
+        return Verdict(node, Level.UNKNOWN, "away", AWAY, since, "vmbackup-worker run")
     if silent:
         return _judge_silent(node, since, may_be_off=may_be_off)
     ended = sorted(look.workers.items())
@@ -153,182 +133,7 @@ def _judge_silent(node: str, since: float, *, may_be_off: bool) -> Verdict:
     return Verdict(node, Level.CRITICAL, "silent", reason, since, "vmbackup-admin doctor")
 
 
-_AWAY: Final = "this host was away itself, and cannot tell before its next look"
+AWAY: Final = "this host was away itself, and cannot tell before its next look"
 #: Exit codes of a worker that are no fault of the host: done, some VMs failed (which is said of
 #: them), some run and were left for later.
 _FINE: Final = frozenset({0, 3, 4})
-
-
-def judge_vm(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds, *, queued_for: str = ""
-) -> Verdict:
-    """How the backup of a VM stands: the gravest thing that is to be said of it."""
-    return max(
-        _about(record, look, now, bounds, queued_for), key=lambda said: _GRAVITY.index(said.level)
-    )
-
-
-def _about(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds, queued_for: str
-) -> Iterable[Verdict]:
-    """All that can be said of a VM; of what is equally grave, the first counts."""
-    key = record.key
-    if record.damaged:
-        yield Verdict(
-            key,
-            Level.CRITICAL,
-            "damaged",
-            f"{_copies(len(record.damaged))} damaged",
-            remedy=f"vmbackup-admin copies {_quoted(key)}",
-        )
-    if record.status != State.ARCHIVED:
-        yield from _of_looks(record, look, now, bounds)
-        yield from _of_copies(record, look, now, bounds)
-    if unfinished := _unfinished(record):
-        yield Verdict(key, Level.WARNING, "unfinished", unfinished, remedy="vmbackup-lock list")
-    if record.order_unknown:
-        yield Verdict(
-            key,
-            Level.WARNING,
-            "disputed",
-            f"{_copies(len(record.order_unknown))} of unknown order",
-            remedy=f"vmbackup-admin copies {_quoted(key)}",
-        )
-    yield from _of_verification(record, now, bounds)
-    yield _state(record, queued_for)
-
-
-def _of_looks(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds
-) -> Iterable[Verdict]:
-    if record.missing_since:
-        yield Verdict(
-            record.key,
-            Level.WARNING,
-            "gone",
-            f"its host {record.node} does not have it any more",
-            _ago(record.missing_since, now),
-            f"vmbackup-admin archive {_quoted(record.key)}",
-        )
-        return
-    if look is None or (looked := look.vms.get(record.uuid)) is None:
-        level = Level.OK if bounds.may_be_off else Level.UNKNOWN
-        reason = f"it is not known when {record.node or 'its host'} last looked at it"
-        yield Verdict(record.key, level, "unlooked", reason, remedy="vmbackup-worker notifier")
-        return
-    silent, old = is_silent(look, now), _is_over(look, looked, bounds.max_age_seconds, now)
-    if not (silent or old) and None not in (silent, old):
-        return
-    if bounds.may_be_off and silent is not False:
-        return
-    if record.status == State.BACKUP_IN_PROGRESS and record.claim is not None and silent is False:
-        return  # nobody looks at a VM while it is being copied
-    sure = silent or old
-    yield Verdict(
-        record.key,
-        Level.CRITICAL if sure else Level.UNKNOWN,
-        "unlooked" if sure else "away",
-        f"nobody looks at it: {record.node} has stopped, or is off" if sure else _AWAY,
-        now.nas - looked,
-        "vmbackup-admin doctor" if sure else "vmbackup-worker run",
-    )
-
-
-def _of_copies(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds
-) -> Iterable[Verdict]:
-    """Whether a VM that was used has been without a copy for too long, or fails."""
-    if record.status == State.CLEAN:
-        return
-    waits = _used_seconds(record, look, now)
-    why = f": {record.last_error}" if record.last_error and record.failures else ""
-    if waits is None or waits > bounds.max_age_seconds:
-        none = "" if record.last_copy else ", and has no copy at all"
-        yield Verdict(
-            record.key,
-            Level.CRITICAL,
-            "overdue",
-            f"it was used, and not copied since{none}{why}",
-            waits,
-            f"vmbackup-admin show {_quoted(record.key)}",
-        )
-    elif record.failures:
-        yield Verdict(
-            record.key,
-            Level.WARNING,
-            "failing",
-            f"{record.failures} failed{why}",
-            _ago(record.last_error_at, now),
-            f"vmbackup-admin show {_quoted(record.key)}",
-        )
-
-
-def _used_seconds(record: VmRecord, look: HostLook | None, now: Moment) -> float | None:
-    """For how long at most a VM has been used without a copy; None if nothing tells."""
-    since = [look.unchanged[record.uuid]] if look and record.uuid in look.unchanged else []
-    ages = [now.nas - time for time in since]
-    copied = record.last_copy.finished if record.last_copy else record.found
-    ages += [age] if (age := _ago(copied, now)) is not None else []
-    return min(ages, default=None)
-
-
-def _of_verification(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[Verdict]:
-    if not bounds.verify_days or record.last_copy is None or not record.verified:
-        return
-    age = _ago(record.verified, now)
-    if age is None or age > (2 * bounds.verify_days + 1) * DAY_SECONDS:
-        yield Verdict(
-            record.key,
-            Level.WARNING,
-            "unverified",
-            f"a copy was not read again for longer than verify_days ({bounds.verify_days:g})",
-            age,
-            f"vmbackup-admin verify {_quoted(record.key)}",
-        )
-
-
-def _unfinished(record: VmRecord) -> str:
-    """What was begun for a VM and is done by nobody now; empty if nothing is."""
-    if record.claim is not None:
-        return ""
-    begun = {
-        "a copy has to be put in place": record.publishing is not None,
-        f"{record.moving} was interrupted": record.moving is not None,
-        "a backup changed its power state": record.power is not None,
-    }
-    return ", ".join(what for what, is_so in begun.items() if is_so)
-
-
-def _state(record: VmRecord, queued_for: str) -> Verdict:
-    """What the VM's state says, if nothing is wrong."""
-    kinds: Mapping[State, tuple[str, str]] = {
-        State.ARCHIVED: ("archived", "archived: not backed up any more"),
-        State.CLEAN: ("copied", "unused since its last copy"),
-        State.RUNNING: ("running", "runs, and is backed up when it has stopped"),
-        State.NEW: ("new", "new: its first copy is due"),
-        State.BACKUP_IN_PROGRESS: ("copying", "is being backed up"),
-        State.BACKUP_NECESSARY: ("waiting", queued_for or record.waiting or "waits for its backup"),
-    }
-    kind, reason = kinds[record.status]
-    return Verdict(record.key, Level.OK, kind, reason)
-
-
-def _ago(stamp: str | None, now: Moment) -> float | None:
-    """How long ago a stored time was by the reader's clock; None if it says nothing."""
-    here = datetime.fromtimestamp(now.host, UTC)
-    try:
-        return (
-            None
-            if is_ahead(here, stamp)
-            else max(0.0, now.host - parse_timestamp(stamp or "").timestamp())
-        )
-    except ValueError:
-        return None
-
-
-def _copies(count: int) -> str:
-    return "1 copy is" if count == 1 else f"{count} copies are"
-
-
-def _quoted(name: str) -> str:
-    return shlex.quote(name)

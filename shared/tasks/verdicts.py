@@ -8,16 +8,15 @@ from shared.site import Site
 from shared.state.records import Contents
 from shared.state.sessions.host_look import HostLook, read_looks
 from shared.tasks.judgement import (
-    Bounds,
     Level,
     Moment,
     Verdict,
     judge_host,
     judge_nas,
-    judge_vm,
     moment,
     worst,
 )
+from shared.tasks.vm_judgement import Bounds, judge_vm
 
 HOUR_SECONDS = 3600.0
 
@@ -86,7 +85,7 @@ def judge(
 def bounds_of(
     configuration: Configuration, vm_name: str, node: str, max_age_seconds: float | None
 ) -> Bounds:
-    """What the configuration allows for a VM; `max_age_seconds`: instead of what it says of that."""
+    """What the configuration allows for a VM, or `max_age_seconds` if it is given."""
     policy = configuration.policy_for(vm_name)
     configured = policy.max_age_hours * HOUR_SECONDS
     return Bounds(

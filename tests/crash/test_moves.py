@@ -39,7 +39,7 @@ def test_killed_at_any_operation_no_copy_is_lost_and_the_next_run_finishes(tmp_p
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_and_then_undone(tmp_path, kind):
-    """The operator changes her mind after a crash: what has arrived goes back, what has not stays."""
+    """The operator changes her mind after a crash: what arrived goes back, what did not stays."""
     for step in range(200):
         root = tmp_path / str(step)
         filled(root)

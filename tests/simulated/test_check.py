@@ -1,4 +1,4 @@
-"""Whether a backup is all right, from end to end: a host stops looking, and another one finds out."""
+"""Whether a backup is all right: a host stops looking, and another one finds out."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from worker.backup import worker as backup
 
 
 def tick(rig: Rig, name: str) -> None:
-    """What cron starts, ten minutes after the time before: all of the past moves back by so much."""
+    """What cron starts, ten minutes after the time before: all of the past moves back."""
     for place in (rig.nas / "vmstate" / "node").glob(f"{PREFIX}*"):
         age(place, 600)
     site = rig.site(name)

@@ -40,14 +40,17 @@ REPOSITORY = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 VBOX = f"""<?xml version="1.0"?>
 <VirtualBox xmlns="http://www.virtualbox.org/" version="1.19-linux">
-<Machine uuid="{{{UUID}}}" name="web01" snapshotFolder="Snapshots" lastStateChange="2026-11-22T18:18:34Z">
-<MediaRegistry><HardDisks><HardDisk uuid="{{{OTHER}}}" location="a.vdi" format="VDI" type="Normal"/></HardDisks></MediaRegistry>
+<Machine uuid="{{{UUID}}}" name="web01" snapshotFolder="Snapshots"
+lastStateChange="2026-11-22T18:18:34Z">
+<MediaRegistry><HardDisks><HardDisk uuid="{{{OTHER}}}" location="a.vdi"
+format="VDI" type="Normal"/></HardDisks></MediaRegistry>
 <Hardware><StorageControllers><StorageController name="SATA" type="AHCI">
 <AttachedDevice type="HardDisk" port="0" device="0"><Image uuid="{{{OTHER}}}"/></AttachedDevice>
 </StorageController></StorageControllers></Hardware></Machine></VirtualBox>
 """.encode()
 REGISTRY = f"""<?xml version="1.0"?>
-<VirtualBox><Global><MachineRegistry><MachineEntry uuid="{{{UUID}}}" src="/vms/web01.vbox"/></MachineRegistry>
+<VirtualBox><Global><MachineRegistry><MachineEntry uuid="{{{UUID}}}"
+src="/vms/web01.vbox"/></MachineRegistry>
 <MediaRegistry><HardDisks/></MediaRegistry></Global></VirtualBox>
 """.encode()
 INFO = f"""name="web01"

@@ -158,7 +158,7 @@ class Backup(VmPolicy):
     hosts_may_be_off: list[str] = Field(
         [],
         description=(
-            "Hosts (by node) that may be off for days: that none of their workers looks is no fault."
+            "Hosts (by node) that may be off for days: that nobody looks there is no fault."
         ),
     )
     verify_bytes: Size = Field(

@@ -125,7 +125,7 @@ class Heartbeat:
                     log.info("heartbeat file not removed: %s", error)
 
     def check(self) -> None:
-        """Raises `LockLostError` when the NAS could not be reached for so long that others may soon take over."""
+        """Raises `LockLostError` when the NAS was away so long that others may take over."""
         silent = self.clock.boottime() - self._last_beat
         if silent > self.lease_seconds * SELF_FENCE:
             raise LockLostError(

@@ -1,12 +1,12 @@
 """`node/.look-<node>`: when a host last looked at its VMs, and how its workers ended.
 
-One small file a host. `notifier` rewrites it in place at each tick, without a commit: a host that is
-idle still shows that somebody looks. Its age is that of the file on the NAS. All times in it that are
-compared are the NAS's own, so no host's clock is compared with another's.
+One small file a host. `notifier` rewrites it in place at each tick, without a commit: a host that
+is idle still shows that somebody looks. Its age is that of the file on the NAS. All times in it
+that are compared are the NAS's own, so no host's clock is compared with another's.
 
-A file that is lost, torn, somebody else's or of another machine says nothing: what it would have told
-is unknown, never all right. A release that does not know it removes it after a day; the next tick
-makes it again.
+A file that is lost, torn, somebody else's or of another machine says nothing: what it would have
+told is unknown, never all right. A release that does not know it removes it after a day; the next
+tick makes it again.
 """
 
 import contextlib
@@ -61,8 +61,8 @@ class HostLook:
     """What a host's file says. Times are seconds since the epoch by the NAS's clock.
 
     `looked` is the time of the file itself. `before` are the times of the looks before it, `since`
-    when the unbroken series of looks began to which it belongs. `vms` has, by UUID, when each VM was
-    last looked at, and `unchanged` when it was last found as its newest copy has it.
+    when the unbroken series of looks began to which it belongs. `vms` has, by UUID, when each VM
+    was last looked at, and `unchanged` when it was last found as its newest copy has it.
     """
 
     node: str

@@ -93,7 +93,10 @@ def _doubt(orphan: ProcessIdentity) -> str:
 
 
 def _is_export(words: list[str]) -> bool:
-    """Whether a command line is that of `VBoxManage export`, started directly or through the script that most installations have."""
+    """Whether a command line is that of `VBoxManage export`.
+
+    Started directly, or through the script that most installations have.
+    """
     programs = [
         position
         for position, word in enumerate(words)

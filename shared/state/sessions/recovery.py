@@ -140,7 +140,10 @@ def watch_silent(
 
 
 def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
-    """Commits that these sessions are over, freeing what they held, and ends exports that they left running on this machine."""
+    """Commits that these sessions are over, which frees what they held.
+
+    Ends exports that they left running on this machine.
+    """
     buried = list(dead)
     if not buried:
         return []

@@ -130,7 +130,7 @@ class Session:
         return self._database.version.lease_seconds
 
     def check(self) -> None:
-        """Raises `LockLostError` when this session can no longer be sure to be alive in the eyes of others."""
+        """Raises `LockLostError` when others may take this session for dead."""
         self._heartbeat.check()
 
     def _commit(self, record: SessionRecord, change: Change, reason: str) -> Snapshot:
@@ -156,7 +156,7 @@ class Session:
 
 
 def new_session_id(node: str) -> str:
-    """A name that no other session ever had, that starts with the host's name and can be a file name anywhere."""
+    """A name that no other session ever had: a file name anywhere, the host's name first."""
     return f"{re.sub(r'[^A-Za-z0-9-]', '_', node)}.{os.getpid()}.{secrets.token_hex(4)}"
 
 

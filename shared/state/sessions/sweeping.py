@@ -24,7 +24,7 @@ _DEBRIS: Final = ("vmtool-dblock.break.", "vmtool-dblock.restore.", f"{WRITE_TES
 
 
 def sweep(database: Database, contents: Contents) -> list[str]:
-    """Removes temporary files that nobody has touched for a day, and heartbeat files of sessions that are over.
+    """Removes temporary files untouched for a day, and heartbeat files of sessions that are over.
 
     A tick with nothing to sweep lists three directories.
     """

@@ -78,7 +78,7 @@ class Database:
         return head
 
     def transact(self, author: Author, change: Change) -> Snapshot:
-        """Commits under `author`, then brings `vmtool-statedb` up to date. See `protocol.transact`."""
+        """Commits under `author`, then renews `vmtool-statedb`. See `protocol.transact`."""
         self.require_writable()
 
         def checked(contents: Contents) -> Contents:

@@ -103,7 +103,7 @@ class StateFiles:
         return self._read(self._generation(number))
 
     def read_view(self) -> bytes | None:
-        """See `ReadView`. Raises `NasError` when there is no answer for so long that it is better done without."""
+        """See `ReadView`. Raises `NasError` when there is no answer for long."""
 
         def read() -> bytes | None:
             list_fresh(self.root)

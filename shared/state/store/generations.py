@@ -68,7 +68,10 @@ def read_number(root: Path, number: int) -> Snapshot | None:
 
 
 def newest_readable(root: Path) -> Snapshot:
-    """The newest generation that can be read, for showing something while the newest one is damaged. Raises `DatabaseDamagedError`."""
+    """The newest generation that can be read, to show something while the newest is damaged.
+
+    Raises `DatabaseDamagedError`.
+    """
     for number in list(reversed(numbers(root)))[:_TRIES]:
         with contextlib.suppress(DatabaseDamagedError):
             snapshot = read_number(root, number)

@@ -52,7 +52,7 @@ def open_database(
 
 
 def require_writable(root: Path) -> None:
-    """Raises `DatabaseVersionError` if what is in `root`, whole or not, is of a format that this program must not write.
+    """Raises `DatabaseVersionError` if this program must not write the format of what is in `root`.
 
     The newest generation names it in its first line, and `vmtool-db-version` as well: whichever is
     newer counts.

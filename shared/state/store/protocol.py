@@ -122,7 +122,9 @@ def _follow(head: Snapshot) -> Steps[Snapshot]:
 
 
 def transact(author: Author, change: Change) -> Steps[Snapshot]:
-    """Applies `change` once, and returns a head that contains it (or the head as it is, if `change` changes nothing).
+    """Applies `change` once, and returns a head that contains it.
+
+    The head as it is, if `change` changes nothing.
 
     What is written has the format of what was read, unless that is what `change` changes.
 
@@ -220,7 +222,7 @@ def _forget_old_sessions(contents: Contents, number: int) -> Contents:
 
 
 def prune(keep: int) -> Steps[tuple[int, ...]]:
-    """Moves all but the newest `keep` generations to the history, oldest first, and returns their numbers."""
+    """Moves all but the newest `keep` generations to the history; returns their numbers."""
     numbers = yield from ListGenerations()
     moved: list[int] = []
     for number in sorted(numbers or ()):

@@ -113,7 +113,7 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
 
 
 def replace_version(root: Path, settings: version.DatabaseVersion) -> None:
-    """Writes `vmtool-db-version` in the place of what is there, which stays until the new one is whole. Raises `NasError`."""
+    """Replaces `vmtool-db-version`, which stays until the new one is whole. Raises `NasError`."""
     temporary = root / "tmp" / f"version.{secrets.token_hex(4)}"
     try:
         write_new_file(temporary, settings.render())

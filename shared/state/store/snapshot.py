@@ -67,7 +67,7 @@ class Snapshot:
 
 
 def encode(header: Header, contents: Contents) -> bytes:
-    """The text of a generation, in the format of its contents. The same input gives the same bytes."""
+    """The text of a generation, in the format of its contents. Same input, same bytes."""
     lines = [
         f"{formats.MAGIC} {contents.format}",
         f"repository {header.repository}",

@@ -44,7 +44,7 @@ def state(database: Database) -> State:
 
 
 def require_no_older_program(contents: Contents) -> None:
-    """Raises `LockedError` while a session of a program lives that does not know the newest format."""
+    """Raises `LockedError` while a session lives whose program does not know the newest format."""
     older = [row for row in recovery.live_sessions(contents) if not row.program]
     if older:
         raise LockedError(

@@ -41,7 +41,10 @@ _ODD: Final = re.compile(r"[:%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def escape(name: str) -> str:
-    """`name` with `:`, `%`, line breaks and control characters percent-encoded, so that each line has two fields."""
+    """`name` with `:`, `%`, line breaks and control characters percent-encoded.
+
+    So each line has two fields.
+    """
     return _ODD.sub(
         lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")),
         name,
@@ -61,7 +64,7 @@ def render(contents: Contents) -> bytes:
 
 
 def parse(data: bytes) -> Mapping[str, State]:
-    """Reads the file. Raises `DatabaseDamagedError` that names every line it does not understand."""
+    """Reads the file. Raises `DatabaseDamagedError`, which names every line that makes no sense."""
     result: dict[str, State] = {}
     wrong: list[str] = []
     for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), start=1):

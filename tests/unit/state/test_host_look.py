@@ -1,4 +1,4 @@
-"""The file by which a host shows that it looks: its age is the NAS's, and what is not sure is unknown."""
+"""The file by which a host shows that it looks. What is not sure is unknown."""
 
 import json
 import os

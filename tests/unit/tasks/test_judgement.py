@@ -11,15 +11,14 @@ from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.sessions.host_look import HostLook, WorkerEnd
 from shared.state.states import State
 from shared.tasks.judgement import (
-    Bounds,
     Level,
     Moment,
     judge_host,
     judge_nas,
-    judge_vm,
     moment,
     worst,
 )
+from shared.tasks.vm_judgement import Bounds, judge_vm
 
 HOUR, DAY = 3600.0, 86400.0
 #: 2026-11-22T20:38:00Z
