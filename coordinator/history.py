@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.store import generations
 from shared.state.store.snapshot import Snapshot
 

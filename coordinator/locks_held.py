@@ -19,7 +19,8 @@ from shared.state.sessions.sweeping import nas_now
 
 if TYPE_CHECKING:
     from shared.site import Site
-    from shared.state.records import Contents, SessionRecord, VmRecord
+    from shared.state.contents import Contents
+    from shared.state.records import SessionRecord, VmRecord
     from shared.state.store.database import Database
 
 Kind = Literal["database", "session", "claim"]

@@ -8,7 +8,8 @@ from typing import Final
 from shared import command_line
 from shared.host.errors import ExitCode, VmBackupError
 from shared.site import Site
-from shared.state.records import Contents, Power, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Power, VmRecord
 from shared.state.rules import claims
 from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.holding import holding

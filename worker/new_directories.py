@@ -23,7 +23,7 @@ from shared.nas.errors import reported
 from shared.nas.reading import Entry, look
 from shared.nas.spelling import folded
 from shared.site import Site
-from shared.state.records import Contents
+from shared.state.contents import Contents
 
 log: Final = logging.getLogger(__name__)
 

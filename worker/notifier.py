@@ -14,7 +14,8 @@ from shared.host.clock import is_over, timestamp
 from shared.host.configuration import VmPolicy
 from shared.host.errors import DatabaseVersionError, ExitCode
 from shared.site import Site
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import sightings
 from shared.state.sessions.host_look import VmsSeen, WorkerEnd, write_look
 from shared.state.states import Event, State

@@ -13,7 +13,7 @@ from shared import command_line
 from shared.host.clock import timestamp
 from shared.host.errors import ExitCode
 from shared.site import Site
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.rules import hosts
 from shared.state.rules.sightings import Sighting, sight
 from shared.tasks import rehearsal_note

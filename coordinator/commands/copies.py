@@ -13,7 +13,8 @@ from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import print_json, say, warn
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.tasks.vm_copies import last_read, require_directory

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from shared.site import Site
-    from shared.state.records import Contents, SessionRecord, VmRecord
+    from shared.state.contents import Contents
+    from shared.state.records import SessionRecord, VmRecord
 
 
 @documented(

@@ -12,7 +12,7 @@ from shared.output import print_json, say
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
-    from shared.state.records import Contents
+    from shared.state.contents import Contents
 
 
 @documented(

@@ -14,7 +14,7 @@ from shared.state.states import State
 
 if TYPE_CHECKING:
     from shared.site import Site
-    from shared.state.records import Contents
+    from shared.state.contents import Contents
     from shared.tasks.pruning import Pruned
 
 

@@ -13,7 +13,7 @@ from shared.host.errors import DatabaseDamagedError, NodeConflictError
 from shared.host.host_identity import HostIdentity
 from shared.host.printable import quoted
 from shared.state import formats
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.rules import hosts
 from shared.state.sessions.recovery import find_proven
 from shared.state.store import generations, inspection

@@ -18,7 +18,8 @@ from shared.host.clock import SystemClock, timestamp
 from shared.host.configuration import load
 from shared.host.host_identity import HostIdentity
 from shared.site import Site, open_site
-from shared.state.records import Contents, CopyRecord, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import CopyRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.create import create
 from shared.virtualbox.fingerprint import fingerprint_of

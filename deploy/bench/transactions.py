@@ -16,7 +16,8 @@ from typing import Final
 from deploy.bench.report import Report
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.create import create
 from shared.state.store.opening import open_database

@@ -11,7 +11,8 @@ from shared.host.configuration import Nas
 from shared.host.errors import UnusableRecordError
 from shared.host.printable import quoted
 from shared.nas.reading import list_fresh
-from shared.state.records import Contents, VmRecord, is_directory_name
+from shared.state.contents import Contents
+from shared.state.records import VmRecord, is_directory_name
 from shared.state.states import State
 
 

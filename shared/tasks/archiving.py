@@ -18,7 +18,8 @@ from shared.copies.moving import Moved, move_copies
 from shared.host.errors import NasError, VBoxManageError
 from shared.host.printable import quoted
 from shared.site import Site
-from shared.state.records import Claim, Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Claim, VmRecord
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import claims, copies, vm_records
 from shared.state.rules.copies import FoundCopies

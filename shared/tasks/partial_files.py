@@ -9,7 +9,7 @@ from typing import Final
 from shared.copies.partials import remove_partials
 from shared.host.errors import VmBackupError
 from shared.site import Site
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.rules import claims
 
 log: Final = logging.getLogger(__name__)

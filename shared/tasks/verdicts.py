@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from shared.host.configuration import Configuration
 from shared.site import Site
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.sessions.host_look import HostLook, read_looks
 from shared.tasks.judgement import (
     Level,

@@ -23,7 +23,8 @@ from shared.host.errors import CopyError, NasError
 from shared.nas.reading import look, present
 from shared.ova.check import check_ova, sha256_of
 from shared.site import Site
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session

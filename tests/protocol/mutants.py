@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import backup
 from shared.state.rules import claims as claims_rules
 from shared.state.sessions.session import Session

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any, Final
 
 from shared.host.errors import VmBackupError
+from shared.state.contents import Contents
 from shared.state.formats import NEWEST
-from shared.state.records import Contents, SessionRecord, VmRecord
+from shared.state.records import SessionRecord, VmRecord
 from shared.state.rules import claims as claims_rules
 from shared.state.states import INITIAL, MOVES, State
 from shared.state.store import protocol

@@ -12,7 +12,7 @@ from typing import Final
 from unittest.mock import patch
 
 from shared.host.errors import NasError, VmBackupError
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.rules import archive, claims, sightings
 from shared.state.sessions import recovery
 from shared.state.states import Event

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from shared.state import formats
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.store import protocol, upgrade
 from shared.state.store.files import StateFiles
 from shared.state.store.protocol import Author, Change

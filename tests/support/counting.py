@@ -21,7 +21,8 @@ from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.errors import LockLostError
 from shared.host.host_identity import HostIdentity
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.opening import open_database
 

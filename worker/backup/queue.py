@@ -11,7 +11,8 @@ from typing import Final
 from shared.host.errors import IllegalMoveError, UnknownVmError
 from shared.host.printable import quoted
 from shared.site import Site
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import backup as backup_rules
 from shared.state.rules import queue, vm_records
 from shared.state.sessions.session import Session

@@ -38,7 +38,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     """
     from shared.host.clock import timestamp
     from shared.nas.errors import nas_error
-    from shared.state.records import Contents
+    from shared.state.contents import Contents
     from shared.state.rules import adoption
     from shared.state.store import view
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.states import State
 

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
-from shared.state.records import Claim, Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Claim, VmRecord
 from shared.state.rules import claims, vm_records
 from shared.state.states import Event, State, move
 

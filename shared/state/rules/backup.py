@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
-from shared.state.records import Claim, Contents, CopyRecord, Power
+from shared.state.contents import Contents
+from shared.state.records import Claim, CopyRecord, Power
 from shared.state.rules import claims, outages
 from shared.state.states import Event, State, move
 

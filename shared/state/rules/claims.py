@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Literal
 
 from shared.host.errors import IllegalMoveError, LockedError, LockLostError
+from shared.state.contents import Contents
 from shared.state.numbers import believable, next_number
-from shared.state.records import Claim, Contents, SessionRecord, VmRecord
+from shared.state.records import Claim, SessionRecord, VmRecord
 from shared.state.rules import outages, queue, vm_records
 from shared.state.states import IN_FLIGHT, Event, State, move
 

@@ -2,13 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from shared.state.records import (
-    Claim,
-    Contents,
-    CopyRecord,
-    Restoration,
-    VmRecord,
-)
+from shared.state.contents import Contents
+from shared.state.records import Claim, CopyRecord, Restoration, VmRecord
 from shared.state.rules import claims
 from shared.state.states import Event, allowed, move
 

@@ -8,7 +8,8 @@ that moment, so that a host that is switched off delays nobody.
 from dataclasses import replace
 
 from shared.host.errors import TooManyExportsError
-from shared.state.records import Contents, Queued, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Queued, VmRecord
 from shared.state.states import State
 
 

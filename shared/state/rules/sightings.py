@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from shared.nas.spelling import folded
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.states import INITIAL, Event, allowed, move
 
 

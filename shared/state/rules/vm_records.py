@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError, LockedError, UnknownVmError, UnusableRecordError
 from shared.host.printable import quoted
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.states import FORGETTABLE
 
 

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 
 from shared.host.clock import timestamp
 from shared.host.errors import LockLostError, VmBackupError
-from shared.state.records import Claim, Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Claim, VmRecord
 from shared.state.rules import claims
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.session import Session

@@ -18,7 +18,8 @@ from shared.host.clock import timestamp
 from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.state.records import Contents, SessionRecord
+from shared.state.contents import Contents
+from shared.state.records import SessionRecord
 from shared.state.rules import claims
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
 from shared.state.sessions.orphans import end_orphan

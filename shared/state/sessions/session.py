@@ -18,7 +18,8 @@ from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockLostError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.state.records import Claim, Contents, SessionRecord, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Claim, SessionRecord, VmRecord
 from shared.state.rules import claims
 from shared.state.sessions.heartbeat import Doing, Heartbeat
 from shared.state.store.protocol import Author, Change

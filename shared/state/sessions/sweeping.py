@@ -9,7 +9,7 @@ from typing import Final
 
 from shared.nas.reading import list_fresh
 from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.sessions.host_look import PREFIX
 from shared.state.sessions.recovery import live_sessions
 from shared.state.store.database import Database

@@ -14,7 +14,8 @@ from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
-from shared.state.records import Contents, SessionRecord
+from shared.state.contents import Contents
+from shared.state.records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
 from shared.state.store import protocol, version, view

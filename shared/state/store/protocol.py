@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
+from shared.state.contents import Contents
 from shared.state.formats import require_known
-from shared.state.records import Contents, SessionRecord
+from shared.state.records import SessionRecord
 from shared.state.store.operations import (
     ListGenerations,
     MoveToHistory,

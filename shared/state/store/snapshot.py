@@ -16,7 +16,8 @@ from shared.host.documents import Count, Document, load
 from shared.host.errors import DatabaseDamagedError
 from shared.nas.reading import LIMIT_BYTES
 from shared.state import formats
-from shared.state.records import Contents, NodeRecord, SessionRecord, UnusableRow, VmRecord
+from shared.state.contents import Contents, UnusableRow
+from shared.state.records import NodeRecord, SessionRecord, VmRecord
 
 R = TypeVar("R", bound=Document)
 Section = Literal["nodes", "sessions", "vms"]

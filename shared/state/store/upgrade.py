@@ -13,7 +13,8 @@ from typing import Final
 from shared.host.errors import LockedError
 from shared.host.printable import quoted
 from shared.state import formats
-from shared.state.records import Contents, SessionRecord
+from shared.state.contents import Contents
+from shared.state.records import SessionRecord
 from shared.state.sessions import recovery
 from shared.state.store.database import Database
 from shared.state.store.opening import read_version

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from shared.host.errors import DatabaseDamagedError
 from shared.nas.errors import nas_error
 from shared.nas.reading import read_file
+from shared.state.contents import Contents
 from shared.state.formats import require_known
-from shared.state.records import Contents, VmRecord
 from shared.state.states import State
 from shared.state.store.generations import names_in, read_number
 from shared.state.store.operations import (
@@ -30,6 +30,9 @@ from shared.state.store.operations import (
 )
 from shared.state.store.protocol import read_head
 from shared.state.store.snapshot import Snapshot, decode
+
+if TYPE_CHECKING:
+    from shared.state.records import VmRecord
 
 #: How far back the view is compared with older generations before it counts as edited by hand.
 VIEW_MEMORY: Final = 128

@@ -23,7 +23,8 @@ from shared.host.configuration import Configuration, load
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
 from shared.site import Site, open_site
-from shared.state.records import Contents, CopyRecord, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import CopyRecord, VmRecord
 from shared.state.rules import claims, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from shared.host.errors import IllegalMoveError, LockedError
-from shared.state.records import Contents, NodeRecord
+from shared.state.contents import Contents
+from shared.state.records import NodeRecord
 from shared.state.rules import archive, backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State

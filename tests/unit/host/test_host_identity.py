@@ -10,7 +10,8 @@ from coordinator.doctor import host
 from shared.host import host_identity
 from shared.host.errors import ConfigurationError, NodeConflictError
 from shared.host.host_identity import HostIdentity, own_machine_id, system_machine_id
-from shared.state.records import Contents, NodeRecord
+from shared.state.contents import Contents
+from shared.state.records import NodeRecord
 from shared.state.rules import hosts
 
 

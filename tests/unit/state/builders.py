@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.host.host_identity import HostIdentity
-from shared.state.records import Claim, Contents, CopyRecord, SessionRecord, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import Claim, CopyRecord, SessionRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.files import StateFiles
 from shared.state.store.layout import Primitive

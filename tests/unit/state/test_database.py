@@ -16,7 +16,7 @@ from shared.host.errors import (
     NoDatabaseError,
     NodeConflictError,
 )
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.rules import backup, claims
 from shared.state.rules.sightings import Sighting, apply_events, sight
 from shared.state.states import Event, State

@@ -14,7 +14,7 @@ import pytest
 from shared.host.errors import InDoubtError, NasError
 from shared.nas.errors import nas_error
 from shared.nas.writing import write_new_file
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.states import State
 from shared.state.store import files as module
 from shared.state.store import protocol, view

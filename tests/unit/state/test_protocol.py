@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
-from shared.state.records import Contents
+from shared.state.contents import Contents
 from shared.state.store import protocol
 from shared.state.store.operations import (
     ListGenerations,

@@ -13,7 +13,8 @@ from shared.host.errors import (
     TooManyExportsError,
     UnknownVmError,
 )
-from shared.state.records import Claim, Contents, NodeRecord, Power
+from shared.state.contents import Contents
+from shared.state.records import Claim, NodeRecord, Power
 from shared.state.rules import adoption, archive, backup, claims, hosts, queue, vm_records
 from shared.state.states import State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm

@@ -11,7 +11,8 @@ from shared.host.errors import (
     NodeConflictError,
     UnusableRecordError,
 )
-from shared.state.records import Claim, Power, UnusableRow
+from shared.state.contents import UnusableRow
+from shared.state.records import Claim, Power
 from shared.state.rules import archive, backup, claims, copies, hosts, vm_records
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, vm

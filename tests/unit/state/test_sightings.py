@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.state.records import Claim, Power, UnusableRow
+from shared.state.contents import UnusableRow
+from shared.state.records import Claim, Power
 from shared.state.rules import adoption, backup, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import Event, State

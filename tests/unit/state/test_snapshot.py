@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.state.contents import Contents
 from shared.state.records import (
     Claim,
-    Contents,
     CopyRecord,
     NodeRecord,
     SessionRecord,

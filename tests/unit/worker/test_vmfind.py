@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from shared.copies import names
-from shared.state.records import Contents, VmRecord
+from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules.sightings import sight
 from shared.virtualbox.inventory import Machine
 from tests.unit.state.builders import WHEN, contents, vm
