@@ -16,7 +16,8 @@ from annotated_types import Interval
 from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, is_stamp, partial_name
 from shared.host.clock import parse_timestamp
-from shared.host.documents import FROM_JSON, Check, Count, Document, Number, Sha256
+from shared.host.document_fields import FROM_JSON, Check, Count, Number, Sha256
+from shared.host.documents import Document
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file

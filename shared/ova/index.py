@@ -21,7 +21,8 @@ from typing import Annotated, Final, Self
 from annotated_types import Le
 
 from shared.host import documents
-from shared.host.documents import FROM_JSON, Count, Document, Sha256
+from shared.host.document_fields import FROM_JSON, Count, Sha256
+from shared.host.documents import Document
 from shared.host.errors import CopyError, NasError
 from shared.ova.manifest import MANIFEST_LIMIT
 from shared.ova.writing import WrittenMember

@@ -9,15 +9,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from shared.host.configuration import STATE_DIRECTORY
-from shared.host.documents import (
-    FROM_JSON,
-    Check,
-    Count,
-    Document,
-    Number,
-    PlainName,
-    is_plain_name,
-)
+from shared.host.document_fields import FROM_JSON, Check, Count, Number, PlainName, is_plain_name
+from shared.host.documents import Document
 from shared.state.states import State
 
 

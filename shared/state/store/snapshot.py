@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeVar
 
-from shared.host.documents import Count, Document, load
+from shared.host.document_fields import Count
+from shared.host.documents import Document, load
 from shared.host.errors import DatabaseDamagedError
 from shared.nas.reading import LIMIT_BYTES
 from shared.state import formats

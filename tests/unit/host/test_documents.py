@@ -13,17 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from shared.host.documents import (
-    FROM_JSON,
-    LIMIT,
-    Count,
-    Document,
-    Number,
-    PlainName,
-    Sha256,
-    load,
-    read,
-)
+from shared.host.document_fields import FROM_JSON, Count, Number, PlainName, Sha256
+from shared.host.documents import LIMIT, Document, load, read
 
 
 class Colour(StrEnum):
