@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state import recovery
+from shared.state.sessions import recovery
 from shared.state.store.opening import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock())
 rows = recovery.live_sessions(database.head().contents)
