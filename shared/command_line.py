@@ -8,6 +8,7 @@ quick.
 """
 
 import contextlib
+import errno
 import importlib
 import logging
 import sys
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from shared.host.configuration import Configuration
     from shared.site import Site
 
+#: Errors of a host that has nothing left of something.
+_LACKING: Final = {
+    errno.EMFILE: "no more open files",
+    errno.ENFILE: "no more open files",
+    errno.ENOMEM: "no more memory",
+    errno.EAGAIN: "no more processes",
+}
 #: Context settings of every command and group.
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -179,7 +187,8 @@ class Program(click.Group):
         return status if isinstance(status, int) else ExitCode.DONE
 
     def _report_unexpected(self, invocation: Invocation, error: Exception) -> int:
-        if self._unattended or invocation.verbosity > 1:
+        lacking = _lacking(error)
+        if invocation.verbosity > 1 or (self._unattended and not lacking):
             logging.getLogger(__name__).error("unexpected error", exc_info=error)
             hint = "this is a fault of the program: please report it with the traceback above"
         else:
@@ -188,8 +197,27 @@ class Program(click.Group):
                 f"traceback; please report it"
             )
         told = VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint)
+        if lacking:
+            told = VmBackupError(
+                f"this host did not let the program go on: {lacking}",
+                hint=(
+                    "it has run out of them, or limits them: `ulimit -a`, and TasksMax= and "
+                    "MemoryMax= of a systemd unit. What was begun is carried on by the next tick"
+                ),
+            )
         output.report(told, invocation.program, as_json=invocation.json)
         return told.exit_code
+
+
+def _lacking(error: Exception) -> str:
+    """What the host has not given to the program; empty if that is not the reason of the error."""
+    if isinstance(error, MemoryError):
+        return "no more memory"
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "no more threads"
+    if isinstance(error, OSError) and error.errno in _LACKING:
+        return _LACKING[error.errno]
+    return ""
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:

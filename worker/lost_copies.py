@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from shared.host.documents import load, read_own
 from shared.host.errors import (
     IllegalMoveError,
     LockedError,
@@ -213,8 +214,8 @@ class Slots:
 
     def _last(self) -> int | None:
         try:
-            return int(json.loads(self._note.read_text(encoding="utf-8"))["slot"])
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return int(load(read_own(self._note))["slot"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
 

@@ -3,10 +3,8 @@
 Any host reads those of all. At every tick it looks whether copies are still there (`lost_copies`).
 """
 
-import json
+import contextlib
 import logging
-import os
-import secrets
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +20,7 @@ from shared.host.errors import (
     UnknownVmError,
     VmBackupError,
 )
+from shared.host.notes import Note
 from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -157,7 +156,8 @@ class Allowance:
     """
 
     def __init__(self, state_directory: Path, limit: int) -> None:
-        self._note, self._limit = state_directory / "verified-today.json", limit
+        self._note = Note(state_directory / "verified-today.json", "how much was verified today")
+        self._limit = limit
 
     def take(self, size: int, now: datetime) -> bool:
         """Whether a copy of so many bytes may be read today; if so, that is noted before it is.
@@ -169,23 +169,16 @@ class Allowance:
         used = self._used(today)
         if used and used + size > self._limit:
             return False
-        temporary = self._note.with_name(f"{self._note.name}.{secrets.token_hex(4)}")
-        try:
-            temporary.write_text(json.dumps({"day": today, "bytes": used + size}), encoding="utf-8")
-            os.replace(temporary, self._note)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot note in {self._note.parent} how much was verified today: {error.strerror}",
-                hint="set host.state_directory to one that this user may write",
-            ) from None
+        self._note.write({"day": today, "bytes": used + size})
         return True
 
     def _used(self, today: str) -> int:
-        try:
-            document = json.loads(self._note.read_text(encoding="utf-8"))
-            return int(document["bytes"]) if document["day"] == today else 0
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return 0  # no note, or one that is nonsense: the day starts
+        with contextlib.suppress(ConfigurationError):  # one that cannot be read is replaced
+            document = self._note.read()
+            used = document.get("bytes")
+            if document.get("day") == today and type(used) is int and used > 0:
+                return used
+        return 0
 
 
 @command_line.documented(

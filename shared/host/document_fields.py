@@ -1,5 +1,6 @@
 """What the fields of documents may be, for annotations: bounded numbers, plain names, digests."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,8 +77,16 @@ def is_plain_name(name: str) -> bool:
         name not in ("", ".", "..")
         and "/" not in name
         and "\0" not in name
-        and len(name.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME
+        and _bytes_of(name) in range(_LONGEST_NAME + 1)
     )
+
+
+def _bytes_of(name: str) -> int:
+    """How long a name is for the system; -1 if it can have no file of that name."""
+    try:
+        return len(os.fsencode(name))
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return -1
 
 
 #: On a tuple (JSON: a list) or an enumeration (JSON: a text).

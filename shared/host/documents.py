@@ -16,11 +16,15 @@ version does not know are kept there and written again; without one, they are pa
 may be fields of documents. pydantic is imported when the first document is read.
 """
 
+import errno
 import json
 import math
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
 
 from shared.host.document_fields import FROM_JSON
@@ -130,6 +134,20 @@ def load(text: str | bytes, limit: int = LIMIT) -> Any:  # noqa: ANN401 - whatev
         raise ValueError("it is no UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg} at character {error.pos})") from None
+
+
+def read_own(path: Path) -> bytes:
+    """The bytes of a small file of this host, `LIMIT` + 1 at most: more is no file of ours.
+
+    A pipe is not waited for. Raises OSError, also if it is no ordinary file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENXIO, "it is no ordinary file", str(path))
+        return os.read(descriptor, LIMIT + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _no_number(text: str) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host import kernel
+from shared.host.documents import read_own
 from shared.host.errors import ConfigurationError
 from shared.host.kernel import Ask
 from shared.host.processes import SubprocessRunner
@@ -137,7 +138,7 @@ def own_path(state_directory: Path) -> Path:
 
 
 def _checked(path: Path) -> str:
-    text = path.read_text(encoding="ascii", errors="replace").strip()
+    text = read_own(path).decode("ascii", "replace").strip()
     if not _PATTERN.fullmatch(text):
         raise ConfigurationError(
             f"{path} holds no machine id",

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.host.documents import load
+from shared.host.documents import load, read_own
 from shared.host.errors import ConfigurationError
 
 
@@ -28,7 +28,7 @@ class Note:
     def read(self) -> Mapping[str, object]:
         """What is noted; empty if nothing is. Raises `ConfigurationError`."""
         try:
-            document = load(self.path.read_bytes())
+            document = load(read_own(self.path))
         except FileNotFoundError:
             return {}
         except OSError as error:

@@ -4,7 +4,6 @@ The note is a file in the state directory, one for each repository: so rehearsal
 repositories never remove what the other one made. Nothing is removed because of its name.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from shared.host.documents import load, read_own
 from shared.host.errors import ConfigurationError, UsageError, VBoxManageError
 from shared.site import Site
 from shared.virtualbox import scratch, settings
@@ -82,11 +82,8 @@ def remove_noted(site: Site) -> None:
     if note is not None:
         _remove(site, note)
         _note_file(site).unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
-        _remove_old(
-            site,
-            Path((site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8")),
-        )
+    if (folder := _old_folder(site)) is not None:
+        _remove_old(site, folder)
         (site.configuration.host.state_directory / _OLD_NOTE).unlink()
 
 
@@ -94,13 +91,16 @@ def is_old(site: Site, machine: Machine) -> bool:
     """Whether a VM was made by a killed rehearsal of release 0.1, and lies where its note says."""
     if not _OLD_NAME.fullmatch(machine.name or ""):
         return False
+    folder = _old_folder(site)
+    return folder is not None and _is_in_old(machine, folder)
+
+
+def _old_folder(site: Site) -> Path | None:
+    """The folder that a note of release 0.1 names; None if there is none that can be read."""
     try:
-        folder = Path(
-            (site.configuration.host.state_directory / _OLD_NOTE).read_text(encoding="utf-8")
-        )
+        return Path(read_own(site.configuration.host.state_directory / _OLD_NOTE).decode("utf-8"))
     except (OSError, ValueError):
-        return False
-    return _is_in_old(machine, folder)
+        return None
 
 
 def _is_in_old(machine: Machine, folder: Path) -> bool:
@@ -198,7 +198,7 @@ def _write(site: Site, note: Note) -> None:
 
 def _read(site: Site) -> Note | None:
     try:
-        document = json.loads(_note_file(site).read_text(encoding="utf-8"))
+        document = load(read_own(_note_file(site)))
         return Note(
             Path(str(document["folder"])),
             str(document["name"]),

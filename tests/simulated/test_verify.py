@@ -1,6 +1,7 @@
 """Verification: what is due, what damage does to a VM, and what interrupts it."""
 
 import errno
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -124,8 +125,21 @@ def test_the_share_begins_again_with_the_day(rig: Rig) -> None:
     ]
     assert allowance.take(1000, now + timedelta(days=1))
     assert not allowance.take(1, now + timedelta(days=1))
-    (rig.folder / "verified-today.json").write_text("nonsense")
-    assert allowance.take(60, now)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "used", ["1e999", "NaN", "-5", "true", "null", '"60"', "[60]", "9" * 5000, "[" * 100_000]
+)
+def test_a_note_of_nonsense_begins_the_day_anew(rig: Rig, used: str) -> None:
+    now = SystemClock().now()
+    note = rig.folder / "verified-today.json"
+    note.write_text(f'{{"day": "{now:%Y-%m-%d}", "bytes": {used}}}')
+    allowance = verify.Allowance(rig.folder, 100)
+    assert [allowance.take(60, now), allowance.take(60, now)] == [True, False]
+    note.unlink()
+    os.mkfifo(note)
+    assert [allowance.take(60, now), allowance.take(60, now)] == [True, False]
 
 
 def test_no_days_mean_never(rig: Rig) -> None:

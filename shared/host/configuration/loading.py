@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from shared.host.configuration.model import Configuration
 from shared.host.configuration.refusals import refusals
 from shared.host.configuration.values import user_path
+from shared.host.documents import LIMIT
 from shared.host.errors import ConfigurationError
 
 #: Environment variables that beat the file.
@@ -81,7 +82,11 @@ def validated(values: dict[str, Any], environment: Mapping[str, str], source: st
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:  # a pipe is the operator's wish: --config <(...)
+            data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise ValueError(f"it is longer than {LIMIT} bytes")
+        return tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the configuration {path}: {error.strerror}"

@@ -1,5 +1,6 @@
 """The plumbing of all programs: help, errors, exit codes, lazy loading."""
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,13 @@ from shared.command_line import Program, documented, json_option
 from shared.host.errors import ExitCode, LockedError, VmBackupError
 from tests.unit.coordinator.conftest import Operator
 
+LACKING: dict[str, tuple[Exception, str]] = {
+    "threads": (RuntimeError("can't start new thread"), "no more threads"),
+    "memory": (MemoryError(), "no more memory"),
+    "processes": (OSError(errno.EAGAIN, "try again"), "no more processes"),
+    "files": (OSError(errno.EMFILE, "too many"), "no more open files"),
+}
+
 
 @documented(example="try it", codes=[ExitCode.LOCKED])
 @click.argument("what")
@@ -25,6 +33,8 @@ from tests.unit.coordinator.conftest import Operator
 def _sample(*, what: str, as_json: bool) -> ExitCode:
     if what == "locked":
         raise LockedError("somebody is there", hint="wait")
+    if what in LACKING:
+        raise LACKING[what][0]
     if what == "fault":
         raise RuntimeError("a bug")
     if what == "interrupt":
@@ -100,6 +110,16 @@ def test_a_fault_shows_its_traceback_only_when_asked() -> None:
 
 def test_a_fault_under_cron_shows_its_traceback_at_once() -> None:
     assert "Traceback" in sample("sample", "fault", unattended=True).stderr
+
+
+@pytest.mark.parametrize("what", LACKING)
+def test_a_host_that_has_run_out_of_something_is_no_fault_of_the_program(what: str) -> None:
+    result = sample("sample", what, unattended=True)
+    assert result.exit_code == ExitCode.FAILURE
+    assert f"error: this host did not let the program go on: {LACKING[what][1]}\n" in result.stderr
+    assert "ulimit" in result.stderr
+    assert not any(word in result.stderr for word in ("Traceback", "unexpected", "fault"))
+    assert "Traceback" in sample("-v", "-v", "sample", what).stderr
 
 
 def test_an_interrupt_ends_with_130() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from shared.host import configuration
 from shared.host.configuration import Configuration, find, load, validated
 from shared.host.configuration.values import parse_size
+from shared.host.documents import LIMIT
 from shared.host.errors import ConfigurationError, ExitCode
 from shared.virtualbox.settings import home as settings_home
 
@@ -296,7 +297,7 @@ def test_a_wrong_value_is_refused_in_our_own_words(write, setting: str, reason: 
     assert reasons == [reason]
 
 
-@pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = " + "[" * 5000])
+@pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = " + "[" * 5000, "#" * (LIMIT + 1)])
 def test_what_the_parser_gives_up_is_answered_in_words(write, text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not valid TOML"):
         load(write(text), NOTHING)

@@ -170,7 +170,8 @@ def test_counts_are_whole_numbers_within_bounds(size: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "/etc", "../a", "a\0", "ä" * 128, "a" * 256]
+    "name",
+    ["", ".", "..", "a/b", "/etc", "../a", "a\0", "ä" * 128, "a" * 256, "\ud800", "a\udfffb"],
 )
 def test_a_plain_name_leads_to_one_file_and_nowhere_else(name: str) -> None:
     with pytest.raises(ValueError, match="no plain name of a file"):

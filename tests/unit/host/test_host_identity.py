@@ -1,5 +1,6 @@
 """What a machine is known by, where the system knows it and where it does not."""
 
+import os
 import stat
 import threading
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_a_file_that_holds_no_id_is_said_and_left(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="none can be kept"):
         own_machine_id(tmp_path / "file" / "below", make=True)
     assert own_machine_id(tmp_path / "file" / "below", make=False) == ""
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "machine-id")
+    with pytest.raises(ConfigurationError, match="no ordinary file"):
+        own_machine_id(tmp_path, make=True)
+    assert own_machine_id(tmp_path, make=False) == ""
 
 
 @pytest.mark.usefixtures("container")

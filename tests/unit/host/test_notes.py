@@ -1,10 +1,12 @@
 """What this host remembers: whole or not at all, and one kind of error."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shared.host.documents import LIMIT, read_own
 from shared.host.errors import ConfigurationError
 from shared.host.notes import Note
 
@@ -43,7 +45,24 @@ def test_a_note_that_cannot_be_flushed_leaves_the_one_before(
     assert os.listdir(tmp_path) == ["note.json"]
 
 
-def test_a_note_that_cannot_be_read_is_an_error_of_the_configuration(tmp_path: Path) -> None:
-    (tmp_path / "note.json").mkdir()
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "plant",
+    [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")],
+    ids=["directory", "pipe", "device"],
+)
+def test_a_note_that_cannot_be_read_is_an_error_of_the_configuration(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    note = Note(tmp_path / "note.json", "it")
+    plant(note.path)
     with pytest.raises(ConfigurationError, match="cannot read"):
-        Note(tmp_path / "note.json", "it").read()
+        note.read()
+
+
+def test_of_a_note_of_many_gigabytes_little_is_read(tmp_path: Path) -> None:
+    note = Note(tmp_path / "note.json", "it")
+    with note.path.open("wb") as file:
+        file.truncate(40 << 30)
+    assert len(read_own(note.path)) == LIMIT + 1
+    assert note.read() == {}
