@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from shared.host.errors import CopyError, NasError
+from shared.nas.reading import open_file
 from shared.ova.index import GrainIndex, IndexRecord, IndexSection, IndexWriter
 from shared.ova.vmdk_writing import CompressedUnit
 from shared.ova.writing import OvaWriter, WrittenMember
@@ -120,8 +121,7 @@ class Delta:
         try:
             index = GrainIndex.open(self._plan.previous_index)
             self._closing.callback(index.close)
-            source = os.open(self._plan.previous, os.O_RDONLY | os.O_CLOEXEC)
-            self._closing.callback(os.close, source)
+            source = self._closing.enter_context(open_file(self._plan.previous)).fileno()
             header = index.header
             manifest = os.pread(source, header.manifest_bytes, header.manifest_position)
         except (CopyError, OSError, OverflowError) as error:

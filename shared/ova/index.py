@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, BinaryIO, Final, Self
 
 from annotated_types import Le
 
@@ -24,6 +24,7 @@ from shared.host import documents
 from shared.host.document_fields import FROM_JSON, Count, Sha256
 from shared.host.documents import Document
 from shared.host.errors import CopyError, NasError
+from shared.nas.reading import open_file
 from shared.ova.manifest import MANIFEST_LIMIT
 from shared.ova.writing import WrittenMember
 
@@ -157,8 +158,8 @@ class IndexWriter:
 class GrainIndex:
     """An index that was found whole. Close it."""
 
-    def __init__(self, descriptor: int, header: IndexHeader) -> None:
-        self._descriptor = descriptor
+    def __init__(self, file: BinaryIO, header: IndexHeader) -> None:
+        self._file = file
         self.header = header
 
     @classmethod
@@ -168,11 +169,11 @@ class GrainIndex:
         Raises `CopyError` if it cannot be read, is damaged, or is of another format.
         """
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_file(path)
         except OSError as error:
             raise CopyError(f"the index cannot be read: {error.strerror}") from None
         try:
-            index = cls(descriptor, _parse(_read(descriptor, _HEADER_BYTES, 0)))
+            index = cls(file, _parse(_read(file, _HEADER_BYTES, 0)))
             for section in index.header.sections:
                 found = hashlib.sha256()
                 for data in index._pieces(section):
@@ -180,13 +181,13 @@ class GrainIndex:
                 if found.hexdigest() != section.sha256:
                     raise CopyError("the index is damaged")
         except BaseException:
-            os.close(descriptor)
+            file.close()
             raise
         return index
 
     def close(self) -> None:
         """Closes the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
     def section(self, place: str) -> IndexSection | None:
         """The records of the disk that was attached there; None if there was none."""
@@ -203,7 +204,7 @@ class GrainIndex:
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
             start = _HEADER_BYTES + (section.first + done) * _RECORD.size
-            data = _read(self._descriptor, count * _RECORD.size, start)
+            data = _read(self._file, count * _RECORD.size, start)
             if len(data) != count * _RECORD.size:
                 raise CopyError("the index is cut off")
             yield data
@@ -215,9 +216,9 @@ def _seal(text: bytes) -> bytes:
     return hashlib.sha256(text).hexdigest().encode() + b" " + text
 
 
-def _read(descriptor: int, length: int, position: int) -> bytes:
+def _read(file: BinaryIO, length: int, position: int) -> bytes:
     try:
-        return os.pread(descriptor, length, position)
+        return os.pread(file.fileno(), length, position)
     except (OSError, OverflowError) as error:
         raise CopyError(f"the index cannot be read: {error}") from None
 

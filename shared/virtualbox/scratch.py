@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.host.documents import load
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 
@@ -98,7 +99,7 @@ def mark_of(folder: Path) -> Mark | None:
             folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         )
         with open(descriptor, "rb") as file:
-            document = json.loads(file.read(_MAXIMUM_MARK))
+            document = load(file.read(_MAXIMUM_MARK))
         name, uuid = document["name"], document["uuid"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

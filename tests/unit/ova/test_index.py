@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,4 +133,19 @@ def test_any_values(tmp_path: Path, values: dict[str, object]) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CopyError, match="No such file"):
+        opened(tmp_path / "i")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "plant",
+    [os.mkfifo, os.mkdir, lambda path: path.symlink_to("other")],
+    ids=["pipe", "directory", "link"],
+)
+def test_what_is_no_ordinary_file_is_no_index(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    write(tmp_path / "other")
+    plant(tmp_path / "i")
+    with pytest.raises(CopyError, match="cannot be read"):
         opened(tmp_path / "i")

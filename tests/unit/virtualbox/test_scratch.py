@@ -53,6 +53,8 @@ def test_as_long_as_there_is_no_uuid_the_name_counts(tmp_path: Path) -> None:
         '{"name": "", "uuid": ""}',
         '{"name": "x"}',
         "\\xff",
+        "[" * 4000,
+        "NaN",
     ],
 )
 def test_a_mark_that_is_none_proves_nothing(tmp_path: Path, mark: str) -> None:
