@@ -22,7 +22,7 @@ import click
 from shared import output
 from shared.host import logs, streams
 from shared.host.errors import ExitCode, VmBackupError
-from shared.host.printable import printable
+from shared.host.printable import printable, printable_lines
 from shared.host.signals import ending_in_order
 
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ def _lacking(error: Exception) -> str:
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
-    error.message = printable(error.message)  # type: ignore[misc]
+    helpful = isinstance(error, click.exceptions.NoArgsIsHelpError)  # its message is the help
+    error.message = (printable_lines if helpful else printable)(error.message)  # type: ignore[misc]
     if invocation.json:
         output.report_json("UsageError", error.exit_code, error.format_message(), "see --help")
     else:

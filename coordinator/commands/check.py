@@ -9,6 +9,7 @@ import click
 from coordinator import text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import VmBackupError
+from shared.host.printable import one_line
 from shared.output import print_json, say
 from shared.state.rules import vm_records
 from shared.tasks.judgement import Level, Verdict
@@ -84,7 +85,7 @@ def _nothing_known(error: VmBackupError, *, as_json: bool) -> int:
         print_json({**document, "nas": None, "hosts": [], "vms": []})
     else:
         hint = f" ({error.hint})" if error.hint else ""
-        say(f"VMBACKUP UNKNOWN - {error.message}{hint}")
+        say(f"VMBACKUP UNKNOWN - {_plain(one_line(error.message + hint))}")
     return int(Level.UNKNOWN)
 
 
@@ -115,8 +116,16 @@ def _lines(found: Verdicts) -> list[str]:
     wrong = sorted(
         (verdict for verdict in found.all if verdict.level != Level.OK), key=lambda one: -one.level
     )
-    sentence = f"VMBACKUP {found.level.name} - {_sentence(found, wrong)} | {_performance(found)}"
-    return [sentence, *(f"{one.level.name}: {said(one)}{_cure(one)}" for one in wrong)]
+    sentence = f"VMBACKUP {found.level.name} - {_plain(_sentence(found, wrong))}"
+    return [
+        f"{sentence} | {_performance(found)}",
+        *(_plain(f"{one.level.name}: {said(one)}{_cure(one)}") for one in wrong),
+    ]
+
+
+def _plain(sentence: str) -> str:
+    """Without the character after which Nagios expects performance data."""
+    return sentence.replace("|", "\N{BROKEN BAR}")
 
 
 def _sentence(found: Verdicts, wrong: Sequence[Verdict]) -> str:

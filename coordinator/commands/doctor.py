@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
+from shared.host.printable import one_line
 from shared.output import print_json, say
 
 if TYPE_CHECKING:
@@ -144,6 +145,6 @@ def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterato
 
 def _print(check: "Check") -> None:
     mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[check.verdict]
-    say(f"{mark}  {check.name}: {check.seen}")
+    say(f"{mark}  {check.name}: {one_line(check.seen)}")
     if check.hint and check.verdict != "ok":
         say(f"      -> {check.hint}")

@@ -1,6 +1,7 @@
 """The folder of a restored VM: made for it alone, and removed with it when the restore fails."""
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -38,7 +39,9 @@ def own_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(
             f"cannot make {folder}: {error.strerror}",
-            hint="the owner of the VMs must be able to write there",
+            hint="a shorter name (--as) or another place (--to)"
+            if error.errno == errno.ENAMETOOLONG
+            else "the owner of the VMs must be able to write there",
         ) from None
     try:
         yield

@@ -27,6 +27,12 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def one_line(text: str) -> str:
+    """Text of several lines as one sentence: `wrong:`, `  a`, `  b` become `wrong: a; b`."""
+    first, *others = text.splitlines() or [""]
+    return " ".join([first, "; ".join(map(str.strip, others))]).strip()
+
+
 def json_line(document: Mapping[str, object], *, indent: int | None = None) -> str:
     """A JSON document with what is not printable escaped as JSON has it: it means the same."""
     text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
@@ -39,7 +45,13 @@ def json_line(document: Mapping[str, object], *, indent: int | None = None) -> s
 def quoted(name: str) -> str:
     """A name as an argument in a command that a hint shows, ready for a shell.
 
-    In front of one that looks like an option stands `--`, which all our commands understand.
+    In front of one that looks like an option stands `--`, which all our commands understand. What
+    is not printable is written as bash, zsh and ksh read it.
     """
-    word = shlex.quote(name)
+    word = shlex.quote(name) if name.isprintable() else _ansi_c_quoted(name)
     return f"-- {word}" if name.startswith("-") else word
+
+
+def _ansi_c_quoted(name: str) -> str:
+    escaped = printable(name.replace("\\", "\\\\").replace("'", "\\'"))
+    return f"$'{escaped}'"

@@ -119,7 +119,9 @@ def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: boo
     if silent:
         return _judge_silent(node, since, may_be_off=may_be_off)
     ended = sorted(look.workers.items())
-    failing = [f"{name} ended with {end.code}" for name, end in ended if end.code not in _FINE]
+    failing = [
+        f"{name} ended with exit code {end.code}" for name, end in ended if end.code not in _FINE
+    ]
     if failing:
         reason = ", ".join(failing)
         return Verdict(node, Level.WARNING, "failing", reason, None, "vmbackup-admin doctor")

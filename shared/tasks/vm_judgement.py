@@ -1,12 +1,12 @@
 """How the backup of one VM stands. Pure, as `judgement` is."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from shared.host.clock import is_ahead, parse_timestamp
+from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook
 from shared.state.states import State
@@ -49,7 +49,7 @@ def _about(
             Level.CRITICAL,
             "damaged",
             f"{_copies(len(record.damaged))} damaged",
-            remedy=f"vmbackup-admin copies {_quoted(key)}",
+            remedy=f"vmbackup-admin copies {quoted(key)}",
         )
     if record.status != State.ARCHIVED:
         yield from _of_looks(record, look, now, bounds)
@@ -62,7 +62,7 @@ def _about(
             Level.WARNING,
             "disputed",
             f"{_copies(len(record.order_unknown))} of unknown order",
-            remedy=f"vmbackup-admin copies {_quoted(key)}",
+            remedy=f"vmbackup-admin copies {quoted(key)}",
         )
     yield from _of_verification(record, now, bounds)
     yield _state(record, queued_for)
@@ -78,7 +78,7 @@ def _of_looks(
             "gone",
             f"its host {record.node} does not have it any more",
             _ago(record.missing_since, now),
-            f"vmbackup-admin archive {_quoted(record.key)}",
+            f"vmbackup-admin archive {quoted(record.key)}",
         )
         return
     if look is None or (looked := look.vms.get(record.uuid)) is None:
@@ -120,7 +120,7 @@ def _of_copies(
             "overdue",
             f"it was used, and not copied since{none}{why}",
             waits,
-            f"vmbackup-admin show {_quoted(record.key)}",
+            f"vmbackup-admin show {quoted(record.key)}",
         )
     elif record.failures:
         yield Verdict(
@@ -129,7 +129,7 @@ def _of_copies(
             "failing",
             f"{record.failures} failed{why}",
             _ago(record.last_error_at, now),
-            f"vmbackup-admin show {_quoted(record.key)}",
+            f"vmbackup-admin show {quoted(record.key)}",
         )
 
 
@@ -153,7 +153,7 @@ def _of_verification(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[
             "unverified",
             f"a copy was not read again for longer than verify_days ({bounds.verify_days:g})",
             age,
-            f"vmbackup-admin verify {_quoted(record.key)}",
+            f"vmbackup-admin verify {quoted(record.key)}",
         )
 
 
@@ -198,7 +198,3 @@ def _ago(stamp: str | None, now: Moment) -> float | None:
 
 def _copies(count: int) -> str:
     return "1 copy is" if count == 1 else f"{count} copies are"
-
-
-def _quoted(name: str) -> str:
-    return shlex.quote(name)

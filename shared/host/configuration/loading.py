@@ -91,6 +91,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"cannot read the configuration {path}: {error.strerror}"
         ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"the configuration {path} is not UTF-8 text (byte {error.start + 1})",
+            hint="save it as UTF-8",
+        ) from None
     except (ValueError, RecursionError) as error:
-        # ValueError: also of bytes that are no UTF-8, and of numbers that are too long
+        # ValueError: also of numbers that are too long
         raise ConfigurationError(f"the configuration {path} is not valid TOML: {error}") from None

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError, LockedError, UnknownVmError, UnusableRecordError
-from shared.host.printable import quoted
+from shared.host.printable import printable, quoted
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.states import FORGETTABLE
@@ -21,8 +21,8 @@ def find(contents: Contents, key: str) -> VmRecord:
         raise UnusableRecordError(
             row.message,
             hint=(
-                f"if no newer program wrote it, `vmbackup-admin forget {key}` deletes it, and the "
-                f"next vmfind finds the VM again; no copy is touched"
+                f"if no newer program wrote it, `vmbackup-admin forget {quoted(key)}` deletes it, "
+                f"and the next vmfind finds the VM again; no copy is touched"
             ),
         )
     similar = sorted(
@@ -30,7 +30,7 @@ def find(contents: Contents, key: str) -> VmRecord:
     )[:5]
     raise UnknownVmError(
         f"there is no VM {key!r} in the state database",
-        hint=f"similar: {', '.join(similar)}"
+        hint=f"similar: {', '.join(map(printable, similar))}"
         if similar
         else "`vmbackup-admin status` lists all VMs",
     )

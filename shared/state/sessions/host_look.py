@@ -35,6 +35,8 @@ SCHEMA: Final = 1
 LIMIT_BYTES: Final = 4 << 20
 #: How many looks before the last one are remembered, to know how often this host looks.
 _REMEMBERED: Final = 5
+#: So many gaps between looks say how often a host looks: one alone may be between runs by hand.
+_FEWEST_GAPS: Final = 2
 #: How often a host looks of which that is not known yet.
 UNKNOWN_INTERVAL_SECONDS: Final = 3600.0
 #: Looks that follow one another sooner were by hand, and count as one.
@@ -80,11 +82,13 @@ class HostLook:
         """How often this host looks, by its own last looks.
 
         The second longest of the gaps between them: neither one night off nor a few runs by hand
-        change it.
+        change it. While there are but two, the longer one: the other may be of a run by hand.
         """
         gaps = [later - sooner for sooner, later in pairwise([*self.before, self.looked])]
         usable = sorted(gap for gap in gaps if gap >= SHORTEST_INTERVAL_SECONDS)
-        return usable[-2:][0] if usable else UNKNOWN_INTERVAL_SECONDS
+        if len(usable) < _FEWEST_GAPS:
+            return UNKNOWN_INTERVAL_SECONDS
+        return usable[-2 if len(usable) > _FEWEST_GAPS else -1]
 
     @property
     def nas_is_ahead_seconds(self) -> float:

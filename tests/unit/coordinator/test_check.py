@@ -144,4 +144,21 @@ def test_names_are_printed_so_that_they_do_no_harm(site_with_database: Operator)
     done = operator.admin("check")
     assert done.exit_code == 2
     assert "\x1b" not in done.stdout
-    assert done.stdout.splitlines()[0].count("|") == 2, "one in the name, one before the data"
+    assert done.stdout.splitlines()[0].count("|") == 1, "Nagios takes all behind it for data"
+
+
+def test_what_is_unknown_is_one_plain_line(clean: Operator) -> None:
+    clean.config.write_text("colour = 1\n[backup]\nnice = 99\n", encoding="utf-8")
+    done = clean.admin("check")
+    assert done.exit_code == 3
+    (line,) = done.stdout.splitlines()
+    assert "): nas.mountpoint: is not set" in line
+    assert "; colour: is not a setting" in line
+    assert "\\n" not in line
+
+
+def test_a_remedy_names_a_vm_so_that_a_shell_takes_it(site_with_database: Operator) -> None:
+    site_with_database.add_vms("-rf")
+    found = json.loads(site_with_database.admin("check", "--json").stdout)
+    remedies = [vm["remedy"] for vm in found["vms"]]
+    assert remedies == ["vmbackup-admin show -- -rf"]

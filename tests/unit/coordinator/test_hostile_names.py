@@ -126,7 +126,14 @@ def test_what_is_printable_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("web01", "web01"), ("a b", "'a b'"), ("$(x)", "'$(x)'"), ("-x", "-- -x")]
+    ("name", "word"),
+    [
+        ("web01", "web01"),
+        ("a b", "'a b'"),
+        ("$(x)", "'$(x)'"),
+        ("-x", "-- -x"),
+        ("it's\n\\ \x1b", r"$'it\'s\n\\ \x1b'"),
+    ],
 )
 def test_a_quoted_name_is_one_word_of_a_shell(name: str, word: str) -> None:
     assert quoted(name) == word

@@ -92,6 +92,12 @@ def test_with_json_the_error_is_json_too() -> None:
     }
 
 
+def test_a_program_without_a_command_shows_its_help_as_it_is() -> None:
+    lines = sample().stderr.splitlines()
+    assert lines[0].startswith("Usage: ")
+    assert "Commands:" in lines
+
+
 def test_usage_errors_have_exit_code_2_also_as_json() -> None:
     assert sample("sample").exit_code == ExitCode.USAGE
     assert "Usage: sample-program sample" in sample("sample").stderr

@@ -303,6 +303,13 @@ def test_what_the_parser_gives_up_is_answered_in_words(write, text: str) -> None
         load(write(text), NOTHING)
 
 
+def test_what_is_no_text_is_answered_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'[nas]\nmountpoint = "/mnt/\xff"\n')
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8 text \(byte 26\)$"):
+        load(path, NOTHING)
+
+
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who is in no list of users, as in a container."""

@@ -79,6 +79,13 @@ def test_the_interval_is_the_hosts_own_and_one_long_gap_does_not_change_it(ticks
     assert ticks.look("a", after=86400).interval_seconds == TICK
 
 
+def test_two_looks_by_hand_do_not_say_how_often_a_host_looks(ticks: Ticks) -> None:
+    ticks.look("a")
+    assert ticks.look("a", after=90).interval_seconds == UNKNOWN_INTERVAL_SECONDS
+    assert ticks.look("a").interval_seconds == TICK, "the longer gap is that of the schedule"
+    assert ticks.look("a").interval_seconds == TICK
+
+
 def test_a_break_begins_the_series_anew(ticks: Ticks) -> None:
     ticks.look("a")
     first = ticks.nas
