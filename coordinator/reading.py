@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from coordinator import text
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
 from shared.state.sessions.heartbeat import parse_beat, read_beat
-from shared.state.store import generations
+from shared.state.store import generations, reserve
 from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shared.site import Site
     from shared.state.store.database import Database
 
@@ -49,3 +52,17 @@ def doing(database: "Database", session: str) -> Mapping[str, Any]:
         return parse_beat(read_beat(database.root / "node", session))
     except OSError:
         return {}
+
+
+def missing_reserve(root: "Path", keep_free: int) -> str:
+    """What to say if the database has no reserve on the NAS; empty if it has one.
+
+    `keep_free` is `nas.reserve`. Raises OSError.
+    """
+    if reserve.present(root):
+        return ""
+    needed = text.size(reserve.room_needed(reserve.wanted(root), keep_free))
+    return (
+        "there is no reserve of the state database on the NAS: it was given up to clear a full "
+        f"NAS, or not made yet. `vmbackup-worker database` makes it when {needed} are free"
+    )

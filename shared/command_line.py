@@ -56,15 +56,17 @@ class Invocation:
 
         return load(self.config)
 
-    def site(self, *, reading: bool = False) -> "Site":
+    def site(self, *, reading: bool = False, may_give_up_reserve: bool = False) -> "Site":
         """The state database that the configuration names.
 
-        `reading`: also on a NAS that is read-only. Raises what `open_site` raises.
+        `reading`: also on a NAS that is read-only. `may_give_up_reserve`: the command makes room on
+        a full NAS, or undoes what is left. Raises what `open_site` raises.
         """
         from shared.host.clock import SystemClock
         from shared.site import open_site
 
         site = open_site(self.configuration(), SystemClock(), reading=reading)
+        site.database.may_give_up_reserve = may_give_up_reserve
         for warning in site.database.warnings:  # here, so that no command forgets it
             output.warn(warning)
         return site

@@ -136,6 +136,7 @@ def _tidy(site: Site, contents: Contents) -> None:
     database.renew_view()
     for name in sweeping.sweep(database, contents):
         log.info("swept %s", name)
+    database.keep_reserve(site.configuration.nas.reserve)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))
         log.info("moved %d old generations to the history", len(moved))

@@ -78,7 +78,7 @@ def _run(
     invocation: Invocation, purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool
 ) -> ExitCode:
     """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
-    site = invocation.site()
+    site = invocation.site(may_give_up_reserve=not dry_run)
     if dry_run:
         _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE

@@ -52,7 +52,7 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
     from coordinator.doctor import engines, host, virtualbox
-    from coordinator.doctor.result import Check, guarded
+    from coordinator.doctor.result import Check, full_once, guarded
     from shared.host.clock import SystemClock
     from shared.host.configuration import find
     from shared.host.errors import ConfigurationError
@@ -73,7 +73,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
         lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ),
     )
     yield from guarded("engines", lambda: engines.examine(configuration, runner, clock, os.environ))
-    yield from _examine_nas(configuration)
+    yield from full_once(_examine_nas(configuration))
     yield from guarded("schedule", lambda: host.examine_schedule(runner))
 
 

@@ -26,7 +26,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     """
     from shared.state.rules import vm_records
 
-    site = invocation.site()
+    site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     row = contents.unusable_row("vms", vm)
     record = contents.vms.get(vm) if row else vm_records.find(contents, vm)

@@ -88,6 +88,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     prepare_archive(
         NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository
     )
+    database.keep_reserve(nas.reserve)
     made = database.version
     answer(
         {

@@ -43,7 +43,7 @@ def command(
     what would happen to it is said. Breaking a lock wrongly never costs a copy: the holder is
     refused at its next step, and its VM is backed up again.
     """
-    site = invocation.site()
+    site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     lock = find(locks_held.gather(site, contents), contents, name)
     if lock is None:

@@ -92,7 +92,7 @@ def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
 
     So it is not refused under the name of the machine that it replaces.
     """
-    site = invocation.site()
+    site = invocation.site(may_give_up_reserve=True)
     try:
         site.database.head()
     except NodeConflictError:

@@ -54,7 +54,7 @@ def _run(
     """Pins or unpins a copy and says so."""
     from shared.tasks import pruning
 
-    site = invocation.site(reading=dry_run)
+    site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     if dry_run:
         record = vm_records.find(site.database.head().contents, vm)
         changed = pruning.find(site, record, stamp).pinned != pinned

@@ -44,7 +44,7 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     for trying them out. The newest good copy stays in any case; pinned, damaged and archived copies
     stay, too. The rules are those of this host's configuration.
     """
-    site = invocation.site(reading=dry_run)
+    site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     keys = [vm] if vm is not None else _keys(contents, site.node)
     if vm is not None and vm_records.find(contents, vm).node != site.node:

@@ -56,7 +56,7 @@ def command(
     """
     from shared.tasks import pruning
 
-    site = invocation.site(reading=dry_run)
+    site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     record = vm_records.find(contents, vm)
     copy, _ = pruning.removable(site, record, stamp, last=last)

@@ -28,6 +28,8 @@ _ORDER: Final = (
     State.CLEAN,
     State.ARCHIVED,
 )
+#: How many VMs a warning names.
+_NAMED: Final = 10
 
 
 @documented(
@@ -61,7 +63,8 @@ def command(invocation: Invocation, *, as_json: bool) -> None:
     ]
     warnings = (
         *found.warnings,
-        *_little_room(site),
+        *_little_room(site, _sorted(found.snapshot)),
+        *_missing_reserve(site),
         *(f"host {check.said(host)}" for host in judged.hosts if host.level == Level.CRITICAL),
         *clocks.of_records(found.snapshot.contents.vms.values(), now),
     )
@@ -85,21 +88,38 @@ def _sorted(snapshot: Snapshot) -> list[VmRecord]:
     )
 
 
-def _little_room(site: "Site") -> tuple[str, ...]:
-    """A warning if no backup can begin because the NAS is full.
+def _little_room(site: "Site", records: Sequence[VmRecord]) -> tuple[str, ...]:
+    """A warning if no backup can begin because the NAS is full, with the VMs that wait.
 
-    The VMs that are CLEAN would not tell.
+    The VMs that are CLEAN would not tell, and where no byte is left no worker can note that one
+    waits.
     """
     free, reserve = site.nas.free, site.configuration.nas.reserve
     if free >= max(reserve, 1):
         return ()
+    waiting = [
+        record.key
+        for record in records
+        if record.status == State.BACKUP_NECESSARY and record.claim is None
+    ]
+    more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
+    who = f". Waiting for room: {', '.join(waiting[:_NAMED])}{more}" if waiting else ""
     less = f", less than nas.reserve ({text.size(reserve)})" if reserve else ""
     return (
         (
             f"the NAS has {text.size(free)} free{less}: no backup begins. Free some space: "
-            f"`vmbackup-admin prune --dry-run` shows what can go"
+            f"`vmbackup-admin prune --dry-run` shows what can go{who}"
         ),
     )
+
+
+def _missing_reserve(site: "Site") -> tuple[str, ...]:
+    """A warning if the database has no reserve, with which a full NAS is cleared."""
+    try:
+        said = reading.missing_reserve(site.database.root, site.configuration.nas.reserve)
+    except OSError:
+        return ()  # the database is damaged, or may not be read: that is said elsewhere
+    return (said,) if said else ()
 
 
 def _document(

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from coordinator.doctor.result import Check
+from coordinator.doctor.result import Check, failed
 from shared.copies.archive_location import prove_apart
 from shared.copies.archive_marker import is_elsewhere
 from shared.host.errors import NasError, VmBackupError
@@ -37,7 +37,7 @@ def examine(site: "Site") -> Iterator[Check]:
             return
         prove_apart(nas)
     except VmBackupError as error:
-        yield Check(_NAME, "fail", error.message, error.hint)
+        yield failed(_NAME, error)
         return
     if shared := _vms_in_the_way(site):
         hint = (

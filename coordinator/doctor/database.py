@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from coordinator import reading, text
 from coordinator.doctor.result import Check
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
@@ -16,7 +17,7 @@ from shared.state import formats
 from shared.state.contents import Contents
 from shared.state.rules import hosts
 from shared.state.sessions.recovery import find_proven
-from shared.state.store import generations, inspection
+from shared.state.store import generations, inspection, reserve
 from shared.state.store.database import Database
 from shared.state.store.lease import is_provably_dead, parse_marker
 from shared.state.store.opening import open_database
@@ -44,6 +45,7 @@ def examine(
     yield _format(settings.database_version)
     yield from examine_rights(root, read_only=read_only)
     yield from _generations(root)
+    yield _reserve(root, configuration.nas.reserve)
     yield from _nodes(database)
     yield from _locks(database)
 
@@ -110,6 +112,14 @@ def _generations(root: Path) -> Iterator[Check]:
             "ok",
             f"generations {found.oldest} to {found.newest} are whole, vmtool-statedb agrees",
         )
+
+
+def _reserve(root: Path, keep_free: int) -> Check:
+    if missing := reading.missing_reserve(root, keep_free):
+        hint = "nothing needs to be done while there is room: the next tick makes it"
+        return Check("database: reserve", "warn", missing, hint)
+    size = text.size(reserve.present(root))
+    return Check("database: reserve", "ok", f"{size} on the NAS, for clearing it when it is full")
 
 
 def _nodes(database: Database) -> Iterator[Check]:

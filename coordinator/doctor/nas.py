@@ -53,12 +53,13 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
         f"sent with every copy: {reason}" if reason else "copied by the NAS, not sent",
     )
     free = f"{text.size(status.free)} of {text.size(status.total)} free"
-    if status.free < nas.reserve:
+    if status.free < max(nas.reserve, 1):
         yield Check(
             "NAS: room",
             "fail",
-            f"{free}, less than nas.reserve",
-            "free some space: no export starts until then",
+            f"{free}, less than nas.reserve" if nas.reserve else free,
+            "free some space ('The NAS is full' in docs/operation.md): no export starts until then",
+            full=True,
         )
     else:
         yield Check("NAS: room", "ok", free)

@@ -1,11 +1,12 @@
 """The result of one check."""
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.host.errors import VmBackupError
+from shared.nas.errors import is_full
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -37,6 +38,22 @@ class Check:
     verdict: Verdict
     seen: str
     hint: str = ""
+    #: It failed because there is no room.
+    full: bool = False
+
+
+def full_once(checks: Iterable[Check]) -> Iterator[Check]:
+    """The checks, of those that failed because there is no room the first: they have one cause."""
+    told = False
+    for check in checks:
+        if not (check.full and told):
+            yield check
+        told = told or check.full
+
+
+def failed(name: str, error: VmBackupError) -> Check:
+    """A check that failed because of `error`."""
+    return Check(name, "fail", error.message, error.hint, full=is_full(error.__cause__))
 
 
 def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -44,10 +61,14 @@ def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]
     try:
         yield from checks()
     except VmBackupError as error:
-        yield Check(name, "fail", error.message, error.hint)
+        yield failed(name, error)
     except OSError as error:
         hints = _NAS_HINTS if name.startswith("NAS") else _HINTS
         place = f" ({error.filename})" if error.filename else ""
         yield Check(
-            name, "fail", f"{error.strerror or error}{place}", hints.get(error.errno, _RIGHTS)
+            name,
+            "fail",
+            f"{error.strerror or error}{place}",
+            hints.get(error.errno, _RIGHTS),
+            full=is_full(error),
         )

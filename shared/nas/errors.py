@@ -20,6 +20,8 @@ PASSING: Final = frozenset(
 )
 #: What the disk itself says: it did not take the data, or has no room for them.
 DISK: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT})
+#: There is no room.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: For writers a refusal (EACCES, EINVAL) is an answer; these are not.
 _PASSING_FOR_WRITERS: Final = frozenset(
     {
@@ -58,6 +60,16 @@ def nas_error(error: OSError, action: str) -> NasError:
         f"cannot {action}: {error.strerror or error}{name}",
         hint=_HINTS.get(error.errno or 0, _DOCTOR),
     )
+
+
+def full_hint(number: int | None) -> str:
+    """What to do about an error that says that there is no room; empty for any other error."""
+    return _HINTS.get(number or 0, "") if number in FULL else ""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that the NAS, or this user's part of it, has no room."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def is_passing(error: BaseException | None) -> bool:

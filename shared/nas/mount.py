@@ -17,6 +17,7 @@ from typing import Final
 from shared.host.configuration import Nas
 from shared.host.errors import NasError
 from shared.host.processes import Completed, Runner, SubprocessRunner
+from shared.nas.errors import full_hint
 from shared.nas.writing import WRITE_TEST
 
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))
@@ -204,11 +205,11 @@ def _ask(place: Path, file: str, seconds: float, runner: Runner | None) -> Compl
 def _answer(completed: Completed, mountpoint: Path) -> list[str]:
     fields = completed.stdout.split("\t")
     if len(fields) == 3 and fields[0] == "error" and fields[1].isdigit():
-        number = int(fields[1])
+        error = OSError(int(fields[1]), os.strerror(int(fields[1])), fields[2])
         raise NasError(
-            f"the NAS at {mountpoint} cannot be used: {os.strerror(number)} ({fields[2]})",
-            hint=_REFUSED,
-        )
+            f"the NAS at {mountpoint} cannot be used: {error.strerror} ({fields[2]})",
+            hint=full_hint(error.errno) or _REFUSED,
+        ) from error
     if (
         completed.status != 0
         or len(fields) != 6

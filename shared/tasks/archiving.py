@@ -89,7 +89,8 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
     """Claims the VM by `start`, moves its copies, commits what it is then."""
     site.prepare_archive()
     _free_from_dead(site, key)
-    require_movable(site, vm_records.find(site.database.head().contents, key))
+    record = vm_records.find(site.database.head().contents, key)
+    site.database.with_room(lambda: require_movable(site, record))
     with (
         site.database.session(worker) as session,
         holding(session, partial(start, key=key, floor=site.floor(key)), f"{worker} {key}") as held,

@@ -191,8 +191,9 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
             )
         held.check()
         when = timestamp(site.clock.now()) if pinned else ""
-        sidecars.replace(
-            site.files, copy.directory, replace(copy.sidecar, pinned=when), held.claim.number
+        sidecar = replace(copy.sidecar, pinned=when)
+        site.database.with_room(
+            lambda: sidecars.replace(site.files, copy.directory, sidecar, held.claim.number)
         )
     return True
 
@@ -220,5 +221,5 @@ def _hold(
     site: Site, session: Session, key: str, purpose: Literal["prune", "pin"], reason: str
 ) -> AbstractContextManager[Holding]:
     """Holds a VM whose copies are to be changed. Raises `NasError` if the NAS takes no writes."""
-    check_nas(site.configuration.nas, write=True)
+    site.database.with_room(lambda: check_nas(site.configuration.nas, write=True))
     return vm_copies.hold(site, session, key, purpose, reason)

@@ -64,9 +64,13 @@ class Mounts:
         subprocess.run([*KINDS[kind], image], check=True, capture_output=True)
         self._mount("-oloop", image, target)
 
-    def _mount(self, option: str, source: Path, target: Path) -> None:
+    def memory(self, target: Path, size: int) -> None:
+        """Mounts a file system of `size` bytes that lies in memory."""
+        self._mount("-ttmpfs", Path("tmpfs"), target, f"-osize={size}")
+
+    def _mount(self, option: str, source: Path, target: Path, *more: str) -> None:
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", option, source, target], check=True, capture_output=True)
+        subprocess.run(["mount", option, *more, source, target], check=True, capture_output=True)
         self._mounted.append(target)
 
     def unmount(self, target: Path) -> None:

@@ -41,7 +41,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.nas.repository import check_repository
     from shared.state.store.create import migrate as take_over
     from shared.state.store.create import read_old
-    from shared.state.store.opening import read_version, require_writable
+    from shared.state.store.opening import open_database, require_writable
 
     configuration = invocation.configuration()
     nas, host = configuration.nas, configuration.host
@@ -52,13 +52,11 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     if dry_run:
         _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
         return
-    old = take_over(
-        nas.state,
-        HostIdentity.of_this_machine(host.node, host.state_directory),
-        SystemClock(),
-        lease_seconds,
-    )
-    repository = read_version(nas.state).repository
+    identity, clock = HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock()
+    old = take_over(nas.state, identity, clock, lease_seconds)
+    database = open_database(nas.state, identity, clock)
+    database.keep_reserve(nas.reserve)
+    repository = database.version.repository
     check_repository(nas, host.state_directory, repository)
     prepare_archive(NasFiles(modes_for(shared_group=nas.shared_group)), nas, repository)
     _took_over(old, as_json=as_json, dry_run=False)

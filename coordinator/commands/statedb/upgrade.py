@@ -35,6 +35,7 @@ def upgrade(invocation: Invocation, *, as_json: bool, dry_run: bool) -> None:
         line = f"would upgrade the state database from version {before.generation} to {NEWEST}"
     else:
         upgrading.upgrade(site.database, site.prepare_archive)
+        site.database.keep_reserve(site.configuration.nas.reserve)
         line = f"the state database is of version {NEWEST} now; older programs refuse it"
     after = before.generation if before.is_done else NEWEST
     upgraded = not (before.is_done or dry_run)

@@ -6,6 +6,7 @@ Rewritten in place and not renamed over, because an SMB client that polls a name
 file that was there before.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -108,8 +109,18 @@ class Heartbeat:
     _last_beat: float = 0.0
 
     def start(self) -> None:
-        """Writes the first beat (raises OSError if that fails) and goes on beating in a thread."""
-        self._beat(os.O_CREAT | os.O_EXCL)
+        """Writes the first beat and goes on beating in a thread.
+
+        Raises OSError if that fails; nothing is left then, and it may be tried again.
+        """
+        try:
+            self._beat(os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self.directory / self.session)
+            raise
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 

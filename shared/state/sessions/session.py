@@ -76,9 +76,12 @@ class Session:
         return self._record.since
 
     def __enter__(self) -> Self:
+        self._database.with_room(self._start)
+        return self
+
+    def _start(self) -> None:
         with self._database.nas_errors():
             self._heartbeat.start()
-        return self
 
     def __exit__(
         self,

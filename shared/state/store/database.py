@@ -5,9 +5,9 @@ Read it, commit to it, open a session on it.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import NasError, VmBackupError
@@ -18,7 +18,7 @@ from shared.state.contents import Contents
 from shared.state.records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
-from shared.state.store import protocol, version, view
+from shared.state.store import protocol, reserve, version, view
 from shared.state.store.files import StateFiles
 from shared.state.store.lease import DatabaseLease
 from shared.state.store.protocol import Author, Change
@@ -27,6 +27,8 @@ from shared.state.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from tenacity import Retrying
+
+T = TypeVar("T")
 
 log: Final = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class Database:
         self._lease = DatabaseLease(files, settings.lease_seconds)
         self._seen = SeenHistory(notes / f"seen-{settings.repository}.json" if notes else None)
         self._newer: str | None = None
+        #: Whether the reserve may be given up: for commands that make room, or undo what is left.
+        self.may_give_up_reserve = False
         self.note_format(settings.database_version)
 
     def head(self) -> Snapshot:
@@ -92,9 +96,11 @@ class Database:
             )
 
         with self._lease.held():
-            head = self._retrying()(lambda: self.files.run(protocol.transact(author, checked)))
+            head = self.with_room(
+                lambda: self._retrying()(lambda: self.files.run(protocol.transact(author, checked)))
+            )
             try:
-                self.publish_view(f"{author.record.id}.{author.sequence}")
+                self.with_room(lambda: self.publish_view(f"{author.record.id}.{author.sequence}"))
             except (
                 VmBackupError
             ) as error:  # the commit stands, whatever became of what is derived from it
@@ -169,6 +175,27 @@ class Database:
             log.warning(
                 "vmtool-statedb is behind, the next commit or tick will write it: %s", error.message
             )
+
+    def with_room(self, action: Callable[[], T]) -> T:
+        """Performs `action`, which may be performed twice: also on a full NAS, if that is allowed.
+
+        See `reserve.with_room`.
+        """
+        if not self.may_give_up_reserve or self._newer is not None:
+            return action()
+        return reserve.with_room(self.root, self.clock, action)
+
+    def keep_reserve(self, keep_free: int) -> None:
+        """Makes the reserve if it is missing and there is room beside `keep_free` bytes.
+
+        Nothing depends on it: what goes wrong is told, and left to the next tick.
+        """
+        self.require_writable()
+        try:
+            if size := reserve.keep(self.root, keep_free):
+                log.info("made the reserve of the state database: %d bytes", size)
+        except OSError as error:
+            log.warning("the reserve of the state database could not be made: %s", error)
 
     def require_writable(self) -> None:
         """Raises `DatabaseVersionError` if this program must not write anything.

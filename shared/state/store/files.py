@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.errors import ABSENT, PASSING, FlushError, nas_error
+from shared.nas.errors import ABSENT, PASSING, FlushError, is_full, nas_error
 from shared.nas.reading import LIMIT_BYTES, list_fresh, open_file, read_bounded, read_file
 from shared.nas.waiting import Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
@@ -55,6 +55,8 @@ class StateFiles:
         #: and nothing depends on it.
         self._view = Bounded("vmtool-statedb")
         self._began: float | None = None
+        #: The last publication for whose name there was no room, by its private name.
+        self._no_room: tuple[str, OSError] | None = None
         #: Operations performed, by name: what the benchmark counts.
         self.counts: dict[str, int] = {}
 
@@ -135,7 +137,14 @@ class StateFiles:
     # Writing
 
     def write_temporary(self, name: str, data: bytes) -> None:
-        """See `WriteTemporary`."""
+        """See `WriteTemporary`.
+
+        Raises what the publication before met, if the same transaction found no room for its name:
+        the head was read since, and does not have it.
+        """
+        before, self._no_room = self._no_room, None
+        if before is not None and _transaction(before[0]) == _transaction(name):
+            raise before[1]
         path = self._written[name] = self._new_temporary(name)
         if self.primitive == "directory" and ".view." not in name:
             make_directory(path)
@@ -147,11 +156,13 @@ class StateFiles:
         if self._clock.boottime() - self._listed_at > _HEAD_AGE_LIMIT_SECONDS:
             return  # slept since the head was read: read it again instead
         target = self.root / "gen" / generation_name(number)
-        with contextlib.suppress(OSError):
+        try:
             if self.primitive == "link":
                 os.link(self._temporary(name), target, follow_symlinks=False)
             else:
                 os.rename(self._temporary(name), target)
+        except OSError as error:
+            self._no_room = (name, error) if is_full(error) else None
 
     def sync_generation(self, number: int) -> bytes | None:
         """See `SyncGeneration`.
@@ -261,3 +272,8 @@ class StateFiles:
 
     def _new_temporary(self, name: str) -> Path:
         return self.root / "tmp" / f"{name}.{self._private}.{next(self._serial)}"
+
+
+def _transaction(name: str) -> str:
+    """The private name of an attempt without its number."""
+    return name.rpartition(".")[0]

@@ -101,6 +101,7 @@ class Operator:
             self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds
         )
         prepare_archive(NasFiles(), self.configuration.nas, made.version.repository)
+        made.keep_reserve(0)
 
     def site(self) -> Site:
         return open_site(self.configuration, SystemClock())

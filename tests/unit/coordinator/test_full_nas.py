@@ -1,0 +1,162 @@
+"""A NAS without one byte left is cleared by the commands that the manual names.
+
+On file systems of its own that are really full: memory, ext4 and btrfs.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.commands import doctor as doctor_command
+from coordinator.doctor.result import Check, full_once
+from shared.command_line import Invocation
+from shared.host.errors import ExitCode
+from shared.state.states import State
+from shared.state.store import reserve
+from tests.ordinary.mounts import KINDS, Mounts, possible
+from tests.support.copies import put_copy
+from tests.support.packages import require
+from tests.unit.coordinator.conftest import Operator, copy
+
+OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-18"
+
+
+@pytest.fixture(params=["tmpfs", "ext4", "btrfs"])
+def full(
+    request: pytest.FixtureRequest, tmp_path: Path, probe_in_this_process: None
+) -> Iterator[Operator]:
+    """An operator whose NAS others have filled to the last byte; its VM `web` has two copies."""
+    kind = request.param
+    if not possible():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("a file system needs root")
+    if kind != "tmpfs":
+        require(KINDS[kind][0], {"ext4": "e2fsprogs", "btrfs": "btrfs-progs"}[kind])
+    mounts, operator = Mounts(), Operator(tmp_path)
+    operator.nas.mkdir()
+    try:
+        if kind == "tmpfs":
+            mounts.memory(operator.nas, 24 << 20)
+        else:
+            mounts.file_system(kind, tmp_path / "image", operator.nas)
+        operator.configure()
+        operator.create()
+        operator.add_vms("web")
+        operator.set("web", status=State.CLEAN, last_copy=copy(NEW))
+        for stamp in (OLD, NEW):
+            put_copy(operator.nas / "web", stamp)
+        fill(operator.nas)
+        yield operator
+    finally:
+        mounts.end()
+
+
+def fill(nas: Path) -> None:
+    """Writes until there is no room for one more file with one byte."""
+    (nas / "others").mkdir(exist_ok=True)
+    for size in (1 << 20, 1 << 12, 1, 1):
+        for number in range(100_000):
+            try:
+                with (nas / "others" / f"{size}-{number}-{os.urandom(4).hex()}").open("wb") as file:
+                    file.write(os.urandom(size))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                break
+        os.sync()
+
+
+def make_room(nas: Path) -> None:
+    """Others remove what they had written."""
+    for file in (nas / "others").iterdir():
+        file.unlink()
+    os.sync()
+
+
+def kept(operator: Operator) -> int:
+    return reserve.present(operator.vmstate)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prune", "web"),
+        ("remove", "web", OLD, "--yes"),
+        ("archive", "web"),
+        ("pin", "web", OLD),
+        ("forget", "web"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_each_command_that_clears_it_works(full: Operator, command: tuple[str, ...]) -> None:
+    full.settings["backup"] = {"keep_last": 1}
+    full.configure()
+    result = full.admin(*command)
+    assert result.exit_code == 0, result.output
+    assert kept(full) == 0
+    if command[0] in ("prune", "remove"):
+        assert not (full.nas / "web" / f"{OLD}.ova").exists()
+    if command[0] == "archive":
+        assert full.record("web").status == State.ARCHIVED
+        assert (full.nas / "archive" / "web" / f"{NEW}.ova").exists()
+    if command[0] == "pin":
+        assert full.admin("unpin", "web", OLD).exit_code == 0, "a command more has room, too"
+    assert "no reserve" in full.admin("status").stderr
+    make_room(full.nas)
+    full.database().keep_reserve(0)
+    assert kept(full)
+    assert "no reserve" not in full.admin("status").stderr
+
+
+def test_a_worker_does_not_give_it_up(full: Operator) -> None:
+    before = kept(full)
+    with pytest.raises(Exception, match="No space left"):
+        full.set("web", failures=1)
+    assert (kept(full), before > 0) == (before, True)
+
+
+def test_two_processes_at_once(full: Operator) -> None:
+    line = [sys.executable, "-m", "coordinator.admin", "--config", str(full.config)]
+    running = [
+        subprocess.Popen([*line, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for words in (["pin", "web", OLD], ["statedb", "check"], ["pin", "web", NEW])
+    ]
+    ended = [(process.communicate(timeout=120)[0], process.returncode) for process in running]
+    codes = [ended[0][1], ended[2][1]]
+    assert 0 in codes, ended
+    assert set(codes) <= {ExitCode.DONE, ExitCode.LOCKED}, ended
+    assert kept(full) == 0
+
+
+def test_killed_after_giving_it_up_the_next_command_finds_the_room_or_says_what_to_do(
+    full: Operator,
+) -> None:
+    reserve.give_up(full.vmstate)
+    os.sync()
+    assert full.admin("pin", "web", OLD).exit_code == 0
+    fill(full.nas)
+    result = full.admin("unpin", "web", OLD)
+    assert (result.exit_code, "by hand" in result.stderr) == (ExitCode.NAS, True), result.output
+    make_room(full.nas)
+    assert full.admin("unpin", "web", OLD).exit_code == 0
+
+
+def test_status_names_who_waits_and_doctor_one_cause(full: Operator) -> None:
+    make_room(full.nas)
+    full.set("web", status=State.BACKUP_NECESSARY)
+    fill(full.nas)
+    assert "no backup begins" in full.admin("status").stderr
+    assert "Waiting for room: web" in full.admin("status").stderr
+    checks = [*doctor_command.examine(Invocation("vmbackup-admin", config=str(full.config)))]
+    told = [check.name for check in checks if check.full]
+    assert told == ["NAS: room"]
+    assert not [check for check in checks if "No space left" in check.seen]
+    assert {check.name: check.verdict for check in checks}["database: reserve"] == "ok"
+
+
+def test_the_first_check_that_finds_no_room_tells_it() -> None:
+    checks = [Check("a", "ok", ""), Check("b", "fail", "", full=True), Check("c", "fail", "")]
+    assert list(full_once([*checks, Check("d", "fail", "", full=True)])) == checks
