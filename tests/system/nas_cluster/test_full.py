@@ -16,7 +16,7 @@ DONE, NAS = 0, 13
 
 @pytest.fixture
 def sites(lan: Cluster, template: Template) -> Iterator[dict[str, ClusterSite]]:
-    """A site on each kind of mount, each with a reserve, on a disk that is full to the last block."""
+    """A site on each kind of mount, each with a reserve, on a disk without a free block."""
     made = at_once(lambda kind: ClusterSite(lan, template, kind), KINDS)
     try:
         for ended in together(

@@ -3,9 +3,9 @@
 import errno
 import os
 import zlib
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,7 +86,7 @@ def test_its_size_follows_the_database_and_a_part_of_one_is_made_whole(
 def test_it_is_made_only_where_it_is_in_nobodys_way(
     database: Database, monkeypatch: pytest.MonkeyPatch, free: int, keep_free: int, *, made: bool
 ) -> None:
-    room = namedtuple("room", "f_bavail f_frsize")(free, 1)  # noqa: PYI024 - what statvfs returns
+    room = SimpleNamespace(f_bavail=free, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda _: room)
     database.keep_reserve(keep_free)
     assert bool(reserve.present(database.root)) is made
