@@ -142,7 +142,7 @@ def _decode_header(lines: Iterator[str]) -> Header:
     repository, generation, previous = (
         _value(lines, name) for name in ("repository", "generation", "previous")
     )
-    commit = _Commit.from_json(load(_value(lines, "commit")))
+    commit = _Commit.from_json(load(_value(lines, "commit"), LIMIT_BYTES))
     said = {item.name: getattr(commit, item.name) for item in fields(commit)}
     return Header(repository, int(generation), previous, **said)
 
@@ -157,12 +157,15 @@ def _value(lines: Iterator[str], name: str) -> str:
 def _rows(
     lines: Iterator[str], section: Section, kind: type[R], unusable: list[UnusableRow]
 ) -> dict[str, R]:
-    """The records of a section by name. Rows that are none are added to `unusable`."""
+    """The records of a section by name. Rows that are none are added to `unusable`.
+
+    A row may be as long as a generation: what was committed must be read again.
+    """
     rows: dict[str, R] = {}
     for _ in range(int(_value(lines, section))):
         line = next(lines)
         try:
-            record = kind.from_json(load(line))
+            record = kind.from_json(load(line, LIMIT_BYTES))
             name = getattr(record, _NAMES[section])
             if name in rows:
                 raise ValueError("there are two of this name")

@@ -267,3 +267,11 @@ def test_it_can_be_read_by_a_person() -> None:
 
 def _signed(body: bytes) -> bytes:
     return body + f"sha256 {hashlib.sha256(body).hexdigest()}\n".encode()
+
+
+def test_a_row_and_a_reason_of_many_megabytes_come_back() -> None:
+    long = "x" * (3 << 20)
+    header = replace(HEADER, reason=long)
+    made = replace(SMALL, vms={"web01": vm("web01", last_error=long)})
+    read = decode(encode(header, made), header.generation)
+    assert (read.header, read.contents) == (header, made)
