@@ -13,7 +13,9 @@ from shared.state.store import inspection
 from shared.state.store.snapshot import Snapshot, decode
 from shared.state.store.view import render
 
-_STATE_FILES = frozenset({"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"})
+_STATE_FILES = frozenset(
+    {"gen", "history", "node", "reserve", "tmp", "vmtool-db-version", "vmtool-statedb"}
+)
 _KEPT = ("vmtool-statedb.adopted-", "vmtool-statedb.edited-")
 _OLD = frozenset({"vmtool-statedb.1.0", "vmtool-db-version.1.0", "vmtool-dblock.1.0"})
 
@@ -157,8 +159,10 @@ def _record(world: Seen, record: VmRecord) -> Iterator[str]:
 
 
 def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
+    looks = {f".look-{node}" for node in world.head().contents.nodes}
     for folder in ("tmp", "node"):
-        if left := sorted(path.name for path in (world.state / folder).iterdir()):
+        found = {path.name for path in (world.state / folder).iterdir()}
+        if left := sorted(found - looks if folder == "node" else found):
             yield f"{folder}/ still has {left}"
     for name in sorted(path.name for path in world.state.iterdir()):
         if name not in _STATE_FILES | _OLD and not name.startswith(_KEPT):
