@@ -7,6 +7,7 @@ from typing import Any
 from coordinator import text
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
+from shared.state.rules import unfinished
 from shared.state.states import State
 
 
@@ -49,6 +50,8 @@ def describe(
         "also_on": record.also_on,
         "moving": record.moving,
         "publishing": record.publishing and record.publishing.stamp,
+        "unfinished": [each.to_json() for each in unfinished.of(record)],
+        "power_left": record.power_left and unfinished.may_remain(record, record.power_left),
         "claim": claim
         and {
             "session": claim.session,
@@ -83,11 +86,18 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
         said.append(
             f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
         )
-    if row["moving"] and not row["claim"]:
-        said.append(f"{row['moving']} was interrupted: the next worker goes on")
+    said += [unfinished_text(each, now) for each in row["unfinished"]]
+    if row["power_left"]:
+        said.append(row["power_left"])
     if row["last_error"]:
         said.append(row["last_error"])
     return "; ".join(said)
+
+
+def unfinished_text(begun: Mapping[str, Any], now: datetime) -> str:
+    """One piece of unfinished work: what, for how long, and who finishes it."""
+    since = f" ({text.duration(text.seconds_since(begun['since'], now))})" if begun["since"] else ""
+    return f"{begun['what']}{since}: {begun['finisher']} goes on"
 
 
 def _judged(row: Mapping[str, Any]) -> list[str]:

@@ -10,14 +10,14 @@ from shared.host.errors import ExitCode, VmBackupError
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import Power, VmRecord
-from shared.state.rules import claims
+from shared.state.rules import claims, outages, unfinished
 from shared.state.sessions import recovery, sweeping
 from shared.state.sessions.holding import holding
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
-from shared.tasks import archiving
+from shared.tasks import archiving, publication
 from shared.tasks.partial_files import remove_partial_files
-from worker.backup import publish
+from shared.virtualbox.power import RUNNING
 from worker.backup.work import Work, put_back
 from worker.report import Report, start
 
@@ -55,12 +55,13 @@ def _finish(site: Site, contents: Contents, report: Report) -> Contents:
     Power states, publications, moves, partial files. Returns the contents afterwards.
     """
     _bring_back(site, contents, report)
-    unfinished = [
+    _tell_of_what_was_left(site, contents)
+    begun = [
         record
         for record in contents.vms.values()
         if record.claim is None and (record.publishing or record.moving)
     ]
-    for record in unfinished:
+    for record in begun:
         try:
             if (_publish if record.publishing else _move)(site, record):
                 report.done.append(record.key)
@@ -86,13 +87,13 @@ def _bring_back(site: Site, contents: Contents, report: Report) -> None:
     for record in contents.vms.values():
         if record.power is None or record.claim is not None or record.node != site.node:
             continue
-        log.warning(
-            "undoing what a backup that died did to it: %s",
-            record.power.method,
-            extra={"vm": record.key},
-        )
         try:
-            _undo(site, record, record.power)
+            if unfinished.is_foreign(record):
+                _leave(site, record, record.power, keep=False)
+            elif _is_gone(site, record):
+                _leave(site, record, record.power, keep=True)
+            else:
+                _undo(site, record, record.power)
             report.done.append(record.key)
         except VmBackupError as error:
             log.error(  # noqa: TRY400
@@ -103,7 +104,59 @@ def _bring_back(site: Site, contents: Contents, report: Report) -> None:
             report.failed.append(record.key)
 
 
+def _is_gone(site: Site, record: VmRecord) -> bool:
+    """Whether a VM that a backup stopped is not on this host any more: then nobody can start it."""
+    stopped = record.power is not None and record.power.method in outages.OUTAGES
+    return stopped and bool(record.missing_since) and record.uuid not in site.inventory()
+
+
+def _leave(site: Site, record: VmRecord, power: Power, *, keep: bool) -> None:
+    """Says and commits that nobody undoes what a backup did to a VM: it is not on its host.
+
+    With `keep` it is said again when this host lists the VM again.
+    """
+
+    def change(contents: Contents) -> Contents:
+        contents = unfinished.leave_power(contents, [record.key])
+        after = contents.vms.get(record.key)
+        if keep or after is None or after.power_left is None:
+            return contents
+        return unfinished.without_power_left(contents, record.key, after.power_left)
+
+    what = unfinished.may_remain(record, power)
+    log.warning("not undone: %s", what, extra={"vm": record.key})
+    reason = f"{record.key} is not brought back: it is not where it was stopped"
+    site.database.commit_once(change, reason, "database")
+
+
+def _tell_of_what_was_left(site: Site, contents: Contents) -> None:
+    """Says what nobody undoes of backups of VMs that this host lists, once, and commits that.
+
+    A VM that runs needs nothing to be said. Where VirtualBox does not tell, the next tick asks.
+    """
+    for record in contents.vms.values():
+        left = record.power_left
+        if left is None or record.node != site.node or record.claim or record.missing_since:
+            continue
+        try:
+            runs = site.vboxmanage.info(record.uuid).state in RUNNING
+        except VmBackupError as error:
+            log.info("whether it runs is not known: %s", error.message, extra={"vm": record.key})
+            continue
+        if left.method not in outages.OUTAGES or not runs:
+            what = unfinished.may_remain(record, left)
+            log.warning("not undone: %s", what, extra={"vm": record.key})
+        site.database.commit_once(
+            partial(unfinished.without_power_left, key=record.key, left=left),
+            f"{record.node} has {record.key} again",
+            "database",
+        )
+
+
 def _undo(site: Site, record: VmRecord, power: Power) -> None:
+    log.warning(
+        "undoing what a backup that died did to it: %s", power.method, extra={"vm": record.key}
+    )
     start = partial(claims.grant, key=record.key, purpose="power", floor=site.floor(record.key))
     with (
         site.database.session("database") as session,
@@ -114,15 +167,8 @@ def _undo(site: Site, record: VmRecord, power: Power) -> None:
 
 
 def _publish(site: Site, record: VmRecord) -> bool:
-    start = partial(claims.grant, key=record.key, purpose="publish", floor=site.floor(record.key))
-    with (
-        site.database.session("database") as session,
-        holding(session, start, f"finish publishing {record.key}") as held,
-    ):
-        log.warning(
-            "finishing the publication that a crashed worker began", extra={"vm": record.key}
-        )
-        return publish.finish(site, held)
+    log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
+    return publication.resume(site, record.key, "database")
 
 
 def _move(site: Site, record: VmRecord) -> bool:

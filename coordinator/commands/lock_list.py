@@ -4,9 +4,11 @@ import click
 
 from coordinator import liveness, locks_held, reading, text
 from coordinator.locks_held import Lock
+from coordinator.vm_rows import unfinished_text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
+from shared.state.rules import unfinished
 
 
 @documented(
@@ -31,6 +33,8 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time
     while it was watched; `unknown`, silent or not to be judged from here at once. Workers recover
     dead and expired ones by themselves.
+
+    Then what was begun for VMs and is done by nobody now, since when, and who finishes it.
     """
     from shared.state.sessions.recovery import live_sessions
 
@@ -39,24 +43,30 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     contents = found.snapshot.contents
     watched = liveness.watch(site, live_sessions(contents), watch) if watch else None
     locks = locks_held.gather(site, contents, watched)
+    begun = unfinished.of_all(contents.vms.values())
     if as_json:
         print_json(
             {
                 "schema": 1,
                 "locks": [lock.to_json() for lock in locks],
+                "unfinished": [each.to_json() for each in begun],
                 "warnings": list(found.warnings),
             }
         )
         return
     for warning in found.warnings:
         warn(warning)
-    if not locks:
+    if locks:
+        text.print_table(
+            ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
+            [_columns(lock) for lock in locks],
+        )
+    else:
         say("Nothing is locked: no worker is at work.")
-        return
-    text.print_table(
-        ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
-        [_columns(lock) for lock in locks],
-    )
+    if begun:
+        say("Unfinished, and nobody works on it:")
+    for each in begun:
+        say(f"  {each.vm}: {unfinished_text(each.to_json(), site.clock.now())}")
 
 
 def _columns(lock: Lock) -> list[str]:

@@ -1,22 +1,22 @@
 """`vmbackup-lock recover`."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import liveness
-from coordinator.commands.lock_break import BEATS_WATCHED
+from coordinator import dead_sessions, settling, text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.host.errors import ExitCode, NodeConflictError, UsageError
-from shared.output import answer
+from shared.host.errors import ExitCode, NodeConflictError
+from shared.output import answer, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from coordinator.settling import Settled
     from shared.site import Site
     from shared.state.contents import Contents
-    from shared.state.records import SessionRecord, VmRecord
+    from shared.state.records import SessionRecord
 
 
 @documented(
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         vmbackup-lock recover host-b
         vmbackup-lock recover host-b --replaced
     """,
-    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
+    codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
 @click.argument("node", required=False)
 @click.option(
@@ -38,51 +38,110 @@ if TYPE_CHECKING:
 @pass_invocation
 def command(
     invocation: Invocation, *, node: str | None, replaced: bool, as_json: bool, dry_run: bool
-) -> None:
-    """Free all that a crashed host held: its sessions and claims, the database, partial files.
+) -> ExitCode:
+    """Free all that a crashed host held, and finish what it had begun.
 
+    Its sessions and claims, the database, partial files; then publications and moves are finished.
     NODE defaults to this host.
 
     Workers of other hosts do so by themselves after one lease time; this does it now. Refused while
     the host still shows heartbeats: then only what is dead by proof is freed. The VMs of another
     host are marked as missing there, so that a VM that was moved to a third host goes on there at
     once; they come back by themselves with their host.
+
+    Only their own host can bring back VMs that its backups had saved or shut down, or remove a
+    snapshot and a clone. For another host, or with --replaced, it is noted that nobody will, so
+    that these VMs can be worked on again, and what may still be off or there is printed. No VM is
+    started. Refused for these while the host has looked at its VMs lately.
     """
     from shared.state.sessions.recovery import require_silent
-    from shared.tasks.partial_files import remove_partial_files
 
     site = _for_recovery(invocation, replaced=replaced)
     name = node or site.node
     contents = site.database.head().contents
-    _require_known(contents, name)
-    dead, alive = _judge(site, contents, name)
+    dead_sessions.require_known(contents, name)
+    dead, alive = dead_sessions.judge(site, contents, name)
     if dry_run:
-        _preview(contents, name, dead, _to_give_up(site, contents, name), as_json=as_json)
+        gone = replaced or name != site.node
+        _preview(site, contents, name, dead, gone=gone, as_json=as_json)
         require_silent(alive, name)
-        return
-    _free(site, name, dead)
+        return ExitCode.DONE
+    dead_sessions.free(site, name, dead)
     require_silent(alive, name)
+    return _settle(site, contents, name, dead, replaced=replaced, as_json=as_json)
+
+
+def _settle(
+    site: "Site",
+    contents: "Contents",
+    name: str,
+    dead: "Mapping[str, tuple[SessionRecord, str]]",
+    *,
+    replaced: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Settles what a host had begun that holds nothing any more. Each step may be repeated."""
+    from shared.tasks.partial_files import remove_partial_files
+
+    gone = replaced or name != site.node
+    freed = [record.key for record in dead_sessions.claimed(contents, dead)]
+    lately = settling.looked_seconds(site, contents, name) if gone else None
     given_up = _to_give_up(site, contents, name)
+    if gone and lately is None:
+        settling.leave_power(site, name)
     if given_up:
         _give_up(site, name)
     if replaced:
         _forget_machine(site, name)
+    settled = settling.finish(site, name, freed)
+    if gone and lately is None:  # of a VM whose copy somebody put in place meanwhile
+        settling.leave_power(site, name)
     removed = remove_partial_files(site, site.database.head().contents, "recover")
-    unfinished = _unfinished(site, name)
-    answer(
+    after = site.database.head().contents
+    touched = settling.touched(after, name) if lately is not None else []
+    _warn(name, settled, touched, lately)
+    _tell(
         {
             **_document(contents, name, dead),
             "given_up": given_up,
             "dry_run": False,
             "removed": list(removed),
-            "unfinished": unfinished,
+            "finished": settled.finished,
+            "left": settling.left(after, name),
+            "unfinished": settling.remaining(after, name, freed),
         },
-        *(f"removed {file}" for file in removed),
+        as_json=as_json,
+    )
+    if settled.failed:
+        return ExitCode.SOME_FAILED
+    return ExitCode.LOCKED if touched else ExitCode.DONE
+
+
+def _warn(node: str, settled: "Settled", touched: list[str], lately: float | None) -> None:
+    """Says on stderr what could not be settled, and why."""
+    for problem in settled.failed.values():
+        warn(f"not finished: {problem}")
+    if touched:
+        warn(
+            f"{node} looked at its VMs {text.duration(lately)} ago, and may only be between two "
+            f"ticks: what its backups did to {', '.join(touched)} is left to it. If it is gone, "
+            f"run this again when it has missed three looks (vmbackup-admin check tells)"
+        )
+
+
+def _tell(document: "Mapping[str, Any]", *, as_json: bool) -> None:
+    node = document["node"]
+    answer(
+        document,
+        *(f"removed {file}" for file in document["removed"]),
+        *(f"finished the {what} of {key}" for key, what in document["finished"].items()),
         *(
             f"the {what} of {key} is finished by the next database worker"
-            for key, what in unfinished.items()
+            for key, what in document["unfinished"].items()
         ),
-        f"recovered {name}: {len(dead)} sessions ended{_given_up(given_up)}",
+        *(f"{each['vm']}: {each['text']}" for each in document["left"]),
+        f"recovered {node}: {len(document['sessions'])} sessions ended"
+        f"{_given_up(document['given_up'])}",
         as_json=as_json,
     )
 
@@ -102,43 +161,6 @@ def _for_recovery(invocation: Invocation, *, replaced: bool) -> "Site":
     return site
 
 
-def _require_known(contents: "Contents", node: str) -> None:
-    known = {
-        *contents.nodes,
-        *(row.key for row in contents.unusable if row.section == "nodes"),
-        *(record.node for record in contents.vms.values()),
-        *(row.node for row in contents.sessions.values()),
-    }
-    if node not in known - {""}:
-        raise UsageError(
-            f"the database knows no host {node!r}",
-            hint=f"known: {', '.join(sorted(known - {''})) or 'none'}",
-        )
-
-
-def _judge(
-    site: "Site", contents: "Contents", node: str
-) -> "tuple[Mapping[str, tuple[SessionRecord, str]], Mapping[str, SessionRecord]]":
-    """The live sessions of the host.
-
-    Those that are dead, each with the reason, and those that showed a heartbeat or could not be
-    read.
-    """
-    from shared.state.sessions.recovery import live_sessions, proven_dead
-
-    rows = live_sessions(contents, node)
-    dead = {row.id: (row, proof) for row in rows if (proof := proven_dead(row, site.identity))}
-    doubtful = [row for row in rows if row.id not in dead]
-    seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
-    silent = liveness.watch(site, doubtful, seconds).silent if doubtful else ()
-    dead |= {
-        row.id: (row, f"recovered by hand, no heartbeat for {seconds:.0f} s")
-        for row in doubtful
-        if row.id in silent
-    }
-    return dead, {row.id: row for row in rows if row.id not in dead}
-
-
 def _document(
     contents: "Contents", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]"
 ) -> dict[str, object]:
@@ -148,18 +170,8 @@ def _document(
     return {
         "node": node,
         "sessions": sessions,
-        "vms": [record.key for record in _claimed(contents, dead)],
+        "vms": [record.key for record in dead_sessions.claimed(contents, dead)],
     }
-
-
-def _claimed(
-    contents: "Contents", dead: "Mapping[str, tuple[SessionRecord, str]]"
-) -> "list[VmRecord]":
-    return [
-        record
-        for record in contents.vms.values()
-        if record.claim is not None and record.claim.session in dead
-    ]
 
 
 def _to_give_up(site: "Site", contents: "Contents", node: str) -> list[str]:
@@ -179,40 +191,47 @@ def _given_up(keys: list[str]) -> str:
 
 
 def _preview(
+    site: "Site",
     contents: "Contents",
     node: str,
     dead: "Mapping[str, tuple[SessionRecord, str]]",
-    given_up: list[str],
     *,
+    gone: bool,
     as_json: bool,
 ) -> None:
+    from shared.state.rules import claims
+
+    freed = [record.key for record in dead_sessions.claimed(contents, dead)]
+    given_up = _to_give_up(site, contents, node)
+    after = claims.expire(contents, dead, "", "")
+    lately = settling.looked_seconds(site, contents, node) if gone else None
+    if gone and lately is None:
+        after = settling.without_power(after, node)
+    finished = {
+        record.key: settling.word(record)
+        for record in settling.concerned(after, node, freed)
+        if record.claim is None and settling.word(record)
+    }
+    left = settling.left(after, node)
     answer(
-        {**_document(contents, node, dead), "given_up": given_up, "dry_run": True},
+        {
+            **_document(contents, node, dead),
+            "given_up": given_up,
+            "dry_run": True,
+            "finished": finished,
+            "left": left,
+        },
         *(f"would end session {row.id} ({row.worker}): {reason}" for row, reason in dead.values()),
         *(
             f"would free {record.key} ({record.claim.purpose})"
-            for record in _claimed(contents, dead)
+            for record in dead_sessions.claimed(contents, dead)
             if record.claim
         ),
+        *(f"would finish the {what} of {key}" for key, what in finished.items()),
+        *(f"{each['vm']}: {each['text']}" for each in left),
         f"would recover {node}: {len(dead)} sessions{_given_up(given_up)}",
         as_json=as_json,
     )
-
-
-def _free(site: "Site", node: str, dead: "Mapping[str, tuple[SessionRecord, str]]") -> None:
-    from shared.state.sessions.recovery import Dead, expire, recover_lease
-    from shared.state.store.lease import parse_marker
-    from shared.state.store.operations import ReadLease
-
-    hostnames = {row.hostname for row, _ in dead.values()}
-    known = site.database.head().contents.nodes.get(node)
-    if known is not None:
-        hostnames.add(known.hostname)
-    found = site.database.files.perform(ReadLease())
-    marker = parse_marker(found[0]) if found else None
-    if marker is not None and marker.hostname in hostnames:
-        recover_lease(site.database)
-    expire(site.database, [Dead(row, reason) for row, reason in dead.values()], "recover")
 
 
 def _give_up(site: "Site", node: str) -> None:
@@ -238,12 +257,3 @@ def _forget_machine(site: "Site", node: str) -> None:
         f"{node} is another machine now",
         "recover",
     )
-
-
-def _unfinished(site: "Site", node: str) -> dict[str, str]:
-    """What the next database worker has to finish, by VM."""
-    return {
-        record.key: "publication" if record.publishing else str(record.moving)
-        for record in site.database.head().contents.vms.values()
-        if record.node == node and record.claim is None and (record.publishing or record.moving)
-    }

@@ -80,6 +80,9 @@ class Power(Document):
     #: Empty until it was made.
     snapshot: str = ""
     folder: str = ""
+    #: When the VM was touched, and the host that did. Empty: noted by an older release.
+    since: str = ""
+    node: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -134,9 +137,14 @@ class VmRecord(Document):
     claim: Claim | None = None
     #: An archive or activate whose files may still have to be moved.
     moving: Literal["archive", "activate"] | None = None
+    #: When that was begun. Empty: an older release did.
+    moving_since: str = ""
     #: Set while a backup has changed its power state or made a snapshot of it: whoever finds it
     #: without a claim, on its host, undoes that.
     power: Power | None = None
+    #: A `power` that nobody will undo: its host was recovered by hand, or has this VM no more. What
+    #: it tells of may still be there. The host that lists the VM next says so, and takes this back.
+    power_left: Power | None = None
     failures: Count = 0
     last_error: str = ""
     last_error_at: str = ""
@@ -149,6 +157,8 @@ class VmRecord(Document):
     next_outage: str = ""
     #: A session that worked on it died: its partial files may still have to be removed.
     leftovers: bool = False
+    #: Since when. Empty: an older release noted it.
+    leftovers_since: str = ""
     missing_since: str | None = None
     #: When that of its good copies whose last full reading is longest ago was read. Empty: look.
     verified: str = ""

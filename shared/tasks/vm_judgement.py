@@ -8,6 +8,7 @@ from typing import Final
 from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
+from shared.state.rules import unfinished
 from shared.state.sessions.host_look import HostLook
 from shared.state.states import State
 from shared.tasks.judgement import AWAY, GRAVITY, Level, Moment, Verdict, is_over, is_silent
@@ -54,8 +55,9 @@ def _about(
     if record.status != State.ARCHIVED:
         yield from _of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
-    if unfinished := _unfinished(record):
-        yield Verdict(key, Level.WARNING, "unfinished", unfinished, remedy="vmbackup-lock list")
+    if begun := unfinished.of(record):
+        what = ", ".join(each.what for each in begun)
+        yield Verdict(key, Level.WARNING, "unfinished", what, remedy="vmbackup-lock list")
     if record.order_unknown:
         yield Verdict(
             key,
@@ -155,18 +157,6 @@ def _of_verification(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[
             age,
             f"vmbackup-admin verify {quoted(record.key)}",
         )
-
-
-def _unfinished(record: VmRecord) -> str:
-    """What was begun for a VM and is done by nobody now; empty if nothing is."""
-    if record.claim is not None:
-        return ""
-    begun = {
-        "a copy has to be put in place": record.publishing is not None,
-        f"{record.moving} was interrupted": record.moving is not None,
-        "a backup changed its power state": record.power is not None,
-    }
-    return ", ".join(what for what, is_so in begun.items() if is_so)
 
 
 def _state(record: VmRecord, queued_for: str) -> Verdict:

@@ -39,9 +39,9 @@ def _never(module: str, name: str, answer: Any = None) -> Callable[[], None]:
 
 
 def _retention_first() -> None:
-    from worker.backup import publish
+    from shared.tasks import publication
 
-    original, retain = publish.publishing.publish, publish._let_go_of_old_copies
+    original, retain = publication.publishing.publish, publication._let_go_of_old_copies
 
     def finish_wrongly(files: Any, directory: Any, copy: Any) -> Any:
         from shared.copies import catalogue
@@ -52,7 +52,7 @@ def _retention_first() -> None:
         apply(files, directory, sidecar.uuid, Rules(keep_last=1))
         return original(files, directory, copy)
 
-    publish.publishing.publish = finish_wrongly  # type: ignore[assignment]
+    publication.publishing.publish = finish_wrongly  # type: ignore[assignment]
     assert retain
 
 

@@ -13,6 +13,7 @@ from shared.host.errors import ExitCode, LockLostError, VmBackupError
 from shared.site import Site
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
+from shared.tasks import publication
 from shared.virtualbox.export_errors import VmRunsError
 from worker.backup import publish
 from worker.backup.admission import PostponedError
@@ -126,4 +127,4 @@ class Attempt:
             self._export.undo()
             raise
         self._error = "the copy could not be put in place"
-        return publish.finish(self._site, self._held)
+        return publication.finish(self._site, self._held)

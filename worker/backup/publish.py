@@ -1,35 +1,26 @@
-"""Checking an export, and putting the copy in place.
+"""Checking an export, describing it in its sidecar, and committing the intent to publish it.
 
-Once the intent to publish is committed, whoever finds it finishes the publication.
+Once that is committed, whoever finds it finishes the publication (`shared.tasks.publication`).
 """
 
-import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from shared.copies import catalogue, publishing, retention
-from shared.copies.catalogue import Catalogue
+from shared.copies import publishing
 from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar, SideFile, Wire
 from shared.export.exporter import Traffic
 from shared.host.clock import timestamp
-from shared.host.errors import CopyError, LockLostError, VmBackupError
 from shared.nas.mount import check_nas
 from shared.ova.check import OvaCheck, check_ova
-from shared.site import Site
-from shared.state.records import CopyRecord, VmRecord
+from shared.state.records import CopyRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
-from shared.state.sessions.session import Session
-from shared.tasks.pruning import rules_of
 from shared.virtualbox.fingerprint import Fingerprint
 from worker.backup.engine import Choice
 from worker.backup.priority import in_background
 from worker.backup.work import Target, Work
-
-log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,73 +101,3 @@ def intend(held: Holding, sidecar: Sidecar) -> None:
         lambda contents: backup.intend(contents, held.key, held.claim, copy),
         f"publish {held.key} {copy.stamp}",
     )
-
-
-def finish(site: Site, held: Holding) -> bool:
-    """Publishes the copy that was intended, applies retention to older ones, and commits CLEAN.
-
-    CLEAN is committed only while the copy is there and counts, looked at after everything else.
-    Returns False, with the failure committed, if there is nothing to publish or it is not there in
-    the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
-    taken over, `NasError` when the NAS does not let us.
-    """
-    session, record, own, key = held.session, held.now(), held.claim, held.key
-    copy = record.publishing
-    if copy is None:
-        raise ValueError(f"{key}: no copy is being published")
-    session.doing.phase = "publish"
-    try:
-        publishing.publish(site.files, site.directory(record), copy)
-        _let_go_of_old_copies(site, session, record, copy)
-        there = _require_there(site, record, copy)
-    except CopyError as error:
-        when = timestamp(site.clock.now())
-        text = f"the copy {copy.stamp} could not be put in place: {error.message}"
-        session.commit(
-            lambda contents: backup.failed(contents, key, own, text, when), f"publish {key} failed"
-        )
-        log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
-        return False
-    unknown = there.order_unknown
-    session.commit(
-        lambda contents: backup.published(contents, key, own, unknown),
-        f"{key} is clean: {copy.stamp}",
-    )
-    log.info("copy %s published", copy.stamp, extra={"vm": key})
-    if unknown:
-        what = (
-            "number, time and creation disagree about %d copies of it, and retention removes "
-            "none of these: vmbackup-admin copies %s"
-        )
-        log.warning(what, len(unknown), key, extra={"vm": key})
-    return True
-
-
-def _require_there(site: Site, record: VmRecord, copy: CopyRecord) -> Catalogue:
-    """What is in the VM's directory, the new copy among it.
-
-    Raises `CopyError` if that does not count there, `NasError`.
-    """
-    there = catalogue.read(site.directory(record), record.uuid)
-    found = there.find(copy.stamp)
-    if found is None or not found.good:
-        raise CopyError(f"it was, and now {found.problem if found else 'it is gone'}")
-    return there
-
-
-def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: CopyRecord) -> None:
-    """Applies retention while the claim is still held, and only after the new copy is in place.
-
-    What it cannot do now it does next time.
-    """
-    rules, directory = rules_of(site.configuration.policy_for(record.name)), site.directory(record)
-    try:
-        gone = retention.apply(
-            site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check
-        )
-        for stamp in gone:
-            log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})
-    except LockLostError:
-        raise
-    except VmBackupError as error:
-        log.warning("old copies not removed: %s", error.message, extra={"vm": record.key})

@@ -132,7 +132,12 @@ def without_ours(inventory: Mapping[str, Machine], records: Iterable[VmRecord]) 
     The proof is the database, or the mark in the folder of a machine that belongs to another
     database.
     """
-    powers = [(record, record.power) for record in records if record.power is not None]
+    powers = [
+        (record, power)
+        for record in records
+        for power in (record.power, record.power_left)
+        if power is not None
+    ]
     clones = {power.clone for _, power in powers if power.clone}
     old = [(inventory.get(record.uuid), power) for record, power in powers if not power.token]
 

@@ -5,12 +5,13 @@ Before a VM is touched, what must be undone is committed (`VmRecord.power`). Und
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
 from shared.copies.names import Suffix, final_name, partial_name
+from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
 from shared.site import Site
@@ -114,6 +115,8 @@ class Work:
     def note_power(self, power: Power) -> Power:
         """Commits what is about to be done to the VM, or what is known of it now."""
         key, own = self.held.key, self.held.claim
+        since = power.since or timestamp(self.site.clock.now())
+        power = replace(power, since=since, node=self.site.node)
         self.held.commit(
             lambda contents: backup.touch(contents, key, own, power),
             f"{power.method} {key}, which is {power.found}",

@@ -16,7 +16,9 @@ def start_archive(
     record = vm_records.find(contents, key)
     vm_records.require_free(record)
     vm_records.require_untouched(record)
-    moved = replace(record, status=move(record.status, Event.ARCHIVE), moving="archive")
+    moved = replace(
+        record, status=move(record.status, Event.ARCHIVE), moving="archive", moving_since=when
+    )
     return claims.grant(contents.with_vm(moved), key, session, "archive", when, floor=floor)
 
 
@@ -50,7 +52,7 @@ def start_activation(
     vm_records.require_free(record)
     require_archived(record)
     return claims.grant(
-        contents.with_vm(replace(record, moving="activate")),
+        contents.with_vm(replace(record, moving="activate", moving_since=when)),
         key,
         session,
         "activate",
@@ -71,7 +73,9 @@ def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) 
     """The copies are where they belong; for an activation `event` says what the VM becomes."""
     record = claims.held(contents, key, own)
     status = move(record.status, event) if event is not None else record.status
-    return contents.with_vm(replace(record, status=status, moving=None, claim=None))
+    return contents.with_vm(
+        replace(record, status=status, moving=None, moving_since="", claim=None)
+    )
 
 
 def require_archived(record: VmRecord) -> None:

@@ -17,7 +17,7 @@ from shared.host.errors import IllegalMoveError, LockedError, LockLostError
 from shared.state.contents import Contents
 from shared.state.numbers import believable, next_number
 from shared.state.records import Claim, SessionRecord, VmRecord
-from shared.state.rules import outages, queue, vm_records
+from shared.state.rules import outages, queue, unfinished, vm_records
 from shared.state.states import IN_FLIGHT, Event, State, move
 
 
@@ -57,7 +57,7 @@ def grant(
     ):
         raise LockedError(
             f"{key}: what a crashed worker began has to be finished first",
-            hint="the next database worker does that",
+            hint=unfinished.finished_by(record),
         )
     granted = Claim(session, number, purpose, when)
     if purpose == "backup":
@@ -110,16 +110,19 @@ def claimed_by(contents: Contents, session: str) -> tuple[VmRecord, Claim]:
     )
 
 
-def release(contents: Contents, key: str, own: Claim, *, leftovers: bool = False) -> Contents:
+def release(
+    contents: Contents, key: str, own: Claim, *, leftovers: bool = False, when: str = ""
+) -> Contents:
     """Gives up a claim that did not change the state.
 
-    `leftovers`: it may have left partial files, which the next database worker removes. Raises
-    `IllegalMoveError` if that would leave the VM in flight with nobody on it.
+    `leftovers`: it may have left partial files, at `when`, which the next database worker removes.
+    Raises `IllegalMoveError` if that would leave the VM in flight with nobody on it.
     """
     record = held(contents, key, own)
     if record.status in IN_FLIGHT and record.publishing is None:
         raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
-    return contents.with_vm(replace(record, claim=None, leftovers=record.leftovers or leftovers))
+    record = replace(record, claim=None)
+    return contents.with_vm(_untidy(record, when) if leftovers else record)
 
 
 def abandoned(record: VmRecord, reason: str, when: str) -> VmRecord:
@@ -141,6 +144,12 @@ def abandoned(record: VmRecord, reason: str, when: str) -> VmRecord:
     )
 
 
+def _untidy(record: VmRecord, when: str) -> VmRecord:
+    """`record`, noting that partial files of it may be left since `when`, or longer."""
+    since = record.leftovers_since if record.leftovers else when
+    return replace(record, leftovers=True, leftovers_since=since)
+
+
 def break_claim(contents: Contents, key: str, number: int, reason: str, when: str) -> Contents:
     """Takes claim `number` on a VM away from its session, which is refused at its next step.
 
@@ -150,7 +159,7 @@ def break_claim(contents: Contents, key: str, number: int, reason: str, when: st
     record = contents.vms.get(key)
     if record is None or record.claim is None or record.claim.number != number:
         return contents
-    return contents.with_vm(replace(abandoned(record, reason, when), leftovers=True))
+    return contents.with_vm(_untidy(abandoned(record, reason, when), when))
 
 
 def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) -> Contents:
@@ -165,9 +174,7 @@ def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) 
         contents = contents.with_session(tombstone(row, "expired"))
         for record in contents.vms.values():
             if record.claim is not None and record.claim.session == identifier:
-                contents = contents.with_vm(
-                    replace(abandoned(record, reason, when), leftovers=True)
-                )
+                contents = contents.with_vm(_untidy(abandoned(record, reason, when), when))
     return contents
 
 
@@ -180,7 +187,8 @@ def without_leftovers(contents: Contents, keys: Iterable[str]) -> Contents:
     """Notes that nothing of dead sessions is left in the directories of these VMs."""
     for key in keys:
         if key in contents.vms and contents.vms[key].leftovers:
-            contents = contents.with_vm(replace(contents.vms[key], leftovers=False))
+            tidy = replace(contents.vms[key], leftovers=False, leftovers_since="")
+            contents = contents.with_vm(tidy)
     return contents
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
+from shared.state.rules import unfinished
 from shared.state.states import INITIAL, Event, allowed, move
 
 
@@ -71,7 +72,8 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
                 if record.also_on != node
                 else contents
             )
-        record = replace(record, node=node, also_on=None)
+        power = unfinished.noted_by(record.power, record.node)
+        record = replace(record, node=node, also_on=None, power=power)
     updated = replace(record, missing_since=None, name=sighting.name)
     if sighting.name == contents.vms[record.key].name:
         return contents.with_vm(updated)

@@ -6,6 +6,7 @@ from shared.host.errors import IllegalMoveError, LockedError, UnknownVmError, Un
 from shared.host.printable import printable, quoted
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
+from shared.state.rules import unfinished
 from shared.state.states import FORGETTABLE
 
 
@@ -56,7 +57,7 @@ def require_untouched(record: VmRecord) -> None:
                 f"{record.key} is not yet as a backup found it ({record.power.method}, it was "
                 f"{record.power.found})"
             ),
-            hint=f"vmbackup-worker database on the host {record.node} brings it back",
+            hint=unfinished.finished_by(record),
         )
 
 

@@ -73,9 +73,10 @@ class Holding:
         `leftovers`: partial files may be left, which the next database worker removes.
         """
         if self.session.held == self.claim:
+            when = timestamp(self.session.clock.now())
             self.commit(
                 lambda contents: claims.release(
-                    contents, self.key, self.claim, leftovers=leftovers
+                    contents, self.key, self.claim, leftovers=leftovers, when=when
                 ),
                 reason,
             )

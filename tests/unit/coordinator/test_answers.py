@@ -121,5 +121,6 @@ def test_recover(web: Operator, tmp_path: Path) -> None:
     assert (planned["node"], planned["vms"], planned["dry_run"]) == ("alpha", ["web"], True)
     assert [row["id"] for row in planned["sessions"]] == [session.id]
     done = web.json("recover", program=lock_program)
+    assert (planned["finished"], planned["left"]) == ({}, [])
     assert done == {**planned, "dry_run": False, "removed": [], "unfinished": {}}
     assert web.record("web").claim is None

@@ -9,7 +9,7 @@ import pytest
 from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.host.errors import ExitCode
-from shared.state.records import SessionRecord
+from shared.state.records import Power, SessionRecord
 from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
@@ -349,9 +349,19 @@ class TestRecover:
         assert result.exit_code == ExitCode.USAGE
         assert "alpha" in result.stderr
 
-    def test_what_is_unfinished_is_announced(self, web: Operator) -> None:
+    def test_what_is_unfinished_is_finished(self, web: Operator) -> None:
         web.set("web", status=State.ARCHIVED, moving="archive")
-        assert "archive of web is finished by the next" in web.lock("recover").stdout
+        assert "would finish the archive of web" in web.lock("recover", "--dry-run").stdout
+        assert web.record("web").moving == "archive"
+        assert "finished the archive of web" in web.lock("recover").stdout
+        assert web.record("web").moving is None
+
+    def test_what_only_a_worker_of_this_host_can_finish_is_announced(self, web: Operator) -> None:
+        web.set("web", power=Power("savestate", "running", 1))
+        result = web.lock("recover")
+        assert result.exit_code == ExitCode.DONE
+        assert "power state of web is finished by the next" in result.stdout
+        assert web.record("web").power == Power("savestate", "running", 1)
 
 
 class TestReplaced:
