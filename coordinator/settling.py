@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coordinator import text
+from shared.host.clock import timestamp
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import Power, VmRecord
-from shared.state.rules import unfinished
+from shared.state.rules import hosts, unfinished
 from shared.state.sessions.host_look import TOLERANCE_SECONDS, read_looks
 from shared.tasks.judgement import is_silent, moment
 
@@ -78,36 +79,53 @@ def _finish(site: Site, record: VmRecord) -> bool:
     return True
 
 
-def touched(contents: Contents, node: str) -> list[str]:
-    """The VMs of a host to which a backup that died did something."""
+def touched(contents: Contents, node: str, *, here: bool = False) -> list[str]:
+    """The VMs of a host to which a backup that died did something.
+
+    `here`: it is this host, whose own worker undoes that, unless the VM is not listed any more.
+    """
     return [
         vm.key
         for vm in contents.vms.values()
-        if vm.node == node and vm.power is not None and vm.claim is None
+        if vm.node == node
+        and vm.power is not None
+        and vm.claim is None
+        and (vm.missing_since or not here)
     ]
 
 
-def without_power(contents: Contents, node: str) -> Contents:
+def without_power(contents: Contents, node: str, *, here: bool) -> Contents:
     """The contents after it was noted that nobody undoes what backups did to a host's VMs."""
-    return unfinished.leave_power(contents, touched(contents, node))
+    return unfinished.leave_power(contents, touched(contents, node, here=here))
 
 
 def leave_power(site: Site, node: str) -> None:
     """Commits `without_power`, if there is anything."""
-    if touched(site.database.head().contents, node):
+    here = node == site.node
+    if touched(site.database.head().contents, node, here=here):
         site.database.commit_once(
-            lambda contents: without_power(contents, node),
+            lambda contents: without_power(contents, node, here=here),
             f"recover {node}: nobody brings its VMs back",
             "recover",
         )
+
+
+def give_up(site: Site, node: str) -> None:
+    """Commits that the VMs of a host are missing there: a host that lists one takes it over."""
+    when = timestamp(site.clock.now())
+    site.database.commit_once(
+        lambda contents: hosts.give_up(contents, node, when), f"recover {node}", "recover"
+    )
 
 
 def looked_seconds(site: Site, contents: Contents, node: str) -> float | None:
     """How long ago a host looked at its VMs, if it may still be there; None: it has stopped.
 
     Between two ticks a host that works has no session to be watched: only its looks tell. One that
-    has never noted a look counts as gone. Raises `NasError`.
+    has never noted a look counts as gone, and nobody has to wait for this host. Raises `NasError`.
     """
+    if node == site.node:
+        return None
     with site.database.nas_errors():
         looks = read_looks(site.database.root / "node", contents.nodes)
     look = looks.get(node)

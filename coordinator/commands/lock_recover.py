@@ -50,9 +50,9 @@ def command(
     once; they come back by themselves with their host.
 
     Only their own host can bring back VMs that its backups had saved or shut down, or remove a
-    snapshot and a clone. For another host, or with --replaced, it is noted that nobody will, so
-    that these VMs can be worked on again, and what may still be off or there is printed. No VM is
-    started. Refused for these while the host has looked at its VMs lately.
+    snapshot and a clone. Of another host, and of VMs that this one lists no more, it is noted that
+    nobody will, so that they can be worked on again, and what may still be off or there is printed.
+    No VM is started. Left to a host that has looked at its VMs lately.
     """
     from shared.state.sessions.recovery import require_silent
 
@@ -62,8 +62,7 @@ def command(
     dead_sessions.require_known(contents, name)
     dead, alive = dead_sessions.judge(site, contents, name)
     if dry_run:
-        gone = replaced or name != site.node
-        _preview(site, contents, name, dead, gone=gone, as_json=as_json)
+        _preview(site, contents, name, dead, as_json=as_json)
         require_silent(alive, name)
         return ExitCode.DONE
     dead_sessions.free(site, name, dead)
@@ -83,18 +82,17 @@ def _settle(
     """Settles what a host had begun that holds nothing any more. Each step may be repeated."""
     from shared.tasks.partial_files import remove_partial_files
 
-    gone = replaced or name != site.node
     freed = [record.key for record in dead_sessions.claimed(contents, dead)]
-    lately = settling.looked_seconds(site, contents, name) if gone else None
+    lately = settling.looked_seconds(site, contents, name)
     given_up = _to_give_up(site, contents, name)
-    if gone and lately is None:
+    if lately is None:
         settling.leave_power(site, name)
     if given_up:
-        _give_up(site, name)
+        settling.give_up(site, name)
     if replaced:
         _forget_machine(site, name)
     settled = settling.finish(site, name, freed)
-    if gone and lately is None:  # of a VM whose copy somebody put in place meanwhile
+    if lately is None:  # of a VM whose copy somebody put in place meanwhile
         settling.leave_power(site, name)
     removed = remove_partial_files(site, site.database.head().contents, "recover")
     after = site.database.head().contents
@@ -196,7 +194,6 @@ def _preview(
     node: str,
     dead: "Mapping[str, tuple[SessionRecord, str]]",
     *,
-    gone: bool,
     as_json: bool,
 ) -> None:
     from shared.state.rules import claims
@@ -204,9 +201,9 @@ def _preview(
     freed = [record.key for record in dead_sessions.claimed(contents, dead)]
     given_up = _to_give_up(site, contents, node)
     after = claims.expire(contents, dead, "", "")
-    lately = settling.looked_seconds(site, contents, node) if gone else None
-    if gone and lately is None:
-        after = settling.without_power(after, node)
+    lately = settling.looked_seconds(site, contents, node)
+    if lately is None:
+        after = settling.without_power(after, node, here=node == site.node)
     finished = {
         record.key: settling.word(record)
         for record in settling.concerned(after, node, freed)
@@ -231,18 +228,6 @@ def _preview(
         *(f"{each['vm']}: {each['text']}" for each in left),
         f"would recover {node}: {len(dead)} sessions{_given_up(given_up)}",
         as_json=as_json,
-    )
-
-
-def _give_up(site: "Site", node: str) -> None:
-    from shared.host.clock import timestamp
-    from shared.state.rules import hosts
-
-    when = timestamp(site.clock.now())
-    site.database.commit_once(
-        lambda contents: hosts.give_up(contents, node, when),
-        f"recover {node}",
-        "recover",
     )
 
 

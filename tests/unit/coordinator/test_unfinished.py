@@ -292,12 +292,17 @@ def test_a_publication_whose_files_are_gone_is_given_up(web: Operator) -> None:
     )
 
 
-def test_a_machine_that_has_the_name_of_a_dead_one_is_no_reason_to_wait(web: Operator) -> None:
-    web.add_vms("mine")
-    power = Power("savestate", "running", 1, node="alpha")
+@pytest.mark.parametrize("options", [(), ("--replaced",)])
+def test_on_this_host_only_of_a_vm_that_it_does_not_have_any_more(
+    web: Operator, options: tuple[str, ...]
+) -> None:
+    web.add_vms("mine", "deleted")
+    power = Power("live", "running", 1, node="alpha")
     web.set("mine", power=power)
-    assert web.lock("recover", "alpha", "--replaced").exit_code == ExitCode.DONE
-    assert (web.record("mine").power, web.record("mine").power_left) == (None, power)
+    web.set("deleted", power=power, missing_since=WHEN)
+    assert web.lock("recover", "alpha", *options).exit_code == ExitCode.DONE
+    assert (web.record("mine").power, web.record("mine").power_left) == (power, None)
+    assert (web.record("deleted").power, web.record("deleted").power_left) == (None, power)
 
 
 def test_a_directory_that_cannot_be_tidied_is_still_unfinished(web: Operator) -> None:
