@@ -132,7 +132,13 @@ def test_running_vms_are_tried_again_for_a_while_and_taken_when_they_stop(rig: R
     vm, other = rig.host().make_vm("busy"), rig.host().make_vm("idle")
     rig.look()
     vm.start()
-    stopper = threading.Timer(1.0, vm.stop)
+
+    def stop() -> None:
+        while rig.record(other.name).status is not State.CLEAN:
+            time.sleep(0.05)
+        vm.stop()
+
+    stopper = threading.Thread(target=stop)
     stopper.start()
     outcome = backup.run(rig.site(retry_seconds=20))
     stopper.join()
