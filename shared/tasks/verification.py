@@ -226,8 +226,11 @@ def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None)
 def _check_side_files(copy: catalogue.Copy) -> None:
     for suffix, side in copy.sidecar.files.items() if copy.sidecar else ():
         name = final_name(copy.stamp, suffix)
-        if not present(look(copy.directory), name):
+        there = look(copy.directory)
+        if not present(there, name):
             raise CopyError(f"{name} is missing")
+        if there[name].size != side.size:  # what grew to many gigabytes is not read
+            raise CopyError(f"{name} has {there[name].size} bytes instead of {side.size}")
         if sha256_of(copy.directory, name) != side.sha256:
             raise CopyError(f"the SHA-256 of {name} is wrong")
 

@@ -175,6 +175,17 @@ def test_a_damaged_newest_copy_is_marked_and_its_vm_is_backed_up_again(rig: Rig)
     assert rig.record("web01").damaged == ()
 
 
+@pytest.mark.timeout(30)
+def test_a_side_file_that_has_grown_to_many_gigabytes_is_not_read(rig: Rig) -> None:
+    _, new = two_copies(rig)
+    age(rig, "web01", new)
+    settings = rig.nas / "web01" / f"{new}.vbox"
+    settings.chmod(0o640)
+    os.truncate(settings, 100 << 30)
+    assert verify.run(rig.site()).failed == ["web01"]
+    assert f"has {100 << 30} bytes instead of" in marked(rig, "web01", new)
+
+
 def test_a_damaged_older_copy_changes_no_state(rig: Rig) -> None:
     old, new = two_copies(rig)
     age(rig, "web01", old)
