@@ -12,7 +12,7 @@ from shared.host.errors import ExitCode
 from shared.output import answer, print_json, say
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import vm_records
-from shared.state.states import Event, State, move
+from shared.state.states import State
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -124,7 +124,7 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
     if purpose == "activate":
         archive_rules.require_archived(record)
     elif record.moving is None:
-        move(record.status, Event.ARCHIVE)
+        archive_rules.archived(record)
     archiving.require_movable(site, record, experiment=False)
     source, target = _route(site, purpose, record) if record.directory else (None, None)
     copies = catalogue.read(source, record.uuid).copies if source else ()

@@ -24,6 +24,7 @@ from shared.copies.names import SUFFIXES, Suffix, final_name, parse_partial
 from shared.copies.side_files import missing
 from shared.copies.sidecar import SideFile
 from shared.host.errors import CopyError, IllegalMoveError, NasError
+from shared.host.printable import quoted
 from shared.nas.errors import reported
 from shared.nas.reading import look, look_twice, present, same_directory
 
@@ -114,11 +115,11 @@ def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
     )
 
 
-def chosen(directory: Path, uuid: str, stamp: str, *, last: bool) -> Permit:
+def chosen(directory: Path, uuid: str, stamp: str, *, vm: str, last: bool) -> Permit:
     """The permit for all files of a copy that an operator wants removed.
 
-    With `last` also of the last good one. Raises `CopyError` if it is not there, `IllegalMoveError`
-    if it is pinned, another VM's, or the last good one, `NasError`.
+    With `last` also of the last good one. `vm`: its name, for hints. Raises `CopyError` if it is
+    not there, `IllegalMoveError` if it is pinned, another VM's, or the last good one, `NasError`.
     """
     found = catalogue.read(directory, uuid)
     copy = found.find(stamp)
@@ -129,7 +130,9 @@ def chosen(directory: Path, uuid: str, stamp: str, *, last: bool) -> Permit:
             f"{stamp} stays: {copy.problem}", hint="only that VM's own record removes it"
         )
     if copy.pinned:
-        raise IllegalMoveError(f"{stamp} is pinned", hint="vmbackup-admin unpin VM STAMP first")
+        raise IllegalMoveError(
+            f"{stamp} is pinned", hint=f"`vmbackup-admin unpin {quoted(vm)} {stamp}` first"
+        )
     others = [other for other in found.good if other.stamp != stamp and not _one_file(other, copy)]
     if copy.good and not others and not last:
         raise IllegalMoveError(

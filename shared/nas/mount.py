@@ -137,8 +137,8 @@ def refuses_to_copy(mount: Mount | None, *, reflink: bool) -> str:
         return ""
     if mount is not None and reflink and mount.filesystem in _SHARING:
         return ""
-    kind = mount.filesystem if mount else "of unknown kind"
-    return f"the NAS is not mounted with NFS 4.2, which alone copies by itself: it is {kind}"
+    kind = f"mounted as {mount.filesystem}" if mount else "of unknown kind"
+    return f"only NFS 4.2 can take unchanged data from the copy before, and the NAS is {kind}"
 
 
 def parse_mounts(text: str) -> Iterator[Mount]:

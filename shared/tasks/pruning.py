@@ -147,7 +147,7 @@ def removable(
                 f"{stamp} may be a copy of {other}, whose copies are in the same directory: "
                 f"{copy.problem}"
             )
-    return copy, permits.chosen(copy.directory, record.uuid, stamp, last=last)
+    return copy, permits.chosen(copy.directory, record.uuid, stamp, vm=record.key, last=last)
 
 
 def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = False) -> Removed:

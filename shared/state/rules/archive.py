@@ -3,10 +3,21 @@
 from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
+from shared.host.printable import quoted
 from shared.state.contents import Contents
 from shared.state.records import Claim, VmRecord
 from shared.state.rules import claims, vm_records
 from shared.state.states import Event, State, move
+
+
+def archived(record: VmRecord) -> State:
+    """The state of an archived VM. Raises `IllegalMoveError` if this one cannot become that now."""
+    if record.status == State.ARCHIVED:
+        raise IllegalMoveError(
+            f"{record.key} is ARCHIVED already",
+            hint=f"`vmbackup-admin activate {quoted(record.key)}` takes it back into the backups",
+        )
+    return move(record.status, Event.ARCHIVE)
 
 
 def start_archive(
@@ -16,9 +27,7 @@ def start_archive(
     record = vm_records.find(contents, key)
     vm_records.require_free(record)
     vm_records.require_untouched(record)
-    moved = replace(
-        record, status=move(record.status, Event.ARCHIVE), moving="archive", moving_since=when
-    )
+    moved = replace(record, status=archived(record), moving="archive", moving_since=when)
     return claims.grant(contents.with_vm(moved), key, session, "archive", when, floor=floor)
 
 

@@ -72,7 +72,8 @@ class TestArchive:
         for arguments in (("archive", "web"), ("archive", "web", "--dry-run")):
             result = web.admin(*arguments)
             assert result.exit_code == ExitCode.STATE_REFUSED
-            assert "ARCHIVED" in result.stderr
+            assert "web is ARCHIVED already" in result.stderr
+            assert "`vmbackup-admin activate web`" in result.stderr
 
     def test_refused_while_the_vm_is_backed_up_saying_by_whom_and_since_when(
         self, web: Operator

@@ -71,6 +71,11 @@ def test_the_last_good_copy_goes_only_if_that_is_said(web: Operator) -> None:
     assert (left(web.nas / "web"), web.record("web").last_copy) == ([], None)
 
 
+def test_a_pinned_copy_is_refused_with_the_command_that_unpins_it(web: Operator) -> None:
+    web.admin("pin", "web", OLD)
+    assert f"`vmbackup-admin unpin web {OLD}`" in web.admin("remove", "web", OLD, "--yes").stderr
+
+
 def test_what_is_not_there_pinned_or_of_another_vm_is_refused(web: Operator) -> None:
     put_copy(web.nas / "web", "20261120T203800Z-3", uuid=uuid(7))
     web.admin("pin", "web", OLD)

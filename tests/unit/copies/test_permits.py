@@ -185,11 +185,13 @@ def test_a_copy_that_is_moved_to_another_file_system_keeps_the_time_of_its_creat
 
 def test_an_operator_may_let_go_of_what_is_disputed_but_not_of_the_last_one(tmp_path: Path) -> None:
     old, new = put(tmp_path, 17, 1, 1), put(tmp_path, 1, 2, 2)
-    retention.remove_copy(NasFiles(), permits.chosen(tmp_path, make.UUID, old, last=False))
+    retention.remove_copy(
+        NasFiles(), permits.chosen(tmp_path, make.UUID, old, vm="web", last=False)
+    )
     assert left(tmp_path) == [new]
     with pytest.raises(IllegalMoveError, match="last good copy"):
-        permits.chosen(tmp_path, make.UUID, new, last=False)
-    retention.remove_copy(NasFiles(), permits.chosen(tmp_path, make.UUID, new, last=True))
+        permits.chosen(tmp_path, make.UUID, new, vm="web", last=False)
+    retention.remove_copy(NasFiles(), permits.chosen(tmp_path, make.UUID, new, vm="web", last=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +202,7 @@ def test_an_operator_cannot_let_go_of_a_pinned_copy_or_of_another_vms(tmp_path: 
     )
     for stamp in (pinned, theirs):
         with pytest.raises(IllegalMoveError):
-            permits.chosen(tmp_path, make.UUID, stamp, last=True)
+            permits.chosen(tmp_path, make.UUID, stamp, vm="web", last=True)
 
 
 # All of it
