@@ -22,6 +22,8 @@ from tests.support.copies import put_copy
 from tests.support.packages import require
 from tests.unit.coordinator.conftest import Operator, copy
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-18"
 
 
