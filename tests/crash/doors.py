@@ -266,6 +266,10 @@ def plain(path: str) -> str:
     return path
 
 
+#: Functions that every way passes: a name without them tells more.
+_BETWEEN = ("files.run", "files.perform", "operations.perform", "database.with_room", "cli.")
+
+
 def who(frame: FrameType | None) -> str:
     """Which functions of the product, innermost first, and the library or thread that is in
     between.
@@ -282,10 +286,6 @@ def who(frame: FrameType | None) -> str:
         elif module.startswith("filelock") and not names:
             names.append("filelock")
         frame = frame.f_back
-    kept = [
-        name
-        for name in dict.fromkeys(names)
-        if not name.startswith(("files.run", "files.perform", "operations.perform", "cli."))
-    ]
+    kept = [name for name in dict.fromkeys(names) if not name.startswith(_BETWEEN)]
     thread = threading.current_thread()
     return " < ".join(kept[:6]) + ("" if thread is threading.main_thread() else f" [{thread.name}]")
