@@ -14,6 +14,7 @@ from typing import Any
 from shared.copies import catalogue
 from shared.copies.catalogue import Copy
 from shared.state.records import VmRecord
+from shared.state.sessions.host_look import PREFIX
 from shared.state.store.snapshot import Snapshot, decode
 from tests.support.hosts import VirtualBoxHost
 from tests.support.releases import Release
@@ -182,12 +183,17 @@ class Fleet:
     def litter(self) -> list[str]:
         """What must not be left when nobody works.
 
-        Partial files, temporary files, heartbeats, a lease marker.
+        Partial files, temporary files, heartbeats, a lease marker. Hosts' looks stay.
         """
         state = self.nas / "vmstate"
         partial = [path.name for path in self.nas.rglob("*partial*")]
         return [
             *partial,
-            *(path.name for folder in ("tmp", "node") for path in (state / folder).iterdir()),
+            *(
+                path.name
+                for folder in ("tmp", "node")
+                for path in (state / folder).iterdir()
+                if not path.name.startswith(PREFIX)
+            ),
             *([marker.name] if (marker := state / "vmtool-dblock").exists() else []),
         ]
