@@ -70,14 +70,15 @@ for line in json.load(sys.stdin):
 """
 #: A process of the release that has opened the database, beats, and commits only when it is told
 #: to.
+#: Run by the first release, whose modules had other names.
 _WAITING = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shared.host.clock import SystemClock
-from shared.host.errors import DatabaseVersionError
-from shared.host.host_identity import HostIdentity
-from shared.state.store.opening import open_database
+from shared.clock import SystemClock
+from shared.errors import DatabaseVersionError
+from shared.process import HostIdentity
+from shared.statedb.database import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("alpha"), SystemClock())
 with database.session("backup") as session:
     print(session.id, flush=True)
