@@ -1,9 +1,9 @@
 """The state database's door to the NAS: performs the operations of the protocol on real files.
 
-Nothing else writes below `vmstate/`. What is known of NFS and SMB clients decides how each
-operation is done (see docs/nas.md): a directory is opened before it is listed, because that
-revalidates the client's cache of names; files are opened and read, never only looked at; a read
-that meets a stale handle is tried again.
+Generations, view and lease marker are written by nothing else. What is known of NFS and SMB clients
+decides how each operation is done (see docs/nas.md): a directory is opened before it is listed,
+because that revalidates the client's cache of names; files are opened and read, never only looked
+at; a read that meets a stale handle is tried again.
 """
 
 import contextlib
