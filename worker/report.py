@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -80,18 +81,12 @@ def start(
     with slot(configuration.host.state_directory, kind, slots(configuration)) as free:
         if not free:
             return ExitCode.DONE
-        code: int = ExitCode.FAILURE
+        host, nas = configuration.host, configuration.nas
+        note = partial(note_end, host.state_directory, nas.mountpoint, kind, clock=SystemClock())
         try:
             code = work(open_site(configuration, SystemClock())).exit_code
-        except VmBackupError as error:
-            code = error.exit_code
+        except Exception as error:  # one that was stopped by a signal says nothing of this host
+            note(error.exit_code if isinstance(error, VmBackupError) else ExitCode.FAILURE)
             raise
-        finally:
-            note_end(
-                configuration.host.state_directory,
-                configuration.nas.mountpoint,
-                kind,
-                code,
-                SystemClock(),
-            )
-    return ExitCode(code)
+        note(code)
+    return code
