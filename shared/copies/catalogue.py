@@ -121,6 +121,11 @@ class Catalogue:
         """The copy of that stamp, good or not."""
         return next((copy for copy in self.copies if copy.stamp == stamp), None)
 
+    def of(self, uuid: str | None) -> "Catalogue":
+        """The same for the VM `uuid`: copies of all others are not `ours`, and do not count."""
+        copies = chronology.oldest_first(_of(copy, uuid) for copy in self.copies)
+        return replace(self, copies=tuple(copies))
+
 
 def read(directory: Path, uuid: str | None) -> Catalogue:
     """Read what is in the directory of the VM `uuid`; one that is not there is empty.
@@ -129,7 +134,7 @@ def read(directory: Path, uuid: str | None) -> Catalogue:
     without asking whose it is, never for deciding what is removed. Raises `NasError`.
     """
     with reported(f"look at the copies in {directory}"):
-        return _read(directory, look(directory), uuid)
+        return _read(directory, look(directory)).of(uuid)
 
 
 def is_of(sidecar: Sidecar, uuid: str | None) -> bool:
@@ -137,7 +142,14 @@ def is_of(sidecar: Sidecar, uuid: str | None) -> bool:
     return uuid is None or sidecar.uuid.casefold() == uuid.casefold()
 
 
-def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Catalogue:
+def _of(copy: Copy, uuid: str | None) -> Copy:
+    if copy.sidecar is None or is_of(copy.sidecar, uuid):
+        return copy
+    problem = f"it is a copy of another VM ({copy.sidecar.uuid}, called {copy.sidecar.vm})"
+    return replace(copy, ours=False, problem=problem)
+
+
+def _read(directory: Path, entries: Mapping[str, Entry]) -> Catalogue:
     names = [name for name in entries if present(entries, name)]
     stamps = sorted(
         {found[0] for name in names if (found := parse_final(name)) and found[1] in ("ova", "json")}
@@ -150,10 +162,10 @@ def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Ca
     ours = {partial.name for partial in partials} | {
         name for name in names if (found := parse_final(name)) and found[0] in stamps
     }
-    copies = [_copy(directory, stamp, entries, uuid) for stamp in stamps]
+    copies = [_copy(directory, stamp, entries) for stamp in stamps]
     return Catalogue(
         directory,
-        copies=tuple(chronology.oldest_first(copies)),
+        copies=tuple(copies),
         partials=tuple(sorted(partials, key=lambda partial: (partial.partial.claim, partial.name))),
         foreign=tuple(
             sorted(
@@ -164,7 +176,7 @@ def _read(directory: Path, entries: Mapping[str, Entry], uuid: str | None) -> Ca
     )
 
 
-def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry], uuid: str | None) -> Copy:
+def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy:
     ova = entries.get(final_name(stamp, "ova"))
     ova = ova if ova is not None and ova.is_file else None
     seen = Copy(
@@ -180,13 +192,6 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry], uuid: str |
         return replace(seen, problem="it is being removed")
     except CopyError as error:
         return replace(seen, problem=error.message)
-    if not is_of(sidecar, uuid):
-        return replace(
-            seen,
-            sidecar=sidecar,
-            ours=False,
-            problem=f"it is a copy of another VM ({sidecar.uuid}, called {sidecar.vm})",
-        )
     return replace(seen, sidecar=sidecar, problem=_problem(entries, sidecar))
 
 

@@ -48,6 +48,11 @@ class Entry:
         return stat.S_ISREG(self.mode)
 
     @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory: no link to one."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
     def is_link(self) -> bool:
         """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
