@@ -29,6 +29,7 @@ from shared.state.rules import claims, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session
 from shared.state.states import State
+from shared.state.store import reserve
 from shared.state.store.create import create
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
@@ -101,7 +102,8 @@ class Operator:
             self.vmstate, HostIdentity.of_this_machine(self.node), SystemClock(), lease_seconds
         )
         prepare_archive(NasFiles(), self.configuration.nas, made.version.repository)
-        made.keep_reserve(0)
+        with (self.vmstate / reserve.NAME).open("wb") as file:
+            file.truncate(reserve.wanted(self.vmstate))  # of that size, and written at once
 
     def site(self) -> Site:
         return open_site(self.configuration, SystemClock())

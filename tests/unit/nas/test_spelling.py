@@ -74,6 +74,7 @@ def formatted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         subprocess.run(["umount", place], check=True, stdin=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_real_one_that_folds_the_case_of_what_it_lists_is_refused(
     formatted: Callable[..., Path],
 ) -> None:
