@@ -9,6 +9,9 @@ other_tests := tests $(patsubst %,--ignore=%,$(nas_tests) $(if $(CI),tests/fire)
 # What failed beside others is run again, one at a time, to tell what is broken from what is flaky: that is printed as FLAKY, and fails as well.
 again := --again --last-failed --last-failed-no-failures none
 
+# Tests start hundreds of programs: none compiles our modules once more, whatever this shell would have.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup testbed lint test test-nas test-others test-long long-copies long-fire unit newest prove demo bench clean
 
 help:           ## this list
