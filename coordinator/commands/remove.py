@@ -1,14 +1,12 @@
 """`vmbackup-admin remove`."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import text
+from coordinator import asking, text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.host.errors import ExitCode, UsageError
-from shared.host.printable import printable
+from shared.host.errors import ExitCode
 from shared.output import answer, warn
 from shared.state.rules import vm_records
 
@@ -69,7 +67,8 @@ def command(
             as_json=as_json,
         )
         return ExitCode.DONE
-    if not yes and not _confirmed(vm, copy):
+    question = f"Remove {_described(copy)} of {vm} for good?"
+    if not yes and not asking.confirmed(question, yes="removes the copy without being asked"):
         warn("nothing was removed")
         return ExitCode.FAILURE
     with site.database.session("remove") as session:
@@ -80,16 +79,6 @@ def command(
         as_json=as_json,
     )
     return ExitCode.DONE
-
-
-def _confirmed(vm: str, copy: "Copy") -> bool:
-    """Asks. Raises `UsageError` where there is nobody to ask."""
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "there is no terminal to ask at", hint="--yes removes the copy without being asked"
-        )
-    question = f"Remove {_described(copy)} of {vm} for good?"
-    return click.confirm(printable(question), err=True)
 
 
 def _described(copy: "Copy") -> str:

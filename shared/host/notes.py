@@ -60,3 +60,13 @@ class Note:
                 f"cannot remember {self.subject} in {self.path.parent}: {error.strerror}",
                 hint="set host.state_directory to one that this user may write",
             ) from None
+
+    def remove(self) -> None:
+        """Notes nothing any more. Raises `ConfigurationError`."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot forget {self.subject} in {self.path.parent}: {error.strerror}",
+                hint="host.state_directory must belong to this user",
+            ) from None

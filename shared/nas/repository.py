@@ -5,7 +5,7 @@ noticed.
 
 An unmounted NAS that left an empty directory, a wrong export, a replaced disk: all look like a NAS.
 The id in `vmtool-db-version` tells them apart, and what it must be is remembered here, outside of
-the NAS, at the first use.
+the NAS, at the first use, until a person says that another one is right.
 """
 
 import hashlib
@@ -34,11 +34,21 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
         what = f"holds the repository {found}" if found else "holds no state database"
         raise NasError(
             f"the NAS at {nas.mountpoint} {what}; this host knows {known} there",
-            hint=(
-                f"is the right NAS mounted? If it was replaced on purpose, remove {note.path} on "
-                f"this host"
-            ),
+            hint="is the right NAS mounted? If it was replaced on purpose: `vmbackup-admin statedb "
+            "accept` on this host",
         )
+
+
+def accept_repository(nas: Nas, state_directory: Path, found: str | None) -> None:
+    """From now on this host knows the repository `found` at the mount point; None: none.
+
+    Raises `ConfigurationError` if that cannot be remembered.
+    """
+    note = _note(nas, state_directory)
+    if found is None:
+        note.remove()
+    elif _repository(note.read()) != found:
+        note.write({"mountpoint": str(nas.mountpoint), "repository": found})
 
 
 def known_repository(nas: Nas, state_directory: Path) -> str | None:

@@ -22,6 +22,7 @@ LOOKING = (
     (ADMIN, "config", "validate"),
     (ADMIN, "config", "show"),
     (ADMIN, "statedb", "check"),
+    (ADMIN, "statedb", "accept"),
     (ADMIN, "restore", VM, "--dry-run", "--as", "restored"),
     (ADMIN, "prune", "--dry-run"),
     (ADMIN, "verify", "--all", "--dry-run"),

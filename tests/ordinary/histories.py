@@ -16,25 +16,19 @@ from tests.ordinary.world import ADMIN, HOSTS, WORKER, World
 
 
 def follow(world: World) -> list[str]:
-    """On each host the notes are removed that the messages name, as long as they name one.
+    """On each host another database is accepted where a message says so, as long as one does.
 
     Answers their names.
     """
-    removed = []
+    accepted = []
     for host in HOSTS:
         for _ in range(3):
-            said = world.run(WORKER, "vmfind", host=host).output
-            named = {
-                word.strip("`'\",;:.")
-                for word in re.findall(rf"{re.escape(str(world.notes(host)))}/\S+", said)
-            }
-            found = [name for name in named if name.startswith(f"{world.notes(host)}/")]
-            for name in found:
-                world.notes(host).joinpath(name.rsplit("/", 1)[-1]).unlink(missing_ok=True)
-            if not found:
+            said = " ".join(world.run(WORKER, "vmfind", host=host).output.split())
+            if "`vmbackup-admin statedb accept`" not in said:
                 break
-            removed += found
-    return removed
+            world.run(ADMIN, "statedb", "accept", "--yes", host=host)
+            accepted.append(host)
+    return accepted
 
 
 def make_anew(world: World) -> Ran:

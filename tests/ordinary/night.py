@@ -89,9 +89,10 @@ class Night:
         missing = [part for part in parts if part not in ran.output]
         assert not missing, self.world.story(f"it does not say {missing}")
 
-    def follow_the_message(self) -> None:
-        """Removes on each host the notes that messages name; AssertionError if they name none."""
-        assert follow(self.world), self.world.story("no message names a note to be removed")
+    def follow_the_message(self, line: str) -> None:
+        """Accepts the database on each host whose message says so; AssertionError if none does."""
+        assert line in page.situations()[self.title]
+        assert follow(self.world), self.world.story("no message says that it can be accepted")
 
     def make_anew(self, line: str) -> None:
         """A new database, as the manual says: no copy is touched by that."""

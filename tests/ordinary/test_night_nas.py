@@ -90,7 +90,7 @@ def test_the_nas_was_replaced_and_is_empty(night: Night) -> None:
         world.diary.spoil(copy)
     world.nas.rename(world.aside / "old-nas")
     world.nas.mkdir()
-    night.follow_the_message()
+    night.follow_the_message("vmbackup-admin statedb accept")
     night.make_anew("vmbackup-admin init")
     night.goes_on(WEB, DB)
 
@@ -103,7 +103,8 @@ def test_the_nas_was_replaced_and_only_the_copies_were_copied(night: Night) -> N
     """
     world = night.world
     shutil.rmtree(world.state)
-    night.follow_the_message()
+    night.says(night.do("vmbackup-admin statedb accept --dry-run"), "would accept that")
+    night.follow_the_message("vmbackup-admin statedb accept")
     night.make_anew("vmbackup-admin init")
     world.tick()
     for _ in range(3):
@@ -117,8 +118,8 @@ def test_the_nas_was_restored_from_a_backup(night: Night) -> None:
     shutil.rmtree(world.state)
     shutil.copytree(world.aside / "older", world.state, symlinks=True)
     ran = world.run(WORKER, "notifier")
-    night.says(ran, "rolled back", str(world.notes()), status=1)
-    night.follow_the_message()
+    night.says(ran, "rolled back", "`vmbackup-admin statedb accept`", status=1)
+    night.follow_the_message("vmbackup-admin statedb accept")
     world.tick()
     for _ in range(3):
         night.goes_on(WEB)

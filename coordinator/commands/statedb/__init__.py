@@ -4,6 +4,7 @@ from typing import Final
 
 import click
 
+from coordinator.commands.statedb.accept import accept
 from coordinator.commands.statedb.adopt import adopt
 from coordinator.commands.statedb.check import check
 from coordinator.commands.statedb.migrate import migrate
@@ -12,7 +13,7 @@ from shared.command_line import HELP
 
 command: Final = click.Group(
     "statedb",
-    commands=[check, migrate, upgrade, adopt],
-    help="Check, migrate, upgrade or correct the state database itself.",
+    commands=[check, migrate, upgrade, adopt, accept],
+    help="Check, migrate, upgrade, correct or accept the state database itself.",
     context_settings=HELP,
 )

@@ -68,11 +68,9 @@ def check(
             f"generation {set_aside} was moved to {place}; what only it said is lost, and the "
             f"workers concerned do their work again"
         )
-        notes = configuration.host.state_directory
         warn(
-            f"a host that says that the history was rolled back had seen it: remove "
-            f"seen-*.json "
-            f"in {notes} there"
+            "a host that says that the history was rolled back had seen it: `vmbackup-admin "
+            "statedb accept` there"
         )
         _repair_view(configuration)
         _raise_numbers(configuration)

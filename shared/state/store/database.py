@@ -58,7 +58,8 @@ class Database:
         self.identity = identity
         self.clock = clock
         self._lease = DatabaseLease(files, settings.lease_seconds)
-        self._seen = SeenHistory(notes / f"seen-{settings.repository}.json" if notes else None)
+        note = notes / f"seen-{settings.repository}.json" if notes else None
+        self.seen = SeenHistory(note, settings.rebuilt)
         self._newer: str | None = None
         #: Whether the reserve may be given up: for commands that make room, or undo what is left.
         self.may_give_up_reserve = False
@@ -73,12 +74,12 @@ class Database:
         """
         head = self.files.run(protocol.read_head())
         for seconds in _REREAD_SECONDS:
-            if head.generation >= self._seen.generation:
+            if head.generation >= self.seen.generation:
                 break
             self.clock.sleep(seconds)
             head = self.files.run(protocol.read_head())
         self.note_format(head.contents.format)
-        self._seen.check(self.files, head, synced=False)
+        self.seen.check(self.files, head, synced=False)
         hosts.check_machine(head.contents, self.identity.node, self.identity.machine)
         return head
 
@@ -108,7 +109,7 @@ class Database:
                     "vmtool-statedb is behind, the next commit or tick will write it: %s",
                     error.message,
                 )
-        self._seen.check(self.files, head, synced=True)
+        self.seen.check(self.files, head, synced=True)
         return head
 
     def _retrying(self) -> "Retrying":

@@ -21,6 +21,7 @@ from shared.state.store.layout import Primitive, generation_name
 from shared.state.store.opening import require_writable
 
 _LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
+_REBUILT: Final = re.compile(r"^REBUILT:\s*(\S{1,40})\s*$", re.MULTILINE)
 
 
 def set_aside(root: Path, number: int) -> Path:
@@ -100,8 +101,14 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
     primitive: Primitive = (
         "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
     )
+    said = _REBUILT.search(old.decode("utf-8", "replace"))
     settings = version.DatabaseVersion(
-        package_version("vmbackup"), head.header.repository, lease, primitive, head.contents.format
+        package_version("vmbackup"),
+        head.header.repository,
+        lease,
+        primitive,
+        head.contents.format,
+        version.rebuilt_in(said[1]) if said else "",
     )
     try:
         if old:

@@ -17,6 +17,7 @@ from shared.state.store.layout import Primitive
 DEFAULT_LEASE_SECONDS: Final = 300.0
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REBUILT: Final = re.compile(r"[0-9TZ:-]{20}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class DatabaseVersion:
     """The settings of one database.
 
     `repository` tells it from every other one; its format is that of its newest generation.
+    `rebuilt` tells one that was made anew from the copies from what had that repository before:
+    when, and some random digits. Empty: `init` made it.
     """
 
     tool_version: str
@@ -31,6 +34,7 @@ class DatabaseVersion:
     lease_seconds: float
     primitive: Primitive
     database_version: str = formats.NEWEST
+    rebuilt: str = ""
 
     def render(self) -> bytes:
         """The file's text."""
@@ -39,7 +43,7 @@ class DatabaseVersion:
             f"DB_VERSION: {self.database_version}\n"
             f"REPOSITORY: {self.repository}\n"
             f"LEASE_SECONDS: {self.lease_seconds:g}\n"
-            f"PUBLISH: {self.primitive}\n"
+            f"PUBLISH: {self.primitive}\n" + (f"REBUILT: {self.rebuilt}\n" if self.rebuilt else "")
         ).encode()
 
 
@@ -93,7 +97,13 @@ def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
         lease,
         cast("Primitive", values["PUBLISH"]),
         version,
+        rebuilt_in(values.get("REBUILT", "")),
     )
+
+
+def rebuilt_in(text: str) -> str:
+    """What `text` says of when the database was made anew, if a program wrote that; else empty."""
+    return text if _REBUILT.fullmatch(text) else ""
 
 
 def _refuse_older(version: str) -> None:

@@ -22,9 +22,24 @@ def test_the_first_repository_is_remembered_and_another_is_refused(tmp_path):
     assert repository.known_repository(nas(tmp_path), notes) == ONE
     with pytest.raises(NasError, match=f"holds the repository {OTHER}") as caught:
         repository.check_repository(nas(tmp_path), notes, OTHER)
-    note = caught.value.hint.split("remove ")[1].split(" on this")[0]
-    os.unlink(note)  # the cure that the hint names
+    assert "`vmbackup-admin statedb accept`" in caught.value.hint
+    repository.accept_repository(nas(tmp_path), notes, OTHER)
     repository.check_repository(nas(tmp_path), notes, OTHER)
+
+
+def test_a_repository_that_is_accepted_keeps_what_is_known_of_its_archive_and_none_is_forgotten(
+    tmp_path,
+):
+    notes = tmp_path / "notes"
+    repository.check_repository(nas(tmp_path), notes, ONE)
+    repository.note_archive(nas(tmp_path), notes)
+    repository.accept_repository(nas(tmp_path), notes, ONE)
+    assert repository.is_archive_noted(nas(tmp_path), notes)
+    repository.accept_repository(nas(tmp_path), notes, OTHER)
+    assert not repository.is_archive_noted(nas(tmp_path), notes)
+    for _ in range(2):
+        repository.accept_repository(nas(tmp_path), notes, None)
+        assert repository.known_repository(nas(tmp_path), notes) is None
 
 
 def test_an_emptied_mount_point_is_noticed(tmp_path):
