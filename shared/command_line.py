@@ -50,6 +50,11 @@ class Invocation:
     verbosity: int = 0
     log_format: str = "text"
 
+    @property
+    def errors_as_json(self) -> bool:
+        """Whether an error is a JSON object on stderr: what is printed is JSON, or the log is."""
+        return self.json or self.log_format == "json"
+
     def configuration(self) -> "Configuration":
         """The settings. Raises `ConfigurationError`."""
         from shared.host.configuration import load
@@ -179,7 +184,7 @@ class Program(click.Group):
         except click.ClickException as error:
             return _report_usage(invocation, error)
         except VmBackupError as error:
-            output.report(error, invocation.program, as_json=invocation.json)
+            output.report(error, invocation.program, as_json=invocation.errors_as_json)
             return error.exit_code
         except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
             streams.discard()
@@ -207,7 +212,7 @@ class Program(click.Group):
                     "MemoryMax= of a systemd unit. What was begun is carried on by the next tick"
                 ),
             )
-        output.report(told, invocation.program, as_json=invocation.json)
+        output.report(told, invocation.program, as_json=invocation.errors_as_json)
         return told.exit_code
 
 
@@ -225,7 +230,7 @@ def _lacking(error: Exception) -> str:
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
     helpful = isinstance(error, click.exceptions.NoArgsIsHelpError)  # its message is the help
     error.message = (printable_lines if helpful else printable)(error.message)  # type: ignore[misc]
-    if invocation.json:
+    if invocation.errors_as_json:
         output.report_json("UsageError", error.exit_code, error.format_message(), "see --help")
     else:
         with contextlib.suppress(OSError):

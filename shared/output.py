@@ -61,9 +61,13 @@ def report(error: VmBackupError, program: str, *, as_json: bool) -> None:
     if as_json:
         report_json(type(error).__name__, int(error.exit_code), error.message, error.hint)
         return
-    _complain(_indented(f"{program}: error: {error.message}"))
-    if error.hint:
-        _complain(_indented(f"hint: {error.hint}"))
+    _complain(error_text(error.message, error.hint, program))
+
+
+def error_text(message: str, hint: str, program: str) -> str:
+    """What went wrong and what to do about it, as people read it."""
+    told = _indented(f"{program}: error: {message}")
+    return f"{told}\n{_indented(f'hint: {hint}')}" if hint else told
 
 
 def report_json(kind: str, code: int, message: str, hint: str) -> None:

@@ -1,5 +1,6 @@
 """How the workers of this host ended: each leaves a note here, and `notifier` tells the NAS."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -38,6 +39,22 @@ def read_ends(state_directory: Path, mountpoint: Path) -> Mapping[str, WorkerEnd
         if isinstance(worker, str) and isinstance(code, int) and isinstance(when, str):
             found[worker] = WorkerEnd(code, when)
     return found
+
+
+def marks(state_directory: Path, mountpoint: Path) -> Mapping[str, object]:
+    """For each worker of this host something that differs after each of its ends."""
+    found: dict[str, object] = {}
+    for path in state_directory.glob(f"{_PREFIX}*-{_key(mountpoint)}.json"):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            worker = path.name.removeprefix(_PREFIX).rpartition("-")[0]
+            found[worker] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def told_directory(state_directory: Path, mountpoint: Path) -> Path:
+    """Where `run` notes what it has told of this NAS."""
+    return state_directory / f"told-{_key(mountpoint)}"
 
 
 def _note(path: Path) -> Note:

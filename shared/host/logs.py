@@ -5,14 +5,17 @@ keeps them all.
 """
 
 import logging
+import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from shared.host.printable import json_line, printable, printable_lines
 
 #: Attributes that every log record has; whatever else a record carries was given as a field.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STAMP: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
 
 
 def set_up(*, verbosity: int, log_format: str, program: str) -> None:
@@ -38,14 +41,46 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
-        moment = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        vm = f"{vm}: " if (vm := getattr(record, "vm", None)) else ""
-        level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
-        message = printable_lines(record.getMessage()).replace("\n", "\n    ")
-        text = f"{moment} {self._program}: {level}{printable(vm)}{message}"
+        text = _text(
+            stamp(datetime.fromtimestamp(record.created, UTC)),
+            self._program,
+            record.levelname,
+            getattr(record, "vm", None),
+            record.getMessage(),
+        )
         if record.exc_info:
             text += "\n" + printable_lines(self.formatException(record.exc_info))
         return text
+
+
+def stamp(moment: datetime) -> str:
+    """A moment as lines of text begin with it."""
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def is_stamped(line: str) -> bool:
+    """Whether a line of text begins with a moment."""
+    return _STAMP.match(line) is not None
+
+
+def text_of(document: Mapping[str, Any]) -> str:
+    """What `JsonFormatter` wrote, as `TextFormatter` writes it. Raises ValueError or KeyError."""
+    text = _text(
+        stamp(datetime.fromisoformat(document["time"])),
+        str(document["program"]),
+        str(document["level"]).upper(),
+        document.get("vm"),
+        str(document["message"]),
+    )
+    exception = document.get("exception")
+    return f"{text}\n{printable_lines(str(exception))}" if exception else text
+
+
+def _text(moment: str, program: str, level: str, vm: object, message: str) -> str:
+    about = f"{vm}: " if vm else ""
+    weight = "" if level == "INFO" else f"{level}: "
+    lines = printable_lines(message).replace("\n", "\n    ")
+    return f"{moment} {program}: {weight}{printable(about)}{lines}"
 
 
 class JsonFormatter(logging.Formatter):

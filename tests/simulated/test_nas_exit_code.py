@@ -23,7 +23,7 @@ def test_a_full_nas_ends_the_programs_with_13_and_is_said_each_time(rig: Rig, wo
     rig.host().make_vm("web01")
     rig.look()
     for _ in range(2):
-        process = program(rig, worker, reserve=2**60)
+        process = program(rig, "-v", worker, reserve=2**60)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 13
         assert "there is no room for the copy: it needs about" in said

@@ -148,13 +148,14 @@ class Host(Section):
     @field_validator("state_directory")
     @classmethod
     def _default_directory(cls, value: Path) -> Path:
-        if value != Path():
-            return user_path(value).absolute()
-        return (
-            Path("/var/lib/vmbackup")
-            if os.geteuid() == 0
-            else user_path(Path("~/.local/state/vmbackup"))
-        )
+        return default_state_directory() if value == Path() else user_path(value).absolute()
+
+
+def default_state_directory() -> Path:
+    """Where a host's own locks and notes are if nothing else is set. ValueError without a home."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/vmbackup")
+    return user_path(Path("~/.local/state/vmbackup"))
 
 
 class VirtualBox(Section):

@@ -1,15 +1,22 @@
 """`vmbackup-worker run`: what it starts, what it answers, and what a signal does to it."""
 
+import json
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.host.errors import ExitCode
+from shared.command_line import Invocation
+from shared.host.configuration import model
+from shared.host.errors import ConfigurationError, ExitCode
+from worker import run
+from worker.cli import program
 from worker.run import Tick, worst
 
 #: A worker that notes that it was started, waits while its name says so, and notes how it ended.
@@ -29,7 +36,7 @@ sys.exit(int(code))
 
 
 def tick(folder: Path, codes: str = "") -> Tick:
-    return Tick([sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes])
+    return Tick([sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes], lambda *_: None)
 
 
 def log(folder: Path) -> list[str]:
@@ -50,6 +57,33 @@ def test_all_workers_run_and_those_that_build_on_each_other_in_order(tmp_path: P
 def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
     assert tick(tmp_path, "vmfind=14,backup=4").run() == ExitCode.VBOXMANAGE
     assert len(log(tmp_path)) == 5
+
+
+def test_what_a_worker_says_is_heard_with_its_name_even_without_an_end_of_line(
+    tmp_path: Path,
+) -> None:
+    said: list[tuple[str, str]] = []
+    script = "import sys; sys.stderr.write('one\\n\\udcff two'.encode('utf-8', 'replace').decode())"
+    Tick([sys.executable, "-I", "-S", "-c", script], lambda *heard: said.append(heard)).run()
+    assert sorted(set(said)) == sorted(
+        (name, line)
+        for name in ("vmfind", "notifier", "backup", "verify", "database")
+        for line in ("one", "? two")
+    )
+
+
+def test_something_that_outlives_a_worker_and_has_its_stderr_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.run._LAST_WORDS_SECONDS", 0.05)
+    script = "import subprocess; print(subprocess.Popen(['sleep', '20']).pid)"
+    pids = tmp_path / "pids"
+    began = time.monotonic()
+    program = ["sh", "-c", f"{shlex.join([sys.executable, '-c', script])} >> {pids}"]
+    assert Tick(program, lambda *_: None).run() == ExitCode.DONE
+    for pid in pids.read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
+    assert time.monotonic() - began < 15
 
 
 def test_a_worker_that_was_killed_is_a_failure_and_is_reported(
@@ -107,3 +141,43 @@ def test_the_most_telling_code_is_reported() -> None:
     )
     assert worst([ExitCode.SOME_FAILED, ExitCode.NAS]) == ExitCode.NAS
     assert worst([]) == ExitCode.DONE
+
+
+def test_that_the_configuration_was_wrong_is_over_when_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    default, own = tmp_path / "default", tmp_path / "own"
+    monkeypatch.setattr(model, "default_state_directory", lambda: default)
+    monkeypatch.setattr(run, "Tick", lambda _program, hear: Wrong(hear))
+    config = tmp_path / "config.toml"
+    monkeypatch.setattr(sys, "argv", ["vmbackup-worker", str(config)])
+    told = []
+    for mountpoint in ("not absolute", "not absolute", str(tmp_path)):
+        config.write_text(
+            f"[nas]\nmountpoint = '{mountpoint}'\n[host]\nstate_directory = '{own}'\n"
+        )
+        with pytest.raises(SystemExit):
+            program.main(["--config", str(config), "run"])
+        told.append(capfd.readouterr().err)
+    first, second, third = told
+    assert ("must be an absolute path" in first, second) == (True, "")
+    assert "is over" in third
+    assert (default / "run.log").exists()
+
+
+class Wrong(Tick):
+    """A tick of which only vmfind is run, in this process."""
+
+    def __init__(self, hear: Callable[[str, str], None]) -> None:
+        super().__init__([], hear)
+
+    def run(self) -> ExitCode:
+        """See `Tick.run`."""
+        try:
+            Invocation("vmbackup-worker", config=sys.argv[-1]).configuration()
+        except ConfigurationError as error:
+            details = {"message": error.message, "hint": error.hint}
+            self._hear("vmfind", json.dumps({"error": details}))
+            return ExitCode.USAGE
+        self.well.add("vmfind")
+        return ExitCode.DONE
