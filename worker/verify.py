@@ -48,7 +48,7 @@ def run(site: Site) -> Report:
             for each in changed:
                 session.check()
                 lost_copies.note(site, session, each, report)
-            Round(site, session, report, missing).run()
+            VerificationRound(site, session, report, missing).run()
     return report
 
 
@@ -93,7 +93,7 @@ def _due(site: Site, passed: frozenset[str]) -> list[VmRecord]:
     ]
 
 
-class Round:
+class VerificationRound:
     """One run of a verify worker."""
 
     def __init__(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Report:
+class Findings:
     """What was found.
 
     `skipped` are VMs that others work on, `unread` those with copies that could not be read, each
@@ -153,8 +153,8 @@ def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
 
 def _verify(
     site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool
-) -> Report:
-    report = Report()
+) -> Findings:
+    report = Findings()
     with site.database.session("verify") as session:
         for record in records:
             try:
@@ -180,7 +180,7 @@ def _verify_vm(
     site: "Site",
     session: "Session",
     record: "VmRecord",
-    report: Report,
+    report: Findings,
     *,
     due: bool,
     as_json: bool,
@@ -207,7 +207,7 @@ def _verify_vm(
             warn(f"{record.key}: {gone}")
 
 
-def _gone(site: "Site", before: "VmRecord", report: Report) -> str:
+def _gone(site: "Site", before: "VmRecord", report: Findings) -> str:
     """That the newest copy is not there any more; empty for one that was found damaged."""
     now, last = site.database.head().contents.vms.get(before.key), before.last_copy
     if (

@@ -20,14 +20,14 @@ def choose(site: Site, record: VmRecord, which: str) -> Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenCopy:
     """The copy that is meant. `doubt` says why it may be another one; empty: it is that one."""
 
     copy: Copy
     doubt: str = ""
 
 
-def look_for(site: Site, record: VmRecord, which: str) -> Choice:
+def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
     """Like `choose`, and whether the signs disagree about which is `latest` or `previous`."""
     found = [copy for copy, _ in vm_copies.copies(site, record)]
     good = chronology.oldest_first(copy for copy in found if copy.good)
@@ -38,14 +38,14 @@ def look_for(site: Site, record: VmRecord, which: str) -> Choice:
                 f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
                 hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
             )
-        return Choice(good[-position], _doubt(good[-position], good, which))
+        return ChosenCopy(good[-position], _doubt(good[-position], good, which))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
         raise CopyError(
             f"{record.key} has no copy {which!r}",
             hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
         )
-    return Choice(copy)
+    return ChosenCopy(copy)
 
 
 def _doubt(copy: Copy, good: list[Copy], which: str) -> str:

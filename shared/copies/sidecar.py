@@ -16,7 +16,7 @@ from annotated_types import Interval
 from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, is_stamp, partial_name
 from shared.host.clock import parse_timestamp
-from shared.host.document_fields import FROM_JSON, Check, Count, Number, Sha256
+from shared.host.document_fields import FROM_JSON, Count, FieldCheck, Number, Sha256
 from shared.host.documents import Document
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
@@ -37,8 +37,8 @@ def _is_time(text: str) -> bool:
         return False
 
 
-_Stamp = Annotated[str, Check(is_stamp, "no stamp of a copy")]
-_Time = Annotated[str, Check(_is_time, "no time")]
+_Stamp = Annotated[str, FieldCheck(is_stamp, "no stamp of a copy")]
+_Time = Annotated[str, FieldCheck(_is_time, "no time")]
 _Claim = Annotated[int, Interval(ge=1, le=(1 << 63) - 1)]
 
 
@@ -50,7 +50,7 @@ class Verified(Document):
     """
 
     time: str
-    result: Annotated[str, Check(bool, "empty")] = "good"
+    result: Annotated[str, FieldCheck(bool, "empty")] = "good"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ class Sidecar(Document):
     verified: Verified | None = None
     rehearsed: Rehearsed | None = None
     files: Annotated[
-        Mapping[Suffix, SideFile], Check(lambda files: set(files) <= set(SIDES), "of other files")
+        Mapping[Suffix, SideFile],
+        FieldCheck(lambda files: set(files) <= set(SIDES), "of other files"),
     ] = field(default_factory=dict)
     left_out: Annotated[tuple[str, ...], FROM_JSON] = ()
     pinned: str = ""

@@ -20,8 +20,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """What a field must be besides its type, as an annotation: `Annotated[str, Check(...)]`.
+class FieldCheck:
+    """What a field must be besides its type, as an annotation: `Annotated[str, FieldCheck(...)]`.
 
     Where `holds` says no, the error is "the field … is `what`".
     """
@@ -64,7 +64,7 @@ class _WholeOrNot:
     ) -> "CoreSchema":
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(Check(_is_number, "no number"))
+        return core_schema.no_info_plain_validator_function(FieldCheck(_is_number, "no number"))
 
 
 def _is_number(value: object) -> bool:
@@ -97,8 +97,8 @@ Count = Annotated[int, Interval(ge=0, le=(1 << 63) - 1)]
 #: Seconds, moments and rates.
 Number = Annotated[float, _WholeOrNot()]
 #: The name of one file.
-PlainName = Annotated[str, Check(is_plain_name, "no plain name of a file")]
+PlainName = Annotated[str, FieldCheck(is_plain_name, "no plain name of a file")]
 #: In lower-case hexadecimal digits.
 Sha256 = Annotated[
-    str, Check(lambda text: _SHA256.fullmatch(text) is not None, "no SHA-256 checksum")
+    str, FieldCheck(lambda text: _SHA256.fullmatch(text) is not None, "no SHA-256 checksum")
 ]

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from shared.host.configuration import STATE_DIRECTORY
-from shared.host.document_fields import FROM_JSON, Check, Count, Number, PlainName, is_plain_name
+from shared.host.document_fields import (
+    FROM_JSON,
+    Count,
+    FieldCheck,
+    Number,
+    PlainName,
+    is_plain_name,
+)
 from shared.host.documents import Document
 from shared.state.states import State
 
@@ -22,7 +29,7 @@ def is_directory_name(name: str) -> bool:
 #: A VM's directory, at the top of the NAS or of the archive. Empty: it has none yet, its record was
 #: taken over from a database of version 1.0.
 DirectoryName = Annotated[
-    str, Check(lambda name: not name or is_directory_name(name), "no name of a VM's directory")
+    str, FieldCheck(lambda name: not name or is_directory_name(name), "no name of a VM's directory")
 ]
 Texts = Annotated[tuple[str, ...], FROM_JSON]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.storage import Image, Snapshot
+from shared.virtualbox.storage import Image, VmSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Made:
         return tuple({self.folder, *current})
 
 
-def find_snapshot(snapshots: Iterable[Snapshot], made: Made) -> Snapshot | None:
+def find_snapshot(snapshots: Iterable[VmSnapshot], made: Made) -> VmSnapshot | None:
     """The snapshot that was made: by its UUID, or as long as that is not known by its random name.
 
     Raises `VBoxManageError` if somebody has given it another name.

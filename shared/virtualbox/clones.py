@@ -26,7 +26,7 @@ from shared.virtualbox.export_checks import DiskUse, disk_use
 from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.power import RUNNING
-from shared.virtualbox.storage import Image, Snapshot
+from shared.virtualbox.storage import Image, VmSnapshot
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
 log: Final = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Clones:
             *(["--delete"] if os.path.exists(image.location) else []),
         )
 
-    def merge(self, machine: Machine, snapshot: Snapshot | None) -> None:
+    def merge(self, machine: Machine, snapshot: VmSnapshot | None) -> None:
         """Merges the snapshot back, if there is one."""
         if snapshot is not None:
             self._vboxmanage.run_long(

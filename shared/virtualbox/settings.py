@@ -17,7 +17,7 @@ from shared.host.xml import Element, XmlError, parse_xml
 from shared.virtualbox.storage import (
     AttachedDisk,
     Image,
-    Snapshot,
+    VmSnapshot,
     attached_disks,
     images_of,
     snapshots_of,
@@ -81,7 +81,7 @@ class MachineSettings:
     memory: int = 0
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
-    snapshots: tuple[Snapshot, ...] = ()
+    snapshots: tuple[VmSnapshot, ...] = ()
 
     @property
     def attached(self) -> tuple[str, ...]:

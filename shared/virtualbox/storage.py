@@ -43,7 +43,7 @@ class AttachedDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class VmSnapshot:
     """A snapshot of a VM; `attached` are the UUIDs of the hard disks that it keeps."""
 
     uuid: str
@@ -67,12 +67,12 @@ def attached_disks(machine: Element) -> Iterator[AttachedDisk]:
                     )
 
 
-def snapshots_of(machine: Element) -> Iterator[Snapshot]:
+def snapshots_of(machine: Element) -> Iterator[VmSnapshot]:
     """All snapshots of a `<Machine>`, also those that stand on others."""
     waiting = machine.findall("Snapshot")
     while waiting:
         found = waiting.pop()
-        yield Snapshot(
+        yield VmSnapshot(
             uuid_of(found),
             found.get("name", ""),
             found.findtext("Description") or "",

@@ -33,7 +33,7 @@ from worker import notifier
 from worker.backup import admission, room
 from worker.backup import method as method_module
 from worker.backup import worker as backup
-from worker.backup.window import Verdict
+from worker.backup.window import Readiness
 from worker.backup.work import Method, Target, Work
 from worker.report import Report
 
@@ -341,7 +341,7 @@ def test_one_that_was_found_running_after_all_is_not_stopped_either(
 ) -> None:
     """The last look, under the claim, counts."""
     before = in_vain.touches()
-    monkeypatch.setattr(admission, "judge_outage", lambda *_, **__: Verdict())
+    monkeypatch.setattr(admission, "judge_outage", lambda *_, **__: Readiness())
     assert in_vain.tick(running="savestate").postponed == ["web01"]
     assert in_vain.touches() == before
 

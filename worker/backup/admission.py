@@ -20,9 +20,9 @@ from shared.state.records import VmRecord
 from shared.state.rules import outages
 from shared.virtualbox.inventory import Machine
 from worker.backup.room import needed_on_nas, source_bytes
-from worker.backup.window import Verdict, expected_seconds, judge
+from worker.backup.window import Readiness, expected_seconds, judge
 
-NOW: Final = Verdict()
+NOW: Final = Readiness()
 #: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it
 #: is claimed.
 _LOOK_SECONDS: Final = 10.0
@@ -48,7 +48,7 @@ class Admission:
         self._site, self._forced, self._read_only = site, forced, read_only
         self._seen: _Look | None = None
 
-    def verdict(self, record: VmRecord) -> Verdict:
+    def verdict(self, record: VmRecord) -> Readiness:
         """Whether the VM may have its backup now. Outside of its window only the clock is asked.
 
         Raises `NasError` if the NAS as a whole cannot be used.
@@ -107,17 +107,17 @@ class Admission:
 class PostponedError(VmBackupError):
     """A backup has to wait, and nothing was done to its VM."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Readiness) -> None:
         super().__init__(verdict.details or verdict.reason)
         self.verdict = verdict
 
 
-def judge_window(policy: VmPolicy, now: datetime) -> Verdict:
+def judge_window(policy: VmPolicy, now: datetime) -> Readiness:
     """Whether the window is open. Nothing but the clock is asked."""
     return judge(policy.window, now)
 
 
-def judge_length(policy: VmPolicy, machine: Machine, there: Catalogue, now: datetime) -> Verdict:
+def judge_length(policy: VmPolicy, machine: Machine, there: Catalogue, now: datetime) -> Readiness:
     """Whether the window is open for long enough. `there`: the copies that the VM has."""
     if not policy.window or there.latest_good is None:
         return judge(policy.window, now)
@@ -126,25 +126,25 @@ def judge_length(policy: VmPolicy, machine: Machine, there: Catalogue, now: date
     )
 
 
-def judge_outage(record: VmRecord, policy: VmPolicy, now: datetime, *, runs: bool) -> Verdict:
+def judge_outage(record: VmRecord, policy: VmPolicy, now: datetime, *, runs: bool) -> Readiness:
     """Whether the VM may be stopped for its backup, should it have to be."""
     until = outages.waits_until(record, now) if runs and policy.running in outages.OUTAGES else ""
     if not until:
         return NOW
     failed = f"{record.outages_failed} failed backup{'s' if record.outages_failed > 1 else ''}"
-    return Verdict(
+    return Readiness(
         f"waits until {until[:10]} {until[11:16]}Z before it is stopped again ({failed})"
     )
 
 
 def judge_room(
     machine: Machine, policy: VmPolicy, there: Catalogue, free: int, nas: Nas
-) -> Verdict:
+) -> Readiness:
     """Whether the copy fits. `free`: bytes on the NAS."""
     needed = needed_on_nas(machine, policy, there)
     try:
         check_room(free, needed, nas.reserve)
     except NasError as error:
         reason = f"waits for room on the NAS: it needs about {coarse(needed)}"
-        return Verdict(reason, nas=True, details=f"{error.message} ({error.hint})")
+        return Readiness(reason, nas=True, details=f"{error.message} ({error.hint})")
     return NOW

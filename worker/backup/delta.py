@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class DeltaChoice:
     """`plan` is None where no index is of use.
 
     `reason` says why nothing is copied from the copy before, as far as that is known yet.
@@ -29,14 +29,14 @@ class Delta:
     reason: str
 
 
-def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> Delta:
+def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> DeltaChoice:
     """The plan for a copy at `target`; `there`: the copies that the VM has.
 
     `no_delta`: why it must be sent whole, if it must.
     """
     nas, backup = site.configuration.nas, site.configuration.backup
     if reason := refuses_to_copy(site.nas.mount, reflink=nas.reflink):
-        return Delta(None, reason)
+        return DeltaChoice(None, reason)
     from shared.export.delta import DeltaPlan
 
     index = target.partial_path("index")
@@ -47,10 +47,10 @@ def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> D
     ]
     if no_delta or not stamps:
         plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=nas.reflink)
-        return Delta(plan, no_delta or "there is no copy before it that has an index")
+        return DeltaChoice(plan, no_delta or "there is no copy before it that has an index")
     previous, previous_index = (
         target.directory / final_name(stamps[0], suffix) for suffix in ("ova", "index")
     )
-    return Delta(
+    return DeltaChoice(
         DeltaPlan(index, previous, previous_index, backup.whole_every, aligned=nas.reflink), ""
     )

@@ -21,7 +21,7 @@ from shared.state.sessions.holding import Holding
 from shared.virtualbox.export_checks import DiskUse, disk_use
 from shared.virtualbox.export_errors import ExportError, VmBusyError, VmRunsError
 from shared.virtualbox.inventory import Machine
-from worker.backup.delta import Delta
+from worker.backup.delta import DeltaChoice
 from worker.backup.fallback import WITHOUT_DELTA, WITHOUT_PARALLEL, Fallback, Retry
 from worker.backup.priority import ExportPriority
 from worker.backup.watcher import LOOK_SECONDS, NasWatcher
@@ -37,7 +37,7 @@ _LONGEST_POLL: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenEngine:
     """An engine.
 
     `reason` says why it is not the parallel one, if that was wanted; `whole` why it sends
@@ -51,19 +51,19 @@ class Choice:
 
 
 def choose_engine(
-    site: Site, policy: VmPolicy, machine: Machine, delta: Delta, fallback: Fallback
-) -> Choice:
+    site: Site, policy: VmPolicy, machine: Machine, delta: DeltaChoice, fallback: Fallback
+) -> ChosenEngine:
     """The engine for a VM.
 
     Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks.
     """
     if policy.engine == "vboxmanage":
-        return Choice(VBoxManageExporter(site.vboxmanage))
+        return ChosenEngine(VBoxManageExporter(site.vboxmanage))
     reason = _refusal(machine, site.clock, fallback)
     if reason and policy.engine == "parallel":
         raise _refused(reason)
     if reason:
-        return Choice(VBoxManageExporter(site.vboxmanage), reason)
+        return ChosenEngine(VBoxManageExporter(site.vboxmanage), reason)
     from shared.export.parallel import ParallelExporter
 
     cores = site.configuration.backup.cores or available_cores()
@@ -74,8 +74,8 @@ def choose_engine(
         site.vboxmanage, site.clock, scratch=scratch, cores=cores, plan=delta.plan
     )
     if delta.plan is not None and delta.plan.previous is not None:
-        return Choice(parallel, retry=WITHOUT_DELTA)
-    return Choice(
+        return ChosenEngine(parallel, retry=WITHOUT_DELTA)
+    return ChosenEngine(
         parallel,
         whole=delta.reason,
         retry=WITHOUT_PARALLEL if policy.engine == "auto" else None,

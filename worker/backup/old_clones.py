@@ -16,7 +16,7 @@ from shared.state.records import Power
 from shared.virtualbox.clone_parts import Made
 from shared.virtualbox.clones import DESCRIPTION, Clones
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.storage import Snapshot
+from shared.virtualbox.storage import VmSnapshot
 
 log: Final = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def is_clone(machine: Machine, original: Machine | None, power: Power) -> bool:
     return snapshot is not None and placed and linked
 
 
-def find_snapshot(machine: Machine, power: Power) -> Snapshot | None:
+def find_snapshot(machine: Machine, power: Power) -> VmSnapshot | None:
     """The snapshot that such a backup has made of the VM."""
     snapshots = machine.settings.snapshots if machine.settings else ()
     return next(
@@ -127,7 +127,7 @@ def _remove_empty(folder: Path) -> None:
             return
 
 
-def _close_images(clones: Clones, machine: Machine, power: Power, snapshot: Snapshot) -> None:
+def _close_images(clones: Clones, machine: Machine, power: Power, snapshot: VmSnapshot) -> None:
     """Deletes what an interrupted removal has left.
 
     Images in the folder of the clone that stand on the snapshot.

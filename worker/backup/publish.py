@@ -18,7 +18,7 @@ from shared.state.records import CopyRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
 from shared.virtualbox.fingerprint import Fingerprint
-from worker.backup.engine import Choice
+from worker.backup.engine import ChosenEngine
 from worker.backup.priority import in_background
 from worker.backup.work import Target, Work
 
@@ -28,7 +28,7 @@ class Exported:
     """An export that has ended, and is not checked yet."""
 
     fingerprint: Fingerprint
-    engine: Choice
+    engine: ChosenEngine
     traffic: Traffic
     seconds: float
     source_bytes: int

@@ -17,7 +17,7 @@ from shared.state.rules import backup as backup_rules
 from shared.state.rules import queue, vm_records
 from shared.state.sessions.session import Session
 from shared.state.states import State
-from worker.backup.window import Verdict
+from worker.backup.window import Readiness
 
 log: Final = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def wait_for_slot(site: Site, session: Session, key: str) -> bool:
     return True
 
 
-def note_postponed(site: Site, session: Session, postponed: Mapping[str, Verdict]) -> None:
+def note_postponed(site: Site, session: Session, postponed: Mapping[str, Readiness]) -> None:
     """Says which VMs were postponed, and notes why. Commits only what is new."""
     for key, verdict in postponed.items():
         level = logging.ERROR if verdict.never or verdict.nas else logging.INFO

@@ -20,7 +20,7 @@ from shared.virtualbox.clone_parts import Made, find_snapshot
 from shared.virtualbox.clones import Clones
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, parse_machine, read_file
-from shared.virtualbox.storage import Snapshot
+from shared.virtualbox.storage import VmSnapshot
 from worker.backup import old_clones
 
 log: Final = logging.getLogger(__name__)
@@ -111,7 +111,9 @@ def _make_sure_that_nothing_is_left(site: Site, record: VmRecord, made: Made) ->
             )
 
 
-def _settings_in(site: Site, place: Path, uuid: str) -> Iterable[tuple[Path, tuple[Snapshot, ...]]]:
+def _settings_in(
+    site: Site, place: Path, uuid: str
+) -> Iterable[tuple[Path, tuple[VmSnapshot, ...]]]:
     """Settings files in a folder that are those of the VM, and the snapshots in them."""
     for path in sorted(place.glob("*.vbox")):
         try:

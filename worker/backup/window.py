@@ -10,7 +10,7 @@ from shared.copies.sidecar import Sidecar
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Readiness:
     """Whether an export may start now. `reason` says why not; empty: it may.
 
     `never`: nor at any other time, as things are.
@@ -27,7 +27,7 @@ class Verdict:
 
 def judge(
     window: str, now: datetime, expected_seconds: float | None = None, zone: tzinfo | None = None
-) -> Verdict:
+) -> Readiness:
     """Whether an export that takes about `expected_seconds` may start at `now` (aware).
 
     None: nobody knows how long it takes. `window` is as in the configuration: `22:00-06:00`, in the
@@ -37,17 +37,17 @@ def judge(
     that changes from minute to minute.
     """
     if not window or window[:5] == window[6:]:
-        return Verdict()
+        return Readiness()
     opening = _opening(window, now, zone)
     if opening is None:
-        return Verdict(f"waits for its window {window}")
+        return Readiness(f"waits for its window {window}")
     begin, end = opening
     if expected_seconds is None or now.astimezone(UTC) + timedelta(seconds=expected_seconds) <= end:
-        return Verdict()
+        return Readiness()
     takes = f"its export takes about {_duration(expected_seconds)}"
     if timedelta(seconds=expected_seconds) > end - begin:
-        return Verdict(f"{takes}, longer than its whole window {window}", never=True)
-    return Verdict(
+        return Readiness(f"{takes}, longer than its whole window {window}", never=True)
+    return Readiness(
         f"{takes}, too long for what is left of its window {window}: waits for the next one"
     )
 

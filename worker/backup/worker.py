@@ -28,7 +28,7 @@ from shared.virtualbox.export_errors import VmRunsError
 from worker.backup import queue
 from worker.backup.admission import Admission, PostponedError, judge_window
 from worker.backup.attempt import Attempt
-from worker.backup.window import Verdict
+from worker.backup.window import Readiness
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run(site: Site, *, only: str | None = None) -> Report:
     if all(_known_to_wait(site, record) for record in waiting):
         return report
     with site.database.session("backup") as session:
-        Round(site, session, report, only).run()
+        BackupRound(site, session, report, only).run()
     return report
 
 
@@ -74,14 +74,14 @@ def _known_to_wait(site: Site, record: VmRecord) -> bool:
     return bool(reason) and reason == record.waiting
 
 
-class Round:
+class BackupRound:
     """One run of a backup worker."""
 
     def __init__(self, site: Site, session: Session, report: Report, only: str | None) -> None:
         self._site, self._session, self._report, self._only = site, session, report, only
         self._admission = Admission(site, forced=only is not None)
         self._tried: set[str] = set()
-        self._postponed: dict[str, Verdict] = {}
+        self._postponed: dict[str, Readiness] = {}
 
     def run(self) -> None:
         """Takes VMs until none may be taken now, then looks again for those that run."""
@@ -125,7 +125,7 @@ class Round:
             elif self._admission.left_alone(record):
                 running.append(record.key)
             elif not self._take(record):
-                self._postponed |= {each.key: Verdict(queue.NO_SLOT) for each in waiting}
+                self._postponed |= {each.key: Readiness(queue.NO_SLOT) for each in waiting}
         return running
 
     def _next(self, running: list[str]) -> list[VmRecord]:

@@ -24,7 +24,7 @@ WORKER: Final = "upgrade"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Format:
     """In which format the database is.
 
     That of its newest generation, and what `vmtool-db-version` says.
@@ -39,9 +39,9 @@ class State:
         return not formats.is_older(self.generation) and self.file == self.generation
 
 
-def state(database: Database) -> State:
+def state(database: Database) -> Format:
     """In which format the database is now."""
-    return State(database.head().contents.format, read_version(database.root).database_version)
+    return Format(database.head().contents.format, read_version(database.root).database_version)
 
 
 def require_no_older_program(contents: Contents) -> None:

@@ -9,7 +9,7 @@ from shared.host.clock import SystemClock
 from shared.virtualbox.clones import Clones
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import PowerSwitch
-from shared.virtualbox.storage import Image, Snapshot
+from shared.virtualbox.storage import Image, VmSnapshot
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import DISK, A, B, FakeRunner
 
@@ -60,7 +60,7 @@ def test_merging_a_larger_snapshot_may_take_longer(tmp_path: Path) -> None:
                 words,
                 0,
                 lambda box, machine=machine: Clones(box, SystemClock()).merge(
-                    machine, Snapshot(B, "", "", ())
+                    machine, VmSnapshot(B, "", "", ())
                 ),
             )
         )
