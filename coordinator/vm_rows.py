@@ -41,6 +41,8 @@ def describe(
         "failures": record.failures,
         "last_error": record.last_error or None,
         "last_error_at": record.last_error_at or None,
+        "groups": list(record.groups),
+        "left_out": record.left_out or None if record.status != State.ARCHIVED else None,
         "waiting": record.waiting
         if record.status == State.BACKUP_NECESSARY and record.claim is None and record.waiting
         else None,
@@ -75,6 +77,8 @@ def _progress(record: VmRecord, beat: Mapping[str, Any]) -> dict[str, Any] | Non
 def notes(row: Mapping[str, Any], now: datetime) -> str:
     """What else a person should know of a VM, most urgent first."""
     said = [*_judged(row), *_under_way(row), *_of_copies(row)]
+    if row["left_out"]:
+        said.append(f"left out of backups: {row['left_out']}")
     if row["waiting"]:
         said.append(row["waiting"])
     if row["missing_since"]:

@@ -12,7 +12,7 @@ from shared.copies import archive_marker, catalogue, directories
 from shared.copies.archive_location import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.host.clock import Clock
-from shared.host.configuration import Configuration
+from shared.host.configuration import Configuration, Decision, VmPolicy, decide
 from shared.host.errors import ConfigurationError, NoDatabaseError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.processes import SubprocessRunner
@@ -68,6 +68,14 @@ class Site:
         """The VMs of this host as they are now, by UUID. Raises `VBoxManageError`."""
         home = settings.home(self.configuration.virtualbox.home, os.environ)
         return take_inventory(self.vboxmanage, home, self.clock.sleep)
+
+    def policy(self, record: VmRecord) -> VmPolicy:
+        """What this host's configuration says of a VM."""
+        return self.configuration.policy_for(record.name, record.groups)
+
+    def decision(self, record: VmRecord) -> Decision:
+        """Whether this host's configuration leaves a VM out of backups, and by which rule."""
+        return decide(self.configuration, record.name, record.groups, record.wish)
 
     def directory(self, record: VmRecord) -> Path:
         """Where the copies of a VM that is not archived are.

@@ -162,7 +162,7 @@ def _undo(site: Site, record: VmRecord, power: Power) -> None:
         site.database.session("database") as session,
         holding(session, start, f"bring {record.key} back") as held,
     ):
-        put_back(Work(site, held, site.configuration.policy_for(held.record.name)), power)
+        put_back(Work(site, held, site.policy(held.record)), power)
         held.release(f"{record.key} is as it was found")
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from shared import command_line
 from shared.host.clock import timestamp
+from shared.host.configuration import Configuration, decide
 from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.contents import Contents
@@ -23,6 +24,10 @@ from worker.new_directories import NewDirectories
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
+
+#: What a VM may say of its backups is a word; of anything longer, the beginning is enough to be
+#: shown.
+LONGEST_WISH: Final = 40
 
 
 def run(site: Site) -> Report:
@@ -40,7 +45,9 @@ def run(site: Site) -> Report:
         for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
         if not rehearsal_note.is_old(site, machine)
     ]
-    listed = _sightings(head.contents, machines, NewDirectories(site, head.contents).choose)
+    listed = _sightings(
+        head.contents, machines, NewDirectories(site, head.contents).choose, site.configuration
+    )
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
@@ -63,9 +70,12 @@ def run(site: Site) -> Report:
 
 
 def _sightings(
-    contents: Contents, machines: Iterable[Machine], choose: Callable[[str, str], str]
+    contents: Contents,
+    machines: Iterable[Machine],
+    choose: Callable[[str, str], str],
+    configuration: Configuration,
 ) -> list[Sighting]:
-    """A VM whose settings cannot be read keeps the name it had.
+    """A VM whose settings cannot be read keeps its name and what was known of it.
 
     A new one is known by its UUID until they can.
 
@@ -77,8 +87,19 @@ def _sightings(
     for machine in machines:
         record = known.get(machine.uuid)
         name = machine.name if machine.name is not None else record.name if record else machine.uuid
+        described = machine.settings or record
+        groups = described.groups if described else ()
+        wish = described.wish[:LONGEST_WISH] if described else ""
+        said = decide(configuration, name, groups, wish)
         found.append(
-            Sighting(machine.uuid, name, record.directory if record else choose(name, machine.uuid))
+            Sighting(
+                machine.uuid,
+                name,
+                record.directory if record else choose(name, machine.uuid),
+                groups,
+                wish,
+                said.rule if said.left_out else "",
+            )
         )
     return found
 
@@ -94,6 +115,14 @@ def _news(before: Contents, after: Contents) -> list[str]:
             news.append(f"{record.key} moved from {known.node} to {record.node}")
         elif known.name != record.name:
             news.append(f"{known.key} was renamed to {record.key}")
+        elif known.left_out != record.left_out:
+            news.append(
+                f"{record.key} is left out of backups: {record.left_out}"
+                if record.left_out
+                else f"{record.key} is backed up again"
+            )
+        elif (known.groups, known.wish) != (record.groups, record.wish):
+            news.append(f"{record.key} is in other groups, or says other things of its backups")
         elif known.missing_since != record.missing_since:
             news.append(f"{record.key} is {'missing' if record.missing_since else 'back'}")
         elif known.also_on != record.also_on and record.also_on:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,11 @@ from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
+from shared.state.records import VmRecord
 from shared.state.rules import vm_records
+
+if TYPE_CHECKING:
+    from shared.site import Site
 
 
 @documented(
@@ -37,7 +41,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         else {}
     )
     now = site.clock.now()
-    row = describe(record, beats, now)
+    row = {**describe(record, beats, now), "rule": rule(site, record)}
     copies, unseen = describe_copies(site, [record])
     gone = () if unseen else missing(site, [record])
     warnings = (
@@ -85,6 +89,17 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     return incomplete(unseen, [record])
 
 
+def rule(site: "Site", record: VmRecord) -> str:
+    """Which rule of this host's configuration decides whether the VM is backed up, in words."""
+    said = site.decision(record)
+    words = f"{said.rule}: {'left out of' if said.left_out else 'has'} backups"
+    words += f" ({said.ignored})" if said.ignored else ""
+    if record.node == site.node or said.left_out == bool(record.left_out):
+        return words
+    other = f"left out: {record.left_out}" if record.left_out else "not left out"
+    return f"{words}; what counts is the configuration of {record.node}: {other}"
+
+
 def made(copy: Mapping[str, Any]) -> str:
     """How a copy was made, in words: by which engine and why, and how much of it was sent."""
     said = f"made by {'the parallel engine' if copy['engine'] == 'parallel' else 'VBoxManage'}"
@@ -111,6 +126,8 @@ def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str,
         ("Host", row["node"]),
         ("Directory", row["directory"]),
         ("Found", text.local(found)),
+        ("Groups", ", ".join(row["groups"])),
+        ("Rule", row["rule"]),
         (
             "Last good copy",
             f"{copy['stamp']}, {text.size(copy['size'])}, {text.how_old(copy['age_seconds'])}"

@@ -100,7 +100,7 @@ def _little_room(site: "Site", records: Sequence[VmRecord]) -> tuple[str, ...]:
     waiting = [
         record.key
         for record in records
-        if record.status == State.BACKUP_NECESSARY and record.claim is None
+        if record.status == State.BACKUP_NECESSARY and record.claim is None and not record.left_out
     ]
     more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
     who = f". Waiting for room: {', '.join(waiting[:_NAMED])}{more}" if waiting else ""
@@ -164,11 +164,17 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
         for state in _ORDER
         if (number := sum(row["status"] == state for row in rows))
     ]
-    failing = sum(bool(row["failures"]) for row in rows)
-    bare = sum(row["last_copy"] is None and row["status"] != State.ARCHIVED for row in rows)
+    left_out = sum(bool(row["left_out"]) and row["status"] != State.ARCHIVED for row in rows)
+    kept = [row for row in rows if not row["left_out"] and row["status"] != State.ARCHIVED]
+    failing = sum(bool(row["failures"]) for row in kept)
+    bare = sum(row["last_copy"] is None for row in kept)
     extra = [
         f"{number} {what}"
-        for number, what in ((failing, "failing"), (bare, "without a copy"))
+        for number, what in (
+            (left_out, "left out of backups"),
+            (failing, "failing"),
+            (bare, "without a copy"),
+        )
         if number
     ]
     return f"{len(rows)} VMs: " + ", ".join([*counts, *extra])

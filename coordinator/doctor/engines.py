@@ -6,7 +6,7 @@ from typing import Final
 from coordinator.doctor.result import Check
 from shared.export.eligibility import check_eligibility
 from shared.host.clock import Clock
-from shared.host.configuration import Configuration
+from shared.host.configuration import Configuration, decide
 from shared.host.errors import VBoxManageError
 from shared.host.processes import Runner
 from shared.ova.compression import best_codec
@@ -54,8 +54,11 @@ def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Ch
 
     A VM that runs is looked at as it is now; its backup looks again.
     """
-    name = machine.name or machine.uuid
-    wanted = configuration.policy_for(name).engine
+    name, settings = machine.name or machine.uuid, machine.settings
+    groups, wish = (settings.groups, settings.wish) if settings else ((), "")
+    if (said := decide(configuration, name, groups, wish)).left_out:
+        return Check(_NAME, "ok", f"{name} is left out of backups: {said.rule}")
+    wanted = configuration.policy_for(name, groups).engine
     if wanted == "vboxmanage":
         return Check(_NAME, "ok", f'VBoxManage exports {name}: engine = "vboxmanage"')
     reason = check_eligibility(machine, clock).reason

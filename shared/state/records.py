@@ -183,6 +183,11 @@ class VmRecord(Document):
     restored: Restoration | None = None
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None
+    #: The groups of VirtualBox that it is in, and what its extra data say of backups.
+    groups: Texts = ()
+    wish: str = ""
+    #: The rule by which its host leaves it out of backups. Empty: it does not.
+    left_out: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

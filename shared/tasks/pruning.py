@@ -65,11 +65,7 @@ def decide(site: Site, record: VmRecord) -> tuple[Decision, ...]:
             hint=f"vmbackup-admin activate {quoted(record.key)}",
         )
     copies = catalogue.read(site.directory(record), record.uuid).copies if record.directory else ()
-    return tuple(
-        retention.select(
-            copies, rules_of(site.configuration.policy_for(record.name)), protect=_last(record)
-        )
-    )
+    return tuple(retention.select(copies, rules_of(site.policy(record)), protect=_last(record)))
 
 
 def _last(record: VmRecord) -> frozenset[str]:
@@ -92,7 +88,7 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
     with _hold(site, session, key, "prune", f"prune {key}") as held:
         decisions = decide(site, held.record)
         rules, directory = (
-            rules_of(site.configuration.policy_for(held.record.name)),
+            rules_of(site.policy(held.record)),
             site.directory(held.record),
         )
         removed = (

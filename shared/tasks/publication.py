@@ -89,7 +89,7 @@ def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: 
 
     What it cannot do now it does next time.
     """
-    rules, directory = rules_of(site.configuration.policy_for(record.name)), site.directory(record)
+    rules, directory = rules_of(site.policy(record)), site.directory(record)
     try:
         gone = retention.apply(
             site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from shared.host.configuration import Configuration
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook, read_looks
 from shared.tasks.judgement import (
     Level,
@@ -67,7 +68,7 @@ def judge(
             record,
             looks.get(record.node),
             now,
-            bounds_of(configuration, record.name, record.node, max_age_seconds),
+            bounds_of(configuration, record, max_age_seconds),
         )
         for record in records
     ]
@@ -83,13 +84,13 @@ def judge(
 
 
 def bounds_of(
-    configuration: Configuration, vm_name: str, node: str, max_age_seconds: float | None
+    configuration: Configuration, record: VmRecord, max_age_seconds: float | None
 ) -> Bounds:
     """What the configuration allows for a VM, or `max_age_seconds` if it is given."""
-    policy = configuration.policy_for(vm_name)
+    policy = configuration.policy_for(record.name, record.groups)
     configured = policy.max_age_hours * HOUR_SECONDS
     return Bounds(
         configured if max_age_seconds is None else max_age_seconds,
         policy.verify_days,
-        policy.may_be_off or node in configuration.backup.hosts_may_be_off,
+        policy.may_be_off or record.node in configuration.backup.hosts_may_be_off,
     )

@@ -92,7 +92,7 @@ def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Co
 
     Raises `NasError`.
     """
-    days = site.configuration.policy_for(record.name).verify_days
+    days = site.policy(record).verify_days
     unmarked = (
         (copy, copy.sidecar)
         for copy, _ in copies(site, record)

@@ -52,7 +52,7 @@ def _about(
             f"{_copies(len(record.damaged))} damaged",
             remedy=f"vmbackup-admin copies {quoted(key)}",
         )
-    if record.status != State.ARCHIVED:
+    if record.status != State.ARCHIVED and not record.left_out:
         yield from _of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
     if begun := unfinished.of(record):
@@ -161,6 +161,8 @@ def _of_verification(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[
 
 def _state(record: VmRecord, queued_for: str) -> Verdict:
     """What the VM's state says, if nothing is wrong."""
+    if record.left_out and record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS):
+        return Verdict(record.key, Level.OK, "left-out", left_out(record))
     kinds: Mapping[State, tuple[str, str]] = {
         State.ARCHIVED: ("archived", "archived: not backed up any more"),
         State.CLEAN: ("copied", "unused since its last copy"),
@@ -171,6 +173,11 @@ def _state(record: VmRecord, queued_for: str) -> Verdict:
     }
     kind, reason = kinds[record.status]
     return Verdict(record.key, Level.OK, kind, reason)
+
+
+def left_out(record: VmRecord) -> str:
+    """That a VM is left out of backups, by which rule of its host."""
+    return f"left out of backups by its host: {record.left_out}"
 
 
 def _ago(stamp: str | None, now: Moment) -> float | None:

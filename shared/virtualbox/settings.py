@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared.host.configuration import WISH
 from shared.host.errors import ConfigurationError
 from shared.host.xml import Element, XmlError, parse_xml
 from shared.virtualbox.storage import (
@@ -82,6 +83,10 @@ class MachineSettings:
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
     snapshots: tuple[VmSnapshot, ...] = ()
+    #: The groups that it is in, like `/office/web`. VirtualBox writes none for the group of all.
+    groups: tuple[str, ...] = ()
+    #: What its extra data say of backups (`shared.host.configuration.WISH`); empty: nothing.
+    wish: str = ""
 
     @property
     def attached(self) -> tuple[str, ...]:
@@ -182,7 +187,14 @@ def parse_machine(data: bytes) -> MachineSettings:
         + _mebibytes(machine, "Display", "VRAMSize"),
         snapshot_folder=machine.get("snapshotFolder", ""),
         snapshots=tuple(snapshots_of(machine)),
+        groups=tuple(group.get("name", "") for group in machine.iterfind("Groups/Group")),
+        wish=_extra_data(machine, WISH),
     )
+
+
+def _extra_data(machine: Element, name: str) -> str:
+    items = machine.iterfind("ExtraData/ExtraDataItem")
+    return next((item.get("value", "") for item in items if item.get("name") == name), "")
 
 
 def _mebibytes(machine: Element, element: str, attribute: str) -> int:

@@ -34,6 +34,8 @@ class Rig:
             NasFiles(), Nas(mountpoint=self.nas, require_mount=False), made.version.repository
         )
         self.hosts: dict[str, SimulatedHost] = {}
+        #: The `[policy."PATTERN"]` tables of all hosts.
+        self.policies: dict[str, dict[str, object]] = {}
 
     def host(self, name: str = "alpha") -> SimulatedHost:
         """The host of that name, made when it is first asked for."""
@@ -57,7 +59,7 @@ class Rig:
                 "host": {"node": name, "state_directory": self.folder / f"state-{name}"},
                 "virtualbox": {"vboxmanage": str(host.vboxmanage), "home": host.home},
                 "backup": settings,
-                "policy": {},
+                "policy": self.policies,
             }
         )
         return open_site(configuration, SystemClock())

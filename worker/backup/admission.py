@@ -53,7 +53,7 @@ class Admission:
 
         Raises `NasError` if the NAS as a whole cannot be used.
         """
-        policy, now = self._site.configuration.policy_for(record.name), self._site.clock.now()
+        policy, now = self._site.policy(record), self._site.clock.now()
         verdict = judge_window(policy, now)
         if verdict.reason:
             return verdict
@@ -96,7 +96,7 @@ class Admission:
 
         If VirtualBox cannot say, its backup will fail and say why.
         """
-        if self._site.configuration.policy_for(record.name).running != "defer":
+        if self._site.policy(record).running != "defer":
             return False
         try:
             return not self._site.vboxmanage.info(record.uuid).stopped

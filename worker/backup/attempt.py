@@ -36,7 +36,7 @@ class Attempt:
         started, claim = site.clock.now(), held.claim.number
         directory = site.directory(held.record)
         self._target = Target(directory, make_stamp(started, claim), claim, started)
-        work = Work(site, held, site.configuration.policy_for(held.record.name))
+        work = Work(site, held, site.policy(held.record))
         self._hooks = Hooks(work.policy, self._facts(), held.key)
         self._export = Export(work, self._target, self._hooks, forced=forced)
         self._error = ""

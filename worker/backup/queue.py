@@ -26,8 +26,10 @@ log: Final = logging.getLogger(__name__)
 NO_SLOT: Final = "waits for a place: as many exports run on the NAS as are allowed"
 
 
-def waiting(contents: Contents, node: str, only: str | None = None) -> list[VmRecord]:
+def waiting(site: Site, contents: Contents, only: str | None = None) -> list[VmRecord]:
     """This host's VMs (or the VM `only`) that wait for a backup: longest without a copy first.
+
+    Not those that the configuration leaves out.
 
     Time is counted in claims, which no clock can upset. A VM whose last attempt failed stands where
     that attempt does, behind all that have waited longer, so that one that always fails keeps
@@ -36,7 +38,10 @@ def waiting(contents: Contents, node: str, only: str | None = None) -> list[VmRe
     records = (
         record
         for record in contents.vms.values()
-        if record.node == node and only in (None, record.key) and may_be_claimed(record)
+        if record.node == site.node
+        and only in (None, record.key)
+        and may_be_claimed(record)
+        and not site.decision(record).left_out
     )
     return sorted(records, key=lambda record: (last_attempt(record), record.found, record.key))
 
@@ -55,23 +60,30 @@ def last_attempt(record: VmRecord) -> int:
     return max(record.last_copy.claim if record.last_copy else 0, record.last_failed_claim)
 
 
-def deferred(contents: Contents, node: str) -> Iterable[str]:
-    """This host's VMs that wait until they stop."""
+def deferred(site: Site, contents: Contents) -> Iterable[str]:
+    """This host's VMs that wait until they stop: those that it still has, and does not leave out.
+
+    One that ran when it was unregistered is missing, which is said of it, and stops no more.
+    """
     return (
         record.key
         for record in contents.vms.values()
-        if record.node == node and record.status == State.RUNNING
+        if record.node == site.node
+        and record.status == State.RUNNING
+        and record.missing_since is None
+        and not site.decision(record).left_out
     )
 
 
-def require_backup(contents: Contents, key: str, node: str) -> None:
+def require_backup(site: Site, contents: Contents, key: str) -> None:
     """Raises, with what to do, if the VM cannot be backed up on this host at all.
 
-    `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError` if archived.
+    `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError` if it is archived
+    or left out.
     """
     record = vm_records.find(contents, key)
     vm_records.require_free(record)
-    if record.node != node:
+    if record.node != site.node:
         raise UnknownVmError(
             f"{key} belongs to the host {record.node}", hint="run its backup there"
         )
@@ -79,6 +91,11 @@ def require_backup(contents: Contents, key: str, node: str) -> None:
         raise IllegalMoveError(
             f"{key} is {record.status} and is never backed up",
             hint=f"vmbackup-admin activate {quoted(key)}",
+        )
+    if (said := site.decision(record)).left_out:
+        raise IllegalMoveError(
+            f"{key} is left out of backups: {said.rule}",
+            hint="change that rule; `vmbackup-admin show` tells which one decides afterwards",
         )
 
 

@@ -43,11 +43,9 @@ def run(site: Site, *, only: str | None = None) -> Report:
     """
     contents = site.database.head().contents
     if only is not None:
-        queue.require_backup(contents, only, site.node)
-    report = Report(
-        deferred=[key for key in queue.deferred(contents, site.node) if only in (None, key)]
-    )
-    waiting = queue.waiting(contents, site.node, only)
+        queue.require_backup(site, contents, only)
+    report = Report(deferred=[key for key in queue.deferred(site, contents) if only in (None, key)])
+    waiting = queue.waiting(site, contents, only)
     if all(_known_to_wait(site, record) for record in waiting):
         return report
     with site.database.session("backup") as session:
@@ -59,8 +57,8 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     """The keys of the VMs that `run` would back up, in order."""
     contents = site.database.head().contents
     if only is not None:
-        queue.require_backup(contents, only, site.node)
-    waiting = queue.waiting(contents, site.node, only)
+        queue.require_backup(site, contents, only)
+    waiting = queue.waiting(site, contents, only)
     admission = Admission(site, forced=only is not None, read_only=True)
     return [record.key for record in waiting if not admission.verdict(record).reason]
 
@@ -70,7 +68,7 @@ def _known_to_wait(site: Site, record: VmRecord) -> bool:
 
     Then there is nothing to do.
     """
-    reason = judge_window(site.configuration.policy_for(record.name), site.clock.now()).reason
+    reason = judge_window(site.policy(record), site.clock.now()).reason
     return bool(reason) and reason == record.waiting
 
 
@@ -133,9 +131,7 @@ class BackupRound:
         self._session.check()
         return [
             record
-            for record in queue.waiting(
-                self._site.database.head().contents, self._site.node, self._only
-            )
+            for record in queue.waiting(self._site, self._site.database.head().contents, self._only)
             if record.key not in {*running, *self._tried, *self._postponed}
         ]
 

@@ -4,6 +4,7 @@ Every error of a file is reported at once, in our own words (`refusals`). `text`
 file and the reference.
 """
 
+from shared.host.configuration.decision import WISH, Decision, decide
 from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT, find, load, validated
 from shared.host.configuration.model import (
     STATE_DIRECTORY,
@@ -12,18 +13,22 @@ from shared.host.configuration.model import (
     Nas,
     VirtualBox,
 )
-from shared.host.configuration.policy import Backup, VmPolicy
+from shared.host.configuration.policy import Backup, Policy, VmPolicy
 
 __all__ = [
     "DEFAULT_PATHS",
     "ENVIRONMENT",
     "STATE_DIRECTORY",
+    "WISH",
     "Backup",
     "Configuration",
+    "Decision",
     "Host",
     "Nas",
+    "Policy",
     "VirtualBox",
     "VmPolicy",
+    "decide",
     "find",
     "load",
     "validated",

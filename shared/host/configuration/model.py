@@ -7,13 +7,13 @@ the sample file and the reference in the documentation are made from them.
 import os
 import re
 import socket
-from fnmatch import fnmatchcase
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from shared.host.configuration.policy import Backup, VmPolicy
+from shared.host.configuration.policy import Backup, Policy, VmPolicy
 from shared.host.configuration.values import DAY, HOUR, Section, Size, user_path, without_null
 
 #: The directory of the state database, at the top of the NAS.
@@ -193,21 +193,22 @@ class Configuration(Section):
     host: Host
     virtualbox: VirtualBox
     backup: Backup
-    policy: dict[str, VmPolicy]
+    policy: dict[str, Policy]
 
-    def policy_for(self, vm_name: str) -> VmPolicy:
-        """The settings of one VM.
+    def table_for(self, vm_name: str, groups: Iterable[str] = ()) -> tuple[str, Policy] | None:
+        """The first `[policy."PATTERN"]` that is for a VM of that name in these groups.
 
-        Those of the first `[policy."PATTERN"]` that matches its name, over those of `[backup]`.
-
-        Patterns are those of the shell (`*`, `?`, `[abc]`), and case counts.
+        With its pattern. Patterns are those of the shell (`*`, `?`, `[abc]`), and case counts.
         """
-        names = VmPolicy.model_fields
-        values = {name: getattr(self.backup, name) for name in names}
-        matching = next(
-            (policy for pattern, policy in self.policy.items() if fnmatchcase(vm_name, pattern)),
+        inside = tuple(groups)
+        return next(
+            (found for found in self.policy.items() if found[1].is_for(found[0], vm_name, inside)),
             None,
         )
-        return VmPolicy.model_validate(
-            values | (matching.model_dump(exclude_unset=True) if matching else {})
-        )
+
+    def policy_for(self, vm_name: str, groups: Iterable[str] = ()) -> VmPolicy:
+        """The settings of one VM: those of its table, over those of `[backup]`."""
+        names = VmPolicy.model_fields
+        found = self.table_for(vm_name, groups)
+        own = found[1].model_dump(exclude_unset=True, exclude={"group"}) if found else {}
+        return VmPolicy.model_validate({name: getattr(self.backup, name) for name in names} | own)

@@ -1,18 +1,33 @@
 """Settings of what is done with VMs: `[backup]` for all, `[policy."PATTERN"]` for some of them."""
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
 from shared.host.configuration.values import DAY, YEAR_DAYS, Section, Size
 
+#: What makes a pattern of a name.
+_WILD: Final = re.compile(r"[*?\[]")
 _WINDOW: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 class VmPolicy(Section):
     """What may differ from VM to VM."""
 
+    backup: Literal["always", "never"] = Field(
+        "always",
+        description="never: the VM is left out of backups. It is shown as left out, and its copies "
+        "stay and can be restored.",
+    )
+    vm_decides: bool = Field(
+        default=False,
+        description="Obey what a VM says of itself: `VBoxManage setextradata VM vmbackup/backup "
+        "never` (or always). Clones and imported VMs bring extra data along, so that "
+        "is ignored unless allowed here.",
+    )
     running: Literal["defer", "savestate", "shutdown", "live"] = Field(
         "defer",
         description="What to do with a VM that runs: defer (wait until it stops), savestate "
@@ -108,6 +123,32 @@ class VmPolicy(Section):
         if value and not _WINDOW.fullmatch(value):
             raise ValueError("must look like 22:00-06:00")
         return value
+
+
+class Policy(VmPolicy):
+    """What is done with the VMs of one `[policy."PATTERN"]`."""
+
+    group: str = Field(
+        "",
+        description="Only VMs in this VirtualBox group, or in one below it. A PATTERN without *, ? "
+        "and [ is then no more than a title.",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not value.startswith("/"):
+            raise ValueError("must begin with /, as VirtualBox writes groups, like /office")
+        return value.rstrip("/") or value[:1]
+
+    def is_for(self, pattern: str, name: str, groups: Iterable[str]) -> bool:
+        """Whether it is for a VM of that name in these groups. `pattern` is that of its table."""
+        if not self.group:
+            return fnmatchcase(name, pattern)
+        inside = self.group.rstrip("/") + "/"
+        return any(f"{group.rstrip('/')}/".startswith(inside) for group in groups) and (
+            fnmatchcase(name, pattern) or not _WILD.search(pattern)
+        )
 
 
 class Backup(VmPolicy):

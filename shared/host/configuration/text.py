@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT
 from shared.host.configuration.model import Configuration
-from shared.host.configuration.policy import VmPolicy
+from shared.host.configuration.policy import Policy
 from shared.host.configuration.values import is_size
 
 #: What stands for the one setting that has no default.
@@ -24,6 +24,11 @@ _POLICY_SAMPLE: Final = (
     "# What such a table does not say is taken from [backup].",
     '#[policy."db-*"]',
     "#keep_last = 5",
+    "",
+    "# The VMs of a VirtualBox group, whatever they are called.",
+    '#[policy."office"]',
+    '#group = "/office"',
+    '#backup = "never"',
 )
 _SIZES: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -116,7 +121,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _policy_reference() -> list[str]:
-    names = ", ".join(f"`{name}`" for name in VmPolicy.model_fields)
+    names = ", ".join(f"`{name}`" for name in Policy.model_fields)
     return [
         '## `[policy."PATTERN"]`',
         "",
@@ -126,5 +131,7 @@ def _policy_reference() -> list[str]:
             "matches a VM's name counts; what its table"
         ),
         f"does not say is taken from `[backup]`. Settings: {names}.",
+        "",
+        f"`group`: {Policy.model_fields['group'].description}",
         "",
     ]

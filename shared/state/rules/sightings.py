@@ -15,11 +15,17 @@ from shared.state.states import INITIAL, Event, allowed, move
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A VM that a host lists. `directory` is the place for its copies, should it be new."""
+    """A VM that a host lists. `directory` is the place for its copies, should it be new.
+
+    `groups`, `wish` and `left_out`: as in `VmRecord`.
+    """
 
     uuid: str
     name: str
     directory: str
+    groups: tuple[str, ...] = ()
+    wish: str = ""
+    left_out: str = ""
 
 
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
@@ -42,7 +48,12 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
             key = free_key(contents, sighting.name, node, sighting.uuid)
             directory = _free_directory(taken, sighting)
             contents = contents.with_vm(
-                VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when)
+                _described(
+                    VmRecord(
+                        key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when
+                    ),
+                    sighting,
+                )
             )
     return contents
 
@@ -74,7 +85,7 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
             )
         power = unfinished.noted_by(record.power, record.node)
         record = replace(record, node=node, also_on=None, power=power)
-    updated = replace(record, missing_since=None, name=sighting.name)
+    updated = _described(replace(record, missing_since=None, name=sighting.name), sighting)
     if sighting.name == contents.vms[record.key].name:
         return contents.with_vm(updated)
     remaining = replace(
@@ -83,6 +94,12 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
     return remaining.with_vm(
         replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid))
     )
+
+
+def _described(record: VmRecord, sighting: Sighting) -> VmRecord:
+    """With what its host says of it now. One that is left out stands in no line."""
+    record = replace(record, groups=sighting.groups, wish=sighting.wish, left_out=sighting.left_out)
+    return replace(record, queued=None, waiting="") if record.left_out else record
 
 
 def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:

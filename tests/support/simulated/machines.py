@@ -79,7 +79,7 @@ def settings_path(host: Host, name: str, base_folder: str = "") -> str:
 def create_command(host: Host, words: list[str]) -> Reply:
     _, options = parse(
         words,
-        values=("--name", "--ostype", "--basefolder", "--uuid"),
+        values=("--name", "--ostype", "--basefolder", "--uuid", "--groups"),
         flags=("--register", "--default"),
     )
     name = options.get("name", "")
@@ -87,6 +87,7 @@ def create_command(host: Host, words: list[str]) -> Reply:
         raise UsageError("Parameter --name is required")
     path = settings_path(host, name, options.get("basefolder", ""))
     machine = Machine(options.get("uuid") or new_uuid(), name, path, time.time())
+    machine.groups = _groups(options.get("groups", ""))
     os.makedirs(machine.folder, mode=0o700)
     settings.write_machine(host, machine)
     if "register" in options:
@@ -95,6 +96,11 @@ def create_command(host: Host, words: list[str]) -> Reply:
     return Reply(
         f"Virtual machine '{name}' is {done}.\nUUID: {machine.uuid}\nSettings file: '{path}'\n"
     )
+
+
+def _groups(text: str) -> list[str]:
+    """Groups as --groups takes them; the group of all is written as none."""
+    return [group for group in text.split(",") if group not in ("", "/")]
 
 
 def add(host: Host, machine: Machine) -> None:
@@ -201,11 +207,14 @@ def _delete_files(machine: Machine, media: list[Medium]) -> None:
 
 
 def modify_command(host: Host, words: list[str]) -> Reply:
-    plain, options = parse(words, values=("--name", "--memory", "--description", *_SETTINGS))
+    plain, options = parse(
+        words, values=("--name", "--memory", "--description", "--groups", *_SETTINGS)
+    )
     machine = find(host, required(plain, 1)[0])
     refuse_running(machine)
     machine.memory = int(options.get("memory", machine.memory))
     machine.description = options.get("description", machine.description)
+    machine.groups = _groups(options["groups"]) if "groups" in options else machine.groups
     if options.get("name", machine.name) != machine.name:
         _rename(host, machine, options["name"])
     settings.write_machine(host, machine)

@@ -28,6 +28,8 @@ def read(path: str) -> tuple[Machine, list[Medium]]:
     machine.description = element.findtext(f"{_NAMESPACE}Description", "")
     for item in element.findall(f"{_NAMESPACE}ExtraData/{_NAMESPACE}ExtraDataItem"):
         machine.extra_data[item.get("name", "")] = item.get("value", "")
+    for group in element.findall(f"{_NAMESPACE}Groups/{_NAMESPACE}Group"):
+        machine.groups.append(group.get("name", ""))
     machine.memory, machine.controllers, machine.disks = _hardware(element)
     for snapshot in element.findall(f"{_NAMESPACE}Snapshot"):
         machine.snapshots += _snapshots(snapshot, "")

@@ -118,6 +118,8 @@ def machine_text(host: Host, machine: Machine) -> str:
         for name, value in machine.extra_data.items()
     ]
     lines += ["    <ExtraData>", *items, "    </ExtraData>"] if items else []
+    groups = [f"      <Group name={quoted(name)}/>" for name in machine.groups]
+    lines += ["    <Groups>", *groups, "    </Groups>"] if groups else []
     lines += [
         line
         for snapshot in machine.snapshots

@@ -49,6 +49,7 @@ class Machine:
     description: str = ""
     memory: int = 128
     extra_data: dict[str, str] = field(default_factory=dict)
+    groups: list[str] = field(default_factory=list)
     controllers: dict[str, int] = field(default_factory=dict)  # name -> ports
     disks: dict[str, str] = field(default_factory=dict)  # "SATA-0-0" -> uuid of the medium
     snapshots: list[Snapshot] = field(default_factory=list)

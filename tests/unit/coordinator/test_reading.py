@@ -440,3 +440,44 @@ def test_json_survives_any_name(site_with_database: Operator) -> None:
     result = site_with_database.admin("status", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["vms"][0]["name"] == 'a"b\nc\udcff'
+
+
+class TestLeftOut:
+    RULE = '[policy."we*"] backup = "never"'
+
+    def test_status_counts_it_apart_and_names_the_rule(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db", "old")
+        operator.set("web", left_out=self.RULE, failures=3, last_error="no room")
+        operator.set("old", left_out=self.RULE, status=State.ARCHIVED)
+        rows = {row["name"]: row for row in operator.json("status")["vms"]}
+        assert {name: row["left_out"] for name, row in rows.items()} == {
+            "web": self.RULE,
+            "db": None,
+            "old": None,
+        }
+        assert rows["web"]["verdict"]["kind"] == "left-out"
+        lines = operator.admin("status").stdout.splitlines()
+        assert f"left out of backups: {self.RULE}" in "\n".join(lines)
+        assert lines[-1] == ("3 VMs: 2 NEW, 1 ARCHIVED, 1 left out of backups, 1 without a copy")
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({}, "[backup]: has backups"),
+            ({"wish": "never"}, 'vmbackup/backup = "never" is ignored: vm_decides = false'),
+            ({"node": "beta"}, "[backup]: has backups"),
+            (
+                {"node": "beta", "left_out": RULE},
+                f"what counts is the configuration of beta: left out: {RULE}",
+            ),
+        ],
+    )
+    def test_show_says_which_rule_decides(
+        self, site_with_database: Operator, values: dict[str, str], said: str
+    ) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        operator.set("web", **values)
+        assert said in operator.json("show", "web")["vm"]["rule"]
+        assert said in " ".join(operator.admin("show", "web").stdout.split())

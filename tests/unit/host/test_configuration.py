@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host import configuration
-from shared.host.configuration import Configuration, find, load, validated
+from shared.host.configuration import Configuration, Decision, decide, find, load, validated
 from shared.host.configuration.values import parse_size
 from shared.host.documents import LIMIT
 from shared.host.errors import ConfigurationError, ExitCode
@@ -223,6 +223,103 @@ def test_a_policy_is_the_first_that_matches_over_the_defaults(write) -> None:
     assert (loaded.policy_for("web01").keep_last, loaded.policy_for("web01").running) == (9, "live")
     assert (loaded.policy_for("DB").keep_last, loaded.policy_for("DB").running) == (5, "shutdown")
     assert loaded.policy_for("db").running == "live", "case counts"
+
+
+IN_GROUPS = """
+    [nas]
+    mountpoint = "/mnt/nas"
+    [policy."db*"]
+    group = "/office"
+    keep_last = 3
+    [policy."office"]
+    group = "/office/"
+    keep_last = 4
+    [policy."*"]
+    group = "/lab"
+    keep_last = 5
+    """
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "kept"),
+    [
+        ("web", (), 2),
+        ("web", ("/office",), 4),
+        ("web", ("/office/second floor",), 4),
+        ("db1", ("/office",), 3),
+        ("db1", ("/lab",), 5),
+        ("db1", ("/else", "/lab"), 5),
+        ("web", ("/officers",), 2),
+        ("office", (), 2),
+    ],
+)
+def test_a_policy_may_be_for_a_group_and_its_pattern_then_counts_only_if_it_is_one(
+    write, name: str, groups: tuple[str, ...], kept: int
+) -> None:
+    assert load(write(IN_GROUPS), {}).policy_for(name, groups).keep_last == kept
+
+
+def test_a_group_that_is_none_is_refused_with_its_setting(write) -> None:
+    text = '[nas]\nmountpoint = "/mnt/nas"\n[policy."x"]\ngroup = "office"\nbackup = "no"'
+    assert problems(write(text), {}) == {"policy.x.group", "policy.x.backup"}
+
+
+LEFT_OUT = """
+    [nas]
+    mountpoint = "/mnt/nas"
+    [policy."scratch-*"]
+    backup = "never"
+    [policy."own*"]
+    vm_decides = true
+    [policy."both*"]
+    vm_decides = true
+    backup = "never"
+    """
+
+
+@pytest.mark.parametrize(
+    ("name", "wish", "said"),
+    [
+        ("web", "", Decision(False, "[backup]")),
+        ("scratch-1", "", Decision(True, '[policy."scratch-*"] backup = "never"')),
+        ("own1", "", Decision(False, '[policy."own*"]')),
+        ("own1", "never", Decision(True, 'its extra data vmbackup/backup = "never"')),
+        ("own1", "always", Decision(False, 'its extra data vmbackup/backup = "always"')),
+        ("both1", "", Decision(True, '[policy."both*"] backup = "never"')),
+        ("both1", "always", Decision(False, 'its extra data vmbackup/backup = "always"')),
+        (
+            "web",
+            "never",
+            Decision(
+                False,
+                "[backup]",
+                'its extra data vmbackup/backup = "never" is ignored: vm_decides = false',
+            ),
+        ),
+        (
+            "own1",
+            "Never",
+            Decision(
+                False,
+                '[policy."own*"]',
+                'its extra data vmbackup/backup = "Never" is ignored: it may be "always" or '
+                '"never"',
+            ),
+        ),
+    ],
+)
+def test_one_rule_decides_whether_a_vm_is_left_out(
+    write, name: str, wish: str, said: Decision
+) -> None:
+    assert decide(load(write(LEFT_OUT), {}), name, (), wish) == said
+
+
+def test_all_vms_may_be_left_out_but_those_of_a_policy(write) -> None:
+    text = '[nas]\nmountpoint = "/mnt/nas"\n[backup]\nbackup = "never"\n[policy."web*"]\n'
+    some = load(write(text + 'backup = "always"'), {})
+    assert not decide(some, "web1", (), "").left_out
+    assert decide(some, "db", (), "") == Decision(True, '[backup] backup = "never"')
+    assert decide(load(write(text), {}), "web1", (), "").rule == '[backup] backup = "never"'
 
 
 @pytest.mark.parametrize("node", ["alpha", "a", "alpha-1.example_x", "A" * 63])

@@ -74,6 +74,7 @@ def situation(
 
 
 CLAIM = Claim("alpha.1", 7, "backup", RECENT)
+RULE = '[policy."web*"] backup = "never"'
 OFTEN_OFF = replace(BOUNDS, may_be_off=True)
 BACK = replace(HERE, back_since=NOW - 60)
 SITUATIONS: Mapping[str, Situation] = {
@@ -156,6 +157,33 @@ SITUATIONS: Mapping[str, Situation] = {
     ),
     "verified in the future": situation(
         Level.WARNING, "unverified", vm(verified="2038-01-19T03:14:08Z"), looked()
+    ),
+    "left out, used two months ago, and never copied": situation(
+        Level.OK,
+        "left-out",
+        vm(State.RUNNING, last_copy=None, verified="", left_out=RULE),
+        replace(looked(), unchanged={}),
+    ),
+    "left out on a host that is silent": situation(
+        Level.OK, "left-out", vm(State.NEW, last_copy=None, left_out=RULE), looked(9 * DAY)
+    ),
+    "left out after its last backup failed": situation(
+        Level.OK,
+        "left-out",
+        vm(State.BACKUP_NECESSARY, failures=2, last_error="no room", left_out=RULE),
+        looked(unchanged=9 * HOUR),
+    ),
+    "left out, and a copy is damaged": situation(
+        Level.CRITICAL, "damaged", vm(damaged=("x",), left_out=RULE), looked()
+    ),
+    "left out, and its publication was interrupted": situation(
+        Level.WARNING, "unfinished", vm(publishing=copied(), left_out=RULE), looked()
+    ),
+    "left out while its last backup runs": situation(
+        Level.OK, "copying", vm(State.BACKUP_IN_PROGRESS, claim=CLAIM, left_out=RULE), looked()
+    ),
+    "archived by its operator before it was left out": situation(
+        Level.OK, "archived", vm(State.ARCHIVED, left_out=RULE), None
     ),
     "a move was interrupted": situation(
         Level.WARNING, "unfinished", vm(moving="archive"), looked()

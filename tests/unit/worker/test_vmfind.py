@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from shared.copies import names
+from shared.host.configuration import Configuration
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules.sightings import sight
@@ -15,6 +16,9 @@ from tests.unit.state.builders import WHEN, contents, vm
 from worker.vmfind import _sightings
 
 MANY = 2000
+CONFIGURATION = Configuration.model_validate(
+    {"nas": {"mountpoint": "/nas"}, "host": {}, "virtualbox": {}, "backup": {}, "policy": {}}
+)
 
 
 class Counting(dict[str, VmRecord]):
@@ -62,7 +66,7 @@ def known(**changes: Any) -> tuple[Contents, Counting]:
 
 def test_two_thousand_known_vms_are_looked_at_a_few_times_each(keys: list[str]) -> None:
     before, counting = known()
-    listed = _sightings(before, machines(), unexpected)
+    listed = _sightings(before, machines(), unexpected, CONFIGURATION)
     assert sight(before, "alpha", listed, WHEN) == before
     assert counting.looked <= 10 * MANY
     assert len(keys) <= 2 * MANY
@@ -74,7 +78,7 @@ def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
     after = sight(
         contents(),
         "alpha",
-        _sightings(contents(), machines(), names.DirectoryNames(()).choose),
+        _sightings(contents(), machines(), names.DirectoryNames(()).choose, CONFIGURATION),
         WHEN,
     )
     assert len({record.directory for record in after.vms.values()}) == MANY
@@ -83,9 +87,14 @@ def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
 
 def test_a_vm_whose_settings_cannot_be_read_keeps_the_name_and_place_that_it_had() -> None:
     before = contents(vm("web01", uuid=str(UUID(int=1)), directory="place"))
-    (sighting,) = _sightings(before, [Machine(str(UUID(int=1)), None, "")], unexpected)
+    (sighting,) = _sightings(
+        before, [Machine(str(UUID(int=1)), None, "")], unexpected, CONFIGURATION
+    )
     assert (sighting.name, sighting.directory) == ("web01", "place")
     (new,) = _sightings(
-        before, [Machine(str(UUID(int=2)), None, "")], names.DirectoryNames(()).choose
+        before,
+        [Machine(str(UUID(int=2)), None, "")],
+        names.DirectoryNames(()).choose,
+        CONFIGURATION,
     )
     assert new.name == str(UUID(int=2))
