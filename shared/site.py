@@ -12,7 +12,7 @@ from shared.copies import archive_marker, catalogue, directories
 from shared.copies.archive_location import require_no_vm
 from shared.copies.files import NasFiles, modes_for
 from shared.host.clock import Clock
-from shared.host.configuration import Configuration, Decision, VmPolicy, decide
+from shared.host.configuration import BackupRule, Configuration, VmPolicy, decide
 from shared.host.errors import ConfigurationError, NoDatabaseError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.processes import SubprocessRunner
@@ -73,7 +73,7 @@ class Site:
         """What this host's configuration says of a VM."""
         return self.configuration.policy_for(record.name, record.groups)
 
-    def decision(self, record: VmRecord) -> Decision:
+    def backup_rule(self, record: VmRecord) -> BackupRule:
         """Whether this host's configuration leaves a VM out of backups, and by which rule."""
         return decide(self.configuration, record.name, record.groups, record.wish)
 

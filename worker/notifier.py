@@ -48,7 +48,7 @@ def run(site: Site) -> Report:
     due = {
         record.uuid
         for record in watched
-        if not site.decision(record).left_out and is_due(record, site.policy(record), now)
+        if not site.backup_rule(record).left_out and is_due(record, site.policy(record), now)
     }
     inventory = site.inventory()
     events, problems, news = _compare(inventory, watched, due)

@@ -91,7 +91,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
 
 def rule(site: "Site", record: VmRecord) -> str:
     """Which rule of this host's configuration decides whether the VM is backed up, in words."""
-    said = site.decision(record)
+    said = site.backup_rule(record)
     words = f"{said.rule}: {'left out of' if said.left_out else 'has'} backups"
     words += f" ({said.ignored})" if said.ignored else ""
     if record.node == site.node or said.left_out == bool(record.left_out):

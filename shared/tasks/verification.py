@@ -76,7 +76,9 @@ def is_free(record: VmRecord) -> bool:
 def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> bool:
     if not record.verified:
         return record.last_copy is not None
-    return _older(record.verified, configuration.policy_for(record.name, record.groups).verify_days, now)
+    return _older(
+        record.verified, configuration.policy_for(record.name, record.groups).verify_days, now
+    )
 
 
 def _older(moment: str, days: float, now: datetime) -> bool:

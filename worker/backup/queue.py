@@ -41,7 +41,7 @@ def waiting(site: Site, contents: Contents, only: str | None = None) -> list[VmR
         if record.node == site.node
         and only in (None, record.key)
         and may_be_claimed(record)
-        and not site.decision(record).left_out
+        and not site.backup_rule(record).left_out
     )
     return sorted(records, key=lambda record: (last_attempt(record), record.found, record.key))
 
@@ -71,7 +71,7 @@ def deferred(site: Site, contents: Contents) -> Iterable[str]:
         if record.node == site.node
         and record.status == State.RUNNING
         and record.missing_since is None
-        and not site.decision(record).left_out
+        and not site.backup_rule(record).left_out
     )
 
 
@@ -92,7 +92,7 @@ def require_backup(site: Site, contents: Contents, key: str) -> None:
             f"{key} is {record.status} and is never backed up",
             hint=f"vmbackup-admin activate {quoted(key)}",
         )
-    if (said := site.decision(record)).left_out:
+    if (said := site.backup_rule(record)).left_out:
         raise IllegalMoveError(
             f"{key} is left out of backups: {said.rule}",
             hint="change that rule; `vmbackup-admin show` tells which one decides afterwards",

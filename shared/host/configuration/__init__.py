@@ -4,7 +4,7 @@ Every error of a file is reported at once, in our own words (`refusals`). `text`
 file and the reference.
 """
 
-from shared.host.configuration.decision import WISH, Decision, decide
+from shared.host.configuration.backup_rule import WISH, BackupRule, decide
 from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT, find, load, validated
 from shared.host.configuration.model import (
     STATE_DIRECTORY,
@@ -13,7 +13,7 @@ from shared.host.configuration.model import (
     Nas,
     VirtualBox,
 )
-from shared.host.configuration.policy import Backup, Policy, VmPolicy
+from shared.host.configuration.policy import Backup, PolicyTable, VmPolicy
 
 __all__ = [
     "DEFAULT_PATHS",
@@ -21,11 +21,11 @@ __all__ = [
     "STATE_DIRECTORY",
     "WISH",
     "Backup",
+    "BackupRule",
     "Configuration",
-    "Decision",
     "Host",
     "Nas",
-    "Policy",
+    "PolicyTable",
     "VirtualBox",
     "VmPolicy",
     "decide",

@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from shared.host.configuration.policy import Backup, Policy, VmPolicy
+from shared.host.configuration.policy import Backup, PolicyTable, VmPolicy
 from shared.host.configuration.values import DAY, HOUR, Section, Size, user_path, without_null
 
 #: The directory of the state database, at the top of the NAS.
@@ -193,9 +193,9 @@ class Configuration(Section):
     host: Host
     virtualbox: VirtualBox
     backup: Backup
-    policy: dict[str, Policy]
+    policy: dict[str, PolicyTable]
 
-    def table_for(self, vm_name: str, groups: Iterable[str] = ()) -> tuple[str, Policy] | None:
+    def table_for(self, vm_name: str, groups: Iterable[str] = ()) -> tuple[str, PolicyTable] | None:
         """The first `[policy."PATTERN"]` that is for a VM of that name in these groups.
 
         With its pattern. Patterns are those of the shell (`*`, `?`, `[abc]`), and case counts.

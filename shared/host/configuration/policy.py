@@ -125,7 +125,7 @@ class VmPolicy(Section):
         return value
 
 
-class Policy(VmPolicy):
+class PolicyTable(VmPolicy):
     """What is done with the VMs of one `[policy."PATTERN"]`."""
 
     group: str = Field(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from shared.host.configuration.model import Configuration
-from shared.host.configuration.policy import Policy
+from shared.host.configuration.policy import PolicyTable
 from shared.host.configuration.values import is_size
 
 #: By the beginnings of pydantic's types of errors.
@@ -51,7 +51,7 @@ def _field(place: tuple[int | str, ...]) -> FieldInfo | None:
     if len(place) < 2:
         return None
     if place[0] == "policy":
-        return Policy.model_fields.get(str(place[2])) if len(place) > 2 else None
+        return PolicyTable.model_fields.get(str(place[2])) if len(place) > 2 else None
     section = Configuration.model_fields.get(str(place[0]))
     model = section.annotation if section else None
     if not isinstance(model, type) or not issubclass(model, BaseModel):

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT
 from shared.host.configuration.model import Configuration
-from shared.host.configuration.policy import Policy
+from shared.host.configuration.policy import PolicyTable
 from shared.host.configuration.values import is_size
 
 #: What stands for the one setting that has no default.
@@ -121,7 +121,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _policy_reference() -> list[str]:
-    names = ", ".join(f"`{name}`" for name in Policy.model_fields)
+    names = ", ".join(f"`{name}`" for name in PolicyTable.model_fields)
     return [
         '## `[policy."PATTERN"]`',
         "",
@@ -132,6 +132,6 @@ def _policy_reference() -> list[str]:
         ),
         f"does not say is taken from `[backup]`. Settings: {names}.",
         "",
-        f"`group`: {Policy.model_fields['group'].description}",
+        f"`group`: {PolicyTable.model_fields['group'].description}",
         "",
     ]

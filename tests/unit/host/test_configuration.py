@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host import configuration
-from shared.host.configuration import Configuration, Decision, decide, find, load, validated
+from shared.host.configuration import BackupRule, Configuration, decide, find, load, validated
 from shared.host.configuration.values import parse_size
 from shared.host.documents import LIMIT
 from shared.host.errors import ConfigurationError, ExitCode
@@ -280,17 +280,17 @@ LEFT_OUT = """
 @pytest.mark.parametrize(
     ("name", "wish", "said"),
     [
-        ("web", "", Decision(False, "[backup]")),
-        ("scratch-1", "", Decision(True, '[policy."scratch-*"] backup = "never"')),
-        ("own1", "", Decision(False, '[policy."own*"]')),
-        ("own1", "never", Decision(True, 'its extra data vmbackup/backup = "never"')),
-        ("own1", "always", Decision(False, 'its extra data vmbackup/backup = "always"')),
-        ("both1", "", Decision(True, '[policy."both*"] backup = "never"')),
-        ("both1", "always", Decision(False, 'its extra data vmbackup/backup = "always"')),
+        ("web", "", BackupRule(False, "[backup]")),
+        ("scratch-1", "", BackupRule(True, '[policy."scratch-*"] backup = "never"')),
+        ("own1", "", BackupRule(False, '[policy."own*"]')),
+        ("own1", "never", BackupRule(True, 'its extra data vmbackup/backup = "never"')),
+        ("own1", "always", BackupRule(False, 'its extra data vmbackup/backup = "always"')),
+        ("both1", "", BackupRule(True, '[policy."both*"] backup = "never"')),
+        ("both1", "always", BackupRule(False, 'its extra data vmbackup/backup = "always"')),
         (
             "web",
             "never",
-            Decision(
+            BackupRule(
                 False,
                 "[backup]",
                 'its extra data vmbackup/backup = "never" is ignored: vm_decides = false',
@@ -299,7 +299,7 @@ LEFT_OUT = """
         (
             "own1",
             "Never",
-            Decision(
+            BackupRule(
                 False,
                 '[policy."own*"]',
                 'its extra data vmbackup/backup = "Never" is ignored: it may be "always" or '
@@ -309,7 +309,7 @@ LEFT_OUT = """
     ],
 )
 def test_one_rule_decides_whether_a_vm_is_left_out(
-    write, name: str, wish: str, said: Decision
+    write, name: str, wish: str, said: BackupRule
 ) -> None:
     assert decide(load(write(LEFT_OUT), {}), name, (), wish) == said
 
@@ -318,7 +318,7 @@ def test_all_vms_may_be_left_out_but_those_of_a_policy(write) -> None:
     text = '[nas]\nmountpoint = "/mnt/nas"\n[backup]\nbackup = "never"\n[policy."web*"]\n'
     some = load(write(text + 'backup = "always"'), {})
     assert not decide(some, "web1", (), "").left_out
-    assert decide(some, "db", (), "") == Decision(True, '[backup] backup = "never"')
+    assert decide(some, "db", (), "") == BackupRule(True, '[backup] backup = "never"')
     assert decide(load(write(text), {}), "web1", (), "").rule == '[backup] backup = "never"'
 
 

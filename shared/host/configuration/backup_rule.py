@@ -13,7 +13,7 @@ _ALWAYS, _NEVER = "always", "never"
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class BackupRule:
     """What the configuration says of a VM.
 
     `rule` names what decided, as it stands in the file or with the VM. `ignored` says why what the
@@ -25,7 +25,7 @@ class Decision:
     ignored: str = ""
 
 
-def decide(configuration: Configuration, name: str, groups: Iterable[str], wish: str) -> Decision:
+def decide(configuration: Configuration, name: str, groups: Iterable[str], wish: str) -> BackupRule:
     """Whether a VM is left out of backups. `wish`: what it says itself, empty if nothing.
 
     Extra data comes along with clones and with VMs from elsewhere, so it counts only where the
@@ -43,8 +43,8 @@ def decide(configuration: Configuration, name: str, groups: Iterable[str], wish:
     elif wish and wish not in (_ALWAYS, _NEVER):
         ignored = f'{said} is ignored: it may be "{_ALWAYS}" or "{_NEVER}"'
     elif wish:
-        return Decision(wish == _NEVER, said)
+        return BackupRule(wish == _NEVER, said)
     if (own or configuration.backup).backup == _NEVER:
         rule = f'{title if own else "[backup]"} backup = "{_NEVER}"'
-        return Decision(left_out=True, rule=rule, ignored=ignored)
-    return Decision(left_out=False, rule=title, ignored=ignored)
+        return BackupRule(left_out=True, rule=rule, ignored=ignored)
+    return BackupRule(left_out=False, rule=title, ignored=ignored)
