@@ -51,8 +51,9 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
-    from coordinator.doctor import engines, host, virtualbox
-    from coordinator.doctor.result import Check, full_once, guarded
+    from coordinator.doctor import engines, host, schedule, virtualbox
+    from coordinator.doctor.patience import ALL_SECONDS, BoundedRunner
+    from coordinator.doctor.result import Check, guarded, once
     from shared.host.clock import SystemClock
     from shared.host.configuration import find
     from shared.host.errors import ConfigurationError
@@ -64,23 +65,27 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     except ConfigurationError as error:
         yield Check("configuration", "fail", error.message, error.hint)
         return
-    runner, clock = SubprocessRunner(), SystemClock()
+    clock = SystemClock()
+    runner = SubprocessRunner()
+    bounded = BoundedRunner(runner, clock, ALL_SECONDS)
     yield from guarded(
         "state directory", lambda: host.examine(configuration, find(invocation.config))
     )
     yield from guarded(
         "VirtualBox",
-        lambda: virtualbox.examine(configuration.virtualbox, runner, clock, os.environ),
+        lambda: virtualbox.examine(configuration.virtualbox, bounded, clock, os.environ),
     )
-    yield from guarded("engines", lambda: engines.examine(configuration, runner, clock, os.environ))
-    yield from full_once(_examine_nas(configuration))
-    yield from guarded("schedule", lambda: host.examine_schedule(runner))
+    yield from guarded(
+        "engines", lambda: engines.examine(configuration, bounded, clock, os.environ)
+    )
+    yield from once(_examine_nas(configuration))
+    yield from guarded("schedule", lambda: schedule.examine(runner))
 
 
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
     from coordinator.doctor import database, nas
-    from coordinator.doctor.result import Check, guarded
+    from coordinator.doctor.result import READ_ONLY, Check, guarded
     from shared.host.clock import SystemClock
     from shared.host.errors import NoDatabaseError, VmBackupError
     from shared.host.host_identity import HostIdentity
@@ -109,8 +114,11 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     except VmBackupError as error:  # a foreign NAS is not written to
         yield Check("NAS", "fail", error.message, error.hint)
         return
-    if not status.read_only:  # else nothing there tells more than that
-        yield from guarded("NAS: use", lambda: _examine_use(configuration, clock, expected))
+    read_only = status.read_only
+    if not read_only:  # else nothing there tells more than that
+        for check in guarded("NAS: use", lambda: _examine_use(configuration, clock, expected)):
+            read_only = read_only or check.cause == READ_ONLY  # the server's export is
+            yield check
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
@@ -119,9 +127,9 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     )
     yield from guarded(
         "database",
-        lambda: database.examine(configuration, identity, clock, read_only=status.read_only),
+        lambda: database.examine(configuration, identity, clock, read_only=read_only),
     )
-    if not status.read_only:
+    if not read_only:
         yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
 
 

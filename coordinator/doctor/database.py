@@ -1,13 +1,14 @@
 """Is the state database whole, does it know this host, and who may write to it?"""
 
 import os
+import shlex
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator import reading, text
-from coordinator.doctor.result import Check
+from coordinator.doctor.result import Check, Verdict
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
@@ -16,12 +17,14 @@ from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.contents import Contents
 from shared.state.rules import hosts
+from shared.state.sessions.host_look import read_look
 from shared.state.sessions.recovery import find_proven
 from shared.state.store import generations, inspection, reserve
 from shared.state.store.database import Database
 from shared.state.store.lease import is_provably_dead, parse_marker
 from shared.state.store.opening import open_database
 from shared.state.store.operations import ReadLease
+from shared.tasks.judgement import Level, judge_host, moment
 
 
 def examine(
@@ -47,6 +50,7 @@ def examine(
     yield from _generations(root)
     yield _reserve(root, configuration.nas.reserve)
     yield from _nodes(database)
+    yield from _last_runs(database, clock)
     yield from _locks(database)
 
 
@@ -64,40 +68,42 @@ def _format(version: str) -> Check:
 
 
 def examine_rights(root: Path, *, read_only: bool = False) -> Iterator[Check]:
-    """Directories that others can change: who can write there can lose every backup's record."""
-    wrong = False
+    """Directories that others can change: who can write there can lose every backup's record.
+
+    One line for all of them that have one fault.
+    """
+    found: dict[tuple[Verdict, str, str], list[Path]] = defaultdict(list)
     for name in ("", "gen", "history", "node", "tmp"):
-        path = root / name
-        status = os.lstat(path)
-        if not stat.S_ISDIR(status.st_mode):
-            wrong = True
-            yield Check(
-                "database: rights", "fail", f"{path} is no directory", "find out who put it there"
-            )
-        elif status.st_mode & stat.S_IWOTH:
-            wrong = True
-            hint = f"chmod o-w {path}; on SMB: the mount options dir_mode=0770,file_mode=0660"
-            yield Check("database: rights", "warn", f"everybody may write to {path}", hint)
-        elif not read_only and not os.access(path, os.W_OK | os.X_OK):
-            wrong = True
-            hint = "workers must run as its owner, or in its group with the rights of the group"
-            yield Check(
-                "database: rights",
-                "fail",
-                f"this user may not write to {path} (owner {status.st_uid}, group {status.st_gid})",
-                hint,
-            )
-        elif status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWGRP:
-            wrong = True
-            hint = f"chown it to the user of the workers, or share it by a group: chmod 2770 {path}"
-            yield Check(
-                "database: rights",
-                "warn",
-                f"{path} belongs to another user ({status.st_uid})",
-                hint,
-            )
-    if not wrong:
+        if wrong := _wrong_rights(root / name, read_only=read_only):
+            found[wrong].append(root / name)
+    for (verdict, what, hint), paths in found.items():
+        places = " ".join(map(str, paths))
+        yield Check(
+            "database: rights",
+            verdict,
+            what.format(places),
+            hint.format(shlex.join(map(str, paths))),
+        )
+    if not found:
         yield Check("database: rights", "ok", "only its owner and group may write there")
+
+
+def _wrong_rights(path: Path, *, read_only: bool) -> tuple[Verdict, str, str] | None:
+    """What is wrong with a directory, and what to do; `{}` stands for all such directories."""
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return "fail", "{} is no directory", "find out who put it there"
+    if status.st_mode & stat.S_IWOTH:
+        hint = "chmod o-w {}; on SMB: the mount options dir_mode=0770,file_mode=0660"
+        return "warn", "everybody may write to {}", hint
+    if not read_only and not os.access(path, os.W_OK | os.X_OK):
+        hint = "workers must run as its owner, or in its group with the rights of the group"
+        owner = f"(owner {status.st_uid}, group {status.st_gid})"
+        return "fail", f"this user may not write to {{}} {owner}", hint
+    if status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWGRP:
+        hint = "chown it to the user of the workers, or share it by a group: chmod 2770 {}"
+        return "warn", f"{{}} belongs to another user ({status.st_uid})", hint
+    return None
 
 
 def _generations(root: Path) -> Iterator[Check]:
@@ -140,6 +146,21 @@ def _nodes(database: Database) -> Iterator[Check]:
     else:
         yield Check("database: this host", "ok", f"{identity.node} is this machine")
     yield from _twins(contents)
+
+
+def _last_runs(database: Database, clock: Clock) -> Iterator[Check]:
+    """Whether the workers of this host really run, as the NAS knows it."""
+    identity = database.identity
+    look = read_look(database.root / "node", identity.node, identity.machine)
+    now = moment(clock.now().timestamp(), look)
+    verdict = judge_host(identity.node, look, now, may_be_off=False)
+    since = f" ({text.duration(verdict.seconds)})" if verdict.seconds is not None else ""
+    seen = f"{verdict.reason}{since}"
+    if verdict.level == Level.OK:
+        yield Check("schedule: last runs", "ok", seen)
+    else:
+        hint = "look at the schedule, and run `vmbackup-worker -v run` by hand: it says why"
+        yield Check("schedule: last runs", "warn", seen, hint)
 
 
 def _twins(contents: Contents) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from coordinator.doctor.patience import ANSWER_SECONDS
 from coordinator.doctor.result import Check
 from shared.export.eligibility import check_eligibility
 from shared.host.clock import Clock
@@ -26,7 +27,12 @@ def examine(
     Opens the disks of all VMs for a moment.
     """
     configured = configuration.virtualbox
-    vboxmanage = VBoxManage(configured.vboxmanage, runner, configured.timeout_seconds, clock=clock)
+    vboxmanage = VBoxManage(
+        configured.vboxmanage,
+        runner,
+        min(configured.timeout_seconds, ANSWER_SECONDS),
+        clock=clock,
+    )
     try:
         machines = take_inventory(
             vboxmanage, settings.home(configured.home, environment), clock.sleep

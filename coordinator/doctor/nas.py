@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator import text
-from coordinator.doctor.result import Check
+from coordinator.doctor.result import FULL, READ_ONLY, Check
 from shared.host.clock import Clock
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
@@ -32,6 +32,7 @@ _READ_ONLY: Final = Check(
     "fail",
     "mounted read-only",
     "look at the server's disk and its export, then mount it again",
+    READ_ONLY,
 )
 
 
@@ -59,7 +60,7 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
             "fail",
             f"{free}, less than nas.reserve" if nas.reserve else free,
             "free some space ('The NAS is full' in docs/operation.md): no export starts until then",
-            full=True,
+            FULL,
         )
     else:
         yield Check("NAS: room", "ok", free)

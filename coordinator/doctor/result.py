@@ -1,12 +1,12 @@
 """The result of one check."""
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.host.errors import VmBackupError
-from shared.nas.errors import is_full
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -38,22 +38,37 @@ class Check:
     verdict: Verdict
     seen: str
     hint: str = ""
-    #: It failed because there is no room.
-    full: bool = False
+    #: Why it failed, where that makes other checks fail, too.
+    cause: str = ""
 
 
-def full_once(checks: Iterable[Check]) -> Iterator[Check]:
-    """The checks, of those that failed because there is no room the first: they have one cause."""
-    told = False
+FULL: Final = "no room"
+READ_ONLY: Final = "read-only"
+#: Errors of a NAS that each thing meets which is tried there.
+_CAUSES: Final[Mapping[int | None, str]] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
+    errno.EROFS: READ_ONLY,
+    **{
+        number: os.strerror(number)
+        for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
+    },
+}
+
+
+def once(checks: Iterable[Check]) -> Iterator[Check]:
+    """The checks; of those that failed of one cause the first."""
+    told = set()
     for check in checks:
-        if not (check.full and told):
+        if check.cause not in told:
             yield check
-        told = told or check.full
+        if check.cause:
+            told.add(check.cause)
 
 
 def failed(name: str, error: VmBackupError) -> Check:
     """A check that failed because of `error`."""
-    return Check(name, "fail", error.message, error.hint, full=is_full(error.__cause__))
+    number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    return Check(name, "fail", error.message, error.hint, _CAUSES.get(number, ""))
 
 
 def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -70,5 +85,5 @@ def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]
             "fail",
             f"{error.strerror or error}{place}",
             hints.get(error.errno, _RIGHTS),
-            full=is_full(error),
+            _CAUSES.get(error.errno, ""),
         )

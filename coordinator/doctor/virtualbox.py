@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 
+from coordinator.doctor.patience import ANSWER_SECONDS
 from coordinator.doctor.result import Check
 from shared.host.clock import Clock
 from shared.host.configuration import VirtualBox
@@ -21,7 +22,12 @@ def examine(
     configured: VirtualBox, runner: Runner, clock: Clock, environment: Mapping[str, str]
 ) -> Iterator[Check]:
     """Everything about VirtualBox. Raises `VBoxManageError` when it does not answer."""
-    vboxmanage = VBoxManage(configured.vboxmanage, runner, configured.timeout_seconds, clock=clock)
+    vboxmanage = VBoxManage(
+        configured.vboxmanage,
+        runner,
+        min(configured.timeout_seconds, ANSWER_SECONDS),
+        clock=clock,
+    )
     version = vboxmanage.version()
     yield _version(shutil.which(configured.vboxmanage) or configured.vboxmanage, version)
     for warning in vboxmanage.warnings():

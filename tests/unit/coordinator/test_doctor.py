@@ -5,16 +5,18 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from coordinator.doctor import database, engines, host, nas, virtualbox
+from coordinator.doctor import archive, database, engines, nas, virtualbox
+from coordinator.doctor.patience import BoundedRunner
 from coordinator.doctor.result import Check, guarded
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, VirtualBox
 from shared.host.errors import ExitCode, NasError
-from shared.host.processes import Completed
+from shared.host.processes import Completed, SubprocessRunner
 from shared.nas import mount
 from shared.nas.mount import Mount, NasStatus
 from shared.nas.spelling import TRIAL
@@ -22,6 +24,13 @@ from shared.ova.compression import zlib_codec
 from shared.state.records import NodeRecord
 from shared.state.rules import hosts, sightings
 from shared.state.rules.sightings import Sighting
+from shared.state.sessions.host_look import (
+    PREFIX,
+    UNKNOWN_INTERVAL_SECONDS,
+    VmsSeen,
+    WorkerEnd,
+    write_look,
+)
 from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
 from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
@@ -385,27 +394,6 @@ class TestEngines:
         assert "isal" in check.hint
 
 
-class TestSchedule:
-    def examine(self, runner: FakeRunner, *files: Path) -> Check:
-        return next(host.examine_schedule(runner, tuple(map(str, files))))
-
-    def test_nobody_starts_the_workers(self) -> None:
-        check = self.examine(FakeRunner(status=1))
-        assert (check.verdict, "deploy/" in check.hint) == ("warn", True)
-
-    def test_a_crontab(self) -> None:
-        assert self.examine(FakeRunner("*/10 * * * * vmbackup-worker run\n")).verdict == "ok"
-        assert self.examine(FakeRunner("# */10 * * * * vmbackup-worker run\n")).verdict == "warn"
-
-    def test_a_file_of_cron_and_a_timer(self, tmp_path: Path) -> None:
-        (tmp_path / "vmbackup").write_text("*/10 * * * * vm vmbackup-worker run\n")
-        (tmp_path / "vmbackup-run.timer").write_text("")
-        (tmp_path / "other").write_text("* * * * * root true\n")
-        assert self.examine(FakeRunner(status=1), tmp_path / "vmbackup").verdict == "ok"
-        assert self.examine(FakeRunner(status=1), tmp_path / "*.timer").verdict == "ok"
-        assert self.examine(FakeRunner(status=1), tmp_path / "other").verdict == "warn"
-
-
 def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
     (operator.folder / "file").write_text("")
     operator.settings["host"] = {
@@ -434,3 +422,149 @@ def test_a_nas_that_is_mounted_read_only_is_one_finding_and_not_one_of_rights(
         if line.startswith(("FAIL", "WARN")) and ("NAS" in line or "database" in line)
     ]
     assert wrong == ["FAIL  NAS: mount options: mounted read-only"]
+
+
+def wrong_lines(operator: Operator) -> list[str]:
+    """What doctor has to say of the NAS and the database that is not well."""
+    return [
+        line
+        for line in operator.admin("doctor").stdout.splitlines()
+        if line.startswith(("FAIL", "WARN"))
+        and ("NAS" in line or "database" in line)
+        and "last runs" not in line
+    ]
+
+
+def test_a_server_that_exports_read_only_is_one_finding_though_the_mount_does_not_say_so(
+    site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(site_with_database.nas))
+
+    monkeypatch.setattr(nas, "trial_directory", refuse)
+    monkeypatch.setattr(archive, "examine", refuse)
+    monkeypatch.setattr(
+        "os.access", lambda path, _mode: not str(path).startswith(str(site_with_database.nas))
+    )
+    (told,) = wrong_lines(site_with_database)
+    assert told.startswith("FAIL  NAS: use: Read-only file system")
+
+
+def test_rights_that_are_wrong_everywhere_are_one_finding(operator: Operator) -> None:
+    operator.create()
+    for path in (operator.vmstate, operator.vmstate / "gen", operator.vmstate / "node"):
+        path.chmod(0o777)
+    (told,) = wrong_lines(operator)
+    gen = operator.vmstate / "gen"
+    assert told.startswith(
+        f"WARN  database: rights: everybody may write to {operator.vmstate} {gen}"
+    )
+
+
+class TestVirtualBoxThatHangs:
+    def test_it_is_said_within_a_minute_and_once_and_the_rest_is_examined(
+        self, site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The time that passes is what the programs were allowed to take."""
+        passed = []
+
+        class Hanging(SubprocessRunner):
+            def run(
+                self,
+                arguments: Sequence[str],
+                *,
+                timeout_seconds: float,
+                environment: Mapping[str, str] | None = None,
+            ) -> Completed:
+                if "no-VBoxManage" not in arguments[0]:
+                    return FakeRunner(status=1).run(arguments, timeout_seconds=timeout_seconds)
+                passed.append(timeout_seconds)
+                return Completed(tuple(arguments), -9, "", "", timed_out=True)
+
+        monkeypatch.setattr("shared.host.processes.SubprocessRunner", Hanging)
+        monkeypatch.setattr(SystemClock, "monotonic", lambda _self: sum(passed))
+        site_with_database.settings["virtualbox"] = {
+            "vboxmanage": "no-VBoxManage",
+            "timeout_seconds": 600,
+        }
+        site_with_database.configure()
+        output = site_with_database.admin("doctor").stdout
+        assert sum(passed) <= 40
+        assert output.count("did not answer within") == 1
+        assert "NAS: rights" in output
+
+    def test_what_is_known_is_printed_before_it(
+        self, site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines: list[str] = []
+        before: list[list[str]] = []
+
+        def hang(*_: object, **__: object) -> object:
+            before.append(list(lines))
+            raise NasError("it hangs")
+
+        monkeypatch.setattr("coordinator.commands.doctor.say", lines.append)
+        monkeypatch.setattr(virtualbox, "examine", hang)
+        site_with_database.admin("doctor")
+        assert any("state directory" in line for line in before[0])
+
+    def test_commands_have_so_long_together(self) -> None:
+        class Slow(FakeRunner):
+            def run(
+                self,
+                arguments: Sequence[str],
+                *,
+                timeout_seconds: float,
+                environment: Mapping[str, str] | None = None,
+            ) -> Completed:
+                taken.append(timeout_seconds)
+                return super().run(arguments, timeout_seconds=timeout_seconds)
+
+        class Clock(SystemClock):
+            def monotonic(self) -> float:
+                return sum(taken)
+
+        taken: list[float] = []
+        runner = BoundedRunner(Slow(), Clock(), 35)
+        ended = [runner.run(["x"], timeout_seconds=20).timed_out for _ in range(4)]
+        assert (taken, ended) == ([20, 15], [False, False, True, True])
+
+
+class Earlier(SystemClock):
+    """The wall clock so long ago that a host which looked then is silent now."""
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return super().now() - timedelta(seconds=4 * UNKNOWN_INTERVAL_SECONDS)
+
+
+class TestLastRuns:
+    def test_workers_that_have_stopped_are_seen_in_the_hosts_own_look(
+        self, operator: Operator
+    ) -> None:
+        operator.create()
+        operator.add_vms("web")
+        database = operator.database()
+        directory, identity = operator.vmstate / "node", database.identity
+        write_look(directory, identity, SystemClock(), VmsSeen((), (), ()), {})
+        assert "ok    schedule: last runs: its workers run" in operator.admin("doctor").stdout
+        (file := directory / f"{PREFIX}{identity.node}").unlink()
+        clock = Earlier()
+        write_look(directory, identity, clock, VmsSeen((), (), ()), {})
+        os.utime(file, (clock.now().timestamp(), clock.now().timestamp()))
+        told = operator.admin("doctor").stdout
+        assert "WARN  schedule: last runs: its workers have stopped, or it is off (4 h)" in told
+
+    def test_a_worker_that_fails_is_seen_though_the_schedule_starts_it(
+        self, operator: Operator
+    ) -> None:
+        operator.create()
+        directory, identity = operator.vmstate / "node", operator.database().identity
+        ends = {"backup": WorkerEnd(14, "2026-11-29T12:00:00Z")}
+        write_look(directory, identity, SystemClock(), VmsSeen((), (), ()), ends)
+        told = operator.admin("doctor").stdout
+        assert "WARN  schedule: last runs: backup ended with exit code 14" in told
+
+    def test_a_host_whose_workers_never_looked(self, operator: Operator) -> None:
+        operator.create()
+        assert "WARN  schedule: last runs: none of its workers" in operator.admin("doctor").stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.commands import doctor as doctor_command
-from coordinator.doctor.result import Check, full_once
+from coordinator.doctor.result import FULL, Check, once
 from shared.command_line import Invocation
 from shared.host.errors import ExitCode
 from shared.state.states import State
@@ -46,6 +46,8 @@ def full(
             mounts.file_system(kind, tmp_path / "image", operator.nas)
         operator.configure()
         operator.create()
+        written = os.urandom(reserve.wanted(operator.vmstate))  # not only so long, as for others
+        (operator.vmstate / reserve.NAME).write_bytes(written)
         operator.add_vms("web")
         operator.set("web", status=State.CLEAN, last_copy=copy(NEW))
         for stamp in (OLD, NEW):
@@ -153,12 +155,12 @@ def test_status_names_who_waits_and_doctor_one_cause(full: Operator) -> None:
     assert "no backup begins" in full.admin("status").stderr
     assert "Waiting for room: web" in full.admin("status").stderr
     checks = [*doctor_command.examine(Invocation("vmbackup-admin", config=str(full.config)))]
-    told = [check.name for check in checks if check.full]
+    told = [check.name for check in checks if check.cause == FULL]
     assert told == ["NAS: room"]
     assert not [check for check in checks if "No space left" in check.seen]
     assert {check.name: check.verdict for check in checks}["database: reserve"] == "ok"
 
 
 def test_the_first_check_that_finds_no_room_tells_it() -> None:
-    checks = [Check("a", "ok", ""), Check("b", "fail", "", full=True), Check("c", "fail", "")]
-    assert list(full_once([*checks, Check("d", "fail", "", full=True)])) == checks
+    checks = [Check("a", "ok", ""), Check("b", "fail", "", cause=FULL), Check("c", "fail", "")]
+    assert list(once([*checks, Check("d", "fail", "", cause=FULL)])) == checks
