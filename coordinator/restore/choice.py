@@ -21,7 +21,10 @@ def choose(site: Site, record: VmRecord, which: str) -> Copy:
 
 @dataclass(frozen=True, slots=True)
 class ChosenCopy:
-    """The copy that is meant. `doubt` says why it may be another one; empty: it is that one."""
+    """The copy that is meant.
+
+    `doubt` says why it may be another one, or will hardly do; empty: it is that one.
+    """
 
     copy: Copy
     doubt: str = ""
@@ -36,7 +39,7 @@ def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
         if len(good) < position:
             raise CopyError(
                 f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
-                hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
+                hint=_what_there_is(record, found),
             )
         return ChosenCopy(good[-position], _doubt(good[-position], good, which))
     copy = next((copy for copy in found if copy.stamp == which), None)
@@ -45,7 +48,18 @@ def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
             f"{record.key} has no copy {which!r}",
             hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
         )
-    return ChosenCopy(copy)
+    return ChosenCopy(copy, f"{copy.stamp}: {copy.problem}" if copy.refused else "")
+
+
+def _what_there_is(record: VmRecord, found: list[Copy]) -> str:
+    refused = chronology.oldest_first(copy for copy in found if copy.refused)
+    shown = f"`vmbackup-admin copies {quoted(record.key)}` shows what there is"
+    if not refused:
+        return shown
+    return (
+        f"{shown}; the disks of {refused[-1].stamp} are whole, although VirtualBox would not "
+        f"import it: docs/restore.md says how to get at them"
+    )
 
 
 def _doubt(copy: Copy, good: list[Copy], which: str) -> str:

@@ -1,9 +1,10 @@
 """What is in the directory of a VM: copies, partial files, and what does not belong there.
 
 A copy counts when its `.ova`, its sidecar and the side files that this names are there under their
-final names, with the sizes that it says, no verification found it damaged, and the sidecar says
-that it is a copy of this very VM, by its UUID: another VM may have had the same name, and the same
-directory, before. Which copy is the newer one is said by `shared.copies.chronology`.
+final names, with the sizes that it says, no verification found it damaged, VirtualBox would import
+it as far as the sidecar knows, and the sidecar says that it is a copy of this very VM, by its UUID:
+another VM may have had the same name, and the same directory, before. Which copy is the newer one
+is said by `shared.copies.chronology`.
 """
 
 import contextlib
@@ -65,6 +66,14 @@ class Copy:
     def good(self) -> bool:
         """Whether it counts."""
         return not self.problem
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing is wrong with it but that VirtualBox would not import it.
+
+        Its disks are whole: it does not count, and it is not damaged.
+        """
+        return self.sidecar is not None and self.problem == _refusal(self.sidecar) != ""
 
     @property
     def pinned(self) -> bool:
@@ -204,7 +213,13 @@ def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
         return lost
     if not plausible(parse_stamp(sidecar.stamp).claim):
         return "the number in its name is out of bounds"
-    return f"verification found: {sidecar.damage}" if sidecar.damage else ""
+    return f"verification found: {sidecar.damage}" if sidecar.damage else _refusal(sidecar)
+
+
+def _refusal(sidecar: Sidecar) -> str:
+    if not sidecar.refused:
+        return ""
+    return f"VirtualBox would not import it, although its disks are whole: {sidecar.refused}"
 
 
 def highest_claim(directories: Iterable[Path]) -> int:

@@ -5,8 +5,10 @@ Retention, moves and commands all ask here, and nowhere else a permit is given.
 Without an operator's word a copy goes only if all of this holds at that moment: its sidecar can be
 read and has this VM's UUID; it is good; it is not pinned; it is not the one that was just
 published; a newer good copy is there, newer by every sign (`shared.copies.chronology`), which is
-another file; and its order to no other good copy is disputed. What was moved goes only when it has
-been read at its new place, which is another directory.
+another file; and its order to no other good copy is disputed. One with which nothing is wrong but
+that VirtualBox would not import it counts for no good one, and goes when a newer one is there, good
+or not imported either. What was moved goes only when it has been read at its new place, which is
+another directory.
 
 Each proof reads the directory again, and gives a permit for the files of one copy
 (`shared.copies.permits`). Call them under a claim on the VM, right before the removal.
@@ -44,7 +46,31 @@ def must_stay(copies: Iterable[Copy], *, protect: Collection[str] = ()) -> dict[
     """
     found = list(copies)
     good = chronology.oldest_first(copy for copy in found if copy.good)
-    return {copy.stamp: list(_reasons(copy, good, protect)) for copy in found}
+    refused = [copy for copy in found if copy.refused]
+    return {
+        copy.stamp: list(
+            _of_refused(copy, [*good, *refused], protect)
+            if copy.refused
+            else _reasons(copy, good, protect)
+        )
+        for copy in found
+    }
+
+
+def _of_refused(copy: Copy, others: list[Copy], protect: Collection[str]) -> Iterator[str]:
+    """Why a copy that VirtualBox would not import must stay.
+
+    Its disks are whole, so one that is newer by every sign, good or refused as well, stands in for
+    it. It never stands in for a good one.
+    """
+    if copy.pinned:
+        yield "pinned"
+    if copy.stamp in protect:
+        yield "the last one that was made"
+    if not any(
+        chronology.supersedes(other, copy) and not _one_file(other, copy) for other in others
+    ):
+        yield "the newest state of its disks, although VirtualBox would not import it"
 
 
 def _reasons(copy: Copy, good: list[Copy], protect: Collection[str]) -> Iterator[str]:

@@ -27,7 +27,9 @@ SCHEMA: Final = 1
 LIMIT_BYTES: Final = 1 << 20
 
 #: Fields that are written only if they say something.
-_OPTIONAL: Final = frozenset({"verified", "rehearsed", "pinned", "engine_reason", "wire"})
+_OPTIONAL: Final = frozenset(
+    {"verified", "rehearsed", "pinned", "engine_reason", "wire", "refused"}
+)
 
 
 def _is_time(text: str) -> bool:
@@ -98,8 +100,9 @@ class Sidecar(Document):
     `source_bytes` is what the VM's disks took on the host; `fingerprint` that of the VM before the
     export. `files` are those beside the `.ova` by suffix (of `names.SIDES`), `left_out` says in
     words what of the VM is in none of them. `pinned` is when an operator exempted the copy from
-    retention, empty if nobody did. `engine_reason` says why another engine than the wanted one made
-    it. `extra` keeps the fields that this version does not know.
+    retention, empty if nobody did. `refused` is why VirtualBox would not import the copy when it
+    was made; its disks are whole all the same. `engine_reason` says why another engine than the
+    wanted one made it. `extra` keeps the fields that this version does not know.
     """
 
     stamp: _Stamp
@@ -125,6 +128,7 @@ class Sidecar(Document):
     ] = field(default_factory=dict)
     left_out: Annotated[tuple[str, ...], FROM_JSON] = ()
     pinned: str = ""
+    refused: str = ""
     engine_reason: str = ""
     wire: Wire | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)

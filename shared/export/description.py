@@ -25,7 +25,9 @@ from typing import IO, Final
 from shared.export.command import PipedCommand
 from shared.host.stages import CancelledError
 from shared.ova.ovf import rename_files
+from shared.ova.scsi import on_one_controller
 from shared.virtualbox.export_errors import ExportError
+from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: How long VirtualBox may take to write the description.
@@ -64,17 +66,16 @@ def take_description(
     disks: int,
     scratch: Path,
     cancelled: threading.Event,
-    rename: str | None = None,
+    shown: ExportedAs = ExportedAs(),  # noqa: B008 - a constant
 ) -> Description:
     """Has VirtualBox describe the VM `machine` (a UUID) named `called`, which has so many disks.
 
     Uses the local directory `scratch` for a moment and leaves nothing there. The files in the OVA
-    are named after the VM; the VM itself keeps its name unless `rename` gives another. Raises
+    are named after the VM; the VM itself keeps its name unless `shown` gives another. Raises
     `ExportError` (`VmRunsError`, …) if VirtualBox refuses, does not answer, or calls the VM
     otherwise; `CancelledError` soon after `cancelled` is set.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", rename or called)[:60].strip("._-") or "machine"
-    renaming = ("--vsys", "0", "--vmname", rename) if rename else ()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", shown.name or called)[:60].strip("._-") or "machine"
     scratch.mkdir(parents=True, exist_ok=True)
     for _ in range(_ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as directory:
@@ -82,7 +83,7 @@ def take_description(
             place = _take_names(Path(directory), called, disks)
             target, nvram = place / "description.ovf", Path(f"{place}/{called}.nvram")
             with PipedCommand(
-                vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *renaming]
+                vboxmanage, ["export", machine, "--ovf20", "--output", str(target), *shown.words()]
             ) as child:
                 written = _watch(child, Path(directory), (target, nvram), cancelled)
                 if child.status() == 0 and disks:
@@ -101,7 +102,7 @@ def _describe(name: str, ovf: bytes | None, nvram: bytes | None) -> Description 
     """What VirtualBox wrote, with plain file names; None if something is missing."""
     if ovf is None:
         return None
-    text, files = rename_files(ovf, name)
+    text, files = rename_files(on_one_controller(ovf), name)
     others = [file for file in files.values() if not file.endswith(".vmdk")]
     if others and nvram is None:
         return None

@@ -26,6 +26,7 @@ from shared.ova.ovf import DiskFile, disk_files
 from shared.ova.vmdk import SECTOR
 from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from shared.ova.writing import OvaWriter, WrittenMember
+from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
 
 
@@ -33,7 +34,7 @@ from shared.virtualbox.vboxmanage import VBoxManage
 class ExportRequest:
     """What to export: the VM's UUID and its disks; and where to: a file that must not exist.
 
-    `rename` is another name for the VM in the OVA (its own, if what is exported is a clone).
+    `shown` is what the VM is called in the OVA (its own name, if what is exported is a clone).
     `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
     seconds since the epoch.
     """
@@ -43,7 +44,7 @@ class ExportRequest:
     target: Path
     scratch: Path
     modified: int
-    rename: str | None = None
+    shown: ExportedAs = ExportedAs()  # noqa: RUF009 - a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def export_vm(
             disks=len(request.disks),
             scratch=request.scratch,
             cancelled=cancelled,
-            rename=request.rename,
+            shown=request.shown,
         )
         chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
         parts = match_disks(disk_files(description.ovf), request.disks, chains)

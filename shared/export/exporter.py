@@ -12,6 +12,7 @@ from shared.virtualbox.export_errors import (
     ExportError,
     export_problem,
 )
+from shared.virtualbox.export_words import exported_as
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -90,8 +91,7 @@ class VBoxManageExporter:
         OVF 2.0 for a manifest with SHA-256; without `--manifest` there would be none.
         """
         arguments = ["export", machine.uuid, "--ovf20", "--manifest", f"--output={target}"]
-        if vm_name is not None:
-            arguments += ["--vsys", "0", f"--vmname={vm_name}"]
+        arguments += exported_as(machine, vm_name).words()
         return VBoxManageExport(Background(self._vboxmanage, *arguments), target)
 
 

@@ -23,6 +23,7 @@ from shared.virtualbox.export_errors import (
     ExportTargetError,
     VmRunsError,
 )
+from shared.virtualbox.export_words import exported_as
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -100,7 +101,7 @@ class ParallelExporter:
             target=target,
             scratch=self._scratch,
             modified=int(self._clock.now().timestamp()),
-            rename=vm_name,
+            shown=exported_as(machine, vm_name),
         )
         return export_vm(
             self._vboxmanage,

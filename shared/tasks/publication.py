@@ -21,7 +21,8 @@ log: Final = logging.getLogger(__name__)
 def finish(site: Site, held: Holding) -> bool:
     """Publishes the copy that was intended, applies retention to older ones, and commits CLEAN.
 
-    CLEAN is committed only while the copy is there and counts, looked at after everything else.
+    CLEAN is committed only while the copy is there and counts, looked at after everything else. One
+    that VirtualBox would not import is put in place and kept, and is a failure.
     Returns False, with the failure committed, if there is nothing to publish or it is not there in
     the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
     taken over, `NasError` when the NAS does not let us.
@@ -32,12 +33,12 @@ def finish(site: Site, held: Holding) -> bool:
         raise ValueError(f"{key}: no copy is being published")
     session.doing.phase = "publish"
     try:
-        publishing.publish(site.files, site.directory(record), copy)
+        _put_in_place(site, record, copy)
         _let_go_of_old_copies(site, session, record, copy)
         there = _require_there(site, record, copy)
     except CopyError as error:
         when = timestamp(site.clock.now())
-        text = f"the copy {copy.stamp} could not be put in place: {error.message}"
+        text = f"the copy {copy.stamp} {error.message}"
         session.commit(
             lambda contents: backup.failed(contents, key, own, text, when), f"publish {key} failed"
         )
@@ -79,9 +80,19 @@ def _require_there(site: Site, record: VmRecord, copy: CopyRecord) -> Catalogue:
     """
     there = catalogue.read(site.directory(record), record.uuid)
     found = there.find(copy.stamp)
+    if found is not None and found.refused:
+        raise CopyError(f"is kept, but does not count: {found.problem}")
     if found is None or not found.good:
-        raise CopyError(f"it was, and now {found.problem if found else 'it is gone'}")
+        gone = found.problem if found else "it is gone"
+        raise CopyError(f"could not be put in place: it was, and now {gone}")
     return there
+
+
+def _put_in_place(site: Site, record: VmRecord, copy: CopyRecord) -> None:
+    try:
+        publishing.publish(site.files, site.directory(record), copy)
+    except CopyError as error:
+        raise CopyError(f"could not be put in place: {error.message}") from None
 
 
 def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: CopyRecord) -> None:

@@ -78,7 +78,7 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
     newest = here[-1] if here else None
     return FoundCopies(
         newest=as_record(newest.sidecar) if newest and newest.sidecar else None,
-        damaged=tuple(sorted({copy.stamp for copy, _ in found if not copy.good})),
+        damaged=tuple(sorted({copy.stamp for copy, _ in found if not (copy.good or copy.refused)})),
         verified=min(
             (last_read(copy.sidecar) for copy in good if copy.sidecar),
             key=lambda moment: said(moment, now),

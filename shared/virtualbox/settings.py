@@ -83,6 +83,7 @@ class MachineSettings:
     #: Where VirtualBox writes that: absolute, or below the VM's folder.
     snapshot_folder: str = ""
     snapshots: tuple[VmSnapshot, ...] = ()
+    description: str = ""
     #: The groups that it is in, like `/office/web`. VirtualBox writes none for the group of all.
     groups: tuple[str, ...] = ()
     #: What its extra data say of backups (`shared.host.configuration.WISH`); empty: nothing.
@@ -187,6 +188,7 @@ def parse_machine(data: bytes) -> MachineSettings:
         + _mebibytes(machine, "Display", "VRAMSize"),
         snapshot_folder=machine.get("snapshotFolder", ""),
         snapshots=tuple(snapshots_of(machine)),
+        description=machine.findtext("Description") or "",
         groups=tuple(group.get("name", "") for group in machine.iterfind("Groups/Group")),
         wish=_extra_data(machine, WISH),
     )

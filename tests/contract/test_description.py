@@ -12,6 +12,7 @@ import pytest
 
 from shared.export.description import take_description
 from shared.host.processes import SubprocessRunner
+from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.contract.exporting import medium_state
 from tests.support.hosts import VirtualBoxHost
@@ -77,7 +78,7 @@ def test_every_vm_is_described(host: VirtualBoxHost, odd: str, folder: Path) -> 
             disks=1,
             scratch=folder / "scratch",
             cancelled=threading.Event(),
-            rename=rename,
+            shown=ExportedAs(rename),
         )
         system = next(
             element

@@ -1,15 +1,138 @@
-"""What makes one VM another kind than the next, as its settings file says it."""
+"""What makes one VM another kind than the next: its settings, its export, and what imports it."""
 
+import threading
+from pathlib import Path
+
+import pytest
+
+from shared.export.exporter import Exporter, VBoxManageExporter
+from shared.export.parallel import ParallelExporter
+from shared.host.clock import SystemClock
+from shared.host.processes import SubprocessRunner
+from shared.ova import scsi
+from shared.ova.check import check_ova
+from shared.virtualbox.export_words import LONGEST_DESCRIPTION
+from shared.virtualbox.import_trial import refusal
+from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.settings import parse_machine
+from shared.virtualbox.vboxmanage import VBoxManage
+from tests.contract.exporting import export
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
 
 
-def test_groups_and_extra_data_are_in_the_settings_file(
+@pytest.fixture
+def vboxmanage(host: VirtualBoxHost) -> VBoxManage:
+    return VBoxManage(str(host.vboxmanage), SubprocessRunner(), 120)
+
+
+def machine(host: VirtualBoxHost, vboxmanage: VBoxManage, vm: VirtualMachine) -> Machine:
+    return take_inventory(vboxmanage, host.home, SystemClock().sleep)[vm.uuid]
+
+
+def attach(host: VirtualBoxHost, vm: VirtualMachine, kind: str, controller: str) -> None:
+    """One more disk, on one more controller, which is called after its kind."""
+    path = host.vms / f"{vm.name}-{kind}.vdi"
+    host.run("createmedium", "disk", f"--filename={path}", "--size=8")
+    host.run("storagectl", vm.uuid, f"--name={kind}", f"--add={kind}", f"--controller={controller}")
+    place = (f"--storagectl={kind}", "--port=0", "--device=0", "--type=hdd")
+    host.run("storageattach", vm.uuid, *place, f"--medium={path}")
+
+
+def exporters(vboxmanage: VBoxManage, scratch: Path) -> dict[str, Exporter]:
+    return {
+        "vboxmanage": VBoxManageExporter(vboxmanage),
+        "parallel": ParallelExporter(vboxmanage, SystemClock(), scratch=scratch, cores=2),
+    }
+
+
+def written(exporter: Exporter, what: Machine, target: Path) -> Path:
+    running, waiting = exporter.start(what, target), threading.Event()
+    while not running.poll():
+        waiting.wait(0.05)
+    running.result()
+    return target
+
+
+def test_groups_extra_data_and_description_are_in_the_settings_file(
     host: VirtualBoxHost, vm: VirtualMachine
 ) -> None:
     before = parse_machine(vm.settings.read_bytes())
-    assert (before.groups, before.wish) == ((), "")
+    assert (before.groups, before.wish, before.description) == ((), "", "")
     host.run("setextradata", vm.uuid, "vmbackup/backup", "never")
-    host.run("modifyvm", vm.uuid, "--groups=/office,/lab/second floor")
+    host.run("modifyvm", vm.uuid, "--groups=/office,/lab/second floor", "--description=a\n<b> é")
     after = parse_machine(vm.settings.read_bytes())
     assert (sorted(after.groups), after.wish) == (["/lab/second floor", "/office"], "never")
+    assert after.description == "a\n<b> é"
+
+
+def test_a_trial_imports_nothing(
+    host: VirtualBoxHost, vm: VirtualMachine, vboxmanage: VBoxManage, folder: Path
+) -> None:
+    assert export(host, vm, folder / "x.ova").returncode == 0
+    before = host.run("list", "vms").stdout
+    assert refusal(vboxmanage, folder / "x.ova") == ""
+    assert host.run("list", "vms").stdout == before
+    assert [path.name for path in folder.iterdir()] == ["x.ova"]
+
+
+@pytest.mark.parametrize(
+    ("text", "imported"),
+    [
+        ("x" * LONGEST_DESCRIPTION, True),
+        ("x" * (LONGEST_DESCRIPTION + 1), False),
+        ("é" * (LONGEST_DESCRIPTION // 2), True),
+        ("é" * (LONGEST_DESCRIPTION // 2 + 1), False),
+    ],
+    ids=["longest", "longer", "longest in bytes", "longer in bytes"],
+)
+def test_a_long_description_is_exported_and_not_imported(
+    host: VirtualBoxHost, vboxmanage: VBoxManage, folder: Path, text: str, imported: bool
+) -> None:
+    vm = host.make_vm(f"described-{len(text.encode())}-{text[0].isascii()}")
+    host.run("modifyvm", vm.uuid, f"--description={text}")
+    assert export(host, vm, folder / "x.ova").returncode == 0
+    said = refusal(vboxmanage, folder / "x.ova")
+    assert (said == "") == imported
+    assert imported or "Element 'Annotation' exceeds limit of 8192 bytes" in said
+
+
+def test_scsi_and_sas_in_one_vm_are_exported_and_not_imported_until_it_is_mended(
+    host: VirtualBoxHost, vm: VirtualMachine, vboxmanage: VBoxManage, folder: Path
+) -> None:
+    attach(host, vm, "scsi", "LSILogic")
+    attach(host, vm, "sas", "LSILogicSAS")
+    assert export(host, vm, folder / "x.ova").returncode == 0
+    assert "Cannot find storage controller with OVF instance ID" in refusal(
+        vboxmanage, folder / "x.ova"
+    )
+    size = (folder / "x.ova").stat().st_size
+    scsi.mend(folder, "x.ova")
+    assert refusal(vboxmanage, folder / "x.ova") == ""
+    assert (folder / "x.ova").stat().st_size == size == check_ova(folder, "x.ova").size
+    before = (folder / "x.ova").read_bytes()
+    scsi.mend(folder, "x.ova")
+    assert (folder / "x.ova").read_bytes() == before
+
+
+@pytest.mark.parametrize("engine", ["vboxmanage", "parallel"])
+def test_each_engine_exports_such_a_vm_so_that_it_is_imported(
+    host: VirtualBoxHost, vboxmanage: VBoxManage, folder: Path, engine: str
+) -> None:
+    vm = host.make_vm(f"both-{engine}")
+    attach(host, vm, "scsi", "LSILogic")
+    attach(host, vm, "sas", "LSILogicSAS")
+    host.run("modifyvm", vm.uuid, f"--description={'né <&>' * 2000}")
+    what = machine(host, vboxmanage, vm)
+    target = written(exporters(vboxmanage, folder / "scratch")[engine], what, folder / "x.ova")
+    scsi.mend(folder, target.name)
+    check_ova(folder, target.name)
+    assert refusal(vboxmanage, target) == ""
+
+
+def test_a_disk_on_a_usb_controller_is_not_exported(
+    host: VirtualBoxHost, vm: VirtualMachine, folder: Path
+) -> None:
+    attach(host, vm, "usb", "USB")
+    done = host.run("export", vm.uuid, f"--output={folder}/x.ova", check=False)
+    assert done.returncode == 1
+    assert "storageBus is 6" in done.stderr

@@ -26,7 +26,7 @@ from worker.backup.engine import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
 from worker.backup.hooks import Hooks
 from worker.backup.method import choose_method, preflight
-from worker.backup.publish import Exported, check, seal
+from worker.backup.publish import Exported, check, seal, try_import
 from worker.backup.room import source_bytes, state_file
 from worker.backup.work import Method, Subject, Target, Work, put_back_safely
 
@@ -163,7 +163,7 @@ class Export:
         )
         with retried(engine.retry):
             found = check(work, target)
-        return seal(work, target, exported, found)
+        return seal(work, target, exported, found, try_import(work, target))
 
     def _make_ready(self, fallback: Fallback) -> _Ready:
         """Settles all else, and only then does to the VM what its policy says."""

@@ -24,6 +24,7 @@ from worker.backup.admission import PostponedError, judge_length, judge_outage, 
 from worker.backup.engine import require_engine
 from worker.backup.fallback import Fallback
 from worker.backup.live import Live
+from worker.backup.refused import refuse_same_again
 from worker.backup.room import require_room_for_memory
 from worker.backup.work import Method, Subject, Target, Work, put_back, unchanged
 
@@ -78,6 +79,8 @@ def preflight(
     ]
     if not forced:
         verdicts.append(judge_outage(work.record, policy, now, runs=isinstance(method, Stopped)))
+    if not forced:
+        refuse_same_again(work, machine, copies)
     for verdict in verdicts:
         if verdict.reason:
             raise PostponedError(verdict)

@@ -3,24 +3,37 @@
 Once that is committed, whoever finds it finishes the publication (`shared.tasks.publication`).
 """
 
+import itertools
+import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from shared.copies import publishing
 from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar, SideFile, Wire
 from shared.export.exporter import Traffic
 from shared.host.clock import timestamp
+from shared.host.errors import VBoxManageError
 from shared.nas.mount import check_nas
+from shared.ova import scsi
 from shared.ova.check import OvaCheck, check_ova
 from shared.state.records import CopyRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
+from shared.virtualbox import import_trial
 from shared.virtualbox.fingerprint import Fingerprint
 from worker.backup.engine import ChosenEngine
 from worker.backup.priority import in_background
 from worker.backup.work import Target, Work
+
+log: Final = logging.getLogger(__name__)
+
+#: How often VirtualBox is asked at least whether it would import a copy, and how long after a time
+#: without an answer.
+_TRIALS: Final = 3
+_PAUSE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +58,45 @@ def check(work: Work, target: Target) -> OvaCheck:
         doing.percent = round(100 * done / total, 1) if total else None
         session.check()
 
-    return in_background(
-        work.site.configuration.backup.nice,
-        lambda stop: check_ova(
-            target.directory, target.partial("ova"), progress=progress, should_stop=stop
-        ),
-    )
+    def read(stop: Callable[[], bool]) -> OvaCheck:
+        name = target.partial("ova")
+        scsi.mend(target.directory, name)
+        return check_ova(target.directory, name, progress=progress, should_stop=stop)
+
+    return in_background(work.site.configuration.backup.nice, read)
 
 
-def seal(work: Work, target: Target, exported: Exported, found: OvaCheck) -> Sidecar:
-    """Writes the sidecar of a checked copy, under partial names. Raises `NasError`."""
+def try_import(work: Work, target: Target) -> str:
+    """Why VirtualBox would not import the partial `.ova`; empty if it would.
+
+    Asked again if it does not say: three times, and for as long as an export may stand still.
+    Raises `VBoxManageError` if it says nothing at all.
+    """
+    work.session.doing.phase = "try to import"
+    clock = work.site.clock
+    end = clock.monotonic() + work.site.configuration.backup.stall_seconds
+    for attempt in itertools.count(1):
+        work.session.check()
+        try:
+            refused = import_trial.refusal(work.site.vboxmanage, target.partial_path("ova"))
+        except VBoxManageError as error:
+            if attempt >= _TRIALS and clock.monotonic() >= end:
+                raise VBoxManageError(
+                    f"VirtualBox does not say whether it would import the copy: {error.message}",
+                    hint=error.hint or "the next tick tries again",
+                ) from None
+            log.warning("VirtualBox is asked again about the copy: %s", error.message)
+            clock.sleep(_PAUSE_SECONDS)
+        else:
+            return refused
+    raise AssertionError("unreachable")
+
+
+def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refused: str) -> Sidecar:
+    """Writes the sidecar of a checked copy, under partial names. Raises `NasError`.
+
+    `refused`: why VirtualBox would not import it.
+    """
     site, engine, traffic = work.site, exported.engine, exported.traffic
     finished = site.clock.now()
     sidecar = Sidecar(
@@ -75,6 +117,7 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck) -> Sid
         source_bytes=exported.source_bytes,
         files=exported.side_files,
         left_out=exported.left_out,
+        refused=refused,
         engine_reason=engine.reason,
         wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
     )

@@ -22,7 +22,7 @@ from tests.support.simulated.ova import Plan, System
 from tests.support.simulated.settings import machine_text
 from tests.support.simulated.state import Host, Machine
 
-_VALUES = ("--output", "--options", "--vsys", "--vmname")
+_VALUES = ("--output", "--options", "--vsys", "--vmname", "--description")
 _FLAGS = ("--manifest", "--ovf10", "--ovf20")
 TITLE, HANDLER = "Appliance write failed", "handleExportAppliance"
 
@@ -82,14 +82,28 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
                 machine.memory,
                 list(machine.disks),
                 chains,
+                options.get("description", machine.description),
+                dict(machine.kinds),
             )
         )
+        _refuse_usb(machine)
         _refuse_long_name(machine)
     manifest = "manifest" in options or "manifest" in options.get("options", "").split(",")
     version = 2 if "ovf20" in options else 1
     return Plan(
         target, systems, version, digest=("", "SHA1", "SHA256")[version] if manifest else ""
     ), machines
+
+
+def _refuse_usb(machine: Machine) -> None:
+    for slot in machine.disks:
+        controller, port, device = slot.rsplit("-", 2)
+        if machine.kinds.get(controller, "").lower() == "usb":
+            text = (
+                f"Cannot handle medium attachment: storageBus is 6, channel is {port}, "
+                f"device is {device}"
+            )
+            raise VBoxError(text, code="VBOX_E_NOT_SUPPORTED", context="ExportTo(pAppliance, ...)")
 
 
 def _refuse_long_name(machine: Machine) -> None:

@@ -55,6 +55,10 @@ class HostFaults:
     #: The next so many commands fail with `Failed to create the VirtualBox object!`, as while
     #: VBoxSVC ends.
     refused: int = 0
+    #: Every import, also on trial, is refused with this text.
+    import_refuses: str = ""
+    #: The next so many imports, also on trial, cannot read the copy.
+    import_unreadable: int = 0
 
 
 class Faults:

@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 from tests.support.simulated import disks, settings
 from tests.support.simulated.arguments import parse, required
 from tests.support.simulated.errors import PROGRESS, Reply, VBoxError, failed_task
+from tests.support.simulated.faults import Faults
 from tests.support.simulated.machines import add, find, new_uuid, settings_path
 from tests.support.simulated.ova import read_vmdk
 from tests.support.simulated.registration import seconds
@@ -26,10 +27,13 @@ _OVF, _VBOX = "{*}", "{http://www.virtualbox.org/ovf/machine}"
 _HANDLER = "handleImportAppliance"
 
 
-def command(host: Host, words: list[str]) -> Reply:
+def command(host: Host, words: list[str], faults: Faults) -> Reply:
     plain, options = parse(words, values=_VALUES, flags=("--dry-run",))
     path = required(plain, 1)[0]
+    if faults.take("import_unreadable"):
+        raise _unread(f"Error reading '{path}' (VERR_NET_IO_ERROR)")
     members, envelope = _read(path)
+    _refuse(envelope, faults)
     system = envelope.find(f"{_OVF}VirtualSystem")
     title = system.findtext(f"{_OVF}Name", "") if system is not None else ""
     name = options.get("vmname") or _free_name(host, title)
@@ -65,6 +69,40 @@ def command(host: Host, words: list[str]) -> Reply:
     settings.write_machine(host, machine)
     add(host, machine)
     return Reply(f"{said}Successfully imported the appliance.\n", seen + PROGRESS)
+
+
+def _refuse(envelope: ET.Element, faults: Faults) -> None:
+    """What the real one does not import, told by the description alone (measured)."""
+    if faults.host.import_refuses:
+        raise _unread(faults.host.import_refuses)
+    for annotation in envelope.iterfind(f".//{_OVF}Annotation"):
+        if len((annotation.text or "").encode()) > 8192:
+            raise _unread(
+                "Element 'Annotation' exceeds limit of 8192 bytes VERR_BUFFER_OVERFLOW "
+                "(Buffer too small to save result.)"
+            )
+    controllers = [
+        item.findtext("{*}InstanceID", "")
+        for item in envelope.iterfind(".//{*}Item")
+        if item.findtext("{*}ResourceType") == "6"
+    ]
+    for number, disk in enumerate(envelope.iterfind(".//{*}StorageItem")):
+        parent = disk.findtext("{*}Parent", "")
+        if parent in controllers[1:]:
+            file = envelope.findall("{*}References/{*}File")[number]
+            name = next(value for key, value in file.items() if key.endswith("}href"))
+            text = (
+                f'Cannot find storage controller with OVF instance ID "{parent}" to which '
+                f'medium "{name}" should be attached'
+            )
+            raise VBoxError(text, code="NS_ERROR_FAILURE", component="ApplianceWrap")
+
+
+def _unread(text: str) -> VBoxError:
+    code, component = "VBOX_E_FILE_ERROR", "ApplianceWrap"
+    return failed_task(
+        "Appliance read failed", text, code=code, component=component, handler=_HANDLER
+    )
 
 
 def _failed(text: str, said: str = "") -> VBoxError:

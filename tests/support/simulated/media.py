@@ -13,9 +13,10 @@ from tests.support.simulated.state import Host, Medium
 
 
 def controller_command(host: Host, words: list[str]) -> Reply:
-    plain, options = parse(words, values=("--name", "--add", "--portcount"))
+    plain, options = parse(words, values=("--name", "--add", "--portcount", "--controller"))
     machine = find(host, required(plain, 1)[0])
     machine.controllers[options["name"]] = int(options.get("portcount", "1"))
+    machine.kinds[options["name"]] = options.get("controller", "IntelAhci")
     settings.write_machine(host, machine)
     return Reply()
 

@@ -26,6 +26,8 @@ _BACKSLASH = "\\"
 _SECTOR = 512
 _VMDK = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
 _SCHEMA = "http://schemas.dmtf.org"
+#: The number of the first SCSI controller in an .ovf.
+_FIRST = 3
 
 
 @dataclass
@@ -41,6 +43,14 @@ class System:
     memory: int
     slots: list[str]
     chains: list[list[Medium]]
+    description: str
+    kinds: dict[str, str]
+
+    @property
+    def scsi(self) -> list[str]:
+        """Its SCSI controllers, for an .ovf: those of SAS are that, too."""
+        wanted = ("lsilogic", "lsilogicsas")
+        return [name for name, kind in self.kinds.items() if kind.lower() in wanted]
 
 
 @dataclass
@@ -196,14 +206,21 @@ def _ovf(plan: Plan) -> str:
                 f'ovf:fileRef="file{number}" ovf:format="{_VMDK}"'
             )
             listed.append(f'    <Disk {disk} vbox:uuid="{chain[0].uuid}"/>\n')
+            controller = system.slots[port].rsplit("-", 2)[0]
+            # measured: disks on SCSI and on SAS all hang on the last one, at its first place
+            hangs = controller in system.scsi
+            parent = _FIRST + len(system.scsi) - 1 if hangs else 1
             items.append(
-                f"      <StorageItem><AddressOnParent>{port}</AddressOnParent>"
-                f"<HostResource>ovf:/disk/vmdisk{number}</HostResource>"
+                f"      <StorageItem>\n"
+                f"        <sasd:AddressOnParent>{0 if hangs else port}</sasd:AddressOnParent>\n"
+                f"        <sasd:HostResource>ovf:/disk/vmdisk{number}</sasd:HostResource>\n"
+                f"        <sasd:Parent>{parent}</sasd:Parent>\n"
+                f"      </StorageItem>\n"
             )
-            items.append("</StorageItem>\n")
         systems.append(_system_text(system, "".join(items)))
     names_of = (
-        f'xmlns="{_SCHEMA}/ovf/envelope/{version}" xmlns:ovf="{_SCHEMA}/ovf/envelope/{version}"'
+        f'xmlns="{_SCHEMA}/ovf/envelope/{version}" xmlns:ovf="{_SCHEMA}/ovf/envelope/{version}" '
+        f'xmlns:rasd="{_SCHEMA}/rasd" xmlns:sasd="{_SCHEMA}/sasd"'
     )
     head = (
         f'<?xml version="1.0"?>\n<Envelope ovf:version="{version}.0" {names_of} '
@@ -221,12 +238,29 @@ def _system_text(system: System, items: str) -> str:
     state_change = system.settings[start:].split('lastStateChange="')[1].split('"')[0]
     return (
         f"  <VirtualSystem ovf:id={quoted(system.title)}>\n    "
-        f"<Name>{escape(system.title)}</Name>\n    <VirtualHardwareSection>\n"
-        f"{items}    </VirtualHardwareSection>\n"
+        f"<Name>{escape(system.title)}</Name>\n{_annotation(system)}"
+        f"    <VirtualHardwareSection>\n{_controllers(system)}{items}"
+        f"    </VirtualHardwareSection>\n"
         f'    <vbox:Machine ovf:required="false" version="1.20-linux" '
         f'name={quoted(system.title)} lastStateChange="{state_change}"'
         f' memory="{system.memory}">\n{_attachments(system)}    </vbox:Machine>\n  '
         f"</VirtualSystem>\n"
+    )
+
+
+def _annotation(system: System) -> str:
+    if not system.description:
+        return ""
+    text = f"<Annotation>{escape(system.description)}</Annotation>"
+    return f"    <AnnotationSection>\n      {text}\n    </AnnotationSection>\n"
+
+
+def _controllers(system: System) -> str:
+    return "".join(
+        f"      <Item>\n        <rasd:InstanceID>{number}</rasd:InstanceID>\n"
+        f"        <rasd:ResourceSubType>{system.kinds[name].lower()}</rasd:ResourceSubType>\n"
+        f"        <rasd:ResourceType>6</rasd:ResourceType>\n      </Item>\n"
+        for number, name in enumerate(system.scsi, _FIRST)
     )
 
 

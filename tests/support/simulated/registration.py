@@ -30,6 +30,8 @@ def read(path: str) -> tuple[Machine, list[Medium]]:
         machine.extra_data[item.get("name", "")] = item.get("value", "")
     for group in element.findall(f"{_NAMESPACE}Groups/{_NAMESPACE}Group"):
         machine.groups.append(group.get("name", ""))
+    for controller in element.iter(f"{_NAMESPACE}StorageController"):
+        machine.kinds[controller.get("name", "")] = controller.get("type", "")
     machine.memory, machine.controllers, machine.disks = _hardware(element)
     for snapshot in element.findall(f"{_NAMESPACE}Snapshot"):
         machine.snapshots += _snapshots(snapshot, "")

@@ -27,6 +27,17 @@ _HEAD = """<?xml version="1.0"?>
 _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
+#: Kinds of controllers as `storagectl --controller` has them, and as the settings file does.
+KINDS = {
+    "lsilogic": "LsiLogic",
+    "lsilogicsas": "LsiLogicSas",
+    "piix4": "PIIX4",
+    "usb": "USB",
+    "nvme": "NVMe",
+    "virtio": "VirtioSCSI",
+}
+
+
 def escape(text: str) -> str:
     """Text. Characters that XML cannot hold become U+FFFD (measured)."""
     return (
@@ -188,7 +199,8 @@ def hardware_lines(machine: Machine, disks: dict[str, str], indent: int) -> list
     ]
     for name, ports in machine.controllers.items():
         lines.append(
-            f'{space}    <StorageController name={quoted(name)} type="AHCI" '
+            f"{space}    <StorageController name={quoted(name)} "
+            f'type="{KINDS.get(machine.kinds.get(name, "").lower(), "AHCI")}" '
             f'PortCount="{ports}" '
             f'Bootable="true">'
         )

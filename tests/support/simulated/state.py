@@ -51,6 +51,7 @@ class Machine:
     extra_data: dict[str, str] = field(default_factory=dict)
     groups: list[str] = field(default_factory=list)
     controllers: dict[str, int] = field(default_factory=dict)  # name -> ports
+    kinds: dict[str, str] = field(default_factory=dict)  # name -> as --controller has it
     disks: dict[str, str] = field(default_factory=dict)  # "SATA-0-0" -> uuid of the medium
     snapshots: list[Snapshot] = field(default_factory=list)
     current_snapshot: str = ""

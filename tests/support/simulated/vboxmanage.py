@@ -82,7 +82,7 @@ def _run(home: str, words: list[str]) -> Reply:
         return _cat(home, words[1:])
     module, function, changes = _COMMANDS[name]
     command = getattr(import_module(f"tests.support.simulated.{module}"), function)
-    extra = (faults,) if name == "showvminfo" else ()
+    extra = (faults,) if name in ("showvminfo", "import") else ()
     with opened(home, changes=changes) as host:
         reply: Reply = command(host, words[1:], *extra)
         return reply

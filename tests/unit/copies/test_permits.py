@@ -16,6 +16,7 @@ from shared.copies.files import NasFiles, Permit
 from shared.copies.moving import move_copies
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules
+from shared.copies.sidecar import Verified
 from shared.host.errors import CopyError, IllegalMoveError, NasError
 from tests.support import copies as make
 
@@ -265,3 +266,42 @@ def test_without_the_guard_the_copy_that_was_just_published_goes(
         lambda copies: sorted(copies, key=lambda copy: copy.claim, reverse=True),
     )
     assert retain(tmp_path, 2, protect={new}) == [new]
+
+
+# What VirtualBox would not import
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kept"),
+    [
+        ("GR", "GR"),
+        ("GRR", "GR"),
+        ("RRR", "R"),
+        ("RG", "G"),
+        ("GRG", "G"),
+        ("GGRR", "GR"),
+    ],
+)
+def test_a_refused_copy_displaces_no_good_one_and_goes_for_whatever_is_newer(
+    tmp_path: Path, kinds: str, kept: str
+) -> None:
+    """G: a good copy, R: one that VirtualBox would not import; oldest first."""
+    for number, kind in enumerate(kinds, 1):
+        put(tmp_path, number, number, number, refused="no sausage" if kind == "R" else "")
+    before = catalogue.read(tmp_path, make.UUID).latest_good
+    retain(tmp_path)
+    found = catalogue.read(tmp_path, make.UUID)
+    assert "".join("R" if copy.refused else "G" for copy in found.copies) == kept
+    assert (before is None) == (found.latest_good is None)
+    assert before is None or found.find(before.stamp) is not None
+
+
+def test_a_refused_copy_stays_pinned_disputed_or_damaged(tmp_path: Path) -> None:
+    stays = [
+        put(tmp_path, 1, 1, 1, refused="no", pinned="2026-01-02T00:00:00Z"),
+        put(tmp_path, 9, 2, 2, refused="no"),
+        put(tmp_path, 2, 3, 3, refused="no", verified=Verified("2026-01-05T00:00:00Z", "rotten")),
+        put(tmp_path, 3, 4, 4),
+    ]
+    assert retain(tmp_path) == []
+    assert left(tmp_path) == sorted(stays)

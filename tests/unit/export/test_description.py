@@ -15,6 +15,7 @@ from shared.host.errors import VBoxManageError
 from shared.host.stages import CancelledError
 from shared.ova.ovf import Attachment, DiskFile, disk_files, rename_files
 from shared.virtualbox.export_errors import ExportError, VmRunsError
+from shared.virtualbox.export_words import ExportedAs
 from tests.unit.export.conftest import FakeVirtualBox, ovf
 
 
@@ -72,7 +73,7 @@ def test_an_export_that_found_no_name_taken_is_refused(
 def test_names_are_made_plain(
     virtualbox: FakeVirtualBox, scratch: Path, name: str, plain: str
 ) -> None:
-    assert take(virtualbox, scratch, rename=name).name == plain
+    assert take(virtualbox, scratch, shown=ExportedAs(name)).name == plain
 
 
 @pytest.mark.parametrize("missing", ["vm.nvram", "vm.ovf"])
