@@ -1,5 +1,7 @@
 """Descriptions with two SCSI controllers, which VirtualBox writes and does not import."""
 
+import re
+
 import pytest
 
 from shared.ova.scsi import on_one_controller
@@ -21,9 +23,14 @@ def disk(parent: int, address: int) -> bytes:
 
 
 def places(ovf: bytes) -> list[tuple[bytes, bytes]]:
+    """Parent and place of each disk."""
+    disks = ovf.split(b"<StorageItem>")[1:]
     return [
-        (part.split(b"sasd:Parent>")[1][:-2], part.split(b"AddressOnParent>")[1][:-2])
-        for part in ovf.split(b"<StorageItem>")[1:]
+        (
+            re.findall(rb"Parent>(\d+)</sasd:Parent>", one)[-1],
+            re.findall(rb"OnParent>(\d+)<", one)[0],
+        )
+        for one in disks
     ]
 
 
