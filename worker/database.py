@@ -18,6 +18,7 @@ from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving, publication
 from shared.tasks.partial_files import remove_partial_files
 from shared.virtualbox.power import RUNNING
+from worker import clones
 from worker.backup.work import Work, put_back
 from worker.report import Report, start
 
@@ -183,6 +184,7 @@ def _tidy(site: Site, contents: Contents) -> None:
     for name in sweeping.sweep(database, contents):
         log.info("swept %s", name)
     database.keep_reserve(site.configuration.nas.reserve)
+    clones.sweep(site, contents)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))
         log.info("moved %d old generations to the history", len(moved))

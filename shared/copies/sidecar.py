@@ -28,7 +28,7 @@ LIMIT_BYTES: Final = 1 << 20
 
 #: Fields that are written only if they say something.
 _OPTIONAL: Final = frozenset(
-    {"verified", "rehearsed", "pinned", "engine_reason", "wire", "refused"}
+    {"verified", "rehearsed", "pinned", "engine_reason", "frozen", "wire", "refused"}
 )
 
 
@@ -102,7 +102,8 @@ class Sidecar(Document):
     words what of the VM is in none of them. `pinned` is when an operator exempted the copy from
     retention, empty if nobody did. `refused` is why VirtualBox would not import the copy when it
     was made; its disks are whole all the same. `engine_reason` says why another engine than the
-    wanted one made it. `extra` keeps the fields that this version does not know.
+    wanted one made it. `frozen`: it was made of clones of the disks, and the VM could be used
+    meanwhile. `extra` keeps the fields that this version does not know.
     """
 
     stamp: _Stamp
@@ -130,6 +131,7 @@ class Sidecar(Document):
     pinned: str = ""
     refused: str = ""
     engine_reason: str = ""
+    frozen: bool = False
     wire: Wire | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 

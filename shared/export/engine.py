@@ -4,6 +4,9 @@ The order is what makes it safe: the disks are read-locked in VirtualBox; the ca
 the VM is still as it should be (from here on it cannot start); VirtualBox describes the VM; the
 images are opened and checked; they are copied; the storage has everything; the locks prove that
 they lasted; only then are they let go.
+
+Where the images can be frozen, clones of them are what is opened and copied: the locks prove that
+they lasted as soon as there are clones, and are let go before the first block is copied.
 """
 
 import secrets
@@ -12,11 +15,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
 from shared.export.delta import Delta, DeltaPlan, DiskDelta
 from shared.export.description import take_description
 from shared.export.eligibility import SourceDisk, open_disk
+from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.read_lock import ReadLock
 from shared.host.errors import CopyError, DiskImageError
@@ -36,7 +41,8 @@ class ExportRequest:
 
     `shown` is what the VM is called in the OVA (its own name, if what is exported is a clone).
     `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
-    seconds since the epoch.
+    seconds since the epoch. With a `freezer` the VM is frozen if it can be, and may be started from
+    then on (`Freezer.frozen`).
     """
 
     machine: str
@@ -45,6 +51,7 @@ class ExportRequest:
     scratch: Path
     modified: int
     shown: ExportedAs = ExportedAs()  # noqa: RUF009 - a constant
+    freezer: Freezer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +83,16 @@ def export_vm(
 
     `confirm` is called once the disks are locked: it says what VirtualBox calls the VM, or raises
     if that is not as it should be. With a `plan` the new copy gets an index, and what the copy
-    before it holds is not sent. Raises what `confirm` raises; `DiskImageError`, `VBoxManageError`,
-    `CopyError`, `NasError`; `CancelledError` soon after `cancelled` is set. After an error the
-    target and its index are deleted, and nothing is left in VirtualBox. A process that is killed
-    leaves an incomplete target, and no lock.
+    before it holds is not sent. Raises what `confirm` and the freezer's moment raise;
+    `DiskImageError`, `VBoxManageError`, `CopyError`, `NasError`; `CancelledError` soon after
+    `cancelled` is set. After an error the target and its index are deleted, and nothing is left in
+    VirtualBox; clones are for the caller to remove. A process that is killed leaves an incomplete
+    target and its clones, and no lock.
     """
     with ExitStack() as stack:
+        held = stack.enter_context(ExitStack())
         locks = [
-            stack.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled))
+            held.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled))
             for disk in request.disks
         ]
         description = take_description(
@@ -95,7 +104,15 @@ def export_vm(
             cancelled=cancelled,
             shown=request.shown,
         )
-        chains = [stack.enter_context(open_disk(disk)) for disk in request.disks]
+        freezer = request.freezer
+        frozen = freezer.freeze(request.disks) if freezer else ()
+        chains = [stack.enter_context(open_disk(disk)) for disk in frozen or request.disks]
+        guards: Sequence[Guard] = locks
+        if freezer and frozen:
+            _prove(locks, chains)
+            held.close()
+            guards, locks = [freezer], []
+            freezer.frozen = True
         parts = match_disks(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         delta = stack.enter_context(Delta(plan, request.target)) if plan else None
@@ -103,9 +120,10 @@ def export_vm(
         try:
             for name, data in description.members:
                 ova.add(name, data)
-            _write(ova, parts, settings, locks, meter, cancelled, delta)
+            _write(ova, parts, settings, guards, meter, cancelled, delta)
             members = ova.finish(f"{description.name}.mf")
-            _prove(locks, chains)
+            _require_unchanged(chains)
+            _prove(locks, chains if locks else ())
             if delta:
                 delta.finish(members, ova.position)
             ova.close()
@@ -141,8 +159,15 @@ def match_disks(
     return parts
 
 
+class Guard(Protocol):
+    """What must hold while disks are read: a lock, or room for clones."""
+
+    def check(self) -> None:
+        """Raises what is wrong, if that is certain by now."""
+
+
 class LockedSink:
-    """Passes the bytes of a disk on to the OVA, as long as the locks are held.
+    """Passes the bytes of a disk on to the OVA, as long as all that must hold does.
 
     Through the delta, if there is one.
     """
@@ -150,19 +175,19 @@ class LockedSink:
     def __init__(
         self,
         ova: OvaWriter,
-        locks: Sequence[ReadLock],
+        guards: Sequence[Guard],
         layout: VmdkLayout,
         delta: DiskDelta | None,
     ) -> None:
         self._ova = ova
-        self._locks = locks
+        self._guards = guards
         self._layout = layout
         self._delta = delta
 
     def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         """See `shared.export.pipeline.DiskSink`."""
-        for lock in self._locks:
-            lock.check()
+        for guard in self._guards:
+            guard.check()
         if unit is None or self._delta is None:
             self._ova.write(data)
         else:
@@ -173,7 +198,7 @@ def _write(
     ova: OvaWriter,
     parts: Sequence[tuple[DiskFile, Chain]],
     settings: CompressionSettings,
-    locks: Sequence[ReadLock],
+    guards: Sequence[Guard],
     meter: ReadMeter,
     cancelled: threading.Event,
     delta: Delta | None,
@@ -196,15 +221,20 @@ def _write(
                 alignment=alignment,
             )
             part = delta.begin(file.attachment.label, ova.position) if delta else None
-            pipeline.copy(chain, layout, LockedSink(ova, locks, layout, part), meter)
+            pipeline.copy(chain, layout, LockedSink(ova, guards, layout, part), meter)
             ova.end()
     finally:
         pipeline.close()
 
 
-def _prove(locks: Sequence[ReadLock], chains: Sequence[Chain]) -> None:
-    """Raises `CopyError` unless all that was read stayed as it was, and locked, until now."""
-    for lock, chain in zip(locks, chains, strict=True):
+def _require_unchanged(chains: Sequence[Chain]) -> None:
+    """Raises `CopyError` unless all files that were read are what they were."""
+    for chain in chains:
         if changed := chain.changed():
             raise CopyError(f"{changed} was changed while it was read")
+
+
+def _prove(locks: Sequence[ReadLock], chains: Sequence[Chain]) -> None:
+    """Raises `CopyError` unless the locks of these disks lasted until now."""
+    for lock, chain in zip(locks, chains, strict=True):
         lock.prove(chain)

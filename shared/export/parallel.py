@@ -11,6 +11,7 @@ from shared.export.delta import DeltaPlan
 from shared.export.eligibility import check_eligibility
 from shared.export.engine import ExportRequest, ExportSummary, export_vm
 from shared.export.exporter import Traffic
+from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
@@ -35,12 +36,13 @@ class ParallelExporter:
 
     Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second
     at a time. With a `plan` an index is written, too, and what the previous copy holds is copied by
-    the NAS: see `shared.export.delta`.
+    the NAS: see `shared.export.delta`. With a `freezer` the VM may be started as soon as that has
+    frozen it: see `shared.export.freezing`.
     """
 
     name = "parallel"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what may be chosen of an export, mostly not
         self,
         vboxmanage: VBoxManage,
         clock: Clock,
@@ -50,12 +52,14 @@ class ParallelExporter:
         codec: Codec | None = None,
         self_check: bool = True,
         plan: DeltaPlan | None = None,
+        freezer: Freezer | None = None,
     ) -> None:
         self._vboxmanage = vboxmanage
         self._clock = clock
         self._scratch = scratch
         self._settings = CompressionSettings(cores, codec or best_codec(), self_check)
         self._plan = plan
+        self._freezer = freezer
 
     @property
     def codec(self) -> str:
@@ -102,6 +106,7 @@ class ParallelExporter:
             scratch=self._scratch,
             modified=int(self._clock.now().timestamp()),
             shown=exported_as(machine, vm_name),
+            freezer=self._freezer,
         )
         return export_vm(
             self._vboxmanage,

@@ -44,6 +44,10 @@ class Event(StrEnum):
     CLAIMED = "claimed"
     #: A verified copy was published.
     PUBLISHED = "published"
+    #: A verified copy was published; the VM, which was frozen for it, was started since.
+    PUBLISHED_RUNNING = "published, runs again"
+    #: A verified copy was published; the VM, which was frozen for it, was used or changed since.
+    PUBLISHED_CHANGED = "published, used since"
     #: The export failed, the VM changed meanwhile, or the worker died.
     FAILED = "failed"
     #: It has to wait, which was found at the last moment: for its window, for room on the NAS.
@@ -81,6 +85,8 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.CLEAN, Event.COPY_DAMAGED): State.BACKUP_NECESSARY,
         (State.BACKUP_NECESSARY, Event.CLAIMED): State.BACKUP_IN_PROGRESS,
         (State.BACKUP_IN_PROGRESS, Event.PUBLISHED): State.CLEAN,
+        (State.BACKUP_IN_PROGRESS, Event.PUBLISHED_RUNNING): State.RUNNING,
+        (State.BACKUP_IN_PROGRESS, Event.PUBLISHED_CHANGED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.FAILED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.POSTPONED): State.BACKUP_NECESSARY,
         (State.BACKUP_IN_PROGRESS, Event.FOUND_RUNNING): State.RUNNING,

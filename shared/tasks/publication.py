@@ -1,6 +1,7 @@
 """Putting in place a copy whose publication was intended, by its worker or by whoever finds it."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -13,16 +14,28 @@ from shared.state.records import CopyRecord, VmRecord
 from shared.state.rules import backup, claims
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
+from shared.state.states import Event
 from shared.tasks.pruning import rules_of
 
 log: Final = logging.getLogger(__name__)
 
+_MEANINGS: Final = {
+    Event.PUBLISHED: "clean",
+    Event.PUBLISHED_RUNNING: "copied, and runs again",
+    Event.PUBLISHED_CHANGED: "copied, and was used since",
+}
 
-def finish(site: Site, held: Holding) -> bool:
+
+def finish(
+    site: Site, held: Holding, standing: Callable[[], Event] = lambda: Event.PUBLISHED
+) -> bool:
     """Publishes the copy that was intended, applies retention to older ones, and commits CLEAN.
 
     CLEAN is committed only while the copy is there and counts, looked at after everything else. One
-    that VirtualBox would not import is put in place and kept, and is a failure.
+    that VirtualBox would not import is put in place and kept, and is a failure. `standing` says how
+    the VM stands to its copy: it is RUNNING or BACKUP_NECESSARY if it was used again. Who cannot
+    look at the VM takes it for unused; the next look of its host puts that right.
+
     Returns False, with the failure committed, if there is nothing to publish or it is not there in
     the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
     taken over, `NasError` when the NAS does not let us.
@@ -44,12 +57,12 @@ def finish(site: Site, held: Holding) -> bool:
         )
         log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
         return False
-    unknown = there.order_unknown
+    unknown, event = there.order_unknown, standing()
     session.commit(
-        lambda contents: backup.published(contents, key, own, unknown),
-        f"{key} is clean: {copy.stamp}",
+        lambda contents: backup.published(contents, key, own, unknown, event),
+        f"{key} is {_MEANINGS[event]}: {copy.stamp}",
     )
-    log.info("copy %s published", copy.stamp, extra={"vm": key})
+    log.info("copy %s published; the VM is %s", copy.stamp, _MEANINGS[event], extra={"vm": key})
     if unknown:
         what = (
             "number, time and creation disagree about %d copies of it, and retention removes "

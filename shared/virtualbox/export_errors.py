@@ -27,6 +27,14 @@ class VmBusyError(ExportError):
     """
 
 
+class VmChangedError(ExportError):
+    """The VM was used or changed at the moment of which its copy was to be."""
+
+
+class HostFullError(ExportError):
+    """The host has no room left for what keeps a VM as it was while it is exported."""
+
+
 class UnreachedError(ExportError):
     """VBoxManage did not reach VBoxSVC: nothing was done, and it is worth another try."""
 

@@ -54,15 +54,19 @@ class Mounts:
         """Shows a directory at a second place."""
         self._mount("--bind", source, target)
 
-    def file_system(self, kind: str, image: Path, target: Path) -> None:
-        """Makes a file system in the file `image` and mounts it.
+    def file_system(
+        self, kind: str, image: Path, target: Path, options: str = "", size: int = 0
+    ) -> None:
+        """Makes a file system in the file `image` and mounts it, with further `options`.
+
+        Of the usual size, if none is given.
 
         Raises CalledProcessError where there is none of that kind.
         """
         with image.open("wb") as file:
-            file.truncate(_SIZE[kind])
+            file.truncate(size or _SIZE[kind])
         subprocess.run([*KINDS[kind], image], check=True, capture_output=True)
-        self._mount("-oloop", image, target)
+        self._mount(f"-oloop{options}", image, target)
 
     def memory(self, target: Path, size: int) -> None:
         """Mounts a file system of `size` bytes that lies in memory."""

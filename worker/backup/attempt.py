@@ -43,7 +43,9 @@ class Attempt:
         self.nas_refused = False
 
     def run(self) -> bool:
-        """Backs the VM up, with the operator's commands before and after; True if it is CLEAN now.
+        """Backs the VM up, with the operator's commands before and after; True if it has its copy.
+
+        It is CLEAN then, unless it was used or started again since it was frozen.
 
         Raises `LockLostError` if this worker was displaced. A VM that turns out to run is committed
         as RUNNING and raises `VmRunsError`; one whose backup has to wait is committed as waiting
@@ -127,4 +129,4 @@ class Attempt:
             self._export.undo()
             raise
         self._error = "the copy could not be put in place"
-        return publication.finish(self._site, self._held)
+        return publication.finish(self._site, self._held, self._export.standing)

@@ -9,7 +9,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.copies.space import human
 from shared.export.exporter import Exporter, RunningExport, Traffic, VBoxManageExporter
@@ -26,6 +26,9 @@ from worker.backup.fallback import WITHOUT_DELTA, WITHOUT_PARALLEL, Fallback, Re
 from worker.backup.priority import ExportPriority
 from worker.backup.watcher import LOOK_SECONDS, NasWatcher
 from worker.backup.work import Subject
+
+if TYPE_CHECKING:
+    from shared.export.freezing import Freezer
 
 log: Final = logging.getLogger(__name__)
 
@@ -51,9 +54,14 @@ class ChosenEngine:
 
 
 def choose_engine(
-    site: Site, policy: VmPolicy, machine: Machine, delta: DeltaChoice, fallback: Fallback
+    site: Site,
+    policy: VmPolicy,
+    machine: Machine,
+    delta: DeltaChoice,
+    fallback: Fallback,
+    freezer: "Freezer | None" = None,
 ) -> ChosenEngine:
-    """The engine for a VM.
+    """The engine for a VM, which the `freezer` freezes if that engine and its disks let it.
 
     Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks.
     """
@@ -71,7 +79,12 @@ def choose_engine(
         machine.settings_file
     ).parent  # local, and seen by VirtualBox under the same path, wherever it runs
     parallel = ParallelExporter(
-        site.vboxmanage, site.clock, scratch=scratch, cores=cores, plan=delta.plan
+        site.vboxmanage,
+        site.clock,
+        scratch=scratch,
+        cores=cores,
+        plan=delta.plan,
+        freezer=freezer,
     )
     if delta.plan is not None and delta.plan.previous is not None:
         return ChosenEngine(parallel, retry=WITHOUT_DELTA)

@@ -7,10 +7,10 @@ a VM with BIOS and TPM it is not in the `.ova`. What is left out is kept in side
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.copies.catalogue import Catalogue
 from shared.copies.names import Suffix
@@ -19,16 +19,21 @@ from shared.copies.side_files import keep as keep_side_file
 from shared.copies.side_files import member_names, pieces_of
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError, VmBackupError
+from shared.state.states import Event
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, read_file
 from worker.backup.delta import plan_delta
 from worker.backup.engine import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
+from worker.backup.freezing import Frozen, Moment, Pieces, freezing, standing
 from worker.backup.hooks import Hooks
 from worker.backup.method import choose_method, preflight
 from worker.backup.publish import Exported, check, seal, try_import
 from worker.backup.room import source_bytes, state_file
 from worker.backup.work import Method, Subject, Target, Work, put_back_safely
+
+if TYPE_CHECKING:
+    from shared.export.freezing import CloneFile
 
 log: Final = logging.getLogger(__name__)
 
@@ -53,21 +58,39 @@ class SideFiles:
             said.append('its saved memory (saved = "warn")')
         return tuple(said)
 
-    def keep(self, subject: Subject, target: Target) -> dict[Suffix, SideFile]:
-        """Writes them under partial names. Raises `CopyError`, `NasError`, `LockLostError`."""
+    def freeze(self, machine: Machine, clone: "CloneFile") -> Pieces:
+        """The VM's files as they are now, for `keep`; the saved memory, if it is kept, is cloned.
+
+        Raises `NotFrozenError` if that cannot be, `CopyError`.
+        """
+        found = self._found(machine, lambda memory: pieces_of(clone(memory)))
+        return {**found, "nvram": list(found["nvram"])} if "nvram" in found else found
+
+    def keep(
+        self, subject: Subject, target: Target, frozen: Pieces | None
+    ) -> dict[Suffix, SideFile]:
+        """Writes them under partial names: those that were `frozen` with the disks, else as now.
+
+        Raises `CopyError`, `NasError`, `LockLostError`.
+        """
         self._work.session.doing.phase = "side files"
-        if subject.vm_name is None:  # of a clone only its original's settings mean anything
-            self._settings = self._read(subject.machine)
-        kept = {"vbox": self._keep(target, "vbox", [self._settings])}
-        if memory := self._state_file(subject.machine):
-            kept["sav"] = self._keep(target, "sav", pieces_of(Path(memory)))
-        if os.path.exists(subject.machine.nvram_file):
+        found = self._found(subject.machine, pieces_of) if frozen is None else dict(frozen)
+        if subject.vm_name is not None:  # of a clone only its original's settings mean anything
+            found["vbox"] = [self._settings]
+        if "nvram" in found:
             members = member_names(target.directory, target.partial("ova"))
-            if not any(member.endswith(".nvram") for member in members):
-                kept["nvram"] = self._keep(
-                    target, "nvram", pieces_of(Path(subject.machine.nvram_file))
-                )
-        return kept  # type: ignore[return-value]
+            if any(member.endswith(".nvram") for member in members):
+                del found["nvram"]
+        return {suffix: self._keep(target, suffix, pieces) for suffix, pieces in found.items()}
+
+    def _found(self, machine: Machine, memory: Callable[[Path], Iterable[bytes]]) -> Pieces:
+        """The files that there are now; the saved one, which may be large, as `memory` has it."""
+        found: Pieces = {"vbox": [self._read(machine)]}
+        if state := self._state_file(machine):
+            found["sav"] = memory(Path(state))
+        if os.path.exists(machine.nvram_file):
+            found["nvram"] = pieces_of(Path(machine.nvram_file))
+        return found
 
     def _keep(self, target: Target, suffix: Suffix, pieces: Iterable[bytes]) -> SideFile:
         return keep_side_file(
@@ -105,6 +128,7 @@ class Export:
         self._work, self._target, self._hooks, self._forced = work, target, hooks, forced
         self._method: Method | None = None
         self._ready: _Ready | None = None
+        self._moment: Moment | None = None
 
     def run(self) -> Sidecar:
         """Exports, checks and seals the copy under its partial name; returns its sidecar.
@@ -128,6 +152,16 @@ class Export:
                 )
                 fallback = fault.fallback
 
+    def standing(self) -> Event:
+        """How the VM stands to its copy when that is published.
+
+        One that stayed locked while it was read is as it was, as far as anybody has looked. One
+        that was frozen may have been used for as long as the export took: it is looked at.
+        """
+        if self._moment is None:
+            return Event.PUBLISHED
+        return standing(self._work, self._moment.fingerprint)
+
     def undo(self) -> None:
         """Undoes what was done to the VM and removes the partial files.
 
@@ -140,9 +174,21 @@ class Export:
     def _attempt(self, fallback: Fallback) -> Sidecar:
         work, target = self._work, self._target
         self._ready = ready = self._ready or self._make_ready(fallback)
-        machine, side_files = ready.subject.machine, ready.side_files
+        frozen = freezing(work, ready.method, ready.subject.machine, ready.side_files)
+        try:
+            exported = self._export(ready, fallback, frozen)
+        finally:
+            if frozen:
+                frozen.discard()
+        with retried(exported.engine.retry):
+            found = check(work, target)
+        return seal(work, target, exported, found, try_import(work, target))
+
+    def _export(self, ready: _Ready, fallback: Fallback, frozen: Frozen | None) -> Exported:
+        work, target, machine = self._work, self._target, ready.subject.machine
         delta = plan_delta(work.site, target, ready.copies, fallback.no_delta)
-        engine = choose_engine(work.site, work.policy, machine, delta, fallback)
+        freezer = frozen.freezer if frozen else None
+        engine = choose_engine(work.site, work.policy, machine, delta, fallback, freezer)
         if engine.reason:
             log.info("exported by VBoxManage: %s", engine.reason, extra={"vm": work.held.key})
         disks, began = source_bytes(machine), work.site.clock.monotonic()
@@ -150,20 +196,21 @@ class Export:
             run = EngineRun(work.site, work.held, engine.exporter)
             traffic = run.run(ready.subject, target.partial_path("ova"))
         seconds = work.site.clock.monotonic() - began
-        kept = side_files.keep(ready.subject, target)
+        if freezer and freezer.reason:
+            log.info("not frozen: %s", freezer.reason, extra={"vm": work.held.key})
+        self._moment = moment = frozen.moment if frozen else None
+        kept = ready.side_files.keep(ready.subject, target, moment.files if moment else None)
         self._ready = None
-        exported = Exported(
-            fingerprint=ready.method.conclude(),
+        return Exported(
+            fingerprint=moment.fingerprint if moment else ready.method.conclude(),
+            frozen=moment is not None,
             engine=engine,
             traffic=traffic,
             seconds=seconds,
             source_bytes=disks,
             side_files=kept,
-            left_out=side_files.left_out,
+            left_out=ready.side_files.left_out,
         )
-        with retried(engine.retry):
-            found = check(work, target)
-        return seal(work, target, exported, found, try_import(work, target))
 
     def _make_ready(self, fallback: Fallback) -> _Ready:
         """Settles all else, and only then does to the VM what its policy says."""

@@ -18,13 +18,17 @@ from shared.virtualbox.export_errors import (
     ExportCanceledError,
     ExportError,
     ExportTargetError,
+    HostFullError,
     VmBusyError,
+    VmChangedError,
     VmRunsError,
 )
 
 _OF_THE_VM_OR_THE_NAS: Final = (
     VmRunsError,
     VmBusyError,
+    VmChangedError,
+    HostFullError,
     ExportCanceledError,
     ExportAbandonedError,
     ExportTargetError,

@@ -38,9 +38,13 @@ _PAUSE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An export that has ended, and is not checked yet."""
+    """An export that has ended, and is not checked yet.
+
+    `frozen`: it was made of clones of the disks, and the VM could be used meanwhile.
+    """
 
     fingerprint: Fingerprint
+    frozen: bool
     engine: ChosenEngine
     traffic: Traffic
     seconds: float
@@ -119,6 +123,7 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         left_out=exported.left_out,
         refused=refused,
         engine_reason=engine.reason,
+        frozen=exported.frozen,
         wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
     )
     check_nas(site.configuration.nas, write=True)

@@ -117,6 +117,15 @@ class VmPolicy(Section):
         ),
     )
 
+    changed: Literal["auto", "off"] = Field(
+        "off",
+        description=(
+            "Save work where that is safe (auto): on a file system with reflinks (XFS, btrfs) a "
+            "VM's images are cloned in a moment and exported from there, so that it can be started "
+            "a second after its backup began. off: the VM is locked while it is read."
+        ),
+    )
+
     @field_validator("window")
     @classmethod
     def _hours(cls, value: str) -> str:
@@ -176,6 +185,15 @@ class Backup(VmPolicy):
         description=(
             "Where a copy may take over bytes from the one before it (NFS 4.2): one of "
             "so many is sent whole."
+        ),
+    )
+    clone_free: float = Field(
+        10,
+        ge=0,
+        le=100,
+        description=(
+            'With changed = "auto": clones of images are made and kept only while so many percent '
+            "of their file system are free."
         ),
     )
     nice: int = Field(

@@ -33,16 +33,23 @@ def intend(contents: Contents, key: str, own: Claim, copy: CopyRecord) -> Conten
 
 
 def published(
-    contents: Contents, key: str, own: Claim, order_unknown: tuple[str, ...] = ()
+    contents: Contents,
+    key: str,
+    own: Claim,
+    order_unknown: tuple[str, ...] = (),
+    event: Event = Event.PUBLISHED,
 ) -> Contents:
-    """The copy of `intend` is in place: the VM is CLEAN. `order_unknown`: see `VmRecord`."""
+    """The copy of `intend` is in place: the VM is CLEAN. `order_unknown`: see `VmRecord`.
+
+    `event` is another one if the VM was used since the moment of which its copy is.
+    """
     record = claims.held(contents, key, own)
     if record.publishing is None:
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
     return contents.with_vm(
         replace(
             record,
-            status=move(record.status, Event.PUBLISHED),
+            status=move(record.status, event),
             last_copy=record.publishing,
             backed_up=record.publishing.finished,
             publishing=None,

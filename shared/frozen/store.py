@@ -1,0 +1,204 @@
+"""Where the clones of a VM's images are: in directories of our own, beside its disks.
+
+    FOLDER/.vmbackup/REPOSITORY/UUID/17-0.frozen    the first clone that was made under claim 17
+
+VirtualBox knows nothing of them, and no name ends like that of a disk, so that nobody takes one for
+one. Each directory is noted in this host's state directory before it is made: so it is found again
+when the VM is not where it was, or is no more.
+"""
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Self
+
+from shared.frozen.comparison import MOST_EXTENTS
+from shared.frozen.errors import NotFrozenError
+from shared.frozen.extents import count_extents
+from shared.frozen.reflink import clone
+from shared.host.errors import ConfigurationError
+from shared.host.notes import Note
+
+_OWN: Final = ".vmbackup"
+_NOTES: Final = "frozen"
+_NAME: Final = re.compile(r"([1-9][0-9]{0,17})-[0-9]{1,9}\.frozen")
+
+
+@dataclass(frozen=True, slots=True)
+class CloneDirectory:
+    """The directory with clones of one VM in one folder of it, and the note that it exists."""
+
+    note: Note
+    folder: Path
+    repository: str
+    uuid: str
+
+    @classmethod
+    def of(cls, state_directory: Path, folder: Path, repository: str, uuid: str) -> Self:
+        """That of a VM in a folder. Nothing is made, and nothing looked at."""
+        name = sha256(os.fsencode(folder)).hexdigest()[:16]
+        path = state_directory / _NOTES / f"{repository}-{uuid}-{name}.json"
+        return cls(Note(path, f"where clones of {uuid} are"), folder, repository, uuid)
+
+    @property
+    def path(self) -> Path:
+        """The directory itself."""
+        return self.folder / _OWN / self.repository / self.uuid
+
+    def make(self) -> None:
+        """Makes it, for its owner only. Raises `NotFrozenError`.
+
+        It is noted before, so that a crash leaves none that is not known, and again afterwards,
+        because whoever swept what was not there yet has removed the note.
+        """
+        try:
+            self._write_note()
+            for path in (self.path.parent.parent, self.path.parent, self.path):
+                with contextlib.suppress(FileExistsError):
+                    path.mkdir(mode=0o700)
+                found = path.lstat()
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                    raise NotFrozenError(f"{path} is no directory of this user")
+            self._write_note()
+        except ConfigurationError as error:
+            raise NotFrozenError(error.message) from None
+        except OSError as error:
+            raise NotFrozenError(f"{self.path} cannot be made: {error.strerror}") from None
+
+    def _write_note(self) -> None:
+        self.note.write(
+            {"folder": str(self.folder), "repository": self.repository, "uuid": self.uuid}
+        )
+
+    def clones(self) -> Iterator[tuple[int, Path]]:
+        """The clones that are there, each with the number of the claim under which it was made."""
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self.path)):
+                if found := _NAME.fullmatch(name):
+                    yield int(found[1]), self.path / name
+
+    def remove(self, gone: Callable[[int], bool]) -> None:
+        """Removes the clones whose claims are `gone`, and the directory if it is empty then.
+
+        What cannot be removed now stays noted.
+        """
+        with contextlib.suppress(OSError):
+            for claim, path in self.clones():
+                if gone(claim):
+                    path.unlink(missing_ok=True)
+            for path in (self.path, self.path.parent, self.path.parent.parent):
+                with contextlib.suppress(FileNotFoundError):
+                    path.rmdir()
+        if not os.path.lexists(self.path):
+            with contextlib.suppress(OSError):
+                self.note.path.unlink(missing_ok=True)
+
+
+def known_directories(state_directory: Path, repository: str) -> Iterator[CloneDirectory]:
+    """The directories with clones for a repository that this host has noted."""
+    try:
+        names = sorted(os.listdir(state_directory / _NOTES))
+    except OSError:
+        return
+    for name in names:
+        if not name.startswith(f"{repository}-") or not name.endswith(".json"):
+            continue
+        note = Note(state_directory / _NOTES / name, "")
+        try:
+            found = note.read()
+        except ConfigurationError:
+            continue
+        folder, uuid = found.get("folder"), found.get("uuid")
+        if isinstance(folder, str) and isinstance(uuid, str):
+            made = CloneDirectory.of(state_directory, Path(folder), repository, uuid)
+            if made.note.path == note.path:
+                yield made
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLimit:
+    """Clones are made and kept only while so much of their file system is free, in percent."""
+
+    percent: float
+
+    def reached(self, directory: Path) -> bool:
+        """Whether there is less. Raises OSError."""
+        room = os.statvfs(directory)
+        return room.f_bavail * 100 < room.f_blocks * self.percent
+
+
+class CloneStore:
+    """Makes the clones of one VM under one claim."""
+
+    def __init__(
+        self,
+        state_directory: Path,
+        repository: str,
+        uuid: str,
+        *,
+        home: Path,
+        claim: int,
+        limit: RoomLimit,
+    ) -> None:
+        """`home` is the VM's own folder; clones of files on another file system lie beside them."""
+        self._state_directory, self._repository, self._uuid = state_directory, repository, uuid
+        self._home, self._claim, self._limit = home, claim, limit
+        self._made: dict[Path, CloneDirectory] = {}
+        self._count = 0
+        self._extents = 0
+
+    def clone(self, source: Path) -> Path:
+        """The clone of a file as it is now; its name is free again when `discard` was called.
+
+        Raises `NotFrozenError`: then the file is no worse for it.
+        """
+        try:
+            folder = self._folder(source)
+            self._admit(source, folder)
+        except OSError as error:
+            raise NotFrozenError(f"{source} cannot be cloned: {error.strerror}") from None
+        if folder not in self._made:
+            directory = CloneDirectory.of(
+                self._state_directory, folder, self._repository, self._uuid
+            )
+            directory.remove(lambda claim: claim <= self._claim)  # of workers that died
+            directory.make()
+            self._made[folder] = directory
+        target = self._made[folder].path / f"{self._claim}-{self._count}.frozen"
+        clone(source, target)
+        self._count += 1
+        return target
+
+    def short_of_room(self) -> bool:
+        """Whether what is written to the disks by now is more than the clones may keep apart."""
+        with contextlib.suppress(OSError):
+            return any(self._limit.reached(folder) for folder in self._made)
+        return False
+
+    def discard(self) -> None:
+        """Removes the clones that were made. May be repeated; what is open can still be read."""
+        for directory in self._made.values():
+            directory.remove(lambda claim: claim <= self._claim)
+        self._made.clear()
+
+    def _folder(self, source: Path) -> Path:
+        same = os.stat(source).st_dev == os.stat(self._home).st_dev
+        return self._home if same else source.parent
+
+    def _admit(self, source: Path, folder: Path) -> None:
+        if self._limit.reached(folder):
+            raise NotFrozenError(
+                f"less than {self._limit.percent:g} % of the file system of {folder} are free"
+            )
+        with source.open("rb") as file:
+            self._extents += count_extents(file.fileno())
+        if self._extents > MOST_EXTENTS:
+            raise NotFrozenError(
+                f"its images have {self._extents} extents on their file system, more than "
+                f"{MOST_EXTENTS}: they are fragmented"
+            )

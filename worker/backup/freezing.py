@@ -1,0 +1,115 @@
+"""Whether a VM is frozen for its export, and what must be of the same moment as its disks.
+
+Only a VM that is off, and that nothing is done to, is frozen: it can be started a second after its
+backup began. One that was stopped for its backup, or is exported from a clone in VirtualBox, waits.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from shared.copies.names import Suffix
+from shared.frozen.store import CloneStore, RoomLimit
+from shared.host.errors import CopyError, VBoxManageError
+from shared.state.states import Event
+from shared.virtualbox.export_errors import VmChangedError
+from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
+from shared.virtualbox.inventory import Machine
+from worker.backup.method import AsItIs
+from worker.backup.work import Method, Work
+
+if TYPE_CHECKING:
+    from shared.export.freezing import CloneFile
+
+log: Final = logging.getLogger(__name__)
+
+
+#: Files of a VM by the suffix that they have beside its copy.
+Pieces = dict[Suffix, Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a VM was at the moment at which its disks were cloned."""
+
+    fingerprint: Fingerprint
+    files: Pieces
+
+
+class Freezable(Protocol):
+    """What belongs to the moment of which a copy is."""
+
+    def freeze(self, machine: Machine, clone: "CloneFile") -> Pieces:
+        """It as it is now. Raises `NotFrozenError`, `CopyError`."""
+
+
+class Frozen:
+    """The freezing of one VM for one attempt to export it. `discard` it, whatever happens."""
+
+    def __init__(self, store: CloneStore, moment: "Callable[[CloneFile], Moment]") -> None:
+        from shared.export.freezing import Freezer
+
+        self._moment: Moment | None = None
+
+        def keep(clone: "CloneFile") -> None:
+            self._moment = moment(clone)
+
+        self.freezer = Freezer(store, keep)
+
+    @property
+    def moment(self) -> Moment | None:
+        """What else the VM was when it was frozen; None as long as it is not, or if it is not."""
+        return self._moment if self.freezer.frozen else None
+
+    def discard(self) -> None:
+        """Removes the clones."""
+        self.freezer.discard()
+
+
+def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> Frozen | None:
+    """How a VM will be frozen, with its `sides`; None if it stays locked while it is exported.
+
+    Nothing is done yet.
+    """
+    if work.policy.changed == "off" or not isinstance(method, AsItIs):
+        return None
+
+    def moment(clone: "CloneFile") -> Moment:
+        files = sides.freeze(machine, clone)
+        try:
+            return Moment(method.conclude(), files)
+        except CopyError as error:
+            raise VmChangedError(error.message) from None
+
+    site = work.site
+    store = CloneStore(
+        site.configuration.host.state_directory,
+        site.database.version.repository,
+        work.record.uuid,
+        home=Path(machine.settings_file).parent,
+        claim=work.held.claim.number,
+        limit=RoomLimit(site.configuration.backup.clone_free),
+    )
+    return Frozen(store, moment)
+
+
+def standing(work: Work, copied: Fingerprint) -> Event:
+    """How the VM stands to a copy of it that is published now, of which it was `copied`.
+
+    A VM that cannot be looked at counts as changed: one backup too many, never one too few.
+    """
+    try:
+        machine = work.machine()
+        if machine.running:
+            return Event.PUBLISHED_RUNNING
+        changed = differences(copied, fingerprint_of(machine))
+    except VBoxManageError as error:
+        log.warning(
+            "whether it was used since its copy is not known: %s",
+            error.message,
+            extra={"vm": work.held.key},
+        )
+        return Event.PUBLISHED_CHANGED
+    return Event.PUBLISHED_CHANGED if changed else Event.PUBLISHED
