@@ -183,6 +183,20 @@ class TestBackups:
         after = only(backup.published(backup.intend(database, "web01", OWN, copy()), "web01", OWN))
         assert after == vm("web01", State.CLEAN, last_copy=copy(), verified=WHEN, backed_up=WHEN)
 
+    @pytest.mark.parametrize(
+        ("event", "state"),
+        [
+            (Event.PUBLISHED_RUNNING, State.RUNNING),
+            (Event.PUBLISHED_CHANGED, State.BACKUP_NECESSARY),
+        ],
+    )
+    def test_a_vm_that_was_used_since_it_was_frozen_has_its_copy(
+        self, event: Event, state: State
+    ) -> None:
+        begun = backup.intend(contents(claimed(failures=3)), "web01", OWN, copy())
+        after = only(backup.published(begun, "web01", OWN, event=event))
+        assert after == vm("web01", state, last_copy=copy(), verified=WHEN, backed_up=WHEN)
+
     def test_nothing_is_published_that_was_not_announced(self) -> None:
         with pytest.raises(IllegalMoveError):
             backup.published(contents(claimed()), "web01", OWN)
