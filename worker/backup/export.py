@@ -25,7 +25,7 @@ from shared.virtualbox.settings import SettingsError, read_file
 from worker.backup.delta import plan_delta
 from worker.backup.engine import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
-from worker.backup.freezing import Frozen, Moment, Pieces, freezing, standing
+from worker.backup.freezing import Frozen, FrozenVm, Pieces, freezing, standing
 from worker.backup.hooks import Hooks
 from worker.backup.method import choose_method, preflight
 from worker.backup.publish import Exported, check, seal, try_import
@@ -128,7 +128,7 @@ class Export:
         self._work, self._target, self._hooks, self._forced = work, target, hooks, forced
         self._method: Method | None = None
         self._ready: _Ready | None = None
-        self._moment: Moment | None = None
+        self._moment: FrozenVm | None = None
 
     def run(self) -> Sidecar:
         """Exports, checks and seals the copy under its partial name; returns its sidecar.

@@ -31,7 +31,7 @@ Pieces = dict[Suffix, Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class FrozenVm:
     """What a VM was at the moment at which its disks were cloned."""
 
     fingerprint: Fingerprint
@@ -48,10 +48,10 @@ class Freezable(Protocol):
 class Frozen:
     """The freezing of one VM for one attempt to export it. `discard` it, whatever happens."""
 
-    def __init__(self, store: CloneStore, moment: "Callable[[CloneFile], Moment]") -> None:
+    def __init__(self, store: CloneStore, moment: "Callable[[CloneFile], FrozenVm]") -> None:
         from shared.export.freezing import Freezer
 
-        self._moment: Moment | None = None
+        self._moment: FrozenVm | None = None
 
         def keep(clone: "CloneFile") -> None:
             self._moment = moment(clone)
@@ -59,7 +59,7 @@ class Frozen:
         self.freezer = Freezer(store, keep)
 
     @property
-    def moment(self) -> Moment | None:
+    def moment(self) -> FrozenVm | None:
         """What else the VM was when it was frozen; None as long as it is not, or if it is not."""
         return self._moment if self.freezer.frozen else None
 
@@ -76,10 +76,10 @@ def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> 
     if work.policy.changed == "off" or not isinstance(method, AsItIs):
         return None
 
-    def moment(clone: "CloneFile") -> Moment:
+    def moment(clone: "CloneFile") -> FrozenVm:
         files = sides.freeze(machine, clone)
         try:
-            return Moment(method.conclude(), files)
+            return FrozenVm(method.conclude(), files)
         except CopyError as error:
             raise VmChangedError(error.message) from None
 

@@ -16,7 +16,7 @@ from shared.host.errors import (
 from shared.state.contents import Contents
 from shared.state.records import Claim, NodeRecord, Power
 from shared.state.rules import adoption, archive, backup, claims, hosts, queue, vm_records
-from shared.state.states import State
+from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm
 
 
