@@ -185,6 +185,7 @@ def _tidy(site: Site, contents: Contents) -> None:
         log.info("swept %s", name)
     database.keep_reserve(site.configuration.nas.reserve)
     clones.sweep(site, contents)
+    database.keep_readable(site.configuration.state.readable)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))
         log.info("moved %d old generations to the history", len(moved))

@@ -89,6 +89,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
         NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository
     )
     database.keep_reserve(nas.reserve)
+    database.keep_readable(configuration.state.readable)
     made = database.version
     answer(
         {

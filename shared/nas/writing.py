@@ -48,12 +48,18 @@ def create_file(name: str | Path, mode: int, directory: int | None = None) -> in
     return descriptor
 
 
+def like_directory(mode: int, directory: Path) -> int:
+    """`mode`, and the right of everybody to read if everybody may read `directory`."""
+    others = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+    return mode | others if os.stat(directory).st_mode & stat.S_IROTH else mode
+
+
 def write_new_file(path: Path, data: bytes) -> None:
     """Create a file that must not exist, and bring its bytes to the disk.
 
-    A partly written file is removed.
+    A partly written file is removed. Everybody may read it who may read its directory.
     """
-    descriptor = create_file(path, FILE_MODE)
+    descriptor = create_file(path, like_directory(FILE_MODE, path.parent))
     try:
         with open(descriptor, "wb", closefd=True) as file:
             file.write(data)
@@ -65,12 +71,15 @@ def write_new_file(path: Path, data: bytes) -> None:
         raise
 
 
-def make_directory(path: Path, mode: int = DIRECTORY_MODE | stat.S_ISGID) -> None:
+def make_directory(path: Path, mode: int | None = None) -> None:
     """Make a directory. It keeps the group of its parent where that is set (setgid).
 
-    Raises FileExistsError if there is anything of that name. Whether its name is on the disk is
-    for `sync_directory` of the parent.
+    Without a `mode` the group may write there, and everybody read who may read its parent. Raises
+    FileExistsError if there is anything of that name. Whether its name is on the disk is for
+    `sync_directory` of the parent.
     """
+    if mode is None:
+        mode = like_directory(DIRECTORY_MODE | stat.S_ISGID, path.parent)
     with opened(path.parent, follow=True) as parent:
         os.mkdir(path.name, stat.S_IMODE(mode) & ~stat.S_ISGID, dir_fd=parent)
         descriptor = os.open(path.name, DIRECTORY_FLAGS, dir_fd=parent)

@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -186,10 +186,22 @@ class VirtualBox(Section):
         return user_path(value)
 
 
+class State(Section):
+    """The state database on the NAS."""
+
+    readable: Literal["", "group", "all"] = Field(
+        "",
+        description="Who may read the database besides its owner and group, who may change it: "
+        '`"all"` lets every user do so, for monitoring; `"group"` takes that back. Empty: '
+        "its rights stay as they are. The copies are not meant.",
+    )
+
+
 class Configuration(Section):
     """All settings."""
 
     nas: Nas
+    state: State = Field(default_factory=lambda: State.model_validate({}))
     host: Host
     virtualbox: VirtualBox
     backup: Backup

@@ -23,7 +23,7 @@ from shared.host.documents import load
 from shared.host.errors import LockLostError
 from shared.host.process_identity import ProcessIdentity
 from shared.nas.reading import list_fresh, read_file
-from shared.nas.writing import FILE_MODE, set_mode
+from shared.nas.writing import FILE_MODE, like_directory, set_mode
 
 log: Final = logging.getLogger(__name__)
 
@@ -172,11 +172,11 @@ class Heartbeat:
         descriptor = os.open(
             self.directory / self.session,
             os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags,
-            FILE_MODE,
+            like_directory(FILE_MODE, self.directory),
         )
         try:
             if flags & os.O_EXCL:
-                set_mode(descriptor, FILE_MODE)
+                set_mode(descriptor, like_directory(FILE_MODE, self.directory))
             os.pwrite(descriptor, data, 0)
             os.ftruncate(descriptor, len(data))
             os.fsync(descriptor)

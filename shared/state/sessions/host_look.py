@@ -25,6 +25,7 @@ from typing import Any, Final
 from shared.host.clock import Clock, timestamp
 from shared.host.host_identity import HostIdentity
 from shared.nas.reading import open_file, opened, plain
+from shared.nas.writing import FILE_MODE, like_directory
 from shared.state.records import NodeRecord
 
 log: Final = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ SHORTEST_INTERVAL_SECONDS: Final = 60.0
 SILENT_AFTER: Final = 3
 #: A look may lie so far ahead of what a reader takes for the NAS's time.
 TOLERANCE_SECONDS: Final = 300.0
-_MODE: Final = 0o660
 #: Nothing of that name, or what somebody else has put there.
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.EISDIR, errno.ELOOP})
 
@@ -134,13 +134,13 @@ def write_look(
     data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with opened(directory) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(plain(PREFIX + identity.node), flags, _MODE, dir_fd=parent)
+        descriptor = os.open(plain(PREFIX + identity.node), flags, FILE_MODE, dir_fd=parent)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise OSError(errno.EEXIST, "is no file of this program's", PREFIX + identity.node)
         with contextlib.suppress(OSError):  # a mount without rights of its own
-            os.fchmod(descriptor, _MODE)
+            os.fchmod(descriptor, like_directory(FILE_MODE, directory))
         os.pwrite(descriptor, data, 0)
         os.ftruncate(descriptor, len(data))
         os.fsync(descriptor)

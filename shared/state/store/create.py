@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 import uuid
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
@@ -48,7 +49,8 @@ def create(
     try:
         for name in ("", *DIRECTORIES):
             with contextlib.suppress(FileExistsError):
-                make_directory(root / name)
+                # the first does not take after the top of the NAS
+                make_directory(root / name, None if name else DIRECTORY_MODE | stat.S_ISGID)
         if list_fresh(root / "gen"):
             raise LockedError(
                 f"there already is a state database in {root}",

@@ -18,7 +18,7 @@ from shared.state.contents import Contents
 from shared.state.records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
-from shared.state.store import protocol, reserve, version, view
+from shared.state.store import protocol, readable, reserve, version, view
 from shared.state.store.files import StateFiles
 from shared.state.store.lease import DatabaseLease
 from shared.state.store.protocol import Author, Change
@@ -197,6 +197,18 @@ class Database:
                 log.info("made the reserve of the state database: %d bytes", size)
         except OSError as error:
             log.warning("the reserve of the state database could not be made: %s", error)
+
+    def keep_readable(self, wanted: readable.Readable) -> None:
+        """Gives others the right to read that `state.readable` says; see `readable.keep`.
+
+        Nothing depends on it: what goes wrong is told, and left to the next tick.
+        """
+        self.require_writable()
+        try:
+            if changed := readable.keep(self.root, wanted):
+                log.info("the rights of %d files and directories were changed", changed)
+        except OSError as error:
+            log.warning("state.readable could not be put into effect: %s", error)
 
     def require_writable(self) -> None:
         """Raises `DatabaseVersionError` if this program must not write anything.

@@ -98,6 +98,7 @@ def state_files(
     """A new state database in a real directory."""
     for name in ("", "gen", "tmp", "history", "node"):
         (root / name).mkdir(exist_ok=True)
+        (root / name).chmod(0o770)  # what is made there follows it
     files = StateFiles(root, clock or StillClock(), primitive)
     data = genesis(REPOSITORY, "alpha", WHEN)
     for operation in (
