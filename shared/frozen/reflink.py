@@ -6,8 +6,8 @@ afterwards. Both measured; see docs/export-engine.md.
 """
 
 import os
+import platform
 import struct
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ def clone(source: Path, target: Path) -> None:
     may be there with fewer bytes. Raises `NotFrozenError` if this file system does not do that;
     nothing is left then.
     """
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         raise NotFrozenError("this system has no reflink clones that were tested")
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
