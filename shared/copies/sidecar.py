@@ -28,7 +28,17 @@ LIMIT_BYTES: Final = 1 << 20
 
 #: Fields that are written only if they say something.
 _OPTIONAL: Final = frozenset(
-    {"verified", "rehearsed", "pinned", "engine_reason", "frozen", "wire", "refused"}
+    {
+        "verified",
+        "rehearsed",
+        "pinned",
+        "engine_reason",
+        "frozen",
+        "wire",
+        "refused",
+        "key",
+        "repository",
+    }
 )
 
 
@@ -103,7 +113,9 @@ class Sidecar(Document):
     retention, empty if nobody did. `refused` is why VirtualBox would not import the copy when it
     was made; its disks are whole all the same. `engine_reason` says why another engine than the
     wanted one made it. `frozen`: it was made of clones of the disks, and the VM could be used
-    meanwhile. `extra` keeps the fields that this version does not know.
+    meanwhile. `key` is what the VM was called in the state database, and `repository` which
+    database that was: by them a database can be made anew; older copies do not have them. `extra`
+    keeps the fields that this version does not know.
     """
 
     stamp: _Stamp
@@ -133,6 +145,8 @@ class Sidecar(Document):
     engine_reason: str = ""
     frozen: bool = False
     wire: Wire | None = None
+    key: str = ""
+    repository: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -32,10 +32,11 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
         note.write({"mountpoint": str(nas.mountpoint), "repository": found})
     elif known is not None and known != found:
         what = f"holds the repository {found}" if found else "holds no state database"
+        lost = "" if found else "; if only the database is lost: `vmbackup-admin statedb rebuild`"
         raise NasError(
             f"the NAS at {nas.mountpoint} {what}; this host knows {known} there",
             hint="is the right NAS mounted? If it was replaced on purpose: `vmbackup-admin statedb "
-            "accept` on this host",
+            f"accept` on this host{lost}",
         )
 
 

@@ -5,6 +5,7 @@ which copies were found (`commit_found`).
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -69,10 +70,23 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
     there are no copies.
     """
     require_directory(site, record)
-    found = copies(site, record)
-    now = site.clock.now()
-    unread = said(record.verified, now) or timestamp(now)
-    archived = record.status == State.ARCHIVED
+    return judged(
+        copies(site, record),
+        archived=record.status == State.ARCHIVED,
+        verified=record.verified,
+        now=site.clock.now(),
+    )
+
+
+def judged(
+    found: Iterable[tuple[catalogue.Copy, bool]], *, archived: bool, verified: str, now: datetime
+) -> FoundCopies:
+    """What the database notes of these copies of a VM, each with whether it is in the archive.
+
+    `archived`: whether they belong there. `verified` is what the database said so far.
+    """
+    found = list(found)
+    unread = said(verified, now) or timestamp(now)
     good = chronology.oldest_first(copy for copy, _ in found if copy.good)
     here = chronology.oldest_first(copy for copy, place in found if copy.good and place == archived)
     newest = here[-1] if here else None

@@ -98,12 +98,19 @@ def half_a_view(world: Seen, before: bytes | None) -> Iterator[str]:
     """
     found = view_of(world)
     migrating = found is None and (world.state / "vmtool-statedb.1.0").exists()
+    if not world.state.exists() and set_aside(world):
+        return  # the old one is whole under another name, and nobody reads half of a new one
     if found != before and not migrating:
         newest = sorted((world.state / "gen").iterdir())[-2:]
         if found not in {
             render(decode(path.read_bytes(), int(path.name)).contents) for path in newest
         }:
             yield f"vmtool-statedb is that of no generation: {found!r}"
+
+
+def set_aside(world: Seen) -> list[Path]:
+    """The databases that have another name now, because a new one was made of the copies."""
+    return [path for path in world.nas.iterdir() if path.name.startswith("vmstate.aside-")]
 
 
 def broken(
@@ -171,13 +178,14 @@ def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
         {record.directory for record in world.head().contents.vms.values()}
         | {"vmstate", world.archive}
         | orphans
+        | {path.name for path in set_aside(world)}
     )
     places = {world.nas: known, world.archived: known | {".vmbackup-archive"}}
     for place, names in places.items():
         for path in place.iterdir() if place.is_dir() else ():
             if path.name not in names:
                 yield f"{place.name}/ has {path.name}"
-            elif path.is_dir() and path not in (world.state, world.archived):
+            elif path.is_dir() and path not in (world.state, world.archived, *set_aside(world)):
                 yield from _directory_litter(path)
 
 

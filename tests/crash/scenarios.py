@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.state.formats import NEWEST
 from tests.crash.doors import Kill, Moment, Point
-from tests.crash.promises import good_stamps
+from tests.crash.promises import good_stamps, set_aside
 from tests.crash.world import KILLED, World
 from tests.support.formats import give_format
 from tests.support.simulated import SimulatedVm
@@ -179,6 +179,21 @@ def upgraded(world: World) -> None:
     assert f"DB_VERSION: {NEWEST}\n" in (world.state / "vmtool-db-version").read_text(
         encoding="utf-8"
     )
+
+
+def unreadable(world: World) -> None:
+    """A VM with two copies; every generation of the database is cut off."""
+    copies(2)(world)
+    for path in (world.state / "gen").iterdir():
+        path.chmod(0o640)
+        path.write_bytes(path.read_bytes()[:-70])
+
+
+def one_is_set_aside(world: World) -> None:
+    """What could not be read is there, whole, once."""
+    (aside,) = set_aside(world)
+    names = {"gen", "history", "node", "reserve", "tmp", "vmtool-db-version", "vmtool-statedb"}
+    assert {path.name for path in aside.iterdir()} == names
 
 
 def archived(world: World) -> None:
@@ -361,6 +376,15 @@ SCENARIOS: Final = (
         (0,),
         every=8,
         settled=upgraded,
+    ),
+    Scenario(
+        "rebuild",
+        (ADMIN, "statedb", "rebuild", "--lease-seconds", "10"),
+        unreadable,
+        {VM: "CLEAN"},
+        (0, 11),
+        every=16,
+        settled=one_is_set_aside,
     ),
     Scenario(
         "recover by hand",

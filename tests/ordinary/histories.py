@@ -57,6 +57,14 @@ def _lost(world: World) -> None:
     make_anew(world)
 
 
+def _rebuilt(world: World) -> None:
+    """It is gone, and was made anew of the copies."""
+    shutil.rmtree(world.state)
+    ran = world.run(ADMIN, "statedb", "rebuild", "--lease-seconds", "10")
+    assert ran.status == 0, world.story("no database could be made of the copies")
+    follow(world)
+
+
 def _copied(world: World) -> None:
     """The copies came from another NAS without their times, in the wrong order, and the database
     did not come.
@@ -118,6 +126,7 @@ HISTORIES: Final[Mapping[str, Callable[[World], None]]] = {
     "new": _new,
     "lost": _lost,
     "lost, copies copied": _copied,
+    "rebuilt": _rebuilt,
     "older": _older,
     "one set aside": _set_aside(1),
     "many set aside": _set_aside(9),

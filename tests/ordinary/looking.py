@@ -84,9 +84,8 @@ class Places:
         copy_files, partial, files, disks = set(), set(), {}, {}
         state = self.nas / "vmstate"
         vms = tuple(home / "vms" for home in self.homes.values())
-        for path in _walk(
-            self.world, (state, *self.own, *(home / "config" for home in self.homes.values()))
-        ):
+        ours = (state, *self.nas.glob("vmstate.aside-*"), *self.own)
+        for path in _walk(self.world, (*ours, *(home / "config" for home in self.homes.values()))):
             name = str(path.relative_to(self.world))
             if any(path.is_relative_to(folder) for folder in vms):
                 disks[name] = digest_of(path)

@@ -182,14 +182,32 @@ def test_the_version_file_is_damaged(night: Night) -> None:
 
 @situation(_DAMAGED)
 def test_nothing_of_the_database_can_be_read(night: Night) -> None:
-    """It is moved away and made anew.
+    """It is set aside and made anew of the copies.
 
     No copy is touched, and after it, too, the newest copy is the newest.
     """
     world = night.world
-    shutil.move(world.state, world.aside / "damaged-vmstate")
+    for path in (world.state / "gen").iterdir():
+        damage_generation(world, int(path.name))
+    assert world.run(WORKER, "notifier").status == 1
+    ran = night.do("vmbackup-admin statedb rebuild", may_forgets=True)
+    night.says(ran, "made the state database", f"{WEB}: BACKUP_NECESSARY", "vmstate.aside-")
     follow(world)
-    night.make_anew("vmbackup-admin init")
+    world.tick()
+    for _ in range(3):
+        night.goes_on(WEB)
+    night.comes_back(DB)
+
+
+@situation("The state database is lost")
+def test_the_state_database_is_lost(night: Night) -> None:
+    world = night.world
+    shutil.rmtree(world.state)
+    assert world.run(WORKER, "notifier").status == 13
+    night.says(night.do("vmbackup-admin statedb rebuild --dry-run"), "would make")
+    ran = night.do("vmbackup-admin statedb rebuild", "--lease-seconds", "10", may_forgets=True)
+    night.says(ran, "made the state database", "vmbackup-admin statedb accept")
+    night.do("vmbackup-admin statedb accept", "--yes", host="beta")
     world.tick()
     for _ in range(3):
         night.goes_on(WEB)

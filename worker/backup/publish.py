@@ -125,6 +125,8 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         engine_reason=engine.reason,
         frozen=exported.frozen,
         wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
+        key=work.held.key,
+        repository=site.database.version.repository,
     )
     check_nas(site.configuration.nas, write=True)
     publishing.seal(site.files, target.directory, sidecar)

@@ -80,8 +80,8 @@ def newest_readable(root: Path) -> Snapshot:
     raise DatabaseDamagedError(
         f"none of the newest {_TRIES} generations in {root} can be read",
         hint=(
-            "restore the directory vmstate from a backup of the NAS; the copies of the VMs are "
-            "not touched by this"
+            "restore the directory vmstate from a backup of the NAS, or make it anew of the "
+            "copies: `vmbackup-admin statedb rebuild`; the copies are not touched by this"
         ),
     )
 

@@ -71,9 +71,7 @@ def inspect(
         before = _examine(root, number, before, newest=everything[-1], findings=findings)
     head = before
     if not current:
-        findings.append(
-            Finding("gen/ has no generation", "restore vmstate from a backup of the NAS")
-        )
+        findings.append(Finding("gen/ has no generation", "vmbackup-admin statedb rebuild"))
     elif head is not None and head.generation == current[-1]:
         findings += _examine_view(root, head)
         findings += [Finding(row.message, _UNUSABLE) for row in head.contents.unusable]

@@ -109,7 +109,8 @@ def read_version(root: Path) -> version.DatabaseVersion:
     except (FileNotFoundError, NotADirectoryError):
         raise NoDatabaseError(
             f"there is no state database in {root}",
-            hint="is the right NAS mounted there? For a new one: vmbackup-admin init",
+            hint="is the right NAS mounted there? For a new one: vmbackup-admin init; if it is "
+            "lost, and copies are there: vmbackup-admin statedb rebuild",
         ) from None
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error

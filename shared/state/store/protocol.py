@@ -235,7 +235,13 @@ def prune(keep: int) -> Steps[tuple[int, ...]]:
 
 def genesis(repository: str, node: str, committed: str, floor: int = 0) -> bytes:
     """The first generation of a new database. Its claims get numbers above `floor`."""
-    return encode(
-        Header(repository, 1, NO_PREVIOUS, "init", 1, node, committed, "init"),
-        Contents(claims_granted=floor),
-    )
+    contents = Contents(claims_granted=floor)
+    return first_generation(repository, 1, node, committed, "init", contents)
+
+
+def first_generation(
+    repository: str, number: int, node: str, committed: str, reason: str, contents: Contents
+) -> bytes:
+    """A generation that follows no other one: with it a history begins."""
+    header = Header(repository, number, NO_PREVIOUS, "init", 1, node, committed, reason)
+    return encode(header, contents)

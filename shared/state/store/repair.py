@@ -42,7 +42,8 @@ def set_aside(root: Path, number: int) -> Path:
     if len(present) == 1:
         raise UsageError(
             "there is no generation before it to go on from",
-            hint="restore vmstate from a backup of the NAS",
+            hint="restore vmstate from a backup of the NAS, or `vmbackup-admin statedb rebuild` "
+            "makes it anew of the copies",
         )
     if not _is_damaged(root, number, present[-2]):
         raise UsageError(

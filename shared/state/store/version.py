@@ -81,7 +81,7 @@ def _values(data: bytes) -> Mapping[str, str]:
 
 
 def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
-    if not _UUID.fullmatch(values.get("REPOSITORY", "")):
+    if not is_repository(values.get("REPOSITORY", "")):
         raise _damaged("REPOSITORY is missing or is no UUID")
     try:
         lease = float(values.get("LEASE_SECONDS", ""))
@@ -99,6 +99,11 @@ def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
         version,
         rebuilt_in(values.get("REBUILT", "")),
     )
+
+
+def is_repository(text: str) -> bool:
+    """Whether `text` can be the id of a repository."""
+    return _UUID.fullmatch(text) is not None
 
 
 def rebuilt_in(text: str) -> str:

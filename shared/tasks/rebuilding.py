@@ -1,0 +1,274 @@
+"""A state database that is lost is made anew, of the copies on the NAS.
+
+First everything is looked at, and nothing changed: `plan`. Refused while a database can be read or
+anybody is at work. Then the new database is made whole beside the old one, which is set aside under
+a name of its own (`shared.state.store.exchange`). No copy is touched.
+"""
+
+import hashlib
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from shared.copies import archive_marker, catalogue
+from shared.copies.archive_location import prove_apart
+from shared.copies.files import NasFiles, modes_for
+from shared.copies.survey import FoundVm, Survey, survey
+from shared.host.clock import Clock, timestamp
+from shared.host.configuration import Configuration
+from shared.host.errors import (
+    DatabaseDamagedError,
+    LockedError,
+    NoDatabaseError,
+)
+from shared.host.host_identity import HostIdentity
+from shared.host.host_lock import host_lock
+from shared.nas.mount import check_nas
+from shared.nas.repository import accept_repository, is_archive_noted, known_repository
+from shared.state.contents import Contents
+from shared.state.formats import NEWEST
+from shared.state.numbers import believable
+from shared.state.sessions.heartbeat import BEATS_PER_LEASE
+from shared.state.sessions.silence import moving
+from shared.state.store import exchange, protocol, version
+from shared.state.store.create import Beginning, create_anew
+from shared.state.store.generations import newest_readable
+from shared.state.store.opening import open_database, read_version, require_writable
+from shared.state.store.salvage import Salvage, highest_generation, salvage
+from shared.state.store.seen_history import SeenHistory
+from shared.tasks import records_from_copies
+from shared.tasks.records_from_copies import MadeOfCopies
+
+#: New numbers begin so far above all that were found: the last ones that were given out may stand
+#: nowhere.
+MARGIN: Final = 1000
+#: For so many heartbeats somebody who is at work is watched for.
+_BEATS_WATCHED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the new database will be, and what was found for it.
+
+    `repository_from` says in words where its id was read. `old` is what can be read of the database
+    that was lost, at `old_place`; empty if there is nothing, or if that is of another repository:
+    `foreign` is its id then.
+    """
+
+    repository: str
+    repository_from: str
+    lease_seconds: float
+    generation: int
+    made: MadeOfCopies
+    survey: Survey
+    old: Salvage
+    old_place: Path | None
+    foreign: str = ""
+
+    @property
+    def contents(self) -> Contents:
+        """What is in the new database."""
+        return self.made.contents
+
+    def vm(self, uuid: str) -> FoundVm:
+        """The copies of a VM."""
+        return self.survey.vms[uuid]
+
+
+def require_lost(root: Path) -> None:
+    """Makes sure that there is no database that can be read in `root`.
+
+    Raises `LockedError` that says what mends it, `DatabaseVersionError` if it is one of another
+    version, `NasError`.
+    """
+    require_writable(root)
+    with suppress(NoDatabaseError, DatabaseDamagedError):
+        read_version(root)  # refuses version 1.0, which `statedb migrate` takes over
+    try:
+        head = newest_readable(root)
+    except (NoDatabaseError, DatabaseDamagedError):
+        return
+    raise LockedError(
+        f"the state database in {root} can be read, up to generation {head.generation} of "
+        f"{head.header.committed}: nothing was changed",
+        hint="`vmbackup-admin statedb check` says what is wrong and mends it; for one that was put "
+        "back or replaced on purpose: `vmbackup-admin statedb accept`. If it shall be made anew of "
+        f"the copies all the same, move {root} away first",
+    )
+
+
+def require_silence(
+    root: Path,
+    lease_seconds: float,
+    clock: Clock,
+    progress: Callable[[float, float], None] = lambda _quiet, _all: None,
+) -> None:
+    """Watches the heartbeats in `root` for some beats. Raises `LockedError` if one moves."""
+    seconds = lease_seconds / BEATS_PER_LEASE * _BEATS_WATCHED
+    moved = moving(
+        root / "node",
+        clock,
+        seconds,
+        lease_seconds / BEATS_PER_LEASE / 2,
+        lambda quiet: progress(quiet, seconds),
+    )
+    if moved:
+        raise LockedError(
+            f"somebody is at work: heartbeats move in {root / 'node'} ({', '.join(moved[:5])})",
+            hint="stop the workers on all hosts (cron, systemd, launchd), let those that run end, "
+            "and give the command again",
+        )
+
+
+def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None) -> Plan:
+    """Looks at everything, and changes nothing.
+
+    Raises `LockedError` if there is a database that can be read, `NoDatabaseError` if there is no
+    copy to make one of, `NasError` if the NAS or the archive is not there or not the right one.
+    """
+    nas = configuration.nas
+    require_lost(nas.state)
+    place = nas.state if nas.state.is_dir() else next(iter(exchange.asides(nas.mountpoint)), None)
+    old = salvage(place) if place is not None else Salvage()
+    repository, origin = _repository(configuration, old)
+    foreign = old.repository if old.repository not in ("", repository) else ""
+    old = Salvage() if foreign else old
+    if not repository:
+        repository, origin = _of_copies(survey(nas, archive=False))
+    _require_archive(configuration, repository)
+    found = survey(nas, archive=nas.archive.is_dir())
+    if not found.vms:
+        raise NoDatabaseError(
+            f"there is no copy on the NAS at {nas.mountpoint} to make a state database of",
+            hint="is the right NAS mounted? For a new one: `vmbackup-admin statedb accept`, then "
+            "`vmbackup-admin init`",
+        )
+    empty = Contents(_claims(configuration, found, old), format=old.format or NEWEST)
+    return Plan(
+        repository,
+        origin,
+        lease_seconds or old.lease_seconds or version.DEFAULT_LEASE_SECONDS,
+        _generation(configuration, repository, old),
+        records_from_copies.make(found.vms.values(), old.vms, clock.now(), empty),
+        found,
+        old,
+        None if foreign else place,
+        foreign,
+    )
+
+
+def carry_out(
+    configuration: Configuration, clock: Clock, planned: Plan, identity: HostIdentity
+) -> Path | None:
+    """Makes the database, and puts it in its place; returns where the old one is, if there was one.
+
+    Killed at any point, the old one or the new one is there, and the same command finishes. This
+    host accepts the new one. Raises `LockedError`, `NasError`.
+    """
+    nas, host = configuration.nas, configuration.host
+    with host_lock(host.state_directory, "rebuild") as mine:
+        if not mine:
+            raise LockedError(
+                "another process of this host makes the state database anew", hint="wait for it"
+            )
+        check_nas(nas)
+        prove_apart(nas)
+        now = clock.now()
+        with exchange.new_directory(nas.mountpoint, _digits(identity)) as new:
+            create_anew(new, identity, clock, _beginning(planned, now))
+            _make_known(configuration, clock, new, identity)
+            aside = exchange.put_in_place(new, nas.state, now, clock, require_lost)
+    open_database(nas.state, identity, clock).keep_reserve(nas.reserve)
+    return aside
+
+
+def _beginning(planned: Plan, now: datetime) -> Beginning:
+    return Beginning(
+        planned.repository,
+        planned.lease_seconds,
+        f"{timestamp(now)}-{secrets.token_hex(4)}",
+        planned.generation,
+        f"made anew of the copies: {len(planned.contents.vms)} VMs",
+        planned.contents,
+    )
+
+
+def _make_known(
+    configuration: Configuration, clock: Clock, new: Path, identity: HostIdentity
+) -> None:
+    """This host accepts the new database, and the archive is made or marked.
+
+    Before the database gets its name, so that a kill leaves nothing to be done: until then there is
+    none that this host could refuse because of that.
+    """
+    nas, host = configuration.nas, configuration.host
+    database = open_database(new, identity, clock, host.state_directory)
+    database.seen.accept(database.files.run(protocol.read_head()))
+    accept_repository(nas, host.state_directory, database.version.repository)
+    files = NasFiles(modes_for(shared_group=nas.shared_group))
+    archive_marker.prepare_archive(files, nas, database.version.repository)
+
+
+def _digits(identity: HostIdentity) -> str:
+    said = f"{identity.machine}\0{identity.hostname}\0{identity.node}"
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _repository(configuration: Configuration, old: Salvage) -> tuple[str, str]:
+    """The id that the repository had, and where that was read; empty: it cannot be told there.
+
+    What this host and the archive know counts for more than what lies in `vmstate`, which may be of
+    another NAS.
+    """
+    nas = configuration.nas
+    known = known_repository(nas, configuration.host.state_directory)
+    if known is not None:
+        return known, "what this host knows"
+    if marked := archive_marker.marked(nas):
+        return marked, "the marker of the archive"
+    return (old.repository, "the database that was lost") if old.repository else ("", "")
+
+
+def _of_copies(found: Survey) -> tuple[str, str]:
+    """The id that most of the newest copies name; a new one if none does."""
+    said = Counter(
+        vm.newest_sidecar.repository
+        for vm in found.vms.values()
+        if version.is_repository(vm.newest_sidecar.repository)
+    )
+    if not said:
+        return str(uuid.uuid4()), "nowhere: it is a new one"
+    return max(sorted(said), key=lambda each: said[each]), "the copies"
+
+
+def _require_archive(configuration: Configuration, repository: str) -> None:
+    """Makes sure that the archive is there and the right one: copies in it must not be missed."""
+    nas, host = configuration.nas, configuration.host
+    archive_marker.require_ours_or_new(nas, repository or None)
+    archive_marker.check_archive(
+        nas,
+        repository,
+        known=lambda: is_archive_noted(nas, host.state_directory),
+        lost=tuple,
+    )
+
+
+def _claims(configuration: Configuration, found: Survey, old: Salvage) -> int:
+    nas = configuration.nas
+    highest = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
+    highest = max(highest, old.claims, *(vm.highest_claim for vm in found.vms.values()))
+    return highest + MARGIN
+
+
+def _generation(configuration: Configuration, repository: str, old: Salvage) -> int:
+    """Above all that is found, also in what was set aside before, and that this host has seen."""
+    nas, host = configuration.nas, configuration.host
+    seen = SeenHistory(host.state_directory / f"seen-{repository}.json").generation
+    numbers = [old.generation, *map(highest_generation, exchange.asides(nas.mountpoint))]
+    return max(seen if believable(seen) else 0, *numbers) + MARGIN

@@ -1,0 +1,370 @@
+"""`statedb rebuild`: a lost state database is made anew of the copies."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.copies import catalogue
+from shared.host.errors import ExitCode
+from shared.state.records import Power
+from shared.state.states import State
+from shared.state.store.opening import read_version
+from shared.tasks import rebuilding
+from tests.support.copies import put_copy
+from tests.unit.coordinator.conftest import Operator, fall_silent, uuid
+from tests.unit.coordinator.test_reading import tree
+
+OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-20"
+NAMESAKE = "web-00000000"
+
+
+@pytest.fixture
+def site(site_with_database: Operator) -> Operator:
+    """Two hosts with a VM `web` each, one archived VM, a pinned and a damaged copy."""
+    operator = site_with_database
+    operator.add_vms("web", "old")
+    beta = other(operator)
+    beta.add_vms("web")
+    for stamp, more in ((OLD, {"pinned": "2026-11-24T00:00:00Z"}), (NEW, {})):
+        put_copy(operator.nas / "web", stamp, **more)
+    put_copy(operator.nas / "archive" / "old", OLD, uuid=uuid(1), vm="old")
+    operator.set("old", status=State.ARCHIVED)
+    second = operator.record("web@beta")
+    operator.set("web@beta", directory=NAMESAKE)
+    put_copy(operator.nas / NAMESAKE, NEW, uuid=second.uuid, node="beta")
+    for host in (operator, beta):
+        host.site().database.commit_once(
+            lambda contents: replace(contents, claims_granted=contents.claims_granted + 1),
+            f"seen by {host.node}",
+            "test",
+        )
+    return operator
+
+
+def other(operator: Operator) -> Operator:
+    beta = Operator(operator.folder, "beta")
+    beta.configure()
+    return beta
+
+
+def damage(operator: Operator, cut: int = 60) -> None:
+    """Every generation is cut off."""
+    for path in (operator.vmstate / "gen").iterdir():
+        path.chmod(0o640)
+        path.write_bytes(path.read_bytes()[:-cut])
+
+
+def lose(operator: Operator) -> None:
+    shutil.rmtree(operator.vmstate)
+
+
+def copies_on(operator: Operator) -> dict[str, bytes]:
+    """Every file that is not the database's."""
+    return {
+        str(path): path.read_bytes()
+        for path in operator.nas.rglob("*")
+        if path.is_file() and "vmstate" not in str(path) and not path.name.startswith(".")
+    }
+
+
+def states(operator: Operator) -> dict[str, tuple[str, str, str]]:
+    return {
+        key: (str(record.status), record.node, record.directory)
+        for key, record in operator.contents.vms.items()
+    }
+
+
+EXPECTED = {
+    "web": ("BACKUP_NECESSARY", "alpha", "web"),
+    "web@beta": ("BACKUP_NECESSARY", "beta", NAMESAKE),
+    "old": ("ARCHIVED", "alpha", "old"),
+}
+
+
+@pytest.mark.parametrize("befall", [lose, damage])
+def test_a_database_that_is_deleted_or_truncated(site: Operator, befall: Any) -> None:
+    repository, before = site.database().version.repository, copies_on(site)
+    seen = site.database().head().generation
+    befall(site)
+    shown = site.json("statedb", "rebuild", "--dry-run")
+    assert (shown["dry_run"], shown["set_aside"]) == (True, None)
+    assert copies_on(site) == before
+    made = site.json("statedb", "rebuild")
+    assert {**made, "set_aside": None, "dry_run": True} == shown
+    assert copies_on(site) == before
+    assert states(site) == EXPECTED
+    assert site.database().version.repository == repository == made["repository"]
+    head = site.database().head()
+    assert head.generation > seen, "beta has seen one more than this host"
+    assert head.contents.claims_granted >= 20 + rebuilding.MARGIN
+    web = head.contents.vms["web"]
+    assert web.last_copy is not None
+    assert web.last_copy.stamp == NEW
+    assert [row["pinned"] for row in made["vms"] if row["vm"] == "web"] == [[OLD]]
+    assert (made["accept"], made["hosts"]) == ("vmbackup-admin statedb accept", ["beta"])
+    assert site.admin("statedb", "check").exit_code == ExitCode.DONE
+    assert site.admin("status").exit_code == ExitCode.DONE
+
+
+def test_what_was_in_vmstate_is_set_aside_whole(site: Operator) -> None:
+    damage(site)
+    before = contents_of(site.vmstate)
+    aside = Path(site.json("statedb", "rebuild")["set_aside"])
+    assert aside.parent == site.nas
+    assert aside.name.startswith("vmstate.aside-")
+    assert contents_of(aside) == before
+    assert not [name for name in os.listdir(site.nas) if name.startswith(".vmbackup-new")]
+
+
+def contents_of(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_each_other_host_accepts_it_on_purpose(site: Operator) -> None:
+    beta = other(site)
+    lose(site)
+    site.admin("statedb", "rebuild")
+    assert site.lock("recover").exit_code == ExitCode.DONE
+    refused = beta.lock("recover")
+    assert refused.exit_code == ExitCode.FAILURE
+    assert "was made anew from the copies" in refused.stderr
+    assert "statedb accept" in refused.stderr
+    assert beta.admin("statedb", "accept", "--yes").exit_code == ExitCode.DONE
+    assert beta.lock("recover").exit_code == ExitCode.DONE
+
+
+@pytest.mark.parametrize("befall", ["whole", "newest damaged", "version gone", "rolled back"])
+def test_refused_while_a_database_can_be_read(site: Operator, befall: str) -> None:
+    newest = max((site.vmstate / "gen").iterdir())
+    if befall == "newest damaged":
+        newest.chmod(0o640)
+        newest.write_bytes(b"nonsense")
+    elif befall == "rolled back":
+        newest.unlink()
+    elif befall == "version gone":
+        (site.vmstate / "vmtool-db-version").unlink()
+    before = tree(site.nas)
+    for more in ((), ("--dry-run",)):
+        result = site.admin("statedb", "rebuild", *more)
+        assert result.exit_code == ExitCode.LOCKED, result.output
+        assert "statedb check" in result.stderr
+    assert tree(site.nas) == before
+
+
+def test_one_of_version_1_0_or_of_a_newer_program_is_not_set_aside(operator: Operator) -> None:
+    put_copy(operator.nas / "web", OLD)
+    operator.vmstate.mkdir()
+    version = operator.vmstate / "vmtool-db-version"
+    version.write_text("TOOL_VERSION: 1.0\nDB_VERSION: 1.0\n")
+    result = operator.admin("statedb", "rebuild")
+    assert (result.exit_code, "migrate" in result.stderr) == (ExitCode.FAILURE, True)
+    version.write_text("TOOL_VERSION: 9\nDB_VERSION: 9.0\n")
+    result = operator.admin("statedb", "rebuild")
+    assert (result.exit_code, "update vmbackup" in result.stderr) == (ExitCode.FAILURE, True)
+    assert os.listdir(operator.vmstate) == ["vmtool-db-version"]
+
+
+def test_refused_while_a_heartbeat_moves(site: Operator) -> None:
+    with site.session() as session:
+        session.commit(lambda contents: contents, "beat")
+        damage(site)
+        for more in ((), ("--dry-run",)):
+            result = site.admin("statedb", "rebuild", *more)
+            assert result.exit_code == ExitCode.LOCKED
+            assert session.id in result.stderr
+            assert set(os.listdir(site.nas)) == {"vmstate", "web", NAMESAKE, "archive"}
+        fall_silent(session)
+        assert site.admin("statedb", "rebuild").exit_code == ExitCode.DONE
+
+
+def test_a_foreign_one_that_cannot_be_read_tells_nothing(site: Operator) -> None:
+    repository = site.database().version.repository
+    elsewhere = Operator(site.folder / "elsewhere")
+    elsewhere.nas.mkdir(parents=True)
+    elsewhere.configure()
+    elsewhere.create()
+    elsewhere.add_vms("strange")
+    damage(elsewhere)
+    lose(site)
+    shutil.copytree(elsewhere.vmstate, site.vmstate)
+    result = site.admin("statedb", "rebuild")
+    assert result.exit_code == ExitCode.DONE
+    assert "of the repository" in result.stderr
+    assert site.database().version.repository == repository
+    assert states(site) == EXPECTED
+
+
+def test_the_id_is_read_wherever_it_stands(site: Operator) -> None:
+    """On a host that is new, too."""
+    repository = site.database().version.repository
+    gamma = Operator(site.folder, "gamma")
+    gamma.configure()
+    damage(site)
+    assert gamma.json("statedb", "rebuild", "--dry-run")["repository"] == repository
+    (site.nas / "archive" / ".vmbackup-archive").unlink()
+    (site.vmstate / "vmtool-db-version").unlink()
+    shown = gamma.json("statedb", "rebuild", "--dry-run")
+    assert (shown["repository"], shown["repository_from"]) == (
+        repository,
+        "the database that was lost",
+    )
+    put_copy(site.nas / "web", "20261124T203800Z-21", repository=repository, key="web")
+    lose(site)
+    shown = gamma.json("statedb", "rebuild", "--dry-run")
+    assert (shown["repository"], shown["repository_from"]) == (repository, "the copies")
+
+
+def test_names_in_the_database_are_those_that_the_copies_carry(site: Operator) -> None:
+    second = site.record("web@beta")
+    put_copy(site.nas / "web", "20261124T203800Z-21", key="web@alpha")
+    put_copy(site.nas / NAMESAKE, "20261124T203800Z-22", uuid=second.uuid, node="beta", key="web")
+    lose(site)
+    site.admin("statedb", "rebuild")
+    assert states(site) == {
+        "web@alpha": EXPECTED["web"],
+        "web": EXPECTED["web@beta"],
+        "old": EXPECTED["old"],
+    }
+
+
+def test_what_only_the_lost_database_knew_is_printed(site: Operator) -> None:
+    site.set("web", power=Power("savestate", "running", 21, node="alpha"))
+    site.set("web@beta", failures=3, last_error="no room", waiting="waits for its window")
+    site.add_vms("fresh")
+    damage(site)
+    lost = site.json("statedb", "rebuild", "--dry-run")["lost"]
+    assert {(each["vm"], each["kind"]) for each in lost} == {
+        ("web", "power"),
+        ("web@beta", "failures"),
+        ("web@beta", "waiting"),
+        ("fresh", "no copy"),
+    }
+    text = site.admin("statedb", "rebuild").stdout
+    assert "web: a backup saved it on alpha, where it was running" in text
+    assert "3 backups in a row had failed: no room" in text
+    assert "vmbackup-admin statedb accept" in text
+
+
+def test_half_moves_and_copies_that_do_not_count_are_listed_and_left(site: Operator) -> None:
+    put_copy(site.nas / "old", NEW, uuid=uuid(1), vm="old")
+    (site.nas / "web" / f"{OLD}.ova").write_bytes(b"short")
+    lose(site)
+    before = copies_on(site)
+    made = site.json("statedb", "rebuild")
+    assert copies_on(site) == before
+    kinds = {(each["vm"], each["kind"]) for each in made["left"]}
+    assert kinds == {("old", "half moved"), ("web", "does not count")}
+    assert states(site)["old"] == ("BACKUP_NECESSARY", "alpha", "old"), "its newest copy is here"
+    assert site.record("web").damaged == (OLD,)
+    assert site.admin("archive", "old").exit_code == ExitCode.DONE
+    assert {copy.stamp for copy in catalogue.read(site.nas / "archive" / "old", None).good} == {
+        OLD,
+        NEW,
+    }
+
+
+def test_two_vms_in_one_directory_do_not_share_it(site: Operator) -> None:
+    put_copy(site.nas / "web", "20261124T203800Z-30", uuid=uuid(9), vm="web", node="gamma")
+    lose(site)
+    made = site.json("statedb", "rebuild")
+    (record,) = (vm for vm in site.contents.vms.values() if vm.directory == "web")
+    assert record.uuid == uuid(9), "its copies came last"
+    assert [each["kind"] for each in made["left"]] == ["without a record"]
+
+
+def test_no_copy_no_database(operator: Operator) -> None:
+    for more in ((), ("--dry-run",)):
+        result = operator.admin("statedb", "rebuild", *more)
+        assert result.exit_code == ExitCode.NO_DATABASE
+        assert "init" in result.stderr
+    assert os.listdir(operator.nas) == []
+
+
+def test_an_archive_that_is_not_mounted_is_not_taken_for_an_empty_one(site: Operator) -> None:
+    site.site().prepare_archive()
+    lose(site)
+    os.rename(site.nas / "archive", site.folder / "away")
+    (site.nas / "archive").mkdir()
+    assert site.admin("statedb", "rebuild").exit_code == ExitCode.NAS
+    assert not site.vmstate.exists()
+
+
+def test_the_nas_is_away(site: Operator) -> None:
+    lose(site)
+    os.rename(site.nas, site.folder / "away")
+    assert site.admin("statedb", "rebuild").exit_code == ExitCode.NAS
+
+
+def test_a_rename_that_is_refused_changes_nothing(
+    site: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(site)
+    before, rename = contents_of(site.nas), os.rename
+
+    def refuse(source: Any, target: Any, **more: Any) -> None:
+        if Path(source) == site.vmstate:
+            raise PermissionError(13, "Permission denied", str(source))
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr("shared.state.store.exchange._ATTEMPTS", 2)
+    result = site.admin("statedb", "rebuild")
+    assert result.exit_code == ExitCode.NAS
+    assert "open on some host" in result.stderr
+    assert contents_of(site.nas) == before
+    monkeypatch.undo()
+    assert site.admin("statedb", "rebuild").exit_code == ExitCode.DONE
+
+
+def test_a_database_that_another_host_made_meanwhile_is_put_back(
+    site: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts make it anew at once: the second one has found the old one, and meets the new."""
+    damage(site)
+    from shared.state.store import exchange
+
+    put_in_place = exchange.put_in_place
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(exchange, "put_in_place", put_in_place)
+        assert other(site).admin("statedb", "rebuild").exit_code == ExitCode.DONE
+        return put_in_place(*arguments)
+
+    monkeypatch.setattr(exchange, "put_in_place", late)
+    result = site.admin("statedb", "rebuild")
+    assert result.exit_code == ExitCode.LOCKED
+    assert site.database().head().header.node == "beta"
+    assert states(site) == EXPECTED
+    assert len([name for name in os.listdir(site.nas) if name.startswith("vmstate")]) == 2
+
+
+def test_repeated_where_it_was_killed_between_the_two_names(site: Operator) -> None:
+    """The old one is whole under its new name, and says what it knew."""
+    repository = site.database().version.repository
+    site.set("web", failures=2, last_error="no room")
+    damage(site)
+    os.rename(site.vmstate, site.nas / "vmstate.aside-20261129T030000Z-0123abcd")
+    (site.nas / ".vmbackup-new-database-0123").mkdir()
+    made = site.json("statedb", "rebuild")
+    assert made["repository"] == repository
+    assert [each["kind"] for each in made["lost"]] == ["failures"]
+    assert states(site) == EXPECTED
+
+
+def test_a_generation_that_is_damaged_in_one_row_tells_the_others(site: Operator) -> None:
+    site.set("old", failures=1, last_error="x")
+    for path in (site.vmstate / "gen").iterdir():
+        path.chmod(0o640)
+        data = path.read_bytes().replace(b'"key":"web"', b'"key:"web"')
+        path.write_bytes(data.replace(b"\nend\n", b"\nEnd\n"))
+    made = site.json("statedb", "rebuild")
+    assert [(each["vm"], each["kind"]) for each in made["lost"]] == [("old", "failures")]
+    assert read_version(site.vmstate).lease_seconds == made["lease_seconds"] == 1.0
