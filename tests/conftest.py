@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from shared.host.processes import Completed, SubprocessRunner
-from shared.nas import probe
+from shared.nas import probe, server_copy_probe
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
 
 pytest_plugins = ["tests.support.elsewhere", "tests.support.flaky"]
@@ -91,10 +91,12 @@ def probe_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     run = SubprocessRunner.run
 
     def run_here(self: SubprocessRunner, arguments: Sequence[str], **more: Any) -> Completed:
-        if probe.__file__ not in arguments:
+        programs = (one for one in (probe, server_copy_probe) if one.__file__ in arguments)
+        program = next(programs, None)
+        if program is None:
             return run(self, arguments, **more)
-        asked = arguments[list(arguments).index(probe.__file__) + 1 :]
-        said = os.fsencode(probe.main(*asked)).decode("utf-8", "backslashreplace")
+        asked = arguments[list(arguments).index(program.__file__) + 1 :]
+        said = os.fsencode(program.main(*asked)).decode("utf-8", "backslashreplace")
         return Completed(tuple(arguments), 0, said, "")
 
     monkeypatch.setattr(SubprocessRunner, "run", run_here)

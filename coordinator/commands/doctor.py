@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from coordinator.doctor.result import Check
     from shared.host.clock import Clock
     from shared.host.configuration import Configuration
+    from shared.nas.mount import NasStatus
 
 
 @documented(
@@ -119,6 +120,9 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
         for check in guarded("NAS: use", lambda: _examine_use(configuration, clock, expected)):
             read_only = read_only or check.cause == READ_ONLY  # the server's export is
             yield check
+        yield from guarded(
+            "NAS: unchanged data", lambda: _examine_server_copy(configuration, status, clock)
+        )
     if problem is not None:
         yield Check("database", "fail", problem.message, problem.hint)
         return
@@ -142,6 +146,16 @@ def _examine_use(
 
     require_writable(configuration.nas.state)
     yield from nas.examine_use(configuration.nas, clock, expected)
+
+
+def _examine_server_copy(
+    configuration: "Configuration", status: "NasStatus", clock: "Clock"
+) -> "Iterator[Check]":
+    from coordinator.doctor import server_copy
+    from shared.state.store.opening import require_writable
+
+    require_writable(configuration.nas.state)
+    yield from server_copy.examine(configuration, status, clock)
 
 
 def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterator[Check]":

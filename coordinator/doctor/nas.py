@@ -13,7 +13,7 @@ from coordinator.doctor.result import FULL, READ_ONLY, Check
 from shared.host.clock import Clock
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
-from shared.nas.mount import NETWORK, Mount, NasStatus, refuses_to_copy
+from shared.nas.mount import NETWORK, Mount, NasStatus
 from shared.nas.reading import list_fresh
 from shared.nas.spelling import HINT, TRIAL, changed_names, trial_directory
 from shared.nas.writing import write_new_file
@@ -47,12 +47,6 @@ def examine_mount(status: NasStatus, nas: Nas) -> Iterator[Check]:
         yield _READ_ONLY
     if mount is not None:
         yield from examine_options(mount)
-    reason = refuses_to_copy(mount, reflink=nas.reflink)
-    yield Check(
-        "NAS: unchanged data",
-        "ok",
-        f"sent with every copy: {reason}" if reason else "copied by the NAS, not sent",
-    )
     free = f"{text.size(status.free)} of {text.size(status.total)} free"
     if status.free < max(nas.reserve, 1):
         yield Check(

@@ -6,7 +6,7 @@ whose bytes are those of the same grain of the previous copy is not sent but cop
 along; the manifest shows it to whoever checks the copy, and each n-th copy is sent whole.
 
 It saves the wire where the NAS copies by itself, and room where its file system shares blocks
-between files. Whether it does is for the caller to know (`shared.nas.mount.refuses_to_copy`).
+between files. Whether it does is for the caller to know (`shared.nas.server_copy`).
 """
 
 import hashlib

@@ -23,8 +23,6 @@ from shared.nas.writing import WRITE_TEST
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-#: Local file systems whose files can share blocks.
-_SHARING: Final = frozenset({"xfs", "btrfs", "zfs", "bcachefs"})
 #: File systems whose files are on a server.
 NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 #: `doctor` shows this, too, so it does not send there.
@@ -122,23 +120,6 @@ def mount_of(real: str, table: Sequence[Mount]) -> Mount | None:
     ]
     longest = max((len(mount.path) for mount in above), default=0)
     return next((mount for mount in reversed(above) if len(mount.path) == longest), None)
-
-
-def refuses_to_copy(mount: Mount | None, *, reflink: bool) -> str:
-    """Why bytes of one file there had better be sent once more than be copied into another.
-
-    Empty if it is better to copy them.
-
-    On NFS 4.2 the server copies. Over NFS 3 and SMB the bytes would come here and go back. A local
-    directory has no wire to spare, but one that is known to share blocks between files (`reflink`,
-    from `nas.reflink`) stores them once.
-    """
-    if mount is not None and mount.filesystem == "nfs4" and "vers=4.2" in mount.options:
-        return ""
-    if mount is not None and reflink and mount.filesystem in _SHARING:
-        return ""
-    kind = f"mounted as {mount.filesystem}" if mount else "of unknown kind"
-    return f"only NFS 4.2 can take unchanged data from the copy before, and the NAS is {kind}"
 
 
 def parse_mounts(text: str) -> Iterator[Mount]:

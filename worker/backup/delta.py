@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shared.copies.catalogue import Catalogue
 from shared.copies.names import final_name
-from shared.nas.mount import refuses_to_copy
+from shared.nas.server_copy import Answer
 from shared.site import Site
 from worker.backup.work import Target
 
@@ -29,28 +29,28 @@ class DeltaChoice:
     reason: str
 
 
-def plan_delta(site: Site, target: Target, there: Catalogue, no_delta: str) -> DeltaChoice:
+def plan_delta(
+    site: Site, target: Target, there: Catalogue, server: Answer, no_delta: str
+) -> DeltaChoice:
     """The plan for a copy at `target`; `there`: the copies that the VM has.
 
-    `no_delta`: why it must be sent whole, if it must.
+    `server`: what the NAS does by itself. `no_delta`: why it must be sent whole, if it must.
     """
-    nas, backup = site.configuration.nas, site.configuration.backup
-    if reason := refuses_to_copy(site.nas.mount, reflink=nas.reflink):
+    reflink, backup = site.configuration.nas.reflink, site.configuration.backup
+    if reason := server.refusal(site.nas.mount, reflink):
         return DeltaChoice(None, reason)
     from shared.export.delta import DeltaPlan
 
-    index = target.partial_path("index")
+    index, aligned = target.partial_path("index"), server.aligned(reflink)
     stamps = [
         copy.stamp
         for copy in reversed(there.good)
         if os.path.exists(target.directory / final_name(copy.stamp, "index"))
     ]
     if no_delta or not stamps:
-        plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=nas.reflink)
+        plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=aligned)
         return DeltaChoice(plan, no_delta or "there is no copy before it that has an index")
     previous, previous_index = (
         target.directory / final_name(stamps[0], suffix) for suffix in ("ova", "index")
     )
-    return DeltaChoice(
-        DeltaPlan(index, previous, previous_index, backup.whole_every, aligned=nas.reflink), ""
-    )
+    return DeltaChoice(DeltaPlan(index, previous, previous_index, backup.whole_every, aligned), "")

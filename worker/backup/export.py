@@ -19,6 +19,8 @@ from shared.copies.side_files import keep as keep_side_file
 from shared.copies.side_files import member_names, pieces_of
 from shared.copies.sidecar import Sidecar, SideFile
 from shared.host.errors import CopyError, VmBackupError
+from shared.nas import server_copy
+from shared.nas.server_copy import Answer
 from shared.state.states import Event
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, read_file
@@ -119,6 +121,7 @@ class _Ready:
     subject: Subject
     side_files: SideFiles
     copies: Catalogue
+    server: Answer
 
 
 class Export:
@@ -186,7 +189,7 @@ class Export:
 
     def _export(self, ready: _Ready, fallback: Fallback, frozen: Frozen | None) -> Exported:
         work, target, machine = self._work, self._target, ready.subject.machine
-        delta = plan_delta(work.site, target, ready.copies, fallback.no_delta)
+        delta = plan_delta(work.site, target, ready.copies, ready.server, fallback.no_delta)
         freezer = frozen.freezer if frozen else None
         engine = choose_engine(work.site, work.policy, machine, delta, fallback, freezer)
         if engine.reason:
@@ -221,8 +224,17 @@ class Export:
         side_files = SideFiles(work, machine)
         for what in side_files.left_out:
             log.warning("not in the copy: %s", what, extra={"vm": work.held.key})
+        server = self._server()
         self._hooks.before()
-        return _Ready(method, method.prepare(), side_files, copies)
+        return _Ready(method, method.prepare(), side_files, copies, server)
+
+    def _server(self) -> Answer:
+        """What the NAS copies by itself: measured before the VM is touched, if it must be."""
+        if self._work.policy.engine == "vboxmanage":
+            return Answer(None)
+        site = self._work.site
+        nas, host = site.configuration.nas, site.configuration.host
+        return server_copy.look_up(nas, site.nas, host.state_directory, site.clock)
 
     def _remove_partials(self) -> None:
         try:

@@ -46,11 +46,11 @@ class Nas(Section):
         2**30,
         description="Space that is left free on the NAS: no export starts that would go below it.",
     )
-    reflink: bool = Field(
-        default=False,
-        description="The NAS's file system shares blocks between files (XFS with reflink, "
-        "btrfs, ZFS with block cloning): copies over "
-        "NFS 4.2 are laid out so that what did not change is stored once. Makes them 0.5 % larger.",
+    reflink: Literal["auto"] | bool = Field(
+        "auto",
+        description="Copies are laid out so that a NAS whose file system shares blocks between "
+        "files (XFS with reflink, btrfs, ZFS with block cloning) stores once what did not change. "
+        "Makes them 0.5 % larger. auto: where it was measured that the NAS does so.",
     )
     shared_group: bool = Field(
         default=False,

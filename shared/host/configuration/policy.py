@@ -183,8 +183,7 @@ class Backup(VmPolicy):
         ge=1,
         le=1000,
         description=(
-            "Where a copy may take over bytes from the one before it (NFS 4.2): one of "
-            "so many is sent whole."
+            "Where a copy may take over bytes from the one before it: one of so many is sent whole."
         ),
     )
     clone_free: float = Field(

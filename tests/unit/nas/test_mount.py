@@ -12,7 +12,7 @@ from shared.host.configuration import Nas
 from shared.host.errors import ExitCode, NasError
 from shared.host.processes import Completed
 from shared.nas import mount as mounts
-from shared.nas.mount import check_nas, is_there, refuses_to_copy
+from shared.nas.mount import check_nas, is_there
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs a mount table")
 
@@ -161,29 +161,6 @@ def test_a_mount_that_never_answers_is_given_up(tmp_path, monkeypatch):
 def test_any_mount_table_is_read(text):
     for found in mounts.parse_mounts(text):
         assert isinstance(found.path, str)
-
-
-@pytest.mark.parametrize(
-    ("filesystem", "options", "reflink", "copies"),
-    [
-        ("nfs4", ("rw", "vers=4.2"), False, True),
-        ("nfs4", ("rw", "vers=4.1"), True, False),
-        ("nfs", ("rw", "vers=3"), True, False),
-        ("cifs", ("rw", "vers=3.1.1"), True, False),
-        ("xfs", ("rw",), True, True),
-        ("xfs", ("rw",), False, False),
-        ("ext4", ("rw",), True, False),
-    ],
-)
-def test_only_nfs_4_2_and_file_systems_that_share_blocks_copy_by_themselves(
-    filesystem: str, options: tuple[str, ...], reflink: bool, copies: bool
-) -> None:
-    reason = refuses_to_copy(
-        mounts.Mount("/nas", filesystem, "nas:/export", options), reflink=reflink
-    )
-    assert (reason == "") == copies
-    assert copies or filesystem in reason
-    assert refuses_to_copy(None, reflink=True) != ""
 
 
 def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path, monkeypatch):
