@@ -16,6 +16,7 @@ from shared.state.sessions.holding import holding
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving, publication
+from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
 from shared.virtualbox.power import RUNNING
 from worker import clones
@@ -46,6 +47,7 @@ def run(site: Site) -> Report:
         silent = recovery.watch_silent(database, live, database.version.lease_seconds)
         if recovery.expire(database, silent, "database"):
             contents = _finish(site, database.head().contents, report)
+    report.failed.extend(remove_abandoned(site))
     _tidy(site, contents)
     return report
 
@@ -200,7 +202,8 @@ def command(invocation: command_line.Invocation) -> ExitCode:
     """Recover what crashed workers left, and tidy the database.
 
     Frees what dead sessions held, finishes publications and moves that they had begun, removes
-    their partial files, breaks a stale lease, repairs vmtool-statedb. Watches sessions of other
+    their partial files, breaks a stale lease, repairs vmtool-statedb, and removes what restores and
+    rehearsals of this host left that were killed. Watches sessions of other
     hosts for up to the lease time before it judges them.
     """
     return start(invocation, "database", run)

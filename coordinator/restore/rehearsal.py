@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.restore import choice, restoring
-from coordinator.restore.restoring import Progress
+from coordinator.restore.making import Progress, cut_off, make
 from shared.copies.catalogue import Copy
 from shared.copies.sidecar import Rehearsed
 from shared.host.clock import timestamp
@@ -24,7 +24,9 @@ from shared.host.errors import CopyError, LockedError, UsageError, VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import rehearsal_note, verification
+from shared.tasks import import_note, rehearsal_note, verification
+from shared.tasks.abandoned_imports import REHEARSAL_LOCK
+from shared.tasks.import_note import Note
 from shared.virtualbox.boot_check import BootCheck
 
 log: Final = logging.getLogger(__name__)
@@ -107,20 +109,17 @@ def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Re
 def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearsed:
     """Makes a VM of the copy, starts it if wanted, and removes it."""
     note = rehearsal_note.new_note(
-        wishes.folder or site.configuration.host.state_directory / "rehearsals"
+        site, wishes.folder or site.configuration.host.state_directory / "rehearsals"
     )
-    what = restoring.plan(site, copy, name=note.name, folder=note.folder)
-    rehearsal_note.set_up(site, note)
+    what = restoring.plan(site, copy, name=note.name, folder=note.folder.parent)
+    note = import_note.set_up(note)
     booted = False
     try:
-        restored = restoring.restore(site, copy.stamp, what, progress)
-        rehearsal_note.identify(site, note, restored.uuid)
+        note, machine = make(site, what, note, progress)
         if not wishes.boot:
             return _result(site, _GOOD, "it was imported, and not started", booted=False)
-        machine = site.inventory()[restored.uuid]
-        on_trial = BootCheck(site.vboxmanage, site.clock, machine)
-        on_trial.change(wishes.settings)
-        on_trial.isolate()
+        BootCheck(site.vboxmanage, site.clock, machine).change(wishes.settings)
+        on_trial = BootCheck(site.vboxmanage, site.clock, cut_off(site, note))
         progress("boot", 0)
         booted = True
         seen = on_trial.start_and_watch(wishes.wait_seconds)
@@ -131,13 +130,13 @@ def _try(site: Site, copy: Copy, wishes: Wishes, progress: Progress) -> Rehearse
         return _result(site, error.message, "", booted=booted)
     finally:
         progress("remove", 0)
-        _remove(site)
+        _remove(site, note)
 
 
-def _remove(site: Site) -> None:
-    """What cannot be removed is reported, and removed by the next rehearsal."""
+def _remove(site: Site, note: Note) -> None:
+    """What cannot be removed is reported, and removed by the next `database` worker."""
     try:
-        rehearsal_note.remove_noted(site)
+        import_note.remove(site, note)
     except VmBackupError as error:
         log.error(("what was rehearsed could not be removed: %s"), error.message)  # noqa: TRY400 - an operator's message
 
@@ -170,7 +169,7 @@ def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
 
 @contextlib.contextmanager
 def _only_one(state_directory: Path) -> Iterator[None]:
-    with host_lock(state_directory, "rehearsal") as mine:
+    with host_lock(state_directory, REHEARSAL_LOCK) as mine:
         if not mine:
             raise LockedError(
                 "another rehearsal runs on this host", hint="one at a time: wait until it has ended"

@@ -1,41 +1,41 @@
 """Restoring a copy as a new VM of this host.
 
-Nothing that is there is overwritten, and what fails leaves nothing behind.
+Nothing that is there is overwritten, and what fails leaves nothing behind: VirtualBox imports under
+a random name into a folder of that name, which is noted before it is made. Only a whole VM gets its
+own name and place. What a killed restore leaves is removed by the `database` worker.
 
 It needs the NAS for reading only and takes no claim, so that a VM can be restored whatever holds
-its record up. The folder of the new VM is made here, exclusively, before VirtualBox is asked: so
-what is in it is ours to remove. If this process is killed, VirtualBox goes on with the import by
-itself, and the VM is there afterwards.
+its record up.
 """
 
 import logging
-import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.restore.folder import own_folder, registered_in, remove_from
+from coordinator.restore.making import (
+    Progress,
+    make,
+    move_to_place,
+    refuse_taken,
+    removed_if_it_fails,
+)
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.copies.side_files import member_names
 from shared.copies.space import human
 from shared.host.clock import timestamp
-from shared.host.errors import CopyError, UsageError, VBoxManageError
+from shared.host.errors import CopyError, UsageError
 from shared.site import Site
 from shared.state.records import Restoration
 from shared.state.rules import copies
-from shared.tasks import verification
-from shared.virtualbox.importing import ImportPlan, RunningImport, default_folder, refuse_unsafe
+from shared.tasks import abandoned_imports, import_note, verification
+from shared.tasks.import_note import Note
+from shared.virtualbox import scratch
+from shared.virtualbox.importing import ImportPlan, default_folder, refuse_unsafe
 
 log: Final = logging.getLogger(__name__)
-
-#: Told what is being done (`verify`, `import`) and how far it is, in percent.
-Progress = Callable[[str, float], None]
-
-_CANCEL_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +70,7 @@ def plan(
     made = ImportPlan(source, copy.sidecar.vm if name is None else name, base, keep_macs)
     if not made.name:
         raise UsageError("a VM needs a name", hint="--as NAME")
-    taken = next(
-        (machine for machine in site.inventory().values() if machine.name == made.name), None
-    )
-    if taken is not None:
-        raise UsageError(
-            (
-                f"this host has a VM {made.name!r} already ({{{taken.uuid}}}); a restore never "
-                f"overwrites one"
-            ),
-            hint="give the restored one another name: --as NAME",
-        )
-    if os.path.lexists(made.folder):
-        raise UsageError(
-            f"{made.folder} is there already; a restore never overwrites anything",
-            hint="another name (--as) or place (--to)",
-        )
+    refuse_taken(site, made)
     refuse_unsafe(member_names(copy.directory, source.name))
     _check_room(base, max(copy.size, copy.sidecar.source_bytes))
     return made
@@ -114,23 +99,25 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
 
     Raises what went wrong.
     """
-    with own_folder(what.folder):
-        try:
-            _import(site, what, progress)
-            machine = registered_in(site, what.folder)
-            if machine is None:
-                raise VBoxManageError(
-                    (
-                        f"VirtualBox says that it imported {what.name!r}, but has registered "
-                        f"nothing in {what.folder}"
-                    ),
-                    hint="does VBoxSVC see that folder under the same path?",
-                )
-        except BaseException:
-            remove_from(site, what.folder)
-            raise
+    note = _new_note(site, what)
+    with abandoned_imports.working(site.configuration.host.state_directory, note.file):
+        note = import_note.set_up(note)
+        with removed_if_it_fails(site, note):
+            note, _ = make(site, what, note, progress)
+            machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp)
+
+
+def _new_note(site: Site, what: ImportPlan) -> Note:
+    token = scratch.new_token()
+    name = f"vmbackup-restore-{token}"
+    return Note(
+        import_note.restore_file(site.configuration.host.state_directory, token),
+        what.base_folder / name,
+        name,
+        place=what.folder,
+    )
 
 
 def note(site: Site, key: str, done: Restored) -> None:
@@ -144,35 +131,6 @@ def note(site: Site, key: str, done: Restored) -> None:
         f"restore {key} {done.stamp} as {done.name}",
         "restore",
     )
-
-
-def _import(site: Site, what: ImportPlan, progress: Progress) -> None:
-    """Runs the import to its end, or cancels it.
-
-    On whatever interrupts us, and when it stands still for `backup.stall_seconds`.
-    """
-    clock, limit = site.clock, site.configuration.backup.stall_seconds
-    running = RunningImport(site.vboxmanage, what)
-    try:
-        seen, moved_at = (0, 0), clock.monotonic()
-        while not running.poll():
-            now = (running.progress(), running.written())
-            if now != seen:
-                seen, moved_at = now, clock.monotonic()
-            elif clock.monotonic() - moved_at > limit:
-                raise CopyError(
-                    f"the import has not moved for {limit:.0f} s (at {now[0]} %) and was cancelled",
-                    hint="look at the NAS",
-                )
-            progress("import", now[0])
-            clock.sleep(_POLL_SECONDS)
-    except BaseException:
-        if not running.cancel(_CANCEL_SECONDS):
-            log.warning(
-                "VBoxManage does not cancel the import; VirtualBox may go on with it by itself"
-            )
-        raise
-    running.result()
 
 
 def _check_room(base: Path, needed: int) -> None:

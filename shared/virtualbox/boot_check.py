@@ -1,37 +1,36 @@
-"""Starting a VM on trial: cut off from everything outside, watched for a while, and taken away.
+"""Starting a VM on trial: watched for a while, and taken away.
 
-The copy of a server must not meet the server: no network, no serial line to this host, no remote
-display, no USB device is left to it. (An import brings no shared folders along.)
+The copy of a server must not meet the server: a VM is given to this module only after its settings
+were written anew with what may stay (`shared.virtualbox.trial_settings`).
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import psutil
 
 from shared.host.clock import Clock
-from shared.host.errors import VBoxManageError
+from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.patience import patiently
 from shared.virtualbox.power import PowerSwitch
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
-_NETWORK: Final = re.compile(r'^nic(\d+)="(?!none"|null")', re.MULTILINE)
-_CABLE_IN: Final = re.compile(r'^cableconnected(\d+)="on"', re.MULTILINE)
-_SERIAL: Final = re.compile(r'^uartmode(\d+)="(?!disconnected")', re.MULTILINE)
-_USB_FILTER: Final = re.compile(r"^USBFilterActive\d+=", re.MULTILINE)
 _VALUE: Final = re.compile(r"^Value: (.*)$", re.MULTILINE)
 
 #: Set by Guest Additions when the guest has come up; stays in the settings afterwards, so that it
 #: must be deleted before a start.
 _PRODUCT: Final = "/VirtualBox/GuestInfo/OS/Product"
 _ADDITIONS: Final = "/VirtualBox/GuestAdd/Version"
-_LOCKED: Final = ("is already locked", "unlocked unexpectedly", "lock request pending")
-_LOCKED_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 60.0
+_OFF: Final = frozenset({"poweroff", "aborted"})
+#: How long a start may take that reads no memory from a disk: longer than any that was seen.
+_START_SECONDS: Final = 180.0
 
 
 _Answer = TypeVar("_Answer")
@@ -60,31 +59,19 @@ class BootCheck:
         if settings:
             self._run("modifyvm", self._uuid, *(f"--{name}={value}" for name, value in settings))
 
-    def isolate(self) -> None:
-        """Cuts the VM off, and makes sure that it is."""
-        shown = self._patiently(self._shown)
-        words = [f"--cableconnected{number}=off" for number in _NETWORK.findall(shown)]
-        words += [f"--uart-mode{number}=disconnected" for number in _SERIAL.findall(shown)]
-        if 'vrde="on"' in shown:
-            words.append("--vrde=off")
-        if words:
-            self._run("modifyvm", self._uuid, *words)
-        for _ in _USB_FILTER.findall(shown):
-            self._run("usbfilter", "remove", "0", "--target", self._uuid)
-        if _CABLE_IN.search(self._patiently(self._shown)):
-            raise VBoxManageError(
-                "VirtualBox does not unplug the network of the VM, so it was not started"
-            )
-
     def start_and_watch(self, seconds: float) -> Observation:
         """Starts the VM without a screen and watches it.
 
-        Until its Guest Additions answer, if it had any, else for so many seconds.
+        Until its Guest Additions answer, if it had any, else for so many seconds. A start that
+        hangs is a problem of the copy, like a guest that does not come up.
         """
         additions = self._property(_ADDITIONS)
         self._run("guestproperty", "delete", self._uuid, _PRODUCT)
         before = self._disk_times()
-        self._patiently(lambda: PowerSwitch(self._vboxmanage, self._clock).start(self._uuid))
+        try:
+            self._patiently(self._start)
+        except VBoxManageTimeoutError:
+            return Observation("", f"it did not start within {_START_SECONDS:.0f} s")
         began = self._clock.monotonic()
         while (elapsed := self._clock.monotonic() - began) < seconds:
             state = self._patiently(lambda: self._vboxmanage.info(self._uuid)).state
@@ -107,13 +94,28 @@ class BootCheck:
         `unregistervm --delete` would delete every disk that is attached by now, whosever it is.
         """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
-            self._run("controlvm", self._uuid, "poweroff")
-            PowerSwitch(self._vboxmanage, self._clock).wait_for(
-                self._uuid, frozenset({"poweroff", "aborted"}), _STOP_SECONDS
-            )
+            self._switch_off()
         self._patiently(
             lambda: self._vboxmanage.run_long(work_seconds(), "unregistervm", self._uuid)
         )
+
+    def _start(self) -> None:
+        self._vboxmanage.run_long(_START_SECONDS, "startvm", self._uuid, "--type=headless")
+
+    def _switch_off(self) -> None:
+        """Switches it off; if it does not obey, as one that hangs at its start, ends its process.
+
+        It is a VM that this program made: it has nothing to lose.
+        """
+        switch = PowerSwitch(self._vboxmanage, self._clock)
+        try:
+            self._run("controlvm", self._uuid, "poweroff")
+            switch.wait_for(self._uuid, _OFF, _STOP_SECONDS)
+        except VBoxManageError:
+            for process in _processes(self._uuid):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            switch.wait_for(self._uuid, _OFF, _STOP_SECONDS)
 
     def _judge(self, seconds: float, additions: str, *, wrote: bool) -> Observation:
         """What can be said of a guest that said nothing itself."""
@@ -130,21 +132,7 @@ class BootCheck:
         self._patiently(lambda: self._vboxmanage.run(*arguments))
 
     def _patiently(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Asks VirtualBox, and waits while somebody who only looks at the VM (a GUI) holds it."""
-        end = self._clock.monotonic() + _LOCKED_SECONDS
-        while True:
-            try:
-                return ask()
-            except VBoxManageError as error:
-                if (
-                    not any(text in error.message for text in _LOCKED)
-                    or self._clock.monotonic() >= end
-                ):
-                    raise
-                self._clock.sleep(_POLL_SECONDS)
-
-    def _shown(self) -> str:
-        return self._vboxmanage.read("showvminfo", self._uuid, "--machinereadable")
+        return patiently(self._clock, ask)
 
     def _property(self, name: str) -> str:
         match = _VALUE.search(
@@ -159,11 +147,18 @@ class BootCheck:
 
 def processor_seconds(uuid: str) -> float | None:
     """Processor time that the process of a running VM has used; None if it cannot be seen."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if str(process.info["name"]).startswith("VBox") and uuid in (process.info["cmdline"] or []):
-            try:
-                times = process.cpu_times()
-            except psutil.Error:
-                continue
-            return float(times.user + times.system)
+    for process in _processes(uuid):
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        return float(times.user + times.system)
     return None
+
+
+def _processes(uuid: str) -> Iterator[psutil.Process]:
+    """The processes in which a VM runs."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        name, words = str(process.info["name"]), process.info["cmdline"] or []
+        if name.startswith("VBox") and not name.startswith("VBoxManage") and uuid in words:
+            yield process

@@ -86,7 +86,7 @@ class ImportPlan:
 
     @property
     def folder(self) -> Path:
-        """Where VirtualBox puts the VM."""
+        """Where the VM will be."""
         return self.base_folder / folder_name(self.name)
 
 
@@ -137,15 +137,25 @@ def refuse_unsafe(members: Iterable[str]) -> None:
 class RunningImport:
     """An import that was started. Whoever started it polls it to its end, or cancels it.
 
-    Raises `VBoxManageError` if it cannot be started.
+    `source` (an `.ova`) becomes the VM `name`, whose settings file VirtualBox is told, so that it
+    is not put elsewhere because of its group; its disks go beside that. Raises `VBoxManageError` if
+    it cannot be started.
     """
 
-    def __init__(self, vboxmanage: VBoxManage, plan: ImportPlan) -> None:
-        options = "keepallmacs,importtovdi" if plan.keep_macs else "importtovdi"
-        self._plan = plan
+    def __init__(
+        self,
+        vboxmanage: VBoxManage,
+        source: Path,
+        name: str,
+        settings_file: Path,
+        *,
+        keep_macs: bool,
+    ) -> None:
+        options = "keepallmacs,importtovdi" if keep_macs else "importtovdi"
+        self._folder = settings_file.parent
         self._process = Background(
-            *(vboxmanage, "import", str(plan.source), "--vsys", "0"),
-            *(f"--vmname={plan.name}", f"--basefolder={plan.base_folder}", f"--options={options}"),
+            *(vboxmanage, "import", str(source), "--vsys", "0", f"--vmname={name}"),
+            *(f"--settingsfile={settings_file}", f"--options={options}"),
         )
 
     def progress(self) -> int:
@@ -157,7 +167,7 @@ class RunningImport:
         """Bytes in the new VM's folder so far."""
         return sum(
             _size(os.path.join(place, name))
-            for place, _, names in os.walk(self._plan.folder)
+            for place, _, names in os.walk(self._folder)
             for name in names
         )
 

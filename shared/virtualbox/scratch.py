@@ -25,7 +25,7 @@ from shared.virtualbox.inventory import Machine
 #: The mark in such a folder.
 MARK: Final = "made-by-vmbackup.json"
 _MAXIMUM_MARK: Final = 4096
-_FOLDER: Final = re.compile(r"vmbackup-(?:rehearsal-)?[0-9a-f]{32}")
+_FOLDER: Final = re.compile(r"vmbackup-(?:rehearsal-|restore-)?[0-9a-f]{32}")
 #: VirtualBox puts a machine into BASE/[GROUP/]NAME/NAME.vbox: the folder is among the first
 #: ancestors of the settings file.
 _ANCESTORS: Final = 6
@@ -92,7 +92,17 @@ def mark_of(folder: Path) -> Mark | None:
 
     None if it has none that can be read, is a link, or bears no name of ours.
     """
-    if not _FOLDER.fullmatch(folder.name) or folder.is_symlink():
+    if not _FOLDER.fullmatch(folder.name):
+        return None
+    return mark_in(folder)
+
+
+def mark_in(folder: Path) -> Mark | None:
+    """The mark in a folder of whatever name; None if it has none that can be read, or is a link.
+
+    Only whoever knows the random name in it may conclude anything from that.
+    """
+    if folder.is_symlink():
         return None
     try:
         descriptor = os.open(

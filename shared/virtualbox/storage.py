@@ -54,17 +54,22 @@ class VmSnapshot:
 
 def attached_disks(machine: Element) -> Iterator[AttachedDisk]:
     """The hard disks of a `<Machine>` as it is now, or of a `<Snapshot>`, in their order."""
+    for controller in controllers_of(machine):
+        for device in controller.iterfind("AttachedDevice"):
+            image = device.find("Image")
+            if device.get("type") == "HardDisk" and image is not None:
+                yield AttachedDisk(
+                    uuid_of(image),
+                    controller.get("name", ""),
+                    _number(device, "port"),
+                    _number(device, "device"),
+                )
+
+
+def controllers_of(machine: Element) -> Iterator[Element]:
+    """The storage controllers of a `<Machine>` as it is now, or of a `<Snapshot>`."""
     for path in _CONTROLLERS:
-        for controller in machine.iterfind(path):
-            for device in controller.iterfind("AttachedDevice"):
-                image = device.find("Image")
-                if device.get("type") == "HardDisk" and image is not None:
-                    yield AttachedDisk(
-                        uuid_of(image),
-                        controller.get("name", ""),
-                        _number(device, "port"),
-                        _number(device, "device"),
-                    )
+        yield from machine.iterfind(path)
 
 
 def snapshots_of(machine: Element) -> Iterator[VmSnapshot]:

@@ -1,5 +1,6 @@
 """Restores and rehearsals with a VBoxManage whose import fails, hangs, lies, or is refused."""
 
+import os
 import shutil
 import threading
 import time
@@ -17,10 +18,11 @@ from shared.host.errors import CopyError, LockedError, UsageError, VBoxManageErr
 from shared.site import Site
 from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
+from shared.tasks import import_note
 from shared.virtualbox import scratch
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import damage, two_copies
-from worker import vmfind
+from worker import database, vmfind
 
 PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
 #: What an import may do instead of importing. `$folder` is that of the new VM.
@@ -116,19 +118,31 @@ def test_a_restore_of_a_vm_that_was_forgotten_meanwhile_brings_no_record_back(ri
     ],
 )
 def test_an_import_that_goes_wrong_leaves_nothing(
-    rig: Rig, say: Callable[..., None], fault: str, error: type[Exception], text: str
+    rig: Rig,
+    say: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    error: type[Exception],
+    text: str,
 ) -> None:
     two_copies(rig)
     rig.host("beta")
     site = rig.site("beta", stall_seconds=1)
     base = rig.folder / "made" / "for it"
     rig.folder.joinpath("made").mkdir()
-    say(site, fault, base / "web01")
+    monkeypatch.setattr(scratch, "new_token", lambda: "0" * 32)
+    say(site, fault, base / f"vmbackup-restore-{'0' * 32}")
     with pytest.raises(error, match=text):
         restore(site, folder=base)
     time.sleep(0.4 if "goes on" in fault else 0)
     assert [path.name for path in (rig.folder / "made").rglob("*")] == []
     assert listed(site) == []
+    assert left_in_state(rig, "beta") == []
+
+
+def left_in_state(rig: Rig, host: str) -> list[str]:
+    """Notes and locks of restores in the state directory of a host."""
+    return [path.name for path in (rig.folder / f"state-{host}").glob("*restore*")]
 
 
 def test_what_is_there_is_never_overwritten(rig: Rig) -> None:
@@ -198,7 +212,7 @@ def scene(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the next rehearsal's VM on alpha, foretold."""
     monkeypatch.setattr(scratch, "new_token", lambda: "0" * 32)
     name = f"vmbackup-rehearsal-{'0' * 32}"
-    return rig.folder / "state-alpha" / "rehearsals" / name / name
+    return rig.folder / "state-alpha" / "rehearsals" / name
 
 
 def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
@@ -232,7 +246,7 @@ def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(
     side = sidecars.read(rig.nas / "web01", new)
     assert side.rehearsed is not None
     assert "disk is full" in side.rehearsed.result
-    assert list((rig.folder / "state-alpha" / "rehearsals").iterdir()) == []
+    assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
     assert catalogue.read(rig.nas / "web01", None).latest_good is not None
 
 
@@ -250,7 +264,7 @@ class Killed(BaseException):
 
 def killed(monkeypatch: pytest.MonkeyPatch, site: Site, *, imported: bool) -> None:
     """Runs a rehearsal that is killed before its import, or when that is done."""
-    real = restoring.restore
+    real = rehearsal.make
 
     def dying(*arguments: object) -> None:
         if imported:
@@ -258,8 +272,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, site: Site, *, imported: bool) -> No
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(restoring, "restore", dying)
-        context.setattr(rehearsal, "_remove", lambda _site: None)
+        context.setattr(rehearsal, "make", dying)
+        context.setattr(rehearsal, "_remove", lambda _site, _note: None)
         with pytest.raises(Killed):
             rehearse(site)
 
@@ -277,7 +291,115 @@ def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody
     assert list(site.database.head().contents.vms) == ["web01"]
     assert rehearse(site).good
     assert listed(site) == ["web01"]
-    assert list((rig.folder / "state-alpha" / "rehearsals").iterdir()) == []
+    assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
+
+
+@pytest.mark.parametrize("reached", ["the folder", "the import", "its name", "its place"])
+def test_what_a_killed_restore_left_is_removed_by_the_database_worker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, reached: str
+) -> None:
+    """A VM that got to its place is whole, and stays; only the note goes."""
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+
+    def die(*_arguments: object, **_more: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(import_note, "remove", lambda _site, _note: None)
+        if reached == "the folder":
+            context.setattr(restoring, "make", die)
+        elif reached == "the import":
+            context.setattr(restoring, "move_to_place", die)
+        elif reached == "its name":
+            run = site.vboxmanage.run
+            context.setattr(
+                site.vboxmanage, "run", lambda *w: die() if w[0] == "registervm" else run(*w)
+            )
+        else:
+            context.setattr(import_note, "settle", die)
+        with pytest.raises(Killed):
+            restore(site, folder=rig.folder / "made" / "for it")
+    assert len(left_in_state(rig, "beta")) == 2
+    vmfind.run(site)
+    expected = ["web01"] if reached == "its place" else []
+    known = [vm.node for vm in site.database.head().contents.vms.values()].count("beta")
+    assert known == len(expected), "what is not whole is nobody's VM"
+    report = database.run(site)
+    assert (report.failed, listed(site), left_in_state(rig, "beta")) == ([], expected, [])
+    left = sorted(path.name for path in (rig.folder / "made").rglob("*") if path.is_file())
+    assert all(name.startswith("web01") for name in left)
+    assert bool(left) == bool(expected)
+    assert (rig.folder / "made").exists() == bool(expected)
+
+
+def test_a_restore_that_works_is_left_alone_by_the_database_worker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    make = restoring.make
+
+    def meanwhile(*arguments: object) -> object:
+        made = make(*arguments)  # type: ignore[arg-type]
+        database.run(rig.site("beta"))
+        return made
+
+    monkeypatch.setattr(restoring, "make", meanwhile)
+    restored = restore(site)
+    assert site.inventory()[restored.uuid].name == "web01"
+    assert left_in_state(rig, "beta") == []
+
+
+def test_a_vm_that_the_user_makes_meanwhile_under_that_name_is_not_ours(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_copies(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    make = restoring.make
+
+    def meanwhile(*arguments: object) -> object:
+        made = make(*arguments)  # type: ignore[arg-type]
+        rig.host("beta").run("createvm", "--name", "web01", "--register")
+        return made
+
+    monkeypatch.setattr(restoring, "make", meanwhile)
+    with pytest.raises(UsageError, match="has a VM 'web01' already"):
+        restore(site)
+    (machine,) = site.inventory().values()
+    assert (machine.name, Path(machine.settings_file).exists()) == ("web01", True)
+    assert left_in_state(rig, "beta") == []
+
+
+def test_what_a_killed_rehearsal_left_is_removed_by_the_database_worker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_copies(rig)
+    site = rig.site()
+    killed(monkeypatch, site, imported=True)
+    assert database.run(site).failed == []
+    assert listed(site) == ["web01"]
+    assert list((rig.folder / "state-alpha").glob("rehearsal-*.json")) == []
+    assert not (rig.folder / "state-alpha" / "rehearsals").exists()
+
+
+def test_an_import_that_virtualbox_goes_on_with_by_itself_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VBoxManage was killed, and VBoxSVC writes on: what it writes to is not taken away yet."""
+    two_copies(rig)
+    site = rig.site()
+    killed(monkeypatch, site, imported=False)
+    (folder,) = (rig.folder / "state-alpha" / "rehearsals").iterdir()
+    (folder / "disk.vdi").write_bytes(b"half")
+    assert database.run(site).failed == ["a rehearsal"]
+    assert (folder / "disk.vdi").exists()
+    os.utime(folder / "disk.vdi", (time.time() - 61, time.time() - 61))
+    assert database.run(site).failed == []
+    assert not folder.exists()
 
 
 def test_what_a_killed_rehearsal_of_the_first_release_left_is_removed_by_its_note(rig: Rig) -> None:
@@ -330,7 +452,7 @@ def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(
     two_copies(rig)
     site = rig.site()
     with monkeypatch.context() as context:
-        context.setattr(rehearsal, "_remove", lambda _site: None)
+        context.setattr(rehearsal, "_remove", lambda _site, _note: None)
         assert rehearse(site).good
     (folder,) = (rig.folder / "state-alpha" / "rehearsals").iterdir()
     (folder / "precious.vdi").write_bytes(b"x")
@@ -384,7 +506,7 @@ def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], s
     thread = threading.Thread(target=lambda: results.append(rehearse(slow)))
     thread.start()
     end = time.monotonic() + 20
-    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/*/disk.vdi")):
+    while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")):
         assert time.monotonic() < end
         time.sleep(0.05)
     with pytest.raises(LockedError, match="another rehearsal"):
@@ -400,16 +522,16 @@ def test_a_result_that_cannot_be_recorded_is_said_so(
     site = rig.site()
     monkeypatch.setattr(rehearsal, "_NOTE_SECONDS", 0.5)
     monkeypatch.setattr(rehearsal, "_NOTE_POLL_SECONDS", 0.1)
-    restored = restoring.restore
+    make = rehearsal.make
     with site.database.session("other") as session:
 
-        def claimed_meanwhile(*arguments: object) -> restoring.Restored:
+        def claimed_meanwhile(*arguments: object) -> object:
             session.commit(
                 lambda contents: claims.grant(contents, "web01", session.id, "verify", "now"),
                 "held",
             )
-            return restored(*arguments)  # type: ignore[arg-type]
+            return make(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(restoring, "restore", claimed_meanwhile)
+        monkeypatch.setattr(rehearsal, "make", claimed_meanwhile)
         done = rehearse(site)
     assert (done.good, done.recorded) == (True, False)

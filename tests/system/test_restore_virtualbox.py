@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,40 @@ def test_a_restore_overwrites_nothing(fleet: Fleet) -> None:
     assert names(first) == before
     assert tree(first.host.vms) == sorted([*files, "web_02", "web_02/mine"])
     assert vm.counter() == 0
+
+
+def test_a_vm_in_groups_is_restored_and_rehearsed_like_any_other(fleet: Fleet) -> None:
+    """VirtualBox would import it into the folder of its group."""
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.host.run("modifyvm", vm.uuid, "--groups=/office/a,/web")
+    first.worker("run")
+    place = second.host.vms / "here"
+    second.admin("rehearse", "web01", "--to", str(place))
+    assert (names(second), tree(place)) == ([], [])
+    ran = second.admin("restore", "web01", "--to", str(place), "--json").json
+    restored = RealVm(second.host, ran["uuid"], "web01")
+    assert restored.settings == place / "web01" / "web01.vbox"
+    assert restored.info("groups") == "/office/a,/web"
+    assert tree(place) == ["web01", "web01/web01-disk001.vdi", "web01/web01.vbox"]
+    assert restored.counter() == 0
+    second.host.run("modifyvm", restored.uuid, "--memory=20")
+
+
+def test_what_a_killed_restore_left_is_removed_by_the_next_tick(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    first.host.make_vm("large", mib=700, random_mib=600)
+    first.worker("run")
+    place = second.host.vms / "restored"
+    running = second.start("vmbackup-admin", "restore", "large", "--to", str(place))
+    wait_for(lambda: any(name.endswith(".vdi") for name in tree(place)), "the import to begin", 60)
+    running.kill()
+    running.communicate(timeout=60)
+    wait_for(
+        lambda: second.worker("database", expect=None).status == 0, "the import to be gone", 120
+    )
+    assert (names(second), tree(place), place.exists()) == ([], [], False)
+    assert second.host.run("list", "hdds").stdout == ""
 
 
 def test_a_second_vm_beside_the_original_and_one_of_an_archived_copy(fleet: Fleet) -> None:
@@ -317,8 +352,9 @@ def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> Non
     assert names(second) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(
+@pytest.mark.usefixtures("hang_up_heeded")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next_tick(
     fleet: Fleet, number: signal.Signals
 ) -> None:
     first, second = fleet.members.values()
@@ -332,7 +368,7 @@ def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next(
     running.communicate(timeout=60)
     if number == signal.SIGKILL:
         assert len(names(second)) == 1
-        second.admin("rehearse", "web01", "--to", str(place))
+        second.worker("database")
     assert (names(second), tree(place)) == ([], [])
     wait_for(lambda: not rehearsing(second), "the guest's process to be gone")
 
@@ -375,37 +411,74 @@ def test_names_of_folders_are_those_that_virtualbox_makes(virtualbox_host: RealH
         )
 
 
-def test_a_port_of_the_guest_on_this_host_and_its_usb_devices_are_left_to_the_original(
-    fleet: Fleet,
-) -> None:
-    first, second = fleet.members.values()
+def reaches_out(vm: RealVm, folder: Path) -> None:
+    """Gives a VM all that lets it write or listen on its host."""
+    host, uuid = vm.host, vm.uuid
+    for words in (
+        ["--nic1=nat", "--natpf1=ssh,tcp,,42022,,22"],
+        ["--nic2=generic", "--nic-generic-drv2=UDPTunnel", "--nic-property2=sport=42023"],
+        ["--nic-property2=dest=127.0.0.1", "--nic-property2=dport=42024"],
+        ["--nictrace1=on", "--nictracefile1", f"{folder}/trace.pcap"],
+        ["--uart2", "0x2f8", "3", "--uart-mode2", "server", f"{folder}/pipe"],
+        ["--uart3", "0x3e8", "4", "--uart-mode3", "tcpserver", "42025"],
+        ["--uart4", "0x2e8", "3", "--uart-mode4", "file", f"{folder}/serial4"],
+        ["--recording=on", "--recording-file", f"{folder}/recording.webm"],
+        ["--guest-debug-provider=native", "--guest-debug-io-provider=tcp"],
+        ["--guest-debug-address=0.0.0.0", "--guest-debug-port=42026"],
+        ["--teleporter=on", "--teleporter-port=42027", "--teleporter-address=0.0.0.0"],
+        ["--vrde=on", "--vrde-port=42028", "--usb-ohci=on", "--snapshotfolder", f"{folder}/snaps"],
+    ):
+        host.run("modifyvm", uuid, *words)
+    host.run("sharedfolder", "add", uuid, "--name=all", "--hostpath", folder)
+    host.run(*("usbfilter", "add", "0", "--target", uuid, "--name", "dongle", "--vendorid", "1234"))
+    host.run("setextradata", uuid, "VBoxInternal/Devices/pcnet/0/Config/x", "1")
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(fleet: Fleet) -> None:
+    """Watched from outside, on the host of the original, while it runs."""
+    first, _ = fleet.members.values()
     vm = first.host.make_vm("web01")
-    pipe = second.host.folder / "pipe"
-    first.host.run(
-        "modifyvm", vm.uuid, "--uart2", "0x2f8", "3", "--uart-mode2", "server", pipe, "--vrde=on"
-    )
-    first.host.run(
-        "usbfilter", "add", "0", "--target", vm.uuid, "--name", "dongle", "--vendorid", "1234"
-    )
+    mine = first.host.folder / "mine"
+    mine.mkdir()
+    for name in ("trace.pcap", "recording-screen0.webm", "serial4"):
+        (mine / name).write_bytes(b"of the original")
+    reaches_out(vm, mine)
     first.worker("run")
-    running = second.start(
-        "vmbackup-admin",
-        "rehearse",
-        "web01",
-        "--boot",
-        "--wait",
-        "15",
-        "--to",
-        str(second.host.vms / "trial"),
+    before, settings = contents(mine), vm.settings.read_bytes()
+    place = first.host.vms / "trial"
+    running = first.start(
+        *("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "12", "--to", str(place))
     )
-    wait_until_it_runs(running, second)
-    seen = shown(second)
-    assert 'uartmode2="disconnected"' in seen
-    assert 'vrde="off"' in seen
+    wait_until_it_runs(running, first)
+    process = next(
+        each
+        for each in first.host.processes()
+        if any("vmbackup-rehearsal" in word for word in each.cmdline())
+    )
+    for _ in range(8):
+        assert [each.laddr for each in process.net_connections("inet")] == []
+        opened = {file.path for file in process.open_files()}
+        assert not {path for path in opened if path.startswith((str(mine), str(vm.disk)))}
+        assert contents(mine) == before
+        assert not (mine / "pipe").exists()
+        time.sleep(0.5)
+    seen = shown(first)
+    assert 'cableconnected1="off"' in seen
     assert "USBFilterActive" not in seen
-    assert not pipe.exists()
+    assert "SharedFolder" not in seen
     output = running.communicate(timeout=60)[0]
     assert running.returncode == 0, output
+    assert (names(first), tree(place)) == (["web01"], [])
+    assert contents(mine) == before
+    assert vm.settings.read_bytes() == settings
 
 
 def test_restore_needs_the_nas_for_reading_only(fleet: Fleet) -> None:

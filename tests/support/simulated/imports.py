@@ -22,7 +22,7 @@ from tests.support.simulated.ova import read_vmdk
 from tests.support.simulated.registration import seconds
 from tests.support.simulated.state import Host, Machine, Medium
 
-_VALUES = ("--vsys", "--vmname", "--basefolder", "--options")
+_VALUES = ("--vsys", "--vmname", "--basefolder", "--settingsfile", "--options")
 _OVF, _VBOX = "{*}", "{http://www.virtualbox.org/ovf/machine}"
 _HANDLER = "handleImportAppliance"
 
@@ -42,7 +42,9 @@ def command(host: Host, words: list[str], faults: Faults) -> Reply:
     if "dry-run" in options:
         return Reply(said, seen)
     try:
-        settings_file = settings_path(host, name, options.get("basefolder", ""))
+        settings_file = options.get("settingsfile") or settings_path(
+            host, name, options.get("basefolder", "")
+        )
     except VBoxError as error:
         raise _failed(str(error.args[0][0]), said) from None
     machine = Machine(new_uuid(), name, settings_file, _state_change(system))

@@ -99,8 +99,13 @@ def run(folder: Path, script: str, *, keep_macs: bool = True) -> RunningImport:
     )
     program.chmod(0o755)
     clock = SystemClock()
-    plan = ImportPlan(folder / "x.ova", "-odd", folder / "vms", keep_macs)
-    made = RunningImport(VBoxManage(str(program), SubprocessRunner(), 5, clock=clock), plan)
+    made = RunningImport(
+        VBoxManage(str(program), SubprocessRunner(), 5, clock=clock),
+        folder / "x.ova",
+        "-odd",
+        folder / "vms" / "odd" / "odd.vbox",
+        keep_macs=keep_macs,
+    )
     for _ in range(200):
         if made.poll():
             return made
@@ -121,7 +126,7 @@ def test_its_arguments_and_progress(tmp_path: Path) -> None:
         "--vsys",
         "0",
         "--vmname=-odd",
-        f"--basefolder={tmp_path / 'vms'}",
+        f"--settingsfile={tmp_path / 'vms' / 'odd' / 'odd.vbox'}",
         "--options=keepallmacs,importtovdi",
     ]
 

@@ -1,0 +1,31 @@
+"""Waiting while somebody who only looks at a VM holds it: a GUI, a session that is just ending."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from shared.host.clock import Clock
+from shared.host.errors import VBoxManageError
+
+_LOCKED: Final = (
+    "is already locked",
+    "while it is locked",
+    "unlocked unexpectedly",
+    "lock request pending",
+)
+_LOCKED_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 1.0
+
+_Answer = TypeVar("_Answer")
+
+
+def patiently(clock: Clock, ask: Callable[[], _Answer]) -> _Answer:
+    """Asks VirtualBox, again for a bounded time while the VM is locked. Raises what `ask` does."""
+    end = clock.monotonic() + _LOCKED_SECONDS
+    while True:
+        try:
+            return ask()
+        except VBoxManageError as error:
+            locked = any(text in error.message for text in _LOCKED)
+            if not locked or clock.monotonic() >= end:
+                raise
+            clock.sleep(_POLL_SECONDS)
