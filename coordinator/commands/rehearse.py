@@ -78,9 +78,10 @@ def command(  # noqa: PLR0913 - options of the command line
     Restore it under a scratch name, start it (--boot), and remove it.
 
     With --boot the VM is started with what may stay of it only (docs/restore.md): no network, no
-    shared folder, nothing that writes to this host or listens there. If it had Guest Additions, they must answer within --wait seconds;
-    else it must go on running for so long and do something. What was seen is shown, and recorded
-    beside the copy. Exit code 3 if the copy is damaged, cannot be restored, or does not come up.
+    shared folder, nothing that writes to this host or listens there. If it had Guest Additions,
+    they must answer within --wait seconds; else it must go on running for so long and do something.
+    What was seen is shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot
+    be restored, or does not come up.
     """
     from coordinator.restore import choice, rehearsal
 
