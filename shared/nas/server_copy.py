@@ -9,7 +9,6 @@ hang, be killed, or find the NAS full: then nothing is known, which is an error 
 import logging
 import platform
 import secrets
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -125,7 +124,7 @@ def measure(
 
 def _ask(nas: Nas, mount: Mount | None, directory: Path, runner: Runner) -> tuple[str, str, str]:
     """The three words of the probe."""
-    if sys.platform != "linux":
+    if platform.system() != "Linux":
         return "sends", "apart", "this system cannot copy between files"
     kind = "local"
     if mount is not None and mount.filesystem in NETWORK:
