@@ -81,19 +81,44 @@ pass_invocation: Final = click.make_pass_decorator(Invocation)
 
 
 def documented(
-    *, example: str, codes: Sequence[ExitCode] = (), meanings: Mapping[int, str] | None = None
+    *,
+    example: str,
+    codes: Sequence[ExitCode] = (),
+    meanings: Mapping[int, str] | None = None,
+    usage_code: int = ExitCode.USAGE,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a click command whose help ends with `example` and its exit codes.
 
     `example` has one command a line. The command may return an `ExitCode`. One whose exit codes are
-    others has `meanings` of its own.
+    others has `meanings` of its own, and says what a wrong command line ends with.
     """
     shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
     explained = meanings or {code.value: code.meaning for code in shown}
     lines = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in explained.items())
     examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     epilog = f"\b\nExamples:\n{examples}\n\n\b\nExit codes:\n{lines}"
-    return click.command(epilog=epilog, context_settings=HELP)
+    settings: dict[str, Any] = {"epilog": epilog, "context_settings": HELP}
+
+    def make(function: Callable[..., int | None]) -> click.Command:
+        command = click.command(cls=Command, **settings)(function)
+        command.usage_code = int(usage_code)
+        return command
+
+    return make
+
+
+class Command(click.Command):
+    """A command that knows with which code it ends if it is called in a wrong way."""
+
+    usage_code: int = ExitCode.USAGE
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`; an error always knows whose it is."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 json_option: Final = click.option(
@@ -235,7 +260,9 @@ def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
     else:
         with contextlib.suppress(OSError):
             error.show()
-    return error.exit_code
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command if context else None
+    return command.usage_code if isinstance(command, Command) else error.exit_code
 
 
 def _global_options() -> list[click.Parameter]:

@@ -8,7 +8,7 @@ import click
 
 from coordinator import text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
-from shared.host.errors import VmBackupError
+from shared.host.errors import UsageError, VmBackupError
 from shared.host.printable import one_line
 from shared.output import print_json, say
 from shared.state.rules import vm_records
@@ -27,12 +27,12 @@ _UNITS: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 _NAMED: Final = 3
 
 
-def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+def _age(value: str | None) -> float | None:
     if value is None:
         return None
     found = re.fullmatch(r"(\d{1,5})([mhd])", value)
     if not found or not int(found[1]):
-        raise click.BadParameter("must look like 90m, 26h or 2d", context, parameter)
+        raise UsageError(f"--max-age {value!r} must look like 90m, 26h or 2d")
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -43,19 +43,19 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
         vmbackup-admin check --json | jq '.vms[] | select(.level != "OK")'
     """,
     meanings=CODES,
+    usage_code=Level.UNKNOWN,
 )
 @click.argument("vms", nargs=-1, metavar="[VM]...")
 @click.option(
     "--max-age",
     metavar="AGE",
-    callback=_age,
     help="How long a VM may be without a look or, if it was used, without a copy: 90m, 26h, 2d. "
     "Else max_age_hours of its policy.",
 )
 @json_option
 @pass_invocation
 def command(
-    invocation: Invocation, *, vms: tuple[str, ...], max_age: float | None, as_json: bool
+    invocation: Invocation, *, vms: tuple[str, ...], max_age: str | None, as_json: bool
 ) -> int:
     """Is my backup all right? One sentence, and an exit code for monitoring (Nagios and its kin).
 
@@ -64,10 +64,11 @@ def command(
     nothing.
     """
     try:
+        max_age_seconds = _age(max_age)
         site = invocation.site(reading=True)
         contents = site.database.head().contents
         keys = [vm_records.find(contents, vm).key for vm in vms]
-        found = judge(site, contents, only=keys, max_age_seconds=max_age)
+        found = judge(site, contents, only=keys, max_age_seconds=max_age_seconds)
     except VmBackupError as error:
         return _nothing_known(error, as_json=as_json)
     if as_json:

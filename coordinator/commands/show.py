@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import clocks, reading, text
+from coordinator.commands import check
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.commands.copies import incomplete, missing, state
 from coordinator.vm_rows import describe, notes
@@ -15,6 +16,8 @@ from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
 from shared.state.records import VmRecord
 from shared.state.rules import vm_records
+from shared.tasks.judgement import Verdict
+from shared.tasks.verdicts import judge
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -42,6 +45,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     )
     now = site.clock.now()
     row = {**describe(record, beats, now), "rule": rule(site, record)}
+    (verdict,) = judge(site, found.snapshot.contents, only=[record.key]).vms
+    row["verdict"] = check.describe(verdict)
     copies, unseen = describe_copies(site, [record])
     gone = () if unseen else missing(site, [record])
     warnings = (
@@ -62,7 +67,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         return incomplete(unseen, [record])
     for warning in warnings:
         warn(warning)
-    text.print_facts(_facts(row, record.found, now))
+    text.print_facts([*_facts(row, record.found, now), *_judged(verdict)])
     say(
         "Copies:"
         if copies
@@ -111,6 +116,12 @@ def made(copy: Mapping[str, Any]) -> str:
     elif wire and wire["reason"] and copy["engine"] == "parallel":
         said += f"; all of it sent: {wire['reason']}"
     return said
+
+
+def _judged(verdict: Verdict) -> list[tuple[str, str]]:
+    since = "" if verdict.seconds is None else f" ({text.duration(verdict.seconds)})"
+    remedy = verdict.remedy if "vmbackup-admin show " not in verdict.remedy else ""
+    return [("Verdict", f"{verdict.level.name}: {verdict.reason}{since}"), ("Remedy", remedy)]
 
 
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:

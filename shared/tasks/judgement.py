@@ -4,12 +4,15 @@ Pure: what is known is an argument. Whatever tells people how things stand asks 
 answers differ.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from shared.copies.space import human
+from shared.host.clock import parse_timestamp
+from shared.host.printable import printable
 from shared.state.sessions.host_look import SILENT_AFTER, TOLERANCE_SECONDS, HostLook
 
 
@@ -107,7 +110,7 @@ def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: boo
     if look is None:
         level = Level.OK if may_be_off else Level.UNKNOWN
         reason = "none of its workers has noted that it looked"
-        return Verdict(node, level, "unknown", reason, remedy="vmbackup-worker run")
+        return Verdict(node, level, "unknown", reason, remedy=on(node, "vmbackup-worker run"))
     since, silent = now.nas - look.looked, is_silent(look, now)
     if since < -TOLERANCE_SECONDS:
         reason = (
@@ -123,8 +126,10 @@ def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: boo
         f"{name} ended with exit code {end.code}" for name, end in ended if end.code not in _FINE
     ]
     if failing:
-        reason = ", ".join(failing)
-        return Verdict(node, Level.WARNING, "failing", reason, None, "vmbackup-admin doctor")
+        reason, ago = ", ".join(failing), _ended_seconds(look, now)
+        return Verdict(
+            node, Level.WARNING, "failing", reason, ago, on(node, "vmbackup-admin doctor")
+        )
     return Verdict(node, Level.OK, "looks", "its workers run", since)
 
 
@@ -132,7 +137,26 @@ def _judge_silent(node: str, since: float, *, may_be_off: bool) -> Verdict:
     if may_be_off:
         return Verdict(node, Level.OK, "off", "it does not look, and may be off", since)
     reason = "its workers have stopped, or it is off"
-    return Verdict(node, Level.CRITICAL, "silent", reason, since, "vmbackup-admin doctor")
+    remedy = on(node, "vmbackup-admin doctor")
+    return Verdict(node, Level.CRITICAL, "silent", reason, since, remedy)
+
+
+def _ended_seconds(look: HostLook, now: Moment) -> float | None:
+    """How long ago the last worker that failed ended; None if its time says nothing.
+
+    What the host's clock said then is compared with what it said when the host looked.
+    """
+    ages = []
+    for end in look.workers.values():
+        if end.code not in _FINE:
+            with contextlib.suppress(ValueError):
+                ages.append(look.written - parse_timestamp(end.when).timestamp())
+    return max(0.0, now.nas - look.looked + min(ages)) if ages else None
+
+
+def on(node: str, command: str) -> str:
+    """A remedy that helps on one host only."""
+    return f"on {printable(node)}: {command}" if node else command
 
 
 AWAY: Final = "this host was away itself, and cannot tell before its next look"

@@ -9,9 +9,9 @@ from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.rules import unfinished
-from shared.state.sessions.host_look import HostLook
+from shared.state.sessions.host_look import SILENT_AFTER, UNKNOWN_INTERVAL_SECONDS, HostLook
 from shared.state.states import State
-from shared.tasks.judgement import AWAY, GRAVITY, Level, Moment, Verdict, is_over, is_silent
+from shared.tasks.judgement import AWAY, GRAVITY, Level, Moment, Verdict, is_over, is_silent, on
 
 DAY_SECONDS: Final = 86400.0
 
@@ -86,7 +86,8 @@ def _of_looks(
     if look is None or (looked := look.vms.get(record.uuid)) is None:
         level = Level.OK if bounds.may_be_off else Level.UNKNOWN
         reason = f"it is not known when {record.node or 'its host'} last looked at it"
-        yield Verdict(record.key, level, "unlooked", reason, remedy="vmbackup-worker notifier")
+        remedy = on(record.node, "vmbackup-worker run")
+        yield Verdict(record.key, level, "unlooked", reason, remedy=remedy)
         return
     silent, old = is_silent(look, now), is_over(look, looked, bounds.max_age_seconds, now)
     if not (silent or old) and None not in (silent, old):
@@ -102,7 +103,7 @@ def _of_looks(
         "unlooked" if sure else "away",
         f"nobody looks at it: {record.node} has stopped, or is off" if sure else AWAY,
         now.nas - looked,
-        "vmbackup-admin doctor" if sure else "vmbackup-worker run",
+        on(record.node, "vmbackup-admin doctor") if sure else "vmbackup-worker run",
     )
 
 
@@ -133,6 +134,32 @@ def _of_copies(
             _ago(record.last_error_at, now),
             f"vmbackup-admin show {quoted(record.key)}",
         )
+    elif record.last_copy is None and _had_its_chance(record, look, now):
+        yield Verdict(
+            record.key,
+            Level.WARNING,
+            "uncopied",
+            "it has no copy at all, though one could have been made",
+            remedy=f"vmbackup-admin show {quoted(record.key)}",
+        )
+
+
+def _had_its_chance(record: VmRecord, look: HostLook | None, now: Moment) -> bool:
+    """Whether a VM without any copy could have one, as far as is known.
+
+    It had one before, or its host has looked often enough since it was found. One that runs, waits
+    for its window or is being copied for the first time has not had it yet.
+    """
+    if record.status == State.BACKUP_IN_PROGRESS:
+        return False
+    was_as_copied = look is not None and record.uuid in look.unchanged
+    if record.backed_up or (was_as_copied and record.status != State.NEW):
+        return True
+    if record.status == State.RUNNING or record.waiting or record.queued:
+        return False
+    known = _ago(record.found, now)
+    interval = look.interval_seconds if look else UNKNOWN_INTERVAL_SECONDS
+    return known is None or known > SILENT_AFTER * interval
 
 
 def _used_seconds(record: VmRecord, look: HostLook | None, now: Moment) -> float | None:

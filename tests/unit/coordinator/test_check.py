@@ -134,8 +134,24 @@ def test_an_unknown_vm_is_unknown(clean: Operator) -> None:
 @pytest.mark.parametrize("age", ["26", "0h", "h", "-1h", "1w", "999999h"])
 def test_a_wrong_age_is_refused(clean: Operator, age: str) -> None:
     done = clean.admin("check", f"--max-age={age}")
-    assert done.exit_code == 2
-    assert "90m, 26h or 2d" in done.stderr
+    assert (done.exit_code, done.stdout.startswith("VMBACKUP UNKNOWN - ")) == (3, True)
+    assert "90m, 26h or 2d" in done.stdout
+
+
+def test_a_wrong_command_line_is_unknown_and_not_critical(clean: Operator) -> None:
+    for wrong in ("--bogus", "--max-age"):
+        assert clean.admin("check", wrong).exit_code == 3
+    assert clean.admin("status", "--bogus").exit_code == 2
+
+
+def test_show_has_the_verdict_with_its_reason_and_since_when(clean: Operator) -> None:
+    look(clean, "web01", "web02", ago=4 * HOUR)
+    shown = clean.admin("show", "web01").stdout
+    assert "CRITICAL: nobody looks at it: alpha has stopped, or is off (4 h)" in shown
+    assert "on alpha: vmbackup-admin doctor" in shown
+    verdict = clean.json("show", "web01")["vm"]["verdict"]
+    assert (verdict["level"], verdict["kind"]) == ("CRITICAL", "unlooked")
+    assert verdict["seconds"] >= 4 * HOUR
 
 
 def test_names_are_printed_so_that_they_do_no_harm(site_with_database: Operator) -> None:

@@ -59,6 +59,15 @@ def looked(
     )
 
 
+HOUR_AGO = "2026-11-22T19:38:00Z"
+NEVER_UNCHANGED = replace(looked(), unchanged={})
+
+
+def first(status: State, found: str) -> VmRecord:
+    """A VM that never had a copy."""
+    return replace(vm(status, last_copy=None, verified=""), found=found)
+
+
 Situation = tuple[VmRecord, HostLook | None, Moment, Bounds, Level, str]
 
 
@@ -132,6 +141,57 @@ SITUATIONS: Mapping[str, Situation] = {
         "overdue",
         vm(State.NEW, last_copy=None, verified=""),
         replace(looked(), unchanged={}),
+    ),
+    "its only copy was removed just now": situation(
+        Level.WARNING,
+        "uncopied",
+        vm(State.BACKUP_NECESSARY, last_copy=None, verified="", backed_up=LONG_AGO),
+        looked(),
+    ),
+    "its only copy was removed, and an older release did not note that it had one": situation(
+        Level.WARNING, "uncopied", vm(State.RUNNING, last_copy=None, verified=""), looked()
+    ),
+    "its only copy was removed, and it waits for its window": situation(
+        Level.WARNING,
+        "uncopied",
+        vm(State.BACKUP_NECESSARY, last_copy=None, backed_up=RECENT, waiting="waits for 22:00"),
+        looked(),
+    ),
+    "its only copy was removed two days ago": situation(
+        Level.CRITICAL,
+        "overdue",
+        vm(State.BACKUP_NECESSARY, last_copy=None, backed_up=LONG_AGO),
+        looked(unchanged=2 * DAY),
+    ),
+    "found an hour ago, could be copied, and is not": situation(
+        Level.WARNING, "uncopied", first(State.BACKUP_NECESSARY, HOUR_AGO), NEVER_UNCHANGED
+    ),
+    "found an hour ago, and nothing was done with it": situation(
+        Level.WARNING, "uncopied", first(State.NEW, HOUR_AGO), NEVER_UNCHANGED
+    ),
+    "found in this tick, and waits": situation(
+        Level.OK, "waiting", first(State.BACKUP_NECESSARY, RECENT), NEVER_UNCHANGED
+    ),
+    "found an hour ago, and waits for its window": situation(
+        Level.OK,
+        "waiting",
+        replace(first(State.BACKUP_NECESSARY, HOUR_AGO), waiting="waits for 22:00"),
+        NEVER_UNCHANGED,
+    ),
+    "found an hour ago, and runs since": situation(
+        Level.OK, "running", first(State.RUNNING, HOUR_AGO), NEVER_UNCHANGED
+    ),
+    "found an hour ago, and is being copied for the first time": situation(
+        Level.OK,
+        "copying",
+        replace(first(State.BACKUP_IN_PROGRESS, HOUR_AGO), claim=CLAIM),
+        NEVER_UNCHANGED,
+    ),
+    "found a day ago, and fails": situation(
+        Level.WARNING,
+        "failing",
+        replace(first(State.BACKUP_NECESSARY, HOUR_AGO), failures=3),
+        NEVER_UNCHANGED,
     ),
     "is being copied for two days": situation(
         Level.CRITICAL,
@@ -241,6 +301,28 @@ def test_each_host_has_its_verdict(
 ) -> None:
     said = judge_host("alpha", look, now, may_be_off=may_be_off)
     assert (said.level, said.kind) == (level, kind), said
+
+
+def test_a_remedy_that_helps_on_one_host_only_names_it() -> None:
+    silent = judge_host("alpha", looked(2 * HOUR), HERE, may_be_off=False)
+    failing = looked(workers={"backup": WorkerEnd(13, "")})
+    told = judge_host("alpha", failing, HERE, may_be_off=False)
+    never = judge_host("alpha", None, HERE, may_be_off=False)
+    unlooked = judge_vm(vm(), looked(2 * HOUR), HERE, BOUNDS)
+    assert {silent.remedy, told.remedy, unlooked.remedy} == {"on alpha: vmbackup-admin doctor"}
+    assert never.remedy == "on alpha: vmbackup-worker run"
+
+
+def test_how_long_ago_a_worker_failed_is_by_the_clock_of_its_host_alone() -> None:
+    """The host's clock is a day ahead of the NAS's."""
+    ends = {
+        "backup": WorkerEnd(13, "2026-11-23T20:08:00Z"),  # 20 minutes before it looked
+        "vmfind": WorkerEnd(0, "2026-11-23T20:28:00Z"),
+    }
+    look = replace(looked(600, workers=ends), written=NOW - 600 + DAY)
+    assert judge_host("alpha", look, HERE, may_be_off=False).seconds == 20 * 60 + 600
+    nonsense = looked(workers={"backup": WorkerEnd(13, "yesterday")})
+    assert judge_host("alpha", nonsense, HERE, may_be_off=False).seconds is None
 
 
 def test_the_readers_own_clock_may_be_an_hour_off() -> None:
