@@ -9,6 +9,7 @@ hang, be killed, or find the NAS full: then nothing is known, which is an error 
 import logging
 import platform
 import secrets
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
