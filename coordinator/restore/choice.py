@@ -41,7 +41,11 @@ def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
                 f"{record.key} has {'no good copy' if not good else 'only one good copy'}",
                 hint=_what_there_is(record, found),
             )
-        return ChosenCopy(good[-position], _doubt(good[-position], good, which))
+        chosen = good[-position]
+        doubts = [_doubt(chosen, good, which)]
+        if which == "latest":
+            doubts.append(_newer(record, chosen, found))
+        return ChosenCopy(chosen, "; ".join(filter(None, doubts)))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
         raise CopyError(
@@ -60,6 +64,19 @@ def _what_there_is(record: VmRecord, found: list[Copy]) -> str:
         f"{shown}; the disks of {refused[-1].stamp} are whole, although VirtualBox would not "
         f"import it: docs/restore.md says how to get at them"
     )
+
+
+def _newer(record: VmRecord, chosen: Copy, found: list[Copy]) -> str:
+    """That a newer copy than the chosen one does not count, or is not there any more."""
+    newest = chronology.oldest_first(copy for copy in found if copy.ours)[-1]
+    last = record.last_copy
+    if newest.stamp != chosen.stamp:
+        what = f"the newest copy {newest.stamp} does not count: {newest.problem}"
+    elif last is not None and last.stamp not in {copy.stamp for copy in found}:
+        what = f"the newest copy {last.stamp} is not there"
+    else:
+        return ""
+    return f"{what}. Taken is {chosen.stamp}, the newest good one"
 
 
 def _doubt(copy: Copy, good: list[Copy], which: str) -> str:

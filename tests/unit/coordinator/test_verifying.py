@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from coordinator.restore import choice
 from shared.copies import sidecar as sidecars
 from shared.copies.sidecar import Rehearsed
 from shared.state.states import State
@@ -145,3 +146,24 @@ def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> 
         operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code
         == 1
     )
+
+
+def test_that_the_newest_copy_is_damaged_or_gone_is_said_before_an_older_one_is_taken(
+    operator: Operator,
+) -> None:
+    def latest(which: str = "latest") -> tuple[str, str]:
+        chosen = choice.look_for(operator.site(), operator.record("web01"), which)
+        return chosen.copy.stamp, chosen.doubt
+
+    assert latest() == (NEW, "")
+    image = operator.nas / "web01" / f"{NEW}.ova"
+    image.write_bytes(image.read_bytes()[:-1])
+    taken, doubt = latest()
+    assert taken == OLD
+    assert f"the newest copy {NEW} does not count: " in doubt
+    assert f"Taken is {OLD}" in doubt
+    assert f"warning: the newest copy {NEW}" in operator.admin("restore", "web01").stderr
+    for file in (operator.nas / "web01").glob(f"{NEW}*"):
+        file.unlink()
+    assert latest()[1].startswith(f"the newest copy {NEW} is not there")
+    assert latest(OLD) == (OLD, "")
