@@ -20,6 +20,7 @@ from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
 from shared.virtualbox.power import RUNNING
 from worker import clones
+from worker.backup import power_notes
 from worker.backup.work import Work, put_back
 from worker.report import Report, start
 
@@ -42,6 +43,8 @@ def run(site: Site) -> Report:
     for row in contents.unusable:
         log.error("%s", row.message, extra={"vm": row.key} if row.section == "vms" else {})
         report.failed.append(row.key)
+    if power_notes.take_over(site):
+        contents = database.head().contents
     contents = _finish(site, contents, report)
     if live := recovery.live_sessions(contents):
         silent = recovery.watch_silent(database, live, database.version.lease_seconds)

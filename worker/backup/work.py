@@ -22,7 +22,7 @@ from shared.state.sessions.session import Session
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import PowerSwitch
-from worker.backup import undo
+from worker.backup import power_notes, undo
 
 log: Final = logging.getLogger(__name__)
 
@@ -117,10 +117,11 @@ class Work:
         key, own = self.held.key, self.held.claim
         since = power.since or timestamp(self.site.clock.now())
         power = replace(power, since=since, node=self.site.node)
-        self.held.commit(
+        head = self.held.commit(
             lambda contents: backup.touch(contents, key, own, power),
             f"{power.method} {key}, which is {power.found}",
         )
+        power_notes.remember(self.site, self.record.uuid, power, self.session.id, head)
         return power
 
     def note_restored(self, power: Power) -> None:
@@ -129,6 +130,7 @@ class Work:
         self.held.commit(
             lambda contents: backup.untouched(contents, key, own), f"{key} is {power.found} again"
         )
+        power_notes.forget(self.site, self.record.uuid)
 
 
 def unchanged(before: Fingerprint | None, machine: Machine) -> Fingerprint:

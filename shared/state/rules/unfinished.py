@@ -117,6 +117,18 @@ def leave_power(contents: Contents, keys: Iterable[str]) -> Contents:
     return contents
 
 
+def take_back_power(contents: Contents, uuid: str, node: str, power: Power) -> Contents:
+    """Notes again what a backup did to a VM of `node`, of which a lost database knew.
+
+    Changes nothing if somebody holds the VM, or something of that kind is noted already.
+    """
+    for record in contents.vms.values():
+        ours = record.uuid == uuid and record.node == node
+        if ours and record.claim is None and record.power is None:
+            return contents.with_vm(replace(record, power=power))
+    return contents
+
+
 def without_power_left(contents: Contents, key: str, left: Power) -> Contents:
     """Notes that the host which has the VM said what of `left` may still be there."""
     record = contents.vms.get(key)

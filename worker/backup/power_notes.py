@@ -1,0 +1,151 @@
+"""What a backup did to this host's VMs, noted on this host as well as in the state database.
+
+For a database that is lost, and made anew or put back: it knows nothing of VMs that a backup has
+saved, shut down, or made a snapshot and a clone of. A note names the commit that said so. As long
+as that is in the history of the database, the database alone counts; only a note of a commit that
+is not there any more is taken over into it, and then undone like any other.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from shared.host.errors import ConfigurationError, VmBackupError
+from shared.host.notes import Note
+from shared.site import Site
+from shared.state.records import Power
+from shared.state.rules import unfinished
+from shared.state.store.generations import read_number
+from shared.state.store.snapshot import Snapshot
+
+log: Final = logging.getLogger(__name__)
+
+_PREFIX: Final = "power-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """One note: the VM, what was done to it, and the commit that said so."""
+
+    uuid: str
+    power: Power
+    session: str
+    generation: int
+
+
+def remember(site: Site, uuid: str, power: Power, session: str, head: Snapshot) -> None:
+    """Notes what `session` has just committed of a VM, before the VM is touched.
+
+    A note that cannot be written is done without: the database has it.
+    """
+    row = head.contents.sessions.get(session)
+    generation = row.generation if row is not None else head.generation
+    try:
+        _note(site, uuid).write(
+            {
+                "uuid": uuid,
+                "power": dict(power.to_json()),
+                "session": session,
+                "generation": generation,
+            }
+        )
+    except ConfigurationError as error:
+        log.warning("%s", error.message)
+
+
+def forget(site: Site, uuid: str) -> None:
+    """The VM is as it was found: the note goes."""
+    try:
+        _note(site, uuid).remove()
+    except ConfigurationError as error:
+        log.warning("%s", error.message)
+
+
+def take_over(site: Site) -> list[str]:
+    """Commits what this host noted and the database has lost, for whoever undoes it next.
+
+    Returns the names of the VMs. Notes of what is over are removed. What belongs to a VM that the
+    database does not know yet, or knows on another host, waits. May be repeated.
+    """
+    taken = []
+    for noted in _notes(site):
+        record = next(
+            (
+                vm
+                for vm in site.database.head().contents.vms.values()
+                if vm.uuid == noted.uuid and vm.node == site.node
+            ),
+            None,
+        )
+        if record is None or record.claim is not None or record.power is not None:
+            continue
+        try:
+            lost = _is_lost(site, noted)
+        except VmBackupError as error:
+            log.info("not known whether it is over: %s", error.message, extra={"vm": record.key})
+            continue
+        if lost:
+            _commit(site, noted, record.key)
+            taken.append(record.key)
+        else:
+            forget(site, noted.uuid)
+    return taken
+
+
+def _is_lost(site: Site, noted: _Noted) -> bool:
+    """Whether the commit is not in the history of the database that is there.
+
+    Raises `DatabaseDamagedError`, `NasError` if that cannot be told.
+    """
+    if noted.generation > site.database.head().generation:
+        return True
+    found = read_number(site.database.root, noted.generation)
+    return found is None or found.header.session != noted.session
+
+
+def _commit(site: Site, noted: _Noted, key: str) -> None:
+    what = unfinished.DONE_TO[noted.power.method]
+    log.warning(
+        "%s, as this host has noted, and the state database has lost that", what, extra={"vm": key}
+    )
+    head = site.database.commit_once(
+        lambda contents: unfinished.take_back_power(contents, noted.uuid, site.node, noted.power),
+        f"{key}: {what}, as {site.node} has noted",
+        "database",
+    )
+    remember(site, noted.uuid, noted.power, head.header.session, head)
+
+
+def _notes(site: Site) -> Iterator[_Noted]:
+    """The notes of this host for this NAS that can be understood."""
+    directory = site.configuration.host.state_directory
+    for path in sorted(directory.glob(f"{_PREFIX}*-{_key(site)}.json")):
+        note = Note(path, "what a backup did to a VM")
+        try:
+            document = note.read()
+            power = document.get("power")
+            if not isinstance(power, dict):
+                continue
+            yield _Noted(
+                str(document.get("uuid")),
+                Power.from_json(power),
+                str(document.get("session")),
+                int(str(document.get("generation"))),
+            )
+        except (ConfigurationError, ValueError) as error:
+            log.debug("%s: %s", path, error)
+
+
+def _note(site: Site, uuid: str) -> Note:
+    """UUIDs are VirtualBox's: plain names."""
+    directory = site.configuration.host.state_directory
+    return Note(directory / f"{_PREFIX}{uuid}-{_key(site)}.json", "what a backup did to a VM")
+
+
+def _key(site: Site) -> str:
+    """Tells the NASes of this host apart."""
+    mountpoint = os.fsencode(site.configuration.nas.mountpoint)
+    return hashlib.sha256(mountpoint).hexdigest()[:16]
