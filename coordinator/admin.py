@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "init": "Make a new state database on the NAS.",
     "status": "All VMs: state, last good copy, failures, progress.",
     "check": "Is my backup all right? One sentence, and an exit code for monitoring.",
+    "notify": "Who is told when something is wrong, and of what.",
     "show": "All that is known of one VM.",
     "copies": "The copies on the NAS, good ones and others.",
     "verify": "Read copies again in full, and mark damaged ones.",

@@ -4,16 +4,14 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 import click
 
 from shared.copies.space import human
 from shared.host.clock import age, parse_timestamp
+from shared.host.duration import spoken
 from shared.host.printable import printable
 from shared.output import say
-
-_UNITS: Final = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"), (0, 1, "s"))
 
 
 def size(count: int | None) -> str:
@@ -22,14 +20,8 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people, in the unit that gives two digits or so.
-
-    `90 s`, `47 min`, `30 h`, `12 d`; `-` if unknown.
-    """
-    if seconds is None:
-        return "-"
-    rounded = max(0, round(seconds))
-    return next(f"{rounded // unit} {name}" for limit, unit, name in _UNITS if rounded >= limit)
+    """Seconds for people, like `47 min`; `-` if unknown."""
+    return "-" if seconds is None else spoken(seconds)
 
 
 def how_old(seconds: float | None) -> str:

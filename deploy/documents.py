@@ -78,7 +78,7 @@ def exit_codes() -> str:
             '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr; a warning is '
             '`{"warning": …}` there. `vmbackup-worker run` ends with the most telling code of'
         ),
-        "the four workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
+        "the workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
         "",
         (
             "`vmbackup-admin check` is for monitoring programs and has exit codes of its own, "

@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "backup": "Export the VMs of this host that wait for it.",
     "verify": "Read copies of any host's VMs again that were not read for long.",
     "database": "Recover what crashed workers of any host left; tidy the database.",
+    "tell": "Tell people what is wrong, by the targets of the configuration.",
     "run": "All of the above as separate processes, for a one-line crontab.",
 }
 

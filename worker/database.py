@@ -23,6 +23,7 @@ from worker import clones
 from worker.backup import power_notes
 from worker.backup.work import Work, put_back
 from worker.report import Report, start
+from worker.tell import tell_too
 
 log: Final = logging.getLogger(__name__)
 
@@ -206,10 +207,16 @@ def command(invocation: command_line.Invocation) -> ExitCode:
 
     Frees what dead sessions held, finishes publications and moves that they had begun, removes
     their partial files, breaks a stale lease, repairs vmtool-statedb, and removes what restores and
-    rehearsals of this host left that were killed. Watches sessions of other
-    hosts for up to the lease time before it judges them.
+    rehearsals of this host left that were killed. Watches sessions of other hosts for up to the
+    lease time before it judges them. Then it does what `tell` does.
     """
-    return start(invocation, "database", run)
+    try:
+        code = start(invocation, "database", run)
+    except VmBackupError:
+        tell_too(invocation)
+        raise
+    tell_too(invocation)
+    return code
 
 
 if __name__ == "__main__":

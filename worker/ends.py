@@ -57,6 +57,11 @@ def told_directory(state_directory: Path, mountpoint: Path) -> Path:
     return state_directory / f"told-{_key(mountpoint)}"
 
 
+def events_note(state_directory: Path, mountpoint: Path) -> Path:
+    """Where this host notes what it has told people of this NAS by itself."""
+    return state_directory / f"events-{_key(mountpoint)}.json"
+
+
 def _note(path: Path) -> Note:
     return Note(path, "how a worker ended")
 

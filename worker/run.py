@@ -2,8 +2,9 @@
 
 vmfind goes first. If it finds neither configuration, database nor NAS, that is said once and no
 other worker is started. Then the database worker goes its own way; the others follow each other, so
-that a VM which is found is also looked at and backed up in the same tick. Each is a process of its
-own: none can take another down. What they say passes through here (`worker.telling`), so that cron
+that a VM which is found is also looked at and backed up in the same tick. At last `tell` tells
+people, also where the others had nothing to work with. Each is a process of its own: none can take
+another down. What they say passes through here (`worker.telling`), so that cron
 mails an error once, and not once a worker and tick.
 """
 
@@ -27,7 +28,8 @@ from shared.host.printable import printable_lines
 from shared.host.processes import ChildProcess
 from shared.host.signals import ENDING, is_ignored
 from worker import ends
-from worker.telling import PROGRAM, Telling
+from worker.pings import Pings
+from worker.telling import PROGRAM, Telling, understand
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -37,6 +39,8 @@ log: Final = logging.getLogger(__name__)
 FIRST: Final = "vmfind"
 ALONGSIDE: Final = "database"
 IN_ORDER: Final = ("notifier", "backup", "verify")
+#: If somebody is to be told.
+LAST: Final = "tell"
 #: With a wrong configuration, without the database or the NAS, the other workers would only say the
 #: same again.
 HOPELESS: Final = frozenset({ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS})
@@ -57,11 +61,14 @@ _LINE_BYTES: Final = 1 << 20
 class Tick:
     """All workers once. `program` is the command that a worker's name is appended to.
 
-    `hear` gets each line that a worker writes to stderr, with its name, from threads.
+    `hear` gets each line that a worker writes to stderr, with its name, from threads. `tells`:
+    there are targets to be told.
     """
 
-    def __init__(self, program: Sequence[str], hear: Callable[[str, str], None]) -> None:
-        self._program, self._hear = program, hear
+    def __init__(
+        self, program: Sequence[str], hear: Callable[[str, str], None], *, tells: bool = False
+    ) -> None:
+        self._program, self._hear, self._tells = program, hear, tells
         self._processes: dict[str, ChildProcess] = {}
         self._listeners: dict[str, threading.Thread] = {}
         self._stopped_by: int | None = None
@@ -80,6 +87,8 @@ class Tick:
                 self._start(ALONGSIDE)
                 codes += [self._run(name) for name in IN_ORDER if self._stopped_by is None]
                 codes.append(self._wait(ALONGSIDE))
+            if self._tells and codes[0] != ExitCode.USAGE and self._stopped_by is None:
+                codes.append(self._run(LAST))
         return (
             worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
         )
@@ -170,8 +179,17 @@ def command(invocation: command_line.Invocation) -> ExitCode:
     telling = _telling(invocation, configuration)
     logging.getLogger().handlers[:] = [_ToTelling(telling)]
     before = _marks(configuration)
-    tick = Tick([sys.executable, "-P", "-m", "worker.cli", *options], telling.hear)
+    pings = Pings.of(configuration)
+
+    def hear(name: str, line: str) -> None:
+        telling.hear(name, line)
+        pings.hear(understand(name, line).line)
+
+    tells = configuration is not None and bool(configuration.notify)
+    tick = Tick([sys.executable, "-P", "-m", "worker.cli", *options], hear, tells=tells)
+    pings.begin()
     code = tick.run()
+    pings.end(code)
     after = _marks(configuration)
     if code not in _STOPPED.values():
         telling.conclude({name for name in tick.well if before.get(name) != after.get(name)})

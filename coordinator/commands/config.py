@@ -101,10 +101,12 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
         path = find(invocation.config)
         print_json({"schema": 1, "file": str(path) if path else None, "configuration": values})
         return
-    policies = {
-        f"policy.{_toml(pattern)}": settings for pattern, settings in values.pop("policy").items()
+    tables = {
+        f"{kind}.{_toml(name)}": settings
+        for kind in ("policy", "notify")
+        for name, settings in values.pop(kind).items()
     }
-    for section, settings in {**values, **policies}.items():
+    for section, settings in {**values, **tables}.items():
         say(f"[{section}]")
         for key, value in settings.items():
             say(f"{key} = {_toml(value)}")

@@ -52,7 +52,7 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
-    from coordinator.doctor import engines, host, schedule, virtualbox
+    from coordinator.doctor import engines, host, notify, schedule, virtualbox
     from coordinator.doctor.patience import ALL_SECONDS, BoundedRunner
     from coordinator.doctor.result import Check, guarded, once
     from shared.host.clock import SystemClock
@@ -81,6 +81,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     )
     yield from once(_examine_nas(configuration))
     yield from guarded("schedule", lambda: schedule.examine(runner))
+    yield from guarded("notify", lambda: notify.examine(configuration))
 
 
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":

@@ -64,7 +64,7 @@ class Document:
         for name, default in _defaults(kind):
             value = getattr(self, name)
             if default is MISSING or value != default:
-                values[name] = value.to_json() if isinstance(value, Document) else value
+                values[name] = _values(value)
         return {**values, **getattr(self, "extra", {})}
 
     @classmethod
@@ -99,6 +99,15 @@ class Document:
         plain.clear()
         plain.update(gathered)
         return schema
+
+
+def _values(value: Any) -> Any:  # noqa: ANN401 - any type of a field
+    """A field as JSON values: documents may be fields, and values of mappings."""
+    if isinstance(value, Document):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: _values(each) for name, each in value.items()}
+    return value
 
 
 def read(kind: type[T], document: object) -> T:

@@ -64,7 +64,8 @@ class Runner(Protocol):
 class ChildProcess:
     """A process that was started, in a session of its own, with standard input closed.
 
-    `environment` is added to the caller's. `stdout` and `stderr` are as for `subprocess.Popen`.
+    `environment` is added to the caller's. `stdin`, `stdout` and `stderr` are as for
+    `subprocess.Popen`.
     With `ends_with_parent` it is sent TERM when the thread that started it ends, also by a crash,
     where the system can do that (Linux). Raises `OSError` or `ValueError` if it cannot be started.
     """
@@ -74,6 +75,8 @@ class ChildProcess:
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+        # on a terminal it might wait for somebody who answers
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] | None = subprocess.PIPE,
         stderr: int | IO[bytes] | None = subprocess.PIPE,
         ends_with_parent: bool = False,
@@ -82,8 +85,7 @@ class ChildProcess:
         self._began: float | None = time.monotonic()
         self._process = subprocess.Popen(
             _ending_with_parent(arguments) if ends_with_parent else list(arguments),
-            # on a terminal it might wait for somebody who answers
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=_environment(environment or {}),

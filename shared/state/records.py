@@ -123,6 +123,38 @@ class Restoration(Document):
 
 
 @dataclass(frozen=True, slots=True)
+class Told(Document):
+    """What one target was told of an event, and who is telling it. Times are of the NAS's clock."""
+
+    #: Who tells it now; the claim stands as long as that session lives. Empty: nobody does.
+    session: str = ""
+    #: When it was last told that the event stands, and how grave that was. Empty: not yet.
+    told: str = ""
+    level: str = ""
+    #: How often in a row the target took nothing, and when it last did not, by the host that tried.
+    failures: Count = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord(Document):
+    """Something that people are to be told of, until they know that it is over.
+
+    `level` is a word like "critical". `begun` and `ended` (empty: it stands) are by the NAS's
+    clock. `node` is the host that found it out.
+    """
+
+    level: str
+    begun: str
+    node: str
+    ended: str = ""
+    #: By the names of targets.
+    targets: Mapping[str, Told] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class VmRecord(Document):
     """All that is known of one VM. Times are for display; order comes from claim numbers."""
 
@@ -188,6 +220,8 @@ class VmRecord(Document):
     wish: str = ""
     #: The rule by which its host leaves it out of backups. Empty: it does not.
     left_out: str = ""
+    #: What is told of it, by kind.
+    events: Mapping[str, EventRecord] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -204,6 +238,8 @@ class NodeRecord(Document):
     #: The number of the user whose VMs these are. Empty: nobody has said so yet, the first whose
     #: `vmfind` comes does.
     user: str = ""
+    #: What is told of it, by kind.
+    events: Mapping[str, EventRecord] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -75,10 +75,18 @@ def worst(verdicts: Iterable[Verdict]) -> Level:
     return max((verdict.level for verdict in verdicts), key=GRAVITY.index, default=Level.UNKNOWN)
 
 
-def judge_nas(free: int, reserve: int) -> Verdict:
-    """Whether the NAS has room for backups."""
-    if free >= max(reserve, 1):
+def judge_nas(free: int, reserve: int, largest_copy: int = 0) -> Verdict:
+    """Whether the NAS has room for backups: for one more of the largest VM, at least."""
+    if free >= max(reserve, 1) + largest_copy:
         return Verdict("NAS", Level.OK, "room", f"{human(free)} free")
+    if free >= max(reserve, 1):
+        return Verdict(
+            "NAS",
+            Level.WARNING,
+            "nearly_full",
+            f"{human(free)} free: a copy of the largest VM ({human(largest_copy)}) may not fit",
+            remedy="vmbackup-admin prune --dry-run",
+        )
     return Verdict(
         "NAS",
         Level.CRITICAL,

@@ -1,6 +1,6 @@
 """The judgement of everything that one reader can see: the NAS, all hosts, all VMs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from shared.host.configuration import Configuration
@@ -17,20 +17,24 @@ from shared.tasks.judgement import (
     moment,
     worst,
 )
-from shared.tasks.vm_judgement import Bounds, judge_vm
+from shared.tasks.vm_judgement import Bounds, about_vm, gravest
 
 HOUR_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What is to be said of everything. `looks` are the files of the hosts, `now` the moment."""
+    """What is to be said of everything. `looks` are the files of the hosts, `now` the moment.
+
+    `about` has all that is said of each VM, by its key; `vms` the gravest of that.
+    """
 
     nas: Verdict
     hosts: tuple[Verdict, ...]
     vms: tuple[Verdict, ...]
     looks: dict[str, HostLook | None]
     now: Moment
+    about: Mapping[str, tuple[Verdict, ...]]
 
     @property
     def level(self) -> Level:
@@ -63,15 +67,17 @@ def judge(
     records = [record for record in contents.vms.values() if not only or record.key in only]
     nodes = {record.node for record in records} if only else set(contents.nodes)
     configuration = site.configuration
-    vms = [
-        judge_vm(
-            record,
-            looks.get(record.node),
-            now,
-            bounds_of(configuration, record, max_age_seconds),
+    about = {
+        record.key: tuple(
+            about_vm(
+                record,
+                looks.get(record.node),
+                now,
+                bounds_of(configuration, record, max_age_seconds),
+            )
         )
         for record in records
-    ]
+    }
     hosts = [
         judge_host(
             node, looks.get(node), now, may_be_off=node in configuration.backup.hosts_may_be_off
@@ -79,8 +85,10 @@ def judge(
         for node in sorted(nodes)
         if any(record.node == node for record in contents.vms.values())
     ]
-    room = judge_nas(site.nas.free, configuration.nas.reserve)
-    return Verdicts(room, tuple(hosts), tuple(vms), looks, now)
+    copies = [record.last_copy.size for record in contents.vms.values() if record.last_copy]
+    room = judge_nas(site.nas.free, configuration.nas.reserve, max(copies, default=0))
+    vms = tuple(map(gravest, about.values()))
+    return Verdicts(room, tuple(hosts), vms, looks, now, about)
 
 
 def bounds_of(

@@ -34,15 +34,18 @@ def judge_vm(
     record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds, *, queued_for: str = ""
 ) -> Verdict:
     """How the backup of a VM stands: the gravest thing that is to be said of it."""
-    return max(
-        _about(record, look, now, bounds, queued_for), key=lambda said: GRAVITY.index(said.level)
-    )
+    return gravest(about_vm(record, look, now, bounds, queued_for=queued_for))
 
 
-def _about(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds, queued_for: str
+def gravest(said: Iterable[Verdict]) -> Verdict:
+    """The gravest of all that is said of a VM; of what is equally grave, the first counts."""
+    return max(said, key=lambda verdict: GRAVITY.index(verdict.level))
+
+
+def about_vm(
+    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds, *, queued_for: str = ""
 ) -> Iterable[Verdict]:
-    """All that can be said of a VM; of what is equally grave, the first counts."""
+    """All that can be said of a VM."""
     key = record.key
     if record.damaged:
         yield Verdict(
@@ -57,7 +60,9 @@ def _about(
         yield from _of_copies(record, look, now, bounds)
     if begun := unfinished.of(record):
         what = ", ".join(each.what for each in begun)
-        yield Verdict(key, Level.WARNING, "unfinished", what, remedy="vmbackup-lock list")
+        ages = [age for each in begun if (age := _ago(each.since, now)) is not None]
+        since = max(ages, default=None)
+        yield Verdict(key, Level.WARNING, "unfinished", what, since, "vmbackup-lock list")
     if record.order_unknown:
         yield Verdict(
             key,

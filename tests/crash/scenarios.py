@@ -97,6 +97,13 @@ def due(world: World) -> None:
     world.must(WORKER, "notifier")
 
 
+def overdue(world: World) -> None:
+    """The VM waits for its copy for too long, and somebody is to be told who does not answer."""
+    due(world)
+    world.target = "json://127.0.0.1:1/"
+    world.configure()
+
+
 def runs(world: World) -> None:
     """Two copies; the VM runs, and its backup is due all the same."""
     copies(2)(world)
@@ -336,6 +343,14 @@ SCENARIOS: Final = (
         {VM: "CLEAN"},
         every=20,
         backup={"verify_days": 1e-6},
+    ),
+    Scenario(
+        "tell",
+        (WORKER, "tell"),
+        overdue,
+        {VM: "CLEAN"},
+        every=16,
+        backup={"max_age_hours": 1e-6},
     ),
     Scenario("archive", (ADMIN, "archive", VM), copies(2), {VM: "ARCHIVED"}, (0, 11, 15), every=8),
     Scenario("activate", (ADMIN, "activate", VM), archived, {VM: "CLEAN"}, (0, 11, 15), every=20),

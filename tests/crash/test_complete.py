@@ -17,6 +17,7 @@ LOOKING = (
     (ADMIN, "show", VM),
     (ADMIN, "check", VM),
     (ADMIN, "copies", VM),
+    (ADMIN, "notify"),
     (ADMIN, "log"),
     (ADMIN, "config", "generate"),
     (ADMIN, "config", "validate"),

@@ -135,6 +135,8 @@ class World:
     shared_group: bool | None = None
     umask: int = 0o022
     environment: dict[str, str] = field(default_factory=dict)
+    #: The URL of a target that is told; empty: there is none.
+    target: str = ""
 
     def __post_init__(self) -> None:
         self._place = self.folder / "world"
@@ -187,6 +189,8 @@ class World:
                 **self.backup,
             },
         }
+        if self.target:
+            tables["notify.target"] = {"url": self.target}
         text = "\n".join(
             f"[{name}]\n"
             + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())

@@ -4,9 +4,10 @@ Pure: what time it is, and how long an export takes, are arguments.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from shared.copies.sidecar import Sidecar
+from shared.host.hours import opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ def judge(
     """
     if not window or window[:5] == window[6:]:
         return Readiness()
-    opening = _opening(window, now, zone)
-    if opening is None:
+    hours = opening(window, now, zone)
+    if hours is None:
         return Readiness(f"waits for its window {window}")
-    begin, end = opening
+    begin, end = hours
     if expected_seconds is None or now.astimezone(UTC) + timedelta(seconds=expected_seconds) <= end:
         return Readiness()
     takes = f"its export takes about {_duration(expected_seconds)}"
@@ -60,26 +61,6 @@ def expected_seconds(source_bytes: int, last: Sidecar | None) -> float | None:
     if last is None or not last.duration_seconds:
         return None
     return last.duration_seconds * (source_bytes / last.source_bytes if last.source_bytes else 1)
-
-
-def _opening(window: str, now: datetime, zone: tzinfo | None) -> tuple[datetime, datetime] | None:
-    """Begin and end of the window that is open at `now`."""
-    first, last = time.fromisoformat(window[:5]), time.fromisoformat(window[6:])
-    today = now.astimezone(zone).date()
-    for day in (today - timedelta(days=1), today):
-        begin = _moment(day, first, zone)
-        end = _moment(day if first < last else day + timedelta(days=1), last, zone)
-        if begin <= now < end:
-            return begin, end
-    return None
-
-
-def _moment(day: date, clock: time, zone: tzinfo | None) -> datetime:
-    """A local time on a day, in UTC, so that a night in which clocks change has its true length."""
-    local = datetime.combine(
-        day, clock, zone
-    )  # without a zone: the system's, whatever its offset is on that day
-    return local.astimezone(UTC)
 
 
 def _duration(seconds: float) -> str:

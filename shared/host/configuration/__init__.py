@@ -14,6 +14,7 @@ from shared.host.configuration.model import (
     VirtualBox,
 )
 from shared.host.configuration.policy import Backup, PolicyTable, VmPolicy
+from shared.host.configuration.telling import NotifyTarget, Ping
 
 __all__ = [
     "DEFAULT_PATHS",
@@ -25,6 +26,8 @@ __all__ = [
     "Configuration",
     "Host",
     "Nas",
+    "NotifyTarget",
+    "Ping",
     "PolicyTable",
     "VirtualBox",
     "VmPolicy",

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from shared.host.configuration.policy import Backup, PolicyTable, VmPolicy
+from shared.host.configuration.telling import NotifyTarget, Ping, TargetName
 from shared.host.configuration.values import DAY, HOUR, Section, Size, user_path, without_null
 
 #: The directory of the state database, at the top of the NAS.
@@ -206,6 +207,8 @@ class Configuration(Section):
     virtualbox: VirtualBox
     backup: Backup
     policy: dict[str, PolicyTable]
+    ping: Ping = Ping()
+    notify: dict[TargetName, NotifyTarget] = Field(default_factory=dict)
 
     def table_for(self, vm_name: str, groups: Iterable[str] = ()) -> tuple[str, PolicyTable] | None:
         """The first `[policy."PATTERN"]` that is for a VM of that name in these groups.

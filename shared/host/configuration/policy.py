@@ -7,11 +7,10 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
-from shared.host.configuration.values import DAY, YEAR_DAYS, Section, Size
+from shared.host.configuration.values import DAY, YEAR_DAYS, Hours, Section, Size
 
 #: What makes a pattern of a name.
 _WILD: Final = re.compile(r"[*?\[]")
-_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 class VmPolicy(Section):
@@ -64,7 +63,7 @@ class VmPolicy(Section):
             "copy, or only warn."
         ),
     )
-    window: str = Field(
+    window: Hours = Field(
         "",
         description=(
             "Exports start only in these hours of local time, like 22:00-06:00. Empty: always."
@@ -125,13 +124,6 @@ class VmPolicy(Section):
             "a second after its backup began. off: the VM is locked while it is read."
         ),
     )
-
-    @field_validator("window")
-    @classmethod
-    def _hours(cls, value: str) -> str:
-        if value and not _WINDOW.fullmatch(value):
-            raise ValueError("must look like 22:00-06:00")
-        return value
 
 
 class PolicyTable(VmPolicy):

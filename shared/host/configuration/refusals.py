@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from shared.host.configuration.model import Configuration
 from shared.host.configuration.policy import PolicyTable
+from shared.host.configuration.telling import NotifyTarget
 from shared.host.configuration.values import is_size
 
 #: By the beginnings of pydantic's types of errors.
@@ -17,11 +18,14 @@ _WORDS: Final[Mapping[str, str]] = {
     "string_too_short": "must not be empty",
     "string_": "must be a text in quotes",
     "path_": "must be a path in quotes",
+    "too_short": "must not be empty",
     "list_": "must be a list of texts in quotes",
     "dict_": "must be a table",
     "model_": "must be a table",
     "missing": "is not set",
 }
+#: Sections of which there is one for each name.
+_TABLES: Final[Mapping[str, type[BaseModel]]] = {"policy": PolicyTable, "notify": NotifyTarget}
 _NUMBERS: Final = ("int_", "float_", "finite_number", "greater_than", "less_than")
 
 
@@ -50,8 +54,9 @@ def _field(place: tuple[int | str, ...]) -> FieldInfo | None:
     """The setting at a place like `("nas", "reserve")` or `("policy", "web*", "keep_last")`."""
     if len(place) < 2:
         return None
-    if place[0] == "policy":
-        return PolicyTable.model_fields.get(str(place[2])) if len(place) > 2 else None
+    if place[0] in _TABLES:
+        fields = _TABLES[str(place[0])].model_fields
+        return fields.get(str(place[2])) if len(place) > 2 else None
     section = Configuration.model_fields.get(str(place[0]))
     model = section.annotation if section else None
     if not isinstance(model, type) or not issubclass(model, BaseModel):

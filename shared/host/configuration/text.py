@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT
 from shared.host.configuration.model import Configuration
 from shared.host.configuration.policy import PolicyTable
+from shared.host.configuration.telling import NotifyTarget
 from shared.host.configuration.values import is_size
 
 #: What stands for the one setting that has no default.
@@ -29,6 +30,11 @@ _POLICY_SAMPLE: Final = (
     '#[policy."office"]',
     '#group = "/office"',
     '#backup = "never"',
+)
+_TARGET_SAMPLE: Final = (
+    "# Who is told when something is wrong: any number of such tables, on all hosts the same.",
+    '#[notify."mail"]',
+    '#url = "file:/etc/vmbackup/mail-url"',
 )
 _SIZES: Final = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -53,16 +59,27 @@ def sample() -> str:
                 *_comment(str(field.description)),
                 f"{mark}{key} = {default_text(name, key, field)}",
             ]
-    return "\n".join([*lines, "", *_POLICY_SAMPLE]) + "\n"
+    lines += ["", *_POLICY_SAMPLE, "", *_TARGET_SAMPLE]
+    lines += [
+        line
+        for key, field in NotifyTarget.model_fields.items()
+        if key != "url"
+        for line in (
+            *_comment(str(field.description)),
+            f"#{key} = {default_text('notify', key, field)}",
+        )
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def reference() -> str:
     """The settings as Markdown tables."""
     variables = {place: variable for variable, place in ENVIRONMENT.items()}
     lines: list[str] = []
-    for name, section in _sections():
+    sections: list[tuple[str, type[BaseModel]]] = [*_sections(), ("notify", NotifyTarget)]
+    for name, section in sections:
         lines += [
-            f"## `[{name}]`",
+            '## `[notify."TARGET"]`' if section is NotifyTarget else f"## `[{name}]`",
             "",
             str(section.__doc__),
             "",
@@ -87,7 +104,7 @@ def places() -> str:
 
 def is_required(section: str, key: str) -> bool:
     """Whether a setting has no default."""
-    return (section, key) == ("nas", "mountpoint")
+    return (section, key) in (("nas", "mountpoint"), ("notify", "url"))
 
 
 def default_text(section: str, key: str, field: FieldInfo) -> str:
@@ -95,6 +112,8 @@ def default_text(section: str, key: str, field: FieldInfo) -> str:
     if is_required(section, key):
         return json.dumps(EXAMPLE_MOUNTPOINT)
     value = field.default
+    if isinstance(value, SecretStr):
+        return json.dumps(value.get_secret_value())
     if isinstance(value, Path):
         return json.dumps("" if value == Path() else str(value))
     if is_size(field):

@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+)
 from pydantic.fields import FieldInfo
 
 _UNITS: Final = {
@@ -34,6 +42,41 @@ def parse_size(value: object) -> object:
 #: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips;
 #: some meet limits of the system.
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=2**63 - 1)]
+#: Where a secret stands, instead of the secret itself.
+REFERENCE: Final = re.compile(
+    r"env:[A-Za-z_][A-Za-z0-9_]*|file:[^\0\n]+|credential:[A-Za-z0-9._-]+"
+)
+HIDDEN: Final = "(not shown)"
+_HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+
+
+def shown(secret: SecretStr) -> str:
+    """A secret as it may be shown: where it stands, or that it is not shown."""
+    value = secret.get_secret_value()
+    return value if not value or REFERENCE.fullmatch(value) else HIDDEN
+
+
+def _known(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value()
+    if value.startswith(("env:", "file:", "credential:")) and not REFERENCE.fullmatch(value):
+        raise ValueError(
+            "must look like env:NAME, file:/path or credential:NAME, or be the URL itself"
+        )
+    return secret
+
+
+#: A URL with a secret in it, or where it stands; in no message, log, or traceback.
+Secret = Annotated[SecretStr, AfterValidator(_known), PlainSerializer(shown)]
+
+
+def _hours(value: str) -> str:
+    if value and not _HOURS.fullmatch(value):
+        raise ValueError("must look like 22:00-06:00")
+    return value
+
+
+#: Hours of the day, in local time; empty: always, or never.
+Hours = Annotated[str, AfterValidator(_hours)]
 HOUR: Final = 3600
 DAY: Final = 24 * HOUR
 YEAR_DAYS: Final = 366
@@ -69,6 +112,7 @@ class Section(BaseModel):
         validate_default=True,
         str_strip_whitespace=True,
         allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
 

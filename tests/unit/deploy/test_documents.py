@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -24,6 +25,9 @@ TEXTS = sorted(
     ]
 )
 
+#: Sections of which there is one for each name.
+TABLES: Final = {"policy", "notify"}
+
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_file_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
@@ -38,10 +42,12 @@ def test_a_file_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
 def test_the_sample_is_valid_and_has_the_defaults(tmp_path: Path, everything: bool) -> None:
     text = configuration_text.sample()
     if everything:
-        text = re.sub(r"^#(\w+ = |\[policy)", r"\1", text, flags=re.MULTILINE)
-        assert {
-            name: set(values) for name, values in tomllib.loads(text).items() if name != "policy"
-        } == {name: set(values) for name, values in _defaults().items()}, "every setting is in it"
+        text = re.sub(r"^#(\w+ = |\[policy|\[notify)", r"\1", text, flags=re.MULTILINE)
+        sample = tomllib.loads(text)
+        assert {name: set(values) for name, values in sample.items() if name not in TABLES} == {
+            name: set(values) for name, values in _defaults().items()
+        }, "every setting is in it"
+        assert set(sample["notify"]["mail"]) == set(configuration.NotifyTarget.model_fields)
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
     loaded = configuration.load(str(tmp_path / "config.toml"), {})
     expected = configuration.load(
@@ -51,14 +57,14 @@ def test_the_sample_is_valid_and_has_the_defaults(tmp_path: Path, everything: bo
             "VMBACKUP_CONFIG": _empty(tmp_path),
         },
     )
-    assert loaded.model_dump(exclude={"policy"}) == expected.model_dump(exclude={"policy"})
+    assert loaded.model_dump(exclude=TABLES) == expected.model_dump(exclude=TABLES)
 
 
 def _defaults() -> dict[str, dict[str, object]]:
     loaded = configuration.load(
         None, {"NAS_MOUNTPOINT": "/mnt/nas", "VMBACKUP_CONFIG": "/dev/null"}
     )
-    return {name: values for name, values in loaded.model_dump().items() if name != "policy"}
+    return loaded.model_dump(exclude=TABLES)
 
 
 def _empty(directory: Path) -> str:

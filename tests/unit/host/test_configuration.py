@@ -178,9 +178,9 @@ values = some.recursive(
 settings = {
     name: list(field.annotation.model_fields)
     for name, field in Configuration.model_fields.items()
-    if name != "policy"
+    if name not in ("policy", "notify")
 }
-sections = some.sampled_from([*settings, "policy", "other"])
+sections = some.sampled_from([*settings, "policy", "notify", "other"])
 
 
 @given(

@@ -35,8 +35,9 @@ sys.exit(int(code))
 """
 
 
-def tick(folder: Path, codes: str = "") -> Tick:
-    return Tick([sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes], lambda *_: None)
+def tick(folder: Path, codes: str = "", **more: bool) -> Tick:
+    program = [sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes]
+    return Tick(program, lambda *_: None, **more)
 
 
 def log(folder: Path) -> list[str]:
@@ -135,6 +136,21 @@ def test_without_configuration_database_or_nas_that_is_said_once(
     assert log(tmp_path) == ["vmfind"]
 
 
+def test_people_are_told_last_and_also_when_the_others_have_nothing_to_work_with(
+    tmp_path: Path,
+) -> None:
+    for codes, expected in (("", 6), (f"vmfind={int(ExitCode.NAS)}", 2)):
+        (tmp_path / "log").unlink(missing_ok=True)
+        ended = tick(tmp_path, codes, tells=True).run()
+        assert (log(tmp_path)[-1], len(log(tmp_path))) == ("tell", expected)
+        assert ended == (ExitCode.NAS if codes else ExitCode.DONE)
+
+
+def test_with_a_wrong_configuration_nobody_can_be_told(tmp_path: Path) -> None:
+    assert tick(tmp_path, "vmfind=2", tells=True).run() == ExitCode.USAGE
+    assert log(tmp_path) == ["vmfind"]
+
+
 def test_the_most_telling_code_is_reported() -> None:
     assert (
         worst([ExitCode.SOME_DEFERRED, ExitCode.SOME_FAILED, ExitCode.DONE]) == ExitCode.SOME_FAILED
@@ -148,7 +164,7 @@ def test_that_the_configuration_was_wrong_is_over_when_it_is_not(
 ) -> None:
     default, own = tmp_path / "default", tmp_path / "own"
     monkeypatch.setattr(model, "default_state_directory", lambda: default)
-    monkeypatch.setattr(run, "Tick", lambda _program, hear: Wrong(hear))
+    monkeypatch.setattr(run, "Tick", lambda _program, hear, **_: Wrong(hear))
     config = tmp_path / "config.toml"
     monkeypatch.setattr(sys, "argv", ["vmbackup-worker", str(config)])
     told = []

@@ -1,0 +1,59 @@
+"""Secrets: read when they are needed, from where the configuration says that they stand.
+
+What is raised here names the place, never the secret.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from shared.host.documents import read_own
+from shared.host.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+#: Longer than any URL.
+_LIMIT: Final = 8192
+
+
+def revealed(secret: "SecretStr", setting: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The secret that a setting (its key) names: itself, or what stands at the place it names.
+
+    `env:NAME`, `file:/path`, or `credential:NAME` for a credential of systemd. Raises
+    `ConfigurationError` if nothing usable stands there.
+    """
+    value = secret.get_secret_value()
+    kind, _, place = value.partition(":")
+    if kind == "env":
+        found = environment.get(place, "")
+        if not found:
+            raise ConfigurationError(f"{setting}: ${place} is not set in the environment")
+    elif kind == "file":
+        found = _read(Path(place).expanduser(), setting)
+    elif kind == "credential":
+        directory = environment.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise ConfigurationError(
+                f"{setting}: there is no $CREDENTIALS_DIRECTORY",
+                hint="systemd sets it for units with LoadCredential=; elsewhere use file: or env:",
+            )
+        found = _read(Path(directory, place), setting)
+    else:
+        found = value
+    found = found.strip()
+    if not found or len(found) > _LIMIT or not found.isprintable():
+        raise ConfigurationError(
+            f"{setting}: there must stand one line with a URL, and nothing else"
+        )
+    return found
+
+
+def _read(path: Path, setting: str) -> str:
+    try:
+        return read_own(path).decode("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{setting}: {path} is no UTF-8 text") from None
