@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Final, Protocol
 
 from shared.host.process_identity import ProcessIdentity
+from shared.host.signals import held_back
 
 log: Final = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class ChildProcess:
     `subprocess.Popen`.
     With `ends_with_parent` it is sent TERM when the thread that started it ends, also by a crash,
     where the system can do that (Linux). Raises `OSError` or `ValueError` if it cannot be started.
+    A signal that comes while it is started takes effect afterwards, and what was started is ended.
     """
 
     def __init__(
@@ -83,16 +85,25 @@ class ChildProcess:
     ) -> None:
         self.arguments = tuple(arguments)
         self._began: float | None = time.monotonic()
-        self._process = subprocess.Popen(
-            _ending_with_parent(arguments) if ends_with_parent else list(arguments),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=_environment(environment or {}),
-            start_new_session=True,
-        )
-        self.pid = self._process.pid
-        self.stdout, self.stderr = self._process.stdout, self._process.stderr
+        started = False
+        try:
+            with held_back():
+                self._process = subprocess.Popen(
+                    _ending_with_parent(arguments) if ends_with_parent else list(arguments),
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=_environment(environment or {}),
+                    start_new_session=True,
+                )
+                started = True
+                self.pid = self._process.pid
+                self.stdout, self.stderr = self._process.stdout, self._process.stderr
+        except BaseException:
+            if started:
+                self.end()
+                self.printed(END_SECONDS)
+            raise
 
     def identity(self) -> ProcessIdentity | None:
         """What others know it by; None if it has ended already."""
@@ -184,12 +195,15 @@ class SubprocessRunner:
         environment: Mapping[str, str] | None = None,
     ) -> Completed:
         """See `Runner.run`."""
-        child = ChildProcess(arguments, environment=environment)
+        child = None
         try:
+            with held_back():  # from its start until it is known here
+                child = ChildProcess(arguments, environment=environment)
             printed = child.printed(timeout_seconds)
         except BaseException:  # we are interrupted: what we started does not go on without us
-            child.end()
-            child.printed(END_SECONDS)
+            if child is not None:
+                child.end()
+                child.printed(END_SECONDS)
             raise
         timed_out = printed is None
         if printed is None:

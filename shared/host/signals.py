@@ -9,6 +9,7 @@ with nobody watching (docs/virtualbox.md).
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Final, NoReturn
@@ -52,6 +53,34 @@ def ending_in_order() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Within, these signals wait: what is begun can be finished and noted. Then they take effect.
+
+    For moments only. Signals that no handler of this program's heeds are not held back, and only
+    the main thread is ever disturbed by one. What is started meanwhile does not inherit this.
+    """
+    held: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        held.append(number)
+
+    heeded = {number: signal.getsignal(number) for number in _ALL}
+    previous = {number: handler for number, handler in heeded.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        previous = {}
+    try:
+        for number in previous:
+            signal.signal(number, hold)
+        yield
+    finally:
+        for number, handler in previous.items():
+            if signal.getsignal(number) is hold:
+                signal.signal(number, handler)
+        for came in held:
+            signal.raise_signal(came)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +19,7 @@ from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.host.processes import ChildProcess, SubprocessRunner
-from shared.host.signals import EndedError, ending_in_order
+from shared.host.signals import EndedError, ending_in_order, held_back
 from shared.virtualbox.background import Background
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -183,3 +184,53 @@ def test_the_options_of_a_program_show_them(tmp_path: Path) -> None:
             timeout=60,
         )
         assert ("probe.py" in done.stderr) is expected
+
+
+class Interrupted(subprocess.Popen[bytes]):
+    """A process whose start a signal interrupts, when it runs and nobody knows its number yet."""
+
+    pids: ClassVar[list[int]] = []
+    number: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.pids.append(self.pid)
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.usefixtures("hang_up_heeded")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("way", ["runner", "child"])
+def test_a_signal_while_a_process_is_started_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, way: str
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    Interrupted.pids, Interrupted.number = [], number
+    told: list[str] = []
+    try:
+        with ending_in_order():
+            if way == "runner":
+                SubprocessRunner().run(["sleep", "60"], timeout_seconds=30)
+            else:
+                ChildProcess(["sleep", "60"])
+    except (EndedError, KeyboardInterrupt) as ended:
+        told.append(type(ended).__name__)
+    assert told == ["KeyboardInterrupt" if number == signal.SIGINT else "EndedError"]
+    (pid,) = Interrupted.pids
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_what_is_started_while_signals_are_held_back_heeds_them(tmp_path: Path) -> None:
+    with ending_in_order(), held_back():
+        child = ChildProcess(["sleep", "60"])
+    assert child.end(signals=[signal.SIGTERM])
+    assert child.poll() == -signal.SIGTERM
+    child.printed(1)
+
+
+def test_without_a_signal_nothing_changes() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with held_back():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
