@@ -49,6 +49,8 @@ SESSION_MEMORY: Final = 128
 
 #: How often an empty listing, a vanished head or a lost race is tried again before giving up.
 ATTEMPTS: Final = 200
+#: How often an empty listing is: some seconds. An old one is of a database that was just made.
+EMPTY_ATTEMPTS: Final = 12
 
 
 NO_PREVIOUS: Final = "0" * 64
@@ -79,9 +81,17 @@ def read_head() -> Steps[Snapshot]:
     after listing again: below the window that pruning leaves, a late writer may have filled a name
     that was free.
     """
-    damaged = 0
+    damaged = empty = 0
     for attempt in range(ATTEMPTS):
         numbers = yield from ListGenerations()
+        if not numbers and (empty := empty + 1) == EMPTY_ATTEMPTS:
+            raise NasError(
+                "the state database has no generation: gen/ is empty",
+                hint=(
+                    "if the NAS was put back, is all of it there? Else `vmbackup-admin statedb "
+                    "rebuild` makes the database anew from the copies"
+                ),
+            )
         if numbers:  # an initialised database is never empty: an empty listing is stale
             newest = max(numbers)
             data = yield from ReadGeneration(newest)

@@ -93,7 +93,16 @@ class TestHead:
     ) -> None:
         monkeypatch.setattr(protocol, "ATTEMPTS", 5)
         with pytest.raises(NasError):
-            run(protocol.read_head(), [[]] * 5)
+            run(protocol.read_head(), [[1], None] * 5)
+
+    def test_no_name_at_all_is_given_up_after_seconds_with_the_command_that_helps(self) -> None:
+        with pytest.raises(NasError, match="has no generation: gen/ is empty") as caught:
+            run(protocol.read_head(), [[]] * protocol.EMPTY_ATTEMPTS)
+        assert "vmbackup-admin statedb rebuild" in caught.value.hint
+
+    def test_names_that_come_back_late_are_waited_for(self) -> None:
+        listings = [[]] * (protocol.EMPTY_ATTEMPTS - 1)
+        assert run(protocol.read_head(), [*listings, [1], FIRST, None]).generation == 1
 
 
 class TestDoubt:
