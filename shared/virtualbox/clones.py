@@ -83,9 +83,12 @@ class Clones:
             ) from None
 
     def take(self, machine: Machine, made: Made) -> Made:
-        """Takes the snapshot, of a running VM without stopping it."""
+        """Takes the snapshot, of a running VM without stopping it.
+
+        One that is paused stays so: VirtualBox refuses `--live` then, and without it nothing stops.
+        """
         info = self._vboxmanage.info(machine.uuid)
-        live = [] if info.stopped else ["--live"]
+        live = ["--live"] if info.state == "running" else []
         words = ("snapshot", machine.uuid, "take", made.name, f"--description={DESCRIPTION}", *live)
         said = _TAKEN.search(self._vboxmanage.run_long(work_seconds(info.memory), *words))
         return replace(made, snapshot=said[1] if said else "")
@@ -103,7 +106,8 @@ class Clones:
             f"--basefolder={made.folder}",
             "--register",
         ]
-        self._vboxmanage.run_long(work_seconds(), "clonevm", machine.uuid, *words)
+        memory = self._vboxmanage.info(machine.uuid).memory  # it is copied, too
+        self._vboxmanage.run_long(work_seconds(memory), "clonevm", machine.uuid, *words)
 
     def settled(self, machine: Machine | None, name: str) -> None:
         """Waits while VirtualBox may still be making what a killed worker had asked for.
@@ -158,7 +162,8 @@ class Clones:
                     image.location,
                     made.name,
                 )
-        self._wait_until_free(clone, made.name)
+        own = tuple(chain for chain in clone.chains if is_inside(chain[0], made.folders(machine)))
+        self._wait_until_free(replace(clone, chains=own), made.name)
         self._vboxmanage.run_long(work_seconds(), "unregistervm", clone.uuid)
 
     def refuse_used(self, machine: Machine | None, others: Iterable[Machine], made: Made) -> None:

@@ -4,23 +4,27 @@ Otherwise VirtualBox asks for a password, or fails late.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum, unique
 from typing import Final
 
 from shared.virtualbox.export_errors import ExportError
 from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.storage import AttachedDisk, Image
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100
 #: bytes with its end.
 LONGEST_NAME_BYTES: Final = 99 - len("-disk001.vmdk")
 
+#: Types of disks that a snapshot does not freeze.
+_UNFROZEN: Final = frozenset({"writethrough", "shareable"})
+
 
 def refuse_unexportable(machine: Machine) -> None:
     """Raises `ExportError` that says what is in the way.
 
-    A disk that is encrypted, whose file is missing, or cannot be read.
+    A disk that is encrypted, that is on a USB controller, whose file is missing, or cannot be read.
 
     `machine` is accessible. Looks at the disk files, takes no lock, changes nothing.
     """
@@ -37,10 +41,61 @@ def refuse_unexportable(machine: Machine) -> None:
                 "or archive the VM to take it out"
             ),
         )
+    if place := next((disk for disk in _disks(machine) if disk.bus.upper() == "USB"), None):
+        raise ExportError(
+            f"its disk {_location(machine, place.image)} is on the USB controller "
+            f"{place.controller!r}, from which VirtualBox exports no disk",
+            hint="attach it to a SATA, SCSI, NVMe or IDE controller",
+        )
     if problem := next(_unreadable(machine), None):
         raise ExportError(
             problem, hint="put the file back where VirtualBox expects it, or detach the disk"
         )
+
+
+def unfrozen_disk(machine: Machine) -> Image | None:
+    """A disk of the VM that a snapshot does not freeze; None: it freezes all of them.
+
+    Measured on VirtualBox 7.2.22: disks of the types writethrough and shareable are written to
+    after a snapshot as before, and a clone of the snapshot has the very same disk. (Immutable and
+    multi-attach ones are written to through an image of their own, which a snapshot freezes.)
+    """
+    leaves = (chain[0] for chain in machine.chains)
+    return next((leaf for leaf in leaves if leaf.kind.lower() in _UNFROZEN), None)
+
+
+def refuse_unfrozen(machine: Machine) -> None:
+    """Raises `ExportError` if a snapshot of the VM does not freeze all of its disks."""
+    disk = unfrozen_disk(machine)
+    if disk is not None:
+        raise ExportError(
+            f"its disk {disk.location} is {disk.kind.lower()}: no snapshot freezes it, so there "
+            f"can be no live copy",
+            hint='running = "savestate", "shutdown" or "defer" backs the VM up while it stands '
+            "still; or make it an ordinary disk",
+        )
+
+
+def refuse_written_elsewhere(machine: Machine, others: Iterable[Machine]) -> None:
+    """Raises `ExportError` if another VM that runs has the same disk: a shareable one."""
+    own = {chain[0].uuid for chain in machine.chains}
+    for other in others:
+        if not other.running or other.uuid == machine.uuid:
+            continue
+        shared = next((chain[0] for chain in other.chains if chain[0].uuid in own), None)
+        if shared is not None:
+            raise ExportError(
+                f"its disk {shared.location} is shared with the VM {other.name!r}, which runs",
+                hint="it is backed up when that VM has stopped as well; the next tick looks again",
+            )
+
+
+def _disks(machine: Machine) -> tuple[AttachedDisk, ...]:
+    return machine.settings.disks if machine.settings else ()
+
+
+def _location(machine: Machine, uuid: str) -> str:
+    return next((image.location for image in machine.images if image.uuid == uuid), uuid)
 
 
 def has_long_name(name: str) -> bool:

@@ -78,6 +78,25 @@ _RULES: Final = (
         "make room on the NAS, or lower backup.keep_last",
     ),
     _rule(
+        r"opening image file '[^'\n]*\|[^'\n]*' \(VERR_|VERR_NET_\w+ opening image file",
+        ExportError,
+        "the iSCSI target of a disk does not answer",
+        "is it up, and does this host reach it? The NAS is not the cause",
+    ),
+    _rule(
+        r"No network adapter in slot \d+",
+        ExportError,
+        "VirtualBox does not export VMs of this platform (ARM)",
+        "copy its folder by other means while it is off, and leave it out of backups: "
+        'backup = "never"',
+    ),
+    _rule(
+        r"storageBus is 6",
+        ExportError,
+        "a disk is on a USB controller",
+        "attach it to a SATA, SCSI, NVMe or IDE controller",
+    ),
+    _rule(
         r"for writing \(VERR_ALREADY_EXISTS\)",
         ExportTargetError,
         "the target exists",

@@ -9,6 +9,8 @@ from shared.virtualbox.vboxmanage_output import STOPPED
 
 #: States in which a guest is being executed, or will be again without anybody starting it.
 RUNNING: Final = frozenset({"running", "paused"})
+#: States that no VM leaves by itself, and in which it cannot be saved, shut down or exported.
+CRASHED: Final = frozenset({"gurumeditation", "stuck"})
 _POLL_SECONDS: Final = 0.5
 _SETTLE_SECONDS: Final = 60.0
 

@@ -20,6 +20,7 @@ class Image:
     `parent` is the UUID of the image it is based on, empty for a base.
 
     `encrypted`: VirtualBox itself keeps it encrypted, and asks for its password when it is read.
+    `kind` is VirtualBox's word for the type of a base, like `Normal` or `Writethrough`.
     """
 
     uuid: str
@@ -27,19 +28,22 @@ class Image:
     format: str
     parent: str
     encrypted: bool = False
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedDisk:
     """A hard disk of a VM: the UUID of the image it writes to, and where it is attached.
 
-    `port` and `device` are -1 where the file does not say them.
+    `port` and `device` are -1 where the file does not say them. `bus` is the type of the
+    controller in VirtualBox's words, like `AHCI` or `USB`.
     """
 
     image: str
     controller: str
     port: int
     device: int
+    bus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def attached_disks(machine: Element) -> Iterator[AttachedDisk]:
                     controller.get("name", ""),
                     _number(device, "port"),
                     _number(device, "device"),
+                    controller.get("type", ""),
                 )
 
 
@@ -99,7 +104,12 @@ def images_of(registry: Element | None) -> dict[str, Image]:
         uuid = uuid_of(disk)
         encrypted = any(item.get("name") == "CRYPT/KeyStore" for item in disk.iterfind("Property"))
         images[uuid] = Image(
-            uuid, disk.get("location", ""), disk.get("format", ""), parent, encrypted
+            uuid,
+            disk.get("location", ""),
+            disk.get("format", ""),
+            parent,
+            encrypted,
+            disk.get("type", ""),
         )
         waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
     return images

@@ -11,6 +11,7 @@ from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
 from shared.ova import scsi
 from shared.ova.check import check_ova
+from shared.virtualbox.export_checks import unfrozen_disk
 from shared.virtualbox.export_words import LONGEST_DESCRIPTION
 from shared.virtualbox.import_trial import refusal
 from shared.virtualbox.inventory import Machine, take_inventory
@@ -136,3 +137,44 @@ def test_a_disk_on_a_usb_controller_is_not_exported(
     done = host.run("export", vm.uuid, f"--output={folder}/x.ova", check=False)
     assert done.returncode == 1
     assert "storageBus is 6" in done.stderr
+
+
+def test_a_snapshot_of_a_paused_vm_is_no_live_one_and_it_stays_paused(
+    host: VirtualBoxHost, vm: VirtualMachine
+) -> None:
+    vm.start()
+    host.run("controlvm", vm.uuid, "pause")
+    refused = host.run("snapshot", vm.uuid, "take", "tag", "--live", check=False)
+    assert refused.returncode == 1
+    assert "Cannot take a live snapshot of a virtual machine unless it is running" in refused.stderr
+    host.run("snapshot", vm.uuid, "take", "tag")
+    assert vm.info("VMState") == "paused"
+    host.run("snapshot", vm.uuid, "delete", "tag")
+    assert vm.info("VMState") == "paused"
+    vm.stop()
+
+
+@pytest.mark.parametrize("kind", ["writethrough", "shareable"])
+def test_a_snapshot_does_not_freeze_a_disk_of_this_type_and_its_clone_has_the_same_disk(
+    host: VirtualBoxHost, vboxmanage: VBoxManage, kind: str
+) -> None:
+    vm = host.make_vm(f"of-type-{kind}")
+    path = host.vms / f"{kind}.vdi"
+    host.run("createmedium", "disk", f"--filename={path}", "--size=8", "--variant=Fixed")
+    place = ("--storagectl=SATA", "--port=1", "--device=0", "--type=hdd")
+    host.run("storageattach", vm.uuid, *place, f"--medium={path}", f"--mtype={kind}")
+    before = machine(host, vboxmanage, vm)
+    found = unfrozen_disk(before)
+    assert found is not None
+    assert (found.location, found.kind.lower()) == (str(path), kind)
+    assert before.chains[0][0].kind == "Normal"
+    host.run("snapshot", vm.uuid, "take", "tag")
+    words = ("--mode=machine", "--options=Link", "--snapshot=tag", f"--name=clone-{kind}")
+    host.run("clonevm", vm.uuid, *words, f"--basefolder={host.vms}", "--register")
+    everything = take_inventory(vboxmanage, host.home, SystemClock().sleep)
+    clone = next(one for one in everything.values() if one.name == f"clone-{kind}")
+    leaves = [everything[vm.uuid].chains[number][0].uuid for number in (0, 1)]
+    assert leaves[0] != before.chains[0][0].uuid
+    assert leaves[1] == before.chains[1][0].uuid == clone.chains[1][0].uuid
+    host.run("unregistervm", clone.uuid)
+    host.run("snapshot", vm.uuid, "delete", "tag")

@@ -19,6 +19,7 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.rules import outages
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.power import CRASHED
 from worker.backup.room import needed_on_nas, source_bytes
 from worker.backup.window import Readiness, expected_seconds, judge
 
@@ -99,9 +100,10 @@ class Admission:
         if self._site.policy(record).running != "defer":
             return False
         try:
-            return not self._site.vboxmanage.info(record.uuid).stopped
+            info = self._site.vboxmanage.info(record.uuid)
         except VmBackupError:
             return False
+        return not info.stopped and info.state not in CRASHED
 
 
 class PostponedError(VmBackupError):

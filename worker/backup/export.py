@@ -56,8 +56,11 @@ class SideFiles:
         said = []
         if self._machine.settings and self._machine.settings.snapshot:
             said.append("its snapshots: the copy has the VM's current state only")
-        if state_file(self._machine) and self._work.policy.saved == "warn":
-            said.append('its saved memory (saved = "warn")')
+        if memory := state_file(self._machine):
+            if self._work.policy.saved == "warn":
+                said.append('its saved memory (saved = "warn")')
+            elif not os.path.exists(memory):
+                said.append(f"its saved memory: {memory} is gone")
         return tuple(said)
 
     def freeze(self, machine: Machine, clone: "CloneFile") -> Pieces:
@@ -110,7 +113,9 @@ class SideFiles:
             raise CopyError(f"its settings cannot be kept: {error}") from None
 
     def _state_file(self, machine: Machine) -> str:
-        return state_file(machine) if self._work.policy.saved == "keep" else ""
+        """Where the memory is that is to be kept; one that is gone is said to be left out."""
+        memory = state_file(machine) if self._work.policy.saved == "keep" else ""
+        return memory if memory and os.path.exists(memory) else ""
 
 
 @dataclass(frozen=True, slots=True)

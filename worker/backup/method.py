@@ -15,11 +15,18 @@ from shared.copies.partials import remove_partials
 from shared.nas.errors import reported
 from shared.nas.mount import check_nas
 from shared.state.records import Power
-from shared.virtualbox.export_checks import has_long_name, refuse_long_name, refuse_unexportable
-from shared.virtualbox.export_errors import VmRunsError
+from shared.virtualbox.export_checks import (
+    has_long_name,
+    refuse_long_name,
+    refuse_unexportable,
+    refuse_unfrozen,
+    refuse_written_elsewhere,
+    unfrozen_disk,
+)
+from shared.virtualbox.export_errors import ExportError, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint, fingerprint_of
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.power import RUNNING
+from shared.virtualbox.power import CRASHED, RUNNING
 from worker.backup.admission import PostponedError, judge_length, judge_outage, judge_room
 from worker.backup.engine import require_engine
 from worker.backup.fallback import Fallback
@@ -34,20 +41,37 @@ log: Final = logging.getLogger(__name__)
 def choose_method(work: Work) -> Method:
     """The method for a VM: as its policy says if it runs, as it is if not.
 
-    Raises `VmRunsError` if it is to be left alone.
+    Raises `VmRunsError` if it is to be left alone, `ExportError` if it neither runs nor stops by
+    itself.
 
     One that is off, but cannot be exported under its name because that is too long, is exported
     from a clone.
     """
     state = work.site.vboxmanage.info(work.record.uuid)
     if state.stopped:
-        clone = (
-            work.policy.live_when_stopped or has_long_name(work.record.name)
-        ) and state.state != "saved"
-        return Live(work, state.state) if clone else AsItIs(work)
+        return Live(work, state.state) if _needs_clone(work, state.state) else AsItIs(work)
+    if state.state in CRASHED:
+        raise ExportError(
+            f"{work.record.key} is in the state {state.state}: its guest has crashed VirtualBox",
+            hint=f"look at it, then switch it off: VBoxManage controlvm {work.record.uuid} "
+            "poweroff; it is backed up afterwards",
+        )
     if state.state not in RUNNING or work.policy.running == "defer":
         raise VmRunsError(f"{work.record.key} is {state.state}")
     return Live(work, state.state) if work.policy.running == "live" else Stopped(work, state.state)
+
+
+def _needs_clone(work: Work, state: str) -> bool:
+    """Whether a VM that is off is exported from a clone.
+
+    Because its name is too long, or so that its user can start it meanwhile, if that does no harm
+    to its copy.
+    """
+    if state == "saved":
+        return False
+    if has_long_name(work.record.name):
+        return True
+    return work.policy.live_when_stopped and unfrozen_disk(work.machine()) is None
 
 
 def preflight(
@@ -66,7 +90,10 @@ def preflight(
     `CopyError`, `VBoxManageError` that say why there can be no backup.
     """
     refuse_unexportable(machine)
-    if not isinstance(method, Live):
+    refuse_written_elsewhere(machine, work.site.inventory().values())
+    if isinstance(method, Live):
+        refuse_unfrozen(machine)
+    else:
         refuse_long_name(machine)
     require_engine(work.policy, machine, work.site.clock, fallback)
     free, copies = _require_directory(work, target)

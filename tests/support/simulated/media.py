@@ -23,7 +23,7 @@ def controller_command(host: Host, words: list[str]) -> Reply:
 
 def attach_command(host: Host, words: list[str]) -> Reply:
     plain, options = parse(
-        words, values=("--storagectl", "--port", "--device", "--type", "--medium")
+        words, values=("--storagectl", "--port", "--device", "--type", "--medium", "--mtype")
     )
     machine = find(host, required(plain, 1)[0])
     controller = options.get("storagectl", "")
@@ -46,6 +46,7 @@ def attach_command(host: Host, words: list[str]) -> Reply:
     else:
         medium = find_medium(host, options.get("medium", ""))
         host.media.setdefault(medium.uuid, medium).registry = medium.registry or machine.uuid
+        medium.kind = options.get("mtype", medium.kind).capitalize()
         machine.disks[slot] = medium.uuid
     settings.write_machine(host, machine)
     return Reply()
@@ -70,7 +71,7 @@ def find_medium(host: Host, name: str) -> Medium:
 
 
 def create_command(host: Host, words: list[str]) -> Reply:
-    plain, options = parse(words, values=("--filename", "--size", "--format"))
+    plain, options = parse(words, values=("--filename", "--size", "--format", "--variant"))
     if plain != ["disk"] or "filename" not in options or "size" not in options:
         raise UsageError("Parameters --filename and --size are required")
     path, uuid = options["filename"], new_uuid()

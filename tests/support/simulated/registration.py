@@ -87,4 +87,5 @@ def _media(element: ET.Element, machine: Machine, parent: str) -> list[Medium]:
     kind = element.get("format", "VDI")
     mib = disks.opened(location).mib if kind == "VDI" and os.path.exists(location) else 0
     medium = Medium(_uuid(element.get("uuid", "")), location, mib, kind, parent, machine.uuid)
+    medium.kind = element.get("type", "Normal")
     return [medium, *(inner for child in element for inner in _media(child, machine, medium.uuid))]

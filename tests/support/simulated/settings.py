@@ -152,7 +152,7 @@ def _medium_lines(host: Host, machine: Machine, medium: Medium, indent: int) -> 
     """
     inside = medium.location.startswith(machine.folder + "/")
     location = os.path.relpath(medium.location, machine.folder) if inside else medium.location
-    kind = "" if medium.parent else ' type="Normal"'
+    kind = "" if medium.parent else f' type="{medium.kind}"'
     line = (
         f'{" " * indent}<HardDisk uuid="{{{medium.uuid}}}" location={quoted(location)} '
         f'format="{medium.format}"{kind}'

@@ -30,6 +30,12 @@ def command(host: Host, words: list[str]) -> Reply:
         raise UsageError(f"Invalid parameter '{action}'")
     title = required(plain, 3)[2]
     if action == "take":
+        if "live" in options and machine.state != "running" and machine.runs:
+            text = "Cannot take a live snapshot of a virtual machine unless it is running."
+            code = "VBOX_E_INVALID_VM_STATE"
+            raise VBoxError(
+                text, code=code, component="SessionMachine", context="TakeSnapshot(...)"
+            )
         return _take(host, machine, title, options.get("description", ""))
     snapshot = find_snapshot(machine, title, "SessionMachine")
     return (
@@ -88,6 +94,18 @@ def add_child(host: Host, machine: Machine, parent: Medium, registry: str) -> st
     return uuid
 
 
+def _goes_on(host: Host, machine: Machine, disk: str, registry: str) -> str:
+    """The disk to which the machine writes from a snapshot on."""
+    if unfrozen(host, disk):
+        return disk
+    return add_child(host, machine, host.media[disk], registry)
+
+
+def unfrozen(host: Host, disk: str) -> bool:
+    """Whether a snapshot leaves the disk as it is, so that it goes on being written to."""
+    return host.media[disk].kind.lower() in ("writethrough", "shareable")
+
+
 def _take(host: Host, machine: Machine, name: str, description: str) -> Reply:
     uuid, now = new_uuid(), time.time()
     if machine.state == "running":
@@ -97,7 +115,9 @@ def _take(host: Host, machine: Machine, name: str, description: str) -> Reply:
         uuid, name, machine.current_snapshot, now, description, state_file, dict(machine.disks)
     )
     machine.disks = {
-        slot: add_child(host, machine, host.media[disk], machine.uuid)
+        slot: disk
+        if unfrozen(host, disk)
+        else add_child(host, machine, host.media[disk], machine.uuid)
         for slot, disk in machine.disks.items()
     }
     machine.snapshots.append(snapshot)
@@ -127,9 +147,10 @@ def _delete(host: Host, machine: Machine, snapshot: Snapshot) -> Reply:
         raise VBoxError(
             text, code=code, component="SessionMachine", context="DeleteSnapshot(...)", said=said
         )
-    for disk in snapshot.disks.values():
+    merged = [disk for disk in snapshot.disks.values() if not unfrozen(host, disk)]
+    for disk in merged:
         _refuse_merge(host, host.media[disk], said)
-    for disk in snapshot.disks.values():
+    for disk in merged:
         _merge(host, machine, host.media[disk])
     for child in below:
         child.parent = snapshot.parent
@@ -253,7 +274,9 @@ def clone_command(host: Host, words: list[str]) -> Reply:
         snapshot.state_file,
     )
     clone.disks = {
-        slot: add_child(host, clone, host.media[disk], source.uuid)
+        slot: disk
+        if unfrozen(host, disk)
+        else add_child(host, clone, host.media[disk], source.uuid)
         for slot, disk in snapshot.disks.items()
     }
     if snapshot.state_file:

@@ -89,6 +89,7 @@ class Medium:
     format: str = "VDI"
     parent: str = ""
     registry: str = ""
+    kind: str = "Normal"
 
 
 class Host:
