@@ -1,5 +1,6 @@
 """What a backup does to the power of VMs that run: stopping and starting them."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from shared.host.clock import Clock
@@ -9,8 +10,20 @@ from shared.virtualbox.vboxmanage_output import STOPPED
 
 #: States in which a guest is being executed, or will be again without anybody starting it.
 RUNNING: Final = frozenset({"running", "paused"})
-#: States that no VM leaves by itself, and in which it cannot be saved, shut down or exported.
-CRASHED: Final = frozenset({"gurumeditation", "stuck"})
+_CRASHED: Final = (
+    "its guest has crashed VirtualBox",
+    "look at it, then switch it off (VBoxManage controlvm VM poweroff): it is backed up then",
+)
+#: States that no VM leaves by itself, and in which it cannot be saved, shut down or exported: what
+#: each means, and what to do.
+STUCK: Final[Mapping[str, tuple[str, str]]] = {
+    "gurumeditation": _CRASHED,
+    "stuck": _CRASHED,
+    "teleported": (
+        "it goes on running on another host, which writes to its disks",
+        "unregister it here, or bring it back; that host backs it up if it has it registered",
+    ),
+}
 _POLL_SECONDS: Final = 0.5
 _SETTLE_SECONDS: Final = 60.0
 

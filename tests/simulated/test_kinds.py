@@ -144,9 +144,14 @@ def test_a_saved_vm_whose_memory_is_gone_is_backed_up_and_says_so(rig: Rig) -> N
     assert set(sidecar(rig).files) == {"vbox"}
 
 
-@pytest.mark.parametrize("running", ["defer", "live", "savestate"])
-def test_a_guest_that_has_crashed_is_a_failure_and_not_waited_for(rig: Rig, running: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "running"),
+    [("gurumeditation", "defer"), ("gurumeditation", "live"), ("teleported", "savestate")],
+)
+def test_a_state_that_ends_by_nothing_is_a_failure_and_not_waited_for(
+    rig: Rig, state: str, running: str
+) -> None:
     vm = rig.host().make_vm("web01")
     rig.look()
-    rig.host().fault(vm, shown_state="gurumeditation")
-    refused(rig, "gurumeditation", running=running)
+    rig.host().fault(vm, shown_state=state)
+    refused(rig, state, running=running)

@@ -19,7 +19,7 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.rules import outages
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.power import CRASHED
+from shared.virtualbox.power import STUCK
 from worker.backup.room import needed_on_nas, source_bytes
 from worker.backup.window import Readiness, expected_seconds, judge
 
@@ -103,7 +103,7 @@ class Admission:
             info = self._site.vboxmanage.info(record.uuid)
         except VmBackupError:
             return False
-        return not info.stopped and info.state not in CRASHED
+        return not info.stopped and info.state not in STUCK
 
 
 class PostponedError(VmBackupError):

@@ -26,7 +26,7 @@ from shared.virtualbox.export_checks import (
 from shared.virtualbox.export_errors import ExportError, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint, fingerprint_of
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.power import CRASHED, RUNNING
+from shared.virtualbox.power import RUNNING, STUCK
 from worker.backup.admission import PostponedError, judge_length, judge_outage, judge_room
 from worker.backup.engine import require_engine
 from worker.backup.fallback import Fallback
@@ -50,12 +50,9 @@ def choose_method(work: Work) -> Method:
     state = work.site.vboxmanage.info(work.record.uuid)
     if state.stopped:
         return Live(work, state.state) if _needs_clone(work, state.state) else AsItIs(work)
-    if state.state in CRASHED:
-        raise ExportError(
-            f"{work.record.key} is in the state {state.state}: its guest has crashed VirtualBox",
-            hint=f"look at it, then switch it off: VBoxManage controlvm {work.record.uuid} "
-            "poweroff; it is backed up afterwards",
-        )
+    if state.state in STUCK:
+        meaning, remedy = STUCK[state.state]
+        raise ExportError(f"{work.record.key} is {state.state}: {meaning}", hint=remedy)
     if state.state not in RUNNING or work.policy.running == "defer":
         raise VmRunsError(f"{work.record.key} is {state.state}")
     return Live(work, state.state) if work.policy.running == "live" else Stopped(work, state.state)

@@ -1,0 +1,1 @@
+"""The table of VMs that VirtualBox can make: see README.md."""

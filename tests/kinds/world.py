@@ -1,0 +1,106 @@
+"""Makes the VM of a cell on a real VirtualBox host."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.kinds.axes import Cell
+from tests.support.virtualbox import RealHost, RealVm
+
+#: Bytes of the subject.
+SIZE = 8 << 20
+_CONTROLLERS = {
+    "ide": ("ide", "PIIX4"),
+    "scsi": ("scsi", "LSILogic"),
+    "sas": ("sas", "LSILogicSAS"),
+    "nvme": ("pcie", "NVMe"),
+    "virtio-scsi": ("virtio-scsi", "VirtIO"),
+    "usb": ("usb", "USB"),
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """The VM of a cell, and the bytes that its subject has."""
+
+    cell: Cell
+    vm: RealVm
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        return self.vm.name
+
+
+def build(host: RealHost, cell: Cell, number: int) -> Made:
+    """The VM, in the state that its backup will find. Its name begins with its number."""
+    vm = host.make_vm(f"{number:03}-{cell.name}")
+    content = os.urandom(1 << 20) + bytes(3 << 20) + os.urandom(SIZE - (4 << 20))
+    _attach_subject(vm, cell, content, number)
+    words = [f"--description={cell.description}"] if cell.description else []
+    words += [f"--groups={cell.group}"] if cell.group else []
+    words += ["--firmware=efi"] if cell.firmware == "efi" else []
+    if cell.serial:
+        words += ["--uart1", "0x3F8", "4", f"--uart-mode1={cell.serial}"]
+        words += [str(host.vms / f"{number}.line")]
+    if words:
+        host.run("modifyvm", vm.uuid, *words)
+    if cell.medium:
+        _attach_iso(vm, number)
+    for snapshot in range(cell.snapshots):
+        host.run("snapshot", vm.uuid, "take", f"s{snapshot}")
+    _bring_to(vm, cell.state)
+    return Made(cell, vm, content)
+
+
+def _attach_subject(vm: RealVm, cell: Cell, content: bytes, number: int) -> None:
+    host = vm.host
+    raw, disk = host.vms / f"{number}.raw", host.vms / f"{number}.{cell.format.lower()}"
+    raw.write_bytes(content)
+    variant = "Fixed" if cell.kind == "shareable" else "Standard"
+    words = (f"--format={cell.format}", f"--variant={variant}")
+    host.run("convertfromraw", raw, disk, *words)
+    raw.unlink()
+    kinds = cell.controller.split("+")
+    for kind in kinds:
+        if kind != "sata":
+            add, controller = _CONTROLLERS[kind]
+            words = (f"--name={kind}", f"--add={add}", f"--controller={controller}")
+            host.run("storagectl", vm.uuid, *words)
+    if len(kinds) > 1:
+        other = host.vms / f"{number}-other.vdi"
+        host.run("createmedium", "disk", f"--filename={other}", "--size=8")
+        _attach(vm, kinds[1], other)
+    _attach(vm, kinds[0], disk)
+    if cell.kind != "normal":  # a disk gets some types only when its VM is known and lets it go
+        _attach(vm, kinds[0], "none")
+        host.run("modifymedium", "disk", disk, f"--type={cell.kind}")
+        _attach(vm, kinds[0], disk)
+
+
+def _attach(vm: RealVm, kind: str, medium: Path | str) -> None:
+    name, port = ("SATA", 1) if kind == "sata" else (kind, 0)
+    place = (f"--storagectl={name}", f"--port={port}", "--device=0", "--type=hdd")
+    vm.host.run("storageattach", vm.uuid, *place, f"--medium={medium}")
+
+
+def _attach_iso(vm: RealVm, number: int) -> None:
+    image = vm.host.vms / f"{number}.iso"
+    image.write_bytes(
+        bytes(32768) + b"\x01CD001\x01" + bytes(2041) + b"\xffCD001\x01" + bytes(2041)
+    )
+    place = ("--storagectl=SATA", "--port=2", "--device=0", "--type=dvddrive")
+    vm.host.run("storageattach", vm.uuid, *place, f"--medium={image}")
+
+
+def _bring_to(vm: RealVm, state: str) -> None:
+    if state == "poweroff":
+        return
+    vm.start()
+    if state == "saved":
+        vm.host.run("controlvm", vm.uuid, "savestate")
+        vm.wait_for_state("saved")
+    elif state == "aborted":
+        vm.kill()
+    elif state == "paused":
+        vm.host.run("controlvm", vm.uuid, "pause")
