@@ -41,10 +41,14 @@ def command(
 
     A holder that lives is not hurt without --force: it is watched for three heartbeats first, and
     what would happen to it is said. Breaking a lock wrongly never costs a copy: the holder is
-    refused at its next step, and its VM is backed up again.
+    refused at its next step, and its VM is backed up again. With --force it also removes the row of
+    a session that does not fit, which no worker touches.
     """
     site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
+    if contents.unusable_row("sessions", name):
+        _remove_row(site, name, force=force, dry_run=dry_run, as_json=as_json)
+        return
     lock = find(locks_held.gather(site, contents), contents, name)
     if lock is None:
         answer(
@@ -76,6 +80,28 @@ def command(
         f"freed {name}",
         as_json=as_json,
     )
+
+
+def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Removes the row of a session that this program cannot read, and that nobody else ends."""
+    if not (force or dry_run):
+        raise LockedError(
+            f"the row of the session {name} does not fit, so whether it lives cannot be told",
+            hint=(
+                "if a newer program wrote it, update vmbackup on this host; else --force removes "
+                "the row"
+            ),
+        )
+    document = {"name": name, "freed": not dry_run, "dry_run": dry_run, "kind": "session"}
+    if dry_run:
+        answer(document, f"would remove the row of {name}, which does not fit", as_json=as_json)
+        return
+    site.database.commit_once(
+        lambda contents: contents.without_unusable("sessions", name),
+        f"remove the row of {name}",
+        "break",
+    )
+    answer(document, f"removed the row of {name}, which did not fit", as_json=as_json)
 
 
 def _require_dead(site: "Site", lock: "Lock") -> None:

@@ -48,7 +48,7 @@ class Inspection:
 #: What can be done about a record that does not fit.
 _UNUSABLE: Final = (
     "update vmbackup on this host if a newer program wrote it; otherwise vmbackup-admin forget VM, "
-    "or vmbackup-lock recover NODE --replaced"
+    "vmbackup-lock recover NODE --replaced, or vmbackup-lock break SESSION --force"
 )
 
 

@@ -30,6 +30,8 @@ NAME: Final = "reserve"
 _GENERATIONS: Final = 24
 _LEAST_BYTES: Final = 4 << 20
 _MOST_BYTES: Final = 256 << 20
+#: A private file that nobody has written to for so long is of a making that was killed.
+_KILLED_SECONDS: Final = 600.0
 _PIECE_BYTES: Final = 4 << 20
 #: What was removed is free at once, or when the file system of the NAS has committed that.
 _WAITS_SECONDS: Final = (0.0, 0.5, 1.5, 3.0)
@@ -60,7 +62,7 @@ def keep(root: Path, keep_free: int) -> int:
     """Makes the reserve if there is none, or much too small a one, and there is room for it.
 
     Returns the bytes that were written. May be called on several hosts at once, and killed at any
-    point: a private file is left, which is swept. Raises OSError.
+    point: a private file is left, which the next making removes. Raises OSError.
     """
     size = wanted(root)
     if present(root) >= size // 2:
@@ -78,6 +80,7 @@ def _make(root: Path, size: int) -> None:
     descriptor = create_file(private, FILE_MODE)
     try:
         with open(descriptor, "wb", buffering=0) as file:
+            _remove_left_behind(private, os.fstat(descriptor).st_mtime)
             for start in range(0, size, _PIECE_BYTES):
                 piece = memoryview(os.urandom(min(_PIECE_BYTES, size - start)))
                 while piece:
@@ -90,6 +93,18 @@ def _make(root: Path, size: int) -> None:
         raise
     sync_directory(root)
     open_synced(root / NAME).close()
+
+
+def _remove_left_behind(own: Path, now: float) -> None:
+    """Removes what earlier makings left that were killed; `now` is the NAS's time.
+
+    Not what another host may be writing: that changes all the time.
+    """
+    for name in list_fresh(own.parent):
+        path = own.parent / name
+        with contextlib.suppress(OSError):
+            if name.startswith(f"{NAME}.") and now - path.lstat().st_mtime > _KILLED_SECONDS:
+                path.unlink()
 
 
 def give_up(root: Path) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.host.errors import ExitCode
+from shared.state.contents import UnusableRow
 from shared.state.records import Power, SessionRecord
 from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
@@ -455,3 +456,30 @@ def test_a_session_whose_id_is_a_path_frees_its_lock_and_touches_no_file(
     assert result.exit_code == ExitCode.DONE, (result.output, result.exception)
     if words[0] in ("break", "recover"):
         assert web.record("web").claim is None
+
+
+class TestARowOfASessionThatDoesNotFit:
+    @pytest.fixture
+    def odd(self, operator: Operator) -> Operator:
+        """A database with such a row."""
+        operator.create()
+        operator.add_vms("web01")
+        row = UnusableRow("sessions", "alpha.odd", '{"id": "alpha.odd"}', "a field is missing")
+        operator.database().commit_once(
+            lambda contents: replace(contents, unusable=(row,)), "odd", "test"
+        )
+        return operator
+
+    def test_it_is_removed_by_force_only(self, odd: Operator) -> None:
+        refused = odd.lock("break", "alpha.odd")
+        assert (refused.exit_code, "--force removes the row" in refused.stderr) == (11, True)
+        planned = odd.lock("break", "alpha.odd", "--dry-run")
+        assert (planned.exit_code, "would remove" in planned.stdout) == (0, True)
+        assert [row.key for row in odd.database().head().contents.unusable] == ["alpha.odd"]
+        assert odd.lock("break", "alpha.odd", "--force").exit_code == 0
+        contents = odd.database().head().contents
+        assert (contents.unusable, list(contents.vms)) == ((), ["web01"])
+        assert odd.lock("break", "alpha.odd").exit_code == 2
+
+    def test_statedb_check_says_how(self, odd: Operator) -> None:
+        assert "vmbackup-lock break SESSION --force" in odd.admin("statedb", "check").output

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -206,3 +207,17 @@ def test_a_newer_database_is_not_written(database: Database, tmp_path: Path) -> 
     with pytest.raises(NasError, match="full"):
         newer.with_room(full)
     assert reserve.present(database.root) == LEAST
+
+
+def test_the_private_file_of_a_making_that_was_killed_goes_with_the_next_one(
+    database: Database,
+) -> None:
+    left, other = (database.root / "tmp" / f"{reserve.NAME}.{name}" for name in ("left", "other"))
+    for path in (left, other, foreign := database.root / "tmp" / "view.1"):
+        path.write_bytes(b"x")
+    long_ago = time.time() - 3600
+    for path in (left, foreign):
+        os.utime(path, (long_ago, long_ago))
+    database.keep_reserve(0)
+    assert reserve.present(database.root) == LEAST
+    assert (left.exists(), other.exists(), foreign.exists()) == (False, True, True)
