@@ -24,7 +24,7 @@ from shared.state.store.database import Database
 from shared.state.store.lease import is_provably_dead, parse_marker
 from shared.state.store.opening import open_database
 from shared.state.store.operations import ReadLease
-from shared.tasks.judgement import Level, judge_host, moment
+from shared.tasks.judgement import Level, judge_host, moment, namesake_of
 
 
 def examine(
@@ -145,7 +145,22 @@ def _nodes(database: Database) -> Iterator[Check]:
         )
     else:
         yield Check("database: this host", "ok", f"{identity.node} is this machine")
+    yield from _namesakes(contents)
     yield from _twins(contents)
+
+
+def _namesakes(contents: Contents) -> Iterator[Check]:
+    """Hosts whose names a NAS may take for one name."""
+    for node in sorted(contents.nodes):
+        if other := namesake_of(node, contents.nodes):
+            yield Check(
+                "database: hosts",
+                "warn",
+                f"the names {node} and {other} differ only in case: where the NAS does not tell "
+                f"them apart, as over SMB, each overwrites the other's look",
+                f"give one of them another host.node; then vmbackup-lock recover {quoted(node)}",
+            )
+            return
 
 
 def _last_runs(database: Database, clock: Clock) -> Iterator[Check]:

@@ -14,6 +14,7 @@ from shared.tasks.judgement import Verdict
 _WORDS: Final[Mapping[str, str]] = {
     "damaged": "a copy is damaged",
     "overdue": "it was used, and not copied in time",
+    "uncopied": "it has no copy at all",
     "unlooked": "nobody looks at it",
     "unfinished": "work on it is unfinished",
     "disputed": "it is not known which copy is newer",

@@ -12,7 +12,7 @@ from typing import Final
 
 from shared.copies.space import human
 from shared.host.clock import parse_timestamp
-from shared.host.printable import printable
+from shared.host.printable import printable, quoted
 from shared.state.sessions.host_look import SILENT_AFTER, TOLERANCE_SECONDS, HostLook
 
 
@@ -113,12 +113,15 @@ def is_silent(look: HostLook, now: Moment) -> bool | None:
     return is_over(look, look.looked, SILENT_AFTER * look.interval_seconds, now)
 
 
-def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: bool) -> Verdict:
-    """Whether the workers of a host run."""
+def judge_host(
+    node: str, look: HostLook | None, now: Moment, *, may_be_off: bool, namesake: str = ""
+) -> Verdict:
+    """Whether the workers of a host run.
+
+    `namesake` is a host whose name differs only in case: see `namesake_of`.
+    """
     if look is None:
-        level = Level.OK if may_be_off else Level.UNKNOWN
-        reason = "none of its workers has noted that it looked"
-        return Verdict(node, level, "unknown", reason, remedy=on(node, "vmbackup-worker run"))
+        return _judge_unseen(node, namesake, may_be_off=may_be_off)
     since, silent = now.nas - look.looked, is_silent(look, now)
     if since < -TOLERANCE_SECONDS:
         reason = (
@@ -139,6 +142,25 @@ def judge_host(node: str, look: HostLook | None, now: Moment, *, may_be_off: boo
             node, Level.WARNING, "failing", reason, ago, on(node, "vmbackup-admin doctor")
         )
     return Verdict(node, Level.OK, "looks", "its workers run", since)
+
+
+def _judge_unseen(node: str, namesake: str, *, may_be_off: bool) -> Verdict:
+    if namesake:
+        reason = (
+            f"its name and that of {namesake} differ only in case: on a NAS to which that is one "
+            f"name they overwrite each other's look"
+        )
+        remedy = f"give one of them another host.node; then vmbackup-lock recover {quoted(node)}"
+        return Verdict(node, Level.UNKNOWN, "unknown", reason, remedy=remedy)
+    level = Level.OK if may_be_off else Level.UNKNOWN
+    reason = "none of its workers has noted that it looked"
+    return Verdict(node, level, "unknown", reason, remedy=on(node, "vmbackup-worker run"))
+
+
+def namesake_of(node: str, nodes: Iterable[str]) -> str:
+    """A host whose name is another one and differs only in case; empty if there is none."""
+    same = (other for other in sorted(nodes) if other.casefold() == node.casefold())
+    return next((other for other in same if other != node), "")
 
 
 def _judge_silent(node: str, since: float, *, may_be_off: bool) -> Verdict:

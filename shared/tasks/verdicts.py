@@ -15,6 +15,7 @@ from shared.tasks.judgement import (
     judge_host,
     judge_nas,
     moment,
+    namesake_of,
     worst,
 )
 from shared.tasks.vm_judgement import Bounds, about_vm, gravest
@@ -80,7 +81,11 @@ def judge(
     }
     hosts = [
         judge_host(
-            node, looks.get(node), now, may_be_off=node in configuration.backup.hosts_may_be_off
+            node,
+            looks.get(node),
+            now,
+            may_be_off=node in configuration.backup.hosts_may_be_off,
+            namesake=namesake_of(node, contents.nodes),
         )
         for node in sorted(nodes)
         if any(record.node == node for record in contents.vms.values())

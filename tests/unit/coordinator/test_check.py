@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
+from shared.state.records import NodeRecord
 from shared.state.sessions.host_look import PREFIX, VmsSeen, WorkerEnd, write_look
 from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator, copy
@@ -178,3 +179,20 @@ def test_a_remedy_names_a_vm_so_that_a_shell_takes_it(site_with_database: Operat
     found = json.loads(site_with_database.admin("check", "--json").stdout)
     remedies = [vm["remedy"] for vm in found["vms"]]
     assert remedies == ["vmbackup-admin show -- -rf"]
+
+
+def test_two_hosts_whose_names_differ_only_in_case_are_told_why_nothing_is_known(
+    clean: Operator,
+) -> None:
+    """As on SMB: there is one file, and the other host wrote it last."""
+    clean.set("web02", node="ALPHA")
+    machine = clean.site().identity.machine
+    clean.database().commit_once(
+        lambda contents: contents.with_node(NodeRecord("ALPHA", machine)), "another", "test"
+    )
+    look(clean, "web01")
+    done = clean.admin("check")
+    assert done.exit_code == 3
+    assert "ALPHA: its name and that of alpha differ only in case" in done.stdout
+    assert "give one of them another host.node" in done.stdout
+    assert "the names ALPHA and alpha differ only in case" in clean.admin("doctor").stdout
