@@ -104,6 +104,23 @@ def _commit_in_place() -> None:
     StateFiles.replace_view = replace_view  # type: ignore[method-assign]
 
 
+def _removed_not_set_aside() -> None:
+    import shutil
+
+    from shared.state.store import exchange
+
+    rename = exchange._rename
+
+    def remove(source: Any, target: Any, clock: Any) -> bool:
+        if source.name == "vmstate":
+            shutil.rmtree(source)
+            target.mkdir()
+            return True
+        return rename(source, target, clock)
+
+    exchange._rename = remove
+
+
 MUTANTS: Final = {
     "copies go before the new one is there": Mutant(
         "retention before publication",
@@ -133,6 +150,13 @@ MUTANTS: Final = {
         "an archive stays half done",
         "database: an archive is finished",
         _never("worker.database", "_move", True),
+    ),
+    "what cannot be read is removed": Mutant(
+        "a database that is made anew takes the place of the old one, of which nothing is left",
+        "rebuild",
+        _removed_not_set_aside,
+        "exchange.put_in_place",
+        1,
     ),
     "the view is written in place": Mutant(
         "readers see half a view", "notifier", _commit_in_place, "vmtool-statedb", 1

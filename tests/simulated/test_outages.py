@@ -14,7 +14,7 @@ from shared.copies import catalogue
 from shared.export import eligibility
 from shared.export import engine as parallel
 from shared.host.clock import SystemClock, timestamp
-from shared.host.configuration import VmPolicy
+from shared.host.configuration import PolicyTable
 from shared.host.errors import DiskImageError, NasError
 from shared.nas.mount import check_nas
 from shared.site import Site
@@ -64,7 +64,7 @@ class Watched:
     def site(self, **backup: object) -> Site:
         site = self.rig.site(**{"running_hours": 0, **backup})
         if "running" not in backup:  # each VM's name is its method
-            policies = {name: VmPolicy.model_validate({"running": name}) for name in METHODS}
+            policies = {name: PolicyTable.model_validate({"running": name}) for name in METHODS}
             site.configuration = site.configuration.model_copy(update={"policy": policies})
         site.clock = self.clock
         return site
