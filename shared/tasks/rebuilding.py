@@ -105,11 +105,11 @@ def require_lost(root: Path) -> None:
 
 def require_silence(
     root: Path,
-    lease_seconds: float,
     clock: Clock,
     progress: Callable[[float, float], None] = lambda _quiet, _all: None,
 ) -> None:
     """Watches the heartbeats in `root` for some beats. Raises `LockedError` if one moves."""
+    lease_seconds = salvage(root).lease_seconds or version.DEFAULT_LEASE_SECONDS
     seconds = lease_seconds / BEATS_PER_LEASE * _BEATS_WATCHED
     moved = moving(
         root / "node",

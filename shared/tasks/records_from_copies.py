@@ -5,6 +5,7 @@ its directory, pins and damage. No VM begins as CLEAN: whether it was used since
 not known, and a needless backup costs less than a missing one.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -41,7 +42,7 @@ def make(
     `known` are rows of the database that was lost, by UUID, which older copies need: they say what
     a VM was called in it. Pure.
     """
-    homes = _homes(found)
+    homes = _homes(found, known)
     made = [_record(vm, directory, now) for vm, directory in homes if directory]
     keys = _keys(made, {vm.uuid: vm for vm, _ in homes}, known)
     for record in made:
@@ -54,7 +55,7 @@ def in_directory(vm: FoundVm, directory: str) -> list[tuple[Copy, Place]]:
     return [(copy, place) for copy, place in vm.copies if place.directory == directory]
 
 
-def _homes(found: Iterable[FoundVm]) -> list[tuple[FoundVm, str]]:
+def _homes(found: Iterable[FoundVm], known: Mapping[str, VmRecord]) -> list[tuple[FoundVm, str]]:
     """The directory of each VM; empty: it has none of its own.
 
     Where two VMs have copies in one, it is that of the VM whose copies came last.
@@ -62,10 +63,26 @@ def _homes(found: Iterable[FoundVm]) -> list[tuple[FoundVm, str]]:
     taken: set[str] = set()
     homes = []
     for vm in sorted(found, key=lambda vm: (-_last_claim(vm), vm.uuid)):
-        free = [name for name in vm.directories if name not in taken]
+        directory = known[vm.uuid].directory if vm.uuid in known else ""
+        free = [name for name in _preferred(vm, directory) if name not in taken]
         taken.update(free[:1])
         homes.append((vm, free[0] if free else ""))
     return homes
+
+
+def _preferred(vm: FoundVm, directory: str) -> list[str]:
+    """A VM's directories, the likeliest first: somebody may have put copies of copies elsewhere.
+
+    The one that the lost database named; else one with its newest good copy, of those the one with
+    the most copies.
+    """
+    good = [copy.stamp for copy, _ in vm.copies if copy.good]
+    newest = {place.directory for copy, place in vm.copies if copy.stamp in good[-1:]}
+    counts = Counter(place.directory for _, place in vm.copies)
+    return sorted(
+        vm.directories,
+        key=lambda name: (name != directory, name not in newest, -counts[name], name),
+    )
 
 
 def _last_claim(vm: FoundVm) -> int:

@@ -156,7 +156,7 @@ MUTANTS: Final = {
         "rebuild",
         _removed_not_set_aside,
         "exchange.put_in_place",
-        1,
+        16,
     ),
     "the view is written in place": Mutant(
         "readers see half a view", "notifier", _commit_in_place, "vmtool-statedb", 1

@@ -98,8 +98,10 @@ def half_a_view(world: Seen, before: bytes | None) -> Iterator[str]:
     """
     found = view_of(world)
     migrating = found is None and (world.state / "vmtool-statedb.1.0").exists()
-    if not world.state.exists() and set_aside(world):
-        return  # the old one is whole under another name, and nobody reads half of a new one
+    if not world.state.exists():
+        if not set_aside(world):
+            yield "the state database is gone, and nothing is set aside"
+        return  # else the old one is whole under another name, and nobody reads half of a new one
     if found != before and not migrating:
         newest = sorted((world.state / "gen").iterdir())[-2:]
         if found not in {

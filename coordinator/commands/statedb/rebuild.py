@@ -60,16 +60,16 @@ def rebuild(
     configuration, clock = invocation.configuration(), SystemClock()
     host = configuration.host
     check_nas(configuration.nas, reading=dry_run)
-    planned = rebuilding.plan(configuration, clock, lease_seconds)
+    rebuilding.require_lost(configuration.nas.state)
     try:
         rebuilding.require_silence(
             configuration.nas.state,
-            planned.lease_seconds,
             clock,
             lambda quiet, all_: text.progress(f"watching heartbeats: {quiet:.0f} of {all_:.0f} s"),
         )
     finally:
         text.progress("")
+    planned = rebuilding.plan(configuration, clock, lease_seconds)
     identity = HostIdentity.of_this_machine(host.node, host.state_directory, make=not dry_run)
     aside = None
     if not dry_run:

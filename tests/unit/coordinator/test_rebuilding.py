@@ -107,7 +107,11 @@ def test_a_database_that_is_deleted_or_truncated(site: Operator, befall: Any) ->
     assert [row["pinned"] for row in made["vms"] if row["vm"] == "web"] == [[OLD]]
     assert (made["accept"], made["hosts"]) == ("vmbackup-admin statedb accept", ["beta"])
     assert site.admin("statedb", "check").exit_code == ExitCode.DONE
-    assert site.admin("status").exit_code == ExitCode.DONE
+    for command in ("status", "log", "copies"):
+        assert site.admin(command).exit_code == ExitCode.DONE
+    site.add_vms("fresh")
+    assert site.admin("statedb", "check").exit_code == ExitCode.DONE
+    assert site.database().head().generation == head.generation + 1
 
 
 def test_what_was_in_vmstate_is_set_aside_whole(site: Operator) -> None:
@@ -278,6 +282,16 @@ def test_two_vms_in_one_directory_do_not_share_it(site: Operator) -> None:
     (record,) = (vm for vm in site.contents.vms.values() if vm.directory == "web")
     assert record.uuid == uuid(9), "its copies came last"
     assert [each["kind"] for each in made["left"]] == ["without a record"]
+
+
+def test_a_vm_keeps_its_directory_beside_copies_of_its_copies(site: Operator) -> None:
+    """By what is left of the database, else by where most of them are."""
+    shutil.copytree(site.nas / "web", site.nas / "a copy of web")
+    (site.nas / "a copy of web" / f"{OLD}.ova").unlink()
+    lose(site)
+    shown = site.json("statedb", "rebuild", "--dry-run")
+    assert {row["vm"]: row["directory"] for row in shown["vms"]}["web"] == "web"
+    assert ("web", "elsewhere") in {(each["vm"], each["kind"]) for each in shown["left"]}
 
 
 def test_no_copy_no_database(operator: Operator) -> None:
