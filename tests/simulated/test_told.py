@@ -1,6 +1,7 @@
 """Who is told what: tellers of several hosts on one database, killed at each step."""
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -207,6 +208,33 @@ def test_a_teller_that_is_killed_is_followed(
     for name in ("beta", "gamma", "alpha"):
         hosts.tell(name)
     assert len(hosts.titles()) == (2 if step == "sent" else 1)
+
+
+def test_two_tellers_at_once_send_one_message(hosts: Hosts) -> None:
+    """While one sends, the other one comes: at each of the two targets, one message."""
+    hosts.damage("web01")
+    others: list[threading.Thread] = []
+
+    def meanwhile() -> None:
+        if not others:
+            others.extend(
+                threading.Thread(target=hosts.tell, args=(name,)) for name in ("beta", "gamma")
+            )
+            for other in others:
+                other.start()
+            for other in others:
+                other.join()
+
+    hosts.on_send = meanwhile
+    hosts.tell("alpha")
+    tellers = [threading.Thread(target=hosts.tell, args=(name,)) for name in VMS]
+    hosts.on_send = lambda: None
+    hosts.damage("db01")
+    for teller in tellers:
+        teller.start()
+    for teller in tellers:
+        teller.join()
+    assert sorted(to for _, to, _ in hosts.got) == ["chat", "chat", "mail", "mail"]
 
 
 def test_a_target_that_does_not_answer_one_host_is_told_by_the_next(hosts: Hosts) -> None:
