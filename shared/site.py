@@ -95,9 +95,12 @@ class Site:
         """The directories with a VM's copies, and whether each is in the archive.
 
         The archived one comes first, and only if the VM is archived. None, if the VM has no
-        directory. Raises like `archive_directory`: an archive that is not mounted looks empty.
+        directory. Raises like `archive_directory`: an archive that is not mounted looks empty. Of
+        unlisted copies nobody knows where they should be: both, as far as one can look.
         """
-        if record.directory:
+        if record.taken_in_by:
+            yield from self.all_directories(record)[0]
+        elif record.directory:
             if record.status == State.ARCHIVED:
                 yield self.archive_directory(record), True
             yield self.directory(record), False

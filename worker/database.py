@@ -52,6 +52,9 @@ def run(site: Site) -> Report:
         if recovery.expire(database, silent, "database"):
             contents = _finish(site, database.head().contents, report)
     report.failed.extend(remove_abandoned(site))
+    if claims.without_abandoned(contents) != contents:  # an older program has ended that session
+        reason = "records of copies that were taken in"
+        contents = database.commit_once(claims.without_abandoned, reason, "database").contents
     _tidy(site, contents)
     return report
 

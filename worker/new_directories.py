@@ -24,6 +24,9 @@ from shared.nas.reading import Entry, look
 from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.records import VmRecord
+from shared.state.rules.copies import FoundCopies
+from shared.tasks import unlisted, vm_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -40,11 +43,15 @@ class NewDirectories:
     def choose(self, name: str, uuid: str) -> str:
         """A directory that no other VM has or had. The next one chosen is another one.
 
-        Raises `NasError`.
+        The one with the VM's own copies, if no record tells of them: it is taken back, whatever
+        the VM is called by now. Raises `NasError`.
 
         Where the archive cannot be looked at, the name ends with the VM's UUID: nobody else's
         copies can be there under it.
         """
+        if (left := self._left_behind.get(uuid.lower())) is not None:
+            self._names.take(left.directory)
+            return left.directory
         own = UUID(uuid).hex[:8]
         while True:
             candidate = self._names.choose(name, uuid)
@@ -59,6 +66,24 @@ class NewDirectories:
     def _names(self) -> DirectoryNames:
         records = (record.directory for record in self._contents.vms.values() if record.directory)
         return DirectoryNames((*records, *self._site.reserved_names()))
+
+    def copies(self, uuid: str) -> FoundCopies | None:
+        """The copies of a new VM that are there already; None if there are none.
+
+        Raises `NasError`.
+        """
+        left = self._left_behind.get(uuid.lower())
+        return None if left is None else vm_copies.look_up_copies(self._site, left)
+
+    @cached_property
+    def _left_behind(self) -> Mapping[str, VmRecord]:
+        """The records, made of the copies, of VMs that had one before, by UUID."""
+        taken = {folded(name) for name in self._site.reserved_names()}
+        taken |= {folded(row.directory) for row in self._contents.unusable if row.directory}
+        own = unlisted.find(self._site, self._contents).own
+        return {
+            uuid: record for uuid, record in own.items() if folded(record.directory) not in taken
+        }
 
     @cached_property
     def _archive_is_known(self) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from shared import command_line
+from shared.copies.catalogue import Copy
 from shared.host.errors import (
     ConfigurationError,
     ExitCode,
@@ -25,8 +26,8 @@ from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
-from shared.tasks import verification, vm_copies
-from worker import lost_copies
+from shared.tasks import unlisted, verification, vm_copies
+from worker import lost_copies, unlisted_copies
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
@@ -36,19 +37,24 @@ def run(site: Site) -> Report:
     """Notes which copies have gone, and verifies what is due, as far as this host may read today.
 
     With nothing due it reads the newest generation, one listing of the mount point, and the few
-    directories whose turn it is (`glances.look`); with all copies in their places it commits
-    nothing. Archived VMs whose directory is not in the archive are errors and cost no commit.
-    Raises `NasError` if not one of several VMs' directories is there.
+    directories whose turn it is (`lost_copies.find`), and once a day those of which no record tells
+    (`unlisted_copies.due`); with all copies in their places it commits nothing. Archived VMs whose
+    directory is not in the archive are errors and cost no commit. Raises `NasError` if not one of
+    several VMs' directories is there.
     """
     report = Report()
     missing = _missing(site, report)
     changed = lost_copies.find(site, report)
-    if changed or _due(site, missing):
+    others = unlisted_copies.due(site, report)
+    if changed or others or _due(site, missing):
         with site.database.session("verify") as session:
             for each in changed:
                 session.check()
                 lost_copies.note(site, session, each, report)
-            VerificationRound(site, session, report, missing).run()
+            this_round = VerificationRound(site, session, report, missing)
+            this_round.run()
+            for record, copies in others:
+                this_round.take_unlisted(record, copies)
     return report
 
 
@@ -77,9 +83,13 @@ def _failed(key: str, error: VmBackupError, report: Report) -> None:
 def plan(site: Site) -> list[str]:
     """The copies that `run` would read if there were no limit, in order: `key stamp`."""
     now = site.clock.now()
+    records = (
+        *_due(site, frozenset()),
+        *unlisted.find(site, site.database.head().contents).records,
+    )
     return [
         f"{record.key} {copy.stamp}"
-        for record in _due(site, frozenset())
+        for record in records
         for copy in verification.due_copies(site, record, now)
     ]
 
@@ -123,6 +133,32 @@ class VerificationRound:
                 _failed(record.key, error, self._report)
                 self._passed.add(record.key)
 
+    def take_unlisted(self, record: VmRecord, copies: list[Copy]) -> None:
+        """Verifies these copies of which no record tells, as far as today's share reaches."""
+        try:
+            for copy in copies:
+                self._session.check()
+                if not self._allowance.take(copy.size, self._site.clock.now()):
+                    log.info(
+                        "today's share of backup.verify_bytes is used up; %s waits", record.key
+                    )
+                    return
+                unlisted.take_in(self._session, record)
+                self._note(
+                    record,
+                    verification.verify_copy(self._site, self._session, record.key, copy.stamp),
+                )
+        except LockLostError:
+            raise
+        except (LockedError, IllegalMoveError, UnknownVmError) as error:
+            log.info("not verified now: %s", error.message, extra={"vm": record.key})
+        except VmBackupError as error:
+            _failed(record.key, error, self._report)
+
+    def _note(self, record: VmRecord, examined: verification.Examined | None) -> None:
+        if examined is not None:
+            (self._report.failed if examined.problem else self._report.done).append(record.key)
+
     def _take(self, record: VmRecord) -> bool:
         """Verifies the longest unverified copy of a VM.
 
@@ -143,9 +179,9 @@ class VerificationRound:
             log.info("today's share of backup.verify_bytes is used up; %s is next", record.key)
             return False
         self._read.add((record.key, copy.stamp))
-        examined = verification.verify_copy(self._site, self._session, record.key, copy.stamp)
-        if examined is not None:
-            (self._report.failed if examined.problem else self._report.done).append(record.key)
+        self._note(
+            record, verification.verify_copy(self._site, self._session, record.key, copy.stamp)
+        )
         return True
 
 
@@ -192,9 +228,10 @@ def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # 
 
     First the VMs whose copies somebody has taken away are noted, so that they are backed up again
     (exit code 3): of a directory that is gone at once, of others within about a day. Each copy of
-    any host's VMs is read once in `backup.verify_days` days, the longest unverified first, and not
-    more than `backup.verify_bytes` a day on this host. A damaged copy is marked and never counts
-    again (exit code 3); a VM whose newest copy is damaged is backed up again.
+    any host's VMs, also one of which no record tells, is read once in `backup.verify_days` days,
+    the longest unverified first, and not more than `backup.verify_bytes` a day on this host. A
+    damaged copy is marked and never counts again (exit code 3); a VM whose newest copy is damaged
+    is backed up again.
     """
     if dry_run:
         for line in plan(invocation.site(reading=True)):

@@ -15,7 +15,9 @@ from shared.host.configuration import Configuration, decide
 from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.records import VmRecord
 from shared.state.rules import hosts
+from shared.state.rules.copies import FoundCopies
 from shared.state.rules.sightings import Sighting, sight
 from shared.tasks import rehearsal_note
 from shared.virtualbox.inventory import Machine
@@ -45,8 +47,9 @@ def run(site: Site) -> Report:
         for machine in undo.without_ours(site.inventory(), head.contents.vms.values())
         if not rehearsal_note.is_old(site, machine)
     ]
+    directories = NewDirectories(site, head.contents)
     listed = _sightings(
-        head.contents, machines, NewDirectories(site, head.contents).choose, site.configuration
+        head.contents, machines, directories.choose, site.configuration, directories.copies
     )
     when = timestamp(site.clock.now())
 
@@ -74,13 +77,14 @@ def _sightings(
     machines: Iterable[Machine],
     choose: Callable[[str, str], str],
     configuration: Configuration,
+    copies: Callable[[str], FoundCopies | None] = lambda _uuid: None,
 ) -> list[Sighting]:
     """A VM whose settings cannot be read keeps its name and what was known of it.
 
     A new one is known by its UUID until they can.
 
-    Only a new one needs a place for its copies, which `choose` finds by name and UUID: known ones
-    cost a look into a table each.
+    Only a new one needs a place for its copies, found by name and UUID, and may have some already:
+    known ones cost a look into a table each.
     """
     known = {record.uuid: record for record in contents.vms.values() if record.uuid}
     found = []
@@ -99,6 +103,7 @@ def _sightings(
                 groups,
                 wish,
                 said.rule if said.left_out else "",
+                None if record else copies(machine.uuid),
             )
         )
     return found
@@ -109,8 +114,8 @@ def _news(before: Contents, after: Contents) -> list[str]:
     news = []
     for record in after.vms.values():
         known = old.get(record.uuid)
-        if known is None:
-            news.append(f"{record.key} found on {record.node}")
+        if known is None or (known.taken_in_by and not record.taken_in_by):
+            news.append(f"{record.key} found on {record.node}{_taken_back(record)}")
         elif known.node != record.node:
             news.append(f"{record.key} moved from {known.node} to {record.node}")
         elif known.name != record.name:
@@ -133,6 +138,13 @@ def _news(before: Contents, after: Contents) -> list[str]:
     return news
 
 
+def _taken_back(record: VmRecord) -> str:
+    """That a VM that was found has copies already."""
+    if record.last_copy is None:
+        return ""
+    return f", goes on with its copies in {record.directory} (newest {record.last_copy.stamp})"
+
+
 @command_line.documented(
     example="vmbackup-worker vmfind",
     codes=(ExitCode.NO_DATABASE, ExitCode.NAS, ExitCode.VBOXMANAGE),
@@ -141,8 +153,8 @@ def _news(before: Contents, after: Contents) -> list[str]:
 def command(invocation: command_line.Invocation) -> ExitCode:
     """Tell the database which VMs this host has.
 
-    New VMs become NEW; VMs that this host no longer lists are shown as missing since when. Nothing
-    is ever deleted.
+    New VMs become NEW, and go on with the copies that they have on the NAS without a record; VMs
+    that this host no longer lists are shown as missing since when. Nothing is ever deleted.
     """
     return start(invocation, "vmfind", run)
 

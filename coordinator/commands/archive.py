@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coordinator import text
+from coordinator import text, vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.copies import catalogue
-from shared.host.errors import ExitCode
+from shared.host.errors import ExitCode, IllegalMoveError
 from shared.output import answer, print_json, say
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import vm_records
@@ -17,6 +17,7 @@ from shared.state.states import State
 if TYPE_CHECKING:
     from shared.site import Site
     from shared.state.records import VmRecord
+    from shared.tasks.archiving import MoveResult, Progress
 
 Purpose = Literal["archive", "activate"]
 
@@ -82,15 +83,19 @@ def _run(
     if dry_run:
         _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE
-    from shared.tasks import archiving
+    from shared.tasks import archiving, unlisted
+
+    record = vm_argument.choose(site, site.database.head().contents, vm)
 
     def show(done: int, total: int) -> None:
         text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
 
     try:
-        outcome = (archiving.archive if purpose == "archive" else archiving.activate)(
-            site, vm, show
-        )
+        if unlisted.is_in_database(record):
+            move = archiving.archive if purpose == "archive" else archiving.activate
+            outcome = move(site, record.key, show)
+        else:
+            outcome = _unlisted(site, purpose, record, show)
     finally:
         text.progress("")
     if as_json:
@@ -111,16 +116,34 @@ def _run(
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
+def _unlisted(site: "Site", purpose: Purpose, record: "VmRecord", show: "Progress") -> "MoveResult":
+    """Archives copies of which no record tells. To activate a VM it must be ARCHIVED."""
+    from shared.tasks import unlisted
+
+    if purpose == "activate":
+        raise _not_recorded(record)
+    return unlisted.archive(site, record, show)
+
+
+def _not_recorded(record: "VmRecord") -> IllegalMoveError:
+    return IllegalMoveError(
+        f"no record tells of {record.key}: there is nothing to activate",
+        hint="its host's next vmfind takes its copies back, if it has the VM",
+    )
+
+
 def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Path]:
     here, there = site.directory(record), site.archive_directory(record)
     return (here, there) if purpose == "archive" else (there, here)
 
 
 def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
-    from shared.tasks import archiving
+    from shared.tasks import archiving, unlisted
 
-    record = vm_records.find(site.database.head().contents, vm)
+    record = vm_argument.choose(site, site.database.head().contents, vm)
     vm_records.require_free(record)
+    if purpose == "activate" and not unlisted.is_in_database(record):
+        raise _not_recorded(record)
     if purpose == "activate":
         archive_rules.require_archived(record)
     elif record.moving is None:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coordinator import clocks, reading, text
+from coordinator import clocks, text, vm_argument
+from coordinator.copies_site import CopiesSite, open_copies
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
+from shared.copies.survey import Place
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import print_json, say, warn
-from shared.state.contents import Contents
 from shared.state.records import VmRecord
-from shared.state.rules import vm_records
 from shared.state.states import State
+from shared.tasks import unlisted
 from shared.tasks.vm_copies import last_read, require_directory
 
 if TYPE_CHECKING:
@@ -44,27 +45,31 @@ _UNKNOWN_OF_PARTIAL: Final = (
 def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCode:
     """The copies of VM, or of all VMs, as they are on the NAS.
 
-    Archived ones, too, and what is no copy (yet).
+    Archived ones, too, those of VMs of which no record tells, and what is no copy (yet).
 
     Looks at the directories, not only at the database. A copy counts (`good`) when its .ova and its
     .json are both there and agree. While the archive is not mounted, the other copies are shown
-    with a warning; exit code 13 if archived ones were asked for.
+    with a warning; exit code 13 if archived ones were asked for. Without a usable database the
+    directories tell all. VM may be a name, a UUID, or a directory with copies.
     """
-    site = invocation.site(reading=True)
-    found = reading.read(site)
-    records = _records(found.snapshot.contents, vm)
+    opened = open_copies(invocation)
+    site, now = opened.site, opened.site.clock.now()
+    records, nobodys, unlooked = _asked_for(opened, vm)
     copies, unseen = describe(site, records)
-    now = site.clock.now()
+    copies += _of_nobody(nobodys)
     odd = (line for record in records for line in strange(site, record))
     gone = () if unseen else missing(site, records)
-    warnings = (*found.warnings, *unseen, *gone, *clocks.of_copies(copies, now), *odd)
+    unseen = list(dict.fromkeys((*unseen, *unlooked)))
+    warnings = (*opened.warnings, *unseen, *gone, *clocks.of_copies(copies, now), *odd)
     if as_json:
-        print_json({"schema": 1, "copies": copies, "warnings": list(warnings)})
+        shown = {"database": opened.database, "copies": copies, "warnings": list(warnings)}
+        print_json({"schema": 1, **shown})
         return incomplete(unseen, records)
     for warning in warnings:
         warn(warning)
     if copies:
         _print(copies, now)
+        _print_unlisted(records)
     else:
         say("No copies were found where one could look." if unseen else "There are no copies yet.")
     return incomplete(unseen, records)
@@ -87,14 +92,14 @@ def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
         ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "READ", "REHEARSED"],
         [
             [
-                row["vm"],
+                row["name"] or row["vm"],
                 row["stamp"],
                 state(row),
                 text.duration(text.seconds_since(row["finished"], now)),
                 text.size(row["size"]),
                 row["node"] or "",
                 row["engine"] or "",
-                "archive" if row["archived"] else "",
+                ", ".join(["archive"] * row["archived"] + ["no record"] * (not row["listed"])),
                 text.duration(text.seconds_since(row["read"], now)),
                 rehearsal(row, now),
             ]
@@ -133,8 +138,52 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
         places, unseen = site.all_directories(record)
         problems |= dict.fromkeys(f"{problem.message} ({problem.hint})" for problem in unseen)
         for directory, archived in places:
-            rows += _rows(record.key, catalogue.read(directory, record.uuid), archived=archived)
+            found = catalogue.read(directory, record.uuid)
+            listed = unlisted.is_in_database(record)
+            rows += [
+                {**row, "name": record.key if listed else record.name, "uuid": record.uuid}
+                | {"listed": listed, "directory": str(directory)}
+                for row in _rows(record.key, found, archived=archived)
+            ]
     return rows, list(problems)
+
+
+def _of_nobody(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """What may be copies, and does not tell whose."""
+    return [
+        {**row, "name": None, "uuid": None, "listed": False, "directory": str(place.path)}
+        for place in places
+        for row in _rows(str(place.path), place.catalogue, archived=place.archived)
+    ]
+
+
+def _asked_for(
+    opened: CopiesSite, vm: str | None
+) -> tuple[list[VmRecord], Sequence[Place], Sequence[str]]:
+    """The records of the VMs that were asked for, also those made of unlisted copies.
+
+    And of what is nobody's, where it lies, and where one could not look.
+    """
+    site, contents = opened.site, opened.contents
+    if vm is not None:
+        return [vm_argument.choose(site, contents, vm)], (), ()
+    found = unlisted.find(site, contents)
+    recorded = [contents.vms[key] for key in sorted(contents.vms)]
+    others = sorted(found.records, key=lambda record: (record.name, record.key))
+    return [*recorded, *others], found.nobodys, found.problems
+
+
+def _print_unlisted(records: Sequence[VmRecord]) -> None:
+    """Of which VMs no record tells: what commands take for them."""
+    others = [record for record in records if not unlisted.is_in_database(record)]
+    if not others:
+        return
+    say()
+    say("No record of the database tells of these VMs; commands take the VM as it stands here:")
+    text.print_table(
+        ["VM", "NAME", "HOST", "DIRECTORY"],
+        [[record.key, record.name, record.node, record.directory] for record in others],
+    )
 
 
 def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
@@ -204,9 +253,3 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
                 "size": partial.size,
                 **dict.fromkeys(_UNKNOWN_OF_PARTIAL),
             }
-
-
-def _records(contents: Contents, vm: str | None) -> list[VmRecord]:
-    if vm is not None:
-        return [vm_records.find(contents, vm)]
-    return [contents.vms[key] for key in sorted(contents.vms)]

@@ -2,10 +2,10 @@
 
 import click
 
+from coordinator import vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say
-from shared.state.rules import vm_records
 
 
 @documented(
@@ -52,15 +52,15 @@ def _run(
     invocation: Invocation, vm: str, stamp: str, *, pinned: bool, as_json: bool, dry_run: bool
 ) -> None:
     """Pins or unpins a copy and says so."""
-    from shared.tasks import pruning
+    from shared.tasks import pruning, unlisted
 
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
-    if dry_run:
-        record = vm_records.find(site.database.head().contents, vm)
-        changed = pruning.find(site, record, stamp).pinned != pinned
-    else:
+    record = vm_argument.choose(site, site.database.head().contents, vm)
+    changed = pruning.find(site, record, stamp).pinned != pinned
+    if changed and not dry_run:
         with site.database.session("pin" if pinned else "unpin") as session:
-            changed = pruning.pin(site, session, vm, stamp, pinned=pinned)
+            unlisted.take_in(session, record)
+            changed = pruning.pin(site, session, record.key, stamp, pinned=pinned)
     if as_json:
         print_json(
             {

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from coordinator import text
+from coordinator import text, vm_argument
+from coordinator.copies_site import open_copies
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, UsageError
 from shared.output import answer, print_json, say, warn
-from shared.state.rules import vm_records
 
 
 @documented(
@@ -86,10 +86,10 @@ def command(  # noqa: PLR0913 - options of the command line
     from coordinator.restore import choice, rehearsal
 
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
-    site = invocation.site(reading=dry_run)
-    record = vm_records.find(site.database.head().contents, vm)
+    opened = open_copies(invocation, reading=dry_run)
+    site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
     chosen = choice.look_for(site, record, which)
-    warnings = [chosen.doubt] if chosen.doubt else []
+    warnings = [*opened.warnings, *([chosen.doubt] if chosen.doubt else [])]
     if chosen.doubt:
         warn(chosen.doubt)
     if dry_run:
@@ -101,6 +101,7 @@ def command(  # noqa: PLR0913 - options of the command line
                 "size": copy.size,
                 "boot": boot,
                 "warnings": warnings,
+                "database": opened.database,
                 "dry_run": True,
             },
             (
@@ -115,11 +116,12 @@ def command(  # noqa: PLR0913 - options of the command line
         text.progress(f"{vm}: {doing} {percent:.0f} %" if percent else f"{vm}: {doing}")
 
     try:
-        done = rehearsal.rehearse(site, record, which, wishes, show)
+        done = rehearsal.rehearse(site, record, which, wishes, show, noted=opened.usable)
     finally:
         text.progress("")
     if as_json:
         result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
+        result["database"] = opened.database
         print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
         said = (

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import asking, text
+from coordinator import asking, text, vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import answer, warn
@@ -52,11 +52,11 @@ def command(
     --last). A VM that loses the copy which made it CLEAN becomes BACKUP_NECESSARY. Interrupted, it
     is finished by the same command.
     """
-    from shared.tasks import pruning
+    from shared.tasks import pruning, unlisted
 
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
-    record = vm_records.find(contents, vm)
+    record = vm_argument.choose(site, contents, vm)
     copy, _ = pruning.removable(site, record, stamp, last=last)
     document = {"vm": vm, "stamp": stamp, "good": copy.good, "size": copy.size}
     vm_records.require_free(record)
@@ -72,10 +72,12 @@ def command(
         warn("nothing was removed")
         return ExitCode.FAILURE
     with site.database.session("remove") as session:
-        done = pruning.remove(site, session, vm, stamp, last=last)
+        unlisted.take_in(session, record)
+        done = pruning.remove(site, session, record.key, stamp, last=last)
+    becomes = f", which is {done.status}" if unlisted.is_in_database(record) else ""
     answer(
         {**document, "archived": done.archived, "status": str(done.status), "dry_run": False},
-        f"removed {stamp} of {vm}, which is {done.status}",
+        f"removed {stamp} of {vm}{becomes}",
         as_json=as_json,
     )
     return ExitCode.DONE

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import text
+from coordinator import text, vm_argument
+from coordinator.copies_site import open_copies
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import answer, print_json, say, warn
-from shared.state.rules import vm_records
+from shared.tasks import unlisted
 
 if TYPE_CHECKING:
     from coordinator.restore.restoring import Restored
@@ -63,16 +64,17 @@ def command(  # noqa: PLR0913 - options of the command line
 ) -> ExitCode:
     """Make a VM of a copy, on this host; run it as the user who owns the VMs.
 
-    Works for VMs of any host, also of one that is gone, and for archived ones; needs the NAS for
-    reading only, and where it can be written, notes it in the log. The copy is read in full and
-    compared with its digests first. Nothing is ever overwritten: refused if this host has a VM or
-    folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a UUID of
-    its own, and to the backups it is another VM (docs/restore.md).
+    Works for VMs of any host, also of one that is gone, for archived ones, for copies of which no
+    record tells, and without a database. VM is a name, a UUID, or a directory with copies. It needs
+    the NAS for reading only, and where it can be written, notes it in the log. The copy is read in
+    full and compared with its digests first. Nothing is ever overwritten: refused if this host has
+    a VM or folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a
+    UUID of its own, and to the backups it is another VM (docs/restore.md).
     """
     from coordinator.restore import choice, restoring
 
-    site = invocation.site(reading=True)
-    record = vm_records.find(site.database.head().contents, vm)
+    opened = open_copies(invocation)
+    site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
     chosen = choice.look_for(site, record, which)
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
@@ -86,7 +88,8 @@ def command(  # noqa: PLR0913 - options of the command line
                 "name": what.name,
                 "folder": str(what.folder),
                 "size": copy.size,
-                "warnings": warnings,
+                "warnings": [*opened.warnings, *warnings],
+                "database": opened.database,
                 "dry_run": True,
             },
             (
@@ -105,7 +108,7 @@ def command(  # noqa: PLR0913 - options of the command line
         restored = restoring.restore(site, copy.stamp, what, show)
     finally:
         text.progress("")
-    recorded = _record(invocation, record, restored)
+    recorded = opened.usable and _record(invocation, record, restored)
     if as_json:
         document = {
             "schema": 1,
@@ -119,7 +122,8 @@ def command(  # noqa: PLR0913 - options of the command line
                 **document,
                 "settings_file": restored.settings_file,
                 "recorded": recorded,
-                "warnings": warnings,
+                "warnings": [*opened.warnings, *warnings],
+                "database": opened.database,
             }
         )
     else:
@@ -135,6 +139,9 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
     """
     from coordinator.restore import restoring
 
+    if not unlisted.is_in_database(record):
+        warn("the VM is restored, but that is not in the log: the database has no record of it")
+        return False
     try:
         restoring.note(invocation.site(), record.key, restored)
     except VmBackupError as error:
@@ -145,6 +152,8 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
 
 def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     """What the backups will make of a VM that replaces its original."""
+    if not unlisted.is_in_database(record):
+        return
     if restored.name == record.name and (record.node != site.node or record.missing_since):
         say(
             f"If it replaces {record.key} of {record.node or 'an unknown host'}: "

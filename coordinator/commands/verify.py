@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import text
+from coordinator import text, vm_argument
+from coordinator.copies_site import CopiesSite, open_copies
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import (
     ExitCode,
@@ -20,6 +21,8 @@ from shared.output import answer, print_json, say, warn
 from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shared.copies.catalogue import Copy
     from shared.site import Site
     from shared.state.records import VmRecord
@@ -101,21 +104,17 @@ def command(
     For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the
     same on a schedule. A damaged copy is marked, is never counted again, and is not deleted; if it
     was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody works is skipped. No
-    limit of bytes. Exit code 3 if a copy is damaged, cannot be read, or was the newest one and is
-    gone.
+    limit of bytes. Copies of which no record tells are read, too; without a usable database the
+    result is only said. VM may be a name, a UUID, or a directory with copies. Exit code 3 if a copy
+    is damaged, cannot be read, or was the newest one and is gone.
     """
     if (vm is None) != (everything or due) and not (vm and due and not everything):
         raise UsageError(
             "say which copies: a VM, --all, or --due",
             hint="vmbackup-admin verify --due reads those whose turn it is",
         )
-    site = invocation.site(reading=dry_run)
-    contents = site.database.head().contents
-    records = (
-        [vm_records.find(contents, vm)]
-        if vm
-        else [contents.vms[key] for key in sorted(contents.vms)]
-    )
+    opened = open_copies(invocation, reading=dry_run)
+    site, records = opened.site, _asked_for(opened, vm)
     if dry_run:
         planned = [
             (record.key, copy) for record in records for copy in _wanted(site, record, due=due)
@@ -123,6 +122,7 @@ def command(
         answer(
             {
                 "dry_run": True,
+                "database": opened.database,
                 "copies": [
                     {"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned
                 ],
@@ -131,9 +131,12 @@ def command(
             as_json=as_json,
         )
         return ExitCode.DONE
-    report = _verify(site, records, due=due, named=vm is not None, as_json=as_json)
+    if opened.usable:
+        report = _verify(site, records, due=due, named=vm is not None, as_json=as_json)
+    else:
+        report = _only_read(site, records, due=due, as_json=as_json)
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "database": opened.database})
     else:
         good = sum(not copy.problem for copy in report.examined)
         say(
@@ -141,6 +144,56 @@ def command(
             f"damaged"
         )
     return report.exit_code
+
+
+def _asked_for(opened: CopiesSite, vm: str | None) -> "list[VmRecord]":
+    """The records of the VMs that were asked for, also those made of unlisted copies."""
+    from shared.tasks import unlisted
+
+    site, contents = opened.site, opened.contents
+    if vm is not None:
+        return [vm_argument.choose(site, contents, vm)]
+    found = unlisted.find(site, contents)
+    for problem in found.problems:
+        warn(problem)
+    return [*(contents.vms[key] for key in sorted(contents.vms)), *found.records]
+
+
+def _only_read(site: "Site", records: "list[VmRecord]", *, due: bool, as_json: bool) -> Findings:
+    """Reads the copies without a database: nothing is noted anywhere."""
+    from shared.tasks import verification
+
+    report = Findings()
+    for record in records:
+        try:
+            for copy in _wanted(site, record, due=due):
+                problem = verification.examine(copy, _progress(record, copy))
+                archived = copy.directory != site.directory(record)
+                _tell(
+                    report,
+                    verification.Examined(record.key, copy.stamp, archived, copy.size, problem),
+                    as_json=as_json,
+                )
+        except VmBackupError as error:
+            report.unread[record.key] = error.message
+            warn(f"{record.key}: {error.message}")
+        finally:
+            text.progress("")
+    return report
+
+
+def _progress(record: "VmRecord", copy: "Copy") -> "Callable[[int, int], None]":
+    def show(done: int, total: int) -> None:
+        text.progress(f"{record.key} {copy.stamp}: {text.size(done)} of {text.size(total)}")
+
+    return show
+
+
+def _tell(report: Findings, examined: "Examined", *, as_json: bool) -> None:
+    report.examined.append(examined)
+    text.progress("")
+    if not as_json:
+        say(f"{examined.key} {examined.stamp}: {examined.problem or 'good'}")
 
 
 def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
@@ -185,22 +238,17 @@ def _verify_vm(
     due: bool,
     as_json: bool,
 ) -> None:
-    from shared.tasks import verification
+    from shared.tasks import unlisted, verification
 
     vm_records.require_free(record)
     for copy in _wanted(site, record, due=due):
-
-        def show(done: int, total: int, name: str = f"{record.key} {copy.stamp}") -> None:
-            text.progress(f"{name}: {text.size(done)} of {text.size(total)}")
-
-        examined = verification.verify_copy(site, session, record.key, copy.stamp, show)
-        if examined is None:
-            continue
-        report.examined.append(examined)
-        text.progress("")
-        if not as_json:
-            say(f"{record.key} {copy.stamp}: {examined.problem or 'good'}")
-    if record.directory:
+        unlisted.take_in(session, record)
+        examined = verification.verify_copy(
+            site, session, record.key, copy.stamp, _progress(record, copy)
+        )
+        if examined is not None:
+            _tell(report, examined, as_json=as_json)
+    if record.directory and unlisted.is_in_database(record):
         verification.settle(site, session, record.key)
         if gone := _gone(site, record, report):
             report.unread[record.key] = gone

@@ -32,7 +32,7 @@ class ChosenCopy:
 
 def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
     """Like `choose`, and whether the signs disagree about which is `latest` or `previous`."""
-    found = [copy for copy, _ in vm_copies.copies(site, record)]
+    found = vm_copies.in_all_places(site, record)
     good = chronology.oldest_first(copy for copy in found if copy.good)
     if which in ("latest", "previous"):
         position = 1 if which == "latest" else 2

@@ -24,7 +24,7 @@ from shared.host.errors import CopyError, LockedError, UsageError, VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import import_note, rehearsal_note, verification
+from shared.tasks import import_note, rehearsal_note, unlisted, verification
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
 from shared.tasks.import_note import Note
 from shared.virtualbox.boot_check import BootCheck
@@ -70,10 +70,13 @@ def rehearse(
     which: str,
     wishes: Wishes,
     progress: Progress = lambda _what, _percent: None,
+    *,
+    noted: bool = True,
 ) -> Rehearsal:
     """Verifies, restores, starts, watches and removes.
 
-    A failure of the copy is the result; raised is what has nothing to do with it.
+    A failure of the copy is the result; raised is what has nothing to do with it. Without `noted`
+    nothing is written on the NAS: there is no database.
 
     Raises `LockedError` if another rehearsal runs on this host or somebody works on the VM,
     `CopyError` if there is no such copy or no room for it, `UsageError`, `NasError`,
@@ -82,12 +85,16 @@ def rehearse(
     with _only_one(site.configuration.host.state_directory):
         rehearsal_note.remove_noted(site)
         copy = choice.choose(site, record, which)
-        result = _damaged(site, record, copy, progress) or _try(site, copy, wishes, progress)
-    return Rehearsal(copy.stamp, result, _record(site, record.key, copy.stamp, result))
+        result = _damaged(site, record, copy, progress, noted=noted) or _try(
+            site, copy, wishes, progress
+        )
+    return Rehearsal(copy.stamp, result, noted and _record(site, record, copy.stamp, result))
 
 
-def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Rehearsed | None:
-    """Verifies the copy, which marks a damaged one.
+def _damaged(
+    site: Site, record: VmRecord, copy: Copy, progress: Progress, *, noted: bool
+) -> Rehearsed | None:
+    """Verifies the copy, which marks a damaged one if that can be noted.
 
     The result of the rehearsal if that is the end of it.
     """
@@ -95,7 +102,11 @@ def _damaged(site: Site, record: VmRecord, copy: Copy, progress: Progress) -> Re
     def report(done: int, total: int) -> None:
         progress("verify", 100 * done / total if total else 100)
 
+    if not noted:
+        problem = verification.examine(copy, report)
+        return _result(site, f"damaged: {problem}", "", booted=False) if problem else None
     with site.database.session("rehearse") as session:
+        unlisted.take_in(session, record)
         examined = verification.verify_copy(site, session, record.key, copy.stamp, report)
     if examined is None:
         raise CopyError(f"the copy {copy.stamp} is gone")
@@ -145,7 +156,7 @@ def _result(site: Site, result: str, observed: str, *, booted: bool) -> Rehearse
     return Rehearsed(timestamp(site.clock.now()), site.node, result, observed, booted)
 
 
-def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
+def _record(site: Site, record: VmRecord, stamp: str, result: Rehearsed) -> bool:
     """Writes the result beside the copy.
 
     Somebody who works on the VM is waited for, for a bounded time.
@@ -155,13 +166,14 @@ def _record(site: Site, key: str, stamp: str, result: Rehearsed) -> bool:
     with site.database.session("rehearse") as session:
         while True:
             try:
-                return verification.note_rehearsal(site, session, key, stamp, result)
+                unlisted.take_in(session, record)
+                return verification.note_rehearsal(site, session, record.key, stamp, result)
             except LockedError as error:
                 if clock.monotonic() >= end:
                     log.warning(
                         "the result of the rehearsal was not recorded: %s",
                         error.message,
-                        extra={"vm": key},
+                        extra={"vm": record.key},
                     )
                     return False
                 clock.sleep(_NOTE_POLL_SECONDS)

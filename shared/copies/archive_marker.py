@@ -75,6 +75,16 @@ def check_archive(
     return bool(found)
 
 
+def named_repository(nas: Nas) -> str:
+    """The repository that the marker in the archive directory names; empty if there is none.
+
+    It says which NAS this is when the state database does not. Raises `NasError`.
+    """
+    with reported(f"look at the archive directory {nas.archive}"):
+        found = _read(nas)
+    return found if _REPOSITORY.fullmatch(found) else ""
+
+
 def require_ours_or_new(nas: Nas, repository: str | None) -> None:
     """Make sure that the archive holds no marker of another repository.
 

@@ -21,6 +21,7 @@ from shared.host.errors import VmBackupError
 from shared.nas.errors import reported
 from shared.nas.overlap import first_name_below
 from shared.nas.reading import look
+from shared.nas.spelling import folded
 from shared.state.records import is_directory_name
 
 #: What NAS systems and people hide is no VM's directory: no name that we choose begins so.
@@ -163,8 +164,10 @@ class Survey:
     problems: tuple[str, ...] = ()
 
 
-def survey(nas: Nas, *, archive: bool) -> Survey:
+def survey(nas: Nas, *, archive: bool, besides: Collection[str] = ()) -> Survey:
     """Looks at all VM directories of the NAS, and of the archive with `archive`.
+
+    `besides`: the names of directories that need not be looked at.
 
     The caller has made sure that both are mounted and the right ones. Reads the sidecars, not the
     copies; writes nothing. What is not a plain directory, is hidden, or is ours (`vmstate`, the
@@ -173,7 +176,7 @@ def survey(nas: Nas, *, archive: bool) -> Survey:
     problems: list[str] = []
     places: dict[str, list[Place]] = {}
     unknown: list[Place] = []
-    for path, archived in _directories(nas, archive=archive):
+    for path, archived in _directories(nas, besides, archive=archive):
         try:
             found = catalogue.read(path, None)
         except VmBackupError as error:
@@ -190,13 +193,14 @@ def survey(nas: Nas, *, archive: bool) -> Survey:
     return Survey(vms, tuple(unknown), tuple(problems))
 
 
-def _directories(nas: Nas, *, archive: bool) -> list[tuple[Path, bool]]:
+def _directories(nas: Nas, besides: Collection[str], *, archive: bool) -> list[tuple[Path, bool]]:
+    passed = {folded(name) for name in besides}
     with reported(f"look for copies in {nas.mountpoint}"):
-        passed = {nas.state.name, *first_name_below(nas.mountpoint, nas.archive)}
-        found = [(path, False) for path in _plain(nas.mountpoint, passed)]
+        ours = {nas.state.name, *first_name_below(nas.mountpoint, nas.archive)}
+        found = [(path, False) for path in _plain(nas.mountpoint, passed | set(map(folded, ours)))]
     if archive:
         with reported(f"look for copies in {nas.archive}"):
-            found += [(path, True) for path in _plain(nas.archive, ())]
+            found += [(path, True) for path in _plain(nas.archive, passed)]
     return found
 
 
@@ -206,7 +210,7 @@ def _plain(parent: Path, passed: Collection[str]) -> list[Path]:
         parent / name
         for name in sorted(entries)
         if entries[name].is_directory
-        and name not in passed
+        and folded(name) not in passed
         and not name.startswith(_HIDDEN)
         and is_directory_name(name)
     ]

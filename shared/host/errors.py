@@ -105,6 +105,14 @@ class NasError(VmBackupError):
     exit_code = ExitCode.NAS
 
 
+class OtherRepositoryError(NasError):
+    """The NAS holds another repository than this host knows there, or none."""
+
+
+class NoGenerationError(NasError):
+    """The state database has no generation that can be read, and did not get one by waiting."""
+
+
 class VBoxManageError(VmBackupError):
     """VBoxManage failed, or said something that is no answer."""
 

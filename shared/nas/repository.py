@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.host.configuration import Nas
-from shared.host.errors import NasError
+from shared.host.errors import OtherRepositoryError
 from shared.host.notes import Note
 
 
@@ -23,7 +23,7 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
 
     None: no database is there.
 
-    The first one is remembered. Raises `NasError` if it is another one or none,
+    The first one is remembered. Raises `OtherRepositoryError` if it is another one or none,
     `ConfigurationError` if the note cannot be kept.
     """
     note = _note(nas, state_directory)
@@ -32,8 +32,13 @@ def check_repository(nas: Nas, state_directory: Path, found: str | None) -> None
         note.write({"mountpoint": str(nas.mountpoint), "repository": found})
     elif known is not None and known != found:
         what = f"holds the repository {found}" if found else "holds no state database"
-        lost = "" if found else "; if only the database is lost: `vmbackup-admin statedb rebuild`"
-        raise NasError(
+        lost = (
+            ""
+            if found
+            else "; if only the database is lost: `vmbackup-admin copies` shows the copies, "
+            "`vmbackup-admin statedb rebuild` makes a database of them"
+        )
+        raise OtherRepositoryError(
             f"the NAS at {nas.mountpoint} {what}; this host knows {known} there",
             hint="is the right NAS mounted? If it was replaced on purpose: `vmbackup-admin statedb "
             f"accept` on this host{lost}",

@@ -50,6 +50,10 @@ class Contents:
         """With `record` added or replaced."""
         return replace(self, vms={**self.vms, record.key: record})
 
+    def without_vm(self, key: str) -> "Contents":
+        """Without the record of that key."""
+        return replace(self, vms={known: vm for known, vm in self.vms.items() if known != key})
+
     def with_session(self, record: SessionRecord) -> "Contents":
         """With `record` added or replaced."""
         return replace(self, sessions={**self.sessions, record.id: record})

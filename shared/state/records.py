@@ -213,6 +213,9 @@ class VmRecord(Document):
     queued: Queued | None = None
     #: The last time that a VM was made of one of its copies.
     restored: Restoration | None = None
+    #: The session that works on copies of which no record told: this record goes with it. Empty: an
+    #: ordinary one.
+    taken_in_by: str = ""
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None
     #: The groups of VirtualBox that it is in, and what its extra data say of backups.

@@ -185,13 +185,21 @@ def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: R
 
 
 def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
-    """What is wrong with the copy, every byte of it read; empty if nothing is."""
+    """Like `examine`, while the session lives."""
 
     def report(done: int, total: int) -> None:
         session.check()
         session.doing.at(done, total)
         progress(done, total)
 
+    return examine(copy, report)
+
+
+def examine(copy: catalogue.Copy, report: Progress = lambda _done, _total: None) -> str:
+    """What is wrong with the copy, every byte of it read; empty if nothing is.
+
+    Writes nothing. Raises `NasError` if the NAS as a whole is in trouble.
+    """
     if copy.sidecar is None:
         return copy.problem
     for _ in range(_READS):

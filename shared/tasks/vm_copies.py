@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from shared.copies import catalogue, chronology
@@ -31,9 +32,23 @@ def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
 
     Not those of another VM. Raises `NasError`.
     """
+    return _in(site.directories(record), record)
+
+
+def in_all_places(site: Site, record: VmRecord) -> list[catalogue.Copy]:
+    """Like `copies`, also those that lie in the archive although the VM is not ARCHIVED.
+
+    A VM that was forgotten when it was, or whose move was broken off, has such ones. Where the
+    archive cannot be looked at, that matters for an ARCHIVED VM alone. Raises `NasError`.
+    """
+    places = dict(site.directories(record)) | dict(site.all_directories(record)[0])
+    return [copy for copy, _ in _in(places.items(), record)]
+
+
+def _in(places: Iterable[tuple[Path, bool]], record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
     found = [
         (copy, archived)
-        for place, archived in site.directories(record)
+        for place, archived in places
         for copy in catalogue.read(place, record.uuid).copies
     ]
     archived_ones = {id(copy) for copy, archived in found if archived}

@@ -18,7 +18,7 @@ from shared.state.contents import Contents
 from shared.state.numbers import believable, next_number
 from shared.state.records import Claim, SessionRecord, VmRecord
 from shared.state.rules import outages, queue, unfinished, vm_records
-from shared.state.states import IN_FLIGHT, Event, State, move
+from shared.state.states import IN_FLIGHT, INITIAL, Event, State, move
 
 
 def grant(
@@ -163,7 +163,7 @@ def break_claim(contents: Contents, key: str, number: int, reason: str, when: st
 
 
 def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) -> Contents:
-    """Declares sessions dead and frees what they held.
+    """Declares sessions dead and frees what they held; what they had taken in goes.
 
     A VM whose copy was being put in place stays claimable for finishing that.
     """
@@ -175,7 +175,7 @@ def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) 
         for record in contents.vms.values():
             if record.claim is not None and record.claim.session == identifier:
                 contents = contents.with_vm(_untidy(abandoned(record, reason, when), when))
-    return contents
+    return without_abandoned(contents)
 
 
 def tombstone(row: SessionRecord, state: Literal["ended", "expired"]) -> SessionRecord:
@@ -189,7 +189,25 @@ def without_leftovers(contents: Contents, keys: Iterable[str]) -> Contents:
         if key in contents.vms and contents.vms[key].leftovers:
             tidy = replace(contents.vms[key], leftovers=False, leftovers_since="")
             contents = contents.with_vm(tidy)
+    return without_abandoned(contents)
+
+
+def without_abandoned(contents: Contents) -> Contents:
+    """Without the records that were taken in by sessions which are over.
+
+    One on which something has to be finished, or that became more than NEW, stays.
+    """
+    for record in contents.vms.values():
+        taker = contents.sessions.get(record.taken_in_by)
+        over = taker is None or taker.state != "live"
+        if record.taken_in_by and over and _is_free(record):
+            contents = contents.without_vm(record.key)
     return contents
+
+
+def _is_free(record: VmRecord) -> bool:
+    begun = record.claim or record.publishing or record.moving or record.power or record.leftovers
+    return not begun and record.status == INITIAL
 
 
 def raise_numbers(contents: Contents, floor: int) -> Contents:

@@ -10,6 +10,7 @@ from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import unfinished
+from shared.state.rules.copies import FoundCopies, with_copies
 from shared.state.states import INITIAL, Event, allowed, move
 
 
@@ -18,6 +19,7 @@ class Sighting:
     """A VM that a host lists. `directory` is the place for its copies, should it be new.
 
     `groups`, `wish` and `left_out`: as in `VmRecord`.
+    `copies` are those that it has there already: it had a record before.
     """
 
     uuid: str
@@ -26,6 +28,7 @@ class Sighting:
     groups: tuple[str, ...] = ()
     wish: str = ""
     left_out: str = ""
+    copies: FoundCopies | None = None
 
 
 def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: str) -> Contents:
@@ -39,6 +42,8 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
     for record in list(contents.vms.values()):
         if record.uuid in listed:
             contents = _seen(contents, record, node, listed[record.uuid])
+        elif record.taken_in_by:
+            continue  # no host has said that it has this VM
         elif record.uuid and record.node == node and record.missing_since is None:
             contents = contents.with_vm(replace(record, missing_since=when))
         elif record.also_on == node:
@@ -47,14 +52,10 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
         if sighting.uuid not in known:
             key = free_key(contents, sighting.name, node, sighting.uuid)
             directory = _free_directory(taken, sighting)
-            contents = contents.with_vm(
-                _described(
-                    VmRecord(
-                        key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when
-                    ),
-                    sighting,
-                )
-            )
+            new = VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when)
+            if sighting.copies is not None and directory == sighting.directory:
+                new = with_copies(new, sighting.copies)
+            contents = contents.with_vm(_described(new, sighting))
     return contents
 
 
@@ -76,6 +77,11 @@ def _identify(
 
 
 def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -> Contents:
+    if record.taken_in_by:
+        rest = contents.without_vm(record.key)
+        key = free_key(rest, sighting.name, node, sighting.uuid)
+        found = replace(record, key=key, name=sighting.name, node=node, taken_in_by="")
+        return rest.with_vm(_described(found, sighting))
     if record.node != node:
         if record.missing_since is None or record.claim is not None:
             return (
@@ -88,9 +94,7 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
     updated = _described(replace(record, missing_since=None, name=sighting.name), sighting)
     if sighting.name == contents.vms[record.key].name:
         return contents.with_vm(updated)
-    remaining = replace(
-        contents, vms={key: vm for key, vm in contents.vms.items() if key != record.key}
-    )
+    remaining = contents.without_vm(record.key)
     return remaining.with_vm(
         replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid))
     )

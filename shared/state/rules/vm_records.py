@@ -1,23 +1,40 @@
 """The records of VMs: finding one, whether it is free to be worked on, and forgetting it. Pure."""
 
-from dataclasses import replace
+from typing import Final
 
-from shared.host.errors import IllegalMoveError, LockedError, UnknownVmError, UnusableRecordError
+from shared.host.errors import (
+    IllegalMoveError,
+    LockedError,
+    UnknownVmError,
+    UnusableRecordError,
+    UsageError,
+)
 from shared.host.printable import printable, quoted
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import unfinished
 from shared.state.states import FORGETTABLE
 
+#: Of a UUID as VirtualBox writes it.
+_UUID_LENGTH: Final = 36
+
 
 def find(contents: Contents, key: str) -> VmRecord:
-    """The record of `key`.
+    """The record of `key`, which may be the VM's UUID as well.
 
-    Raises `UnknownVmError` that names similar ones, and `UnusableRecordError` if it does not fit.
+    Raises `UnknownVmError` that names similar ones, `UnusableRecordError` if it does not fit, and
+    `UsageError` if one VM is called like the UUID of another one.
     """
     record = contents.vms.get(key)
-    if record is not None:
-        return record
+    by_uuid = _of_uuid(contents, key)
+    if record is not None and by_uuid is not None and by_uuid.key != record.key:
+        raise UsageError(
+            f"{key} is the name of one VM and the UUID of another one",
+            hint=f"the first one has the UUID {record.uuid}, the name of the other one is "
+            f"{printable(by_uuid.key)}: take that",
+        )
+    if record is not None or by_uuid is not None:
+        return record or by_uuid  # type: ignore[return-value]
     if row := contents.unusable_row("vms", key):
         raise UnusableRecordError(
             row.message,
@@ -35,6 +52,14 @@ def find(contents: Contents, key: str) -> VmRecord:
         if similar
         else "`vmbackup-admin status` lists all VMs",
     )
+
+
+def _of_uuid(contents: Contents, text: str) -> VmRecord | None:
+    """The record of the VM with this UUID, in letters of any size."""
+    if len(text) != _UUID_LENGTH:
+        return None
+    wanted = text.lower()
+    return next((vm for vm in contents.vms.values() if vm.uuid.lower() == wanted), None)
 
 
 def require_free(record: VmRecord) -> None:
@@ -76,4 +101,4 @@ def forget(contents: Contents, key: str) -> Contents:
             f"{key} is {record.status} and cannot be forgotten",
             hint="wait until the backup has ended",
         )
-    return replace(contents, vms={known: vm for known, vm in contents.vms.items() if known != key})
+    return contents.without_vm(record.key)

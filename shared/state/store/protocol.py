@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
+from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NoGenerationError
 from shared.state.contents import Contents
 from shared.state.formats import require_known
 from shared.state.records import SessionRecord
@@ -103,7 +103,7 @@ def read_head() -> Steps[Snapshot]:
                         raise
                     damaged = newest
         yield from Wait(attempt)
-    raise NasError(
+    raise NoGenerationError(
         "the state database has no generation that can be read",
         hint="`vmbackup-admin doctor` examines the NAS",
     )

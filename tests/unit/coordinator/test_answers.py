@@ -56,7 +56,7 @@ def test_what_archive_and_activate_would_move(web: Operator, purpose: str) -> No
 
 
 def test_what_verify_would_read(web: Operator) -> None:
-    assert web.json("verify", "--all", "--dry-run") == {"schema": 1, "dry_run": True, "copies": []}
+    assert web.json("verify", "--all", "--dry-run")["copies"] == []
 
 
 def test_adopt(web: Operator) -> None:

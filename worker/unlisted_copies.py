@@ -1,0 +1,46 @@
+"""Copies of which no record tells, for the verify worker: once a day each host looks for them.
+
+They are few, but there is no record that could say when their turn is: that stands in the sidecars
+alone. A note in the state directory says when this host last looked.
+"""
+
+import logging
+from typing import Final
+
+from shared.copies.catalogue import Copy
+from shared.host.errors import ConfigurationError, VmBackupError
+from shared.host.notes import Note
+from shared.site import Site
+from shared.state.records import VmRecord
+from shared.tasks import unlisted, verification
+from worker.report import Report
+
+log: Final = logging.getLogger(__name__)
+
+
+def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
+    """The unlisted copies that were not read for too long, by VM; none if this host looked today.
+
+    Commits nothing. One that cannot be looked at is logged and noted in `report`.
+    """
+    today = site.clock.now().strftime("%Y-%m-%d")
+    note = Note(
+        site.configuration.host.state_directory / "unlisted-copies.json",
+        "when copies without a record were looked for",
+    )
+    try:
+        if note.read().get("day") == today:
+            return []
+        note.write({"day": today})
+    except ConfigurationError as error:
+        log.warning("copies without a record are not looked for: %s", error.message)
+        return []
+    found = []
+    for record in unlisted.find(site, site.database.head().contents).records:
+        try:
+            if copies := verification.due_copies(site, record, site.clock.now()):
+                found.append((record, copies))
+        except VmBackupError as error:
+            log.error("cannot look at its copies: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
+            report.fail(record.key, error)
+    return found
