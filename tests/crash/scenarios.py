@@ -154,6 +154,13 @@ def gone(world: World) -> None:
     world.must(WORKER, "vmfind")
 
 
+def forgotten(world: World) -> None:
+    """Two copies of a VM that is gone and has no record any more."""
+    copies(2)(world)
+    world.host.run("unregistervm", world.record(VM).uuid)
+    world.must(ADMIN, "forget", VM)
+
+
 def edited(world: World) -> None:
     """Somebody has written into vmtool-statedb."""
     copies(1)(world)
@@ -419,6 +426,23 @@ SCENARIOS: Final = (
     ),
     Scenario("who holds what", (LOCK, "list"), copies(1), {VM: "CLEAN"}, (0,), every=1),
     Scenario("pin", (ADMIN, "pin", VM, STAMP), copies(2), {VM: "CLEAN"}, (0, 11), every=40),
+    Scenario(
+        "pin a copy without a record",
+        (ADMIN, "pin", VM, OLDEST),
+        forgotten,
+        {},
+        (0, 11),
+        every=24,
+        orphans=frozenset({VM}),
+    ),
+    Scenario(
+        "archive copies without a record",
+        (ADMIN, "archive", VM),
+        forgotten,
+        {VM: "ARCHIVED"},
+        (0, 11, 15),
+        every=24,
+    ),
     Scenario("unpin", (ADMIN, "unpin", VM, STAMP), pinned, {VM: "CLEAN"}, (0, 11), every=40),
     Scenario(
         "prune",
