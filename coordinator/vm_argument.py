@@ -51,9 +51,10 @@ def _without_record(
 ) -> VmRecord:
     from shared.tasks import unlisted
 
+    taken_in = [vm for vm in contents.vms.values() if not unlisted.is_listed(vm)]
     for everywhere in (False, True):
         found = unlisted.find(site, contents, everywhere=everywhere)
-        meant = [each for each in found.records if _is_meant(site, each, text)]
+        meant = [each for each in (*taken_in, *found.records) if _is_meant(site, each, text)]
         if len(meant) == 1:
             return meant[0]
         if meant:

@@ -91,7 +91,7 @@ def _run(
         text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
 
     try:
-        if unlisted.is_in_database(record):
+        if unlisted.is_listed(record):
             move = archiving.archive if purpose == "archive" else archiving.activate
             outcome = move(site, record.key, show)
         else:
@@ -142,7 +142,7 @@ def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
 
     record = vm_argument.choose(site, site.database.head().contents, vm)
     vm_records.require_free(record)
-    if purpose == "activate" and not unlisted.is_in_database(record):
+    if purpose == "activate" and not unlisted.is_listed(record):
         raise _not_recorded(record)
     if purpose == "activate":
         archive_rules.require_archived(record)

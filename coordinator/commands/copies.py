@@ -139,7 +139,7 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
         problems |= dict.fromkeys(f"{problem.message} ({problem.hint})" for problem in unseen)
         for directory, archived in places:
             found = catalogue.read(directory, record.uuid)
-            listed = unlisted.is_in_database(record)
+            listed = unlisted.is_listed(record)
             rows += [
                 {**row, "name": record.key if listed else record.name, "uuid": record.uuid}
                 | {"listed": listed, "directory": str(directory)}
@@ -175,7 +175,7 @@ def _asked_for(
 
 def _print_unlisted(records: Sequence[VmRecord]) -> None:
     """Of which VMs no record tells: what commands take for them."""
-    others = [record for record in records if not unlisted.is_in_database(record)]
+    others = [record for record in records if not unlisted.is_listed(record)]
     if not others:
         return
     say()

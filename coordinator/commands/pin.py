@@ -12,7 +12,10 @@ from shared.output import print_json, say
     example="""
         vmbackup-admin pin web01 20261122T203800Z-17
     """,
-    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS],
+    codes=[
+        *(ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS),
+        ExitCode.STATE_REFUSED,
+    ],
 )
 @click.argument("vm")
 @click.argument("stamp")
@@ -33,7 +36,10 @@ def pin(invocation: Invocation, *, vm: str, stamp: str, as_json: bool, dry_run: 
     example="""
         vmbackup-admin unpin web01 20261122T203800Z-17
     """,
-    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS],
+    codes=[
+        *(ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST, ExitCode.NAS),
+        ExitCode.STATE_REFUSED,
+    ],
 )
 @click.argument("vm")
 @click.argument("stamp")

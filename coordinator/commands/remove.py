@@ -74,7 +74,7 @@ def command(
     with site.database.session("remove") as session:
         unlisted.take_in(session, record)
         done = pruning.remove(site, session, record.key, stamp, last=last)
-    becomes = f", which is {done.status}" if unlisted.is_in_database(record) else ""
+    becomes = f", which is {done.status}" if unlisted.is_listed(record) else ""
     answer(
         {**document, "archived": done.archived, "status": str(done.status), "dry_run": False},
         f"removed {stamp} of {vm}{becomes}",

@@ -139,7 +139,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
     """
     from coordinator.restore import restoring
 
-    if not unlisted.is_in_database(record):
+    if not unlisted.is_listed(record):
         warn("the VM is restored, but that is not in the log: the database has no record of it")
         return False
     try:
@@ -152,7 +152,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
 
 def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     """What the backups will make of a VM that replaces its original."""
-    if not unlisted.is_in_database(record):
+    if not unlisted.is_listed(record):
         return
     if restored.name == record.name and (record.node != site.node or record.missing_since):
         say(

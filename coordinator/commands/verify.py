@@ -248,7 +248,7 @@ def _verify_vm(
         )
         if examined is not None:
             _tell(report, examined, as_json=as_json)
-    if record.directory and unlisted.is_in_database(record):
+    if record.directory and unlisted.is_listed(record):
         verification.settle(site, session, record.key)
         if gone := _gone(site, record, report):
             report.unread[record.key] = gone

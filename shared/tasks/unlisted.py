@@ -111,9 +111,9 @@ def paths(site: Site, record: VmRecord) -> list[Path]:
     return [path for path, _ in site.directories(record) if path.is_dir()]
 
 
-def is_in_database(record: VmRecord) -> bool:
-    """Whether the record was read there, not made of copies."""
-    return record.taken_in_by != _NOBODY
+def is_listed(record: VmRecord) -> bool:
+    """Whether the database tells of the VM, and not of its copies for a moment, or not at all."""
+    return not record.taken_in_by
 
 
 def take_in(session: Session, record: VmRecord) -> None:
@@ -121,7 +121,7 @@ def take_in(session: Session, record: VmRecord) -> None:
 
     After a crash the record goes with the session. Raises what `rules.take_in` and a commit raise.
     """
-    if not is_in_database(record):
+    if not is_listed(record):
         change = partial(rules.take_in, made=record, session=session.id)
         session.commit(change, f"work on the copies of {record.name} {{{record.uuid}}}")
 

@@ -55,7 +55,7 @@ def about_vm(
             f"{_copies(len(record.damaged))} damaged",
             remedy=f"vmbackup-admin copies {quoted(key)}",
         )
-    if record.status != State.ARCHIVED and not record.left_out:
+    if record.status != State.ARCHIVED and not (record.left_out or record.taken_in_by):
         yield from _of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
     if begun := unfinished.of(record):

@@ -223,7 +223,7 @@ def test_a_vm_that_is_found_while_somebody_works_on_its_copies_is_an_ordinary_on
         unlisted.take_in(session, record)
         vmfind.run(rig.site())
         assert keys(rig) == ["web01"]
-        with pytest.raises(LockedError, match="has a record by now"):
+        with pytest.raises(LockedError, match="has a record: web01"):
             unlisted.take_in(session, record)
     assert keys(rig) == ["web01"]
     assert rig.record("web01").directory == "web01"

@@ -77,6 +77,6 @@ def _of_uuid(contents: Contents, uuid: str) -> VmRecord | None:
 
 def _found_again(known: VmRecord) -> LockedError:
     return LockedError(
-        f"{known.uuid} has a record by now: {known.key}",
-        hint=f"repeat the command with {quoted(known.key)}",
+        f"{known.uuid} has a record: {known.key}, whose directory is {known.directory}",
+        hint=f"name {quoted(known.key)}; copies that lie elsewhere can be restored, or moved there",
     )
