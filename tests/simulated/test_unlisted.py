@@ -5,6 +5,7 @@ Listed, verified, restored, pinned, archived, removed, and taken back when their
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode, IllegalMoveError, LockedError
 from shared.host.host_identity import HostIdentity
 from shared.state.rules import unlisted as rules
-from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.state.store.create import create
 from shared.tasks import unlisted, verification
 from tests.simulated.conftest import Rig
-from tests.simulated.test_verify import age, back_up, damage, two_copies
+from tests.simulated.test_verify import OLD, back_up, damage, two_copies
+from tests.support.copies import ova, put_copy
 from worker import database, verify, vmfind
 from worker.backup import worker as backup
+
+STAMPS = ["20261101T000000Z-3", "20261102T000000Z-4"]
 
 
 def admin(rig: Rig, *arguments: str, host: str = "alpha") -> Result:
@@ -53,12 +56,6 @@ def ask(rig: Rig, *arguments: str, host: str = "alpha") -> dict[str, object]:
     return answered
 
 
-def forget(rig: Rig, key: str) -> None:
-    rig.site().database.commit_once(
-        lambda contents: vm_records.forget(contents, key), "test", "test"
-    )
-
-
 def keys(rig: Rig) -> list[str]:
     return sorted(rig.site().database.head().contents.vms)
 
@@ -66,10 +63,10 @@ def keys(rig: Rig) -> list[str]:
 @pytest.fixture
 def forgotten(rig: Rig) -> tuple[Rig, str, list[str]]:
     """A VM with two copies that was forgotten: its UUID, and their stamps."""
-    stamps = two_copies(rig)
-    uuid = rig.record("web01").uuid
-    forget(rig, "web01")
-    return rig, uuid, stamps
+    uuid = rig.host().make_vm("web01").uuid
+    for stamp in STAMPS:
+        put_copy(rig.nas / "web01", stamp, ova(), uuid=uuid, vm="web01", node="alpha")
+    return rig, uuid, STAMPS
 
 
 def test_forget_says_how_to_get_at_the_copies(rig: Rig) -> None:
@@ -93,12 +90,14 @@ def test_they_are_listed_with_where_they_come_from(forgotten: tuple[Rig, str, li
 
 
 @pytest.mark.parametrize("word", ["uuid", "name", "directory"])
-def test_one_is_restored_on_another_host(forgotten: tuple[Rig, str, list[str]], word: str) -> None:
+def test_one_would_be_restored_on_another_host(
+    forgotten: tuple[Rig, str, list[str]], word: str
+) -> None:
     rig, uuid, stamps = forgotten
     what = {"uuid": uuid, "name": "web01", "directory": str(rig.nas / "web01")}[word]
-    restored = ask(rig, "restore", what, "--copy", stamps[0], host="beta")
+    restored = ask(rig, "restore", what, "--copy", stamps[0], "--dry-run", host="beta")
     assert (restored["name"], restored["stamp"]) == ("web01", stamps[0])
-    assert (restored["recorded"], restored["database"]) == (False, "current")
+    assert restored["database"] == "current"
 
 
 def test_pin_unpin_and_remove_leave_no_record(forgotten: tuple[Rig, str, list[str]]) -> None:
@@ -147,12 +146,15 @@ def test_an_archive_that_was_broken_off_is_finished(
     assert len(catalogue.read(rig.nas / "archive" / "web01", uuid).good) == len(stamps)
 
 
-def test_they_are_verified_on_schedule_once_a_day(rig: Rig) -> None:
-    stamps = two_copies(rig)
-    age(rig, "web01", *stamps)
-    uuid = rig.record("web01").uuid
+def test_they_are_verified_on_schedule_once_a_day(
+    forgotten: tuple[Rig, str, list[str]],
+) -> None:
+    rig, uuid, stamps = forgotten
+    for stamp in stamps:
+        side = sidecars.read(rig.nas / "web01", stamp)
+        aged = replace(side, finished=OLD, verified=None)
+        (rig.nas / "web01" / f"{stamp}.json").write_bytes(aged.render())
     damage(rig, "web01", stamps[0])
-    forget(rig, "web01")
     site = rig.site()
     assert verify.plan(site) == [f"{uuid} {stamp}" for stamp in stamps]
     report = verify.run(site)
@@ -234,7 +236,7 @@ def test_copies_in_the_directory_of_another_vm_can_be_restored_alone(
     forgotten: tuple[Rig, str, list[str]],
 ) -> None:
     rig, uuid, stamps = forgotten
-    back_up_other(rig)
+    other_with_record(rig)
     for path in (rig.nas / "web01").iterdir():
         shutil.move(path, rig.nas / "other" / path.name)
     shutil.rmtree(rig.nas / "web01")
@@ -245,10 +247,17 @@ def test_copies_in_the_directory_of_another_vm_can_be_restored_alone(
 
 
 def back_up_other(rig: Rig) -> None:
-    """A second host's VM, called other."""
+    """A second host's VM, called other, with a copy."""
     rig.host("beta").make_vm("other")
     rig.look("beta")
     assert backup.run(rig.site("beta")).done == ["other"]
+
+
+def other_with_record(rig: Rig) -> None:
+    """A second host's VM, called other, without copies."""
+    rig.host("beta").make_vm("other")
+    vmfind.run(rig.site("beta"))
+    (rig.nas / "other").mkdir()
 
 
 def test_a_namesake_with_a_record_is_meant_and_the_other_one_told_of(
@@ -256,8 +265,13 @@ def test_a_namesake_with_a_record_is_meant_and_the_other_one_told_of(
 ) -> None:
     rig, uuid, _stamps = forgotten
     rig.host("beta").make_vm("web01")
-    rig.look("beta")
-    backup.run(rig.site("beta"))
+    vmfind.run(rig.site("beta"))
+    put_copy(
+        rig.nas / rig.record("web01").directory,
+        STAMPS[0],
+        ova(),
+        uuid=rig.record("web01").uuid,
+    )
     result = admin(rig, "restore", "web01", "--dry-run", "--as", "new")
     assert result.exit_code == 0, result.output
     assert str(rig.nas / rig.record("web01").directory) in result.stdout
