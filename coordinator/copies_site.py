@@ -71,7 +71,6 @@ def open_copies(invocation: "Invocation", *, reading: bool = True) -> CopiesSite
     """
     try:
         site = invocation.site(reading=reading)
-        _require_generation(site)
         contents = site.database.head().contents
     except _UNUSABLE as error:
         if not reading and isinstance(error, _IN_USE):
@@ -82,21 +81,6 @@ def open_copies(invocation: "Invocation", *, reading: bool = True) -> CopiesSite
         return found
     unusable = (row.message for row in contents.unusable)
     return CopiesSite(site, contents, warnings=(*site.database.warnings, *unusable))
-
-
-def _require_generation(site: "Site") -> None:
-    """Raises `NoGenerationError` at once where there is none, twice in a row.
-
-    Who writes waits minutes for one, because a listing may be behind.
-    """
-    from shared.state.store import generations
-
-    root = site.database.root
-    if not (generations.numbers(root) or generations.numbers(root)):
-        raise NoGenerationError(
-            "the state database has no generation",
-            hint="`vmbackup-admin doctor` examines the NAS",
-        )
 
 
 def _without(configuration: "Configuration", error: VmBackupError) -> CopiesSite:

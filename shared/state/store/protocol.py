@@ -85,7 +85,7 @@ def read_head() -> Steps[Snapshot]:
     for attempt in range(ATTEMPTS):
         numbers = yield from ListGenerations()
         if not numbers and (empty := empty + 1) == EMPTY_ATTEMPTS:
-            raise NasError(
+            raise NoGenerationError(
                 "the state database has no generation: gen/ is empty",
                 hint=(
                     "if the NAS was put back, is all of it there? Else `vmbackup-admin statedb "
