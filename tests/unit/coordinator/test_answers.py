@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.lock import program as lock_program
 from shared.state.states import State
-from tests.unit.coordinator.conftest import Operator
+from tests.unit.coordinator.conftest import Operator, uuid
 from tests.unit.coordinator.test_locks import kill
 from tests.unit.coordinator.test_reading import tree
 
@@ -39,6 +39,7 @@ def test_forget(web: Operator) -> None:
         "status": "NEW",
         "node": "alpha",
         "directory": str(web.nas / "web"),
+        "uuid": uuid(0),
     }
     assert web.json("forget", "web", "--dry-run") == {**forgotten, "dry_run": True}
     assert web.json("forget", "web") == {**forgotten, "dry_run": False}
