@@ -57,8 +57,9 @@ LANES: Final = (
         Part("nas", ("tests/system/nas", _CLUSTER), 0.4, options=_APART, length_is_given=True),
     ),
     (
-        Part("outages", (_OUTAGES,), 0.5, length_is_given=True),
-        Part("ordinary", ("tests/ordinary",), 0.5, working=0.8, options=("-n", "2")),
+        Part("outages", (_OUTAGES,), 0.4, length_is_given=True),
+        Part("ordinary", ("tests/ordinary",), 0.4, working=0.8, options=("-n", "2")),
+        Part("kinds", ("tests/kinds",), 0.2, working=0.7, options=("-s",)),
     ),
     (
         Part("engine", ("tests/contract/test_engine_large.py",), 0.06, length_is_given=True),

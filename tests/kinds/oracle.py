@@ -35,9 +35,9 @@ def imported(host: RealHost, ova: Path, name: str) -> None:
     """
     folder = host.vms / f"import-{name}"
     shown = host.run("import", ova, "--dry-run").stdout
-    words = [f"--vmname={name}", f"--basefolder={folder}", "--options=importtovdi"]
+    words = [f"--vmname={name}", f"--basefolder={folder}"]
     for unit in re.findall(r"^ *(\d+): Hard disk image", shown, re.MULTILINE):
-        words += [f"--unit={unit}", f"--disk={folder / name / unit}.vdi"]
+        words += [f"--unit={unit}", f"--disk={folder / name / unit}.vmdk"]
     host.run("import", ova, "--vsys=0", *words)
     host.run("unregistervm", name, "--delete")
 

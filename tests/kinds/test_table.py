@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from tests.kinds.world import SIZE, Made, build
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.proving import PROVE_SECONDS, only_when_proving
-from tests.support.virtualbox import RealHost
+from tests.support.virtualbox import RealHost, RealVm
 
 pytestmark = pytest.mark.virtualbox
-_BATCH = 4
+_BATCH = 3
 
 
 @pytest.fixture
@@ -61,7 +62,12 @@ def run(member: Member, cells: list[Cell], first: int) -> Counter[str]:
     host = member.host
     made = []
     for number, cell in enumerate(cells, first):
-        made.append(build(host, cell, number))
+        try:
+            made.append(build(host, cell, number))
+        except AssertionError as error:  # VirtualBox has faults of its own, which are not asked for
+            print(f"VirtualBox cannot make {cell}: {error}")
+            _take_away(host, number)
+            continue
         policy = {"running": cell.running, "running_hours": 0, "engine": cell.engine}
         member.configure(f'policy."{number:03}-*"', **policy)
     before = {one.name: oracle.standing(one.vm) for one in made}
@@ -71,10 +77,24 @@ def run(member: Member, cells: list[Cell], first: int) -> Counter[str]:
     assert oracle.listed(host) == vms, "a backup has left a VM"
     done = Counter(examined(member, one, before[one.name]) for one in made)
     for one in made:
-        if one.vm.info("VMState") in ("running", "paused"):
+        state = one.vm.info("VMState")
+        if state in ("running", "paused"):
             one.vm.stop()
-        host.run("unregistervm", one.vm.uuid, "--delete")
+        elif state == "saved":
+            host.run("discardstate", one.vm.uuid)
+        host.run("unregistervm", one.vm.uuid)  # its disks may be of types that are not deleted
+    done["not made"] = len(cells) - len(made)
     return done
+
+
+def _take_away(host: RealHost, number: int) -> None:
+    """What there is of a VM that could not be made, off and out of the list."""
+    listed = host.run("list", "vms").stdout
+    for uuid in re.findall(rf'^"{number:03}-.*\{{([0-9a-f-]{{36}})\}}$', listed, re.MULTILINE):
+        host.run("controlvm", uuid, "poweroff", check=False)
+        host.run("discardstate", uuid, check=False)
+        RealVm(host, uuid, "").wait_for_state("poweroff", "aborted")
+        host.run("unregistervm", uuid)
 
 
 def batches(seed: int) -> Iterator[list[Cell]]:

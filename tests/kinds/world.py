@@ -40,6 +40,7 @@ def build(host: RealHost, cell: Cell, number: int) -> Made:
     words = [f"--description={cell.description}"] if cell.description else []
     words += [f"--groups={cell.group}"] if cell.group else []
     words += ["--firmware=efi"] if cell.firmware == "efi" else []
+    words += ["--usb-ohci=on"] if cell.controller == "usb" else []
     if cell.serial:
         words += ["--uart1", "0x3F8", "4", f"--uart-mode1={cell.serial}"]
         words += [str(host.vms / f"{number}.line")]
@@ -71,17 +72,18 @@ def _attach_subject(vm: RealVm, cell: Cell, content: bytes, number: int) -> None
         other = host.vms / f"{number}-other.vdi"
         host.run("createmedium", "disk", f"--filename={other}", "--size=8")
         _attach(vm, kinds[1], other)
-    _attach(vm, kinds[0], disk)
-    if cell.kind != "normal":  # a disk gets some types only when its VM is known and lets it go
+    typed = (f"--mtype={cell.kind}",) if cell.kind not in ("normal", "multiattach") else ()
+    _attach(vm, kinds[0], disk, *typed)
+    if cell.kind == "multiattach":  # a disk gets this type only when a VM knows it and lets it go
         _attach(vm, kinds[0], "none")
         host.run("modifymedium", "disk", disk, f"--type={cell.kind}")
         _attach(vm, kinds[0], disk)
 
 
-def _attach(vm: RealVm, kind: str, medium: Path | str) -> None:
+def _attach(vm: RealVm, kind: str, medium: Path | str, *more: str) -> None:
     name, port = ("SATA", 1) if kind == "sata" else (kind, 0)
     place = (f"--storagectl={name}", f"--port={port}", "--device=0", "--type=hdd")
-    vm.host.run("storageattach", vm.uuid, *place, f"--medium={medium}")
+    vm.host.run("storageattach", vm.uuid, *place, f"--medium={medium}", *more)
 
 
 def _attach_iso(vm: RealVm, number: int) -> None:
@@ -96,7 +98,9 @@ def _attach_iso(vm: RealVm, number: int) -> None:
 def _bring_to(vm: RealVm, state: str) -> None:
     if state == "poweroff":
         return
-    vm.start()
+    # whether the guest boots, from whichever disk the BIOS takes first, does not matter
+    vm.host.run("startvm", vm.uuid, "--type=headless")
+    vm.wait_for_state("running")
     if state == "saved":
         vm.host.run("controlvm", vm.uuid, "savestate")
         vm.wait_for_state("saved")
