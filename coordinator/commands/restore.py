@@ -13,9 +13,11 @@ from shared.output import answer, print_json, say, warn
 from shared.tasks import unlisted
 
 if TYPE_CHECKING:
+    from coordinator.restore.completing import Difference
     from coordinator.restore.restoring import Restored
     from shared.site import Site
     from shared.state.records import VmRecord
+    from shared.virtualbox.importing import ImportPlan
 
 
 @documented(
@@ -48,6 +50,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Give the new VM network addresses of its own: for a second VM beside the original.",
 )
+@click.option(
+    "--with-host-access",
+    is_flag=True,
+    help="Put back also what lets the VM write to this host or listen there (shared folders, …).",
+)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -59,6 +66,7 @@ def command(  # noqa: PLR0913 - options of the command line
     name: str | None,
     folder: Path | None,
     new_macs: bool,
+    with_host_access: bool,
     as_json: bool,
     dry_run: bool,
 ) -> ExitCode:
@@ -68,10 +76,12 @@ def command(  # noqa: PLR0913 - options of the command line
     record tells, and without a database. VM is a name, a UUID, or a directory with copies. It needs
     the NAS for reading only, and where it can be written, notes it in the log. The copy is read in
     full and compared with its digests first. Nothing is ever overwritten: refused if this host has
-    a VM or folder of that name. Interrupted or failed, it leaves nothing behind. The new VM has a
-    UUID of its own, and to the backups it is another VM (docs/restore.md).
+    a VM or folder of that name. Interrupted or failed, it leaves nothing behind. What VirtualBox
+    leaves out of an import is put back from the settings kept beside the copy; what lets a VM write
+    to this host or listen there is taken away and listed, unless --with-host-access is given. The
+    new VM has a UUID of its own, and to the backups it is another VM (docs/restore.md).
     """
-    from coordinator.restore import choice, restoring
+    from coordinator.restore import choice, completing, restoring
 
     opened = open_copies(invocation)
     site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
@@ -79,8 +89,15 @@ def command(  # noqa: PLR0913 - options of the command line
     copy, warnings = chosen.copy, [chosen.doubt] if chosen.doubt else []
     if chosen.doubt:
         warn(chosen.doubt)
-    what = restoring.plan(site, copy, name=name, folder=folder, keep_macs=not new_macs)
+    what = restoring.plan(
+        *(site, copy),
+        name=name,
+        folder=folder,
+        keep_macs=not new_macs,
+        with_host_access=with_host_access,
+    )
     if dry_run:
+        foreseen = completing.foresee(what)
         answer(
             {
                 "vm": vm,
@@ -90,11 +107,17 @@ def command(  # noqa: PLR0913 - options of the command line
                 "size": copy.size,
                 "warnings": [*opened.warnings, *warnings],
                 "database": opened.database,
+                **_facts(foreseen, what),
                 "dry_run": True,
             },
-            (
-                f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in "
-                f"{what.folder}"
+            "\n".join(
+                [
+                    (
+                        f"would restore {what.source} ({text.size(copy.size)}) as {what.name} in "
+                        f"{what.folder}"
+                    ),
+                    *_sentences(foreseen, what),
+                ]
             ),
             as_json=as_json,
         )
@@ -124,12 +147,42 @@ def command(  # noqa: PLR0913 - options of the command line
                 "recorded": recorded,
                 "warnings": [*opened.warnings, *warnings],
                 "database": opened.database,
+                **_facts(restored.difference, what),
             }
         )
     else:
         say(f"restored {restored.stamp} as {restored.name} {{{restored.uuid}}} in {what.folder}")
+        for sentence in _sentences(restored.difference, what):
+            say(sentence)
         _advise(site, record, restored)
     return ExitCode.DONE
+
+
+def _facts(difference: "Difference", what: "ImportPlan") -> dict[str, object]:
+    """How the restored VM differs from the one that was backed up, for `--json`."""
+    return {
+        "host_access": list(difference.host_access),
+        "host_access_put_back": what.with_host_access,
+        "left_out": list(difference.left_out),
+        "lost": list(difference.lost),
+    }
+
+
+def _sentences(difference: "Difference", what: "ImportPlan") -> list[str]:
+    """The same for people: a heading and one line for each."""
+    access = (
+        "With what lets it write to this host or listen there:"
+        if what.with_host_access
+        else "Without what lets it write to this host or listen there (--with-host-access):"
+    )
+    said = []
+    for heading, items in (
+        (access, difference.host_access),
+        ("Not in the copy:", difference.left_out),
+        ("Not as it was:", difference.lost),
+    ):
+        said += [heading, *(f"  {item}" for item in items)] if items else []
+    return said
 
 
 def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") -> bool:

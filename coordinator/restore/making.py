@@ -15,13 +15,12 @@ from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupE
 from shared.site import Site
 from shared.tasks import import_note
 from shared.tasks.import_note import Note
+from shared.virtualbox import unregistering
 from shared.virtualbox.importing import ImportPlan, RunningImport, folder_name
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.patience import patiently
 from shared.virtualbox.settings import SettingsError, read_file
 from shared.virtualbox.settings_writing import renamed
 from shared.virtualbox.trial_settings import trial_settings
-from shared.virtualbox.vboxmanage import work_seconds
 
 log: Final = logging.getLogger(__name__)
 
@@ -72,14 +71,14 @@ def cut_off(site: Site, note: Note) -> Machine:
     Raises `VBoxManageError`, and then it must not be started.
     """
     try:
-        _unregister(site, note)
+        unregister(site, note)
         data = read_file(str(note.settings_file), site.clock.sleep)
         note.settings_file.write_bytes(trial_settings(data, note.folder))
     except SettingsError as error:
         raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
     except OSError as error:
         raise VBoxManageError(f"cannot write {note.settings_file}: {error.strerror}") from None
-    return _register(site, note, note.settings_file)
+    return register(site, note, note.settings_file)
 
 
 def move_to_place(site: Site, what: ImportPlan, note: Note) -> Machine:
@@ -89,14 +88,14 @@ def move_to_place(site: Site, what: ImportPlan, note: Note) -> Machine:
     """
     refuse_taken(site, what)
     try:
-        _unregister(site, note)
+        unregister(site, note)
         settings_file = _write_under_its_name(site, what, note)
         note.folder.rename(what.folder)
     except SettingsError as error:
         raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
     except OSError as error:
         raise VBoxManageError(f"cannot move the VM to {what.folder}: {error.strerror}") from None
-    machine = _register(site, note, what.folder / settings_file)
+    machine = register(site, note, what.folder / settings_file)
     import_note.settle(note)
     return machine
 
@@ -121,14 +120,13 @@ def refuse_taken(site: Site, what: ImportPlan) -> None:
         )
 
 
-def _unregister(site: Site, note: Note) -> None:
-    patiently(
-        site.clock,
-        lambda: site.vboxmanage.run_long(work_seconds(), "unregistervm", note.uuid),
-    )
+def unregister(site: Site, note: Note) -> None:
+    """Unregisters the VM that is noted; its files stay. Raises `VBoxManageError`."""
+    unregistering.unregister(site.vboxmanage, site.clock, note.uuid, str(note.settings_file))
 
 
-def _register(site: Site, note: Note, settings_file: Path) -> Machine:
+def register(site: Site, note: Note, settings_file: Path) -> Machine:
+    """Registers the VM that is noted. Raises `VBoxManageError` if it cannot be used then."""
     site.vboxmanage.run("registervm", str(settings_file))
     machine = site.inventory().get(note.uuid)
     if machine is None or not machine.accessible:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from coordinator.restore.completing import Difference, complete
 from coordinator.restore.making import (
     Progress,
     make,
@@ -22,7 +23,7 @@ from coordinator.restore.making import (
     removed_if_it_fails,
 )
 from shared.copies.catalogue import Copy
-from shared.copies.names import final_name
+from shared.copies.names import Suffix, final_name
 from shared.copies.side_files import member_names
 from shared.copies.space import human
 from shared.host.clock import timestamp
@@ -46,6 +47,7 @@ class Restored:
     uuid: str
     settings_file: str
     stamp: str
+    difference: Difference
 
 
 def plan(
@@ -55,6 +57,7 @@ def plan(
     name: str | None = None,
     folder: Path | None = None,
     keep_macs: bool = True,
+    with_host_access: bool = False,
 ) -> ImportPlan:
     """What is to be made of a copy.
 
@@ -67,7 +70,16 @@ def plan(
         raise CopyError(f"the copy {copy.stamp} cannot be used: {copy.problem}")
     source = copy.directory / final_name(copy.stamp, "ova")
     base = (folder or default_folder(site.vboxmanage)).absolute()
-    made = ImportPlan(source, copy.sidecar.vm if name is None else name, base, keep_macs)
+    made = ImportPlan(
+        source,
+        copy.sidecar.vm if name is None else name,
+        base,
+        keep_macs,
+        kept=_side_file(copy, "vbox"),
+        nvram=_side_file(copy, "nvram"),
+        left_out=copy.sidecar.left_out,
+        with_host_access=with_host_access,
+    )
     if not made.name:
         raise UsageError("a VM needs a name", hint="--as NAME")
     refuse_taken(site, made)
@@ -104,9 +116,16 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
         note = import_note.set_up(note)
         with removed_if_it_fails(site, note):
             note, _ = make(site, what, note, progress)
+            difference = complete(site, what, note)
             machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
-    return Restored(what.name, machine.uuid, machine.settings_file, stamp)
+    return Restored(what.name, machine.uuid, machine.settings_file, stamp, difference)
+
+
+def _side_file(copy: Copy, suffix: Suffix) -> Path | None:
+    if copy.sidecar is None or suffix not in copy.sidecar.files:
+        return None
+    return copy.directory / final_name(copy.stamp, suffix)
 
 
 def _new_note(site: Site, what: ImportPlan) -> Note:

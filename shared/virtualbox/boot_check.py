@@ -18,7 +18,8 @@ from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.virtualbox.inventory import Machine, files_of
 from shared.virtualbox.patience import patiently
 from shared.virtualbox.power import PowerSwitch
-from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
+from shared.virtualbox.unregistering import unregister
+from shared.virtualbox.vboxmanage import VBoxManage
 
 _VALUE: Final = re.compile(r"^Value: (.*)$", re.MULTILINE)
 
@@ -95,9 +96,7 @@ class BootCheck:
         """
         if not self._patiently(lambda: self._vboxmanage.info(self._uuid)).stopped:
             self._switch_off()
-        self._patiently(
-            lambda: self._vboxmanage.run_long(work_seconds(), "unregistervm", self._uuid)
-        )
+        unregister(self._vboxmanage, self._clock, self._uuid, self._machine.settings_file)
 
     def _start(self) -> None:
         self._vboxmanage.run_long(_START_SECONDS, "startvm", self._uuid, "--type=headless")

@@ -76,13 +76,20 @@ class ImportFailedError(VBoxManageError):
 class ImportPlan:
     """What becomes of a copy.
 
-    `source` (an `.ova`) as the VM `name`, in a folder of its own below `base_folder`.
+    `source` (an `.ova`) as the VM `name`, in a folder of its own below `base_folder`. `kept` and
+    `nvram` are the settings file and the firmware variables beside it, None if there are none;
+    `left_out` says what of the VM is in no file. `with_host_access`: what reaches into the host
+    comes back, too.
     """
 
     source: Path
     name: str
     base_folder: Path
     keep_macs: bool = True
+    kept: Path | None = None
+    nvram: Path | None = None
+    left_out: tuple[str, ...] = ()
+    with_host_access: bool = False
 
     @property
     def folder(self) -> Path:

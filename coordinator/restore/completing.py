@@ -1,0 +1,155 @@
+"""Putting back what an import leaves out of a VM, before the VM gets its name and place.
+
+What is put back, and what only if the operator wants it, says `shared.virtualbox.put_back`. What
+VirtualBox refuses of it is no reason to have no VM: it is told.
+"""
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from coordinator.restore.making import register, unregister
+from shared.host.errors import VBoxManageError
+from shared.nas.errors import reported
+from shared.nas.reading import read_file
+from shared.site import Site
+from shared.tasks.import_note import Note
+from shared.virtualbox.importing import ImportPlan
+from shared.virtualbox.put_back import DiskKind, Drive, PutBack, kept_host_access, put_back
+from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError
+from shared.virtualbox.settings import read_file as read_settings
+from shared.virtualbox.vboxmanage import work_seconds
+
+log: Final = logging.getLogger(__name__)
+
+_CD_IMAGES: Final = (".iso", ".dmg", ".cdr")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a restored VM differs from the one that was backed up, in words.
+
+    `host_access` reaches into the host: left out, or put back if that was wanted. `left_out` is in
+    no file of the copy. `lost` is what could not be put back.
+    """
+
+    host_access: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def foresee(what: ImportPlan) -> Difference:
+    """What a restore would leave out, as far as the copy says it. Raises `NasError`."""
+    return Difference(kept_host_access(_kept(what)), what.left_out)
+
+
+def complete(site: Site, what: ImportPlan, note: Note) -> Difference:
+    """Gives the imported VM back what the import left out, and takes what reaches into the host.
+
+    Raises `VBoxManageError`, `NasError`.
+    """
+    kept = _kept(what)
+    unregister(site, note)
+    try:
+        imported = read_settings(str(note.settings_file), site.clock.sleep)
+        back = _put_back(what, note, imported, kept)
+        _bring_firmware_variables(what, note)
+        refused = _register(site, note, back)
+        if refused:
+            back = _put_back(what, note, imported, None)
+            register(site, note, note.settings_file)
+    except SettingsError as error:
+        raise VBoxManageError(f"the settings of the imported VM cannot be used: {error}") from None
+    except OSError as error:
+        raise VBoxManageError(f"cannot write into {note.folder}: {error.strerror}") from None
+    lost = [*refused, *back.lost]
+    for kind in back.kinds:
+        lost += _attach_as(site, note.uuid, kind)
+    for drive in back.drives:
+        lost += _fill(site, note.uuid, drive)
+    return Difference(back.host_access, what.left_out, tuple(lost))
+
+
+def _kept(what: ImportPlan) -> bytes | None:
+    if what.kept is None:
+        return None
+    with reported(f"read {what.kept.name}"):
+        return read_file(what.kept, MAXIMUM_BYTES, follow=False)
+
+
+def _put_back(what: ImportPlan, note: Note, imported: bytes, kept: bytes | None) -> PutBack:
+    back = put_back(
+        imported, kept, note.folder, name=note.name, with_host_access=what.with_host_access
+    )
+    note.settings_file.write_bytes(back.settings)
+    return back
+
+
+def _register(site: Site, note: Note, back: PutBack) -> list[str]:
+    """Registers the VM; what was lost if VirtualBox refuses the settings that were kept."""
+    try:
+        register(site, note, note.settings_file)
+    except VBoxManageError as error:
+        if note.uuid in site.inventory():
+            unregister(site, note)
+        log.warning("VirtualBox refuses the kept settings: %s", error.message)
+        return [
+            f"what only its settings file had, which VirtualBox refuses: {error.message}",
+            *back.lost,
+        ]
+    return []
+
+
+def _bring_firmware_variables(what: ImportPlan, note: Note) -> None:
+    """A VM with BIOS and TPM has its keys in this file, and not in its `.ova`."""
+    target = note.settings_file.with_suffix(".nvram")
+    if what.nvram is None or target.exists():
+        return
+    with reported(f"read {what.nvram.name}"):
+        source = what.nvram.open("rb")
+    with source, target.open("xb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _attach_as(site: Site, uuid: str, kind: DiskKind) -> list[str]:
+    """Attaches a disk as one of another kind. Raises `VBoxManageError` if it is not attached then.
+
+    VirtualBox makes a differencing image for it, in the VM's folder.
+    """
+    vboxmanage, slot = site.vboxmanage, kind.slot
+    words = (
+        *("storageattach", uuid, f"--storagectl={slot.controller}"),
+        *(f"--port={slot.port}", f"--device={slot.device}"),
+    )
+    lost = []
+    vboxmanage.run(*words, "--medium=none")
+    try:
+        vboxmanage.run("modifymedium", "disk", kind.image, f"--type={kind.kind}")
+    except VBoxManageError as error:
+        lost.append(
+            f"its disk at {slot.controller} {slot.port} is an ordinary one, not {kind.kind}: "
+            f"{error.message}"
+        )
+    vboxmanage.run_long(
+        work_seconds(), *words, "--type=hdd", f"--medium={kind.image}", *kind.options
+    )
+    return lost
+
+
+def _fill(site: Site, uuid: str, drive: Drive) -> list[str]:
+    """Puts an image into a drive if this host has it where the other one had it."""
+    slot, what = drive.slot, "CD" if drive.kind == "dvddrive" else "floppy"
+    usable = drive.kind != "dvddrive" or Path(drive.path).suffix.lower() in _CD_IMAGES
+    if not usable or not os.path.isabs(drive.path) or not os.path.isfile(drive.path):
+        return [f"the image in its {what} drive ({drive.path}), which is not on this host"]
+    try:
+        site.vboxmanage.run(
+            *("storageattach", uuid, f"--storagectl={slot.controller}", f"--port={slot.port}"),
+            *(f"--device={slot.device}", f"--type={drive.kind}", f"--medium={drive.path}"),
+        )
+    except VBoxManageError as error:
+        return [f"the image in its {what} drive ({drive.path}): {error.message}"]
+    return []
