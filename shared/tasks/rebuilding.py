@@ -7,8 +7,6 @@ a name of its own (`shared.state.store.exchange`). No copy is touched.
 
 import hashlib
 import secrets
-import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from shared.copies import archive_marker, catalogue
+from shared.copies import archive_marker
 from shared.copies.archive_location import prove_apart
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.survey import FoundVm, Survey, survey
@@ -30,24 +28,19 @@ from shared.host.errors import (
 from shared.host.host_identity import HostIdentity
 from shared.host.host_lock import host_lock
 from shared.nas.mount import check_nas
-from shared.nas.repository import accept_repository, is_archive_noted, known_repository
+from shared.nas.repository import accept_repository, is_archive_noted
 from shared.state.contents import Contents
 from shared.state.formats import NEWEST
-from shared.state.numbers import believable
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.silence import moving
 from shared.state.store import exchange, protocol, version
-from shared.state.store.create import Beginning, create_anew
+from shared.state.store.create_anew import Beginning, create_anew
 from shared.state.store.generations import newest_readable
 from shared.state.store.opening import open_database, read_version, require_writable
-from shared.state.store.salvage import Salvage, highest_generation, salvage
-from shared.state.store.seen_history import SeenHistory
-from shared.tasks import records_from_copies
+from shared.state.store.salvage import Salvage, salvage
+from shared.tasks import rebuild_origin, records_from_copies
 from shared.tasks.records_from_copies import MadeOfCopies
 
-#: New numbers begin so far above all that were found: the last ones that were given out may stand
-#: nowhere.
-MARGIN: Final = 1000
 #: For so many heartbeats somebody who is at work is watched for.
 _BEATS_WATCHED: Final = 3
 
@@ -136,11 +129,11 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
     require_lost(nas.state)
     place = nas.state if nas.state.is_dir() else next(iter(exchange.asides(nas.mountpoint)), None)
     old = salvage(place) if place is not None else Salvage()
-    repository, origin = _repository(configuration, old)
+    repository, origin = rebuild_origin.repository(configuration, old)
     foreign = old.repository if old.repository not in ("", repository) else ""
     old = Salvage() if foreign else old
     if not repository:
-        repository, origin = _of_copies(survey(nas, archive=False))
+        repository, origin = rebuild_origin.of_copies(survey(nas, archive=False))
     _require_archive(configuration, repository)
     found = survey(nas, archive=nas.archive.is_dir())
     if not found.vms:
@@ -149,12 +142,12 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
             hint="is the right NAS mounted? For a new one: `vmbackup-admin statedb accept`, then "
             "`vmbackup-admin init`",
         )
-    empty = Contents(_claims(configuration, found, old), format=old.format or NEWEST)
+    empty = Contents(rebuild_origin.claims(configuration, found, old), format=old.format or NEWEST)
     return Plan(
         repository,
         origin,
         lease_seconds or old.lease_seconds or version.DEFAULT_LEASE_SECONDS,
-        _generation(configuration, repository, old),
+        rebuild_origin.generation(configuration, repository, old),
         records_from_copies.make(found.vms.values(), old.vms, clock.now(), empty),
         found,
         old,
@@ -220,33 +213,6 @@ def _digits(identity: HostIdentity) -> str:
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _repository(configuration: Configuration, old: Salvage) -> tuple[str, str]:
-    """The id that the repository had, and where that was read; empty: it cannot be told there.
-
-    What this host and the archive know counts for more than what lies in `vmstate`, which may be of
-    another NAS.
-    """
-    nas = configuration.nas
-    known = known_repository(nas, configuration.host.state_directory)
-    if known is not None:
-        return known, "what this host knows"
-    if marked := archive_marker.marked(nas):
-        return marked, "the marker of the archive"
-    return (old.repository, "the database that was lost") if old.repository else ("", "")
-
-
-def _of_copies(found: Survey) -> tuple[str, str]:
-    """The id that most of the newest copies name; a new one if none does."""
-    said = Counter(
-        vm.newest_sidecar.repository
-        for vm in found.vms.values()
-        if version.is_repository(vm.newest_sidecar.repository)
-    )
-    if not said:
-        return str(uuid.uuid4()), "nowhere: it is a new one"
-    return max(sorted(said), key=lambda each: said[each]), "the copies"
-
-
 def _require_archive(configuration: Configuration, repository: str) -> None:
     """Makes sure that the archive is there and the right one: copies in it must not be missed."""
     nas, host = configuration.nas, configuration.host
@@ -257,18 +223,3 @@ def _require_archive(configuration: Configuration, repository: str) -> None:
         known=lambda: is_archive_noted(nas, host.state_directory),
         lost=tuple,
     )
-
-
-def _claims(configuration: Configuration, found: Survey, old: Salvage) -> int:
-    nas = configuration.nas
-    highest = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
-    highest = max(highest, old.claims, *(vm.highest_claim for vm in found.vms.values()))
-    return highest + MARGIN
-
-
-def _generation(configuration: Configuration, repository: str, old: Salvage) -> int:
-    """Above all that is found, also in what was set aside before, and that this host has seen."""
-    nas, host = configuration.nas, configuration.host
-    seen = SeenHistory(host.state_directory / f"seen-{repository}.json").generation
-    numbers = [old.generation, *map(highest_generation, exchange.asides(nas.mountpoint))]
-    return max(seen if believable(seen) else 0, *numbers) + MARGIN

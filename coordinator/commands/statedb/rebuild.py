@@ -86,13 +86,47 @@ def _tell(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    from shared.tasks import lost_knowledge
+    from shared.tasks import left_as_it_is, lost_knowledge
 
     records = sorted(planned.contents.vms.values(), key=lambda record: record.key)
     known = lost_knowledge.of_all(planned.old.vms, records)
-    others = sorted(
-        {record.node for record in (*records, *planned.old.vms.values())} - {"", identity.node}
+    left = left_as_it_is.of_all(planned.made, planned.survey)
+    named = {record.node for record in (*records, *planned.old.vms.values())}
+    others = sorted(named - {"", identity.node})
+    _warn(configuration, planned)
+    document = {
+        **_facts(planned, aside),
+        "vms": [_row(planned, record) for record in records],
+        "left": [each.to_json() for each in left],
+        "lost": [each.to_json() for each in known],
+        "hosts": others,
+        "accept": _ACCEPT,
+        "dry_run": dry_run,
+    }
+    answer(
+        document,
+        *_lines(planned, records),
+        *(each.line for each in left),
+        *_lost(planned, known),
+        *([f"what was in vmstate is set aside in {aside}"] if aside else []),
+        _end(configuration, planned, others, dry_run=dry_run),
+        as_json=as_json,
     )
+
+
+def _facts(planned: "Plan", aside: "Path | None") -> dict[str, Any]:
+    return {
+        "repository": planned.repository,
+        "repository_from": planned.repository_from,
+        "generation": planned.generation,
+        "claims": planned.contents.claims_granted,
+        "lease_seconds": planned.lease_seconds,
+        "set_aside": str(aside) if aside else None,
+        "lost_as_of": planned.old.committed or None,
+    }
+
+
+def _warn(configuration: "Configuration", planned: "Plan") -> None:
     for problem in planned.survey.problems:
         warn(f"not looked at: {problem}")
     if planned.foreign:
@@ -100,29 +134,6 @@ def _tell(
             f"what is in {configuration.nas.state} is of the repository {planned.foreign}: nothing "
             f"of it is used"
         )
-    answer(
-        {
-            "repository": planned.repository,
-            "repository_from": planned.repository_from,
-            "generation": planned.generation,
-            "claims": planned.contents.claims_granted,
-            "lease_seconds": planned.lease_seconds,
-            "set_aside": str(aside) if aside else None,
-            "vms": [_row(planned, record) for record in records],
-            "left": _left(planned),
-            "lost": [each.to_json() for each in known],
-            "lost_as_of": planned.old.committed or None,
-            "hosts": others,
-            "accept": _ACCEPT,
-            "dry_run": dry_run,
-        },
-        *_lines(planned, records),
-        *(_left_line(each) for each in _left(planned)),
-        *_lost(planned, known),
-        *([f"what was in vmstate is set aside in {aside}"] if aside else []),
-        _end(configuration, planned, others, dry_run=dry_run),
-        as_json=as_json,
-    )
 
 
 def _row(planned: "Plan", record: "VmRecord") -> dict[str, Any]:
@@ -151,53 +162,6 @@ def _lines(planned: "Plan", records: "list[VmRecord]") -> list[str]:
         + (f", pinned {', '.join(row['pinned'])}" if row["pinned"] else "")
         for row in rows
     ]
-
-
-def _left(planned: "Plan") -> list[dict[str, Any]]:
-    """What is left as it is: copies that do not count, half moves, what belongs to nobody."""
-    from shared.tasks.records_from_copies import in_directory
-
-    found: list[dict[str, Any]] = []
-    for record in sorted(planned.contents.vms.values(), key=lambda record: record.key):
-        vm = planned.vm(record.uuid)
-        own = in_directory(vm, record.directory)
-        archive = record.status == "ARCHIVED"
-        elsewhere = [copy.stamp for copy, place in own if place.archived != archive]
-        if elsewhere:
-            command = "activate" if archive else "archive"
-            what = (
-                f"moved by half: {', '.join(elsewhere)} "
-                f"{'not yet in' if archive else 'in'} the archive; `vmbackup-admin {command} "
-                f"{record.key}` moves all"
-            )
-            found.append({"vm": record.key, "kind": "half moved", "text": what})
-        found += [
-            {"vm": record.key, "kind": "does not count", "text": f"{copy.stamp}: {copy.problem}"}
-            for copy, _ in own
-            if not copy.good
-        ]
-        found += [
-            {"vm": record.key, "kind": "half published", "text": f"{stamp} is made again"}
-            for stamp in vm.half_published
-        ]
-        found += [
-            {"vm": record.key, "kind": "elsewhere", "text": f"it has copies in {place.path}, too"}
-            for place in vm.places
-            if place.directory != record.directory
-        ]
-    for vm in planned.made.homeless:
-        where = ", ".join(sorted(str(place.path) for place in vm.places))
-        what = f"copies of {vm.name} (UUID {vm.uuid}) are in another VM's directory: {where}"
-        found.append({"vm": None, "kind": "without a record", "text": what})
-    found += [
-        {"vm": None, "kind": "without a record", "text": f"nothing tells whose {place.path} is"}
-        for place in planned.survey.unknown
-    ]
-    return found
-
-
-def _left_line(each: dict[str, Any]) -> str:
-    return f"left as it is: {each['vm'] + ': ' if each['vm'] else ''}{each['text']}"
 
 
 def _lost(planned: "Plan", known: "list[Knowledge]") -> list[str]:

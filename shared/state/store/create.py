@@ -6,7 +6,6 @@ import secrets
 import stat
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from shared.host.host_identity import HostIdentity
 from shared.nas.errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, write_new_file
-from shared.state.contents import Contents
 from shared.state.rules import adoption
 from shared.state.states import State
 from shared.state.store import protocol, version
@@ -49,7 +47,7 @@ def create(
     """
     require_writable(root)
     try:
-        _make_directories(root)
+        make_directories(root)
         if list_fresh(root / "gen"):
             raise LockedError(
                 f"there already is a state database in {root}",
@@ -66,61 +64,19 @@ def create(
     first = protocol.genesis(
         database.version.repository, identity.node, timestamp(clock.now()), floor
     )
-    _begin(database, first, 1)
+    begin(database, first, 1)
     return database
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """With what a database begins that is made anew: its first generation, and its settings."""
-
-    repository: str
-    lease_seconds: float
-    rebuilt: str
-    number: int
-    reason: str
-    contents: Contents
-
-
-def create_anew(
-    root: Path, identity: HostIdentity, clock: Clock, beginning: Beginning
-) -> version.DatabaseVersion:
-    """Makes a whole state database in `root`, a name that nobody else knows. Raises `NasError`."""
-    contents = beginning.contents
-    try:
-        _make_directories(root)
-        settings = version.DatabaseVersion(
-            package_version("vmbackup"),
-            beginning.repository,
-            beginning.lease_seconds,
-            probe_primitive(root),
-            contents.format,
-            beginning.rebuilt,
-        )
-        write_new_file(root / "vmtool-db-version", settings.render())
-        sync_directory(root)
-    except OSError as error:
-        raise nas_error(error, f"make a state database in {root}") from error
-    first = protocol.first_generation(
-        beginning.repository,
-        beginning.number,
-        identity.node,
-        timestamp(clock.now()),
-        beginning.reason,
-        contents,
-    )
-    _begin(open_database(root, identity, clock), first, beginning.number)
-    return settings
-
-
-def _make_directories(root: Path) -> None:
+def make_directories(root: Path) -> None:
+    """Makes what a database needs in `root`; what is there stays. Raises OSError."""
     for name in ("", *DIRECTORIES):
         with contextlib.suppress(FileExistsError):
             # the first does not take after the top of the NAS
             make_directory(root / name, None if name else DIRECTORY_MODE | stat.S_ISGID)
 
 
-def _begin(database: Database, first: bytes, number: int) -> None:
+def begin(database: Database, first: bytes, number: int) -> None:
     """Publishes the generation with which the history of a database begins."""
     for operation in (
         WriteTemporary("genesis", first),

@@ -13,7 +13,7 @@ from shared.host.errors import ExitCode
 from shared.state.records import Power
 from shared.state.states import State
 from shared.state.store.opening import read_version
-from shared.tasks import rebuilding
+from shared.tasks import rebuild_origin
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, fall_silent, uuid
 from tests.unit.coordinator.test_reading import tree
@@ -100,7 +100,7 @@ def test_a_database_that_is_deleted_or_truncated(site: Operator, befall: Any) ->
     assert site.database().version.repository == repository == made["repository"]
     head = site.database().head()
     assert head.generation > seen, "beta has seen one more than this host"
-    assert head.contents.claims_granted >= 20 + rebuilding.MARGIN
+    assert head.contents.claims_granted >= 20 + rebuild_origin.MARGIN
     web = head.contents.vms["web"]
     assert web.last_copy is not None
     assert web.last_copy.stamp == NEW
