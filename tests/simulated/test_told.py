@@ -1,6 +1,8 @@
 """Who is told what: tellers of several hosts on one database, killed at each step."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -235,6 +237,16 @@ def test_two_tellers_at_once_send_one_message(hosts: Hosts) -> None:
     for teller in tellers:
         teller.join()
     assert sorted(to for _, to, _ in hosts.got) == ["chat", "chat", "mail", "mail"]
+
+
+def test_tellers_of_three_processes_at_once_send_one_message_to_each_target(hosts: Hosts) -> None:
+    program = [sys.executable, "-m", "tests.support.tellers", hosts.folder / "nas" / "vmstate"]
+    running = [
+        subprocess.Popen([*program, name, "3"], stdout=subprocess.PIPE, text=True) for name in VMS
+    ]
+    printed = [process.communicate(timeout=100)[0] for process in running]
+    lines = sorted(line for out in printed for line in out.splitlines())
+    assert lines == ["done"] * 3 + ["sent chat", "sent mail"], printed
 
 
 def test_a_target_that_does_not_answer_one_host_is_told_by_the_next(hosts: Hosts) -> None:
