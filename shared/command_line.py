@@ -209,7 +209,12 @@ class Program(click.Group):
         except click.ClickException as error:
             return _report_usage(invocation, error)
         except VmBackupError as error:
-            output.report(error, invocation.program, as_json=invocation.errors_as_json)
+            output.report(
+                error,
+                invocation.program,
+                as_json=invocation.errors_as_json,
+                config=invocation.config,
+            )
             return error.exit_code
         except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
             streams.discard()
@@ -237,7 +242,9 @@ class Program(click.Group):
                     "MemoryMax= of a systemd unit. What was begun is carried on by the next tick"
                 ),
             )
-        output.report(told, invocation.program, as_json=invocation.errors_as_json)
+        output.report(
+            told, invocation.program, as_json=invocation.errors_as_json, config=invocation.config
+        )
         return told.exit_code
 
 

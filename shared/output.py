@@ -5,17 +5,21 @@ hosts and files, and what VirtualBox, the NAS or a damaged file says, cannot dri
 """
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
 from shared.host.errors import VmBackupError
-from shared.host.printable import json_line, printable, printable_lines
+from shared.host.printable import json_line, printable, printable_lines, quoted
 
 #: Where click keeps, for the length of a command, whether it prints JSON and what it has warned of.
 _JSON: Final = "shared.output.json"
 _WARNED: Final = "shared.output.warned"
+#: A command of ours that somebody may paste, on this host.
+_ON_A_HOST: Final = re.compile(r"\bon \S+: $")
+_COMMAND: Final = re.compile(r"(?<![\w/.-])vmbackup-(?:admin|lock|worker)(?= (?:-v )*[a-z])")
 
 
 def print_as_json(*, wanted: bool) -> None:
@@ -35,6 +39,7 @@ def warn(text: str) -> None:
     """
     context = click.get_current_context(silent=True)
     meta = context.meta if context else {}
+    text = pasteable(text)
     said = meta.setdefault(_WARNED, set())
     if text not in said:
         said.add(text)
@@ -56,12 +61,34 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
         say(line)
 
 
-def report(error: VmBackupError, program: str, *, as_json: bool) -> None:
-    """Says on stderr what went wrong and what to do about it, as text or as a JSON object."""
+def pasteable(text: str) -> str:
+    """What to do, with the configuration in its commands that the running command was given."""
+    context = click.get_current_context(silent=True)
+    return with_configuration(text, getattr(context.obj, "config", None) if context else None)
+
+
+def with_configuration(text: str, path: str | None) -> str:
+    """What to do, with `--config` in its commands; not in those that are for another host."""
+    if path is None:
+        return text
+
+    def filled(found: re.Match[str]) -> str:
+        elsewhere = _ON_A_HOST.search(text[: found.start()])
+        return found[0] if elsewhere else f"{found[0]} --config {quoted(path)}"
+
+    return _COMMAND.sub(filled, text)
+
+
+def report(error: VmBackupError, program: str, *, as_json: bool, config: str | None = None) -> None:
+    """Says on stderr what went wrong and what to do about it, as text or as a JSON object.
+
+    `config` is the configuration that the command was given, which those that help need, too.
+    """
+    message, hint = (with_configuration(text, config) for text in (error.message, error.hint))
     if as_json:
-        report_json(type(error).__name__, int(error.exit_code), error.message, error.hint)
+        report_json(type(error).__name__, int(error.exit_code), message, hint)
         return
-    _complain(error_text(error.message, error.hint, program))
+    _complain(error_text(message, hint, program))
 
 
 def error_text(message: str, hint: str, program: str) -> str:

@@ -10,7 +10,7 @@ from coordinator import text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import UsageError, VmBackupError
 from shared.host.printable import one_line
-from shared.output import print_json, say
+from shared.output import pasteable, print_json, say
 from shared.state.rules import vm_records
 from shared.tasks.judgement import Level, Verdict
 from shared.tasks.verdicts import Verdicts, judge
@@ -80,13 +80,13 @@ def command(
 
 
 def _nothing_known(error: VmBackupError, *, as_json: bool) -> int:
+    hint = pasteable(error.hint)
     if as_json:
-        problem = {"message": error.message, "hint": error.hint}
+        problem = {"message": error.message, "hint": hint}
         document = {"schema": 1, "level": Level.UNKNOWN.name, "error": problem}
         print_json({**document, "nas": None, "hosts": [], "vms": []})
     else:
-        hint = f" ({error.hint})" if error.hint else ""
-        say(f"VMBACKUP UNKNOWN - {_plain(one_line(error.message + hint))}")
+        say(f"VMBACKUP UNKNOWN - {_plain(one_line(error.message + (hint and f' ({hint})')))}")
     return int(Level.UNKNOWN)
 
 
@@ -108,7 +108,7 @@ def describe(verdict: Verdict) -> dict[str, Any]:
         "kind": verdict.kind,
         "reason": verdict.reason,
         "seconds": None if verdict.seconds is None else round(verdict.seconds),
-        "remedy": verdict.remedy or None,
+        "remedy": pasteable(verdict.remedy) or None,
     }
 
 
@@ -147,7 +147,7 @@ def said(verdict: Verdict) -> str:
 
 
 def _cure(verdict: Verdict) -> str:
-    return f" - {verdict.remedy}" if verdict.remedy else ""
+    return f" - {pasteable(verdict.remedy)}" if verdict.remedy else ""
 
 
 def _performance(found: Verdicts) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.host.printable import one_line
-from shared.output import print_json, say
+from shared.output import pasteable, print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,12 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
     warned = sum(check.verdict == "warn" for check in checks)
     if as_json:
         rows = [
-            {"name": check.name, "verdict": check.verdict, "seen": check.seen, "hint": check.hint}
+            {
+                "name": check.name,
+                "verdict": check.verdict,
+                "seen": check.seen,
+                "hint": pasteable(check.hint),
+            }
             for check in checks
         ]
         print_json({"schema": 1, "checks": rows, "failed": failed, "warnings": warned})
@@ -170,4 +175,4 @@ def _print(check: "Check") -> None:
     mark = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}[check.verdict]
     say(f"{mark}  {check.name}: {one_line(check.seen)}")
     if check.hint and check.verdict != "ok":
-        say(f"      -> {check.hint}")
+        say(f"      -> {pasteable(check.hint)}")

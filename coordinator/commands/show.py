@@ -13,7 +13,7 @@ from coordinator.commands.copies import incomplete, missing, state
 from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
-from shared.output import print_json, say, warn
+from shared.output import pasteable, print_json, say, warn
 from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.tasks.judgement import Verdict
@@ -121,7 +121,10 @@ def made(copy: Mapping[str, Any]) -> str:
 def _judged(verdict: Verdict) -> list[tuple[str, str]]:
     since = "" if verdict.seconds is None else f" ({text.duration(verdict.seconds)})"
     remedy = verdict.remedy if "vmbackup-admin show " not in verdict.remedy else ""
-    return [("Verdict", f"{verdict.level.name}: {verdict.reason}{since}"), ("Remedy", remedy)]
+    return [
+        ("Verdict", f"{verdict.level.name}: {verdict.reason}{since}"),
+        ("Remedy", pasteable(remedy)),
+    ]
 
 
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import click
 from coordinator import text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
-from shared.output import print_json, say, warn
+from shared.output import pasteable, print_json, say, warn
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -88,7 +88,9 @@ def check(
         text.progress("")
     head = found.head.generation if found.head else None
     if as_json:
-        findings = [{"what": finding.what, "hint": finding.hint} for finding in found.findings]
+        findings = [
+            {"what": finding.what, "hint": pasteable(finding.hint)} for finding in found.findings
+        ]
         print_json(
             {
                 "schema": 1,
@@ -101,7 +103,7 @@ def check(
     else:
         for finding in found.findings:
             say(f"WRONG: {finding.what}")
-            say(f"       {finding.hint}")
+            say(f"       {pasteable(finding.hint)}")
         state = (
             "everything is in order" if not found.findings else f"{len(found.findings)} findings"
         )

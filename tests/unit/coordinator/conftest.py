@@ -94,7 +94,7 @@ class Operator:
         return json.loads(result.stdout)
 
     def _run(self, program: click.Command, arguments: tuple[str, ...]) -> Result:
-        return CliRunner().invoke(program, ["--config", str(self.config), *arguments])
+        return CliRunner(env={"VMBACKUP_CONFIG": str(self.config)}).invoke(program, arguments)
 
     def create(self, lease_seconds: float = LEASE_SECONDS) -> None:
         """What `init` does."""

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from coordinator import admin, lock
 from shared.command_line import Program, documented, json_option
 from shared.host.errors import ExitCode, LockedError, VmBackupError
+from shared.output import with_configuration
 from tests.unit.coordinator.conftest import Operator
 
 LACKING: dict[str, tuple[Exception, str]] = {
@@ -278,3 +281,58 @@ def test_a_reader_that_goes_away_is_no_traceback(site_with_database: Operator) -
     )
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+class TestHintsToPaste:
+    """Whoever gave `--config` needs it in the command that helps, too."""
+
+    @pytest.fixture
+    def config(self, operator: Operator) -> str:
+        """A path that a shell would take apart."""
+        path = operator.folder / "my config.toml"
+        path.write_bytes(operator.config.read_bytes())
+        return str(path)
+
+    def run(self, config: str, *words: str) -> Result:
+        return CliRunner().invoke(admin.program, ["--config", config, *words])
+
+    def test_an_error(self, config: str) -> None:
+        told = self.run(config, "status").stderr
+        assert f"vmbackup-admin --config '{config}' init" in told
+        document = json.loads(self.run(config, "status", "--json").stderr)
+        assert f"--config '{config}' init" in document["error"]["hint"]
+
+    def test_doctor_and_check(self, config: str, operator: Operator) -> None:
+        assert f"vmbackup-admin --config '{config}' init" in self.run(config, "doctor").stdout
+        assert f"vmbackup-admin --config '{config}' init" in self.run(config, "check").stdout
+        operator.create()
+        operator.add_vms("web")
+        operator.set("web", damaged=("x",))
+        told = self.run(config, "check").stdout
+        assert f"vmbackup-admin --config '{config}' copies web" in told
+
+    def test_a_command_that_is_in_it_works(self, config: str) -> None:
+        hint = json.loads(self.run(config, "status", "--json").stderr)["error"]["hint"]
+        command = re.search(r"vmbackup-admin [^`;:]*?init", hint)
+        assert command
+        _program, *words = shlex.split(command[0])
+        assert CliRunner().invoke(admin.program, [*words, "--dry-run"]).exit_code == 0
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "on beta: vmbackup-admin doctor",  # whose configuration has another path
+            "`vmbackup-admin -v -v …` shows the traceback",
+            "/opt/vmbackup/bin/vmbackup-admin doctor",
+            "vmbackup-admin",
+        ],
+    )
+    def test_what_is_no_command_for_this_host_stays_as_it_is(self, text: str) -> None:
+        assert with_configuration(text, "/x.toml") == text
+
+    def test_without_the_option_nothing_is_added(self, operator: Operator) -> None:
+        told = operator.admin("status").stderr
+        assert "vmbackup-admin init" in told
+        assert with_configuration("vmbackup-worker -v run", "/x") == (
+            "vmbackup-worker --config /x -v run"
+        )
