@@ -16,9 +16,6 @@ _NO_VERDICT: Final = (
     "killed by signal",
     "E_OUTOFMEMORY",
     "VERR_NO_MEMORY",
-    "VERR_FILE_NOT_FOUND",
-    "VERR_PATH_NOT_FOUND",
-    "VERR_ACCESS_DENIED",
     "VERR_OPEN_FAILED",
     "VERR_TOO_MANY_OPEN_FILES",
     "VERR_NET_",
@@ -28,19 +25,31 @@ _NO_VERDICT: Final = (
     "VERR_READ_ERROR",
     "VERR_INTERRUPTED",
 )
+_UNSEEN: Final = ("VERR_FILE_NOT_FOUND", "VERR_PATH_NOT_FOUND", "VERR_ACCESS_DENIED")
 _LONGEST: Final = 1000
+
+
+class CopyUnseenError(VBoxManageError):
+    """VirtualBox does not find the copy, or may not read it: asking again at once is no use."""
 
 
 def refusal(vboxmanage: VBoxManage, source: Path) -> str:
     """Why VirtualBox would not import the `.ova`, in its own words; empty if it would.
 
-    Raises `VBoxManageError` if it does not say: it does not answer, or could not look.
+    Raises `VBoxManageError` if it does not say: it does not answer, or could not look
+    (`CopyUnseenError`).
     """
     try:
         vboxmanage.read("import", str(source), "--dry-run")
     except (VBoxManageTimeoutError, TransientVBoxManageError):
         raise
     except VBoxManageError as error:
+        if any(text in error.message for text in _UNSEEN):
+            raise CopyUnseenError(
+                error.message,
+                hint="does VBoxSVC see the NAS? One that was started before it was mounted, or "
+                "with a PrivateTmp or chroot of its own, does not, and could restore nothing",
+            ) from None
         if any(text in error.message for text in _NO_VERDICT):
             raise
         _, _, said = error.message.partition(" failed: ")

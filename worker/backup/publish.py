@@ -84,7 +84,8 @@ def try_import(work: Work, target: Target) -> str:
         try:
             refused = import_trial.refusal(work.site.vboxmanage, target.partial_path("ova"))
         except VBoxManageError as error:
-            if attempt >= _TRIALS and clock.monotonic() >= end:
+            lasting = isinstance(error, import_trial.CopyUnseenError)
+            if attempt >= _TRIALS and (lasting or clock.monotonic() >= end):
                 raise VBoxManageError(
                     f"VirtualBox does not say whether it would import the copy: {error.message}",
                     hint=error.hint or "the next tick tries again",
