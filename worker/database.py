@@ -19,7 +19,6 @@ from shared.tasks import archiving, publication
 from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
 from shared.virtualbox.power import RUNNING
-from worker import clones
 from worker.backup import power_notes
 from worker.backup.work import Work, put_back
 from worker.report import Report, start
@@ -193,7 +192,6 @@ def _tidy(site: Site, contents: Contents) -> None:
     for name in sweeping.sweep(database, contents):
         log.info("swept %s", name)
     database.keep_reserve(site.configuration.nas.reserve)
-    clones.sweep(site, contents)
     database.keep_readable(site.configuration.state.readable)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))

@@ -76,6 +76,7 @@ def start(
     """Runs a worker if one of this host's slots for its kind is free. Returns its exit code."""
     from shared.host.clock import SystemClock
     from shared.site import open_site
+    from worker import clones
 
     configuration = invocation.configuration()
     with slot(configuration.host.state_directory, kind, slots(configuration)) as free:
@@ -84,7 +85,9 @@ def start(
         host, nas = configuration.host, configuration.nas
         note = partial(note_end, host.state_directory, nas.mountpoint, kind, clock=SystemClock())
         try:
-            code = work(open_site(configuration, SystemClock())).exit_code
+            site = open_site(configuration, SystemClock())
+            clones.sweep(site)  # before anything else: a full disk stops VMs
+            code = work(site).exit_code
         except Exception as error:  # one that was stopped by a signal says nothing of this host
             note(error.exit_code if isinstance(error, VmBackupError) else ExitCode.FAILURE)
             raise

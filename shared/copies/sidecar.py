@@ -144,6 +144,7 @@ class Sidecar(Document):
     refused: str = ""
     engine_reason: str = ""
     frozen: bool = False
+    unread: Count = 0
     wire: Wire | None = None
     key: str = ""
     repository: str = ""

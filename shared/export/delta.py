@@ -11,12 +11,14 @@ between files. Whether it does is for the caller to know (`shared.nas.server_cop
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from shared.export.takeover import PreviousDisk, PreviousSection
+from shared.frozen.kept import KeptClones
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import open_file
 from shared.ova.index import GrainIndex, IndexRecord, IndexSection, IndexWriter
@@ -65,7 +67,8 @@ def refusal(plan: DeltaPlan, target: Path) -> str:
 class Delta:
     """The previous copy and its index, open, and the index of the new copy.
 
-    `reason` says why everything is sent; empty if not.
+    `reason` says why everything is sent; empty if not. `unchanged` has by place what of the disks
+    need not even be read, if that is known.
     """
 
     def __init__(self, plan: DeltaPlan, target: Path) -> None:
@@ -74,6 +77,7 @@ class Delta:
         self._index: GrainIndex | None = None
         self._source = -1
         self._plan = plan
+        self.unchanged: Mapping[str, PreviousDisk] = {}
         try:
             self._writer = self._closing.enter_context(IndexWriter(plan.index))
         except OSError as error:
@@ -107,6 +111,18 @@ class Delta:
         if self._index is None or section is None:
             return DiskDelta(self._writer, self._source, None, iter(()))
         return DiskDelta(self._writer, self._source, section, self._index.records(section))
+
+    def previous(self, place: str, kept: KeptClones) -> PreviousSection | None:
+        """The disk that was attached there, in the copy before, if that was made of clones `kept`.
+
+        None if it was not, or if everything is sent.
+        """
+        if self._index is None or self._plan.previous is None:
+            return None
+        if (self._plan.previous.stem, self._index.digest) != (kept.stamp, kept.index):
+            return None
+        section = self._index.section(place)
+        return PreviousSection(self._source, self._index, section) if section else None
 
     def finish(self, members: tuple[WrittenMember, ...], ova_bytes: int) -> None:
         """Completes the new index. Raises `NasError`."""
@@ -162,7 +178,7 @@ class DiskDelta:
         ends = [place[1] * _SECTOR for place in unit.grains[1:]] + [len(unit.data)]
         start, unsent = 0, 0
         for (grain, offset), end, digest in zip(unit.grains, ends, unit.digests, strict=True):
-            found = self._find(grain, digest)
+            found = None if grain in unit.rotten else self._find(grain, digest)
             self._writer.add(IndexRecord(grain, sector + offset, digest))
             if found is not None:
                 if unsent < start:

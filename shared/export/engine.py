@@ -9,13 +9,14 @@ Where the images can be frozen, clones of them are what is opened and copied: th
 they lasted as soon as there are clones, and are let go before the first block is copied.
 """
 
+import logging
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from shared.export.delta import Delta, DeltaPlan, DiskDelta
@@ -24,6 +25,8 @@ from shared.export.eligibility import SourceDisk, open_disk
 from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.read_lock import ReadLock
+from shared.export.takeover import PreviousDisk
+from shared.frozen.errors import NotFrozenError
 from shared.host.errors import CopyError, DiskImageError
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
@@ -33,6 +36,8 @@ from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from shared.ova.writing import OvaWriter, WrittenMember
 from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
+
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class ExportRequest:
 class ExportSummary:
     """What was written: the size of the OVA, and its members with their digests.
 
-    `source_bytes` of the disks were read for it. `copied_bytes` of it the storage copied from the
+    It has `source_bytes` of the disks, of which `unread` did not change since the copy before, so
+    that they were not read. `copied_bytes` of it the storage copied from the
     previous copy; `sent` says why none, if that was planned.
     """
 
@@ -67,6 +73,7 @@ class ExportSummary:
     source_bytes: int
     copied_bytes: int
     sent: str
+    unread: int = 0
 
 
 def export_vm(
@@ -120,6 +127,8 @@ def export_vm(
         try:
             for name, data in description.members:
                 ova.add(name, data)
+            if freezer and delta:
+                delta.unchanged = _unchanged(freezer, delta, parts, stack)
             _write(ova, parts, settings, guards, meter, cancelled, delta)
             members = ova.finish(f"{description.name}.mf")
             _require_unchanged(chains)
@@ -130,9 +139,8 @@ def export_vm(
         except BaseException:
             ova.discard()
             raise
-    return ExportSummary(
-        ova.position, members, meter.done, ova.copied, delta.reason if delta else ""
-    )
+    reason = delta.reason if delta else ""
+    return ExportSummary(ova.position, members, meter.done, ova.copied, reason, meter.unread)
 
 
 def match_disks(
@@ -221,10 +229,31 @@ def _write(
                 alignment=alignment,
             )
             part = delta.begin(file.attachment.label, ova.position) if delta else None
-            pipeline.copy(chain, layout, LockedSink(ova, guards, layout, part), meter)
+            sink = LockedSink(ova, guards, layout, part)
+            unchanged = delta.unchanged.get(file.attachment.label) if delta else None
+            pipeline.copy(chain, layout, sink, meter, unchanged)
             ova.end()
     finally:
         pipeline.close()
+
+
+def _unchanged(
+    freezer: Freezer, delta: Delta, parts: Sequence[tuple[DiskFile, Chain]], stack: ExitStack
+) -> Mapping[str, PreviousDisk]:
+    """What the copy before has of frozen disks that need not be read, by the disks' places."""
+    found: dict[str, PreviousDisk] = {}
+    kept = freezer.kept() if freezer.frozen else None
+    if kept is None:
+        return found
+    for file, chain in parts:
+        place = file.attachment.label
+        images, section = kept.disks.get(place), delta.previous(place, kept)
+        if images and section:
+            try:
+                found[place] = PreviousDisk.of_clones(section, images, chain, stack)
+            except (NotFrozenError, DiskImageError, OSError) as error:
+                log.info("the disk %s is read in full: %s", place, error)
+    return found
 
 
 def _require_unchanged(chains: Sequence[Chain]) -> None:

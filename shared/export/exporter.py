@@ -24,11 +24,12 @@ class Traffic:
     """How an export's bytes came to the NAS.
 
     `copied` bytes the NAS copied from the previous copy, the others were sent. `reason`: why all
-    were sent.
+    were sent. `unread` bytes of the disks did not change since then, and were not read.
     """
 
     copied: int = 0
     reason: str = ""
+    unread: int = 0
 
 
 class RunningExport(Protocol):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shared.frozen.errors import NotFrozenError
+from shared.frozen.kept import KeptClones
 from shared.frozen.store import CloneStore
 from shared.virtualbox.export_errors import HostFullError
 
@@ -35,6 +36,7 @@ class Freezer:
         self._store, self._moment = store, moment
         self.frozen = False
         self.reason = ""
+        self._disks: tuple[SourceDisk, ...] = ()
 
     def freeze(self, disks: tuple["SourceDisk", ...]) -> tuple["SourceDisk", ...]:
         """The same disks in clones, which are the disks of one moment if the locks last.
@@ -58,7 +60,20 @@ class Freezer:
         except BaseException:
             self._store.discard()
             raise
+        self._disks = frozen
         return frozen
+
+    def kept(self) -> KeptClones | None:
+        """The clones of which the copy before was made, as they were noted."""
+        return self._store.kept()
+
+    def keep(self, stamp: str, index: str) -> None:
+        """Keeps the clones of the disks for the next copy: `stamp` is the one made of them.
+
+        `index` is the digest of its index. Raises `NotFrozenError`.
+        """
+        disks = {disk.attachment.label: disk.files for disk in self._disks}
+        self._store.keep(stamp, index, disks)
 
     def check(self) -> None:
         """Raises `HostFullError` if the clones have to be given up, so that the VM can write."""
@@ -70,5 +85,5 @@ class Freezer:
             )
 
     def discard(self) -> None:
-        """Removes the clones. May be repeated; a process that is killed leaves them."""
+        """Removes the clones that are not kept. A process that is killed leaves them."""
         self._store.discard()

@@ -170,7 +170,7 @@ class ParallelExport:
     def result(self) -> Traffic:
         """See `RunningExport.result`."""
         summary = self.summary()
-        return Traffic(summary.copied_bytes, summary.sent)
+        return Traffic(summary.copied_bytes, summary.sent, summary.unread)
 
     def summary(self) -> ExportSummary:
         """What was written.

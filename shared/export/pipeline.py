@@ -9,9 +9,10 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from shared.export.takeover import NOTHING_UNCHANGED, MixedBlock, PreviousDisk, Unchanged
 from shared.host.stages import CancelledError, Stage
 from shared.ova.compression import Codec
 from shared.ova.disk import Block, Chain
@@ -49,21 +50,28 @@ class DiskSink(Protocol):
 
 
 class ReadMeter:
-    """How much of its disks an export has read: `done` of `total` bytes. For other threads, too."""
+    """How much of its disks an export has read: `done` of `total` bytes. For other threads, too.
+
+    `unread` of what is done did not have to be read, because the copy before has it.
+    """
 
     def __init__(self) -> None:
         self.total = 0
         self.done = 0
+        self.unread = 0
 
     def percent(self) -> int:
         """How much of the disks is read. 100 does not mean that the export has ended."""
         return 100 * self.done // self.total if self.total else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
     block: Block
     result: "Future[CompressedUnit]"
+    previous: PreviousDisk | None = None
+    unchanged: Unchanged = NOTHING_UNCHANGED
+    unread: int = 0
 
 
 class Pipeline:
@@ -82,12 +90,24 @@ class Pipeline:
             threads=cores,
         )
 
-    def copy(self, chain: Chain, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
-        """Copies one disk. Raises `CancelledError`, or the first error of any thread."""
+    def copy(
+        self,
+        chain: Chain,
+        layout: VmdkLayout,
+        sink: DiskSink,
+        meter: ReadMeter,
+        previous: PreviousDisk | None = None,
+    ) -> None:
+        """Copies one disk. What did not change since the `previous` copy is taken from there.
+
+        Raises `CancelledError`, or the first error of any thread.
+        """
         sink.put(layout.begin(), None)
         jobs: deque[_Job] = deque()
         for block in chain.blocks():
             job = _Job(block, Future())
+            if previous:
+                job.previous, job.unchanged = previous, previous.of(block)
             self._stage.put(job)
             jobs.append(job)
             if len(jobs) >= self._window:
@@ -107,18 +127,21 @@ class Pipeline:
     def _compress(self, job: _Job) -> None:
         try:
             settings = self._settings
+            found = _read(job)
+            job.unread = job.block.length - found.read
             unit = compress_unit(
                 job.block.position,
-                job.block.read(),
+                found.data,
                 settings.codec,
                 self_check=settings.self_check,
                 digest=settings.digest,
                 alignment=settings.alignment,
+                taken=found.taken,
             )
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:
-            job.result.set_result(unit)
+            job.result.set_result(replace(unit, rotten=found.rotten))
 
     def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         unit = self._wait(job.result)
@@ -128,6 +151,7 @@ class Pipeline:
         if data:
             sink.put(data, unit)
         meter.done += job.block.length
+        meter.unread += job.unread
 
     def _wait(self, result: "Future[CompressedUnit]") -> CompressedUnit:
         while not self._cancelled.is_set():
@@ -139,3 +163,10 @@ class Pipeline:
                 ):  # it was done just now, or this is a TimeoutError of the job itself
                     return result.result()
         raise CancelledError
+
+
+def _read(job: _Job) -> MixedBlock:
+    if job.previous is None or not job.unchanged.grains:
+        data = job.block.read()
+        return MixedBlock(data, {}, len(data))
+    return job.previous.read_changed(job.block, job.unchanged)

@@ -32,13 +32,17 @@ class Differences:
         """Compares two open clones, neither of which anybody writes.
 
         What is not in the spans has the same bytes in both. Raises `NotFrozenError` if they are not
-        on one file system, have too many extents, or their file system does not tell.
+        on one file system, have too many extents, or their file system does not tell, or moves them
+        just now: then a block may have been given to one clone after the other was looked at.
         """
         try:
             before, after = os.fstat(old), os.fstat(new)
             if before.st_dev != after.st_dev:
                 raise NotFrozenError("the clones lie on different file systems")
-            found = compare(_bounded(old), before.st_size, _bounded(new), after.st_size)
+            extents, others = _bounded(old), _bounded(new)
+            if _bounded(old) != extents:
+                raise NotFrozenError("the file system is moving the blocks of the clones")
+            found = compare(extents, before.st_size, others, after.st_size)
             spans = [*found.differing, *_differing(old, new, found.unproven)]
         except OSError as error:
             raise NotFrozenError(f"clones cannot be compared: {error.strerror}") from None

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Final, Self
 from shared.frozen.comparison import MOST_EXTENTS
 from shared.frozen.errors import NotFrozenError
 from shared.frozen.extents import count_extents
+from shared.frozen.kept import KeptClones, KeptNote
 from shared.frozen.reflink import clone
 from shared.host.errors import ConfigurationError
 from shared.host.notes import Note
@@ -82,14 +83,14 @@ class CloneDirectory:
                 if found := _NAME.fullmatch(name):
                     yield int(found[1]), self.path / name
 
-    def remove(self, gone: Callable[[int], bool]) -> None:
+    def remove(self, gone: Callable[[int], bool], spared: Collection[Path] = frozenset()) -> None:
         """Removes the clones whose claims are `gone`, and the directory if it is empty then.
 
-        What cannot be removed now stays noted.
+        Those that are `spared` stay. What cannot be removed now stays noted.
         """
         with contextlib.suppress(OSError):
             for claim, path in self.clones():
-                if gone(claim):
+                if gone(claim) and path not in spared:
                     path.unlink(missing_ok=True)
             for path in (self.path, self.path.parent, self.path.parent.parent):
                 with contextlib.suppress(FileNotFoundError):
@@ -148,12 +149,13 @@ class CloneStore:
         """`home` is the VM's own folder; clones of files on another file system lie beside them."""
         self._state_directory, self._repository, self._uuid = state_directory, repository, uuid
         self._home, self._claim, self._limit = home, claim, limit
+        self._note = KeptNote(state_directory, repository, uuid)
         self._made: dict[Path, CloneDirectory] = {}
         self._count = 0
         self._extents = 0
 
     def clone(self, source: Path) -> Path:
-        """The clone of a file as it is now; its name is free again when `discard` was called.
+        """The clone of a file as it is now. It is there until `discard`, or longer with `keep`.
 
         Raises `NotFrozenError`: then the file is no worse for it.
         """
@@ -166,13 +168,30 @@ class CloneStore:
             directory = CloneDirectory.of(
                 self._state_directory, folder, self._repository, self._uuid
             )
-            directory.remove(lambda claim: claim <= self._claim)  # of workers that died
+            kept = self.kept()  # everything else was left by workers that died
+            directory.remove(lambda claim: claim <= self._claim, kept.paths if kept else ())
             directory.make()
             self._made[folder] = directory
         target = self._made[folder].path / f"{self._claim}-{self._count}.frozen"
         clone(source, target)
         self._count += 1
         return target
+
+    def kept(self) -> KeptClones | None:
+        """The clones of the last good copy, as they were noted."""
+        return self._note.read()
+
+    def keep(self, stamp: str, index: str, disks: Mapping[str, Sequence[Path]]) -> None:
+        """Keeps clones that were made now as those of the copy `stamp`, and no others.
+
+        `index` is the digest of the copy's index; `disks` has the clones of each by its place.
+        Raises `NotFrozenError`.
+        """
+        kept = self._note.write(stamp, index, disks)
+        for directory in known_directories(self._state_directory, self._repository):
+            if directory.uuid == self._uuid:
+                directory.remove(lambda claim: claim <= self._claim, kept.paths)
+        self._made.clear()
 
     def short_of_room(self) -> bool:
         """Whether what is written to the disks by now is more than the clones may keep apart."""
@@ -181,9 +200,12 @@ class CloneStore:
         return False
 
     def discard(self) -> None:
-        """Removes the clones that were made. May be repeated; what is open can still be read."""
+        """Removes the clones that were made, unless they are kept. May be repeated.
+
+        What is open can still be read.
+        """
         for directory in self._made.values():
-            directory.remove(lambda claim: claim <= self._claim)
+            directory.remove(lambda claim: claim == self._claim)
         self._made.clear()
 
     def _folder(self, source: Path) -> Path:

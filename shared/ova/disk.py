@@ -29,6 +29,15 @@ class Block:
         """The bytes. Raises `DiskImageError`."""
         return self.image.read(self.entry, self.length)
 
+    def read_part(self, start: int, length: int) -> bytes:
+        """So many bytes from byte `start` of the block on. Raises `DiskImageError`."""
+        return self.image.read(self.entry, length, start)
+
+    @property
+    def place(self) -> int:
+        """Where it begins in the file of its image."""
+        return self.image.place(self.entry)
+
 
 class Chain:
     """The images of one disk, leaf first, open and found to belong together.

@@ -158,9 +158,11 @@ class IndexWriter:
 class GrainIndex:
     """An index that was found whole. Close it."""
 
-    def __init__(self, file: BinaryIO, header: IndexHeader) -> None:
+    def __init__(self, file: BinaryIO, header: IndexHeader, digest: str) -> None:
         self._file = file
         self.header = header
+        #: Of the header, and so of everything in the index.
+        self.digest = digest
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -173,7 +175,8 @@ class GrainIndex:
         except OSError as error:
             raise CopyError(f"the index cannot be read: {error.strerror}") from None
         try:
-            index = cls(file, _parse(_read(file, _HEADER_BYTES, 0)))
+            data = _read(file, _HEADER_BYTES, 0)
+            index = cls(file, _parse(data), hashlib.sha256(data).hexdigest())
             for section in index.header.sections:
                 found = hashlib.sha256()
                 for data in index._pieces(section):
@@ -209,6 +212,20 @@ class GrainIndex:
                 raise CopyError("the index is cut off")
             yield data
             done += count
+
+
+def index_digest(path: Path) -> str:
+    """What `GrainIndex.digest` is of an index, without a look at the rest.
+
+    Raises `CopyError` if it cannot be read, or is none.
+    """
+    try:
+        with open_file(path) as file:
+            data = _read(file, _HEADER_BYTES, 0)
+    except OSError as error:
+        raise CopyError(f"the index cannot be read: {error.strerror}") from None
+    _parse(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _seal(text: bytes) -> bytes:

@@ -191,14 +191,22 @@ class VdiImage:
             window.byteswap()
         return window
 
-    def read(self, entry: int, length: int) -> bytes:
-        """The first `length` bytes of the block at place `entry` of the file.
+    def place(self, entry: int) -> int:
+        """Where the block at place `entry` begins in the file, in bytes."""
+        return self.header.data_offset + entry * self.header.block_size
+
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        return self._descriptor
+
+    def read(self, entry: int, length: int, start: int = 0) -> bytes:
+        """So many bytes from byte `start` of the block at place `entry` of the file on.
 
         Raises `DiskImageError` if they are not there.
         """
-        position = self.header.data_offset + entry * self.header.block_size
         try:
-            return _read(self._descriptor, length, position, "a block")
+            return _read(self._descriptor, length, self.place(entry) + start, "a block")
         except DiskImageError as error:
             raise DiskImageError(f"{self.path}: {error.message}") from None
 

@@ -5,8 +5,9 @@ Pure: bytes in, bytes out.
 
 import itertools
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -38,12 +39,14 @@ class CompressedUnit:
     """A part of the disk, compressed and laid out.
 
     `grains` has the number of each grain and its sector within `data`; `digests` has one for the
-    bytes of each grain as laid out, if they were asked for.
+    bytes of each grain as laid out, if they were asked for. Those that are `rotten` (by number) the
+    copy before does not hold, whatever its index says.
     """
 
     data: bytes
     grains: tuple[tuple[int, int], ...]
     digests: tuple[bytes, ...] = ()
+    rotten: frozenset[int] = frozenset()
 
 
 def compress_unit(
@@ -54,10 +57,12 @@ def compress_unit(
     self_check: bool,
     digest: GrainDigest | None = None,
     alignment: int = SECTOR,
+    taken: Mapping[int, bytes] = MappingProxyType({}),
 ) -> CompressedUnit:
     """Compresses the part of a disk at `position`, a multiple of the grain.
 
-    A last short grain is filled up with zeros.
+    A last short grain is filled up with zeros. Of grains that are `taken` (by number) the bytes as
+    laid out are known already; `data` has zeros in their place.
 
     With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit
     is filled up to a multiple of `alignment` bytes; what fills it belongs to its last grain.
@@ -69,6 +74,11 @@ def compress_unit(
     grains: list[tuple[int, int]] = []
     sector = 0
     for offset in range(0, len(data), GRAIN):
+        if known := taken.get((position + offset) // GRAIN):
+            pieces.append(known)
+            grains.append(((position + offset) // GRAIN, sector))
+            sector += len(known) // SECTOR
+            continue
         if data.startswith(_ZEROS, offset):
             continue
         packed = codec.compress(view[offset : offset + GRAIN])

@@ -15,6 +15,7 @@ import pytest
 from shared.copies.names import final_name
 from shared.export import engine
 from shared.frozen.errors import NotFrozenError
+from shared.frozen.kept import KeptClones, KeptNote
 from shared.frozen.store import CloneStore
 from shared.host.errors import CopyError
 from shared.state.records import Claim
@@ -25,7 +26,7 @@ from tests.support.disk_files import VmdkReader
 from tests.support.file_systems import mounted
 from tests.support.packages import require
 from tests.support.simulated.host import SimulatedVm
-from worker import clones, database, notifier, vmfind
+from worker import clones, notifier, vmfind
 from worker.backup import export
 from worker.backup import worker as backup
 
@@ -78,9 +79,26 @@ def copied(rig: Rig, key: str) -> bytes:
 
 
 def litter(rig: Rig) -> list[Path]:
-    """Clones, directories for them, and notes of those."""
-    clones = [*rig.folder.rglob("*.frozen"), *rig.folder.rglob(".vmbackup")]
-    return [*clones, *rig.folder.glob("state-*/frozen/*")]
+    """Clones, directories for them, and notes of those, but for what serves the next copy."""
+    found = [*rig.folder.rglob("*.frozen"), *rig.folder.rglob(".vmbackup")]
+    found += rig.folder.glob("state-*/frozen/*")
+    kept = kept_clones(rig)
+    if kept is None:
+        return found
+    assert all(path.exists() for path in kept.paths)
+    return [path for path in found if path.suffix == ".frozen" and path not in kept.paths]
+
+
+def kept_clones(rig: Rig, key: str = "web01") -> KeptClones | None:
+    """What is kept for the next copy."""
+    site = rig.site()
+    record = site.database.head().contents.vms.get(key)
+    notes = list((rig.folder / "state-alpha" / "frozen").glob("*.kept"))
+    if record is None:
+        assert notes == []
+        return None
+    state = site.configuration.host.state_directory
+    return KeptNote(state, site.database.version.repository, record.uuid).read()
 
 
 def used(vm: SimulatedVm) -> None:
@@ -291,11 +309,18 @@ def test_what_a_worker_that_died_left_is_swept(xfs: Rig, monkeypatch: pytest.Mon
     monkeypatch.undo()
     left = litter(xfs)
     assert left
-    contents = xfs.site().database.head().contents
-    claim = Claim("a session", contents.claims_granted, "backup", "2026-11-22T20:38:00Z")
-    clones.sweep(xfs.site(), contents.with_vm(replace(contents.vms["web01"], claim=claim)))
-    clones.sweep(xfs.site(), replace(contents, claims_granted=contents.claims_granted - 1))
-    assert litter(xfs) == left
+    record = xfs.record("web01")
+    claim = Claim("a session", record.last_copy.claim, "backup", "2026-11-22T20:38:00Z")  # type: ignore[union-attr]
+    site = xfs.site(changed="auto")
+    contents = site.database.head().contents
+    held = replace(contents, vms={"web01": replace(record, claim=claim)})
+    older = replace(contents, claims_granted=contents.claims_granted - 1)
+    for seen in (held, older):
+        with monkeypatch.context() as patched:
+            head = replace(site.database.head(), contents=seen)
+            patched.setattr(type(site.database), "head", lambda _, head=head: head)
+            clones.sweep(site)
+        assert litter(xfs) == left
     xfs.host().run("unregistervm", vm.uuid, "--delete")
-    database.run(xfs.site())
+    clones.sweep(xfs.site())
     assert litter(xfs) == []

@@ -59,6 +59,8 @@ class Attempt:
         except BaseException as error:
             self._hooks.given_up(error)
             raise
+        finally:
+            self._export.discard_clones()
         if sidecar is None or not done:
             self._hooks.failed(self._error)
             return False
@@ -129,4 +131,7 @@ class Attempt:
             self._export.undo()
             raise
         self._error = "the copy could not be put in place"
-        return publication.finish(self._site, self._held, self._export.standing)
+        done = publication.finish(self._site, self._held, self._export.standing)
+        if done:
+            self._export.keep_clones()
+        return done

@@ -137,6 +137,7 @@ class Export:
         self._method: Method | None = None
         self._ready: _Ready | None = None
         self._moment: FrozenVm | None = None
+        self._frozen: Frozen | None = None
 
     def run(self) -> Sidecar:
         """Exports, checks and seals the copy under its partial name; returns its sidecar.
@@ -149,6 +150,7 @@ class Export:
             try:
                 return self._attempt(fallback)
             except EngineFaultError as fault:
+                self.discard_clones()
                 if self._ready is None:
                     self.undo()
                 else:
@@ -170,6 +172,16 @@ class Export:
             return Event.PUBLISHED
         return standing(self._work, self._moment.fingerprint)
 
+    def keep_clones(self) -> None:
+        """The copy counts: what was frozen for it serves the next one."""
+        if self._frozen:
+            self._frozen.keep(self._target.stamp, self._target.final_path("index"))
+
+    def discard_clones(self) -> None:
+        """Removes what was frozen and is not kept. May be repeated."""
+        if self._frozen:
+            self._frozen.discard()
+
     def undo(self) -> None:
         """Undoes what was done to the VM and removes the partial files.
 
@@ -182,12 +194,10 @@ class Export:
     def _attempt(self, fallback: Fallback) -> Sidecar:
         work, target = self._work, self._target
         self._ready = ready = self._ready or self._make_ready(fallback)
-        frozen = freezing(work, ready.method, ready.subject.machine, ready.side_files)
-        try:
-            exported = self._export(ready, fallback, frozen)
-        finally:
-            if frozen:
-                frozen.discard()
+        self._frozen = frozen = freezing(
+            work, ready.method, ready.subject.machine, ready.side_files
+        )
+        exported = self._export(ready, fallback, frozen)
         with retried(exported.engine.retry):
             found = check(work, target)
         return seal(work, target, exported, found, try_import(work, target))

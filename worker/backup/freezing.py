@@ -5,14 +5,17 @@ backup began. One that was stopped for its backup, or is exported from a clone i
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.copies.names import Suffix
+from shared.frozen.errors import NotFrozenError
 from shared.frozen.store import CloneStore, RoomLimit
-from shared.host.errors import CopyError, VBoxManageError
+from shared.host.errors import CopyError, NasError, VBoxManageError
+from shared.ova.index import index_digest
 from shared.state.states import Event
 from shared.virtualbox.export_errors import VmChangedError
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
@@ -63,8 +66,20 @@ class Frozen:
         """What else the VM was when it was frozen; None as long as it is not, or if it is not."""
         return self._moment if self.freezer.frozen else None
 
+    def keep(self, stamp: str, index: Path) -> None:
+        """Keeps the clones of the disks for the next copy: `stamp` was made of them, with `index`.
+
+        What cannot be kept is done without: the next copy reads everything.
+        """
+        if not self.freezer.frozen or not os.path.exists(index):
+            return
+        try:
+            self.freezer.keep(stamp, index_digest(index))
+        except (NotFrozenError, CopyError, NasError) as error:
+            log.info("the clones of its disks are not kept: %s", error)
+
     def discard(self) -> None:
-        """Removes the clones."""
+        """Removes the clones that are not kept."""
         self.freezer.discard()
 
 

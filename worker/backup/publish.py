@@ -125,6 +125,7 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         refused=refused,
         engine_reason=engine.reason,
         frozen=exported.frozen,
+        unread=traffic.unread,
         wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         key=work.held.key,
         repository=site.database.version.repository,

@@ -121,7 +121,8 @@ class VmPolicy(Section):
         description=(
             "Save work where that is safe (auto): on a file system with reflinks (XFS, btrfs) a "
             "VM's images are cloned in a moment and exported from there, so that it can be started "
-            "a second after its backup began. off: the VM is locked while it is read."
+            "a second after its backup began, and where the NAS copies by itself the next backup "
+            "reads only what changed. off: the VM is locked while all of it is read."
         ),
     )
 

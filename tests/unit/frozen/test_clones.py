@@ -6,13 +6,15 @@ import random
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from shared.frozen import comparison
 from shared.frozen.comparison import Differences
 from shared.frozen.errors import NotFrozenError
-from shared.frozen.extents import ENCODED, Span, count_extents, read_extents
+from shared.frozen.extents import ENCODED, Extent, Span, count_extents, read_extents
 from shared.frozen.reflink import clone
 from tests.support.file_systems import mounted
 from tests.support.proving import only_when_proving
@@ -91,6 +93,27 @@ def test_only_what_changed_is_found_and_nothing_is_read_for_it(plain: Path) -> N
         found = Differences.between(old.fileno(), new.fileno())
         assert read_from_disk() - before < MIB
     assert found == Differences((Span(5 * MIB, 5 * MIB + BLOCK),), 0)
+
+
+@pytest.mark.slow
+def test_clones_whose_blocks_are_just_moved_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A balance of btrfs may give a block of one to the other between two looks."""
+    with mounted("xfs", tmp_path) as place:
+        (place / "disk.vdi").write_bytes(os.urandom(MIB))
+        for number in (1, 2):
+            clone(place / "disk.vdi", place / f"{number}.frozen")
+        right, looks = comparison.read_extents, iter(range(9))
+
+        def moving(descriptor: int) -> Iterator[Extent]:
+            moved = next(looks) * 4096
+            for extent in right(descriptor):
+                yield replace(extent, physical=extent.physical + moved)
+
+        monkeypatch.setattr(comparison, "read_extents", moving)
+        with pytest.raises(NotFrozenError, match="is moving the blocks"):
+            differences(place / "1.frozen", place / "2.frozen")
 
 
 @pytest.mark.slow

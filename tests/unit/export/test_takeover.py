@@ -1,0 +1,305 @@
+"""What is taken over from the copy before without being read: always what is on the disk now.
+
+On real file systems with reflinks. The disk is changed at random between two copies, and the kernel
+counts what is read of it.
+"""
+
+import os
+import random
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from shared.export.delta import Delta, DeltaPlan
+from shared.export.engine import LockedSink
+from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
+from shared.export.takeover import PreviousDisk
+from shared.frozen.errors import NotFrozenError
+from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.reflink import clone
+from shared.ova.compression import zlib_codec
+from shared.ova.disk import Chain
+from shared.ova.index import grain_digest, index_digest
+from shared.ova.vmdk_writing import VmdkLayout
+from shared.ova.writing import OvaWriter
+from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
+from tests.support.file_systems import REFLINKING, mounted
+
+pytestmark = pytest.mark.slow
+
+#: Four grains.
+BLOCK = 2**18
+PLACE, REPOSITORY, MACHINE = "SATA-0-0", "a repository", "a machine"
+SEED = int(os.environ.get("VMBACKUP_SEED", "0")) or random.SystemRandom().randrange(10**9)
+
+
+@dataclass
+class Made:
+    """A copy that was made of clones, and what of the disk was not read for it."""
+
+    number: int
+    ova: Path
+    disk: bytes
+    unread: int
+    copied: int
+
+
+class Maker:
+    """Makes copies of one disk by the parts of the engine, each from clones."""
+
+    def __init__(self, folder: Path, *, aligned: bool = False) -> None:
+        self.folder, self.aligned = folder, aligned
+        self.note = KeptNote(folder / "state", REPOSITORY, MACHINE)
+        self.number = 0
+
+    def make(self, *files: Path, aligned: bool | None = None) -> Made:
+        """The next copy; its clones are kept."""
+        self.number += 1
+        clones = [self.folder / f"{self.number}-{at}.frozen" for at, _ in enumerate(files)]
+        for file, target in zip(files, clones, strict=True):
+            clone(file, target)
+        plan = self._plan(self.aligned if aligned is None else aligned)
+        meter, ova = ReadMeter(), self.folder / f"{self.number}.ova"
+        with ExitStack() as stack:
+            writer = self._write(plan, clones, meter, ova, stack)
+        self.note.write(str(self.number), index_digest(plan.index), {PLACE: clones})
+        with ova.open("rb") as file:
+            file.seek(512)
+            data = file.read()[: self._size(ova)]
+        with Chain.open(clones) as chain:
+            size = chain.size
+        return Made(self.number, ova, VmdkReader(data).disk(size), meter.unread, writer.copied)
+
+    def _size(self, ova: Path) -> int:
+        return int(ova.read_bytes()[124:135], 8)
+
+    def _plan(self, aligned: bool) -> DeltaPlan:
+        index = self.folder / f"{self.number}.index"
+        before = [self.folder / f"{self.number - 1}.{suffix}" for suffix in ("ova", "index")]
+        if not before[0].exists():
+            return DeltaPlan(index, aligned=aligned)
+        return DeltaPlan(index, before[0], before[1], 1000, aligned=aligned)
+
+    def _write(
+        self, plan: DeltaPlan, clones: list[Path], meter: ReadMeter, ova: Path, stack: ExitStack
+    ) -> OvaWriter:
+        cancelled = threading.Event()
+        writer = OvaWriter(ova, modified=1, cancelled=cancelled)
+        stack.callback(writer.close)
+        settings = CompressionSettings(
+            2, zlib_codec(1), digest=grain_digest, alignment=plan.alignment
+        )
+        pipeline = Pipeline(settings, cancelled)
+        stack.callback(pipeline.close)
+        delta = stack.enter_context(Delta(plan, ova))
+        chain = stack.enter_context(Chain.open(clones))
+        kept = self.note.read()
+        section = delta.previous(PLACE, kept) if kept else None
+        previous = None
+        if kept and section:
+            previous = PreviousDisk.of_clones(section, kept.disks[PLACE], chain, stack)
+        writer.begin("disk.vmdk")
+        layout = VmdkLayout(
+            "disk.vmdk",
+            chain.size,
+            7,
+            UUID(int=1),
+            position=writer.position,
+            alignment=plan.alignment,
+        )
+        sink = LockedSink(writer, [], layout, delta.begin(PLACE, writer.position))
+        pipeline.copy(chain, layout, sink, meter, previous)
+        writer.end()
+        delta.finish(writer.finish("vm.mf"), writer.position)
+        return writer
+
+
+def disk(seed: int = 0, blocks: int = 24) -> Vdi:
+    """A disk of 1 MiB blocks: data, zeros that are allocated, and holes."""
+    content: dict[int, bytes | int] = {}
+    for number in range(blocks):
+        if number % 5 == 3:
+            content[number] = bytes(BLOCK // 2) + pattern(seed + number, BLOCK // 2)
+        elif number % 5 != 4:
+            content[number] = pattern(seed + number, BLOCK)
+    content[blocks - 1] = ZERO
+    return Vdi((blocks + 2) * BLOCK - 512, content, BLOCK)
+
+
+@pytest.fixture(params=REFLINKING)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system with reflinks."""
+    with mounted(request.param, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def xfs(tmp_path: Path) -> Iterator[Path]:
+    """One of them."""
+    with mounted("xfs", tmp_path) as found:
+        yield found
+
+
+def change(image: Vdi, path: Path, source: random.Random) -> None:
+    """Writes somewhere into the data of a disk's file, as a guest does."""
+    stored = sorted(
+        (n for n, data in image.blocks.items() if isinstance(data, bytes)), reverse=True
+    )
+    number = source.choice(stored)
+    at, length = source.randrange(BLOCK), source.choice([1, 512, 4096, 70_000])
+    length = min(length, BLOCK - at)
+    data = source.choice([source.randbytes(length), bytes(length)])
+    before = image.blocks[number]
+    assert isinstance(before, bytes)
+    image.blocks[number] = before[:at] + data + before[at + length :]
+    with path.open("r+b") as file:
+        file.seek(image.data_offset + stored.index(number) * BLOCK + at)
+        file.write(data)
+
+
+def test_copies_of_a_disk_that_is_changed_at_random_are_that_disk(place: Path) -> None:
+    source, aligned = random.Random(SEED), bool(SEED % 2)
+    image, path = disk(), place / "disk.vdi"
+    image.write(path)
+    maker = Maker(place, aligned=aligned)
+    assert maker.make(path).disk == content([image])
+    for turn in range(3):
+        for _ in range(source.randrange(6)):
+            change(image, path, source)
+        made = maker.make(path)
+        assert made.disk == content([image]), f"VMBACKUP_SEED={SEED}, turn {turn}"
+        assert made.unread > 10 * BLOCK
+        assert made.copied > BLOCK
+
+
+def test_a_copy_after_no_change_reads_no_disk(xfs: Path) -> None:
+    image, path = disk(), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    first, second = maker.make(path), maker.make(path)
+    assert first.disk == second.disk == content([image])
+    data = sum(BLOCK for block in image.blocks.values() if isinstance(block, bytes))
+    assert (first.unread, second.unread) == (0, data)
+    assert second.copied > 0.9 * (second.ova.stat().st_size - 200_000)
+
+
+def test_a_disk_whose_layout_changed_between_copies(xfs: Path) -> None:
+    """With and without units that begin at blocks of the file system, one after the other."""
+    image, path = disk(), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    for aligned in (False, True, True, False):
+        made = maker.make(path, aligned=aligned)
+        assert made.disk == content([image])
+        assert (made.unread > 0) == (made.number > 1)
+
+
+def test_blocks_that_moved_and_images_that_came_and_went(xfs: Path) -> None:
+    """A snapshot is taken, written, and merged; then the disk is compacted."""
+    base = disk()
+    path, above = xfs / "disk.vdi", xfs / "above.vdi"
+    base.write(path)
+    maker = Maker(xfs)
+    maker.make(path)
+    child = base.child({2: pattern(99, BLOCK), 3: ZERO, 24: pattern(98, BLOCK)})
+    child.write(above)
+    assert maker.make(above, path).disk == content([child, base])
+    child.blocks[5] = pattern(97, BLOCK)
+    child.write(above)
+    assert maker.make(above, path).disk == content([child, base])
+    merged = Vdi(base.size, {**base.blocks, **child.blocks}, BLOCK, identifier=base.identifier)
+    merged.write(path)
+    assert maker.make(path).disk == content([merged])
+    compacted = Vdi(
+        base.size,
+        {number: data for number, data in merged.blocks.items() if number % 2},
+        BLOCK,
+        identifier=base.identifier,
+    )
+    compacted.write(path)
+    assert maker.make(path).disk == content([compacted])
+
+
+def test_a_file_that_was_replaced_by_another_disk_of_the_same_uuid(xfs: Path) -> None:
+    image, other = disk(), disk(500)
+    other.identifier = image.identifier
+    path = xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    maker.make(path)
+    path.unlink()
+    other.write(path)
+    made = maker.make(path)
+    assert made.disk == content([other])
+    assert made.unread == 0
+
+
+@pytest.mark.parametrize("where", [0, 30, 70, 99])
+def test_rot_in_the_copy_before_is_not_taken_over(xfs: Path, where: int) -> None:
+    """A grain that rotted there is read from the disk; the new copy is sound."""
+    image, path = disk(blocks=8), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    first = maker.make(path)
+    data = bytearray(first.ova.read_bytes())
+    at = 70_000 + (len(data) - 160_000) * where // 100
+    data[at] ^= 1
+    first.ova.write_bytes(data)
+    made = maker.make(path)
+    assert made.disk == content([image])
+    whole = sum(BLOCK for block in image.blocks.values() if isinstance(block, bytes))
+    assert whole - 64 * 1024 <= made.unread <= whole
+
+
+def _touched(path: Path) -> None:
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+
+
+def _copied(path: Path) -> None:
+    shutil.copy2(path, path.with_name("another"))
+    path.with_name("another").replace(path)
+
+
+def _rewritten(path: Path) -> None:
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(file.read(1))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("what", [_touched, _copied, _rewritten])
+def test_a_clone_that_is_not_what_was_left_is_not_believed(xfs: Path, what: object) -> None:
+    image, path = disk(blocks=8), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    maker.make(path)
+    what(xfs / "1-0.frozen")  # type: ignore[operator]
+    with pytest.raises(NotFrozenError, match="is not what was left there"):
+        maker.make(path)
+
+
+def test_clones_of_another_copy_or_index_are_not_used(xfs: Path) -> None:
+    image, path = disk(blocks=8), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs)
+    maker.make(path)
+    plan = DeltaPlan(xfs / "x.index", xfs / "1.ova", xfs / "1.index", 1000)
+    with Delta(plan, xfs / "x.ova") as delta:
+        kept = maker.note.read()
+        assert kept is not None
+        assert delta.previous(PLACE, kept) is not None
+        assert delta.previous("SATA-1-0", kept) is None
+        for other in ({"stamp": "2"}, {"index": "0" * 64}):
+            values: Mapping[str, object] = {
+                "stamp": kept.stamp,
+                "index": kept.index,
+                "disks": kept.disks,
+                **other,
+            }
+            assert delta.previous(PLACE, KeptClones(**values)) is None  # type: ignore[arg-type]
