@@ -304,7 +304,8 @@ def test_a_fault_after_the_vm_was_started_leaves_it_for_a_later_tick(
 def test_what_a_worker_that_died_left_is_swept(xfs: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if its VM was deleted since; and not while its claim lives."""
     vm = xfs.host().make_vm("web01")
-    monkeypatch.setattr(CloneStore, "discard", lambda _: None)
+    for name in ("keep", "discard"):
+        monkeypatch.setattr(CloneStore, name, lambda *_: None)
     run(xfs)
     monkeypatch.undo()
     left = litter(xfs)
