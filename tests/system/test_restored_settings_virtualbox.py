@@ -30,11 +30,11 @@ def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet
 
 
 def add_disk(vm: RealVm, name: str, controller: str, port: int, kind: str = "") -> None:
-    """A disk with a mark in it, attached as one of this kind."""
-    path = vm.host.vms / f"{name}.vdi"
-    vm.host.run("createmedium", "disk", "--filename", path, "--size=4")
-    with path.open("r+b") as file:  # behind the header: the blocks are allocated when written
-        file.seek(0, 2)
+    """A disk with bytes of its own, attached as one of this kind."""
+    path, raw = vm.host.vms / f"{name}.vdi", vm.host.vms / f"{name}.raw"
+    raw.write_bytes(name.encode() * (1 << 16) + bytes(4 << 20))
+    vm.host.run("convertfromraw", raw, path)
+    raw.unlink()
     words = ["storageattach", vm.uuid, f"--storagectl={controller}", f"--port={port}"]
     words += ["--device=0", "--type=hdd", f"--medium={path}"]
     vm.host.run(*words, *([f"--mtype={kind}"] if kind else []))
@@ -90,7 +90,9 @@ def test_a_vm_comes_back_with_all_its_settings_and_disks(fleet: Fleet) -> None:
     assert str(mine) not in restored.settings.read_text(encoding="utf-8")
     assert reaching
     assert kinds_of_disks(restored.settings) == kinds_of_disks(vm.settings)
-    assert disks_of(restored) == disks_of(vm)
+    disks = disks_of(vm)
+    assert len(set(disks.values())) == len(disks) == 5
+    assert disks_of(restored) == disks
 
     said = second.admin("restore", "rich", "--to", place, "--as", "all", "--with-host-access")
     assert "shared folder 'all'" in said.stdout
