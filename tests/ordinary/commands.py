@@ -64,11 +64,20 @@ def _restore(world: World) -> int:
     )
     if ran.status == 0:
         got = world.look().vms["beta"][world.vm(ON_TRIAL, "beta").uuid].content
-        assert expected, world.story("something was restored, and there was no copy")
-        assert got == world.diary.content(expected), world.story(
-            f"restored was not the newest copy, {expected.stamp}"
+        meant = [expected] if expected else newest_without_a_record(world)
+        assert meant, world.story("something was restored, and there was no copy")
+        assert got in [world.diary.content(copy) for copy in meant], world.story(
+            f"restored was not the newest copy, {meant[0].stamp}"
         )
     return ran.status
+
+
+def newest_without_a_record(world: World) -> list[Copy]:
+    """The newest good copy of each VM of which the database does not tell."""
+    view = world.look()
+    told = {record["uuid"] for record in view.records.values()}
+    found = [world.diary.newest(uuid, view) for uuid in {copy.uuid for copy in view.copies} - told]
+    return [copy for copy in found if copy is not None]
 
 
 def newest_of(world: World, key: str) -> Copy | None:
