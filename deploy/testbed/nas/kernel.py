@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.testbed.nas.packages import fetch_packages, testbed_root
+from deploy.testbed.nas.packages import TestBedError, fetch_packages, testbed_root
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -58,9 +58,28 @@ def kernel_environment(memory_mib: int) -> dict[str, str]:
     A container's small /dev/shm cannot hold the machine's memory.
     """
     shared = os.statvfs("/dev/shm")
-    if shared.f_bavail * shared.f_frsize >= 2 * memory_mib * 2**20:
-        return {**os.environ, "TMPDIR": "/dev/shm"}
-    return {**os.environ, "TMPDIR": "/var/tmp"}
+    fits = shared.f_bavail * shared.f_frsize >= 2 * memory_mib * 2**20
+    environment = {**os.environ, "TMPDIR": "/dev/shm" if fits else "/var/tmp"}
+    if " amx_tile" in Path("/proc/cpuinfo").read_text(encoding="ascii"):
+        environment["LD_PRELOAD"] = str(_wide_registers())
+    return environment
+
+
+def _wide_registers() -> Path:
+    """The library without which the kernel panics on processors with AMX; made if it is not there.
+
+    Raises TestBedError where there is no compiler.
+    """
+    source = Path(__file__).with_name("wide_registers.c")
+    library = fetch_packages() / "wide-registers.so"
+    if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            raise TestBedError("on a processor with AMX the NAS test bed needs cc (gcc)")
+        private = library.with_suffix(f".{os.getpid()}")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", private, source], check=True)
+        private.replace(library)
+    return library
 
 
 def boot_failure(job: Path) -> str:
