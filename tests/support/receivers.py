@@ -117,9 +117,9 @@ def website() -> Iterator[Website]:
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
-            time.sleep(site.delay)
             if site.status < 400:
                 site.requests.append((self.path, body))
+            time.sleep(site.delay)
             self.send_response(site.status)
             self.end_headers()
 
