@@ -26,7 +26,7 @@ def test_a_damaged_database_is_one_message_and_none_at_the_next_tick_until_it_is
     whole = newest.read_bytes()
     newest.write_bytes(whole.replace(b"web01", b"web02"))
     status, said = mail(rig)
-    assert (status, said.count("error: "), said.count("damaged")) == (1, 1, 1), said
+    assert (status, said.count("error: "), said.count("is damaged:")) == (1, 1, 1), said
     assert mail(rig) == (1, "")
     status, said = mail(rig, "-v")
     assert (status, said.count("error: ")) == (1, 1), said
