@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: What is not known of a copy that is being written.
 _UNKNOWN_OF_PARTIAL: Final = (
     *("sha256", "started", "finished", "duration_seconds", "node", "virtualbox"),
-    *("read", "verified", "rehearsed"),
+    *("read", "suspect", "verified", "rehearsed"),
     *("engine", "engine_reason", "wire"),
 )
 
@@ -112,7 +112,10 @@ def state(row: Mapping[str, Any]) -> str:
     """What is to be said of a copy: what is wrong with it, or that it is good."""
     return (
         str(row["problem"])
-        or "good" + ", pinned" * row["pinned"] + ", order unknown" * row["order_unknown"]
+        or "good"
+        + ", suspect" * bool(row["suspect"])
+        + ", pinned" * row["pinned"]
+        + ", order unknown" * row["order_unknown"]
     )
 
 
@@ -233,7 +236,9 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "engine": side.engine if side else None,
             "engine_reason": side.engine_reason or None if side else None,
             "wire": asdict(side.wire) if side and side.wire else None,
-            "read": last_read(side) if side else None,
+            "read": last_read(side) or None if side else None,
+            "taken_from": list(side.taken_from) if side else [],
+            "suspect": side.suspect or None if side else None,
             "verified": asdict(side.verified) if side and side.verified else None,
             "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,
         }
@@ -247,6 +252,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
                 "order_unknown": False,
                 "files": [],
                 "left_out": [],
+                "taken_from": [],
                 "problem": "being written, or left by a crash",
                 "archived": archived,
                 "path": str(found.directory / partial.name),

@@ -83,6 +83,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         )
         if copy["engine"]:
             say(f"    {made(copy)}")
+        if copy["suspect"]:
+            say(f"    suspect: it took blocks over from {copy['suspect']}, which is damaged")
         if copy["verified"]:
             say(
                 f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"

@@ -76,6 +76,16 @@ class Copy:
         return self.sidecar is not None and self.problem == _refusal(self.sidecar) != ""
 
     @property
+    def sound(self) -> bool:
+        """Whether it counts and is not suspect: others may be let go for it."""
+        return self.good and not self.suspect
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it took blocks over from a damaged copy, and was not read in full since."""
+        return self.sidecar is not None and bool(self.sidecar.suspect)
+
+    @property
     def pinned(self) -> bool:
         """Whether an operator has exempted it from retention."""
         return self.sidecar is not None and bool(self.sidecar.pinned)

@@ -5,10 +5,10 @@ Retention, moves and commands all ask here, and nowhere else a permit is given.
 Without an operator's word a copy goes only if all of this holds at that moment: its sidecar can be
 read and has this VM's UUID; it is good; it is not pinned; it is not the one that was just
 published; a newer good copy is there, newer by every sign (`shared.copies.chronology`), which is
-another file; and its order to no other good copy is disputed. One with which nothing is wrong but
-that VirtualBox would not import it counts for no good one, and goes when a newer one is there, good
-or not imported either. What was moved goes only when it has been read at its new place, which is
-another directory.
+another file, and not suspect; and its order to no other good copy is disputed. One with which
+nothing is wrong but that VirtualBox would not import it counts for no good one, and goes when a
+newer one is there, good or not imported either. What was moved goes only when it has been read at
+its new place, which is another directory.
 
 Each proof reads the directory again, and gives a permit for the files of one copy
 (`shared.copies.permits`). Call them under a claim on the VM, right before the removal.
@@ -32,6 +32,7 @@ from shared.nas.reading import look, look_twice, present, same_directory
 
 #: Why the first of all copies stays.
 NEWEST: Final = "newest good copy"
+_SUSPECT: Final = "what is newer took blocks over from a damaged copy, and was not read since"
 #: What some rule wants to keep besides, by stamp: given all copies that are there.
 Wanted = Callable[[Iterable[Copy]], Collection[str]]
 
@@ -68,7 +69,8 @@ def _of_refused(copy: Copy, others: list[Copy], protect: Collection[str]) -> Ite
     if copy.stamp in protect:
         yield "the last one that was made"
     if not any(
-        chronology.supersedes(other, copy) and not _one_file(other, copy) for other in others
+        chronology.supersedes(other, copy) and not (_one_file(other, copy) or other.suspect)
+        for other in others
     ):
         yield "the newest state of its disks, although VirtualBox would not import it"
 
@@ -86,10 +88,12 @@ def _reasons(copy: Copy, good: list[Copy], protect: Collection[str]) -> Iterator
     if rivals := chronology.rivals(copy, good):
         others = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
         yield f"not known whether it is older than {rivals[-1].stamp}{others}"
-    elif copy is not good[-1] and not any(
-        chronology.supersedes(other, copy) and not _one_file(other, copy) for other in good
-    ):
-        yield "what is newer is the same file"
+    elif copy is not good[-1]:
+        newer = [other for other in good if chronology.supersedes(other, copy)]
+        if not (apart := [other for other in newer if not _one_file(other, copy)]):
+            yield "what is newer is the same file"
+        elif not any(other.sound for other in apart):
+            yield _SUSPECT
 
 
 def _one_file(one: Copy, other: Copy) -> bool:
@@ -160,9 +164,14 @@ def chosen(directory: Path, uuid: str, stamp: str, *, vm: str, last: bool) -> Pe
             f"{stamp} is pinned", hint=f"`vmbackup-admin unpin {quoted(vm)} {stamp}` first"
         )
     others = [other for other in found.good if other.stamp != stamp and not _one_file(other, copy)]
-    if copy.good and not others and not last:
+    if copy.good and not any(other.sound for other in others) and not last:
         raise IllegalMoveError(
-            f"{stamp} is the last good copy", hint="make another backup first, or say --last"
+            f"{stamp} is the last good copy that is not suspect"
+            if others
+            else f"{stamp} is the last good copy",
+            hint=f"`vmbackup-admin verify {quoted(vm)}` first, or say --last"
+            if others
+            else "make another backup first, or say --last",
         )
     return _permit(directory, stamp, "an operator said so")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Interval
 
@@ -38,6 +38,8 @@ _OPTIONAL: Final = frozenset(
         "refused",
         "key",
         "repository",
+        "taken_from",
+        "suspect",
     }
 )
 
@@ -114,7 +116,10 @@ class Sidecar(Document):
     was made; its disks are whole all the same. `engine_reason` says why another engine than the
     wanted one made it. `frozen`: it was made of clones of the disks, and the VM could be used
     meanwhile. `key` is what the VM was called in the state database, and `repository` which
-    database that was: by them a database can be made anew; older copies do not have them. `extra`
+    database that was: by them a database can be made anew; older copies do not have them.
+    `taken_from` are the copies from which it took blocks over, the nearest first: the one before
+    it, the one before that if that one took some over, and so on. `suspect` is the first of them
+    that was found damaged, as long as this copy was not read in full since; empty: none. `extra`
     keeps the fields that this version does not know.
     """
 
@@ -148,6 +153,8 @@ class Sidecar(Document):
     wire: Wire | None = None
     key: str = ""
     repository: str = ""
+    taken_from: Annotated[tuple[_Stamp, ...], FROM_JSON] = ()
+    suspect: _Stamp | Literal[""] = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

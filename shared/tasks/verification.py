@@ -1,6 +1,7 @@
 """Verifying copies: each is read again in full, and the result is written into its sidecar.
 
-A damaged copy is marked there and from then on never counts; nothing is ever deleted. Which copies
+A damaged copy is marked there and from then on never counts; nothing is ever deleted. Copies that
+took blocks over from it are suspect, and are read next (`shared.tasks.suspicion`). Which copies
 are left is committed: if its newest good copy is gone, the VM has to be backed up again. All of it
 happens under a claim on the VM, one claim for each copy, so that a backup which is due waits for
 one copy at most. Killed at any point, the next verification finds the copy unverified.
@@ -28,7 +29,7 @@ from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
-from shared.tasks import vm_copies
+from shared.tasks import suspicion, vm_copies
 from shared.tasks.vm_copies import copies, differs, last_read, look_up_copies, said
 
 log: Final = logging.getLogger(__name__)
@@ -74,11 +75,10 @@ def is_free(record: VmRecord) -> bool:
 
 
 def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> bool:
+    days = configuration.policy_for(record.name, record.groups).verify_days
     if not record.verified:
-        return record.last_copy is not None
-    return _older(
-        record.verified, configuration.policy_for(record.name, record.groups).verify_days, now
-    )
+        return record.last_copy is not None and days > 0
+    return _older(record.verified, days, now)
 
 
 def _older(moment: str, days: float, now: datetime) -> bool:
@@ -137,14 +137,10 @@ def verify_copy(
         copy, archived = found
         problem = _examine(session, copy, progress)
         if copy.sidecar is not None:
-            _mark(
-                site,
-                held,
-                copy,
-                replace(
-                    copy.sidecar, verified=Verified(timestamp(site.clock.now()), problem or _GOOD)
-                ),
-            )
+            if problem and not copy.sidecar.damage:
+                suspicion.spread(site, held, stamp)
+            read = Verified(timestamp(site.clock.now()), problem or _GOOD)
+            _mark(site, held, copy, replace(copy.sidecar, verified=read, suspect=""))
         _settle(site, held, f"verify {key} {stamp}: {problem or _GOOD}")
     if problem:
         log.error(

@@ -124,7 +124,12 @@ def forget_command(key: str) -> str:
 
 
 def last_read(sidecar: Sidecar) -> str:
-    """When a copy was last read in full: at its last verification, else before it was published."""
+    """When a copy was last read in full: at its last verification, else before it was published.
+
+    Empty for one that is suspect: what was read before that says nothing.
+    """
+    if sidecar.suspect:
+        return ""
     return sidecar.verified.time if sidecar.verified else sidecar.finished
 
 

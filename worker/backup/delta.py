@@ -23,10 +23,12 @@ class DeltaChoice:
     """`plan` is None where no index is of use.
 
     `reason` says why nothing is copied from the copy before, as far as that is known yet.
+    `sources` are the copy from which bytes may be taken over and those from which it did so.
     """
 
     plan: "DeltaPlan | None"
     reason: str
+    sources: tuple[str, ...] = ()
 
 
 def plan_delta(
@@ -42,15 +44,27 @@ def plan_delta(
     from shared.export.delta import DeltaPlan
 
     index, aligned = target.partial_path("index"), server.aligned(reflink)
-    stamps = [
-        copy.stamp
+    no_delta = no_delta or _distrust(there)
+    usable = [
+        copy
         for copy in reversed(there.good)
         if os.path.exists(target.directory / final_name(copy.stamp, "index"))
     ]
-    if no_delta or not stamps:
+    if no_delta or not usable:
         plan = DeltaPlan(index, whole_every=backup.whole_every, aligned=aligned)
         return DeltaChoice(plan, no_delta or "there is no copy before it that has an index")
     previous, previous_index = (
-        target.directory / final_name(stamps[0], suffix) for suffix in ("ova", "index")
+        target.directory / final_name(usable[0].stamp, suffix) for suffix in ("ova", "index")
     )
-    return DeltaChoice(DeltaPlan(index, previous, previous_index, backup.whole_every, aligned), "")
+    side = usable[0].sidecar
+    sources = (usable[0].stamp, *(side.taken_from if side else ()))
+    plan = DeltaPlan(index, previous, previous_index, backup.whole_every, aligned)
+    return DeltaChoice(plan, "", sources)
+
+
+def _distrust(there: Catalogue) -> str:
+    """Why nothing is taken over from any copy: some may have what a damaged one had."""
+    suspects = [copy.stamp for copy in there.good if copy.suspect]
+    if not suspects:
+        return ""
+    return f"{suspects[-1]} took blocks over from a copy that is damaged, and was not read since"

@@ -228,6 +228,7 @@ class Export:
             source_bytes=disks,
             side_files=kept,
             left_out=ready.side_files.left_out,
+            taken_from=delta.sources if traffic.copied else (),
         )
 
     def _make_ready(self, fallback: Fallback) -> _Ready:

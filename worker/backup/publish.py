@@ -51,6 +51,7 @@ class Exported:
     source_bytes: int
     side_files: Mapping[Suffix, SideFile]
     left_out: tuple[str, ...]
+    taken_from: tuple[str, ...]
 
 
 def check(work: Work, target: Target) -> OvaCheck:
@@ -129,6 +130,7 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         key=work.held.key,
         repository=site.database.version.repository,
+        taken_from=exported.taken_from,
     )
     check_nas(site.configuration.nas, write=True)
     publishing.seal(site.files, target.directory, sidecar)

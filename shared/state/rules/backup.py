@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from shared.host.errors import IllegalMoveError
 from shared.state.contents import Contents
-from shared.state.records import Claim, CopyRecord, Power
+from shared.state.records import Claim, CopyRecord, Power, VmRecord
 from shared.state.rules import claims, outages
 from shared.state.states import Event, State, move
 
@@ -60,10 +60,15 @@ def published(
             last_failed_claim=0,
             outages_failed=0,
             next_outage="",
-            verified=record.verified or record.publishing.finished,
+            verified=_verified(record, record.publishing),
             order_unknown=order_unknown,
         )
     )
+
+
+def _verified(record: VmRecord, copy: CopyRecord) -> str:
+    """When the longest unread copy was read. Empty, with older copies: one has to be read now."""
+    return record.verified if record.verified or record.last_copy else copy.finished
 
 
 def failed(contents: Contents, key: str, own: Claim, error: str, when: str) -> Contents:

@@ -305,3 +305,48 @@ def test_a_refused_copy_stays_pinned_disputed_or_damaged(tmp_path: Path) -> None
     ]
     assert retain(tmp_path) == []
     assert left(tmp_path) == sorted(stays)
+
+
+# Suspect copies: they took blocks over from one that was found damaged
+
+
+def test_no_copy_goes_for_the_sake_of_one_that_is_suspect(tmp_path: Path) -> None:
+    old = put(tmp_path, 1, 1, 1)
+    damaged = put(tmp_path, 2, 2, 2, verified=Verified("2026-12-01T00:00:00Z", "rotten"))
+    suspect = put(tmp_path, 3, 3, 3, taken_from=(damaged,), suspect=damaged)
+    assert retain(tmp_path) == []
+    with pytest.raises(IllegalMoveError, match="last good copy that is not suspect") as caught:
+        permits.chosen(tmp_path, make.UUID, old, vm="web01", last=False)
+    assert "verify web01" in (caught.value.hint or "")
+    assert permits.chosen(tmp_path, make.UUID, old, vm="web01", last=True).stamp == old
+    assert permits.chosen(tmp_path, make.UUID, suspect, vm="web01", last=False).stamp == suspect
+    sound = put(tmp_path, 4, 4, 4)
+    assert retain(tmp_path) == [old, suspect]
+    assert left(tmp_path) == [damaged, sound], "what is damaged stays for people to look at"
+
+
+def test_a_copy_that_virtualbox_refused_does_not_go_for_a_suspect_one(tmp_path: Path) -> None:
+    refused = put(tmp_path, 1, 1, 1, refused="E_FAIL")
+    put(tmp_path, 2, 2, 2, suspect=refused)
+    assert retain(tmp_path) == []
+    put(tmp_path, 3, 3, 3)
+    assert refused in retain(tmp_path)
+
+
+@given(st.lists(st.sampled_from(["sound", "suspect", "damaged"]), max_size=6), st.integers(1, 3))
+def test_the_newest_copy_that_is_not_suspect_is_never_let_go(kinds: list[str], keep: int) -> None:
+    found = [_seen(claim, kind) for claim, kind in enumerate(kinds, 1)]
+    gone = {
+        one.copy.stamp for one in retention.select(found, Rules(keep_last=keep)) if not one.keep
+    }
+    sound = [copy.stamp for copy in found if copy.sound]
+    assert not gone or sound, "nothing goes before something is beyond suspicion"
+    assert not set(sound[-1:]) & gone
+    newest = max((copy.claim for copy in found if copy.sound), default=0)
+    assert all(copy.claim < newest for copy in found if copy.stamp in gone)
+
+
+def _seen(claim: int, kind: str) -> Copy:
+    stamp = make_stamp(BEGIN + timedelta(days=claim), claim)
+    side = make.sidecar(b"", stamp, suspect=stamp if kind == "suspect" else "")
+    return Copy(Path("/nas/web01"), stamp, side, 0, "rotten" if kind == "damaged" else "")
