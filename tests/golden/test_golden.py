@@ -71,6 +71,7 @@ def test_all_that_the_first_release_left_is_shown(tmp_path: Path) -> None:
         ("web01", "6", False, False, False),  # damaged
         ("web01", "7", True, False, False),
         ("web01", "8", True, False, False),
+        ("e2f4052f-04e2-48de-a8f8-f83db6e3ed57", "1", True, False, False),  # gone01, forgotten
     ]
     assert all(row["verified"] for row in rows if row["vm"] == "web01")
     shown = alpha.admin("show", "web01").stdout

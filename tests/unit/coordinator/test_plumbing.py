@@ -199,6 +199,7 @@ READING = {
     "config validate",
     "statedb check",
     "list",
+    "notify",  # only --test sends anything, and that is a test
 }
 
 
