@@ -99,7 +99,7 @@ def half_a_view(world: Seen, before: bytes | None) -> Iterator[str]:
     found = view_of(world)
     migrating = found is None and (world.state / "vmtool-statedb.1.0").exists()
     if not world.state.exists():
-        if not set_aside(world):
+        if before is not None and not set_aside(world):
             yield "the state database is gone, and nothing is set aside"
         return  # else the old one is whole under another name, and nobody reads half of a new one
     if found != before and not migrating:
