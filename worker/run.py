@@ -168,8 +168,8 @@ def command(invocation: command_line.Invocation) -> ExitCode:
     """Run all workers as separate processes, for a one-line crontab.
 
     The exit code is the most telling one of theirs: a failure before failed VMs before deferred VMs
-    before success. It says an error when it begins, once a day, and when it is over; all of it on a
-    terminal and with -v, and in run.log in host.state_directory.
+    before success. It says an error when it begins, once a day, and, if it is not of one VM, when
+    it is over; all of it on a terminal and with -v, and in run.log in host.state_directory.
     """
     # -P: nothing is imported from the directory in which cron starts us, a home directory;
     # PYTHONPATH counts as the administrator set it

@@ -1,8 +1,10 @@
 """What `run` prints of what its workers say: to cron, which mails it, only what is news.
 
 An error is printed when it begins, once a day while it lasts, and when it is over; one cause that
-several workers meet in a tick is printed once. On a terminal, and with `-v`, each tick prints all
-of its own. Everything is in `run.log` in the host's state directory, whatever is printed.
+several workers meet in a tick is printed once. Of an error of one VM it is not said that it is
+over: that no worker says it again does not mean that one looked. On a terminal, and with `-v`, each
+tick prints all of its own. Everything is in `run.log` in the host's state directory, whatever is
+printed.
 
 What was told is one note a message, each written whole or not at all: two `run` at once may at
 worst tell something twice, and one that is killed at worst tells it again.
@@ -46,8 +48,9 @@ _CHANGING: Final = re.compile(
 class Message:
     """What a worker said.
 
-    `text` is what is compared and repeated, `line` what is printed. `serious`: an error, of which
-    it is told when it is over. `weighty`: at least a warning; what is not is printed with `-v`.
+    `text` is what is compared and repeated, `line` what is printed. `serious`: an error that each
+    tick meets again while it lasts, so of no single VM: it is told when it is over. `weighty`: at
+    least a warning; what is not is printed with `-v`.
     """
 
     worker: str
@@ -77,7 +80,7 @@ def understand(worker: str, line: str) -> Message:
             str(document.get("worker", worker)),
             "\n".join([text, *fault]),
             logs.text_of(document),
-            serious=level in ("error", "critical"),
+            serious=level in ("error", "critical") and not vm,
             weighty=level not in ("debug", "info"),
         )
     except (ValueError, TypeError, KeyError):
@@ -114,7 +117,10 @@ class Telling:
                 self._say(line if self._as_json else message.line)
 
     def conclude(self, ended: Collection[str]) -> None:
-        """Says which errors are over: those of workers that `ended` well and did not say them."""
+        """Forgets what workers that `ended` well did not say again; of what is serious it says so.
+
+        So the same error of a VM is news when it is said again.
+        """
         with self._lock:
             for note in self._notes():
                 told = note.read()

@@ -12,7 +12,7 @@ from shared.host.errors import ConfigurationError, VmBackupError
 from shared.host.notes import Note
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import unlisted, verification
+from shared.tasks import unlisted, verification, vm_copies
 from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ log: Final = logging.getLogger(__name__)
 def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
     """The unlisted copies that were not read for too long, by VM; none if this host looked today.
 
-    Commits nothing. One that cannot be looked at is logged and noted in `report`.
+    Commits nothing. One that cannot be looked at, or is known to be damaged, is logged and noted
+    in `report`.
     """
     today = site.clock.now().strftime("%Y-%m-%d")
     note = Note(
@@ -38,9 +39,19 @@ def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
     found = []
     for record in unlisted.find(site, site.database.head().contents).records:
         try:
+            _tell_damaged(site, record, report)
             if copies := verification.due_copies(site, record, site.clock.now()):
                 found.append((record, copies))
         except VmBackupError as error:
             log.error("cannot look at its copies: %s", error.message, extra={"vm": record.key})  # noqa: TRY400
             report.fail(record.key, error)
     return found
+
+
+def _tell_damaged(site: Site, record: VmRecord, report: Report) -> None:
+    """Says it again: there is no record by which `check` and `status` could. Raises `NasError`."""
+    for copy, _ in vm_copies.copies(site, record):
+        if copy.sidecar and copy.sidecar.damage:
+            what = "the copy %s is damaged: %s"
+            log.error(what, copy.stamp, copy.sidecar.damage, extra={"vm": record.key})
+            report.failed.append(record.key)

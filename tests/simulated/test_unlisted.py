@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from coordinator.admin import program
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.host.clock import SystemClock
+from shared.copies.sidecar import Verified
+from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import ExitCode, IllegalMoveError, LockedError
 from shared.host.host_identity import HostIdentity
 from shared.state.rules import unlisted as rules
@@ -163,6 +164,20 @@ def test_they_are_verified_on_schedule_once_a_day(
     assert [copy.good for copy in found.copies] == [False, True]
     assert (keys(rig), found.partials) == ([], ())
     assert verify.run(rig.site()) == verify.Report()
+
+
+def test_a_damaged_one_is_said_to_be_so_every_day(
+    forgotten: tuple[Rig, str, list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No record has it, so nothing else tells of it after the day on which it was read."""
+    rig, uuid, stamps = forgotten
+    side = sidecars.read(rig.nas / "web01", stamps[0])
+    damaged = replace(side, verified=Verified(timestamp(SystemClock().now()), "block 3 differs"))
+    (rig.nas / "web01" / f"{stamps[0]}.json").write_bytes(damaged.render())
+    assert verify.run(rig.site()).failed == [uuid]
+    (said,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert said.getMessage() == f"the copy {stamps[0]} is damaged: block 3 differs"
+    assert verify.run(rig.site()) == verify.Report(), "this host has looked today"
 
 
 def test_a_worker_that_was_killed_leaves_a_record_that_goes(

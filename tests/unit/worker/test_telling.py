@@ -126,6 +126,21 @@ def test_a_warning_is_said_once_and_nothing_is_said_of_its_end(tmp_path: Path) -
     assert tick(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "message",
+    ["the copy 20261122T203800Z-17 is damaged and does not count any more", "backup failed: x"],
+)
+def test_that_an_error_of_one_vm_is_not_said_again_does_not_mean_that_it_is_over(
+    tmp_path: Path, message: str
+) -> None:
+    """The next tick did not look at it: a damaged copy is read once, the window has closed."""
+    line = ("verify", said("error", message, vm="web01"))
+    assert len(tick(tmp_path, line)) == 1
+    assert tick(tmp_path, line, hours=0.2) == []
+    assert tick(tmp_path, hours=0.4) == []
+    assert len(tick(tmp_path, line, hours=0.6)) == 1, "it is forgotten, and told when said again"
+
+
 def test_what_is_no_line_of_the_log_is_printed_as_it_is(tmp_path: Path) -> None:
     assert tick(tmp_path, ("backup", "Fatal Python error: Segmentation fault")) == [
         "Fatal Python error: Segmentation fault"
