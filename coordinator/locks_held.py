@@ -6,13 +6,16 @@ person sees at once.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from coordinator.liveness import Verdict, Watched, age_of, by_age, verdict
 from coordinator.text import seconds_since
 from shared.host.errors import DatabaseVersionError
+from shared.host.printable import quoted
+from shared.state.records import SessionRecord
+from shared.state.rules import claims
 from shared.state.sessions.heartbeat import beat_path, parse_beat
 from shared.state.sessions.recovery import live_sessions
 from shared.state.sessions.sweeping import nas_now
@@ -20,7 +23,7 @@ from shared.state.sessions.sweeping import nas_now
 if TYPE_CHECKING:
     from shared.site import Site
     from shared.state.contents import Contents
-    from shared.state.records import SessionRecord, VmRecord
+    from shared.state.records import VmRecord
     from shared.state.store.database import Database
 
 Kind = Literal["database", "session", "claim"]
@@ -70,14 +73,37 @@ def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -
     locks = list(_database_lock(database, contents, nas_time))
     for row in sorted(live_sessions(contents), key=lambda row: row.id):
         session = _session_lock(site, row, nas_time, watched)
-        locks.append(session)
-        claimed = (
-            record
-            for record in contents.vms.values()
-            if record.claim and record.claim.session == row.id
-        )
-        locks += [_claim_lock(session, record, site.clock.now()) for record in claimed]
+        locks += _with_claims(session, contents, site.clock.now())
+    for session in _rowless(site, contents, nas_time):
+        locks += _with_claims(session, contents, site.clock.now())
     return locks
+
+
+def _with_claims(session: Lock, contents: "Contents", now: datetime) -> list[Lock]:
+    """The lock of a session, and those of the VMs that it holds."""
+    claimed = (
+        record
+        for record in contents.vms.values()
+        if record.claim and record.claim.session == session.name
+    )
+    return [session, *(_claim_lock(session, record, now) for record in claimed)]
+
+
+def _rowless(site: "Site", contents: "Contents", nas_time: float) -> Iterator[Lock]:
+    """The sessions that hold VMs though no row says that they live."""
+    held = {record.claim.session for record in contents.vms.values() if record.claim}
+    live = {row.id for row in live_sessions(contents)}
+    for name in sorted(held - live):
+        row = contents.sessions.get(name) or SessionRecord(name, 0, 0, "expired", "")
+        if claims.may_live(contents, name):
+            state: Verdict = "unknown"
+            why = (
+                "the row of its session does not fit, so whether it lives cannot be told; "
+                f"`vmbackup-lock break {quoted(name)} --force` removes the row"
+            )
+        else:
+            state, why = "dead", "its session is over; the next database worker frees it"
+        yield replace(_session_lock(site, row, nas_time, None), state=state, why=why)
 
 
 def _nas_time(database: "Database", local: datetime) -> float:
@@ -120,7 +146,7 @@ def _database_lock(database: "Database", contents: "Contents", nas_time: float) 
 
 
 def _session_lock(
-    site: "Site", row: "SessionRecord", nas_time: float, watched: Watched | None
+    site: "Site", row: SessionRecord, nas_time: float, watched: Watched | None
 ) -> Lock:
     lease = site.database.version.lease_seconds
     beat, touched = _read_beat(site.database, row.id)

@@ -39,6 +39,8 @@ def run(site: Site) -> Report:
     contents = database.head().contents
     if recovery.expire(database, recovery.find_proven(database, contents), "database"):
         contents = database.head().contents
+    if claims.ownerless(contents):
+        contents = recovery.free_ownerless(database, "its session is over", "database")
     recovery.recover_lease(database)
     for row in contents.unusable:
         log.error("%s", row.message, extra={"vm": row.key} if row.section == "vms" else {})

@@ -42,7 +42,7 @@ def command(
     A holder that lives is not hurt without --force: it is watched for three heartbeats first, and
     what would happen to it is said. Breaking a lock wrongly never costs a copy: the holder is
     refused at its next step, and its VM is backed up again. With --force it also removes the row of
-    a session that does not fit, which no worker touches.
+    a session that does not fit, which no worker touches, and frees what that session held.
     """
     site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
@@ -83,7 +83,10 @@ def command(
 
 
 def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Removes the row of a session that this program cannot read, and that nobody else ends."""
+    """Removes the row of a session that this program cannot read, and frees what it held."""
+    from shared.host.clock import timestamp
+    from shared.state.rules import claims
+
     if not (force or dry_run):
         raise LockedError(
             f"the row of the session {name} does not fit, so whether it lives cannot be told",
@@ -96,8 +99,10 @@ def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json:
     if dry_run:
         answer(document, f"would remove the row of {name}, which does not fit", as_json=as_json)
         return
+    when = timestamp(site.clock.now())
+    reason = f"the row of its session was removed by hand on {site.node}"
     site.database.commit_once(
-        lambda contents: contents.without_unusable("sessions", name),
+        lambda contents: claims.remove_row(contents, name, reason, when),
         f"remove the row of {name}",
         "break",
     )
@@ -111,7 +116,12 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
     """
     if lock.state == "dead" or lock.kind == "database":
         return
-    row = site.database.head().contents.sessions[lock.session or ""]
+    row = site.database.head().contents.sessions.get(lock.session or "")
+    if row is None:
+        raise LockedError(
+            f"{lock.name} is held by {lock.session}, which may live: {lock.why}",
+            hint=f"with --force: {_harm(lock)}",
+        )
     seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
     if row.id not in liveness.watch(site, [row], seconds).silent:
         raise LockedError(
@@ -170,8 +180,13 @@ def _break_claim(site: "Site", lock: "Lock") -> None:
 
 
 def _expire(site: "Site", lock: "Lock") -> None:
-    from shared.state.sessions.recovery import Dead, expire
+    from shared.state.rules import claims
+    from shared.state.sessions.recovery import Dead, expire, free_ownerless
 
-    row = site.database.head().contents.sessions.get(lock.session or "")
-    if row is not None:
-        expire(site.database, [Dead(row, f"broken by hand on {site.node}")], "break")
+    reason = f"broken by hand on {site.node}"
+    contents = site.database.head().contents
+    row = contents.sessions.get(lock.session or "")
+    if row is not None and row.state == "live":
+        expire(site.database, [Dead(row, reason)], "break")
+    elif lock.session in claims.ownerless(contents):
+        free_ownerless(site.database, reason, "break")

@@ -302,3 +302,15 @@ def test_what_a_killed_worker_left_is_removed(rig: Rig) -> None:
     assert database.run(rig.site()).exit_code == 0
     assert rig.files("web01") == []
     assert not rig.record("web01").leftovers
+
+
+def test_a_vm_that_is_held_by_a_session_without_a_row_is_backed_up_again(rig: Rig) -> None:
+    rig.host().make_vm("web01")
+    site = rig.look()
+    site.database.commit_once(
+        lambda contents: claims.grant(contents, "web01", "alpha.lost", "backup", "now"), "a", "b"
+    )
+    assert backup.run(site).done == []
+    assert database.run(rig.site()).exit_code == 0
+    assert rig.record("web01").claim is None
+    assert backup.run(rig.site()).done == ["web01"]

@@ -172,10 +172,52 @@ def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) 
         if row is None or row.state != "live":
             continue
         contents = contents.with_session(tombstone(row, "expired"))
-        for record in contents.vms.values():
-            if record.claim is not None and record.claim.session == identifier:
-                contents = contents.with_vm(_untidy(abandoned(record, reason, when), when))
+        contents = _without_claims_of(contents, identifier, reason, when)
     return without_abandoned(contents)
+
+
+def remove_row(contents: Contents, session: str, reason: str, when: str) -> Contents:
+    """Removes the row of a session that does not fit, and frees what that held, as `expire` does.
+
+    If its process lives, it is refused at its next step.
+    """
+    contents = contents.without_unusable("sessions", session)
+    return without_abandoned(_without_claims_of(contents, session, reason, when))
+
+
+def free_ownerless(contents: Contents, reason: str, when: str) -> Contents:
+    """Frees what sessions hold that are over or have no row, as `expire` does.
+
+    Each claim is committed together with the row of its session, and a live one's row stays: so
+    whoever still works under such a claim is refused at its next step, as if it had been expired.
+    """
+    for identifier in ownerless(contents):
+        contents = _without_claims_of(contents, identifier, reason, when)
+    return contents
+
+
+def ownerless(contents: Contents) -> list[str]:
+    """The sessions that hold VMs and are over, or have no row: nobody ends them any more."""
+    holders = {record.claim.session for record in contents.vms.values() if record.claim}
+    return sorted(holder for holder in holders if not may_live(contents, holder))
+
+
+def may_live(contents: Contents, session: str) -> bool:
+    """Whether the session is not over, as far as its row tells.
+
+    A row that does not fit does not tell: a newer program may have written it.
+    """
+    row = contents.sessions.get(session)
+    if row is not None:
+        return row.state == "live"
+    return any(odd.section == "sessions" and odd.key in (session, "") for odd in contents.unusable)
+
+
+def _without_claims_of(contents: Contents, session: str, reason: str, when: str) -> Contents:
+    for record in contents.vms.values():
+        if record.claim is not None and record.claim.session == session:
+            contents = contents.with_vm(_untidy(abandoned(record, reason, when), when))
+    return contents
 
 
 def tombstone(row: SessionRecord, state: Literal["ended", "expired"]) -> SessionRecord:

@@ -178,6 +178,23 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
     return buried
 
 
+def free_ownerless(database: Database, reason: str, worker: str) -> Contents:
+    """Frees the VMs whose sessions are over or have no row, if there are any.
+
+    Returns the contents afterwards. An older program or a row removed by hand leaves such VMs.
+    """
+    contents = database.head().contents
+    if not (ownerless := claims.ownerless(contents)):
+        return contents
+    when = timestamp(database.clock.now())
+    log.warning("sessions without a row held VMs, which are free again: %s", ", ".join(ownerless))
+    return database.commit_once(
+        lambda head: claims.free_ownerless(head, reason, when),
+        f"freed what {', '.join(ownerless)} held",
+        worker,
+    ).contents
+
+
 def recover_lease(database: Database) -> bool:
     """Breaks the lease on the database if its holder is dead.
 

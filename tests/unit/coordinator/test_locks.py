@@ -481,5 +481,62 @@ class TestARowOfASessionThatDoesNotFit:
         assert (contents.unusable, list(contents.vms)) == ((), ["web01"])
         assert odd.lock("break", "alpha.odd").exit_code == 2
 
+    @pytest.fixture
+    def holds(self, odd: Operator) -> Operator:
+        """Its session holds a VM."""
+        odd.set("web01", status=State.BACKUP_NECESSARY)
+        odd.commit(lambda contents: claims.grant(contents, "web01", "alpha.odd", "backup", WHEN))
+        return odd
+
+    def test_what_it_holds_is_listed_and_freed_with_it(self, holds: Operator) -> None:
+        found = locks(holds)
+        assert (found["web01"]["state"], found["alpha.odd"]["state"]) == ("unknown", "unknown")
+        assert "does not fit" in holds.lock("show", "alpha.odd").stdout
+        assert holds.lock("break", "alpha.odd", "--force").exit_code == 0
+        record = holds.record("web01")
+        assert (record.claim, record.status, record.leftovers) == (
+            None,
+            State.BACKUP_NECESSARY,
+            True,
+        )
+        assert "removed by hand on alpha" in record.last_error
+        assert holds.admin("archive", "web01").exit_code == 0
+
+    def test_the_vm_alone_is_freed_by_force_only(self, holds: Operator) -> None:
+        refused = holds.lock("break", "web01")
+        assert (refused.exit_code, "--force" in refused.stderr) == (ExitCode.LOCKED, True)
+        assert holds.record("web01").claim is not None
+        assert holds.lock("break", "web01", "--force").exit_code == 0
+        assert holds.record("web01").claim is None
+        assert [row.key for row in holds.contents.unusable] == ["alpha.odd"]
+
     def test_statedb_check_says_how(self, odd: Operator) -> None:
         assert "vmbackup-lock break SESSION --force" in odd.admin("statedb", "check").output
+
+
+class TestAClaimWhoseSessionHasNoRow:
+    @pytest.fixture
+    def rowless(self, web: Operator) -> Operator:
+        """A VM held by a session whose row somebody has removed."""
+        web.set("web", status=State.BACKUP_NECESSARY)
+        web.commit(lambda contents: claims.grant(contents, "web", "alpha.lost", "backup", WHEN))
+        return web
+
+    def test_it_is_listed(self, rowless: Operator) -> None:
+        found = locks(rowless)
+        assert (found["web"]["state"], found["alpha.lost"]["state"]) == ("dead", "dead")
+        assert "the next database worker frees it" in rowless.lock("show", "web").stdout
+        assert "alpha.lost" in rowless.lock("show", "alpha.lost").stdout
+
+    @pytest.mark.parametrize("name", ["web", "alpha.lost"])
+    @pytest.mark.parametrize("options", [(), ("--force",)])
+    def test_it_is_broken(self, rowless: Operator, name: str, options: tuple[str, ...]) -> None:
+        assert rowless.lock("break", name, "--dry-run").exit_code == ExitCode.DONE
+        assert rowless.record("web").claim is not None
+        assert rowless.lock("break", name, *options).exit_code == ExitCode.DONE
+        record = rowless.record("web")
+        assert (record.claim, record.status, record.leftovers) == (
+            None,
+            State.BACKUP_NECESSARY,
+            True,
+        )

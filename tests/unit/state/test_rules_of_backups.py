@@ -13,8 +13,8 @@ from shared.host.errors import (
     TooManyExportsError,
     UnknownVmError,
 )
-from shared.state.contents import Contents
-from shared.state.records import Claim, NodeRecord, Power
+from shared.state.contents import Contents, UnusableRow
+from shared.state.records import Claim, NodeRecord, Power, SessionRecord
 from shared.state.rules import adoption, archive, backup, claims, hosts, queue, vm_records
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm
@@ -97,6 +97,32 @@ class TestExpiry:
     def test_a_session_that_is_over_stays_as_it_is(self, state: str) -> None:
         database = contents(sessions=(session("alpha.1", state),))
         assert claims.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
+
+    @pytest.mark.parametrize("rows", [(), (session("alpha.1", "ended"),)])
+    def test_a_claim_of_a_session_that_is_over_is_freed_and_no_other(
+        self, rows: tuple[SessionRecord, ...]
+    ) -> None:
+        database = contents(
+            claimed("web01", 1, publishing=copy()),
+            claimed("web02", 2, by="beta.1"),
+            sessions=(*rows, session("beta.1")),
+            granted=2,
+        )
+        assert claims.ownerless(database) == ["alpha.1"]
+        after = claims.free_ownerless(database, "gone", LATER)
+        record = only(after)
+        assert (record.claim, record.publishing, record.leftovers) == (None, copy(), True)
+        assert after.vms["web02"] == database.vms["web02"]
+        with pytest.raises(LockLostError):
+            claims.held(after, "web01", OWN)
+
+    @pytest.mark.parametrize("key", ["alpha.1", ""])
+    def test_a_session_whose_row_does_not_fit_may_live(self, key: str) -> None:
+        row = UnusableRow("sessions", key, "{}", "a field is missing")
+        database = replace(contents(claimed(by="alpha.1")), unusable=(row,))
+        assert claims.ownerless(database) == []
+        after = claims.remove_row(database, key, "by hand", LATER)
+        assert (after.unusable, claims.ownerless(after)) == ((), [] if key else ["alpha.1"])
 
     def test_leftovers_are_forgotten_when_they_are_tidied(self) -> None:
         database = contents(vm("web01", leftovers=True), vm("web02", leftovers=True))
