@@ -17,6 +17,7 @@ from typing import Final, Literal
 from shared.host.clock import parse_timestamp
 from shared.state.contents import Contents
 from shared.state.records import EventRecord, Told
+from shared.state.states import State
 
 Section = Literal["vms", "nodes"]
 
@@ -27,9 +28,6 @@ FIRST_WAIT_SECONDS: Final = 300.0
 LONGEST_WAIT_SECONDS: Final = 3600.0
 #: What is over and could not be told for so long is told no more: no host has its target.
 FORGOTTEN_SECONDS: Final = 7 * 86400.0
-#: Before this only the host that found an event out says that it is over: another one may have
-#: other settings, and the two would contradict each other at each tick.
-OWN_SECONDS: Final = 86400.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,25 +74,45 @@ def all_events(contents: Contents) -> Iterator[tuple[EventKey, EventRecord]]:
 
 
 def observe(contents: Contents, seen: Seen) -> Contents:
-    """Notes what has begun and what is over. Unchanged if that is known."""
+    """Notes what has begun and what is over. Unchanged if that is known.
+
+    Whether an event is over says the host that found it out, or any other when that does not look
+    any more or the VM's record tells: by its own settings another one would only contradict it.
+    """
     for key, event in list(all_events(contents)):
         if key not in seen.stands and not seen.unsure(key):
             gone = event.node in seen.absent or event.node not in contents.nodes
-            contents = _with(contents, key, _over(event, seen, gone=gone))
+            may_end = gone or event.node == seen.node or _is_over_by_record(contents, key)
+            contents = _with(contents, key, _over(event, seen, may_end=may_end))
     for key, level in seen.stands.items():
         event = _event(contents, key) or EventRecord(level, seen.when, seen.node)
         contents = _with(contents, key, replace(event, level=level, ended=""))
     return contents
 
 
-def _over(event: EventRecord, seen: Seen, *, gone: bool) -> EventRecord | None:
+def _is_over_by_record(contents: Contents, key: EventKey) -> bool:
+    """Whether the record of a VM says so, whatever the settings of a host are."""
+    record = contents.vms.get(key.subject)
+    if key.section != "vms" or record is None:
+        return False
+    stands: Mapping[str, object] = {
+        "overdue": record.status not in (State.CLEAN, State.ARCHIVED),
+        "uncopied": record.last_copy is None,
+        "failing": record.failures,
+        "damaged": record.damaged,
+        "disputed": record.order_unknown,
+        "gone": record.missing_since,
+    }
+    return not stands.get(key.kind, True)
+
+
+def _over(event: EventRecord, seen: Seen, *, may_end: bool) -> EventRecord | None:
     """An event that one host does not see; None if nobody has to be told of it any more.
 
-    `gone`: the host that found it out does not look any more.
+    `may_end`: this host may say that it is over.
     """
     if not event.ended:
-        mine = gone or event.node == seen.node
-        if not mine and _apart(seen.when, event.begun) < OWN_SECONDS:
+        if not may_end:
             return event
         event = replace(event, ended=seen.when)
     forgotten = _apart(seen.when, event.ended) > FORGOTTEN_SECONDS

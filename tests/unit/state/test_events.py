@@ -13,6 +13,7 @@ from shared.state.contents import Contents
 from shared.state.records import EventRecord, NodeRecord, Told
 from shared.state.rules import events
 from shared.state.rules.events import EventKey, Seen, Terms
+from shared.state.states import State
 from tests.unit.state.builders import contents, session, vm
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -22,8 +23,8 @@ SILENT = EventKey("nodes", "alpha", "silent")
 MAIL, CHAT = Terms("mail"), Terms("chat")
 
 
-def database(*sessions: str) -> Contents:
-    made = contents(vm("web01"), sessions=tuple(session(name) for name in sessions))
+def database(status: State = State.CLEAN, *sessions: str) -> Contents:
+    made = contents(vm("web01", status), sessions=tuple(session(name) for name in sessions))
     for node in ("alpha", "beta", "gamma"):
         made = made.with_node(NodeRecord(node, f"machine-{node}"))
     return made
@@ -230,18 +231,32 @@ def views() -> Iterator[tuple[str, Seen]]:
     yield "beta", seen(node="beta")
     yield "gamma", seen(node="gamma")
     yield "gamma, beta is absent", replace(seen(node="gamma"), absent={"beta"})
-    yield "gamma, a day later", seen(node="gamma", when=NOON + DAY)
+    yield "gamma, a week later", seen(node="gamma", when=NOON + 7 * DAY)
 
 
-def test_two_hosts_of_different_settings_do_not_contradict_each_other_at_each_tick() -> None:
-    begun = events.observe(database(), seen(OVERDUE, node="beta"))
+def test_two_hosts_of_different_settings_do_not_contradict_each_other() -> None:
+    begun = events.observe(database(State.RUNNING), seen(OVERDUE, node="beta"))
     ended = {name: event(events.observe(begun, view)) is None for name, view in views()}
     assert ended == {
         "beta": True,
         "gamma": False,
         "gamma, beta is absent": True,
-        "gamma, a day later": True,
+        "gamma, a week later": False,
     }
+
+
+@pytest.mark.parametrize("status", [State.CLEAN, State.ARCHIVED])
+def test_that_a_vm_has_its_copy_any_host_may_say(status: State) -> None:
+    """The one that found it overdue may tell nobody any more."""
+    begun = events.observe(database(State.RUNNING), seen(OVERDUE, node="beta"))
+    record = replace(begun.vms["web01"], status=status)
+    assert event(events.observe(begun.with_vm(record), seen(node="gamma"))) is None
+    damaged = EventKey("vms", "web01", "damaged")
+    record = replace(record, damaged=("20261122T203800Z-17",))
+    begun = events.observe(begun.with_vm(record), seen(damaged, node="beta"))
+    assert event(events.observe(begun, seen(node="gamma")), damaged) is not None
+    mended = begun.with_vm(replace(record, damaged=()))
+    assert event(events.observe(mended, seen(node="gamma")), damaged) is None
 
 
 def test_of_what_a_host_is_not_sure_it_says_nothing() -> None:
