@@ -29,7 +29,7 @@ def choose(site: "Site", contents: Contents, text: str) -> VmRecord:
     from shared.tasks import unlisted
 
     try:
-        record = vm_records.find(contents, text)
+        record = vm_records.meant(contents, text)
     except UnknownVmError as error:
         return _without_record(site, contents, text, error)
     try:

@@ -67,7 +67,7 @@ def command(
         max_age_seconds = _age(max_age)
         site = invocation.site(reading=True)
         contents = site.database.head().contents
-        keys = [vm_records.find(contents, vm).key for vm in vms]
+        keys = [vm_records.meant(contents, vm).key for vm in vms]
         found = judge(site, contents, only=keys, max_age_seconds=max_age_seconds)
     except VmBackupError as error:
         return _nothing_known(error, as_json=as_json)

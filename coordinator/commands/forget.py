@@ -33,7 +33,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     row = contents.unusable_row("vms", vm)
-    record = contents.vms.get(vm) if row else vm_records.find(contents, vm)
+    record = contents.vms.get(vm) if row else vm_records.meant(contents, vm)
     key = record.key if record else vm
     vm_records.forget(contents, key)
     place = site.stated_directory(record) if record else None

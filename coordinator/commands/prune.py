@@ -46,11 +46,12 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     """
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
-    keys = [vm] if vm is not None else _keys(contents, site.node)
-    if vm is not None and vm_records.find(contents, vm).node != site.node:
+    meant = vm_records.meant(contents, vm) if vm is not None else None
+    keys = [meant.key] if meant is not None else _keys(contents, site.node)
+    if meant is not None and meant.node != site.node:
         warn(
-            f"{vm} belongs to the host {vm_records.find(contents, vm).node}: what counts here are "
-            f"the rules of this host"
+            f"{meant.key} belongs to the host {meant.node}: what counts here are the rules of this "
+            f"host"
         )
     pruned, failed = _previews(site, keys) if dry_run else _prune(site, keys, alone=vm is not None)
     if as_json:

@@ -37,7 +37,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     """All that is known of one VM: state, host, copies, failures, and who works on it."""
     site = invocation.site(reading=True)
     found = reading.read(site)
-    record = vm_records.find(found.snapshot.contents, vm)
+    record = vm_records.meant(found.snapshot.contents, vm)
     beats = (
         {record.claim.session: reading.doing(site.database, record.claim.session)}
         if record.claim

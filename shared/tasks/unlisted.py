@@ -149,5 +149,5 @@ def archive(site: Site, record: VmRecord, progress: archiving.Progress) -> archi
         f"archive the copies of {record.name} {{{record.uuid}}}",
         "archive",
     )
-    key = vm_records.find(head.contents, record.uuid).key
+    key = vm_records.meant(head.contents, record.uuid).key
     return archiving.archive(site, key, progress)

@@ -75,13 +75,14 @@ def deferred(site: Site, contents: Contents) -> Iterable[str]:
     )
 
 
-def require_backup(site: Site, contents: Contents, key: str) -> None:
-    """Raises, with what to do, if the VM cannot be backed up on this host at all.
+def require_backup(site: Site, contents: Contents, vm: str) -> str:
+    """The key of the VM that is meant by `vm`; raises if it cannot be backed up here at all.
 
-    `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError` if it is archived
-    or left out.
+    With what to do: `UnknownVmError`, `LockedError` while somebody works on it, `IllegalMoveError`
+    if it is archived or left out.
     """
-    record = vm_records.find(contents, key)
+    record = vm_records.meant(contents, vm)
+    key = record.key
     vm_records.require_free(record)
     if record.node != site.node:
         raise UnknownVmError(
@@ -95,8 +96,10 @@ def require_backup(site: Site, contents: Contents, key: str) -> None:
     if (said := site.backup_rule(record)).left_out:
         raise IllegalMoveError(
             f"{key} is left out of backups: {said.rule}",
-            hint="change that rule; `vmbackup-admin show` tells which one decides afterwards",
+            hint=f"change that rule; `vmbackup-admin show {quoted(key)}` tells which one decides "
+            f"afterwards",
         )
+    return key
 
 
 def wait_for_slot(site: Site, session: Session, key: str) -> bool:

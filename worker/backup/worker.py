@@ -43,7 +43,7 @@ def run(site: Site, *, only: str | None = None) -> Report:
     """
     contents = site.database.head().contents
     if only is not None:
-        queue.require_backup(site, contents, only)
+        only = queue.require_backup(site, contents, only)
     report = Report(deferred=[key for key in queue.deferred(site, contents) if only in (None, key)])
     waiting = queue.waiting(site, contents, only)
     if all(_known_to_wait(site, record) for record in waiting):
@@ -57,7 +57,7 @@ def plan(site: Site, only: str | None = None) -> list[str]:
     """The keys of the VMs that `run` would back up, in order."""
     contents = site.database.head().contents
     if only is not None:
-        queue.require_backup(site, contents, only)
+        only = queue.require_backup(site, contents, only)
     waiting = queue.waiting(site, contents, only)
     admission = Admission(site, forced=only is not None, read_only=True)
     return [record.key for record in waiting if not admission.verdict(record).reason]

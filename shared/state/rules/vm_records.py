@@ -20,21 +20,12 @@ _UUID_LENGTH: Final = 36
 
 
 def find(contents: Contents, key: str) -> VmRecord:
-    """The record of `key`, which may be the VM's UUID as well.
+    """The record of `key`, and of nothing else: a VM may be called like the UUID of another one.
 
-    Raises `UnknownVmError` that names similar ones, `UnusableRecordError` if it does not fit, and
-    `UsageError` if one VM is called like the UUID of another one.
+    Raises `UnknownVmError` that names similar ones, and `UnusableRecordError` if it does not fit.
     """
-    record = contents.vms.get(key)
-    by_uuid = _of_uuid(contents, key)
-    if record is not None and by_uuid is not None and by_uuid.key != record.key:
-        raise UsageError(
-            f"{key} is the name of one VM and the UUID of another one",
-            hint=f"the first one has the UUID {record.uuid}, the name of the other one is "
-            f"{printable(by_uuid.key)}: take that",
-        )
-    if record is not None or by_uuid is not None:
-        return record or by_uuid  # type: ignore[return-value]
+    if (record := contents.vms.get(key)) is not None:
+        return record
     if row := contents.unusable_row("vms", key):
         raise UnusableRecordError(
             row.message,
@@ -52,6 +43,21 @@ def find(contents: Contents, key: str) -> VmRecord:
         if similar
         else "`vmbackup-admin status` lists all VMs",
     )
+
+
+def meant(contents: Contents, text: str) -> VmRecord:
+    """The record of the VM that a person means by `text`: its key, or its UUID.
+
+    Raises what `find` raises, and `UsageError` if one VM is called like the UUID of another one.
+    """
+    record, by_uuid = contents.vms.get(text), _of_uuid(contents, text)
+    if record is not None and by_uuid is not None and by_uuid.key != record.key:
+        raise UsageError(
+            f"{text} is the name of one VM and the UUID of another one",
+            hint=f"the first one has the UUID {record.uuid}, the name of the other one is "
+            f"{printable(by_uuid.key)}: take that",
+        )
+    return by_uuid or find(contents, text)
 
 
 def _of_uuid(contents: Contents, text: str) -> VmRecord | None:

@@ -12,6 +12,7 @@ from shared.host.errors import (
     NodeConflictError,
     TooManyExportsError,
     UnknownVmError,
+    UsageError,
 )
 from shared.state.contents import Contents, UnusableRow
 from shared.state.records import Claim, NodeRecord, Power, SessionRecord
@@ -167,6 +168,18 @@ class TestClaims:
         with pytest.raises(UnknownVmError) as caught:
             vm_records.find(contents(vm("web01"), vm("WEB02"), vm("db")), "web")
         assert caught.value.hint == "similar: WEB02, web01"
+
+    def test_a_vm_that_is_called_like_the_uuid_of_another_one_is_in_nobodys_way(self) -> None:
+        other = vm("web01", uuid="15c399b5-0000-4000-8000-000000000001")
+        own = "d7c4a464-0000-4000-8000-000000000002"
+        namesake = vm(other.uuid, State.BACKUP_NECESSARY, uuid=own)
+        known = contents(other, namesake)
+        granted = claims.grant(known, namesake.key, "alpha.1", "backup", WHEN)
+        assert granted.vms["web01"].claim is None
+        assert vm_records.meant(known, "web01") == other
+        assert vm_records.meant(known, namesake.uuid.upper()) == namesake
+        with pytest.raises(UsageError, match="the name of one VM and the UUID of another one"):
+            vm_records.meant(known, other.uuid)
 
     @pytest.mark.parametrize(
         "own",
