@@ -18,7 +18,7 @@ from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import copies as copies_rules
-from shared.state.rules.sightings import free_key
+from shared.state.rules.vm_records import free_key
 from shared.state.states import State
 from shared.tasks import vm_copies
 

@@ -237,17 +237,23 @@ def without_leftovers(contents: Contents, keys: Iterable[str]) -> Contents:
 def without_abandoned(contents: Contents) -> Contents:
     """Without the records that were taken in by sessions which are over.
 
-    One on which something has to be finished, or that became more than NEW, stays.
+    One on which something has to be finished stays. One that became more than NEW meanwhile, which
+    an older program does to it, is an ordinary one from then on, by the name of its VM.
     """
     for record in contents.vms.values():
-        taker = contents.sessions.get(record.taken_in_by)
-        over = taker is None or taker.state != "live"
-        if record.taken_in_by and over and _is_free(record):
+        if not record.taken_in_by or may_live(contents, record.taken_in_by):
+            continue
+        if is_untouched(record):
             contents = contents.without_vm(record.key)
+        elif record.status != INITIAL and record.claim is None:
+            rest = contents.without_vm(record.key)
+            key = vm_records.free_key(rest, record.name, record.node, record.uuid)
+            contents = rest.with_vm(replace(record, key=key, taken_in_by=""))
     return contents
 
 
-def _is_free(record: VmRecord) -> bool:
+def is_untouched(record: VmRecord) -> bool:
+    """Whether a record that was taken in is as it was made: nobody works on it, or has begun to."""
     begun = record.claim or record.publishing or record.moving or record.power or record.leftovers
     return not begun and record.status == INITIAL
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
-from shared.state.rules import unfinished
+from shared.state.rules import unfinished, vm_records
 from shared.state.rules.copies import FoundCopies, with_copies
 from shared.state.states import INITIAL, Event, allowed, move
 
@@ -50,7 +50,7 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
             contents = contents.with_vm(replace(record, also_on=None))
     for sighting in listed.values():
         if sighting.uuid not in known:
-            key = free_key(contents, sighting.name, node, sighting.uuid)
+            key = vm_records.free_key(contents, sighting.name, node, sighting.uuid)
             directory = _free_directory(taken, sighting)
             new = VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when)
             if sighting.copies is not None and directory == sighting.directory:
@@ -79,7 +79,7 @@ def _identify(
 def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -> Contents:
     if record.taken_in_by:
         rest = contents.without_vm(record.key)
-        key = free_key(rest, sighting.name, node, sighting.uuid)
+        key = vm_records.free_key(rest, sighting.name, node, sighting.uuid)
         found = replace(record, key=key, name=sighting.name, node=node, taken_in_by="")
         return rest.with_vm(_described(found, sighting))
     if record.node != node:
@@ -96,7 +96,7 @@ def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -
         return contents.with_vm(updated)
     remaining = contents.without_vm(record.key)
     return remaining.with_vm(
-        replace(updated, key=free_key(remaining, sighting.name, node, sighting.uuid))
+        replace(updated, key=vm_records.free_key(remaining, sighting.name, node, sighting.uuid))
     )
 
 
@@ -104,15 +104,6 @@ def _described(record: VmRecord, sighting: Sighting) -> VmRecord:
     """With what its host says of it now. One that is left out stands in no line."""
     record = replace(record, groups=sighting.groups, wish=sighting.wish, left_out=sighting.left_out)
     return replace(record, queued=None, waiting="") if record.left_out else record
-
-
-def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
-    """The key of a VM: its name; if that is taken `name@node`; if that is, too, with the UUID."""
-    return next(
-        key
-        for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}")
-        if key not in contents.vms and contents.unusable_row("vms", key) is None
-    )
 
 
 def _free_directory(taken: set[str], sighting: Sighting) -> str:

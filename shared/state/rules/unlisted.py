@@ -12,7 +12,7 @@ from shared.host.printable import quoted
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
-from shared.state.rules import sightings
+from shared.state.rules import vm_records
 from shared.state.states import INITIAL, Event, move
 
 
@@ -44,7 +44,7 @@ def keep_archived(contents: Contents, made: VmRecord, when: str) -> Contents:
     return rest.with_vm(
         replace(
             made,
-            key=sightings.free_key(rest, made.name, made.node, made.uuid),
+            key=vm_records.free_key(rest, made.name, made.node, made.uuid),
             status=move(INITIAL, Event.ARCHIVE),
             taken_in_by="",
             moving="archive",

@@ -1,4 +1,4 @@
-"""The records of VMs: finding one, whether it is free to be worked on, and forgetting it. Pure."""
+"""The records of VMs: finding one, its key, whether it is free, and forgetting it. Pure."""
 
 from typing import Final
 
@@ -66,6 +66,15 @@ def _of_uuid(contents: Contents, text: str) -> VmRecord | None:
         return None
     wanted = text.lower()
     return next((vm for vm in contents.vms.values() if vm.uuid.lower() == wanted), None)
+
+
+def free_key(contents: Contents, name: str, node: str, uuid: str) -> str:
+    """The key of a VM: its name; if that is taken `name@node`; if that is, too, with the UUID."""
+    return next(
+        key
+        for key in (name, f"{name}@{node}", f"{name}@{node}#{uuid}")
+        if key not in contents.vms and contents.unusable_row("vms", key) is None
+    )
 
 
 def require_free(record: VmRecord) -> None:

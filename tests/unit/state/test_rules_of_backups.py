@@ -125,6 +125,28 @@ class TestExpiry:
         after = claims.remove_row(database, key, "by hand", LATER)
         assert (after.unusable, claims.ownerless(after)) == ((), [] if key else ["alpha.1"])
 
+    def test_a_record_of_unlisted_copies_that_became_more_than_new_is_an_ordinary_one(self) -> None:
+        taken = vm("uuid-web01", name="web01", status=State.BACKUP_NECESSARY, taken_in_by="alpha.1")
+        database = contents(taken, sessions=(session("alpha.1"),))
+        assert claims.without_abandoned(database) is database, "its session lives"
+        after = claims.expire(database, ["alpha.1"], "gone", LATER)
+        assert list(after.vms) == ["web01"]
+        assert (only(after).taken_in_by, only(after).status) == ("", State.BACKUP_NECESSARY)
+
+    def test_it_stays_as_it_is_while_somebody_works_on_it(self) -> None:
+        taken = replace(claimed("uuid-web01", by="beta.1"), name="web01", taken_in_by="alpha.1")
+        database = contents(taken, sessions=(session("beta.1"),))
+        assert claims.without_abandoned(database) is database
+        after = claims.expire(database, ["beta.1"], "gone", LATER)
+        assert (list(after.vms), only(after).taken_in_by) == (["web01"], "")
+
+    def test_a_session_whose_row_does_not_fit_keeps_what_it_had_taken_in(self) -> None:
+        row = UnusableRow("sessions", "alpha.1", "{}", "a field is missing")
+        taken = vm("web01", State.NEW, taken_in_by="alpha.1")
+        database = replace(contents(taken), unusable=(row,))
+        assert claims.without_abandoned(database) is database
+        assert claims.remove_row(database, "alpha.1", "by hand", LATER).vms == {}
+
     def test_leftovers_are_forgotten_when_they_are_tidied(self) -> None:
         database = contents(vm("web01", leftovers=True), vm("web02", leftovers=True))
         after = claims.without_leftovers(database, ["web01", "unknown"])
