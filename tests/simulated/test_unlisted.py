@@ -18,6 +18,7 @@ from shared.copies.sidecar import Verified
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import ExitCode, IllegalMoveError, LockedError
 from shared.host.host_identity import HostIdentity
+from shared.state.rules import claims
 from shared.state.rules import unlisted as rules
 from shared.state.states import State
 from shared.state.store.create import create
@@ -304,6 +305,36 @@ def test_two_directories_of_one_vm_are_chosen_by_directory(
     place = str(rig.nas / "web01-saved")
     answered = ask(rig, "restore", place, "--dry-run", "--as", "new")
     assert answered["stamp"] == stamps[-1]
+
+
+def test_copies_in_two_directories_of_one_vm_are_all_verified(
+    forgotten: tuple[Rig, str, list[str]],
+) -> None:
+    rig, _uuid, stamps = forgotten
+    shutil.copytree(rig.nas / "web01", rig.nas / "web01-saved")
+    answered = ask(rig, "verify", "--all")
+    assert (answered["skipped"], answered["unread"]) == ([], [])
+    assert sorted((row["vm"], row["stamp"]) for row in answered["copies"]) == [  # type: ignore[attr-defined]
+        (str(rig.nas / name), stamp) for name in ("web01", "web01-saved") for stamp in stamps
+    ]
+    assert keys(rig) == []
+
+
+def test_copies_in_another_directory_wait_while_somebody_works_on_the_first(
+    forgotten: tuple[Rig, str, list[str]],
+) -> None:
+    rig, _uuid, _stamps = forgotten
+    shutil.copytree(rig.nas / "web01", rig.nas / "web01-saved")
+    site = rig.site()
+    first, second = unlisted.find(site, site.database.head().contents).records
+    with site.database.session("verify") as session, site.database.session("verify") as other:
+        unlisted.take_in(session, first)
+        session.claim(
+            lambda contents: claims.grant(contents, first.key, session.id, "verify", "now"), "read"
+        )
+        with pytest.raises(LockedError, match="in another directory, web01"):
+            unlisted.take_in(other, second)
+        assert keys(rig) == [first.key]
 
 
 class TestLostDatabase:

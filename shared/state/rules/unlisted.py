@@ -12,22 +12,30 @@ from shared.host.printable import quoted
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
-from shared.state.rules import vm_records
+from shared.state.rules import claims, vm_records
 from shared.state.states import INITIAL, Event, move
 
 
 def take_in(contents: Contents, made: VmRecord, session: str) -> Contents:
     """With a record for unlisted copies, which goes when `session` is over.
 
-    `made` is that record, its key is one that only its copies have. Raises `LockedError` if the
-    VM has been found by its host meanwhile, `IllegalMoveError` like `require_own_directory`.
+    `made` is that record, its key is one that only its copies have. It takes the place of one of
+    copies of the VM in another directory: a VM has one record. Raises `LockedError` if the VM has
+    been found by its host meanwhile or somebody works on those other copies, `IllegalMoveError`
+    like `require_own_directory`.
     """
     known = _of_uuid(contents, made.uuid)
     if known is not None and not known.taken_in_by:
         raise _found_again(known)
     require_own_directory(contents, made)
-    record = known or made
-    return contents.with_vm(replace(record, taken_in_by=session))
+    if known is None or (known.key, known.directory) == (made.key, made.directory):
+        return contents.with_vm(replace(known or made, taken_in_by=session))
+    if not claims.is_untouched(known):
+        raise LockedError(
+            f"somebody works on copies of {made.uuid} in another directory, {known.directory}",
+            hint=f"wait for it, or look at it: vmbackup-lock show {quoted(known.key)}",
+        )
+    return contents.without_vm(known.key).with_vm(replace(made, taken_in_by=session))
 
 
 def keep_archived(contents: Contents, made: VmRecord, when: str) -> Contents:
