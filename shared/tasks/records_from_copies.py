@@ -122,8 +122,9 @@ def _keys(
 ) -> Mapping[str, str]:
     """What each VM is called in the database, by UUID.
 
-    As its newest copy says, else as the lost database did; else the one whose directory is called
-    as the VM itself came first, and has the name.
+    As its newest copy says, else as the lost database did. Of several that say the same, one was
+    forgotten before the next was called so: the VM whose copies came last has the name. Where
+    nothing says it, the one whose directory is called as the VM itself came first.
     """
     contents, keys = Contents(), {}
     told = {
@@ -131,7 +132,14 @@ def _keys(
         or (known[record.uuid].key if record.uuid in known else "")
         for record in records
     }
-    ordered = sorted(records, key=lambda record: (not told[record.uuid], _was_later(record)))
+    ordered = sorted(
+        records,
+        key=lambda record: (
+            not told[record.uuid],
+            -_last_claim(vms[record.uuid]) if told[record.uuid] else 0,
+            _was_later(record),
+        ),
+    )
     for record in ordered:
         key = told[record.uuid]
         if not key or key in contents.vms:

@@ -239,6 +239,18 @@ def test_names_in_the_database_are_those_that_the_copies_carry(site: Operator) -
     }
 
 
+def test_a_forgotten_vm_does_not_take_the_name_of_the_live_one(site: Operator) -> None:
+    """It was forgotten, and another of its name came: `restore web` takes the new one's."""
+    put_copy(site.nas / "web", "20261124T203800Z-21", key="web")
+    put_copy(site.nas / "web-4d75f2f1", "20261125T203800Z-22", uuid=uuid(9), key="web")
+    lose(site)
+    made = site.json("statedb", "rebuild")
+    named = {row["vm"]: row["directory"] for row in made["vms"]}
+    assert named["web"] == "web-4d75f2f1"
+    assert named["web@alpha"] == "web"
+    assert site.record("web").uuid == uuid(9)
+
+
 def test_what_only_the_lost_database_knew_is_printed(site: Operator) -> None:
     site.set("web", power=Power("savestate", "running", 21, node="alpha"))
     site.set("web@beta", failures=3, last_error="no room", waiting="waits for its window")
@@ -292,6 +304,21 @@ def test_a_vm_keeps_its_directory_beside_copies_of_its_copies(site: Operator) ->
     shown = site.json("statedb", "rebuild", "--dry-run")
     assert {row["vm"]: row["directory"] for row in shown["vms"]}["web"] == "web"
     assert ("web", "elsewhere") in {(each["vm"], each["kind"]) for each in shown["left"]}
+
+
+def test_whoever_meets_a_lost_database_is_shown_the_way(site: Operator) -> None:
+    site.site().prepare_archive()
+    damage(site)
+    check = site.admin("statedb", "check")
+    assert check.exit_code == ExitCode.FAILURE
+    assert "statedb rebuild" in check.stdout
+    assert "--set-aside" not in check.stdout
+    assert "nothing needs to be done" not in check.stdout
+    lose(site)
+    for command, code in ((("statedb", "check"), ExitCode.NO_DATABASE), (("init",), ExitCode.NAS)):
+        result = site.admin(*command)
+        assert result.exit_code == code, result.output
+        assert "statedb rebuild" in result.stderr
 
 
 def test_no_copy_no_database(operator: Operator) -> None:
