@@ -173,7 +173,8 @@ def _foreign(nas: Nas, found: str) -> NasError:
     return NasError(
         f"the archive directory {nas.archive} belongs to {named}; nothing was changed",
         hint="is the right one configured, and mounted? If the database of that repository is "
-        "gone for good, and this one takes over the "
+        "lost: `vmbackup-admin statedb rebuild` makes it anew of the copies, and keeps the "
+        "archive. If that repository is gone for good, and another one takes over the "
         f"archive: remove {nas.archive / ARCHIVE_MARKER}, and run the command again",
     )
 

@@ -24,14 +24,21 @@ from shared.state.store.snapshot import Snapshot, decode
 _TRIES: Final = 16
 
 
+def no_database(root: Path) -> NoDatabaseError:
+    """What is said where there is none: it may be a new NAS, a wrong one, or it is lost."""
+    return NoDatabaseError(
+        f"there is no state database in {root}",
+        hint="is the right NAS mounted there? For a new one: vmbackup-admin init; if it is "
+        "lost, and copies are there: vmbackup-admin statedb rebuild",
+    )
+
+
 def numbers(root: Path) -> list[int]:
     """The numbers in `gen/`, oldest first. Raises `NoDatabaseError` or `NasError`."""
     try:
         return sorted(_numbers(root / "gen"))
     except (FileNotFoundError, NotADirectoryError):
-        raise NoDatabaseError(
-            f"there is no state database in {root}", hint="vmbackup-admin init makes a new one"
-        ) from None
+        raise no_database(root) from None
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error
 

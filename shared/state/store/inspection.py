@@ -5,7 +5,7 @@ seen, not believed.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,12 @@ class Inspection:
     findings: tuple[Finding, ...]
 
 
+_SET_ASIDE: Final = "vmbackup-admin statedb check --set-aside"
+_OLDER: Final = "older ones serve the log only: nothing needs to be done"
+
+#: What is left to do where no generation can be used.
+_REBUILD: Final = "vmbackup-admin statedb rebuild"
+
 #: What can be done about a record that does not fit.
 _UNUSABLE: Final = (
     "update vmbackup on this host if a newer program wrote it; otherwise vmbackup-admin forget VM, "
@@ -71,8 +77,10 @@ def inspect(
         before = _examine(root, number, before, newest=everything[-1], findings=findings)
     head = before
     if not current:
-        findings.append(Finding("gen/ has no generation", "vmbackup-admin statedb rebuild"))
-    elif head is not None and head.generation == current[-1]:
+        findings.append(Finding("gen/ has no generation", _REBUILD))
+    elif head is None or head.generation not in current:
+        findings = _beyond_setting_aside(findings)
+    elif head.generation == current[-1]:
         findings += _examine_view(root, head)
         findings += [Finding(row.message, _UNUSABLE) for row in head.contents.unusable]
     findings += _examine_version(root, head)
@@ -82,15 +90,26 @@ def inspect(
     )
 
 
+def _beyond_setting_aside(findings: list[Finding]) -> list[Finding]:
+    """The same, where `gen/` has no good generation that one could go on from.
+
+    One that a newer program wrote is not damaged, and is left to that.
+    """
+    if not any(finding.hint.startswith(_SET_ASIDE) for finding in findings):
+        return findings
+    return [
+        replace(finding, hint=_REBUILD)
+        if finding.hint.startswith((_SET_ASIDE, _OLDER))
+        else finding
+        for finding in findings
+    ]
+
+
 def _examine(
     root: Path, number: int, before: Snapshot | None, *, newest: int, findings: list[Finding]
 ) -> Snapshot | None:
     """Checks one generation against the one before it; returns the last good one."""
-    aside = (
-        f"vmbackup-admin statedb check --set-aside {number}"
-        if number == newest
-        else "older ones serve the log only: nothing needs to be done"
-    )
+    aside = f"{_SET_ASIDE} {number}" if number == newest else _OLDER
     try:
         snapshot = read_number(root, number)
     except (DatabaseDamagedError, DatabaseVersionError) as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.clock import Clock
-from shared.host.errors import DatabaseDamagedError, NoDatabaseError
+from shared.host.errors import DatabaseDamagedError
 from shared.host.host_identity import HostIdentity
 from shared.nas.errors import nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
@@ -13,6 +13,7 @@ from shared.state import formats
 from shared.state.store import version
 from shared.state.store.database import Database
 from shared.state.store.files import StateFiles
+from shared.state.store.generations import no_database
 from shared.state.store.layout import (
     DIRECTORIES,
     generation_file,
@@ -107,10 +108,6 @@ def read_version(root: Path) -> version.DatabaseVersion:
         list_fresh(root)
         return version.parse(read_file(root / "vmtool-db-version", _VERSION_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        raise NoDatabaseError(
-            f"there is no state database in {root}",
-            hint="is the right NAS mounted there? For a new one: vmbackup-admin init; if it is "
-            "lost, and copies are there: vmbackup-admin statedb rebuild",
-        ) from None
+        raise no_database(root) from None
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error
