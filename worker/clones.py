@@ -1,5 +1,9 @@
 """Clones of disk images on this host: those that serve the next copies stay, all others go."""
 
+import os
+from collections.abc import Collection
+from pathlib import Path
+
 from shared.frozen.kept import KeptClones, KeptNote
 from shared.frozen.store import CloneDirectory, RoomLimit, known_directories
 from shared.host.errors import VmBackupError
@@ -13,7 +17,8 @@ def sweep(site: Site) -> None:
 
     Those that workers left that died; of VMs that were archived, forgotten, moved or deleted since,
     or are to be read in full; of copies that are not the last one. What cannot be removed now a
-    later tick removes. Where there never was a clone, one directory is looked for, and no more.
+    later tick removes, also where a disk is away. Where there never was a clone, one directory is
+    looked for, and no more.
     """
     state_directory, repository = (
         site.configuration.host.state_directory,
@@ -22,10 +27,15 @@ def sweep(site: Site) -> None:
     directories = list(known_directories(state_directory, repository))
     if not directories:
         return
+    followed = _follow(site, directories)
+    if followed:
+        directories = list(known_directories(state_directory, repository))
     contents = site.database.head().contents
     records = {record.uuid: record for record in contents.vms.values()}
     live = {record.claim.number for record in contents.vms.values() if record.claim}
     for directory in directories:
+        if directory.is_away or not (followed or os.path.lexists(directory.folder)):
+            continue
         record = records.get(directory.uuid)
         note = KeptNote(state_directory, repository, directory.uuid)
         kept = note.read()
@@ -36,6 +46,24 @@ def sweep(site: Site) -> None:
             lambda claim: claim not in live and claim <= contents.claims_granted,
             kept.paths if kept else (),
         )
+
+
+def _follow(site: Site, directories: Collection[CloneDirectory]) -> bool:
+    """Notes where clones are now whose VM was renamed: VirtualBox moves its folder with all in it.
+
+    False: it is not known now, so nothing that is not where it was may be forgotten.
+    """
+    moved = [each for each in directories if not os.path.lexists(each.folder)]
+    try:
+        machines = site.inventory() if moved else {}
+        for each in moved:
+            if machine := machines.get(each.uuid):
+                state_directory = site.configuration.host.state_directory
+                folder = Path(machine.settings_file).parent
+                CloneDirectory.of(state_directory, folder, each.repository, each.uuid).adopt()
+    except (VmBackupError, OSError):
+        return False
+    return True
 
 
 def _serves(

@@ -62,8 +62,7 @@ class CloneDirectory:
             for path in (self.path.parent.parent, self.path.parent, self.path):
                 with contextlib.suppress(FileExistsError):
                     path.mkdir(mode=0o700)
-                found = path.lstat()
-                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                if not _is_own(path):
                     raise NotFrozenError(f"{path} is no directory of this user")
             self._write_note()
         except ConfigurationError as error:
@@ -71,9 +70,34 @@ class CloneDirectory:
         except OSError as error:
             raise NotFrozenError(f"{self.path} cannot be made: {error.strerror}") from None
 
+    def adopt(self) -> None:
+        """Notes it if it is there and this user's, as after its folder was moved.
+
+        Raises `ConfigurationError`, OSError.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if all(map(_is_own, (self.path.parent.parent, self.path.parent, self.path))):
+                self._write_note()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is not there and may come back: its file system is not mounted now."""
+        if os.path.lexists(self.path):
+            return False
+        try:
+            place = next(each for each in (self.folder, *self.folder.parents) if each.exists())
+            return place.stat().st_dev != self.note.read().get("device")
+        except (OSError, ConfigurationError):
+            return True
+
     def _write_note(self) -> None:
         self.note.write(
-            {"folder": str(self.folder), "repository": self.repository, "uuid": self.uuid}
+            {
+                "folder": str(self.folder),
+                "repository": self.repository,
+                "uuid": self.uuid,
+                "device": self.folder.stat().st_dev,
+            }
         )
 
     def clones(self) -> Iterator[tuple[int, Path]]:
@@ -86,8 +110,9 @@ class CloneDirectory:
     def remove(self, gone: Callable[[int], bool], spared: Collection[Path] = frozenset()) -> None:
         """Removes the clones whose claims are `gone`, and the directory if it is empty then.
 
-        Those that are `spared` stay. What cannot be removed now stays noted.
+        Those that are `spared` stay. What cannot be removed now, or is away, stays noted.
         """
+        away = self.is_away
         with contextlib.suppress(OSError):
             for claim, path in self.clones():
                 if gone(claim) and path not in spared:
@@ -95,9 +120,15 @@ class CloneDirectory:
             for path in (self.path, self.path.parent, self.path.parent.parent):
                 with contextlib.suppress(FileNotFoundError):
                     path.rmdir()
-        if not os.path.lexists(self.path):
+        if not away and not os.path.lexists(self.path):
             with contextlib.suppress(OSError):
                 self.note.path.unlink(missing_ok=True)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a directory of this user, and no link to one. Raises OSError."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def known_directories(state_directory: Path, repository: str) -> Iterator[CloneDirectory]:
@@ -119,6 +150,13 @@ def known_directories(state_directory: Path, repository: str) -> Iterator[CloneD
             made = CloneDirectory.of(state_directory, Path(folder), repository, uuid)
             if made.note.path == note.path:
                 yield made
+
+
+def remove_all(state_directory: Path, repository: str) -> None:
+    """Removes all clones that this host has noted for a repository. What is away stays noted."""
+    for directory in known_directories(state_directory, repository):
+        KeptNote(state_directory, repository, directory.uuid).remove()
+        directory.remove(lambda _claim: True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +199,14 @@ class CloneStore:
         """
         try:
             folder = self._folder(source)
+            directory = self._directory(folder)
             self._admit(source, folder)
         except OSError as error:
             raise NotFrozenError(f"{source} cannot be cloned: {error.strerror}") from None
         if folder not in self._made:
-            directory = CloneDirectory.of(
-                self._state_directory, folder, self._repository, self._uuid
-            )
-            kept = self.kept()  # everything else was left by workers that died
-            directory.remove(lambda claim: claim <= self._claim, kept.paths if kept else ())
             directory.make()
             self._made[folder] = directory
-        target = self._made[folder].path / f"{self._claim}-{self._count}.frozen"
+        target = directory.path / f"{self._claim}-{self._count}.frozen"
         clone(source, target)
         self._count += 1
         return target
@@ -211,6 +245,15 @@ class CloneStore:
     def _folder(self, source: Path) -> Path:
         same = os.stat(source).st_dev == os.stat(self._home).st_dev
         return self._home if same else source.parent
+
+    def _directory(self, folder: Path) -> CloneDirectory:
+        """That of a folder, rid of what takes the room of new clones and serves nothing."""
+        if folder in self._made:
+            return self._made[folder]
+        found = CloneDirectory.of(self._state_directory, folder, self._repository, self._uuid)
+        kept = self.kept()  # everything else was left by workers that died
+        found.remove(lambda claim: claim <= self._claim, kept.paths if kept else ())
+        return found
 
     def _admit(self, source: Path, folder: Path) -> None:
         if self._limit.reached(folder):

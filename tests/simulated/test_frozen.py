@@ -16,8 +16,8 @@ from shared.copies.names import final_name
 from shared.export import engine
 from shared.frozen.errors import NotFrozenError
 from shared.frozen.kept import KeptClones, KeptNote
-from shared.frozen.store import CloneStore
-from shared.host.errors import CopyError
+from shared.frozen.store import CloneDirectory, CloneStore, known_directories
+from shared.host.errors import CopyError, VBoxManageError
 from shared.state.records import Claim
 from shared.state.states import State
 from tests.simulated.conftest import Rig
@@ -325,3 +325,34 @@ def test_what_a_worker_that_died_left_is_swept(xfs: Rig, monkeypatch: pytest.Mon
     xfs.host().run("unregistervm", vm.uuid, "--delete")
     clones.sweep(xfs.site())
     assert litter(xfs) == []
+
+
+def test_the_clones_of_a_vm_that_was_renamed_are_followed(
+    xfs: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VirtualBox moves its folder, and what is in there with it."""
+    vm = xfs.host().make_vm("web01")
+    run(xfs)
+    (before,) = known(xfs)
+    assert list(before.clones())
+    xfs.host().run("modifyvm", vm.uuid, "--name", "mail")
+    site = xfs.site(changed="auto")
+
+    def hangs() -> object:
+        raise VBoxManageError("it hangs")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site, "inventory", hangs)
+        clones.sweep(site)
+    assert known(xfs) == [before], "nothing is forgotten"
+    for _ in range(2):
+        clones.sweep(site)
+    assert litter(xfs) == []
+    assert known(xfs) == []
+
+
+def known(rig: Rig) -> list[CloneDirectory]:
+    """The directories with clones that the host has noted."""
+    site = rig.site()
+    state = site.configuration.host.state_directory
+    return list(known_directories(state, site.database.version.repository))

@@ -55,8 +55,10 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
     whose newest generation was set aside; also for a NAS that was replaced. Each host remembers
     which database it has seen and up to where, and refuses another one, because that is what a
     wrong NAS and one that has lost writes look like. Says what was seen and what is there now.
-    Changes nothing on the NAS.
+    Changes nothing on the NAS. Clones of disk images that were kept for a repository that is given
+    up are removed from this host.
     """
+    from shared.frozen.store import remove_all
     from shared.nas.repository import accept_repository
 
     configuration = invocation.configuration()
@@ -72,6 +74,8 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
     if found.database is not None and found.head is not None:
         found.database.seen.accept(found.head)
     accept_repository(configuration.nas, configuration.host.state_directory, found.repository)
+    if found.known and found.known != found.repository:
+        remove_all(configuration.host.state_directory, found.known)
     _say(found, "accepted", as_json=as_json, accepted=True)
     return ExitCode.DONE
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.frozen.store import CloneDirectory
 from shared.host.errors import ExitCode
 from shared.state.store.layout import generation_name
 from shared.state.store.opening import read_version
@@ -104,7 +105,14 @@ def test_another_repository(site_with_database: Operator) -> None:
     refused = operator.admin("status")
     assert refused.exit_code == ExitCode.NAS
     assert "`vmbackup-admin statedb accept`" in refused.stderr
+    kept = CloneDirectory.of(operator.folder / "state-alpha", operator.folder, first, "uuid-web")
+    kept.make()
+    (kept.path / "3-0.frozen").touch()
+    operator.json("statedb", "accept", "--dry-run")
+    assert [claim for claim, _ in kept.clones()] == [3]
     said = operator.json("statedb", "accept", "--yes")
+    assert not (operator.folder / ".vmbackup").exists()
+    assert not kept.note.path.exists()
     assert said["known"]["repository"] == first
     assert said["there"]["repository"] == operator.database().version.repository != first
     assert operator.admin("status").exit_code == ExitCode.DONE

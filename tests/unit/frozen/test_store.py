@@ -65,6 +65,49 @@ def test_the_vm_s_folder_is_gone(tmp_path: Path) -> None:
     assert known(tmp_path) == []
 
 
+def test_a_disk_that_is_away_for_a_moment_does_not_lose_its_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mount point is there, on another file system."""
+    made = directory(tmp_path)
+    made.make()
+    (made.path / "3-0.frozen").touch()
+    (tmp_path / "vm").rename(tmp_path / "unmounted")
+    note = made.note.read()
+    made.note.write({**note, "device": tmp_path.stat().st_dev + 1})
+    made.remove(lambda claim: True)
+    assert known(tmp_path) == [made.path]
+    (tmp_path / "unmounted").rename(tmp_path / "vm")
+    made.remove(lambda claim: True)
+    assert known(tmp_path) == []
+    assert not (tmp_path / "vm" / ".vmbackup").exists()
+
+
+def test_what_moved_is_noted_where_it_is_and_only_if_it_is_ours(tmp_path: Path) -> None:
+    directory(tmp_path).make()
+    (tmp_path / "vm").rename(tmp_path / "renamed")
+    moved = CloneDirectory.of(tmp_path / "state", tmp_path / "renamed", REPOSITORY, UUID)
+    link = CloneDirectory.of(tmp_path / "state", tmp_path / "link", REPOSITORY, UUID)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / ".vmbackup").symlink_to(tmp_path / "renamed" / ".vmbackup")
+    nowhere = CloneDirectory.of(tmp_path / "state", tmp_path / "none", REPOSITORY, UUID)
+    for each in (moved, link, nowhere):
+        each.adopt()
+    assert moved.path in known(tmp_path)
+    assert not link.note.path.exists()
+    assert not nowhere.note.path.exists()
+
+
+def test_what_takes_the_room_is_removed_before_the_room_is_looked_at(tmp_path: Path) -> None:
+    made = directory(tmp_path)
+    made.make()
+    (made.path / "3-0.frozen").touch()
+    (tmp_path / "vm" / "a.vdi").touch()
+    with pytest.raises(NotFrozenError, match="less than 100 % of the file system"):
+        clone_store(tmp_path, tmp_path, percent=100).clone(tmp_path / "vm" / "a.vdi")
+    assert list(made.clones()) == []
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path, level: int) -> None:
     made = directory(tmp_path)
