@@ -35,7 +35,7 @@ class GuestRun:
     directory: str
     clients: Sequence[str] = ("a", "b", "c")
     memory_mib: int = 1024
-    disk_mib: int = 256
+    disk_mib: int = 512
     limit_seconds: float = 300
     mounts: Mounts = DEFAULT_MOUNTS
 
@@ -126,7 +126,7 @@ def main() -> int:
         default=1024,
         help="memory of the guest; VirtualBox hosts in it need 3072",
     )
-    parser.add_argument("--disk-mib", type=int, default=256, help="size of the server's disk")
+    parser.add_argument("--disk-mib", type=int, default=512, help="size of the server's disk")
     parser.add_argument(
         "--limit", type=float, default=300, metavar="SECONDS", help="time limit of the command"
     )
