@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from shared.copies import archive_marker
+from shared.copies import archive_marker, directories
 from shared.copies.archive_location import prove_apart
 from shared.copies.files import NasFiles, modes_for
 from shared.copies.survey import FoundVm, Survey, survey
@@ -51,7 +51,8 @@ class Plan:
 
     `repository_from` says in words where its id was read. `old` is what can be read of the database
     that was lost, at `old_place`; empty if there is nothing, or if that is of another repository:
-    `foreign` is its id then.
+    `foreign` is its id then. `archive_found`: the archive has its marker, or copies; without,
+    nobody can tell an empty one from one that is not mounted.
     """
 
     repository: str
@@ -62,7 +63,8 @@ class Plan:
     survey: Survey
     old: Salvage
     old_place: Path | None
-    foreign: str = ""
+    foreign: str
+    archive_found: bool
 
     @property
     def contents(self) -> Contents:
@@ -134,7 +136,7 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
     old = Salvage() if foreign else old
     if not repository:
         repository, origin = rebuild_origin.of_copies(survey(nas, archive=False))
-    _require_archive(configuration, repository)
+    marked = _require_archive(configuration, repository, old)
     found = survey(nas, archive=nas.archive.is_dir())
     if not found.vms:
         raise NoDatabaseError(
@@ -153,6 +155,7 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
         old,
         None if foreign else place,
         foreign,
+        marked or any(place.archived for vm in found.vms.values() for place in vm.places),
     )
 
 
@@ -213,13 +216,18 @@ def _digits(identity: HostIdentity) -> str:
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _require_archive(configuration: Configuration, repository: str) -> None:
-    """Makes sure that the archive is there and the right one: copies in it must not be missed."""
+def _require_archive(configuration: Configuration, repository: str, old: Salvage) -> bool:
+    """Makes sure that the archive is there and the right one: copies in it must not be missed.
+
+    Without its marker it must have the VMs that were ARCHIVED in the lost database. Returns whether
+    it has the marker.
+    """
     nas, host = configuration.nas, configuration.host
     archive_marker.require_ours_or_new(nas, repository or None)
-    archive_marker.check_archive(
+    return archive_marker.check_archive(
         nas,
         repository,
         known=lambda: is_archive_noted(nas, host.state_directory),
-        lost=tuple,
+        lost=lambda: directories.not_in_archive(nas, old.vms.values()),
+        archived=lambda: len(directories.archived(nas, old.vms.values())),
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import text
+from coordinator import asking, text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import answer, warn
@@ -34,12 +34,22 @@ _ACCEPT = "vmbackup-admin statedb accept"
     type=click.FloatRange(10, 3600),
     help="As for `init`; without it, what it was, or 300.",
 )
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask whether there really is no archive. Needed where there is no terminal.",
+)
 @json_option
 @dry_run_option
 @pass_invocation
 def rebuild(
-    invocation: Invocation, *, lease_seconds: float | None, as_json: bool, dry_run: bool
-) -> None:
+    invocation: Invocation,
+    *,
+    lease_seconds: float | None,
+    yes: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> ExitCode:
     """Make the state database anew, of the copies on the NAS, when it is lost or cannot be read.
 
     Refused (11) while a database is there that can be read, or a worker of any host shows
@@ -48,7 +58,8 @@ def rebuild(
 
     Every VM that has copies is in the new database, under the name and with the directory that it
     had, as BACKUP_NECESSARY or, if its newest copy is in the archive, as ARCHIVED. Others are found
-    again by their hosts. What only the lost database knew is printed, as far as it can be read.
+    again by their hosts. Where no archive is found, it asks: VMs in one that is not mounted would
+    be missing. What only the lost database knew is printed, as far as it can be read.
     Interrupted, the same command finishes. Afterwards, on each other host: vmbackup-admin statedb
     accept.
     """
@@ -70,11 +81,26 @@ def rebuild(
     finally:
         text.progress("")
     planned = rebuilding.plan(configuration, clock, lease_seconds)
+    if not planned.archive_found:
+        warn(_no_archive(configuration))
+        if not (dry_run or yes) and not asking.confirmed(
+            "Make the state database without an archive?", yes="makes it without an archive"
+        ):
+            warn("nothing was changed")
+            return ExitCode.FAILURE
     identity = HostIdentity.of_this_machine(host.node, host.state_directory, make=not dry_run)
     aside = None
     if not dry_run:
         aside = rebuilding.carry_out(configuration, clock, planned, identity)
     _tell(configuration, planned, identity, aside, as_json=as_json, dry_run=dry_run)
+    return ExitCode.DONE
+
+
+def _no_archive(configuration: "Configuration") -> str:
+    return (
+        f"no archive was found at {configuration.nas.archive}: if VMs were archived, mount it "
+        f"first, or they are not in the new database"
+    )
 
 
 def _tell(
@@ -119,6 +145,7 @@ def _facts(planned: "Plan", aside: "Path | None") -> dict[str, Any]:
         "repository": planned.repository,
         "repository_from": planned.repository_from,
         "generation": planned.generation,
+        "archive_found": planned.archive_found,
         "claims": planned.contents.claims_granted,
         "lease_seconds": planned.lease_seconds,
         "set_aside": str(aside) if aside else None,

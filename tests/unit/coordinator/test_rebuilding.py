@@ -15,7 +15,7 @@ from shared.state.states import State
 from shared.state.store.opening import read_version
 from shared.tasks import rebuild_origin
 from tests.support.copies import put_copy
-from tests.unit.coordinator.conftest import Operator, fall_silent, uuid
+from tests.unit.coordinator.conftest import Operator, copy, fall_silent, uuid
 from tests.unit.coordinator.test_reading import tree
 
 OLD, NEW = "20261122T203800Z-17", "20261123T203800Z-20"
@@ -336,6 +336,33 @@ def test_an_archive_that_is_not_mounted_is_not_taken_for_an_empty_one(site: Oper
     (site.nas / "archive").mkdir()
     assert site.admin("statedb", "rebuild").exit_code == ExitCode.NAS
     assert not site.vmstate.exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_archive_of_which_a_new_host_knows_nothing(site: Operator, there: bool) -> None:
+    """What is left of the database says that VMs were archived; else it asks."""
+    gamma = Operator(site.folder, "gamma")
+    gamma.configure()
+    site.set("old", last_copy=copy(OLD))
+    os.rename(site.nas / "archive", site.folder / "away")
+    if there:
+        (site.nas / "archive").mkdir()
+    damage(site)
+    aside = site.nas / "vmstate.aside-20261129T030000Z-0123abcd"
+    os.rename(site.vmstate, aside)
+    before = tree(site.nas)
+    for more in (("--dry-run",), (), ("--yes",)):
+        assert gamma.admin("statedb", "rebuild", *more).exit_code == ExitCode.NAS
+    assert tree(site.nas) == before
+    shutil.rmtree(aside)
+    before = tree(site.nas)
+    shown = gamma.admin("statedb", "rebuild", "--dry-run")
+    assert (shown.exit_code, "no archive was found" in shown.stderr) == (ExitCode.DONE, True)
+    asked = gamma.admin("statedb", "rebuild")
+    assert (asked.exit_code, "no archive was found" in asked.stderr) == (ExitCode.USAGE, True)
+    assert tree(site.nas) == before
+    assert gamma.json("statedb", "rebuild", "--yes")["archive_found"] is False
+    assert set(states(gamma)) == {"web", "web@beta"}
 
 
 def test_the_nas_is_away(site: Operator) -> None:
