@@ -6,13 +6,12 @@ VirtualBox refuses of it is no reason to have no VM: it is told.
 
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from coordinator.restore.making import register, unregister
-from shared.host.errors import VBoxManageError
+from shared.host.errors import CopyError, VBoxManageError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
 from shared.site import Site
@@ -25,6 +24,8 @@ from shared.virtualbox.vboxmanage import work_seconds
 
 log: Final = logging.getLogger(__name__)
 
+#: No firmware with variables and a TPM has more; VirtualBox writes less than one MiB.
+_NVRAM_BYTES: Final = 64 * 2**20
 _CD_IMAGES: Final = (".iso", ".dmg", ".cdr")
 
 
@@ -49,7 +50,7 @@ def foresee(what: ImportPlan) -> Difference:
 def complete(site: Site, what: ImportPlan, note: Note) -> Difference:
     """Gives the imported VM back what the import left out, and takes what reaches into the host.
 
-    Raises `VBoxManageError`, `NasError`.
+    Raises `VBoxManageError`, `NasError`, `CopyError`.
     """
     kept = _kept(what)
     unregister(site, note)
@@ -109,9 +110,11 @@ def _bring_firmware_variables(what: ImportPlan, note: Note) -> None:
     if what.nvram is None or target.exists():
         return
     with reported(f"read {what.nvram.name}"):
-        source = what.nvram.open("rb")
-    with source, target.open("xb") as file:
-        shutil.copyfileobj(source, file)
+        data = read_file(what.nvram, _NVRAM_BYTES, follow=False)
+    if len(data) > _NVRAM_BYTES:
+        raise CopyError(f"{what.nvram.name} is larger than {_NVRAM_BYTES >> 20} MiB")
+    with target.open("xb") as file:
+        file.write(data)
 
 
 def _attach_as(site: Site, uuid: str, kind: DiskKind) -> list[str]:

@@ -38,6 +38,9 @@ from shared.virtualbox.importing import ImportPlan, default_folder, refuse_unsaf
 
 log: Final = logging.getLogger(__name__)
 
+#: The side files of which a restore puts something back. Saved memory does not come back.
+_PUT_BACK: Final[tuple[Suffix, ...]] = ("vbox", "nvram")
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -89,7 +92,11 @@ def plan(
 
 
 def verify(copy: Copy, progress: Progress) -> None:
-    """Reads the copy in full. Raises `CopyError` if it is damaged."""
+    """Reads the copy in full, with those of its side files that are put back.
+
+    Raises `CopyError` if it is damaged: also for a side file alone, for nobody may get the settings
+    or the keys of a TPM that are not those that were kept.
+    """
 
     def report(done: int, total: int) -> None:
         progress("verify", 100 * done / total if total else 100)
@@ -102,6 +109,16 @@ def verify(copy: Copy, progress: Progress) -> None:
             hint=(
                 "restore an older one (--copy previous); `vmbackup-admin verify VM` marks the "
                 "damaged one"
+            ),
+        ) from None
+    try:
+        verification.check_side_files(copy, _PUT_BACK)
+    except CopyError as error:
+        raise CopyError(
+            f"the copy {copy.stamp} is damaged and was not restored: {error.message}",
+            hint=(
+                "restore an older one (--copy previous); the .ova itself is good, and can be "
+                'imported by hand without that file: docs/restore.md, "Without this program"'
             ),
         ) from None
 

@@ -9,14 +9,14 @@ one copy at most. Killed at any point, the next verification finds the copy unve
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.copies.names import final_name
+from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.sidecar import Rehearsed, Sidecar, Verified
 from shared.host.clock import is_over, timestamp
 from shared.host.configuration import Configuration
@@ -201,7 +201,7 @@ def examine(copy: catalogue.Copy, report: Progress = lambda _done, _total: None)
     for _ in range(_READS):
         try:
             check(copy, report)
-            _check_side_files(copy)
+            check_side_files(copy)
         except CopyError as error:
             return error.message
         except NasError as error:
@@ -229,8 +229,15 @@ def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None)
         raise CopyError("its SHA-256 is not the one that it was published with")
 
 
-def _check_side_files(copy: catalogue.Copy) -> None:
+def check_side_files(copy: catalogue.Copy, wanted: Collection[Suffix] = SIDES) -> None:
+    """Reads the side files of the kinds `wanted` in full.
+
+    Raises `CopyError` that says which one is not as the sidecar says, `NasError` if one cannot be
+    read.
+    """
     for suffix, side in copy.sidecar.files.items() if copy.sidecar else ():
+        if suffix not in wanted:
+            continue
         name = final_name(copy.stamp, suffix)
         there = look(copy.directory)
         if not present(there, name):

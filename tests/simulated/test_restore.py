@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,14 @@ from coordinator.restore import choice, rehearsal, restoring
 from coordinator.restore.rehearsal import Wishes
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.host.errors import CopyError, LockedError, UsageError, VBoxManageError
+from shared.host.errors import CopyError, LockedError, NasError, UsageError, VBoxManageError
 from shared.site import Site
 from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
 from shared.tasks import import_note
 from shared.virtualbox import scratch
 from tests.simulated.conftest import Rig
-from tests.simulated.test_verify import damage, two_copies
+from tests.simulated.test_verify import back_up, damage, two_copies
 from worker import database, vmfind
 
 PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
@@ -194,6 +195,74 @@ def test_a_damaged_copy_is_not_restored(rig: Rig) -> None:
     with pytest.raises(CopyError, match="is damaged and was not restored"):
         restore(rig.site("beta"))
     assert listed(rig.site("beta")) == []
+
+
+def with_side_files(rig: Rig) -> str:
+    """A VM with a TPM that has one copy; its stamp."""
+    vm = rig.host().make_vm("web01")
+    vm.settings.with_suffix(".nvram").write_bytes(b"keys of a TPM")
+    back_up(rig)
+    (copy,) = catalogue.read(rig.nas / "web01", None).good
+    assert copy.sidecar is not None
+    assert set(copy.sidecar.files) == {"vbox", "nvram"}
+    return copy.stamp
+
+
+@pytest.mark.parametrize(
+    ("suffix", "how"),
+    [("vbox", "rotten"), ("nvram", "rotten"), ("nvram", "longer"), ("nvram", "pipe")],
+)
+def test_a_copy_whose_side_file_is_not_what_was_kept_is_not_restored(
+    rig: Rig, suffix: str, how: str
+) -> None:
+    stamp = with_side_files(rig)
+    path = rig.nas / "web01" / f"{stamp}.{suffix}"
+    data = path.read_bytes()
+    site = rig.site()
+    copy = choice.choose(site, rig.record("web01"), stamp)
+    path.unlink()
+    if how == "rotten":
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    elif how == "longer":
+        path.write_bytes(data + b"x")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(CopyError, match=rf"was not restored: .*\.{suffix}") as raised:
+        restoring.verify(copy, lambda _what, _percent: None)
+    assert "the .ova itself is good" in raised.value.hint
+
+
+def test_saved_memory_that_does_not_come_back_anyway_is_in_no_restores_way(rig: Rig) -> None:
+    stamp = with_side_files(rig)
+    copy = choice.choose(rig.site(), rig.record("web01"), stamp)
+    assert copy.sidecar is not None
+    side = copy.sidecar
+    memory = replace(side, files={**side.files, "sav": sidecars.SideFile(5, "0" * 64)})
+    restoring.verify(replace(copy, sidecar=memory), lambda _what, _percent: None)
+
+
+@pytest.mark.parametrize("how", ["link", "pipe", "endless"])
+def test_keys_of_a_tpm_that_change_after_they_were_read_are_read_by_the_door_of_the_nas(
+    rig: Rig, how: str
+) -> None:
+    stamp = with_side_files(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    copy = choice.choose(site, rig.record("web01"), stamp)
+    what = restoring.plan(site, copy)
+    path = rig.nas / "web01" / f"{stamp}.nvram"
+    path.unlink()
+    if how == "link":
+        (rig.folder / "elsewhere").write_bytes(b"of another VM")
+        path.symlink_to(rig.folder / "elsewhere")
+    elif how == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(65 << 20)
+    with pytest.raises((NasError, CopyError), match=r"\.nvram"):
+        restoring.restore(site, stamp, what, lambda _what, _percent: None)
+    assert listed(site) == []
 
 
 def test_a_copy_for_which_there_is_no_room_is_not_begun(
