@@ -7,6 +7,7 @@ import pytest
 from coordinator.restore import choice
 from shared.copies import catalogue
 from shared.host.errors import CopyError
+from shared.state import formats
 from shared.state.states import State
 from shared.tasks import verification
 from tests.simulated.conftest import Rig
@@ -68,6 +69,21 @@ def test_a_refused_copy_is_kept_marked_and_a_failure(
     assert copied.record("web01").damaged == (), "and it is called refused, not damaged"
     assert choice.choose(site, copied.record("web01"), "latest").stamp == good
     assert WHY in choice.look_for(site, copied.record("web01"), stamp).doubt
+
+
+def test_while_older_programs_may_finish_it_a_refused_copy_is_not_kept(
+    copied: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take it for a good one, and let the last good one go."""
+    good = stamps(copied, refused=False)
+    monkeypatch.setattr(formats, "NEWEST", "3.0")
+    assert used(copied, keep_last=1).failed == ["web01"]
+    record = copied.record("web01")
+    assert record.status == State.BACKUP_NECESSARY
+    assert WHY in record.last_error
+    assert stamps(copied, refused=False) == good
+    assert stamps(copied, refused=True) == []
+    assert not any(".partial" in name for name in copied.files("web01"))
 
 
 def test_refused_copies_do_not_pile_up_and_go_when_a_good_one_is_there(

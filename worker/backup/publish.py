@@ -15,10 +15,11 @@ from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar, SideFile, Wire
 from shared.export.exporter import Traffic
 from shared.host.clock import timestamp
-from shared.host.errors import VBoxManageError
+from shared.host.errors import CopyError, VBoxManageError
 from shared.nas.mount import check_nas
 from shared.ova import scsi
 from shared.ova.check import OvaCheck, check_ova
+from shared.state import formats
 from shared.state.records import CopyRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
@@ -101,9 +102,17 @@ def try_import(work: Work, target: Target) -> str:
 def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refused: str) -> Sidecar:
     """Writes the sidecar of a checked copy, under partial names. Raises `NasError`.
 
-    `refused`: why VirtualBox would not import it.
+    `refused`: why VirtualBox would not import it. While programs of version 0.1 may work beside
+    this one, such a copy is a failure and not kept (`CopyError`): one of them could finish it after
+    a crash, takes it for a good copy, and lets the last good one go for it.
     """
     site, engine, traffic = work.site, exported.engine, exported.traffic
+    if refused and formats.is_older(site.database.head().contents.format):
+        raise CopyError(
+            f"VirtualBox would not import the copy, which is not kept: {refused}",
+            hint="change that in VirtualBox; such copies are kept once vmbackup is updated on all "
+            "hosts, and then: vmbackup-admin statedb upgrade",
+        )
     finished = site.clock.now()
     sidecar = Sidecar(
         stamp=target.stamp,
