@@ -84,8 +84,8 @@ def _compare(
         machine = inventory.get(record.uuid)
         if machine is None:
             continue  # vmfind's business
-        problem = "" if machine.accessible else f"VirtualBox cannot use it: {machine.reason}"
-        if problem or record.last_error.startswith("VirtualBox cannot use it"):
+        problem = "" if machine.accessible else sightings.cannot_use(machine.reason)
+        if problem or sightings.is_unusable(record):
             problems[record.uuid] = problem
             news[record.key] = f"{record.key}: {problem or 'VirtualBox can use it again'}"
         if problem:

@@ -8,7 +8,7 @@ from typing import Final
 from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
-from shared.state.rules import unfinished
+from shared.state.rules import sightings, unfinished
 from shared.state.sessions.host_look import SILENT_AFTER, UNKNOWN_INTERVAL_SECONDS, HostLook
 from shared.state.states import State
 from shared.tasks.judgement import AWAY, GRAVITY, Level, Moment, Verdict, is_over, is_silent, on
@@ -88,7 +88,12 @@ def _of_looks(
             f"vmbackup-admin archive {quoted(record.key)}",
         )
         return
-    if look is None or (looked := look.vms.get(record.uuid)) is None:
+    unusable = sightings.is_unusable(record)
+    if unusable:
+        yield _unusable(record, now)
+    # a host that notes why it cannot use a VM has looked at it
+    looked = (look.looked if unusable else look.vms.get(record.uuid)) if look else None
+    if look is None or looked is None:
         level = Level.OK if bounds.may_be_off else Level.UNKNOWN
         reason = f"it is not known when {record.node or 'its host'} last looked at it"
         remedy = on(record.node, "vmbackup-worker run")
@@ -106,10 +111,21 @@ def _of_looks(
         record.key,
         Level.CRITICAL if sure else Level.UNKNOWN,
         "unlooked" if sure else "away",
-        f"nobody looks at it: {record.node} has stopped, or is off" if sure else AWAY,
+        _unlooked(record.node, silent=silent is not False) if sure else AWAY,
         now.nas - looked,
         on(record.node, "vmbackup-admin doctor") if sure else "vmbackup-worker run",
     )
+
+
+def _unusable(record: VmRecord, now: Moment) -> Verdict:
+    since = _ago(record.last_error_at, now)
+    remedy = on(record.node, "VBoxManage list --long vms")
+    return Verdict(record.key, Level.WARNING, "unusable", record.last_error, since, remedy)
+
+
+def _unlooked(node: str, *, silent: bool) -> str:
+    why = f"{node} has stopped, or is off" if silent else f"{node} looks, and not at this VM"
+    return f"nobody looks at it: {why}"
 
 
 def _of_copies(
@@ -119,7 +135,8 @@ def _of_copies(
     if record.status == State.CLEAN:
         return
     waits = _used_seconds(record, look, now)
-    why = f": {record.last_error}" if record.last_error and record.failures else ""
+    told = not record.last_error or sightings.is_unusable(record)
+    why = f": {record.last_error}" if record.failures and not told else ""
     if waits is None or waits > bounds.max_age_seconds:
         none = "" if record.last_copy else ", and has no copy at all"
         yield Verdict(

@@ -119,6 +119,21 @@ def test_a_vm_that_was_used_is_overdue_only_when_its_copy_is(rig: Rig) -> None:
     assert kinds(late)["web01"] == "overdue"
 
 
+def test_a_vm_whose_settings_are_gone_is_told_of_at_once_and_stays_so(two: Rig) -> None:
+    """From any host, with the reason; its host looks, so it is never said to be off."""
+    vm = two.host().vms / "web01" / "web01.vbox"
+    away = vm.rename(vm.with_name("away"))
+    tick(two, "alpha")
+    for name in ("alpha", "beta"):
+        found = judge_at(two, name, max_age_seconds=300)
+        (said,) = (each for each in found.vms if each.subject == "web01")
+        assert (said.level, said.kind) == (Level.WARNING, "unusable")
+        assert str(vm) in said.reason
+    away.rename(vm)
+    tick(two, "alpha")
+    assert kinds(seen_by(two, "beta"))["web01"] == "copied"
+
+
 def test_a_lost_file_is_unknown_and_made_again(two: Rig) -> None:
     (two.nas / "vmstate" / "node" / f"{PREFIX}alpha").unlink()
     found = seen_by(two, "beta")

@@ -5,6 +5,7 @@ New, renamed, moved, missing, used, out of order. Pure.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
@@ -12,6 +13,9 @@ from shared.state.records import VmRecord
 from shared.state.rules import unfinished, vm_records
 from shared.state.rules.copies import FoundCopies, with_copies
 from shared.state.states import INITIAL, Event, allowed, move
+
+#: How the note of a VM begins that its host lists, and VirtualBox cannot use.
+_CANNOT_USE: Final = "VirtualBox cannot use it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,16 @@ def apply_events(contents: Contents, events: Mapping[str, tuple[Event, ...]]) ->
         if status != record.status:
             contents = contents.with_vm(replace(record, status=status))
     return contents
+
+
+def cannot_use(reason: str) -> str:
+    """The note of a VM that VirtualBox cannot use, for `note_problems`."""
+    return f"{_CANNOT_USE}: {reason}"
+
+
+def is_unusable(record: VmRecord) -> bool:
+    """Whether VirtualBox could not use the VM when its host last looked; `last_error` says why."""
+    return record.last_error.startswith(_CANNOT_USE)
 
 
 def note_problems(contents: Contents, problems: Mapping[str, str], when: str) -> Contents:

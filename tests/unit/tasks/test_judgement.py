@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.state.records import Claim, CopyRecord, VmRecord
+from shared.state.rules import sightings
 from shared.state.sessions.host_look import HostLook, WorkerEnd
 from shared.state.states import State
 from shared.tasks.judgement import (
@@ -84,6 +85,10 @@ def situation(
 
 CLAIM = Claim("alpha.1", 7, "backup", RECENT)
 RULE = '[policy."web*"] backup = "never"'
+UNUSABLE = {
+    "last_error": sightings.cannot_use("VirtualBox cannot open its settings"),
+    "last_error_at": HOUR_AGO,
+}
 OFTEN_OFF = replace(BOUNDS, may_be_off=True)
 BACK = replace(HERE, back_since=NOW - 60)
 SITUATIONS: Mapping[str, Situation] = {
@@ -105,6 +110,30 @@ SITUATIONS: Mapping[str, Situation] = {
     ),
     "on our own host, which is silent": situation(
         Level.CRITICAL, "unlooked", vm(), looked(2 * HOUR), now=replace(BACK, node="alpha")
+    ),
+    "VirtualBox cannot use it since an hour": situation(
+        Level.WARNING, "unusable", vm(**UNUSABLE), looked(vm_ago=HOUR)
+    ),
+    "VirtualBox cannot use it for two days": situation(
+        Level.WARNING, "unusable", vm(**UNUSABLE), looked(vm_ago=2 * DAY)
+    ),
+    "VirtualBox could never use it": situation(
+        Level.WARNING, "unusable", vm(**UNUSABLE), replace(looked(), vms={})
+    ),
+    "VirtualBox cannot use it, and its host is silent": situation(
+        Level.CRITICAL, "unlooked", vm(**UNUSABLE), looked(2 * HOUR)
+    ),
+    "VirtualBox cannot use it, and it was used two days ago": situation(
+        Level.CRITICAL, "overdue", vm(State.RUNNING, **UNUSABLE), looked(unchanged=2 * DAY)
+    ),
+    "VirtualBox cannot use it, and its backup failed": situation(
+        Level.WARNING,
+        "unusable",
+        vm(State.BACKUP_NECESSARY, failures=1, **UNUSABLE),
+        looked(unchanged=HOUR),
+    ),
+    "VirtualBox cannot use it, and it is left out": situation(
+        Level.OK, "left-out", vm(left_out=RULE, **UNUSABLE), looked()
     ),
     "runs since this morning": situation(
         Level.OK, "running", vm(State.RUNNING), looked(unchanged=9 * HOUR)
@@ -261,6 +290,18 @@ def test_each_situation_has_its_verdict(name: str) -> None:
     assert (said.level, said.kind) == (level, kind), said
     assert said.subject == "web"
     assert said.reason
+
+
+def test_why_a_vm_is_not_looked_at_is_true() -> None:
+    """Its host looks at others, or at none; one that VirtualBox cannot use says why."""
+    overlooked = judge_vm(vm(), looked(vm_ago=27 * HOUR), HERE, BOUNDS)
+    assert overlooked.reason == "nobody looks at it: alpha looks, and not at this VM"
+    silent = judge_vm(vm(), looked(2 * HOUR), HERE, BOUNDS)
+    assert silent.reason == "nobody looks at it: alpha has stopped, or is off"
+    unusable = judge_vm(vm(**UNUSABLE), looked(vm_ago=2 * DAY), HERE, BOUNDS)
+    assert unusable.reason == "VirtualBox cannot use it: VirtualBox cannot open its settings"
+    assert unusable.remedy == "on alpha: VBoxManage list --long vms"
+    assert unusable.seconds == HOUR
 
 
 def test_nothing_is_all_right_that_nobody_looks_at() -> None:
