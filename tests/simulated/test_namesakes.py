@@ -438,6 +438,7 @@ def test_two_repositories_on_one_host_do_not_meet(rig: Rig, tmp_path: Path) -> N
     vm = rig.host().make_vm("web01")
     other = Rig.__new__(Rig)
     other.folder, other.nas, other.hosts = tmp_path / "other", tmp_path / "other" / "nas", rig.hosts
+    other.policies = {}
     other.nas.mkdir(parents=True)
     create(other.nas / "vmstate", HostIdentity.of_this_machine("first"), SystemClock(), 2.0)
     rig.look()

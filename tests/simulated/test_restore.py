@@ -544,6 +544,7 @@ def test_rehearsals_of_two_repositories_on_one_host_do_not_meet(
     killed(monkeypatch, first, imported=True)
     other = Rig.__new__(Rig)
     other.folder, other.nas, other.hosts = rig.folder, tmp_path / "other-nas", rig.hosts
+    other.policies = {}
     other.nas.mkdir()
     create(other.nas / "vmstate", first.identity, first.clock, 2.0)
     (rig.folder / "state-alpha" / "repositories.json").unlink(missing_ok=True)
