@@ -1,8 +1,8 @@
 /* Loaded into User-Mode Linux: lets it run on processors whose registers need more room than it knows.
  *
  * It keeps 2696 bytes of a process's registers (AVX-512 and before). The host's kernel takes registers back only whole, and with
- * AMX they are some 11 KiB, so UML panics at its first process: "ptrace set fp regs failed". Here the rest is filled up with what
- * the host has. Nothing in the guests uses AMX: the host would have to be asked for it first.
+ * AMX they are some 11 KiB, so UML panics at its first process: "ptrace set fp regs failed". Here the rest is filled up with
+ * zeros. Nothing in the guests uses AMX: the host would have to be asked for it first.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,10 +24,17 @@ static char registers[1 << 16] __attribute__((aligned(64)));
 __attribute__((constructor)) static void find_next(void) { *(void **)&next = dlsym(RTLD_NEXT, "ptrace"); }
 
 static long set_whole(pid_t pid, const struct iovec *given) {
-    struct iovec whole = {registers, sizeof registers};
-    if (next(PTRACE_GETREGSET, pid, (void *)NT_X86_XSTATE, &whole) < 0)
-        return -1;
-    memcpy(registers, given->iov_base, given->iov_len < whole.iov_len ? given->iov_len : whole.iov_len);
+    static size_t size; /* the same for every process */
+    if (size == 0) {
+        struct iovec whole = {registers, sizeof registers};
+        if (next(PTRACE_GETREGSET, pid, (void *)NT_X86_XSTATE, &whole) < 0)
+            return -1;
+        size = whole.iov_len;
+        memset(registers, 0, sizeof registers); /* nothing beyond what UML knows is in use */
+    }
+    size_t known = given->iov_len < size ? given->iov_len : size;
+    memcpy(registers, given->iov_base, known);
+    struct iovec whole = {registers, size};
     return next(PTRACE_SETREGSET, pid, (void *)NT_X86_XSTATE, &whole);
 }
 
