@@ -14,7 +14,12 @@ from tests.support.fleet import Fleet
 from tests.support.virtualbox import RealHost
 from tests.system.nas.conftest import Share
 
-pytestmark = [pytest.mark.virtualbox, pytest.mark.nas("guest", memory_mib=3072)]
+#: VirtualBox in a User-Mode Linux took from two to five minutes here.
+pytestmark = [
+    pytest.mark.virtualbox,
+    pytest.mark.nas("guest", memory_mib=3072),
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.mark.parametrize("share", ["nfs", "smb"], indirect=True)
