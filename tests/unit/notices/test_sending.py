@@ -90,6 +90,10 @@ def silent_server():
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+        for connection in held:
+            connection.close()
 
 
 def test_a_server_that_says_nothing_is_given_up_in_time(
