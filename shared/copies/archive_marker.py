@@ -99,13 +99,6 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
     require_no_vm(nas)
 
 
-def marked(nas: Nas) -> str:
-    """The repository that the archive's marker names; empty if none does. Raises `NasError`."""
-    with reported(f"look at the archive directory {nas.archive}"):
-        found = _read(nas)
-    return found if _REPOSITORY.fullmatch(found) else ""
-
-
 def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:
     """Make the archive directory, if it is to be on the NAS, and write its marker.
 

@@ -28,7 +28,7 @@ def repository(configuration: Configuration, old: Salvage) -> tuple[str, str]:
     known = known_repository(nas, configuration.host.state_directory)
     if known is not None:
         return known, "what this host knows"
-    if marked := archive_marker.marked(nas):
+    if marked := archive_marker.named_repository(nas):
         return marked, "the marker of the archive"
     return (old.repository, "the database that was lost") if old.repository else ("", "")
 
