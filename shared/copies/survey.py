@@ -14,7 +14,6 @@ from uuid import UUID
 
 from shared.copies import catalogue, chronology
 from shared.copies.catalogue import Catalogue, Copy
-from shared.copies.names import parse_final
 from shared.copies.sidecar import Sidecar
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
@@ -125,14 +124,6 @@ class FoundVm:
         return tuple(dict.fromkeys(copy.stamp for copy, _ in self.copies if copy.pinned))
 
     @property
-    def half_moved(self) -> tuple[str, ...]:
-        """The stamps that have files both in the archive and outside of it: sorted.
-
-        A move to or from there was begun, and not finished.
-        """
-        return tuple(sorted(self._stamps(archived=True) & self._stamps(archived=False)))
-
-    @property
     def half_published(self) -> tuple[str, ...]:
         """The stamps whose publication was begun, and not finished: sorted."""
         return tuple(sorted({stamp for place in self.places for stamp in place.half_published}))
@@ -141,14 +132,6 @@ class FoundVm:
     def highest_claim(self) -> int:
         """The highest number of a claim in the names of files in its directories; 0: none."""
         return catalogue.highest_claim(place.path for place in self.places)
-
-    def _stamps(self, *, archived: bool) -> set[str]:
-        places = [place.catalogue for place in self.places if place.archived == archived]
-        copies = {copy.stamp for place in places for copy in place.copies if copy.ours}
-        rest = {
-            found[0] for place in places for name in place.foreign if (found := parse_final(name))
-        }
-        return copies | rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,16 +90,14 @@ def test_a_sidecar_that_is_none_is_nobodys(nas):
     assert (found.vms, [place.path.name for place in found.unknown]) == ({}, ["web"])
 
 
-def test_half_moved_and_half_published_copies_are_named(nas):
-    live, archived = nas.mountpoint / "web", nas.archive / "web"
+def test_half_published_copies_are_named(nas):
+    live = nas.mountpoint / "web"
     make.put_copy(live, OLD)
-    make.put_copy(archived, OLD)
-    (archived / f"{OLD}.ova").unlink()
     make.put_copy(live, NEW)
     os.rename(live / f"{NEW}.ova", live / f".{NEW}.17.partial.ova")
     make.put_copy(live, LAST)
     found = survey(nas, archive=True).vms[make.UUID]
-    assert (found.half_moved, found.half_published) == ((OLD,), (NEW,))
+    assert found.half_published == (NEW,)
     assert stamps(found) == [(OLD, "web", False), (LAST, "web", False)]
 
 
