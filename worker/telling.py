@@ -25,7 +25,7 @@ from shared.host import logs
 from shared.host.clock import Clock, is_over, timestamp
 from shared.host.errors import ConfigurationError
 from shared.host.notes import Note
-from shared.host.printable import json_line
+from shared.host.printable import json_line, printable_lines
 from shared.output import error_text
 
 PROGRAM: Final = "vmbackup-worker"
@@ -179,10 +179,14 @@ class Telling:
             yield from (self._note(path.stem) for path in sorted(self._directory.glob("*.json")))
 
     def _log(self, line: str) -> None:
-        """Appends to the log; what cannot be logged is printed all the same, if it is news."""
+        """Appends to the log; what cannot be logged is printed all the same, if it is news.
+
+        Printable: somebody will read it in a terminal.
+        """
         if self._directory is None:
             return
         path = self._directory.parent / "run.log"
+        line = printable_lines(line)
         stamp = "" if logs.is_stamped(line) else f"{logs.stamp(self._clock.now())} "
         with contextlib.suppress(OSError):
             with contextlib.suppress(FileNotFoundError):

@@ -169,6 +169,13 @@ def test_the_log_has_everything_and_gives_way_at_its_bound(
     assert (tmp_path / "run.log.1").read_text().count("the NAS is not mounted") == 3
 
 
+def test_the_log_has_nothing_that_a_terminal_would_obey(tmp_path: Path) -> None:
+    tick(tmp_path, ("backup", error("a hook said \x1b[31mred")), ended=set())
+    tick(tmp_path, hours=1)
+    log = (tmp_path / "run.log").read_text()
+    assert ("is over" in log, "\x1b" in log, "\\x1b[31mred" in log) == (True, False, True)
+
+
 def test_a_clock_that_was_ahead_silences_nothing(tmp_path: Path) -> None:
     tick(tmp_path, AWAY, hours=1000, ended=set())
     assert len(tick(tmp_path, AWAY, hours=0, ended=set())) == 1
