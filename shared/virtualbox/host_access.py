@@ -55,24 +55,16 @@ def _of_hardware(hardware: Element) -> Iterator[Access]:
     for display in hardware.findall("RemoteDisplay"):
         if display.get("enabled") == "true":
             yield Access("remote display", _setting(display, enabled="false"))
-    yield from _of_devices(hardware)
-    for paravirt in hardware.findall("Paravirt"):
-        if paravirt.get("debug"):
-            what = f"debugging of the guest ({paravirt.get('debug')})"
-            yield Access(what, _without(paravirt, "debug"))
-
-
-def _of_devices(hardware: Element) -> Iterator[Access]:
     for module in hardware.findall("TrustedPlatformModule"):
         if module.get("type", "") not in _NO_DEVICE_OF_THE_HOST:
             what = f"TPM of the host ({module.get('type')} {module.get('location', '')})"
             yield Access(what, _removal(hardware, module))
     for devices in hardware.findall("HostPci"):
         yield Access("PCI devices of the host", _removal(hardware, devices))
-    for filters in hardware.findall("USB/DeviceFilters"):
-        for each in filters.findall("DeviceFilter"):
-            what = f"USB devices of the host, by the filter {each.get('name')!r}"
-            yield Access(what, _removal(filters, each))
+    for paravirt in hardware.findall("Paravirt"):
+        if paravirt.get("debug"):
+            what = f"debugging of the guest ({paravirt.get('debug')})"
+            yield Access(what, _without(paravirt, "debug"))
 
 
 def _of_folders_and_ports(hardware: Element) -> Iterator[Access]:

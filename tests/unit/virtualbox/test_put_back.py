@@ -20,7 +20,6 @@ ACCESS = {
     "remote display",
     "TPM of the host (Swtpm word-tpm:1)",
     "PCI devices of the host",
-    "USB devices of the host, by the filter 'word-usb'",
     "debugging of the guest (word-paravirt)",
     "drive of the host (/word-drive)",
     f"floppy image ({{{OTHER}}})",
