@@ -39,21 +39,19 @@ _UNUSABLE: Final = (
     NodeConflictError,
     OtherRepositoryError,
 )
-#: Others work with the database: whoever would write has to be made fit for it.
-_IN_USE: Final = (DatabaseVersionError, NodeConflictError)
 
 
 @dataclass(frozen=True, slots=True)
 class CopiesSite:
     """A site to read copies from, and how much its database counts.
 
-    `database` is `current`, `earlier` (its newest generation cannot be used) or `none`; `warnings`
-    have been said.
+    `database` is `current`, `newer` (than this program, which may read it), `earlier` (its newest
+    generation cannot be used) or `none`; `warnings` have been said.
     """
 
     site: "Site"
     contents: "Contents"
-    database: Literal["current", "earlier", "none"] = "current"
+    database: Literal["current", "newer", "earlier", "none"] = "current"
     warnings: tuple[str, ...] = ()
 
     @property
@@ -66,15 +64,17 @@ def open_copies(invocation: "Invocation", *, reading: bool = True) -> CopiesSite
     """Opens the NAS as the configuration names it, also without a usable database, and says so.
 
     Raises what `open_site` raises where the NAS itself is not the right one, or has neither a
-    database nor copies. Without `reading` also for a database that others can use: too new for this
-    program, or with another machine of this host's name.
+    database nor copies. Without `reading` also for a database in which another machine has this
+    host's name. One that is too new for this program is read, and nothing is noted in it.
     """
     try:
         site = invocation.site(reading=reading)
         contents = site.database.head().contents
     except _UNUSABLE as error:
-        if not reading and isinstance(error, _IN_USE):
+        if not reading and isinstance(error, NodeConflictError):
             raise
+        if not reading and isinstance(error, DatabaseVersionError):
+            return _newer(invocation, error)
         found = _without(invocation.configuration(), error)
         for warning in found.warnings:
             warn(warning)
@@ -83,8 +83,20 @@ def open_copies(invocation: "Invocation", *, reading: bool = True) -> CopiesSite
     return CopiesSite(site, contents, warnings=(*site.database.warnings, *unusable))
 
 
+def _newer(invocation: "Invocation", error: DatabaseVersionError) -> CopiesSite:
+    """Raises `error` if the database cannot be read either."""
+    try:
+        site = invocation.site(reading=True)
+        contents = site.database.head().contents
+    except DatabaseVersionError:
+        raise error from None
+    said = "nothing is noted in the state database"
+    warn(said)
+    return CopiesSite(site, contents, "newer", (*site.database.warnings, said))
+
+
 def _without(configuration: "Configuration", error: VmBackupError) -> CopiesSite:
-    from shared.copies import catalogue
+    from shared.copies import claim_numbers
     from shared.copies.files import NasFiles, modes_for
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
@@ -95,8 +107,8 @@ def _without(configuration: "Configuration", error: VmBackupError) -> CopiesSite
     nas, host, clock = configuration.nas, configuration.host, SystemClock()
     status = check_nas(nas, reading=True)
     repository, shown = _identify(configuration, error)
-    if shown is None and not catalogue.highest_claim(
-        catalogue.directories_in((nas.mountpoint, nas.archive))
+    if shown is None and not claim_numbers.highest_claim(
+        claim_numbers.directories_in((nas.mountpoint, nas.archive))
     ):
         raise error
     identity = HostIdentity.of_this_machine(host.node, host.state_directory, make=False)

@@ -3,23 +3,48 @@
 One that is damaged or gone is shown as such.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
+from shared.reports.happenings import Happening, happenings
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
-from shared.state.store import generations
-from shared.state.store.snapshot import Snapshot
+from shared.state.store.history import Committed, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The VM of which somebody wants to know: also what it was called before."""
+
+    key: str
+    uuid: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What stands in its records, as JSON; in those of some others as well."""
+        texts = {"key": self.key, "uuid": self.uuid} if self.uuid else {"key": self.key}
+        return tuple(
+            f'"{name}":{json.dumps(value, ensure_ascii=False)}' for name, value in texts.items()
+        )
+
+    def of(self, contents: Contents) -> VmRecord | None:
+        """Its record among those of a commit."""
+        for record in contents.vms.values():
+            if self.uuid and record.uuid == self.uuid:
+                return record
+        found = contents.vms.get(self.key)
+        return None if found and self.uuid and found.uuid else found
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One generation. `problem` says why nothing else is known of it.
 
-    `changes` what became of VMs, in words.
+    `changes` what became of VMs, in words; `events` the same as people ask for it.
     """
 
     generation: int
@@ -29,6 +54,7 @@ class Commit:
     reason: str = ""
     problem: str = ""
     changes: tuple[str, ...] = ()
+    events: tuple[Happening, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `log --json` shows it."""
@@ -39,49 +65,38 @@ class Commit:
         return {**document, "problem": self.problem or None, "changes": list(self.changes)}
 
 
-def newest(root: Path, limit: int, vm: str | None = None) -> list[Commit]:
-    """The newest `limit` commits (that changed `vm`, if given), newest first.
+def commits(
+    root: Path, vm: Wanted | None = None, since: datetime | None = None
+) -> Iterator[Commit]:
+    """The commits since a moment (that changed `vm`, if given), newest first.
 
-    Raises `NoDatabaseError`, `NasError`.
+    Those that cannot be read are among them: they may have changed it. Raises
+    `NoDatabaseError`, `NasError`.
     """
-    present = generations.numbers(root)
-    oldest = generations.oldest_number(root)
-    commits: list[Commit] = []
-    after: Snapshot | str | None = _read(root, present[-1]) if present else None
-    for number in range(present[-1] if present else 0, oldest - 1, -1):
-        before = _read(root, number - 1) if number > oldest else None
-        if vm is None or _concerns(before, after, vm):
-            commits.append(_commit(number, before, after))
-        if len(commits) == limit:
-            break
-        after = before
-    return commits
+    for found in walk(root, naming=vm.texts if vm else (), since=since):
+        if vm is None or found.header is None or vm.of(found.before) or vm.of(found.after):
+            yield _commit(found, vm)
 
 
-def _read(root: Path, number: int) -> Snapshot | str:
-    """A generation, or why it cannot be shown."""
-    try:
-        return generations.read_number(root, number) or "missing"
-    except (DatabaseDamagedError, DatabaseVersionError) as error:
-        return error.message
-
-
-def _commit(number: int, before: Snapshot | str | None, after: Snapshot | str | None) -> Commit:
-    if not isinstance(after, Snapshot):
-        return Commit(number, problem=after or "missing")
-    header = after.header
-    old = before.contents if isinstance(before, Snapshot) else Contents() if number == 1 else None
-    changed = tuple(_changes(old, after.contents)) if old is not None else ()
+def _commit(found: Committed, vm: Wanted | None) -> Commit:
+    header = found.header
+    if header is None:
+        what = f"it is not known what happened: commit {found.number}: {found.problem}"
+        unknown = Happening("", "", "", "unknown", what, generation=found.number)
+        return Commit(found.number, problem=found.problem, events=(unknown,))
+    events = happenings(found.before, found.after, header)
+    if vm is not None:
+        keys = {record.key for each in (found.before, found.after) if (record := vm.of(each))}
+        events = [event for event in events if event.vm in keys]
     return Commit(
-        number, header.committed, header.node, header.session, header.reason, changes=changed
+        found.number,
+        header.committed,
+        header.node,
+        header.session,
+        header.reason,
+        changes=tuple(_changes(found.before, found.after)),
+        events=tuple(events),
     )
-
-
-def _concerns(before: Snapshot | str | None, after: Snapshot | str | None, vm: str) -> bool:
-    if not isinstance(after, Snapshot):
-        return False
-    old = before.contents.vms.get(vm) if isinstance(before, Snapshot) else None
-    return old != after.contents.vms.get(vm)
 
 
 def _changes(before: Contents, after: Contents) -> Iterator[str]:

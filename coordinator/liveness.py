@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from coordinator import text
 from shared.host.errors import NasError
-from shared.state.sessions.recovery import proven_dead, watch_silent
+from shared.state.sessions.deaths import (
+    of_another_boot,
+    proven_dead,
+    silence_seconds,
+    watch_silent,
+)
 
 if TYPE_CHECKING:
     from shared.site import Site
-    from shared.state.records import SessionRecord
+    from shared.state.host_records import SessionRecord
 
 Verdict = Literal["live", "expired", "dead", "unknown"]
 
@@ -63,20 +68,28 @@ def verdict(
         return "dead", proof
     if watched and row.id in watched.alive:
         return "live", "it showed a new heartbeat"
+    restarted = of_another_boot(row, site.identity)
+    needed = silence_seconds(row, site.identity, lease)
     if watched and row.id in watched.silent:
-        if watched.seconds >= lease:
-            return (
-                "expired",
-                (
-                    f"no heartbeat for {watched.seconds:.0f} s: the next worker that watches "
-                    f"takes over"
-                ),
-            )
+        return _of_silent(min(watched.seconds, needed), needed, restarted=restarted)
+    if restarted:
         return (
             "unknown",
-            f"no heartbeat for {watched.seconds:.0f} s of watching; it expires after {lease:.0f} s",
+            (
+                f"its machine was restarted since, or this one is a copy of it; "
+                f"--watch {needed:.0f} finds out"
+            ),
         )
     return by_age(age, lease)
+
+
+def _of_silent(seconds: float, needed: float, *, restarted: bool) -> tuple[Verdict, str]:
+    silent = f"no heartbeat for {seconds:.0f} s"
+    if seconds < needed:
+        return "unknown", f"{silent} of watching; it expires after {needed:.0f} s"
+    if restarted:
+        return "dead", f"its machine was restarted, and {silent}"
+    return "expired", f"{silent}: the next worker that watches takes over"
 
 
 def by_age(age: float | None, lease: float) -> tuple[Verdict, str]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.command_line import Program
+from shared.program import Program
 
 COMMANDS: Final = {
     "list": "Who holds what: the database, sessions, claims on VMs.",

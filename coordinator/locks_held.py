@@ -14,10 +14,10 @@ from coordinator.liveness import Verdict, Watched, age_of, by_age, verdict
 from coordinator.text import seconds_since
 from shared.host.errors import DatabaseVersionError
 from shared.host.printable import quoted
-from shared.state.records import SessionRecord
-from shared.state.rules import claims
+from shared.state.host_records import SessionRecord
+from shared.state.rules import expiry
+from shared.state.sessions.deaths import live_sessions
 from shared.state.sessions.heartbeat import beat_path, parse_beat
-from shared.state.sessions.recovery import live_sessions
 from shared.state.sessions.sweeping import nas_now
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _rowless(site: "Site", contents: "Contents", nas_time: float) -> Iterator[Lo
     live = {row.id for row in live_sessions(contents)}
     for name in sorted(held - live):
         row = contents.sessions.get(name) or SessionRecord(name, 0, 0, "expired", "")
-        if claims.may_live(contents, name):
+        if expiry.may_live(contents, name):
             state: Verdict = "unknown"
             why = (
                 "the row of its session does not fit, so whether it lives cannot be told; "
@@ -158,7 +158,7 @@ def _session_lock(
         row.node,
         row.hostname,
         row.pid or None,
-        beat.get("vm") or None,
+        beat.get("vm") or row.reads or None,
         seconds_since(row.since, site.clock.now()),
         age,
         lease,

@@ -145,6 +145,21 @@ def left(contents: Contents, node: str) -> list[dict[str, Any]]:
     ]
 
 
+def accept_left(site: Site) -> None:
+    """Commits that VMs of this host which a backup stopped may stay off: a person was told."""
+
+    def change(contents: Contents) -> Contents:
+        for record in contents.vms.values():
+            left = record.power_left
+            if left is not None and record.node == site.node and not record.missing_since:
+                contents = unfinished.without_power_left(contents, record.key, left)
+        return contents
+
+    contents = site.database.head().contents
+    if change(contents) != contents:
+        site.database.commit_once(change, "its operator was told what may be off", "recover")
+
+
 def _left(record: VmRecord, power: Power) -> dict[str, Any]:
     live = power.method == "live"
     return {

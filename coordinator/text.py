@@ -1,22 +1,37 @@
 """What people read: tables, facts, sizes, ages, progress."""
 
+import shutil
 import sys
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
+from coordinator.table import Table, aligned, fitted, folded
 from shared.copies.space import human
 from shared.host.clock import age, parse_timestamp
 from shared.host.duration import spoken
 from shared.host.printable import printable
 from shared.output import say
 
+#: Which words of a table have which colour on a terminal.
+_STYLES: Final[Mapping[str, Sequence[str]]] = {
+    "green": ("CLEAN", "good", "OK"),
+    "yellow": ("BACKUP_NECESSARY", "NEW", "WARNING", "UNKNOWN", "suspect", "stale"),
+    "cyan": ("RUNNING", "BACKUP_IN_PROGRESS"),
+    "red": ("CRITICAL", "damaged", "failed"),
+}
+
 
 def size(count: int | None) -> str:
     """Bytes for people; `-` if unknown."""
     return "-" if count is None else human(count)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 file`, `2 files`; `many` is the plural, if that is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def duration(seconds: float | None) -> str:
@@ -49,19 +64,29 @@ def local(timestamp: str) -> str:
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout.
 
-    With rich on a terminal if it is installed, else aligned text that `grep` and `awk` can read.
+    On a terminal as wide as that, states in colour if rich is installed (unless `NO_COLOR` is set);
+    else a row a line with every column, which `grep` and `awk` can read.
     """
-    if sys.stdout.isatty() and _rich_table(headers, rows):
+    table = Table(headers, [[printable(cell) for cell in row] for row in rows])
+    if not sys.stdout.isatty():
+        for line in aligned(table):
+            say(line)
         return
-    lines = [list(headers), *([printable(cell) or "-" for cell in row] for row in rows)]
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(headers))]
-    for line in lines:
-        say(
-            "  ".join(
-                cell + " " * (width - _width(cell))
-                for cell, width in zip(line, widths, strict=True)
-            ).rstrip()
-        )
+    lines = list(fitted(table, shutil.get_terminal_size().columns))
+    if not _coloured(lines):
+        for line in lines:
+            say(line)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on stdout. On a terminal long ones are folded between words, and go on indented."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in map(printable, lines):
+        indent = line[: len(line) - len(line.lstrip())]
+        for number, part in enumerate(folded(line.strip(), columns - len(indent) - 4)):
+            say(f"{indent}{'    ' if number else ''}{part}" if columns else line)
+            if not columns:
+                break
 
 
 def print_facts(facts: Sequence[tuple[str, str]]) -> None:
@@ -78,28 +103,17 @@ def progress(text: str) -> None:
         click.echo(f"\r\033[K{printable(text)}", nl=False, err=True)
 
 
-def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+def _coloured(lines: Sequence[str]) -> bool:
+    """Prints lines with colours for words that say how things stand. False: rich is not here."""
     try:
-        from rich import box
         from rich.console import Console
-        from rich.table import Table
         from rich.text import Text
     except ImportError:
         return False
-    table = Table(*headers, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(cell) or "-") for cell in row))
-    console = Console()
-    with console.capture() as shown:
-        console.print(table)
-    for line in shown.get().splitlines():
-        click.echo(line.rstrip())  # rich fills the last column with blanks
+    console = Console(soft_wrap=True)
+    for line in lines:
+        shown = Text(printable(line))
+        for style, words in _STYLES.items():
+            shown.highlight_regex(rf"(?<![\w-])(?:{'|'.join(words)})(?![\w-])", style)
+        console.print(shown)
     return True
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal: wide characters take two, marks on letters none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )

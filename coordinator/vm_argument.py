@@ -22,9 +22,9 @@ def choose(site: "Site", contents: Contents, text: str) -> VmRecord:
     """The record that is meant: of the database, or one made of unlisted copies.
 
     `text` is a key, a UUID, a directory, or for unlisted copies the name that the VM had. If a
-    record has that name and there are unlisted copies of that name, too, the record is meant, and
-    the others are told of. Raises `UsageError` if several are meant, `UnknownVmError` if none is,
-    `UnusableRecordError`, `NasError`.
+    record has that name and there are unlisted copies of that name or of the same VM, too, the
+    record is meant, and the others are told of. Raises `UsageError` if several are meant,
+    `UnknownVmError` if none is, `UnusableRecordError`, `NasError`.
     """
     from shared.tasks import unlisted
 
@@ -33,16 +33,19 @@ def choose(site: "Site", contents: Contents, text: str) -> VmRecord:
     except UnknownVmError as error:
         return _without_record(site, contents, text, error)
     try:
-        others = [
-            each for each in unlisted.find(site, contents).records if each.name == record.name
-        ]
+        others = unlisted.find(site, contents).records
     except VmBackupError:
-        others = []  # who needs the NAS is told there
+        others = ()  # who needs the NAS is told there
     for other in others:
-        warn(
-            f"there are copies without a record of another VM that was called "
-            f"{printable(record.name)}: {described(site, other)}; for those: {quoted(other.key)}"
-        )
+        if other.uuid.lower() == record.uuid.lower():
+            whose = f"copies of {printable(record.key)} without a record are in"
+            warn(f"{whose} {_places(site, other)}; for those: {quoted(other.key)}")
+        elif other.name == record.name:
+            warn(
+                f"there are copies without a record of another VM that was called "
+                f"{printable(record.name)}: {described(site, other)}; for those: "
+                f"{quoted(other.key)}"
+            )
     return record
 
 
@@ -75,10 +78,13 @@ def _without_record(
 
 def described(site: "Site", record: VmRecord) -> str:
     """Unlisted copies for people: the VM's name and host, and where they are."""
+    return f"{record.name} of {record.node or 'an unknown host'}, in {_places(site, record)}"
+
+
+def _places(site: "Site", record: VmRecord) -> str:
     from shared.tasks import unlisted
 
-    places = " and ".join(map(str, unlisted.paths(site, record)))
-    return f"{record.name} of {record.node or 'an unknown host'}, in {places}"
+    return " and ".join(map(str, unlisted.paths(site, record)))
 
 
 def _is_meant(site: "Site", record: VmRecord, text: str) -> bool:

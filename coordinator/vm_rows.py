@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from coordinator import text
+from coordinator.hold_words import document
 from shared.host.printable import quoted
-from shared.state.records import VmRecord
+from shared.state.records import CopyRecord, VmRecord
 from shared.state.rules import unfinished
 from shared.state.states import State
+
+#: Kinds of verdicts of which nothing else of a VM tells.
+_JUDGED: Final = frozenset(
+    {"unlooked", "overdue", "away", "unverified", "unrehearsed", "running", "new", "waiting"}
+)
 
 
 def describe(
@@ -18,7 +24,7 @@ def describe(
 
     `beats`: what the sessions that hold claims say of themselves.
     """
-    copy, claim = record.last_copy, record.claim
+    claim = record.claim
     return {
         "name": record.key,
         "status": str(record.status),
@@ -26,14 +32,7 @@ def describe(
         "uuid": record.uuid,
         "virtualbox_name": record.name,
         "directory": record.directory,
-        "last_copy": copy
-        and {
-            "stamp": copy.stamp,
-            "finished": copy.finished,
-            "age_seconds": text.seconds_since(copy.finished, now),
-            "size": copy.size,
-            "sha256": copy.sha256,
-        },
+        "last_copy": record.last_copy and _last_copy(record.last_copy, now),
         "damaged": list(record.damaged),
         "order_unknown": list(record.order_unknown),
         "verified": record.verified or None,
@@ -53,6 +52,7 @@ def describe(
         "moving": record.moving,
         "publishing": record.publishing and record.publishing.stamp,
         "unfinished": [each.to_json() for each in unfinished.of(record)],
+        "holds": [document(hold) for hold in record.holds],
         "power_left": record.power_left and unfinished.may_remain(record, record.power_left),
         "claim": claim
         and {
@@ -62,6 +62,18 @@ def describe(
             "since": claim.since,
         },
         "progress": claim and _progress(record, beats.get(claim.session, {})),
+    }
+
+
+def _last_copy(copy: CopyRecord, now: datetime) -> dict[str, Any]:
+    other = copy.other_engine
+    return {
+        "stamp": copy.stamp,
+        "finished": copy.finished,
+        "age_seconds": text.seconds_since(copy.finished, now),
+        "size": copy.size,
+        "sha256": copy.sha256 or None,
+        "other_engine": other and {"reason": other.reason, "copies": other.copies},
     }
 
 
@@ -79,7 +91,7 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     said = [*_judged(row), *_under_way(row), *_of_copies(row)]
     if row["left_out"]:
         said.append(f"left out of backups: {row['left_out']}")
-    if row["waiting"]:
+    if row["waiting"] and not any(row["waiting"] in each for each in said):
         said.append(row["waiting"])
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
@@ -91,6 +103,11 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
             f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
         )
     said += [unfinished_text(each, now) for each in row["unfinished"]]
+    said += [
+        f"its copy {hold['stamp']} is held by {hold['guest']} on {hold['host']}"
+        for hold in row["holds"]
+        if not hold["ended"]
+    ]
     if row["power_left"]:
         said.append(row["power_left"])
     if row["last_error"]:
@@ -105,12 +122,14 @@ def unfinished_text(begun: Mapping[str, Any], now: datetime) -> str:
 
 
 def _judged(row: Mapping[str, Any]) -> list[str]:
-    """What only the judgement knows: that nobody looks, or that it was used and not copied."""
+    """What only the judgement knows: that nobody looks, or why it has no fresh copy, since when."""
     verdict = row.get("verdict")
-    if verdict is None or verdict["kind"] not in ("unlooked", "overdue", "away"):
-        return []
-    since = "" if verdict["seconds"] is None else f" ({text.duration(verdict['seconds'])})"
-    return [f"{verdict['reason']}{since}"]
+    said = [verdict, *verdict["also"]] if verdict else []
+    return [
+        each["reason"] + ("" if each["seconds"] is None else f" ({text.duration(each['seconds'])})")
+        for each in said
+        if each["kind"] in _JUDGED
+    ]
 
 
 def _under_way(row: Mapping[str, Any]) -> list[str]:
@@ -128,7 +147,19 @@ def _of_copies(row: Mapping[str, Any]) -> list[str]:
         said.append(f"{len(row['damaged'])} damaged {copies}")
     if row["order_unknown"]:
         said.append(order_unknown(row["name"], len(row["order_unknown"])))
+    other = row["last_copy"] and row["last_copy"]["other_engine"]
+    if other and other["copies"] > 1:
+        said.append(other_engine(other))
     return said
+
+
+def other_engine(other: Mapping[str, Any]) -> str:
+    """That the parallel engine was left for longer than one backup, why, and what ends it."""
+    return (
+        f"the last {other['copies']} copies were made by VBoxManage, which is slow and sends "
+        f"everything, because {other['reason']}; "
+        f'if that is to stay, engine = "vboxmanage" for this VM ends this note'
+    )
 
 
 def order_unknown(vm: str, count: int) -> str:

@@ -1,21 +1,52 @@
 """The files of this project that are made from its code.
 
-The sample configuration and three pages of the documentation.
+The sample configuration, three pages of the documentation, and what shells complete.
 
 `python -m deploy.documents` writes them anew; a test compares them with what it would write.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import click
+
+from coordinator.admin import program as admin
 from coordinator.commands.check import CODES
+from coordinator.lock import program as lock
+from shared import outline
 from shared.host.configuration import text as configuration_text
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state import states
+from worker.cli import program as worker
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _MADE: Final = "<!-- Made from the code by `python -m deploy.documents`: change it there. -->"
+_ABOUT_CODES: Final = (
+    "All programs (`vmbackup-worker`, `vmbackup-admin`, `vmbackup-lock`) use one registry. "
+    "A status that is not listed means\n"
+    "failure. The `--help` of each command lists those that it can end with. What a "
+    "command line names and is not there\n"
+    "(a VM, a host, a copy, a disk, a file) is 2; that there is no good copy to take, or "
+    "that one is damaged, is 1."
+)
+_ABOUT_ERRORS: Final = (
+    "The last column has the names that errors carry in JSON: with `--json` a command that "
+    "fails prints\n"
+    '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr; a warning is '
+    '`{"warning": …}` there. `vmbackup-worker run` ends with the most telling code of\n'
+    "the workers: any other failure beats 3, 3 beats 4, 4 beats 0.\n"
+    "\n"
+    "`vmbackup-admin check` is for monitoring programs and has exit codes of its own, "
+    "those of a Nagios plugin:"
+)
+_ABOUT_PIPES: Final = (
+    "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) "
+    "ends with 1 and says nothing: it may have been\n"
+    "stopped in the middle of what it had to say. A pipeline has the status of its last "
+    "command, unless the shell's `pipefail` is set."
+)
 
 #: What an operator does about an exit code. The meanings are those that `--help` shows.
 CURES: Final[Mapping[ExitCode, str]] = {
@@ -56,11 +87,7 @@ def exit_codes() -> str:
         "",
         _MADE,
         "",
-        (
-            "All programs (`vmbackup-worker`, `vmbackup-admin`, `vmbackup-lock`) use one registry. "
-            "A status that is not listed means"
-        ),
-        "failure. The `--help` of each command lists those that it can end with.",
+        _ABOUT_CODES,
         "",
         "| code | meaning | what to do | errors |",
         "|---|---|---|---|",
@@ -70,31 +97,11 @@ def exit_codes() -> str:
         lines.append(f"| {code.value} | {code.meaning} | {CURES[code]} | {errors} |")
     lines += [
         "",
-        (
-            "The last column has the names that errors carry in JSON: with `--json` a command that "
-            "fails prints"
-        ),
-        (
-            '`{"error": {"kind": …, "code": …, "message": …, "hint": …}}` on stderr; a warning is '
-            '`{"warning": …}` there. `vmbackup-worker run` ends with the most telling code of'
-        ),
-        "the workers: any other failure beats 3, 3 beats 4, 4 beats 0.",
-        "",
-        (
-            "`vmbackup-admin check` is for monitoring programs and has exit codes of its own, "
-            "those of a Nagios plugin:"
-        ),
+        _ABOUT_ERRORS,
         "",
         *(f"* {int(code)}: {meaning}" for code, meaning in CODES.items()),
         "",
-        (
-            "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) "
-            "ends with 1 and says nothing: it may have been"
-        ),
-        (
-            "stopped in the middle of what it had to say. A pipeline has the status of its last "
-            "command, unless the shell's `pipefail` is set."
-        ),
+        _ABOUT_PIPES,
     ]
     return "\n".join(lines) + "\n"
 
@@ -176,11 +183,22 @@ def states_of_a_vm() -> str:
     return "\n".join(lines) + "\n"
 
 
+def outlines() -> str:
+    """shared/outlines.json: what a shell completes of each command that is no group."""
+    made = {}
+    for program in (admin, lock, worker):
+        commands = {name: program.imported(name) for name in program.names}
+        single = {n: c for n, c in commands.items() if not isinstance(c, click.Group)}
+        made[str(program.name)] = {name: outline.of(command) for name, command in single.items()}
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+
 DOCUMENTS: Final[Mapping[str, Callable[[], str]]] = {
     "deploy/config/config.toml": configuration_text.sample,
     "docs/configuration.md": configuration,
     "docs/exit-codes.md": exit_codes,
     "docs/states.md": states_of_a_vm,
+    "shared/outlines.json": outlines,
 }
 
 

@@ -1,41 +1,23 @@
-"""The command-line plumbing of all programs.
+"""What commands are made of: how each is called, documented, and what they all start with.
 
-Global options, commands that are loaded when called, one place that reports errors.
-
-A program is a `Program` (a click group); a command is made by `documented`, which adds an example
-and the exit codes to its help. Nothing heavy is imported until a command runs: `--help` must be
-quick.
+A command is made by `documented`, which adds an example and the exit codes to its help. Nothing
+heavy is imported until a command runs: `--help` must be quick. `shared.program` has the programs.
 """
 
-import contextlib
-import errno
-import importlib
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from shared import output
-from shared.host import logs, streams
-from shared.host.errors import ExitCode, VmBackupError
-from shared.host.printable import printable, printable_lines
-from shared.host.signals import ending_in_order
+from shared.host.errors import ExitCode
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
     from shared.site import Site
 
-#: Errors of a host that has nothing left of something.
-_LACKING: Final = {
-    errno.EMFILE: "no more open files",
-    errno.ENFILE: "no more open files",
-    errno.ENOMEM: "no more memory",
-    errno.EAGAIN: "no more processes",
-}
 #: Context settings of every command and group.
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
 
@@ -84,16 +66,19 @@ def documented(
     *,
     example: str,
     codes: Sequence[ExitCode] = (),
+    special: Mapping[ExitCode, str] = MappingProxyType({}),
     meanings: Mapping[int, str] | None = None,
     usage_code: int = ExitCode.USAGE,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a click command whose help ends with `example` and its exit codes.
 
-    `example` has one command a line. The command may return an `ExitCode`. One whose exit codes are
-    others has `meanings` of its own, and says what a wrong command line ends with.
+    `example` has one command a line. The command may return an `ExitCode`. `special` says what some
+    of the `codes` mean here, in other words than the registry's. One whose exit codes are others
+    has `meanings` of its own, and says what a wrong command line ends with.
     """
-    shown = sorted({ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE, *codes})
-    explained = meanings or {code.value: code.meaning for code in shown}
+    always = {ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE}
+    shown = sorted({*always, ExitCode.INTERRUPTED, ExitCode.TERMINATED, *codes})
+    explained = meanings or {code.value: special.get(code, code.meaning) for code in shown}
     lines = "\n".join(f"  {code:>3}  {meaning}" for code, meaning in explained.items())
     examples = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     epilog = f"\b\nExamples:\n{examples}\n\n\b\nExit codes:\n{lines}"
@@ -127,179 +112,3 @@ json_option: Final = click.option(
 dry_run_option: Final = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
 )
-
-
-class Program(click.Group):
-    """A program whose commands are imported when they are called.
-
-    `commands` maps their names to the line that the program's `--help` shows. Command `x` is the
-    attribute `command` of the module `<modules>x`, or what `where` gives for it as
-    `module:attribute`. `unattended` programs are run by cron: an unexpected error shows its
-    traceback at once, because nobody is there to ask again with `-v -v`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        modules: str,
-        commands: Mapping[str, str],
-        *,
-        purpose: str,
-        where: Mapping[str, str] = MappingProxyType({}),
-        unattended: bool = False,
-    ) -> None:
-        super().__init__(
-            name,
-            help=purpose,
-            callback=_start,
-            params=_global_options(),
-            epilog=f"{name} COMMAND --help explains a command, with examples and exit codes.",
-            context_settings={**HELP, "max_content_width": 110},
-        )
-        self._modules = modules
-        self._lines = commands
-        self._where = where
-        self._unattended = unattended
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """See `click.Group.list_commands`."""
-        return list(self._lines)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """See `click.Group.get_command`."""
-        if cmd_name not in self._lines:
-            return None
-        module, _, attribute = self._where.get(cmd_name, f"{cmd_name}:command").partition(":")
-        found = getattr(importlib.import_module(f"{self._modules}{module}"), attribute)
-        if not isinstance(found, click.Command):
-            raise TypeError(f"{self._modules}{module} has no command {cmd_name}")
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """See `click.Group.format_commands`: here without importing the commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(self._lines.items()))
-
-    def main(  # type: ignore[override]
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        **extra: Any,  # noqa: ANN401
-    ) -> NoReturn:
-        """Runs the program and exits with the code that the registry has for how it ended."""
-        arguments = list(sys.argv[1:] if args is None else args)
-        invocation = Invocation(str(self.name), json="--json" in arguments)
-        streams.make_usable()
-        if args is None:
-            streams.use_utf8()
-        with ending_in_order():
-            status = self._run(arguments, prog_name or invocation.program, invocation, extra)
-        streams.settle()
-        sys.exit(int(status))
-
-    def _run(
-        self, arguments: list[str], prog_name: str, invocation: Invocation, extra: Mapping[str, Any]
-    ) -> int:
-        try:
-            settings = {**extra, "standalone_mode": False, "obj": invocation}
-            with streams.written():
-                status = super().main(arguments, prog_name, **settings)
-        except click.exceptions.Abort:
-            return ExitCode.INTERRUPTED
-        except click.ClickException as error:
-            return _report_usage(invocation, error)
-        except VmBackupError as error:
-            output.report(
-                error,
-                invocation.program,
-                as_json=invocation.errors_as_json,
-                config=invocation.config,
-            )
-            return error.exit_code
-        except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
-            streams.discard()
-            return ExitCode.FAILURE
-        except Exception as error:  # noqa: BLE001 - the last resort: an exit code and a message instead of a bare traceback
-            return self._report_unexpected(invocation, error)
-        return status if isinstance(status, int) else ExitCode.DONE
-
-    def _report_unexpected(self, invocation: Invocation, error: Exception) -> int:
-        lacking = _lacking(error)
-        if invocation.verbosity > 1 or (self._unattended and not lacking):
-            logging.getLogger(__name__).error("unexpected error", exc_info=error)
-            hint = "this is a fault of the program: please report it with the traceback above"
-        else:
-            hint = (
-                f"this is a fault of the program: `{invocation.program} -v -v …` shows the "
-                f"traceback; please report it"
-            )
-        told = VmBackupError(f"unexpected {type(error).__name__}: {error}", hint=hint)
-        if lacking:
-            told = VmBackupError(
-                f"this host did not let the program go on: {lacking}",
-                hint=(
-                    "it has run out of them, or limits them: `ulimit -a`, and TasksMax= and "
-                    "MemoryMax= of a systemd unit. What was begun is carried on by the next tick"
-                ),
-            )
-        output.report(
-            told, invocation.program, as_json=invocation.errors_as_json, config=invocation.config
-        )
-        return told.exit_code
-
-
-def _lacking(error: Exception) -> str:
-    """What the host has not given to the program; empty if that is not the reason of the error."""
-    if isinstance(error, MemoryError):
-        return "no more memory"
-    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
-        return "no more threads"
-    if isinstance(error, OSError) and error.errno in _LACKING:
-        return _LACKING[error.errno]
-    return ""
-
-
-def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
-    helpful = isinstance(error, click.exceptions.NoArgsIsHelpError)  # its message is the help
-    error.message = (printable_lines if helpful else printable)(error.message)  # type: ignore[misc]
-    if invocation.errors_as_json:
-        output.report_json("UsageError", error.exit_code, error.format_message(), "see --help")
-    else:
-        with contextlib.suppress(OSError):
-            error.show()
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    command = context.command if context else None
-    return command.usage_code if isinstance(command, Command) else error.exit_code
-
-
-def _global_options() -> list[click.Parameter]:
-    options = [
-        click.Option(
-            ["--config"],
-            metavar="FILE",
-            help=(
-                "Configuration file; else $VMBACKUP_CONFIG, /etc/vmbackup/config.toml, ~/.config/…"
-            ),
-        ),
-        click.Option(
-            ["-v", "--verbose"],
-            count=True,
-            help="Say what is done; twice: every command, and tracebacks.",
-        ),
-        click.Option(
-            ["--log-format"],
-            type=click.Choice(["text", "json"]),
-            default="text",
-            help="How messages on stderr look.",
-        ),
-    ]
-    holder = click.Command("version", params=[])
-    click.version_option(package_name="vmbackup")(holder)
-    return [*options, *holder.params]
-
-
-@click.pass_obj
-def _start(invocation: Invocation, config: str | None, verbose: int, log_format: str) -> None:
-    invocation.config, invocation.verbosity, invocation.log_format = config, verbose, log_format
-    output.print_as_json(wanted=invocation.json)
-    logs.set_up(verbosity=verbose, log_format=log_format, program=invocation.program)

@@ -2,30 +2,32 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from shared.copies import archive_marker, catalogue, directories
-from shared.copies.archive_location import require_no_vm
+from shared.copies import claim_numbers, directories
 from shared.copies.files import NasFiles, modes_for
+from shared.copies.known_archive import KnownArchive
 from shared.host.clock import Clock
-from shared.host.configuration import BackupRule, Configuration, VmPolicy, decide
+from shared.host.configuration import UNFINISHED, BackupRule, Configuration, VmPolicy, decide
 from shared.host.errors import ConfigurationError, NoDatabaseError, VmBackupError
+from shared.host.hedging import HedgingRunner
 from shared.host.host_identity import HostIdentity
 from shared.host.processes import SubprocessRunner
+from shared.host.rate_limit import Pace, RateLimit
 from shared.nas.mount import NasStatus, check_nas
 from shared.nas.overlap import first_name_below
-from shared.nas.repository import check_repository, is_archive_noted, note_archive
-from shared.state import formats
-from shared.state.records import VmRecord, is_directory_name
+from shared.nas.repository import check_repository
+from shared.state.record_fields import is_directory_name
+from shared.state.records import VmRecord
 from shared.state.states import State
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
 from shared.virtualbox import settings
-from shared.virtualbox.inventory import Machine, take_inventory
+from shared.virtualbox.inventory import Machine, take_inventory, take_one
 from shared.virtualbox.vboxmanage import VBoxManage
 
 log: Final = logging.getLogger(__name__)
@@ -62,12 +64,34 @@ class Site:
             configured.timeout_seconds,
             environment,
             self.clock,
+            asking=HedgingRunner(),
         )
+
+    def pace(self, should_stop: Callable[[], bool] = lambda: False) -> Pace:
+        """How fast this host may send what it exports, and read what it verifies.
+
+        `should_stop` ends what waits for its turn.
+        """
+        return self._rate_limit.pace(should_stop)
+
+    @cached_property
+    def _rate_limit(self) -> RateLimit:
+        backup, host = self.configuration.backup, self.configuration.host
+        return RateLimit(host.state_directory, backup.bytes_per_second, self.clock)
 
     def inventory(self) -> Mapping[str, Machine]:
         """The VMs of this host as they are now, by UUID. Raises `VBoxManageError`."""
         home = settings.home(self.configuration.virtualbox.home, os.environ)
         return take_inventory(self.vboxmanage, home, self.clock.sleep)
+
+    def machine(self, uuid: str) -> Machine | None:
+        """One VM as it is now; None if it is not registered. Raises `VBoxManageError`.
+
+        The other VMs of this host cost nothing, unless one of their settings names its disk.
+        """
+        home = settings.home(self.configuration.virtualbox.home, os.environ)
+        found = take_one(self.vboxmanage, home, self.clock.sleep, uuid)
+        return found or self.inventory().get(uuid)
 
     def policy(self, record: VmRecord) -> VmPolicy:
         """What this host's configuration says of a VM."""
@@ -75,6 +99,8 @@ class Site:
 
     def backup_rule(self, record: VmRecord) -> BackupRule:
         """Whether this host's configuration leaves a VM out of backups, and by which rule."""
+        if record.left_out == UNFINISHED:
+            return BackupRule(left_out=True, rule=UNFINISHED)
         return decide(self.configuration, record.name, record.groups, record.wish)
 
     def directory(self, record: VmRecord) -> Path:
@@ -131,52 +157,25 @@ class Site:
         Looked at once: one that hangs costs its time limit once. Raises `NasError` that says what
         is not mounted, `ConfigurationError` if it is no place for an archive.
         """
-        if self._archive_problem is not None:
-            raise self._archive_problem
-        return self.configuration.nas.archive
+        return self._known_archive.directory
 
     @cached_property
-    def _archive_problem(self) -> VmBackupError | None:
-        nas, repository = self.configuration.nas, self.database.version.repository
-        try:
-            marked = archive_marker.check_archive(
-                nas,
-                repository,
-                known=self._marked,
-                lost=lambda: directories.not_in_archive(nas, self._records),
-                archived=lambda: len(directories.archived(nas, self._records)),
-                directories=directories.plain_names(self.database.head().contents),
-            )
-        except VmBackupError as error:
-            return error
-        if marked and not self.reading:
-            self._note_archive()
-        return None
+    def _known_archive(self) -> KnownArchive:
+        return KnownArchive(self.configuration, self.database, self.files, self.reading)
 
     def require_archive_no_vm(self) -> None:
         """Makes sure that the archive, which is there, is not the directory of a VM, nor in one.
 
         Raises like `archive`.
         """
-        _ = self.archive
-        require_no_vm(
-            self.configuration.nas, directories.plain_names(self.database.head().contents)
-        )
-
-    @property
-    def _records(self) -> Collection[VmRecord]:
-        return self.database.head().contents.vms.values()
+        self._known_archive.require_no_vm()
 
     def prepare_archive(self) -> None:
         """Makes the archive directory and its marker where an older program has not.
 
         Only if it can be trusted. Raises like `archive`.
         """
-        self.require_archive_no_vm()
-        archive_marker.prepare_archive(
-            self.files, self.configuration.nas, self.database.version.repository
-        )
-        self._note_archive()
+        self._known_archive.prepare()
 
     def stated_directory(self, record: VmRecord) -> Path | None:
         """Where the copies of a VM should be, for a message: nobody has looked. None if unknown."""
@@ -204,24 +203,9 @@ class Site:
         record = self.database.head().contents.vms.get(key)
         if record is None or not record.directory:
             return 0
-        return catalogue.highest_claim(
+        return claim_numbers.highest_claim(
             directory for directory, _archived in self.all_directories(record)[0]
         )
-
-    def _marked(self) -> bool:
-        """Whether the archive must have a marker: the database's format or this host says so."""
-        if not formats.is_older(self.database.head().contents.format):
-            return True
-        try:
-            return is_archive_noted(self.configuration.nas, self.configuration.host.state_directory)
-        except ConfigurationError:
-            return False  # a user who may not see what this host remembers
-
-    def _note_archive(self) -> None:
-        try:
-            note_archive(self.configuration.nas, self.configuration.host.state_directory)
-        except ConfigurationError as error:
-            log.info("that the archive has its marker is not remembered: %s", error.message)
 
 
 def open_site(configuration: Configuration, clock: Clock, *, reading: bool = False) -> Site:

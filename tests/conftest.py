@@ -18,7 +18,8 @@ pytest_plugins = ["tests.support.elsewhere", "tests.support.flaky"]
 settings.register_profile("any machine", deadline=None)
 #: `make unit`: a look at each property. Every other run of the tests looks longer.
 settings.register_profile("quick", deadline=None, max_examples=15)
-settings.load_profile("any machine")
+settings.register_profile("CI", deadline=None, max_examples=40)
+settings.load_profile("CI" if os.environ.get("CI") else "any machine")
 
 
 # A shell that starts tests in the background has ^C ignored, and all that is started in them would

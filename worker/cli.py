@@ -5,7 +5,7 @@ Workers are short-lived and independent; start as many as you like, as often as 
 
 from typing import Final
 
-from shared.command_line import Program
+from shared.program import Program
 
 COMMANDS: Final = {
     "vmfind": "Tell the database which VMs this host has.",

@@ -4,8 +4,9 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from shared.frozen.directory import CloneDirectory, known_directories
 from shared.frozen.kept import KeptClones, KeptNote
-from shared.frozen.store import CloneDirectory, RoomLimit, known_directories
+from shared.frozen.store import RoomLimit
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.records import VmRecord

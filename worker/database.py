@@ -2,27 +2,33 @@
 
 import logging
 import sys
-from functools import partial
 from typing import Final
 
 from shared import command_line
+from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode, VmBackupError
+from shared.reports import space_history
 from shared.site import Site
 from shared.state.contents import Contents
-from shared.state.records import Power, VmRecord
-from shared.state.rules import claims, outages, unfinished
-from shared.state.sessions import recovery, sweeping
-from shared.state.sessions.holding import holding
+from shared.state.records import VmRecord
+from shared.state.rules import expiry
+from shared.state.sessions import deaths, recovery, sweeping
+from shared.state.sessions.worker_ends import note_end
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
 from shared.tasks import archiving, publication
 from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
-from shared.virtualbox.power import RUNNING
+from worker import holds
 from worker.backup import power_notes
-from worker.backup.work import Work, put_back
+from worker.history import keep_history
+from worker.metrics import write_metrics
+from worker.page import write_page
+from worker.pings import alone
+from worker.power_states import bring_back, tell_of_what_was_left
 from worker.report import Report, start
 from worker.tell import tell_too
+from worker.tick import MILD
 
 log: Final = logging.getLogger(__name__)
 
@@ -37,9 +43,9 @@ def run(site: Site) -> Report:
     database = site.database
     report = Report()
     contents = database.head().contents
-    if recovery.expire(database, recovery.find_proven(database, contents), "database"):
+    if recovery.expire(database, deaths.find_proven(database, contents), "database"):
         contents = database.head().contents
-    if claims.ownerless(contents):
+    if expiry.ownerless(contents):
         contents = recovery.free_ownerless(database, "its session is over", "database")
     recovery.recover_lease(database)
     for row in contents.unusable:
@@ -48,15 +54,17 @@ def run(site: Site) -> Report:
     if power_notes.take_over(site):
         contents = database.head().contents
     contents = _finish(site, contents, report)
-    if live := recovery.live_sessions(contents):
-        silent = recovery.watch_silent(database, live, database.version.lease_seconds)
-        if recovery.expire(database, silent, "database"):
+    for find in (deaths.find_here, deaths.find_silent):  # of this machine it is known sooner
+        dead = find(database, deaths.live_sessions(contents))
+        if recovery.expire(database, dead, "database"):
             contents = _finish(site, database.head().contents, report)
+    holds.settle(site, contents)
     report.failed.extend(remove_abandoned(site))
-    if claims.without_abandoned(contents) != contents:  # an older program has ended that session
+    if expiry.without_abandoned(contents) != contents:  # an older program has ended that session
         reason = "records of copies that were taken in"
-        contents = database.commit_once(claims.without_abandoned, reason, "database").contents
+        contents = database.commit_once(expiry.without_abandoned, reason, "database").contents
     _tidy(site, contents)
+    space_history.note(site)
     return report
 
 
@@ -65,8 +73,8 @@ def _finish(site: Site, contents: Contents, report: Report) -> Contents:
 
     Power states, publications, moves, partial files. Returns the contents afterwards.
     """
-    _bring_back(site, contents, report)
-    _tell_of_what_was_left(site, contents)
+    bring_back(site, contents, report)
+    tell_of_what_was_left(site, contents)
     begun = [
         record
         for record in contents.vms.values()
@@ -93,90 +101,6 @@ def _finish(site: Site, contents: Contents, report: Report) -> Contents:
     return contents
 
 
-def _bring_back(site: Site, contents: Contents, report: Report) -> None:
-    """Undoes what backups that died did to this host's VMs: power states, snapshots, clones."""
-    for record in contents.vms.values():
-        if record.power is None or record.claim is not None or record.node != site.node:
-            continue
-        try:
-            if unfinished.is_foreign(record):
-                _leave(site, record, record.power, keep=False)
-            elif _is_gone(site, record):
-                _leave(site, record, record.power, keep=True)
-            else:
-                _undo(site, record, record.power)
-            report.done.append(record.key)
-        except VmBackupError as error:
-            log.error(  # noqa: TRY400
-                "not back in its state yet: %s; the next tick tries again",
-                error.message,
-                extra={"vm": record.key},
-            )
-            report.failed.append(record.key)
-
-
-def _is_gone(site: Site, record: VmRecord) -> bool:
-    """Whether a VM that a backup stopped is not on this host any more: then nobody can start it."""
-    stopped = record.power is not None and record.power.method in outages.OUTAGES
-    return stopped and bool(record.missing_since) and record.uuid not in site.inventory()
-
-
-def _leave(site: Site, record: VmRecord, power: Power, *, keep: bool) -> None:
-    """Says and commits that nobody undoes what a backup did to a VM: it is not on its host.
-
-    With `keep` it is said again when this host lists the VM again.
-    """
-
-    def change(contents: Contents) -> Contents:
-        contents = unfinished.leave_power(contents, [record.key])
-        after = contents.vms.get(record.key)
-        if keep or after is None or after.power_left is None:
-            return contents
-        return unfinished.without_power_left(contents, record.key, after.power_left)
-
-    what = unfinished.may_remain(record, power)
-    log.warning("not undone: %s", what, extra={"vm": record.key})
-    reason = f"{record.key} is not brought back: it is not where it was stopped"
-    site.database.commit_once(change, reason, "database")
-
-
-def _tell_of_what_was_left(site: Site, contents: Contents) -> None:
-    """Says what nobody undoes of backups of VMs that this host lists, once, and commits that.
-
-    A VM that runs needs nothing to be said. Where VirtualBox does not tell, the next tick asks.
-    """
-    for record in contents.vms.values():
-        left = record.power_left
-        if left is None or record.node != site.node or record.claim or record.missing_since:
-            continue
-        try:
-            runs = site.vboxmanage.info(record.uuid).state in RUNNING
-        except VmBackupError as error:
-            log.info("whether it runs is not known: %s", error.message, extra={"vm": record.key})
-            continue
-        if left.method not in outages.OUTAGES or not runs:
-            what = unfinished.may_remain(record, left)
-            log.warning("not undone: %s", what, extra={"vm": record.key})
-        site.database.commit_once(
-            partial(unfinished.without_power_left, key=record.key, left=left),
-            f"{record.node} has {record.key} again",
-            "database",
-        )
-
-
-def _undo(site: Site, record: VmRecord, power: Power) -> None:
-    log.warning(
-        "undoing what a backup that died did to it: %s", power.method, extra={"vm": record.key}
-    )
-    start = partial(claims.grant, key=record.key, purpose="power", floor=site.floor(record.key))
-    with (
-        site.database.session("database") as session,
-        holding(session, start, f"bring {record.key} back") as held,
-    ):
-        put_back(Work(site, held, site.policy(held.record)), power)
-        held.release(f"{record.key} is as it was found")
-
-
 def _publish(site: Site, record: VmRecord) -> bool:
     log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
     return publication.resume(site, record.key, "database")
@@ -191,13 +115,14 @@ def _move(site: Site, record: VmRecord) -> bool:
 def _tidy(site: Site, contents: Contents) -> None:
     database = site.database
     database.renew_view()
-    for name in sweeping.sweep(database, contents):
+    for name in (*sweeping.sweep(database, contents), *sweeping.sweep_beside(database)):
         log.info("swept %s", name)
     database.keep_reserve(site.configuration.nas.reserve)
     database.keep_readable(site.configuration.state.readable)
     if len(database.files.perform(ListGenerations())) > KEEP_GENERATIONS + PRUNE_SLACK:
         moved = database.files.run(protocol.prune(KEEP_GENERATIONS))
         log.info("moved %d old generations to the history", len(moved))
+    keep_history(site, contents)
 
 
 @command_line.documented(
@@ -211,14 +136,37 @@ def command(invocation: command_line.Invocation) -> ExitCode:
     Frees what dead sessions held, finishes publications and moves that they had begun, removes
     their partial files, breaks a stale lease, repairs vmtool-statedb, and removes what restores and
     rehearsals of this host left that were killed. Watches sessions of other hosts for up to the
-    lease time before it judges them. Then it does what `tell` does.
+    lease time before it judges them, those of an earlier boot of this one for three heartbeats.
+    Then it does what `tell` does, writes `metrics.file` and, where it is due, `page.file`, and
+    pings if no `run` has started it.
     """
+    with alone(invocation, "database") as ended:
+        code = _work(invocation)
+        ended(code)
+    return code
+
+
+def _work(invocation: command_line.Invocation) -> ExitCode:
     try:
         code = start(invocation, "database", run)
     except VmBackupError:
         tell_too(invocation)
         raise
     tell_too(invocation)
+    wrong = [write(invocation) for write in (write_metrics, write_page)]
+    failed = [each for each in wrong if each != ExitCode.DONE]
+    return _not_written(invocation, code, failed[0]) if failed else code
+
+
+def _not_written(
+    invocation: command_line.Invocation, code: ExitCode, because: ExitCode
+) -> ExitCode:
+    """Notes, for `check`, that this worker failed after all; it says so itself only in the log."""
+    configuration = invocation.configuration()
+    nas_failed = ExitCode.NAS if because == ExitCode.NAS else ExitCode.FAILURE
+    code = nas_failed if code in MILD else code
+    host, nas = configuration.host, configuration.nas
+    note_end(host.state_directory, nas.mountpoint, "database", code, SystemClock())
     return code
 
 

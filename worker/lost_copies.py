@@ -32,10 +32,11 @@ from shared.host.errors import (
 from shared.nas.errors import reported
 from shared.nas.reading import list_fresh
 from shared.site import Site
-from shared.state.records import VmRecord, is_directory_name
+from shared.state.record_fields import is_directory_name
+from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
 from shared.state.states import State
-from shared.tasks import verification
+from shared.tasks import due_verifications, verification
 from shared.tasks.vm_copies import differs, look_up_copies
 from worker.report import Report
 
@@ -80,7 +81,7 @@ def find(site: Site, report: Report) -> list[Changed]:
     for record in known:
         gone = _is_wanted(record) and record.directory in missing
         if (
-            verification.is_free(record)
+            due_verifications.is_free(record)
             and record.key not in report.failed
             and (gone or slot_of(record) in begun)
         ):

@@ -10,7 +10,7 @@ empty directory, or one in which all copies are this very VM's, is taken.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from uuid import UUID
 
 from shared.copies import catalogue
 from shared.copies.names import DirectoryNames
+from shared.host.configuration.telling import Page
 from shared.host.errors import VmBackupError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look
@@ -65,7 +66,22 @@ class NewDirectories:
     @cached_property
     def _names(self) -> DirectoryNames:
         records = (record.directory for record in self._contents.vms.values() if record.directory)
-        return DirectoryNames((*records, *self._site.reserved_names()))
+        return DirectoryNames((*records, *self._site.reserved_names(), *self._files()))
+
+    def _files(self) -> Iterator[str]:
+        """The names at the top of the NAS under which workers write files for people.
+
+        Those of this host, and the page of hosts that have it where it is by default.
+        """
+        configuration = self._site.configuration
+        top = configuration.nas.mountpoint
+        for file in (
+            Page.model_validate({}).file,
+            configuration.page.file,
+            configuration.metrics.file,
+        ):
+            if file != Path() and (top / file).is_relative_to(top):
+                yield (top / file).relative_to(top).parts[0]
 
     def copies(self, uuid: str) -> FoundCopies | None:
         """The copies of a new VM that are there already; None if there are none.

@@ -17,11 +17,12 @@ from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import sightings
-from shared.state.sessions.host_look import VmsSeen, WorkerEnd, write_look
+from shared.state.sessions.host_look import WorkerEnd
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
+from shared.state.sessions.worker_ends import read_ends
 from shared.state.states import Event, State
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
-from worker.ends import read_ends
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.host.errors import ExitCode, VmBackupError
+from shared.host.errors import ExitCode, LockedError, VmBackupError
 from shared.host.host_lock import host_lock
-from worker.ends import note_end
+from shared.host.logs import NOTICE
+from shared.state.sessions.worker_ends import note_end
 
 if TYPE_CHECKING:
     from shared.command_line import Invocation
@@ -25,6 +26,8 @@ class Report:
     """What a worker achieved. Names of VMs, for the log and the exit code."""
 
     done: list[str] = field(default_factory=list)
+    #: Those that a worker began with, however that ended.
+    begun: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
     #: Left for a later tick as their policy or the limit of exports says, or because there is no
@@ -63,7 +66,7 @@ def slot(state_directory: Path, kind: str, slots: int = 1) -> Iterator[bool]:
             if mine:
                 yield True
                 return
-    log.info("%s already runs on this host: nothing to do", kind)
+    log.log(NOTICE, "%s already runs on this host: nothing to do", kind)
     yield False
 
 
@@ -72,22 +75,35 @@ def start(
     kind: str,
     work: "Callable[[Site], Report]",
     slots: "Callable[[Configuration], int]" = lambda _: 1,
+    *,
+    asked: bool = False,
 ) -> ExitCode:
-    """Runs a worker if one of this host's slots for its kind is free. Returns its exit code."""
+    """Runs a worker if one of this host's slots for its kind is free. Returns its exit code.
+
+    `asked`: a person asked for something, and is told if none is free. Raises `LockedError` then.
+    """
     from shared.host.clock import SystemClock
     from shared.site import open_site
     from worker import clones
+    from worker.progress import waits_shown
 
     configuration = invocation.configuration()
     with slot(configuration.host.state_directory, kind, slots(configuration)) as free:
+        if not free and asked:
+            raise LockedError(
+                f"{kind} already runs on this host: nothing was done",
+                hint="give the command again when that has ended; `vmbackup-lock list` shows it. "
+                f"backup.parallel is {slots(configuration)}",
+            )
         if not free:
             return ExitCode.DONE
         host, nas = configuration.host, configuration.nas
         note = partial(note_end, host.state_directory, nas.mountpoint, kind, clock=SystemClock())
         try:
-            site = open_site(configuration, SystemClock())
-            clones.sweep(site)  # before anything else: a full disk stops VMs
-            code = work(site).exit_code
+            with waits_shown():
+                site = open_site(configuration, SystemClock())
+                clones.sweep(site)  # before anything else: a full disk stops VMs
+                code = work(site).exit_code
         except Exception as error:  # one that was stopped by a signal says nothing of this host
             note(error.exit_code if isinstance(error, VmBackupError) else ExitCode.FAILURE)
             raise

@@ -4,19 +4,19 @@ vmfind goes first. If it finds neither configuration, database nor NAS, that is 
 other worker is started. Then the database worker goes its own way; the others follow each other, so
 that a VM which is found is also looked at and backed up in the same tick. At last `tell` tells
 people, also where the others had nothing to work with. Each is a process of its own: none can take
-another down. What they say passes through here (`worker.telling`), so that cron
+another down. Where that is safe they are forked off this one, which has imported what they need.
+What they say passes through here (`worker.cron_mail`), so that cron
 mails an error once, and not once a worker and tick.
 """
 
 import contextlib
+import importlib
 import logging
-import signal
+import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
@@ -24,139 +24,54 @@ from shared import command_line
 from shared.host import logs
 from shared.host.clock import SystemClock
 from shared.host.errors import ConfigurationError, ExitCode
+from shared.host.forked_process import ForkedProcess, can_fork
 from shared.host.printable import printable_lines
 from shared.host.processes import ChildProcess
-from shared.host.signals import ENDING, is_ignored
-from worker import ends
-from worker.pings import Pings
-from worker.telling import PROGRAM, Telling, understand
+from shared.state.sessions import worker_ends
+from worker.cron_mail import PROGRAM, Telling, understand
+from worker.pings import LOOKING, WITHIN_RUN, Pings
+from worker.progress import Display, display_here, passed_on
+from worker.tick import ALL_BUT_LAST, ALONGSIDE, DOES, LAST, STOPPED, Start, Started, Tick
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
 
 log: Final = logging.getLogger(__name__)
 
-FIRST: Final = "vmfind"
-ALONGSIDE: Final = "database"
-IN_ORDER: Final = ("notifier", "backup", "verify")
-#: If somebody is to be told.
-LAST: Final = "tell"
-#: With a wrong configuration, without the database or the NAS, the other workers would only say the
-#: same again.
-HOPELESS: Final = frozenset({ExitCode.USAGE, ExitCode.NO_DATABASE, ExitCode.NAS})
-#: Those with which a worker has done all of its work, the best first.
-MILD: Final = (ExitCode.DONE, ExitCode.SOME_DEFERRED, ExitCode.SOME_FAILED)
-_STOPPED: Final = {
-    **dict.fromkeys(ENDING, ExitCode.TERMINATED),
-    signal.SIGINT: ExitCode.INTERRUPTED,
-}
 
+def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start:
+    """How workers are started with these options: forked off this process, where that is safe.
 
-#: What a worker has said is read at most so long after its end: something that it started may have
-#: its stderr still.
-_LAST_WORDS_SECONDS: Final = 5.0
-_LINE_BYTES: Final = 1 << 20
-
-
-class Tick:
-    """All workers once. `program` is the command that a worker's name is appended to.
-
-    `hear` gets each line that a worker writes to stderr, with its name, from threads. `tells`:
-    there are targets to be told.
+    Then what `names` need is imported here, once. One that cannot be imported fails as itself.
     """
+    program = [sys.executable, "-P", "-m", "worker.cli", *options]
 
-    def __init__(
-        self, program: Sequence[str], hear: Callable[[str, str], None], *, tells: bool = False
-    ) -> None:
-        self._program, self._hear, self._tells = program, hear, tells
-        self._processes: dict[str, ChildProcess] = {}
-        self._listeners: dict[str, threading.Thread] = {}
-        self._stopped_by: int | None = None
-        #: Those that ended without a failure of their own.
-        self.well: set[str] = set()
-
-    def run(self) -> ExitCode:
-        """Returns the most telling of their exit codes.
-
-        SIGTERM, SIGHUP and SIGINT are passed on to all of them once, so that an export is cancelled
-        cleanly; then no further one is started.
-        """
-        with self._passing_signals_on():
-            codes = [self._run(FIRST)]
-            if codes[0] not in HOPELESS and self._stopped_by is None:
-                self._start(ALONGSIDE)
-                codes += [self._run(name) for name in IN_ORDER if self._stopped_by is None]
-                codes.append(self._wait(ALONGSIDE))
-            if self._tells and codes[0] != ExitCode.USAGE and self._stopped_by is None:
-                codes.append(self._run(LAST))
-        return (
-            worst(codes) if self._stopped_by is None else _STOPPED[signal.Signals(self._stopped_by)]
+    def spawn(name: str, _others: Sequence[IO[bytes]]) -> Started:
+        environment = {WITHIN_RUN: "1"}
+        return ChildProcess(
+            [*program, name], environment=environment, stdout=None, stderr=subprocess.PIPE
         )
 
-    def _run(self, name: str) -> ExitCode:
-        self._start(name)
-        return self._wait(name)
+    if not can_fork():
+        return spawn
+    if not sys.flags.safe_path:  # what -P says to Python
+        del sys.path[0]
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"worker.{name}")
 
-    @contextlib.contextmanager
-    def _passing_signals_on(self) -> Iterator[None]:
-        previous = {
-            number: signal.signal(number, self._stop)
-            for number in _STOPPED
-            if not is_ignored(number)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def fork(name: str, others: Sequence[IO[bytes]]) -> Started:
+        from worker.cli import program
 
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        if self._stopped_by is None:
-            self._stopped_by = number
-            for process in list(self._processes.values()):
-                process.send(number)
+        def work() -> None:
+            os.environ[WITHIN_RUN] = "1"
+            program.main([*options, name])
 
-    def _start(self, name: str) -> None:
-        """Starts a worker; a terminal does not interrupt it a second time while it cleans up."""
-        process = ChildProcess([*self._program, name], stdout=None, stderr=subprocess.PIPE)
-        self._processes[name] = process
-        listener = threading.Thread(target=self._listen, args=(name, process), daemon=True)
-        self._listeners[name] = listener
-        listener.start()
-        if self._stopped_by is not None:  # between the decision to start it and here
-            process.send(self._stopped_by)
+        if not can_fork():
+            return spawn(name, others)
+        return ForkedProcess(work, name, [*others, *pings.pipes()])
 
-    def _listen(self, name: str, process: ChildProcess) -> None:
-        if process.stderr is None:
-            return
-        with process.stderr as stderr:
-            while line := stderr.readline(_LINE_BYTES):
-                self._hear(name, line.decode(errors="backslashreplace").rstrip("\n"))
-
-    def _wait(self, name: str) -> ExitCode:
-        """Waits for a worker as long as it takes: each bounds its own work."""
-        code = self._processes[name].wait()
-        self._listeners[name].join(_LAST_WORDS_SECONDS)
-        if code < 0 and self._stopped_by is None:
-            what = "%s was killed by signal %d; the next tick carries on"
-            log.error(what, name, -code, extra={"worker": name})
-        elif code:
-            log.info("%s ended with exit code %d", name, code)
-        if code in MILD:
-            self.well.add(name)
-        return ExitCode(code) if code in set(ExitCode) else ExitCode.FAILURE
-
-
-def worst(codes: Sequence[ExitCode]) -> ExitCode:
-    """The exit code to report for several.
-
-    A failure beats failed VMs, those beat deferred ones, those beat success.
-    """
-    return max(
-        codes,
-        key=lambda code: MILD.index(code) if code in MILD else len(MILD),
-        default=ExitCode.DONE,
-    )
+    return fork
 
 
 @command_line.documented(
@@ -176,26 +91,62 @@ def command(invocation: command_line.Invocation) -> ExitCode:
     options = ["-v"] * invocation.verbosity + ["--log-format", "json"]
     options += ["--config", invocation.config] if invocation.config else []
     configuration = _configuration(invocation)
-    telling = _telling(invocation, configuration)
+    display = _display(invocation)
+    telling = _telling(invocation, configuration, display)
     logging.getLogger().handlers[:] = [_ToTelling(telling)]
     before = _marks(configuration)
     pings = Pings.of(configuration)
 
     def hear(name: str, line: str) -> None:
+        if passed_on(line, display):
+            return
         telling.hear(name, line)
         pings.hear(understand(name, line).line)
 
     tells = configuration is not None and bool(configuration.notify)
-    tick = Tick([sys.executable, "-P", "-m", "worker.cli", *options], hear, tells=tells)
+    names = [*ALL_BUT_LAST, LAST] if tells else ALL_BUT_LAST
+    start = _announced(starter(options, names, pings), display)
+    tick = Tick(start, hear, tells=tells)
     pings.begin()
-    code = tick.run()
-    pings.end(code)
+    try:
+        code = tick.run()
+    finally:
+        if display is not None:
+            display.close()
     after = _marks(configuration)
-    if code not in _STOPPED.values():
-        telling.conclude({name for name in tick.well if before.get(name) != after.get(name)})
+    ended = {name for name in names if before.get(name) != after.get(name)}
+    if code in STOPPED.values():
+        log.log(logs.NOTICE, "interrupted: all workers have ended, and the next tick carries on")
+    pings.end(code, looked=ended.issuperset(LOOKING))
+    if code not in STOPPED.values():
+        telling.conclude(tick.well & ended)
         if configuration is not None:  # so it is not wrong any more
             _telling(invocation, None).conclude(tick.well)
     return code
+
+
+def _display(invocation: command_line.Invocation) -> Display | None:
+    """Where this run is watched; the workers are told that it is. None: it is not."""
+    display = display_here(as_json=invocation.log_format == "json")
+    if display is not None:
+        os.environ[logs.AT_TERMINAL] = "1"
+    return display
+
+
+def _announced(start: Start, display: Display | None) -> Start:
+    """Starts workers as `start` does; whoever watches sees which one works now."""
+
+    def announced(name: str, others: Sequence[IO[bytes]]) -> Started:
+        stage = f"({name})"  # brackets: a VM may be called so, too
+        if display is not None and name != ALONGSIDE:
+            if last:
+                display.ended(last.pop(), "")
+            display.show({"vm": stage, "phase": DOES[name]})
+            last.append(stage)
+        return start(name, others)
+
+    last: list[str] = []
+    return announced
 
 
 class _ToTelling(logging.Handler):
@@ -219,7 +170,11 @@ def _configuration(invocation: command_line.Invocation) -> "Configuration | None
         return None
 
 
-def _telling(invocation: command_line.Invocation, configuration: "Configuration | None") -> Telling:
+def _telling(
+    invocation: command_line.Invocation,
+    configuration: "Configuration | None",
+    display: Display | None = None,
+) -> Telling:
     """Without a configuration, what was told is noted where hosts note things by default."""
     from shared.host.configuration.model import default_state_directory
 
@@ -229,11 +184,11 @@ def _telling(invocation: command_line.Invocation, configuration: "Configuration 
             directory = default_state_directory() / "told-without-configuration"
     else:
         host, nas = configuration.host, configuration.nas
-        directory = ends.told_directory(host.state_directory, nas.mountpoint)
+        directory = worker_ends.told_directory(host.state_directory, nas.mountpoint)
     return Telling(
         directory,
         SystemClock(),
-        lambda line: click.echo(printable_lines(line), err=True),
+        display.say if display else lambda line: click.echo(printable_lines(line), err=True),
         everything=invocation.verbosity > 0 or sys.stderr.isatty(),
         as_json=invocation.log_format == "json",
     )
@@ -242,7 +197,7 @@ def _telling(invocation: command_line.Invocation, configuration: "Configuration 
 def _marks(configuration: "Configuration | None") -> Mapping[str, object]:
     if configuration is None:
         return {}
-    return ends.marks(configuration.host.state_directory, configuration.nas.mountpoint)
+    return worker_ends.marks(configuration.host.state_directory, configuration.nas.mountpoint)
 
 
 if __name__ == "__main__":

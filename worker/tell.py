@@ -5,14 +5,12 @@ holds no VM, and no lock but this host's slot for a teller. Whoever dies here is
 next tick of any host that has the target.
 """
 
-import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from shared import command_line
 from shared.host import secret_values
@@ -20,24 +18,26 @@ from shared.host.clock import Clock, SystemClock
 from shared.host.errors import ConfigurationError, ExitCode, LockLostError, VmBackupError
 from shared.host.hours import opening
 from shared.state.contents import Contents
-from shared.state.rules import events
-from shared.state.rules.events import EventKey, Terms
-from shared.state.store.protocol import Change
-from worker import ends, told_here
+from shared.state.rules import event_telling, events
+from shared.state.rules.event_telling import Terms
+from shared.state.rules.events import EventKey
+from shared.state.sessions import worker_ends
+from shared.state.sessions.host_look import TELLER
+from worker import report_sending, told_here
 from worker.report import slot
+from worker.telling_store import Agreed, Claims, Store
 
 if TYPE_CHECKING:
     from shared.command_line import Invocation
     from shared.host.configuration import Configuration, NotifyTarget
     from shared.notices.notice import Notice
     from shared.site import Site
-    from shared.state.sessions.session import Session
     from shared.tasks.events import View
     from shared.tasks.judgement import Verdict
 
 log: Final = logging.getLogger(__name__)
 
-NAME: Final = "tell"
+NAME: Final = TELLER
 #: A target that took nothing so often in a row makes this worker fail, which `check` shows.
 _FAILURES: Final = 4
 #: A host's file that cannot be read is read again after so long: it may have been half written.
@@ -45,64 +45,6 @@ _SECOND_LOOK_SECONDS: Final = 2.0
 
 #: Sends a message to a URL, in at most 20 s; answers what went wrong.
 Send = Callable[[str, "Notice"], str]
-
-
-class Claims(Protocol):
-    """Who tells now, and how that is committed."""
-
-    @property
-    def id(self) -> str:
-        """Under which name it is claimed."""
-
-    def commit(self, change: Change, reason: str) -> Contents:
-        """Commits, unless nothing changes."""
-
-
-class Store(Protocol):
-    """Where hosts, or this one alone, agree on who tells what."""
-
-    def contents(self) -> Contents:
-        """What is told now."""
-
-    def commit(self, change: Change, reason: str) -> Contents:
-        """Commits something that is no claim, unless nothing changes."""
-
-    def claiming(self) -> AbstractContextManager[Claims]:
-        """Within, this process may claim."""
-
-
-class Agreed:
-    """The events of VMs and hosts, in the database."""
-
-    def __init__(self, site: "Site") -> None:
-        self._database = site.database
-
-    def contents(self) -> Contents:
-        """See `Store`."""
-        return self._database.head().contents
-
-    def commit(self, change: Change, reason: str) -> Contents:
-        """See `Store`."""
-        return self._database.commit_once(change, reason, NAME).contents
-
-    @contextlib.contextmanager
-    def claiming(self) -> Iterator[Claims]:
-        """See `Store`: a session, which others see alive, or expire."""
-        with self._database.session(NAME) as session:
-            yield _InSession(session)
-
-
-@dataclass(frozen=True)
-class _InSession:
-    session: "Session"
-
-    @property
-    def id(self) -> str:
-        return self.session.id
-
-    def commit(self, change: Change, reason: str) -> Contents:
-        self.session.doing.phase = reason
-        return self.session.commit(change, reason).contents
 
 
 @dataclass
@@ -129,7 +71,7 @@ class Teller:
         except VmBackupError as error:
             log.info("this host tells of it by itself: %s", error.message)
             own |= [told_here.trouble(error)]
-        note = told_here.OwnEvents(ends.events_note(host.state_directory, nas.mountpoint))
+        note = told_here.OwnEvents(worker_ends.events_note(host.state_directory, nas.mountpoint))
         view = told_here.own_view(host.node, self.clock, own, looked=looked)
         self.tell(note, view, told_here.REPEAT_SECONDS)
         return ExitCode.FAILURE if self.failed else ExitCode.DONE
@@ -160,7 +102,25 @@ class Teller:
             self.clock.sleep(_SECOND_LOOK_SECONDS)
             view = seeing.view(site, contents)
         self.tell(Agreed(site), view)
+        self._send_reports(site, view)
         return told_here.of_nas(view.room, contents)
+
+    def _send_reports(self, site: "Site", view: "View") -> None:
+        """Sends the reports that are due. Each that is not sent is a failure: it is seldom due."""
+        awake = {
+            name: target
+            for name, target in self.configuration.notify.items()
+            if name in self.urls and not self._is_quiet(target)
+        }
+        if any(target.report for target in awake.values()):
+            failed = report_sending.send_due(
+                site,
+                Agreed(site),
+                awake,
+                view.seen.when,
+                lambda name, notice: self.send(self.urls[name], notice),
+            )
+            self.failed = self.failed or bool(failed)
 
     def tell(self, store: Store, view: "View", repeat_seconds: float = 0) -> None:
         """Commits what has begun or is over, then tells each target what it is owed.
@@ -177,7 +137,7 @@ class Teller:
             for name, target in self.configuration.notify.items()
             if name in self.urls and not self._is_quiet(target)
             for terms in [_terms(name, target, repeat_seconds)]
-            if events.due(before, terms, view.seen)
+            if event_telling.due(before, terms, view.seen)
         ]
         if owed:
             with store.claiming() as claims:
@@ -193,19 +153,21 @@ class Teller:
         """Claims, sends, commits. Who dies in between, or does not reach it, is followed."""
         from shared.tasks.event_message import compose
 
-        claim = partial(events.claim, terms=terms, seen=view.seen, session=claims.id)
+        claim = partial(event_telling.claim, terms=terms, seen=view.seen, session=claims.id)
         contents = claims.commit(claim, f"tells {name}")
-        said = events.claimed(contents, name, claims.id)
+        said = event_telling.claimed(contents, name, claims.id)
         if not said:  # another host tells it
             return contents
         node, when = view.seen.node, view.seen.when
         problem = self.send(self.urls[name], compose(said, view.verdicts, name, node, when))
         if problem:
             log.info("the target %s took nothing: %s", name, problem)
-            undone = partial(events.not_told, target=name, session=claims.id, node=node, when=when)
+            undone = partial(
+                event_telling.not_told, target=name, session=claims.id, node=node, when=when
+            )
             return claims.commit(undone, f"{name} took nothing")
         log.info("told %s of %d events", name, len(said))
-        done = partial(events.told, target=name, session=claims.id, said=said, when=when)
+        done = partial(event_telling.told, target=name, session=claims.id, said=said, when=when)
         return claims.commit(done, f"told {name}")
 
     def _look_back(self, contents: Contents) -> None:
@@ -250,7 +212,7 @@ def start_telling(invocation: "Invocation") -> ExitCode:
         if not free:
             return ExitCode.DONE
         code = Teller(configuration, clock, send).run()
-        ends.note_end(host.state_directory, configuration.nas.mountpoint, NAME, code, clock)
+        worker_ends.note_end(host.state_directory, configuration.nas.mountpoint, NAME, code, clock)
     return code
 
 

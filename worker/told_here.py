@@ -14,7 +14,7 @@ from shared.host.documents import read
 from shared.host.errors import NasError, VmBackupError
 from shared.host.notes import Note
 from shared.state.contents import Contents
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.rules.events import EventKey, Seen
 from shared.state.store.protocol import Change
 from shared.tasks.events import View

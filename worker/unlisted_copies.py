@@ -12,7 +12,7 @@ from shared.host.errors import ConfigurationError, VmBackupError
 from shared.host.notes import Note
 from shared.site import Site
 from shared.state.records import VmRecord
-from shared.tasks import unlisted, verification, vm_copies
+from shared.tasks import due_verifications, unlisted, vm_copies
 from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
     for record in unlisted.find(site, site.database.head().contents).records:
         try:
             _tell_damaged(site, record, report)
-            if copies := verification.due_copies(site, record, site.clock.now()):
+            if copies := due_verifications.due_copies(site, record, site.clock.now()):
                 found.append((record, copies))
         except VmBackupError as error:
             log.error("cannot look at its copies: %s", error.message, extra={"vm": record.key})  # noqa: TRY400

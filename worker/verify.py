@@ -1,19 +1,16 @@
 """verify: reads copies on the NAS again, the longest unverified first, to find damage early.
 
 Any host reads those of all. At every tick it looks whether copies are still there (`lost_copies`).
+At last it rehearses what is due for that (`rehearsals`).
 """
 
-import contextlib
 import logging
 import sys
-from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from shared import command_line
 from shared.copies.catalogue import Copy
 from shared.host.errors import (
-    ConfigurationError,
     ExitCode,
     IllegalMoveError,
     LockedError,
@@ -21,13 +18,13 @@ from shared.host.errors import (
     UnknownVmError,
     VmBackupError,
 )
-from shared.host.notes import Note
 from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
-from shared.tasks import unlisted, verification, vm_copies
-from worker import lost_copies, unlisted_copies
+from shared.tasks import due_verifications, unlisted, verification, vm_copies
+from worker import lost_copies, rehearsals, unlisted_copies
+from worker.allowance import Allowance
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
@@ -55,6 +52,7 @@ def run(site: Site) -> Report:
             this_round.run()
             for record, copies in others:
                 this_round.take_unlisted(record, copies)
+    rehearsals.run(site, report)
     return report
 
 
@@ -90,7 +88,7 @@ def plan(site: Site) -> list[str]:
     return [
         f"{record.key} {copy.stamp}"
         for record in records
-        for copy in verification.due_copies(site, record, now)
+        for copy in due_verifications.due_copies(site, record, now)
     ]
 
 
@@ -98,7 +96,7 @@ def _due(site: Site, passed: frozenset[str]) -> list[VmRecord]:
     contents = site.database.head().contents
     return [
         record
-        for record in verification.due(contents, site.configuration, site.clock.now())
+        for record in due_verifications.due(contents, site.configuration, site.clock.now())
         if record.key not in passed
     ]
 
@@ -111,7 +109,9 @@ class VerificationRound:
     ) -> None:
         self._site, self._session, self._report = site, session, report
         self._allowance = Allowance(
-            site.configuration.host.state_directory, site.configuration.backup.verify_bytes
+            site.configuration.host.state_directory,
+            site.configuration.backup.verify_bytes,
+            "verified",
         )
         self._passed = set(passed)
         self._read: set[tuple[str, str]] = set()
@@ -167,7 +167,7 @@ class VerificationRound:
         now = self._site.clock.now()
         copies = [
             copy
-            for copy in verification.due_copies(self._site, record, now)
+            for copy in due_verifications.due_copies(self._site, record, now)
             if (record.key, copy.stamp) not in self._read
         ]
         if not copies:
@@ -185,38 +185,6 @@ class VerificationRound:
         return True
 
 
-class Allowance:
-    """How much this host has read today, in a note of its own.
-
-    A share for each day of UTC, across all runs.
-    """
-
-    def __init__(self, state_directory: Path, limit: int) -> None:
-        self._note = Note(state_directory / "verified-today.json", "how much was verified today")
-        self._limit = limit
-
-    def take(self, size: int, now: datetime) -> bool:
-        """Whether a copy of so many bytes may be read today; if so, that is noted before it is.
-
-        The first copy of a day may be larger than the limit, or it would never be read. Raises
-        `ConfigurationError` if the note cannot be kept.
-        """
-        today = now.strftime("%Y-%m-%d")
-        used = self._used(today)
-        if used and used + size > self._limit:
-            return False
-        self._note.write({"day": today, "bytes": used + size})
-        return True
-
-    def _used(self, today: str) -> int:
-        with contextlib.suppress(ConfigurationError):  # one that cannot be read is replaced
-            document = self._note.read()
-            used = document.get("bytes")
-            if document.get("day") == today and type(used) is int and used > 0:
-                return used
-        return 0
-
-
 @command_line.documented(
     example="vmbackup-worker verify\nvmbackup-worker verify --dry-run",
     codes=(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCK_LOST, ExitCode.NAS),
@@ -231,10 +199,13 @@ def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # 
     any host's VMs, also one of which no record tells, is read once in `backup.verify_days` days,
     the longest unverified first, and not more than `backup.verify_bytes` a day on this host. A
     damaged copy is marked and never counts again (exit code 3); a VM whose newest copy is damaged
-    is backed up again.
+    is backed up again. At last copies are rehearsed where `backup.rehearse_days` is set: restored
+    on trial, started without their network, watched and removed (exit code 3 if one does not come
+    back).
     """
     if dry_run:
-        for line in plan(invocation.site(reading=True)):
+        site = invocation.site(reading=True)
+        for line in (*plan(site), *rehearsals.plan(site)):
             say(line)
         return ExitCode.DONE
     return start(invocation, "verify", run)

@@ -7,11 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from shared import command_line
 from shared.host.clock import timestamp
-from shared.host.configuration import Configuration, decide
+from shared.host.configuration import UNFINISHED, Configuration, decide
 from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.contents import Contents
@@ -19,7 +20,7 @@ from shared.state.records import VmRecord
 from shared.state.rules import hosts
 from shared.state.rules.copies import FoundCopies
 from shared.state.rules.sightings import Sighting, sight
-from shared.tasks import rehearsal_note
+from shared.tasks import boot_note, rehearsal_note
 from shared.virtualbox.inventory import Machine
 from worker.backup import undo
 from worker.new_directories import NewDirectories
@@ -51,12 +52,18 @@ def run(site: Site) -> Report:
     listed = _sightings(
         head.contents, machines, directories.choose, site.configuration, directories.copies
     )
+    running_from_copies = boot_note.unfinished(site.configuration.host.state_directory, machines)
+    listed = [
+        replace(each, left_out=UNFINISHED) if each.uuid in running_from_copies else each
+        for each in listed
+    ]
     when = timestamp(site.clock.now())
 
     def change(contents: Contents) -> Contents:
         hosts.check_user(contents, site.node, user)
         after = sight(contents, site.node, listed, when)
-        if after != contents:
+        # a database that was made anew of copies knows the VMs of a host, and not whose they are
+        if after != contents or (listed and site.node not in contents.nodes):
             after = hosts.join(after, site.node, identity.machine, identity.hostname)
         return (
             hosts.set_user(after, site.node, user) if listed else after

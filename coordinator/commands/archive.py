@@ -1,14 +1,17 @@
 """`vmbackup-admin archive` and `vmbackup-admin activate`."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coordinator import text, vm_argument
+from coordinator import dead_sessions, text, vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
 from shared.copies import catalogue
-from shared.host.errors import ExitCode, IllegalMoveError
+from shared.host.errors import ExitCode, IllegalMoveError, VmBackupError
+from shared.host.printable import quoted
 from shared.output import answer, print_json, say
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import vm_records
@@ -35,7 +38,7 @@ Purpose = Literal["archive", "activate"]
         ExitCode.STATE_REFUSED,
     ],
 )
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -61,7 +64,7 @@ def archive(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
         ExitCode.STATE_REFUSED,
     ],
 )
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -80,6 +83,10 @@ def _run(
 ) -> ExitCode:
     """Archives or activates `vm`. Answers FAILURE if some copies had to stay where they are."""
     site = invocation.site(may_give_up_reserve=not dry_run)
+    if not dry_run:
+        dead_sessions.free_readers(site)
+    if _is_so_already(site, purpose, vm, as_json=as_json, dry_run=dry_run):
+        return ExitCode.DONE
     if dry_run:
         _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE
@@ -116,6 +123,55 @@ def _run(
     return ExitCode.FAILURE if outcome.moved.problems else ExitCode.DONE
 
 
+def _is_so_already(
+    site: "Site", purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool
+) -> bool:
+    """Says that there is nothing to do, if nobody works on the VM and it is what was asked for."""
+    from shared.tasks import unlisted
+
+    record = vm_argument.choose(site, site.database.head().contents, vm)
+    archived = record.status == State.ARCHIVED
+    begun = record.claim or record.moving or record.publishing
+    if begun or archived != (purpose == "archive") or not unlisted.is_listed(record):
+        return False
+    if left := _left_behind(site, purpose, record):
+        raise IllegalMoveError(
+            f"{record.key} is {record.status} already, and these of its copies had to stay where "
+            f"they were: {', '.join(left)}",
+            hint=f"`vmbackup-admin copies {quoted(record.key)}` says what is wrong with them; when "
+            f"that is mended, {'activate and archive' if archived else 'archive and activate'} it",
+        )
+    copies = [] if dry_run else _stamps(site, purpose, record)
+    document = {"vm": record.key, "status": str(record.status), "copies": copies}
+    rest = {"becomes": str(record.status), "dry_run": True} if dry_run else {"left_behind": []}
+    is_so = (
+        f"{record.key} is {record.status} already"
+        if archived
+        else (f"{record.key} is {record.status}, not {State.ARCHIVED}")
+    )
+    answer({**document, **rest}, f"{is_so}: there is nothing to do", as_json=as_json)
+    return True
+
+
+def _stamps(site: "Site", purpose: Purpose, record: "VmRecord") -> list[str]:
+    """The copies that are where they belong, as far as one can look."""
+    if not record.directory:
+        return []
+    _, target = _route(site, purpose, record)
+    return [copy.stamp for copy in catalogue.read(target, record.uuid).copies]
+
+
+def _left_behind(site: "Site", purpose: Purpose, record: "VmRecord") -> list[str]:
+    """The copies that are still where they do not belong, as far as one can look."""
+    if not record.directory:
+        return []
+    source, _ = _route(site, purpose, record)
+    with contextlib.suppress(VmBackupError):
+        found = (copy for copy in catalogue.read(source, record.uuid).copies if copy.present)
+        return [copy.stamp for copy in found if copy.ours or copy.sidecar is None]
+    return []
+
+
 def _unlisted(site: "Site", purpose: Purpose, record: "VmRecord", show: "Progress") -> "MoveResult":
     """Archives copies of which no record tells. To activate a VM it must be ARCHIVED."""
     from shared.tasks import unlisted
@@ -128,7 +184,8 @@ def _unlisted(site: "Site", purpose: Purpose, record: "VmRecord", show: "Progres
 def _not_recorded(record: "VmRecord") -> IllegalMoveError:
     return IllegalMoveError(
         f"no record tells of {record.key}: there is nothing to activate",
-        hint="its host's next vmfind takes its copies back, if it has the VM",
+        hint="its host's next vmfind takes its copies back, if it has the VM; "
+        f"`vmbackup-admin restore {quoted(record.key)}` makes a new VM of them",
     )
 
 

@@ -1,18 +1,19 @@
 """`vmbackup-admin check`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
-from coordinator import text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import UsageError, VmBackupError
 from shared.host.printable import one_line
 from shared.output import pasteable, print_json, say
 from shared.state.rules import vm_records
 from shared.tasks.judgement import Level, Verdict
+from shared.tasks.sentences import answer, one_by_one, said, what_is_wrong
 from shared.tasks.verdicts import Verdicts, judge
 
 #: The exit codes that monitoring programs expect of a check.
@@ -23,8 +24,6 @@ CODES: Final[Mapping[int, str]] = {
     Level.UNKNOWN: "nothing can be said: no database, no NAS, or nobody has looked yet",
 }
 _UNITS: Final = {"m": 60.0, "h": 3600.0, "d": 86400.0}
-#: So many are named in the one sentence; the lines below it have all.
-_NAMED: Final = 3
 
 
 def _age(value: str | None) -> float | None:
@@ -45,7 +44,7 @@ def _age(value: str | None) -> float | None:
     meanings=CODES,
     usage_code=Level.UNKNOWN,
 )
-@click.argument("vms", nargs=-1, metavar="[VM]...")
+@click.argument("vms", type=VM, nargs=-1, metavar="[VM]...")
 @click.option(
     "--max-age",
     metavar="AGE",
@@ -94,56 +93,25 @@ def _document(found: Verdicts) -> dict[str, Any]:
     return {
         "schema": 1,
         "level": found.level.name,
-        "nas": describe(found.nas),
-        "hosts": [describe(verdict) for verdict in found.hosts],
-        "vms": [describe(verdict) for verdict in found.vms],
-    }
-
-
-def describe(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as JSON shows it; `seconds`: since when."""
-    return {
-        "name": verdict.subject,
-        "level": verdict.level.name,
-        "kind": verdict.kind,
-        "reason": verdict.reason,
-        "seconds": None if verdict.seconds is None else round(verdict.seconds),
-        "remedy": pasteable(verdict.remedy) or None,
+        "nas": found.nas.document(pasteable),
+        "hosts": [verdict.document(pasteable) for verdict in found.hosts],
+        "vms": [verdict.document(pasteable) for verdict in found.vms],
     }
 
 
 def _lines(found: Verdicts) -> list[str]:
     """The sentence with performance data, then a line for each thing that is not all right."""
-    wrong = sorted(
-        (verdict for verdict in found.all if verdict.level != Level.OK), key=lambda one: -one.level
-    )
-    sentence = f"VMBACKUP {found.level.name} - {_plain(_sentence(found, wrong))}"
+    each = one_by_one(what_is_wrong(found))
+    sentence = f"VMBACKUP {found.level.name} - {_plain(pasteable(answer(found)))}"
     return [
         f"{sentence} | {_performance(found)}",
-        *(_plain(f"{one.level.name}: {said(one)}{_cure(one)}") for one in wrong),
+        *(_plain(f"{one.level.name}: {said(one)}{_cure(one)}") for one in each),
     ]
 
 
 def _plain(sentence: str) -> str:
     """Without the character after which Nagios expects performance data."""
     return sentence.replace("|", "\N{BROKEN BAR}")
-
-
-def _sentence(found: Verdicts, wrong: Sequence[Verdict]) -> str:
-    if not found.vms:
-        return "no VM is known: `vmbackup-worker vmfind` finds those of its host"
-    if not wrong:
-        kinds = [verdict.kind for verdict in found.vms]
-        counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
-        return f"{len(kinds)} {'VM' if len(kinds) == 1 else 'VMs'}: {', '.join(counts)}"
-    named = "; ".join(said(verdict) for verdict in wrong[:_NAMED])
-    return named + (f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else "")
-
-
-def said(verdict: Verdict) -> str:
-    """A verdict as people read it: `web01: it was used, and not copied since (3 d)`."""
-    since = "" if verdict.seconds is None else f" ({text.duration(verdict.seconds)})"
-    return f"{verdict.subject}: {verdict.reason}{since}"
 
 
 def _cure(verdict: Verdict) -> str:

@@ -1,17 +1,20 @@
 """`vmbackup-admin config`."""
 
 import json
+import os
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from shared.command_line import HELP, Invocation, documented, json_option, pass_invocation
-from shared.host.errors import NasError, UsageError
+from shared.host.errors import ConfigurationError, NasError, UsageError
 from shared.output import print_json, say, warn
 
 if TYPE_CHECKING:
-    from shared.host.configuration import Nas
+    from shared.host.configuration import Configuration, Nas
 
 
 @documented(
@@ -43,32 +46,87 @@ def generate(output: Path | None) -> None:
     say(f"wrote {output}: set nas.mountpoint in it, then run `vmbackup-admin config validate`")
 
 
+@documented(example="vmbackup-admin config schema > config.schema.json")
+def schema() -> None:
+    """Print the JSON schema of a configuration file, by which editors complete and check it.
+
+    deploy/install puts it where the generated file says, in a line that editors read.
+    """
+    from shared.host.configuration.schema import schema as made
+
+    print_json(made())
+
+
 @documented(example="vmbackup-admin --config new.toml config validate")
 @json_option
+@click.argument("file", required=False, metavar="")
 @pass_invocation
-def validate(invocation: Invocation, *, as_json: bool) -> None:
+def validate(invocation: Invocation, *, file: str | None, as_json: bool) -> None:
     """Check the configuration: exit code 0 if it is right, 2 with all its errors if not.
 
-    Where the archive directory leads is looked at, too, if the NAS answers. Nothing is written
-    there.
+    Where the archive directory leads is looked at, too, if the NAS answers; and whether the URLs of
+    targets and pings can be used, and read by nobody else. Nothing is written or sent.
     """
     from shared.host.configuration import find
 
+    if file is not None:
+        raise UsageError(
+            "which file is read is an option before the command, for all commands alike",
+            hint=f"vmbackup-admin --config {shlex.quote(file)} config validate",
+        )
     configuration = invocation.configuration()
-    unseen = _compare_places(configuration.nas)
+    warnings = [
+        *_not_there(configuration),
+        *_try_addresses(configuration),
+        *_read_by_nobody(configuration),
+    ]
+    if unseen := _compare_places(configuration.nas):
+        warnings.append(unseen)
     path = find(invocation.config)
     place = str(path) if path else None
     if as_json:
-        print_json(
-            {"schema": 1, "valid": True, "file": place, "warnings": [unseen] if unseen else []}
-        )
+        print_json({"schema": 1, "valid": True, "file": place, "warnings": warnings})
     else:
-        if unseen:
-            warn(unseen)
+        for warning in warnings:
+            warn(warning)
         say(
             f"the configuration is right: {place or 'no file, environment only'}; NAS at "
             f"{configuration.nas.mountpoint}"
         )
+
+
+def _not_there(configuration: "Configuration") -> Iterator[str]:
+    """Paths of this host that lead nowhere now: they may be right later, or on another host."""
+    import shutil
+
+    home, program = configuration.virtualbox.home, configuration.virtualbox.vboxmanage
+    if not os.path.lexists(configuration.nas.mountpoint):  # what hangs is asked below
+        yield f"nas.mountpoint: there is no directory {configuration.nas.mountpoint}"
+    if (metrics := configuration.metrics.file) and not metrics.parent.is_dir():
+        yield f"metrics.file: there is no directory {metrics.parent}"
+    if home != Path() and not home.is_dir():
+        yield f"virtualbox.home: there is no directory {home}"
+    if shutil.which(program) is None:
+        yield f"virtualbox.vboxmanage: there is no program {program}"
+
+
+def _read_by_nobody(configuration: "Configuration") -> Iterator[str]:
+    """Where a setting has less effect than it seems to have, because of another one."""
+    tables = {f"policy.{_toml(name)}": table for name, table in configuration.policy.items()}
+    for name, table in {"backup": configuration.backup, **tables}.items():
+        own = table.model_dump(exclude_unset=True)
+        changed = own.get("changed", configuration.backup.changed)
+        if changed == "auto" and own.get("verify_days", configuration.backup.verify_days) == 0:
+            yield (
+                f'[{name}] has changed = "auto" and verify_days = 0: nothing would read in full '
+                f"what copies take over, so every copy is whole, and all of it is read"
+            )
+        engine = own.get("engine", configuration.backup.engine)
+        if configuration.backup.bytes_per_second and engine == "vboxmanage":
+            yield (
+                f'[{name}] has engine = "vboxmanage": backup.bytes_per_second does not bound those '
+                f"exports, which VBoxManage itself sends"
+            )
 
 
 def _compare_places(nas: "Nas") -> str:
@@ -88,6 +146,20 @@ def _compare_places(nas: "Nas") -> str:
     return ""
 
 
+def _try_addresses(configuration: "Configuration") -> list[str]:
+    """What may be wrong with the addresses that are told, for this user on this host.
+
+    Raises `ConfigurationError` if one can never be used.
+    """
+    from shared.notices import usable
+
+    found = list(usable.faults(configuration))
+    refused = [fault.what for fault in found if fault.kind == "refused"]
+    if refused:
+        raise ConfigurationError("the configuration is wrong:\n  " + "\n  ".join(refused))
+    return [fault.what + (f" ({fault.hint})" if fault.hint else "") for fault in found]
+
+
 @documented(example="vmbackup-admin config show --json")
 @json_option
 @pass_invocation
@@ -102,20 +174,23 @@ def show(invocation: Invocation, *, as_json: bool) -> None:
         print_json({"schema": 1, "file": str(path) if path else None, "configuration": values})
         return
     tables = {
-        f"{kind}.{_toml(name)}": settings
+        f"{kind}.{_toml(name)}": {
+            key: value for key, value in settings.items() if (key, value) != ("group", "")
+        }
         for kind in ("policy", "notify")
         for name, settings in values.pop(kind).items()
     }
     for section, settings in {**values, **tables}.items():
         say(f"[{section}]")
         for key, value in settings.items():
-            say(f"{key} = {_toml(value)}")
+            # no path is "." to Python, which is refused where it is written
+            say(f"{key} = {_toml('' if value == '.' else value)}")
         say()
 
 
 command: Final = click.Group(
     "config",
-    commands=[generate, validate, show],
+    commands=[generate, validate, show, schema],
     help="Generate, validate or show the configuration: one TOML file. It is --config FILE, "
     "else $VMBACKUP_CONFIG, else "
     "/etc/vmbackup/config.toml, else ~/.config/vmbackup/config.toml. NAS_MOUNTPOINT, "

@@ -1,24 +1,26 @@
 """`vmbackup-admin copies`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coordinator import clocks, text, vm_argument
+from coordinator import clocks, hold_words, text, vm_argument
 from coordinator.copies_site import CopiesSite, open_copies
+from coordinator.copy_words import incomplete, missing, rehearsal, state, strange
 from shared.command_line import Invocation, documented, json_option, pass_invocation
+from shared.completion import VM
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
 from shared.copies.survey import Place
-from shared.host.errors import ExitCode, VmBackupError
+from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
+from shared.state.hold import Hold
 from shared.state.records import VmRecord
-from shared.state.states import State
 from shared.tasks import unlisted
-from shared.tasks.vm_copies import last_read, require_directory
+from shared.tasks.vm_copies import last_read
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 #: What is not known of a copy that is being written.
 _UNKNOWN_OF_PARTIAL: Final = (
     *("sha256", "started", "finished", "duration_seconds", "node", "virtualbox"),
-    *("read", "suspect", "verified", "rehearsed"),
+    *("read", "read_in_full", "suspect", "verified", "rehearsed", "screenshot"),
     *("engine", "engine_reason", "wire"),
 )
 
@@ -39,7 +41,7 @@ _UNKNOWN_OF_PARTIAL: Final = (
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
-@click.argument("vm", required=False)
+@click.argument("vm", type=VM, required=False)
 @json_option
 @pass_invocation
 def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCode:
@@ -71,25 +73,14 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool) -> ExitCod
         _print(copies, now)
         _print_unlisted(records)
     else:
-        say("No copies were found where one could look." if unseen else "There are no copies yet.")
+        none = "There are no copies yet." if vm is None else f"There is no copy of {vm}."
+        say("No copies were found where one could look." if unseen else none)
     return incomplete(unseen, records)
-
-
-def incomplete(unseen: Sequence[str], records: Sequence[VmRecord]) -> ExitCode:
-    """The exit code of a list of copies.
-
-    `NAS` if it lacks copies that were asked for, because their place could not be looked at.
-    """
-    return (
-        ExitCode.NAS
-        if unseen and any(record.status == State.ARCHIVED for record in records)
-        else ExitCode.DONE
-    )
 
 
 def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
     text.print_table(
-        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "READ", "REHEARSED"],
+        ["VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "PLACE", "VERIFIED", "REHEARSED"],
         [
             [
                 row["name"] or row["vm"],
@@ -105,28 +96,6 @@ def _print(copies: Sequence[Mapping[str, Any]], now: datetime) -> None:
             ]
             for row in copies
         ],
-    )
-
-
-def state(row: Mapping[str, Any]) -> str:
-    """What is to be said of a copy: what is wrong with it, or that it is good."""
-    return (
-        str(row["problem"])
-        or "good"
-        + ", suspect" * bool(row["suspect"])
-        + ", pinned" * row["pinned"]
-        + ", order unknown" * row["order_unknown"]
-    )
-
-
-def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
-    """How the last trial restore of a copy went, and how long ago; empty if there was none."""
-    last = row["rehearsed"]
-    if last is None:
-        return ""
-    return (
-        f"{last['result']}, "
-        f"{'booted, ' * last['booted']}{text.duration(text.seconds_since(last['time'], now))} ago"
     )
 
 
@@ -146,7 +115,7 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
             rows += [
                 {**row, "name": record.key if listed else record.name, "uuid": record.uuid}
                 | {"listed": listed, "directory": str(directory)}
-                for row in _rows(record.key, found, archived=archived)
+                for row in _rows(record.key, found, record.holds, archived=archived)
             ]
     return rows, list(problems)
 
@@ -156,7 +125,7 @@ def _of_nobody(places: Sequence[Place]) -> list[dict[str, Any]]:
     return [
         {**row, "name": None, "uuid": None, "listed": False, "directory": str(place.path)}
         for place in places
-        for row in _rows(str(place.path), place.catalogue, archived=place.archived)
+        for row in _rows(str(place.path), place.catalogue, (), archived=place.archived)
     ]
 
 
@@ -177,41 +146,21 @@ def _asked_for(
 
 
 def _print_unlisted(records: Sequence[VmRecord]) -> None:
-    """Of which VMs no record tells: what commands take for them."""
+    """Of which copies no record tells: what commands take for them."""
     others = [record for record in records if not unlisted.is_listed(record)]
     if not others:
         return
     say()
-    say("No record of the database tells of these VMs; commands take the VM as it stands here:")
+    say("No record of the database tells of these copies; commands take as VM what stands here:")
     text.print_table(
         ["VM", "NAME", "HOST", "DIRECTORY"],
         [[record.key, record.name, record.node, record.directory] for record in others],
     )
 
 
-def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
-    """Which archived VMs with copies have no directory in the archive."""
-    for record in records:
-        try:
-            require_directory(site, record)
-        except VmBackupError as error:
-            yield f"{error.message} ({error.hint})"
-
-
-def strange(site: "Site", record: VmRecord) -> Iterator[str]:
-    """What of the files beside the copies people should know.
-
-    Names like a copy's that are none of ours.
-    """
-    for directory, _ in site.all_directories(record)[0]:
-        for name in catalogue.read(directory, record.uuid).strange:
-            yield (
-                f"{record.key}: {directory / name} is named like a copy, but has no sidecar, "
-                f"or a number that no copy can have"
-            )
-
-
-def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, Any]]:
+def _rows(
+    vm: str, found: Catalogue, holds: Iterable[Hold], *, archived: bool
+) -> Iterator[dict[str, Any]]:
     unknown = found.order_unknown
     for copy in found.copies:
         side = copy.sidecar
@@ -220,6 +169,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "stamp": copy.stamp,
             "good": copy.good,
             "pinned": copy.pinned,
+            "holds": hold_words.of_copy(copy, holds),
             "order_unknown": copy.stamp in unknown,
             "files": sorted(side.files) if side else [],
             "left_out": list(side.left_out) if side else [],
@@ -227,7 +177,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "archived": archived,
             "path": str(copy.directory / f"{copy.stamp}.ova"),
             "size": copy.size,
-            "sha256": side.sha256 if side else None,
+            "sha256": side.sha256 or None if side else None,
             "started": side.started if side else None,
             "finished": side.finished if side else None,
             "duration_seconds": side.duration_seconds if side else None,
@@ -238,9 +188,11 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
             "wire": asdict(side.wire) if side and side.wire else None,
             "read": last_read(side) or None if side else None,
             "taken_from": list(side.taken_from) if side else [],
+            "read_in_full": side.read_in_full if side else None,
             "suspect": side.suspect or None if side else None,
             "verified": asdict(side.verified) if side and side.verified else None,
             "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,
+            "screenshot": str(copy.directory / f"{copy.stamp}.png") if copy.screenshot else None,
         }
     for partial in found.partials:
         if partial.partial.suffix == "ova":
@@ -249,6 +201,7 @@ def _rows(vm: str, found: Catalogue, *, archived: bool) -> Iterator[dict[str, An
                 "stamp": partial.partial.stamp,
                 "good": False,
                 "pinned": False,
+                "holds": [],
                 "order_unknown": False,
                 "files": [],
                 "left_out": [],

@@ -91,11 +91,10 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
 
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
-    from coordinator.doctor import database, nas
+    from coordinator.doctor import nas
     from coordinator.doctor.result import READ_ONLY, Check, guarded
     from shared.host.clock import SystemClock
     from shared.host.errors import NoDatabaseError, VmBackupError
-    from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository
     from shared.state.store.opening import read_version
@@ -107,12 +106,12 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
         yield Check("NAS", "fail", error.message, error.hint)
         return
     yield from nas.examine_mount(status, configuration.nas)
-    expected, problem = None, None
+    repository, expected, problem = None, None, None
     try:
         settings = read_version(configuration.nas.state)
         repository, expected = settings.repository, settings.primitive
     except NoDatabaseError as error:
-        repository, problem = None, error
+        problem = error
     except VmBackupError as error:
         yield Check("database", "fail", error.message, error.hint)
         return
@@ -129,9 +128,20 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
         yield from guarded(
             "NAS: unchanged data", lambda: _examine_server_copy(configuration, status, clock)
         )
-    if problem is not None:
+    if problem is None:
+        yield from _examine_database(configuration, clock, read_only=read_only)
+    else:
         yield Check("database", "fail", problem.message, problem.hint)
-        return
+
+
+def _examine_database(
+    configuration: "Configuration", clock: "Clock", *, read_only: bool
+) -> "Iterator[Check]":
+    """The database, which is there and the right one, and the archive that belongs to it."""
+    from coordinator.doctor import database
+    from coordinator.doctor.result import guarded
+    from shared.host.host_identity import HostIdentity
+
     identity = HostIdentity.of_this_machine(
         configuration.host.node, configuration.host.state_directory, make=False
     )

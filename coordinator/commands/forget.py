@@ -3,9 +3,10 @@
 import click
 
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import ExitCode
 from shared.host.printable import quoted
-from shared.output import answer, warn
+from shared.output import answer, pasteable, warn
 
 
 @documented(
@@ -14,7 +15,7 @@ from shared.output import answer, warn
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS, ExitCode.STATE_REFUSED],
 )
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -54,10 +55,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
         lines.append(f"its copies stay in {place!s}")
     if place and record and record.last_copy:
         name = quoted(record.uuid or str(place))
-        lines.append(
-            f"to get at them: `vmbackup-admin copies {name}`, `vmbackup-admin restore {name}`, "
-            f"`vmbackup-admin remove {name} STAMP`"
-        )
+        ways = f"`vmbackup-admin copies {name}`, `vmbackup-admin restore {name}`"
+        lines.append(pasteable(f"to get at them: {ways}, `vmbackup-admin remove {name} STAMP`"))
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
     if record and record.missing_since is None and record.node:
         warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

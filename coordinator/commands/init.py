@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, LockedError
-from shared.output import answer
+from shared.output import answer, pasteable
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
+    from shared.state.store.version import DatabaseVersion
 
 
 @documented(
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--lease-seconds",
-    type=click.FloatRange(10, 3600),
+    type=FiniteRange(10, 3600),
     default=300.0,
     show_default=True,
     help=(
@@ -42,16 +44,11 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     Each host then only needs the configuration and a schedule: its VMs are found by
     `vmbackup-worker vmfind`.
     """
-    from shared.copies import catalogue
     from shared.copies.archive_location import prove_apart, refuse_copies_on_top
-    from shared.copies.archive_marker import prepare_archive, require_ours_or_new
-    from shared.copies.files import NasFiles, modes_for
-    from shared.host.clock import SystemClock
-    from shared.host.host_identity import HostIdentity
+    from shared.copies.archive_marker import require_ours_or_new
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository, known_repository
     from shared.nas.spelling import require_names_kept
-    from shared.state.store.create import create
     from shared.state.store.opening import require_writable
 
     configuration = invocation.configuration()
@@ -81,16 +78,11 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             as_json=as_json,
         )
         return
-    floor = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
-    identity = HostIdentity.of_this_machine(host.node, host.state_directory)
-    database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
-    check_repository(nas, host.state_directory, database.version.repository)
-    prepare_archive(
-        NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository
-    )
-    database.keep_reserve(nas.reserve)
-    database.keep_readable(configuration.state.readable)
-    made = database.version
+    _tell(configuration, _make(configuration, lease_seconds), as_json=as_json)
+
+
+def _tell(configuration: "Configuration", made: "DatabaseVersion", *, as_json: bool) -> None:
+    nas = configuration.nas
     answer(
         {
             "state": str(nas.state),
@@ -103,12 +95,35 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             f"made the state database {made.repository} in {nas.state} (generations by "
             f"{made.primitive})"
         ),
-        (
-            f"next: vmbackup-admin doctor, then `vmbackup-worker run` by cron on each host; "
-            f"{host.node} is this one"
-        ),
+        pasteable(
+            "next: `vmbackup-admin doctor`, then `vmbackup-worker run` by cron on each host; "
+        )
+        + f"{configuration.host.node} is this one",
         as_json=as_json,
     )
+
+
+def _make(configuration: "Configuration", lease_seconds: float) -> "DatabaseVersion":
+    """Makes the database and the archive directory."""
+    from shared.copies import claim_numbers
+    from shared.copies.archive_marker import prepare_archive
+    from shared.copies.files import NasFiles, modes_for
+    from shared.host.clock import SystemClock
+    from shared.host.host_identity import HostIdentity
+    from shared.nas.repository import check_repository
+    from shared.state.store.create import create
+
+    nas, host = configuration.nas, configuration.host
+    floor = claim_numbers.highest_claim(claim_numbers.directories_in((nas.mountpoint, nas.archive)))
+    identity = HostIdentity.of_this_machine(host.node, host.state_directory)
+    database = create(nas.state, identity, SystemClock(), lease_seconds, floor=floor)
+    check_repository(nas, host.state_directory, database.version.repository)
+    prepare_archive(
+        NasFiles(modes_for(shared_group=nas.shared_group)), nas, database.version.repository
+    )
+    database.keep_reserve(nas.reserve)
+    database.keep_readable(configuration.state.readable)
+    return database.version
 
 
 def _finish(configuration: "Configuration") -> None:

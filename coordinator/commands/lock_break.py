@@ -1,24 +1,21 @@
 """`vmbackup-lock break`."""
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import liveness, locks_held
+from coordinator import hold_break, liveness, locks_held
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import ExitCode, LockedError
 from shared.output import answer
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
     from shared.site import Site
-
-#: A holder that shows no new heartbeat in the time of this many is taken for dead when an operator
-#: asks for it.
-BEATS_WATCHED: Final = 3
 
 
 @documented(
@@ -29,7 +26,7 @@ BEATS_WATCHED: Final = 3
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
-@click.argument("name")
+@click.argument("name", type=VM)
 @click.option("--force", is_flag=True, help="Break it although its holder lives.")
 @json_option
 @dry_run_option
@@ -37,19 +34,27 @@ BEATS_WATCHED: Final = 3
 def command(
     invocation: Invocation, *, name: str, force: bool, as_json: bool, dry_run: bool
 ) -> None:
-    """Free one lock. NAME is a VM, a session as `list` shows it, or `database`.
+    """Free one lock. NAME is a VM, a session or a hold as `list` shows it, or `database`.
 
     A holder that lives is not hurt without --force: it is watched for three heartbeats first, and
     what would happen to it is said. Breaking a lock wrongly never costs a copy: the holder is
     refused at its next step, and its VM is backed up again. With --force it also removes the row of
     a session that does not fit, which no worker touches, and frees what that session held.
+
+    A hold, by which a copy stays because a VM runs from it, ends only with --force: what that guest
+    has written is worthless then. A VM that is not locked is named for the hold on its copy.
     """
     site = invocation.site(may_give_up_reserve=not dry_run)
     contents = site.database.head().contents
     if contents.unusable_row("sessions", name):
         _remove_row(site, name, force=force, dry_run=dry_run, as_json=as_json)
         return
-    lock = find(locks_held.gather(site, contents), contents, name)
+    locks = locks_held.gather(site, contents)
+    held = [] if name in (lock.name for lock in locks) else hold_break.find(site, contents, name)
+    if held:
+        hold_break.end(site, name, held, force=force, as_json=as_json, dry_run=dry_run)
+        return
+    lock = find(locks, contents, name)
     if lock is None:
         answer(
             {"name": name, "freed": False, "dry_run": dry_run},
@@ -85,7 +90,7 @@ def command(
 def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
     """Removes the row of a session that this program cannot read, and frees what it held."""
     from shared.host.clock import timestamp
-    from shared.state.rules import claims
+    from shared.state.rules import expiry
 
     if not (force or dry_run):
         raise LockedError(
@@ -102,7 +107,7 @@ def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json:
     when = timestamp(site.clock.now())
     reason = f"the row of its session was removed by hand on {site.node}"
     site.database.commit_once(
-        lambda contents: claims.remove_row(contents, name, reason, when),
+        lambda contents: expiry.remove_row(contents, name, reason, when),
         f"remove the row of {name}",
         "break",
     )
@@ -122,7 +127,9 @@ def _require_dead(site: "Site", lock: "Lock") -> None:
             f"{lock.name} is held by {lock.session}, which may live: {lock.why}",
             hint=f"with --force: {_harm(lock)}",
         )
-    seconds = site.database.version.lease_seconds / 10 * BEATS_WATCHED
+    from shared.state.sessions.deaths import three_beats
+
+    seconds = three_beats(site.database.version.lease_seconds)
     if row.id not in liveness.watch(site, [row], seconds).silent:
         raise LockedError(
             (
@@ -180,13 +187,14 @@ def _break_claim(site: "Site", lock: "Lock") -> None:
 
 
 def _expire(site: "Site", lock: "Lock") -> None:
-    from shared.state.rules import claims
-    from shared.state.sessions.recovery import Dead, expire, free_ownerless
+    from shared.state.rules import expiry
+    from shared.state.sessions.deaths import Dead
+    from shared.state.sessions.recovery import expire, free_ownerless
 
     reason = f"broken by hand on {site.node}"
     contents = site.database.head().contents
     row = contents.sessions.get(lock.session or "")
     if row is not None and row.state == "live":
         expire(site.database, [Dead(row, reason)], "break")
-    elif lock.session in claims.ownerless(contents):
+    elif lock.session in expiry.ownerless(contents):
         free_ownerless(site.database, reason, "break")

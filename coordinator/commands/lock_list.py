@@ -2,13 +2,14 @@
 
 import click
 
-from coordinator import liveness, locks_held, reading, text
+from coordinator import hold_words, liveness, locks_held, reading, text
 from coordinator.locks_held import Lock
+from coordinator.options import FiniteRange
 from coordinator.vm_rows import unfinished_text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
-from shared.state.rules import unfinished
+from shared.state.rules import holds, unfinished
 
 
 @documented(
@@ -22,7 +23,7 @@ from shared.state.rules import unfinished
 @json_option
 @click.option(
     "--watch",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     metavar="SECONDS",
     help="Watch heartbeats that long to tell who lives.",
 )
@@ -30,13 +31,15 @@ from shared.state.rules import unfinished
 def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> None:
     """Who holds what: on which host, alive or not, since when, last heartbeat, doing what, how far.
 
-    The verdict: `live`; `dead`, by proof on this host; `expired`, silent for the whole lease time
-    while it was watched; `unknown`, silent or not to be judged from here at once. Workers recover
-    dead and expired ones by themselves.
+    The verdict: `live`; `dead`, by proof on this host, or of an earlier boot of it and silent for
+    three heartbeats while it was watched; `expired`, silent for the whole lease time while it was
+    watched; `unknown`, silent or not to be judged from here at once. Workers recover dead and
+    expired ones by themselves.
 
-    Then what was begun for VMs and is done by nobody now, since when, and who finishes it.
+    Then the copies that VMs run from, which stay until that is over, and what was begun for VMs and
+    is done by nobody now, since when, and who finishes it.
     """
-    from shared.state.sessions.recovery import live_sessions
+    from shared.state.sessions.deaths import live_sessions
 
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -44,11 +47,13 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     watched = liveness.watch(site, live_sessions(contents), watch) if watch else None
     locks = locks_held.gather(site, contents, watched)
     begun = unfinished.of_all(contents.vms.values())
+    held = hold_words.documents(holds.of_all(contents))
     if as_json:
         print_json(
             {
                 "schema": 1,
                 "locks": [lock.to_json() for lock in locks],
+                "holds": held,
                 "unfinished": [each.to_json() for each in begun],
                 "warnings": list(found.warnings),
             }
@@ -63,6 +68,10 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
         )
     else:
         say("Nothing is locked: no worker is at work.")
+    if held:
+        say("Copies that VMs run from, which stay where they are:")
+    for hold in held:
+        say(f"  {hold_words.line(hold, site.clock.now())}")
     if begun:
         say("Unfinished, and nobody works on it:")
     for each in begun:

@@ -7,6 +7,7 @@ import click
 
 from coordinator import dead_sessions, settling, text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import HOST
 from shared.host.errors import ExitCode, NodeConflictError
 from shared.output import answer, warn
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from coordinator.settling import Settled
     from shared.site import Site
     from shared.state.contents import Contents
-    from shared.state.records import SessionRecord
+    from shared.state.host_records import SessionRecord
 
 
 @documented(
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     """,
     codes=[ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
-@click.argument("node", required=False)
+@click.argument("node", type=HOST, required=False)
 @click.option(
     "--replaced",
     is_flag=True,
@@ -52,7 +53,8 @@ def command(
     Only their own host can bring back VMs that its backups had saved or shut down, or remove a
     snapshot and a clone. Of another host, and of VMs that this one lists no more, it is noted that
     nobody will, so that they can be worked on again, and what may still be off or there is printed.
-    No VM is started. Left to a host that has looked at its VMs lately.
+    No VM is started. Left to a host that has looked at its VMs lately. Given on the host itself, it
+    is taken for known then which of its VMs may be off, and `check` no longer says so.
     """
     from shared.state.sessions.recovery import require_silent
 
@@ -110,6 +112,8 @@ def _settle(
         },
         as_json=as_json,
     )
+    if name == site.node:
+        settling.accept_left(site)
     if settled.failed:
         return ExitCode.SOME_FAILED
     return ExitCode.LOCKED if touched else ExitCode.DONE
@@ -196,11 +200,11 @@ def _preview(
     *,
     as_json: bool,
 ) -> None:
-    from shared.state.rules import claims
+    from shared.state.rules import expiry
 
     freed = [record.key for record in dead_sessions.claimed(contents, dead)]
     given_up = _to_give_up(site, contents, node)
-    after = claims.expire(contents, dead, "", "")
+    after = expiry.expire(contents, dead, "", "")
     lately = settling.looked_seconds(site, contents, node)
     if lately is None:
         after = settling.without_power(after, node, here=node == site.node)

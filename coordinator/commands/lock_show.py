@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import locks_held, reading, text
+from coordinator import hold_break, hold_words, locks_held, reading, text
 from coordinator.commands.lock_list import doing
 from shared.command_line import Invocation, documented, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import ExitCode, UsageError
 from shared.output import print_json, say
 
@@ -22,20 +23,25 @@ if TYPE_CHECKING:
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
-@click.argument("name")
+@click.argument("name", type=VM)
 @json_option
 @pass_invocation
 def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
-    """One lock in full. NAME is a VM, a session as `list` shows it, or `database`."""
+    """One lock in full. NAME is a VM, a session or a hold as `list` shows it, or `database`."""
     site = invocation.site(reading=True)
     contents = reading.read(site).snapshot.contents
-    lock = find(locks_held.gather(site, contents), contents, name)
+    locks = locks_held.gather(site, contents)
+    held = hold_words.documents(hold_break.find(site, contents, name))
+    lock = None if held and name not in contents.vms else find(locks, contents, name)
     if as_json:
-        print_json({"schema": 1, "lock": lock.to_json() if lock else None})
-    elif lock is None:
-        say(f"{name} is not locked")
-    else:
+        print_json({"schema": 1, "lock": lock.to_json() if lock else None, "holds": held})
+        return
+    if lock is not None:
         text.print_facts(_facts(lock))
+    elif not held:
+        say(f"{name} is not locked")
+    for each in held:
+        say(f"Held: {hold_words.line(each, site.clock.now())}")
 
 
 def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
@@ -51,7 +57,7 @@ def find(locks: "list[Lock]", contents: "Contents", name: str) -> "Lock | None":
         and name not in contents.sessions
     ):
         raise UsageError(
-            f"{name!r} is neither a VM nor a session nor `database`",
+            f"{name!r} is neither a VM nor a session nor a hold nor `database`",
             hint="vmbackup-lock list shows what is locked",
         )
     return lock

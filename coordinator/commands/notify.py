@@ -86,7 +86,7 @@ def _test(configuration: "Configuration", names: list[str], *, as_json: bool) ->
 
 
 def _show(configuration: "Configuration", contents: "Contents", *, as_json: bool) -> None:
-    from shared.state.rules import events
+    from shared.state.rules import events, report_turns
 
     found = sorted(events.all_events(contents), key=lambda pair: pair[0])
     if as_json:
@@ -100,6 +100,10 @@ def _show(configuration: "Configuration", contents: "Contents", *, as_json: bool
     for name, target in configuration.notify.items():
         quiet = f", quiet {target.quiet}" if target.quiet else ""
         say(f"{name}: {', '.join(target.severities)}{quiet}, again after {target.repeat_hours:g} h")
+        if target.report:
+            last = report_turns.last(contents, name).told
+            sent = f"the last one {text.local(last)}" if last else "none yet"
+            say(f"    a report {target.report} from {target.report_hour}:00 on, {sent}")
     if not configuration.notify:
         say(_NOBODY)
     if not found:
@@ -131,7 +135,7 @@ def _how(told: dict[str, Any]) -> str:
 
 
 def _row(contents: "Contents", key: "EventKey", event: "EventRecord") -> dict[str, Any]:
-    from shared.state.rules import events
+    from shared.state.rules import event_telling
 
     return {
         "about": "vm" if key.section == "vms" else "host",
@@ -146,7 +150,7 @@ def _row(contents: "Contents", key: "EventKey", event: "EventRecord") -> dict[st
                 "told": told.told or None,
                 "failures": told.failures,
                 "teller": contents.sessions[told.session].node
-                if events.is_live(contents, told.session)
+                if event_telling.is_live(contents, told.session)
                 else None,
             }
             for name, told in event.targets.items()

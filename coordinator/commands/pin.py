@@ -4,6 +4,7 @@ import click
 
 from coordinator import vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import STAMP, VM
 from shared.host.errors import ExitCode
 from shared.output import print_json, say
 
@@ -17,8 +18,8 @@ from shared.output import print_json, say
         ExitCode.STATE_REFUSED,
     ],
 )
-@click.argument("vm")
-@click.argument("stamp")
+@click.argument("vm", type=VM)
+@click.argument("stamp", type=STAMP)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -41,8 +42,8 @@ def pin(invocation: Invocation, *, vm: str, stamp: str, as_json: bool, dry_run: 
         ExitCode.STATE_REFUSED,
     ],
 )
-@click.argument("vm")
-@click.argument("stamp")
+@click.argument("vm", type=VM)
+@click.argument("stamp", type=STAMP)
 @json_option
 @dry_run_option
 @pass_invocation

@@ -4,10 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import text
+from coordinator import dead_sessions, text, vm_argument
 from coordinator.vm_rows import order_unknown
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.host.errors import ExitCode, LockedError, LockLostError, NasError, VmBackupError
+from shared.completion import VM
+from shared.host.errors import (
+    ExitCode,
+    IllegalMoveError,
+    LockedError,
+    LockLostError,
+    NasError,
+    VmBackupError,
+)
+from shared.host.printable import quoted
 from shared.output import print_json, say, warn
 from shared.state.rules import vm_records
 from shared.state.states import State
@@ -15,6 +24,7 @@ from shared.state.states import State
 if TYPE_CHECKING:
     from shared.site import Site
     from shared.state.contents import Contents
+    from shared.state.records import VmRecord
     from shared.tasks.pruning import Pruned
 
 
@@ -32,8 +42,11 @@ if TYPE_CHECKING:
         ExitCode.NAS,
         ExitCode.STATE_REFUSED,
     ],
+    special={
+        ExitCode.SOME_FAILED: "the rules could not be applied to some VMs; the warnings say why"
+    },
 )
-@click.argument("vm", required=False)
+@click.argument("vm", type=VM, required=False)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -45,8 +58,10 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     stay, too. The rules are those of this host's configuration.
     """
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
+    if not dry_run:
+        dead_sessions.free_readers(site)
     contents = site.database.head().contents
-    meant = vm_records.meant(contents, vm) if vm is not None else None
+    meant = _meant(site, contents, vm) if vm is not None else None
     keys = [meant.key] if meant is not None else _keys(contents, site.node)
     if meant is not None and meant.node != site.node:
         warn(
@@ -68,6 +83,21 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
     if any(isinstance(error, NasError) for error in failed.values()):
         return ExitCode.NAS
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+def _meant(site: "Site", contents: "Contents", vm: str) -> "VmRecord":
+    """Raises `IllegalMoveError` for copies of which no record tells: no rule is for them."""
+    from shared.tasks import unlisted
+
+    record = vm_argument.choose(site, contents, vm)
+    if unlisted.is_listed(record):
+        return record
+    key = quoted(record.key)
+    raise IllegalMoveError(
+        f"no record tells of {record.key}: no rule of retention is for its copies, all stay",
+        hint=f"`vmbackup-admin copies {key}` lists them, `vmbackup-admin remove {key} STAMP` "
+        "removes one. If its host has the VM, its next vmfind takes them back, and the rules count",
+    )
 
 
 def _keys(contents: "Contents", node: str) -> list[str]:

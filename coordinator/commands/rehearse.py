@@ -7,7 +7,9 @@ import click
 
 from coordinator import text, vm_argument
 from coordinator.copies_site import open_copies
+from coordinator.options import FiniteRange, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import ExitCode, UsageError
 from shared.output import answer, print_json, say, warn
 
@@ -21,16 +23,10 @@ from shared.output import answer, print_json, say, warn
         *(ExitCode.SOME_FAILED, ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.LOCK_LOST),
         *(ExitCode.NAS, ExitCode.VBOXMANAGE),
     ],
+    special={ExitCode.SOME_FAILED: "the copy cannot be restored, or did not start"},
 )
-@click.argument("vm")
-@click.option(
-    "--copy",
-    "which",
-    default="latest",
-    show_default=True,
-    metavar="latest|previous|STAMP",
-    help="Which copy of VM.",
-)
+@click.argument("vm", type=VM)
+@copy_option
 @click.option(
     "--boot",
     is_flag=True,
@@ -39,7 +35,7 @@ from shared.output import answer, print_json, say, warn
 @click.option(
     "--wait",
     "seconds",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=120.0,
     show_default=True,
     help="How many seconds it may take to come up.",
@@ -83,8 +79,11 @@ def command(  # noqa: PLR0913 - options of the command line
     What was seen is shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot
     be restored, or does not come up.
     """
-    from coordinator.restore import choice, rehearsal
+    from coordinator.restore import choice, restoring
+    from shared.tasks import rehearsal
 
+    if folder:
+        restoring.refuse_mistyped(folder)
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     opened = open_copies(invocation, reading=dry_run)
     site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
@@ -116,7 +115,10 @@ def command(  # noqa: PLR0913 - options of the command line
         text.progress(f"{vm}: {doing} {percent:.0f} %" if percent else f"{vm}: {doing}")
 
     try:
-        done = rehearsal.rehearse(site, record, which, wishes, show, noted=opened.usable)
+        with rehearsal.alone(site) as turn:
+            done = rehearsal.rehearse(
+                turn, site, record, chosen.copy, wishes, show, noted=opened.usable
+            )
     finally:
         text.progress("")
     if as_json:

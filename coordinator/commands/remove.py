@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import asking, text, vm_argument
+from coordinator import asking, dead_sessions, text, vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import STAMP, VM
 from shared.host.errors import ExitCode
 from shared.output import answer, warn
 from shared.state.rules import vm_records
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
         ExitCode.STATE_REFUSED,
     ],
 )
-@click.argument("vm")
-@click.argument("stamp")
+@click.argument("vm", type=VM)
+@click.argument("stamp", type=STAMP)
 @click.option("--last", is_flag=True, help="Also if it is the last good copy of VM.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
 @json_option
@@ -55,6 +56,8 @@ def command(
     from shared.tasks import pruning, unlisted
 
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
+    if not dry_run:
+        dead_sessions.free_readers(site)
     contents = site.database.head().contents
     record = vm_argument.choose(site, contents, vm)
     copy, _ = pruning.removable(site, record, stamp, last=last)

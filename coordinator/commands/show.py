@@ -1,22 +1,23 @@
 """`vmbackup-admin show`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import clocks, reading, text
-from coordinator.commands import check
+from coordinator import clocks, hold_words, reading, text, vm_argument
 from coordinator.commands.copies import describe as describe_copies
-from coordinator.commands.copies import incomplete, missing, state
+from coordinator.copy_words import incomplete, missing, state
 from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import ExitCode
+from shared.host.printable import quoted
 from shared.output import pasteable, print_json, say, warn
 from shared.state.records import VmRecord
-from shared.state.rules import vm_records
 from shared.tasks.judgement import Verdict
+from shared.tasks.sentences import reasons
 from shared.tasks.verdicts import judge
 
 if TYPE_CHECKING:
@@ -30,14 +31,22 @@ if TYPE_CHECKING:
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @json_option
 @pass_invocation
 def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
-    """All that is known of one VM: state, host, copies, failures, and who works on it."""
+    """All that is known of one VM: state, host, copies, failures, and who works on it.
+
+    Of copies of which no record tells: what they are, and what can be done with them. VM may be a
+    name, a UUID, or a directory with copies.
+    """
     site = invocation.site(reading=True)
     found = reading.read(site)
-    record = vm_records.meant(found.snapshot.contents, vm)
+    record = vm_argument.choose(site, found.snapshot.contents, vm)
+    if record.key not in found.snapshot.contents.vms:
+        known = found.snapshot.contents.vms.values()
+        of = next((vm.key for vm in known if vm.uuid.lower() == record.uuid), "")
+        return _unlisted(site, record, of, found.warnings, as_json=as_json)
     beats = (
         {record.claim.session: reading.doing(site.database, record.claim.session)}
         if record.claim
@@ -46,13 +55,14 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     now = site.clock.now()
     row = {**describe(record, beats, now), "rule": rule(site, record)}
     (verdict,) = judge(site, found.snapshot.contents, only=[record.key]).vms
-    row["verdict"] = check.describe(verdict)
+    row["verdict"] = verdict.document(pasteable)
     copies, unseen = describe_copies(site, [record])
     gone = () if unseen else missing(site, [record])
     warnings = (
         *found.warnings,
         *unseen,
         *gone,
+        *(() if unseen else hold_words.gone(record, (row["stamp"] for row in copies))),
         *(clocks.of_copies(copies, now) or clocks.of_records([record], now)),
     )
     if as_json:
@@ -68,6 +78,66 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     for warning in warnings:
         warn(warning)
     text.print_facts([*_facts(row, record.found, now), *_judged(verdict)])
+    _print_copies(copies, now, unseen)
+    return incomplete(unseen, [record])
+
+
+def _unlisted(
+    site: "Site", record: VmRecord, of: str, warnings: Sequence[str], *, as_json: bool
+) -> ExitCode:
+    """Shows copies of which no record tells. Nothing judges them: nobody adds to them.
+
+    `of` is the key of the VM if it has a record, which is of another directory.
+    """
+    now = site.clock.now()
+    copies, unseen = describe_copies(site, [record])
+    warnings = (*warnings, *unseen, *clocks.of_copies(copies, now))
+    key = quoted(record.key)
+    row = {
+        "name": record.key,
+        "status": None,
+        "node": record.node,
+        "uuid": record.uuid,
+        "virtualbox_name": record.name,
+        "directory": record.directory,
+        "listed": False,
+        "verdict": None,
+        "copies": copies,
+    }
+    if as_json:
+        print_json({"schema": 1, "vm": row, "warnings": list(warnings)})
+        return incomplete(unseen, [record])
+    for warning in warnings:
+        warn(warning)
+    facts = [
+        ("VM", record.key),
+        ("Name in VirtualBox", record.name),
+        ("UUID", record.uuid),
+        ("Status", _why_unlisted(of)),
+        ("Host", f"{record.node} made the newest copy" if record.node else ""),
+        ("Directory", record.directory),
+        (
+            "Next",
+            f"vmbackup-admin restore {key}"
+            + ("" if of else "; pin, archive, remove and verify take it, too"),
+        ),
+        ("Taken back", "" if of else "by the next vmfind of a host that has the VM"),
+    ]
+    text.print_facts(facts)
+    _print_copies(copies, now, unseen)
+    return incomplete(unseen, [record])
+
+
+def _why_unlisted(of: str) -> str:
+    if of:
+        return f"no record tells of these copies: its record, {of}, is of another directory"
+    return "no record of the database tells of it: only its copies are there"
+
+
+def _print_copies(
+    copies: Sequence[Mapping[str, Any]], now: datetime, unseen: Sequence[str]
+) -> None:
+    """The copies of one VM, each with what is known of it."""
     say(
         "Copies:"
         if copies
@@ -75,16 +145,20 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
         if unseen
         else "No copies."
     )
+    told = ""
     for copy in copies:
         age = text.how_old(text.seconds_since(copy["finished"], now))
         say(
             f"  {copy['stamp']}  {text.size(copy['size'])}, {age}, "
             f"{state(copy)}{', archived' * copy['archived']}"
         )
-        if copy["engine"]:
-            say(f"    {made(copy)}")
+        if copy["engine"] and (how := made(copy)) != told:  # once, for copies made in the same way
+            say(f"    {how}")
+            told = how
+        for line in hold_words.lines_of_copy(copy["holds"]):
+            say(f"    {pasteable(line)}")
         if copy["suspect"]:
-            say(f"    suspect: it took blocks over from {copy['suspect']}, which is damaged")
+            say(f"    suspect: it has blocks in common with {copy['suspect']}, which is damaged")
         if copy["verified"]:
             say(
                 f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"
@@ -93,7 +167,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
             last = copy["rehearsed"]
             said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
             say(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}")
-    return incomplete(unseen, [record])
+        if copy["screenshot"]:
+            say(f"    what its guest showed then: {copy['screenshot']}")
 
 
 def rule(site: "Site", record: VmRecord) -> str:
@@ -121,16 +196,21 @@ def made(copy: Mapping[str, Any]) -> str:
 
 
 def _judged(verdict: Verdict) -> list[tuple[str, str]]:
-    since = "" if verdict.seconds is None else f" ({text.duration(verdict.seconds)})"
     remedy = verdict.remedy if "vmbackup-admin show " not in verdict.remedy else ""
     return [
-        ("Verdict", f"{verdict.level.name}: {verdict.reason}{since}"),
+        ("Verdict", f"{verdict.level.name}: {reasons(verdict)}"),
         ("Remedy", pasteable(remedy)),
     ]
 
 
+def _restored(back: Mapping[str, Any] | None) -> str:
+    if back is None:
+        return ""
+    return f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})"
+
+
 def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str, str]]:
-    copy, claim, back = row["last_copy"], row["claim"], row["restored"]
+    copy, claim = row["last_copy"], row["claim"]
     return [
         ("VM", row["name"]),
         (
@@ -150,13 +230,8 @@ def _facts(row: Mapping[str, Any], found: str, now: datetime) -> list[tuple[str,
             if copy
             else "none",
         ),
-        (
-            "Last restored",
-            f"{text.local(back['when'])} on {back['node']} as {back['name']} ({back['stamp']})"
-            if back
-            else "",
-        ),
-        ("Failures since", str(row["failures"] or "")),
+        ("Last restored", _restored(row["restored"])),
+        ("Failures in a row", str(row["failures"] or "")),
         (
             "Last error",
             f"{row['last_error']} ({text.local(row['last_error_at'] or '')})"

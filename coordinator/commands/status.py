@@ -1,20 +1,28 @@
 """`vmbackup-admin status`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator import clocks, reading, text
-from coordinator.commands import check
+import click
+
+from coordinator import clocks, reading, screen, status_warnings, text
 from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
-from shared.host.errors import ExitCode
-from shared.output import print_json, say, warn
+from shared.completion import HOST, VM
+from shared.host.errors import ExitCode, UsageError
+from shared.host.printable import printable
+from shared.output import pasteable, print_json, say, warn
+from shared.state.contents import Contents
 from shared.state.records import VmRecord
+from shared.state.rules import vm_records
 from shared.state.states import State
 from shared.state.store.snapshot import Snapshot
+from shared.tasks import sentences
 from shared.tasks.judgement import Level
-from shared.tasks.verdicts import judge
+from shared.tasks.verdicts import Verdicts, judge
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -28,98 +36,166 @@ _ORDER: Final = (
     State.CLEAN,
     State.ARCHIVED,
 )
-#: How many VMs a warning names.
-_NAMED: Final = 10
 
 
 @documented(
     example="""
         vmbackup-admin status
+        vmbackup-admin status --problems --host host-a
         vmbackup-admin status --json | jq '.vms[] | select(.failures > 0)'
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
+@click.argument("vms", type=VM, nargs=-1, metavar="[VM]...")
+@click.option("--host", type=HOST, metavar="HOST", help="Only the VMs of this host.")
+@click.option("--problems", is_flag=True, help="Only VMs of which `check` does not say OK.")
+@click.option(
+    "--watch",
+    "seconds",
+    type=click.FloatRange(1, 3600),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show it anew every so many seconds (2), until ^C.",
+)
 @json_option
 @pass_invocation
-def command(invocation: Invocation, *, as_json: bool) -> None:
-    """All VMs: state, last good copy, failures, progress of running exports.
+def command(
+    invocation: Invocation,
+    *,
+    vms: tuple[str, ...],
+    host: str | None,
+    problems: bool,
+    seconds: float | None,
+    as_json: bool,
+) -> None:
+    """All VMs, or some: state, last good copy, failures, progress of running exports.
 
     Takes no lock and writes nothing on the NAS: any user who may read the database may run it at
     any time. Monitoring should run `vmbackup-admin check`, which tells all right from not.
     """
+    look = partial(_look, invocation, vms, host, problems=problems)
+    if seconds is None:
+        _show(look(), as_json=as_json)
+        return
+    if as_json:
+        raise UsageError("--watch is for people: leave out --json")
+    _watch(invocation, look, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look found."""
+
+    site: "Site"
+    found: reading.Reading
+    judged: Verdicts
+    rows: list[dict[str, Any]]
+    warnings: tuple[str, ...]
+
+
+def _watch(invocation: Invocation, look: Callable[[], _Seen], seconds: float) -> None:
+    """Looks again and again; what was shown before stays until there is something newer."""
+    from shared.host.clock import SystemClock
+
+    clock = SystemClock()
+    text.progress("looking for the first time …")
+    while True:
+        seen = look()
+        # a context of its own: what was warned of before is warned of again
+        with screen.replaced(), click.Context(command, obj=invocation):
+            say(f"{clock.now():%Y-%m-%d %H:%M:%S}Z, again every {seconds:g} s, until ^C")
+            _show(seen, as_json=False)
+        clock.sleep(seconds)
+
+
+def _look(
+    invocation: Invocation, vms: tuple[str, ...], host: str | None, *, problems: bool
+) -> _Seen:
     site = invocation.site(reading=True)
     found = reading.read(site)
-    beats = {
-        record.claim.session: reading.doing(site.database, record.claim.session)
-        for record in found.snapshot.contents.vms.values()
-        if record.claim is not None
-    }
-    now = site.clock.now()
-    judged = judge(site, found.snapshot.contents)
-    said = {verdict.subject: verdict for verdict in judged.vms}
-    rows = [
-        {**describe(record, beats, now), "verdict": check.describe(said[record.key])}
-        for record in _sorted(found.snapshot)
-    ]
+    contents = found.snapshot.contents
+    judged = judge(site, contents)
     warnings = (
         *found.warnings,
-        *_little_room(site, _sorted(found.snapshot)),
-        *_missing_reserve(site),
-        *(f"host {check.said(host)}" for host in judged.hosts if host.level == Level.CRITICAL),
-        *clocks.of_records(found.snapshot.contents.vms.values(), now),
+        *status_warnings.little_room(site, _sorted(found.snapshot)),
+        *status_warnings.missing_reserve(site),
+        *(f"host {sentences.said(host)}" for host in judged.hosts if host.level == Level.CRITICAL),
+        *clocks.of_records(contents.vms.values(), site.clock.now()),
     )
+    rows = _rows(site, found, judged, vms, host, problems=problems)
+    return _Seen(site, found, judged, rows, warnings)
+
+
+def _show(seen: _Seen, *, as_json: bool) -> None:
+    from coordinator.booting import progress
+
+    rows, number = seen.rows, len(seen.found.snapshot.contents.vms)
+    booted = progress.shown(seen.site.configuration.host.state_directory)
     if as_json:
-        hosts = [check.describe(verdict) for verdict in judged.hosts]
-        print_json({**_document(site, found, warnings, rows), "hosts": hosts})
+        here = {"hosts": [verdict.document(pasteable) for verdict in seen.judged.hosts]}
+        here["running_from_copies"] = [each.document for each in booted]
+        print_json({**_document(seen.site, seen.found, seen.warnings, rows), **here})
         return
-    for warning in warnings:
+    for warning in seen.warnings:
         warn(warning)
     if rows:
+        now = seen.site.clock.now()
         text.print_table(
             ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"],
             [_columns(row, now) for row in rows],
         )
-    say(_summary(rows))
+    if rows or not number:
+        say(_summary(rows))
+    else:
+        say(f"None of the {number} VMs is like that.")
+    for each in booted:
+        say(each.line)
+
+
+def _rows(
+    site: "Site",
+    found: reading.Reading,
+    judged: Verdicts,
+    vms: tuple[str, ...],
+    host: str | None,
+    *,
+    problems: bool,
+) -> list[dict[str, Any]]:
+    """The VMs that were asked for, with their verdicts."""
+    contents = found.snapshot.contents
+    named = {vm_records.meant(contents, vm).key for vm in vms}
+    if host is not None:
+        _require_host(contents, host)
+    beats = {
+        record.claim.session: reading.doing(site.database, record.claim.session)
+        for record in contents.vms.values()
+        if record.claim is not None
+    }
+    said = {verdict.subject: verdict for verdict in judged.vms}
+    now = site.clock.now()
+    return [
+        {**describe(record, beats, now), "verdict": said[record.key].document(pasteable)}
+        for record in _sorted(found.snapshot)
+        if (not vms or record.key in named)
+        and host in (None, record.node)
+        and not (problems and said[record.key].level == Level.OK)
+    ]
+
+
+def _require_host(contents: Contents, host: str) -> None:
+    known = sorted({record.node for record in contents.vms.values()} | set(contents.nodes))
+    if host not in known:
+        raise UsageError(
+            f"no host of the state database is called {host!r}",
+            hint=f"there are: {', '.join(map(printable, known))}" if known else "",
+        )
 
 
 def _sorted(snapshot: Snapshot) -> list[VmRecord]:
     return sorted(
         snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key)
     )
-
-
-def _little_room(site: "Site", records: Sequence[VmRecord]) -> tuple[str, ...]:
-    """A warning if no backup can begin because the NAS is full, with the VMs that wait.
-
-    The VMs that are CLEAN would not tell, and where no byte is left no worker can note that one
-    waits.
-    """
-    free, reserve = site.nas.free, site.configuration.nas.reserve
-    if free >= max(reserve, 1):
-        return ()
-    waiting = [
-        record.key
-        for record in records
-        if record.status == State.BACKUP_NECESSARY and record.claim is None and not record.left_out
-    ]
-    more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
-    who = f". Waiting for room: {', '.join(waiting[:_NAMED])}{more}" if waiting else ""
-    less = f", less than nas.reserve ({text.size(reserve)})" if reserve else ""
-    return (
-        (
-            f"the NAS has {text.size(free)} free{less}: no backup begins. Free some space: "
-            f"`vmbackup-admin prune --dry-run` shows what can go{who}"
-        ),
-    )
-
-
-def _missing_reserve(site: "Site") -> tuple[str, ...]:
-    """A warning if the database has no reserve, with which a full NAS is cleared."""
-    try:
-        said = reading.missing_reserve(site.database.root, site.configuration.nas.reserve)
-    except OSError:
-        return ()  # the database is damaged, or may not be read: that is said elsewhere
-    return (said,) if said else ()
 
 
 def _document(
@@ -158,7 +234,8 @@ def _columns(row: Mapping[str, Any], now: datetime) -> list[str]:
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
-        return "No VMs are known yet: `vmbackup-worker vmfind` finds those of its host."
+        known = "No VMs are known yet: `vmbackup-worker vmfind` finds those of its host."
+        return pasteable(known)
     counts = [
         f"{number} {state}"
         for state in _ORDER
@@ -177,4 +254,4 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         if number
     ]
-    return f"{len(rows)} VMs: " + ", ".join([*counts, *extra])
+    return f"{text.counted(len(rows), 'VM')}: " + ", ".join([*counts, *extra])

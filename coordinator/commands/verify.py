@@ -1,13 +1,14 @@
 """`vmbackup-admin verify`."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from coordinator import text, vm_argument
 from coordinator.copies_site import CopiesSite, open_copies
+from coordinator.verification_findings import Findings, gone, interrupted
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
 from shared.host.errors import (
     ExitCode,
     IllegalMoveError,
@@ -30,44 +31,6 @@ if TYPE_CHECKING:
     from shared.tasks.verification import Examined
 
 
-@dataclass
-class Findings:
-    """What was found.
-
-    `skipped` are VMs that others work on, `unread` those with copies that could not be read, each
-    with the reason.
-    """
-
-    examined: "list[Examined]" = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """The exit code that says this."""
-        bad = self.unread or any(copy.problem for copy in self.examined)
-        return ExitCode.SOME_FAILED if bad else ExitCode.DONE
-
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "schema": 1,
-            "copies": [
-                {
-                    "vm": copy.key,
-                    "stamp": copy.stamp,
-                    "good": not copy.problem,
-                    "problem": copy.problem,
-                    "archived": copy.archived,
-                    "size": copy.size,
-                }
-                for copy in self.examined
-            ],
-            "skipped": [{"vm": key, "reason": reason} for key, reason in self.skipped.items()],
-            "unread": [{"vm": key, "reason": reason} for key, reason in self.unread.items()],
-        }
-
-
 @documented(
     example="""
         vmbackup-admin verify web01
@@ -81,8 +44,11 @@ class Findings:
         ExitCode.LOCK_LOST,
         ExitCode.NAS,
     ],
+    special={
+        ExitCode.SOME_FAILED: "a copy is damaged, gone, or cannot be read; all others were verified"
+    },
 )
-@click.argument("vm", required=False)
+@click.argument("vm", type=VM, required=False)
 @click.option("--all", "everything", is_flag=True, help="The copies of all VMs of all hosts.")
 @click.option(
     "--due", is_flag=True, help="Only copies that were not read for `backup.verify_days` days."
@@ -103,10 +69,11 @@ def command(
 
     For when a NAS had a fault, or before a copy is relied on; `vmbackup-worker verify` does the
     same on a schedule. A damaged copy is marked, is never counted again, and is not deleted; if it
-    was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody works is skipped. No
-    limit of bytes. Copies of which no record tells are read, too; without a usable database the
-    result is only said. VM may be a name, a UUID, or a directory with copies. Exit code 3 if a copy
-    is damaged, cannot be read, or was the newest one and is gone.
+    was the newest one, its VM becomes BACKUP_NECESSARY. A VM on which somebody works is skipped. As
+    many bytes as there are, as fast as `backup.bytes_per_second` lets. Copies of which no record
+    tells are read, too; without a usable database the result is only said. VM may be a name, a
+    UUID, or a directory with copies. Exit code 3 if a copy is damaged, cannot be read, or was the
+    newest one and is gone.
     """
     if (vm is None) != (everything or due) and not (vm and due and not everything):
         raise UsageError(
@@ -116,25 +83,18 @@ def command(
     opened = open_copies(invocation, reading=dry_run)
     site, records = opened.site, _asked_for(opened, vm)
     if dry_run:
-        planned = [
-            (record.key, copy) for record in records for copy in _wanted(site, record, due=due)
-        ]
-        answer(
-            {
-                "dry_run": True,
-                "database": opened.database,
-                "copies": [
-                    {"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned
-                ],
-            },
-            *(f"would read {key} {copy.stamp} ({text.size(copy.size)})" for key, copy in planned),
-            as_json=as_json,
-        )
+        _plan(opened, records, due=due, as_json=as_json)
         return ExitCode.DONE
-    if opened.usable:
-        report = _verify(site, records, due=due, named=vm is not None, as_json=as_json)
-    else:
-        report = _only_read(site, records, due=due, as_json=as_json)
+    report = Findings()
+    try:
+        if opened.usable:
+            _verify(site, records, report, due=due, named=vm is not None, as_json=as_json)
+        else:
+            _only_read(site, records, report, due=due, as_json=as_json)
+    except KeyboardInterrupt:
+        text.progress("")
+        warn(interrupted(report))
+        raise
     if as_json:
         print_json({**report.to_json(), "database": opened.database})
     else:
@@ -144,6 +104,24 @@ def command(
             f"damaged"
         )
     return report.exit_code
+
+
+def _plan(opened: CopiesSite, records: "list[VmRecord]", *, due: bool, as_json: bool) -> None:
+    """Says what would be read."""
+    planned = [
+        (record.key, copy) for record in records for copy in _wanted(opened.site, record, due=due)
+    ]
+    answer(
+        {
+            "dry_run": True,
+            "database": opened.database,
+            "copies": [
+                {"vm": key, "stamp": copy.stamp, "size": copy.size} for key, copy in planned
+            ],
+        },
+        *(f"would read {key} {copy.stamp} ({text.size(copy.size)})" for key, copy in planned),
+        as_json=as_json,
+    )
 
 
 def _asked_for(opened: CopiesSite, vm: str | None) -> "list[VmRecord]":
@@ -159,15 +137,16 @@ def _asked_for(opened: CopiesSite, vm: str | None) -> "list[VmRecord]":
     return [*(contents.vms[key] for key in sorted(contents.vms)), *found.records]
 
 
-def _only_read(site: "Site", records: "list[VmRecord]", *, due: bool, as_json: bool) -> Findings:
+def _only_read(
+    site: "Site", records: "list[VmRecord]", report: Findings, *, due: bool, as_json: bool
+) -> None:
     """Reads the copies without a database: nothing is noted anywhere."""
     from shared.tasks import verification
 
-    report = Findings()
     for record in records:
         try:
             for copy in _wanted(site, record, due=due):
-                problem = verification.examine(copy, _progress(record, copy))
+                problem = verification.examine(copy, _progress(record, copy), site.pace())
                 archived = copy.directory != site.directory(record)
                 _tell(
                     report,
@@ -179,7 +158,6 @@ def _only_read(site: "Site", records: "list[VmRecord]", *, due: bool, as_json: b
             warn(f"{record.key}: {error.message}")
         finally:
             text.progress("")
-    return report
 
 
 def _progress(record: "VmRecord", copy: "Copy") -> "Callable[[int, int], None]":
@@ -197,17 +175,22 @@ def _tell(report: Findings, examined: "Examined", *, as_json: bool) -> None:
 
 
 def _wanted(site: "Site", record: "VmRecord", *, due: bool) -> "list[Copy]":
-    from shared.tasks import verification, vm_copies
+    from shared.tasks import due_verifications, vm_copies
 
     if due:
-        return verification.due_copies(site, record, site.clock.now())
+        return due_verifications.due_copies(site, record, site.clock.now())
     return [copy for copy, _ in vm_copies.copies(site, record)]
 
 
 def _verify(
-    site: "Site", records: "list[VmRecord]", *, due: bool, named: bool, as_json: bool
-) -> Findings:
-    report = Findings()
+    site: "Site",
+    records: "list[VmRecord]",
+    report: Findings,
+    *,
+    due: bool,
+    named: bool,
+    as_json: bool,
+) -> None:
     with site.database.session("verify") as session:
         for record in records:
             try:
@@ -226,7 +209,6 @@ def _verify(
                 warn(f"{record.key}: {error.message}")
             finally:
                 text.progress("")
-    return report
 
 
 def _verify_vm(
@@ -250,22 +232,6 @@ def _verify_vm(
             _tell(report, examined, as_json=as_json)
     if record.directory and unlisted.is_listed(record):
         verification.settle(site, session, record.key)
-        if gone := _gone(site, record, report):
-            report.unread[record.key] = gone
-            warn(f"{record.key}: {gone}")
-
-
-def _gone(site: "Site", before: "VmRecord", report: Findings) -> str:
-    """That the newest copy is not there any more; empty for one that was found damaged."""
-    now, last = site.database.head().contents.vms.get(before.key), before.last_copy
-    if (
-        now is None
-        or last is None
-        or (now.last_copy is not None and now.last_copy.claim >= last.claim)
-    ):
-        return ""
-    damaged = any(
-        (copy.key, copy.stamp) == (before.key, last.stamp) and copy.problem
-        for copy in report.examined
-    )
-    return "" if damaged else f"the newest copy {last.stamp} is gone"
+        if missing := gone(site, record, report):
+            report.unread[record.key] = missing
+            warn(f"{record.key}: {missing}")

@@ -10,7 +10,7 @@ from shared.copies.archive_marker import is_elsewhere
 from shared.host.errors import NasError, VmBackupError
 from shared.nas.mount import is_there, mount_of, mount_table
 from shared.nas.overlap import Relation, relations
-from shared.state.records import is_directory_name
+from shared.state.record_fields import is_directory_name
 from shared.tasks.vm_copies import require_directory
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.contents import Contents
 from shared.state.rules import hosts
+from shared.state.sessions.deaths import find_proven, live_sessions, of_another_boot, three_beats
 from shared.state.sessions.host_look import read_look
-from shared.state.sessions.recovery import find_proven
 from shared.state.store import generations, inspection, reserve
 from shared.state.store.database import Database
 from shared.state.store.lease import is_provably_dead, parse_marker
@@ -97,7 +97,10 @@ def _wrong_rights(path: Path, *, read_only: bool) -> tuple[Verdict, str, str] | 
         hint = "chmod o-w {}; on SMB: the mount options dir_mode=0770,file_mode=0660"
         return "warn", "everybody may write to {}", hint
     if not read_only and not os.access(path, os.W_OK | os.X_OK):
-        hint = "workers must run as its owner, or in its group with the rights of the group"
+        hint = (
+            "workers must run as its owner, or in its group with the rights of the group; a user "
+            "who only looks needs no right to write: `vmbackup-admin check`"
+        )
         owner = f"(owner {status.st_uid}, group {status.st_gid})"
         return "fail", f"this user may not write to {{}} {owner}", hint
     if status.st_uid != os.geteuid() and not status.st_mode & stat.S_IWGRP:
@@ -219,6 +222,16 @@ def _locks(database: Database) -> Iterator[Check]:
             seen,
             "the next `vmbackup-worker database` does it; at once: vmbackup-lock recover",
         )
+    earlier = [row for row in live_sessions(contents) if of_another_boot(row, database.identity)]
+    seconds = three_beats(database.version.lease_seconds)
+    for row in earlier:
+        yield Check(
+            "database: locks",
+            "warn",
+            f"session {row.id} is of an earlier boot of this machine, or of a full copy of it",
+            f"the next `vmbackup-worker database` watches it for {seconds:.0f} s, and frees what "
+            f"it held if it is silent; at once: vmbackup-lock recover",
+        )
     found = database.files.perform(ReadLease())
     marker = parse_marker(found[0]) if found else None
     if marker is not None and is_provably_dead(marker):
@@ -229,5 +242,5 @@ def _locks(database: Database) -> Iterator[Check]:
             dead_holder,
             "the next transaction takes it over; at once: vmbackup-lock break database",
         )
-    elif not dead:
+    elif not dead and not earlier:
         yield Check("database: locks", "ok", "nothing stale")

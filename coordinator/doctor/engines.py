@@ -10,7 +10,7 @@ from shared.host.clock import Clock
 from shared.host.configuration import Configuration, decide
 from shared.host.errors import VBoxManageError
 from shared.host.processes import Runner
-from shared.ova.compression import best_codec
+from shared.ova.compression import best_codec, slowness
 from shared.virtualbox import settings
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.scratch import is_scratch
@@ -84,11 +84,6 @@ def _examine(configuration: Configuration, machine: Machine, clock: Clock) -> Ch
 
 
 def _examine_codec() -> Iterator[Check]:
-    codec = best_codec().name
-    if codec.startswith("zlib"):
-        yield Check(
-            _NAME,
-            "warn",
-            f"it compresses with {codec}",
-            "the package isal (extra `fast`) makes it about four times as fast",
-        )
+    if missing := slowness(best_codec().name):
+        seen, _, hint = missing.partition(": ")
+        yield Check(_NAME, "warn", f"it {seen}", hint)

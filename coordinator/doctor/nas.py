@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from shared.host.errors import VmBackupError
 from shared.nas.mount import NETWORK, Mount, NasStatus
 from shared.nas.reading import list_fresh
 from shared.nas.spelling import HINT, TRIAL, changed_names, trial_directory
-from shared.nas.writing import write_new_file
+from shared.nas.writing import remove_tree, write_new_file
 from shared.state.store.create import probe_primitive
 
 _PROBE_AGE_SECONDS: Final = 3600
@@ -220,7 +219,7 @@ def _skew(ahead: float) -> Check:
 def _remove_old_probes(mountpoint: Path, clock: Clock) -> None:
     for name in list_fresh(mountpoint):
         path = mountpoint / name
-        if name.startswith(TRIAL) and not path.is_symlink():
+        if name.startswith(TRIAL):
             with contextlib.suppress(OSError):
                 if clock.now().timestamp() - path.lstat().st_mtime > _PROBE_AGE_SECONDS:
-                    shutil.rmtree(path)
+                    remove_tree(path)

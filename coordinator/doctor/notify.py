@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 from coordinator.doctor.result import Check
 from shared.host.configuration import Configuration
-from shared.host.errors import ConfigurationError
-from shared.host.secret_values import revealed
-from shared.notices.sending import require_apprise
+from shared.notices import usable
 
 _NAME = "notify"
 
@@ -25,15 +23,10 @@ def examine(configuration: Configuration) -> Iterator[Check]:
             'add [notify."NAME"] or [ping] to the configuration: docs/monitoring.md',
         )
         return
-    try:
-        if targets:
-            require_apprise()
-        secrets = {f"notify.{name}.url": target.url for name, target in targets.items()}
-        for setting, secret in {**secrets, "ping.url": ping}.items():
-            if secret.get_secret_value():
-                revealed(secret, setting)
-    except ConfigurationError as error:
-        yield Check(_NAME, "fail", error.message, error.hint)
+    found = list(usable.faults(configuration))
+    for fault in found:
+        yield Check(_NAME, "warn" if fault.kind == "exposed" else "fail", fault.what, fault.hint)
+    if found:
         return
     if not ping.get_secret_value():
         yield Check(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from shared.copies import chronology
 from shared.copies.catalogue import Copy
-from shared.host.errors import CopyError
+from shared.host.errors import CopyError, NotInCopyError
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -14,7 +14,8 @@ from shared.tasks import vm_copies
 def choose(site: Site, record: VmRecord, which: str) -> Copy:
     """The copy that is meant: `latest` or `previous` of the good ones, or a stamp.
 
-    Raises `CopyError` if there is none, `NasError`.
+    Raises `NotInCopyError` if there is none of that stamp, `CopyError` if there is no good one,
+    `NasError`.
     """
     return look_for(site, record, which).copy
 
@@ -30,8 +31,11 @@ class ChosenCopy:
     doubt: str = ""
 
 
-def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
-    """Like `choose`, and whether the signs disagree about which is `latest` or `previous`."""
+def look_for(site: Site, record: VmRecord, which: str, *, option: str = "--copy ") -> ChosenCopy:
+    """Like `choose`, and whether the signs disagree about which is `latest` or `previous`.
+
+    `option` is what stands before a stamp in the command that asks.
+    """
     found = vm_copies.in_all_places(site, record)
     good = chronology.oldest_first(copy for copy in found if copy.good)
     if which in ("latest", "previous"):
@@ -42,13 +46,13 @@ def look_for(site: Site, record: VmRecord, which: str) -> ChosenCopy:
                 hint=_what_there_is(record, found),
             )
         chosen = good[-position]
-        doubts = [_doubt(chosen, good, which)]
+        doubts = [_doubt(chosen, good, which, option)]
         if which == "latest":
             doubts.append(_newer(record, chosen, found))
         return ChosenCopy(chosen, "; ".join(filter(None, doubts)))
     copy = next((copy for copy in found if copy.stamp == which), None)
     if copy is None:
-        raise CopyError(
+        raise NotInCopyError(
             f"{record.key} has no copy {which!r}",
             hint=f"`vmbackup-admin copies {quoted(record.key)}` shows what there is",
         )
@@ -79,12 +83,12 @@ def _newer(record: VmRecord, chosen: Copy, found: list[Copy]) -> str:
     return f"{what}. Taken is {chosen.stamp}, the newest good one"
 
 
-def _doubt(copy: Copy, good: list[Copy], which: str) -> str:
+def _doubt(copy: Copy, good: list[Copy], which: str, option: str) -> str:
     rivals = chronology.rivals(copy, good)
     if not rivals:
         return ""
     return (
         f"it is not certain that {copy.stamp} is the {which} copy: number, time and order of "
         f"creation disagree about it and "
-        f"{rivals[-1].stamp}; to take that one: --copy {rivals[-1].stamp}"
+        f"{rivals[-1].stamp}; to take that one: {option}{rivals[-1].stamp}"
     )

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.restore.making import register, unregister
 from shared.host.errors import CopyError, VBoxManageError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
 from shared.site import Site
 from shared.tasks.import_note import Note
+from shared.tasks.importing import register, unregister
+from shared.virtualbox.drives import Drive
 from shared.virtualbox.importing import ImportPlan
-from shared.virtualbox.put_back import DiskKind, Drive, PutBack, kept_host_access, put_back
+from shared.virtualbox.put_back import DiskKind, PutBack, kept_host_access, put_back
 from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError
 from shared.virtualbox.settings import read_file as read_settings
 from shared.virtualbox.vboxmanage import work_seconds
@@ -139,7 +140,30 @@ def _attach_as(site: Site, uuid: str, kind: DiskKind) -> list[str]:
     vboxmanage.run_long(
         work_seconds(), *words, "--type=hdd", f"--medium={kind.image}", *kind.options
     )
-    return lost
+    return lost or _set_auto_reset(site, uuid, kind)
+
+
+def _set_auto_reset(site: Site, uuid: str, kind: DiskKind) -> list[str]:
+    """Whether the new differencing image is emptied at each start, as the original's was or not.
+
+    VirtualBox makes it so for an immutable disk, and not for one of another kind.
+    """
+    machine = site.inventory().get(uuid)
+    disks = machine.settings.disks if machine is not None and machine.settings else ()
+    slot = (kind.slot.controller, kind.slot.port, kind.slot.device)
+    found = (disk for disk in disks if (disk.controller, str(disk.port), str(disk.device)) == slot)
+    leaves = {chain[0].uuid: chain[0] for chain in machine.chains} if machine is not None else {}
+    image = next((leaves[disk.image] for disk in found if disk.image in leaves), None)
+    lost = f"whether its disk at {slot[0]} {slot[1]} is emptied at each start"
+    if image is None:
+        return [lost]
+    if image.auto_reset != kind.auto_reset:
+        words = f"--autoreset={'on' if kind.auto_reset else 'off'}"
+        try:
+            site.vboxmanage.run("modifymedium", "disk", image.uuid, words)
+        except VBoxManageError as error:
+            return [f"{lost}: {error.message}"]
+    return []
 
 
 def _fill(site: Site, uuid: str, drive: Drive) -> list[str]:

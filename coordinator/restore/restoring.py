@@ -9,23 +9,22 @@ its record up.
 """
 
 import logging
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from coordinator.restore.completing import Difference, complete
-from coordinator.restore.making import (
-    Progress,
-    make,
-    move_to_place,
-    refuse_taken,
-    removed_if_it_fails,
+from coordinator.restore.direct import (
+    DirectPlan,
+    NotDirectError,
+    make_directly,
+    plan_directly,
+    told_as_damage,
 )
+from coordinator.restore.making import move_to_place, refuse_taken, removed_if_it_fails
 from shared.copies.catalogue import Copy
 from shared.copies.names import Suffix, final_name
 from shared.copies.side_files import member_names
-from shared.copies.space import human
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError
 from shared.site import Site
@@ -33,8 +32,14 @@ from shared.state.records import Restoration
 from shared.state.rules import copies
 from shared.tasks import abandoned_imports, import_note, verification
 from shared.tasks.import_note import Note
+from shared.tasks.importing import Progress, make, require_room
 from shared.virtualbox import scratch
-from shared.virtualbox.importing import ImportPlan, default_folder, refuse_unsafe
+from shared.virtualbox.importing import (
+    ImportPlan,
+    default_folder,
+    refuse_unsafe,
+    refuse_unusable_name,
+)
 
 log: Final = logging.getLogger(__name__)
 
@@ -44,13 +49,31 @@ _PUT_BACK: Final[tuple[Suffix, ...]] = ("vbox", "nvram")
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A VM that was made of a copy."""
+    """A VM that was made of a copy.
+
+    `imported_because` says why VirtualBox had to import it; empty if it was unpacked directly.
+    """
 
     name: str
     uuid: str
     settings_file: str
     stamp: str
     difference: Difference
+    imported_because: str = ""
+
+
+def refuse_mistyped(place: Path) -> None:
+    """Whether something can be made at `place`, of which only the last name may be new.
+
+    Raises `UsageError` if even the directory above is missing: a slip, or a disk that is not
+    mounted, and what was made there would fill the disk below.
+    """
+    above = place.absolute().parent
+    if not place.is_dir() and not above.is_dir():
+        raise UsageError(
+            f"there is no directory {above}, in which {place.name} could be made",
+            hint="is it typed as it was meant, and what it lies on mounted? Else make it first",
+        )
 
 
 def plan(
@@ -70,7 +93,10 @@ def plan(
     not be imported as it is or has no room.
     """
     if copy.sidecar is None:
-        raise CopyError(f"the copy {copy.stamp} cannot be used: {copy.problem}")
+        raise CopyError(
+            f"the copy {copy.stamp} cannot be used: {copy.problem}",
+            hint="another one: `vmbackup-admin copies` shows what there is",
+        )
     source = copy.directory / final_name(copy.stamp, "ova")
     base = (folder or default_folder(site.vboxmanage)).absolute()
     made = ImportPlan(
@@ -83,12 +109,42 @@ def plan(
         left_out=copy.sidecar.left_out,
         with_host_access=with_host_access,
     )
-    if not made.name:
-        raise UsageError("a VM needs a name", hint="--as NAME")
+    refuse_unusable_name(made.name)
     refuse_taken(site, made)
     refuse_unsafe(member_names(copy.directory, source.name))
-    _check_room(base, max(copy.size, copy.sidecar.source_bytes))
+    require_room(base, max(copy.size, copy.sidecar.source_bytes))
     return made
+
+
+def bring_back(site: Site, copy: Copy, what: ImportPlan, progress: Progress) -> Restored:
+    """Makes the VM: directly, or by an import where that is not possible.
+
+    On any failure, and when it is interrupted, nothing of it is left. Every byte of the copy was
+    compared with its digests before anything is registered.
+
+    Raises what went wrong.
+    """
+    try:
+        how = plan_directly(what)
+        return _restore_directly(site, copy, what, how, progress)
+    except NotDirectError as error:
+        log.info("VirtualBox imports the copy %s: %s", copy.stamp, error)
+        verify(copy, progress)
+        restored = restore(site, copy.stamp, what, progress)
+        return replace(restored, imported_because=str(error))
+
+
+def _restore_directly(
+    site: Site, copy: Copy, what: ImportPlan, how: DirectPlan, progress: Progress
+) -> Restored:
+    _verify_side_files(copy)
+    note = _new_note(site, what)
+    with abandoned_imports.working(site.configuration.host.state_directory, note.file):
+        note = import_note.set_up(note)
+        with removed_if_it_fails(site, note):
+            with told_as_damage(copy):
+                note = make_directly(site, copy, what, how, note, progress)
+            return _complete(site, copy.stamp, what, note)
 
 
 def verify(copy: Copy, progress: Progress) -> None:
@@ -101,16 +157,12 @@ def verify(copy: Copy, progress: Progress) -> None:
     def report(done: int, total: int) -> None:
         progress("verify", 100 * done / total if total else 100)
 
-    try:
+    with told_as_damage(copy):
         verification.check(copy, report)
-    except CopyError as error:
-        raise CopyError(
-            f"the copy {copy.stamp} is damaged and was not restored: {error.message}",
-            hint=(
-                "restore an older one (--copy previous); `vmbackup-admin verify VM` marks the "
-                "damaged one"
-            ),
-        ) from None
+    _verify_side_files(copy)
+
+
+def _verify_side_files(copy: Copy) -> None:
     try:
         verification.check_side_files(copy, _PUT_BACK)
     except CopyError as error:
@@ -124,7 +176,9 @@ def verify(copy: Copy, progress: Progress) -> None:
 
 
 def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Restored:
-    """Makes the VM. On any failure, and when it is interrupted, nothing of it is left.
+    """Makes the VM by VirtualBox's import, of a copy that was verified.
+
+    On any failure, and when it is interrupted, nothing of it is left.
 
     Raises what went wrong.
     """
@@ -133,8 +187,12 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
         note = import_note.set_up(note)
         with removed_if_it_fails(site, note):
             note, _ = make(site, what, note, progress)
-            difference = complete(site, what, note)
-            machine = move_to_place(site, what, note)
+            return _complete(site, stamp, what, note)
+
+
+def _complete(site: Site, stamp: str, what: ImportPlan, note: Note) -> Restored:
+    difference = complete(site, what, note)
+    machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp, difference)
 
@@ -167,16 +225,3 @@ def note(site: Site, key: str, done: Restored) -> None:
         f"restore {key} {done.stamp} as {done.name}",
         "restore",
     )
-
-
-def _check_room(base: Path, needed: int) -> None:
-    existing = next(parent for parent in (base, *base.parents) if parent.exists())
-    room = shutil.disk_usage(existing).free
-    if room < needed:
-        raise CopyError(
-            (
-                f"there is no room for the VM in {base}: it needs about {human(needed)}, "
-                f"{human(room)} are free"
-            ),
-            hint="make room, or restore to another place: --to DIRECTORY",
-        )

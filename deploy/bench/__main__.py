@@ -9,10 +9,25 @@ import platform
 import sys
 import time
 
-from deploy.bench import export_engines, exports, idle, startup, transactions, wire
+from deploy.bench import (
+    changed,
+    export_engines,
+    exports,
+    fleet,
+    hedged,
+    history,
+    idle,
+    restores,
+    startup,
+    transactions,
+    wire,
+)
 from deploy.bench.report import Report
 
-PARTS = ("startup", "transactions", "idle", "exports", "engines", "wire")
+PARTS = (
+    *("startup", "transactions", "idle", "hedged", "exports", "engines"),
+    *("restores", "wire", "changed", "fleet", "history"),
+)
 
 
 def main() -> int:
@@ -39,12 +54,7 @@ def main() -> int:
         whole = transactions.measure(report, seconds=15 if given.full else 4)
     if "idle" in wanted:
         idle.measure(report, rounds=9 if given.full else 3)
-    if "exports" in wanted:
-        exports.measure(report, rounds=7 if given.full else 3, mib=512 if given.full else 256)
-    if "engines" in wanted:
-        export_engines.measure(report, rounds=3 if given.full else 1, mib=2000)
-    if "wire" in wanted:
-        wire.measure(report, mib=256 if given.full else 96)
+    _measure_copies(report, wanted, full=given.full)
     print(
         f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now "
         f"{os.getloadavg()[0]:.1f}."
@@ -52,6 +62,26 @@ def main() -> int:
     if not whole:
         print("UPDATES WERE LOST", file=sys.stderr)
     return 0 if whole else 1
+
+
+def _measure_copies(report: Report, wanted: set[str], *, full: bool) -> None:
+    """The parts that make copies."""
+    if "hedged" in wanted:
+        hedged.measure(report, rounds=300 if full else 10)
+    if "exports" in wanted:
+        exports.measure(report, rounds=7 if full else 3, mib=512 if full else 256)
+    if "engines" in wanted:
+        export_engines.measure(report, rounds=3 if full else 1, mib=2000)
+    if "restores" in wanted:
+        restores.measure(report, rounds=3 if full else 1, mib=2000)
+    if "wire" in wanted:
+        wire.measure(report, mib=256 if full else 96)
+    if "changed" in wanted:
+        changed.measure(report, mib=4096 if full else 320)
+    if "fleet" in wanted:
+        fleet.measure(report)
+    if "history" in wanted:
+        history.measure(report, full=full)
 
 
 if __name__ == "__main__":

@@ -12,26 +12,24 @@ core's costs are told apart by a run that compresses nothing.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from deploy.bench import overhead
+from deploy.bench.one_export import ALL_CORES, ENGINES, engine_command, export_once, watched
 from deploy.bench.report import Report, spread
 from deploy.bench.second_copies import SEVERAL, measure_changes, measure_several, real_files
-from shared.export.parallel import ParallelExporter
-from shared.host.clock import SystemClock
 from shared.host.processes import SubprocessRunner
-from shared.ova.compression import Codec, best_codec, zlib_codec
-from shared.virtualbox.inventory import take_inventory
+from shared.ova.compression import best_codec
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What the parallel engine is meant to reach on two cores, against VBoxManage.
 AIM_WALL: Final = 0.10
@@ -40,15 +38,6 @@ AIM_SIZE: Final = 1.10
 AIM_MEMORY_MB: Final = 100
 
 _MIB: Final = 2**20
-_ALL: Final = os.cpu_count() or 1
-#: What is compared: a name, cores, codec, and whether each grain is inflated again.
-ENGINES: Final = {
-    "one core": (1, "best", True),
-    "all cores": (_ALL, "best", True),
-    "all cores, no self-check": (_ALL, "best", False),
-    "all cores, zlib 1": (_ALL, "zlib", True),
-    "one core, nothing compressed": (1, "none", False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,7 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
     report.heading(
         "Export engines",
         (
-            f"{mib} MiB of real files, {_ALL} cores, to a local directory, by turns: median "
+            f"{mib} MiB of real files, {ALL_CORES} cores, to a local directory, by turns: median "
             f"(least-most)."
         ),
     )
@@ -132,8 +121,8 @@ def show(report: Report, found: dict[str, list[Run]], source: int) -> None:
 
 
 def _ratio(runs: list[Run], reference: list[Run], key: str) -> float:
-    return statistics.median(getattr(run, key) for run in runs) / statistics.median(
-        getattr(run, key) for run in reference
+    return statistics.median(float(getattr(run, key)) for run in runs) / statistics.median(
+        float(getattr(run, key)) for run in reference
     )
 
 
@@ -181,8 +170,15 @@ def run_reference(host: RealHost, uuid: str) -> Run:
     Its work is done by VBoxSVC, which lives on: its CPU time is read before and after.
     """
     target = host.folder / "reference.ova"
-    command = [host.vboxmanage, "export", uuid, "--ovf20", "--manifest", f"--output={target}"]
-    wall, cpu = _watched(host, command)
+    command: list[str | Path] = [
+        host.vboxmanage,
+        "export",
+        uuid,
+        "--ovf20",
+        "--manifest",
+        f"--output={target}",
+    ]
+    wall, cpu = watched(host, command)
     run = Run(wall, cpu, target.stat().st_size, 0)
     target.unlink()
     return run
@@ -194,99 +190,11 @@ def run_engine(host: RealHost, uuid: str, name: str) -> Run:
     VirtualBox's share (locks, description) is added.
     """
     target, result = host.folder / "parallel.ova", host.folder / "result.json"
-    _, cpu = _watched(host, engine_command(host, uuid, name, target, result))
+    _, cpu = watched(host, engine_command(host, uuid, name, target, result))
     inside = json.loads(result.read_text(encoding="utf-8"))
     run = Run(inside["wall"], cpu, target.stat().st_size, inside["memory"])
     target.unlink()
     return run
-
-
-def engine_command(
-    host: RealHost, uuid: str, name: str, target: Path, result: Path
-) -> list[str | Path]:
-    """A process of its own for one export. `result` is where it says what it used."""
-    words = [
-        "--vboxmanage",
-        host.vboxmanage,
-        "--home",
-        host.home,
-        "--vm",
-        uuid,
-        "--engine",
-        name,
-        "--target",
-        target,
-        "--result",
-        result,
-    ]
-    return [sys.executable, "-m", "deploy.bench.export_engines", *words]
-
-
-def _watched(host: RealHost, command: list[str | Path]) -> tuple[float, float]:
-    """Runs a command; wall seconds, and CPU seconds of it and of VirtualBox."""
-    before, began = _cpu(host), time.monotonic()
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        command,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    if done.returncode:
-        sys.exit(f"{command}: status {done.returncode}\n{done.stderr}")
-    return time.monotonic() - began, _cpu(host) - before
-
-
-def _cpu(host: RealHost) -> float:
-    """CPU seconds used so far by ended children of this process and by the VBoxSVC of the host."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    services = [process.cpu_times() for process in host.processes() if process.name() == "VBoxSVC"]
-    return (
-        children.ru_utime + children.ru_stime + sum(times.user + times.system for times in services)
-    )
-
-
-def export_once(given: argparse.Namespace) -> None:
-    """What runs in the process of its own: one export, fsync included."""
-    cores, codec_name, self_check = ENGINES[given.engine]
-    nothing = zlib_codec(1).compress(bytes(range(256)) * 256).ljust(26_000, b"\0")
-    codecs = {
-        "best": best_codec(),
-        "zlib": zlib_codec(1),
-        "none": Codec("none", lambda _: nothing, lambda data: data),
-    }
-    manager = VBoxManage(given.vboxmanage, SubprocessRunner(), 120)
-    machine = take_inventory(manager, Path(given.home), time.sleep)[given.vm]
-    scratch = Path(given.target).parent / "scratch"
-    exporter = ParallelExporter(
-        manager,
-        SystemClock(),
-        scratch=scratch,
-        cores=cores,
-        codec=codecs[codec_name],
-        self_check=self_check,
-    )
-    began = time.monotonic()
-    export = exporter.start(machine, Path(given.target))
-    while not export.poll():
-        time.sleep(0.01)
-    export.result()
-    Path(given.result).write_text(
-        json.dumps({"wall": time.monotonic() - began, "memory": _peak_memory()}), encoding="utf-8"
-    )
-
-
-def _peak_memory() -> int:
-    """The peak memory of this program.
-
-    What getrusage says on Linux is that of the program that started it, if that was more.
-    """
-    if sys.platform != "linux":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main() -> int:

@@ -36,6 +36,20 @@ def measure(report: Report, *, rounds: int, mib: int) -> None:
         host.remove()
 
 
+def configure(host: RealHost, engine: str) -> None:
+    """Writes the configuration of its workers; the NAS is a directory beside its VMs."""
+    settings: dict[str, dict[str, object]] = {
+        "nas": {"mountpoint": str(host.folder / "nas"), "require_mount": False, "reserve": "1 MiB"},
+        "host": {"state_directory": str(host.folder / "state")},
+        "backup": {"engine": engine, "keep_last": 1},
+    }
+    tables = (
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items())
+        for name, items in settings.items()
+    )
+    (host.folder / "config.toml").write_text("".join(tables), encoding="utf-8")
+
+
 class Turns:
     """Bare exports, and backups by the worker with each engine, one after the other."""
 
@@ -51,7 +65,7 @@ class Turns:
 
     def take(self) -> None:
         """Measures and prints."""
-        self._configure("vboxmanage")
+        configure(self._host, "vboxmanage")
         self._program("coordinator.admin", "init")
         bare: list[float] = []
         found: dict[str, list[Mapping[str, Any]]] = {"vboxmanage": [], "auto": []}
@@ -79,19 +93,6 @@ class Turns:
         whole = min(backup["wall_seconds"] for backup in backups)
         self._report.figure(f"{name}: all of it / bare", f"{whole / bare:.2f}")
 
-    def _configure(self, engine: str) -> None:
-        settings: dict[str, dict[str, object]] = {
-            "nas": {"mountpoint": str(self._nas), "require_mount": False, "reserve": "1 MiB"},
-            "host": {"state_directory": str(self._host.folder / "state")},
-            "backup": {"engine": engine, "keep_last": 1},
-        }
-        tables = (
-            f"[{name}]\n"
-            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in items.items())
-            for name, items in settings.items()
-        )
-        (self._host.folder / "config.toml").write_text("".join(tables), encoding="utf-8")
-
     def _bare(self) -> float:
         target = self._nas / "bare.ova"
         began = time.monotonic()
@@ -105,7 +106,7 @@ class Turns:
 
         Returns what its sidecar says, and the wall time of the whole worker.
         """
-        self._configure(engine)
+        configure(self._host, engine)
         self._host.run("modifyvm", self._vm.uuid, "--description", str(time.time()))
         self._program("worker.cli", "vmfind")
         self._program("worker.cli", "notifier")

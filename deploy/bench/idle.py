@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ from shared.state.store.create import create
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.simulated import SimulatedHost
 
+#: What a whole tick may cost a host that has nothing to do: cron starts one every few minutes.
+TICK_CPU_SECONDS: Final = 1.0
 WORKERS: Final = ("vmfind", "notifier", "backup", "verify", "database")
 
 
@@ -37,6 +41,8 @@ def measure(report: Report, *, rounds: int) -> None:
         "renames, removals below the NAS by that process; its probe of the mount, a process of "
         "its own, makes 4 more.",
     )
+    with tempfile.TemporaryDirectory(prefix="vmbackup-bench-") as folder:
+        _measure_tick(report, _all_clean(Path(folder), 20), rounds)
     for count in (100, 1000):
         with tempfile.TemporaryDirectory(prefix="vmbackup-bench-") as folder:
             environment = _all_clean(Path(folder), count)
@@ -58,6 +64,27 @@ def measure(report: Report, *, rounds: int) -> None:
                     ),
                 )
             report.figure(f"{count} VMs, all of them", f"NAS calls: {total}")
+
+
+def _measure_tick(report: Report, environment: Mapping[str, str], rounds: int) -> None:
+    """Prints the CPU time of `run`, and of its workers started one by one, by turns."""
+    together, apart = [], []
+    for _ in range(rounds):
+        together.append(_processor_seconds(environment, "run"))
+        apart.append(sum(_processor_seconds(environment, worker) for worker in WORKERS))
+    report.figure("20 VMs, each worker alone, added", f"CPU: {spread(apart)}")
+    report.figure("20 VMs, run", f"CPU: {spread(together)}")
+    ratio = statistics.median(together) / statistics.median(apart)
+    report.figure("20 VMs, run beside its workers alone", f"{ratio:.2f} of their CPU time")
+    report.judged("20 VMs, run, CPU time", min(together), "s", TICK_CPU_SECONDS)
+
+
+def _processor_seconds(environment: Mapping[str, str], worker: str) -> float:
+    """Of a program and all that it starts, the simulated VBoxManage among it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _run(environment, worker)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _all_clean(folder: Path, count: int) -> Mapping[str, str]:

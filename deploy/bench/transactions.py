@@ -1,14 +1,15 @@
 """Transactions a second, by 1, 8 and 32 processes on one database, and whether one was lost.
 
 As a program (`python -m deploy.bench.transactions ROOT START SECONDS`) it is one of these
-processes: from START (wall clock) it commits for SECONDS and prints how many commits were
-acknowledged.
+processes: from START (wall clock) it commits for SECONDS and prints the seconds that each of its
+acknowledged commits took.
 """
 
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from shared.state.store.create import create
 from shared.state.store.opening import open_database
 
 PROCESSES: Final = (1, 8, 32)
+_FAIR_PROCESSES: Final = 8
 _START_SECONDS: Final = 0.15
 
 
@@ -39,7 +41,8 @@ def measure(report: Report, *, seconds: float) -> bool:
     alone = 0.0
     for processes in PROCESSES:
         with tempfile.TemporaryDirectory(prefix="vmbackup-bench-") as folder:
-            acknowledged, found = _contend(Path(folder) / "vmstate", processes, seconds)
+            taken, found = _contend(Path(folder) / "vmstate", processes, seconds)
+        acknowledged = sum(map(len, taken))
         rate = acknowledged / seconds
         alone = alone or rate
         lost = acknowledged - found
@@ -51,11 +54,24 @@ def measure(report: Report, *, seconds: float) -> bool:
                 f"{lost} of {acknowledged}"
             ),
         )
+        if processes == _FAIR_PROCESSES and acknowledged:
+            every = sorted(second for of_one in taken for second in of_one)
+            report.judged("8 processes, p99 of a commit", every[len(every) * 99 // 100], "s", 1.0)
+            report.judged("8 processes, unfairness (1 - Jain's)", 1 - _jain(taken), "", 0.1)
     return whole
 
 
-def _contend(root: Path, processes: int, seconds: float) -> tuple[int, int]:
-    """Returns how many commits were acknowledged, and how many the database has."""
+def _jain(taken: Sequence[Sequence[float]]) -> float:
+    """Jain's index of how many commits each process had: 1 if all had as many, 1/n if one had all.
+
+    R. Jain, D. Chiu, W. Hawe, DEC-TR-301, 1984.
+    """
+    counts = [len(of_one) for of_one in taken]
+    return sum(counts) ** 2 / (len(counts) * sum(count**2 for count in counts) or 1)
+
+
+def _contend(root: Path, processes: int, seconds: float) -> tuple[list[list[float]], int]:
+    """Returns how long the acknowledged commits of each process took, and how many are there."""
     database = create(root, HostIdentity.of_this_machine("bench"), SystemClock())
     record = VmRecord(
         "vm",
@@ -85,24 +101,27 @@ def _contend(root: Path, processes: int, seconds: float) -> tuple[int, int]:
     finally:
         for process in running:
             process.kill()
-    return sum(int(output) for output in outputs), database.head().contents.vms["vm"].failures
+    found = database.head().contents.vms["vm"].failures
+    return [[float(word) for word in output.split()] for output in outputs], found
 
 
-def commit_until(root: Path, start: float, seconds: float) -> int:
-    """Commits from `start` on (seconds since the epoch); returns how many were acknowledged."""
-    database = open_database(root, HostIdentity.of_this_machine("bench"), SystemClock())
+def commit_until(root: Path, start: float, seconds: float) -> list[float]:
+    """Commits from `start` on (seconds since the epoch); returns how long each commit took."""
+    identity = HostIdentity.of_this_machine("bench")
+    database = open_database(root, identity, SystemClock(), root.with_name("notes"))
 
     def add_one(contents: Contents) -> Contents:
         record = contents.vms["vm"]
         return contents.with_vm(replace(record, failures=record.failures + 1))
 
     time.sleep(max(0.0, start - time.time()))
-    acknowledged = 0
+    taken = []
     while time.time() < start + seconds:
+        began = time.monotonic()
         database.commit_once(add_one, "benchmark", "bench")
-        acknowledged += 1
-    return acknowledged
+        taken.append(time.monotonic() - began)
+    return taken
 
 
 if __name__ == "__main__":
-    print(commit_until(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+    print(*commit_until(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))

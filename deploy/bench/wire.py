@@ -54,7 +54,7 @@ def measure_here(report: Report, mib: int) -> None:
         member = Fleet(Path(folder), nas=nas).add(host)
         member.configure("backup", engine="parallel")
         disk = host.make_vm("web01", mib=mib, random_mib=mib - 1).disk
-        _fill(disk, mib)
+        fill(disk, mib - 1)
         for percent in (None, *CHANGED):
             if percent:
                 change(disk, percent / 100)
@@ -72,11 +72,11 @@ def measure_here(report: Report, mib: int) -> None:
             report.figure(name, f"{text}, for a copy of {copy.size / 1e6:.1f} MB")
 
 
-def _fill(disk: Path, mib: int) -> None:
-    """Puts real files where the disk has data."""
+def fill(disk: Path, mib: int) -> None:
+    """Puts so many MiB of real files where the disk has data."""
     with disk.open("r+b") as file:
         file.seek(data_start(file))
-        for data in real_files((mib - 1) * 2**20):
+        for data in real_files(mib * 2**20):
             file.write(data)
 
 

@@ -30,7 +30,7 @@ def main() -> int:
     narrator = Narrator()
     try:
         with stage(narrator, simulate=given.simulate) as made:
-            kind = made.kind
+            kind, page = made.kind, made.page
             Story(made, narrator).tell()
             narrator.heading("Cleaning up")
     except DemoFailedError as error:
@@ -41,13 +41,14 @@ def main() -> int:
         return 130
     narrator.say(
         f"That took {time.monotonic() - began:.0f} s. The hosts were {kind}. Everything that "
-        f"the demo made was removed."
+        f"the demo made was removed, but its page."
     )
     narrator.say(
         "Next: README.md sets up your own hosts; docs/operation.md is for the time after; "
         "`make "
         "test` shows that all of this holds."
     )
+    print(f"\nThe page of the demo, for your browser: {page.as_uri()}")
     return 0
 
 

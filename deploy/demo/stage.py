@@ -151,6 +151,29 @@ class Stage:
     nas: Path
     actors: tuple[Actor, Actor]
 
+    @property
+    def page(self) -> Path:
+        """The page that stays: the demo ends with its address."""
+        return Path(tempfile.gettempdir()) / f"vmbackup-demo-{os.getpid()}.html"
+
+    def configure(self, actor: Actor, *, slow: bool) -> None:
+        """Writes a host's configuration. `slow`: by the slower engine, so there is time to look."""
+        settings: dict[str, dict[str, object]] = {
+            "nas": {"mountpoint": str(self.nas), "require_mount": False, "reserve": "100 MiB"},
+            "host": {
+                "node": actor.name,
+                "state_directory": str(self.folder / f"state-{actor.name}"),
+            },
+            "backup": {"retry_seconds": 2, "retry_interval_seconds": 1},
+        }
+        if slow:
+            settings["backup"]["engine"] = "vboxmanage"
+        tables = (
+            f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+            for name, values in settings.items()
+        )
+        actor.configuration.write_text("\n".join(tables), encoding="utf-8")
+
     def shows_progress(self, vm: str) -> bool:
         """Whether the heartbeat of a worker says that it exports this VM now, and how far it is."""
         for path in (self.nas / "vmstate" / "node").glob("*"):

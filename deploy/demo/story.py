@@ -1,10 +1,10 @@
 """What happens in the demo, part by part. Each part checks what it shows."""
 
-import json
 import os
 import signal
 from typing import TYPE_CHECKING, Final
 
+from deploy.demo import guest_files
 from deploy.demo.narration import Narrator
 from deploy.demo.stage import DemoFailedError, Stage, wait_until
 from tests.support.simulated import SimulatedHost, SimulatedVm
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: Random data in the large VM, so that its export takes long enough to be looked at.
 LARGE_MIB: Final = 384
+#: What web01 has in its disk, and how large the partition is.
+FILES: Final = {"etc/motd": "Welcome to web01.\n", "etc/hostname": "web01\n"}
+PARTITION_MIB: Final = 4
 SIMULATED_EXPORT_SECONDS: Final = 8.0
 
 
@@ -24,6 +27,7 @@ class Story:
         self._stage, self._narrator = stage, narrator
         self._alpha, self._beta = stage.actors
         self._vms: dict[str, VirtualMachine] = {}
+        self._has_files = False
 
     def tell(self) -> None:
         """All of it."""
@@ -32,11 +36,13 @@ class Story:
             self.set_up,
             self.first_tick,
             self.afterwards,
+            self.one_file,
             self.live,
             self.used_again,
             self.crash,
             self.archive,
             self.restore,
+            self.page,
         ):
             part()
 
@@ -48,7 +54,8 @@ class Story:
             f"one of "
             f"the name web01."
         )
-        self._vms["web01"] = self._alpha.host.make_vm("web01")
+        self._vms["web01"] = self._alpha.host.make_vm("web01", random_mib=PARTITION_MIB)
+        self._has_files = guest_files.put(self._vms["web01"].disk, FILES, PARTITION_MIB)
         self._vms["mail"] = self._alpha.host.make_vm("mail")
         self._beta.host.make_vm("web01")
         self._vms["build"] = self._beta.host.make_vm(
@@ -74,27 +81,7 @@ class Story:
             "has to wait for a crash to be noticed."
         )
         for actor in self._stage.actors:
-            settings: dict[str, dict[str, object]] = {
-                "nas": {
-                    "mountpoint": str(self._stage.nas),
-                    "require_mount": False,
-                    "reserve": "100 MiB",
-                },
-                "host": {
-                    "node": actor.name,
-                    "state_directory": str(self._stage.folder / f"state-{actor.name}"),
-                },
-                "backup": {"retry_seconds": 2, "retry_interval_seconds": 1},
-            }
-            if actor is self._beta:
-                settings["backup"]["engine"] = (
-                    "vboxmanage"  # the slower one, so that there is time to look
-                )
-            tables = (
-                f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
-                for name, values in settings.items()
-            )
-            actor.configuration.write_text("\n".join(tables), encoding="utf-8")
+            self._stage.configure(actor, slow=actor is self._beta)
         self._alpha.run("cat", str(self._alpha.configuration))
         self._alpha.run("vmbackup-admin", "init", "--lease-seconds", "10")
         self._alpha.run("vmbackup-admin", "doctor", expect=(0, 1))
@@ -129,6 +116,22 @@ class Story:
         self._alpha.run("vmbackup-admin", "copies")
         self._alpha.run("find", str(self._stage.nas), "-type", "f", "-not", "-path", "*/vmstate/*")
         self._alpha.run("cat", str(self._stage.nas / "vmstate" / "vmtool-statedb"))
+
+    def one_file(self) -> None:
+        """A file comes out of a copy."""
+        if not self._has_files:
+            return  # this machine has no mkfs.ext4
+        self._narrator.heading("One file out of a copy: nothing is restored or mounted for that")
+        self._narrator.say("The disk of web01 has a partition with some files:")
+        self._beta.run("vmbackup-admin", "files", "web01")
+        self._beta.run("vmbackup-admin", "files", "web01", "/etc")
+        name, text = next(iter(FILES.items()))
+        place = str(self._stage.folder)
+        self._beta.run("vmbackup-admin", "files", "web01", f"/{name}", "--get", place)
+        fetched = self._stage.folder / name.rpartition("/")[2]
+        self._beta.run("cat", str(fetched))
+        if fetched.read_text(encoding="utf-8") != text:
+            raise DemoFailedError(f"{fetched} is not what it was in the VM")
 
     def live(self) -> None:
         """A VM that never stops."""
@@ -203,9 +206,8 @@ class Story:
         """A copy is a VM."""
         self._narrator.heading("What it is all for: a copy becomes a VM, on the other host")
         self._narrator.say(
-            "beta restores the VM of alpha: the copy is verified first, and nothing that "
-            "exists "
-            "is overwritten."
+            "beta restores the VM of alpha: each byte is compared with its digest before that VM "
+            "is there, and nothing that exists is overwritten."
         )
         self._beta.run(
             "vmbackup-admin",
@@ -218,6 +220,14 @@ class Story:
         )
         self._beta.run("VBoxManage", "list", "vms")
         self._alpha.run("vmbackup-admin", "status")
+
+    def page(self) -> None:
+        """All of it in a browser."""
+        self._narrator.heading("At a glance: a page for the browser, which workers keep up to date")
+        page = self._stage.nas / "vmbackup.html"
+        if not page.is_file():
+            raise DemoFailedError(f"no worker has written {page}")
+        self._alpha.run("vmbackup-admin", "page", "--output", str(self._stage.page))
 
     def _expect(self, states: dict[str, str]) -> None:
         document = self._alpha.ask("vmbackup-admin", "status")

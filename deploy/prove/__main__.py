@@ -57,8 +57,9 @@ LANES: Final = (
         Part("nas", ("tests/system/nas", _CLUSTER), 0.4, options=_APART, length_is_given=True),
     ),
     (
-        Part("outages", (_OUTAGES,), 0.4, length_is_given=True),
-        Part("ordinary", ("tests/ordinary",), 0.4, working=0.8, options=("-n", "2")),
+        Part("outages", (_OUTAGES,), 0.35, length_is_given=True),
+        Part("installed", ("tests/installed",), 0.1, length_is_given=True),
+        Part("ordinary", ("tests/ordinary",), 0.35, working=0.8, options=("-n", "2")),
         Part("kinds", ("tests/kinds",), 0.2, working=0.7, options=("-s",)),
     ),
     (
@@ -120,28 +121,10 @@ class Proof:
             "VMBACKUP_PROVE": "1",
             "VMBACKUP_PROVE_SECONDS": f"{seconds * part.working:.0f}",
         }
-        reporting = [
-            "--override-ini=junit_family=xunit1",
-            f"--junitxml={report}",
-        ]  # the family in which tests may record properties
-        reporting += [
-            "-o",
-            f"cache_dir=.pytest_cache/{part.name}",
-        ]  # two parts that run at once must not share it
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--tb=short",
-            *reporting,
-            *part.options,
-            *part.paths,
-        ]
         began = time.monotonic()
         with output.open("wb") as said:
             process = subprocess.Popen(
-                command,
+                _command(part, report),
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -154,15 +137,8 @@ class Proof:
             self._running.discard(process)
         rows = read(report, part.name)
         if status is None:
-            rows = [
-                *rows,
-                Row(
-                    part.name,
-                    "(ended: its time was over)",
-                    failed=1,
-                    seconds=time.monotonic() - began,
-                ),
-            ]
+            over = "(ended: its time was over)"
+            rows = [*rows, Row(part.name, over, failed=1, seconds=time.monotonic() - began)]
         with self._lock:
             self._rows += rows
             self.held = self.held and status == 0
@@ -173,6 +149,23 @@ class Proof:
                 ),
                 flush=True,
             )
+
+
+def _command(part: Part, report: Path) -> list[str]:
+    """Runs the tests of a part, and has them write a report."""
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=short",
+        "--override-ini=junit_family=xunit1",  # in which tests may record properties
+        f"--junitxml={report}",
+        "-o",
+        f"cache_dir=.pytest_cache/{part.name}",  # two parts that run at once must not share it
+        *part.options,
+        *part.paths,
+    ]
 
 
 def main() -> int:

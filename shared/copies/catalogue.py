@@ -1,14 +1,13 @@
 """What is in the directory of a VM: copies, partial files, and what does not belong there.
 
-A copy counts when its `.ova`, its sidecar and the side files that this names are there under their
-final names, with the sizes that it says, no verification found it damaged, VirtualBox would import
+A copy counts when its `.ova`, its sidecar and the files that this names are there under their final
+names, with the sizes that it says, no verification found it damaged, VirtualBox would import
 it as far as the sidecar knows, and the sidecar says that it is a copy of this very VM, by its UUID:
 another VM may have had the same name, and the same directory, before. Which copy is the newer one
 is said by `shared.copies.chronology`.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +24,13 @@ from shared.copies.names import (
     parse_stamp,
 )
 from shared.copies.side_files import missing
-from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look, present
-from shared.state.numbers import believable, plausible
+from shared.state.hold import Hold
+from shared.state.numbers import plausible
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Copy:
     `problem` says why it does not count; it is empty for a good copy. `present` is whether its
     `.ova` is there at all: without, it is what an interrupted removal has left. `created` is when
     that was written (nanoseconds of the NAS's clock), `file` its device and inode. `ours` is
-    whether it may be a copy of this VM: all but those whose sidecar has another UUID.
+    whether it may be a copy of this VM: all but those whose sidecar has another UUID. `screenshot`
+    is whether that of its last rehearsal is beside it.
     """
 
     directory: Path
@@ -51,6 +53,7 @@ class Copy:
     created: int = 0
     file: tuple[int, int] = (0, 0)
     ours: bool = True
+    screenshot: bool = False
 
     @property
     def claim(self) -> int:
@@ -77,8 +80,13 @@ class Copy:
 
     @property
     def sound(self) -> bool:
-        """Whether it counts and is not suspect: others may be let go for it."""
+        """Whether it counts and is not suspect."""
         return self.good and not self.suspect
+
+    @property
+    def read_in_full(self) -> bool:
+        """Whether it is sound, and every byte of it was read and was right."""
+        return self.sound and self.sidecar is not None and self.sidecar.read_in_full
 
     @property
     def suspect(self) -> bool:
@@ -89,6 +97,11 @@ class Copy:
     def pinned(self) -> bool:
         """Whether an operator has exempted it from retention."""
         return self.sidecar is not None and bool(self.sidecar.pinned)
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        """The VMs that run from it, as far as its sidecar tells."""
+        return self.sidecar.holds if self.sidecar is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +224,23 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy:
         return replace(seen, problem="it is being removed")
     except CopyError as error:
         return replace(seen, problem=error.message)
-    return replace(seen, sidecar=sidecar, problem=_problem(entries, sidecar))
+    return replace(
+        seen,
+        sidecar=sidecar,
+        problem=_problem(entries, sidecar),
+        screenshot=_has_screenshot(entries, sidecar),
+    )
+
+
+def _has_screenshot(entries: Mapping[str, Entry], sidecar: Sidecar) -> bool:
+    name, shown = final_name(sidecar.stamp, "png"), sidecar.shown
+    return shown is not None and present(entries, name) and entries[name].size == shown.size
 
 
 def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
     expected: dict[Suffix, SideFile] = {
         "ova": SideFile(sidecar.size, sidecar.sha256),
-        **sidecar.files,
+        **sidecar.beside,
     }
     if lost := missing(entries, sidecar.stamp, expected):
         return lost
@@ -230,37 +253,3 @@ def _refusal(sidecar: Sidecar) -> str:
     if not sidecar.refused:
         return ""
     return f"VirtualBox would not import it, although its disks are whole: {sidecar.refused}"
-
-
-def highest_claim(directories: Iterable[Path]) -> int:
-    """The highest claim number in the names of copies and partial files there; 0 if there is none.
-
-    No database may count from below it, whatever became of the one before. A number out of bounds
-    is passed over, and so is a directory that cannot be read: whoever goes on to use it is told.
-    """
-    return max(
-        (
-            number
-            for directory in directories
-            for number in _numbers(directory)
-            if believable(number)
-        ),
-        default=0,
-    )
-
-
-def directories_in(parents: Iterable[Path]) -> Iterator[Path]:
-    """Everything directly in `parents`: what may be the directory of a VM."""
-    for parent in parents:
-        with contextlib.suppress(OSError):
-            yield from (parent / name for name in look(parent))
-
-
-def _numbers(directory: Path) -> Iterator[int]:
-    with contextlib.suppress(OSError):  # also: it is a file, or a link
-        for name in look(directory):
-            if final := parse_final(name):
-                yield parse_stamp(final[0]).claim
-            elif partial := parse_partial(name):
-                yield partial.claim
-                yield parse_stamp(partial.stamp).claim

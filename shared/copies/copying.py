@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.files import NasFiles
-from shared.copies.sidecar import SideFile
+from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.nas.reading import look, open_file
 from shared.ova.check import Progress, sha256_of

@@ -12,7 +12,8 @@ from shared.host.errors import UnusableRecordError
 from shared.host.printable import quoted
 from shared.nas.reading import list_fresh
 from shared.state.contents import Contents
-from shared.state.records import VmRecord, is_directory_name
+from shared.state.record_fields import is_directory_name
+from shared.state.records import VmRecord
 from shared.state.states import State
 
 

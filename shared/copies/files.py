@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.names import parse_final
+from shared.host.errors import NasError
 from shared.nas import writing
 from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
-from shared.nas.reading import open_file, opened, plain
+from shared.nas.reading import open_file, opened, plain, same_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +213,15 @@ def _sync_name(directory: int, name: str) -> None:
     except OSError as error:
         if error.errno not in NO_RIGHTS | NOT_SUPPORTED:
             raise
+
+
+def refuse_one_directory(source: Path, target: Path) -> None:
+    """Raises `NasError` if both are the same directory under two names.
+
+    What is at the one is not safe at the other. Raises OSError.
+    """
+    if same_directory(source, target):
+        raise NasError(
+            f"{source} and {target} are the same directory",
+            hint="nas.archive_directory must be another place than the NAS directory",
+        )

@@ -16,22 +16,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.copies import catalogue, chronology, permits, source_removal, transfer
+from shared.copies import catalogue, chronology, source_removal, transfer
 from shared.copies import sidecar as sidecars
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
+from shared.copies.files import NasFiles, refuse_one_directory
 from shared.copies.names import SIDES, final_name, parse_final
 from shared.copies.partials import remove_partials_of_moves
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
-from shared.nas.reading import Entry, look, look_twice, read_file
+from shared.nas.reading import Entry, look, look_twice, present, read_file
 
 #: More steps than a copy can need: whoever takes them runs in a circle.
 _STEPS_LIMIT: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class UnmovedCopy:
     """A copy that stayed where it is, and why. Nothing of it was changed or lost."""
 
     stamp: str
@@ -43,7 +43,7 @@ class Moved:
     """The result: `stamps` are at the target now, brought by this call or an earlier one."""
 
     stamps: tuple[str, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[UnmovedCopy, ...]
 
 
 def move_copies(files: NasFiles, route: Route) -> Moved:
@@ -55,10 +55,10 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
     others go on. Raises `NasError` if both are the same directory, before anything is touched, if
     the NAS refuses, or if the target has no room.
     """
-    problems: list[Problem] = []
+    problems: list[UnmovedCopy] = []
     with reported(f"move copies from {route.source} to {route.target}"):
         route.check()
-        permits.refuse_one_directory(route.source, route.target)
+        refuse_one_directory(route.source, route.target)
         stamps = _to_move(route)
         if stamps:
             files.make_directory(route.target)
@@ -67,7 +67,7 @@ def move_copies(files: NasFiles, route: Route) -> Moved:
             try:
                 _move_copy(files, route, stamp)
             except CopyError as error:
-                problems.append(Problem(stamp, error.message))
+                problems.append(UnmovedCopy(stamp, error.message))
         if not look(route.source):
             files.remove_directory(route.source)
         there = [
@@ -137,16 +137,26 @@ def _next_step(
     if ova in here and json not in there:
         return _leave("it has no sidecar")
     if (ova in here) != (ova in there) and any(
-        name in here and name not in there for name in sides
+        name in here and name not in there for name in (*sides, *_index_needed(route, stamp, there))
     ):
         return transfer.bring_side_files
     if ova in here:
         return source_removal.remove_ova if ova in there else transfer.bring_ova
-    return (
-        source_removal.remove_side_files
-        if ova in there and any(name in here for name in (json, line, index, *sides))
-        else None
+    left = present(here, final_name(stamp, "png")) or any(
+        name in here for name in (json, line, index, *sides)
     )
+    return source_removal.remove_side_files if ova in there and left else None
+
+
+def _index_needed(route: Route, stamp: str, there: Mapping[str, Entry]) -> tuple[str, ...]:
+    """The name of the copy's index, if it is needed to read the copy, which is at the target."""
+    if final_name(stamp, "json") not in there:
+        return ()
+    try:
+        sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+    except FileNotFoundError:
+        return ()  # the next look tells
+    return (final_name(stamp, "index"),) if "index" in sidecar.beside else ()
 
 
 def _refuse_another_vm(route: Route, stamp: str) -> None:

@@ -6,6 +6,7 @@ In `<nas>/<directory>/`:
     20261122T203800Z-17.json, .sha256       its sidecar, and its digests for `sha256sum -c`
     20261122T203800Z-17.vbox, .nvram, .sav  side files: what the `.ova` leaves out
     20261122T203800Z-17.index               by which the next copy finds what it need not send
+    20261122T203800Z-17.png                 its screenshot: what its guest showed in a rehearsal
     .20261122T203800Z-17.17.partial.ova     being written under claim 17
 """
 
@@ -22,11 +23,11 @@ from uuid import UUID
 from shared.nas.spelling import folded
 from shared.state.numbers import CLAIM_LIMIT
 
-Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index"]
+Suffix = Literal["ova", "json", "sha256", "vbox", "nvram", "sav", "index", "png"]
 #: What an `.ova` leaves out, kept beside it where the VM has it: its settings file, its firmware
 #: variables and TPM, its saved memory.
 SIDES: Final[tuple[Suffix, ...]] = ("vbox", "nvram", "sav")
-SUFFIXES: Final[tuple[Suffix, ...]] = ("ova", "json", "sha256", "index", *SIDES)
+SUFFIXES: Final[tuple[Suffix, ...]] = ("ova", "json", "sha256", "index", "png", *SIDES)
 
 #: Encrypted shares of common NAS devices take 143 bytes a name, the others 255.
 LIMIT_BYTES: Final = 120

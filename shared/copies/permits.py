@@ -3,12 +3,13 @@
 Retention, moves and commands all ask here, and nowhere else a permit is given.
 
 Without an operator's word a copy goes only if all of this holds at that moment: its sidecar can be
-read and has this VM's UUID; it is good; it is not pinned; it is not the one that was just
-published; a newer good copy is there, newer by every sign (`shared.copies.chronology`), which is
-another file, and not suspect; and its order to no other good copy is disputed. One with which
-nothing is wrong but that VirtualBox would not import it counts for no good one, and goes when a
-newer one is there, good or not imported either. What was moved goes only when it has been read at
-its new place, which is another directory.
+read and has this VM's UUID; it is good; it is not pinned, and no VM runs from it; it is not the one
+that was just published; a newer good copy is there, newer by every sign
+(`shared.copies.chronology`), which is another file, and not suspect; one that was read in full is
+there besides, a newer one if it was itself; and its order to no other good copy is disputed. One
+with which nothing is wrong but that VirtualBox would not import it counts for no good one, and goes
+when a newer one is there, good or not imported either. What was moved goes only when it has been
+read at its new place, which is another directory.
 
 Each proof reads the directory again, and gives a permit for the files of one copy
 (`shared.copies.permits`). Call them under a claim on the VM, right before the removal.
@@ -21,18 +22,22 @@ from typing import Final
 from shared.copies import catalogue, chronology
 from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import Copy
-from shared.copies.files import Permit
+from shared.copies.files import Permit, refuse_one_directory
 from shared.copies.names import SUFFIXES, Suffix, final_name, parse_partial
 from shared.copies.side_files import missing
-from shared.copies.sidecar import SideFile
-from shared.host.errors import CopyError, IllegalMoveError, NasError
+from shared.copies.sidecar_fields import SideFile
+from shared.host.errors import CopyError, IllegalMoveError
 from shared.host.printable import quoted
 from shared.nas.errors import reported
-from shared.nas.reading import look, look_twice, present, same_directory
+from shared.nas.reading import look, look_twice, present
+from shared.state.hold import require_unheld
 
 #: Why the first of all copies stays.
 NEWEST: Final = "newest good copy"
+_PROTECTED: Final = "the last one that was made, or somebody reads or holds it"
 _SUSPECT: Final = "what is newer took blocks over from a damaged copy, and was not read since"
+_NEWEST_READ: Final = "the newest copy that was read in full"
+_NONE_READ: Final = "no copy was read in full yet"
 #: What some rule wants to keep besides, by stamp: given all copies that are there.
 Wanted = Callable[[Iterable[Copy]], Collection[str]]
 
@@ -43,7 +48,7 @@ def must_stay(copies: Iterable[Copy], *, protect: Collection[str] = ()) -> dict[
     An empty list: it may, if no rule of retention keeps it. Pure.
 
     `protect` are stamps that stay whatever is said of them: that of the copy which was published
-    last.
+    last, and of those that somebody reads.
     """
     found = list(copies)
     good = chronology.oldest_first(copy for copy in found if copy.good)
@@ -66,10 +71,13 @@ def _of_refused(copy: Copy, others: list[Copy], protect: Collection[str]) -> Ite
     """
     if copy.pinned:
         yield "pinned"
+    yield from (hold.words for hold in copy.holds)
     if copy.stamp in protect:
-        yield "the last one that was made"
+        yield _PROTECTED
     if not any(
-        chronology.supersedes(other, copy) and not (_one_file(other, copy) or other.suspect)
+        chronology.supersedes(other, copy)
+        and not (_one_file(other, copy) or other.suspect)
+        and (_every_byte_read(other) or not _every_byte_read(copy))
         for other in others
     ):
         yield "the newest state of its disks, although VirtualBox would not import it"
@@ -80,20 +88,37 @@ def _reasons(copy: Copy, good: list[Copy], protect: Collection[str]) -> Iterator
         yield NEWEST
     if copy.pinned:
         yield "pinned"
+    yield from (hold.words for hold in copy.holds)
     if not copy.good:
         yield f"does not count: {copy.problem}"
         return
     if copy.stamp in protect and copy is not good[-1]:
-        yield "the last one that was made"
+        yield _PROTECTED
     if rivals := chronology.rivals(copy, good):
         others = f" and {len(rivals) - 1} more" if len(rivals) > 1 else ""
         yield f"not known whether it is older than {rivals[-1].stamp}{others}"
-    elif copy is not good[-1]:
-        newer = [other for other in good if chronology.supersedes(other, copy)]
-        if not (apart := [other for other in newer if not _one_file(other, copy)]):
-            yield "what is newer is the same file"
-        elif not any(other.sound for other in apart):
-            yield _SUSPECT
+    elif copy is not good[-1] and (lacking := _lacks_successor(copy, good)):
+        yield lacking
+
+
+def _lacks_successor(copy: Copy, good: list[Copy]) -> str:
+    """Why no newer copy stands in for a good one; empty if one does."""
+    newer = [
+        other for other in good if chronology.supersedes(other, copy) and not _one_file(other, copy)
+    ]
+    if not newer:
+        return "what is newer is the same file"
+    if not any(other.sound for other in newer):
+        return _SUSPECT
+    if copy.read_in_full:
+        return "" if any(other.read_in_full for other in newer) else _NEWEST_READ
+    read = (other for other in good if other.read_in_full and not _one_file(other, copy))
+    return "" if any(read) else _NONE_READ
+
+
+def _every_byte_read(copy: Copy) -> bool:
+    """Also of one that VirtualBox would not import, and that is not good for that alone."""
+    return copy.sidecar is not None and copy.sidecar.read_in_full and not copy.suspect
 
 
 def _one_file(one: Copy, other: Copy) -> bool:
@@ -145,11 +170,34 @@ def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
     )
 
 
+def unneeded_screenshot(directory: Path, stamp: str) -> Permit | None:
+    """The permit for the screenshot of a copy that is not there, or whose sidecar has none.
+
+    None if it is no ordinary file, or anything else of the copy is there and its sidecar cannot be
+    read, or has one. Raises `NasError`.
+    """
+    name = final_name(stamp, "png")
+    with reported(f"look at {directory}"):
+        entries = look_twice(directory)
+        if not present(entries, name):
+            return None
+        others = {final_name(stamp, suffix) for suffix in SUFFIXES} - {name}
+        if others & entries.keys():
+            try:
+                sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
+            except (CopyError, FileNotFoundError):
+                return None
+            if sidecar.screenshot is not None:
+                return None
+    return Permit(directory, stamp, frozenset({name}), "its copy is gone, or has no screenshot")
+
+
 def chosen(directory: Path, uuid: str, stamp: str, *, vm: str, last: bool) -> Permit:
     """The permit for all files of a copy that an operator wants removed.
 
     With `last` also of the last good one. `vm`: its name, for hints. Raises `CopyError` if it is
-    not there, `IllegalMoveError` if it is pinned, another VM's, or the last good one, `NasError`.
+    not there, `IllegalMoveError` if it is pinned, another VM's, or the last good one, `LockedError`
+    if a VM runs from it, `NasError`.
     """
     found = catalogue.read(directory, uuid)
     copy = found.find(stamp)
@@ -163,17 +211,27 @@ def chosen(directory: Path, uuid: str, stamp: str, *, vm: str, last: bool) -> Pe
         raise IllegalMoveError(
             f"{stamp} is pinned", hint=f"`vmbackup-admin unpin {quoted(vm)} {stamp}` first"
         )
+    require_unheld(vm, copy.holds, "it cannot be removed", stamp)
     others = [other for other in found.good if other.stamp != stamp and not _one_file(other, copy)]
-    if copy.good and not any(other.sound for other in others) and not last:
-        raise IllegalMoveError(
-            f"{stamp} is the last good copy that is not suspect"
-            if others
-            else f"{stamp} is the last good copy",
-            hint=f"`vmbackup-admin verify {quoted(vm)}` first, or say --last"
-            if others
-            else "make another backup first, or say --last",
-        )
+    if copy.good and not last:
+        _refuse_the_last(copy, others, vm)
     return _permit(directory, stamp, "an operator said so")
+
+
+def _refuse_the_last(copy: Copy, others: list[Copy], vm: str) -> None:
+    """Raises `IllegalMoveError` if none of the `others` can stand in for a copy."""
+    if not others:
+        raise IllegalMoveError(
+            f"{copy.stamp} is the last good copy", hint="make another backup first, or say --last"
+        )
+    if any(other.read_in_full for other in others):
+        return
+    kind = "was read in full" if any(other.sound for other in others) else "is not suspect"
+    if copy.read_in_full or kind == "is not suspect":
+        raise IllegalMoveError(
+            f"{copy.stamp} is the last good copy that {kind}",
+            hint=f"`vmbackup-admin verify {quoted(vm)}` first, or say --last",
+        )
 
 
 def arrived(
@@ -196,25 +254,13 @@ def arrived(
     if ova in wanted:
         expected: dict[Suffix, SideFile] = {
             "ova": SideFile(sidecar.size, sidecar.sha256),
-            **sidecar.files,
+            **sidecar.beside,
         }
         if digest != sidecar.sha256:
             raise CopyError(f"{target} has another file of that name, or a damaged one")
         if lost := missing(there, stamp, expected):
             raise CopyError(f"{target} has not all of the copy: {lost}")
     return Permit(source, stamp, wanted, f"it is in {target}")
-
-
-def refuse_one_directory(source: Path, target: Path) -> None:
-    """Raises `NasError` if both are the same directory under two names.
-
-    What is at the one is not safe at the other. Raises OSError.
-    """
-    if same_directory(source, target):
-        raise NasError(
-            f"{source} and {target} are the same directory",
-            hint="nas.archive_directory must be another place than the NAS directory",
-        )
 
 
 def _permit(directory: Path, stamp: str, reason: str) -> Permit:

@@ -17,9 +17,11 @@ from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
 from shared.copies.files import NasFiles, write_file
+from shared.copies.first_reading import is_whole
 from shared.copies.names import SIDES, Suffix, final_name, partial_name
 from shared.copies.side_files import missing
-from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError, NasError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look, look_twice, present, read_file
@@ -50,7 +52,11 @@ class Publication(Protocol):
 
     @property
     def sha256(self) -> str:
-        """Digest of the `.ova`."""
+        """Digest of the `.ova`; empty if it was not read in full."""
+
+    @property
+    def seal(self) -> str:
+        """Digest of what it is made of then."""
 
 
 def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
@@ -66,7 +72,7 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
         entries = look(directory)
         if not present(entries, ova) or entries[ova].size != sidecar.size:
             raise CopyError(f"{ova} is not there with its {sidecar.size} bytes")
-        if lost := missing(entries, stamp, sidecar.files, claim=claim):
+        if lost := missing(entries, stamp, sidecar.beside, claim=claim):
             raise CopyError(f"{ova}: {lost}")
         files.set_mode(directory, ova)
         files.sync_file(directory, ova)
@@ -92,8 +98,10 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
     with reported(f"publish {publication.stamp}"):
         _settle(files, directory, publication, "json")
         sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
-        _settle_index(files, directory, publication)
-        for suffix in (*(side for side in SIDES if side in sidecar.files), "sha256", "ova"):
+        if "index" not in sidecar.beside:
+            _settle_index(files, directory, publication)
+        beside = [suffix for suffix in (*SIDES, "index") if suffix in sidecar.beside]
+        for suffix in (*beside, "sha256", "ova"):
             _settle(files, directory, publication, suffix, sidecar)
         files.sync_directory(directory)
         entries = look_twice(directory)
@@ -105,7 +113,7 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
         )
     if ova.size != publication.size:
         raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
-    if lost := missing(entries, publication.stamp, sidecar.files):
+    if lost := missing(entries, publication.stamp, sidecar.beside):
         raise CopyError(f"{ova.name} is in place, but {lost}")
     return sidecar
 
@@ -136,7 +144,12 @@ def _settle(
         try:
             if target in entries:
                 _refuse_different(
-                    directory, entries, source, target, _bytes_of(publication, suffix, sidecar)
+                    directory,
+                    entries,
+                    source,
+                    target,
+                    _bytes_of(publication, suffix, sidecar),
+                    sidecar if suffix == "ova" else None,
                 )
                 files.remove(directory, source)
             elif source in entries:
@@ -178,20 +191,27 @@ def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None)
     """Size and digest that a file must have, as far as intent and sidecar say."""
     if suffix == "ova":
         return SideFile(publication.size, publication.sha256)
-    return sidecar.files.get(suffix) if sidecar else None
+    return sidecar.beside.get(suffix) if sidecar else None
 
 
 def _refuse_different(
-    directory: Path, entries: dict[str, Entry], source: str, target: str, expected: SideFile | None
+    directory: Path,
+    entries: dict[str, Entry],
+    source: str,
+    target: str,
+    expected: SideFile | None,
+    ova_of: Sidecar | None,
 ) -> None:
     """Make sure, where both names are there, that the final one is the copy itself.
 
-    A server has repeated a rename as a copy, or somebody has planted a file.
+    A server has repeated a rename as a copy, or somebody has planted a file. `ova_of` is the
+    sidecar if it is the `.ova` itself.
     """
     if expected:
-        same = (
-            entries[target].size == expected.size
-            and sha256_of(directory, target) == expected.sha256
+        same = entries[target].size == expected.size and (
+            is_whole(directory, target, ova_of)
+            if ova_of and not ova_of.read_in_full
+            else sha256_of(directory, target) == expected.sha256
         )
     else:
         partial, final = (
@@ -214,6 +234,7 @@ def _refuse_unexpected(source: Entry, expected: SideFile | None) -> None:
 
 def _expected(directory: Path, publication: Publication, name: str) -> Sidecar:
     sidecar = sidecars.read_named(directory, name, publication.stamp)
-    if (sidecar.size, sidecar.sha256) != (publication.size, publication.sha256):
+    found = (sidecar.size, sidecar.sha256, sidecar.seal)
+    if found != (publication.size, publication.sha256, publication.seal):
         raise CopyError(f"{name} is not the sidecar that was to be published")
     return sidecar

@@ -3,12 +3,13 @@
 Nothing is removed without a permit of `shared.copies.permits`.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue, chronology, permits
+from shared.copies import catalogue, chronology, permits, screenshots
 from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles, Permit
 from shared.copies.names import SIDES, Suffix, final_name
@@ -21,7 +22,7 @@ from shared.nas.reading import look, present
 #: and removed by the next run. The other way round a crash would leave a large file of which nobody
 #: knows what it is. The sidecar goes last, so that until the end it is known which copy was being
 #: removed.
-_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("sha256", "ova", *SIDES, "index", "json")
+_REMOVAL_ORDER: Final[tuple[Suffix, ...]] = ("sha256", "ova", *SIDES, "index", "png", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ def select(
 
     A copy belongs to the day on which it was begun. Only good copies count, and only good copies
     go: one that is damaged or incomplete stays until a person has looked at it. Those that an
-    operator has pinned stay and use up no rule's number. What must stay whatever the rules say is
-    in `permits.must_stay`.
+    operator has pinned, or from which a VM runs, stay and use up no rule's number. What must stay
+    whatever the rules say is in `permits.must_stay`.
     """
     found = list(copies)
     reasons = _by_rule(found, rules)
@@ -134,8 +135,9 @@ def remove_copy(files: NasFiles, permit: Permit) -> None:
 def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
     """Finish removals that a crash interrupted.
 
-    They left sidecars of the VM `uuid` without an `.ova`. Call it under a claim on the VM when no
-    intent to publish or to move is open. Returns the stamps. Raises `NasError`.
+    They left sidecars of the VM `uuid` without an `.ova`, and an older program screenshots. Call it
+    under a claim on the VM when no intent to publish or to move is open. Returns the stamps. Raises
+    `NasError`.
     """
     half = [
         copy.stamp
@@ -145,17 +147,27 @@ def remove_leftovers(files: NasFiles, directory: Path, uuid: str) -> list[str]:
     given = [permit for stamp in half if (permit := permits.leftover(directory, uuid, stamp))]
     for permit in given:
         remove_copy(files, permit)
+    screenshots.remove_unneeded(files, directory)
     return [permit.stamp for permit in given]
 
 
 def _by_rule(copies: list[Copy], rules: Rules) -> dict[str, list[str]]:
-    counted = chronology.newest_first(copy for copy in copies if copy.good and not copy.pinned)
-    reasons: dict[str, list[str]] = {copy.stamp: [] for copy in copies}
-    for copy in counted[: rules.keep_last]:
-        reasons[copy.stamp].append("last")
+    counted = chronology.newest_first(
+        copy for copy in copies if copy.good and not (copy.pinned or copy.holds)
+    )
+    moments = [copy.sidecar.moment if copy.sidecar else None for copy in counted]
+    found = zip(counted, reasons_of(moments, rules), strict=True)
+    return {copy.stamp: [] for copy in copies} | {copy.stamp: each for copy, each in found}
+
+
+def reasons_of(newest_first: Sequence[datetime | None], rules: Rules) -> list[list[str]]:
+    """The rules that keep copies which were begun at these moments: none of them, it goes."""
+    reasons: list[list[str]] = [
+        ["last"] if number < rules.keep_last else [] for number in range(len(newest_first))
+    ]
     for rule, count, period in _periods(rules):
-        for key, copy in list(_newest_of_each(counted, period).items())[:count]:
-            reasons[copy.stamp].append(f"{rule} {key}")
+        for key, number in list(_newest_of_each(newest_first, period).items())[:count]:
+            reasons[number].append(f"{rule} {key}")
     return reasons
 
 
@@ -168,10 +180,9 @@ def _periods(rules: Rules) -> list[tuple[str, int, str]]:
     ]
 
 
-def _newest_of_each(newest_first: Iterable[Copy], period: str) -> dict[str, Copy]:
-    found: dict[str, Copy] = {}
-    for copy in newest_first:
-        moment = copy.sidecar.moment if copy.sidecar else None
+def _newest_of_each(newest_first: Iterable[datetime | None], period: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for number, moment in enumerate(newest_first):
         if moment:
-            found.setdefault(moment.strftime(period), copy)
+            found.setdefault(moment.strftime(period), number)
     return found

@@ -11,8 +11,9 @@ from typing import Final
 
 from shared.copies.files import NasFiles
 from shared.copies.names import Suffix, final_name, partial_name
-from shared.copies.sidecar import SideFile
+from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, open_file, present
 from shared.ova.check import sha256_of
@@ -28,11 +29,13 @@ def keep(
     pieces: Iterable[bytes],
     *,
     check: Callable[[], None] = lambda: None,
+    pace: Pace = UNLIMITED,
 ) -> SideFile:
     """Write a side file under its partial name `name` and read it back; returns size and digest.
 
     What an earlier attempt left under that name is replaced; after a crash it may be there, torn.
-    `check` is called with every piece and raises when the work is to stop. Raises `NasError` if the
+    `check` is called with every piece and raises when the work is to stop; no faster than `pace` it
+    is sent, and read. Raises `NasError` if the
     NAS refuses, `CopyError` if it has other bytes in the end.
     """
     digest, size = hashlib.sha256(), 0
@@ -42,13 +45,14 @@ def keep(
         try:
             for piece in pieces:
                 check()
+                pace.wait(len(piece))
                 files.write(descriptor, piece)
                 digest.update(piece)
                 size += len(piece)
             files.sync(descriptor)
         finally:
             os.close(descriptor)
-        if sha256_of(directory, name) != digest.hexdigest():
+        if sha256_of(directory, name, pace=pace) != digest.hexdigest():
             raise CopyError(f"the bytes of {name} arrived wrong on the NAS")
     return SideFile(size, digest.hexdigest())
 

@@ -15,14 +15,28 @@ from annotated_types import Interval
 
 from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, is_stamp, partial_name
+from shared.copies.sidecar_fields import (
+    Rehearsed,
+    Screenshot,
+    SideFile,
+    Time,
+    Verified,
+    Wire,
+)
 from shared.host.clock import parse_timestamp
 from shared.host.document_fields import FROM_JSON, Count, FieldCheck, Number, Sha256
 from shared.host.documents import Document
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
+from shared.ova.parts import Parts
+from shared.state.hold import Hold
 
-SCHEMA: Final = 1
+#: The schema of a copy that was read in full when it was made, and that of one that was not. Its
+#: manifest has no digests of its disks, so that programs of version 0.1 would call it damaged: they
+#: do not know the schema, and do not count it.
+_SCHEMA: Final = 1
+_SCHEMA_OF_PARTS: Final = 2
 #: No sidecar is longer; a file that is, is none.
 LIMIT_BYTES: Final = 1 << 20
 
@@ -31,6 +45,7 @@ _OPTIONAL: Final = frozenset(
     {
         "verified",
         "rehearsed",
+        "screenshot",
         "pinned",
         "engine_reason",
         "frozen",
@@ -40,67 +55,18 @@ _OPTIONAL: Final = frozenset(
         "repository",
         "taken_from",
         "suspect",
+        "index",
+        "parts",
+        "oldest_read",
+        "holds",
     }
 )
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return bool(parse_timestamp(text))
-    except ValueError:
-        return False
-
+#: Stands for the pin of a copy that is held and not pinned: programs that do not know holds leave
+#: pinned copies alone.
+_PIN_OF_HOLD: Final = "held"
 
 _Stamp = Annotated[str, FieldCheck(is_stamp, "no stamp of a copy")]
-_Time = Annotated[str, FieldCheck(_is_time, "no time")]
 _Claim = Annotated[int, Interval(ge=1, le=(1 << 63) - 1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Verified(Document):
-    """The last time that the copy was read and compared with its digests, at `time`.
-
-    `result` is good, or says what is wrong.
-    """
-
-    time: str
-    result: Annotated[str, FieldCheck(bool, "empty")] = "good"
-
-
-@dataclass(frozen=True, slots=True)
-class SideFile(Document):
-    """A file beside the `.ova` that belongs to the copy: its bytes and their digest."""
-
-    size: Count
-    sha256: Sha256
-
-
-@dataclass(frozen=True, slots=True)
-class Wire(Document):
-    """How the bytes of the `.ova` came to the NAS.
-
-    `sent`, or `copied` there from the copy before. `reason`: why none were copied.
-    """
-
-    sent: Count
-    copied: Count
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rehearsed(Document):
-    """The last time that the copy was restored on trial, at `time` on the host `node`.
-
-    `result` is good, or says what went wrong.
-
-    `observed` says what was seen, in words; `booted` whether it was started at all.
-    """
-
-    time: str
-    node: str
-    result: str
-    observed: str
-    booted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +85,14 @@ class Sidecar(Document):
     database that was: by them a database can be made anew; older copies do not have them.
     `taken_from` are the copies from which it took blocks over, the nearest first: the one before
     it, the one before that if that one took some over, and so on. `suspect` is the first of them
-    that was found damaged, as long as this copy was not read in full since; empty: none. `extra`
-    keeps the fields that this version does not know.
+    that was found damaged, as long as this copy was not read in full since; empty: none. `index`
+    is its index, where that serves the next copy or is needed to read this one.
+
+    `parts` is what it is made of, if it took grains over that nobody read. Then `sha256` is empty
+    until it was read in full for the first time, and compared with them; and `oldest_read` is when
+    the oldest of what it took over was last read. `holds` are the VMs that run from it: the file
+    has a pin besides, for programs that know only those. `screenshot` is that of a rehearsal, see
+    `shown`. `extra` keeps the fields that this version does not know.
     """
 
     stamp: _Stamp
@@ -130,16 +102,17 @@ class Sidecar(Document):
     node: str
     host: str
     virtualbox: str
-    sha256: Sha256
+    sha256: Sha256 | Literal[""]
     size: Count
     fingerprint: Mapping[str, Any]
-    started: _Time
-    finished: _Time
+    started: Time
+    finished: Time
     duration_seconds: Number
     engine: str
     source_bytes: Count = 0
     verified: Verified | None = None
     rehearsed: Rehearsed | None = None
+    screenshot: Screenshot | None = None
     files: Annotated[
         Mapping[Suffix, SideFile],
         FieldCheck(lambda files: set(files) <= set(SIDES), "of other files"),
@@ -155,6 +128,10 @@ class Sidecar(Document):
     repository: str = ""
     taken_from: Annotated[tuple[_Stamp, ...], FROM_JSON] = ()
     suspect: _Stamp | Literal[""] = ""
+    index: SideFile | None = None
+    parts: Parts | None = None
+    oldest_read: Time | Literal[""] = ""
+    holds: Annotated[tuple[Hold, ...], FROM_JSON] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -163,24 +140,55 @@ class Sidecar(Document):
         return self.verified.result if self.verified and self.verified.result != "good" else ""
 
     @property
+    def shown(self) -> Screenshot | None:
+        """The screenshot of the last rehearsal; None if that has none.
+
+        An older program notes rehearsals, and leaves the screenshot of the one before.
+        """
+        last, taken = self.rehearsed, self.screenshot
+        return taken if last is not None and taken is not None and taken.time == last.time else None
+
+    @property
     def moment(self) -> datetime:
         """When the copy was begun, UTC."""
         return parse_timestamp(self.started)
+
+    @property
+    def read_in_full(self) -> bool:
+        """Whether every byte of it was read once at least, and was right."""
+        return bool(self.sha256)
+
+    @property
+    def beside(self) -> Mapping[Suffix, SideFile]:
+        """The files without which the `.ova` is no copy: its index as long as that is needed."""
+        if self.read_in_full or self.index is None:
+            return self.files
+        return {**self.files, "index": self.index}
+
+    @property
+    def seal(self) -> str:
+        """What stands for the SHA-256 as long as that is not known; empty if it is."""
+        return "" if self.read_in_full or self.parts is None else self.parts.digest
 
     def render(self) -> bytes:
         """The file's text."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["files"] = {suffix: self.files[suffix] for suffix in SIDES if suffix in self.files}
+        values["holds"] = [hold.to_json() for hold in self.holds]
+        values["pinned"] = self.pinned or (_PIN_OF_HOLD if self.holds else "")
         extra = values.pop("extra")
         written = {name: value for name, value in values.items() if value or name not in _OPTIONAL}
-        document = {"schema": SCHEMA, **written, **extra}
+        document = {"schema": _SCHEMA_OF_PARTS if self.parts else _SCHEMA, **written, **extra}
         text = json.dumps(document, ensure_ascii=False, indent=2, default=_plain)
         return f"{text}\n".encode("utf-8", "surrogatepass")
 
     def checksum_lines(self) -> bytes:
-        """The text of `<stamp>.sha256`, for people and `sha256sum -c`; nothing is decided by it."""
+        """The text of `<stamp>.sha256`, for people and `sha256sum -c`; nothing is decided by it.
+
+        It has a line for the `.ova` only if that was read in full.
+        """
         digests: dict[Suffix, str] = {
-            "ova": self.sha256,
+            **({"ova": self.sha256} if self.read_in_full else {}),
             **{suffix: self.files[suffix].sha256 for suffix in SIDES if suffix in self.files},
         }
         return "".join(
@@ -198,16 +206,24 @@ def parse(data: bytes) -> Sidecar:
         document = None
     if not isinstance(document, dict):
         raise CopyError("the sidecar is no JSON object")
-    if document.get("schema") != SCHEMA:
+    schema = document.get("schema")
+    if schema not in (_SCHEMA, _SCHEMA_OF_PARTS):
         raise CopyError(
-            f"the sidecar has schema {document.get('schema')!r}; this program knows {SCHEMA}",
+            f"the sidecar has schema {schema!r}; this program knows up to {_SCHEMA_OF_PARTS}",
             hint="update vmbackup on this host",
         )
     values = {name: value for name, value in document.items() if name != "schema"}
+    if values.get("holds") and values.get("pinned") == _PIN_OF_HOLD:
+        del values["pinned"]
     try:
-        return Sidecar.from_json(values)
+        sidecar = Sidecar.from_json(values)
     except ValueError as error:
         raise CopyError(f"the sidecar is wrong: {error}") from None
+    if (sidecar.parts is None) != (schema == _SCHEMA):
+        raise CopyError("the sidecar is wrong: its schema does not fit to its parts")
+    if not sidecar.read_in_full and (sidecar.parts is None or sidecar.index is None):
+        raise CopyError("the sidecar is wrong: it has neither a digest nor parts and an index")
+    return sidecar
 
 
 def read(directory: Path, stamp: str) -> Sidecar:

@@ -6,14 +6,16 @@ it. Nothing is changed, and nothing is concluded: which copy counts is said by `
 newer by `chronology`.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from shared.copies import catalogue, chronology
+from shared.copies import catalogue, chronology, claim_numbers
 from shared.copies.catalogue import Catalogue, Copy
+from shared.copies.names import safe_directory_name
 from shared.copies.sidecar import Sidecar
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
@@ -21,7 +23,7 @@ from shared.nas.errors import reported
 from shared.nas.overlap import first_name_below
 from shared.nas.reading import look
 from shared.nas.spelling import folded
-from shared.state.records import is_directory_name
+from shared.state.record_fields import is_directory_name
 
 #: What NAS systems and people hide is no VM's directory: no name that we choose begins so.
 _HIDDEN: Final = "."
@@ -111,12 +113,31 @@ class FoundVm:
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """The names of its directories, the one with its newest good copy first.
+        """The names of its directories, the likeliest to be its own first.
 
-        More than one: somebody has put copies elsewhere, and one of them is the VM's.
+        More than one: somebody has put copies elsewhere, and one of them is the VM's. First come
+        those where its newest good copy lies; of these the one that is named after the VM, as it is
+        called or else was when older copies were made, then the one with the most copies.
         """
-        good = [place.directory for copy, place in self.copies if copy.good]
-        return tuple(dict.fromkeys([*reversed(good), *(place.directory for place in self.places)]))
+        found, named = self.copies, self._named_after_it
+        newest = [copy.stamp for copy, _ in found if copy.good][-1:]
+        latest = {place.directory for copy, place in found if copy.stamp in newest}
+        counts = Counter(place.directory for _, place in found)
+
+        def key(own: str) -> tuple[bool, int, int, str]:
+            return own not in latest, named.get(folded(own), len(named)), -counts[own], own
+
+        return tuple(sorted({place.directory for place in self.places}, key=key))
+
+    @property
+    def _named_after_it(self) -> Mapping[str, int]:
+        """Folded names that its directory may have got, plain or with UUID: how many names ago."""
+        older = [copy.sidecar.vm for copy, _ in reversed(self.copies) if copy.sidecar]
+        called = dict.fromkeys((self.name, *older))
+        plain = [(name, safe_directory_name(name, (), self.uuid)) for name in called]
+        likely = [(own, safe_directory_name(name, (own,), self.uuid)) for name, own in plain]
+        ages = [(folded(name), age) for age, names in enumerate(likely) for name in names]
+        return dict(reversed(ages))
 
     @property
     def pinned(self) -> tuple[str, ...]:
@@ -131,7 +152,7 @@ class FoundVm:
     @property
     def highest_claim(self) -> int:
         """The highest number of a claim in the names of files in its directories; 0: none."""
-        return catalogue.highest_claim(place.path for place in self.places)
+        return claim_numbers.highest_claim(place.path for place in self.places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """Sends only what has changed: what the previous copy holds already, the NAS copies from there.
 
-Everything is read, compressed and hashed here, and the manifest is made from these bytes; a grain
-whose bytes are those of the same grain of the previous copy is not sent but copied there with
-`copy_file_range`. The result is a plain, complete OVA. Rot in the previous copy would be copied
-along; the manifest shows it to whoever checks the copy, and each n-th copy is sent whole.
+A grain whose bytes are those of the same grain of the previous copy is not sent but copied there
+with `copy_file_range`. The result is a plain, complete OVA. Everything is read, compressed and
+hashed here, and the manifest is made from these bytes, so that it shows rot that was copied along;
+but for grains that are known to be what they were (`shared.export.takeover`): those nobody reads,
+the manifest has no digest of their disk, and the digests of everything else of it are kept as
+`parts`. Each n-th copy is sent whole.
 
 It saves the wire where the NAS copies by itself, and room where its file system shares blocks
 between files. Whether it does is for the caller to know (`shared.nas.server_copy`).
@@ -11,21 +13,23 @@ between files. Whether it does is for the caller to know (`shared.nas.server_cop
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from shared.export.disk_delta import DiskDelta
 from shared.export.takeover import PreviousDisk, PreviousSection
 from shared.frozen.kept import KeptClones
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import open_file
-from shared.ova.index import GrainIndex, IndexRecord, IndexSection, IndexWriter
-from shared.ova.vmdk_writing import CompressedUnit
+from shared.ova.index import GrainIndex
+from shared.ova.index_writing import IndexWriter
+from shared.ova.parts import MadeParts, Part, Parts
+from shared.ova.vmdk import SECTOR
 from shared.ova.writing import OvaWriter, WrittenMember
 
-_SECTOR: Final = 512
 #: Blocks of file systems that share them between files.
 REFLINK_ALIGNMENT: Final = 4096
 
@@ -36,6 +40,8 @@ class DeltaPlan:
 
     `whole_every`: one of so many copies is sent whole. `aligned`: units begin at multiples of
     4096 bytes of the OVA, so that file systems that share blocks can; it makes a copy 0.5 % larger.
+    `unread`: grains that are known to be what they were need not be read, if the previous index is
+    the one with this SHA-256; empty: everything is read.
     """
 
     index: Path
@@ -43,11 +49,12 @@ class DeltaPlan:
     previous_index: Path | None = None
     whole_every: int = 10
     aligned: bool = False
+    unread: str = ""
 
     @property
     def alignment(self) -> int:
         """Units begin at multiples of so many bytes."""
-        return REFLINK_ALIGNMENT if self.aligned else _SECTOR
+        return REFLINK_ALIGNMENT if self.aligned else SECTOR
 
 
 def refusal(plan: DeltaPlan, target: Path) -> str:
@@ -78,6 +85,7 @@ class Delta:
         self._source = -1
         self._plan = plan
         self.unchanged: Mapping[str, PreviousDisk] = {}
+        self._disks: list[DiskDelta] = []
         try:
             self._writer = self._closing.enter_context(IndexWriter(plan.index))
         except OSError as error:
@@ -108,27 +116,43 @@ class Delta:
         """
         self._writer.begin(place, position)
         section = self._index.section(place) if self._index else None
-        if self._index is None or section is None:
-            return DiskDelta(self._writer, self._source, None, iter(()))
-        return DiskDelta(self._writer, self._source, section, self._index.records(section))
+        records = self._index.records(section) if self._index and section else iter(())
+        disk = DiskDelta(place, position, self._writer, self._source, section, records)
+        self._disks.append(disk)
+        return disk
 
     def previous(self, place: str, kept: KeptClones) -> PreviousSection | None:
         """The disk that was attached there, in the copy before, if that was made of clones `kept`.
 
-        None if it was not, or if everything is sent.
+        None if it was not, or if everything is read.
         """
         if self._index is None or self._plan.previous is None:
+            return None
+        if self._index.sha256 != self._plan.unread or not self._index.has_lengths:
             return None
         if (self._plan.previous.stem, self._index.digest) != (kept.stamp, kept.index):
             return None
         section = self._index.section(place)
-        return PreviousSection(self._source, self._index, section) if section else None
+        return PreviousSection(self._index, section) if section else None
 
-    def finish(self, members: tuple[WrittenMember, ...], ova_bytes: int) -> None:
-        """Completes the new index. Raises `NasError`."""
-        self._writer.finish(
+    def finish(self, members: tuple[WrittenMember, ...], ova_bytes: int) -> str:
+        """Completes the new index, and returns its digest. Raises `NasError`."""
+        return self._writer.finish(
             self._index.header.generation + 1 if self._index else 0, members, ova_bytes
         )
+
+    def parts(self, ova: OvaWriter, members: Sequence[WrittenMember]) -> MadeParts | None:
+        """What the finished OVA is made of, if not all of it was read; None if it was."""
+        if all(member.sha256 for member in members):
+            return None
+        disks = {disk.position: disk for disk in self._disks}
+        found = tuple(
+            Part(member.name, member.position, member.size, disk.between, disk.place)
+            if (disk := disks.get(member.position))
+            else Part(member.name, member.position, member.size, member.sha256)
+            for member in members
+        )
+        return MadeParts(Parts(ova.frame, found), tuple(ova.ranges))
 
     def _open_previous(self) -> str:
         """Opens the previous copy if its index is whole and its own; the reason why not."""
@@ -151,52 +175,3 @@ class Delta:
             return "the index of the copy before it belongs to another file"
         self._index, self._source = index, source
         return ""
-
-
-class DiskDelta:
-    """Writes one disk into the OVA: copies what the previous copy holds of it, sends the rest."""
-
-    def __init__(
-        self,
-        writer: IndexWriter,
-        source: int,
-        section: IndexSection | None,
-        records: Iterator[IndexRecord],
-    ) -> None:
-        self._writer = writer
-        self._source = source
-        self._section = section
-        self._records = records
-        self._record = next(records, None)
-
-    def put(self, unit: CompressedUnit, sector: int, ova: OvaWriter) -> None:
-        """Takes the next unit, whose first byte is at `sector` of the disk's file.
-
-        Neighbouring grains that are copied go together, and so do those that are sent.
-        """
-        view = memoryview(unit.data)
-        ends = [place[1] * _SECTOR for place in unit.grains[1:]] + [len(unit.data)]
-        start, unsent = 0, 0
-        for (grain, offset), end, digest in zip(unit.grains, ends, unit.digests, strict=True):
-            found = None if grain in unit.rotten else self._find(grain, digest)
-            self._writer.add(IndexRecord(grain, sector + offset, digest))
-            if found is not None:
-                if unsent < start:
-                    ova.write(view[unsent:start])
-                ova.copy(view[start:end], self._source, found)
-                unsent = end
-            start = end
-        if unsent < start:
-            ova.write(view[unsent:start])
-
-    def _find(self, grain: int, digest: bytes) -> int | None:
-        """Where the previous copy has these bytes; None if it has others there."""
-        while self._record and self._record.grain < grain:
-            self._record = next(self._records, None)
-        if (
-            self._section
-            and self._record
-            and (self._record.grain, self._record.digest) == (grain, digest)
-        ):
-            return self._section.position + self._record.sector * _SECTOR
-        return None

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final, Protocol
 from uuid import uuid4
 
-from shared.export.delta import Delta, DeltaPlan, DiskDelta
+from shared.export.delta import Delta, DeltaPlan
 from shared.export.description import take_description
+from shared.export.disk_delta import DiskDelta
 from shared.export.eligibility import SourceDisk, open_disk
 from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
@@ -28,9 +29,11 @@ from shared.export.read_lock import ReadLock
 from shared.export.takeover import PreviousDisk
 from shared.frozen.errors import NotFrozenError
 from shared.host.errors import CopyError, DiskImageError
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
 from shared.ova.ovf import DiskFile, disk_files
+from shared.ova.parts import MadeParts
 from shared.ova.vmdk import SECTOR
 from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from shared.ova.writing import OvaWriter, WrittenMember
@@ -47,7 +50,7 @@ class ExportRequest:
     `shown` is what the VM is called in the OVA (its own name, if what is exported is a clone).
     `scratch` is a directory on a local disk. `modified` is the time of the files in the OVA, in
     seconds since the epoch. With a `freezer` the VM is frozen if it can be, and may be started from
-    then on (`Freezer.frozen`).
+    then on (`Freezer.frozen`). `pace` is how fast it is sent.
     """
 
     machine: str
@@ -57,6 +60,7 @@ class ExportRequest:
     modified: int
     shown: ExportedAs = ExportedAs()  # noqa: RUF009 - a constant
     freezer: Freezer | None = None
+    pace: Pace = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ class ExportSummary:
     """What was written: the size of the OVA, and its members with their digests.
 
     It has `source_bytes` of the disks, of which `unread` did not change since the copy before, so
-    that they were not read. `copied_bytes` of it the storage copied from the
-    previous copy; `sent` says why none, if that was planned.
+    that they were not read. `copied_bytes` of it the storage copied from the previous copy; `sent`
+    says why none, if that was planned. `index` is the digest of its index, if it has one; `parts`
+    what it is made of, if nobody has read all of it.
     """
 
     size: int
@@ -74,6 +79,8 @@ class ExportSummary:
     copied_bytes: int
     sent: str
     unread: int = 0
+    index: str = ""
+    parts: MadeParts | None = None
 
 
 def export_vm(
@@ -123,7 +130,9 @@ def export_vm(
         parts = match_disks(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         delta = stack.enter_context(Delta(plan, request.target)) if plan else None
-        ova = OvaWriter(request.target, modified=request.modified, cancelled=cancelled)
+        ova = OvaWriter(
+            request.target, modified=request.modified, cancelled=cancelled, pace=request.pace
+        )
         try:
             for name, data in description.members:
                 ova.add(name, data)
@@ -133,14 +142,16 @@ def export_vm(
             members = ova.finish(f"{description.name}.mf")
             _require_unchanged(chains)
             _prove(locks, chains if locks else ())
-            if delta:
-                delta.finish(members, ova.position)
+            index = delta.finish(members, ova.position) if delta else ""
+            made_of = delta.parts(ova, members) if delta else None
             ova.close()
         except BaseException:
             ova.discard()
             raise
     reason = delta.reason if delta else ""
-    return ExportSummary(ova.position, members, meter.done, ova.copied, reason, meter.unread)
+    return ExportSummary(
+        ova.position, members, meter.done, ova.copied, reason, meter.unread, index, made_of
+    )
 
 
 def match_disks(
@@ -196,8 +207,10 @@ class LockedSink:
         """See `shared.export.pipeline.DiskSink`."""
         for guard in self._guards:
             guard.check()
-        if unit is None or self._delta is None:
+        if self._delta is None:
             self._ova.write(data)
+        elif unit is None:
+            self._delta.put_between(data, self._ova)
         else:
             self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._ova)
 

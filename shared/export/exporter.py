@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.host.process_identity import ProcessIdentity
 from shared.virtualbox.background import Background
@@ -16,6 +16,9 @@ from shared.virtualbox.export_words import exported_as
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.vboxmanage import VBoxManage
 
+if TYPE_CHECKING:
+    from shared.ova.parts import MadeParts
+
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
 
 
@@ -24,12 +27,16 @@ class Traffic:
     """How an export's bytes came to the NAS.
 
     `copied` bytes the NAS copied from the previous copy, the others were sent. `reason`: why all
-    were sent. `unread` bytes of the disks did not change since then, and were not read.
+    were sent. `unread` bytes of the disks did not change since then, and were not read. `index` is
+    the digest of the new copy's index, if it has one; `parts` what the copy is made of, if nobody
+    has read all of it.
     """
 
     copied: int = 0
     reason: str = ""
     unread: int = 0
+    index: str = ""
+    parts: "MadeParts | None" = None
 
 
 class RunningExport(Protocol):

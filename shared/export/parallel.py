@@ -16,6 +16,7 @@ from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
 from shared.virtualbox.export_errors import (
@@ -37,7 +38,8 @@ class ParallelExporter:
     Memory stays below 100 MB. `scratch` is a directory on a local disk, used for less than a second
     at a time. With a `plan` an index is written, too, and what the previous copy holds is copied by
     the NAS: see `shared.export.delta`. With a `freezer` the VM may be started as soon as that has
-    frozen it: see `shared.export.freezing`.
+    frozen it: see `shared.export.freezing`. `pace` is how fast an export may send, given what says
+    when to stop.
     """
 
     name = "parallel"
@@ -53,6 +55,7 @@ class ParallelExporter:
         self_check: bool = True,
         plan: DeltaPlan | None = None,
         freezer: Freezer | None = None,
+        pace: Callable[[Callable[[], bool]], Pace] = lambda _should_stop: UNLIMITED,
     ) -> None:
         self._vboxmanage = vboxmanage
         self._clock = clock
@@ -60,6 +63,7 @@ class ParallelExporter:
         self._settings = CompressionSettings(cores, codec or best_codec(), self_check)
         self._plan = plan
         self._freezer = freezer
+        self._pace = pace
 
     @property
     def codec(self) -> str:
@@ -107,6 +111,7 @@ class ParallelExporter:
             modified=int(self._clock.now().timestamp()),
             shown=exported_as(machine, vm_name),
             freezer=self._freezer,
+            pace=self._pace(cancelled.is_set),
         )
         return export_vm(
             self._vboxmanage,
@@ -170,7 +175,9 @@ class ParallelExport:
     def result(self) -> Traffic:
         """See `RunningExport.result`."""
         summary = self.summary()
-        return Traffic(summary.copied_bytes, summary.sent, summary.unread)
+        return Traffic(
+            summary.copied_bytes, summary.sent, summary.unread, summary.index, summary.parts
+        )
 
     def summary(self) -> ExportSummary:
         """What was written.

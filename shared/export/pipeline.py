@@ -9,10 +9,10 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-from shared.export.takeover import NOTHING_UNCHANGED, MixedBlock, PreviousDisk, Unchanged
+from shared.export.takeover import NOTHING_UNCHANGED, PreviousDisk, Unchanged, read_changed
 from shared.host.stages import CancelledError, Stage
 from shared.ova.compression import Codec
 from shared.ova.disk import Block, Chain
@@ -69,8 +69,7 @@ class ReadMeter:
 class _Job:
     block: Block
     result: "Future[CompressedUnit]"
-    previous: PreviousDisk | None = None
-    unchanged: Unchanged = NOTHING_UNCHANGED
+    unchanged: Unchanged
     unread: int = 0
 
 
@@ -105,9 +104,7 @@ class Pipeline:
         sink.put(layout.begin(), None)
         jobs: deque[_Job] = deque()
         for block in chain.blocks():
-            job = _Job(block, Future())
-            if previous:
-                job.previous, job.unchanged = previous, previous.of(block)
+            job = _Job(block, Future(), previous.of(block) if previous else NOTHING_UNCHANGED)
             self._stage.put(job)
             jobs.append(job)
             if len(jobs) >= self._window:
@@ -127,21 +124,21 @@ class Pipeline:
     def _compress(self, job: _Job) -> None:
         try:
             settings = self._settings
-            found = _read(job)
-            job.unread = job.block.length - found.read
+            data, read = read_changed(job.block, job.unchanged)
+            job.unread = job.block.length - read
             unit = compress_unit(
                 job.block.position,
-                found.data,
+                data,
                 settings.codec,
                 self_check=settings.self_check,
                 digest=settings.digest,
                 alignment=settings.alignment,
-                taken=found.taken,
+                taken=job.unchanged.taken,
             )
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:
-            job.result.set_result(replace(unit, rotten=found.rotten))
+            job.result.set_result(unit)
 
     def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         unit = self._wait(job.result)
@@ -163,10 +160,3 @@ class Pipeline:
                 ):  # it was done just now, or this is a TimeoutError of the job itself
                     return result.result()
         raise CancelledError
-
-
-def _read(job: _Job) -> MixedBlock:
-    if job.previous is None or not job.unchanged.grains:
-        data = job.block.read()
-        return MixedBlock(data, {}, len(data))
-    return job.previous.read_changed(job.block, job.unchanged)

@@ -20,7 +20,7 @@ from typing import Final, Self
 from shared.export.command import PipedCommand
 from shared.host.errors import CopyError
 from shared.host.stages import CancelledError
-from shared.ova.disk import Chain
+from shared.ova.disk import Block, Chain
 from shared.virtualbox.export_errors import UnreachedError
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -33,6 +33,8 @@ _START_SECONDS: Final = 120.0
 _PROOF_SECONDS: Final = 120.0
 _PIECE: Final = 2**16
 _POLL_SECONDS: Final = 0.2
+#: What is compared of a block by which VirtualBox shows which image it has in mind.
+_WITNESS_BYTES: Final = 2**16
 
 
 class ReadLock:
@@ -42,6 +44,7 @@ class ReadLock:
     """
 
     def __init__(self, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> None:
+        self._vboxmanage = vboxmanage
         self._medium = medium
         self._cancelled = cancelled
         self._child = PipedCommand(vboxmanage, ["mediumio", f"--disk={medium}", "cat"])
@@ -93,15 +96,34 @@ class ReadLock:
     def prove(self, chain: Chain) -> None:
         """Raises `CopyError` unless the lock lasted until now. To be called once only.
 
-        Also if VirtualBox reads other bytes from the disk than `chain`.
+        Also if VirtualBox reads other bytes from the disk than `chain`: at its beginning, and of
+        each parent that is not what its child notes.
         """
+        for block in chain.witnesses():
+            self._ask(block)
         self._read_up_to(PROOF_BYTES, _PROOF_SECONDS)
         if len(self._received) < PROOF_BYTES:
             raise self._lost()
         if self._received != chain.beginning(PROOF_BYTES):
-            raise CopyError(
-                f"VirtualBox reads other bytes from the disk {self._medium} than this program"
-            )
+            raise self._other_bytes()
+
+    def _ask(self, block: Block) -> None:
+        """Raises `CopyError` unless VirtualBox reads the same from the beginning of a block."""
+        length = min(_WITNESS_BYTES, block.length)
+        place = [f"--offset={block.position}", f"--size={length}"]
+        words = ["mediumio", f"--disk={self._medium}", "cat", *place]
+        with PipedCommand(self._vboxmanage, words) as command:
+            said = _read(command.output, length, _PROOF_SECONDS, self._cancelled)
+            if len(said) < length:
+                command.wait(_POLL_SECONDS)
+                raise command.problem(f"VirtualBox does not read the disk {self._medium}")
+        if said != block.read_part(0, length):
+            raise self._other_bytes()
+
+    def _other_bytes(self) -> CopyError:
+        return CopyError(
+            f"VirtualBox reads other bytes from the disk {self._medium} than this program"
+        )
 
     def _lost(self) -> CopyError:
         reason = self._child.problem("VBoxSVC or VBoxManage has ended")
@@ -110,20 +132,27 @@ class ReadLock:
         )
 
     def _read_up_to(self, length: int, seconds: float) -> None:
-        """Reads on until `length` bytes have been received.
+        """Reads on until `length` bytes have been received, as `_read` does."""
+        more = length - len(self._received)
+        self._received += _read(self._child.output, more, seconds, self._cancelled)
 
-        Stops before if the command ends, or gives nothing more in time.
-        """
-        deadline = time.monotonic() + seconds
-        while len(self._received) < length and time.monotonic() < deadline:
-            if self._cancelled.is_set():
-                raise CancelledError
-            if not _readable(self._child.output, _POLL_SECONDS):
-                continue
-            piece = os.read(self._child.output, min(_PIECE, length - len(self._received)))
-            if not piece:
-                return
-            self._received += piece
+
+def _read(descriptor: int, length: int, seconds: float, cancelled: threading.Event) -> bytes:
+    """So many bytes; fewer if the command ends, or gives nothing more in time.
+
+    Raises `CancelledError`.
+    """
+    received, deadline = b"", time.monotonic() + seconds
+    while len(received) < length and time.monotonic() < deadline:
+        if cancelled.is_set():
+            raise CancelledError
+        if not _readable(descriptor, _POLL_SECONDS):
+            continue
+        piece = os.read(descriptor, min(_PIECE, length - len(received)))
+        if not piece:
+            break
+        received += piece
+    return received
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

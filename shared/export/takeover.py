@@ -2,33 +2,30 @@
 
 A grain is unchanged if the older clone, of which the copy before was made, has the same bytes where
 the disk has the grain now: by the extents of the two clones (`shared.frozen`). If that is certain
-the grain is read from the copy before, as it was compressed then, and compared with the digest that
-was made when it was compressed. One whose bytes are others there, because the copy has rotted, is
-read from the disk like one that changed; so is everything of which anything is not certain.
+the file system of the NAS copies it from the copy before, and nobody reads it: how long it is
+there, and the digest that was made when it was compressed, are in that copy's index. Everything of
+which anything is not certain is read from the disk. Whether the copy before has rotted is not known
+then: such a copy has to be read in full before others are let go for it (`shared.ova.parts`).
 """
 
-import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.frozen.comparison import Differences
 from shared.frozen.errors import NotFrozenError
 from shared.frozen.kept import KeptImage
 from shared.ova.disk import Block, Chain
-from shared.ova.index import GrainIndex, IndexRecord, IndexSection, grain_digest
-from shared.ova.vmdk import GRAIN, GRAIN_HEADER, SECTOR
+from shared.ova.index import GrainIndex, IndexSection
+from shared.ova.vmdk import GRAIN
+from shared.ova.vmdk_writing import TakenGrain
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-#: Copies may be laid out so that units begin and end at blocks of the file system.
-_ALIGNMENT: Final = 4096
-#: Deflate adds next to nothing to what cannot be compressed.
-_LONGEST: Final = GRAIN + 2 * _ALIGNMENT
 
 
 class UnchangedGrains:
@@ -88,44 +85,37 @@ class _Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptGrain:
-    """A grain that the copy before has at `position`; the next thing there begins at `limit`."""
-
-    number: int
-    position: int
-    limit: int
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Unchanged:
-    """What need not be read of a block: `grains` by number, of which these are not zeros."""
+    """What need not be read of a block: `grains` by number, of which `taken` are not zeros."""
 
-    grains: tuple[int, ...]
-    kept: tuple[KeptGrain, ...]
-
-
-NOTHING_UNCHANGED: Final = Unchanged((), ())
+    grains: frozenset[int]
+    taken: Mapping[int, TakenGrain]
 
 
-@dataclass(frozen=True, slots=True)
-class MixedBlock:
-    """A block with zeros where grains are `taken` over; `read` bytes of it come from the disk.
+NOTHING_UNCHANGED: Final = Unchanged(frozenset(), MappingProxyType({}))
 
-    Of grains that are `rotten` the copy before has other bytes than it should.
+
+def read_changed(block: Block, unchanged: Unchanged) -> tuple[bytes, int]:
+    """A block with zeros where it is unchanged, and how many bytes of it were read from the disk.
+
+    In any thread. Raises `DiskImageError`.
     """
-
-    data: bytes
-    taken: Mapping[int, bytes]
-    read: int
-    rotten: frozenset[int] = frozenset()
+    if not unchanged.grains:
+        data = block.read()
+        return data, len(data)
+    mixed, first, read = bytearray(block.length), block.position // GRAIN, 0
+    for start in range(0, block.length, GRAIN):
+        if first + start // GRAIN not in unchanged.grains:
+            piece = block.read_part(start, min(GRAIN, block.length - start))
+            mixed[start : start + len(piece)] = piece
+            read += len(piece)
+    return bytes(mixed), read
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousSection:
-    """A disk in the copy before, which is open as `source`: its grains by the index."""
+    """A disk in the copy before: its grains by the index, which says how long each is."""
 
-    source: int
     index: GrainIndex
     section: IndexSection
 
@@ -134,9 +124,8 @@ class PreviousDisk:
     """One disk in the copy before, and what of it is unchanged."""
 
     def __init__(self, previous: PreviousSection, unchanged: UnchangedGrains) -> None:
-        self._source, self._section = previous.source, previous.section
         self._unchanged = unchanged
-        self._records = _with_limits(previous.index.records(previous.section))
+        self._records = previous.index.records(previous.section)
         self._next = next(self._records, None)
 
     @classmethod
@@ -148,7 +137,9 @@ class PreviousDisk:
         They are closed with the `stack`. Raises `NotFrozenError` unless they are what was noted,
         `DiskImageError` if they are no disk.
         """
-        old = stack.enter_context(Chain.open([Path(image.path) for image in images]))
+        paths = [Path(image.path) for image in images]
+        # their links were accepted when the copy was made of them, which the note vouches for
+        old = stack.enter_context(Chain.open(paths, lambda _child, _parent: True))
         for image, noted in zip(old.images, images, strict=True):
             if not noted.is_file(image.descriptor):
                 raise NotFrozenError(f"{image.path} is not what was left there")
@@ -156,79 +147,12 @@ class PreviousDisk:
 
     def of(self, block: Block) -> Unchanged:
         """What need not be read of a block. In the order of the disk, in one thread."""
-        grains = self._unchanged.of(block)
-        wanted, kept = set(grains), list[KeptGrain]()
+        grains = frozenset(self._unchanged.of(block))
+        taken: dict[int, TakenGrain] = {}
         end = -(-(block.position + block.length) // GRAIN)
-        while self._next and self._next[0].grain < end:
-            record, limit = self._next
-            if record.grain in wanted:
-                start = self._section.position + record.sector * SECTOR
-                ends = (
-                    start + _LONGEST if limit is None else self._section.position + limit * SECTOR
-                )
-                kept.append(
-                    KeptGrain(record.grain, start, min(ends, start + _LONGEST), record.digest)
-                )
+        while self._next and self._next.grain < end:
+            record = self._next
+            if record.grain in grains:
+                taken[record.grain] = TakenGrain(record.sectors, record.digest)
             self._next = next(self._records, None)
-        return Unchanged(tuple(grains), tuple(kept))
-
-    def read_changed(self, block: Block, unchanged: Unchanged) -> "MixedBlock":
-        """A block, of which only what changed is read from the disk. In any thread.
-
-        Raises `DiskImageError`.
-        """
-        taken = self.read(unchanged.kept)
-        rotten = frozenset(grain.number for grain in unchanged.kept) - taken.keys()
-        known = set(unchanged.grains) - rotten
-        data, first, read = bytearray(block.length), block.position // GRAIN, 0
-        for start in range(0, block.length, GRAIN):
-            if first + start // GRAIN not in known:
-                piece = block.read_part(start, min(GRAIN, block.length - start))
-                data[start : start + len(piece)] = piece
-                read += len(piece)
-        return MixedBlock(bytes(data), taken, read, rotten)
-
-    def read(self, kept: Sequence[KeptGrain]) -> Mapping[int, bytes]:
-        """The grains as they are laid out, by number, without those that have other bytes now.
-
-        In any thread. What cannot be read is left out, too: it is read from the disk then.
-        """
-        if not kept:
-            return {}
-        start = kept[0].position
-        try:
-            data = os.pread(self._source, kept[-1].limit - start, start)
-        except OSError:
-            return {}
-        found = {}
-        for grain in kept:
-            if piece := _piece(grain, data[grain.position - start : grain.limit - start]):
-                found[grain.number] = piece
-        return found
-
-
-def _piece(grain: KeptGrain, data: bytes) -> bytes:
-    """The grain without what may fill its unit up; empty if it is not what it was."""
-    if len(data) < GRAIN_HEADER.size:
-        return b""
-    first, size = GRAIN_HEADER.unpack_from(data)
-    end = -(-(GRAIN_HEADER.size + size) // SECTOR) * SECTOR
-    if first != grain.number * (GRAIN // SECTOR) or not size or end > len(data):
-        return b""
-    filled = end + -(grain.position + end) % _ALIGNMENT
-    if grain.digest in (grain_digest(data[:end]), grain_digest(data[:filled])):
-        return data[:end]
-    return b""
-
-
-def _with_limits(
-    records: Iterator[IndexRecord],
-) -> Iterator[tuple[IndexRecord, int | None]]:
-    """Each record with the sector where the next one begins."""
-    before: IndexRecord | None = None
-    for record in records:
-        if before is not None:
-            yield before, record.sector
-        before = record
-    if before is not None:
-        yield before, None
+        return Unchanged(grains, taken)

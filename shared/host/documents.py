@@ -102,9 +102,11 @@ class Document:
 
 
 def _values(value: Any) -> Any:  # noqa: ANN401 - any type of a field
-    """A field as JSON values: documents may be fields, and values of mappings."""
+    """A field as JSON values: documents may be fields, and values of mappings and tuples."""
     if isinstance(value, Document):
         return value.to_json()
+    if isinstance(value, tuple):
+        return tuple(_values(each) for each in value)
     if isinstance(value, Mapping):
         return {name: _values(each) for name, each in value.items()}
     return value

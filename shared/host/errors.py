@@ -5,7 +5,7 @@ about it.
 """
 
 from enum import IntEnum, unique
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 
 @unique
@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
     DONE = 0, "done; also: there was nothing to do"
     FAILURE = 1, "failed; the message says why"
     USAGE = 2, "the command line or the configuration is wrong"
-    SOME_FAILED = 3, "some VMs failed; the others were backed up"
+    SOME_FAILED = 3, "some VMs failed; the others are done"
     SOME_DEFERRED = 4, "some VMs run and were left for a later tick"
     NO_DATABASE = 10, "there is no state database at that place"
     LOCKED = 11, "somebody who is alive holds what the command needs; init: there is a database"
@@ -39,14 +39,19 @@ class ExitCode(IntEnum):
     TERMINATED = 143, "terminated by a signal, or its terminal went away"
 
 
+#: Longer than any sentence, and than what a configuration can have wrong. A name in a copy may have
+#: megabytes, and what is said goes into the database, mail and logs.
+_LONGEST: Final = 10_000
+
+
 class VmBackupError(Exception):
-    """Base of all errors that are meant to be read by an operator."""
+    """Base of all errors that are meant to be read by an operator. The message is bounded."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+        super().__init__(self.message)
         self.hint = hint
 
 
@@ -131,6 +136,12 @@ class IllegalMoveError(VmBackupError):
 
 class CopyError(VmBackupError):
     """A copy of a VM is damaged, incomplete, or could not be made."""
+
+
+class NotInCopyError(CopyError):
+    """What the command line names is not there: no copy of that stamp, no such disk or file."""
+
+    exit_code = ExitCode.USAGE
 
 
 class DiskImageError(VmBackupError):

@@ -5,6 +5,7 @@ keeps them all.
 """
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,20 +16,26 @@ from shared.host.printable import json_line, printable, printable_lines
 
 #: Attributes that every log record has; whatever else a record carries was given as a field.
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: What a person who waits at a terminal wants to know, and cron does not: what is waited for.
+NOTICE: Final = 25
+#: Set for the workers of a `run` that somebody looks at.
+AT_TERMINAL: Final = "VMBACKUP_AT_TERMINAL"
 _STAMP: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ ")
 
 
 def set_up(*, verbosity: int, log_format: str, program: str) -> None:
     """Sends logs to stderr.
 
-    `verbosity`: 0 shows warnings and errors, 1 what is done, 2 every command. `log_format`: text or
-    json.
+    `verbosity`: 0 shows warnings and errors, and at a terminal what is waited for, 1 what is done,
+    2 every command. `log_format`: text or json.
     """
+    logging.addLevelName(NOTICE, "NOTICE")
+    least = NOTICE if sys.stderr.isatty() or os.environ.get(AT_TERMINAL) else logging.WARNING
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(program) if log_format == "json" else TextFormatter(program))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+    root.setLevel((least, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
     logging.getLogger("filelock").setLevel(logging.WARNING)
 
 
@@ -78,7 +85,7 @@ def text_of(document: Mapping[str, Any]) -> str:
 
 def _text(moment: str, program: str, level: str, vm: object, message: str) -> str:
     about = f"{vm}: " if vm else ""
-    weight = "" if level == "INFO" else f"{level}: "
+    weight = "" if level in ("INFO", "NOTICE") else f"{level}: "
     lines = printable_lines(message).replace("\n", "\n    ")
     return f"{moment} {program}: {weight}{printable(about)}{lines}"
 

@@ -1,9 +1,9 @@
 """Notes: what this host remembers in its state directory, outside of the NAS.
 
 A note is one small JSON object in a file of its own. It is written whole or not at all: flushed
-under another name, then renamed over the one before. Nonsense counts as no note, and the next one
-replaces it. A note that cannot be read or kept is an error of the configuration, whatever it is
-about; only who can do without it goes on.
+under another name, then renamed over the one before, and that is flushed, too. Nonsense counts as
+no note, and the next one replaces it. A note that cannot be read or kept is an error of the
+configuration, whatever it is about; only who can do without it goes on.
 """
 
 import contextlib
@@ -51,6 +51,8 @@ class Note:
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(self.path)
+                with contextlib.suppress(OSError):
+                    flush_directory(self.path.parent)
             except OSError:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
@@ -70,3 +72,12 @@ class Note:
                 f"cannot forget {self.subject} in {self.path.parent}: {error.strerror}",
                 hint="host.state_directory must belong to this user",
             ) from None
+
+
+def flush_directory(directory: Path) -> None:
+    """Brings to the disk which names are in a directory. Raises `OSError`."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

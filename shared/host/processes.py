@@ -1,4 +1,4 @@
-"""The only module that starts processes: with a group of their own, watched, ended within a bound.
+"""The only module that starts programs: with a group of their own, watched, ended within a bound.
 
 Every process that this program starts has its own session, so that signals of a terminal reach it
 only when they are passed on.
@@ -20,6 +20,7 @@ from typing import IO, Final, Protocol
 
 from shared.host.process_identity import ProcessIdentity
 from shared.host.signals import held_back
+from shared.host.waits import waiting
 
 log: Final = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ class Runner(Protocol):
 class ChildProcess:
     """A process that was started, in a session of its own, with standard input closed.
 
-    `environment` is added to the caller's. `stdin`, `stdout` and `stderr` are as for
-    `subprocess.Popen`.
+    `environment` is added to the caller's; the others are as for `subprocess.Popen`.
     With `ends_with_parent` it is sent TERM when the thread that started it ends, also by a crash,
     where the system can do that (Linux). Raises `OSError` or `ValueError` if it cannot be started.
     A signal that comes while it is started takes effect afterwards, and what was started is ended.
@@ -199,7 +199,8 @@ class SubprocessRunner:
         try:
             with held_back():  # from its start until it is known here
                 child = ChildProcess(arguments, environment=environment)
-            printed = child.printed(timeout_seconds)
+            with waiting(os.path.basename(arguments[0]), timeout_seconds):
+                printed = child.printed(timeout_seconds)
         except BaseException:  # we are interrupted: what we started does not go on without us
             if child is not None:
                 child.end()
@@ -210,7 +211,7 @@ class SubprocessRunner:
             child.end()
             printed = child.printed(END_SECONDS) or (b"", b"")
         status = child.poll()
-        stdout, stderr = map(_text, printed)
+        stdout, stderr = map(as_text, printed)
         return Completed(
             child.arguments,
             -signal.SIGKILL if status is None else status,
@@ -244,5 +245,6 @@ def _environment(added: Mapping[str, str] | Mapping[bytes, bytes]) -> dict[bytes
     }
 
 
-def _text(data: bytes) -> str:
+def as_text(data: bytes) -> str:
+    """What a command printed, as `Completed` has it."""
     return data.decode("utf-8", errors="backslashreplace").replace("\r\n", "\n")

@@ -4,6 +4,7 @@ What is raised here names the place, never the secret.
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -48,6 +49,18 @@ def revealed(secret: "SecretStr", setting: str, environment: Mapping[str, str] =
             f"{setting}: there must stand one line with a URL, and nothing else"
         )
     return found
+
+
+def exposed_file(secret: "SecretStr") -> str:
+    """The file in which the secret stands, if all users of the host may read that; else empty."""
+    kind, _, place = secret.get_secret_value().partition(":")
+    if kind != "file":
+        return ""
+    path = Path(place).expanduser()
+    try:
+        return str(path) if path.stat().st_mode & stat.S_IROTH else ""
+    except OSError:
+        return ""
 
 
 def _read(path: Path, setting: str) -> str:

@@ -17,7 +17,8 @@ from typing import Final, NoReturn
 from shared.host.errors import ExitCode
 
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
-_ALL: Final = (*ENDING, signal.SIGINT)
+#: Those, and ^C.
+ALL: Final = (*ENDING, signal.SIGINT)
 
 
 class EndedError(SystemExit):
@@ -46,7 +47,7 @@ def ending_in_order() -> Iterator[None]:
     So everything is undone on the way out. Further signals, of any kind, do not disturb that.
     Afterwards the handlers are as before.
     """
-    heeded = [number for number in _ALL if not is_ignored(number)]
+    heeded = [number for number in ALL if not is_ignored(number)]
     previous = {number: signal.signal(number, _end) for number in heeded}
     try:
         yield
@@ -67,7 +68,7 @@ def held_back() -> Iterator[None]:
     def hold(number: int, _frame: FrameType | None) -> None:
         held.append(number)
 
-    heeded = {number: signal.getsignal(number) for number in _ALL}
+    heeded = {number: signal.getsignal(number) for number in ALL}
     previous = {number: handler for number, handler in heeded.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread():
         previous = {}
@@ -84,7 +85,7 @@ def held_back() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a handler
-    for other in _ALL:
+    for other in ALL:
         if not is_ignored(other):
             signal.signal(
                 other, _disregard

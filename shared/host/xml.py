@@ -12,23 +12,37 @@ from typing import Final
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-__all__ = ["Element", "XmlError", "parse_xml", "scan_xml"]
+__all__ = ["WRITABLE_DEPTH", "Element", "XmlError", "parse_xml", "scan_xml"]
 
 _MEBIBYTE: Final = 2**20
+#: Elements take more room in memory than their text in a file.
+_ELEMENTS_LIMIT: Final = 1_000_000
+#: Whoever writes a tree again walks down into it, which Python does not do without end. VirtualBox
+#: nests 250 snapshots, each in two elements, and 300 disks.
+WRITABLE_DEPTH: Final = 600
 
 
 class XmlError(Exception):
     """A file cannot be used; the message follows on the file's name: "is damaged: …"."""
 
 
-def parse_xml(data: bytes, *, limit: int) -> Element:
-    """The tree of elements. Raises `XmlError`, also for more than `limit` bytes."""
+def parse_xml(data: bytes, *, limit: int, depth: int | None = None) -> Element:
+    """The tree of elements. Raises `XmlError`, also for more than `limit` bytes.
+
+    And for elements that are nested more deeply than `depth`; None: they may be.
+    """
     builder = TreeBuilder()
-    parser = _parser()
-    parser.StartElementHandler = lambda name, attributes: builder.start(
-        _local(name), _local_keys(attributes)
-    )
-    parser.EndElementHandler = lambda name: builder.end(_local(name))
+    parser, bounds = _parser(), _Bounds(depth)
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        bounds.begin()
+        builder.start(_local(name), _local_keys(attributes))
+
+    def end(name: str) -> None:
+        bounds.end()
+        builder.end(_local(name))
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data
     _run(parser, data, limit)
     return builder.close()
@@ -44,6 +58,24 @@ def scan_xml(data: bytes, start: Callable[[str, Mapping[str, str]], None], *, li
         _local(name), _local_keys(attributes)
     )
     _run(parser, data, limit)
+
+
+class _Bounds:
+    """Counts elements, and how deeply they are nested. Raises `XmlError` at the first too many."""
+
+    def __init__(self, depth: int | None) -> None:
+        self._limit = depth
+        self._elements = self._depth = 0
+
+    def begin(self) -> None:
+        self._elements, self._depth = self._elements + 1, self._depth + 1
+        if self._elements > _ELEMENTS_LIMIT:
+            raise XmlError(f"has more than {_ELEMENTS_LIMIT} elements")
+        if self._limit is not None and self._depth > self._limit:
+            raise XmlError(f"is nested more than {self._limit} deep")
+
+    def end(self) -> None:
+        self._depth -= 1
 
 
 def _parser() -> expat.XMLParserType:

@@ -17,6 +17,7 @@ from typing import Final
 from shared.host.configuration import Nas
 from shared.host.errors import NasError
 from shared.host.processes import Completed, Runner, SubprocessRunner
+from shared.host.waits import waiting
 from shared.nas.errors import full_hint
 from shared.nas.writing import WRITE_TEST
 
@@ -124,7 +125,7 @@ def mount_of(real: str, table: Sequence[Mount]) -> Mount | None:
 
 def parse_mounts(text: str) -> Iterator[Mount]:
     """The lines of /proc/self/mountinfo; what cannot be understood is left out."""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # names may have whatever else ends a line
         left, dash, right = line.partition(" - ")
         fields, more = left.split(" "), right.split(" ")
         if dash and len(fields) >= 6 and len(more) >= 3:
@@ -145,7 +146,7 @@ def mount_table(path: Path = _MOUNTS) -> Iterator[Mount]:
     None on a system that has no such table.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return  # no Linux: device numbers decide
     yield from parse_mounts(text)
@@ -169,7 +170,8 @@ def _is_mounted(real: str, mount: Mount | None, by_device: bool) -> bool:  # noq
 def _ask(place: Path, file: str, seconds: float, runner: Runner | None) -> Completed:
     arguments = [sys.executable, "-I", "-S", _PROBE, str(place), *([file] if file else [])]
     try:
-        completed = (runner or SubprocessRunner()).run(arguments, timeout_seconds=seconds)
+        with waiting(f"the NAS at {place} to answer", seconds):
+            completed = (runner or SubprocessRunner()).run(arguments, timeout_seconds=seconds)
     except OSError as error:
         raise NasError(f"cannot start the probe of the NAS: {error.strerror}") from None
     if completed.timed_out:

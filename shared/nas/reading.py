@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import BinaryIO, Final
 
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-#: Longer than any file that is read whole: a generation of a thousand VMs has a few megabytes.
-LIMIT_BYTES: Final = 1 << 28
+#: Longer than any file that is read whole: a generation of ten thousand VMs has some 20 MB.
+LIMIT_BYTES: Final = 1 << 25
 _PIECE: Final = 1 << 20
 #: Handles that another client's change has made stale: looking again gives fresh ones.
 _STALE_ATTEMPTS: Final = 5
@@ -135,6 +136,15 @@ def ordinary(descriptor: int, path: Path) -> BinaryIO:
     raise OSError(code, "is no ordinary file", str(path))
 
 
+def drop_cached(descriptor: int) -> None:
+    """Drops what this machine still holds of an open file, so that it is read from the server.
+
+    What was written and not brought to the storage stays: call fsync before.
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def read_file(path: Path, limit: int = LIMIT_BYTES, *, follow: bool = True) -> bytes:
     """The bytes of an ordinary file, `limit` + 1 at most: more than `limit` is no file of ours.
 
@@ -180,3 +190,15 @@ def plain(name: str) -> str:
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise ValueError(f"{name!r} is no plain file name")
     return name
+
+
+@contextlib.contextmanager
+def opened_fresh(directory: Path, name: str, *, whole: bool = True) -> Iterator[int]:
+    """A file to be read from the server, from front to end, or only parts of it. Raises OSError."""
+    with open_file(directory / name, follow=False) as file:
+        descriptor = file.fileno()
+        drop_cached(descriptor)
+        if sys.platform == "linux":
+            order = os.POSIX_FADV_SEQUENTIAL if whole else os.POSIX_FADV_RANDOM
+            os.posix_fadvise(descriptor, 0, 0, order)
+        yield descriptor

@@ -8,7 +8,6 @@ copy from those who wrote it. One that only ignores case when a name is asked fo
 import contextlib
 import os
 import secrets
-import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Final
 from shared.host.errors import NasError
 from shared.nas.errors import reported
 from shared.nas.reading import list_fresh
-from shared.nas.writing import write_new_file
+from shared.nas.writing import remove_tree, write_new_file
 
 #: Directories at the top of the NAS in which it is tried out; one that an interrupted trial left is
 #: removed by `doctor`.
@@ -77,8 +76,9 @@ def require_names_kept(mountpoint: Path) -> None:
     """
     with reported(f"try out how {mountpoint} keeps names"):
         for name in list_fresh(mountpoint):
-            if name.startswith(TRIAL) and not os.path.islink(mountpoint / name):
-                shutil.rmtree(mountpoint / name, ignore_errors=True)
+            if name.startswith(TRIAL):
+                with contextlib.suppress(OSError):
+                    remove_tree(mountpoint / name)
         with trial_directory(mountpoint) as place:
             wrong = changed_names(place)
     if wrong:
@@ -99,7 +99,8 @@ def trial_directory(mountpoint: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(place)
 
 
 def folded(name: str) -> str:

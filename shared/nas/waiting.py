@@ -13,6 +13,8 @@ T = TypeVar("T")
 #: Longer than the 35 s for which Samba makes others wait for a host that fell silent (docs/nas.md).
 PATIENCE_SECONDS: Final = 45.0
 _ATTEMPTS: Final = 12
+#: How long a call waits for a server that is silent, in words: NFS mounted `hard` waits for ever.
+AS_ITS_MOUNT: Final = "as long as its mount waits"
 
 
 def patiently(act: Callable[[], T], clock: Clock) -> T | None:

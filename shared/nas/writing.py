@@ -29,6 +29,8 @@ DIRECTORY_MODE: Final = 0o770
 #: The beginning of the name of a file that a write test makes and removes; one that is a day old
 #: was left by a test that was killed.
 WRITE_TEST: Final = ".vmbackup-write-test"
+#: A state database nests its history three deep.
+_DEEPEST: Final = 8
 
 
 def create_file(name: str | Path, mode: int, directory: int | None = None) -> int:
@@ -45,6 +47,21 @@ def create_file(name: str | Path, mode: int, directory: int | None = None) -> in
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=directory)
         raise
+    return descriptor
+
+
+def open_in_place(name: str | Path, flags: int, mode: int, directory: int | None = None) -> int:
+    """Opens a file that is written anew in its place, for writing; `flags` may make it.
+
+    Raises OSError, also if something else is there: a pipe, which would be waited for, or a file
+    that has another name as well, which somebody else may need.
+    """
+    flags |= os.O_WRONLY | os.O_NONBLOCK | FILE_FLAGS
+    descriptor = os.open(name, flags, mode, dir_fd=directory)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(descriptor)
+        raise OSError(errno.EEXIST, "is no file of this program's", os.fspath(name))
     return descriptor
 
 
@@ -149,6 +166,33 @@ def sync_directory(directory: Path, *, follow: bool = True) -> None:
         except OSError as error:
             if error.errno not in NOT_SUPPORTED | {errno.EBADF}:  # some refuse it for directories
                 raise
+
+
+def remove_tree(directory: Path) -> None:
+    """Removes a directory that a program of ours has made, with all that is in it.
+
+    Follows no link. What is nested more deeply than programs of ours nest anything stays, with what
+    is above it. Raises OSError.
+    """
+    with opened(directory.parent, follow=True) as parent:
+        _remove_below(parent, directory.name, _DEEPEST)
+
+
+def _remove_below(parent: int, name: str, depth: int) -> None:
+    if not depth:
+        raise OSError(errno.ENOTEMPTY, "holds what no program of ours puts there", name)
+    descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
+    try:
+        with os.scandir(descriptor) as found:
+            entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+        for each, is_directory in entries:
+            if is_directory:
+                _remove_below(descriptor, each, depth - 1)
+            else:
+                os.unlink(each, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    os.rmdir(name, dir_fd=parent)
 
 
 def _flush(descriptor: int, name: str | Path) -> None:

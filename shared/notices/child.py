@@ -1,4 +1,4 @@
-"""A program of its own: sends one message, or one ping, and says what went wrong.
+"""A program of its own: sends one message or one ping, or looks at a URL, and says what is wrong.
 
 What to do comes by standard input, because arguments can be read by every user of the host. What is
 said has no part of the URL in it, which may hold a password. Whoever starts it ends it in time.
@@ -49,6 +49,8 @@ def _notify(job: Mapping[str, Any]) -> str:
     targets = apprise.Apprise(asset=asset)
     if not targets.add(str(job["url"])):
         return "Apprise does not understand its URL"
+    if job["what"] == "look":
+        return ""
     taken = targets.notify(
         body=job["body"], title=job["title"], notify_type=job["kind"], body_format="text"
     )

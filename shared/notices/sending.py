@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from shared.host.errors import ConfigurationError
+from shared.host.extras import require_extra
 from shared.host.processes import ChildProcess
+from shared.host.waits import waiting
 from shared.notices.notice import Notice
 
 #: So long a message may take, and the end of a child that takes longer.
@@ -26,11 +28,7 @@ _CHILD: Final = (sys.executable, "-P", "-m", "shared.notices.child")
 
 def require_apprise() -> None:
     """Raises `ConfigurationError` if the package that knows all targets is not installed."""
-    if importlib.util.find_spec("apprise") is None:
-        raise ConfigurationError(
-            "messages are sent by the package apprise, which is not installed here",
-            hint="it is the extra `notify`: /opt/vmbackup/bin/pip install '.[notify]'",
-        )
+    require_extra("notify", "apprise", "apprise", "messages are sent by")
 
 
 def send(url: str, message: Notice) -> str:
@@ -45,14 +43,26 @@ def send(url: str, message: Notice) -> str:
     return _done(job, MESSAGE_SECONDS)
 
 
+def not_understood(url: str) -> str:
+    """What is wrong with the URL of a target; empty if it is one, or if nobody can tell here."""
+    if importlib.util.find_spec("apprise") is None:
+        return ""
+    return _done({"what": "look", "url": url}, MESSAGE_SECONDS)
+
+
+def not_a_ping(url: str) -> str:
+    """What is wrong with the URL of a ping; empty if nothing is."""
+    return "" if url.startswith(("http://", "https://")) else "must begin with http:// or https://"
+
+
 def ping(url: str, signal_: str = "", body: str = "") -> str:
     """Asks a web address, in at most 10 s; `signal_` (`start`, `fail`) stands behind its path.
 
     Answers what went wrong. Raises `ConfigurationError` if it is no web address.
     """
+    if problem := not_a_ping(url):
+        raise ConfigurationError(f"ping.url: {problem}")
     place, question, query = url.partition("?")
-    if not place.startswith(("http://", "https://")):
-        raise ConfigurationError("ping.url: must begin with http:// or https://")
     path = f"{place.rstrip('/')}/{signal_}" if signal_ else place
     return _done({"what": "ping", "url": path + question + query, "body": body}, PING_SECONDS)
 
@@ -65,7 +75,8 @@ def _done(job: Mapping[str, str], seconds: float) -> str:
             sink.write(json.dumps(job).encode())
         child = ChildProcess(_CHILD, stdin=source, stderr=subprocess.DEVNULL, ends_with_parent=True)
     try:
-        printed = child.printed(seconds)
+        with waiting("an answer to what is sent", seconds + _END_SECONDS):
+            printed = child.printed(seconds)
     finally:
         if child.poll() is None:
             child.end(_END_SECONDS, (signal.SIGKILL,))

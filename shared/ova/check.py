@@ -5,23 +5,24 @@ bits anywhere, a manifest that is cut off, garbled or missing, a file that was c
 digest of the whole file, for the sidecar, comes from the same pass.
 """
 
-import contextlib
 import hashlib
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol, Self
 
 from shared.host.errors import CopyError
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.nas.errors import reported
-from shared.nas.reading import open_file
+from shared.nas.reading import opened_fresh
 from shared.ova.manifest import (
     MANIFEST_LIMIT,
     ManifestDigest,
     left_out_by_virtualbox,
+    listed_sizes,
     parse_manifest,
 )
 from shared.ova.ovf import OVF_LIMIT, references
@@ -42,7 +43,8 @@ class OvaCheck:
     """What a whole `.ova` is: digest and size of the file, its members in order.
 
     `unlisted` are members without a digest, because VirtualBox leaves some names out of its
-    manifest; disks among them were checked grain by grain instead.
+    manifest, or because nobody has read them as a whole; disks among them were checked grain by
+    grain instead. `sha256` is empty if not all of the file was read.
     """
 
     sha256: str
@@ -51,8 +53,11 @@ class OvaCheck:
     unlisted: tuple[str, ...] = ()
 
 
-class _Sink(Protocol):
-    def update(self, data: memoryview, /) -> None: ...
+class Sink(Protocol):
+    """Takes bytes one piece after the other; each is good only until this returns."""
+
+    def update(self, data: memoryview, /) -> None:
+        """The next bytes."""
 
 
 def check_ova(
@@ -61,23 +66,29 @@ def check_ova(
     *,
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    sinks: Mapping[str, Sink] = MappingProxyType({}),
+    pace: Pace = UNLIMITED,
 ) -> OvaCheck:
     """Reads the whole file once. Raises `CopyError` with the precise reason if it is damaged.
 
     `progress` is told bytes done and bytes in all, a megabyte at a time; when `should_stop` says
-    so, `CheckStoppedError` ends the check. Raises `NasError` if the file cannot be read. What is
-    read comes from the server as far as the system allows: pages that this machine still holds from
-    writing the file are dropped first (call fsync before, or they stay). Memory is bounded by 20
-    MiB.
+    so, `CheckStoppedError` ends the check. `sinks` get the bytes of the members of these names,
+    before it is known whether they are right. It is read no faster than `pace` says. Raises
+    `NasError` if the file cannot be read. What is read comes from the server as far as the system
+    allows: pages that this machine still holds from writing the file are dropped first (call fsync
+    before, or they stay). Memory is bounded by 20 MiB.
     """
-    with reported(f"read {name}"), _opened(directory, name) as descriptor:
+    with reported(f"read {name}"), opened_fresh(directory, name) as descriptor:
         found = members(descriptor)
-        digests, unlisted = _plan(descriptor, found)
-        checks = [_MemberCheck(member, digests.get(member.name)) for member in found]
+        digests, unlisted = read_description(descriptor, found)
+        checks = [
+            _MemberCheck(member, digests.get(member.name), sinks.get(member.name))
+            for member in found
+        ]
         whole = hashlib.sha256()
         size = os.fstat(descriptor).st_size
         with _InParallel(whole) as parallel:
-            for position, piece in _pieces(descriptor, size, progress, should_stop):
+            for position, piece in _pieces(descriptor, size, progress, should_stop, pace):
                 parallel.update(piece)
                 for check in checks:
                     check.feed(position, piece)
@@ -93,21 +104,23 @@ def sha256_of(
     *,
     progress: Progress = lambda _done, _total: None,
     should_stop: Callable[[], bool] = lambda: False,
+    pace: Pace = UNLIMITED,
 ) -> str:
     """The SHA-256 of a file, read from the server; arguments and errors as in `check_ova`."""
     whole = hashlib.sha256()
-    with reported(f"read {name}"), _opened(directory, name) as descriptor:
-        for _, piece in _pieces(descriptor, os.fstat(descriptor).st_size, progress, should_stop):
+    with reported(f"read {name}"), opened_fresh(directory, name) as descriptor:
+        size = os.fstat(descriptor).st_size
+        for _, piece in _pieces(descriptor, size, progress, should_stop, pace):
             whole.update(piece)
     return whole.hexdigest()
 
 
-def _plan(
+def read_description(
     descriptor: int, found: tuple[TarMember, ...]
 ) -> tuple[dict[str, ManifestDigest], tuple[str, ...]]:
     """Checks the names in the manifest and in the .ovf against those of the members.
 
-    Returns the digests to compare, and the members that have none.
+    Returns the digests to compare, and the members that have none. Raises `CopyError`.
     """
     if not found or not found[0].name.endswith(".ovf"):
         raise CopyError("the first member is no .ovf")
@@ -119,18 +132,21 @@ def _plan(
             else "there is no manifest: cut off, or exported without it"
         )
     names = {member.name for member in found}
-    digests = parse_manifest(_content(descriptor, listed[0], MANIFEST_LIMIT))
+    manifest = _content(descriptor, listed[0], MANIFEST_LIMIT)
+    digests, sizes = parse_manifest(manifest), listed_sizes(manifest)
     if lost := sorted(digests.keys() - names):
         raise CopyError(f"{lost[0]!r} is in the manifest, but not in the file")
     unlisted = [
-        member.name for member in found if member.name not in digests and member is not listed[0]
+        member for member in found if member.name not in digests and member is not listed[0]
     ]
-    for name in unlisted:
-        if name == found[0].name or not left_out_by_virtualbox(name):
-            raise CopyError(f"the manifest has no digest of {name!r}")
+    for member in unlisted:
+        if member is found[0] or not (
+            sizes.get(member.name) == member.size or left_out_by_virtualbox(member.name)
+        ):
+            raise CopyError(f"the manifest has no digest of {member.name!r}")
     if lost := sorted(references(_content(descriptor, found[0], OVF_LIMIT)) - names):
         raise CopyError(f"the .ovf refers to {lost[0]!r}, which is not in the file")
-    return digests, tuple(unlisted)
+    return digests, tuple(member.name for member in unlisted)
 
 
 def _content(descriptor: int, member: TarMember, limit: int) -> bytes:
@@ -142,23 +158,31 @@ def _content(descriptor: int, member: TarMember, limit: int) -> bytes:
     return data
 
 
+def feed(sink: Sink, member: TarMember, position: int, piece: memoryview) -> None:
+    """Gives `sink` what `piece`, which is at `position` of the `.ova`, has of a member."""
+    start = max(member.position, position)
+    end = min(member.position + member.size, position + len(piece))
+    if start < end:
+        sink.update(piece[start - position : end - position])
+
+
 class _MemberCheck:
     """Takes the pieces of the whole file and keeps to those of one member."""
 
-    def __init__(self, member: TarMember, digest: ManifestDigest | None) -> None:
+    def __init__(self, member: TarMember, digest: ManifestDigest | None, sink: Sink | None) -> None:
         self._member = member
         self._digest = digest
         self._hash = hashlib.new(digest.algorithm) if digest else None
         self._disk = (
             VmdkCheck(member.name) if digest is None and member.name.endswith(".vmdk") else None
         )
-        self._sink: _Sink | None = self._hash or self._disk
+        self._sinks: list[Sink] = [
+            each for each in (self._hash or self._disk, sink) if each is not None
+        ]
 
     def feed(self, position: int, piece: memoryview) -> None:
-        start = max(self._member.position, position)
-        end = min(self._member.position + self._member.size, position + len(piece))
-        if self._sink and start < end:
-            self._sink.update(piece[start - position : end - position])
+        for sink in self._sinks:
+            feed(sink, self._member, position, piece)
 
     def finish(self) -> None:
         if self._disk:
@@ -176,7 +200,7 @@ class _InParallel:
     The two digests of each byte then cost the time of one (measured: 1.65 for 0.88 GB/s).
     """
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self._pending: Future[None] | None = None
@@ -195,23 +219,14 @@ class _InParallel:
             self._pending.result()
 
 
-@contextlib.contextmanager
-def _opened(directory: Path, name: str) -> Iterator[int]:
-    with open_file(directory / name, follow=False) as file:
-        descriptor = file.fileno()
-        if sys.platform == "linux":
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        yield descriptor
-
-
 def _pieces(
-    descriptor: int, size: int, progress: Progress, should_stop: Callable[[], bool]
+    descriptor: int, size: int, progress: Progress, should_stop: Callable[[], bool], pace: Pace
 ) -> Iterator[tuple[int, memoryview]]:
     """Position and bytes of each piece; a piece is good until the next one is asked for."""
     buffer = bytearray(_PIECE)
     position = 0
     while position < size:
+        pace.wait(min(_PIECE, size - position))
         if should_stop():
             raise CheckStoppedError("the check was stopped")
         length = os.readv(descriptor, [buffer])

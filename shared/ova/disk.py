@@ -6,14 +6,19 @@ Differencing images copy whole blocks on write, so that it is enough to decide b
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+from uuid import UUID
 
 from shared.host.errors import DiskImageError
 from shared.ova.vdi import FREE, WINDOW, ZERO, VdiImage
+
+_MERGE: Final = (
+    "if the VM is as it should be, delete the snapshots that stand between, or clone it in full"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +44,64 @@ class Block:
         return self.image.place(self.entry)
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An image and its parent, with the modification UUID the image notes and the one it has."""
+
+    child: UUID
+    parent: UUID
+    noted: UUID
+    found: UUID
+
+    @classmethod
+    def between(cls, child: VdiImage, parent: VdiImage) -> Self:
+        """That between two images."""
+        below, above = child.header, parent.header
+        return cls(
+            below.identifier, above.identifier, below.parent_modification, above.modification
+        )
+
+
+#: Says of an image and its parent whether they belong together though the parent has another
+#: modification UUID than the image notes.
+Accept = Callable[[VdiImage, VdiImage], bool]
+
+
 class Chain:
     """The images of one disk, leaf first, open and found to belong together.
 
     Each parent must be the very image that its child was made from (UUID), unchanged since
-    (modification UUID), and of the same size: what is beyond the end of a smaller parent,
-    VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
+    (modification UUID, unless `accept` says that all is well), and of the same size: what is beyond
+    the end of a smaller parent, VirtualBox 7.2 itself cannot read (VERR_INVALID_PARAMETER).
+
+    `links` are those that were accepted.
     """
 
-    def __init__(self, images: Sequence[VdiImage]) -> None:
+    def __init__(
+        self, images: Sequence[VdiImage], accept: Accept = lambda _child, _parent: False
+    ) -> None:
         self.images = tuple(images)
         self.size = images[0].header.size
         self.block_size = images[0].header.block_size
-        for child, parent in itertools.pairwise(images):
-            _check_parent(child, parent)
+        pairs = list(itertools.pairwise(images))
+        self.links = frozenset(
+            Link.between(child, parent)
+            for child, parent in pairs
+            if not _check_parent(child, parent, accept)
+        )
         if images[-1].header.parent:
             raise DiskImageError(
                 f"{images[-1].path}: its parent {images[-1].header.parent} is not known"
             )
 
     @classmethod
-    def open(cls, paths: Sequence[Path]) -> Self:
+    def open(cls, paths: Sequence[Path], accept: Accept = lambda _child, _parent: False) -> Self:
         """Opens the files, leaf first.
 
         Raises `DiskImageError` for a damaged file or files that do not belong together.
         """
         with ExitStack() as stack:
-            chain = cls([stack.enter_context(VdiImage.open(path)) for path in paths])
+            chain = cls([stack.enter_context(VdiImage.open(path)) for path in paths], accept)
             stack.pop_all()
         return chain
 
@@ -116,24 +152,45 @@ class Chain:
             result[block.position : block.position + len(data)] = data
         return bytes(result)
 
+    def witnesses(self) -> list[Block]:
+        """The last block of each parent that was accepted, if the disk has any of it.
+
+        What VirtualBox reads there shows whether it has the same image in mind.
+        """
+        asked = {link.parent for link in self.links}
+        last: dict[UUID, Block] = {}
+        for block in self.blocks() if asked else ():
+            if block.image.header.identifier in asked:
+                last[block.image.header.identifier] = block
+        return list(last.values())
+
     def changed(self) -> Path | None:
         """A file of the chain that is no longer what was opened; None if all are."""
         return next((image.path for image in self.images if image.changed()), None)
 
 
-def _check_parent(child: VdiImage, parent: VdiImage) -> None:
+def _check_parent(child: VdiImage, parent: VdiImage, accept: Accept) -> bool:
+    """Whether the parent is what its child notes.
+
+    Raises `DiskImageError` if it must not be used.
+    """
     if child.header.parent != parent.header.identifier:
         raise DiskImageError(
             f"{child.path}: its parent is {child.header.parent}, not {parent.path} "
             f"({parent.header.identifier})"
-        )
-    if child.header.parent_modification != parent.header.modification:
-        raise DiskImageError(
-            f"{child.path}: its parent {parent.path} was changed after it was made"
         )
     if child.header.block_size != parent.header.block_size:
         raise DiskImageError(
             f"{child.path}: its blocks are not of the size of those of its parent {parent.path}"
         )
     if child.header.size != parent.header.size:
-        raise DiskImageError(f"{child.path}: it was resized, its parent {parent.path} was not")
+        raise DiskImageError(
+            f"{child.path}: it was resized, its parent {parent.path} was not", hint=_MERGE
+        )
+    if child.header.parent_modification == parent.header.modification:
+        return True
+    if not accept(child, parent):
+        raise DiskImageError(
+            f"{child.path}: its parent {parent.path} was changed after it was made", hint=_MERGE
+        )
+    return False

@@ -2,19 +2,18 @@
 
 It lets the next copy have the same bytes copied by the NAS.
 
-A file of a header (a digest and JSON, filled up with spaces) and records of 24 bytes in the order
+A file of a header (a digest and JSON, filled up with spaces) and records of 26 bytes in the order
 of the disks and their grains, so that two indexes are compared by reading both from front to end:
-memory does not grow with the disk. For 500 GB of data it has 190 MB. Whatever such a file holds,
+memory does not grow with the disk. For 500 GB of data it has 200 MB. Whatever such a file holds,
 reading it ends in `CopyError` or in an index that was found whole.
 """
 
-import contextlib
+import errno
 import hashlib
-import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Self
 
@@ -23,24 +22,31 @@ from annotated_types import Le
 from shared.host import documents
 from shared.host.document_fields import FROM_JSON, Count, Sha256
 from shared.host.documents import Document
-from shared.host.errors import CopyError, NasError
-from shared.nas.reading import open_file
+from shared.host.errors import CopyError
+from shared.nas.reading import drop_cached, open_file
 from shared.ova.manifest import MANIFEST_LIMIT
-from shared.ova.writing import WrittenMember
 
-_HEADER_BYTES: Final = 64 * 1024
-_FORMAT: Final = 1
-#: Number of the grain, its sector within the file of the disk, digest of its bytes there.
-_RECORD: Final = struct.Struct("<II16s")
+HEADER_BYTES: Final = 64 * 1024
+FORMAT: Final = 2
+#: Number of the grain, its first sector within the file of the disk, how many it has there, and the
+#: digest of its bytes; in each format. The first one did not say how many.
+_RECORDS: Final = {1: struct.Struct("<II16s"), 2: struct.Struct("<IIH16s")}
+RECORD: Final = _RECORDS[FORMAT]
 _RECORDS_AT_ONCE: Final = 4096
+#: At its place is something else, which is no index.
+_NO_FILE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """A grain: its number, the sector of the disk's file where it begins, its bytes' digest."""
+    """A grain: its number, the sector of the disk's file where it begins, its bytes' digest.
+
+    `sectors` is how many it has there; 0: an older index, which does not say.
+    """
 
     grain: int
     sector: int
+    sectors: int
     digest: bytes
 
 
@@ -79,114 +85,62 @@ def grain_digest(data: bytes | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-class IndexWriter:
-    """Writes the index of a copy: `begin` for each disk, `add` for each grain, `finish`.
+class UnreadIndexError(CopyError):
+    """There is an index, which cannot be read now: nobody knows whether it is the copy's own."""
 
-    An index without `finish` is not one.
-
-    All raise `NasError` if the file cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Creates `path`, which must not exist. Raises OSError."""
-        self._path = path
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(descriptor, "wb", buffering=1 << 20)
-        self._file.write(bytes(_HEADER_BYTES))
-        self._sections: list[IndexSection] = []
-        self._sha256 = hashlib.sha256()
-        self._begun: tuple[str, int, int] | None = None
-        self._count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # what was not written by `finish` is worth nothing
-            self._file.close()
-
-    def begin(self, place: str, position: int) -> None:
-        """The grains of another disk follow."""
-        self._end_section()
-        self._begun = (place, position, self._count)
-        self._sha256 = hashlib.sha256()
-
-    def add(self, record: IndexRecord) -> None:
-        """The next grain."""
-        data = _RECORD.pack(record.grain, record.sector, record.digest)
-        self._sha256.update(data)
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise self._failed(error) from None
-        self._count += 1
-
-    def finish(self, generation: int, members: Sequence[WrittenMember], ova_bytes: int) -> None:
-        """Writes the header. `members` of the finished OVA, its manifest last."""
-        self._end_section()
-        manifest = members[-1]
-        header = IndexHeader(
-            generation,
-            ova_bytes,
-            manifest.position,
-            manifest.size,
-            manifest.sha256,
-            tuple(self._sections),
-        )
-        text = _seal(json.dumps({"format": _FORMAT, **asdict(header)}).encode())
-        if len(text) > _HEADER_BYTES:
-            raise CopyError("the VM has too many disks for an index")
-        try:
-            self._file.flush()
-            os.pwrite(self._file.fileno(), text.ljust(_HEADER_BYTES), 0)
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> NasError:
-        return NasError(f"cannot write {self._path}: {error.strerror}")
-
-    def _end_section(self) -> None:
-        if self._begun:
-            place, position, first = self._begun
-            self._sections.append(
-                IndexSection(place, position, first, self._count - first, self._sha256.hexdigest())
-            )
-            self._begun = None
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the index cannot be read: {error.strerror}")
+        self.error = error
 
 
 class GrainIndex:
     """An index that was found whole. Close it."""
 
-    def __init__(self, file: BinaryIO, header: IndexHeader, digest: str) -> None:
-        self._file = file
+    def __init__(
+        self, file: BinaryIO, header: IndexHeader, digest: str, record: struct.Struct
+    ) -> None:
+        self._file, self._record = file, record
         self.header = header
         #: Of the header, and so of everything in the index.
         self.digest = digest
+        #: Size and SHA-256 of the file.
+        self.size, self.sha256 = 0, ""
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Opens and checks an index.
 
-        Raises `CopyError` if it cannot be read, is damaged, or is of another format.
+        Raises `CopyError` if there is none, it is damaged, or of another format, and of that
+        `UnreadIndexError` if it cannot be read.
         """
         try:
             file = open_file(path)
+        except FileNotFoundError:
+            raise CopyError("there is no index of it") from None
         except OSError as error:
-            raise CopyError(f"the index cannot be read: {error.strerror}") from None
+            raise _unread(error) from None
         try:
-            data = _read(file, _HEADER_BYTES, 0)
-            index = cls(file, _parse(data), hashlib.sha256(data).hexdigest())
+            drop_cached(file.fileno())
+            data = _read(file, HEADER_BYTES, 0)
+            index = cls(file, *_parse(data))
+            whole = hashlib.sha256(data)
             for section in index.header.sections:
                 found = hashlib.sha256()
                 for data in index._pieces(section):
                     found.update(data)
+                    whole.update(data)
                 if found.hexdigest() != section.sha256:
                     raise CopyError("the index is damaged")
+            index.size, index.sha256 = os.fstat(file.fileno()).st_size, whole.hexdigest()
         except BaseException:
             file.close()
             raise
         return index
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether it says of each grain how long it is."""
+        return self._record is RECORD
 
     def close(self) -> None:
         """Closes the file."""
@@ -199,19 +153,30 @@ class GrainIndex:
     def records(self, section: IndexSection) -> Iterator[IndexRecord]:
         """The records in the order of the grains."""
         for data in self._pieces(section):
-            for fields in _RECORD.iter_unpack(data):
-                yield IndexRecord(*fields)
+            yield from self._unpack(data)
+
+    def some(self, section: IndexSection, start: int, count: int) -> list[IndexRecord]:
+        """So many of its records from the number `start` on, fewer at its end."""
+        count = min(count, section.count - start)
+        return list(self._unpack(self._piece(section, start, count)))
+
+    def _unpack(self, data: bytes) -> Iterator[IndexRecord]:
+        for grain, sector, *sectors, digest in self._record.iter_unpack(data):
+            yield IndexRecord(grain, sector, sectors[0] if sectors else 0, digest)
 
     def _pieces(self, section: IndexSection) -> Iterator[bytes]:
         done = 0
         while done < section.count:
             count = min(_RECORDS_AT_ONCE, section.count - done)
-            start = _HEADER_BYTES + (section.first + done) * _RECORD.size
-            data = _read(self._file, count * _RECORD.size, start)
-            if len(data) != count * _RECORD.size:
-                raise CopyError("the index is cut off")
-            yield data
+            yield self._piece(section, done, count)
             done += count
+
+    def _piece(self, section: IndexSection, start: int, count: int) -> bytes:
+        place = HEADER_BYTES + (section.first + start) * self._record.size
+        data = _read(self._file, count * self._record.size, place)
+        if len(data) != count * self._record.size:
+            raise CopyError("the index is cut off")
+        return data
 
 
 def index_digest(path: Path) -> str:
@@ -221,14 +186,13 @@ def index_digest(path: Path) -> str:
     """
     try:
         with open_file(path) as file:
-            data = _read(file, _HEADER_BYTES, 0)
+            data = _read(file, HEADER_BYTES, 0)
     except OSError as error:
         raise CopyError(f"the index cannot be read: {error.strerror}") from None
-    _parse(data)
-    return hashlib.sha256(data).hexdigest()
+    return _parse(data)[1]
 
 
-def _seal(text: bytes) -> bytes:
+def seal(text: bytes) -> bytes:
     """The text behind its own digest."""
     return hashlib.sha256(text).hexdigest().encode() + b" " + text
 
@@ -236,18 +200,27 @@ def _seal(text: bytes) -> bytes:
 def _read(file: BinaryIO, length: int, position: int) -> bytes:
     try:
         return os.pread(file.fileno(), length, position)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
+        raise _unread(error) from None
+    except OverflowError as error:
         raise CopyError(f"the index cannot be read: {error}") from None
 
 
-def _parse(data: bytes) -> IndexHeader:
+def _unread(error: OSError) -> CopyError:
+    if error.errno in _NO_FILE:
+        return CopyError(f"the index cannot be read: {error.strerror}")
+    return UnreadIndexError(error)
+
+
+def _parse(data: bytes) -> tuple[IndexHeader, str, struct.Struct]:
+    """The header, its digest, and how records are laid out."""
     sealed = data.rstrip(b" ")
     text = sealed.partition(b" ")[2]
     try:
-        if _seal(text) != sealed:
+        if seal(text) != sealed:
             raise ValueError("it is damaged")
         values = documents.load(text)
-        if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        if not isinstance(values, dict) or values.get("format") not in _RECORDS:
             raise ValueError("another format")
         header = IndexHeader.from_json(values)
         first = 0
@@ -257,4 +230,4 @@ def _parse(data: bytes) -> IndexHeader:
             first += section.count
     except ValueError as error:
         raise CopyError(f"the index has no header that is understood: {error}") from None
-    return header
+    return header, hashlib.sha256(data).hexdigest(), _RECORDS[values["format"]]

@@ -12,6 +12,9 @@ MANIFEST_LIMIT: Final = 1 << 20
 
 _DIGITS: Final[Mapping[str, int]] = {"SHA1": 40, "SHA256": 64}
 _LINE: Final = re.compile(r"(SHA1|SHA256) ?\((.+)\) ?= ?([0-9a-f]+)")
+#: What stands there instead of a disk that nobody has read as a whole. VirtualBox (7.2) refuses a
+#: disk of another size.
+_SIZE: Final = re.compile(r"SIZE \((.+)\) = ([0-9]{1,19})")
 _UNLISTED: Final = re.compile(r"[\x00-\x1f():\\\x7f]")
 
 
@@ -32,7 +35,7 @@ def parse_manifest(data: bytes) -> dict[str, ManifestDigest]:
     for number, line in enumerate(
         data.decode("utf-8", "surrogateescape").replace("\r\n", "\n").split("\n"), 1
     ):
-        if not line.strip():
+        if not line.strip() or _SIZE.fullmatch(line):
             continue
         match = _LINE.fullmatch(line)
         if not match or len(match[3]) != _DIGITS[match[1]]:
@@ -45,9 +48,23 @@ def parse_manifest(data: bytes) -> dict[str, ManifestDigest]:
     return digests
 
 
-def render_manifest(members: Iterable[tuple[str, str]]) -> bytes:
-    """The manifest of members with these names and SHA-256 digests."""
-    return "".join(f"SHA256 ({name}) = {sha256}\n" for name, sha256 in members).encode()
+def listed_sizes(data: bytes) -> dict[str, int]:
+    """The sizes in bytes that the manifest has of members whose digest it has not."""
+    text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    return {
+        found[1]: int(found[2]) for line in text.split("\n") if (found := _SIZE.fullmatch(line))
+    }
+
+
+def render_manifest(members: Iterable[tuple[str, int, str]]) -> bytes:
+    """The manifest of members with these names, sizes in bytes, and SHA-256 digests.
+
+    Of one whose digest is not known (empty) it has the size.
+    """
+    return "".join(
+        f"SHA256 ({name}) = {sha256}\n" if sha256 else f"SIZE ({name}) = {size}\n"
+        for name, size, sha256 in members
+    ).encode()
 
 
 def left_out_by_virtualbox(name: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import CopyError, NasError
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.host.stages import Stage
 
 #: How long threads may take to end. One that writes to a NAS that is gone cannot be ended at all.
@@ -26,6 +27,8 @@ LONGEST_RANGE: Final = 64 * 2**20
 _QUEUE: Final = 12
 #: What file systems that share blocks between files share at least.
 _BLOCK: Final = 4096
+#: Flushed after so many bytes, or after a second's worth of a limit: what the system has gathered
+#: it sends at once.
 _FLUSH_BYTES: Final = 64 * 2**20
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -67,8 +70,12 @@ class OutputFile:
         cancelled: threading.Event,
         flush: Callable[[int], None],
         end_seconds: float,
+        pace: Pace = UNLIMITED,
     ) -> None:
-        """Creates `path`, which must not exist."""
+        """Creates `path`, which must not exist. What is written goes no faster than `pace`."""
+        self._ending = threading.Event()
+        self._pace = pace.until(self._ending.is_set)
+        self._flush_bytes = min(pace.bytes_per_second or _FLUSH_BYTES, _FLUSH_BYTES)
         self._path = path
         self._flush = flush
         self._end_seconds = end_seconds
@@ -105,10 +112,11 @@ class OutputFile:
         self._flushing.finish()
 
     def close(self) -> bool:
-        """Ends the threads and closes the file.
+        """Ends the threads and closes the file. What waits for its turn to be sent does not wait.
 
         False if the storage hangs: then the file stays open for the life of this process.
         """
+        self._ending.set()
         ended = [stage.end(self._end_seconds) for stage in (self._writing, self._flushing)]
         if not all(ended):
             # its number must not be given to another file while a thread may still write to it
@@ -138,12 +146,13 @@ class OutputFile:
             raise self._failed(error) from error
         self.stored += length
         self._unflushed += length
-        if self._unflushed >= _FLUSH_BYTES:
+        if self._unflushed >= self._flush_bytes:
             self._unflushed = 0
             self._flushing.put(None)
 
     def _write_at(self, item: _Write) -> int:
         view, position = memoryview(item.data), item.position
+        self._pace.wait(len(view))
         while view:
             count = os.pwrite(self._descriptor, view, position)
             view, position = view[count:], position + count

@@ -9,116 +9,21 @@ All numbers of the format are little-endian. The header starts at 0x40, behind a
 
 import os
 import stat
-import struct
 import sys
 from array import array
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Final, Self
-from uuid import UUID
 
 from shared.host.errors import DiskImageError
+from shared.ova.vdi_header import HEADER_BYTES, VdiHeader, parse_header, require
 
 #: A map entry without a place in the file: ask the parent; without one the block is zeros.
 FREE: Final = 0xFFFFFFFF
 #: A map entry without a place in the file: the block is zeros, whatever the parent has.
 ZERO: Final = 0xFFFFFFFE
 
-SECTOR: Final = 512
-HEADER_BYTES: Final = 512
 #: Map entries read at a time (256 KiB), so that memory does not grow with the disk.
 WINDOW: Final = 65536
-
-_SIGNATURE: Final = 0xBEDA107F
-_HEADER_START: Final = 0x48
-_SHORTEST_HEADER: Final = 384
-_SMALLEST_BLOCK: Final = 64 * 1024
-_LARGEST_BLOCK: Final = 1024 * 1024
-_NO_UUID: Final = UUID(int=0)
-
-
-class Kind(IntEnum):
-    """The image types that are read. Type 3 (undo) was never in use."""
-
-    DYNAMIC = 1
-    FIXED = 2
-    DIFFERENCING = 4
-
-
-@dataclass(frozen=True, slots=True)
-class VdiHeader:
-    """What the header of a VDI file says, in bytes. `size` is that of the disk the guest sees."""
-
-    kind: Kind
-    map_offset: int
-    data_offset: int
-    size: int
-    block_size: int
-    blocks: int
-    allocated: int
-    identifier: UUID
-    modification: UUID
-    parent: UUID | None
-    parent_modification: UUID
-
-
-def parse_header(data: bytes) -> VdiHeader:
-    """The header in the first 512 bytes of a file.
-
-    Raises `DiskImageError` for anything that VirtualBox would not write.
-    """
-    _require(len(data) >= HEADER_BYTES, "the file is shorter than a VDI header")
-    signature, version, length, kind = struct.unpack_from("<4I", data, 0x40)
-    _require(signature == _SIGNATURE, "this is no VDI file")
-    _require(version >> 16 == 1, f"VDI version {version >> 16}.{version & 0xFFFF}")
-    _require(kind in tuple(Kind), f"VDI type {kind}")
-    map_offset, data_offset = struct.unpack_from("<2I", data, 0x154)
-    (sector_size,) = struct.unpack_from("<I", data, 0x168)
-    size, block_size, extra, blocks, allocated = struct.unpack_from("<Q4I", data, 0x170)
-    identifier, modification, parent, parent_modification = (
-        UUID(bytes_le=data[at : at + 16]) for at in (0x188, 0x198, 0x1A8, 0x1B8)
-    )
-    _require(
-        _SHORTEST_HEADER <= length <= map_offset - _HEADER_START,
-        f"a header of {length} bytes before a map at {map_offset}",
-    )
-    _require(sector_size in (0, SECTOR), f"sectors of {sector_size} bytes")
-    _require(size > 0 and size % SECTOR == 0, f"a disk of {size} bytes")
-    _require(_is_block_size(block_size), f"blocks of {block_size} bytes")
-    _require(extra == 0, f"{extra} bytes before each block")
-    _require(blocks == -(-size // block_size), f"{blocks} blocks for a disk of {size} bytes")
-    _require(allocated <= blocks, f"{allocated} of {blocks} blocks allocated")
-    _require(
-        data_offset >= map_offset + 4 * blocks, f"data at {data_offset} inside of the block map"
-    )
-    _require(_NO_UUID not in (identifier, modification), "no UUID")
-    _require(
-        (kind == Kind.DIFFERENCING) == (parent != _NO_UUID),
-        "its type and its parent contradict each other",
-    )
-    return VdiHeader(
-        kind=Kind(kind),
-        map_offset=map_offset,
-        data_offset=data_offset,
-        size=size,
-        block_size=block_size,
-        blocks=blocks,
-        allocated=allocated,
-        identifier=identifier,
-        modification=modification,
-        parent=None if parent == _NO_UUID else parent,
-        parent_modification=parent_modification,
-    )
-
-
-def _is_block_size(value: int) -> bool:
-    return _SMALLEST_BLOCK <= value <= _LARGEST_BLOCK and value & (value - 1) == 0
-
-
-def _require(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
-    if not condition:
-        raise DiskImageError(otherwise)
 
 
 class VdiImage:
@@ -145,7 +50,7 @@ class VdiImage:
         except OSError as error:
             raise DiskImageError(f"{path}: {error.strerror}") from None
         try:
-            _require(stat.S_ISREG(os.fstat(descriptor).st_mode), "this is no file")
+            require(stat.S_ISREG(os.fstat(descriptor).st_mode), "this is no file")
             image = cls(
                 path, descriptor, parse_header(_read(descriptor, HEADER_BYTES, 0, "its header"))
             )
@@ -222,11 +127,11 @@ class VdiImage:
         """
         header = self.header
         data = self._found[2] - header.data_offset
-        _require(
+        require(
             data >= header.allocated * header.block_size,
             f"the file ends before its {header.allocated} allocated blocks",
         )
-        _require(
+        require(
             data % header.block_size == 0,
             f"the file has {data} bytes of data, which are no whole blocks",
         )
@@ -235,11 +140,11 @@ class VdiImage:
             for index, entry in enumerate(self.entries(start, WINDOW), start):
                 if entry >= ZERO:
                     continue
-                _require(
+                require(
                     entry < header.allocated,
                     f"block {index} lies beyond the {header.allocated} allocated ones",
                 )
-                _require(not seen[entry], f"block {index} shares its place with another")
+                require(not seen[entry], f"block {index} shares its place with another")
                 seen[entry] = 1
 
 
@@ -249,7 +154,7 @@ def _read(descriptor: int, length: int, position: int, what: str) -> bytes:
         data = os.pread(descriptor, length, position)
         while len(data) < length:
             more = os.pread(descriptor, length - len(data), position + len(data))
-            _require(bool(more), f"the file ends inside of {what}")
+            require(bool(more), f"the file ends inside of {what}")
             data += more
     except OSError as error:
         raise DiskImageError(f"{what} cannot be read: {error.strerror}") from None

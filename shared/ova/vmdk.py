@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import Final, Self
+from uuid import UUID
 
 SECTOR: Final = 512
 #: What is written; other sizes are read, too.
@@ -25,6 +26,9 @@ OVERHEAD_SECTORS: Final = 128
 #: Sectors are 32-bit numbers in the tables.
 LARGEST_BYTES: Final = (2**32 - 1) * SECTOR
 
+#: 32 TiB. VirtualBox puts no disk into an OVA that is nearly as large; whoever restores one has a
+#: list of its blocks in memory.
+_CAPACITY_LIMIT: Final = 1 << 36
 #: Before each compressed grain: its first sector on the disk, and how many bytes follow.
 GRAIN_HEADER: Final = struct.Struct("<QI")
 #: The directory's place in the first header, where it is not known yet; the footer has it.
@@ -107,7 +111,7 @@ class VmdkHeader:
             0 < grain <= 2048
             and 0 < table <= 4096
             and 0 < overhead <= 4096
-            and 0 < capacity < 1 << 46
+            and 0 < capacity <= _CAPACITY_LIMIT
         ):
             raise ValueError("no header of a stream-optimised disk")
         return cls(capacity, length, directory, grain, table, overhead)
@@ -137,3 +141,35 @@ def unpack_sectors(data: bytes) -> "array[int]":
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
+
+
+def render_descriptor(name: str, sectors: int, content: int, identifier: UUID) -> bytes:
+    """The descriptor that VirtualBox 7.2 writes, filled up to whole sectors.
+
+    The geometry is the one it makes up from the size.
+    """
+    nothing = UUID(int=0)
+    text = f"""# Disk DescriptorFile
+version=1
+CID={content:08x}
+parentCID=ffffffff
+createType="streamOptimized"
+
+# Extent description
+RDONLY {sectors} SPARSE "{name}"
+
+# The disk Data Base
+#DDB
+
+ddb.virtualHWVersion = "4"
+ddb.adapterType="ide"
+ddb.geometry.cylinders="{min(sectors // (16 * 63), 16383)}"
+ddb.geometry.heads="16"
+ddb.geometry.sectors="63"
+ddb.uuid.image="{identifier}"
+ddb.uuid.parent="{nothing}"
+ddb.uuid.modification="{nothing}"
+ddb.uuid.parentmodification="{nothing}"
+ddb.comment=""
+""".encode()
+    return text + bytes(-len(text) % SECTOR)

@@ -8,6 +8,7 @@ bytes: a few hundred bytes that hold no data of the guest.
 
 import zlib
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 from shared.host.errors import CopyError
@@ -32,8 +33,13 @@ class VmdkCheck:
     Holds no more than a grain and its tables (4 bytes a grain table entry).
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, take: Callable[[int, bytes, int], None] | None = None) -> None:
+        """With `take`, grains are passed on instead of unpacked: number, bytes, sectors unpacked.
+
+        The bytes are whole sectors, as they are in the file.
+        """
         self._name = name
+        self._take = take
         self._buffer = bytearray()
         self._position = 0
         self._need = SECTOR
@@ -113,6 +119,9 @@ class VmdkCheck:
             or size > _GRAIN_LIMIT
         ):
             raise self._damaged(f"has a damaged grain marker at byte {at}")
+        entries = self._layout.table_grains
+        if self._table and grain // entries != self._last_grain // entries:
+            raise self._damaged(f"has grains that no table names, before byte {at}")
         self._last_grain = grain
         self._table[grain] = at // SECTOR
         total = -(-(GRAIN_HEADER.size + size) // SECTOR) * SECTOR
@@ -126,6 +135,9 @@ class VmdkCheck:
         self._expect(SECTOR, self._read_marker)
 
     def _check_grain(self, piece: bytes, size: int, at: int) -> None:
+        if self._take is not None:
+            self._take(self._last_grain, piece, self._layout.grain)
+            return
         limit = self._layout.grain * SECTOR
         unpacker = zlib.decompressobj()
         try:
@@ -153,16 +165,13 @@ class VmdkCheck:
 
     def _check_table(self, piece: bytes, at: int) -> None:
         entries = self._layout.table_grains
-        numbers = {grain // entries for grain in self._table}
-        if len(numbers) > 1:
-            raise self._damaged(f"has grains that no table names, before byte {at}")
         expected = array("I", bytes(4 * entries))
         for grain, sector in self._table.items():
             expected[grain % entries] = sector
         if unpack_sectors(piece)[:entries] != expected or any(piece[4 * entries :]):
             raise self._damaged(f"has a damaged grain table at byte {at}")
-        for number in numbers:
-            self._tables[number] = at // SECTOR
+        if self._table:
+            self._tables[self._last_grain // entries] = at // SECTOR
         self._table.clear()
 
     def _check_directory(self, piece: bytes, at: int) -> None:

@@ -3,10 +3,9 @@
 Pure: bytes in, bytes out.
 """
 
-import itertools
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -24,6 +23,7 @@ from shared.ova.vmdk import (
     MarkerKind,
     VmdkHeader,
     pack_sectors,
+    render_descriptor,
     render_marker,
 )
 
@@ -35,18 +35,34 @@ GrainDigest = Callable[[bytes | memoryview], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class CompressedUnit:
-    """A part of the disk, compressed and laid out.
+class TakenGrain:
+    """A grain that the copy before has: how many sectors it takes there, and its bytes' digest."""
 
-    `grains` has the number of each grain and its sector within `data`; `digests` has one for the
-    bytes of each grain as laid out, if they were asked for. Those that are `rotten` (by number) the
-    copy before does not hold, whatever its index says.
+    sectors: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedGrain:
+    """A grain of a unit: its number, its first sector there, and how many it has.
+
+    `digest` is that of its bytes as laid out, if it was asked for. One that is `taken` has zeros in
+    their place: they are in the copy before.
     """
 
+    number: int
+    sector: int
+    sectors: int
+    digest: bytes = b""
+    taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedUnit:
+    """A part of the disk, compressed and laid out: the bytes, and which `grains` they hold."""
+
     data: bytes
-    grains: tuple[tuple[int, int], ...]
-    digests: tuple[bytes, ...] = ()
-    rotten: frozenset[int] = frozenset()
+    grains: tuple[PlacedGrain, ...]
 
 
 def compress_unit(
@@ -57,63 +73,74 @@ def compress_unit(
     self_check: bool,
     digest: GrainDigest | None = None,
     alignment: int = SECTOR,
-    taken: Mapping[int, bytes] = MappingProxyType({}),
+    taken: Mapping[int, TakenGrain] = MappingProxyType({}),
 ) -> CompressedUnit:
     """Compresses the part of a disk at `position`, a multiple of the grain.
 
-    A last short grain is filled up with zeros. Of grains that are `taken` (by number) the bytes as
-    laid out are known already; `data` has zeros in their place.
+    A last short grain is filled up with zeros. Grains that are `taken` (by number) are not
+    compressed; `data` has zeros in their place.
 
     With `self_check` each grain is inflated again and compared: `CopyError` if it differs. The unit
-    is filled up to a multiple of `alignment` bytes; what fills it belongs to its last grain.
+    is filled up to a multiple of `alignment` bytes; what fills it belongs to its last grain, unless
+    that is taken.
     """
     if missing := -len(data) % GRAIN:
         data += bytes(missing)
     view = memoryview(data)  # `startswith` and slices of a view compare and pass on without copying
+    grains: list[PlacedGrain] = []
     pieces: list[bytes] = []
-    grains: list[tuple[int, int]] = []
     sector = 0
     for offset in range(0, len(data), GRAIN):
-        if known := taken.get((position + offset) // GRAIN):
-            pieces.append(known)
-            grains.append(((position + offset) // GRAIN, sector))
-            sector += len(known) // SECTOR
+        number = (position + offset) // GRAIN
+        if known := taken.get(number):
+            piece = bytes(known.sectors * SECTOR)
+            grains.append(PlacedGrain(number, sector, known.sectors, known.digest, taken=True))
+        elif data.startswith(_ZEROS, offset):
             continue
-        if data.startswith(_ZEROS, offset):
-            continue
-        packed = codec.compress(view[offset : offset + GRAIN])
-        if self_check and not _holds(codec.decompress(packed), data, offset):
-            raise CopyError(
-                f"compressing with {codec.name} went wrong at byte {position + offset} of the disk",
-                hint="test the memory of this host",
-            )
-        padding = -(len(packed) + GRAIN_HEADER.size) % SECTOR
-        pieces += (
-            GRAIN_HEADER.pack((position + offset) // SECTOR, len(packed)),
-            packed,
-            _ZEROS[:padding],
-        )
-        grains.append(((position + offset) // GRAIN, sector))
-        sector += (GRAIN_HEADER.size + len(packed) + padding) // SECTOR
-    if pieces:
-        pieces.append(_FILLER * (-sector % (alignment // SECTOR)))
+        else:
+            packed = codec.compress(view[offset : offset + GRAIN])
+            if self_check and not _holds(codec.decompress(packed), data, offset):
+                raise CopyError(
+                    f"compressing with {codec.name} went wrong at byte {position + offset} of the "
+                    "disk",
+                    hint="test the memory of this host",
+                )
+            piece = _laid_out(position + offset, packed)
+            grains.append(PlacedGrain(number, sector, len(piece) // SECTOR))
+        pieces.append(piece)
+        sector += len(piece) // SECTOR
+    if filler := -sector % (alignment // SECTOR) if pieces else 0:
+        pieces.append(_FILLER * filler)
+        if not grains[-1].taken:
+            grains[-1] = replace(grains[-1], sectors=grains[-1].sectors + filler)
     unit = b"".join(pieces)
-    return CompressedUnit(
-        unit, tuple(grains), tuple(digest(part) for part in _parts(unit, grains)) if digest else ()
+    return CompressedUnit(unit, _with_digests(unit, grains, digest) if digest else tuple(grains))
+
+
+def _laid_out(position: int, packed: bytes) -> bytes:
+    """A compressed grain with its header, filled up to whole sectors."""
+    padding = _ZEROS[: -(len(packed) + GRAIN_HEADER.size) % SECTOR]
+    return b"".join((GRAIN_HEADER.pack(position // SECTOR, len(packed)), packed, padding))
+
+
+def _with_digests(
+    unit: bytes, grains: Sequence[PlacedGrain], digest: GrainDigest
+) -> tuple[PlacedGrain, ...]:
+    view = memoryview(unit)
+    return tuple(
+        grain
+        if grain.taken
+        else replace(
+            grain,
+            digest=digest(view[grain.sector * SECTOR : (grain.sector + grain.sectors) * SECTOR]),
+        )
+        for grain in grains
     )
 
 
 def _holds(inflated: bytes, data: bytes, offset: int) -> bool:
     """Whether this is the grain of `data` at `offset`."""
     return len(inflated) == GRAIN and data.startswith(inflated, offset)
-
-
-def _parts(unit: bytes, grains: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
-    """The grains as laid out, each up to where the next one begins."""
-    view = memoryview(unit)
-    starts = [sector * SECTOR for _, sector in grains]
-    for start, end in itertools.pairwise([*starts, len(unit)]):
-        yield view[start:end]
 
 
 class VmdkLayout:
@@ -138,7 +165,7 @@ class VmdkLayout:
         descriptor. Units begin at multiples of `alignment` bytes of the file in which this one
         begins at `position`.
         """
-        self._descriptor = _descriptor(name, size // SECTOR, content, identifier)
+        self._descriptor = render_descriptor(name, size // SECTOR, content, identifier)
         self._capacity = -(-size // GRAIN) * (GRAIN // SECTOR)
         self._directory = array("I", bytes(4 * -(-size // (GRAIN * TABLE_GRAINS))))
         self._table = array("I", bytes(4 * TABLE_GRAINS))
@@ -161,14 +188,14 @@ class VmdkLayout:
         """
         if not unit.grains:
             return
-        number = unit.grains[0][0] // TABLE_GRAINS
+        number = unit.grains[0].number // TABLE_GRAINS
         if number != self._table_number:
             yield from self._end_table()
             self._table_number = number
         if missing := -(self._position + self.sectors * SECTOR) % self._alignment:
             yield self._place(_FILLER * (missing // SECTOR))
-        for grain, sector in unit.grains:
-            self._table[grain % TABLE_GRAINS] = self.sectors + sector
+        for grain in unit.grains:
+            self._table[grain.number % TABLE_GRAINS] = self.sectors + grain.sector
         yield self._place(unit.data)
 
     def end(self) -> Iterator[bytes]:
@@ -199,35 +226,3 @@ class VmdkLayout:
 
     def _header(self, directory: int) -> bytes:
         return VmdkHeader(self._capacity, len(self._descriptor) // SECTOR, directory).render()
-
-
-def _descriptor(name: str, sectors: int, content: int, identifier: UUID) -> bytes:
-    """The descriptor that VirtualBox 7.2 writes, filled up to whole sectors.
-
-    The geometry is the one it makes up from the size.
-    """
-    nothing = UUID(int=0)
-    text = f"""# Disk DescriptorFile
-version=1
-CID={content:08x}
-parentCID=ffffffff
-createType="streamOptimized"
-
-# Extent description
-RDONLY {sectors} SPARSE "{name}"
-
-# The disk Data Base
-#DDB
-
-ddb.virtualHWVersion = "4"
-ddb.adapterType="ide"
-ddb.geometry.cylinders="{min(sectors // (16 * 63), 16383)}"
-ddb.geometry.heads="16"
-ddb.geometry.sectors="63"
-ddb.uuid.image="{identifier}"
-ddb.uuid.parent="{nothing}"
-ddb.uuid.modification="{nothing}"
-ddb.uuid.parentmodification="{nothing}"
-ddb.comment=""
-""".encode()
-    return text + bytes(-len(text) % SECTOR)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.host.stages import Stage
 from shared.ova import tar
 from shared.ova.manifest import render_manifest
@@ -22,7 +23,10 @@ _QUEUE: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class WrittenMember:
-    """One file of an OVA that was written: its bytes are at `position` of the OVA."""
+    """One file of an OVA that was written: its bytes are at `position` of the OVA.
+
+    `sha256` is empty if some of them were taken over without being read.
+    """
 
     name: str
     position: int
@@ -49,13 +53,17 @@ class OvaWriter:
         cancelled: threading.Event,
         flush: Callable[[int], None] = fdatasync,
         end_seconds: float = END_SECONDS,
+        pace: Pace = UNLIMITED,
     ) -> None:
         """Creates `path`, which must not exist.
 
         `modified` is the time that the members get, in seconds since the epoch; `flush` brings an
-        open file to the storage; threads are waited for `end_seconds` at the end.
+        open file to the storage; threads are waited for `end_seconds` at the end. What is written
+        (and not copied by the storage) goes no faster than `pace`.
         """
-        self._file = OutputFile(path, cancelled=cancelled, flush=flush, end_seconds=end_seconds)
+        self._file = OutputFile(
+            path, cancelled=cancelled, flush=flush, end_seconds=end_seconds, pace=pace
+        )
         self._modified = modified
         self._end_seconds = end_seconds
         self._range: CopiedRange | None = None
@@ -63,11 +71,15 @@ class OvaWriter:
             name="hash", handle=self._hash, capacity=_QUEUE, cancelled=cancelled
         )
         self._digest = hashlib.sha256()
+        self._frame = hashlib.sha256()
+        self._all_known = True
         self._name = ""
         self._begin = 0
         self._members: list[WrittenMember] = []
         #: Where the next byte goes.
         self.position = 0
+        #: The ranges (position, length) that were copied from another file.
+        self.ranges: list[tuple[int, int]] = []
 
     @property
     def stored(self) -> int:
@@ -79,6 +91,11 @@ class OvaWriter:
         """How many of them it copied by itself from another file."""
         return self._file.copied
 
+    @property
+    def frame(self) -> str:
+        """The SHA-256 of what belongs to no member, one after the other; after `finish`."""
+        return self._frame.hexdigest()
+
     def add(self, name: str, data: bytes) -> WrittenMember:
         """Writes a whole member."""
         self.begin(name)
@@ -88,13 +105,13 @@ class OvaWriter:
     def begin(self, name: str) -> None:
         """Starts a member, leaves room for its header."""
         self._name = name
-        self._digest = hashlib.sha256()
+        self._digest, self._all_known = hashlib.sha256(), True
         self.position += tar.BLOCK
         self._begin = self.position
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends to the member."""
-        self._hashing.put(data)
+        self._add_to_digest(data)
         self._put_raw(data)
 
     def copy(self, data: bytes | memoryview, source: int, source_position: int) -> None:
@@ -103,29 +120,38 @@ class OvaWriter:
         The open file `source` holds it at `source_position`, and must stay open until this writer
         is closed. Neighbouring ranges are copied together.
         """
-        self._hashing.put(data)
+        self._add_to_digest(data)
+        self._append_range(source, source_position, len(data))
+
+    def take(self, length: int, source: int, source_position: int) -> None:
+        """The same for bytes that nobody has read: the member has no digest then."""
+        self._all_known = False
+        self._append_range(source, source_position, length)
+
+    def _append_range(self, source: int, source_position: int, length: int) -> None:
         last = self._range
         if (
             last
             and last.source_position + last.length == source_position
             and last.length < LONGEST_RANGE
         ):
-            self._range = replace(last, length=last.length + len(data))
+            self._range = replace(last, length=last.length + length)
         else:
             self._put_range()
-            self._range = CopiedRange(source, source_position, self.position, len(data))
-        self.position += len(data)
+            self._range = CopiedRange(source, source_position, self.position, length)
+        self.position += length
 
     def end(self) -> WrittenMember:
         """Ends the member: waits for its hash, writes its header."""
         self._hashing.finish()
-        member = WrittenMember(
-            self._name, self._begin, self.position - self._begin, self._digest.hexdigest()
-        )
+        sha256 = self._digest.hexdigest() if self._all_known else ""
+        member = WrittenMember(self._name, self._begin, self.position - self._begin, sha256)
         header = tar.member_header(member.name, member.size, self._modified)
         self._put_range()
         self._file.write(header, member.position - tar.BLOCK)
-        self._put_raw(tar.padding(member.size))
+        padding = tar.padding(member.size)
+        self._put_raw(padding)
+        self._frame.update(header + padding)
         self._members.append(member)
         return member
 
@@ -134,9 +160,12 @@ class OvaWriter:
 
         Returns all members in their order.
         """
-        manifest = render_manifest((member.name, member.sha256) for member in self._members)
+        manifest = render_manifest(
+            (member.name, member.size, member.sha256) for member in self._members
+        )
         self.add(manifest_name, manifest)
         self._put_raw(tar.END)
+        self._frame.update(tar.END)
         self._file.finish()
         return tuple(self._members)
 
@@ -165,7 +194,12 @@ class OvaWriter:
     def _put_range(self) -> None:
         if self._range:
             self._file.copy(self._range)
+            self.ranges.append((self._range.position, self._range.length))
             self._range = None
+
+    def _add_to_digest(self, data: bytes | memoryview) -> None:
+        if self._all_known:
+            self._hashing.put(data)
 
     def _hash(self, data: bytes | memoryview) -> None:
         self._digest.update(data)

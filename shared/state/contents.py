@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shared.state.formats import NEWEST
-from shared.state.records import NodeRecord, SessionRecord, VmRecord
+from shared.state.host_records import NodeRecord, SessionRecord
+from shared.state.records import VmRecord
 
 
 @dataclass(frozen=True, slots=True)

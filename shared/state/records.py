@@ -1,4 +1,6 @@
-"""What the state database holds: records of nodes, sessions and VMs, each a JSON object.
+"""The record of a VM in the state database, a JSON object, and what stands in it.
+
+Those of hosts and their processes are in `host_records`.
 
 Fields that this version does not know are kept, so that hosts of different versions can share a
 database.
@@ -8,30 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from shared.host.configuration import STATE_DIRECTORY
-from shared.host.document_fields import (
-    FROM_JSON,
-    Count,
-    FieldCheck,
-    Number,
-    PlainName,
-    is_plain_name,
-)
+from shared.host.document_fields import FROM_JSON, Count, PlainName
 from shared.host.documents import Document
+from shared.state.hold import Hold
+from shared.state.record_fields import CloneFolder, DirectoryName, Texts, Token, Uuid
 from shared.state.states import State
-
-
-def is_directory_name(name: str) -> bool:
-    """Whether a VM's directory may have this name: a plain one, and not the state database's."""
-    return is_plain_name(name) and name.casefold() != STATE_DIRECTORY
-
-
-#: A VM's directory, at the top of the NAS or of the archive. Empty: it has none yet, its record was
-#: taken over from a database of version 1.0.
-DirectoryName = Annotated[
-    str, FieldCheck(lambda name: not name or is_directory_name(name), "no name of a VM's directory")
-]
-Texts = Annotated[tuple[str, ...], FROM_JSON]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +35,24 @@ class Claim(Document):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherEngine(Document):
+    """That VBoxManage made a copy because the parallel engine could not: `reason` says why not.
+
+    `copies` is how many in a row were made so, this one included, as far as is known.
+    """
+
+    reason: str
+    copies: Count = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class CopyRecord(Document):
     """A copy that was verified: published, or about to be.
 
-    `fingerprint` is that of the VM which it is a copy of.
+    `fingerprint` is that of the VM which it is a copy of. `sha256` is empty as long as the copy was
+    not read in full; then `seal` is the digest of what it is made of. `other_engine`: it was not
+    made by the engine that was wanted.
     """
 
     stamp: PlainName
@@ -64,6 +61,8 @@ class CopyRecord(Document):
     sha256: str
     finished: str
     fingerprint: Mapping[str, str]
+    seal: str = ""
+    other_engine: OtherEngine | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,11 +81,11 @@ class Power(Document):
     claim: Count
     #: 128 random bits in hexadecimal digits. Empty: written by a release that called everything
     #: after the claim.
-    token: str = ""
-    clone: str = ""
+    token: Token = ""
+    clone: Uuid = ""
     #: Empty until it was made.
-    snapshot: str = ""
-    folder: str = ""
+    snapshot: Uuid = ""
+    folder: CloneFolder = ""
     #: When the VM was touched, and the host that did. Empty: noted by an older release.
     since: str = ""
     node: str = ""
@@ -119,6 +118,20 @@ class Restoration(Document):
     name: str
     uuid: str
     when: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalRecord(Document):
+    """The last time that a copy of a VM, `stamp`, was restored on trial on the host `node`.
+
+    `result` is good, or says what went wrong.
+    """
+
+    stamp: str
+    time: str
+    node: str
+    result: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -181,8 +194,9 @@ class VmRecord(Document):
     #: Set while a backup has changed its power state or made a snapshot of it: whoever finds it
     #: without a claim, on its host, undoes that.
     power: Power | None = None
-    #: A `power` that nobody will undo: its host was recovered by hand, or has this VM no more. What
-    #: it tells of may still be there. The host that lists the VM next says so, and takes this back.
+    #: A `power` that nobody will undo: its host was recovered by hand, or has this VM no more, or
+    #: has not noted that it stopped it. What it tells of may still be there. The host that lists
+    #: the VM says so, and takes this back: of one that was stopped, when it runs.
     power_left: Power | None = None
     failures: Count = 0
     last_error: str = ""
@@ -201,6 +215,8 @@ class VmRecord(Document):
     missing_since: str | None = None
     #: When that of its good copies whose last full reading is longest ago was read. Empty: look.
     verified: str = ""
+    #: The last rehearsal of one of its copies.
+    rehearsed: RehearsalRecord | None = None
     #: Stamps of copies that were found damaged and are still there.
     damaged: Texts = ()
     #: Stamps of good copies of which it is disputed which is newer: none of them is removed
@@ -218,6 +234,8 @@ class VmRecord(Document):
     taken_in_by: str = ""
     #: Another host that lists a VM of this UUID while `node` has not given it up.
     also_on: str | None = None
+    #: What holds copies of it: a VM runs from them, and they stay where they are.
+    holds: Annotated[tuple[Hold, ...], FROM_JSON] = ()
     #: The groups of VirtualBox that it is in, and what its extra data say of backups.
     groups: Texts = ()
     wish: str = ""
@@ -225,52 +243,4 @@ class VmRecord(Document):
     left_out: str = ""
     #: What is told of it, by kind.
     events: Mapping[str, EventRecord] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRecord(Document):
-    """A host name, and the machine and user that own it.
-
-    A second machine of that name is refused, and by `vmfind` a second user.
-    """
-
-    name: str
-    machine: str
-    hostname: str = ""
-    #: The number of the user whose VMs these are. Empty: nobody has said so yet, the first whose
-    #: `vmfind` comes does.
-    user: str = ""
-    #: What is told of it, by kind.
-    events: Mapping[str, EventRecord] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRecord(Document):
-    """One process that committed something.
-
-    `sequence` is its last committed transaction and `generation` where that was: reading it back is
-    how a process learns whether a commit took place. A live session may hold claims; an ended or
-    expired one stays as a tombstone for a while.
-    """
-
-    id: str
-    sequence: Count
-    generation: Count
-    state: Literal["live", "ended", "expired"]
-    node: str
-    worker: str = ""
-    since: str = ""
-    hostname: str = ""
-    machine: str = ""
-    boot: str = ""
-    space: str = ""
-    pid: Count = 0
-    started: Number = 0
-    #: When its process started, by the kernel's count. Older programs do not know it, and compare
-    #: `started`.
-    born: str = ""
-    #: The version of its program. Empty: 0.1, which knows the format 1.1 alone.
-    program: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)

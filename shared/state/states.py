@@ -36,6 +36,8 @@ class Event(StrEnum):
     SEEN_STOPPED = "seen stopped"
     #: It runs, and its policy has it backed up all the same.
     DUE = "due, although it runs"
+    #: Its operator wants a backup of it now, whether it was used or not.
+    WANTED = "wanted now"
     #: Its fingerprint differs from that of its last good copy.
     CHANGED = "changed"
     #: A verification found its newest good copy damaged, or gone.
@@ -81,6 +83,9 @@ MOVES: Final[Mapping[tuple[State, Event], State]] = MappingProxyType(
         (State.NEW, Event.SEEN_STOPPED): State.BACKUP_NECESSARY,
         (State.RUNNING, Event.SEEN_STOPPED): State.BACKUP_NECESSARY,
         (State.RUNNING, Event.DUE): State.BACKUP_NECESSARY,
+        (State.NEW, Event.WANTED): State.BACKUP_NECESSARY,
+        (State.CLEAN, Event.WANTED): State.BACKUP_NECESSARY,
+        (State.RUNNING, Event.WANTED): State.BACKUP_NECESSARY,
         (State.CLEAN, Event.CHANGED): State.BACKUP_NECESSARY,
         (State.CLEAN, Event.COPY_DAMAGED): State.BACKUP_NECESSARY,
         (State.BACKUP_NECESSARY, Event.CLAIMED): State.BACKUP_IN_PROGRESS,

@@ -1,5 +1,7 @@
 """Removing what restores and rehearsals of this host left that were killed.
 
+Also the disks of one that was to go into the place of others: the old ones are put back then.
+
 The `database` worker does it, and each new rehearsal for the one before. A process that works holds
 a lock of this host, which ends with it however it ends: so nothing is taken from a living one.
 """
@@ -11,14 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from shared.host.clock import timestamp
 from shared.host.errors import VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
-from shared.tasks import import_note, rehearsal_note
+from shared.tasks import disk_swap, import_leftovers, import_note, rehearsal_note
 
 log: Final = logging.getLogger(__name__)
 
 REHEARSAL_LOCK: Final = "rehearsal"
+_DAY_SECONDS: Final = 86400
 
 
 def remove_abandoned(site: Site) -> list[str]:
@@ -28,14 +32,20 @@ def remove_abandoned(site: Site) -> list[str]:
     """
     state = site.configuration.host.state_directory
     failed = []
+    _sweep(state, site.clock.now().timestamp())
     if rehearsal_note.is_noted(site) and not _try(
         site, REHEARSAL_LOCK, partial(rehearsal_note.remove_noted, site)
     ):
         failed.append("a rehearsal")
-    return failed + [
+    failed += [
         file.stem
         for file in import_note.files(state)
         if not _try(site, file.stem, partial(_remove, site, file))
+    ]
+    return failed + [
+        note.lock
+        for note in disk_swap.noted(state)
+        if not _try(site, note.lock, partial(_resume, site, note))
     ]
 
 
@@ -53,7 +63,30 @@ def working(state_directory: Path, note_file: Path) -> Iterator[None]:
 def _remove(site: Site, file: Path) -> None:
     note = import_note.read(file)
     if note is not None:
-        import_note.remove_left(site, note)
+        import_leftovers.remove_left(site, note)
+
+
+def _resume(site: Site, note: disk_swap.SwapNote) -> None:
+    swap = note.read()
+    if swap is not None:
+        disk_swap.resume(note, swap, timestamp(site.clock.now()))
+
+
+def _sweep(state_directory: Path, now: float) -> None:
+    """Removes what a restore left that was killed before it had noted anything, a day later."""
+    noted = {file.stem for file in import_note.files(state_directory)}
+    for path in (
+        *state_directory.glob("restore-*.lock"),
+        *state_directory.glob("restore-*.json.*"),
+    ):
+        stem = path.name.partition(".")[0]
+        with contextlib.suppress(OSError):
+            if stem in noted or now - path.lstat().st_mtime < _DAY_SECONDS:
+                continue
+            with host_lock(state_directory, stem) as mine:
+                if mine:
+                    path.unlink(missing_ok=True)
+                    _forget_lock(state_directory, stem)
 
 
 def _try(site: Site, lock: str, work: Callable[[], None]) -> bool:
@@ -69,7 +102,7 @@ def _try(site: Site, lock: str, work: Callable[[], None]) -> bool:
                 error.message,
             )
             return False
-    if lock != REHEARSAL_LOCK:
+    if lock.startswith("restore-"):
         _forget_lock(state, lock)
     return True
 

@@ -19,11 +19,12 @@ from shared.host.errors import NasError, VBoxManageError
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.hold import require_unheld
 from shared.state.records import Claim, VmRecord
 from shared.state.rules import archive as archive_rules
 from shared.state.rules import claims, copies, vm_records
 from shared.state.rules.copies import FoundCopies
-from shared.state.sessions import recovery
+from shared.state.sessions import deaths, recovery
 from shared.state.sessions.holding import Holding, holding
 from shared.state.states import Event, State
 from shared.state.store.protocol import Change
@@ -116,15 +117,19 @@ def _move(site: Site, key: str, worker: str, start: _Start, progress: Progress) 
 def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) -> None:
     """Makes sure that the VM's two directories are two, and that its copies are in one of them.
 
+    Also that no VM runs from one of them, as record and sidecars tell, unless the move was begun.
     Asked before anything is committed. Without `experiment` nothing is written. Raises
-    `ConfigurationError`, `NasError`, `UnusableRecordError`.
+    `ConfigurationError`, `NasError`, `UnusableRecordError`, `LockedError`.
     """
     if not record.directory:
         return
     site.require_archive_no_vm()
     places = [site.directory(record), site.archive_directory(record)]
     (prove_apart if experiment else require_apart)(site.configuration.nas, record.directory)
-    found = (copy for place in places for copy in catalogue.read(place, record.uuid).copies)
+    found = [copy for place in places for copy in catalogue.read(place, record.uuid).copies]
+    if record.moving is None:
+        told = (hold for copy in found for hold in copy.holds)
+        require_unheld(record.key, (*record.holds, *told), "its copies cannot be moved")
     if record.last_copy is not None and not any(copy.present and copy.ours for copy in found):
         verify = f"`vmbackup-admin verify {quoted(record.key)}` makes the database say so"
         say = forget_command(record.key) if record.status == State.ARCHIVED else verify
@@ -141,19 +146,16 @@ def require_movable(site: Site, record: VmRecord, *, experiment: bool = True) ->
 
 
 def _free_from_dead(site: Site, key: str) -> None:
-    """Frees the VM at once if a process of this machine that is gone holds it.
+    """Frees the VM if a process of this machine that is gone holds it.
 
-    So a command that was killed can be repeated.
+    So a command that was killed can be repeated: at once, or after three heartbeats if the machine
+    was restarted since.
     """
     contents = site.database.head().contents
     claim = vm_records.find(contents, key).claim
     if claim is not None:
-        dead = [
-            found
-            for found in recovery.find_proven(site.database, contents)
-            if found.session.id == claim.session
-        ]
-        recovery.expire(site.database, dead, "recover")
+        holders = [row for row in deaths.live_sessions(contents) if row.id == claim.session]
+        recovery.expire(site.database, deaths.find_here(site.database, holders), "recover")
 
 
 def _move_files(site: Site, held: Holding, progress: Progress) -> Moved:

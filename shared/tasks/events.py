@@ -6,19 +6,21 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shared.host.clock import timestamp
+from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.rules.events import EventKey, Seen
-from shared.state.sessions.host_look import SILENT_AFTER
+from shared.state.sessions.host_look import SILENT_AFTER, TELLER
 from shared.tasks.judgement import Level, Moment, Verdict
 from shared.tasks.verdicts import Verdicts, judge
 
-#: What is unfinished, or was not looked at yet, is no event before: the next tick may see to it.
+#: What is unfinished, or was not looked at or copied yet, is no event before: the next tick may see
+#: to it.
 GRACE_SECONDS: Final = 3600.0
 #: Kinds of verdicts that say that the reader cannot tell.
 _UNSURE: Final = frozenset({"away", "clock"})
 #: Kinds that follow from how old something is: a host that was away itself has to look first.
-_AGES: Final = frozenset({"overdue", "unlooked", "unverified", "silent", "unknown"})
+_AGES: Final = frozenset({"overdue", "unlooked", "unverified", "unrehearsed", "silent", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class View:
 def view(site: Site, contents: Contents) -> View:
     """What this host sees now. Writes nothing. Raises `NasError` if it cannot look."""
     found = judge(site, contents)
-    verdicts = {**dict(_of_hosts(found, contents)), **dict(_of_vms(found, contents))}
+    verdicts = {**dict(_of_hosts(site.node, found, contents)), **dict(_of_vms(found, contents))}
     return View(_seen(site.node, found, contents, verdicts), verdicts, found.nas)
 
 
-def _of_hosts(found: Verdicts, contents: Contents) -> Iterator[tuple[EventKey, Verdict]]:
+def _of_hosts(node: str, found: Verdicts, contents: Contents) -> Iterator[tuple[EventKey, Verdict]]:
     for verdict in found.hosts:
         if verdict.level == Level.OK:
             continue
@@ -48,7 +50,20 @@ def _of_hosts(found: Verdicts, contents: Contents) -> Iterator[tuple[EventKey, V
             verdict.kind == "unknown" and _is_new(verdict, found, contents)
         ):
             continue
-        yield EventKey("nodes", verdict.subject, verdict.kind), verdict
+        key = EventKey("nodes", verdict.subject, verdict.kind)
+        if verdict.subject == node or not _tells_of_itself(key, found):
+            yield key, verdict
+
+
+def _tells_of_itself(key: EventKey, found: Verdicts) -> bool:
+    """Whether a host says by itself that its workers fail.
+
+    It knows first when they have recovered; its look may be of before that.
+    """
+    look = found.looks.get(key.subject)
+    if key.kind != "failing" or look is None or not look.tells:
+        return False
+    return look.workers[TELLER].code == ExitCode.DONE
 
 
 def _is_new(verdict: Verdict, found: Verdicts, contents: Contents) -> bool:
@@ -71,6 +86,8 @@ def _of_vms(found: Verdicts, contents: Contents) -> Iterator[tuple[EventKey, Ver
                 record.node in absent or _is_recent(record.found, found.now)
             ):
                 continue  # the host is told of, once for all its VMs
+            if verdict.kind == "uncopied" and _is_recent(record.found, found.now):
+                continue
             if verdict.kind == "unfinished" and (
                 verdict.seconds is not None and verdict.seconds < GRACE_SECONDS
             ):
@@ -96,7 +113,7 @@ def _seen(
         if key.section == "nodes":
             # a host that does not look has not recovered from anything
             cannot_tell = kinds.get(key.subject) in {*_UNSURE, "silent", "unknown"}
-            return cannot_tell or (back and key.subject != node)
+            return cannot_tell or (key.subject != node and (back or _tells_of_itself(key, found)))
         record = contents.vms.get(key.subject)
         if record is None:
             return True
@@ -110,7 +127,8 @@ def _seen(
         if not _not_yet(key, node, back=back)
     }
     when = timestamp(datetime.fromtimestamp(found.now.nas, UTC))
-    return Seen(node, when, stands, unsure, absent)
+    mute = {name for name, look in found.looks.items() if look is not None and not look.tells}
+    return Seen(node, when, stands, unsure, absent | mute)
 
 
 def _not_yet(key: EventKey, node: str, *, back: bool) -> bool:

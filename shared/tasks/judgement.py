@@ -5,13 +5,14 @@ answers differ.
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
 from shared.copies.space import human
-from shared.host.clock import parse_timestamp
+from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import printable, quoted
 from shared.state.sessions.host_look import SILENT_AFTER, TOLERANCE_SECONDS, HostLook
 
@@ -27,6 +28,10 @@ class Level(IntEnum):
 
 #: From the least to the worst. What is not known is worse than a warning, and than nothing else.
 GRAVITY: Final = (Level.OK, Level.WARNING, Level.UNKNOWN, Level.CRITICAL)
+#: Exit codes of a worker that are no fault of the host: done, some VMs failed (which is said of
+#: them), some run and were left for later.
+_FINE: Final = frozenset({0, 3, 4})
+AWAY: Final = "this host was away itself, and cannot tell before its next look"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,8 @@ class Verdict:
     """What is to be said of a VM, a host or the NAS.
 
     `kind` is one word for programs, `reason` a sentence for people, `seconds` since when, where
-    that is known. `remedy` is the command that helps, if one does.
+    that is known. `remedy` is the command that helps, if one does. `also` has what else is not all
+    right with the same VM, the worst first.
     """
 
     subject: str
@@ -43,6 +49,19 @@ class Verdict:
     reason: str
     seconds: float | None = None
     remedy: str = ""
+    also: tuple["Verdict", ...] = ()
+
+    def document(self, command: Callable[[str], str] = str) -> dict[str, object]:
+        """As JSON shows it. `command` makes of a remedy what can be pasted here."""
+        return {
+            "name": self.subject,
+            "level": self.level.name,
+            "kind": self.kind,
+            "reason": self.reason,
+            "seconds": None if self.seconds is None else round(self.seconds),
+            "remedy": command(self.remedy) or None,
+            "also": [other.document(command) for other in self.also],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,22 @@ class Moment:
     nas: float
     node: str = ""
     back_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is allowed for one VM.
+
+    `max_age_seconds`: how long it may be without a look or, if it was used, without a copy.
+    `verify_days`: how often its copies are to be read, `rehearse_days`: how often its newest copy
+    is to be restored on trial (0: never). `may_be_off`: nobody looks while its host is off, and
+    that is no fault.
+    """
+
+    max_age_seconds: float
+    verify_days: float
+    rehearse_days: float = 0
+    may_be_off: bool = False
 
 
 def moment(now: float, own: HostLook | None) -> Moment:
@@ -189,7 +224,14 @@ def on(node: str, command: str) -> str:
     return f"on {printable(node)}: {command}" if node else command
 
 
-AWAY: Final = "this host was away itself, and cannot tell before its next look"
-#: Exit codes of a worker that are no fault of the host: done, some VMs failed (which is said of
-#: them), some run and were left for later.
-_FINE: Final = frozenset({0, 3, 4})
+def seconds_ago(stamp: str | None, now: Moment) -> float | None:
+    """How long ago a stored time was by the reader's clock; None if it says nothing."""
+    here = datetime.fromtimestamp(now.host, UTC)
+    try:
+        return (
+            None
+            if is_ahead(here, stamp)
+            else max(0.0, now.host - parse_timestamp(stamp or "").timestamp())
+        )
+    except ValueError:
+        return None

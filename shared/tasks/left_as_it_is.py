@@ -3,11 +3,12 @@
 Copies that do not count, moves and publications that were interrupted, and what belongs to nobody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from shared.copies.survey import FoundVm, Survey
+from shared.copies.catalogue import Copy
+from shared.copies.survey import FoundVm, Place, Survey
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.states import State
@@ -48,11 +49,7 @@ def of_all(made: MadeOfCopies, found: Survey) -> list[Left]:
 
 def _of(record: VmRecord, vm: FoundVm) -> Iterator[Left]:
     own = in_directory(vm, record.directory)
-    archived = record.status == State.ARCHIVED
-    if away := [copy.stamp for copy, place in own if place.archived != archived]:
-        where = "not yet in" if archived else "in"
-        command = f"vmbackup-admin {'activate' if archived else 'archive'} {quoted(record.key)}"
-        text = f"moved by half: {', '.join(away)} {where} the archive; `{command}` moves all"
+    if text := _half_moved(record, own):
         yield Left(record.key, "half moved", text)
     for copy, _ in own:
         if not copy.good:
@@ -61,4 +58,29 @@ def _of(record: VmRecord, vm: FoundVm) -> Iterator[Left]:
         yield Left(record.key, "half published", f"{stamp} was not put in place; it is made again")
     for place in vm.places:
         if place.directory != record.directory:
-            yield Left(record.key, "elsewhere", f"it has copies in {place.path}, too")
+            text = f"copies of it without a record are in {place.path}"
+            yield Left(record.key, "elsewhere", text)
+
+
+def _half_moved(record: VmRecord, own: Sequence[tuple[Copy, Place]]) -> str:
+    """Which of its copies are where they do not belong, and what settles it; empty: none is.
+
+    One that is in both places may be of a move or somebody's: nobody can tell which way it shall
+    go, so both ways are named, in the order in which they work.
+    """
+    archived = record.status == State.ARCHIVED
+    there = {copy.stamp for copy, place in own if place.archived == archived}
+    away = [copy.stamp for copy, place in own if place.archived != archived]
+    once = ", ".join(stamp for stamp in away if stamp not in there)
+    twice = ", ".join(stamp for stamp in away if stamp in there)
+    if not away:
+        return ""
+    found = [f"moved by half: {once} {'not yet in' if archived else 'in'} the archive"] * bool(once)
+    if twice:
+        both = "here and in the archive" if archived else "in the archive and here"
+        found.append(f"moved by half or copied by somebody: {twice} {both}, too")
+    first, then = (
+        f"`vmbackup-admin {command} {quoted(record.key)}`"
+        for command in (("activate", "archive") if archived else ("archive", "activate"))
+    )
+    return f"{'; '.join(found)}; {first} moves all; {then} after it moves all back"

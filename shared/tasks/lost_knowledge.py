@@ -65,7 +65,9 @@ def _of(record: VmRecord, *, has_copy: bool) -> list[tuple[Kind, str]]:
         found.append(("publication", text))
     if record.moving is not None:
         text = f"{record.moving} had begun on {record.moving_since or 'an unknown day'}"
-        found.append(("move", f"{text}: give that command again"))
+        found.append(
+            ("move", f"{text}: give that command again; if it is refused, it says what to do")
+        )
     if record.failures:
         text = f"{record.failures} backups in a row had failed: {record.last_error}"
         found.append(("failures", text))

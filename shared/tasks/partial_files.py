@@ -10,7 +10,7 @@ from shared.copies.partials import remove_partials
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.contents import Contents
-from shared.state.rules import claims
+from shared.state.rules import expiry
 
 log: Final = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def remove_partial_files(site: Site, contents: Contents, worker: str) -> list[st
             log.warning("partial files not removed: %s", error.message, extra={"vm": record.key})
     if tidied:
         site.database.commit_once(
-            lambda current: claims.without_leftovers(current, tidied),
+            lambda current: expiry.without_leftovers(current, tidied),
             f"tidied {', '.join(tidied)}",
             worker,
         )

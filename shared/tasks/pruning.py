@@ -16,17 +16,18 @@ from shared.copies.files import Permit
 from shared.copies.retention import Decision, Rules
 from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy
-from shared.host.errors import CopyError, IllegalMoveError
+from shared.host.errors import CopyError, IllegalMoveError, NotInCopyError
 from shared.host.printable import quoted
 from shared.nas.mount import check_nas
 from shared.nas.spelling import folded
 from shared.site import Site
+from shared.state.hold import require_unheld
 from shared.state.records import VmRecord
-from shared.state.rules import vm_records
+from shared.state.rules import holds, readers, vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.state.states import State
-from shared.tasks import vm_copies
+from shared.tasks import commit_reasons, vm_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -65,15 +66,19 @@ def decide(site: Site, record: VmRecord) -> tuple[Decision, ...]:
             hint=f"vmbackup-admin activate {quoted(record.key)}",
         )
     copies = catalogue.read(site.directory(record), record.uuid).copies if record.directory else ()
-    return tuple(retention.select(copies, rules_of(site.policy(record)), protect=_last(record)))
+    return tuple(
+        retention.select(copies, rules_of(site.policy(record)), protect=_protected(site, record))
+    )
 
 
-def _last(record: VmRecord) -> frozenset[str]:
-    """The stamp of the copy that made the VM CLEAN.
+def _protected(site: Site, record: VmRecord) -> frozenset[str]:
+    """The stamps of the copy that made the VM CLEAN, and of those that somebody reads or holds.
 
-    Retention leaves it alone, whatever its name says.
+    Retention leaves them alone, whatever their names say.
     """
-    return frozenset({record.last_copy.stamp} if record.last_copy else ())
+    read = readers.readers(site.database.head().contents, record.uuid)
+    last = frozenset({record.last_copy.stamp} if record.last_copy else ())
+    return last | frozenset(read) | holds.stamps(record)
 
 
 def prune(site: Site, session: Session, key: str) -> Pruned:
@@ -97,13 +102,14 @@ def prune(site: Site, session: Session, key: str) -> Pruned:
                 directory,
                 held.record.uuid,
                 rules,
-                protect=_last(held.record),
+                protect=_protected(site, held.record),
                 check=held.check,
             )
             if decisions
             else []
         )
-        vm_copies.commit_found(site, held, f"prune {key}: done")
+        reason = commit_reasons.with_removed(f"prune {key}: done", removed)
+        vm_copies.commit_found(site, held, reason)
     for stamp in removed:
         log.info("copy %s removed: no rule keeps it", stamp, extra={"vm": key})
     return Pruned(key, decisions, tuple(removed))
@@ -126,9 +132,12 @@ def removable(
 
     Raises `CopyError` if there is no such copy, `IllegalMoveError` if it must stay: pinned, of
     another VM, the last good one (unless `last`), or with a sidecar that does not tell whose it is,
-    in a directory that is not this VM's alone.
+    in a directory that is not this VM's alone. Raises `LockedError` while somebody reads or holds
+    it.
     """
     copy = find(site, record, stamp)
+    require_unheld(record.key, record.holds, "it cannot be removed", stamp)
+    readers.require_unread(site.database.head().contents, record.uuid, stamp)
     if copy.sidecar is None:
         vms = site.database.head().contents.vms.values()
         if other := next(
@@ -157,7 +166,7 @@ def remove(site: Site, session: Session, key: str, stamp: str, *, last: bool = F
         copy, permit = removable(site, held.record, stamp, last=last)
         held.check()
         retention.remove_copy(site.files, permit)
-        _, now = vm_copies.commit_found(site, held, f"remove {key} {stamp}: done")
+        _, now = vm_copies.commit_found(site, held, commit_reasons.removed_by_hand(key, stamp))
     log.info("copy %s removed by hand", stamp, extra={"vm": key})
     return Removed(
         key,
@@ -177,7 +186,7 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
     """
     if find(site, vm_records.find(site.database.head().contents, key), stamp).pinned == pinned:
         return False
-    what = f"{'pin' if pinned else 'unpin'} {key} {stamp}"
+    what = commit_reasons.pinned(key, stamp, pinned=pinned)
     with _hold(site, session, key, "pin", what) as held:
         copy = find(site, held.record, stamp)
         if copy.sidecar is None:
@@ -197,7 +206,7 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
 def find(site: Site, record: VmRecord, stamp: str) -> catalogue.Copy:
     """The copy of that stamp, archived or not.
 
-    Raises `CopyError` if there is none, `IllegalMoveError` if it is another VM's.
+    Raises `NotInCopyError` if there is none, `IllegalMoveError` if it is another VM's.
     """
     for directory, _archived in site.directories(record):
         copy = catalogue.read(directory, record.uuid).find(stamp)
@@ -207,10 +216,10 @@ def find(site: Site, record: VmRecord, stamp: str) -> catalogue.Copy:
             raise IllegalMoveError(
                 f"{stamp} in {directory} is none of {record.key}: {copy.problem}"
             )
-    raise CopyError(
-        f"{record.key} has no copy {stamp}",
-        hint=f"`vmbackup-admin copies {quoted(record.key)}` lists them",
-    )
+    lists = f"`vmbackup-admin copies {quoted(record.key)}` lists them"
+    if stamp in ("latest", "previous"):
+        lists = f"this needs the stamp itself, so that no other copy is meant: {lists}"
+    raise NotInCopyError(f"{record.key} has no copy {stamp}", hint=lists)
 
 
 def _hold(

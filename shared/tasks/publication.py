@@ -11,10 +11,11 @@ from shared.host.clock import timestamp
 from shared.host.errors import CopyError, LockLostError, VmBackupError
 from shared.site import Site
 from shared.state.records import CopyRecord, VmRecord
-from shared.state.rules import backup, claims
+from shared.state.rules import backup, claims, holds, readers
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event
+from shared.tasks import commit_reasons
 from shared.tasks.pruning import rules_of
 
 log: Final = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def finish(
     session.doing.phase = "publish"
     try:
         _put_in_place(site, record, copy)
-        _let_go_of_old_copies(site, session, record, copy)
+        gone = _let_go_of_old_copies(site, session, record, copy)
         there = _require_there(site, record, copy)
     except CopyError as error:
         when = timestamp(site.clock.now())
@@ -60,7 +61,7 @@ def finish(
     unknown, event = there.order_unknown, standing()
     session.commit(
         lambda contents: backup.published(contents, key, own, unknown, event),
-        f"{key} is {_MEANINGS[event]}: {copy.stamp}",
+        commit_reasons.with_removed(f"{key} is {_MEANINGS[event]}: {copy.stamp}", gone),
     )
     log.info("copy %s published; the VM is %s", copy.stamp, _MEANINGS[event], extra={"vm": key})
     if unknown:
@@ -108,19 +109,25 @@ def _put_in_place(site: Site, record: VmRecord, copy: CopyRecord) -> None:
         raise CopyError(f"could not be put in place: {error.message}") from None
 
 
-def _let_go_of_old_copies(site: Site, session: Session, record: VmRecord, copy: CopyRecord) -> None:
+def _let_go_of_old_copies(
+    site: Site, session: Session, record: VmRecord, copy: CopyRecord
+) -> list[str]:
     """Applies retention while the claim is still held, and only after the new copy is in place.
 
-    What it cannot do now it does next time.
+    What it cannot do now it does next time. Returns the stamps of what it removed.
     """
     rules, directory = rules_of(site.policy(record)), site.directory(record)
     try:
+        read = readers.readers(session.head().contents, record.uuid)
+        stay = {copy.stamp, *read, *holds.stamps(record)}
         gone = retention.apply(
-            site.files, directory, record.uuid, rules, protect={copy.stamp}, check=session.check
+            site.files, directory, record.uuid, rules, protect=stay, check=session.check
         )
         for stamp in gone:
             log.info("copy %s removed: newer ones are kept", stamp, extra={"vm": record.key})
+        return list(gone)
     except LockLostError:
         raise
     except VmBackupError as error:
         log.warning("old copies not removed: %s", error.message, extra={"vm": record.key})
+        return []

@@ -4,7 +4,7 @@ import uuid
 from collections import Counter
 from typing import Final
 
-from shared.copies import archive_marker, catalogue
+from shared.copies import archive_marker, claim_numbers
 from shared.copies.survey import Survey
 from shared.host.configuration import Configuration
 from shared.nas.repository import known_repository
@@ -48,7 +48,9 @@ def of_copies(found: Survey) -> tuple[str, str]:
 def claims(configuration: Configuration, found: Survey, old: Salvage) -> int:
     """The number above which claims get theirs: above all that stand in names or in the old one."""
     nas = configuration.nas
-    highest = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
+    highest = claim_numbers.highest_claim(
+        claim_numbers.directories_in((nas.mountpoint, nas.archive))
+    )
     highest = max(highest, old.claims, *(vm.highest_claim for vm in found.vms.values()))
     return highest + MARGIN
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from shared.copies import archive_marker, directories
 from shared.copies.archive_location import prove_apart
@@ -31,18 +30,16 @@ from shared.nas.mount import check_nas
 from shared.nas.repository import accept_repository, is_archive_noted
 from shared.state.contents import Contents
 from shared.state.formats import NEWEST
+from shared.state.sessions.deaths import three_beats
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.silence import moving
-from shared.state.store import exchange, protocol, version
+from shared.state.store import exchange, protocol, reserve, version
 from shared.state.store.create_anew import Beginning, create_anew
 from shared.state.store.generations import newest_readable
 from shared.state.store.opening import open_database, read_version, require_writable
 from shared.state.store.salvage import Salvage, salvage
 from shared.tasks import rebuild_origin, records_from_copies
 from shared.tasks.records_from_copies import MadeOfCopies
-
-#: For so many heartbeats somebody who is at work is watched for.
-_BEATS_WATCHED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ def require_silence(
 ) -> None:
     """Watches the heartbeats in `root` for some beats. Raises `LockedError` if one moves."""
     lease_seconds = salvage(root).lease_seconds or version.DEFAULT_LEASE_SECONDS
-    seconds = lease_seconds / BEATS_PER_LEASE * _BEATS_WATCHED
+    seconds = three_beats(lease_seconds)
     moved = moving(
         root / "node",
         clock,
@@ -174,12 +171,18 @@ def carry_out(
                 "another process of this host makes the state database anew", hint="wait for it"
             )
         check_nas(nas)
-        prove_apart(nas)
         now = clock.now()
-        with exchange.new_directory(nas.mountpoint, _digits(identity)) as new:
-            create_anew(new, identity, clock, _beginning(planned, now))
-            _make_known(configuration, clock, new, identity)
-            aside = exchange.put_in_place(new, nas.state, now, clock, require_lost)
+
+        def make() -> Path | None:
+            prove_apart(nas)
+            with exchange.new_directory(nas.mountpoint, _digits(identity)) as new:
+                create_anew(new, identity, clock, _beginning(planned, now))
+                _make_known(configuration, clock, new, identity)
+                return exchange.put_in_place(new, nas.state, now, clock, require_lost)
+
+        # on a full NAS the lost database may have the only room that there is
+        there = nas.state.is_dir()
+        aside = reserve.with_room(nas.state, clock, make) if there else make()
     open_database(nas.state, identity, clock).keep_reserve(nas.reserve)
     return aside
 

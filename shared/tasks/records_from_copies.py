@@ -1,11 +1,10 @@
 """Records of VMs made of their copies alone, for a state database that is made anew.
 
 What a copy carries is taken over: which VM it is of, its name, its host, its key in the database,
-its directory, pins and damage. No VM begins as CLEAN: whether it was used since its newest copy is
-not known, and a needless backup costs less than a missing one.
+its directory, pins, holds and damage. No VM begins as CLEAN: whether it was used since its newest
+copy is not known, and a needless backup costs less than a missing one.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -43,7 +42,7 @@ def make(
     a VM was called in it. Pure.
     """
     homes = _homes(found, known)
-    made = [_record(vm, directory, now) for vm, directory in homes if directory]
+    made = [_record(vm, directory, now, known.get(vm.uuid)) for vm, directory in homes if directory]
     keys = _keys(made, {vm.uuid: vm for vm, _ in homes}, known)
     for record in made:
         contents = contents.with_vm(replace(record, key=keys[record.uuid]))
@@ -73,31 +72,19 @@ def _homes(found: Iterable[FoundVm], known: Mapping[str, VmRecord]) -> list[tupl
 def _preferred(vm: FoundVm, directory: str) -> list[str]:
     """A VM's directories, the likeliest first: somebody may have put copies of copies elsewhere.
 
-    The one that the lost database named; else one with its newest good copy, of those the one with
-    the most copies.
+    The one that the lost database named, `directory`; else as its copies tell.
     """
-    good = [copy.stamp for copy, _ in vm.copies if copy.good]
-    newest = {place.directory for copy, place in vm.copies if copy.stamp in good[-1:]}
-    counts = Counter(place.directory for _, place in vm.copies)
-    return sorted(
-        vm.directories,
-        key=lambda name: (name != directory, name not in newest, -counts[name], name),
-    )
+    return sorted(vm.directories, key=lambda name: name != directory)
 
 
 def _last_claim(vm: FoundVm) -> int:
     return max((copy.claim for copy, _ in vm.copies), default=0)
 
 
-def _record(vm: FoundVm, directory: str, now: datetime) -> VmRecord:
-    """The record, without its key yet.
-
-    It is ARCHIVED if its newest good copy is in the archive: a move begins with the oldest, so what
-    is left of one that was interrupted is finished by the command that began it.
-    """
+def _record(vm: FoundVm, directory: str, now: datetime, known: VmRecord | None) -> VmRecord:
+    """The record, without its key yet. `known` is what the lost database said of the VM."""
     copies = in_directory(vm, directory)
-    counting = [place for copy, place in copies if copy.good] or [place for _, place in copies]
-    archived = bool(counting) and counting[-1].archived
+    archived = _is_archived(copies, known)
     record = VmRecord(
         key="",
         name=vm.name,
@@ -113,8 +100,23 @@ def _record(vm: FoundVm, directory: str, now: datetime) -> VmRecord:
         verified="",
         now=now,
     )
-    record = copies_rules.with_copies(record, judged)
+    lost = known.holds if known else ()
+    record = copies_rules.with_copies(replace(record, holds=lost), judged)
     return replace(record, backed_up=record.last_copy.finished if record.last_copy else "")
+
+
+def _is_archived(copies: Sequence[tuple[Copy, Place]], known: VmRecord | None) -> bool:
+    """Whether its newest good copy is in the archive: a move begins with the oldest.
+
+    So what is left of one that was interrupted is finished by the command that began it. A copy may
+    be in both places, of a move or because somebody has copied it. Then the lost database tells; if
+    that says nothing, it is not: a VM that is used and ARCHIVED would never be backed up again.
+    """
+    counting = [copy.stamp for copy, _ in copies if copy.good] or [copy.stamp for copy, _ in copies]
+    places = {place.archived for copy, place in copies if copy.stamp in counting[-1:]}
+    if len(places) > 1:
+        return known is not None and known.status == State.ARCHIVED
+    return True in places
 
 
 def _keys(

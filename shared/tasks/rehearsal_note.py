@@ -14,7 +14,7 @@ from typing import Final
 from shared.host.documents import read_own
 from shared.host.errors import VBoxManageError
 from shared.site import Site
-from shared.tasks import import_note
+from shared.tasks import import_leftovers, import_note
 from shared.tasks.import_note import Note
 from shared.virtualbox import scratch
 from shared.virtualbox.boot_check import BootCheck
@@ -46,7 +46,7 @@ def remove_noted(site: Site) -> None:
     """
     note = import_note.read(_note_file(site))
     if note is not None:
-        import_note.remove_left(site, note)
+        import_leftovers.remove_left(site, note)
     if (folder := _old_folder(site)) is not None:
         _remove_old(site, folder)
         (site.configuration.host.state_directory / _OLD_NOTE).unlink()
@@ -79,7 +79,7 @@ def _is_in_old(machine: Machine, folder: Path) -> bool:
 def _remove_old(site: Site, folder: Path) -> None:
     if not _OLD_NAME.fullmatch(folder.name) or folder.is_symlink():
         return
-    for machine in import_note.below(site, folder):
+    for machine in import_leftovers.below(site, folder):
         if not _is_in_old(machine, folder):
             raise VBoxManageError(
                 f"the VM {machine.name!r} lies in {folder}, which a rehearsal has made: both stay",

@@ -19,6 +19,7 @@ from shared.host.errors import VmBackupError
 from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.contents import Contents
+from shared.state.hold import merged
 from shared.state.records import VmRecord
 from shared.state.rules import copies as copies_rules
 from shared.state.rules import unlisted as rules
@@ -101,9 +102,10 @@ def _record(vm: FoundVm, directory: str, *, whole: bool, when: str) -> VmRecord:
     """
     here = FoundVm(vm.uuid, tuple(place for place in vm.places if place.directory == directory))
     key = vm.uuid if whole else str(here.places[0].path)
-    return VmRecord(
+    made = VmRecord(
         key, here.name, vm.uuid, here.node, directory, INITIAL, when, taken_in_by=_NOBODY
     )
+    return replace(made, holds=merged((), (hold for copy, _ in here.copies for hold in copy.holds)))
 
 
 def paths(site: Site, record: VmRecord) -> list[Path]:

@@ -1,14 +1,16 @@
 """The judgement of everything that one reader can see: the NAS, all hosts, all VMs."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.host.configuration import Configuration
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook, read_looks
+from shared.state.sessions.worker_ends import read_ends
 from shared.tasks.judgement import (
+    Bounds,
     Level,
     Moment,
     Verdict,
@@ -18,7 +20,7 @@ from shared.tasks.judgement import (
     namesake_of,
     worst,
 )
-from shared.tasks.vm_judgement import Bounds, about_vm, gravest
+from shared.tasks.vm_judgement import about_vm, gravest
 
 HOUR_SECONDS = 3600.0
 
@@ -64,6 +66,8 @@ def judge(
     """
     with site.database.nas_errors():
         looks = read_looks(site.database.root / "node", contents.nodes)
+    if (own := looks.get(site.node)) is not None:
+        looks[site.node] = _with_own_ends(site, own)
     now = moment(site.clock.now().timestamp(), looks.get(site.node))
     records = [record for record in contents.vms.values() if not only or record.key in only]
     nodes = {record.node for record in records} if only else set(contents.nodes)
@@ -96,6 +100,13 @@ def judge(
     return Verdicts(room, tuple(hosts), vms, looks, now, about)
 
 
+def _with_own_ends(site: Site, look: HostLook) -> HostLook:
+    """The look of this host, with how its workers ended since."""
+    host, nas = site.configuration.host, site.configuration.nas
+    ends = read_ends(host.state_directory, nas.mountpoint)
+    return replace(look, workers={**look.workers, **ends})
+
+
 def bounds_of(
     configuration: Configuration, record: VmRecord, max_age_seconds: float | None
 ) -> Bounds:
@@ -105,5 +116,6 @@ def bounds_of(
     return Bounds(
         configured if max_age_seconds is None else max_age_seconds,
         policy.verify_days,
+        policy.rehearse_days,
         policy.may_be_off or record.node in configuration.backup.hosts_may_be_off,
     )

@@ -9,34 +9,32 @@ one copy at most. Killed at any point, the next verification finds the copy unve
 
 import errno
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
-from shared.copies import catalogue
+from shared.copies import catalogue, first_reading
 from shared.copies import sidecar as sidecars
 from shared.copies.names import SIDES, Suffix, final_name
-from shared.copies.sidecar import Rehearsed, Sidecar, Verified
-from shared.host.clock import is_over, timestamp
-from shared.host.configuration import Configuration
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import Verified
+from shared.host.clock import timestamp
 from shared.host.errors import CopyError, NasError
+from shared.host.rate_limit import UNLIMITED, Pace
 from shared.nas.reading import look, present
-from shared.ova.check import check_ova, sha256_of
+from shared.ova.check import OvaCheck, Sink, check_ova, sha256_of
 from shared.site import Site
-from shared.state.contents import Contents
-from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
-from shared.tasks import suspicion, vm_copies
-from shared.tasks.vm_copies import copies, differs, last_read, look_up_copies, said
+from shared.tasks import commit_reasons, suspicion, vm_copies
+from shared.tasks.vm_copies import copies, differs, look_up_copies
 
 log: Final = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-_DAY_SECONDS: Final = 86400
 _GOOD: Final = "good"
 #: How often a file is read that answers with an input/output error before it is called damaged.
 _READS: Final = 2
@@ -51,61 +49,6 @@ class Examined:
     archived: bool
     size: int
     problem: str
-
-
-def due(contents: Contents, configuration: Configuration, now: datetime) -> list[VmRecord]:
-    """The VMs whose copies should be looked at: the one with the longest unverified copy first.
-
-    A VM that was found with damaged copies is among them as long as they are there. Reads nothing
-    but the database.
-    """
-    found = [
-        record
-        for record in contents.vms.values()
-        if is_free(record) and (record.damaged or _overdue(record, configuration, now))
-    ]
-    return sorted(found, key=lambda record: (said(record.verified, now), record.key))
-
-
-def is_free(record: VmRecord) -> bool:
-    """Whether nobody works on the VM, and nothing that somebody began has to be finished first."""
-    return bool(record.directory) and not (
-        record.claim or record.publishing or record.moving or record.power
-    )
-
-
-def _overdue(record: VmRecord, configuration: Configuration, now: datetime) -> bool:
-    days = configuration.policy_for(record.name, record.groups).verify_days
-    if not record.verified:
-        return record.last_copy is not None and days > 0
-    return _older(record.verified, days, now)
-
-
-def _older(moment: str, days: float, now: datetime) -> bool:
-    """Whether a time of the database is at least so many days ago. With `days` 0, never.
-
-    What is no time, or lies ahead, was always too long ago.
-    """
-    return days > 0 and is_over(now, moment, days * _DAY_SECONDS)
-
-
-def due_copies(site: Site, record: VmRecord, now: datetime) -> list[catalogue.Copy]:
-    """The copies of a VM that were last read longer ago than its policy says, the oldest first.
-
-    Raises `NasError`.
-    """
-    days = site.policy(record).verify_days
-    unmarked = (
-        (copy, copy.sidecar)
-        for copy, _ in copies(site, record)
-        if copy.sidecar and not copy.sidecar.damage
-    )
-    found = [
-        (last_read(side), copy) for copy, side in unmarked if _older(last_read(side), days, now)
-    ]
-    return [
-        copy for _, copy in sorted(found, key=lambda pair: said(pair[0], now))
-    ]  # of those read at the same time the oldest
 
 
 def verify_copy(
@@ -135,13 +78,22 @@ def verify_copy(
             _settle(site, held, f"verify {key}: {stamp} is gone")
             return None
         copy, archived = found
-        problem = _examine(session, copy, progress)
+        try:
+            problem, read = _examine(site, session, copy, progress)
+        except (KeyboardInterrupt, SystemExit):
+            session.tidied.add(held.claim.number)  # nothing is written while it is read
+            raise
         if copy.sidecar is not None:
             if problem and not copy.sidecar.damage:
-                suspicion.spread(site, held, stamp)
-            read = Verified(timestamp(site.clock.now()), problem or _GOOD)
-            _mark(site, held, copy, replace(copy.sidecar, verified=read, suspect=""))
-        _settle(site, held, f"verify {key} {stamp}: {problem or _GOOD}")
+                suspicion.spread(site, held, copy.sidecar)
+            verified = Verified(timestamp(site.clock.now()), problem or _GOOD)
+            marked = replace(copy.sidecar, verified=verified, suspect="")
+            if read is not None and not marked.read_in_full:
+                held.check()
+                first_reading.note(site.files, copy.directory, marked, read, held.claim.number)
+            else:
+                _mark(site, held, copy, marked)
+        _settle(site, held, commit_reasons.verified(key, stamp, problem or _GOOD))
     if problem:
         log.error(
             "the copy %s is damaged and does not count any more: %s",
@@ -166,44 +118,41 @@ def settle(site: Site, session: Session, key: str) -> None:
         _settle(site, held, f"looked at the copies of {key}")
 
 
-def note_rehearsal(site: Site, session: Session, key: str, stamp: str, result: Rehearsed) -> bool:
-    """Writes the result of a rehearsal beside the copy; False if the copy is gone by now.
-
-    Raises like `verify_copy`.
-    """
-    reason = f"note the rehearsal of {key} {stamp}"
-    with vm_copies.hold(site, session, key, "verify", reason) as held:
-        copy = next((copy for copy, _ in copies(site, held.record) if copy.stamp == stamp), None)
-        if copy is not None and copy.sidecar is not None:
-            _mark(site, held, copy, replace(copy.sidecar, rehearsed=result))
-        _settle(site, held, f"rehearsed {key} {stamp}: {result.result}")
-    return copy is not None
-
-
-def _examine(session: Session, copy: catalogue.Copy, progress: Progress) -> str:
-    """Like `examine`, while the session lives."""
+def _examine(
+    site: Site, session: Session, copy: catalogue.Copy, progress: Progress
+) -> tuple[str, OvaCheck | None]:
+    """Like `examine`, while the session lives; and what its `.ova` is, if nothing is wrong."""
 
     def report(done: int, total: int) -> None:
         session.check()
         session.doing.at(done, total)
         progress(done, total)
 
-    return examine(copy, report)
+    return _examine_all(copy, report, site.pace())
 
 
-def examine(copy: catalogue.Copy, report: Progress = lambda _done, _total: None) -> str:
-    """What is wrong with the copy, every byte of it read; empty if nothing is.
+def examine(
+    copy: catalogue.Copy,
+    report: Progress = lambda _done, _total: None,
+    pace: Pace = UNLIMITED,
+) -> str:
+    """What is wrong with the copy, every byte of it read at this pace; empty if nothing is.
 
     Writes nothing. Raises `NasError` if the NAS as a whole is in trouble.
     """
+    return _examine_all(copy, report, pace)[0]
+
+
+def _examine_all(copy: catalogue.Copy, report: Progress, pace: Pace) -> tuple[str, OvaCheck | None]:
+    """The same, and what its `.ova` is, if nothing is wrong."""
     if copy.sidecar is None:
-        return copy.problem
+        return copy.problem, None
     for _ in range(_READS):
         try:
-            check(copy, report)
-            check_side_files(copy)
+            found = check(copy, report, pace=pace)
+            check_side_files(copy, pace=pace)
         except CopyError as error:
-            return error.message
+            return error.message, None
         except NasError as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
                 raise
@@ -211,12 +160,19 @@ def examine(copy: catalogue.Copy, report: Progress = lambda _done, _total: None)
                 copy.directory, copy.stamp
             )  # raises if the NAS as a whole is in trouble, and not this file
         else:
-            return ""
-    return "it cannot be read (input/output error), although the NAS answers"
+            return "", found
+    return "it cannot be read (input/output error), although the NAS answers", None
 
 
-def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None) -> None:
-    """Reads the `.ova` of a copy in full.
+def check(
+    copy: catalogue.Copy,
+    progress: Progress = lambda _done, _total: None,
+    sinks: Mapping[str, Sink] = MappingProxyType({}),
+    pace: Pace = UNLIMITED,
+) -> OvaCheck:
+    """Reads the `.ova` of a copy in full; `sinks` get members' bytes, by name, meanwhile.
+
+    Of a copy that nobody has read in full yet, every byte is compared with its digest in the index.
 
     Raises `CopyError` that says what is wrong with it, `NasError` if it cannot be read.
     """
@@ -224,12 +180,20 @@ def check(copy: catalogue.Copy, progress: Progress = lambda _done, _total: None)
         raise CopyError(copy.problem)
     if copy.size != copy.sidecar.size:
         raise CopyError(f"its .ova has {copy.size} bytes instead of {copy.sidecar.size}")
-    found = check_ova(copy.directory, final_name(copy.stamp, "ova"), progress=progress)
+    if not copy.sidecar.read_in_full:
+        return first_reading.check_first(
+            copy.directory, copy.sidecar, progress=progress, sinks=sinks, pace=pace
+        )
+    name = final_name(copy.stamp, "ova")
+    found = check_ova(copy.directory, name, progress=progress, sinks=sinks, pace=pace)
     if found.sha256 != copy.sidecar.sha256:
         raise CopyError("its SHA-256 is not the one that it was published with")
+    return found
 
 
-def check_side_files(copy: catalogue.Copy, wanted: Collection[Suffix] = SIDES) -> None:
+def check_side_files(
+    copy: catalogue.Copy, wanted: Collection[Suffix] = SIDES, pace: Pace = UNLIMITED
+) -> None:
     """Reads the side files of the kinds `wanted` in full.
 
     Raises `CopyError` that says which one is not as the sidecar says, `NasError` if one cannot be
@@ -244,7 +208,7 @@ def check_side_files(copy: catalogue.Copy, wanted: Collection[Suffix] = SIDES) -
             raise CopyError(f"{name} is missing")
         if there[name].size != side.size:  # what grew to many gigabytes is not read
             raise CopyError(f"{name} has {there[name].size} bytes instead of {side.size}")
-        if sha256_of(copy.directory, name) != side.sha256:
+        if sha256_of(copy.directory, name, pace=pace) != side.sha256:
             raise CopyError(f"the SHA-256 of {name} is wrong")
 
 

@@ -10,21 +10,26 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from shared.copies import catalogue, chronology
 from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import Rehearsed
 from shared.host.clock import age, timestamp
 from shared.host.errors import NasError
 from shared.host.printable import quoted
 from shared.site import Site
-from shared.state.records import CopyRecord, VmRecord
+from shared.state.hold import merged
+from shared.state.records import CopyRecord, OtherEngine, RehearsalRecord, VmRecord
 from shared.state.rules import claims
 from shared.state.rules import copies as copies_rules
 from shared.state.rules.copies import FoundCopies
 from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import State
+
+#: Characters that the database keeps of each thing that a sidecar says of a rehearsal.
+_LONGEST: Final = 300
 
 
 def copies(site: Site, record: VmRecord) -> list[tuple[catalogue.Copy, bool]]:
@@ -90,15 +95,22 @@ def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
         archived=record.status == State.ARCHIVED,
         verified=record.verified,
         now=site.clock.now(),
+        rehearsed=record.rehearsed,
     )
 
 
 def judged(
-    found: Iterable[tuple[catalogue.Copy, bool]], *, archived: bool, verified: str, now: datetime
+    found: Iterable[tuple[catalogue.Copy, bool]],
+    *,
+    archived: bool,
+    verified: str,
+    now: datetime,
+    rehearsed: RehearsalRecord | None = None,
 ) -> FoundCopies:
     """What the database notes of these copies of a VM, each with whether it is in the archive.
 
-    `archived`: whether they belong there. `verified` is what the database said so far.
+    `archived`: whether they belong there. `verified` and `rehearsed` are what the database said so
+    far.
     """
     found = list(found)
     unread = said(verified, now) or timestamp(now)
@@ -115,7 +127,28 @@ def judged(
         ),
         good=frozenset(copy.stamp for copy in here),
         order_unknown=chronology.unknown(good),
+        holds=merged((), (hold for copy, _ in found for hold in copy.holds)),
+        rehearsed=_last_rehearsal((copy for copy, _ in found), rehearsed, now),
     )
+
+
+def _last_rehearsal(
+    copies: Iterable[catalogue.Copy], known: RehearsalRecord | None, now: datetime
+) -> RehearsalRecord | None:
+    """The last one of which the copies or the database tell: an older program notes no other."""
+    told = ((copy.stamp, copy.sidecar.rehearsed) for copy in copies if copy.sidecar)
+    found = [_as_rehearsal(stamp, rehearsed) for stamp, rehearsed in told if rehearsed]
+    found += [known] if known else []
+    return max(found, key=lambda last: said(last.time, now), default=None)
+
+
+def _as_rehearsal(stamp: str, told: Rehearsed) -> RehearsalRecord:
+    """A sidecar may hold much more than belongs into each generation of the database."""
+    return RehearsalRecord(stamp, _cut(told.time), _cut(told.node), _cut(told.result))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def forget_command(key: str) -> str:
@@ -126,10 +159,13 @@ def forget_command(key: str) -> str:
 def last_read(sidecar: Sidecar) -> str:
     """When a copy was last read in full: at its last verification, else before it was published.
 
-    Empty for one that is suspect: what was read before that says nothing.
+    Of one that was never read as a whole: when the oldest of what it took over was. Empty for one
+    that is suspect: what was read before that says nothing.
     """
     if sidecar.suspect:
         return ""
+    if not sidecar.read_in_full:
+        return sidecar.oldest_read
     return sidecar.verified.time if sidecar.verified else sidecar.finished
 
 
@@ -145,19 +181,27 @@ def as_record(sidecar: Sidecar) -> CopyRecord:
     """What the state database notes of the copy that a sidecar describes."""
     fingerprint = {str(name): str(value) for name, value in sidecar.fingerprint.items()}
     return CopyRecord(
-        sidecar.stamp, sidecar.claim, sidecar.size, sidecar.sha256, sidecar.finished, fingerprint
+        sidecar.stamp,
+        sidecar.claim,
+        sidecar.size,
+        sidecar.sha256,
+        sidecar.finished,
+        fingerprint,
+        sidecar.seal,
+        OtherEngine(sidecar.engine_reason) if sidecar.engine_reason else None,
     )
 
 
 def differs(record: VmRecord, found: FoundCopies) -> bool:
-    """Whether the database says something else than what was found."""
+    """Whether the database says something else than what was found, or less of holds."""
     known = (
         record.last_copy and record.last_copy.stamp,
         record.damaged,
         record.verified,
         record.order_unknown,
     )
-    return known != (
+    said_of_holds = merged(record.holds, found.holds) == record.holds
+    return not said_of_holds or known != (
         found.newest and found.newest.stamp,
         found.damaged,
         found.verified,

@@ -1,33 +1,20 @@
 """How the backup of one VM stands. Pure, as `judgement` is."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Final
 
-from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.rules import sightings, unfinished
 from shared.state.sessions.host_look import SILENT_AFTER, UNKNOWN_INTERVAL_SECONDS, HostLook
 from shared.state.states import State
-from shared.tasks.judgement import AWAY, GRAVITY, Level, Moment, Verdict, is_over, is_silent, on
+from shared.tasks.judgement import GRAVITY, Bounds, Level, Moment, Verdict, seconds_ago
+from shared.tasks.look_judgement import of_looks
 
 DAY_SECONDS: Final = 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What is allowed for one VM.
-
-    `max_age_seconds`: how long it may be without a look or, if it was used, without a copy.
-    `verify_days`: how often its copies are to be read (0: never). `may_be_off`: nobody looks while
-    its host is off, and that is no fault.
-    """
-
-    max_age_seconds: float
-    verify_days: float
-    may_be_off: bool = False
+#: Kinds of VMs that were used since their last copy, if they have one.
+_NOT_FRESH: Final = frozenset({"running", "new", "waiting"})
 
 
 def judge_vm(
@@ -38,8 +25,12 @@ def judge_vm(
 
 
 def gravest(said: Iterable[Verdict]) -> Verdict:
-    """The gravest of all that is said of a VM; of what is equally grave, the first counts."""
-    return max(said, key=lambda verdict: GRAVITY.index(verdict.level))
+    """The gravest of all that is said of a VM; of what is equally grave, the first counts.
+
+    What else is not all right comes with it.
+    """
+    first, *others = sorted(said, key=lambda one: GRAVITY.index(one.level), reverse=True)
+    return replace(first, also=tuple(one for one in others if one.level != Level.OK))
 
 
 def about_vm(
@@ -56,13 +47,16 @@ def about_vm(
             remedy=f"vmbackup-admin copies {quoted(key)}",
         )
     if record.status != State.ARCHIVED and not (record.left_out or record.taken_in_by):
-        yield from _of_looks(record, look, now, bounds)
+        yield from of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
     if begun := unfinished.of(record):
         what = ", ".join(each.what for each in begun)
-        ages = [age for each in begun if (age := _ago(each.since, now)) is not None]
+        ages = [age for each in begun if (age := seconds_ago(each.since, now)) is not None]
         since = max(ages, default=None)
         yield Verdict(key, Level.WARNING, "unfinished", what, since, "vmbackup-lock list")
+    if (left := record.power_left) is not None:
+        remains = unfinished.may_remain(record, left)
+        yield Verdict(key, Level.WARNING, "left", remains, seconds_ago(left.since, now))
     if record.order_unknown:
         yield Verdict(
             key,
@@ -72,60 +66,8 @@ def about_vm(
             remedy=f"vmbackup-admin copies {quoted(key)}",
         )
     yield from _of_verification(record, now, bounds)
-    yield _state(record, queued_for)
-
-
-def _of_looks(
-    record: VmRecord, look: HostLook | None, now: Moment, bounds: Bounds
-) -> Iterable[Verdict]:
-    if record.missing_since:
-        yield Verdict(
-            record.key,
-            Level.WARNING,
-            "gone",
-            f"its host {record.node} does not have it any more",
-            _ago(record.missing_since, now),
-            f"vmbackup-admin archive {quoted(record.key)}",
-        )
-        return
-    unusable = sightings.is_unusable(record)
-    if unusable:
-        yield _unusable(record, now)
-    # a host that notes why it cannot use a VM has looked at it
-    looked = (look.looked if unusable else look.vms.get(record.uuid)) if look else None
-    if look is None or looked is None:
-        level = Level.OK if bounds.may_be_off else Level.UNKNOWN
-        reason = f"it is not known when {record.node or 'its host'} last looked at it"
-        remedy = on(record.node, "vmbackup-worker run")
-        yield Verdict(record.key, level, "unlooked", reason, remedy=remedy)
-        return
-    silent, old = is_silent(look, now), is_over(look, looked, bounds.max_age_seconds, now)
-    if not (silent or old) and None not in (silent, old):
-        return
-    if bounds.may_be_off and silent is not False:
-        return
-    if record.status == State.BACKUP_IN_PROGRESS and record.claim is not None and silent is False:
-        return  # nobody looks at a VM while it is being copied
-    sure = silent or old
-    yield Verdict(
-        record.key,
-        Level.CRITICAL if sure else Level.UNKNOWN,
-        "unlooked" if sure else "away",
-        _unlooked(record.node, silent=silent is not False) if sure else AWAY,
-        now.nas - looked,
-        on(record.node, "vmbackup-admin doctor") if sure else "vmbackup-worker run",
-    )
-
-
-def _unusable(record: VmRecord, now: Moment) -> Verdict:
-    since = _ago(record.last_error_at, now)
-    remedy = on(record.node, "VBoxManage list --long vms")
-    return Verdict(record.key, Level.WARNING, "unusable", record.last_error, since, remedy)
-
-
-def _unlooked(node: str, *, silent: bool) -> str:
-    why = f"{node} has stopped, or is off" if silent else f"{node} looks, and not at this VM"
-    return f"nobody looks at it: {why}"
+    yield from _of_rehearsal(record, now, bounds)
+    yield _state(record, queued_for, look, now)
 
 
 def _of_copies(
@@ -134,7 +76,7 @@ def _of_copies(
     """Whether a VM that was used has been without a copy for too long, or fails."""
     if record.status == State.CLEAN:
         return
-    waits = _used_seconds(record, look, now)
+    waits = used_seconds(record, look, now)
     told = not record.last_error or sightings.is_unusable(record)
     why = f": {record.last_error}" if record.failures and not told else ""
     if waits is None or waits > bounds.max_age_seconds:
@@ -153,7 +95,7 @@ def _of_copies(
             Level.WARNING,
             "failing",
             f"{record.failures} failed{why}",
-            _ago(record.last_error_at, now),
+            seconds_ago(record.last_error_at, now),
             f"vmbackup-admin show {quoted(record.key)}",
         )
     elif record.last_copy is None and _had_its_chance(record, look, now):
@@ -179,37 +121,64 @@ def _had_its_chance(record: VmRecord, look: HostLook | None, now: Moment) -> boo
         return True
     if record.status == State.RUNNING or record.waiting or record.queued:
         return False
-    known = _ago(record.found, now)
+    known = seconds_ago(record.found, now)
     interval = look.interval_seconds if look else UNKNOWN_INTERVAL_SECONDS
     return known is None or known > SILENT_AFTER * interval
 
 
-def _used_seconds(record: VmRecord, look: HostLook | None, now: Moment) -> float | None:
+def used_seconds(record: VmRecord, look: HostLook | None, now: Moment) -> float | None:
     """For how long at most a VM has been used without a copy; None if nothing tells."""
     since = [look.unchanged[record.uuid]] if look and record.uuid in look.unchanged else []
     ages = [now.nas - time for time in since]
     copied = record.last_copy.finished if record.last_copy else record.found
-    ages += [age] if (age := _ago(copied, now)) is not None else []
+    ages += [age] if (age := seconds_ago(copied, now)) is not None else []
     return min(ages, default=None)
 
 
 def _of_verification(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[Verdict]:
     if not bounds.verify_days or record.last_copy is None or not record.verified:
         return
-    age = _ago(record.verified, now)
-    if age is None or age > (2 * bounds.verify_days + 1) * DAY_SECONDS:
+    age, unread = seconds_ago(record.verified, now), not record.last_copy.sha256
+    if age is None or age > ((1 if unread else 2) * bounds.verify_days + 1) * DAY_SECONDS:
+        what = (
+            "what its newest copy took over was not read" if unread else "a copy was not read again"
+        )
         yield Verdict(
             record.key,
             Level.WARNING,
             "unverified",
-            f"a copy was not read again for longer than verify_days ({bounds.verify_days:g})",
+            f"{what} for longer than verify_days ({bounds.verify_days:g})",
             age,
             f"vmbackup-admin verify {quoted(record.key)}",
         )
 
 
-def _state(record: VmRecord, queued_for: str) -> Verdict:
-    """What the VM's state says, if nothing is wrong."""
+def _of_rehearsal(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[Verdict]:
+    """Whether its last rehearsal failed, or is too long ago, or there never was one.
+
+    That a copy failed is over with a newer one where nobody would rehearse that. Since when there
+    are copies of a VM, nothing tells: those that were never rehearsed count from when it was found.
+    """
+    last, remedy = record.rehearsed, f"vmbackup-admin rehearse {quoted(record.key)} --boot"
+    days, since = bounds.rehearse_days, last.time if last else record.found
+    age = seconds_ago(since, now)
+    late = days > 0 and (age is None or age > (2 * days + 1) * DAY_SECONDS)
+    if last is None:
+        if late and record.last_copy is not None:
+            reason = f"no copy was ever rehearsed, though rehearse_days is {days:g}"
+            yield Verdict(record.key, Level.WARNING, "unrehearsed", reason, age, remedy)
+        return
+    newest = record.last_copy.stamp if record.last_copy else ""
+    if last.result != "good" and (days or last.stamp == newest):
+        reason = f"its copy {last.stamp} does not come back: {last.result}"
+        yield Verdict(record.key, Level.WARNING, "unrestorable", reason, age, remedy)
+    elif last.result == "good" and late:
+        reason = f"no copy was rehearsed for longer than rehearse_days ({days:g})"
+        yield Verdict(record.key, Level.WARNING, "unrehearsed", reason, age, remedy)
+
+
+def _state(record: VmRecord, queued_for: str, look: HostLook | None, now: Moment) -> Verdict:
+    """What the VM's state says, if nothing is wrong; of one without a fresh copy, since when."""
     if record.left_out and record.status not in (State.ARCHIVED, State.BACKUP_IN_PROGRESS):
         return Verdict(record.key, Level.OK, "left-out", left_out(record))
     kinds: Mapping[State, tuple[str, str]] = {
@@ -221,25 +190,13 @@ def _state(record: VmRecord, queued_for: str) -> Verdict:
         State.BACKUP_NECESSARY: ("waiting", queued_for or record.waiting or "waits for its backup"),
     }
     kind, reason = kinds[record.status]
-    return Verdict(record.key, Level.OK, kind, reason)
+    since = used_seconds(record, look, now) if kind in _NOT_FRESH else None
+    return Verdict(record.key, Level.OK, kind, reason, since)
 
 
 def left_out(record: VmRecord) -> str:
     """That a VM is left out of backups, by which rule of its host."""
     return f"left out of backups by its host: {record.left_out}"
-
-
-def _ago(stamp: str | None, now: Moment) -> float | None:
-    """How long ago a stored time was by the reader's clock; None if it says nothing."""
-    here = datetime.fromtimestamp(now.host, UTC)
-    try:
-        return (
-            None
-            if is_ahead(here, stamp)
-            else max(0.0, now.host - parse_timestamp(stamp or "").timestamp())
-        )
-    except ValueError:
-        return None
 
 
 def _copies(count: int) -> str:

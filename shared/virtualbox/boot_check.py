@@ -9,15 +9,17 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
 
 from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
-from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.inventory import Machine
 from shared.virtualbox.patience import patiently
 from shared.virtualbox.power import PowerSwitch
+from shared.virtualbox.storage import files_of
 from shared.virtualbox.unregistering import unregister
 from shared.virtualbox.vboxmanage import VBoxManage
 
@@ -86,6 +88,10 @@ class BootCheck:
                 )
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, seconds - elapsed)))
         return self._judge(seconds, additions, wrote=self._disk_times() != before)
+
+    def take_screenshot(self, file: Path) -> None:
+        """Writes what the screen of the running VM shows into a new file, as a PNG image."""
+        self._vboxmanage.run("controlvm", self._uuid, "screenshotpng", str(file))
 
     def remove(self) -> None:
         """Switches the VM off and unregisters it.

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.storage import Image, VmSnapshot
@@ -59,3 +61,15 @@ def is_inside(image: Image, folders: Iterable[Path]) -> bool:
 def is_below(path: str, folders: Iterable[Path]) -> bool:
     """Whether a path lies below one of these folders."""
     return any(Path(path).is_relative_to(folder) for folder in folders)
+
+
+def asked_for(name: str, *commands: str) -> bool:
+    """Whether a process that asks VirtualBox for something of this name still runs.
+
+    One that outlived the worker that started it.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if set(commands) & set(words) and any(name in word for word in words):
+            return True
+    return False

@@ -16,17 +16,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-import psutil
-
 from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError
+from shared.host.waits import pausing
 from shared.virtualbox import scratch
-from shared.virtualbox.clone_parts import Made, is_below, is_inside
+from shared.virtualbox.clone_parts import Made, asked_for, is_below, is_inside
 from shared.virtualbox.export_checks import DiskUse, disk_use
 from shared.virtualbox.export_errors import VmBusyError
-from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING
-from shared.virtualbox.storage import Image, VmSnapshot
+from shared.virtualbox.storage import Image, VmSnapshot, files_of
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
 log: Final = logging.getLogger(__name__)
@@ -117,10 +116,12 @@ class Clones:
         Raises `VmBusyError` if that takes long.
         """
         end = self._clock.monotonic() + _RELEASE_SECONDS
+        what = f"VirtualBox, which is still at work on {name}"
+        pause = pausing(self._clock.sleep, what, _RELEASE_SECONDS)
         while reason := self._unsettled(machine, name):
             if self._clock.monotonic() >= end:
                 raise VmBusyError(reason, hint="that ends by itself; the next tick looks again")
-            self._clock.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
 
     def _unsettled(self, machine: Machine | None, name: str) -> str:
         if asked_for(name, "snapshot", "clonevm"):
@@ -226,27 +227,16 @@ class Clones:
 
     def _wait_until_free(self, clone: Machine, name: str) -> None:
         end = self._clock.monotonic() + _RELEASE_SECONDS
+        pause = pausing(self._clock.sleep, f"whoever exports {name}", _RELEASE_SECONDS)
         while disk_use(self._vboxmanage, clone) is not DiskUse.FREE:
             if self._clock.monotonic() >= end:
                 raise VmBusyError(
                     f"the clone {name} is still being exported",
                     hint="it ends by itself; the next tick looks again",
                 )
-            self._clock.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
 
 
 def _size(image: Image) -> int:
     """Bytes that its files have; those that are not there have none."""
     return sum(os.path.getsize(path) for path in files_of(image) if os.path.exists(path))
-
-
-def asked_for(name: str, *commands: str) -> bool:
-    """Whether a process that asks VirtualBox for something of this name still runs.
-
-    One that outlived the worker that started it.
-    """
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if set(commands) & set(words) and any(name in word for word in words):
-            return True
-    return False

@@ -9,14 +9,17 @@ from enum import StrEnum, unique
 from typing import Final
 
 from shared.virtualbox.export_errors import ExportError
-from shared.virtualbox.inventory import Machine, files_of
-from shared.virtualbox.storage import AttachedDisk, Image
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import AttachedDisk, Image, files_of
+from shared.virtualbox.usb_drives import on_usb
 from shared.virtualbox.vboxmanage import VBoxManage
 
 #: VirtualBox (7.2.22) calls the disks in an `.ova` after the VM, and a name in a tar header has 100
 #: bytes with its end.
 LONGEST_NAME_BYTES: Final = 99 - len("-disk001.vmdk")
 
+#: Types of disks that VirtualBox lets one running VM at a time write to.
+_ALONE: Final = frozenset({"", "normal"})
 #: Types of disks that a snapshot does not freeze.
 _UNFROZEN: Final = frozenset({"writethrough", "shareable"})
 
@@ -41,7 +44,7 @@ def refuse_unexportable(machine: Machine) -> None:
                 "or archive the VM to take it out"
             ),
         )
-    if place := next((disk for disk in _disks(machine) if disk.bus.upper() == "USB"), None):
+    if place := next((disk for disk in _disks(machine) if on_usb(disk.bus)), None):
         raise ExportError(
             f"its disk {_location(machine, place.image)} is on the USB controller "
             f"{place.controller!r}, from which VirtualBox exports no disk",
@@ -74,6 +77,14 @@ def refuse_unfrozen(machine: Machine) -> None:
             hint='running = "savestate", "shutdown" or "defer" backs the VM up while it stands '
             "still; or make it an ordinary disk",
         )
+
+
+def may_be_shared(machine: Machine) -> bool:
+    """Whether a disk of the VM is of a kind that two VMs may write to at the same time.
+
+    An ordinary one may be attached to several VMs, of which one at a time can run: its lock shows.
+    """
+    return any(chain[0].kind.lower() not in _ALONE for chain in machine.chains)
 
 
 def refuse_written_elsewhere(machine: Machine, others: Iterable[Machine]) -> None:

@@ -86,9 +86,9 @@ _RULES: Final = (
     _rule(
         r"No network adapter in slot \d+",
         ExportError,
-        "VirtualBox does not export VMs of this platform (ARM)",
-        "copy its folder by other means while it is off, and leave it out of backups: "
-        'backup = "never"',
+        "VirtualBox has miscounted the network adapters of a VM for ARM, until VBoxSVC starts anew",
+        "close VirtualBox and let no VM of this user run for ten seconds: VBoxSVC ends by itself "
+        "then, and the next tick backs the VM up",
     ),
     _rule(
         r"storageBus is 6",

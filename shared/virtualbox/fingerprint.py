@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from typing import Final, Self
 
 from shared.host.errors import VBoxManageError
-from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import files_of
 
 #: How the values below are computed. A fingerprint of another version equals none of this one: one
 #: backup too many, never one too few.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.host.errors import CopyError, VBoxManageError
+from shared.host.errors import CopyError, UsageError, VBoxManageError
 from shared.virtualbox.background import Background
 from shared.virtualbox.vboxmanage import VBoxManage
 from shared.virtualbox.vboxmanage_output import complaint
@@ -25,6 +25,8 @@ _PERCENT: Final = re.compile(r"(\d{1,3})%")
 _READ: Final = "\nOK.\n"
 #: Characters that VirtualBox leaves in names of files; besides them those from U+00A0 to U+D7AF.
 _SAFE: Final = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+#: What is no character of XML.
+_UNUSABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEFAULT_FOLDER: Final = re.compile(r"^Default machine folder: +(.+)$", re.MULTILINE)
 
 #: Part of VBoxManage's text, what it means, and what to do about it.
@@ -119,6 +121,18 @@ def default_folder(vboxmanage: VBoxManage) -> Path:
             "VBoxManage does not say where it puts new VMs", hint="say it: --to DIRECTORY"
         )
     return Path(match[1])
+
+
+def refuse_unusable_name(name: str) -> None:
+    """Raises `UsageError` if no VM can be called so: its settings file could not be read again.
+
+    A copy says the name of its VM as JSON, which can hold what XML cannot.
+    """
+    if not name or _UNUSABLE.search(name):
+        raise UsageError(
+            f"no VM can be called {name[:100]!r}" if name else "a VM needs a name",
+            hint="give it another name: --as NAME",
+        )
 
 
 def refuse_unsafe(members: Iterable[str]) -> None:

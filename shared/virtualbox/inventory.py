@@ -1,6 +1,7 @@
 """The VMs of this host, cheaply.
 
-Two VBoxManage calls and one small file a VM, whatever their number.
+All of them: two VBoxManage calls and one small file a VM, whatever their number. One of them: one
+call and its own file.
 
 Which VMs there are and what they are called comes from VirtualBox's registry files; `list vms`
 confirms that these are the files of the VirtualBox that answers. (`showvminfo` for each would take
@@ -10,12 +11,12 @@ confirms that these are the files of the VirtualBox that answers. (`showvminfo` 
 import logging
 import os
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from shared.host.errors import VBoxManageError
+from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.virtualbox.settings import (
     MachineSettings,
     Registry,
@@ -24,9 +25,9 @@ from shared.virtualbox.settings import (
     parse_registry,
     read_file,
 )
-from shared.virtualbox.storage import Image
+from shared.virtualbox.storage import Image, chain_of
 from shared.virtualbox.vboxmanage import VBoxManage
-from shared.virtualbox.vboxmanage_output import Listed
+from shared.virtualbox.vboxmanage_output import STOPPED, Listed
 
 _log = logging.getLogger(__name__)
 #: A VM may be registered or unregistered between the two looks; twice in a row means something
@@ -40,7 +41,9 @@ class Machine:
 
     `reason` says why it cannot be used; empty: it can. `name` and `settings` are None if the
     settings cannot be read. `chains` are its hard disks in the order of their attachment, each as
-    the image it writes to followed by what that is based on, with absolute paths.
+    the image it writes to followed by what that is based on, with absolute paths. `state` is what
+    VirtualBox calls what it does; empty after a look at all VMs. `opened`: somebody has it open,
+    in a dialog with its settings, or is just starting it; not known after a look at all VMs.
     """
 
     uuid: str
@@ -50,6 +53,13 @@ class Machine:
     reason: str = ""
     settings: MachineSettings | None = None
     chains: tuple[tuple[Image, ...], ...] = ()
+    state: str = ""
+    opened: bool = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is off and nobody has it open, of one whose `state` is known."""
+        return not self.running and not self.opened
 
     @property
     def accessible(self) -> bool:
@@ -70,35 +80,6 @@ class Machine:
         folder, file = os.path.split(self.settings_file)
         configured = self.settings.nvram if self.settings else ""
         return os.path.join(folder, configured or file.removesuffix(".vbox") + ".nvram")
-
-
-def files_of(image: Image) -> Iterator[str]:
-    """The files that hold an image.
-
-    A VMDK may be a small text that names others, and those are what its VM writes to.
-    """
-    if image.format.lower() == "iscsi":
-        return
-    yield image.location
-    if image.format.lower() == "vmdk":
-        for name in _extents(image.location):
-            yield os.path.join(os.path.dirname(image.location), name)
-
-
-def _extents(path: str) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(2**16)
-    except OSError:
-        return []
-    if not head.startswith(b"# Disk DescriptorFile"):
-        return []
-    lines = (
-        line.split('"') for line in head.decode("utf-8", errors="surrogateescape").splitlines()
-    )
-    return [
-        parts[1] for parts in lines if len(parts) >= 3 and parts[0].startswith(("RW ", "RDONLY "))
-    ]
 
 
 def take_inventory(
@@ -142,6 +123,30 @@ def take_inventory(
     return _complete(
         machines, registry.images, listed, _truly_running(vboxmanage, running, machines)
     )
+
+
+def take_one(
+    vboxmanage: VBoxManage, home: Path, sleep: Callable[[float], None], uuid: str
+) -> Machine | None:
+    """One VM as it is now; None if only a look at all of them can tell.
+
+    That is so for one that cannot be used, and for one that stands on an image which the settings
+    of another VM name.
+    """
+    try:
+        info = vboxmanage.info(uuid)
+        registry = _read_registry(home, sleep)
+    except VBoxManageTimeoutError:
+        raise
+    except VBoxManageError:
+        return None
+    if uuid not in registry.machines or info.uuid != uuid:
+        return None
+    machine = _read_machine(uuid, registry.machines[uuid], home, sleep)
+    running = frozenset(() if info.state in STOPPED else (uuid,))
+    listed = {uuid: Listed(uuid, info.name)}
+    found = _complete([machine], registry.images, listed, running)[uuid]
+    return None if found.reason else replace(found, state=info.state, opened=bool(info.session))
 
 
 def _read_registry(home: Path, sleep: Callable[[float], None]) -> Registry:
@@ -211,7 +216,8 @@ def _complete(
     for machine in machines:
         known = ChainMap(dict(machine.settings.images) if machine.settings else {}, images)
         chains = [
-            _chain(uuid, known) for uuid in (machine.settings.attached if machine.settings else ())
+            chain_of(uuid, known)
+            for uuid in (machine.settings.attached if machine.settings else ())
         ]
         unknown = [chain[-1].parent for chain in chains if chain[-1].parent]
         found = tuple(chain for chain in chains if chain[0].uuid)
@@ -222,20 +228,6 @@ def _complete(
             machine, running=machine.uuid in running, reason=reason, chains=found
         )
     return complete
-
-
-def _chain(uuid: str, images: Mapping[str, Image]) -> tuple[Image, ...]:
-    """From the image that is written to its base.
-
-    An image that is in no registry, or that is its own ancestor, ends it as somebody's `parent`: if
-    need be that of an empty image.
-    """
-    chain = [Image("", "", "", uuid)]
-    seen = {""}
-    while chain[-1].parent in images and chain[-1].parent not in seen:
-        seen.add(chain[-1].parent)
-        chain.append(images[chain[-1].parent])
-    return tuple(chain[1:]) or tuple(chain)
 
 
 def _contradiction(machine: Machine, listed: Listed | None) -> str:

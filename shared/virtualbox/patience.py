@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from shared.host.clock import Clock
 from shared.host.errors import VBoxManageError
+from shared.host.waits import pausing
 
 _LOCKED: Final = (
     "is already locked",
@@ -21,6 +22,7 @@ _Answer = TypeVar("_Answer")
 def patiently(clock: Clock, ask: Callable[[], _Answer]) -> _Answer:
     """Asks VirtualBox, again for a bounded time while the VM is locked. Raises what `ask` does."""
     end = clock.monotonic() + _LOCKED_SECONDS
+    pause = pausing(clock.sleep, "whoever looks at the VM in VirtualBox", _LOCKED_SECONDS)
     while True:
         try:
             return ask()
@@ -28,4 +30,4 @@ def patiently(clock: Clock, ask: Callable[[], _Answer]) -> _Answer:
             locked = any(text in error.message for text in _LOCKED)
             if not locked or clock.monotonic() >= end:
                 raise
-            clock.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from shared.host.clock import Clock
+from shared.host.waits import pausing
 from shared.virtualbox.export_errors import VmRunsError
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 from shared.virtualbox.vboxmanage_output import STOPPED
@@ -19,6 +20,10 @@ _CRASHED: Final = (
 STUCK: Final[Mapping[str, tuple[str, str]]] = {
     "gurumeditation": _CRASHED,
     "stuck": _CRASHED,
+    "teleportingin": (
+        "its teleporter is on, so it waits for a guest that runs on another host",
+        "teleport that here, or end its process, and switch the teleporter off (modifyvm)",
+    ),
     "teleported": (
         "it goes on running on another host, which writes to its disks",
         "unregister it here, or bring it back; that host backs it up if it has it registered",
@@ -43,13 +48,15 @@ class PowerSwitch:
         Raises `VmRunsError` if that takes too long.
         """
         end = self._clock.monotonic() + timeout_seconds
+        what = f"the VM to be {' or '.join(sorted(states))}"
+        pause = pausing(self._clock.sleep, what, timeout_seconds)
         while True:
             info = self._vboxmanage.info(uuid)
             if info.state in states and (info.stopped or info.state in RUNNING):
                 return info.state
             if self._clock.monotonic() >= end:
                 raise VmRunsError(f"the VM is still {info.state} after {timeout_seconds:.0f} s")
-            self._clock.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
 
     def save(self, uuid: str) -> None:
         """Saves the state of a running VM: its memory goes to a file, and it stops."""

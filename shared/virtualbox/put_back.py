@@ -6,16 +6,28 @@ is taken from it, and what reaches into the host only if the operator wants that
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from shared.host.xml import Element
+from shared.virtualbox.drives import (
+    Drive,
+    Slot,
+    devices,
+    image_drives,
+    is_filled,
+    reset_slots,
+    slot_of,
+    slot_of_disk,
+)
 from shared.virtualbox.host_access import host_access, is_internal
 from shared.virtualbox.settings import SettingsError
 from shared.virtualbox.settings_writing import parse_settings, render_settings, set_name
-from shared.virtualbox.storage import attached_disks, controllers_of, uuid_of
+from shared.virtualbox.storage import (
+    attached_disks,
+    uuid_of,
+)
 
 #: Kinds of disks that VirtualBox gives a differencing image when it attaches them: so they are
 #: attached by it, with that kind. The others are in the settings alone.
@@ -28,31 +40,17 @@ _SERIAL: Final = ("hostMode", "path", "server")
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """Where a medium is attached."""
-
-    controller: str
-    port: str
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
 class DiskKind:
-    """A disk, by UUID, that is to be attached as one of this kind, with these options."""
+    """A disk, by UUID, that is to be attached as one of this kind, with these options.
+
+    `auto_reset`: what its VM writes to it is gone at the next start.
+    """
 
     slot: Slot
     image: str
     kind: str
     options: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drive:
-    """An image that was in a drive: `dvddrive` or `fdd`."""
-
-    slot: Slot
-    kind: str
-    path: str
+    auto_reset: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +95,8 @@ def put_back(
     kinds, unlike = _kinds(machine, original)
     drives = [
         drive
-        for drive in _drives(original)
-        if (drive.kind == "dvddrive" or with_host_access) and not _is_filled(machine, drive.slot)
+        for drive in image_drives(original)
+        if (drive.kind == "dvddrive" or with_host_access) and not is_filled(machine, drive.slot)
     ]
     return PutBack(render_settings(tree), kinds, tuple(drives), tuple(told), unlike)
 
@@ -190,9 +188,9 @@ def _some(element: Element, names: tuple[str, ...]) -> dict[str, str]:
 
 def _kinds(machine: Element, original: Element) -> tuple[tuple[DiskKind, ...], tuple[str, ...]]:
     """Disks that are to be attached as another kind; those that only settings make so are done."""
-    attached = {_slot_of(*found): found[1] for found in _devices(machine, "HardDisk")}
+    attached = {slot_of(*found): found[1] for found in devices(machine, "HardDisk")}
     disks = {uuid_of(disk): disk for disk in machine.iterfind("MediaRegistry/HardDisks/HardDisk")}
-    kinds, lost = [], []
+    kinds, lost, reset = [], [], reset_slots(original)
     for slot, kind in _kinds_of(original).items():
         device = attached.get(slot)
         image = device.find("Image") if device is not None else None
@@ -209,7 +207,8 @@ def _kinds(machine: Element, original: Element) -> tuple[tuple[DiskKind, ...], t
                 for name in ("nonrotational", "discard", "hotpluggable")
                 if device.get(name) == "true"
             )
-            kinds.append(DiskKind(slot, uuid_of(disk), _BY_ATTACHING[kind], options))
+            by = _BY_ATTACHING[kind]
+            kinds.append(DiskKind(slot, uuid_of(disk), by, options, auto_reset=slot in reset))
     return tuple(kinds), tuple(lost)
 
 
@@ -225,42 +224,7 @@ def _kinds_of(original: Element) -> dict[Slot, str]:
         kinds[uuid_of(disk)] = kind
         waiting += [(child, kind) for child in disk.iterfind("HardDisk")]
     return {
-        Slot(disk.controller, str(disk.port), str(disk.device)): kinds[disk.image]
+        slot_of_disk(disk): kinds[disk.image]
         for disk in attached_disks(original)
         if kinds.get(disk.image, "Normal") != "Normal"
     }
-
-
-def _drives(original: Element) -> Iterator[Drive]:
-    for kind, command, registry in (
-        ("DVD", "dvddrive", "DVDImages"),
-        ("Floppy", "fdd", "FloppyImages"),
-    ):
-        places = {
-            uuid_of(image): image.get("location", "")
-            for image in original.iterfind(f"MediaRegistry/{registry}/Image")
-        }
-        for controller, device in _devices(original, kind):
-            image = device.find("Image")
-            if image is not None:
-                place = places.get(uuid_of(image), "")
-                yield Drive(_slot_of(controller, device), command, place)
-
-
-def _is_filled(machine: Element, slot: Slot) -> bool:
-    return any(
-        _slot_of(controller, device) == slot and device.find("Image") is not None
-        for kind in ("DVD", "Floppy")
-        for controller, device in _devices(machine, kind)
-    )
-
-
-def _devices(machine: Element, kind: str) -> Iterator[tuple[Element, Element]]:
-    for controller in controllers_of(machine):
-        for device in controller.iterfind("AttachedDevice"):
-            if device.get("type") == kind:
-                yield controller, device
-
-
-def _slot_of(controller: Element, device: Element) -> Slot:
-    return Slot(controller.get("name", ""), device.get("port", ""), device.get("device", ""))

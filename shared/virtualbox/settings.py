@@ -17,9 +17,11 @@ from shared.host.errors import ConfigurationError
 from shared.host.xml import Element, XmlError, parse_xml
 from shared.virtualbox.storage import (
     AttachedDisk,
+    FilledDrive,
     Image,
     VmSnapshot,
     attached_disks,
+    filled_drives,
     images_of,
     snapshots_of,
     uuid_of,
@@ -88,6 +90,10 @@ class MachineSettings:
     groups: tuple[str, ...] = ()
     #: What its extra data say of backups (`shared.host.configuration.WISH`); empty: nothing.
     wish: str = ""
+    #: Its DVD and floppy drives that are not empty.
+    drives: tuple[FilledDrive, ...] = ()
+    #: Whether it has PCI devices of its host.
+    has_pci_devices: bool = False
 
     @property
     def attached(self) -> tuple[str, ...]:
@@ -191,6 +197,8 @@ def parse_machine(data: bytes) -> MachineSettings:
         description=machine.findtext("Description") or "",
         groups=tuple(group.get("name", "") for group in machine.iterfind("Groups/Group")),
         wish=_extra_data(machine, WISH),
+        drives=tuple(filled_drives(machine)),
+        has_pci_devices=machine.find("Hardware/HostPci/Devices/Device") is not None,
     )
 
 

@@ -6,14 +6,14 @@ registered.
 
 from xml.etree.ElementTree import tostring
 
-from shared.host.xml import Element, XmlError, parse_xml
+from shared.host.xml import WRITABLE_DEPTH, Element, XmlError, parse_xml
 from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError
 
 
 def parse_settings(data: bytes) -> Element:
     """The tree of a settings file, whose `Machine` is certainly there. Raises `SettingsError`."""
     try:
-        tree = parse_xml(data, limit=MAXIMUM_BYTES)
+        tree = parse_xml(data, limit=MAXIMUM_BYTES, depth=WRITABLE_DEPTH)
     except XmlError as error:
         raise SettingsError(f"it {error}") from None
     if tree.find("Machine") is None:

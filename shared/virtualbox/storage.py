@@ -1,6 +1,7 @@
-"""The storage in VirtualBox's settings files: images, the disks that are attached, snapshots."""
+"""The storage of VMs: images with their files and chains, and what settings files say of disks."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,32 @@ class Image:
     parent: str
     encrypted: bool = False
     kind: str = ""
+    #: Emptied by VirtualBox at each start of its VM.
+    auto_reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilledDrive:
+    """A DVD or floppy drive with something in it, and where it is attached.
+
+    `kind` is VirtualBox's word for it, `DVD` or `Floppy`, `bus` as in `AttachedDisk`. `place` is
+    the path of the image, or of the drive of the host (`of_host`); empty if the file says neither.
+    """
+
+    kind: str
+    controller: str
+    port: str
+    device: str
+    bus: str
+    place: str
+    of_host: bool = False
+
+    @property
+    def words(self) -> str:
+        """What is in it, for people."""
+        drive = f"its {'CD' if self.kind == 'DVD' else 'floppy'} drive at {self.controller}"
+        what = "the drive of the host" if self.of_host else "the image"
+        return f"{what} in {drive} {self.port}: {self.place or 'of unknown place'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,33 @@ def attached_disks(machine: Element) -> Iterator[AttachedDisk]:
                 )
 
 
+def filled_drives(machine: Element) -> Iterator[FilledDrive]:
+    """The drives of a `<Machine>` as it is now that are not empty, DVD drives first."""
+    for kind, registry in (("DVD", "DVDImages"), ("Floppy", "FloppyImages")):
+        places = {
+            uuid_of(image): image.get("location", "")
+            for image in machine.iterfind(f"MediaRegistry/{registry}/Image")
+        }
+        for controller in controllers_of(machine):
+            for device in controller.iterfind("AttachedDevice"):
+                image, host = device.find("Image"), device.find("HostDrive")
+                if device.get("type") != kind or (image is None and host is None):
+                    continue
+                yield FilledDrive(
+                    kind,
+                    controller.get("name", ""),
+                    device.get("port", ""),
+                    device.get("device", ""),
+                    controller.get("type", ""),
+                    places.get(uuid_of(image), "") if image is not None else _source(host),
+                    of_host=image is None,
+                )
+
+
+def _source(host: Element | None) -> str:
+    return host.get("src", "") if host is not None else ""
+
+
 def controllers_of(machine: Element) -> Iterator[Element]:
     """The storage controllers of a `<Machine>` as it is now, or of a `<Snapshot>`."""
     for path in _CONTROLLERS:
@@ -110,6 +164,7 @@ def images_of(registry: Element | None) -> dict[str, Image]:
             parent,
             encrypted,
             disk.get("type", ""),
+            disk.get("autoReset") in {"true", "1"},
         )
         waiting += [(child, uuid) for child in disk.iterfind("HardDisk")]
     return images
@@ -123,3 +178,46 @@ def uuid_of(element: Element, attribute: str = "uuid") -> str:
 def _number(element: Element, attribute: str) -> int:
     stated = element.get(attribute, "")
     return int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 10 else -1
+
+
+def files_of(image: Image) -> Iterator[str]:
+    """The files that hold an image.
+
+    A VMDK may be a small text that names others, and those are what its VM writes to.
+    """
+    if image.format.lower() == "iscsi":
+        return
+    yield image.location
+    if image.format.lower() == "vmdk":
+        for name in _extents(image.location):
+            yield os.path.join(os.path.dirname(image.location), name)
+
+
+def _extents(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2**16)
+    except OSError:
+        return []
+    if not head.startswith(b"# Disk DescriptorFile"):
+        return []
+    lines = (
+        line.split('"') for line in head.decode("utf-8", errors="surrogateescape").splitlines()
+    )
+    return [
+        parts[1] for parts in lines if len(parts) >= 3 and parts[0].startswith(("RW ", "RDONLY "))
+    ]
+
+
+def chain_of(uuid: str, images: Mapping[str, Image]) -> tuple[Image, ...]:
+    """The images from the one that is written, of this UUID, to its base.
+
+    An image that is in no registry, or that is its own ancestor, ends it as somebody's `parent`: if
+    need be that of an empty image.
+    """
+    chain = [Image("", "", "", uuid)]
+    seen = {""}
+    while chain[-1].parent in images and chain[-1].parent not in seen:
+        seen.add(chain[-1].parent)
+        chain.append(images[chain[-1].parent])
+    return tuple(chain[1:]) or tuple(chain)

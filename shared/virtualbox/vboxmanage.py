@@ -13,6 +13,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from shared.host.clock import Clock, SystemClock
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
 from shared.host.processes import Runner
+from shared.host.waits import pausing, waiting
 from shared.virtualbox.vboxmanage_output import (
     UUID,
     Listed,
@@ -44,9 +45,9 @@ _TRANSIENT: Final = (
     "NS_ERROR_CALL_FAILED",
     "NS_ERROR_SOCKET_FAIL",
 )
-#: With pauses that double to two seconds: 9 seconds in all. A VBoxSVC on a busy machine may take
-#: that long to end.
+#: With pauses that double to two seconds. A VBoxSVC on a busy machine may take all of them to end.
 _ATTEMPTS: Final = 9
+_PAUSES_SECONDS: Final = 9.0
 
 #: What VirtualBox writes at least in a second, on a busy disk.
 _SLOWEST_BYTES: Final = 10 * 2**20
@@ -81,7 +82,7 @@ class VBoxManage:
     `environment` is added to the caller's (VBOX_USER_HOME, for one). Every method raises
     `VBoxManageError` if the program is missing, fails or complains, and `VBoxManageTimeoutError` if
     it takes longer than `timeout_seconds`. Reads are repeated on errors that pass, everything else
-    only while VBoxSVC is not reached.
+    only while VBoxSVC is not reached. Quick questions are run by `asking`, if that is given.
     """
 
     def __init__(
@@ -91,23 +92,24 @@ class VBoxManage:
         timeout_seconds: float,
         environment: Mapping[str, str] | None = None,
         clock: Clock | None = None,
+        asking: Runner | None = None,
     ) -> None:
         self.program = program
         self.environment: Mapping[str, str] = {**(environment or {}), **LOCALE}
-        self._runner = runner
+        self._runner, self._asking = runner, asking or runner
         self._timeout_seconds = timeout_seconds
         self.clock = clock or SystemClock()
 
     def version(self) -> str:
         """For example `7.2.22_Debianr175245`."""
-        return first_match(_VERSION, self.read("--version"), "a version")
+        return first_match(_VERSION, self._ask("--version"), "a version")
 
     def warnings(self) -> tuple[str, ...]:
         """What the wrapper around VBoxManage complains about on stdout.
 
         Usually that the kernel driver is not loaded.
         """
-        paragraphs = re.split(r"\n\s*\n", _VERSION.sub("", self.read("--version")))
+        paragraphs = re.split(r"\n\s*\n", _VERSION.sub("", self._ask("--version")))
         return tuple(" ".join(paragraph.split()) for paragraph in paragraphs if paragraph.strip())
 
     def list_vms(self) -> tuple[Listed, ...]:
@@ -115,15 +117,15 @@ class VBoxManage:
 
         A name with a line break can forge lines: believe a UUID only if the registry has it.
         """
-        return parse_list(self.read("list", "vms"))
+        return parse_list(self._ask("list", "vms"))
 
     def running(self) -> frozenset[str]:
         """UUIDs of the VMs that run or are paused. Names can forge lines here too."""
-        return frozenset(listed.uuid for listed in parse_list(self.read("list", "runningvms")))
+        return frozenset(listed.uuid for listed in parse_list(self._ask("list", "runningvms")))
 
     def info(self, uuid: str) -> MachineInfo:
         """What VirtualBox knows of one VM at this moment."""
-        return parse_info(self.read("showvminfo", _checked(uuid), "--machinereadable"))
+        return parse_info(self._ask("showvminfo", _checked(uuid), "--machinereadable"))
 
     def medium_state(self, disk: str) -> str:
         """What is done with a disk (UUID or path).
@@ -134,15 +136,19 @@ class VBoxManage:
         """
         return first_match(
             re.compile(r"^State: +(.+)$", re.MULTILINE),
-            self.read("showmediuminfo", "disk", disk),
+            self._ask("showmediuminfo", "disk", disk),
             "a medium state",
+        )
+
+    def _ask(self, *arguments: str) -> str:
+        """Runs a command that changes nothing, and takes a moment, and returns its stdout."""
+        return self._repeated(
+            TransientVBoxManageError, self._timeout_seconds, *arguments, runner=self._asking
         )
 
     def read(self, *arguments: str) -> str:
         """Runs a command that changes nothing and returns its stdout."""
-        return self._repeating(TransientVBoxManageError)(
-            self._once, self._timeout_seconds, *arguments
-        )
+        return self._repeated(TransientVBoxManageError, self._timeout_seconds, *arguments)
 
     def run(self, *arguments: str) -> str:
         """Runs a command once and returns its stdout."""
@@ -150,29 +156,39 @@ class VBoxManage:
 
     def run_long(self, timeout_seconds: float, *arguments: str) -> str:
         """Runs a command once that may take longer than others, at most `timeout_seconds`."""
-        return self._repeating(UnreachedVBoxManageError)(self._once, timeout_seconds, *arguments)
+        return self._repeated(UnreachedVBoxManageError, timeout_seconds, *arguments)
 
     def reach(self) -> None:
         """Returns when VBoxSVC responds; waits for one that is just ending, or slow to begin."""
         self.running()
 
-    def _repeating(self, error: type[VBoxManageError]) -> Retrying:
-        return Retrying(
+    def _repeated(
+        self,
+        error: type[VBoxManageError],
+        seconds: float,
+        *arguments: str,
+        runner: Runner | None = None,
+    ) -> str:
+        """Runs a command, again on such an error, each time at most for so many seconds."""
+        retrying = Retrying(
             retry=retry_if_exception_type(error),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential(multiplier=0.1, max=2),
-            sleep=self.clock.sleep,
+            sleep=pausing(self.clock.sleep, "VBoxSVC, which does not answer yet", _PAUSES_SECONDS),
             reraise=True,
         )
+        return retrying(self._once, seconds, *arguments, runner=runner)
 
-    def _once(self, timeout_seconds: float, *arguments: str) -> str:
+    def _once(self, timeout_seconds: float, *arguments: str, runner: Runner | None = None) -> str:
         words = " ".join(["VBoxManage", *arguments[:2]])
+        asked = " ".join(["VBoxManage", *filter(str.isalpha, arguments[:3])])
         try:
-            completed = self._runner.run(
-                [self.program, *arguments],
-                timeout_seconds=timeout_seconds,
-                environment=self.environment,
-            )
+            with waiting(asked, timeout_seconds):
+                completed = (runner or self._runner).run(
+                    [self.program, *arguments],
+                    timeout_seconds=timeout_seconds,
+                    environment=self.environment,
+                )
         except OSError as error:
             raise cannot_start(self.program, error) from None
         if completed.timed_out:

@@ -16,6 +16,7 @@ from shared.virtualbox.export_words import LONGEST_DESCRIPTION
 from shared.virtualbox.import_trial import refusal
 from shared.virtualbox.inventory import Machine, take_inventory
 from shared.virtualbox.settings import parse_machine
+from shared.virtualbox.usb_drives import eject_from_clone, filled_usb_drives
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.contract.exporting import export
 from tests.support.hosts import VirtualBoxHost, VirtualMachine
@@ -137,6 +138,71 @@ def test_a_disk_on_a_usb_controller_is_not_exported(
     done = host.run("export", vm.uuid, f"--output={folder}/x.ova", check=False)
     assert done.returncode == 1
     assert "storageBus is 6" in done.stderr
+
+
+def iso(host: VirtualBoxHost, vm: VirtualMachine) -> Path:
+    """The image of a CD with nothing on it."""
+    path = host.vms / f"{vm.name}.iso"
+    volume = b"\x01CD001\x01" + bytes(2041) + b"\xffCD001\x01" + bytes(2041)
+    path.write_bytes(bytes(32768) + volume)
+    return path
+
+
+def insert(host: VirtualBoxHost, vm: VirtualMachine, controller: str, what: Path | str) -> int:
+    """Puts an image, or `emptydrive`, into a CD drive there; VirtualBox's exit code."""
+    place = (f"--storagectl={controller}", "--port=0", "--device=0", "--type=dvddrive")
+    return host.run("storageattach", vm.uuid, *place, f"--medium={what}", check=False).returncode
+
+
+@pytest.mark.parametrize(
+    ("kind", "controller", "exported"),
+    [("usb", "USB", False), ("ide", "PIIX4", True), ("scsi", "LSILogic", True)],
+)
+def test_what_is_in_a_drive_on_a_usb_controller_keeps_a_vm_from_being_exported(
+    host: VirtualBoxHost,
+    vboxmanage: VBoxManage,
+    folder: Path,
+    kind: str,
+    *,
+    controller: str,
+    exported: bool,
+) -> None:
+    vm = host.make_vm(f"drive-{kind}")
+    host.run("storagectl", vm.uuid, "--name=cd", f"--add={kind}", f"--controller={controller}")
+    assert insert(host, vm, "cd", iso(host, vm)) == 0
+    found = filled_usb_drives(machine(host, vboxmanage, vm))
+    assert [drive.place for drive in found] == ([] if exported else [str(iso(host, vm))])
+    done = host.run("export", vm.uuid, f"--output={folder}/full.ova", check=False)
+    assert (done.returncode, "storageBus is 6" in done.stderr) == (1 - exported, not exported)
+    assert insert(host, vm, "cd", "emptydrive") == 0
+    assert filled_usb_drives(machine(host, vboxmanage, vm)) == ()
+    host.run("export", vm.uuid, f"--output={folder}/empty.ova")
+
+
+def test_no_drive_of_a_vm_with_saved_memory_is_changed_and_a_clone_has_drives_of_its_own(
+    host: VirtualBoxHost, vm: VirtualMachine, vboxmanage: VBoxManage, folder: Path
+) -> None:
+    host.run("modifyvm", vm.uuid, "--usb-ohci=on")
+    host.run("storagectl", vm.uuid, "--name=cd", "--add=usb", "--controller=USB")
+    assert insert(host, vm, "cd", iso(host, vm)) == 0
+    vm.start()
+    host.run("snapshot", vm.uuid, "take", "tag", "--live")
+    words = ("--mode=machine", "--options=Link", "--snapshot=tag", "--name=clone-of-drive")
+    host.run("clonevm", vm.uuid, *words, f"--basefolder={host.vms}", "--register")
+    everything = take_inventory(vboxmanage, host.home, SystemClock().sleep)
+    clone = next(one for one in everything.values() if one.name == "clone-of-drive")
+    place = ("--storagectl=cd", "--port=0", "--device=0", "--type=dvddrive")
+    done = host.run("storageattach", clone.uuid, *place, "--medium=emptydrive", check=False)
+    assert "The machine is not mutable or running (state is Saved)" in done.stderr
+    assert done.returncode == 1
+    assert eject_from_clone(vboxmanage, clone)
+    everything = take_inventory(vboxmanage, host.home, SystemClock().sleep)
+    assert filled_usb_drives(everything[clone.uuid]) == ()
+    assert len(filled_usb_drives(everything[vm.uuid])) == 1
+    host.run("export", clone.uuid, f"--output={folder}/x.ova")
+    host.run("unregistervm", clone.uuid)
+    vm.stop()
+    host.run("snapshot", vm.uuid, "delete", "tag")
 
 
 def test_a_snapshot_of_a_paused_vm_is_no_live_one_and_it_stays_paused(

@@ -279,7 +279,7 @@ def who(frame: FrameType | None) -> str:
         module = str(frame.f_globals.get("__name__", ""))
         if (
             module.startswith(_PRODUCT)
-            and module != "shared.command_line"
+            and module not in ("shared.command_line", "shared.program")
             and not frame.f_code.co_name.startswith("<")
         ):
             names.append(f"{module.rpartition('.')[2]}.{frame.f_code.co_name}")

@@ -55,6 +55,7 @@ def hunt(
     where: str = "",
     mutants: Sequence[str] = (),
     seconds: float = math.inf,
+    seed: int | None = None,
 ) -> Hunt:
     """Kills the scenario's command at its points, each time from the same start, and lets the next
     tick run.
@@ -62,7 +63,8 @@ def hunt(
     At every `every`-th of those that have `where` in their name. First, however long that takes, at
     each place that no hunt of this process was at; then, until `seconds` have passed, at the
     others: the moments follow each other, in each the points in an order without order, so that
-    what there is no time for is spread.
+    what there is no time for is spread. With a `seed`, at a quarter as many, four at least, from a
+    drawn one on.
     """
     end = time.monotonic() + seconds
     done = Hunt(scenario)
@@ -72,11 +74,16 @@ def hunt(
     points = list(
         dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points)
     )
+    scenario.achieved(world)
     done.points = len(points)
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
     points = [point for point in points if where in point.name]
-    new, others = _kills(points[every // 2 :: every], moments)
+    begin = every // 2
+    if seed is not None:
+        every = max(every, min(4 * every, len(points) // 4))
+        begin = random.Random(seed).randrange(max(1, min(every, len(points))))
+    new, others = _kills(points[begin::every], moments)
     for number, kill in enumerate((*new, *others)):
         if number >= len(new) and time.monotonic() > end:
             done.left += 1

@@ -94,12 +94,12 @@ def _commit_in_place() -> None:
     def replace_view(self: StateFiles, name: str) -> None:
         import os
 
-        data = self._temporary(name).read_bytes()
+        data = self.temporary(name).read_bytes()
         descriptor = os.open(self.root / "vmtool-statedb", os.O_WRONLY | os.O_CREAT, 0o660)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
         os.close(descriptor)
-        os.unlink(self._temporary(name))
+        os.unlink(self.temporary(name))
 
     StateFiles.replace_view = replace_view  # type: ignore[method-assign]
 
@@ -121,7 +121,34 @@ def _removed_not_set_aside() -> None:
     exchange._rename = remove
 
 
+def _before_the_bundle_is_there() -> None:
+    from shared.state.store.history_files import HistoryFiles
+
+    put = HistoryFiles.put_bundle
+
+    def put_wrongly(self: HistoryFiles, name: Any, data: bytes) -> None:
+        for number in range(name.first, name.last + 1):
+            self.remove(number)
+        put(self, name, data)
+
+    HistoryFiles.put_bundle = put_wrongly  # type: ignore[method-assign]
+
+
 MUTANTS: Final = {
+    "generations go before their bundle is there": Mutant(
+        "what is bundled is lost for a moment",
+        "database: old generations are bundled",
+        _before_the_bundle_is_there,
+        "history",
+        1,
+    ),
+    "no anchor": Mutant(
+        "old bundles go, and nothing says so",
+        "database: old bundles go",
+        _never("shared.state.store.history_files", "HistoryFiles.put_anchor"),
+        "history",
+        1,
+    ),
     "copies go before the new one is there": Mutant(
         "retention before publication",
         "database: a publication is finished",

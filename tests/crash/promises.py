@@ -178,7 +178,7 @@ def _litter(world: Seen, orphans: frozenset[str]) -> Iterator[str]:
             yield f"vmstate/ has {name}"
     known = (
         {record.directory for record in world.head().contents.vms.values()}
-        | {"vmstate", world.archive}
+        | {"vmstate", "vmbackup.html", world.archive}
         | orphans
         | {path.name for path in set_aside(world)}
     )

@@ -5,15 +5,20 @@ For each program that writes to the NAS a state to start from, the command, and 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from subprocess import run
 from typing import Any, Final
 
 from shared.state.formats import NEWEST
+from shared.state.store import inspection
 from tests.crash.doors import Kill, Moment, Point
 from tests.crash.promises import good_stamps, set_aside
 from tests.crash.world import KILLED, World
 from tests.support.formats import give_format
+from tests.support.packages import require
 from tests.support.simulated import SimulatedVm
 
+#: In a command: a directory of the host, below which each write is a crash point, too.
+ELSEWHERE: Final = "ELSEWHERE"
 #: In a command: the stamp of the VM's last copy.
 STAMP: Final = "STAMP"
 #: In a command: the stamp of the VM's oldest copy.
@@ -44,6 +49,8 @@ class Scenario:
     #: Directories of copies that belong to no VM any more.
     orphans: frozenset[str] = frozenset()
     settled: Callable[[World], None] = lambda _world: None
+    #: What the command has done when nothing interrupts it.
+    achieved: Callable[[World], None] = lambda _world: None
 
 
 def found(world: World) -> None:
@@ -195,6 +202,43 @@ def upgraded(world: World) -> None:
     )
 
 
+#: So few generations are in a bundle.
+BUNDLES: Final = {"shared.state.store.bundling.BUNDLE_SIZE": 4}
+_MOVES: Final = {"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0}
+
+
+def historic(world: World) -> None:
+    """Most generations are in the history, each in a file of its own."""
+    copies(2)(world)
+    world.must(WORKER, "database", settings=_MOVES)
+
+
+def aged(world: World) -> None:
+    """They are in bundles, of which the first is old."""
+    historic(world)
+    world.must(WORKER, "database", settings=BUNDLES)
+    names = sorted(path.name for path in (world.state / "history").glob("*.gz"))
+    assert len(names) > 1
+    numbers, _, digest, suffix = names[0].split(".")
+    old = f"{numbers}.20010101T000000Z.{digest}.{suffix}"
+    (world.state / "history" / names[0]).rename(world.state / "history" / old)
+
+
+def nothing_forgotten(world: World) -> None:
+    """Each generation since the first is kept, byte for byte: the chain of checksums holds."""
+    found = inspection.inspect(world.state)
+    assert (found.oldest, found.generations) == (1, found.newest), found
+    assert not [finding for finding in found.findings if not finding.harmless], found.findings
+
+
+def forgotten_on_purpose(world: World) -> None:
+    """What is old is gone, an anchor says that, and the rest is there."""
+    found = inspection.inspect(world.state)
+    assert found.anchor is not None
+    assert (found.anchor.number, found.oldest) == (4, 5), found
+    assert found.generations == found.newest - 4, found
+
+
 def unreadable(world: World) -> None:
     """A VM with two copies; every generation of the database is cut off."""
     copies(2)(world)
@@ -206,7 +250,7 @@ def unreadable(world: World) -> None:
 def one_is_set_aside(world: World) -> None:
     """What could not be read is there, whole, once."""
     (aside,) = set_aside(world)
-    names = {"gen", "history", "node", "reserve", "tmp", "vmtool-db-version", "vmtool-statedb"}
+    names = {"gen", "history", "node", "tmp", "vmtool-db-version", "vmtool-statedb"}
     assert {path.name for path in aside.iterdir()} == names
 
 
@@ -237,10 +281,13 @@ def pruned(world: World) -> None:
 
 def removed(world: World) -> None:
     """The copy goes with all its files when the command is given once more, should its VM have been
-    held by the dead one.
+    held by the dead one. If its `.ova` has gone, the small files beside that go at the next backup
+    or `prune`.
     """
     if len(good_stamps(world)[VM]) > 1:
         world.must(*resolved(world, (ADMIN, "remove", VM, OLDEST, "--yes")))
+    else:
+        world.must(ADMIN, "prune", VM)
     stamps = {
         path.name.partition(".")[0] for path in (world.nas / VM).iterdir() if "Z-" in path.name
     }
@@ -255,9 +302,41 @@ def nothing_rehearsed(world: World) -> None:
     world.must(WORKER, "database")
 
 
+def rehearsed(world: World) -> None:
+    """The newest copy was rehearsed: it was not put off."""
+    record = world.record(VM)
+    assert record.last_copy is not None
+    assert record.rehearsed is not None
+    assert (record.rehearsed.result, record.rehearsed.stamp) == ("good", record.last_copy.stamp)
+
+
 def restored(world: World) -> None:
     """The restored VM is there once; only that may not be in the log."""
     assert world.host.run("list", "vms").stdout.count('"restored"') == 1
+
+
+def unpackable(world: World) -> None:
+    """A VM with one copy, whose disk is a real one; restores unpack it without an import."""
+    world.notes_count = True
+    if world.recall("a copy of a real disk"):
+        return
+    world.host.make_vm(VM, mib=6, random_mib=3)
+    world.initialise()
+    world.must(WORKER, "vmfind")
+    use(world)
+    world.tick()
+    world.remember("a copy of a real disk")
+
+
+def unpacked(world: World) -> None:
+    """The restored VM is there once, with the disk of the other; nothing else is."""
+    restored(world)
+    require("qemu-img", "qemu-utils")
+    (folder,) = (world.elsewhere / "vms").iterdir()
+    (image,) = folder.glob("*.vdi")
+    assert folder.name == "restored", folder
+    run(["qemu-img", "compare", machine(world).disk, image], check=True, capture_output=True)
+    assert not list((world.host.folder.parent.parent / "state").glob("*restore*"))
 
 
 def nothing_tried_out(world: World) -> None:
@@ -267,10 +346,10 @@ def nothing_tried_out(world: World) -> None:
 
 def resolved(world: World, command: tuple[str, ...]) -> tuple[str, ...]:
     """A command with what is known only when the VM has copies."""
-    known = {}
+    known = {ELSEWHERE: str(world.elsewhere / "vms")}
     if STAMP in command or OLDEST in command:
         stamps = sorted(good_stamps(world)[VM], key=lambda stamp: int(stamp.rpartition("-")[2]))
-        known = {STAMP: stamps[-1], OLDEST: stamps[0]}
+        known |= {STAMP: stamps[-1], OLDEST: stamps[0]}
     return tuple(known.get(word, word) for word in command)
 
 
@@ -336,6 +415,23 @@ SCENARIOS: Final = (
         {VM: "CLEAN"},
         every=20,
         settings={"worker.database.KEEP_GENERATIONS": 3, "worker.database.PRUNE_SLACK": 0},
+    ),
+    Scenario(
+        "database: old generations are bundled",
+        (WORKER, "database"),
+        historic,
+        {VM: "CLEAN"},
+        every=6,
+        settings=BUNDLES,
+        settled=nothing_forgotten,
+    ),
+    Scenario(
+        "database: old bundles go",
+        (WORKER, "database"),
+        aged,
+        {VM: "CLEAN"},
+        every=3,
+        settled=forgotten_on_purpose,
     ),
     Scenario(
         "database: an archive is finished",
@@ -459,18 +555,32 @@ SCENARIOS: Final = (
         (ADMIN, "remove", VM, OLDEST, "--yes"),
         copies(2),
         {VM: "CLEAN"},
-        (0, 1, 11),
+        (0, 2, 11),
         every=32,
         keep=1,
         settled=removed,
     ),
     Scenario(
         "rehearse",
-        (ADMIN, "rehearse", VM),
+        (ADMIN, "rehearse", VM, "--boot", "--wait", "1"),
         copies(2),
         {VM: "CLEAN"},
         (0, 11),
         every=60,
+        settled=nothing_rehearsed,
+    ),
+    Scenario(
+        "rehearse by schedule",
+        (WORKER, "verify"),
+        copies(2),
+        {VM: "CLEAN"},
+        every=120,
+        backup={"rehearse_days": 30, "rehearse_seconds": 1},
+        settings={  # whatever else runs on the machine of the tests
+            "worker.rehearsals._SPARE_BYTES": -(1 << 50),
+            "worker.rehearsals._SPARE_MEMORY": -(1 << 50),
+        },
+        achieved=rehearsed,
         settled=nothing_rehearsed,
     ),
     Scenario(
@@ -481,6 +591,17 @@ SCENARIOS: Final = (
         (2,),
         every=16,
         settled=restored,
+    ),
+    Scenario(
+        "restore, unpacked",
+        (ADMIN, "restore", VM, "--as", "restored", "--to", ELSEWHERE),
+        unpackable,
+        {VM: "CLEAN", "restored": "CLEAN"},
+        (0, 2),
+        every=16,
+        settings={"shared.ova.unpacking._THREADS_LIMIT": 1},
+        backup={"engine": "parallel"},
+        settled=unpacked,
     ),
     Scenario(
         "doctor",

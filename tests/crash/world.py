@@ -137,6 +137,9 @@ class World:
     environment: dict[str, str] = field(default_factory=dict)
     #: The URL of a target that is told; empty: there is none.
     target: str = ""
+    #: Whether what is written into the host's own notes is a crash point as well.
+    notes_count: bool = False
+    page: str = ""
 
     def __post_init__(self) -> None:
         self._place = self.folder / "world"
@@ -162,7 +165,7 @@ class World:
     @property
     def roots(self) -> list[Path]:
         """Where every write is a crash point."""
-        return [self.nas, self.elsewhere]
+        return [self.nas, self.elsewhere, *([self._place / "state"] if self.notes_count else [])]
 
     @property
     def configuration(self) -> Path:
@@ -188,6 +191,7 @@ class World:
                 "engine": "vboxmanage",
                 **self.backup,
             },
+            "page": {"file": self.page},
         }
         if self.target:
             tables["notify.target"] = {"url": self.target}
@@ -275,6 +279,7 @@ class World:
             *(self.state / "node").iterdir(),
             *self.state.glob("vmtool-dblock.*"),
             *self.nas.glob(".vmbackup-doctor.*"),
+            *(self._place / "state").glob("restore-*"),
         ):
             old = path.lstat().st_mtime - 2 * 86400
             os.utime(path, (old, old), follow_symlinks=False)

@@ -17,7 +17,7 @@ import pytest
 
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.store.database import Database
 from shared.state.store.opening import open_database
 from tests.crash.world import Programs, World

@@ -12,21 +12,31 @@ LONG = "é" * 43
 
 @dataclass(frozen=True)
 class Cell:
-    """One VM: a value of each axis."""
+    """One VM: a value of each axis. By itself: a plain one that is off, exported by itself."""
 
-    controller: str
-    format: str
-    kind: str
-    firmware: str
-    group: str
-    name: str
-    description: str
-    medium: str
-    serial: str
-    snapshots: int
-    state: str
-    running: str
-    engine: str
+    controller: str = "sata"
+    format: str = "VDI"
+    kind: str = "normal"
+    firmware: str = "bios"
+    group: str = ""
+    name: str = "plain"
+    description: str = ""
+    medium: str = ""
+    serial: str = ""
+    teleporter: bool = False
+    snapshots: int = 0
+    linked: bool = False
+    state: str = "poweroff"
+    running: str = "savestate"
+    engine: str = "auto"
+
+    @property
+    def runs(self) -> bool:
+        return self.state in ("running", "paused")
+
+    @property
+    def saved(self) -> bool:
+        return self.state in ("saved", "memory gone")
 
 
 AXES: dict[str, tuple[object, ...]] = {
@@ -37,10 +47,15 @@ AXES: dict[str, tuple[object, ...]] = {
     "group": ("", "/office/second floor"),
     "name": ("plain", "a b (c)", "a: b", LONG),
     "description": ("", "short & <odd>", "né <&>\n" * 2000),
-    "medium": ("", "iso"),
-    "serial": ("", "file"),
+    "medium": ("", "iso", "usb iso"),
+    "serial": ("", "file", "server"),
+    "teleporter": (False, True),
     "snapshots": (0, 1, 2),
-    "state": ("poweroff", "saved", "aborted", "running", "paused"),
+    "linked": (False, True),
+    "state": (
+        *("poweroff", "saved", "aborted", "running", "paused"),
+        *("memory gone", "disk gone", "encrypted"),
+    ),
     "running": ("savestate", "live"),
     "engine": ("auto", "vboxmanage"),
 }
@@ -50,13 +65,16 @@ assert list(AXES) == [field.name for field in fields(Cell)]
 def possible(cell: Cell) -> bool:
     """Whether VirtualBox can make such a VM, and it is another one than its neighbours."""
     fixed = cell.kind in ("multiattach", "immutable", "shareable") and cell.format != "VDI"
-    runs = cell.state in ("running", "paused")
-    booted = cell.state != "poweroff"
+    booted = cell.runs or cell.saved or cell.state == "aborted"
+    plain = cell.kind == "normal" and cell.format == "VDI" and not cell.snapshots
     return not (
         fixed
         or (cell.firmware == "efi" and booted)  # the tiny guest boots by BIOS
         or (cell.serial and booted)  # its serial line is its own
-        or (cell.running == "live" and not runs)
+        or (cell.teleporter and booted)  # it would wait for the guest of another VM
+        or (cell.running == "live" and not cell.runs)
+        or (cell.linked and cell.kind != "normal")  # its original would have the same disk
+        or (cell.state == "encrypted" and (cell.linked or not plain))
     )
 
 

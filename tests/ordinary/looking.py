@@ -17,7 +17,7 @@ from typing import Any
 
 _STAMP = r"[0-9]{8}T[0-9]{6}Z-[0-9]+"
 #: What a file of a copy is called.
-OF_A_COPY = re.compile(rf"{_STAMP}\.(ova|json|sha256|vbox|nvram|sav|index)")
+OF_A_COPY = re.compile(rf"{_STAMP}\.(ova|json|sha256|vbox|nvram|sav|index|png)")
 _MIB = 1 << 20
 
 

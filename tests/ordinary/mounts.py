@@ -16,7 +16,7 @@ KINDS: Final = {
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
 }
-_SIZE: Final = {"ext4": 160 << 20, "xfs": 320 << 20, "btrfs": 160 << 20}
+_SIZE: Final = {"ext4": 320 << 20, "xfs": 320 << 20, "btrfs": 320 << 20}
 
 
 def possible() -> bool:

@@ -63,7 +63,7 @@ _NO_FLOOR: Final[tuple[Patch, ...]] = (
     ("shared.state.rules.claims", "next_number", lambda _: lambda granted, _floor: granted + 1),
     (
         "shared.state.store.create",
-        "protocol.genesis",
+        "genesis",
         lambda real: lambda *arguments: real(*arguments[:3]),
     ),
 )
@@ -89,10 +89,10 @@ MUTANTS: Final = {
             ("shared.copies.archive_marker", "require_apart", _answers()),
             ("shared.copies.archive_marker", "require_no_vm", _answers()),
             ("shared.copies.archive_marker", "check_archive", _answers(True)),
-            ("shared.site", "require_no_vm", _answers()),
+            ("shared.copies.known_archive", "require_no_vm", _answers()),
             ("shared.tasks.archiving", "require_apart", _answers()),
             ("shared.tasks.archiving", "prove_apart", _answers()),
-            ("shared.copies.permits", "same_directory", _answers(False)),
+            ("shared.copies.files", "same_directory", _answers(False)),
             ("shared.copies.source_removal", "_one_file", _answers(False)),
         ),
         Cell("the NAS mounted twice", "archive"),

@@ -137,6 +137,14 @@ class Diary:
             if not after.copies[copy]:
                 yield f"the copy {copy.stamp} is nowhere"
 
+    @staticmethod
+    def _stands_for(stamp: str | None, good: Sequence[Copy]) -> bool:
+        """Whether a record names a copy that is there; or an older one, which retention removed.
+
+        A database that was put back says that of a VM that is no more, until `verify` has looked.
+        """
+        return stamp in {copy.stamp for copy in good} or bool(stamp and stamp < good[-1].stamp)
+
     def _clean(self, before: View, after: View, step: Step) -> Iterator[str]:
         for key, record in after.records.items():
             said_before = before.records.get(key, {}).get("status") == "CLEAN" or step.forgets
@@ -151,7 +159,7 @@ class Diary:
                 yield f"{key} is CLEAN and has no good copy"
             elif self._made[good[-1]] < self._used.get(record["uuid"], 0):
                 yield f"{key} is CLEAN, but was used since its newest copy {good[-1].stamp}"
-            elif record.get("last_copy", {}).get("stamp") not in {copy.stamp for copy in good}:
+            elif not self._stands_for(record.get("last_copy", {}).get("stamp"), good):
                 yield (
                     f"{key} is CLEAN by the copy {record.get('last_copy', {}).get('stamp')}, "
                     f"which is not there"

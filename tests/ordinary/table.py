@@ -2,6 +2,7 @@
 is run.
 """
 
+import dataclasses
 import itertools
 import random
 from collections import Counter
@@ -71,6 +72,25 @@ def cells() -> list[Cell]:
         for rest in itertools.product(commands.COMMANDS, histories.HISTORIES, names.NAMES)
     ]
     return list(dict.fromkeys([*wide, *deep]))
+
+
+def pairs_of(cell: Cell) -> set[tuple[tuple[int, str], ...]]:
+    """The pairs of values of two axes that a cell is a case of."""
+    return set(itertools.combinations(enumerate(dataclasses.astuple(cell)), 2))
+
+
+def covering(seed: int) -> set[Cell]:
+    """Few cells in which each pair of values of any two axes is: nearly all faults need but two."""
+    draw = random.Random(seed)
+    left, chosen = cells(), set()
+    draw.shuffle(left)
+    wanted = set().union(*map(pairs_of, left))
+    for new in range(len(pairs_of(left[0])), 0, -1):
+        for cell in left:
+            if len(wanted & pairs_of(cell)) >= new:
+                chosen.add(cell)
+                wanted -= pairs_of(cell)
+    return chosen
 
 
 def drawn(seed: int, among: Iterable[Cell]) -> Iterator[Cell]:

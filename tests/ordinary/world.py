@@ -113,6 +113,7 @@ class World:
                     "engine": "vboxmanage",
                     **self.backup,
                 },
+                "page": {"file": ""},  # it changes at each tick, and is looked at elsewhere
             }
             lines = [
                 f"[{table}]\n"

@@ -12,9 +12,10 @@ from typing import Any, Final
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
-from shared.state.records import CopyRecord, NodeRecord, SessionRecord
+from shared.state.host_records import NodeRecord, SessionRecord
+from shared.state.records import CopyRecord
 from shared.state.rules import backup as backup_rules
-from shared.state.rules import claims
+from shared.state.rules import claims, expiry
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.state.store import protocol
@@ -117,7 +118,7 @@ class Worker:
     def expire(self, victim: str) -> None:
         """Declares another session dead, rightly or wrongly."""
         with contextlib.suppress(VmBackupError):
-            self._commit_once(lambda contents: claims.expire(contents, [victim], "silent", WHEN))
+            self._commit_once(lambda contents: expiry.expire(contents, [victim], "silent", WHEN))
 
     def break_claim(self, victim: str) -> None:
         """Takes the VM from another session, which stays alive, as an operator does by hand."""
@@ -231,7 +232,7 @@ def next_tick_recovers(world: World, _: Sequence[Any]) -> str | None:
     """Whatever was left, the next worker finds a way on from it, with no operator."""
     contents = nas.head(world).contents
     live = [row.id for row in contents.sessions.values() if row.state == "live"]
-    contents = claims.expire(contents, live, "gone", WHEN)
+    contents = expiry.expire(contents, live, "gone", WHEN)
     record = contents.vms[VM]
     if record.publishing is not None:
         contents = claims.grant(contents, VM, "next", "publish", WHEN)

@@ -15,7 +15,7 @@ from shared.state.records import VmRecord
 from shared.state.rules import backup
 from shared.state.rules import claims as claims_rules
 from shared.state.sessions.session import Session
-from shared.state.store import lease, protocol, view
+from shared.state.store import bundling, lease, protocol, view
 from shared.state.store.files import StateFiles
 from shared.state.store.operations import (
     KeepEditedView,
@@ -32,7 +32,7 @@ from shared.state.store.operations import (
 from shared.state.store.protocol import Author, Change
 from shared.state.store.snapshot import Snapshot, encode
 from shared.state.store.view import render
-from tests.protocol import claims, upgrades
+from tests.protocol import bundles, claims, upgrades
 from tests.protocol import lease as leases
 from tests.protocol.nas import Cost, Rules, read
 from tests.protocol.process import Program
@@ -242,14 +242,14 @@ def _claims_unchecked(patch: Patch) -> None:
 
 
 def _expiry_keeps_claims(patch: Patch) -> None:
-    patch.setattr(claims_rules, "abandoned", lambda record, reason, when: record)
+    patch.setattr(claims_rules, "abandoned", lambda record, *_, **__: record)
 
 
 def _expiry_drops_intents(patch: Patch) -> None:
     original = claims_rules.abandoned
 
-    def freed(record: VmRecord, reason: str, when: str) -> VmRecord:
-        return original(replace(record, publishing=None), reason, when)
+    def freed(record: VmRecord, reason: str, when: str, *, failed: bool = True) -> VmRecord:
+        return original(replace(record, publishing=None), reason, when, failed=failed)
 
     patch.setattr(claims_rules, "abandoned", freed)
 
@@ -415,6 +415,16 @@ MUTANTS: Final = (
         "trusts a listing",
         _view("trusts", budget=Cost(stale=1)),
         _set(protocol, "_follow", _trusts_the_listing),
+    ),
+    Mutant(
+        "removes what is in a bundle before that is on the disk",
+        bundles.POWER,
+        _set(bundling, "_remove_kept", bundles.removes_unsynced),
+    ),
+    Mutant(
+        "removes what is in a bundle without reading it back",
+        bundles.FAULTS,
+        _set(bundling, "_remove_kept", bundles.removes_unread),
     ),
     Mutant(
         "asks for older programs before the upgrade, not in it",

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+from shared.state.store import history_operations as history
 from shared.state.store import operations as op
+from shared.state.store.bundle import BundleName
 from shared.state.store.snapshot import Snapshot, decode
 from shared.state.store.view import render
 
@@ -48,6 +50,9 @@ class World(NamedTuple):
     power_cuts: int = 0
     #: The newest generation whose name is on the server's disk.
     synced: int = 1
+    #: The bundles of the history, and those of them that are on the server's disk.
+    bundles: tuple[tuple[BundleName, bytes], ...] = ()
+    synced_bundles: frozenset[BundleName] = frozenset()
 
 
 class Pending(NamedTuple):
@@ -189,6 +194,8 @@ def power_cut(world: World, rules: Rules) -> Iterator[World]:
             synced=last,
             power_cuts=world.power_cuts - 1,
         )
+        bundles = tuple(item for item in world.bundles if item[0] in world.synced_bundles)
+        left = left._replace(bundles=bundles)
         for view in sorted(world.views):
             yield left._replace(view=view)
             yield left._replace(view=view, temporaries=(), pending=())
@@ -250,7 +257,7 @@ def outcomes(
             answer, after = (
                 _effect(world, process, operation)
                 if isinstance(operation, EditView)
-                else (None, world)
+                else (1.0, world)  # each wait takes a second
             )
             yield Outcome("", answer, after, cache)
             return
@@ -262,6 +269,46 @@ def outcomes(
     yield Outcome("refused", REFUSED, world, cache, ERROR)
     if rules.passing:
         yield Outcome("ESTALE", PASSING, world, cache, ERROR)
+
+
+_HISTORY: Final = (
+    history.ListHistoric,
+    history.ReadHistoric,
+    history.ListBundles,
+    history.PutBundle,
+    history.SyncBundle,
+    history.RemoveHistoric,
+    history.SetHistoricAside,
+)
+
+
+def _of_history(world: World, operation: Any, cache: Cache) -> Iterator[Outcome]:
+    match operation:
+        case history.ListHistoric(count):
+            yield Outcome("", tuple(number for number, _ in world.history[:count]), world, cache)
+        case history.ReadHistoric(number):
+            yield Outcome("", dict(world.history).get(number), world, cache)
+        case history.ListBundles():
+            yield Outcome("", tuple(name for name, _ in world.bundles), world, cache)
+            if world.bundles:
+                yield Outcome("stale: none", (), world, cache, STALE)
+        case history.PutBundle(name, data):
+            yield Outcome("", None, _with_bundle(world, name, data), cache)
+            yield Outcome("it is torn", None, _with_bundle(world, name, data[:-9]), cache, FAULT)
+            after = _with_bundle(world, name, data)
+            yield Outcome("done, but reported as refused", REFUSED, after, cache, ERROR)
+        case history.SyncBundle(name):
+            found = dict(world.bundles).get(name)
+            synced = world.synced_bundles | ({name} if found is not None else set())
+            yield Outcome("", found, world._replace(synced_bundles=synced), cache)
+        case history.RemoveHistoric(number) | history.SetHistoricAside(number):
+            rest = tuple(item for item in world.history if item[0] != number)
+            yield Outcome("", None, world._replace(history=rest), cache)
+
+
+def _with_bundle(world: World, name: BundleName, data: bytes) -> World:
+    bundles = tuple(sorted({**dict(world.bundles), name: data}.items()))
+    return world._replace(bundles=bundles, synced_bundles=world.synced_bundles - {name})
 
 
 def _list(world: World, cache: Cache) -> Iterator[Outcome]:
@@ -314,6 +361,9 @@ def _publish(
 
 
 def _change(world: World, process: int, operation: Any, cache: Cache) -> Iterator[Outcome]:
+    if isinstance(operation, _HISTORY):
+        yield from _of_history(world, operation, cache)
+        return
     answer, after = _effect(world, process, operation)
     yield Outcome("", answer, after, cache)
     if after != world:

@@ -5,19 +5,21 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 from shared.host.errors import VmBackupError
 from shared.state.contents import Contents
 from shared.state.formats import NEWEST
-from shared.state.records import SessionRecord, VmRecord
-from shared.state.rules import claims as claims_rules
+from shared.state.host_records import SessionRecord
+from shared.state.records import VmRecord
+from shared.state.rules import expiry
 from shared.state.states import INITIAL, MOVES, State
 from shared.state.store import protocol
 from shared.state.store import view as views
 from shared.state.store.files import StateFiles
 from shared.state.store.protocol import Author, Change
-from shared.state.store.snapshot import Header, Snapshot, encode
+from shared.state.store.snapshot import NO_PREVIOUS, Header, Snapshot, encode
 from shared.state.store.view import render
 from tests.protocol import nas
 from tests.protocol.nas import World
@@ -41,7 +43,7 @@ def start(
         format=format,
     )
     return nas.initial(
-        encode(Header(REPOSITORY, 1, protocol.NO_PREVIOUS, "init", 1, "n", WHEN, "init"), contents)
+        encode(Header(REPOSITORY, 1, NO_PREVIOUS, "init", 1, "n", WHEN, "init"), contents)
     )
 
 
@@ -137,7 +139,7 @@ def expirer(session: str, victim: str, transactions: int) -> Program:
             tag = f"<{session}{sequence}>"
 
             def change(contents: Contents, tag: str = tag) -> Contents:
-                return append(tag)(claims_rules.expire(contents, [victim], "silent", WHEN))
+                return append(tag)(expiry.expire(contents, [victim], "silent", WHEN))
 
             answers.append(
                 (
@@ -278,7 +280,7 @@ def _tick(world: World) -> tuple[World, bool]:
 
     class Files(StateFiles):
         def __init__(self) -> None:
-            pass
+            self.root = Path("vmstate")
 
         def perform(self, operation: Any) -> Any:
             nonlocal current

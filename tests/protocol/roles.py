@@ -14,7 +14,7 @@ from unittest.mock import patch
 from shared.host.errors import NasError, VmBackupError
 from shared.state.contents import Contents
 from shared.state.rules import archive, claims, sightings
-from shared.state.sessions import recovery
+from shared.state.sessions import deaths, recovery
 from shared.state.states import Event
 from shared.state.store.files import StateFiles
 from tests.protocol.claims import (
@@ -163,9 +163,9 @@ def recoverer(name: str) -> Program:
 
     def work(worker: Worker) -> None:
         database = worker.database
-        with patch.object(recovery, "read_beat", _reader(database.files)):
-            silent = recovery.watch_silent(
-                database, recovery.live_sessions(database.head().contents), LEASE_SECONDS
+        with patch.object(deaths, "read_beat", _reader(database.files)):
+            silent = deaths.watch_silent(
+                database, deaths.live_sessions(database.head().contents), LEASE_SECONDS
             )
             recovery.expire(database, silent, "database")
         record = database.head().contents.vms[VM]

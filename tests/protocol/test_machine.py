@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from shared.state.sessions import recovery
+from shared.state.sessions import deaths
 from tests.protocol.machine import Machine
 from tests.protocol.mutants import MUTANTS, Patch
 from tests.support.proving import PROVE, PROVE_SECONDS
 
 _SAME: Final = settings(
-    max_examples=100,
+    max_examples=100 if PROVE else 40,
     stateful_step_count=50,
     derandomize=True,
     database=None,
@@ -46,9 +46,9 @@ def test_schedules_by_chance_hold(record_property: Callable[[str, object], None]
 
 def _judges_at_first_sight(patch: Patch) -> None:
     patch.setattr(
-        recovery,
+        deaths,
         "watch_silent",
-        lambda database, rows, seconds: [recovery.Dead(row, "not looked at") for row in rows],
+        lambda database, rows, seconds: [deaths.Dead(row, "not looked at") for row in rows],
     )
 
 
@@ -94,7 +94,9 @@ def test_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_schedule_that_fails_is_made_short(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = _break("publishes by a rename that replaces", monkeypatch)
     with pytest.raises(AssertionError, match="a generation was replaced") as caught:
-        run_state_machine_as_test(broken, settings=settings(_SAME, stateful_step_count=8))
+        run_state_machine_as_test(
+            broken, settings=settings(_SAME, max_examples=100, stateful_step_count=8)
+        )
     events = [line for line in caught.value.__notes__ if line.startswith("state.")]
     print("\n".join(caught.value.__notes__))
     assert 3 <= len(events) < 12

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from shared.state.store import protocol
-from tests.protocol import claims, lease, nas, upgrades
+from tests.protocol import bundles, claims, lease, nas, upgrades
 from tests.protocol.nas import Cost, Rules
 from tests.protocol.programs import (
     all_of,
@@ -263,10 +263,11 @@ def _enlarged(scenario: Scenario) -> Scenario:
     )
 
 
+BASIC += bundles.SCENARIOS
 SCENARIOS = (*BASIC, *LARGE, *map(_enlarged, BASIC)) if PROVE else BASIC
 
 
-@pytest.mark.timeout(3600 if PROVE else 300)
+@pytest.mark.timeout(3600 if PROVE else 900)  # the longest takes two minutes of the processor
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_holds(scenario: Scenario, record_property: Callable[[str, object], None]) -> None:
     result = search(scenario)

@@ -14,6 +14,8 @@ from shared.state.records import VmRecord
 from shared.state.store.create import create
 from tests.support.simulated import SimulatedHost
 from worker import notifier, vmfind
+from worker.backup import power_notes
+from worker.backup.plan import plan
 
 LEASE_SECONDS = 2.0
 
@@ -71,6 +73,13 @@ class Rig:
         notifier.run(site)
         return site
 
+    def note_power(self, key: str, name: str = "alpha") -> None:
+        """What the host notes itself of what a backup did to a VM, as its record says it."""
+        site, record = self.site(name), self.record(key)
+        assert record.power is not None
+        head = site.database.head()
+        power_notes.remember(site, record.uuid, record.power, head.header.session, head)
+
     def record(self, key: str) -> VmRecord:
         """What the database says of a VM now."""
         return next(iter([self.site().database.head().contents.vms[key]]))
@@ -84,3 +93,8 @@ class Rig:
 def rig(tmp_path: Path, probe_in_this_process: None) -> Rig:
     """See `Rig`."""
     return Rig(tmp_path)
+
+
+def planned(site: Site, only: str | None = None, *, now: bool = False) -> list[str]:
+    """The keys of the VMs that a backup worker would back up, in order."""
+    return [each.vm for each in plan(site, only, now=now) if not each.waits]

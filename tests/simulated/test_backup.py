@@ -1,19 +1,23 @@
 """The backup worker against a simulated VBoxManage that fails, hangs, lies and dies."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from shared.copies.files import NasFiles
 from shared.host.errors import IllegalMoveError, LockLostError, NasError
+from shared.host.processes import SubprocessRunner
 from shared.state.rules import archive, claims
-from shared.state.sessions import recovery
-from shared.state.sessions.recovery import Dead
+from shared.state.sessions import deaths, recovery
+from shared.state.sessions.deaths import Dead
 from shared.state.states import State
-from tests.simulated.conftest import Rig
+from tests.simulated.conftest import Rig, planned
 from worker import database, notifier
+from worker.backup import looks
 from worker.backup import worker as backup
 
 
@@ -29,6 +33,45 @@ def test_a_vm_becomes_clean_and_its_copy_is_described_beside_it(rig: Rig) -> Non
         f"{stamp}.{suffix}" for suffix in ("json", "ova", "sha256", "vbox")
     ]
     assert record.last_copy.fingerprint
+
+
+def vboxmanage_calls(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The words of each call, as they were run."""
+    lines = [record.message for record in caplog.records if "VBoxManage " in record.message]
+    return [" ".join(line.partition("VBoxManage ")[2].split()[:2]) for line in lines]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_backup_makes_few_calls_and_reads_no_other_vms(
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Time stands still here: where it passes, the VM is looked at again."""
+    rig.host().make_vm("web01")
+    site = rig.look()
+    for number in range(others):
+        rig.host().make_vm(f"other{number}")
+    monkeypatch.setattr(looks, "RECENT_SECONDS", 1000.0)
+    monkeypatch.setattr("shared.site.HedgingRunner", SubprocessRunner)
+    caplog.set_level("DEBUG", "shared.host.processes")
+    assert backup.run(site).done == ["web01"]
+    calls = vboxmanage_calls(caplog)
+    assert len(calls) <= 8, calls
+    assert not [call for call in calls if call.startswith("list")]
+
+
+def test_a_command_that_is_run_before_and_changes_the_vm_is_seen(rig: Rig, tmp_path: Path) -> None:
+    vm = rig.host().make_vm("web01")
+    command = tmp_path / "before"
+    command.write_text(f"#!/bin/sh\nexec {rig.host().vboxmanage} modifyvm web01 --memory=300\n")
+    command.chmod(0o700)
+    environment = rig.host().environment
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    command.write_text(command.read_text().replace("exec", text + "exec"))
+    rig.policies["web01"] = {"before": [str(command)]}
+    assert backup.run(rig.look()).done == ["web01"]
+    assert vm.info("memory") == "300"
+    assert rig.record("web01").status is State.CLEAN
+    assert notifier.run(rig.site()).done == []
 
 
 def test_nothing_to_do_commits_nothing(rig: Rig) -> None:
@@ -164,7 +207,7 @@ def test_one_that_always_fails_goes_behind_those_that_wait(rig: Rig) -> None:
     backup.run(rig.site())
     rig.host().make_vm("b-new")
     rig.look()
-    assert backup.plan(rig.site()) == ["b-new", "a-bad"]
+    assert planned(rig.site()) == ["b-new", "a-bad"]
 
 
 def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) -> None:
@@ -187,7 +230,7 @@ def test_only_one_vm_on_request_and_a_refusal_that_names_the_reason(rig: Rig) ->
 
 def _expire_all(rig: Rig, *, by: str = "beta") -> None:
     site = rig.site(by)
-    live = recovery.live_sessions(site.database.head().contents)
+    live = deaths.live_sessions(site.database.head().contents)
     recovery.expire(site.database, [Dead(row, "declared dead by the test") for row in live], "test")
 
 

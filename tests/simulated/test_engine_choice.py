@@ -15,7 +15,8 @@ import pytest
 
 from shared.copies.sidecar import Sidecar
 from shared.export import eligibility, engine
-from shared.host.errors import CopyError, NasError
+from shared.host.errors import CopyError, DiskImageError, NasError
+from shared.host.kernel import available_cores
 from shared.nas.mount import Mount
 from shared.state.sessions import heartbeat
 from shared.state.states import State
@@ -25,9 +26,10 @@ from tests.simulated.conftest import Rig
 from tests.simulated.test_policies import sidecar
 from tests.support.hosts import VirtualMachine
 from tests.support.server_copies import note_server_copy
+from worker import database
 from worker.backup import publish
 from worker.backup import worker as backup
-from worker.backup.engine import available_cores
+from worker.backup.plan import plan
 
 NFS = Mount("/mnt/nas", "nfs4", "nas:/export", ("rw", "vers=4.2"))
 
@@ -48,6 +50,35 @@ def failing(
     return calls
 
 
+@pytest.mark.parametrize(
+    ("wanted", "refused", "live"),
+    [
+        *(("auto", False, False), ("auto", True, True), ("parallel", False, True)),
+        *(("parallel", True, False), ("vboxmanage", True, False)),
+    ],
+)
+def test_the_plan_names_the_engine_that_then_makes_the_copy(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, wanted: str, refused: bool, live: bool
+) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    if refused:
+        failing(monkeypatch, eligibility, "_examined", DiskImageError("a disk of 1991"))
+    site = rig.site(engine=wanted, live_when_stopped=live)
+    (planned,) = plan(site)
+    assert planned.method.startswith("live" if live else "as it is")
+    done = backup.run(site).done
+    if refused and wanted == "parallel":
+        assert "would fail" in planned.waits
+        assert "a disk of 1991" in planned.waits
+        assert done == []
+        return
+    names = {"the parallel engine": "parallel", "VBoxManage": "vboxmanage"}
+    assert done == ["web01"]
+    assert names[planned.engine] == sidecar(rig, "web01").engine
+    assert ("a disk of 1991" in planned.engine_reason) == (refused and wanted == "auto")
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_what_the_parallel_engine_fails_at_virtualbox_exports(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, live: bool
@@ -62,6 +93,21 @@ def test_what_the_parallel_engine_fails_at_virtualbox_exports(
     assert [name for name in rig.files("web01") if "partial" in name] == []
     assert rig.host().run("list", "vms").stdout.count("\n") == 1, "no clone is left"
     assert "SnapshotName" not in rig.host().run("showvminfo", vm.uuid, "--machinereadable").stdout
+
+
+def test_what_the_second_attempt_leaves_is_not_taken_for_what_the_first_has_removed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    failing(monkeypatch, engine, "take_description", ZeroDivisionError("a fault"))
+    failing(monkeypatch, publish, "intend", NasError("in doubt: nothing may be removed"))
+    with pytest.raises(NasError):
+        backup.run(rig.site(engine="auto"))
+    assert rig.files("web01")
+    assert rig.record("web01").leftovers
+    database.run(rig.site())
+    assert rig.files("web01") == []
 
 
 def test_who_wants_the_parallel_engine_and_no_other_gets_its_fault(
@@ -153,6 +199,21 @@ def copied(rig: Rig) -> Callable[..., Sidecar]:
 def touch(rig: Rig, vm: VirtualMachine) -> None:
     """A use of a VM that changes none of its disks."""
     rig.host().run("modifyvm", vm.uuid, "--description", os.urandom(8).hex())
+
+
+def test_the_record_counts_copies_that_another_engine_made_until_the_wanted_one_does(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, copied: Callable[..., Sidecar]
+) -> None:
+    def counted() -> int:
+        copied()
+        last = rig.record("web01").last_copy
+        assert last is not None
+        return last.other_engine.copies if last.other_engine else 0
+
+    with monkeypatch.context() as broken:
+        failing(broken, engine, "take_description", ZeroDivisionError("a fault"))
+        assert [counted(), counted(), counted()] == [1, 2, 3]
+    assert (counted(), counted()) == (0, 0)
 
 
 def index_of(rig: Rig, found: Sidecar) -> Path:

@@ -14,9 +14,10 @@ import pytest
 
 from shared.copies.names import final_name
 from shared.export import engine
+from shared.frozen.directory import CloneDirectory, known_directories
 from shared.frozen.errors import NotFrozenError
 from shared.frozen.kept import KeptClones, KeptNote
-from shared.frozen.store import CloneDirectory, CloneStore, known_directories
+from shared.frozen.store import CloneStore
 from shared.host.errors import CopyError, VBoxManageError
 from shared.state.records import Claim
 from shared.state.states import State

@@ -117,6 +117,57 @@ def test_a_disk_on_a_usb_controller_is_named(rig: Rig) -> None:
     refused(rig, str(path), "USB controller 'Stick'")
 
 
+def with_cd(rig: Rig, controller: str = "USB") -> tuple[SimulatedVm, Path]:
+    """A VM with an image in a CD drive there."""
+    vm = rig.host().make_vm("web01")
+    image = rig.host().vms / "tools.iso"
+    image.write_bytes(bytes(4096))
+    words = ("--name=Stick", f"--add={controller}", f"--controller={controller}")
+    rig.host().run("storagectl", vm.uuid, *words)
+    place = ("--storagectl=Stick", "--port=0", "--device=0", "--type=dvddrive")
+    rig.host().run("storageattach", vm.uuid, *place, f"--medium={image}")
+    return vm, image
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_what_is_in_a_drive_on_a_usb_controller_is_taken_out_of_a_clone_and_stays_in_the_vm(
+    rig: Rig, runs: bool
+) -> None:
+    vm, image = with_cd(rig)
+    if runs:
+        vm.start()
+    assert tick(rig, **LIVE).done == ["web01"]
+    assert f'location="{image}"' in vm.settings.read_text(encoding="utf-8")
+    assert vm.info("VMState") == ("running" if runs else "poweroff")
+    assert rig.host().run("list", "vms").stdout.count("\n") == 1
+    memory = "its memory, as the image in its CD drive at Stick 0 had to be taken out of a clone"
+    assert (memory in sidecar(rig).left_out) == runs
+    assert f"the image in its CD drive at Stick 0: {image}" in sidecar(rig).left_out
+
+
+def test_what_is_in_a_drive_on_a_usb_controller_is_named_before_its_vm_is_stopped(rig: Rig) -> None:
+    vm, image = with_cd(rig)
+    vm.start()
+    refused(rig, str(image), "USB controller 'Stick'", running="savestate", running_hours=0)
+    assert vm.info("VMState") == "running"
+    rig.host().run("controlvm", vm.uuid, "savestate")
+    rig.look()
+    assert backup.run(rig.site()).failed == ["web01"]
+    assert vm.info("VMState") == "saved"
+
+
+def test_a_disk_that_no_snapshot_freezes_beside_such_a_drive_is_not_cloned(rig: Rig) -> None:
+    vm, image = with_cd(rig)
+    attach(rig, vm, "writethrough")
+    refused(rig, str(image), "USB controller 'Stick'")
+
+
+def test_an_image_in_another_drive_is_left_out_and_does_no_harm(rig: Rig) -> None:
+    _, image = with_cd(rig, "PIIX4")
+    assert tick(rig).done == ["web01"]
+    assert sidecar(rig).left_out == (f"the image in its CD drive at Stick 0: {image}",)
+
+
 def test_a_disk_that_another_vm_writes_to_is_named_with_that_vm(rig: Rig) -> None:
     vm, other = rig.host().make_vm("web01"), rig.host().make_vm("node2")
     path = attach(rig, vm, "shareable")
@@ -146,7 +197,10 @@ def test_a_saved_vm_whose_memory_is_gone_is_backed_up_and_says_so(rig: Rig) -> N
 
 @pytest.mark.parametrize(
     ("state", "running"),
-    [("gurumeditation", "defer"), ("gurumeditation", "live"), ("teleported", "savestate")],
+    [
+        *(("gurumeditation", "defer"), ("gurumeditation", "live")),
+        *(("teleported", "savestate"), ("teleportingin", "defer"), ("teleportingin", "shutdown")),
+    ],
 )
 def test_a_state_that_ends_by_nothing_is_a_failure_and_not_waited_for(
     rig: Rig, state: str, running: str

@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 
 from shared.copies import catalogue
+from shared.host.configuration import UNFINISHED
 from shared.host.errors import IllegalMoveError
 from shared.state.records import Power, VmRecord
 from shared.state.states import State
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.tasks.judgement import Level
 from shared.tasks.verdicts import judge
-from tests.simulated.conftest import Rig
+from shared.virtualbox import scratch
+from tests.simulated.conftest import Rig, planned
 from worker import database, notifier, vmfind
 from worker.backup import publish
 from worker.backup import worker as backup
@@ -92,11 +96,11 @@ def test_backup_of_that_vm_is_refused_with_the_rule(rig: Rig) -> None:
     leave_out(rig)
     rig.host().make_vm("scratch-1")
     site = rig.look()
-    for refused in (backup.run, backup.plan):
+    for refused in (backup.run, planned):
         with pytest.raises(IllegalMoveError, match="left out of backups") as raised:
             refused(site, only="scratch-1")
         assert RULE in raised.value.message
-    assert backup.plan(site) == []
+    assert planned(site) == []
 
 
 def change(rig: Rig, how: Callable[[VmRecord], VmRecord]) -> None:
@@ -111,6 +115,7 @@ def test_one_that_was_saved_for_its_backup_is_started_again(rig: Rig) -> None:
     rig.look()
     rig.host().run("controlvm", vm.uuid, "savestate")
     change(rig, lambda record: replace(record, power=Power("savestate", "running", 1)))
+    rig.note_power("scratch-1")
     leave_out(rig)
     assert tick(rig) == 0
     assert vm.info("VMState") == "running"
@@ -182,3 +187,34 @@ def test_one_that_ran_when_it_was_unregistered_is_missing_and_not_waited_for(rig
     assert tick(rig) == 0
     record = rig.record("scratch-1")
     assert (record.status, bool(record.missing_since)) == (State.RUNNING, True)
+
+
+def test_one_that_runs_from_a_copy_is_shown_and_waits_until_it_is_finished(rig: Rig) -> None:
+    vm = rig.host().make_vm("scratch-1")
+    state = rig.site().configuration.host.state_directory
+    note = BootNote(
+        boot_note.new_file(state),
+        state / "web",
+        *("scratch-1", vm.uuid, "original", "web", "20261122T203800Z-17", "digest"),
+        (BootDisk("disk.vmdk", vm.uuid, "disk.vdi"),),
+        "2026-11-22T20:38:00Z",
+        phase=Phase.RUNNING,
+    )
+    boot_note.write(note)
+    vm.start()
+    vm.stop()
+    assert tick(rig) == 0
+    assert rig.record("scratch-1").left_out == UNFINISHED
+    assert verdict(rig)[:2] == (Level.OK, "left-out")
+    assert not (rig.nas / "scratch-1").exists()
+    scratch.write_mark(vm.settings.parent, note.mark)
+    note.file.write_text("{")  # nobody knows of which VM it tells, and the others are looked at
+    rig.host().make_vm("web01")
+    assert tick(rig) == 0
+    assert rig.record("scratch-1").left_out == UNFINISHED
+    assert rig.record("web01").status == State.CLEAN
+    note.file.unlink()
+    (vm.settings.parent / scratch.MARK).unlink()
+    assert tick(rig) == 0
+    assert rig.record("scratch-1").left_out == ""
+    assert len(stamps(rig)) == 1

@@ -462,3 +462,13 @@ def test_a_vm_with_a_long_name_is_still_copied_live(rig: Rig) -> None:
     vm = rig.host().make_vm("n" * 120)
     assert backup.run(rig.look()).done == [vm.name]
     assert (names(rig), litter(vm)) == ([vm.name], [])
+
+
+def test_a_vm_that_is_called_like_the_page_has_another_directory(rig: Rig) -> None:
+    rig.host().make_vm("vmbackup.html")
+    rig.look()
+    place = rig.record("vmbackup.html").directory
+    assert place != "vmbackup.html"
+    assert place.casefold().startswith("vmbackup.html")
+    assert backup.run(rig.site()).done == ["vmbackup.html"]
+    assert not (rig.nas / "vmbackup.html").exists(), "it is free for the page"

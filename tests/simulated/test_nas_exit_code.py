@@ -9,7 +9,7 @@ import pytest
 
 from shared.host.errors import CopyError, ExitCode, NasError
 from shared.nas.mount import check_nas
-from tests.simulated.conftest import Rig
+from tests.simulated.conftest import Rig, planned
 from tests.simulated.test_hang_up import program
 from tests.simulated.test_verify import OLD, age, two_copies
 from worker import verify
@@ -119,5 +119,5 @@ def test_the_probe_is_asked_once_for_all_that_wait(
         return check_nas(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(admission, "check_nas", counted)
-    assert len(backup.plan(rig.site())) == 3
+    assert len(planned(rig.site())) == 3
     assert len(calls) == 1

@@ -11,7 +11,7 @@ import pytest
 from coordinator.restore import choice
 from shared.copies import catalogue
 from shared.copies.archive_marker import ARCHIVE_MARKER
-from shared.copies.catalogue import directories_in, highest_claim
+from shared.copies.claim_numbers import directories_in, highest_claim
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.state.rules import vm_records

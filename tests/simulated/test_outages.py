@@ -21,11 +21,11 @@ from shared.site import Site
 from shared.state.records import Power
 from shared.state.rules import backup as backup_rules
 from shared.state.rules import claims
-from shared.state.sessions import recovery
-from shared.state.sessions.recovery import Dead
+from shared.state.sessions import deaths, recovery
+from shared.state.sessions.deaths import Dead
 from shared.state.states import State
 from shared.virtualbox.inventory import Machine
-from tests.simulated.conftest import Rig
+from tests.simulated.conftest import Rig, planned
 from tests.simulated.test_engine_choice import failing
 from tests.simulated.test_policies import hours
 from tests.support.simulated import SimulatedVm
@@ -319,8 +319,8 @@ def in_vain(watched: Watched) -> Watched:
 
 
 def test_an_operator_cuts_it_short_and_a_success_forgets_it(in_vain: Watched) -> None:
-    assert backup.plan(in_vain.site(running="savestate")) == []
-    assert backup.plan(in_vain.site(running="savestate"), "web01") == ["web01"]
+    assert planned(in_vain.site(running="savestate")) == []
+    assert planned(in_vain.site(running="savestate"), "web01") == ["web01"]
     assert backup.run(in_vain.site(running="savestate"), only="web01").done == ["web01"]
     record = in_vain.rig.record("web01")
     assert (record.outages_failed, record.next_outage, record.waiting) == (0, "", "")
@@ -378,7 +378,7 @@ def test_a_worker_that_dies_while_a_vm_is_saved_counts_as_one_that_failed(watche
             ),
             "savestate",
         )
-        rows = recovery.live_sessions(site.database.head().contents)
+        rows = deaths.live_sessions(site.database.head().contents)
         recovery.expire(
             watched.rig.site("beta").database,
             [Dead(row, "declared dead by the test") for row in rows],

@@ -9,9 +9,10 @@ import pytest
 
 from shared.copies import catalogue
 from shared.copies.sidecar import Sidecar
-from shared.host.errors import LockLostError
+from shared.host.errors import IllegalMoveError, LockLostError
+from shared.state.rules import archive
 from shared.state.states import State
-from tests.simulated.conftest import Rig
+from tests.simulated.conftest import Rig, planned
 from tests.simulated.test_backup import _expire_all
 from worker.backup import worker as backup
 from worker.backup.queue import NO_SLOT
@@ -58,7 +59,7 @@ def test_a_vm_waits_for_its_window_and_says_so_once(rig: Rig) -> None:
     before = rig.site().database.head().generation
     assert backup.run(rig.site(window=window)).exit_code == 0
     assert rig.site().database.head().generation == before
-    assert backup.plan(rig.site(window=window)) == []
+    assert planned(rig.site(window=window)) == []
     assert backup.run(rig.site(window=hours(-1, 2))).done == ["web01"]
     assert rig.record("web01").waiting == ""
 
@@ -276,4 +277,59 @@ def test_a_missing_disk_is_named_and_the_vm_goes_to_the_back(rig: Rig) -> None:
     )
     rig.host().make_vm("b-new")
     rig.look()
-    assert backup.plan(rig.site()) == ["b-new", "a-broken"]
+    assert planned(rig.site()) == ["b-new", "a-broken"]
+
+
+class TestWantedNow:
+    """`backup --vm NAME --now`: also what does not wait for a backup."""
+
+    def test_a_clean_vm_gets_another_copy(self, rig: Rig) -> None:
+        rig.host().make_vm("web01")
+        backup.run(rig.look())
+        first = rig.record("web01").last_copy
+        assert backup.run(rig.site(), only="web01").done == [], "it was not used"
+        assert backup.run(rig.site(), only="web01", now=True).done == ["web01"]
+        second = rig.record("web01").last_copy
+        assert first is not None
+        assert second is not None
+        assert (rig.record("web01").status, second.stamp != first.stamp) == (State.CLEAN, True)
+
+    def test_a_running_one_that_is_left_alone_is_backed_up_live(self, rig: Rig) -> None:
+        vm = rig.host().make_vm("web01")
+        vm.start()
+        site = rig.look()
+        assert rig.record("web01").status is State.RUNNING
+        assert backup.run(site, only="web01", now=True).done == ["web01"]
+        assert rig.record("web01").last_copy is not None
+        assert vm.info("VMState") == "running"
+        assert vm.info("SnapshotName") == ""
+
+    def test_a_closed_window_is_no_hindrance(self, rig: Rig) -> None:
+        rig.host().make_vm("web01")
+        rig.host().make_vm("web02")
+        rig.look()
+        closed = hours(2, 3)
+        assert backup.run(rig.site(window=closed)).done == []
+        assert backup.run(rig.site(window=closed), only="web01", now=True).done == ["web01"]
+        assert rig.record("web02").status is State.BACKUP_NECESSARY
+        assert rig.record("web02").last_copy is None
+
+    def test_archived_ones_are_refused(self, rig: Rig) -> None:
+        rig.host().make_vm("web01")
+        backup.run(rig.look())
+        rig.site().database.commit_once(
+            lambda contents: archive.start_archive(contents, "web01", "nobody", "now"), "t", "t"
+        )
+        rig.site().database.commit_once(
+            lambda contents: archive.moved(contents, "web01", contents.vms["web01"].claim), "t", "t"
+        )
+        with pytest.raises(IllegalMoveError):
+            backup.run(rig.site(), only="web01", now=True)
+
+    def test_a_plan_says_so_and_changes_nothing(self, rig: Rig) -> None:
+        rig.host().make_vm("web01")
+        backup.run(rig.look())
+        before = rig.site().database.head().generation
+        assert planned(rig.site(), "web01") == []
+        assert planned(rig.site(), "web01", now=True) == ["web01"]
+        assert rig.site().database.head().generation == before

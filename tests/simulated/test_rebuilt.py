@@ -15,7 +15,7 @@ from shared.state.store import protocol
 from shared.tasks import archiving, rebuilding
 from tests.simulated.conftest import Rig
 from tests.support.simulated.host import SimulatedVm
-from worker import notifier
+from worker import notifier, vmfind
 from worker.backup import worker as backup
 
 
@@ -86,3 +86,35 @@ def test_names_directories_pins_and_archive_are_as_before_and_work_goes_on(rig: 
     archiving.activate(rig.site(), "old01")
     assert rig.record("old01").status == State.CLEAN, "its copy is that of the VM as it is"
     assert stamps(rig, "old01") == archived != []
+
+
+def test_a_host_owns_its_name_again_although_all_its_vms_are_known(rig: Rig) -> None:
+    use(rig, rig.host().make_vm("web01"), "alpha")
+    before = rig.site().database.head().contents.nodes
+    assert before["alpha"].machine
+    rebuild(rig)
+    assert vmfind.run(rig.site()).done
+    after = rig.site().database.head().contents.nodes
+    assert after == before, "another machine or user of that name is refused"
+    assert not vmfind.run(rig.site()).done
+
+
+def test_copies_that_somebody_copied_are_never_removed_and_archive_no_vm(rig: Rig) -> None:
+    """One directory beside itself, and one in the archive, as people save them."""
+    rig.policies["*"] = {"keep_last": 1}
+    vms = [rig.host().make_vm(name) for name in ("web01", "db01")]
+    for vm in vms:
+        use(rig, vm, "alpha")
+    saved = {"web01": rig.nas / "old-web01", "db01": rig.nas / "archive" / "db01"}
+    for name, place in saved.items():
+        shutil.copytree(rig.nas / name, place)
+    before = {place: catalogue.read(place, None).good for place in saved.values()}
+    rebuild(rig)
+    for _ in range(2):
+        for vm in vms:
+            use(rig, vm, "alpha")
+    for name, place in saved.items():
+        assert rig.record(name).status == State.CLEAN
+        assert rig.record(name).directory == name
+        assert len(stamps(rig, name)) == 1
+        assert catalogue.read(place, None).good == before[place] != ()

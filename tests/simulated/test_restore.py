@@ -11,18 +11,28 @@ from pathlib import Path
 import pytest
 
 from coordinator import history
-from coordinator.restore import choice, rehearsal, restoring
-from coordinator.restore.rehearsal import Wishes
+from coordinator.restore import choice, restoring
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.host.errors import CopyError, LockedError, NasError, UsageError, VBoxManageError
+from shared.host.errors import (
+    CopyError,
+    LockedError,
+    NasError,
+    UsageError,
+    VBoxManageError,
+    VmBackupError,
+)
+from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
-from shared.tasks import import_note
+from shared.tasks import import_leftovers, import_note, rehearsal
+from shared.tasks.rehearsal import Wishes
 from shared.virtualbox import scratch
+from shared.virtualbox.boot_check import BootCheck
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import back_up, damage, two_copies
+from tests.support.simulated.power import SCREEN
 from worker import database, vmfind
 
 PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
@@ -35,6 +45,8 @@ FAULTS = {
     "fails, and goes on writing": 'echo half >"$folder/disk.vdi"; '
     '(sleep 0.3; mkdir -p "$folder"; echo late >"$folder/x.vbox") >/dev/null 2>&1 & '
     'echo "VBoxManage: error: Appliance import failed (VERR_DISK_FULL)" >&2; exit 1',
+    "is refused": 'echo half >"$folder/disk.vdi"; echo "VBoxManage: error: Appliance import failed '
+    '(VERR_NOT_SUPPORTED)" >&2; exit 1',
     "hangs": 'echo half >"$folder/disk.vdi"; trap "exit 1" INT TERM; while :; do sleep 0.1; done',
     "lies": "exit 0",
     "succeeds although it is cancelled": 'trap "" INT TERM; sleep 2; exec "$real" "$@"',
@@ -89,7 +101,7 @@ def test_a_restore_is_in_the_log(rig: Rig) -> None:
     site = rig.site("beta")
     restored = restore(site, name="web02")
     restoring.note(site, "web01", restored)
-    (last,) = history.newest(site.database.root, 1, "web01")
+    last = next(history.commits(site.database.root, history.Wanted("web01")))
     assert (last.node, last.reason) == ("beta", f"restore web01 {new} as web02")
     assert last.changes == (f"web01 {new} restored on beta as web02",)
     noted = rig.record("web01").restored
@@ -155,6 +167,27 @@ def test_what_is_there_is_never_overwritten(rig: Rig) -> None:
     with pytest.raises(UsageError, match="is there already"):
         restore(site, name="web:02", folder=rig.folder / "base")
     assert list((rig.folder / "base" / "web_02").iterdir()) == []
+    with pytest.raises(UsageError, match="no VM can be called"):
+        restore(site, name="web\0", folder=rig.folder / "base")
+
+
+def test_a_vm_whose_folder_is_gone_and_that_virtualbox_knows_there_still_is_named_with_a_remedy(
+    rig: Rig,
+) -> None:
+    two_copies(rig)
+    site = rig.site()
+    uuid = rig.record("web01").uuid
+    folder = Path(site.inventory()[uuid].settings_file).parent
+    shutil.rmtree(folder)
+    with pytest.raises(UsageError, match="VirtualBox still knows a VM") as caught:
+        restore(site)
+    assert f"VBoxManage unregistervm {uuid}" in caught.value.hint
+    assert "--as NAME" in caught.value.hint
+    assert not folder.exists()
+    beside = restore(site, name="web02")
+    assert site.inventory()[beside.uuid].accessible
+    rig.host().run("unregistervm", uuid)
+    assert restore(site).name == "web01"
 
 
 def test_a_folder_that_appears_at_the_last_moment_is_not_ours(rig: Rig) -> None:
@@ -285,9 +318,10 @@ def scene(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rehearse(site: Site, **wishes: object) -> rehearsal.Rehearsal:
-    return rehearsal.rehearse(
-        site, vm_records.find(site.database.head().contents, "web01"), "latest", Wishes(**wishes)
-    )  # type: ignore[arg-type]
+    record = vm_records.find(site.database.head().contents, "web01")
+    copy = choice.choose(site, record, "latest")
+    with rehearsal.alone(site) as turn:
+        return rehearsal.rehearse(turn, site, record, copy, Wishes(**wishes))  # type: ignore[arg-type]
 
 
 def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
@@ -304,19 +338,106 @@ def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
     assert list((rig.folder / "state-beta").glob("rehearsal-*.json")) == []
 
 
+def test_a_rehearsal_that_boots_leaves_a_screenshot_beside_the_copy_and_the_next_one_replaces_it(
+    rig: Rig,
+) -> None:
+    _, new = two_copies(rig)
+    site = rig.site()
+    picture = rig.nas / "web01" / f"{new}.png"
+    for boots in (True, False, True):
+        done = rehearse(site, boot=boots, wait_seconds=0.1)
+        assert (done.good, done.recorded, done.result.booted) == (True, True, boots)
+        copy = catalogue.read(rig.nas / "web01", None).find(new)
+        assert copy is not None
+        assert (copy.good, copy.screenshot, picture.exists()) == (True, boots, boots)
+    assert picture.read_bytes() == SCREEN
+    assert listed(site) == ["web01"]
+    assert [name for name in rig.files("web01") if "partial" in name] == []
+
+
+@pytest.mark.parametrize(
+    "screen", ["exit 1", "echo GIF89a >$4", "ln -s /etc/passwd $4", "truncate -s 9M $4", "mkdir $4"]
+)
+def test_a_screenshot_that_cannot_be_kept_is_no_fault_of_the_copy(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, screen: str
+) -> None:
+    _, new = two_copies(rig)
+    site = rig.site()
+    script = rig.folder / "VBoxManage-with-a-screen"
+    real = site.vboxmanage.program
+    script.write_text(f'#!/bin/sh\n[ "$3" = screenshotpng ] || exec {real} "$@"\n{screen}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(site.vboxmanage, "program", str(script))
+    done = rehearse(site, boot=True, wait_seconds=0.1)
+    assert (done.good, done.recorded) == (True, True)
+    assert not (rig.nas / "web01" / f"{new}.png").exists()
+    assert listed(site) == ["web01"]
+
+
 def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(
     rig: Rig, say: Callable[..., None], scene: Path
 ) -> None:
     _, new = two_copies(rig)
     site = rig.site()
-    say(site, "fails", scene)
+    say(site, "is refused", scene)
     done = rehearse(site)
     assert not done.good
     side = sidecars.read(rig.nas / "web01", new)
     assert side.rehearsed is not None
-    assert "disk is full" in side.rehearsed.result
+    assert "VERR_NOT_SUPPORTED" in side.rehearsed.result
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
     assert catalogue.read(rig.nas / "web01", None).latest_good is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "text"),
+    [
+        ("fails", VBoxManageError, "disk is full"),
+        ("lies", VBoxManageError, "has registered nothing"),
+        ("hangs", CopyError, "has not moved"),
+    ],
+)
+def test_what_is_the_fault_of_the_host_is_no_result(
+    rig: Rig, say: Callable[..., None], scene: Path, fault: str, error: type, text: str
+) -> None:
+    _, new = two_copies(rig)
+    site = rig.site(stall_seconds=1)
+    say(site, fault, scene)
+    with pytest.raises(error, match=text):
+        rehearse(site)
+    assert sidecars.read(rig.nas / "web01", new).rehearsed is None
+    assert rig.record("web01").rehearsed is None
+    assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "is_result"),
+    [
+        (NasError("the NAS does not answer"), False),
+        (
+            VBoxManageError("VBoxManage startvm failed: VT-x is not available (VERR_VMX_NO_VMX)"),
+            False,
+        ),
+        (VBoxManageError("VBoxManage startvm failed: a wrong image (VERR_VD_RAW_INVALID)"), True),
+    ],
+)
+def test_a_start_that_fails_is_a_result_unless_it_is_the_fault_of_the_host(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: VmBackupError, *, is_result: bool
+) -> None:
+    two_copies(rig)
+    site = rig.site()
+
+    def fail(_self: object, _seconds: float) -> None:
+        raise error
+
+    monkeypatch.setattr(BootCheck, "start_and_watch", fail)
+    if is_result:
+        assert rehearse(site, boot=True).result.result == error.message
+    else:
+        with pytest.raises(type(error)):
+            rehearse(site, boot=True)
+        assert rig.record("web01").rehearsed is None
+    assert listed(site) == ["web01"]
 
 
 def test_a_rehearsal_of_a_damaged_copy_marks_it(rig: Rig) -> None:
@@ -376,7 +497,7 @@ def test_what_a_killed_restore_left_is_removed_by_the_database_worker(
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(import_note, "remove", lambda _site, _note: None)
+        context.setattr(import_leftovers, "remove", lambda _site, _note: None)
         if reached == "the folder":
             context.setattr(restoring, "make", die)
         elif reached == "the import":
@@ -401,6 +522,19 @@ def test_what_a_killed_restore_left_is_removed_by_the_database_worker(
     assert all(name.startswith("web01") for name in left)
     assert bool(left) == bool(expected)
     assert (rig.folder / "made").exists() == bool(expected)
+
+
+def test_what_a_restore_left_that_died_before_its_note_goes_a_day_later(rig: Rig) -> None:
+    """Its lock and half of its note; not those of one that works, or has just begun."""
+    site, state = rig.look(), rig.folder / "state-alpha"
+    names = ["restore-a.lock", "restore-b.json.12ab", "restore-b.lock", "restore-c.lock"]
+    with host_lock(state, "restore-c"):
+        for name in names:
+            (state / name).touch()
+            os.utime(state / name, (1, 1))
+        (state / "restore-d.lock").touch()
+        database.run(site)
+        assert sorted(left_in_state(rig, "alpha")) == ["restore-c.lock", "restore-d.lock"]
 
 
 def test_a_restore_that_works_is_left_alone_by_the_database_worker(
@@ -572,8 +706,15 @@ def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], s
     two_copies(rig)
     slow = rig.site(stall_seconds=3)
     say(slow, "hangs", scene)
-    results: list[rehearsal.Rehearsal] = []
-    thread = threading.Thread(target=lambda: results.append(rehearse(slow)))
+    ends: list[VmBackupError] = []
+
+    def stall() -> None:
+        try:
+            rehearse(slow)
+        except VmBackupError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=stall)
     thread.start()
     end = time.monotonic() + 20
     while not list((rig.folder / "state-alpha" / "rehearsals").glob("*/disk.vdi")):
@@ -582,7 +723,7 @@ def test_one_rehearsal_at_a_time_on_a_host(rig: Rig, say: Callable[..., None], s
     with pytest.raises(LockedError, match="another rehearsal"):
         rehearse(rig.site())
     thread.join()
-    assert "has not moved" in results[0].result.result
+    assert "has not moved" in ends[0].message
 
 
 def test_a_result_that_cannot_be_recorded_is_said_so(

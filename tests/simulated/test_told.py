@@ -13,21 +13,24 @@ from typing import Any
 
 import pytest
 
-from shared.host.clock import SystemClock
+from shared.host.clock import SystemClock, timestamp
 from shared.host.configuration import Configuration
 from shared.host.errors import ExitCode, NasError
 from shared.host.host_identity import HostIdentity
 from shared.notices.notice import Notice
 from shared.site import Site, open_site
 from shared.state.contents import Contents
-from shared.state.records import CopyRecord, NodeRecord
-from shared.state.rules import events, sightings
+from shared.state.host_records import NodeRecord
+from shared.state.records import CopyRecord
+from shared.state.rules import event_telling, events, sightings
 from shared.state.rules.sightings import Sighting
-from shared.state.sessions import recovery
-from shared.state.sessions.host_look import PREFIX, VmsSeen, write_look
+from shared.state.sessions import deaths, recovery
+from shared.state.sessions.host_look import PREFIX, WorkerEnd
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
+from shared.state.sessions.worker_ends import note_end
 from shared.state.states import State
 from shared.state.store.create import create
-from worker import tell
+from worker import telling_store
 from worker.tell import Teller
 
 VMS = {"alpha": "web01", "beta": "db01", "gamma": "app01"}
@@ -65,6 +68,9 @@ class Hosts:
     #: How late it is, and how far the clocks of hosts are ahead of that.
     hours: float = 0
     skew: dict[str, float] = field(default_factory=dict)
+    #: Hosts that lost their targets, and how workers ended of which hosts noted that.
+    mute: set[str] = field(default_factory=set)
+    ends: dict[str, WorkerEnd] = field(default_factory=dict)
 
     def configuration(self, name: str, **nas: object) -> Configuration:
         place = {"mountpoint": self.folder / "nas", "require_mount": False, "reserve": 0, **nas}
@@ -98,7 +104,9 @@ class Hosts:
             seen = VmsSeen(uuids, uuids, uuids)
             for ago in range(8, -1, -1):
                 clock = Ahead(self.hours + self.skew.get(name, 0) - ago / 6)
-                write_look(directory, HostIdentity.of_this_machine(name), clock, seen, {})
+                told = {} if name in self.mute else {"tell": WorkerEnd(0, timestamp(clock.now()))}
+                ends = {**self.ends, **told}
+                write_look(directory, HostIdentity.of_this_machine(name), clock, seen, ends)
                 os.utime(
                     directory / f"{PREFIX}{name}",
                     (time.time() + (self.hours - ago / 6) * 3600,) * 2,
@@ -189,23 +197,25 @@ def test_a_teller_that_is_killed_is_followed(
 
     with monkeypatch.context() as during:
         if step == "observed":
-            during.setattr(tell.Agreed, "claiming", lambda _self: (_ for _ in ()).throw(Killed()))
+            during.setattr(
+                telling_store.Agreed, "claiming", lambda _self: (_ for _ in ()).throw(Killed())
+            )
         elif step == "claimed":
             hosts.on_send = die
         else:
-            during.setattr(events, "told", lambda *_, **__: die())
+            during.setattr(event_telling, "told", lambda *_, **__: die())
         # a process that is killed ends no session and stops no heart
         during.setattr("shared.state.sessions.session.Session._end", lambda *_: None)
         with pytest.raises(Killed):
             hosts.tell("alpha")
     hosts.on_send = lambda: None
     database = hosts.site().database
-    live = recovery.live_sessions(database.head().contents)
+    live = deaths.live_sessions(database.head().contents)
     assert len(live) == (0 if step == "observed" else 1)
     if live:
         hosts.tell("beta")
         assert len(hosts.got) == (step == "sent"), "whoever may still live is waited for"
-    silent = [recovery.Dead(row, "its machine is off") for row in live]
+    silent = [deaths.Dead(row, "its machine is off") for row in live]
     recovery.expire(database, silent, "database")
     for name in ("beta", "gamma", "alpha"):
         hosts.tell(name)
@@ -398,3 +408,137 @@ def test_a_target_whose_secret_is_not_here_is_told_by_another_host(
     hosts.targets = good
     hosts.tell("beta")
     assert (len(hosts.titles()), len(hosts.titles("chat"))) == (1, 1)
+
+
+@pytest.mark.parametrize("mute", [False, True])
+def test_what_a_host_began_that_lost_its_targets_is_ended_by_whoever_lives(
+    hosts: Hosts, mute: bool
+) -> None:
+    hosts.look(hours=1000 * 24)  # nothing was verified for so long
+    hosts.change("web01", verified=LONG_AGO)
+    hosts.tell("alpha")
+    assert "a copy was not read again" in hosts.titles()[0]
+    hosts.mute = {"alpha"} if mute else set()
+    hosts.look(hours=1000 * 24 + 1)
+    hosts.change("web01", verified=timestamp(Ahead(hosts.hours).now()))
+    for _ in range(2):
+        hosts.tell("beta")
+    assert len(hosts.titles()) == (2 if mute else 1), "else alpha itself says that it is over"
+    if not mute:
+        hosts.tell("alpha")
+    assert hosts.titles()[1].startswith("vmbackup: RECOVERED: web01: over after")
+    assert not dict(events.all_events(hosts.contents()))
+
+
+def test_a_worker_that_recovered_after_its_host_looked_is_not_told_of(hosts: Hosts) -> None:
+    """The look is of the beginning of the tick; the teller is asked at its end."""
+    hosts.ends = {"backup": WorkerEnd(1, timestamp(SystemClock().now()))}
+    hosts.look("alpha")
+    configuration = hosts.configuration("alpha")
+    place = (configuration.host.state_directory, configuration.nas.mountpoint)
+    place[0].mkdir()
+    note_end(*place, "backup", ExitCode.DONE, SystemClock())
+    for name in ("alpha", "beta"):
+        hosts.tell(name)
+    assert hosts.got == []
+    note_end(*place, "backup", ExitCode.FAILURE, SystemClock())
+    hosts.tell("alpha")
+    assert "alpha: backup ended with exit code 1" in hosts.titles()[0]
+
+
+def test_of_a_host_that_tells_nobody_others_say_that_its_workers_fail(hosts: Hosts) -> None:
+    hosts.ends, hosts.mute = {"backup": WorkerEnd(1, timestamp(SystemClock().now()))}, {"alpha"}
+    hosts.look("alpha")
+    hosts.tell("beta")
+    assert "alpha: backup ended with exit code 1" in hosts.titles()[0]
+
+
+def test_of_a_vm_that_was_found_just_now_it_is_not_told_that_it_has_no_copy(hosts: Hosts) -> None:
+    found = timestamp(Ahead(-0.75).now())
+    hosts.change("web01", status=State.BACKUP_NECESSARY, last_copy=None, verified="", found=found)
+    hosts.look()
+    hosts.tell("beta")
+    assert hosts.got == []
+    hosts.change("web01", found=timestamp(Ahead(-1.5).now()))
+    hosts.tell("beta")
+    assert "web01: it has no copy at all" in hosts.titles()[0]
+
+
+def test_a_host_that_tells_again_ends_by_itself_what_others_said_of_it(hosts: Hosts) -> None:
+    hosts.ends, hosts.mute = {"backup": WorkerEnd(1, timestamp(SystemClock().now()))}, {"alpha"}
+    hosts.look("alpha")
+    hosts.tell("beta")
+    hosts.mute = set()
+    hosts.look("alpha")
+    hosts.tell("beta")
+    assert len(hosts.titles()) == 1, "it has not recovered"
+    hosts.ends = {}
+    hosts.look("alpha")
+    hosts.tell("beta")
+    assert len(hosts.titles()) == 1, "alpha tells that by itself"
+    hosts.tell("alpha")
+    assert "RECOVERED: alpha: over after" in hosts.titles()[1]
+
+
+def test_a_report_is_sent_once_a_day_by_one_host(hosts: Hosts) -> None:
+    hosts.targets = {"mail": {"url": "json://mail", "report": "daily", "report_hour": 0}}
+    hosts.targets["chat"] = {"url": "json://chat"}
+    for hours in (0, 1, 24, 25):
+        hosts.look(hours=hours)
+        for name in ("alpha", "beta", "gamma"):
+            assert hosts.tell(name) == ExitCode.DONE
+    first, second = [message for _, to, message in hosts.got if to == "mail"]
+    assert first.title == "vmbackup: all is well: nothing was backed up"
+    assert all(vm in second.body for vm in VMS.values())
+    assert "(24 h)" in second.body, "from where the last one ended"
+    assert not hosts.titles("chat")
+
+
+def test_two_tellers_at_once_send_one_report(hosts: Hosts) -> None:
+    hosts.targets = {"mail": {"url": "json://mail", "report": "weekly"}}
+    tellers = [threading.Thread(target=hosts.tell, args=(name,)) for name in VMS]
+    hosts.on_send = lambda: hosts.tell("beta") and None
+    for teller in tellers:
+        teller.start()
+    for teller in tellers:
+        teller.join()
+    assert len(hosts.got) == 1
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_teller_that_is_killed_with_a_report_is_followed(
+    hosts: Hosts, *, sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts.targets = {"mail": {"url": "json://mail", "report": "daily"}}
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as during:
+        if sent:
+            during.setattr("shared.state.rules.report_turns.sent", die)
+        else:
+            hosts.on_send = die
+        during.setattr("shared.state.sessions.session.Session._end", lambda *_: None)
+        with pytest.raises(Killed):
+            hosts.tell("alpha")
+    hosts.on_send = lambda: None
+    hosts.tell("beta")
+    assert len(hosts.got) == sent, "whoever may still live is waited for"
+    database = hosts.site().database
+    live = deaths.live_sessions(database.head().contents)
+    recovery.expire(database, [deaths.Dead(row, "off") for row in live], "database")
+    hosts.tell("gamma")
+    assert len(hosts.got) == sent + 1
+
+
+def test_a_report_that_nobody_took_is_sent_by_the_next_host(hosts: Hosts) -> None:
+    hosts.targets = {"mail": {"url": "json://mail", "report": "daily"}}
+    hosts.answer = "no connection"
+    assert hosts.tell("alpha") == ExitCode.FAILURE
+    before = hosts.generation
+    assert hosts.tell("alpha") == ExitCode.DONE, "not by the same host at once"
+    assert hosts.generation == before
+    hosts.answer = ""
+    hosts.tell("beta")
+    assert len(hosts.got) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.host.host_lock import host_lock
 from shared.state.sessions.host_look import PREFIX
 from tests.support.fleet import Fleet, Member
 from tests.support.receivers import Mailbox, Website, mailbox, website
@@ -127,9 +128,9 @@ def test_a_host_whose_cron_stops_is_told_once_and_so_is_its_return(
     asked = [path for path, _ in site.pings]
     assert asked == [
         f"/uuid-{name}{what}"
-        for name in ("beta", "beta", "alpha", "beta")
+        for name in ("beta", "beta", "beta", "alpha", "beta", "alpha")
         for what in ("/start", "")
-    ]
+    ], "also of a database worker that no run has started"
 
 
 def test_a_teller_that_is_killed_while_it_sends_is_followed_by_the_next_tick(
@@ -176,3 +177,14 @@ def test_targets_that_do_not_answer_fail_no_backup(fleet: Fleet, targets: Target
         if path.is_file() and path.suffix != ".ova":
             assert b"hunter2" not in path.read_bytes()
             assert b"/hook" not in path.read_bytes()
+
+
+def test_a_run_beside_one_that_hangs_pings_no_success(fleet: Fleet, targets: Targets) -> None:
+    beta = fleet.members["beta"]
+    state = fleet.folder / "state-beta"
+    with host_lock(state, "vmfind-0") as one, host_lock(state, "notifier-0") as other:
+        assert (one, other) == (True, True)
+        assert beta.worker("run", expect=None).status == 0
+    assert [path for path, _ in targets[1].pings] == ["/uuid-beta/start"]
+    beta.worker("run")
+    assert targets[1].pings[-1][0] == "/uuid-beta"

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from shared.host.errors import NodeConflictError
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.rules import hosts
 from tests.simulated.conftest import Rig
 from worker import vmfind

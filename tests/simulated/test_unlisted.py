@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from coordinator.admin import program
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import ExitCode, IllegalMoveError, LockedError
 from shared.host.host_identity import HostIdentity
@@ -75,7 +75,8 @@ def test_forget_says_how_to_get_at_the_copies(rig: Rig) -> None:
     two_copies(rig)
     uuid = rig.record("web01").uuid
     result = admin(rig, "forget", "web01")
-    assert f"vmbackup-admin restore {uuid}" in result.stdout
+    assert f"restore {uuid}`" in result.stdout
+    assert "vmbackup-admin --config " in result.stdout
 
 
 def test_they_are_listed_with_where_they_come_from(forgotten: tuple[Rig, str, list[str]]) -> None:
@@ -218,6 +219,18 @@ def test_a_vm_that_is_found_again_goes_on_with_its_copies(
     copies = catalogue.read(rig.nas / "web01", uuid).good
     assert stamps[0] in [copy.stamp for copy in copies], "it is pinned"
     assert copies[-1].claim > max(int(stamp.rpartition("-")[2]) for stamp in stamps)
+
+
+def test_a_vm_that_is_found_again_leaves_a_copy_of_its_directory_alone(
+    forgotten: tuple[Rig, str, list[str]],
+) -> None:
+    rig, _uuid, stamps = forgotten
+    rig.policies["*"] = {"keep_last": 1}
+    shutil.copytree(rig.nas / "web01", rig.nas / "web01-old")
+    rig.look()
+    assert rig.record("web01").directory == "web01"
+    assert backup.run(rig.site()).done == ["web01"]
+    assert [copy.stamp for copy in catalogue.read(rig.nas / "web01-old", None).good] == stamps
 
 
 def test_one_that_was_renamed_gets_its_old_directory_and_a_namesake_another(

@@ -15,13 +15,14 @@ from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import LockedError, LockLostError, NasError
 from shared.nas.errors import reported
 from shared.state.rules import claims
-from shared.state.sessions import recovery
-from shared.state.sessions.recovery import Dead
+from shared.state.sessions import deaths, recovery
+from shared.state.sessions.deaths import Dead
 from shared.state.states import State
 from shared.tasks import verification
 from shared.tasks.archiving import archive
 from tests.simulated.conftest import Rig
 from worker import verify
+from worker.allowance import Allowance
 from worker.backup import worker as backup
 
 OLD = timestamp(SystemClock().now() - timedelta(days=40))
@@ -116,7 +117,7 @@ def test_the_longest_unverified_comes_first_across_vms_and_the_share_of_a_day_is
 
 
 def test_the_share_begins_again_with_the_day(rig: Rig) -> None:
-    allowance = verify.Allowance(rig.folder, 100)
+    allowance = Allowance(rig.folder, 100, "verified")
     now = SystemClock().now()
     assert [allowance.take(60, now), allowance.take(40, now), allowance.take(1, now)] == [
         True,
@@ -135,7 +136,7 @@ def test_a_note_of_nonsense_begins_the_day_anew(rig: Rig, used: str) -> None:
     now = SystemClock().now()
     note = rig.folder / "verified-today.json"
     note.write_text(f'{{"day": "{now:%Y-%m-%d}", "bytes": {used}}}')
-    allowance = verify.Allowance(rig.folder, 100)
+    allowance = Allowance(rig.folder, 100, "verified")
     assert [allowance.take(60, now), allowance.take(60, now)] == [True, False]
     note.unlink()
     os.mkfifo(note)
@@ -318,7 +319,7 @@ def test_a_displaced_verification_marks_nothing(rig: Rig, monkeypatch: pytest.Mo
 
     def displaced(*arguments: object, **options: object) -> object:
         site = rig.site()
-        live = recovery.live_sessions(site.database.head().contents)
+        live = deaths.live_sessions(site.database.head().contents)
         recovery.expire(
             site.database, [Dead(row, "declared dead by the test") for row in live], "test"
         )

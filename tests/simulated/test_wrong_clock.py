@@ -9,7 +9,8 @@ import pytest
 
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
-from shared.copies.sidecar import Sidecar, Verified
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import Verified
 from shared.host.clock import TOLERANCE, SystemClock, age, parse_timestamp, timestamp
 from shared.state.states import State
 from tests.simulated.conftest import Rig

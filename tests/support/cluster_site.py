@@ -45,7 +45,7 @@ VMS: Final = {"a": "web", "b": "mail"}
 #: Short, but a machine that is busy must not fall silent for most of it. `init` allows 10.
 LEASE_SECONDS: Final = 15.0
 _BIN: Final = Path(sys.executable).parent
-_LIMIT_SECONDS: Final = 150
+_LIMIT_SECONDS: Final = 300
 
 #: Copies the host's part of the template ($1, made at the path $2) to $3, writes its configuration
 #: ($4), and makes its mount point.
@@ -58,33 +58,49 @@ printf %s "$4" >"$3/config.toml"
 
 
 class Template:
-    """What every site begins with."""
+    """What every site begins with.
 
-    def __init__(self, lan: Cluster, folder: Path) -> None:
+    With `namesakes` host b also has a VM `web`, which is `web@b` in the database.
+    """
+
+    def __init__(self, lan: Cluster, folder: Path, *, namesakes: bool = False) -> None:
         self.folder, self._nas = folder, folder / "nas"
+        self.name = "namesakes" if namesakes else "template"
         self._nas.mkdir()
         self._identities = {
             name: _identity(name, number) for number, name in enumerate(VMS, FIRST_CLIENT_NUMBER)
         }
         self._hosts = {name: SimulatedHost(folder / "hosts", name) for name in VMS}
-        vms = {name: self._hosts[name].make_vm(vm, random_mib=2) for name, vm in VMS.items()}
+        names = {name: [vm] for name, vm in VMS.items()}
+        if namesakes:
+            names["b"].append("web")
+        vms = {
+            name: [self._hosts[name].make_vm(vm, random_mib=2) for vm in names[name]]
+            for name in VMS
+        }
         create(self._nas / "vmstate", self._identities["b"], SystemClock(), LEASE_SECONDS)
-        for name, vm in vms.items():
+        for name, those in vms.items():
             for _ in range(2):
-                self._use(name, vm)
-                assert backup.run(self._site(name)).done == [vm.name]
+                self._use(name, those)
+                assert len(backup.run(self._site(name)).done) == len(those)
         self._use("a", vms["a"])
+        records = self._site("a").database.head().contents.vms
+        #: Where the copies of each VM are.
+        self.directories = {key: record.directory for key, record in records.items()}
         #: The good copies, by directory.
         self.stamps = {
-            vm: sorted(copy.stamp for copy in catalogue.read(self._nas / vm, None).good)
-            for vm in VMS.values()
+            directory: sorted(
+                copy.stamp for copy in catalogue.read(self._nas / directory, None).good
+            )
+            for directory in self.directories.values()
         }
         self._hand_out(lan)
 
-    def _use(self, name: str, vm: SimulatedVm) -> None:
-        """The VM is used, and its backup is due."""
-        vm.start()
-        vm.stop()
+    def _use(self, name: str, vms: Iterable[SimulatedVm]) -> None:
+        """The VMs of a host are used, and their backups are due."""
+        for vm in vms:
+            vm.start()
+            vm.stop()
         site = self._site(name)
         vmfind.run(site)
         notifier.run(site)
@@ -115,9 +131,9 @@ class Template:
 
     def _hand_out(self, lan: Cluster) -> None:
         """Puts the parts where the machines see them."""
-        shutil.copytree(self._nas, lan.server.shared / "template")
+        shutil.copytree(self._nas, lan.server.shared / self.name)
         for name, host in self._hosts.items():
-            shutil.copytree(host.folder, lan[name].shared / "template")
+            shutil.copytree(host.folder, lan[name].shared / self.name)
 
 
 def _identity(name: str, number: int) -> HostIdentity:
@@ -143,7 +159,7 @@ class ClusterSite:
             "-ec",
             'cp -a "$1" "$2" && sync -f "$2"',
             "sh",
-            f"{lan.server.shared}/template",
+            f"{lan.server.shared}/{template.name}",
             self.directory,
         )
         for host in VMS:
@@ -179,7 +195,14 @@ class ClusterSite:
         )
         template = f"{self._template.folder}/hosts/{host}"
         machine.check(
-            "sh", "-ec", _MOVE_IN, "sh", f"{machine.shared}/template", template, self.place, text
+            "sh",
+            "-ec",
+            _MOVE_IN,
+            "sh",
+            f"{machine.shared}/{self._template.name}",
+            template,
+            self.place,
+            text,
         )
         self.mount(host)
 
@@ -209,13 +232,14 @@ class ClusterSite:
         """Starts a program on a host."""
         return self._spawn(host, [str(_BIN / command[0]), *command[1:]])
 
-    def spawn_halted(self, host: str, moment: Moment, parts: Sequence[str], *command: str) -> Job:
+    def spawn_halted(
+        self, host: str, moment: Moment, parts: Sequence[str], *command: str, below: str = ""
+    ) -> Job:
         """Starts a program that halts before or after the crash point with these parts in its name,
-        and waits until it has.
+        and waits until it has. Points are writes to the NAS, or to what is `below`.
         """
-        job = self._spawn(
-            host, halted.command(self.nas, moment, f"{self.place}/go", parts, command)
-        )
+        root = below or self.nas
+        job = self._spawn(host, halted.command(root, moment, f"{self.place}/go", parts, command))
         job.wait_for("halted at", _LIMIT_SECONDS)
         return job
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from shared.copies.files import NasFiles
 from shared.copies.names import Suffix
-from shared.copies.sidecar import Sidecar, SideFile
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import SideFile
 
 UUID = "a5bb7405-6bce-41d1-b207-357465b29724"
 OVF = (

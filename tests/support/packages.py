@@ -1,10 +1,16 @@
 """Programs that tests need and Debian has."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from deploy.testbed.nas.packages import testbed_root
 
 
 def require(program: str, package: str) -> None:
@@ -13,14 +19,33 @@ def require(program: str, package: str) -> None:
     Else skips the test; fails it in CI.
     """
     if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
-        for words in (
-            ["update", "-q"],
-            ["install", "-y", "-q", "--no-install-recommends", package],
-        ):
-            subprocess.run(
-                ["apt-get", *words], check=False, stdin=subprocess.DEVNULL, capture_output=True
-            )
+        _install(program, package)
     if not shutil.which(program):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             f"there is no {program} (Debian: {package})"
         )
+
+
+def _install(program: str, package: str) -> None:
+    """One at a time: several tests may want something, and apt turns the second one away."""
+    with locked(testbed_root(), "apt.lock"):
+        install = ["install", "-y", "-q", "--no-install-recommends", package]
+        # a fresh machine has no package lists, an old one has outdated ones
+        for words in (install, ["update", "-q"], install):
+            if not shutil.which(program):
+                subprocess.run(
+                    ["apt-get", "-o", "DPkg::Lock::Timeout=300", *words],
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                )
+
+
+@contextlib.contextmanager
+def locked(directory: Path, name: str = ".lock") -> Iterator[None]:
+    """Within, no other test uses that directory of the test bed, which is made."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,8 +1,9 @@
 """A teller for tests with several processes: prints what it would send, and whom.
 
-    python -m tests.support.tellers VMSTATE NODE TIMES
+    python -m tests.support.tellers VMSTATE NODE TIMES [SECONDS]
 
-So many times it looks and tells. It sees that the VM `web01` is damaged, as every teller does.
+So many times it looks and tells; a message takes so many seconds. It sees that the VM `web01` is
+damaged, as every teller does.
 """
 
 import sys
@@ -18,13 +19,14 @@ from shared.notices.notice import Notice
 from shared.state.rules.events import EventKey, Seen
 from shared.state.store.opening import open_database
 from shared.tasks.events import View
-from worker.tell import Agreed, Teller
+from worker.tell import Teller
+from worker.telling_store import Agreed
 
 #: What every teller sees.
 DAMAGED = EventKey("vms", "web01", "damaged")
 
 
-def main(root: str, node: str, times: str) -> None:
+def main(root: str, node: str, times: str, seconds: str = "0.2") -> None:
     """The program."""
     clock = SystemClock()
     values: dict[str, Any] = {"nas": {"mountpoint": "/"}, "host": {"node": node}}
@@ -35,7 +37,7 @@ def main(root: str, node: str, times: str) -> None:
 
     def send(url: str, _notice: Notice) -> str:
         print("sent", url, flush=True)
-        time.sleep(0.2)
+        time.sleep(float(seconds))
         return ""
 
     urls = {name: name for name in targets}

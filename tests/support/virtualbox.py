@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +171,7 @@ class RealHost:
 
         `delay`: seconds between power button and power off; None: the guest ignores the button.
         """
-        words = [
+        words: list[str | Path] = [
             "--vboxmanage",
             self.vboxmanage,
             "--folder",
@@ -186,7 +187,7 @@ class RealHost:
             "--engine",
             "default" if self.testbed.installed else "interpreter",
         ]
-        command = [sys.executable, TOOLS / "tiny-vm", *words, "--", name]
+        command: list[str | Path] = [sys.executable, TOOLS / "tiny-vm", *words, "--", name]
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
@@ -306,7 +307,7 @@ class RealVm:
     def counter(self) -> int:
         """What the guest has counted to in its life, read from its disk. The VM must be stopped."""
         disk = self.info("SATA-0-0")
-        command = [
+        command: list[str | Path] = [
             self.host.vboxmanage,
             "mediumio",
             f"--disk={disk}",
@@ -340,3 +341,29 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> N
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
         time.sleep(0.05)
+
+
+@contextmanager
+def stopped(
+    program: "subprocess.Popen[str]", condition: Callable[[], bool], what: str
+) -> Iterator[None]:
+    """Stops a program as soon as the condition holds; it goes on at the end of the block.
+
+    So a test comes in time however fast the machine is. A signal that is sent meanwhile is what the
+    program meets first. AssertionError if it has ended before, or after 60 s. If the test fails it
+    is ended, so that nothing of it is left for the next test.
+    """
+    end = time.monotonic() + 60
+    try:
+        while not condition():
+            assert program.poll() is None, f"it ended before {what}"
+            assert time.monotonic() < end, f"waited 60 s for {what}"
+            time.sleep(0.005)
+        program.send_signal(signal.SIGSTOP)
+        assert program.poll() is None, f"it ended at once after {what}"
+        yield
+        program.send_signal(signal.SIGCONT)
+    except BaseException:
+        program.kill()
+        program.communicate()
+        raise

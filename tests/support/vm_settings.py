@@ -11,10 +11,16 @@ from tests.support.virtualbox import RealVm
 _NAMESPACE = "{http://www.virtualbox.org/}"
 #: What differs between any two VMs, or is another thing than a setting.
 _NOT_A_SETTING = {
-    "Machine": {"uuid", "name", "lastStateChange", "snapshotFolder", "currentStateModified"},
+    "Machine": {
+        *("uuid", "name", "lastStateChange", "snapshotFolder", "currentStateModified"),
+        *("currentSnapshot", "stateFile", "aborted"),
+    },
     "Image": {"uuid"},
+    "Hardware": {"uuid"},
     "NVRAM": {"path"},
 }
+#: What VirtualBox leaves out when it writes a file the next time.
+_BY_DEFAULT = {("localhost-reachable", "false")}
 _IDENTIFYING = ("slot", "name", "id", "position", "port", "device")
 _PASSED_OVER = {"MediaRegistry", "Snapshot", "GuestProperties", "NVRAM"}
 
@@ -32,7 +38,7 @@ def settings_of(path: Path) -> set[str]:
         kept = sorted(
             (name, value)
             for name, value in element.items()
-            if name not in _NOT_A_SETTING.get(tag, ())
+            if name not in _NOT_A_SETTING.get(tag, ()) and (name, value) not in _BY_DEFAULT
         )
         own = [element.get(name, "") for name in _IDENTIFYING if element.get(name)]
         here = f"{above}/{tag}{own}" if own and above else f"{above}/{tag}"
@@ -47,19 +53,34 @@ def settings_of(path: Path) -> set[str]:
 
 def kinds_of_disks(path: Path) -> dict[str, str]:
     """Controller and port of each hard disk, and its kind, which its base says."""
-    text = path.read_text(encoding="utf-8")
-    root = ET.fromstring(text)
+    root = ET.parse(path).getroot()
     bases: dict[str, str] = {}
     for base in root.iterfind(f".//{_NAMESPACE}HardDisks/{_NAMESPACE}HardDisk"):
         for disk in (base, *base.iterfind(f".//{_NAMESPACE}HardDisk")):
             bases[disk.get("uuid", "")] = base.get("type", "")
+    return {place: bases.get(image, "") for place, image in _attached(root).items()}
+
+
+def resets_of(path: Path) -> set[str]:
+    """Where the disks are whose images are emptied when the VM starts."""
+    root = ET.parse(path).getroot()
+    reset = {
+        disk.get("uuid", "")
+        for disk in root.iter(f"{_NAMESPACE}HardDisk")
+        if disk.get("autoReset") == "true"
+    }
+    return {place for place, image in _attached(root).items() if image in reset}
+
+
+def _attached(root: ET.Element) -> dict[str, str]:
+    """Controller and port of each hard disk of a VM as it is now, and its image."""
     found = {}
     for controller in root.iterfind(f".//{_NAMESPACE}Hardware//{_NAMESPACE}StorageController"):
         for device in controller:
             image = device.find(f"{_NAMESPACE}Image")
             if device.get("type") == "HardDisk" and image is not None:
                 place = f"{controller.get('name')}-{device.get('port')}-{device.get('device')}"
-                found[place] = bases[image.get("uuid", "")]
+                found[place] = image.get("uuid", "")
     return found
 
 

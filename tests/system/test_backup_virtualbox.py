@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.virtualbox import RealHost, wait_for
+from tests.support.virtualbox import RealHost, stopped, wait_for
 
 pytestmark = pytest.mark.virtualbox
 
@@ -25,6 +25,11 @@ def fleet(make_virtualbox_host: Callable[[], RealHost], tmp_path: Path) -> Fleet
     for _ in range(2):
         fleet.add(make_virtualbox_host())
     return fleet
+
+
+def is_exported(fleet: Fleet) -> bool:
+    """Whether a copy of the large VM is being written."""
+    return list(fleet.nas.glob("large/.*.partial.ova")) != []
 
 
 def test_two_hosts_back_up_at_the_same_time_and_their_copies_can_be_imported(fleet: Fleet) -> None:
@@ -101,8 +106,8 @@ def test_a_worker_that_is_terminated_cancels_its_export_and_leaves_nothing(
     first.worker("vmfind")
     first.worker("notifier")
     worker = first.start("vmbackup-worker", "-v", "backup")
-    wait_for(lambda: list(fleet.nas.glob("large/.*.partial.ova")) != [], "the export to begin")
-    worker.terminate()
+    with stopped(worker, lambda: is_exported(fleet), "the export begins"):
+        worker.terminate()
     output = worker.communicate(timeout=60)[0]
 
     assert worker.returncode == 143, output

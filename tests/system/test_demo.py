@@ -49,6 +49,9 @@ def test_the_demo_shows_real_backups(virtualbox_testbed: Testbed, tmp_path: Path
     assert " as web01-restored {" in output
     assert list((virtualbox_testbed.folder / "hosts").glob(f"t{process.pid}-*")) == []
     assert processes(f"/hosts/t{process.pid}-") == []
+    page = tmp_path / f"vmbackup-demo-{process.pid}.html"
+    assert output.rstrip().endswith(f"for your browser: {page.as_uri()}")
+    assert "web01@beta" in page.read_text(encoding="utf-8")
 
 
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from deploy.bench.second_copies import change
 from shared.copies import sidecar
 from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet
 from tests.support.packages import require
 from tests.support.proving import only_when_proving
-from tests.support.virtualbox import RealHost, RealVm, Testbed, wait_for
+from tests.support.virtualbox import RealHost, RealVm, Testbed, stopped, wait_for
 
 pytestmark = pytest.mark.virtualbox
 
@@ -76,10 +77,9 @@ def test_a_vm_is_started_while_it_is_backed_up(
         for worker in ("vmfind", "notifier"):
             member.worker(worker)
         running = member.start("vmbackup-worker", "-v", "backup")
-        wait_for(lambda: list(fleet.nas.glob("web01/.*.partial.ova")) != [], "the export to begin")
-        _start(vm)
-        assert running.poll() is None, "it was started while the export ran"
-        assert list(host.vms.rglob("*.frozen")) != []
+        with stopped(running, partial_copies(fleet), "the export begins"):
+            _start(vm)
+            assert list(host.vms.rglob("*.frozen")) != []
         output = running.communicate(timeout=120)[0]
         assert running.returncode == 0, output
 
@@ -102,10 +102,47 @@ def test_a_vm_is_started_while_it_is_backed_up(
         assert list(host.vms.rglob(".vmbackup")) == []
 
 
+def partial_copies(fleet: Fleet) -> Callable[[], bool]:
+    """Whether a copy of web01 is being written."""
+    return lambda: list(fleet.nas.glob("web01/.*.partial.ova")) != []
+
+
 def _start(vm: RealVm) -> None:
     """Starts it at once: the copy's file is made after the locks were let go."""
     vm.host.run("startvm", vm.uuid, "--type=headless")
     wait_for(lambda: vm.beats() > 0, "the guest to boot", seconds=90)
+
+
+def test_a_copy_that_took_over_what_nobody_read_is_imported_by_virtualbox(
+    virtualbox_testbed: Testbed, tmp_path: Path
+) -> None:
+    """Its manifest has sizes instead of digests. The NAS is on the file system that shares blocks.
+
+    Twice, so that what was taken over is taken over again.
+    """
+    require("qemu-img", "qemu-utils")
+    with host_on("xfs", virtualbox_testbed, tmp_path) as host:
+        fleet = Fleet(host.vms.parent)
+        member = fleet.add(host)
+        member.configure("backup", changed="auto", engine="parallel")
+        vm = host.make_vm("web01", mib=64, random_mib=40)
+        member.worker("run")
+        for percent in (2, 20):
+            change(vm.disk, percent / 100)
+            member.worker("run")
+            newest = fleet.copies("web01")[-1]
+            assert newest.sidecar is not None
+            assert newest.sidecar.unread > 20 << 20
+            assert not newest.sidecar.read_in_full
+        expected = raw(vm.disk, tmp_path)
+        made = disk_of(newest.directory / f"{newest.stamp}.ova", tmp_path)
+        subprocess.run(["qemu-img", "compare", made, expected], check=True)
+        place = host.vms / "restored"
+        member.admin("restore", "web01", "--as", "web02", "--to", str(place))
+        (imported,) = place.rglob("*.vdi")
+        subprocess.run(["qemu-img", "compare", imported, expected], check=True)
+        member.admin("verify", "web01")
+        assert all(copy.read_in_full for copy in fleet.copies("web01"))
 
 
 def test_a_vm_that_is_deleted_while_it_is_frozen_leaves_nothing(
@@ -120,8 +157,8 @@ def test_a_vm_that_is_deleted_while_it_is_frozen_leaves_nothing(
         for worker in ("vmfind", "notifier"):
             member.worker(worker)
         running = member.start("vmbackup-worker", "-v", "backup")
-        wait_for(lambda: list(fleet.nas.glob("web01/.*.partial.ova")) != [], "the export to begin")
-        running.kill()
+        with stopped(running, partial_copies(fleet), "the export begins"):
+            running.kill()
         running.communicate(timeout=60)
         left = list(host.vms.rglob("*.frozen"))
         assert left != []

@@ -7,7 +7,7 @@ import pytest
 
 from shared.virtualbox.settings import parse_machine
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm
+from tests.support.virtualbox import RealHost, RealVm, wait_for
 
 pytestmark = pytest.mark.virtualbox
 
@@ -91,6 +91,24 @@ def test_a_disk_that_cannot_be_reached_or_exported_is_named_and_the_nas_is_not_b
     assert "iqn.2026-11.example:disk" in error(member, "remote")
     assert f"{path} is on the USB controller 'usb'" in error(member, "stick")
     assert [member.fleet.record(name).failures for name in ("remote", "stick")] == [1, 1]
+
+
+def test_a_vm_for_arm_is_backed_up_and_comes_back(member: Member) -> None:
+    """Its description says what VirtualBox prints when it does not: only errors count."""
+    host, said = member.host, "ARM: No network adapter in slot 8 (total 8 adapters)"
+    words = ("--platform-architecture=arm", "--ostype=Other_arm64", f"--basefolder={host.vms}")
+    made = host.run("createvm", "--name=arm", "--register", *words).stdout
+    vm = RealVm(host, made.partition("UUID: ")[2].split()[0], "arm")
+    host.run("modifyvm", vm.uuid, f"--description={said}")
+    host.run("storagectl", vm.uuid, "--name=VirtIO", "--add=virtio-scsi", "--controller=VirtIO")
+    attach(vm, "VirtIO")
+    wait_for(lambda: host.processes() == [], "VBoxSVC to end")
+    member.worker("run")
+    assert (member.fleet.states(), len(member.fleet.copies("arm"))) == ({"arm": "CLEAN"}, 1)
+    back = member.admin("restore", "arm", "--as", "back", "--to", str(host.vms / "back"), "--json")
+    settings = Path(back.json["settings_file"]).read_text(encoding="utf-8")
+    assert 'architecture="ARM"' in settings
+    assert said in settings
 
 
 def test_a_saved_vm_whose_memory_is_gone_and_vms_that_are_left_out(member: Member) -> None:

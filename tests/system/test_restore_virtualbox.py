@@ -17,7 +17,7 @@ import pytest
 from shared.virtualbox.importing import folder_name
 from tests.support.copies import manifest, tar_file
 from tests.support.fleet import Fleet, Member
-from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.virtualbox import RealHost, RealVm, stopped, wait_for
 
 pytestmark = pytest.mark.virtualbox
 
@@ -42,6 +42,11 @@ def tree(folder: Path) -> list[str]:
         if folder.exists()
         else []
     )
+
+
+def disk_in(place: Path) -> bool:
+    """Whether a disk has been made there."""
+    return any(name.endswith(".vdi") for name in tree(place))
 
 
 def damage(path: Path) -> None:
@@ -141,8 +146,8 @@ def test_what_a_killed_restore_left_is_removed_by_the_next_tick(fleet: Fleet) ->
     first.worker("run")
     place = second.host.vms / "restored"
     running = second.start("vmbackup-admin", "restore", "large", "--to", str(place))
-    wait_for(lambda: any(name.endswith(".vdi") for name in tree(place)), "the import to begin", 60)
-    running.kill()
+    with stopped(running, lambda: disk_in(place), "the import begins"):
+        running.kill()
     running.communicate(timeout=60)
     wait_for(
         lambda: second.worker("database", expect=None).status == 0, "the import to be gone", 120
@@ -215,8 +220,8 @@ def test_an_interrupted_restore_leaves_nothing(fleet: Fleet, number: signal.Sign
     first.worker("run")
     place = second.host.vms / "restored"
     running = second.start("vmbackup-admin", "restore", "large", "--to", str(place))
-    wait_for(lambda: any(name.endswith(".vdi") for name in tree(place)), "the import to begin", 60)
-    running.send_signal(number)
+    with stopped(running, lambda: disk_in(place), "the import begins"):
+        running.send_signal(number)
     output = running.communicate(timeout=60)[0]
     assert running.returncode == {signal.SIGINT: 130, signal.SIGHUP: 143}[number], output
     assert (names(second), tree(place)) == ([], []), output
@@ -260,7 +265,7 @@ def test_a_member_that_virtualbox_would_write_elsewhere_is_refused(fleet: Fleet,
     first.worker("run")
     hostile(first, fleet, disk)
     before = tree(second.host.vms)
-    ran = second.admin("restore", "web01", "--to", str(second.host.vms / "a" / "b"), expect=1)
+    ran = second.admin("restore", "web01", "--to", str(second.host.vms / "a"), expect=1)
     assert "outside" in ran.stderr
     assert tree(second.host.vms) == before
 
@@ -298,7 +303,28 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     assert list(fleet.states()) == ["web01"], "vmfind does not take a rehearsal for somebody's VM"
     (copy,) = second.admin("copies", "web01", "--json").json["copies"]
     assert (copy["rehearsed"]["result"], copy["rehearsed"]["node"]) == ("good", second.name)
-    assert "rehearsed" in second.admin("show", "web01").stdout
+    picture = fleet.nas / "web01" / f"{copy['stamp']}.png"
+    assert copy["screenshot"] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG"), "what VirtualBox writes is kept"
+    assert str(picture) in second.admin("show", "web01").stdout
+
+
+def test_a_copy_is_rehearsed_by_schedule_on_a_host_that_has_the_setting(fleet: Fleet) -> None:
+    first, second = fleet.members.values()
+    vm = first.host.make_vm("web01")
+    first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
+    first.worker("run")
+    second.configure("backup", rehearse_days=30, rehearse_seconds=4)
+    second.configure("host", state_directory=str(second.host.folder / "state"))
+    assert second.worker("verify", "--dry-run").stdout.startswith("rehearse web01 ")
+    first.worker("verify")
+    second.worker("verify")
+    (copy,) = second.admin("copies", "web01", "--json").json["copies"]
+    told = copy["rehearsed"]
+    assert (told["result"], told["node"], told["booted"]) == ("good", second.name, True)
+    assert Path(copy["screenshot"]).read_bytes().startswith(b"\x89PNG")
+    assert (names(second), second.worker("verify", "--dry-run").stdout) == ([], "")
+    assert vm.counter() == 0, "nobody touched the original"
 
 
 def wait_until_it_runs(rehearsal: "subprocess.Popen[str]", member: Member) -> None:

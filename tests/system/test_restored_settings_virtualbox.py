@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.fleet import Fleet
 from tests.support.virtualbox import RealHost, RealVm
-from tests.support.vm_settings import disks_of, kinds_of_disks, settings_of
+from tests.support.vm_settings import disks_of, kinds_of_disks, resets_of, settings_of
 from tests.system.test_restore_virtualbox import reaches_out
 
 pytestmark = pytest.mark.virtualbox
@@ -54,6 +54,8 @@ def rich_vm(host: RealHost) -> RealVm:
     run("storagectl", uuid, "--name=sas", "--add=sas", "--controller=LSILogicSAS")
     add_disk(vm, "immutable", "SATA", 1, "immutable")
     add_disk(vm, "writethrough", "SATA", 2, "writethrough")
+    add_disk(vm, "unreset", "SATA", 3, "immutable")
+    run("modifymedium", "disk", vm.info("SATA-ImageUUID-3-0"), "--autoreset=off")
     add_disk(vm, "scsi", "scsi", 5)
     add_disk(vm, "sas", "sas", 3)
     iso = host.vms / "x.iso"
@@ -78,7 +80,12 @@ def test_a_vm_comes_back_with_all_its_settings_and_disks(fleet: Fleet) -> None:
     restored = RealVm(second.host, ran["uuid"], "rich")
     before, after = settings_of(vm.settings), settings_of(restored.settings)
 
-    assert (ran["lost"], ran["left_out"], ran["host_access_put_back"]) == ([], [], False)
+    assert (ran["lost"], ran["host_access_put_back"]) == ([], False)
+    immutable = first.host.vms / "immutable.vdi"
+    immutable = first.host.vms / "immutable.vdi"
+    image, start = ran["left_out"]
+    assert image == f"the image in its CD drive at IDE: 1 1: {first.host.vms / 'x.iso'}"
+    assert start.startswith(f"what its disk {immutable} goes back to when the VM starts")
     assert set(ran["host_access"]) == set(foreseen["host_access"])
     told = " ".join(ran["host_access"])
     for word in ("shared folder", "serial line 2", "serial line 4", "packet capture", "teleporter"):
@@ -90,8 +97,9 @@ def test_a_vm_comes_back_with_all_its_settings_and_disks(fleet: Fleet) -> None:
     assert str(mine) not in restored.settings.read_text(encoding="utf-8")
     assert reaching
     assert kinds_of_disks(restored.settings) == kinds_of_disks(vm.settings)
+    assert resets_of(restored.settings) == resets_of(vm.settings) == {"SATA-1-0"}
     disks = disks_of(vm)
-    assert len(set(disks.values())) == len(disks) == 5
+    assert len(set(disks.values())) == len(disks) == 6
     assert disks_of(restored) == disks
 
     said = second.admin("restore", "rich", "--to", place, "--as", "all", "--with-host-access")

@@ -4,7 +4,6 @@ Asked before a VM is claimed, so that one that waits costs no commit, and again 
 functions) when it is claimed and all else is settled, just before anything is done to it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,20 +19,20 @@ from shared.state.records import VmRecord
 from shared.state.rules import outages
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import STUCK
+from worker.backup.looks import Looks
 from worker.backup.room import needed_on_nas, source_bytes
 from worker.backup.window import Readiness, expected_seconds, judge
 
 NOW: Final = Readiness()
-#: For so long a look at host and NAS holds for all VMs that wait; each is looked at again when it
-#: is claimed.
+#: For so long a look at the NAS holds for all VMs that wait; it is looked at again for each that is
+#: claimed.
 _LOOK_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The VMs of this host and the bytes that are free on the NAS, at one moment."""
+    """The bytes that are free on the NAS, at one moment."""
 
-    machines: Mapping[str, Machine]
     free: int
     until: float
 
@@ -45,8 +44,9 @@ class Admission:
     nothing is to be written, not even a probe.
     """
 
-    def __init__(self, site: Site, *, forced: bool, read_only: bool = False) -> None:
-        self._site, self._forced, self._read_only = site, forced, read_only
+    def __init__(self, site: Site, looks: Looks, *, forced: bool, read_only: bool = False) -> None:
+        self._site, self._looks = site, looks
+        self._forced, self._read_only = forced, read_only
         self._seen: _Look | None = None
 
     def verdict(self, record: VmRecord) -> Readiness:
@@ -58,8 +58,7 @@ class Admission:
         verdict = judge_window(policy, now)
         if verdict.reason:
             return verdict
-        look = self._look()
-        machine = look.machines.get(record.uuid)
+        free, machine = self._free(), self._machine(record)
         if machine is None or not machine.accessible:
             return NOW  # its backup will fail, and say why
         if machine.running and policy.running == "defer":
@@ -75,22 +74,22 @@ class Admission:
         if not self._forced:
             verdicts.append(judge_outage(record, policy, now, runs=machine.running))
         verdicts.append(
-            judge_room(machine, policy, there, look.free + left_over, self._site.configuration.nas)
+            judge_room(machine, policy, there, free + left_over, self._site.configuration.nas)
         )
         return next((verdict for verdict in verdicts if verdict.reason), NOW)
 
-    def _look(self) -> _Look:
+    def _free(self) -> int:
         now = self._site.clock.monotonic()
         if self._seen is None or now >= self._seen.until:
             free = check_nas(self._site.configuration.nas, write=not self._read_only).free
-            self._seen = _Look(self._machines(), free, now + _LOOK_SECONDS)
-        return self._seen
+            self._seen = _Look(free, now + _LOOK_SECONDS)
+        return self._seen.free
 
-    def _machines(self) -> Mapping[str, Machine]:
+    def _machine(self, record: VmRecord) -> Machine | None:
         try:
-            return self._site.inventory()
+            return self._looks.now(record.uuid)
         except VmBackupError:
-            return {}
+            return None
 
     def left_alone(self, record: VmRecord) -> bool:
         """Whether the VM runs, and its policy is to leave it alone then.
@@ -100,6 +99,9 @@ class Admission:
         if self._site.policy(record).running != "defer":
             return False
         try:
+            machine = self._looks.recent(record.uuid)
+            if machine is not None and machine.state:
+                return not machine.stopped and machine.state not in STUCK
             info = self._site.vboxmanage.info(record.uuid)
         except VmBackupError:
             return False

@@ -19,6 +19,7 @@ from worker.backup import publish
 from worker.backup.admission import PostponedError
 from worker.backup.export import Export
 from worker.backup.hooks import Hooks
+from worker.backup.looks import Looks
 from worker.backup.work import Target, Work
 
 log: Final = logging.getLogger(__name__)
@@ -31,12 +32,12 @@ class Attempt:
     it failed because of the NAS.
     """
 
-    def __init__(self, site: Site, held: Holding, *, forced: bool = False) -> None:
+    def __init__(self, site: Site, held: Holding, looks: Looks, *, forced: bool = False) -> None:
         self._site, self._held = site, held
         started, claim = site.clock.now(), held.claim.number
         directory = site.directory(held.record)
         self._target = Target(directory, make_stamp(started, claim), claim, started)
-        work = Work(site, held, site.policy(held.record))
+        work = Work(site, held, site.policy(held.record), looks)
         self._hooks = Hooks(work.policy, self._facts(), held.key)
         self._export = Export(work, self._target, self._hooks, forced=forced)
         self._error = ""

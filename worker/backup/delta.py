@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from shared.copies.catalogue import Catalogue
 from shared.copies.names import final_name
 from shared.nas.server_copy import Answer
-from shared.site import Site
-from worker.backup.work import Target
+from shared.state import formats
+from shared.tasks import vm_copies
+from worker.backup.work import Target, Work
 
 if TYPE_CHECKING:
     from shared.export.delta import DeltaPlan
@@ -24,20 +25,23 @@ class DeltaChoice:
 
     `reason` says why nothing is copied from the copy before, as far as that is known yet.
     `sources` are the copy from which bytes may be taken over and those from which it did so.
+    `oldest_read`: when the oldest of these bytes was last read.
     """
 
     plan: "DeltaPlan | None"
     reason: str
     sources: tuple[str, ...] = ()
+    oldest_read: str = ""
 
 
 def plan_delta(
-    site: Site, target: Target, there: Catalogue, server: Answer, no_delta: str
+    work: Work, target: Target, there: Catalogue, server: Answer, no_delta: str
 ) -> DeltaChoice:
     """The plan for a copy at `target`; `there`: the copies that the VM has.
 
     `server`: what the NAS does by itself. `no_delta`: why it must be sent whole, if it must.
     """
+    site = work.site
     reflink, backup = site.configuration.nas.reflink, site.configuration.backup
     if reason := server.refusal(site.nas.mount, reflink):
         return DeltaChoice(None, reason)
@@ -57,9 +61,25 @@ def plan_delta(
         target.directory / final_name(usable[0].stamp, suffix) for suffix in ("ova", "index")
     )
     side = usable[0].sidecar
-    sources = (usable[0].stamp, *(side.taken_from if side else ()))
-    plan = DeltaPlan(index, previous, previous_index, backup.whole_every, aligned)
-    return DeltaChoice(plan, "", sources)
+    unread = side.index.sha256 if side and side.index and may_be_unread(work, there) else ""
+    plan = DeltaPlan(index, previous, previous_index, backup.whole_every, aligned, unread)
+    if side is None:
+        return DeltaChoice(plan, "")
+    return DeltaChoice(plan, "", (side.stamp, *side.taken_from), vm_copies.last_read(side))
+
+
+def may_be_unread(work: Work, there: Catalogue) -> bool:
+    """Whether a copy of the VM may take over what nobody has read.
+
+    Only where such copies are read in full later, and beside one that was. Programs of version 0.1,
+    which may work beside this one, would call it damaged.
+    """
+    return (
+        work.policy.changed == "auto"
+        and work.policy.verify_days > 0
+        and not formats.is_older(work.site.database.head().contents.format)
+        and any(copy.read_in_full for copy in there.good)
+    )
 
 
 def _distrust(there: Catalogue) -> str:

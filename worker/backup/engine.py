@@ -6,7 +6,6 @@ claim are watched; the thread that decides never touches the NAS, so a dead NAS 
 
 import contextlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,9 +15,12 @@ from shared.export.exporter import Exporter, RunningExport, Traffic, VBoxManageE
 from shared.host.clock import Clock
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError
+from shared.host.kernel import available_cores
+from shared.host.logs import NOTICE
+from shared.ova.compression import slowness
 from shared.site import Site
 from shared.state.sessions.holding import Holding
-from shared.virtualbox.export_checks import DiskUse, disk_use
+from shared.virtualbox.export_checks import DiskUse, disk_use, refuse_written_elsewhere
 from shared.virtualbox.export_errors import ExportError, VmBusyError, VmRunsError
 from shared.virtualbox.inventory import Machine
 from worker.backup.delta import DeltaChoice
@@ -65,12 +67,10 @@ def choose_engine(
 
     Raises `CopyError` if the policy insists on the parallel one and that cannot read its disks.
     """
-    if policy.engine == "vboxmanage":
-        return ChosenEngine(VBoxManageExporter(site.vboxmanage))
-    reason = _refusal(machine, site.clock, fallback)
+    reason = _refusal(machine, site.clock, fallback) if policy.engine != "vboxmanage" else ""
     if reason and policy.engine == "parallel":
         raise _refused(reason)
-    if reason:
+    if reason or policy.engine == "vboxmanage":
         return ChosenEngine(VBoxManageExporter(site.vboxmanage), reason)
     from shared.export.parallel import ParallelExporter
 
@@ -85,7 +85,10 @@ def choose_engine(
         cores=cores,
         plan=delta.plan,
         freezer=freezer,
+        pace=site.pace,
     )
+    if missing := slowness(parallel.codec):  # of no single VM: a tick says it once
+        log.warning("the parallel engine %s", missing)
     if delta.plan is not None and delta.plan.previous is not None:
         return ChosenEngine(parallel, retry=WITHOUT_DELTA)
     return ChosenEngine(
@@ -93,6 +96,20 @@ def choose_engine(
         whole=delta.reason,
         retry=WITHOUT_PARALLEL if policy.engine == "auto" else None,
     )
+
+
+def expected_engine(policy: VmPolicy, machine: Machine, clock: Clock) -> tuple[str, str]:
+    """The engine that would export a VM as it stands, and why it is that one.
+
+    Raises `CopyError` like `require_engine`. Of a VM that runs it is what is known by now: its
+    disks are looked at again when they stand still.
+    """
+    if policy.engine == "vboxmanage":
+        return "VBoxManage", "engine is vboxmanage"
+    require_engine(policy, machine, clock, Fallback())
+    if reason := _refusal(machine, clock, Fallback()):
+        return "VBoxManage", f"the parallel engine cannot: {reason}"
+    return "the parallel engine", "it can read all of its disks"
 
 
 def require_engine(policy: VmPolicy, machine: Machine, clock: Clock, fallback: Fallback) -> None:
@@ -129,12 +146,6 @@ def _refusal(machine: Machine, clock: Clock, fallback: Fallback) -> str:
             "the parallel engine failed to look at the disks of %s", machine.uuid, exc_info=True
         )
         return f"it failed to look at the disks: {error!r}"
-
-
-def available_cores() -> int:
-    """The processor cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 class EngineRun:
@@ -188,13 +199,15 @@ class EngineRun:
         end = clock.monotonic() + backup.retry_seconds
         while (use := disk_use(self._site.vboxmanage, machine)) is not DiskUse.FREE:
             if use is DiskUse.WRITTEN:
+                refuse_written_elsewhere(machine, self._site.inventory().values())
                 raise VmRunsError(f"{self._key}: its disks are being written")
             if clock.monotonic() >= end:
                 raise VmBusyError(
                     f"{self._key}: an earlier export of it still runs in VirtualBox",
                     hint="it ends by itself; the next tick looks again",
                 )
-            log.info("waiting for an earlier export of this VM to end", extra={"vm": self._key})
+            what = "waiting for an earlier export of this VM to end, %.0f s at most"
+            log.log(NOTICE, what, end - clock.monotonic(), extra={"vm": self._key})
             self._session.check()
             clock.sleep(min(backup.retry_interval_seconds, LOOK_SECONDS))
 

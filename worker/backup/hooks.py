@@ -13,6 +13,7 @@ from typing import IO, Final, Literal
 from shared.host.configuration import VmPolicy
 from shared.host.errors import LockLostError, VmBackupError
 from shared.host.processes import ChildProcess
+from shared.host.waits import waiting
 from shared.virtualbox.export_errors import VmRunsError
 
 log: Final = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def run(
         ) from None
     output = _Output(process.stdout)
     try:
-        status = process.wait_at_most(timeout_seconds)
+        with waiting(f"the command `{event}` of {vm}", timeout_seconds):
+            status = process.wait_at_most(timeout_seconds)
         if status is None:
             process.end()
     except BaseException:
@@ -108,13 +110,14 @@ class Hooks:
         self._policy, self._facts, self._vm = policy, facts, vm
         self._begun = False
 
-    def before(self) -> None:
+    def before(self) -> bool:
         """Before anything is done to the VM; once, also if that is begun anew.
 
-        Raises `HookError`: then it is not backed up now.
+        Answers whether a command was run, which may have changed the VM. Raises `HookError`: then
+        it is not backed up now.
         """
         if self._begun:
-            return
+            return False
         seconds = self._policy.hook_seconds
         run(
             "before",
@@ -124,6 +127,7 @@ class Hooks:
             vm=self._vm,
         )
         self._begun = True
+        return bool(self._policy.before)
 
     def after(self, facts: Mapping[str, str]) -> None:
         """After a new good copy is in place."""

@@ -7,9 +7,11 @@ from dataclasses import replace
 from shared.host.errors import VBoxManageError
 from shared.state.records import Power
 from shared.virtualbox import scratch
+from shared.virtualbox.clone_parts import Made
 from shared.virtualbox.fingerprint import VERSION, Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING
+from shared.virtualbox.usb_drives import eject_from_clone
 from worker.backup import undo
 from worker.backup.work import Subject, Work, put_back
 
@@ -66,7 +68,13 @@ class Live:
         made = clones.take(machine, made)
         self._power = power = work.note_power(replace(power, snapshot=made.snapshot))
         clones.clone(machine, made)
-        clone = work.site.inventory().get(made.clone)
+        clone = self._listed(made)
+        if eject_from_clone(work.site.vboxmanage, clone):
+            clone = self._listed(made)
+        return clone
+
+    def _listed(self, made: Made) -> Machine:
+        clone = self._work.site.inventory().get(made.clone)
         if clone is None:
             raise VBoxManageError(f"VirtualBox made the clone {made.name}, but does not list it")
         return clone

@@ -12,11 +12,14 @@ from typing import Final
 from shared.copies.catalogue import Catalogue
 from shared.copies.catalogue import read as read_catalogue
 from shared.copies.partials import remove_partials
+from shared.host.configuration import VmPolicy
+from shared.host.logs import NOTICE
 from shared.nas.errors import reported
 from shared.nas.mount import check_nas
 from shared.state.records import Power
 from shared.virtualbox.export_checks import (
     has_long_name,
+    may_be_shared,
     refuse_long_name,
     refuse_unexportable,
     refuse_unfrozen,
@@ -27,6 +30,8 @@ from shared.virtualbox.export_errors import ExportError, VmRunsError
 from shared.virtualbox.fingerprint import Fingerprint, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING, STUCK
+from shared.virtualbox.usb_drives import filled_usb_drives, refuse_filled_usb_drive
+from shared.virtualbox.vboxmanage_output import STOPPED
 from worker.backup.admission import PostponedError, judge_length, judge_outage, judge_room
 from worker.backup.engine import require_engine
 from worker.backup.fallback import Fallback
@@ -38,37 +43,46 @@ from worker.backup.work import Method, Subject, Target, Work, put_back, unchange
 log: Final = logging.getLogger(__name__)
 
 
-def choose_method(work: Work) -> Method:
-    """The method for a VM: as its policy says if it runs, as it is if not.
+def choose_method(work: Work, machine: Machine) -> Method:
+    """The method for a VM that was just looked at: as its policy says if it runs, as it is if not.
 
     Raises `VmRunsError` if it is to be left alone, `ExportError` if it neither runs nor stops by
     itself.
 
-    One that is off, but cannot be exported under its name because that is too long, is exported
-    from a clone.
+    One that is off, but cannot be exported under its name because that is too long, or with what
+    is in a drive of it, is exported from a clone.
     """
-    state = work.site.vboxmanage.info(work.record.uuid)
-    if state.stopped:
-        return Live(work, state.state) if _needs_clone(work, state.state) else AsItIs(work)
-    if state.state in STUCK:
-        meaning, remedy = STUCK[state.state]
-        raise ExportError(f"{work.record.key} is {state.state}: {meaning}", hint=remedy)
-    if state.state not in RUNNING or work.policy.running == "defer":
-        raise VmRunsError(f"{work.record.key} is {state.state}")
-    return Live(work, state.state) if work.policy.running == "live" else Stopped(work, state.state)
+    state, stopped = machine.state, machine.stopped
+    if not state:  # all VMs were looked at
+        info = work.site.vboxmanage.info(work.record.uuid)
+        state, stopped = info.state, info.stopped
+    if stopped:
+        clone = why_clone(work.record.name, work.policy, machine, saved=state == "saved")
+        return Live(work, state) if clone else AsItIs(work)
+    if state in STUCK:
+        meaning, remedy = STUCK[state]
+        raise ExportError(f"{work.record.key} is {state}: {meaning}", hint=remedy)
+    if state not in RUNNING or work.policy.running == "defer":
+        held = ", and somebody has it open" if state in STOPPED else ""
+        raise VmRunsError(f"{work.record.key} is {state}{held}")
+    return Live(work, state) if work.policy.running == "live" else Stopped(work, state)
 
 
-def _needs_clone(work: Work, state: str) -> bool:
-    """Whether a VM that is off is exported from a clone.
+def why_clone(name: str, policy: VmPolicy, machine: Machine, *, saved: bool) -> str:
+    """Why a VM that does not run is exported from a clone; empty: it is exported as it is.
 
-    Because its name is too long, or so that its user can start it meanwhile, if that does no harm
-    to its copy.
+    Because its name is too long, or so that its user can start it meanwhile or what is in a drive
+    on a USB controller can be taken out, if that does no harm to its copy.
     """
-    if state == "saved":
-        return False
-    if has_long_name(work.record.name):
-        return True
-    return work.policy.live_when_stopped and unfrozen_disk(work.machine()) is None
+    if saved:
+        return ""
+    if has_long_name(name):
+        return "its name is too long for an export"
+    if unfrozen_disk(machine) is not None:
+        return ""
+    if policy.live_when_stopped:
+        return "live_when_stopped"
+    return "something is in a drive on USB" if filled_usb_drives(machine) else ""
 
 
 def preflight(
@@ -87,11 +101,13 @@ def preflight(
     `CopyError`, `VBoxManageError` that say why there can be no backup.
     """
     refuse_unexportable(machine)
-    refuse_written_elsewhere(machine, work.site.inventory().values())
+    if may_be_shared(machine):
+        refuse_written_elsewhere(machine, work.site.inventory().values())
     if isinstance(method, Live):
         refuse_unfrozen(machine)
     else:
         refuse_long_name(machine)
+        refuse_filled_usb_drive(machine)
     require_engine(work.policy, machine, work.site.clock, fallback)
     free, copies = _require_directory(work, target)
     if machine.running and (isinstance(method, Live) or work.policy.running == "savestate"):
@@ -141,7 +157,7 @@ class AsItIs:
 
     def prepare(self) -> Subject:
         """See `Method.prepare`."""
-        machine = self._work.machine()
+        machine = self._work.seen()
         self._before = fingerprint_of(machine)
         if self._before.state == "saved" and self._work.policy.saved == "warn":
             log.warning(
@@ -181,6 +197,8 @@ class Stopped:
         return Subject(machine)
 
     def _shut_down(self, work: Work) -> None:
+        what = "waiting for it to shut down, %g s at most"
+        log.log(NOTICE, what, work.policy.shutdown_seconds, extra={"vm": work.record.key})
         try:
             work.switch.shut_down(
                 work.record.uuid, work.policy.shutdown_seconds, pull_plug=work.policy.pull_plug

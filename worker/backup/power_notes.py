@@ -1,9 +1,11 @@
 """What a backup did to this host's VMs, noted on this host as well as in the state database.
 
-For a database that is lost, and made anew or put back: it knows nothing of VMs that a backup has
-saved, shut down, or made a snapshot and a clone of. A note names the commit that said so. As long
-as that is in the history of the database, the database alone counts; only a note of a commit that
-is not there any more is taken over into it, and then undone like any other.
+For a database that others can write to: a VM is started again only where this host has noted, too,
+that a backup has stopped it. And for one that is lost, and made anew or put back: it knows nothing
+of VMs that a backup has saved, shut down, or made a snapshot and a clone of. A note names the
+commit that said so. As long as that is in the history of the database, the note undoes nothing by
+itself; only one of a commit that is not there any more is taken over into the database, and then
+undone like any other.
 """
 
 import hashlib
@@ -16,8 +18,10 @@ from typing import Final
 from shared.host.errors import ConfigurationError, VmBackupError
 from shared.host.notes import Note
 from shared.site import Site
+from shared.state.record_fields import is_uuid
 from shared.state.records import Power
 from shared.state.rules import unfinished
+from shared.state.store.anchor import newest_anchor
 from shared.state.store.generations import read_number
 from shared.state.store.snapshot import Snapshot
 
@@ -39,21 +43,30 @@ class _Noted:
 def remember(site: Site, uuid: str, power: Power, session: str, head: Snapshot) -> None:
     """Notes what `session` has just committed of a VM, before the VM is touched.
 
-    A note that cannot be written is done without: the database has it.
+    Raises `ConfigurationError` if it cannot be noted: then nobody would start a VM that is stopped.
     """
     row = head.contents.sessions.get(session)
     generation = row.generation if row is not None else head.generation
-    try:
-        _note(site, uuid).write(
-            {
-                "uuid": uuid,
-                "power": dict(power.to_json()),
-                "session": session,
-                "generation": generation,
-            }
-        )
-    except ConfigurationError as error:
-        log.warning("%s", error.message)
+    _note(site, uuid).write(
+        {
+            "uuid": uuid,
+            "power": dict(power.to_json()),
+            "session": session,
+            "generation": generation,
+        }
+    )
+
+
+def confirms(site: Site, uuid: str, power: Power) -> bool:
+    """Whether this host itself has noted that a backup has done this to the VM.
+
+    What a record says comes from the NAS, where others may write. Raises `ConfigurationError` if
+    the note cannot be read.
+    """
+    if not is_uuid(uuid):
+        return False
+    noted = _understood(_note(site, uuid))
+    return noted is not None and (noted.uuid, noted.power) == (uuid, power)
 
 
 def forget(site: Site, uuid: str) -> None:
@@ -102,6 +115,9 @@ def _is_lost(site: Site, noted: _Noted) -> bool:
     """
     if noted.generation > site.database.head().generation:
         return True
+    anchor = newest_anchor(site.database.root)
+    if anchor is not None and noted.generation <= anchor.number < site.database.head().generation:
+        return False  # it was there, and was removed for its age
     found = read_number(site.database.root, noted.generation)
     return found is None or found.header.session != noted.session
 
@@ -116,27 +132,41 @@ def _commit(site: Site, noted: _Noted, key: str) -> None:
         f"{key}: {what}, as {site.node} has noted",
         "database",
     )
-    remember(site, noted.uuid, noted.power, head.header.session, head)
+    try:
+        remember(site, noted.uuid, noted.power, head.header.session, head)
+    except ConfigurationError as error:  # the note that is there says the same of the VM
+        log.warning("%s", error.message)
 
 
 def _notes(site: Site) -> Iterator[_Noted]:
     """The notes of this host for this NAS that can be understood."""
     directory = site.configuration.host.state_directory
     for path in sorted(directory.glob(f"{_PREFIX}*-{_key(site)}.json")):
-        note = Note(path, "what a backup did to a VM")
         try:
-            document = note.read()
-            power = document.get("power")
-            if not isinstance(power, dict):
-                continue
-            yield _Noted(
-                str(document.get("uuid")),
-                Power.from_json(power),
-                str(document.get("session")),
-                int(str(document.get("generation"))),
-            )
-        except (ConfigurationError, ValueError) as error:
+            noted = _understood(Note(path, "what a backup did to a VM"))
+        except ConfigurationError as error:
             log.debug("%s: %s", path, error)
+            continue
+        if noted is not None:
+            yield noted
+
+
+def _understood(note: Note) -> _Noted | None:
+    """What a note says; None if there is none, or it is nonsense. Raises `ConfigurationError`."""
+    document = note.read()
+    power = document.get("power")
+    if not isinstance(power, dict):
+        return None
+    try:
+        return _Noted(
+            str(document.get("uuid")),
+            Power.from_json(power),
+            str(document.get("session")),
+            int(str(document.get("generation"))),
+        )
+    except ValueError as error:
+        log.debug("%s: %s", note.path, error)
+        return None
 
 
 def _note(site: Site, uuid: str) -> Note:

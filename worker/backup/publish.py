@@ -7,22 +7,27 @@ import itertools
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 from shared.copies import publishing
 from shared.copies.names import Suffix
-from shared.copies.sidecar import Sidecar, SideFile, Wire
+from shared.copies.sidecar import Sidecar
+from shared.copies.sidecar_fields import SideFile, Wire
 from shared.export.exporter import Traffic
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, VBoxManageError
+from shared.host.waits import pausing
 from shared.nas.mount import check_nas
 from shared.ova import scsi
 from shared.ova.check import OvaCheck, check_ova
+from shared.ova.index import GrainIndex
+from shared.ova.parts_check import check_sent
 from shared.state import formats
-from shared.state.records import CopyRecord
 from shared.state.rules import backup
 from shared.state.sessions.holding import Holding
+from shared.tasks.vm_copies import as_record
 from shared.virtualbox import import_trial
 from shared.virtualbox.fingerprint import Fingerprint
 from worker.backup.engine import ChosenEngine
@@ -53,10 +58,23 @@ class Exported:
     side_files: Mapping[Suffix, SideFile]
     left_out: tuple[str, ...]
     taken_from: tuple[str, ...]
+    oldest_read: str
 
 
-def check(work: Work, target: Target) -> OvaCheck:
-    """Reads every byte of the partial `.ova` again. Raises `CopyError` if it is not good."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found of a copy that is not published yet. `index`: its index, if that is sealed."""
+
+    ova: OvaCheck
+    index: SideFile | None = None
+
+
+def check(work: Work, target: Target, exported: Exported) -> Checked:
+    """Reads the partial `.ova` again: every byte, or every one that was sent.
+
+    What the NAS copied by itself is read only in samples if nobody has read it for the export,
+    either. Raises `CopyError` if it is not good.
+    """
     doing, session = work.session.doing, work.session
     doing.phase = "check"
 
@@ -64,10 +82,33 @@ def check(work: Work, target: Target) -> OvaCheck:
         doing.percent = round(100 * done / total, 1) if total else None
         session.check()
 
-    def read(stop: Callable[[], bool]) -> OvaCheck:
-        name = target.partial("ova")
+    def read(stop: Callable[[], bool]) -> Checked:
+        pace = work.site.pace(stop)
+        name, traffic = target.partial("ova"), exported.traffic
         scsi.mend(target.directory, name)
-        return check_ova(target.directory, name, progress=progress, should_stop=stop)
+        if not (exported.frozen and traffic.index):
+            return Checked(
+                check_ova(target.directory, name, progress=progress, should_stop=stop, pace=pace)
+            )
+        with closing(GrainIndex.open(target.partial_path("index"))) as index:
+            if index.digest != traffic.index:
+                raise CopyError("the index of the copy arrived wrong on the NAS")
+            found = (
+                check_sent(
+                    target.directory,
+                    name,
+                    traffic.parts,
+                    index,
+                    progress=progress,
+                    should_stop=stop,
+                    pace=pace,
+                )
+                if traffic.parts
+                else check_ova(
+                    target.directory, name, progress=progress, should_stop=stop, pace=pace
+                )
+            )
+            return Checked(found, SideFile(index.size, index.sha256))
 
     return in_background(work.site.configuration.backup.nice, read)
 
@@ -80,7 +121,9 @@ def try_import(work: Work, target: Target) -> str:
     """
     work.session.doing.phase = "try to import"
     clock = work.site.clock
-    end = clock.monotonic() + work.site.configuration.backup.stall_seconds
+    seconds = work.site.configuration.backup.stall_seconds
+    end = clock.monotonic() + seconds
+    pause = pausing(clock.sleep, "VirtualBox to say whether it would import the copy", seconds)
     for attempt in itertools.count(1):
         work.session.check()
         try:
@@ -93,13 +136,13 @@ def try_import(work: Work, target: Target) -> str:
                     hint=error.hint or "the next tick tries again",
                 ) from None
             log.warning("VirtualBox is asked again about the copy: %s", error.message)
-            clock.sleep(_PAUSE_SECONDS)
+            pause(_PAUSE_SECONDS)
         else:
             return refused
     raise AssertionError("unreachable")
 
 
-def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refused: str) -> Sidecar:
+def seal(work: Work, target: Target, exported: Exported, found: Checked, refused: str) -> Sidecar:
     """Writes the sidecar of a checked copy, under partial names. Raises `NasError`.
 
     `refused`: why VirtualBox would not import it. While programs of version 0.1 may work beside
@@ -113,7 +156,6 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
             hint="change that in VirtualBox; such copies are kept once vmbackup is updated on all "
             "hosts, and then: vmbackup-admin statedb upgrade",
         )
-    finished = site.clock.now()
     sidecar = Sidecar(
         stamp=target.stamp,
         claim=target.claim,
@@ -122,11 +164,11 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         node=site.node,
         host=platform.node(),
         virtualbox=site.vboxmanage.version(),
-        sha256=found.sha256,
-        size=found.size,
+        sha256=found.ova.sha256,
+        size=found.ova.size,
         fingerprint=exported.fingerprint.to_json(),
         started=timestamp(target.started),
-        finished=timestamp(finished),
+        finished=timestamp(site.clock.now()),
         duration_seconds=round(exported.seconds, 3),
         engine=engine.exporter.name,
         source_bytes=exported.source_bytes,
@@ -136,10 +178,13 @@ def seal(work: Work, target: Target, exported: Exported, found: OvaCheck, refuse
         engine_reason=engine.reason,
         frozen=exported.frozen,
         unread=traffic.unread,
-        wire=Wire(found.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
+        wire=Wire(found.ova.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         key=work.held.key,
         repository=site.database.version.repository,
         taken_from=exported.taken_from,
+        index=found.index,
+        parts=traffic.parts.parts if traffic.parts else None,
+        oldest_read=exported.oldest_read,
     )
     check_nas(site.configuration.nas, write=True)
     publishing.seal(site.files, target.directory, sidecar)
@@ -152,14 +197,7 @@ def intend(held: Holding, sidecar: Sidecar) -> None:
     Raises `LockLostError` if the claim was taken over: then there is no intent. Any other error
     leaves open whether it was committed, and nothing of the copy may be removed.
     """
-    copy = CopyRecord(
-        sidecar.stamp,
-        sidecar.claim,
-        sidecar.size,
-        sidecar.sha256,
-        sidecar.finished,
-        sidecar.fingerprint,
-    )
+    copy = as_record(sidecar)
     held.commit(
         lambda contents: backup.intend(contents, held.key, held.claim, copy),
         f"publish {held.key} {copy.stamp}",

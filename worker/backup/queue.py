@@ -6,17 +6,20 @@ status` shows it.
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from shared.host.errors import IllegalMoveError, UnknownVmError
+from shared.host.logs import NOTICE
 from shared.host.printable import quoted
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import backup as backup_rules
-from shared.state.rules import queue, vm_records
+from shared.state.rules import queue, sightings, vm_records
 from shared.state.sessions.session import Session
-from shared.state.states import State
+from shared.state.states import Event, State
+from shared.tasks.verdicts import judge
 from worker.backup.window import Readiness
 
 log: Final = logging.getLogger(__name__)
@@ -102,6 +105,32 @@ def require_backup(site: Site, contents: Contents, vm: str) -> str:
     return key
 
 
+def as_wanted_now(site: Site, contents: Contents, record: VmRecord) -> tuple[Site, Contents]:
+    """How site and contents are for a backup of a VM that its operator wants now. Pure."""
+    configuration = site.configuration.without_waiting(record.name, record.groups)
+    wanted = sightings.apply_events(contents, {record.uuid: (Event.WANTED,)})
+    return replace(site, configuration=configuration), wanted
+
+
+def wanted_now(site: Site, record: VmRecord) -> tuple[Site, Contents]:
+    """Commits that a VM waits for a backup because its operator wants one: site and contents."""
+    head = site.database.commit_once(
+        lambda contents: as_wanted_now(site, contents, record)[1],
+        f"a backup of {record.key} is wanted now",
+        "backup",
+    )
+    return as_wanted_now(site, head.contents, record)
+
+
+def why_not(site: Site, contents: Contents, key: str) -> str:
+    """Why a VM that an operator named is not backed up, and what would."""
+    (verdict,) = judge(site, contents, only=[key]).vms
+    record = contents.vms[key]
+    may = record.missing_since is None and record.publishing is None and record.power is None
+    how = f". `vmbackup-worker backup --vm {quoted(key)} --now` backs it up all the same"
+    return f"{key} is {record.status} and not backed up: {verdict.reason}{how if may else ''}"
+
+
 def wait_for_slot(site: Site, session: Session, key: str) -> bool:
     """Gets in line and waits, for a bounded time, until it is this VM's turn; whether it is.
 
@@ -113,7 +142,8 @@ def wait_for_slot(site: Site, session: Session, key: str) -> bool:
         lambda found: queue.join(backup_rules.note_waiting(found, {key: NO_SLOT}), key, session.id),
         f"{key} {NO_SLOT}",
     )
-    log.info("waiting up to %g s for a place on the NAS", backup.retry_seconds, extra={"vm": key})
+    what = "waiting for a place on the NAS, where others export: %g s at most"
+    log.log(NOTICE, what, backup.retry_seconds, extra={"vm": key})
     end = clock.monotonic() + backup.retry_seconds
     while not queue.has_slot(site.database.head().contents, key, backup.exports_on_nas):
         if clock.monotonic() >= end:

@@ -13,7 +13,8 @@ from shared.copies.catalogue import Catalogue
 from shared.copies.space import allocated, human, needed
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError
-from shared.virtualbox.inventory import Machine, files_of
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import files_of
 
 log: Final = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.state.records import Power, VmRecord
 from shared.virtualbox import scratch
-from shared.virtualbox.clone_parts import Made, find_snapshot
+from shared.virtualbox.clone_parts import Made, find_snapshot, is_below
 from shared.virtualbox.clones import Clones
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, parse_machine, read_file
@@ -32,8 +32,8 @@ def clones_of(site: Site) -> Clones:
 
 
 def made_by(power: Power) -> Made:
-    """What a live backup makes, or has made, by its note."""
-    return Made(power.tag, Path(power.folder), power.clone, power.snapshot)
+    """What a live backup makes, or has made, by its note. Never the VM's own folder."""
+    return Made(power.tag, Path(power.folder or power.tag), power.clone, power.snapshot)
 
 
 def undo_live(site: Site, record: VmRecord, power: Power) -> None:
@@ -78,12 +78,28 @@ def _remove_clone(
         made,
     )
     if clone is not None:
+        _require_mark(clone, machine, made)
         clones.unregister(clone, machine, made)
         machine = site.inventory().get(record.uuid)
     clones.close_images(machine, made)
     for folder in made.folders(machine):
         scratch.remove(folder, made.name)
     return machine
+
+
+def _require_mark(clone: Machine, machine: Machine | None, made: Made) -> None:
+    """Raises `VBoxManageError` unless this host itself has marked a folder for the clone.
+
+    The note comes from the NAS, where others may write. The mark is there before VirtualBox is
+    asked for the clone.
+    """
+    marks = map(scratch.mark_of, made.folders(machine))
+    if not any(mark is not None and mark.names(clone) for mark in marks):
+        raise VBoxManageError(
+            f"the VM {clone.name!r} {{{clone.uuid}}} is said to be the clone {made.name}, but no "
+            f"folder here was made for it: it stays",
+            hint="look what it is; if it is a clone that nobody needs, delete it in VirtualBox",
+        )
 
 
 def _make_sure_that_nothing_is_left(site: Site, record: VmRecord, made: Made) -> None:
@@ -131,8 +147,8 @@ def without_ours(inventory: Mapping[str, Machine], records: Iterable[VmRecord]) 
 
     All but those which provably were made by this program.
 
-    The proof is the database, or the mark in the folder of a machine that belongs to another
-    database.
+    The proof is the database, which says in which folder a clone is, or the mark in the folder of a
+    machine that belongs to another database.
     """
     powers = [
         (record, power)
@@ -140,11 +156,17 @@ def without_ours(inventory: Mapping[str, Machine], records: Iterable[VmRecord]) 
         for power in (record.power, record.power_left)
         if power is not None
     ]
-    clones = {power.clone for _, power in powers if power.clone}
+    clones = {
+        power.clone: made_by(power).folders(inventory.get(record.uuid))
+        for record, power in powers
+        if power.clone
+    }
     old = [(inventory.get(record.uuid), power) for record, power in powers if not power.token]
 
     def is_ours(machine: Machine) -> bool:
-        if machine.uuid in clones or scratch.is_scratch(machine):
+        if is_below(machine.settings_file, clones.get(machine.uuid, ())):
+            return True
+        if scratch.is_scratch(machine):
             return True
         return any(old_clones.is_clone(machine, original, power) for original, power in old)
 

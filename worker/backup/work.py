@@ -13,16 +13,23 @@ from typing import Final, Protocol
 from shared.copies.names import Suffix, final_name, partial_name
 from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy
-from shared.host.errors import CopyError, LockLostError, VBoxManageError, VmBackupError
+from shared.host.errors import (
+    ConfigurationError,
+    CopyError,
+    LockLostError,
+    VBoxManageError,
+    VmBackupError,
+)
 from shared.site import Site
 from shared.state.records import Power, VmRecord
-from shared.state.rules import backup
+from shared.state.rules import backup, outages
 from shared.state.sessions.holding import Holding
 from shared.state.sessions.session import Session
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import PowerSwitch
 from worker.backup import power_notes, undo
+from worker.backup.looks import Looks
 
 log: Final = logging.getLogger(__name__)
 
@@ -84,6 +91,7 @@ class Work:
     site: Site
     held: Holding
     policy: VmPolicy
+    looks: Looks
 
     @property
     def record(self) -> VmRecord:
@@ -97,7 +105,17 @@ class Work:
 
     def machine(self) -> Machine:
         """The VM as it is now. Raises `VBoxManageError` if it cannot be used."""
-        machine = self.site.inventory().get(self.record.uuid)
+        return self._usable(self.looks.now(self.record.uuid))
+
+    def seen(self) -> Machine:
+        """The VM as it was a moment ago, if nothing was done since. Raises like `machine`."""
+        return self._usable(self.looks.recent(self.record.uuid))
+
+    def forget_look(self) -> None:
+        """Something was done that may have changed the VM."""
+        self.looks.forget(self.record.uuid)
+
+    def _usable(self, machine: Machine | None) -> Machine:
         if machine is None:
             raise VBoxManageError(
                 f"{self.record.key} is not registered on this host any more",
@@ -121,7 +139,16 @@ class Work:
             lambda contents: backup.touch(contents, key, own, power),
             f"{power.method} {key}, which is {power.found}",
         )
-        power_notes.remember(self.site, self.record.uuid, power, self.session.id, head)
+        try:
+            power_notes.remember(self.site, self.record.uuid, power, self.session.id, head)
+        except ConfigurationError as error:
+            if power.method in outages.OUTAGES:  # only a note lets it be started again
+                self.held.commit(
+                    lambda contents: backup.never_touched(contents, key, own),
+                    f"{key} is not touched",
+                )
+                raise
+            log.warning("%s", error.message, extra={"vm": key})
         return power
 
     def note_restored(self, power: Power) -> None:
@@ -147,6 +174,8 @@ def unchanged(before: Fingerprint | None, machine: Machine) -> Fingerprint:
 
 def put_back(work: Work, power: Power) -> None:
     """Brings the VM back to how it was found, and commits that. May be repeated.
+
+    For whoever knows that a backup of this host has done that to it.
 
     Raises `VmBackupError` if VirtualBox does not let us.
     """

@@ -9,6 +9,7 @@ import click
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from shared import command_line
+from shared.completion import VM
 from shared.host.errors import (
     ExitCode,
     IllegalMoveError,
@@ -16,8 +17,10 @@ from shared.host.errors import (
     TooManyExportsError,
     UnknownVmError,
     UnusableRecordError,
+    UsageError,
 )
-from shared.output import say
+from shared.host.logs import NOTICE
+from shared.output import pasteable, say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.rules import claims, sightings
@@ -25,42 +28,68 @@ from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event
 from shared.virtualbox.export_errors import VmRunsError
+from worker import progress, progress_words
 from worker.backup import queue
 from worker.backup.admission import Admission, PostponedError, judge_window
 from worker.backup.attempt import Attempt
+from worker.backup.interruption import say_what_is_left
+from worker.backup.looks import Looks
+from worker.backup.plan import print_plan
 from worker.backup.window import Readiness
+from worker.progress import Display
 from worker.report import Report, start
 
 log: Final = logging.getLogger(__name__)
 
 
-def run(site: Site, *, only: str | None = None) -> Report:
+def run(
+    site: Site, *, only: str | None = None, now: bool = False, display: Display | None = None
+) -> Report:
     """Backs up what waits, or only the VM `only`.
 
-    Running VMs are tried last, for a bounded time, and then left for a later tick.
+    Running VMs are tried last, for a bounded time, and then left for a later tick. With `now` the
+    VM `only` is backed up also if it was not used, runs, or its window is closed. A crash leaves it
+    as one that waits for its backup. `display`: where a person is shown how far it is.
 
     A host with nothing to back up reads the newest generation and nothing else.
     """
     contents = site.database.head().contents
     if only is not None:
         only = queue.require_backup(site, contents, only)
+        if now:
+            site, contents = queue.wanted_now(site, contents.vms[only])
     report = Report(deferred=[key for key in queue.deferred(site, contents) if only in (None, key)])
     waiting = queue.waiting(site, contents, only)
+    if only is not None and not waiting:
+        say(pasteable(queue.why_not(site, contents, only)))
     if all(_known_to_wait(site, record) for record in waiting):
         return report
-    with site.database.session("backup") as session:
-        BackupRound(site, session, report, only).run()
+    try:
+        with (
+            site.database.session("backup") as session,
+            progress.shown(display, session.doing, report),
+        ):
+            BackupRound(site, session, report, only).run()
+    except (KeyboardInterrupt, SystemExit) as error:
+        say_what_is_left(site, report)
+        error.add_note("said")
+        raise
     return report
 
 
-def plan(site: Site, only: str | None = None) -> list[str]:
-    """The keys of the VMs that `run` would back up, in order."""
-    contents = site.database.head().contents
-    if only is not None:
-        only = queue.require_backup(site, contents, only)
-    waiting = queue.waiting(site, contents, only)
-    admission = Admission(site, forced=only is not None, read_only=True)
-    return [record.key for record in waiting if not admission.verdict(record).reason]
+def _work(site: Site, only: str | None, *, now: bool, display: Display | None) -> Report:
+    """Backs up, and says at the end what became of it all."""
+    began = site.clock.monotonic()
+    report = run(site, only=only, now=now, display=display)
+    if display is None and not log.isEnabledFor(logging.INFO):
+        return report  # nobody would see it, and a host that is idle asks the NAS for nothing more
+    seconds = site.clock.monotonic() - began
+    said = progress_words.summary(report, site.database.head().contents, seconds)
+    if display is None:
+        log.info("%s", said)
+    else:
+        display.say(said)
+    return report
 
 
 def _known_to_wait(site: Site, record: VmRecord) -> bool:
@@ -77,7 +106,8 @@ class BackupRound:
 
     def __init__(self, site: Site, session: Session, report: Report, only: str | None) -> None:
         self._site, self._session, self._report, self._only = site, session, report, only
-        self._admission = Admission(site, forced=only is not None)
+        self._looks = Looks(site)
+        self._admission = Admission(site, self._looks, forced=only is not None)
         self._tried: set[str] = set()
         self._postponed: dict[str, Readiness] = {}
 
@@ -95,8 +125,9 @@ class BackupRound:
     def _look_again(self, running: list[str]) -> list[str]:
         """Looks for a while whether a running VM stops. Returns those that go on running."""
         backup = self._site.configuration.backup
-        log.info(
-            "only running VMs are left: %s; looking again for %g s",
+        log.log(
+            NOTICE,
+            "only running VMs are left: %s; waiting whether one stops, %g s at most",
             ", ".join(running),
             backup.retry_seconds,
         )
@@ -163,7 +194,8 @@ class BackupRound:
         return True
 
     def _back_up(self, held: Holding) -> None:
-        attempt = Attempt(self._site, held, forced=self._only is not None)
+        self._report.begun.append(held.key)
+        attempt = Attempt(self._site, held, self._looks, forced=self._only is not None)
         try:
             done = attempt.run()
         except VmRunsError as error:
@@ -194,7 +226,7 @@ class BackupRound:
 @command_line.documented(
     example=(
         "vmbackup-worker backup\nvmbackup-worker -v backup --vm web01\nvmbackup-worker "
-        "backup --dry-run"
+        "backup --vm web01 --now\nvmbackup-worker backup --dry-run"
     ),
     codes=(
         *(
@@ -207,10 +239,23 @@ class BackupRound:
         *(ExitCode.NAS, ExitCode.VBOXMANAGE, ExitCode.STATE_REFUSED),
     ),
 )
-@click.option("--vm", metavar="NAME", help="Only this VM, if it waits for a backup.")
+@click.option("--vm", type=VM, metavar="NAME", help="Only this VM, if it waits for a backup.")
+@click.option(
+    "--now",
+    is_flag=True,
+    help="With --vm: also if it was not used, runs, or its window is closed.",
+)
 @command_line.dry_run_option
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON document.")
 @command_line.pass_invocation
-def command(invocation: command_line.Invocation, vm: str | None, dry_run: bool) -> ExitCode:  # noqa: FBT001 - click passes it by name
+def command(
+    invocation: command_line.Invocation,
+    *,
+    vm: str | None,
+    now: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> ExitCode:
     """Export the VMs of this host that wait for it, the one that has waited longest first.
 
     Running VMs come last; those that go on running are left for a later tick (exit code 4), and so
@@ -218,16 +263,23 @@ def command(invocation: command_line.Invocation, vm: str | None, dry_run: bool) 
     that were stopped for a backup in vain a short while ago (--vm cuts that short). Exit code 13 if
     the NAS is why VMs were not backed up: no room, read-only, away. A copy counts only when it was
     exported, checked, and found to be that of a VM which nobody touched meanwhile.
+
+    --now backs a VM up that does not wait for it. One that runs is backed up as its policy says,
+    and live if that is to leave it alone.
     """
+    if now and vm is None:
+        raise UsageError("--now is for one VM: add --vm NAME")
+    if as_json and not dry_run:
+        raise UsageError("--json is for --dry-run")
     if dry_run:
-        for key in plan(invocation.site(reading=True), vm):
-            say(key)
-        return ExitCode.DONE
+        return print_plan(invocation, vm, now=now, as_json=as_json)
+    display = progress.display_here(as_json=invocation.log_format == "json")
     return start(
         invocation,
         "backup",
-        lambda site: run(site, only=vm),
+        lambda site: _work(site, vm, now=now, display=display),
         lambda configuration: configuration.backup.parallel,
+        asked=vm is not None,
     )
 
 

@@ -58,7 +58,7 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
     Changes nothing on the NAS. Clones of disk images that were kept for a repository that is given
     up are removed from this host.
     """
-    from shared.frozen.store import remove_all
+    from shared.frozen.directory import remove_all
     from shared.nas.repository import accept_repository
 
     configuration = invocation.configuration()

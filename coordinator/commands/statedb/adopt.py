@@ -40,25 +40,12 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     from shared.nas.errors import nas_error
     from shared.state.contents import Contents
     from shared.state.rules import adoption
-    from shared.state.store import view
 
     site = invocation.site()
     root = site.database.root
     site.database.publish_view()  # an edit that no worker has met yet is set aside now
-    known = view.edited_views(root)
-    name = (file and Path(file).name) or (known[-1] if known else None)
-    if name is None:
-        raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
-    if name not in known:
-        raise UsageError(
-            f"there is no edit {name} in {root}", hint=f"there are: {', '.join(known) or 'none'}"
-        )
-    edited, doubtful = view.edits(root, name)
-    for key, state in doubtful.items():
-        warn(
-            f"{key}: {state} was its state just before the edit was found, so "
-            f"this line is not taken for an edit"
-        )
+    name = _edited_view(root, file)
+    edited = _edits(root, name)
     when = timestamp(site.clock.now())
 
     _require_copies(site, edited)
@@ -89,6 +76,34 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
         f"{'would adopt' if dry_run else 'adopted'} {name}: {len(changed)} VMs changed",
         as_json=as_json,
     )
+
+
+def _edited_view(root: Path, file: str | None) -> str:
+    """The name of the edit that is meant: the newest, if none is named. Raises `UsageError`."""
+    from shared.state.store import view
+
+    known = view.edited_views(root)
+    name = (file and Path(file).name) or (known[-1] if known else None)
+    if name is None:
+        raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
+    if name not in known:
+        raise UsageError(
+            f"there is no edit {name} in {root}", hint=f"there are: {', '.join(known) or 'none'}"
+        )
+    return name
+
+
+def _edits(root: Path, name: str) -> "Mapping[str, State]":
+    """The states that were edited, by VM; warns of lines that are not taken for edits."""
+    from shared.state.store import view
+
+    edited, doubtful = view.edits(root, name)
+    for key, state in doubtful.items():
+        warn(
+            f"{key}: {state} was its state just before the edit was found, so "
+            f"this line is not taken for an edit"
+        )
+    return edited
 
 
 def _require_copies(site: "Site", edited: "Mapping[str, State]") -> None:

@@ -1,17 +1,20 @@
 """`vmbackup-admin statedb check`."""
 
 import contextlib
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from coordinator import text
+from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import pasteable, print_json, say, warn
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
+    from shared.state.store.inspection import Inspection
 
 
 @documented(
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--lease-seconds",
-    type=click.FloatRange(10, 3600),
+    type=FiniteRange(10, 3600),
     help="With --rebuild-version: the lease time, if it cannot be read any more.",
 )
 @json_option
@@ -57,61 +60,86 @@ def check(
     damaged one said is done again by the workers.
     """
     from shared.nas.mount import check_nas
-    from shared.state.store import inspection, repair
+    from shared.state.store import inspection
 
     configuration = invocation.configuration()
     root = configuration.nas.state
     check_nas(configuration.nas, reading=set_aside is None and not rebuild_version)
     if set_aside is not None:
-        place = repair.set_aside(root, set_aside)
-        warn(
-            f"generation {set_aside} was moved to {place}; what only it said is lost, and the "
-            f"workers concerned do their work again"
-        )
-        warn(
-            "a host that says that the history was rolled back had seen it: `vmbackup-admin "
-            "statedb accept` there"
-        )
-        _repair_view(configuration)
-        _raise_numbers(configuration)
+        _set_aside(configuration, set_aside)
     if rebuild_version:
-        settings = repair.rebuild_version(root, lease_seconds)
-        warn(
-            f"wrote vmtool-db-version: repository {settings.repository}, lease "
-            f"{settings.lease_seconds:g} s, {settings.primitive}"
-        )
+        _rebuild_version(root, lease_seconds)
     try:
         found = inspection.inspect(
             root, lambda done, total: text.progress(f"generation {done} of {total}")
         )
     finally:
         text.progress("")
-    head = found.head.generation if found.head else None
     if as_json:
-        findings = [
-            {"what": finding.what, "hint": pasteable(finding.hint)} for finding in found.findings
-        ]
-        print_json(
-            {
-                "schema": 1,
-                "generations": found.generations,
-                "oldest": found.oldest,
-                "head": head,
-                "findings": findings,
-            }
-        )
+        print_json(_document(found))
     else:
-        for finding in found.findings:
-            say(f"WRONG: {finding.what}")
-            say(f"       {pasteable(finding.hint)}")
-        state = (
-            "everything is in order" if not found.findings else f"{len(found.findings)} findings"
-        )
-        say(
-            f"{found.generations} generations, from {found.oldest} to {found.newest}; newest "
-            f"good one: {head}; {state}"
-        )
+        _tell(found)
     return ExitCode.FAILURE if found.findings else ExitCode.DONE
+
+
+def _set_aside(configuration: "Configuration", number: int) -> None:
+    from shared.state.store import repair
+
+    place = repair.set_aside(configuration.nas.state, number)
+    warn(
+        f"generation {number} was moved to {place}; what only it said is lost, and the "
+        f"workers concerned do their work again"
+    )
+    warn(
+        "a host that says that the history was rolled back had seen it: `vmbackup-admin "
+        "statedb accept` there"
+    )
+    _repair_view(configuration)
+    _raise_numbers(configuration)
+
+
+def _rebuild_version(root: Path, lease_seconds: float | None) -> None:
+    from shared.state.store import repair
+
+    settings = repair.rebuild_version(root, lease_seconds)
+    warn(
+        f"wrote vmtool-db-version: repository {settings.repository}, lease "
+        f"{settings.lease_seconds:g} s, {settings.primitive}"
+    )
+
+
+def _document(found: "Inspection") -> dict[str, Any]:
+    """For `--json`."""
+    return {
+        "schema": 1,
+        "generations": found.generations,
+        "oldest": found.oldest,
+        "head": found.head.generation if found.head else None,
+        "bundles": found.bundles,
+        "removed": dict(found.anchor.to_json()) if found.anchor else None,
+        "findings": [
+            {"what": finding.what, "hint": pasteable(finding.hint)} for finding in found.findings
+        ],
+    }
+
+
+def _tell(found: "Inspection") -> None:
+    """For people."""
+    for finding in found.findings:
+        say(f"WRONG: {finding.what}")
+        say(f"       {pasteable(finding.hint)}")
+    head = found.head.generation if found.head else None
+    count = text.counted(len(found.findings), "finding")
+    say(
+        f"{found.generations} generations, from {found.oldest} to {found.newest}; newest "
+        f"good one: {head}; {count if found.findings else 'everything is in order'}"
+    )
+    if found.anchor:
+        anchor = found.anchor
+        say(
+            f"Up to {anchor.number} they were removed for their age, by {anchor.node} on "
+            f"{text.local(anchor.when)} (state.history_days)."
+        )
 
 
 def _repair_view(configuration: "Configuration") -> None:
@@ -134,14 +162,14 @@ def _raise_numbers(configuration: "Configuration") -> None:
 
     What was set aside may have given some out.
     """
-    from shared.copies import catalogue
+    from shared.copies import claim_numbers
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.state.rules import claims
     from shared.state.store.opening import open_database
 
     nas, host = configuration.nas, configuration.host
-    floor = catalogue.highest_claim(catalogue.directories_in((nas.mountpoint, nas.archive)))
+    floor = claim_numbers.highest_claim(claim_numbers.directories_in((nas.mountpoint, nas.archive)))
     try:
         database = open_database(
             nas.state, HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import answer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @documented(example="vmbackup-admin statedb migrate", codes=[ExitCode.NO_DATABASE, ExitCode.NAS])
 @click.option(
     "--lease-seconds",
-    type=click.FloatRange(10, 3600),
+    type=FiniteRange(10, 3600),
     default=300.0,
     show_default=True,
     help="As for `init`.",
@@ -39,8 +40,8 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository
-    from shared.state.store.create import migrate as take_over
-    from shared.state.store.create import read_old
+    from shared.state.store.migration import migrate as take_over
+    from shared.state.store.migration import read_old
     from shared.state.store.opening import open_database, require_writable
 
     configuration = invocation.configuration()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import asking, text
+from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
 from shared.output import answer, warn
@@ -31,7 +32,7 @@ _ACCEPT = "vmbackup-admin statedb accept"
 )
 @click.option(
     "--lease-seconds",
-    type=click.FloatRange(10, 3600),
+    type=FiniteRange(10, 3600),
     help="As for `init`; without it, what it was, or 300.",
 )
 @click.option(
@@ -57,9 +58,9 @@ def rebuild(
     or moved.
 
     Every VM that has copies is in the new database, under the name and with the directory that it
-    had, as BACKUP_NECESSARY or, if its newest copy is in the archive, as ARCHIVED. Others are found
-    again by their hosts. Where no archive is found, it asks: VMs in one that is not mounted would
-    be missing. What only the lost database knew is printed, as far as it can be read.
+    had, as BACKUP_NECESSARY or, if its newest copy is in the archive alone, as ARCHIVED. Others are
+    found again by their hosts. Where no archive is found, it asks: VMs in one that is not mounted
+    would be missing. What only the lost database knew is printed, as far as it can be read.
     Interrupted, the same command finishes. Afterwards, on each other host: vmbackup-admin statedb
     accept.
     """
@@ -177,6 +178,7 @@ def _row(planned: "Plan", record: "VmRecord") -> dict[str, Any]:
         "copies": len(found),
         "last_copy": record.last_copy.stamp if record.last_copy else None,
         "pinned": [copy.stamp for copy in found if copy.pinned],
+        "held": [f"{hold.stamp} by {hold.title}" for hold in record.holds],
         "damaged": list(record.damaged),
     }
 
@@ -187,6 +189,7 @@ def _lines(planned: "Plan", records: "list[VmRecord]") -> list[str]:
         f"{row['vm']}: {row['status']}, host {row['node']}, directory {row['directory']}, "
         f"{row['copies']} {'copy' if row['copies'] == 1 else 'copies'}"
         + (f", pinned {', '.join(row['pinned'])}" if row["pinned"] else "")
+        + (f", held {', '.join(row['held'])}" if row["held"] else "")
         for row in rows
     ]
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from deploy.testbed.nas.configuration import DEFAULT_MOUNTS, Machine, Mounts
 from deploy.testbed.nas.kernel import boot_failure, kernel_command, kernel_environment, make_disk
@@ -40,6 +41,14 @@ class GuestRun:
     mounts: Mounts = DEFAULT_MOUNTS
 
 
+#: A process-number space of its own: when its first process ends, so does every process of the
+#: guest.
+_CONTAINED: Final = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--fork", "--pid", "--kill-child", "--mount-proc"),
+)
+
+
 def run_in_guest(what: GuestRun, job: Path) -> int:
     """Boots a guest, runs the command with its output copied to ours, and returns its status.
 
@@ -63,19 +72,7 @@ def run_in_guest(what: GuestRun, job: Path) -> int:
     )
     machine.save(job)
     make_disk(job, what.disk_mib)
-    # A process-number space of its own: when its first process ends, so does every process of the
-    # guest.
-    contained = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--fork",
-        "--pid",
-        "--kill-child",
-        "--mount-proc",
-    ]
-    command = [*contained, *kernel_command(job, what.memory_mib, [f"ubda={job}/disk.img"])]
+    command = [*_CONTAINED, *kernel_command(job, what.memory_mib, [f"ubda={job}/disk.img"])]
     with (job / "console").open("wb") as console:
         kernel = subprocess.Popen(
             command,
@@ -117,8 +114,7 @@ def _follow(kernel: "subprocess.Popen[bytes]", job: Path, limit_seconds: float) 
     )
 
 
-def main() -> int:
-    """The command."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nas-guest", description=DESCRIPTION)
     parser.add_argument(
         "--memory-mib",
@@ -135,7 +131,12 @@ def main() -> int:
     parser.add_argument("--smb-options", default=DEFAULT_MOUNTS.smb_options)
     parser.add_argument("--job", type=Path, help="the directory that both sides see; kept")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """The command."""
+    options = _options()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     what = GuestRun(

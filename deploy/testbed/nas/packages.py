@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,7 @@ def testbed_root() -> Path:
 
 def obstacle() -> str:
     """Why this machine cannot run the NAS test bed; empty if it can."""
-    if sys.platform != "linux" or os.uname().machine != "x86_64":
+    if (os.uname().sysname, os.uname().machine) != ("Linux", "x86_64"):
         return "the NAS test bed needs Linux on x86-64"
     if os.geteuid() != 0:
         return "the NAS test bed needs root"

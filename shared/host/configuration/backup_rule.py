@@ -9,6 +9,8 @@ from shared.host.printable import one_line
 
 #: The extra data by which a VM says itself whether it is to be backed up.
 WISH: Final = "vmbackup/backup"
+#: Why its host leaves a VM out that runs from a copy, whatever its configuration says.
+UNFINISHED: Final = "runs from a copy until `vmbackup-admin boot --finish`"
 _ALWAYS, _NEVER = "always", "never"
 
 

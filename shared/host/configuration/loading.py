@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from shared.host.configuration.model import Configuration
 from shared.host.configuration.refusals import refusals
 from shared.host.configuration.values import user_path
+from shared.host.configuration_places import DEFAULT_PATHS
 from shared.host.documents import LIMIT
 from shared.host.errors import ConfigurationError
 
@@ -22,9 +24,6 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, str]]] = {
     "VMBACKUP_NODE": ("host", "node"),
     "VMBACKUP_VBOXMANAGE": ("virtualbox", "vboxmanage"),
 }
-
-#: Where a configuration is looked for when neither `--config` nor `$VMBACKUP_CONFIG` names one.
-DEFAULT_PATHS: Final = (Path("/etc/vmbackup/config.toml"), Path("~/.config/vmbackup/config.toml"))
 
 
 def find(
@@ -89,7 +88,10 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            f"cannot read the configuration {path}: {error.strerror}"
+            f"cannot read the configuration {path}: {error.strerror}",
+            hint=f"`vmbackup-admin config generate --output {shlex.quote(str(path))}` makes one"
+            if isinstance(error, FileNotFoundError)
+            else "the user who owns the VMs must be able to read it",
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StrictBool, field_validator
 
-from shared.host.configuration.values import DAY, YEAR_DAYS, Hours, Section, Size
+from shared.host.configuration.values import DAY, LEAST_RATE, YEAR_DAYS, Hours, Section, Size
 
 #: What makes a pattern of a name.
 _WILD: Final = re.compile(r"[*?\[]")
@@ -21,7 +21,7 @@ class VmPolicy(Section):
         description="never: the VM is left out of backups. It is shown as left out, and its copies "
         "stay and can be restored.",
     )
-    vm_decides: bool = Field(
+    vm_decides: StrictBool = Field(
         default=False,
         description="Obey what a VM says of itself: `VBoxManage setextradata VM vmbackup/backup "
         "never` (or always). Clones and imported VMs bring extra data along, so that "
@@ -39,7 +39,7 @@ class VmPolicy(Section):
         le=24 * 10 * YEAR_DAYS,
         description="A VM that runs and is not deferred is backed up this often.",
     )
-    live_when_stopped: bool = Field(
+    live_when_stopped: StrictBool = Field(
         default=False,
         description=(
             "Use the live method for stopped VMs too, so that their users can start "
@@ -52,7 +52,7 @@ class VmPolicy(Section):
         le=DAY,
         description="How long a VM may take to shut down after its power button was pressed.",
     )
-    pull_plug: bool = Field(
+    pull_plug: StrictBool = Field(
         default=False,
         description="Switch a VM off that does not shut down in time. Its guest may lose data.",
     )
@@ -84,6 +84,22 @@ class VmPolicy(Section):
             "Each copy is read again and compared with its digests at least this often. 0: never."
         ),
     )
+    rehearse_days: float = Field(
+        0,
+        ge=0,
+        le=10 * YEAR_DAYS,
+        description="The newest copy of each VM is restored on trial at least this often, by any "
+        "host with this setting and room for it: started without its network, watched, and "
+        "removed. 0: never.",
+    )
+    rehearse_window: Hours = Field(
+        "",
+        description="Such rehearsals start only in these hours of local time, like 02:00-06:00. "
+        "Empty: always.",
+    )
+    rehearse_seconds: float = Field(
+        120, ge=1, le=DAY, description="How long a VM may take to come up in them."
+    )
     max_age_hours: float = Field(
         26,
         gt=0,
@@ -91,7 +107,7 @@ class VmPolicy(Section):
         description="`vmbackup-admin check` complains of a VM that nobody has looked at for so "
         "long or, if it was used, that has no copy since.",
     )
-    may_be_off: bool = Field(
+    may_be_off: StrictBool = Field(
         default=False,
         description=(
             "Its host may be off for days (a laptop): that nobody looks at the VM is no fault then."
@@ -111,8 +127,8 @@ class VmPolicy(Section):
     engine: Literal["auto", "vboxmanage", "parallel"] = Field(
         "auto",
         description=(
-            "What exports: VBoxManage, the parallel engine, or (auto) the parallel one "
-            "for every VM whose disks it can read."
+            "What exports: VBoxManage (vboxmanage), our own engine on all cores (parallel), or "
+            "that one for every VM whose disks it can read (auto)."
         ),
     )
 
@@ -132,6 +148,7 @@ class PolicyTable(VmPolicy):
 
     group: str = Field(
         "",
+        validate_default=False,  # "" says that there is none, and may not be written
         description="Only VMs in this VirtualBox group, or in one below it. A PATTERN without *, ? "
         "and [ is then no more than a title.",
     )
@@ -139,8 +156,10 @@ class PolicyTable(VmPolicy):
     @field_validator("group")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        if value and not value.startswith("/"):
+        if not value.startswith("/"):
             raise ValueError("must begin with /, as VirtualBox writes groups, like /office")
+        if _WILD.search(value):
+            raise ValueError("is the name of a group, without *, ? and [: all below it are meant")
         return value.rstrip("/") or value[:1]
 
     def is_for(self, pattern: str, name: str, groups: Iterable[str]) -> bool:
@@ -171,6 +190,12 @@ class Backup(VmPolicy):
         le=1024,
         description="Processor cores that the parallel engine may use for one VM. 0: all.",
     )
+    bytes_per_second: Size = Field(
+        0,
+        description="How much this host sends and reads in a second for backups and verifications, "
+        "all of its workers together. 0: no limit; at least 100 kB. Restores are not bounded, nor "
+        'are exports that VBoxManage makes: engine = "parallel" allows none of those.',
+    )
     whole_every: int = Field(
         10,
         ge=1,
@@ -184,8 +209,8 @@ class Backup(VmPolicy):
         ge=0,
         le=100,
         description=(
-            'With changed = "auto": clones of images are made and kept only while so many percent '
-            "of their file system are free."
+            'With changed = "auto", and by restore --into: clones of images are made and kept only '
+            "while so many percent of their file system are free."
         ),
     )
     nice: int = Field(
@@ -215,3 +240,13 @@ class Backup(VmPolicy):
     verify_bytes: Size = Field(
         500 * 2**30, description="How much one host verifies in a day at most."
     )
+
+    @field_validator("bytes_per_second")
+    @classmethod
+    def _worth_beginning(cls, value: int) -> int:
+        if 0 < value < LEAST_RATE:
+            raise ValueError(
+                f"{value} bytes in a second is less than {LEAST_RATE // 1000} kB: write the unit, "
+                'like "20 MB"; 0 is no limit'
+            )
+        return value

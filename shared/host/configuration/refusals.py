@@ -1,5 +1,6 @@
 """Why settings are refused, in our own words: pydantic's are for programmers."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -41,13 +42,20 @@ def _reason(problem: Mapping[str, Any], field: FieldInfo | None) -> str:
     if kind == "value_error":
         return str(problem["msg"]).removeprefix("Value error, ")
     if kind == "literal_error":
-        return f"must be one of {problem['ctx']['expected']}"
+        return f"must be one of {problem['ctx']['expected']}{_meant(problem)}"
     if field is not None and kind.startswith(_NUMBERS):
         return f"must be {_number(field)}"
     return next(
         (words for start, words in _WORDS.items() if kind.startswith(start)),
         "has a value that does not fit",
     )
+
+
+def _meant(problem: Mapping[str, Any]) -> str:
+    """Which of the values is meant, if only the case of letters or blanks differ from one."""
+    wrong = str(problem["input"]).strip().casefold()
+    values = re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
+    return "".join(f"; '{value}' is meant" for value in values if value.casefold() == wrong)
 
 
 def _field(place: tuple[int | str, ...]) -> FieldInfo | None:

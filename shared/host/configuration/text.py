@@ -9,11 +9,13 @@ from typing import Final
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from shared.host.configuration.loading import DEFAULT_PATHS, ENVIRONMENT
+from shared.host.configuration.loading import ENVIRONMENT
 from shared.host.configuration.model import Configuration
 from shared.host.configuration.policy import PolicyTable
+from shared.host.configuration.schema import URL
 from shared.host.configuration.telling import NotifyTarget
 from shared.host.configuration.values import is_size
+from shared.host.configuration_places import DEFAULT_PATHS
 
 #: What stands for the one setting that has no default.
 EXAMPLE_MOUNTPOINT: Final = "/mnt/nas"
@@ -45,6 +47,7 @@ def sample() -> str:
     All but the mount point of the NAS are commented out.
     """
     lines = [
+        f"#:schema {URL}",
         "# vmbackup: one such file a host. A line that is commented out shows the default.",
         (
             f"# `vmbackup-admin config validate` checks the file; {', '.join(ENVIRONMENT)} in the "

@@ -41,7 +41,9 @@ def parse_size(value: object) -> object:
 
 #: At most what a file system can have. Numbers beyond that, and beyond the bounds below, are slips;
 #: some meet limits of the system.
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=2**63 - 1)]
+Size = Annotated[
+    int, BeforeValidator(parse_size, json_schema_input_type=int | str), Field(ge=0, le=2**63 - 1)
+]
 #: Where a secret stands, instead of the secret itself.
 REFERENCE: Final = re.compile(
     r"env:[A-Za-z_][A-Za-z0-9_]*|file:[^\0\n]+|credential:[A-Za-z0-9._-]+"
@@ -77,9 +79,12 @@ def _hours(value: str) -> str:
 
 #: Hours of the day, in local time; empty: always, or never.
 Hours = Annotated[str, AfterValidator(_hours)]
+_ABSOLUTE: Final = "write an absolute path"
 HOUR: Final = 3600
 DAY: Final = 24 * HOUR
 YEAR_DAYS: Final = 366
+#: Bytes in a second: with less nothing would be worth beginning; a figure without its unit.
+LEAST_RATE: Final = 100_000
 
 
 def user_path(value: Path) -> Path:
@@ -94,6 +99,21 @@ def user_path(value: Path) -> Path:
             f"{value} cannot be found: this user has no home directory. Set HOME, or write an "
             f"absolute path"
         ) from None
+
+
+def or_nothing(value: object) -> object:
+    """A path, or nothing. Raises ValueError for ".", which Python takes for nothing."""
+    if isinstance(value, str) and value.strip() and Path(value.strip()) == Path():
+        raise ValueError(f"{value.strip()} is another directory for each program: {_ABSOLUTE}")
+    return value
+
+
+def absolute_or_nothing(value: Path) -> Path:
+    """With `~` as the home directory. Raises ValueError if it depends on where a program starts."""
+    path = user_path(value)
+    if path != Path() and not path.is_absolute():
+        raise ValueError(f"{value} is another directory for each program: {_ABSOLUTE}")
+    return without_null(path)
 
 
 def without_null(value: Path) -> Path:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from shared.host.errors import IllegalMoveError
 from shared.host.printable import quoted
 from shared.state.contents import Contents
+from shared.state.hold import require_unheld
 from shared.state.records import Claim, VmRecord
-from shared.state.rules import claims, vm_records
+from shared.state.rules import claims, readers, vm_records
 from shared.state.states import Event, State, move
 
 
@@ -27,6 +28,7 @@ def start_archive(
     record = vm_records.find(contents, key)
     vm_records.require_free(record)
     vm_records.require_untouched(record)
+    require_still(contents, record)
     moved = replace(record, status=archived(record), moving="archive", moving_since=when)
     return claims.grant(contents.with_vm(moved), key, session, "archive", when, floor=floor)
 
@@ -60,6 +62,7 @@ def start_activation(
     record = vm_records.find(contents, key)
     vm_records.require_free(record)
     require_archived(record)
+    require_still(contents, record)
     return claims.grant(
         contents.with_vm(replace(record, moving="activate", moving_since=when)),
         key,
@@ -85,6 +88,12 @@ def moved(contents: Contents, key: str, own: Claim, event: Event | None = None) 
     return contents.with_vm(
         replace(record, status=status, moving=None, moving_since="", claim=None)
     )
+
+
+def require_still(contents: Contents, record: VmRecord) -> None:
+    """Raises `LockedError` if somebody reads a copy of the VM, or a VM runs from one."""
+    readers.require_unread(contents, record.uuid)
+    require_unheld(record.key, record.holds, "its copies cannot be moved")
 
 
 def require_archived(record: VmRecord) -> None:

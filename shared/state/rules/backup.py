@@ -29,7 +29,16 @@ def intend(contents: Contents, key: str, own: Claim, copy: CopyRecord) -> Conten
 
     From here on it will be, by its worker or by whoever finds it.
     """
-    return contents.with_vm(replace(claims.held(contents, key, own), publishing=copy))
+    record = claims.held(contents, key, own)
+    return contents.with_vm(replace(record, publishing=_counted(copy, record.last_copy)))
+
+
+def _counted(copy: CopyRecord, before: CopyRecord | None) -> CopyRecord:
+    """The copy, which says how many in a row were not made by the engine that was wanted."""
+    if copy.other_engine is None or before is None or before.other_engine is None:
+        return copy
+    copies = before.other_engine.copies + 1
+    return replace(copy, other_engine=replace(copy.other_engine, copies=copies))
 
 
 def published(
@@ -106,6 +115,13 @@ def postponed(contents: Contents, key: str, own: Claim, reason: str, when: str) 
 def untouched(contents: Contents, key: str, own: Claim) -> Contents:
     """The VM is as it was found, and nothing of the backup is left in VirtualBox."""
     return contents.with_vm(replace(claims.held(contents, key, own), power=None))
+
+
+def never_touched(contents: Contents, key: str, own: Claim) -> Contents:
+    """What `touch` noted is not going to be done: the VM runs on, and had no outage."""
+    record = claims.held(contents, key, own)
+    claim = replace(record.claim, outage=False) if record.claim else None
+    return contents.with_vm(replace(record, power=None, claim=claim))
 
 
 def note_waiting(contents: Contents, reasons: Mapping[str, str]) -> Contents:

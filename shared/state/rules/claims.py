@@ -1,6 +1,6 @@
 """Claims: the right of one session to work on one VM, given, checked, and taken back.
 
-Also what becomes of the claims of sessions that are over.
+What becomes of the claims of sessions that are over is in `expiry`.
 
 Pure, like all rules: a transaction is run again after a lost race, and the model checker searches
 through them.
@@ -9,16 +9,15 @@ A change that only the holder of a claim may make takes that `Claim` and raises 
 the VM's record has another one by now.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from shared.host.errors import IllegalMoveError, LockedError, LockLostError
+from shared.host.errors import IllegalMoveError, LockLostError
 from shared.state.contents import Contents
 from shared.state.numbers import believable, next_number
-from shared.state.records import Claim, SessionRecord, VmRecord
-from shared.state.rules import outages, queue, unfinished, vm_records
-from shared.state.states import IN_FLIGHT, INITIAL, Event, State, move
+from shared.state.records import Claim, VmRecord
+from shared.state.rules import outages, queue, vm_records
+from shared.state.states import IN_FLIGHT, Event, State, move
 
 
 def grant(
@@ -52,13 +51,8 @@ def grant(
         raise IllegalMoveError(f"{key}: there is no copy to be put in place")
     elif purpose == "power" and record.power is None:
         raise IllegalMoveError(f"{key}: its power state is as it was found")
-    elif purpose in ("verify", "pin", "prune") and (
-        record.publishing or record.moving or record.power
-    ):
-        raise LockedError(
-            f"{key}: what a crashed worker began has to be finished first",
-            hint=unfinished.finished_by(record),
-        )
+    elif purpose in ("verify", "pin", "prune"):
+        vm_records.require_finished(record)
     granted = Claim(session, number, purpose, when)
     if purpose == "backup":
         record = replace(record, waiting="", queued=None)
@@ -122,13 +116,14 @@ def release(
     if record.status in IN_FLIGHT and record.publishing is None:
         raise IllegalMoveError(f"{key}: a backup ends by being published or by having failed")
     record = replace(record, claim=None)
-    return contents.with_vm(_untidy(record, when) if leftovers else record)
+    return contents.with_vm(untidy(record, when) if leftovers else record)
 
 
-def abandoned(record: VmRecord, reason: str, when: str) -> VmRecord:
+def abandoned(record: VmRecord, reason: str, when: str, *, failed: bool = True) -> VmRecord:
     """`record` without its claim: a backup under it counts as failed.
 
-    Unless its copy is being put in place, which will be finished.
+    Unless its copy is being put in place, which will be finished. One that was interrupted, and not
+    `failed`, is remembered and not counted.
     """
     claim = record.claim
     if claim is None or record.publishing is not None or record.status != State.BACKUP_IN_PROGRESS:
@@ -137,14 +132,14 @@ def abandoned(record: VmRecord, reason: str, when: str) -> VmRecord:
         outages.counted(record, when),
         claim=None,
         status=move(record.status, Event.FAILED),
-        failures=record.failures + 1,
+        failures=record.failures + failed,
         last_error=reason,
         last_error_at=when,
-        last_failed_claim=claim.number,
+        last_failed_claim=claim.number if failed else record.last_failed_claim,
     )
 
 
-def _untidy(record: VmRecord, when: str) -> VmRecord:
+def untidy(record: VmRecord, when: str) -> VmRecord:
     """`record`, noting that partial files of it may be left since `when`, or longer."""
     since = record.leftovers_since if record.leftovers else when
     return replace(record, leftovers=True, leftovers_since=since)
@@ -159,103 +154,7 @@ def break_claim(contents: Contents, key: str, number: int, reason: str, when: st
     record = contents.vms.get(key)
     if record is None or record.claim is None or record.claim.number != number:
         return contents
-    return contents.with_vm(_untidy(abandoned(record, reason, when), when))
-
-
-def expire(contents: Contents, sessions: Iterable[str], reason: str, when: str) -> Contents:
-    """Declares sessions dead and frees what they held; what they had taken in goes.
-
-    A VM whose copy was being put in place stays claimable for finishing that.
-    """
-    for identifier in sessions:
-        row = contents.sessions.get(identifier)
-        if row is None or row.state != "live":
-            continue
-        contents = contents.with_session(tombstone(row, "expired"))
-        contents = _without_claims_of(contents, identifier, reason, when)
-    return without_abandoned(contents)
-
-
-def remove_row(contents: Contents, session: str, reason: str, when: str) -> Contents:
-    """Removes the row of a session that does not fit, and frees what that held, as `expire` does.
-
-    If its process lives, it is refused at its next step.
-    """
-    contents = contents.without_unusable("sessions", session)
-    return without_abandoned(_without_claims_of(contents, session, reason, when))
-
-
-def free_ownerless(contents: Contents, reason: str, when: str) -> Contents:
-    """Frees what sessions hold that are over or have no row, as `expire` does.
-
-    Each claim is committed together with the row of its session, and a live one's row stays: so
-    whoever still works under such a claim is refused at its next step, as if it had been expired.
-    """
-    for identifier in ownerless(contents):
-        contents = _without_claims_of(contents, identifier, reason, when)
-    return contents
-
-
-def ownerless(contents: Contents) -> list[str]:
-    """The sessions that hold VMs and are over, or have no row: nobody ends them any more."""
-    holders = {record.claim.session for record in contents.vms.values() if record.claim}
-    return sorted(holder for holder in holders if not may_live(contents, holder))
-
-
-def may_live(contents: Contents, session: str) -> bool:
-    """Whether the session is not over, as far as its row tells.
-
-    A row that does not fit does not tell: a newer program may have written it.
-    """
-    row = contents.sessions.get(session)
-    if row is not None:
-        return row.state == "live"
-    return any(odd.section == "sessions" and odd.key in (session, "") for odd in contents.unusable)
-
-
-def _without_claims_of(contents: Contents, session: str, reason: str, when: str) -> Contents:
-    for record in contents.vms.values():
-        if record.claim is not None and record.claim.session == session:
-            contents = contents.with_vm(_untidy(abandoned(record, reason, when), when))
-    return contents
-
-
-def tombstone(row: SessionRecord, state: Literal["ended", "expired"]) -> SessionRecord:
-    """What is remembered of a session that is over: enough to tell it what it had committed."""
-    return SessionRecord(row.id, row.sequence, row.generation, state, row.node, row.worker)
-
-
-def without_leftovers(contents: Contents, keys: Iterable[str]) -> Contents:
-    """Notes that nothing of dead sessions is left in the directories of these VMs."""
-    for key in keys:
-        if key in contents.vms and contents.vms[key].leftovers:
-            tidy = replace(contents.vms[key], leftovers=False, leftovers_since="")
-            contents = contents.with_vm(tidy)
-    return without_abandoned(contents)
-
-
-def without_abandoned(contents: Contents) -> Contents:
-    """Without the records that were taken in by sessions which are over.
-
-    One on which something has to be finished stays. One that became more than NEW meanwhile, which
-    an older program does to it, is an ordinary one from then on, by the name of its VM.
-    """
-    for record in contents.vms.values():
-        if not record.taken_in_by or may_live(contents, record.taken_in_by):
-            continue
-        if is_untouched(record):
-            contents = contents.without_vm(record.key)
-        elif record.status != INITIAL and record.claim is None:
-            rest = contents.without_vm(record.key)
-            key = vm_records.free_key(rest, record.name, record.node, record.uuid)
-            contents = rest.with_vm(replace(record, key=key, taken_in_by=""))
-    return contents
-
-
-def is_untouched(record: VmRecord) -> bool:
-    """Whether a record that was taken in is as it was made: nobody works on it, or has begun to."""
-    begun = record.claim or record.publishing or record.moving or record.power or record.leftovers
-    return not begun and record.status == INITIAL
+    return contents.with_vm(untidy(abandoned(record, reason, when), when))
 
 
 def raise_numbers(contents: Contents, floor: int) -> Contents:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from shared.state.contents import Contents
-from shared.state.records import Claim, CopyRecord, Restoration, VmRecord
+from shared.state.hold import Hold, merged
+from shared.state.records import Claim, CopyRecord, RehearsalRecord, Restoration, VmRecord
 from shared.state.rules import claims
 from shared.state.states import Event, allowed, move
 
@@ -14,7 +15,8 @@ class FoundCopies:
 
     `newest` is the newest good one, `verified` the oldest last verification. `good` are the stamps
     of all good ones where they belong, `order_unknown` of those of which it is disputed which is
-    newer.
+    newer. `holds` are those in the sidecars, `rehearsed` is the last rehearsal that is known, also
+    of a copy that is gone.
     """
 
     newest: CopyRecord | None
@@ -22,6 +24,8 @@ class FoundCopies:
     verified: str
     good: frozenset[str] = frozenset()
     order_unknown: tuple[str, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    rehearsed: RehearsalRecord | None = None
 
     def lacks(self, known: CopyRecord | None) -> bool:
         """Whether `known`, which counted as the newest good copy, is none any more.
@@ -57,13 +61,18 @@ def record(contents: Contents, key: str, own: Claim, found: FoundCopies) -> Cont
 def with_copies(record: VmRecord, found: FoundCopies) -> VmRecord:
     """The record with what was found of the VM's copies."""
     known, newest = record.last_copy, found.newest
-    last_copy = known if known and newest and known.stamp == newest.stamp else newest
+    last_copy = newest
+    if known and newest and known.stamp == newest.stamp:
+        was_read = known.seal and not newest.seal
+        last_copy = replace(known, sha256=newest.sha256, seal="") if was_read else known
     return replace(
         record,
         last_copy=last_copy,
         damaged=found.damaged,
         verified=found.verified,
         order_unknown=found.order_unknown,
+        holds=merged(record.holds, found.holds),
+        rehearsed=found.rehearsed,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from shared.host.errors import NodeConflictError
 from shared.host.printable import quoted
 from shared.state.contents import Contents
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 
 
 def join(contents: Contents, node: str, machine: str, hostname: str) -> Contents:

@@ -12,7 +12,7 @@ from shared.host.printable import quoted
 from shared.state.contents import Contents
 from shared.state.records import Power, VmRecord
 
-Kind = Literal["publication", "move", "power", "leftovers"]
+Kind = Literal["publication", "move", "power", "leftovers", "hold"]
 
 #: What a backup did to a VM, by its method.
 DONE_TO: Final = {
@@ -65,11 +65,20 @@ def of(record: VmRecord) -> tuple[Unfinished, ...]:
         what = f"{record.moving} was interrupted"
         found.append(Unfinished(key, "move", what, record.moving_since))
     if (power := record.power) is not None:
-        found.append(Unfinished(key, "power", DONE_TO[power.method], power.since, record.node))
+        found.append(Unfinished(key, "power", _not_undone(power), power.since, record.node))
     if record.leftovers:
-        what = "partial files of a worker that died have to be removed"
+        what = "partial files of a worker that died or was stopped have to be removed"
         found.append(Unfinished(key, "leftovers", what, record.leftovers_since))
+    for hold in record.holds:
+        if hold.ended:
+            what = f"the copy {hold.stamp} has to be marked as not held any more by {hold.title}"
+            found.append(Unfinished(key, "hold", what, hold.ended))
     return tuple(found)
+
+
+def _not_undone(power: Power) -> str:
+    off = ", and has not started it again: it may be off" if power.method in _STOPPED_BY else ""
+    return DONE_TO[power.method] + off
 
 
 def of_all(records: Iterable[VmRecord]) -> list[Unfinished]:
@@ -144,8 +153,8 @@ def may_remain(record: VmRecord, left: Power) -> str:
         state = "saved" if left.method == "savestate" else "off"
         return (
             f"{DONE_TO[left.method]} on {host}, where it was {left.found}: it may still be "
-            f"{state}, and nobody starts it by itself (VBoxManage startvm {record.uuid} "
-            f"--type headless)"
+            f"{state}, and nobody starts it by itself (VBoxManage startvm {quoted(record.uuid)} "
+            f"--type headless); if it shall stay so: vmbackup-lock recover, on that host"
         )
     clone = f" with the UUID {left.clone}" if left.clone else ""
     folder = f", and the folder {left.folder}" if left.folder else ""

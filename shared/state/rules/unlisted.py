@@ -11,8 +11,9 @@ from shared.host.errors import IllegalMoveError, LockedError
 from shared.host.printable import quoted
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
+from shared.state.hold import require_unheld
 from shared.state.records import VmRecord
-from shared.state.rules import claims, vm_records
+from shared.state.rules import expiry, vm_records
 from shared.state.states import INITIAL, Event, move
 
 
@@ -30,7 +31,7 @@ def take_in(contents: Contents, made: VmRecord, session: str) -> Contents:
     require_own_directory(contents, made)
     if known is None or (known.key, known.directory) == (made.key, made.directory):
         return contents.with_vm(replace(known or made, taken_in_by=session))
-    if not claims.is_untouched(known):
+    if not expiry.is_untouched(known):
         raise LockedError(
             f"somebody works on copies of {made.uuid} in another directory, {known.directory}",
             hint=f"wait for it, or look at it: vmbackup-lock show {quoted(known.key)}",
@@ -47,6 +48,8 @@ def keep_archived(contents: Contents, made: VmRecord, when: str) -> Contents:
     known = _of_uuid(contents, made.uuid)
     if known is not None and (known.claim is not None or not known.taken_in_by):
         raise _found_again(known)
+    if known is not None:
+        require_unheld(known.key, known.holds, "its copies cannot be moved")
     require_own_directory(contents, made)
     rest = contents.without_vm(known.key) if known is not None else contents
     return rest.with_vm(

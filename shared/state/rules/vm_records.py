@@ -1,5 +1,7 @@
 """The records of VMs: finding one, its key, whether it is free, and forgetting it. Pure."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Final
 
 from shared.host.errors import (
@@ -11,6 +13,7 @@ from shared.host.errors import (
 )
 from shared.host.printable import printable, quoted
 from shared.state.contents import Contents
+from shared.state.hold import require_unheld
 from shared.state.records import VmRecord
 from shared.state.rules import unfinished
 from shared.state.states import FORGETTABLE
@@ -34,12 +37,10 @@ def find(contents: Contents, key: str) -> VmRecord:
                 f"and the next vmfind finds the VM again; no copy is touched"
             ),
         )
-    similar = sorted(
-        known for known in contents.vms if known.casefold().startswith(key.casefold()[:3])
-    )[:5]
+    similar = similar_names(key, contents.vms)
     raise UnknownVmError(
         f"there is no VM {key!r} in the state database",
-        hint=f"similar: {', '.join(map(printable, similar))}"
+        hint=f"did you mean {' or '.join(map(quoted, similar))}?"
         if similar
         else "`vmbackup-admin status` lists all VMs",
     )
@@ -58,6 +59,17 @@ def meant(contents: Contents, text: str) -> VmRecord:
             f"{printable(by_uuid.key)}: take that",
         )
     return by_uuid or find(contents, text)
+
+
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Which names somebody may have meant, the most likely first, at most three."""
+    folded: dict[str, str] = {}
+    for each in sorted(known):
+        folded.setdefault(each.casefold(), each)
+    wanted = name.casefold()
+    close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.6)
+    alike = [each for each in folded if wanted and each.startswith(wanted[:3])]
+    return [folded[each] for each in dict.fromkeys((*close, *alike))][:3]
 
 
 def _of_uuid(contents: Contents, text: str) -> VmRecord | None:
@@ -101,16 +113,27 @@ def require_untouched(record: VmRecord) -> None:
         )
 
 
+def require_finished(record: VmRecord) -> None:
+    """Raises `LockedError` while something of it is unfinished that forbids to hold its copies."""
+    if record.publishing or record.moving or record.power:
+        raise LockedError(
+            f"{record.key}: what a crashed worker began has to be finished first",
+            hint=unfinished.finished_by(record),
+        )
+
+
 def forget(contents: Contents, key: str) -> Contents:
     """Deletes a record; its copies stay.
 
-    Raises `IllegalMoveError` or `LockedError` while somebody works on the VM.
+    Raises `IllegalMoveError` or `LockedError` while somebody works on the VM, or runs from a copy
+    of it.
     """
     if key not in contents.vms and contents.unusable_row("vms", key):
         return contents.without_unusable("vms", key)
     record = find(contents, key)
     require_free(record)
     require_untouched(record)
+    require_unheld(record.key, record.holds, "it cannot be forgotten")
     if record.status not in FORGETTABLE:
         raise IllegalMoveError(
             f"{key} is {record.status} and cannot be forgotten",

@@ -23,7 +23,7 @@ from shared.host.documents import load
 from shared.host.errors import LockLostError
 from shared.host.process_identity import ProcessIdentity
 from shared.nas.reading import list_fresh, read_file
-from shared.nas.writing import FILE_MODE, like_directory, set_mode
+from shared.nas.writing import FILE_MODE, like_directory, open_in_place, set_mode
 
 log: Final = logging.getLogger(__name__)
 
@@ -169,10 +169,8 @@ class Heartbeat:
         began = self.clock.boottime()
         document = {"beat": secrets.token_hex(8), **self.identity, **self.doing.to_json()}
         data = json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
-        descriptor = os.open(
-            self.directory / self.session,
-            os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags,
-            like_directory(FILE_MODE, self.directory),
+        descriptor = open_in_place(
+            self.directory / self.session, flags, like_directory(FILE_MODE, self.directory)
         )
         try:
             if flags & os.O_EXCL:

@@ -9,24 +9,20 @@ told is unknown, never all right. A release that does not know it removes it aft
 tick makes it again.
 """
 
-import contextlib
 import errno
 import json
 import logging
 import math
 import os
-import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from shared.host.clock import Clock, timestamp
-from shared.host.host_identity import HostIdentity
-from shared.nas.reading import open_file, opened, plain
-from shared.nas.writing import FILE_MODE, like_directory
-from shared.state.records import NodeRecord
+from shared.host.clock import parse_timestamp
+from shared.nas.reading import open_file, plain
+from shared.state.host_records import NodeRecord
 
 log: Final = logging.getLogger(__name__)
 
@@ -36,6 +32,9 @@ SCHEMA: Final = 1
 LIMIT_BYTES: Final = 4 << 20
 #: How many looks before the last one are remembered, to know how often this host looks.
 _REMEMBERED: Final = 5
+#: So many breaks are remembered, and for so long.
+BREAKS: Final = 200
+BREAKS_SECONDS: Final = 70 * 86400.0
 #: So many gaps between looks say how often a host looks: one alone may be between runs by hand.
 _FEWEST_GAPS: Final = 2
 #: How often a host looks of which that is not known yet.
@@ -46,6 +45,10 @@ SHORTEST_INTERVAL_SECONDS: Final = 60.0
 SILENT_AFTER: Final = 3
 #: A look may lie so far ahead of what a reader takes for the NAS's time.
 TOLERANCE_SECONDS: Final = 300.0
+#: Those of programs; negative: the signal that ended one.
+_CODES: Final = range(-128, 256)
+#: The worker that tells people.
+TELLER: Final = "tell"
 #: Nothing of that name, or what somebody else has put there.
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.EISDIR, errno.ELOOP})
 
@@ -64,7 +67,9 @@ class HostLook:
 
     `looked` is the time of the file itself. `before` are the times of the looks before it, `since`
     when the unbroken series of looks began to which it belongs. `vms` has, by UUID, when each VM
-    was last looked at, and `unchanged` when it was last found as its newest copy has it.
+    was last looked at, and `unchanged` when it was last found as its newest copy has it. `breaks`
+    are the times between two looks in which nobody looked though it was time to, the oldest first:
+    all that there were since `known`.
     """
 
     node: str
@@ -76,6 +81,8 @@ class HostLook:
     workers: Mapping[str, WorkerEnd] = field(default_factory=dict)
     vms: Mapping[str, float] = field(default_factory=dict)
     unchanged: Mapping[str, float] = field(default_factory=dict)
+    breaks: tuple[tuple[float, float], ...] = ()
+    known: float = math.inf
 
     @property
     def interval_seconds(self) -> float:
@@ -91,87 +98,21 @@ class HostLook:
         return usable[-2 if len(usable) > _FEWEST_GAPS else -1]
 
     @property
+    def tells(self) -> bool:
+        """Whether a teller of this host ended lately, well or not; by the host's own clock alone.
+
+        A host without targets has none, and one that lost them has none any more.
+        """
+        try:
+            ended = parse_timestamp(self.workers[TELLER].when).timestamp()
+        except (KeyError, ValueError):
+            return False
+        return abs(self.written - ended) <= SILENT_AFTER * self.interval_seconds
+
+    @property
     def nas_is_ahead_seconds(self) -> float:
         """How far the NAS's clock is ahead of this host's, as its last look showed."""
         return self.looked - self.written
-
-
-@dataclass(frozen=True, slots=True)
-class VmsSeen:
-    """What a tick saw of VMs, by UUID.
-
-    `known` are those that the database has of this host; `looked_at` those that the tick looked at;
-    `unchanged` those of them that it found as their newest copy has them.
-    """
-
-    known: Collection[str]
-    looked_at: Collection[str]
-    unchanged: Collection[str]
-
-
-def write_look(
-    directory: Path,
-    identity: HostIdentity,
-    clock: Clock,
-    seen: VmsSeen,
-    workers: Mapping[str, WorkerEnd],
-) -> None:
-    """Writes this host's file in `directory`. Raises OSError.
-
-    Read before it is written: what earlier looks found of VMs that this one did not see stays. A
-    crash leaves the file as it was, or one that cannot be read and is made anew by the next tick.
-    """
-    former = read_look(directory, identity.node, identity.machine)
-    document = {
-        "schema": SCHEMA,
-        "node": identity.node,
-        "machine": identity.machine,
-        "written": clock.now().timestamp(),
-        "at": timestamp(clock.now()),
-        **_continued(former, seen),
-        "workers": {name: {"code": end.code, "when": end.when} for name, end in workers.items()},
-    }
-    data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with opened(directory) as parent:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(plain(PREFIX + identity.node), flags, FILE_MODE, dir_fd=parent)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise OSError(errno.EEXIST, "is no file of this program's", PREFIX + identity.node)
-        with contextlib.suppress(OSError):  # a mount without rights of its own
-            os.fchmod(descriptor, like_directory(FILE_MODE, directory))
-        os.pwrite(descriptor, data, 0)
-        os.ftruncate(descriptor, len(data))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _continued(former: HostLook | None, seen: VmsSeen) -> dict[str, Any]:
-    """What this look takes over from the one before. 0 stands for the time of this very look."""
-    vms: dict[str, float] = dict.fromkeys(seen.looked_at, 0.0)
-    unchanged: dict[str, float] = dict.fromkeys(seen.unchanged, 0.0)
-    if former is None:
-        return {"since": 0, "before": [], "vms": vms, "unchanged": unchanged}
-    return {
-        "since": former.since,
-        "before": _remembered(former),
-        "interval": former.interval_seconds,
-        "vms": {**_of(seen.known, former.vms), **vms},
-        "unchanged": {**_of(seen.known, former.unchanged), **unchanged},
-    }
-
-
-def _remembered(former: HostLook) -> list[float]:
-    before = list(former.before)
-    if before and former.looked - before[-1] < SHORTEST_INTERVAL_SECONDS:
-        before.pop()
-    return [*before, former.looked][-_REMEMBERED:]
-
-
-def _of(known: Collection[str], times: Mapping[str, float]) -> dict[str, float]:
-    return {uuid: time for uuid, time in times.items() if uuid in known}
 
 
 def read_look(directory: Path, node: str, machine: str) -> HostLook | None:
@@ -205,12 +146,14 @@ def _parsed(document: Mapping[str, Any], looked: float) -> HostLook:
     since = _time(document["since"], looked)
     gap = looked - before[-1] if before else 0.0
     interval = max(float(document.get("interval", UNKNOWN_INTERVAL_SECONDS)), 1.0)
+    broken = bool(before) and gap > SILENT_AFTER * interval
+    breaks = [(_time(begun, looked), _time(ended, looked)) for begun, ended in _breaks(document)]
     return HostLook(
         str(document["node"]),
         str(document["machine"]),
         looked,
         _number(document["written"]),
-        looked if not before or gap > SILENT_AFTER * interval else since,
+        looked if broken or not before else since,
         before,
         {
             str(name): WorkerEnd(_code(end["code"]), str(end["when"])[:40])
@@ -218,7 +161,14 @@ def _parsed(document: Mapping[str, Any], looked: float) -> HostLook:
         },
         _times(document["vms"], looked),
         _times(document["unchanged"], looked),
+        (*breaks, (before[-1], looked)) if broken else tuple(breaks),
+        _time(document.get("known", document["since"]), looked),
     )
+
+
+def _breaks(document: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Those that are noted; a program that knows nothing of breaks notes none."""
+    return [(begun, ended) for begun, ended in list(document.get("breaks", []))[-BREAKS:]]
 
 
 def _times(values: Mapping[str, Any], looked: float) -> dict[str, float]:
@@ -242,7 +192,7 @@ def _number(value: object) -> float:
 
 
 def _code(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _CODES:
         raise TypeError("no exit code")
     return value
 

@@ -19,7 +19,7 @@ import psutil
 
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
-from shared.state.records import SessionRecord
+from shared.state.host_records import SessionRecord
 from shared.state.sessions.heartbeat import parse_beat, read_beat
 
 log: Final = logging.getLogger(__name__)

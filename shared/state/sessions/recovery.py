@@ -1,143 +1,30 @@
-"""Finding sessions that are dead, and freeing what they held.
+"""Freeing what dead sessions held: `deaths` says who is dead.
 
-A session is dead by proof (it ran on this machine and its process is gone, or this machine was
-restarted since) or by watching: its heartbeat was seen unchanged for the whole lease time. A wrong
-verdict costs a repeated backup, never a copy: whoever was expired by mistake is refused at its next
-commit.
+A wrong verdict costs a repeated backup, never a copy: whoever was expired by mistake is refused at
+its next commit.
 """
 
 import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from shared.host.clock import timestamp
 from shared.host.errors import LockedError
-from shared.host.host_identity import HostIdentity
-from shared.host.process_identity import ProcessIdentity
+from shared.host.logs import NOTICE
 from shared.state.contents import Contents
-from shared.state.records import SessionRecord
-from shared.state.rules import claims
-from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path, read_beat
+from shared.state.host_records import SessionRecord
+from shared.state.rules import expiry
+from shared.state.sessions.deaths import Dead, Watch
+from shared.state.sessions.heartbeat import BEATS_PER_LEASE, beat_path
 from shared.state.sessions.orphans import end_orphan
 from shared.state.store.database import Database
 from shared.state.store.lease import LEASE_FRACTION, break_dead_holder, break_lease
 from shared.state.store.operations import ReadLease
 
-V = TypeVar("V")
 log: Final = logging.getLogger(__name__)
-
-
-@dataclass
-class Watch(Generic[V]):
-    """Tells whether a value was *seen* not to change for the lease time, without comparing clocks.
-
-    Time during which the watcher did not look (it was paused, the NAS hung, the machine slept) does
-    not count. `poll_seconds` is how often the watcher means to look.
-    """
-
-    lease_seconds: float
-    poll_seconds: float
-    _value: V | None = None
-    _last: float | None = None
-    #: Seconds for which the value was seen unchanged.
-    unchanged_seconds: float = 0.0
-
-    def observe(self, value: V, before: float) -> bool:
-        """Takes note of `value`, read after the moment `before` (monotonic seconds).
-
-        Answers whether the lease time is over.
-
-        `before` must have been taken before the read began: a read that hung for minutes must not
-        count as minutes of silence.
-        """
-        if self._last is None or value != self._value:
-            self.unchanged_seconds = 0.0
-        elif 0 <= before - self._last <= 2 * self.poll_seconds:
-            self.unchanged_seconds += before - self._last
-        self._value, self._last = value, before
-        return self.unchanged_seconds >= self.lease_seconds
-
-    def changed(self, value: V) -> bool:
-        """Whether `value` differs from the last one observed."""
-        return self._last is not None and value != self._value
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """A session that is no more, and how that is known."""
-
-    session: SessionRecord
-    reason: str
-
-
-def live_sessions(contents: Contents, node: str | None = None) -> list[SessionRecord]:
-    """The sessions that are not over, of one host or of all."""
-    return [
-        row
-        for row in contents.sessions.values()
-        if row.state == "live" and node in (None, row.node)
-    ]
-
-
-def proven_dead(row: SessionRecord, here: HostIdentity) -> str | None:
-    """Why the session is certainly dead.
-
-    None if that cannot be told from here, or not for certain: then its heartbeat is watched.
-    """
-    there = HostIdentity(row.node, row.hostname, row.machine, row.boot, row.space)
-    if not here.same_machine(there):
-        return None
-    if here.restarted_since(there):
-        return "its machine was restarted"
-    if not ProcessIdentity(row.pid, row.started, row.born).is_alive():
-        return f"its process {row.pid} is gone"
-    return None
-
-
-def find_proven(database: Database, contents: Contents) -> list[Dead]:
-    """The sessions that are dead by proof."""
-    found = ((row, proven_dead(row, database.identity)) for row in live_sessions(contents))
-    return [Dead(row, reason) for row, reason in found if reason is not None]
-
-
-def watch_silent(
-    database: Database,
-    rows: Iterable[SessionRecord],
-    seconds: float,
-    *,
-    progress: Callable[[float], None] = lambda _: None,
-) -> list[Dead]:
-    """Watches sessions until each has either shown a new heartbeat or been silent for `seconds`.
-
-    Bounded: twice that time.
-
-    Returns the silent ones. A NAS that does not answer in between makes nobody silent.
-    """
-    poll = database.version.lease_seconds / BEATS_PER_LEASE / 2
-    watches = {row.id: (row, Watch[bytes | None](seconds, poll)) for row in rows}
-    silent: list[Dead] = []
-    end = database.clock.monotonic() + 2 * seconds + 2 * poll
-    while watches and database.clock.monotonic() < end:
-        for identifier, (row, watch) in list(watches.items()):
-            before = database.clock.monotonic()
-            try:
-                beat = read_beat(database.root / "node", identifier)
-            except OSError as error:
-                log.warning("cannot read the heartbeat of %s: %s", identifier, error)
-                continue
-            if watch.changed(beat):
-                del watches[identifier]
-            elif watch.observe(beat, before):
-                silent.append(Dead(row, f"no heartbeat for {watch.unchanged_seconds:.0f} s"))
-                del watches[identifier]
-        if watches:
-            progress(max(watch.unchanged_seconds for _, watch in watches.values()))
-            database.clock.sleep(poll)
-    return silent
 
 
 def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
@@ -152,7 +39,7 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
     def change(contents: Contents) -> Contents:
         for grave in buried:
-            contents = claims.expire(
+            contents = expiry.expire(
                 contents, [grave.session.id], f"the worker died: {grave.reason}", when
             )
         return contents
@@ -184,12 +71,12 @@ def free_ownerless(database: Database, reason: str, worker: str) -> Contents:
     Returns the contents afterwards. An older program or a row removed by hand leaves such VMs.
     """
     contents = database.head().contents
-    if not (ownerless := claims.ownerless(contents)):
+    if not (ownerless := expiry.ownerless(contents)):
         return contents
     when = timestamp(database.clock.now())
     log.warning("sessions without a row held VMs, which are free again: %s", ", ".join(ownerless))
     return database.commit_once(
-        lambda head: claims.free_ownerless(head, reason, when),
+        lambda head: expiry.free_ownerless(head, reason, when),
         f"freed what {', '.join(ownerless)} held",
         worker,
     ).contents
@@ -208,6 +95,7 @@ def recover_lease(database: Database) -> bool:
     lease_seconds = database.version.lease_seconds * LEASE_FRACTION
     poll = lease_seconds / BEATS_PER_LEASE
     watch = Watch[tuple[bytes, int] | None](lease_seconds, poll)
+    said = False
     end = clock.monotonic() + 2 * lease_seconds + 2 * poll
     while clock.monotonic() < end:
         before = clock.monotonic()
@@ -222,6 +110,10 @@ def recover_lease(database: Database) -> bool:
                     watch.unchanged_seconds,
                 )
             return broken
+        if not said:
+            what = "waiting until the lease on the database is let go of, %.0f s at most"
+            log.log(NOTICE, what, end - clock.monotonic())
+            said = True
         clock.sleep(poll)
     return False
 

@@ -18,9 +18,11 @@ from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockLostError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
+from shared.host.signals import EndedError
 from shared.state.contents import Contents
-from shared.state.records import Claim, SessionRecord, VmRecord
-from shared.state.rules import claims
+from shared.state.host_records import SessionRecord
+from shared.state.records import Claim, VmRecord
+from shared.state.rules import claims, expiry, readers
 from shared.state.sessions.heartbeat import Doing, Heartbeat
 from shared.state.store.protocol import Author, Change
 from shared.state.store.snapshot import Snapshot
@@ -51,6 +53,8 @@ class Session:
         self._known = False
         #: The claim that this session holds, as far as its own commits tell.
         self.held: Claim | None = None
+        #: The numbers of claims of which this session has left no partial file.
+        self.tidied: set[int] = set()
         self.doing = Doing(worker)
         self._heartbeat = Heartbeat(
             database.root / "node",
@@ -91,7 +95,7 @@ class Session:
     ) -> None:
         try:
             if self._sequence:
-                self._end("its worker ended" if error is None else f"its worker stopped: {error}")
+                self._end(*_how(error))
         except VmBackupError as failure:
             log.warning(
                 "the session could not be ended (%s); others will expire it",
@@ -108,6 +112,18 @@ class Session:
         """
         self.check()
         return self._commit(self._record, change, reason)
+
+    def read_copy(self, uuid: str, stamp: str, *, alone: bool = False) -> None:
+        """Commits that this session reads a copy of the VM: it stays while the session lives.
+
+        Raises `LockedError` while copies of that VM are being moved or removed; `alone`: also while
+        one of them is being rehearsed.
+        """
+        self._record = replace(self._record, reads=f"{uuid}/{stamp}")
+        self.commit(
+            lambda contents: readers.begin(contents, self._record, alone=alone),
+            f"read {stamp} of {uuid}",
+        )
 
     def claim(self, change: Change, reason: str) -> tuple[VmRecord, Claim]:
         """Commits `change`, which claims a VM for this session, and answers what it claimed.
@@ -149,14 +165,26 @@ class Session:
             self.held = None
         return head
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, failed: bool) -> None:  # noqa: FBT001 - both from `_how`
         when = timestamp(self._database.clock.now())
 
         def end(contents: Contents) -> Contents:
-            return claims.expire(contents, [self.id], reason, when)
+            return expiry.expire(
+                contents, [self.id], reason, when, failed=failed, tidied=self.tidied
+            )
 
         with contextlib.suppress(LockLostError):  # expired already: there is nothing left to end
-            self._commit(claims.tombstone(self._record, "ended"), end, "session ended")
+            self._commit(expiry.tombstone(self._record, "ended"), end, "session ended")
+
+
+def _how(error: BaseException | None) -> tuple[str, bool]:
+    """How a worker ended, for the VMs that it held, and whether their backups count as failed."""
+    if error is None:
+        return "its worker ended", True
+    if isinstance(error, KeyboardInterrupt):
+        return "its worker stopped: it was interrupted from the keyboard", False
+    told = f"its worker stopped: {error}" if str(error) else f"its worker stopped: {error!r}"
+    return told, not isinstance(error, EndedError)
 
 
 def new_session_id(node: str) -> str:

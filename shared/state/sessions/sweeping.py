@@ -7,11 +7,12 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from shared.nas.reading import list_fresh
+from shared.nas.reading import list_fresh, opened
 from shared.nas.writing import DIRECTORY_MODE, WRITE_TEST, sync_directory
 from shared.state.contents import Contents
+from shared.state.sessions.deaths import live_sessions
 from shared.state.sessions.host_look import PREFIX
-from shared.state.sessions.recovery import live_sessions
+from shared.state.store import exchange
 from shared.state.store.database import Database
 
 log: Final = logging.getLogger(__name__)
@@ -52,6 +53,12 @@ def sweep(database: Database, contents: Contents) -> list[str]:
         ]
 
 
+def sweep_beside(database: Database) -> list[str]:
+    """Removes what is beside the database and of no use: see `exchange.sweep`."""
+    with database.nas_errors():
+        return exchange.sweep(database.root.parent, lambda: nas_now(database))
+
+
 def _is_look(path: Path, contents: Contents) -> bool:
     """Whether it is the file of a host that the database knows, however old that is."""
     name = path.name.removeprefix(PREFIX)
@@ -65,8 +72,8 @@ def _removed(path: Path) -> bool:
     """
     try:
         if path.is_dir() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path / "snapshot")
+            with opened(path) as directory, contextlib.suppress(FileNotFoundError):
+                os.unlink("snapshot", dir_fd=directory)
             os.rmdir(path)
         else:
             os.unlink(path)

@@ -1,23 +1,21 @@
-"""Making a state database: a new one, or one from a database of version 1.0."""
+"""Making a new state database."""
 
 import contextlib
 import os
 import secrets
 import stat
 import uuid
-from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 
 from shared.host.clock import Clock, timestamp
-from shared.host.errors import LockedError, NasError, NoDatabaseError
+from shared.host.errors import LockedError, NasError
 from shared.host.host_identity import HostIdentity
 from shared.nas.errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, write_new_file
-from shared.state.rules import adoption
-from shared.state.states import State
-from shared.state.store import protocol, version
+from shared.state.contents import Contents
+from shared.state.store import version
 from shared.state.store.database import Database
 from shared.state.store.layout import DIRECTORIES, Primitive
 from shared.state.store.opening import open_database, require_writable
@@ -27,7 +25,7 @@ from shared.state.store.operations import (
     SyncGeneration,
     WriteTemporary,
 )
-from shared.state.store.view import parse
+from shared.state.store.snapshot import NO_PREVIOUS, Header, encode
 
 
 def create(
@@ -61,9 +59,7 @@ def create(
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error
     database = open_database(root, identity, clock)
-    first = protocol.genesis(
-        database.version.repository, identity.node, timestamp(clock.now()), floor
-    )
+    first = genesis(database.version.repository, identity.node, timestamp(clock.now()), floor)
     begin(database, first, 1)
     return database
 
@@ -175,62 +171,15 @@ def _remove_probes(directory: Path, token: str) -> None:
                 os.unlink(path)
 
 
-def migrate(
-    root: Path,
-    identity: HostIdentity,
-    clock: Clock,
-    lease_seconds: float = version.DEFAULT_LEASE_SECONDS,
-) -> Mapping[str, State]:
-    """Takes over a database of version 1.0, and returns what it said of each VM.
-
-    Its files are kept as `*.1.0`.
-
-    Version 1.0 knows names and states only: a record gets its UUID and host from the first host
-    that lists a VM of that name. Killed at any point, the same call finishes. Raises
-    `NoDatabaseError` if there is nothing to migrate.
-    """
-    require_writable(root)
-    old = read_old(root)
-    try:
-        for name in ("vmtool-statedb", "vmtool-db-version", "vmtool-dblock"):
-            _set_aside(root, name)
-    except OSError as error:
-        raise nas_error(error, f"use the state database in {root}") from error
-    try:
-        database = create(root, identity, clock, lease_seconds)
-    except LockedError:
-        database = open_database(root, identity, clock)
-    when = timestamp(clock.now())
-    database.commit_once(
-        lambda contents: adoption.adopt_old(contents, old, when),
-        "migrate from version 1.0",
-        "migrate",
-    )
-    return old
+def genesis(repository: str, node: str, committed: str, floor: int = 0) -> bytes:
+    """The first generation of a new database. Its claims get numbers above `floor`."""
+    contents = Contents(claims_granted=floor)
+    return first_generation(repository, 1, node, committed, "init", contents)
 
 
-def read_old(root: Path) -> Mapping[str, State]:
-    """What a database of version 1.0 says of each VM, also if its migration was interrupted.
-
-    Raises `NoDatabaseError`.
-    """
-    try:
-        names = list_fresh(root)
-        kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
-        if kept not in names or (
-            "gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")
-        ):
-            raise NoDatabaseError(
-                f"there is no database of version 1.0 in {root}",
-                hint="for a new one: vmbackup-admin init",
-            )
-        return parse(read_file(root / kept))
-    except OSError as error:
-        raise nas_error(error, f"use the state database in {root}") from error
-
-
-def _set_aside(root: Path, name: str) -> None:
-    if f"{name}.1.0" in list_fresh(root):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(root / name, root / f"{name}.1.0")
+def first_generation(
+    repository: str, number: int, node: str, committed: str, reason: str, contents: Contents
+) -> bytes:
+    """A generation that follows no other one: with it a history begins."""
+    header = Header(repository, number, NO_PREVIOUS, "init", 1, node, committed, reason)
+    return encode(header, contents)

@@ -9,8 +9,8 @@ from shared.host.host_identity import HostIdentity
 from shared.nas.errors import nas_error
 from shared.nas.writing import sync_directory, write_new_file
 from shared.state.contents import Contents
-from shared.state.store import protocol, version
-from shared.state.store.create import begin, make_directories, probe_primitive
+from shared.state.store import version
+from shared.state.store.create import begin, first_generation, make_directories, probe_primitive
 from shared.state.store.opening import open_database
 
 
@@ -45,7 +45,7 @@ def create_anew(
         sync_directory(root)
     except OSError as error:
         raise nas_error(error, f"make a state database in {root}") from error
-    first = protocol.first_generation(
+    first = first_generation(
         beginning.repository,
         beginning.number,
         identity.node,

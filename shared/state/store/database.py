@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
+from shared.host.waits import pausing
 from shared.nas.errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
 from shared.state.contents import Contents
-from shared.state.records import SessionRecord
+from shared.state.host_records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
 from shared.state.store import protocol, readable, reserve, version, view
@@ -57,7 +58,8 @@ class Database:
         self.version = settings
         self.identity = identity
         self.clock = clock
-        self._lease = DatabaseLease(files, settings.lease_seconds)
+        turns = notes / f"writers-{settings.repository}.lock" if notes else None
+        self._lease = DatabaseLease(files, settings.lease_seconds, turns=turns)
         note = notes / f"seen-{settings.repository}.json" if notes else None
         self.seen = SeenHistory(note, settings.rebuilt)
         self._newer: str | None = None
@@ -72,12 +74,12 @@ class Database:
         `NodeConflictError` when another machine uses this host's name, and `DatabaseVersionError`
         when it is in a newer format that cannot even be read.
         """
-        head = self.files.run(protocol.read_head())
+        head = self.files.run(protocol.read_head(self.seen.generation))
         for seconds in _REREAD_SECONDS:
             if head.generation >= self.seen.generation:
                 break
             self.clock.sleep(seconds)
-            head = self.files.run(protocol.read_head())
+            head = self.files.run(protocol.read_head(self.seen.generation))
         self.note_format(head.contents.format)
         self.seen.check(self.files, head, synced=False)
         hosts.check_machine(head.contents, self.identity.node, self.identity.machine)
@@ -98,7 +100,9 @@ class Database:
 
         with self._lease.held():
             head = self.with_room(
-                lambda: self._retrying()(lambda: self.files.run(protocol.transact(author, checked)))
+                lambda: self._retrying()(
+                    lambda: self.files.run(protocol.transact(author, checked, self.seen.generation))
+                )
             )
             try:
                 self.with_room(lambda: self.publish_view(f"{author.record.id}.{author.sequence}"))
@@ -125,7 +129,7 @@ class Database:
             ),
             stop=stop_after_delay(_PASSING_SECONDS),
             wait=wait_exponential(multiplier=0.1, max=5),
-            sleep=self.clock.sleep,
+            sleep=pausing(self.clock.sleep, "a NAS that refuses a change", _PASSING_SECONDS),
             reraise=True,
         )
 

@@ -2,14 +2,14 @@
 
 The new one is made whole in a hidden directory beside `vmstate`; then `vmstate` gets a name of its
 own, and the new one its name. Killed at any point, the old one is there, whole, under the one name
-or the other; nothing of it is ever removed.
+or the other; nothing of it is ever removed but its reserve, which is there for its room alone.
 """
 
 import contextlib
 import errno
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Final
 
 from shared.host.clock import Clock
 from shared.host.errors import LockedError, NasError
+from shared.host.waits import pausing
 from shared.nas.errors import nas_error, reported
-from shared.nas.reading import list_fresh
-from shared.nas.writing import sync_directory
+from shared.nas.reading import list_fresh, opened
+from shared.nas.writing import remove_tree, sync_directory
+from shared.state.store import reserve
 
 #: What a database that was set aside is called: then the moment (UTC), and random digits.
 ASIDE: Final = "vmstate.aside-"
@@ -29,6 +31,8 @@ _NEW: Final = ".vmbackup-new-database-"
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 0.5
 _PASSING: Final = frozenset({errno.EACCES, errno.EPERM, errno.EBUSY, errno.ESTALE, errno.EAGAIN})
+#: So long nothing is touched in a new database whose making was killed.
+_KILLED_SECONDS: Final = 24 * 3600.0
 _TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 
 
@@ -58,7 +62,51 @@ def new_directory(parent: Path, host: str) -> Iterator[Path]:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+        remove_tree(path)
+
+
+def sweep(parent: Path, now: Callable[[], float]) -> list[str]:
+    """Removes below `parent` what nobody will finish or use; returns the names.
+
+    New databases whose making was killed on a host that did not repeat it, when nothing in them was
+    touched for a day; and the reserves of databases that were set aside, which say nothing and take
+    room. `now`: the NAS's time. What cannot be removed is left. Raises OSError if nothing can be
+    listed.
+    """
+    names = list_fresh(parent)
+    left = [parent / name for name in names if name.startswith(_NEW)]
+    spent = [parent / name / reserve.NAME for name in names if name.startswith(ASIDE)]
+    swept = [f"{path.parent.name}/{path.name}" for path in spent if _unlinked(path)]
+    if left:
+        before = now() - _KILLED_SECONDS
+        swept += [path.name for path in left if _touched(path) < before and _gone(path)]
+    return swept
+
+
+def _unlinked(path: Path) -> bool:
+    try:
+        with opened(path.parent) as directory:
+            os.unlink(path.name, dir_fd=directory)
+    except OSError:
+        return False
+    return True
+
+
+def _touched(path: Path) -> float:
+    """When something was last made or removed in it; never, for what is no directory of ours."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            return float("inf")
+        return max(each.lstat().st_mtime for each in (path, *path.iterdir()))
+    except OSError:
+        return float("inf")
+
+
+def _gone(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        _remove(path)
+        return True
+    return False
 
 
 def put_in_place(
@@ -66,8 +114,8 @@ def put_in_place(
 ) -> Path | None:
     """Sets `state` aside, if it is there, and gives its name to the directory `new`.
 
-    Returns where the old one is. What was set aside is looked at once more, by `require_unusable`:
-    another host may have been faster, and what it made is put back. Raises what that raises,
+    Returns where the old one is, without its reserve. What was set aside is looked at once more, by
+    `require_unusable`: another host may have been faster; what it made is put back. Raises that,
     `LockedError` if somebody else made a database in between, `NasError` if the NAS does not let
     us: then the old one has its name again.
     """
@@ -83,6 +131,8 @@ def put_in_place(
         raise
     with reported(f"bring {state} to the disk"):
         sync_directory(state.parent)
+    if old is not None:
+        _unlinked(old / reserve.NAME)
     return old
 
 
@@ -115,6 +165,8 @@ def _rename(source: Path, target: Path, clock: Clock) -> bool:
 
     A refusal that passes by itself is waited for.
     """
+    what = f"the NAS to let {source} be renamed"
+    pause = pausing(clock.sleep, what, _ATTEMPTS * _PAUSE_SECONDS)
     for attempt in range(_ATTEMPTS):
         list_fresh(source.parent)
         try:
@@ -129,7 +181,7 @@ def _rename(source: Path, target: Path, clock: Clock) -> bool:
                     "of its own? Stop what uses it, and give the command again"
                 )
                 raise NasError(refused.message, hint=hint) from error
-            clock.sleep(_PAUSE_SECONDS)
+            pause(_PAUSE_SECONDS)
         else:
             return True
     raise AssertionError("the loop returns or raises")

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.errors import ABSENT, PASSING, FlushError, is_full, nas_error
-from shared.nas.reading import LIMIT_BYTES, list_fresh, open_file, read_bounded, read_file
-from shared.nas.waiting import Bounded, patiently
+from shared.host.waits import waiting
+from shared.nas.errors import FlushError, is_full, nas_error
+from shared.nas.reading import LIMIT_BYTES, list_fresh, read_file
+from shared.nas.waiting import AS_ITS_MOUNT, Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
-from shared.state.store.layout import Primitive, generation_name, generation_numbers, history_of
+from shared.state.store.history_files import HistoryFiles
+from shared.state.store.layout import Primitive, generation_name, generation_numbers
+from shared.state.store.lease_marker import LeaseMarker
 from shared.state.store.operations import Operation, Steps
 
 T = TypeVar("T")
@@ -28,8 +31,7 @@ T = TypeVar("T")
 #: A generation is not published from a head that was read longer ago than this: its slot may have
 #: been pruned since.
 _HEAD_AGE_LIMIT_SECONDS: Final = 600
-#: Longer than any lease marker, and than the view of a hundred thousand VMs.
-_MARKER_BYTES: Final = 1 << 16
+#: Longer than the view of a hundred thousand VMs.
 _VIEW_BYTES: Final = 1 << 24
 
 
@@ -42,6 +44,8 @@ class StateFiles:
     def __init__(self, root: Path, clock: Clock, primitive: Primitive = "link") -> None:
         self.root = root
         self.primitive = primitive
+        self.history = HistoryFiles(root, primitive)
+        self.lease_marker = LeaseMarker(root)
         self._clock = clock
         self._private = secrets.token_hex(6)
         self._serial = count(1)
@@ -65,13 +69,14 @@ class StateFiles:
 
         Raises `NasError` when the NAS refuses an operation that must work.
         """
-        try:
-            operation = next(steps)
-            while True:
-                operation = steps.send(self.perform(operation))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        with waiting(f"the NAS to answer ({self.root})", AS_ITS_MOUNT):
+            try:
+                operation = next(steps)
+                while True:
+                    operation = steps.send(self.perform(operation))
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
 
     def perform(self, operation: Operation[T]) -> T:
         """Performs one operation, and gives its result. Raises `NasError`."""
@@ -113,23 +118,10 @@ class StateFiles:
 
         return self._view(read)
 
-    def read_lease(self) -> tuple[bytes, int] | None:
-        """See `ReadLease`."""
-        list_fresh(self.root)
-        try:
-            with open_file(self.root / "vmtool-dblock") as file:
-                return read_bounded(file, _MARKER_BYTES), os.fstat(file.fileno()).st_mtime_ns
-        except OSError as error:
-            if (
-                error.errno in ABSENT | PASSING
-            ):  # replaced while it was read: the next look will tell
-                return None
-            raise
-
     def read_temporary(self, name: str) -> bytes | None:
         """See `ReadTemporary`."""
         list_fresh(self.root / "tmp")
-        return self._read(self._temporary(name))
+        return self._read(self.temporary(name))
 
     def _read(self, path: Path, limit: int = LIMIT_BYTES) -> bytes | None:
         return patiently(lambda: read_file(path, limit), self._clock)
@@ -158,9 +150,9 @@ class StateFiles:
         target = self.root / "gen" / generation_name(number)
         try:
             if self.primitive == "link":
-                os.link(self._temporary(name), target, follow_symlinks=False)
+                os.link(self.temporary(name), target, follow_symlinks=False)
             else:
-                os.rename(self._temporary(name), target)
+                os.rename(self.temporary(name), target)
         except OSError as error:
             self._no_room = (name, error) if is_full(error) else None
 
@@ -193,7 +185,7 @@ class StateFiles:
         published empty; and a client that was not told that it had been published would empty the
         generation itself.
         """
-        path = self._temporary(name)
+        path = self.temporary(name)
         self._written.pop(name, None)
         with contextlib.suppress(FileNotFoundError):
             if self.primitive == "link" or not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -210,7 +202,7 @@ class StateFiles:
         Raises as `read_view` does; one that is done late leaves an old view, which the next tick
         repairs.
         """
-        temporary = self._temporary(name)
+        temporary = self.temporary(name)
         self._view(lambda: os.replace(temporary, self.root / "vmtool-statedb"))
 
     def keep_edited_view(self, generation: int, data: bytes) -> None:
@@ -218,56 +210,18 @@ class StateFiles:
         name = f"vmtool-statedb.edited-{generation}-{self._private}-{next(self._serial)}"
         write_new_file(self.root / name, data)
 
-    def move_to_history(self, number: int) -> None:
-        """See `MoveToHistory`.
-
-        A generation that a late writer put below the window goes to `tmp/`, to be swept.
-        """
-        name = generation_name(number)
-        history = history_of(self.root, number)
-        with contextlib.suppress(FileExistsError):
-            make_directory(history)
-        source = self.root / "gen" / name
-        with contextlib.suppress(FileNotFoundError):
-            if name in list_fresh(history) or not self._move_without_replacing(
-                source, history / name
-            ):
-                os.rename(source, self._new_temporary(f"stray.{name}"))
-
-    def _move_without_replacing(self, source: Path, target: Path) -> bool:
-        try:
-            if self.primitive == "link":
-                os.link(source, target, follow_symlinks=False)
-                os.unlink(source)
-            else:
-                os.rename(source, target)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            return False
-        return True
-
-    # The lease marker
-
-    def take_lease_aside(self, name: str) -> None:
-        """See `TakeLeaseAside`."""
-        with contextlib.suppress(OSError):
-            os.rename(self.root / "vmtool-dblock", self._temporary(name))
-
-    def put_lease_back(self, name: str) -> None:
-        """See `PutLeaseBack`."""
-        with contextlib.suppress(OSError):
-            os.link(self._temporary(name), self.root / "vmtool-dblock", follow_symlinks=False)
-
-    def wait(self, attempt: int) -> None:
+    def wait(self, attempt: int) -> float:
         """See `Wait`: full jitter, so that writers that collided do not collide again."""
-        self._clock.sleep(self._clock.jitter(min(2.0, 0.005 * 2 ** min(attempt, 12))))
+        seconds = self._clock.jitter(min(2.0, 0.005 * 2 ** min(attempt, 12)))
+        self._clock.sleep(seconds)
+        return seconds
 
     def _generation(self, number: int) -> Path:
         path = self.root / "gen" / generation_name(number)
         return path / "snapshot" if self.primitive == "directory" else path
 
-    def _temporary(self, name: str) -> Path:
+    def temporary(self, name: str) -> Path:
+        """Where the private file of this name lies."""
         return self._written.get(name) or self.root / "tmp" / f"{name}.{self._private}"
 
     def _new_temporary(self, name: str) -> Path:

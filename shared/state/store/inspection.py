@@ -13,29 +13,21 @@ from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.nas.reading import read_file
 from shared.state import formats
 from shared.state.store import version
-from shared.state.store.generations import follows, historic_numbers, numbers, read_number
-from shared.state.store.protocol import NO_PREVIOUS
+from shared.state.store.anchor import Anchor, newest_anchor
+from shared.state.store.chain import OLDER, SET_ASIDE, Finding, GenerationChain
+from shared.state.store.generations import kept, numbers
+from shared.state.store.kept import Region, opened
+from shared.state.store.layout import unreadable_numbers
 from shared.state.store.snapshot import Snapshot
 from shared.state.store.view import edited_views, render
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong with the database, and what to do about it.
-
-    `harmless`: nothing is at risk, workers go on.
-    """
-
-    what: str
-    hint: str
-    harmless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a walk over all generations found.
 
-    `newest` is the newest number present, `head` the newest generation that can be used.
+    `newest` is the newest number present, `head` the newest generation that can be used. `anchor`
+    says which older ones were removed for their age.
     """
 
     generations: int
@@ -43,13 +35,15 @@ class Inspection:
     newest: int
     head: Snapshot | None
     findings: tuple[Finding, ...]
+    bundles: int = 0
+    anchor: Anchor | None = None
 
-
-_SET_ASIDE: Final = "vmbackup-admin statedb check --set-aside"
-_OLDER: Final = "older ones serve the log only: nothing needs to be done"
 
 #: What is left to do where no generation can be used.
 _REBUILD: Final = "vmbackup-admin statedb rebuild"
+
+#: So many numbers are said at most.
+_SAID: Final = 8
 
 #: What can be done about a record that does not fit.
 _UNUSABLE: Final = (
@@ -69,13 +63,19 @@ def inspect(
     Checksums, the chain, the view, the version file. Changes nothing.
     """
     current = numbers(root)
-    everything = sorted({*(historic_numbers(root) if history else ()), *current})
-    findings: list[Finding] = []
-    before: Snapshot | None = None
-    for position, number in enumerate(everything):
-        progress(position, len(everything))
-        before = _examine(root, number, before, newest=everything[-1], findings=findings)
-    head = before
+    regions = kept(root) if history else [Region((), tuple(current))]
+    anchor = newest_anchor(root) if history else None
+    chain = GenerationChain(root, current, anchor)
+    bundles, total = 0, sum(region.count for region in regions)
+    for region in regions:
+        found = opened(root, region)
+        for name, problem in found.damaged:
+            chain.lose(name, problem)
+        for number, data in found.generations():
+            progress(chain.examined, total)
+            chain.examine(number, data)
+        bundles += len(found.bundles)
+    findings, head = chain.findings, chain.before
     if not current:
         findings.append(Finding("gen/ has no generation", _REBUILD))
     elif head is None or head.generation not in current:
@@ -84,9 +84,9 @@ def inspect(
         findings += _examine_view(root, head)
         findings += [Finding(row.message, _UNUSABLE) for row in head.contents.unusable]
     findings += _examine_version(root, head)
-    newest = everything[-1] if everything else 0
+    findings += _examine_aside(root)
     return Inspection(
-        len(everything), everything[0] if everything else 0, newest, head, tuple(findings)
+        chain.examined, chain.oldest, chain.newest, head, tuple(findings), bundles, anchor
     )
 
 
@@ -95,54 +95,25 @@ def _beyond_setting_aside(findings: list[Finding]) -> list[Finding]:
 
     One that a newer program wrote is not damaged, and is left to that.
     """
-    if not any(finding.hint.startswith(_SET_ASIDE) for finding in findings):
+    if not any(finding.hint.startswith(SET_ASIDE) for finding in findings):
         return findings
     return [
-        replace(finding, hint=_REBUILD)
-        if finding.hint.startswith((_SET_ASIDE, _OLDER))
-        else finding
+        replace(finding, hint=_REBUILD) if finding.hint.startswith((SET_ASIDE, OLDER)) else finding
         for finding in findings
     ]
 
 
-def _examine(
-    root: Path, number: int, before: Snapshot | None, *, newest: int, findings: list[Finding]
-) -> Snapshot | None:
-    """Checks one generation against the one before it; returns the last good one."""
-    aside = f"{_SET_ASIDE} {number}" if number == newest else _OLDER
-    try:
-        snapshot = read_number(root, number)
-    except (DatabaseDamagedError, DatabaseVersionError) as error:
-        hint = aside if isinstance(error, DatabaseDamagedError) else error.hint
-        findings.append(Finding(error.message, hint))
-        return before
-    if snapshot is None:  # moved to the history or removed since it was listed
-        return before
-    if before is None:
-        if number == 1 and snapshot.header.previous != NO_PREVIOUS:
-            findings.append(Finding("generation 1 claims to follow another one", aside))
-    elif before.generation + 1 == number and not follows(snapshot, before):
-        findings.append(
-            Finding(
-                f"generation {number} does not follow from generation {before.generation}", aside
-            )
+def _examine_aside(root: Path) -> Iterator[Finding]:
+    if found := unreadable_numbers(root):
+        one = len(found) == 1
+        which = ", ".join(map(str, found[:_SAID])) + (", …" if len(found) > _SAID else "")
+        yield Finding(
+            f"{'1 generation' if one else f'{len(found)} generations'} could not be read and "
+            f"{'was' if one else 'were'} set aside: {which}",
+            f"{OLDER}. A backup of the NAS may have them; they lie in {root / 'damaged'}, and may "
+            f"be deleted",
+            harmless=True,
         )
-        return before if number == newest else snapshot
-    elif before.generation + 1 < number and _absent(root, before.generation + 1):
-        findings.append(
-            Finding(
-                f"generations {before.generation + 1} to {number - 1} are missing",
-                "the log has a gap there; nothing else depends on them",
-            )
-        )
-    return snapshot
-
-
-def _absent(root: Path, number: int) -> bool:
-    try:
-        return read_number(root, number) is None
-    except (DatabaseDamagedError, DatabaseVersionError):
-        return False
 
 
 def _examine_view(root: Path, head: Snapshot) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """The lease on the database, `vmtool-dblock`: keeps writers from colliding.
 
-It is no part of the safety of a commit.
+It is no part of the safety of a commit. Of each host one writer at a time tries for it (`turn`).
 
 The lease itself is filelock's. What filelock does not do on NFS and SMB, taking over from a holder
 that died, is done here: its own take-over needs an exchange of two names, which network file
@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from shared.host.errors import NasError
 from shared.host.kernel import PROCESS_LIMIT, exists
+from shared.host.waits import waiting
 from shared.nas.reading import list_fresh
 from shared.state.store.files import StateFiles
 from shared.state.store.operations import (
@@ -31,6 +33,7 @@ from shared.state.store.operations import (
     Steps,
     TakeLeaseAside,
 )
+from shared.state.store.turn import Turn
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -39,11 +42,12 @@ log: Final = logging.getLogger(__name__)
 
 #: The lease on the database is held for milliseconds; it may be shorter than that of a session.
 LEASE_FRACTION: Final = 1 / 5
-#: Long enough for a queue of writers; short, because contended leases on SMB are hardly ever had
+#: Long enough for many writers; short, because contended leases on SMB are hardly ever had
 #: (docs/nas.md).
 _WAIT_SECONDS: Final = 3.0
 _FIRST_LOOK_SECONDS: Final = 0.5
-_POLL_SECONDS: Final = 0.1
+#: Short, because of each host one writer at a time asks.
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +105,21 @@ def break_dead_holder(name: str) -> Steps[bool]:
 
 
 class DatabaseLease:
-    """The lease of one process on one database."""
+    """The lease of one process on one database.
+
+    `turns` is a local file at which the writers of this host wait for their turn; None: they do
+    not.
+    """
 
     def __init__(
-        self, files: StateFiles, lease_seconds: float, *, wait_seconds: float = _WAIT_SECONDS
+        self,
+        files: StateFiles,
+        lease_seconds: float,
+        *,
+        wait_seconds: float = _WAIT_SECONDS,
+        turns: Path | None = None,
     ) -> None:
-        self._files = files
+        self._files, self._turns = files, turns
         self._lease_seconds = lease_seconds * LEASE_FRACTION
         self._wait_seconds = wait_seconds
 
@@ -116,15 +129,14 @@ class DatabaseLease:
 
         Yields False when it could not be had in time: the transaction is safe without it.
         """
-        attempt = _Attempt(self._make(), self._wait_seconds)
+        attempt = _Attempt(self._make(), self._wait_seconds, Turn(self._turns))
         attempt.thread.start()
         try:
-            if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
-                with contextlib.suppress(
-                    NasError
-                ):  # the transaction will meet that error, too, if it lasts
-                    self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
-                attempt.finished.wait(self._wait_seconds)
+            with waiting(
+                "the lease on the database, which another writer has",
+                _FIRST_LOOK_SECONDS + self._wait_seconds,
+            ):
+                self._wait_for(attempt)
             if not attempt.succeeded:
                 log.info(
                     "no lease on the database within %g s: going on without it", self._wait_seconds
@@ -132,6 +144,14 @@ class DatabaseLease:
             yield attempt.succeeded
         finally:
             attempt.give_up()
+
+    def _wait_for(self, attempt: "_Attempt") -> None:
+        if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
+            with contextlib.suppress(
+                NasError
+            ):  # the transaction will meet that error, too, if it lasts
+                self._files.run(break_dead_holder(f"stale.{secrets.token_hex(4)}"))
+            attempt.finished.wait(self._wait_seconds)
 
     def _make(self) -> "SoftFileLease":
         from filelock import SoftFileLease
@@ -151,6 +171,7 @@ class _Attempt:
 
     lease: "SoftFileLease"
     wait_seconds: float
+    turn: Turn
     finished: threading.Event = field(default_factory=threading.Event)
     guard: threading.Lock = field(default_factory=threading.Lock)
     succeeded: bool = False
@@ -162,13 +183,17 @@ class _Attempt:
     def _acquire(self) -> None:
         from filelock import LeaseSettingsMismatch, Timeout
 
+        end = time.monotonic() + self.wait_seconds
+        self.turn.take()
         try:
             list_fresh(
                 Path(self.lease.lock_file).parent
             )  # filelock would make it, in the empty mount point of a NAS that is gone
-            self.lease.acquire(timeout=self.wait_seconds)
-        except (Timeout, LeaseSettingsMismatch, OSError) as error:
+            self.lease.acquire(timeout=max(0.0, end - time.monotonic()))
+        except (Timeout, LeaseSettingsMismatch, OSError, RuntimeError) as error:
+            # RuntimeError: no more threads
             log.debug("lease on the database not acquired: %s", error)
+            self.turn.pass_on()
             self.finished.set()
             return
         with self.guard:
@@ -191,3 +216,5 @@ class _Attempt:
             log.info(
                 "the lease on the database could not be released: %s; it expires by itself", error
             )
+        finally:
+            self.turn.pass_on()

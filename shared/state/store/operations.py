@@ -140,7 +140,7 @@ class MoveToHistory(Operation[None]):
     number: int
 
     def perform(self, files: "StateFiles") -> None:
-        files.move_to_history(self.number)
+        files.history.move_in(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class ReadLease(Operation[tuple[bytes, int] | None]):
     """The bytes and the modification time (ns) of the lease marker `vmtool-dblock`, or None."""
 
     def perform(self, files: "StateFiles") -> tuple[bytes, int] | None:
-        return files.read_lease()
+        return files.lease_marker.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class TakeLeaseAside(Operation[None]):
     name: str
 
     def perform(self, files: "StateFiles") -> None:
-        files.take_lease_aside(self.name)
+        files.lease_marker.take_aside(files.temporary(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +181,14 @@ class PutLeaseBack(Operation[None]):
     name: str
 
     def perform(self, files: "StateFiles") -> None:
-        files.put_lease_back(self.name)
+        files.lease_marker.put_back(files.temporary(self.name))
 
 
 @dataclass(frozen=True, slots=True)
-class Wait(Operation[None]):
-    """Waits before trying again: longer with each attempt, with jitter."""
+class Wait(Operation[float]):
+    """Waits before trying again: longer with each attempt, with jitter. Gives the seconds."""
 
     attempt: int
 
-    def perform(self, files: "StateFiles") -> None:
-        files.wait(self.attempt)
+    def perform(self, files: "StateFiles") -> float:
+        return files.wait(self.attempt)

@@ -25,7 +25,7 @@ from typing import Final
 from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NoGenerationError
 from shared.state.contents import Contents
 from shared.state.formats import require_known
-from shared.state.records import SessionRecord
+from shared.state.host_records import SessionRecord
 from shared.state.store.operations import (
     ListGenerations,
     MoveToHistory,
@@ -47,13 +47,11 @@ Change = Callable[[Contents], Contents]
 #: place, and says so.
 SESSION_MEMORY: Final = 128
 
-#: How often an empty listing, a vanished head or a lost race is tried again before giving up.
+#: How often a vanished head or a lost race is tried again before giving up.
 ATTEMPTS: Final = 200
-#: How often an empty listing is: some seconds. An old one is of a database that was just made.
-EMPTY_ATTEMPTS: Final = 12
-
-
-NO_PREVIOUS: Final = "0" * 64
+#: How long an empty listing is not believed. A client shows names of others up to a second late
+#: (docs/nas.md), and much later on a host that has no time.
+EMPTY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +71,29 @@ class Author:
     known: bool = False
 
 
-def read_head() -> Steps[Snapshot]:
+def read_head(seen: int = 0) -> Steps[Snapshot]:
     """The newest generation. Takes no lock and never sees half a generation.
 
-    A listing may be stale, so the name after the newest listed one is probed until there is none.
+    A listing may be stale, so the name after the newest listed one is probed until there is none;
+    `seen`, a generation that was read before, is asked for where the listing is empty. Raises
+    `NoGenerationError` when there is none by either way for `EMPTY_SECONDS` of waiting.
     Raises `DatabaseDamagedError` when a generation does not follow from the one before it, also
     after listing again: below the window that pruning leaves, a late writer may have filled a name
     that was free.
     """
-    damaged = empty = 0
+    damaged, empty_seconds = 0, 0.0
     for attempt in range(ATTEMPTS):
         numbers = yield from ListGenerations()
-        if not numbers and (empty := empty + 1) == EMPTY_ATTEMPTS:
+        newest = max(numbers, default=seen)  # an initialised database is never empty
+        data = (yield from ReadGeneration(newest)) if newest else None
+        if data is not None:
+            try:
+                return (yield from _follow(decode(data, newest)))
+            except DatabaseDamagedError:
+                if newest == damaged:
+                    raise
+                damaged = newest
+        if not numbers and empty_seconds >= EMPTY_SECONDS:
             raise NoGenerationError(
                 "the state database has no generation: gen/ is empty",
                 hint=(
@@ -92,17 +101,9 @@ def read_head() -> Steps[Snapshot]:
                     "rebuild` makes the database anew from the copies"
                 ),
             )
-        if numbers:  # an initialised database is never empty: an empty listing is stale
-            newest = max(numbers)
-            data = yield from ReadGeneration(newest)
-            if data is not None:
-                try:
-                    return (yield from _follow(decode(data, newest)))
-                except DatabaseDamagedError:
-                    if newest == damaged:
-                        raise
-                    damaged = newest
-        yield from Wait(attempt)
+        seconds = yield from Wait(attempt)
+        if not numbers:
+            empty_seconds += seconds
     raise NoGenerationError(
         "the state database has no generation that can be read",
         hint="`vmbackup-admin doctor` examines the NAS",
@@ -132,12 +133,13 @@ def _follow(head: Snapshot) -> Steps[Snapshot]:
         head = successor
 
 
-def transact(author: Author, change: Change) -> Steps[Snapshot]:
+def transact(author: Author, change: Change, seen: int = 0) -> Steps[Snapshot]:
     """Applies `change` once, and returns a head that contains it.
 
     The head as it is, if `change` changes nothing.
 
-    What is written has the format of what was read, unless that is what `change` changes.
+    What is written has the format of what was read, unless that is what `change` changes. `seen` is
+    as for `read_head`.
 
     Whatever `change` raises ends the transaction with nothing written. Raises
     `DatabaseVersionError` when a newer program has been there, `LockLostError` when the session was
@@ -146,7 +148,8 @@ def transact(author: Author, change: Change) -> Steps[Snapshot]:
     """
     first_attempted: int | None = None
     for attempt in range(ATTEMPTS):
-        head = yield from read_head()
+        head = yield from read_head(seen)
+        seen = head.generation
         require_known(head.contents.format)
         row = head.contents.sessions.get(author.record.id)
         if row is not None and row.sequence >= author.sequence:
@@ -241,17 +244,3 @@ def prune(keep: int) -> Steps[tuple[int, ...]]:
             yield from MoveToHistory(number)
             moved.append(number)
     return tuple(moved)
-
-
-def genesis(repository: str, node: str, committed: str, floor: int = 0) -> bytes:
-    """The first generation of a new database. Its claims get numbers above `floor`."""
-    contents = Contents(claims_granted=floor)
-    return first_generation(repository, 1, node, committed, "init", contents)
-
-
-def first_generation(
-    repository: str, number: int, node: str, committed: str, reason: str, contents: Contents
-) -> bytes:
-    """A generation that follows no other one: with it a history begins."""
-    header = Header(repository, number, NO_PREVIOUS, "init", 1, node, committed, reason)
-    return encode(header, contents)

@@ -39,11 +39,10 @@ def keep(root: Path, readable: Readable) -> int:
         changed += _set(root / name, readable)
         changed += sum(_set(path, readable) for path in _files(root / name))
     history = root / "history"
-    changed += _set(history, readable)
-    for month in (path for path in _entries(history) if path.is_dir()):
-        if _is_wrong(month, readable):  # its files first: then the directory says that all is done
-            changed += sum(_set(path, readable) for path in _files(month))
-            changed += _set(month, readable)
+    for directory in (*(path for path in _entries(history) if path.is_dir()), history):
+        if _is_wrong(directory, readable):  # its files first: then it says that all is done
+            changed += sum(_set(path, readable) for path in _files(directory))
+            changed += _set(directory, readable)
     return changed
 
 

@@ -11,16 +11,30 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Final
 
-from shared.host.errors import DatabaseDamagedError, UsageError
+from shared.host.clock import SystemClock
+from shared.host.errors import DatabaseDamagedError, DatabaseVersionError, UsageError
 from shared.nas.errors import nas_error
 from shared.nas.reading import read_file
 from shared.nas.writing import DIRECTORY_MODE, sync_directory, write_new_file
 from shared.state.store import version
-from shared.state.store.generations import follows, newest_readable, numbers, read_number
+from shared.state.store.files import StateFiles
+from shared.state.store.generations import (
+    follows,
+    newest_readable,
+    numbers,
+    read_bytes,
+    read_number,
+)
 from shared.state.store.layout import Primitive, generation_name
 from shared.state.store.opening import require_writable
+from shared.state.store.operations import (
+    PublishGeneration,
+    RemoveTemporary,
+    SyncGeneration,
+    WriteTemporary,
+)
+from shared.state.store.snapshot import decode
 
-_LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 _REBUILT: Final = re.compile(r"^REBUILT:\s*(\S{1,40})\s*$", re.MULTILINE)
 
 
@@ -39,13 +53,8 @@ def set_aside(root: Path, number: int) -> Path:
             f"generation {number} is not the newest one",
             hint=f"the newest is {present[-1] if present else 'missing'}",
         )
-    if len(present) == 1:
-        raise UsageError(
-            "there is no generation before it to go on from",
-            hint="restore vmstate from a backup of the NAS, or `vmbackup-admin statedb rebuild` "
-            "makes it anew of the copies",
-        )
-    if not _is_damaged(root, number, present[-2]):
+    previous = present[-2] if len(present) > 1 else _bring_back(root, number - 1)
+    if not _is_damaged(root, number, previous):
         raise UsageError(
             f"generation {number} is not damaged: it stays",
             hint="vmbackup-admin statedb check says what is wrong",
@@ -63,6 +72,39 @@ def set_aside(root: Path, number: int) -> Path:
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error
     return target
+
+
+def _bring_back(root: Path, number: int) -> int:
+    """Gives a generation of the history its name in `gen/` again, and returns its number.
+
+    Raises `UsageError` if there is none that can be read.
+    """
+    try:
+        data = read_bytes(root, number)
+        if data is not None:
+            decode(data, number)
+    except (DatabaseDamagedError, DatabaseVersionError):
+        data = None
+    if data is None:
+        raise UsageError(
+            "there is no generation before it to go on from",
+            hint="restore vmstate from a backup of the NAS, or `vmbackup-admin statedb rebuild` "
+            "makes it anew of the copies",
+        )
+    files = StateFiles(root, SystemClock(), _primitive(root))
+    for operation in (
+        WriteTemporary(f"back.{number}", data),
+        PublishGeneration(f"back.{number}", number),
+        RemoveTemporary(f"back.{number}"),
+        SyncGeneration(number),
+    ):
+        files.perform(operation)
+    return number
+
+
+def _primitive(root: Path) -> Primitive:
+    newest = max(numbers(root), default=0)
+    return "directory" if (root / "gen" / generation_name(newest)).is_dir() else "link"
 
 
 def _is_damaged(root: Path, number: int, previous: int) -> bool:
@@ -97,17 +139,14 @@ def rebuild_version(root: Path, lease_seconds: float | None = None) -> version.D
     with contextlib.suppress(DatabaseDamagedError):
         if version.parse(old).repository == head.header.repository:
             raise UsageError("vmtool-db-version is whole and belongs to this database: it stays")
-    found = _LEASE.search(old.decode("utf-8", "replace"))
-    lease = lease_seconds or (float(found[1]) if found else version.DEFAULT_LEASE_SECONDS)
-    primitive: Primitive = (
-        "directory" if (root / "gen" / generation_name(head.generation)).is_dir() else "link"
-    )
-    said = _REBUILT.search(old.decode("utf-8", "replace"))
+    text = old.decode("utf-8", "replace")
+    lease = lease_seconds or version.lease_in(text) or version.DEFAULT_LEASE_SECONDS
+    said = _REBUILT.search(text)
     settings = version.DatabaseVersion(
         package_version("vmbackup"),
         head.header.repository,
         lease,
-        primitive,
+        _primitive(root),
         head.contents.format,
         version.rebuilt_in(said[1]) if said else "",
     )

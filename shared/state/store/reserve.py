@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from shared.host.clock import Clock
 from shared.host.errors import NasError
+from shared.host.waits import pausing
 from shared.nas.errors import is_full, reported
 from shared.nas.reading import list_fresh, look
 from shared.nas.writing import FILE_MODE, create_file, open_synced, sync_directory
@@ -139,8 +140,9 @@ def with_room(root: Path, clock: Clock, action: Callable[[], T]) -> T:
             "the NAS is full: the reserve of the state database was given up, and is made again by "
             "`vmbackup-worker database` when there is room"
         )
+    pause = pausing(clock.sleep, "room on the NAS", sum(_WAITS_SECONDS))
     for seconds in _WAITS_SECONDS:
-        clock.sleep(seconds)
+        pause(seconds)
         try:
             return action()
         except NasError as error:

@@ -6,21 +6,30 @@ tells most of what it said. Nothing is decided by such a row; people are told of
 """
 
 import contextlib
+import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from shared.host.documents import load
-from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
-from shared.nas.reading import LIMIT_BYTES, list_fresh, read_file
+from shared.host.errors import DatabaseDamagedError, DatabaseVersionError, NasError
+from shared.nas.reading import LIMIT_BYTES, open_file, read_bounded
 from shared.state import formats
 from shared.state.numbers import believable
 from shared.state.records import VmRecord
-from shared.state.store.layout import generation_file, generation_name, generation_numbers
+from shared.state.store.kept import bundles_in, read_bundle
+from shared.state.store.layout import (
+    generation_file,
+    generation_name,
+    generation_numbers,
+    history_buckets,
+    names_in,
+)
 from shared.state.store.snapshot import decode
-from shared.state.store.version import format_of
+from shared.state.store.version import format_of, lease_in
 
 #: How many files of generations are read: what is older tells nothing that matters.
 _TRIES: Final = 32
@@ -28,7 +37,6 @@ _VERSION_BYTES: Final = 1 << 16
 _NAMED: Final = re.compile(r"([0-9]{20})(\.[0-9a-f]+)?")
 _REPOSITORY: Final = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _IN_VERSION: Final = re.compile(rf"^REPOSITORY:\s*{_REPOSITORY}\s*$", re.MULTILINE)
-_LEASE: Final = re.compile(r"^LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 _IN_GENERATION: Final = re.compile(rf"^repository {_REPOSITORY}$", re.MULTILINE)
 _NUMBER: Final = re.compile(r"^generation ([0-9]{1,18})$", re.MULTILINE)
 _CLAIMS: Final = re.compile(r"^claims ([0-9]{1,18})$", re.MULTILINE)
@@ -58,28 +66,63 @@ def salvage(root: Path) -> Salvage:
     """Reads what is left of the database in `root`; one that is not there says nothing."""
     version = _text(root / "vmtool-db-version", _VERSION_BYTES)
     generations = _generations(root)
-    texts = [(number, text) for number, path in generations[:_TRIES] if (text := _text(path))]
-    numbers = [number for number, _ in generations]
-    numbers += [int(found) for _, text in texts for found in _NUMBER.findall(text)[:1]]
-    vms = _rows(texts)
-    row_generation = next((number for number, text in texts if any(_records(text))), 0)
-    claims = [int(found) for _, text in texts for found in _CLAIMS.findall(text)[:1]]
-    claims += [record.claim.number for record in vms.values() if record.claim]
+    read = _Read()
+    for number, path in generations[:_TRIES]:
+        read.add(number, _text(path))  # one at a time: all of them may be long
+    for number, text in _in_bundles(root) if len(generations) < _TRIES else ():
+        read.add(number, text)
+    numbers = [number for number, _ in generations] + read.numbers + _bundled(root)
+    claims = read.claims + [record.claim.number for record in read.vms.values() if record.claim]
     return Salvage(
-        _first(_IN_VERSION, [version]) or _first(_IN_GENERATION, (text for _, text in texts)),
-        _format(version, [text for _, text in texts]),
-        _lease(version),
+        _first(_IN_VERSION, version) or read.repository,
+        _format([*read.formats, format_of(version.encode("utf-8", "surrogateescape"))]),
+        lease_in(version),
         max((number for number in numbers if believable(number)), default=0),
         max((number for number in claims if believable(number)), default=0),
-        next((_first(_COMMITTED, [text]) for n, text in texts if n == row_generation), ""),
-        row_generation,
-        vms,
+        read.committed,
+        read.row_generation,
+        read.vms,
     )
+
+
+@dataclass(slots=True)
+class _Read:
+    """What the texts of generations say, the newest first.
+
+    What is older than a whole generation adds no rows to it.
+    """
+
+    repository: str = ""
+    committed: str = ""
+    row_generation: int = 0
+    whole: bool = False
+    formats: list[str | None] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    claims: list[int] = field(default_factory=list)
+    vms: dict[str, VmRecord] = field(default_factory=dict)
+
+    def add(self, number: int, text: str) -> None:
+        """One more. An empty text says nothing."""
+        if not text:
+            return
+        self.repository = self.repository or _first(_IN_GENERATION, text)
+        self.formats.append(formats.named(text.partition("\n")[0]))
+        for pattern, found in ((_NUMBER, self.numbers), (_CLAIMS, self.claims)):
+            if said := _first(pattern, text):
+                found.append(int(said))
+        if self.whole:
+            return
+        for record in _records(text):
+            self.vms.setdefault(record.uuid.lower(), record)
+            if not self.row_generation:
+                self.row_generation, self.committed = number, _first(_COMMITTED, text)
+        self.whole = _is_whole(number, text)
 
 
 def highest_generation(root: Path) -> int:
     """The highest number in the names of generations, by listings alone; 0 if there is none."""
-    return max((number for number, _ in _generations(root) if believable(number)), default=0)
+    numbers = [*(number for number, _ in _generations(root)), *_bundled(root)]
+    return max((number for number in numbers if believable(number)), default=0)
 
 
 def _generations(root: Path) -> list[tuple[int, Path]]:
@@ -87,41 +130,39 @@ def _generations(root: Path) -> list[tuple[int, Path]]:
     found = [
         (number, generation_file(directory / generation_name(number)))
         for directory in (root / "gen", *_buckets(root))
-        for number in generation_numbers(_names(directory))
+        for number in generation_numbers(names_in(directory))
     ]
     found += [
         (int(match[1]), generation_file(root / "damaged" / name))
-        for name in _names(root / "damaged")
+        for name in names_in(root / "damaged")
         if (match := _NAMED.fullmatch(name))
     ]
     return sorted(found, reverse=True)
 
 
+def _in_bundles(root: Path) -> Iterator[tuple[int, str]]:
+    """The newest generations of the newest bundle that can be read, the newest first."""
+    for name in reversed(bundles_in(root)):
+        with contextlib.suppress(DatabaseDamagedError, NasError):
+            found = deque(read_bundle(root, name).generations(), maxlen=_TRIES)
+            for number, data in reversed(found):
+                yield number, data.decode("utf-8", "surrogateescape")
+            return
+
+
+def _bundled(root: Path) -> list[int]:
+    return [name.last for name in bundles_in(root)]
+
+
 def _buckets(root: Path) -> list[Path]:
-    return [root / "history" / name for name in _names(root / "history") if name.isdigit()]
-
-
-def _names(directory: Path) -> list[str]:
-    with contextlib.suppress(OSError):
-        return list_fresh(directory)
-    return []
+    return [root / "history" / name for name in history_buckets(names_in(root / "history"))]
 
 
 def _text(path: Path, limit: int = LIMIT_BYTES) -> str:
-    with contextlib.suppress(OSError):
-        return read_file(path, limit).decode("utf-8", "surrogateescape")
+    with contextlib.suppress(OSError), open_file(path) as file:
+        if os.fstat(file.fileno()).st_size <= limit:
+            return read_bounded(file, limit).decode("utf-8", "surrogateescape")
     return ""
-
-
-def _rows(texts: Iterable[tuple[int, str]]) -> dict[str, VmRecord]:
-    """The newest rows of VMs. What is older than a whole generation adds nothing to it."""
-    rows: dict[str, VmRecord] = {}
-    for number, text in texts:
-        for record in _records(text):
-            rows.setdefault(record.uuid.lower(), record)
-        if _is_whole(number, text):
-            break
-    return rows
 
 
 def _records(text: str) -> Iterator[VmRecord]:
@@ -141,21 +182,12 @@ def _is_whole(number: int, text: str) -> bool:
     return True
 
 
-def _first(pattern: re.Pattern[str], texts: Iterable[str]) -> str:
-    return next((match[1] for text in texts if (match := pattern.search(text))), "")
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return match[1] if match else ""
 
 
-def _format(version: str, texts: Iterable[str]) -> str:
+def _format(named: Iterable[str | None]) -> str:
     """The newest known format that is named: in the version file or in a generation."""
-    named = [formats.named(text.partition("\n")[0]) for text in texts]
-    named.append(format_of(version.encode("utf-8", "surrogateescape")))
     known = [found for found in named if found and not formats.is_newer(found)]
     return max((found for found in known if found != "1.0"), key=formats.major, default="")
-
-
-def _lease(version: str) -> float:
-    found = _LEASE.search(version)
-    with contextlib.suppress(ValueError):
-        seconds = float(found[1]) if found else 0.0
-        return seconds if 0 < seconds < 1e6 else 0.0
-    return 0.0

@@ -12,13 +12,13 @@ from typing import Final
 from shared.host.errors import ConfigurationError, DatabaseDamagedError
 from shared.host.notes import Note
 from shared.state.store.files import StateFiles
+from shared.state.store.history_operations import ReadChecksum
 from shared.state.store.operations import ReadGeneration
 from shared.state.store.snapshot import Snapshot, decode
 
 log: Final = logging.getLogger(__name__)
 
-#: How far behind the head the generation that this host has seen is still compared: within what is
-#: never pruned.
+#: How far behind the head the generation that this host has seen is certainly still in `gen/`.
 _CHAIN_CHECKED: Final = 200
 
 
@@ -74,8 +74,9 @@ class SeenHistory:
         elif head.generation - self.generation < _CHAIN_CHECKED:
             data = files.perform(ReadGeneration(self.generation))
             same = data is None or decode(data, self.generation).checksum == self.checksum
-        else:
-            same = True
+        else:  # this host was away: what it saw is in the history, or was removed for its age
+            checksum = files.perform(ReadChecksum(self.generation))
+            same = checksum in ("", self.checksum)
         return (
             "" if same else f"generation {self.generation} is not the one that this host has seen"
         )

@@ -6,26 +6,35 @@ SHA-256 of everything above.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeVar
 
 from shared.host.document_fields import Count
 from shared.host.documents import Document, load
-from shared.host.errors import DatabaseDamagedError
+from shared.host.errors import DatabaseDamagedError, VmBackupError
 from shared.nas.reading import LIMIT_BYTES
 from shared.state import formats
 from shared.state.contents import Contents, UnusableRow
-from shared.state.records import NodeRecord, SessionRecord, VmRecord
+from shared.state.host_records import NodeRecord, SessionRecord
+from shared.state.records import VmRecord
 
 R = TypeVar("R", bound=Document)
 Section = Literal["nodes", "sessions", "vms"]
 
 _SECTIONS: Final[tuple[Section, ...]] = ("nodes", "sessions", "vms")
+#: More lists and objects than the records of a longest generation have. Each takes far more memory
+#: than its brackets, and whoever may write to the NAS can seal what consists of them.
+_MOST_PARTS: Final = 1_000_000
+#: How those lines of a header begin that differ from commit to commit, or may.
+_HEADER_LINES: Final = (b"repository ", b"previous ", b"commit ")
 #: The fields that name the rows of each section.
 _NAMES: Final[Mapping[Section, str]] = {"nodes": "name", "sessions": "id", "vms": "key"}
+#: In place of the checksum of a generation before the first one.
+NO_PREVIOUS: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,10 @@ class Snapshot:
 
 
 def encode(header: Header, contents: Contents) -> bytes:
-    """The text of a generation, in the format of its contents. Same input, same bytes."""
+    """The text of a generation, in the format of its contents. Same input, same bytes.
+
+    Raises `VmBackupError` if it is more than anybody reads: nobody could commit on it.
+    """
     lines = [
         f"{formats.MAGIC} {contents.format}",
         f"repository {header.repository}",
@@ -86,17 +98,27 @@ def encode(header: Header, contents: Contents) -> bytes:
         lines += [line for _, line in sorted(rows)]
     body = "\n".join([*lines, "end"]) + "\n"
     data = body.encode("utf-8", "surrogatepass")
-    return data + f"sha256 {hashlib.sha256(data).hexdigest()}\n".encode()
+    data += f"sha256 {hashlib.sha256(data).hexdigest()}\n".encode()
+    if reason := _too_much(data):
+        raise VmBackupError(
+            f"nothing can be committed any more: the state database would have "
+            f"{len(contents.vms)} VMs in {len(data)} bytes, and {reason}",
+            hint="`vmbackup-admin forget` those that are gone; some hosts may use another NAS "
+            "directory, which has a state database of its own",
+        )
+    return data
 
 
+#: A commit reads the head, its own generation and the one before, each more than once.
+@functools.lru_cache(maxsize=3)
 def decode(data: bytes, number: int) -> Snapshot:
-    """Reads generation `number`.
+    """Reads generation `number`. The last few are remembered, by their number and all their bytes.
 
     Raises `DatabaseDamagedError`, or `DatabaseVersionError` if a newer program wrote it in other
     lines.
     """
-    if len(data) > LIMIT_BYTES:
-        raise _damaged(number, f"it is longer than {LIMIT_BYTES} bytes")
+    if reason := _too_much(data):
+        raise _damaged(number, reason)
     try:
         return _decode(data, number)
     except DatabaseDamagedError:
@@ -107,11 +129,54 @@ def decode(data: bytes, number: int) -> Snapshot:
         raise
 
 
-def _decode(data: bytes, number: int) -> Snapshot:
+def decode_header(data: bytes, number: int) -> tuple[Header, str]:
+    """The header of generation `number` and its checksum, which is compared; no row is read.
+
+    Raises `DatabaseDamagedError`.
+    """
+    body, checksum = _checked(data, number)
+    try:
+        lines = iter(body.split(b"\n", 5)[1:5])
+        header = _decode_header(line.decode("utf-8", "surrogatepass") for line in lines)
+    except (ValueError, StopIteration, RuntimeError) as error:
+        raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
+    if header.generation != number:
+        raise _damaged(number, f"it says that it is generation {header.generation}")
+    return header, checksum
+
+
+def header_among(lines: Iterable[bytes], repository: str, number: int) -> Header | None:
+    """The header of a generation of which only some lines are known, those that are new in it.
+
+    None if they do not say enough. `repository` is what it is if they do not say that.
+    """
+    said = dict(line.split(b" ", 1) for line in lines if line.startswith(_HEADER_LINES))
+    with contextlib.suppress(ValueError, KeyError):
+        known = said.get(b"repository", repository.encode()).decode()
+        return _header(known, number, said[b"previous"].decode(), said[b"commit"])
+    return None
+
+
+def _too_much(data: bytes) -> str:
+    """Why so much is not read, with the bound; empty: it is."""
+    if len(data) > LIMIT_BYTES:
+        return f"it is longer than {LIMIT_BYTES} bytes"
+    if data.count(b"[") + data.count(b"{") > _MOST_PARTS:
+        return f"it has more than {_MOST_PARTS} lists and objects"
+    return ""
+
+
+def _checked(data: bytes, number: int) -> tuple[bytes, str]:
+    """What stands above the checksum of a generation, and the checksum, which it agrees with."""
     body, separator, trailer = data.rpartition(b"sha256 ")
     checksum = hashlib.sha256(body).hexdigest()
     if not separator or trailer != f"{checksum}\n".encode():
         raise _damaged(number, f"its checksum is wrong ({len(data)} bytes)")
+    return body, checksum
+
+
+def _decode(data: bytes, number: int) -> Snapshot:
+    body, checksum = _checked(data, number)
     try:
         lines = iter(body.decode("utf-8", "surrogatepass").split("\n"))
         version = _known_format(next(lines))
@@ -142,9 +207,13 @@ def _decode_header(lines: Iterator[str]) -> Header:
     repository, generation, previous = (
         _value(lines, name) for name in ("repository", "generation", "previous")
     )
-    commit = _Commit.from_json(load(_value(lines, "commit"), LIMIT_BYTES))
-    said = {item.name: getattr(commit, item.name) for item in fields(commit)}
-    return Header(repository, int(generation), previous, **said)
+    return _header(repository, int(generation), previous, _value(lines, "commit"))
+
+
+def _header(repository: str, number: int, previous: str, commit: str | bytes) -> Header:
+    found = _Commit.from_json(load(commit, LIMIT_BYTES))
+    said = {item.name: getattr(found, item.name) for item in fields(found)}
+    return Header(repository, number, previous, **said)
 
 
 def _value(lines: Iterator[str], name: str) -> str:

@@ -12,8 +12,7 @@ from shared.state.contents import Contents
 from shared.state.formats import FIRST
 from shared.state.store.database import Database
 from shared.state.store.files import StateFiles
-from shared.state.store.protocol import NO_PREVIOUS
-from shared.state.store.snapshot import Header, Snapshot
+from shared.state.store.snapshot import NO_PREVIOUS, Header, Snapshot
 from shared.state.store.version import DEFAULT_LEASE_SECONDS, DatabaseVersion
 
 

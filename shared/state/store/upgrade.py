@@ -14,8 +14,8 @@ from shared.host.errors import LockedError
 from shared.host.printable import quoted
 from shared.state import formats
 from shared.state.contents import Contents
-from shared.state.records import SessionRecord
-from shared.state.sessions import recovery
+from shared.state.host_records import SessionRecord
+from shared.state.sessions import deaths, recovery
 from shared.state.store.database import Database
 from shared.state.store.opening import read_version
 from shared.state.store.repair import replace_version
@@ -46,7 +46,7 @@ def state(database: Database) -> Format:
 
 def require_no_older_program(contents: Contents) -> None:
     """Raises `LockedError` while a session lives whose program does not know the newest format."""
-    older = [row for row in recovery.live_sessions(contents) if not row.program]
+    older = [row for row in deaths.live_sessions(contents) if not row.program]
     if older:
         raise LockedError(
             f"an older program is at work: {_named(older)}",
@@ -61,14 +61,15 @@ def upgrade(database: Database, prepare: Callable[[], None] = lambda: None) -> N
 
     Killed at any point, the same call does. Nothing to do is no error.
 
-    Sessions of this machine that are provably dead are ended first. `prepare` makes what the new
+    Sessions of this machine that are dead are ended first. `prepare` makes what the new
     format demands besides; if it raises, the database stays as it was. Raises `LockedError` as
     `require_no_older_program` does.
     """
     contents = database.head().contents
     database.require_writable()
     if formats.is_older(contents.format):
-        recovery.expire(database, recovery.find_proven(database, contents), WORKER)
+        rows = deaths.live_sessions(contents)
+        recovery.expire(database, deaths.find_here(database, rows), WORKER)
         require_no_older_program(database.head().contents)
         prepare()
         contents = database.commit_once(

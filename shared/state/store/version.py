@@ -3,6 +3,7 @@
 Written by `init`, by a migration, by an upgrade.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ from shared.state.store.layout import Primitive
 #: How long a session may be silent before others take over what it holds, unless `init` was told
 #: otherwise.
 DEFAULT_LEASE_SECONDS: Final = 300.0
+#: No command sets a longer one: whoever watches for it would wait for days. Nor does any set one
+#: near this: a session would write its heartbeat without a pause, and be dead to others at once.
+LONGEST_LEASE_SECONDS: Final = 3600.0
+SHORTEST_LEASE_SECONDS: Final = 1.0
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REBUILT: Final = re.compile(r"[0-9TZ:-]{20}-[0-9a-f]{8}")
+_LEASE: Final = re.compile(r"LEASE_SECONDS:\s*([0-9.]{1,12})\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def _settings(values: Mapping[str, str], version: str) -> DatabaseVersion:
         lease = float(values.get("LEASE_SECONDS", ""))
     except ValueError:
         lease = 0
-    if not 0 < lease < 1e6:
+    if not _is_lease(lease):
         raise _damaged("LEASE_SECONDS is missing or is no sensible number of seconds")
     if values.get("PUBLISH") not in ("link", "directory"):
         raise _damaged("PUBLISH is neither link nor directory")
@@ -109,6 +115,19 @@ def is_repository(text: str) -> bool:
 def rebuilt_in(text: str) -> str:
     """What `text` says of when the database was made anew, if a program wrote that; else empty."""
     return text if _REBUILT.fullmatch(text) else ""
+
+
+def lease_in(text: str) -> float:
+    """The lease time that a damaged file still tells; 0 if it tells none that `parse` takes."""
+    found = _LEASE.search(text)
+    with contextlib.suppress(ValueError):
+        seconds = float(found[1]) if found else 0.0
+        return seconds if _is_lease(seconds) else 0.0
+    return 0.0
+
+
+def _is_lease(seconds: float) -> bool:
+    return SHORTEST_LEASE_SECONDS <= seconds <= LONGEST_LEASE_SECONDS
 
 
 def _refuse_older(version: str) -> None:

@@ -19,7 +19,8 @@ from shared.nas.reading import read_file
 from shared.state.contents import Contents
 from shared.state.formats import require_known
 from shared.state.states import State
-from shared.state.store.generations import names_in, read_number
+from shared.state.store.generations import read_number
+from shared.state.store.layout import names_in
 from shared.state.store.operations import (
     KeepEditedView,
     ReadGeneration,
@@ -40,11 +41,13 @@ VIEW_MEMORY: Final = 128
 #: found by the next commit.
 _AROUND: Final = 4
 _EDITED: Final = re.compile(r"vmtool-statedb\.edited-(\d{1,18})-[0-9a-z-]+")
-_ODD: Final = re.compile(r"[:%\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ODD: Final = re.compile(
+    r"[:%\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 def escape(name: str) -> str:
-    """`name` with `:`, `%`, line breaks and control characters percent-encoded.
+    """`name` with `:`, `%`, line breaks, control and format characters percent-encoded.
 
     So each line has two fields.
     """

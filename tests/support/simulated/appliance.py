@@ -96,7 +96,8 @@ def _plan(host: Host, words: list[str]) -> tuple[Plan, list[Machine]]:
 
 
 def _refuse_usb(machine: Machine) -> None:
-    for slot in machine.disks:
+    filled = [slot for slot, image in machine.drives.items() if image]
+    for slot in [*machine.disks, *filled]:
         controller, port, device = slot.rsplit("-", 2)
         if machine.kinds.get(controller, "").lower() == "usb":
             text = (

@@ -103,10 +103,17 @@ def check_readable_for_task(medium: Medium, title: str, handler: str) -> None:
         ) from None
 
 
+def _offsets(path: str) -> tuple[int, int]:
+    """Where the map and the blocks begin: images that others made have them elsewhere."""
+    with open(path, "rb") as file:
+        found: tuple[int, int] = struct.unpack_from("<II", file.read(512), 0x154)
+    return found
+
+
 def _map(path: str) -> list[int]:
     with open(path, "rb") as file:
         count = struct.unpack_from("<I", file.read(512), 0x180)[0]
-        file.seek(_MAP_OFFSET)
+        file.seek(_offsets(path)[0])
         return list(struct.unpack(f"<{count}I", file.read(4 * count)))
 
 
@@ -121,7 +128,7 @@ def read_block(chain: list[Medium], block: int) -> bytes:
         place = _map(medium.location)[block]
         if place != _FREE:
             with open(medium.location, "rb") as file:
-                file.seek(_DATA_OFFSET + place * BLOCK)
+                file.seek(_offsets(medium.location)[1] + place * BLOCK)
                 return file.read(BLOCK).ljust(BLOCK, b"\0")
     return bytes(BLOCK)
 
@@ -137,16 +144,17 @@ def write(path: str, block: int, data: bytes, offset: int = 0) -> None:
 
     A block that it does not have yet is added, zeros around `data`.
     """
+    map_offset, data_offset = _offsets(path)
     with open(path, "r+b") as file:
         places = _map(path)
         if places[block] == _FREE:
             places[block] = sum(place != _FREE for place in places)
-            file.seek(_MAP_OFFSET + 4 * block)
+            file.seek(map_offset + 4 * block)
             file.write(struct.pack("<I", places[block]))
             file.seek(_ALLOCATED_OFFSET)
             file.write(struct.pack("<I", places[block] + 1))
-            file.truncate(_DATA_OFFSET + (places[block] + 1) * BLOCK)
-        file.seek(_DATA_OFFSET + places[block] * BLOCK + offset)
+            file.truncate(data_offset + (places[block] + 1) * BLOCK)
+        file.seek(data_offset + places[block] * BLOCK + offset)
         file.write(data)
 
 

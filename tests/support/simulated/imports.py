@@ -32,7 +32,7 @@ def command(host: Host, words: list[str], faults: Faults) -> Reply:
     path = required(plain, 1)[0]
     if faults.take("import_unreadable"):
         raise _unread(f"Error reading '{path}' (VERR_NET_IO_ERROR)")
-    members, envelope = _read(path)
+    members, envelope = _read(path, disks="dry-run" not in options)
     _refuse(envelope, faults)
     system = envelope.find(f"{_OVF}VirtualSystem")
     title = system.findtext(f"{_OVF}Name", "") if system is not None else ""
@@ -114,8 +114,11 @@ def _failed(text: str, said: str = "") -> VBoxError:
     )
 
 
-def _read(path: str) -> tuple[dict[str, bytes], ET.Element]:
-    """The members, as far as they go, and the .ovf. Raises `VBoxError`."""
+def _read(path: str, *, disks: bool) -> tuple[dict[str, bytes], ET.Element]:
+    """The members, as far as they go, and the .ovf. Raises `VBoxError`.
+
+    Without `disks` those are passed over, as VirtualBox does for a dry run.
+    """
     members: dict[str, bytes] = {}
     if not os.path.exists(path):
         text = f"Error opening the OVA file '{path}' (VERR_FILE_NOT_FOUND)"
@@ -123,11 +126,15 @@ def _read(path: str) -> tuple[dict[str, bytes], ET.Element]:
         raise failed_task(
             "Appliance read failed", text, code=code, component=component, handler=_HANDLER
         )
-    with open(path, "rb") as file:
-        data = file.read()
-    with contextlib.suppress(tarfile.ReadError), tarfile.open(path) as archive:
+    with (
+        open(path, "rb") as file,
+        contextlib.suppress(tarfile.ReadError),
+        tarfile.open(path) as archive,
+    ):
         for entry in archive:
-            members[entry.name] = data[entry.offset_data : entry.offset_data + entry.size]
+            file.seek(entry.offset_data)
+            wanted = disks or not entry.name.endswith(".vmdk")
+            members[entry.name] = file.read(entry.size) if wanted else b""
     try:
         return members, ET.fromstring(
             next(data for name, data in members.items() if name.endswith(".ovf"))

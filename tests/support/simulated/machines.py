@@ -20,7 +20,14 @@ from tests.support.simulated.state import Host, Machine, Medium
 #: Characters that VirtualBox leaves in names of files; besides them those from U+00A0 to U+D7AF.
 _SAFE = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 #: Settings that are accepted and change the .vbox, but of which nothing more is simulated.
-_SETTINGS = ("--cpus", "--vm-execution-engine", "--nic1", "--audio-enabled", "--boot1")
+_SETTINGS = (
+    "--cpus",
+    "--usb-ohci",
+    "--vm-execution-engine",
+    "--nic1",
+    "--audio-enabled",
+    "--boot1",
+)
 
 
 def new_uuid() -> str:

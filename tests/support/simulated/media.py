@@ -29,8 +29,15 @@ def attach_command(host: Host, words: list[str]) -> Reply:
     controller = options.get("storagectl", "")
     if controller not in machine.controllers:
         raise VBoxError(f"Could not find a controller named '{controller}'")
+    if machine.state == "saved":
+        text = "The machine is not mutable or running (state is Saved)"
+        code, component = "VBOX_E_INVALID_VM_STATE", "SessionMachine"
+        raise VBoxError(text, code=code, component=component, context="MountMedium(...)")
     slot = f"{controller}-{options.get('port', '0')}-{options.get('device', '0')}"
-    if options.get("medium") == "none":
+    if options.get("type") == "dvddrive":
+        image = options.get("medium", "")
+        machine.drives[slot] = "" if image == "emptydrive" else image
+    elif options.get("medium") == "none":
         if slot not in machine.disks:
             text = (
                 f"No storage device attached to device slot 0 on port "

@@ -18,6 +18,11 @@ from tests.support.simulated.state import Host, Machine, exports
 
 #: A guest takes this long to boot; a power button pressed before is lost.
 BOOT_SECONDS = 0.3
+#: What the screen of every guest shows: a PNG image of one pixel.
+SCREEN = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010000000037"
+    "6ef9240000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
+)
 _WAIT = 'Waiting for VM "{}" to power on...\n'
 
 
@@ -114,6 +119,8 @@ def control_command(host: Host, words: list[str]) -> Reply:
     machine = find(host, name)
     if not machine.runs:
         raise not_running(name)
+    if action == "screenshotpng":
+        return _take_screenshot(required(words, 3)[2])
     if action not in _ACTIONS:
         raise UsageError(f"Invalid parameter '{action}'")
     return _ACTIONS[action](host, machine)
@@ -166,6 +173,12 @@ def _resume(host: Host, machine: Machine) -> Reply:
     return Reply()
 
 
+def _take_screenshot(path: str) -> Reply:
+    with open(path, "wb") as file:
+        file.write(SCREEN)
+    return Reply()
+
+
 _ACTIONS = {
     "poweroff": _power_off,
     "acpipowerbutton": _press_power_button,
@@ -187,6 +200,13 @@ def write_memory(machine: Machine) -> str:
     with open(os.path.join(folder, name), "wb") as file:
         file.write(b"\x7fVirtualBox SavedState V2.0\n".ljust(4096, b"\0"))
     return f"Snapshots/{name}"
+
+
+def property_command(host: Host, words: list[str]) -> Reply:
+    """No guest here has Guest Additions."""
+    action, name = required(words, 2)
+    find(host, name)
+    return Reply("No value set!\n" if action == "get" else "")
 
 
 def discard_command(host: Host, words: list[str]) -> Reply:

@@ -33,6 +33,7 @@ def read(path: str) -> tuple[Machine, list[Medium]]:
     for controller in element.iter(f"{_NAMESPACE}StorageController"):
         machine.kinds[controller.get("name", "")] = controller.get("type", "")
     machine.memory, machine.controllers, machine.disks = _hardware(element)
+    machine.drives = _drives(element)
     for snapshot in element.findall(f"{_NAMESPACE}Snapshot"):
         machine.snapshots += _snapshots(snapshot, "")
     media = [
@@ -49,7 +50,9 @@ def _uuid(text: str) -> str:
 
 
 def seconds(text: str) -> float:
-    """The inverse of `settings.moment`."""
+    """The inverse of `settings.moment`; now, where the settings do not say."""
+    if not text:
+        return float(int(time.time()))
     return float(timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
 
 
@@ -63,11 +66,29 @@ def _hardware(element: ET.Element) -> tuple[int, dict[str, int], dict[str, str]]
         controllers[name] = int(controller.get("PortCount", "1"))
         for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice"):
             image = device.find(f"{_NAMESPACE}Image")
-            if image is not None:
+            if device.get("type") == "HardDisk" and image is not None:
                 attached[f"{name}-{device.get('port')}-{device.get('device')}"] = _uuid(
                     image.get("uuid", "")
                 )
     return int(memory.get("RAMSize", "128")) if memory is not None else 128, controllers, attached
+
+
+def _drives(element: ET.Element) -> dict[str, str]:
+    """What is in each CD drive; empty: nothing."""
+    places = {
+        _uuid(image.get("uuid", "")): image.get("location", "")
+        for image in element.iterfind(f"{_NAMESPACE}MediaRegistry/{_NAMESPACE}DVDImages/*")
+    }
+    return {
+        f"{controller.get('name')}-{device.get('port')}-{device.get('device')}": next(
+            (places.get(_uuid(image.get("uuid", "")), "") for image in device), ""
+        )
+        for controller in element.iterfind(
+            f"{_NAMESPACE}Hardware/{_NAMESPACE}StorageControllers/{_NAMESPACE}StorageController"
+        )
+        for device in controller.iterfind(f"{_NAMESPACE}AttachedDevice")
+        if device.get("type") == "DVD"
+    }
 
 
 def _snapshots(element: ET.Element, parent: str) -> list[Snapshot]:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import time
+import uuid
 
 from tests.support.simulated.state import Host, Machine, Medium, Snapshot
 
@@ -115,15 +116,15 @@ def machine_text(host: Host, machine: Machine) -> str:
         for medium in host.media.values()
         if medium.registry == machine.uuid and _is_root(host, machine, medium)
     ]
-    if bases:
+    images = [
+        f'        <Image uuid="{{{image_uuid(path)}}}" location={quoted(path)}/>'
+        for path in sorted(set(machine.drives.values()) - {""})
+    ]
+    if bases or images:
         tree = [line for base in bases for line in _medium_lines(host, machine, base, 8)]
-        lines += [
-            "    <MediaRegistry>",
-            "      <HardDisks>",
-            *tree,
-            "      </HardDisks>",
-            "    </MediaRegistry>",
-        ]
+        lines += ["    <MediaRegistry>", "      <HardDisks>", *tree, "      </HardDisks>"]
+        lines += ["      <DVDImages>", *images, "      </DVDImages>"] if images else []
+        lines.append("    </MediaRegistry>")
     items = [
         f"      <ExtraDataItem name={quoted(name)} value={quoted(value)}/>"
         for name, value in machine.extra_data.items()
@@ -189,6 +190,23 @@ def _snapshot_lines(machine: Machine, snapshot: Snapshot, indent: int) -> list[s
     ]
 
 
+def image_uuid(path: str) -> str:
+    """A UUID for the image of a CD at this place."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, path))
+
+
+def _drive_lines(machine: Machine, name: str, space: str) -> list[str]:
+    """The CD drives on the controller of this name."""
+    lines = []
+    for slot, path in machine.drives.items():
+        controller, port, device = slot.rsplit("-", 2)
+        if controller == name:
+            drive = f'<AttachedDevice type="DVD" port="{port}" device="{device}"'
+            inner = f'<Image uuid="{{{image_uuid(path)}}}"/>' if path else ""
+            lines.append(f"{space}      {drive}>{inner}</AttachedDevice>")
+    return lines
+
+
 def hardware_lines(machine: Machine, disks: dict[str, str], indent: int) -> list[str]:
     """Memory and disks of the machine, or of one of its snapshots."""
     space = " " * indent
@@ -215,6 +233,7 @@ def hardware_lines(machine: Machine, disks: dict[str, str], indent: int) -> list
                     f'{space}        <Image uuid="{{{medium}}}"/>',
                     f"{space}      </AttachedDevice>",
                 ]
+        lines += _drive_lines(machine, name, space)
         lines.append(f"{space}    </StorageController>")
     lines += [f"{space}  </StorageControllers>", f"{space}</Hardware>"]
     return [

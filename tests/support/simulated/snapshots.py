@@ -268,6 +268,7 @@ def clone_command(host: Host, words: list[str]) -> Reply:
     os.makedirs(clone.folder, mode=0o700)
     clone.extra_data, clone.description = dict(source.extra_data), source.description
     clone.kinds, clone.groups = dict(source.kinds), list(source.groups)
+    clone.drives = dict(source.drives)
     clone.memory, clone.controllers, clone.state_file = (
         source.memory,
         dict(source.controllers),

@@ -53,6 +53,7 @@ class Machine:
     controllers: dict[str, int] = field(default_factory=dict)  # name -> ports
     kinds: dict[str, str] = field(default_factory=dict)  # name -> as --controller has it
     disks: dict[str, str] = field(default_factory=dict)  # "SATA-0-0" -> uuid of the medium
+    drives: dict[str, str] = field(default_factory=dict)  # "IDE-1-0" -> its image; "": empty
     snapshots: list[Snapshot] = field(default_factory=list)
     current_snapshot: str = ""
     started: float = 0.0  # when the guest began to count

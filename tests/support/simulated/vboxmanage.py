@@ -39,6 +39,7 @@ _COMMANDS = {
     "closemedium": ("media", "close_command", True),
     "startvm": ("power", "start_command", True),
     "controlvm": ("power", "control_command", True),
+    "guestproperty": ("power", "property_command", False),
     "discardstate": ("power", "discard_command", True),
     "snapshot": ("snapshots", "command", True),
     "clonevm": ("snapshots", "clone_command", True),

@@ -32,14 +32,14 @@ import sys
 from pathlib import Path
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
-from shared.state.sessions import recovery
+from shared.state.sessions import deaths, recovery
 from shared.state.store.opening import open_database
 database = open_database(Path(sys.argv[1]), HostIdentity.of_this_machine("b"), SystemClock())
-rows = recovery.live_sessions(database.head().contents)
-dead = recovery.watch_silent(database, rows, database.version.lease_seconds)
+rows = deaths.live_sessions(database.head().contents)
+dead = deaths.watch_silent(database, rows, database.version.lease_seconds)
 recovery.expire(database, dead, "test")
 head = database.head().contents
-live = recovery.live_sessions(head)
+live = deaths.live_sessions(head)
 print("expired", len(dead), "live", len(live), "count", head.vms["a"].failures)
 """
 

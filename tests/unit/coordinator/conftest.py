@@ -73,6 +73,7 @@ class Operator:
             "nas": {"mountpoint": str(self.nas), "require_mount": False, "reserve": 0, **nas},
             "host": {"node": self.node, "state_directory": str(self.folder / f"state-{self.node}")},
             "virtualbox": {"vboxmanage": str(self.folder / "no-VBoxManage")},
+            "page": {"file": ""},
             **self.settings,
         }
         lines = [

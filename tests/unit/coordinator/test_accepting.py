@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.frozen.store import CloneDirectory
+from shared.frozen.directory import CloneDirectory
 from shared.host.errors import ExitCode
 from shared.state.store.layout import generation_name
 from shared.state.store.opening import read_version

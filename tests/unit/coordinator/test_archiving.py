@@ -10,8 +10,8 @@ import pytest
 
 from shared.copies.files import NasFiles
 from shared.host.errors import ExitCode, LockLostError
-from shared.state.rules import adoption, archive, claims
-from shared.state.sessions import recovery
+from shared.state.rules import adoption, archive, claims, expiry
+from shared.state.sessions import deaths
 from shared.state.states import State
 from shared.tasks import archiving
 from shared.virtualbox.fingerprint import fingerprint_of
@@ -67,13 +67,15 @@ class TestArchive:
         assert web.contents == before
         assert stamps(web.nas / "web") == [OLDER, STAMP]
 
-    def test_twice_is_refused_by_state(self, web: Operator) -> None:
-        web.admin("archive", "web")
+    def test_twice_says_that_it_is_so_already(self, web: Operator) -> None:
+        first = web.json("archive", "web")
+        before = web.contents
         for arguments in (("archive", "web"), ("archive", "web", "--dry-run")):
             result = web.admin(*arguments)
-            assert result.exit_code == ExitCode.STATE_REFUSED
-            assert "web is ARCHIVED already" in result.stderr
-            assert "`vmbackup-admin activate web`" in result.stderr
+            said = "web is ARCHIVED already: there is nothing to do\n"
+            assert (result.exit_code, result.stdout) == (ExitCode.DONE, said)
+        assert web.json("archive", "web") == first
+        assert web.contents == before
 
     def test_refused_while_the_vm_is_backed_up_saying_by_whom_and_since_when(
         self, web: Operator
@@ -98,6 +100,10 @@ class TestArchive:
         assert [problem["stamp"] for problem in json.loads(result.stdout)["left_behind"]] == [OLDER]
         assert stamps(web.nas / "web") == [OLDER]
         assert web.record("web").status == State.ARCHIVED
+        again = web.admin("archive", "web")
+        assert again.exit_code == ExitCode.STATE_REFUSED
+        assert OLDER in again.stderr
+        assert "activate and archive it" in again.stderr
 
     def test_an_archive_elsewhere_must_hold_our_marker(self, web: Operator, tmp_path: Path) -> None:
         web.configure(archive_directory=str(tmp_path / "elsewhere"))
@@ -235,8 +241,8 @@ class TestInterrupted:
 
     @staticmethod
     def _bury(web: Operator) -> None:
-        rows = recovery.live_sessions(web.contents)
-        web.commit(lambda contents: claims.expire(contents, [row.id for row in rows], "gone", WHEN))
+        rows = deaths.live_sessions(web.contents)
+        web.commit(lambda contents: expiry.expire(contents, [row.id for row in rows], "gone", WHEN))
 
 
 class _Dying:
@@ -277,11 +283,14 @@ class TestDisplaced:
 
 
 class TestActivate:
-    def test_a_vm_that_is_not_archived_is_refused(self, web: Operator) -> None:
+    def test_a_vm_that_is_not_archived_says_so(self, web: Operator) -> None:
+        before = web.contents
         for arguments in (("activate", "web"), ("activate", "web", "--dry-run")):
             result = web.admin(*arguments)
-            assert result.exit_code == ExitCode.STATE_REFUSED
-            assert "CLEAN" in result.stderr
+            said = "web is CLEAN, not ARCHIVED: there is nothing to do\n"
+            assert (result.exit_code, result.stdout) == (ExitCode.DONE, said)
+        assert web.json("activate", "web")["copies"] == [OLDER, STAMP]
+        assert web.contents == before
 
     def test_without_copies_it_is_new_once_the_database_knows_and_claims_no_copy(
         self, web: Operator

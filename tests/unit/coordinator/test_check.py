@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.state.records import NodeRecord
-from shared.state.sessions.host_look import PREFIX, VmsSeen, WorkerEnd, write_look
+from shared.state.host_records import NodeRecord
+from shared.state.records import Power
+from shared.state.sessions.host_look import PREFIX, WorkerEnd
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator, copy
 
@@ -196,3 +198,34 @@ def test_two_hosts_whose_names_differ_only_in_case_are_told_why_nothing_is_known
     assert "ALPHA: its name and that of alpha differ only in case" in done.stdout
     assert "give one of them another host.node" in done.stdout
     assert "the names ALPHA and alpha differ only in case" in clean.admin("doctor").stdout
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_that_a_vm_may_be_off_is_said_by_all_although_something_is_worse(
+    clean: Operator, given_up: bool
+) -> None:
+    """By `check`, `show`, `status` and `notify`: before and after `lock recover`."""
+    look(clean, "web01", "web02")
+    saved = Power("savestate", "running", 7, since="2026-11-22T20:38:00Z", node="alpha")
+    noted = {"power_left": saved} if given_up else {"power": saved}
+    clean.set("web01", damaged=("20261122T203800Z-17",), **noted)
+    words = "it may still be saved" if given_up else "it may be off"
+    done = clean.admin("check")
+    assert done.exit_code == 2
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("VMBACKUP CRITICAL - web01: 1 copy is damaged; also a backup saved it")
+    assert first.partition("|")[2], "the first line has all: the performance data stands in it"
+    assert words in first
+    assert [line[:20] for line in rest if "web01" in line] == [
+        "CRITICAL: web01: 1 c",
+        "WARNING: web01: a ba",
+    ]
+    assert words in rest[-1]
+    document = json.loads(clean.admin("check", "--json").stdout)
+    (web,) = [vm for vm in document["vms"] if vm["name"] == "web01"]
+    assert (web["kind"], [each["kind"] for each in web["also"]]) == (
+        "damaged",
+        ["left" if given_up else "unfinished"],
+    )
+    for command in (("show", "web01"), ("status",)):
+        assert words in " ".join(clean.admin(*command).stdout.split()), command

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shared.host.errors import ExitCode
 from shared.state.states import State
 from shared.state.store import protocol
 from shared.state.store.layout import generation_name
+from shared.state.store.version import DEFAULT_LEASE_SECONDS
 from tests.unit.coordinator.conftest import Operator, copy
 from tests.unit.coordinator.test_reading import damage, tree
 
@@ -106,6 +108,8 @@ class TestConfig:
         )
 
     def test_validate(self, operator: Operator) -> None:
+        operator.settings["virtualbox"] = {"vboxmanage": sys.executable}
+        operator.configure()
         assert operator.json("config", "validate") == {
             "schema": 1,
             "valid": True,
@@ -113,15 +117,65 @@ class TestConfig:
             "warnings": [],
         }
         assert "is right" in operator.admin("config", "validate").stdout
+        named = operator.admin("config", "validate", "my file.toml")
+        assert named.exit_code == ExitCode.USAGE
+        assert "vmbackup-admin --config 'my file.toml' config validate" in named.stderr
+        operator.settings["virtualbox"] = {"home": "/nowhere/at/all", "vboxmanage": "/no/program"}
+        operator.configure()
+        assert operator.json("config", "validate")["warnings"] == [
+            "virtualbox.home: there is no directory /nowhere/at/all",
+            "virtualbox.vboxmanage: there is no program /no/program",
+        ]
+        operator.settings = {
+            "metrics": {"file": "/no/where/vmbackup.prom"},
+            "virtualbox": {"vboxmanage": sys.executable},
+        }
+        operator.configure(mountpoint="/no/nas")
+        assert operator.json("config", "validate")["warnings"][:2] == [
+            "nas.mountpoint: there is no directory /no/nas",
+            "metrics.file: there is no directory /no/where",
+        ]
         operator.config.write_text("[nas]\n", encoding="utf-8")
         result = operator.admin("config", "validate")
         assert result.exit_code == ExitCode.USAGE
         assert "nas.mountpoint" in result.stderr
+        operator.config.unlink()
+        missing = operator.admin("config", "validate")
+        assert missing.exit_code == ExitCode.USAGE
+        assert f"config generate --output {operator.config}" in missing.stderr
+
+    def test_validate_says_where_nobody_would_read_what_copies_take_over(
+        self, operator: Operator
+    ) -> None:
+        operator.settings["virtualbox"] = {"vboxmanage": sys.executable}
+        operator.settings["backup"] = {"changed": "auto"}
+        operator.settings['policy."a*"'] = {"verify_days": 0}
+        operator.settings['policy."b*"'] = {"verify_days": 0, "changed": "off"}
+        operator.configure()
+        (warning,) = operator.json("config", "validate")["warnings"]
+        assert warning.startswith('[policy."a*"] has changed = "auto" and verify_days = 0')
+        assert "every copy is whole" in operator.admin("config", "validate").stderr
+
+    def test_validate_says_whose_exports_no_limit_bounds(self, operator: Operator) -> None:
+        operator.settings["virtualbox"] = {"vboxmanage": sys.executable}
+        operator.settings["backup"] = {"bytes_per_second": "20 MB"}
+        operator.settings['policy."a*"'] = {"engine": "vboxmanage"}
+        operator.settings['policy."b*"'] = {"engine": "parallel"}
+        operator.configure()
+        (warning,) = operator.json("config", "validate")["warnings"]
+        assert warning.startswith('[policy."a*"] has engine = "vboxmanage": ')
+        assert "backup.bytes_per_second does not bound" in warning
+        del operator.settings["backup"]
+        operator.configure()
+        assert operator.json("config", "validate")["warnings"] == []
 
     def test_show_is_a_configuration_again(self, operator: Operator) -> None:
         operator.settings['policy."we*b"'] = {"keep_last": 5}
         operator.configure()
-        shown = tomllib.loads(operator.admin("config", "show").stdout)
+        text = operator.admin("config", "show").stdout
+        shown = tomllib.loads(text)
+        operator.config.write_text(text, encoding="utf-8")
+        assert operator.admin("config", "validate").exit_code == ExitCode.DONE
         assert shown["nas"]["mountpoint"] == str(operator.nas)
         assert shown["policy"]["we*b"]["keep_last"] == 5
         assert operator.json("config", "show")["configuration"]["backup"]["parallel"] == 1
@@ -138,6 +192,8 @@ class TestCheck:
             "generations": 2,
             "oldest": 1,
             "head": 2,
+            "bundles": 0,
+            "removed": None,
             "findings": [],
         }
         assert tree(operator.nas) == before
@@ -261,6 +317,18 @@ class TestCheck:
         )
         findings(site_with_database, "--rebuild-version")
         assert site_with_database.database().version.lease_seconds == 77
+
+    @pytest.mark.parametrize("lease", ["7200", "0", "0.001", "1.2.3"])
+    def test_a_lease_time_that_cannot_be_is_not_written_again(
+        self, site_with_database: Operator, lease: str
+    ) -> None:
+        path = site_with_database.vmstate / "vmtool-db-version"
+        whole = path.read_text().splitlines(keepends=True)
+        path.write_text(
+            "".join(f"LEASE_SECONDS: {lease}\n" if "LEASE" in line else line for line in whole)
+        )
+        assert findings(site_with_database, "--rebuild-version")[0] == ExitCode.DONE
+        assert site_with_database.database().version.lease_seconds == DEFAULT_LEASE_SECONDS
 
     def test_a_version_file_that_is_whole_stays(self, site_with_database: Operator) -> None:
         before = (site_with_database.vmstate / "vmtool-db-version").read_bytes()

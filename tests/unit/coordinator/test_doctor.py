@@ -21,16 +21,11 @@ from shared.nas import mount
 from shared.nas.mount import Mount, NasStatus
 from shared.nas.spelling import TRIAL
 from shared.ova.compression import zlib_codec
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.rules import hosts, sightings
 from shared.state.rules.sightings import Sighting
-from shared.state.sessions.host_look import (
-    PREFIX,
-    UNKNOWN_INTERVAL_SECONDS,
-    VmsSeen,
-    WorkerEnd,
-    write_look,
-)
+from shared.state.sessions.host_look import PREFIX, UNKNOWN_INTERVAL_SECONDS, WorkerEnd
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
 from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,13 @@ from coordinator.commands import doctor as doctor_command
 from coordinator.doctor.result import FULL, Check, once
 from shared.command_line import Invocation
 from shared.host.errors import ExitCode
+from shared.state.records import Power
 from shared.state.states import State
 from shared.state.store import reserve
 from tests.ordinary.mounts import KINDS, Mounts, possible
 from tests.support.copies import put_copy
 from tests.support.packages import require
-from tests.unit.coordinator.conftest import Operator, copy
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
 
 pytestmark = pytest.mark.slow
 
@@ -122,17 +124,55 @@ def test_a_worker_does_not_give_it_up(full: Operator) -> None:
     assert (kept(full), before > 0) == (before, True)
 
 
-def test_two_processes_at_once(full: Operator) -> None:
-    line = [sys.executable, "-m", "coordinator.admin", "--config", str(full.config)]
+def at_once(*commands: tuple[Operator, tuple[str, ...]]) -> list[tuple[bytes, int]]:
+    """Runs commands of hosts side by side, each in a process of its own: output and exit code."""
+    program = [sys.executable, "-m", "coordinator.admin", "--config"]
     running = [
-        subprocess.Popen([*line, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for words in (["pin", "web", OLD], ["statedb", "check"], ["pin", "web", NEW])
+        subprocess.Popen(
+            [*program, str(host.config), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for host, words in commands
     ]
-    ended = [(process.communicate(timeout=120)[0], process.returncode) for process in running]
+    return [(process.communicate(timeout=120)[0], process.returncode) for process in running]
+
+
+def test_two_processes_at_once(full: Operator) -> None:
+    ended = at_once(
+        *(
+            (full, words)
+            for words in (("pin", "web", OLD), ("statedb", "check"), ("pin", "web", NEW))
+        )
+    )
     codes = [ended[0][1], ended[2][1]]
     assert 0 in codes, ended
     assert set(codes) <= {ExitCode.DONE, ExitCode.LOCKED}, ended
     assert kept(full) == 0
+
+
+@pytest.mark.parametrize("full", ["btrfs"], indirect=True)
+def test_two_hosts_clear_it_at_once(full: Operator) -> None:
+    """Each its own VM. The reserve is there once, for whoever comes first; the other has of it."""
+    beta = Operator(full.folder, "beta")
+    beta.configure()
+    make_room(full.nas)
+    beta.add_vms("mail")
+    beta.set("mail", status=State.CLEAN, last_copy=copy(NEW))
+    for stamp in (OLD, NEW):
+        put_copy(full.nas / "mail", stamp, vm="mail", uuid=beta.record("mail").uuid)
+    fill(full.nas)
+    for both in (
+        ((full, ("remove", "web", OLD, "--yes")), (beta, ("pin", "mail", NEW))),
+        ((full, ("archive", "web")), (beta, ("remove", "mail", OLD, "--yes"))),
+    ):
+        ended = at_once(*both)
+        assert [code for _, code in ended] == [ExitCode.DONE] * 2, ended
+    assert kept(full) == 0
+    assert [path.stem for path in full.nas.glob("*/*.ova")] == [NEW]
+    assert [path.stem for path in full.nas.glob("archive/web/*.ova")] == [NEW]
+    make_room(full.nas)
+    full.database().keep_reserve(0)
+    assert kept(full)
+    assert full.admin("statedb", "check").exit_code == ExitCode.DONE
 
 
 def test_killed_after_giving_it_up_the_next_command_finds_the_room_or_says_what_to_do(
@@ -159,6 +199,58 @@ def test_status_names_who_waits_and_doctor_one_cause(full: Operator) -> None:
     assert told == ["NAS: room"]
     assert not [check for check in checks if "No space left" in check.seen]
     assert {check.name: check.verdict for check in checks}["database: reserve"] == "ok"
+
+
+def prepared(full: Operator, *commands: tuple[str, ...], **changes: Any) -> None:
+    """What has happened before the NAS was full."""
+    make_room(full.nas)
+    for command in commands:
+        assert full.admin(*command).exit_code == 0, command
+    for key, values in changes.items():
+        full.set(key, **values)
+    fill(full.nas)
+
+
+def test_an_archived_vm_is_taken_back(full: Operator) -> None:
+    prepared(full, ("archive", "web"))
+    result = full.admin("activate", "web")
+    assert result.exit_code == 0, result.output
+    assert (full.nas / "web" / f"{NEW}.ova").exists()
+    assert (full.record("web").status, full.record("web").moving) != (State.ARCHIVED, "activate")
+    assert kept(full) == 0
+
+
+def test_what_a_host_left_that_is_gone_is_settled(full: Operator) -> None:
+    make_room(full.nas)
+    full.add_vms("mail", node="beta")
+    saved = Power("savestate", "running", 1, since=WHEN, node="beta")
+    prepared(full, mail={"power": saved, "leftovers": True})
+    result = full.lock("recover", "beta")
+    assert result.exit_code == 0, result.output
+    record = full.record("mail")
+    assert (record.power, record.power_left, record.leftovers) == (None, saved, False)
+    assert kept(full) == 0
+
+
+def test_the_lock_of_a_dead_worker_is_broken(full: Operator) -> None:
+    make_room(full.nas)
+    session = full.session().__enter__()
+    full.claim(session, "web")
+    fall_silent(session)
+    fill(full.nas)
+    result = full.lock("break", "web")
+    assert result.exit_code == 0, result.output
+    assert full.record("web").claim is None
+    assert kept(full) == 0
+
+
+def test_a_lost_database_is_made_anew_in_the_room_of_its_reserve(full: Operator) -> None:
+    for path in (full.vmstate / "gen").iterdir():
+        os.truncate(path, 40)
+    result = full.admin("statedb", "rebuild", "--yes")
+    assert result.exit_code == 0, result.output
+    assert full.record("web").last_copy is not None
+    assert [copy["stamp"] for copy in full.json("copies", "web")["copies"]] == [OLD, NEW]
 
 
 def test_the_first_check_that_finds_no_room_tells_it() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.printable import printable, quoted
 from shared.state.states import State
 from tests.support.copies import put_copy

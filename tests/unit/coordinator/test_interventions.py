@@ -6,7 +6,7 @@ import pytest
 
 from shared.host.errors import IllegalMoveError, LockedError
 from shared.state.contents import Contents
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.rules import archive, backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State

@@ -10,7 +10,8 @@ from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.host.errors import ExitCode
 from shared.state.contents import UnusableRow
-from shared.state.records import Power, SessionRecord
+from shared.state.host_records import SessionRecord
+from shared.state.records import Power
 from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.sessions.session import Session

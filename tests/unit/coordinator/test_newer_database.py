@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from coordinator.admin import program as admin_program
 from coordinator.lock import program as lock_program
 from shared.host.errors import ExitCode
+from tests.support.copies import ova, put_copy
 from tests.support.formats import give_format
 from tests.unit.coordinator.conftest import Operator
 from worker.cli import program as worker_program
@@ -32,6 +33,9 @@ READING = [
         "admin show web",
         "admin log",
         "admin verify --all --dry-run",
+        "admin verify --all",
+        "admin verify web",
+        "admin rehearse web --dry-run",
     ),
     *("admin prune --dry-run", "lock list", "worker verify --dry-run", "worker backup --dry-run"),
 ]
@@ -43,8 +47,6 @@ WRITING = [
         "admin activate web",
         "admin forget web",
         "admin prune",
-        "admin verify --all",
-        "admin rehearse web",
     ),
     *(
         "admin pin web 20261122T203800Z-17",
@@ -75,6 +77,7 @@ def newer(request: pytest.FixtureRequest, site_with_database: Operator) -> Opera
     An interrupted upgrade may have left either half of the news.
     """
     site_with_database.add_vms("web")
+    put_copy(site_with_database.nas / "web", "20261122T203800Z-17", ova())
     (site_with_database.nas / "archive").mkdir(exist_ok=True)
     generation, file = request.param
     give_format(site_with_database.vmstate, "3.0", generation=generation, file=file)

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from coordinator.doctor import notify
-from shared.state.records import EventRecord, SessionRecord, Told
+from coordinator.doctor.result import Check
+from shared.state.host_records import SessionRecord
+from shared.state.records import EventRecord, Told
 from tests.support.receivers import mailbox, website
 from tests.unit.coordinator.conftest import WHEN, Operator
 
@@ -24,6 +26,7 @@ def test_nobody_is_told_without_targets(site_with_database: Operator) -> None:
     assert (refused.exit_code, "docs/monitoring.md" in refused.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_test_reaches_every_target_without_a_database(operator: Operator) -> None:
     with mailbox() as box, website() as site:
         target(operator, "mail", url=box.url)
@@ -41,6 +44,7 @@ def test_a_test_reaches_every_target_without_a_database(operator: Operator) -> N
         assert (len(box.got), len(site.got)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_a_target_that_takes_nothing_is_said_without_its_secret(operator: Operator) -> None:
     target(operator, url="json://user:hunter2@127.0.0.1:1/hunter3")
     done = operator.admin("notify", "--test", "mail")
@@ -72,7 +76,7 @@ def test_without_the_extra_it_says_how_to_get_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     refused = operator.admin("notify", "--test")
     assert refused.exit_code == 2
-    assert "pip install '.[notify]'" in refused.stderr
+    assert "pip install apprise" in refused.stderr
     (check,) = notify.examine(operator.configuration)
     assert (check.verdict, "pip install" in check.hint) == ("fail", True)
 
@@ -143,3 +147,48 @@ def test_doctor_says_whether_anybody_is_told(
     (check,) = notify.examine(operator.configuration)
     assert (check.name, check.verdict) == ("notify", verdict)
     assert seen in check.seen
+
+
+WRONG = "hunter2, which is no URL"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("notify.mail", "notify.mail.url: Apprise does not understand its URL"),
+        ("ping", "ping.url: must begin with http:// or https://"),
+    ],
+)
+def test_an_address_that_can_never_be_told_is_refused_with_its_key(
+    operator: Operator, table: str, said: str
+) -> None:
+    operator.settings[table] = {"url": WRONG}
+    operator.configure()
+    refused = operator.admin("config", "validate")
+    assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
+    assert "hunter2" not in refused.output
+    assert any((each.verdict, each.seen) == ("fail", said) for each in examined(operator))
+
+
+def test_a_secret_that_others_can_read_is_a_warning_with_its_key(operator: Operator) -> None:
+    secret = operator.folder / "secret-url"
+    secret.write_text("json://user:hunter2@host.example", encoding="utf-8")
+    target(operator, url=f"file:{secret}")
+    said = f"notify.mail.url: other users can read the secret in {secret}"
+    for mode, wrong in ((0o644, True), (0o640, False), (0o600, False)):
+        secret.chmod(mode)
+        done = operator.admin("config", "validate")
+        assert (done.exit_code, said in done.stderr) == (0, wrong), done.output
+        assert [each.seen for each in examined(operator) if "mail.url" in each.seen] == (
+            [said] if wrong else []
+        )
+    secret.write_text(WRONG, encoding="utf-8")
+    done = operator.admin("config", "validate")
+    assert (done.exit_code, "notify.mail.url: Apprise" in done.stderr) == (0, True), done.output
+    secret.unlink()
+    done = operator.admin("config", "validate")
+    assert (done.exit_code, "notify.mail.url: cannot read" in done.stderr) == (0, True)
+
+
+def examined(operator: Operator) -> list[Check]:
+    return list(notify.examine(operator.configuration))

@@ -17,10 +17,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator import admin, lock
-from shared.command_line import Program, documented, json_option
+from shared.command_line import documented, json_option
 from shared.host.errors import ExitCode, LockedError, VmBackupError
 from shared.output import with_configuration
-from tests.unit.coordinator.conftest import Operator
+from shared.program import Program
+from tests.unit.coordinator.conftest import UUID, Operator, copy
+from worker.cli import program as worker_program
 
 LACKING: dict[str, tuple[Exception, str]] = {
     "threads": (RuntimeError("can't start new thread"), "no more threads"),
@@ -184,6 +186,7 @@ def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> N
             )
             assert "Examples:" in help_text
             assert "Exit codes:" in help_text
+            assert name == "check" or "130  interrupted" in help_text
             assert program.name in help_text
 
 
@@ -199,6 +202,11 @@ READING = {
     "config validate",
     "statedb check",
     "list",
+    "compare",
+    "space",
+    "report",  # --html writes a file of this host
+    "page",  # --output writes the file that was asked for
+    "metrics",  # --output writes a file of this host, as `config generate` does
     "notify",  # only --test sends anything, and that is a test
 }
 
@@ -218,7 +226,7 @@ def commands(program: Program) -> Iterator[tuple[str, set[str]]]:
 @pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
 def test_every_command_speaks_json_and_shows_beforehand_what_it_would_do(program: Program) -> None:
     for name, options in commands(program):
-        if name == "config generate":  # what it prints is the file
+        if name in ("config generate", "config schema"):  # what it prints is the file
             continue
         assert "--json" in options, name
         assert ("--dry-run" in options) == (name not in READING), name
@@ -312,6 +320,21 @@ class TestHintsToPaste:
         told = self.run(config, "check").stdout
         assert f"vmbackup-admin --config '{config}' copies web" in told
 
+    def test_what_a_command_says_is_next(self, config: str, operator: Operator) -> None:
+        made = self.run(config, "init").stdout
+        assert f"vmbackup-admin --config '{config}' doctor" in made
+        assert f"vmbackup-worker --config '{config}' run" in made
+        for words in (["status"], ["check"]):
+            told = self.run(config, *words).stdout
+            assert f"vmbackup-worker --config '{config}' vmfind" in told, told
+        planned = CliRunner().invoke(worker_program, ["--config", config, "backup", "--dry-run"])
+        assert f"vmbackup-admin --config '{config}' status" in planned.stderr
+        operator.add_vms("web")
+        operator.set("web", last_copy=copy())
+        told = self.run(config, "forget", "web").stdout
+        for word in ("copies", "restore", "remove"):
+            assert f"vmbackup-admin --config '{config}' {word} {UUID}" in told
+
     def test_a_command_that_is_in_it_works(self, config: str) -> None:
         hint = json.loads(self.run(config, "status", "--json").stderr)["error"]["hint"]
         command = re.search(r"vmbackup-admin [^`;:]*?init", hint)
@@ -337,3 +360,23 @@ class TestHintsToPaste:
         assert with_configuration("vmbackup-worker -v run", "/x") == (
             "vmbackup-worker --config /x -v run"
         )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("init", "--lease-seconds"),
+        ("statedb", "rebuild", "--lease-seconds"),
+        ("statedb", "migrate", "--lease-seconds"),
+        ("mount", "web01", "/nowhere", "--idle"),
+        ("rehearse", "web01", "--wait"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("number", ["nan", "inf", "-1"])
+def test_what_is_no_number_between_the_bounds_is_refused_before_anything_is_made(
+    operator: Operator, command: tuple[str, ...], number: str
+) -> None:
+    done = operator.admin(*command, number)
+    assert done.exit_code == ExitCode.USAGE
+    assert not operator.vmstate.exists()

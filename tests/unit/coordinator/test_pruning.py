@@ -7,7 +7,7 @@ import pytest
 
 from shared.copies import catalogue
 from shared.copies.files import Permit
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.errors import ExitCode, LockLostError, NasError
 from shared.state.rules import vm_records
 from shared.state.states import State
@@ -83,7 +83,7 @@ def test_a_pinned_copy_stays_through_everything_until_it_is_unpinned(web: Operat
     assert web.json("unpin", "web", STAMPS[0])["changed"] is True
     assert web.admin("prune").exit_code == 0
     assert left(web.nas / "web") == STAMPS[3:]
-    assert "pin web" in web.admin("log").stdout
+    assert f"copy {STAMPS[0]} unpinned" in web.admin("log").stdout
 
 
 def test_dry_runs_of_pins_change_nothing(web: Operator) -> None:
@@ -94,8 +94,11 @@ def test_dry_runs_of_pins_change_nothing(web: Operator) -> None:
 @pytest.mark.parametrize("command", ["pin", "unpin"])
 def test_a_copy_that_is_not_there_is_named(web: Operator, command: str) -> None:
     result = web.admin(command, "web", "20200101T000000Z-1")
-    assert result.exit_code == ExitCode.FAILURE
+    assert result.exit_code == ExitCode.USAGE
     assert "web has no copy 20200101T000000Z-1" in result.stderr
+    latest = web.admin(command, "web", "latest").stderr
+    assert "needs the stamp itself" in latest
+    assert "`vmbackup-admin copies web`" in latest
 
 
 def test_a_damaged_copy_is_kept_and_pinned_ones_use_up_no_place(web: Operator) -> None:
@@ -191,3 +194,15 @@ def test_the_rules_of_a_policy_are_used(web: Operator) -> None:
         "last"
     ]
     assert left(web.nas / "web") == STAMPS[1:]
+
+
+def test_a_place_of_which_not_even_the_directory_above_is_there_is_refused(
+    web: Operator, tmp_path: Path
+) -> None:
+    """A slip, or a disk that is not mounted: nothing is made there."""
+    for command in (("restore", "web"), ("rehearse", "web"), ("restore", "web", "--disk", "1")):
+        refused = web.admin(*command, "--to", str(tmp_path / "mnt/disk/vms"))
+        assert refused.exit_code == ExitCode.USAGE, refused.output
+        assert f"there is no directory {tmp_path / 'mnt/disk'}" in refused.stderr
+        assert "hint: " in refused.stderr
+    assert not (tmp_path / "mnt").exists()

@@ -6,16 +6,18 @@ They read without a lock, and show what there is even when something is wrong.
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator import text
 from shared.copies.names import partial_name
-from shared.copies.sidecar import Wire
+from shared.copies.sidecar_fields import Wire
 from shared.host.errors import ExitCode
 from shared.host.processes import Completed
-from shared.state.rules import claims, sightings
+from shared.state.records import OtherEngine
+from shared.state.rules import expiry, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
 from tests.support.copies import put_copy
@@ -161,6 +163,23 @@ class TestStatus:
         assert operator.json("status")["vms"][0]["waiting"] == "waits for its window 22:00-06:00"
         operator.set("web", status=State.RUNNING)
         assert operator.json("status")["vms"][0]["waiting"] is None
+
+    def test_it_says_when_the_fast_engine_is_left_for_longer_than_one_backup(
+        self, site_with_database: Operator
+    ) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        for copies, said in ((1, False), (2, True)):
+            last = replace(
+                copy(), other_engine=OtherEngine("its format is VMDK (clone it)", copies)
+            )
+            operator.set("web", status=State.CLEAN, last_copy=last)
+            shown = " ".join(operator.admin("status").stdout.split())
+            assert ("the last 2 copies were made by VBoxManage" in shown) == said
+            assert ("because its format is VMDK (clone it)" in shown) == said
+        (row,) = operator.json("status")["vms"]
+        assert row["last_copy"]["other_engine"]["copies"] == 2
+        assert "the last 2 copies were made by VBoxManage" in operator.admin("show", "web").stdout
 
     def test_it_changes_nothing_on_the_nas(self, site_with_database: Operator) -> None:
         site_with_database.add_vms("web")
@@ -313,11 +332,19 @@ class TestShow:
             "made by the parallel engine; all of it sent: one of 10 copies is sent whole\n",
             "made by VBoxManage, because its format is VMDK\n",
         ):
-            assert line in output
+            assert output.count(line) == 1
         rows = operator.json("copies")["copies"]
         assert [row["engine"] for row in rows] == ["parallel", "parallel", "vboxmanage"]
         assert rows[0]["wire"] == {"sent": 11_000_000, "copied": 680_000_000, "reason": ""}
         assert (rows[1]["engine_reason"], rows[2]["engine_reason"]) == (None, "its format is VMDK")
+
+    def test_what_is_so_of_all_copies_is_said_once(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        for claim in (17, 18):
+            put_copy(operator.nas / "web", f"20261122T203800Z-{claim}", engine="vboxmanage")
+        output = operator.admin("show", "web").stdout
+        assert (output.count("20261122T203800Z-1"), output.count("made by VBoxManage")) == (2, 1)
 
     def test_an_unknown_vm_is_a_usage_error_that_names_similar_ones(
         self, site_with_database: Operator
@@ -353,6 +380,11 @@ class TestCopies:
     def test_none_yet(self, site_with_database: Operator) -> None:
         assert site_with_database.admin("copies").stdout == "There are no copies yet.\n"
 
+    def test_none_of_a_vm(self, site_with_database: Operator) -> None:
+        site_with_database.add_vms("web")
+        assert site_with_database.admin("copies", "web").stdout == "There is no copy of web.\n"
+        assert site_with_database.admin("status").stdout.endswith("1 VM: 1 NEW, 1 without a copy\n")
+
 
 class TestLog:
     def test_who_when_why_and_what_changed_newest_last(self, site_with_database: Operator) -> None:
@@ -364,7 +396,7 @@ class TestLog:
         assert commits[1]["changes"] == ["web new"]
         assert commits[2]["changes"] == ["web NEW -> RUNNING"]
         assert commits[2]["node"] == "alpha"
-        lines = operator.admin("log", "--limit", "1").stdout.splitlines()
+        lines = operator.admin("log", "--limit", "1", "--commits").stdout.splitlines()
         assert len(lines) == 2
         assert "web NEW -> RUNNING" in lines[1]
 
@@ -391,6 +423,10 @@ class TestLog:
         assert commits[2]["problem"] == "missing"
         assert commits[5]["changes"] == ["web NEW -> RUNNING"]
         assert "damaged" in operator.admin("log").stdout
+        for options in ([], ["--commits"]):
+            of_one = operator.admin("log", "--vm", "web", *options).stdout
+            assert "damaged" in of_one, "it may have been about this VM"
+            assert operator.admin("log", "--vm", "none", *options).exit_code == 2
 
     def test_it_goes_on_in_the_history(self, site_with_database: Operator) -> None:
         from shared.state.store import protocol
@@ -407,10 +443,44 @@ class TestLog:
         session = operator.session().__enter__()
         operator.claim(session, "web")
         fall_silent(session)
-        operator.commit(lambda contents: claims.expire(contents, [session.id], "gone", WHEN))
+        operator.commit(lambda contents: expiry.expire(contents, [session.id], "gone", WHEN))
         last = operator.json("log")["commits"][-1]["changes"]
         assert f"session {session.id} expired" in last
         assert any("BACKUP_IN_PROGRESS -> BACKUP_NECESSARY" in change for change in last)
+
+    def test_plain_words_of_one_vm_since_a_moment(self, site_with_database: Operator) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        operator.set("web", status=State.RUNNING)
+        operator.set("web", status=State.BACKUP_NECESSARY)
+        said = operator.admin("log", "--vm", "web").stdout
+        assert "alpha  web  runs" in said
+        assert "was used: its backup is due" in said
+        assert "db" not in said
+        assert (
+            operator.admin("log", "--since", "today").stdout.count("\n") == 5
+        )  # a line above them
+        late = operator.admin("log", "--since", "2100-01-01")
+        assert late.stdout == "Nothing happened since 2100-01-01 00:00Z.\n"
+        events = operator.json("log", "--vm", operator.record("web").uuid)["events"]
+        assert [event["kind"] for event in events][:3] == ["found", "started", "used"]
+
+    def test_a_vm_that_is_not_there_is_said_and_one_that_was_is_told_of(
+        self, site_with_database: Operator
+    ) -> None:
+        operator = site_with_database
+        operator.add_vms("web", "db")
+        for options in ([], ["--commits"], ["--json"]):
+            unknown = operator.admin("log", "--vm", "wep", *options)
+            assert unknown.exit_code == 2
+            assert "did you mean web" in unknown.stderr
+        operator.commit(lambda contents: contents.without_vm("db"))
+        assert "its record was deleted" in operator.admin("log", "--vm", "db").stdout
+
+    def test_what_is_no_moment_is_refused(self, site_with_database: Operator) -> None:
+        refused = site_with_database.admin("log", "--since", "soon")
+        assert refused.exit_code == 2
+        assert "yesterday" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -481,3 +551,46 @@ class TestLeftOut:
         operator.set("web", **values)
         assert said in operator.json("show", "web")["vm"]["rule"]
         assert said in " ".join(operator.admin("show", "web").stdout.split())
+
+
+class TestSomeOfThem:
+    @pytest.fixture
+    def three(self, site_with_database: Operator) -> Operator:
+        site_with_database.add_vms("web01", "web02", "db")
+        site_with_database.set("web02", node="beta", damaged=(STAMP,))
+        return site_with_database
+
+    def shown(self, operator: Operator, *arguments: str) -> list[str]:
+        return sorted(row["name"] for row in operator.json("status", *arguments)["vms"])
+
+    def test_by_name_host_and_problem(self, three: Operator) -> None:
+        assert self.shown(three, "web01", "db") == ["db", "web01"]
+        assert self.shown(three, "--host", "beta") == ["web02"]
+        assert self.shown(three, "web01", "--host", "beta") == []
+        problems = {row["name"] for row in three.json("status", "--problems")["vms"]}
+        judged = json.loads(three.admin("check", "--json").stdout)["vms"]
+        assert problems == {row["name"] for row in judged if row["level"] != "OK"}
+
+    def test_that_none_is_like_that_is_said(self, three: Operator) -> None:
+        done = three.admin("status", "web01", "--host", "beta")
+        assert (done.exit_code, done.stdout) == (0, "None of the 3 VMs is like that.\n")
+
+    def test_a_host_that_is_not_there_is_no_answer(self, three: Operator) -> None:
+        done = three.admin("status", "--host", "gamma")
+        assert done.exit_code == ExitCode.USAGE
+        assert "alpha" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("wbe01", "web01"), ("WEB1", "web01"), ("dbb", "db")]
+    )
+    def test_a_name_with_a_slip_names_the_one_that_is_meant(
+        self, three: Operator, typed: str, meant: str
+    ) -> None:
+        done = three.admin("status", typed)
+        assert done.exit_code == ExitCode.USAGE
+        assert f"did you mean {meant}" in done.stderr
+
+    def test_a_command_with_a_slip_too(self, three: Operator) -> None:
+        done = three.admin("statsu")
+        assert done.exit_code == ExitCode.USAGE
+        assert "status" in done.stderr

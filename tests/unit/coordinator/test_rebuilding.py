@@ -1,7 +1,10 @@
 """`statedb rebuild`: a lost state database is made anew of the copies."""
 
+import errno
 import os
 import shutil
+import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,15 @@ from typing import Any
 import pytest
 
 from shared.copies import catalogue
-from shared.host.errors import ExitCode
+from shared.host.errors import ExitCode, NasError
 from shared.state.records import Power
+from shared.state.sessions import sweeping
 from shared.state.states import State
+from shared.state.store import reserve
 from shared.state.store.opening import read_version
-from shared.tasks import rebuild_origin
-from tests.support.copies import put_copy
+from shared.state.store.salvage import salvage
+from shared.tasks import rebuild_origin, rebuilding
+from tests.support.copies import UUID, put_copy
 from tests.unit.coordinator.conftest import Operator, copy, fall_silent, uuid
 from tests.unit.coordinator.test_reading import tree
 
@@ -117,6 +123,7 @@ def test_a_database_that_is_deleted_or_truncated(site: Operator, befall: Any) ->
 def test_what_was_in_vmstate_is_set_aside_whole(site: Operator) -> None:
     damage(site)
     before = contents_of(site.vmstate)
+    before.pop(reserve.NAME)  # it says nothing, and takes room
     aside = Path(site.json("statedb", "rebuild")["set_aside"])
     assert aside.parent == site.nas
     assert aside.name.startswith("vmstate.aside-")
@@ -306,6 +313,69 @@ def test_a_vm_keeps_its_directory_beside_copies_of_its_copies(site: Operator) ->
     assert ("web", "elsewhere") in {(each["vm"], each["kind"]) for each in shown["left"]}
 
 
+def test_on_a_tie_the_directory_of_the_name_is_the_vms_and_the_other_stays(site: Operator) -> None:
+    """By nothing but the names: the other one sorts first and has more copies."""
+    shutil.copytree(site.nas / "web", site.nas / "a-copy")
+    put_copy(site.nas / "a-copy", "20261121T203800Z-16")
+    lose(site)
+    made = site.json("statedb", "rebuild")
+    assert {row["vm"]: row["directory"] for row in made["vms"]}["web"] == "web"
+    (said,) = (each["text"] for each in made["left"] if each["kind"] == "elsewhere")
+    assert said == f"copies of it without a record are in {site.nas / 'a-copy'}"
+    rows = site.json("copies")["copies"]
+    assert {row["vm"] for row in rows if not row["listed"]} == {str(site.nas / "a-copy")}
+
+
+def test_on_a_tie_what_is_left_of_the_database_names_the_directory(site: Operator) -> None:
+    shutil.copytree(site.nas / "web", site.nas / "a-copy")
+    site.set("web", directory="a-copy")
+    damage(site)
+    made = site.json("statedb", "rebuild")
+    assert {row["vm"]: row["directory"] for row in made["vms"]}["web"] == "a-copy"
+
+
+def test_a_vm_whose_newest_copy_is_here_and_in_the_archive_is_backed_up(site: Operator) -> None:
+    """Somebody copied it there, or a move was killed: both commands that are named settle it."""
+    shutil.copytree(site.nas / "web", site.nas / "archive" / "web")
+    lose(site)
+    made = site.json("statedb", "rebuild")
+    assert states(site) == EXPECTED
+    (text,) = (each["text"] for each in made["left"] if each["kind"] == "half moved")
+    assert f"{OLD}, {NEW} in the archive and here, too" in text
+    assert site.record("web").last_copy is not None
+    for command in ("archive", "activate"):
+        assert f"`vmbackup-admin {command} web`" in text
+        assert site.admin(command, "web").exit_code == ExitCode.DONE
+    assert not (site.nas / "archive" / "web").exists()
+    assert [found.stamp for found in catalogue.read(site.nas / "web", None).good] == [OLD, NEW]
+
+
+def test_one_that_is_damaged_here_is_here_all_the_same(site: Operator) -> None:
+    shutil.copytree(site.nas / "web", site.nas / "archive" / "web")
+    (site.nas / "web" / f"{NEW}.ova").write_bytes(b"short")
+    lose(site)
+    site.json("statedb", "rebuild")
+    assert states(site) == EXPECTED
+
+
+@pytest.mark.parametrize("moving", [None, "archive", "activate"])
+def test_what_is_left_of_the_database_says_that_it_was_archived(
+    site: Operator, moving: Any
+) -> None:
+    """The newest copy is in both places, as a move between two file systems leaves it."""
+    shutil.copytree(site.nas / "archive" / "old", site.nas / "old")
+    site.set("old", moving=moving)
+    damage(site)
+    made = site.json("statedb", "rebuild")
+    assert states(site) == EXPECTED
+    (text,) = (each["text"] for each in made["left"] if each["kind"] == "half moved")
+    assert f"{OLD} here and in the archive, too" in text
+    for command in ("activate", "archive"):
+        assert f"`vmbackup-admin {command} old`" in text
+        assert site.admin(command, "old").exit_code == ExitCode.DONE
+    assert not (site.nas / "old").exists()
+
+
 def test_whoever_meets_a_lost_database_is_shown_the_way(site: Operator) -> None:
     site.site().prepare_archive()
     damage(site)
@@ -436,3 +506,78 @@ def test_a_generation_that_is_damaged_in_one_row_tells_the_others(site: Operator
     made = site.json("statedb", "rebuild")
     assert [(each["vm"], each["kind"]) for each in made["lost"]] == [("old", "failures")]
     assert read_version(site.vmstate).lease_seconds == made["lease_seconds"] == 1.0
+
+
+def test_what_was_set_aside_takes_no_room_for_its_reserve(site: Operator) -> None:
+    (site.vmstate / "reserve").write_bytes(b"x" * 100)
+    damage(site)
+    aside = Path(site.json("statedb", "rebuild")["set_aside"])
+    assert not (aside / "reserve").exists()
+    (aside / "reserve").write_bytes(b"an older program left it")
+    before = sorted(path.name for path in aside.iterdir() if path.name != "reserve")
+    assert sweeping.sweep_beside(site.database()) == [f"{aside.name}/reserve"]
+    assert sorted(path.name for path in aside.iterdir()) == before
+
+
+def test_on_a_full_nas_the_reserve_of_the_lost_database_makes_room(
+    site: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.vmstate / "reserve").write_bytes(b"x" * 100)
+    damage(site)
+    create = rebuilding.create_anew
+
+    def full(root: Path, *arguments: Any) -> Any:
+        if (site.vmstate / "reserve").exists():
+            (root / "gen").mkdir(parents=True)
+            raise NasError("no room") from OSError(errno.ENOSPC, "No space left on device")
+        return create(root, *arguments)
+
+    monkeypatch.setattr(rebuilding, "create_anew", full)
+    assert site.admin("statedb", "rebuild").exit_code == ExitCode.DONE
+    assert states(site) == EXPECTED
+    assert not list(site.nas.glob(".vmbackup-new-database-*"))
+
+
+def test_what_a_killed_making_left_on_another_host_is_swept_after_a_day(site: Operator) -> None:
+    left = site.nas / ".vmbackup-new-database-0123"
+    (left / "gen").mkdir(parents=True)
+    (left / "gen" / "1").write_bytes(b"x")
+    link = site.nas / ".vmbackup-new-database-4567"
+    link.symlink_to(site.nas / "web")
+    assert sweeping.sweep_beside(site.database()) == []
+    old = time.time() - 25 * 3600
+    os.utime(left, (old, old))
+    assert sweeping.sweep_beside(site.database()) == [], "somebody makes something in it"
+    os.utime(left / "gen", (old, old))
+    assert sweeping.sweep_beside(site.database()) == [left.name]
+    assert not left.exists()
+    assert len(list((site.nas / "web").glob("*.ova"))) == 2
+
+
+def test_files_without_end_are_no_generations(tmp_path: Path) -> None:
+    """One whole one is found behind more of them than the memory holds."""
+    folder = tmp_path / "vmstate/gen"
+    folder.mkdir(parents=True)
+    for number in range(2, 12):
+        (folder / f"{number:020d}").touch()
+        os.truncate(folder / f"{number:020d}", 40 << 30)
+    text = f"vmbackup-state 2.0\nrepository {UUID}\ngeneration 1\n"
+    (folder / f"{1:020d}").write_text(text, encoding="utf-8")
+    tracemalloc.start()
+    found = salvage(tmp_path / "vmstate")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.repository, found.generation) == (UUID, 11)
+    assert most < 100 << 20
+
+
+def test_what_is_nested_without_end_stops_no_sweeping(site: Operator) -> None:
+    """A new database whose making was killed has a few levels."""
+    place = at = site.nas / ".vmbackup-new-database-0"
+    for _ in range(50):
+        at.mkdir()
+        os.utime(at, (0, 0))
+        at /= "d"
+    os.utime(place, (0, 0))
+    assert sweeping.sweep_beside(site.database()) == []
+    assert place.is_dir()

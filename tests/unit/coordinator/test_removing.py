@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.errors import ExitCode
 from shared.state.states import State
 from shared.tasks import pruning
@@ -81,8 +81,9 @@ def test_what_is_not_there_pinned_or_of_another_vm_is_refused(web: Operator) -> 
     for stamp, code in (
         ("20261120T203800Z-3", ExitCode.STATE_REFUSED),
         (OLD, ExitCode.STATE_REFUSED),
-        ("20200101T000000Z-1", ExitCode.FAILURE),
-        ("../web", ExitCode.FAILURE),
+        ("20200101T000000Z-1", ExitCode.USAGE),
+        ("../web", ExitCode.USAGE),
+        ("latest", ExitCode.USAGE),
     ):
         assert web.admin("remove", "web", stamp, "--yes", "--last").exit_code == code
         assert web.admin("remove", "web", stamp, "--dry-run").exit_code == code

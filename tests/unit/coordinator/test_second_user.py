@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.state.sessions.host_look import VmsSeen, write_look
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.states import State
 from tests.unit.coordinator.conftest import Operator, copy
 

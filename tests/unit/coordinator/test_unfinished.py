@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from click.testing import Result
@@ -12,18 +14,19 @@ from shared.host.errors import ExitCode
 from shared.host.host_identity import HostIdentity
 from shared.state.records import CopyRecord, Power
 from shared.state.rules import claims
-from shared.state.sessions.host_look import VmsSeen, write_look
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.states import State
 from shared.state.store.database import Database
 from tests.support.copies import ova, put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy
 
 STAMP = "20261122T203800Z-17"
+TOKEN, CLONE, SNAPSHOT = "0a0b" * 8, str(UUID(int=1)), str(UUID(int=2))
 SAVED = Power("savestate", "running", 18, since=WHEN, node="beta")
 NOTES = {
     "saved": SAVED,
     "shut down": Power("shutdown", "running", 18, since=WHEN, node="beta"),
-    "live": Power("live", "running", 18, "0a0b", "uuid-of-clone", "s", "/vms/web/vmbackup-0a0b"),
+    "live": Power("live", "running", 18, TOKEN, CLONE, SNAPSHOT, f"/vms/web/vmbackup-{TOKEN}"),
     "live, by an older release": Power("live", "running", 18),
 }
 
@@ -303,6 +306,19 @@ def test_on_this_host_only_of_a_vm_that_it_does_not_have_any_more(
     assert web.lock("recover", "alpha", *options).exit_code == ExitCode.DONE
     assert (web.record("mine").power, web.record("mine").power_left) == (power, None)
     assert (web.record("deleted").power, web.record("deleted").power_left) == (None, power)
+
+
+def test_on_its_own_host_what_may_be_off_is_known_when_it_was_told(web: Operator) -> None:
+    web.add_vms("mine", "deleted")
+    saved = replace(SAVED, node="alpha")
+    web.set("mine", power_left=saved)
+    web.set("deleted", power_left=saved, missing_since=WHEN)
+    for told in (True, False):
+        done = web.lock("recover")
+        assert done.exit_code == ExitCode.DONE
+        assert ("mine: a backup saved it" in done.stdout) == told
+        assert "deleted: a backup saved it" in done.stdout, "it is not listed, so nobody can look"
+    assert (web.record("mine").power_left, web.record("deleted").power_left) == (None, saved)
 
 
 def test_a_directory_that_cannot_be_tidied_is_still_unfinished(web: Operator) -> None:

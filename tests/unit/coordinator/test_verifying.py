@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 
 from coordinator.restore import choice
+from shared.copies import screenshots
 from shared.copies import sidecar as sidecars
-from shared.copies.sidecar import Rehearsed
+from shared.copies.files import NasFiles
+from shared.copies.sidecar_fields import Rehearsed
+from shared.reports.space_taken import of_vm
 from shared.state.states import State
 from tests.support.copies import ova, put_copy
 from tests.unit.coordinator.conftest import Operator, copy
@@ -135,6 +138,39 @@ def test_a_rehearsal_is_shown(operator: Operator) -> None:
     assert "on beta: it did nothing (it ran for 60 s)" in operator.admin("show", "web01").stdout
 
 
+def taken(operator: Operator) -> int:
+    """Bytes of all copies of the VM, as `space` counts them."""
+    return sum(copy.size for copy in of_vm(operator.site(), operator.record("web01")).copies)
+
+
+def test_the_screenshot_of_a_rehearsal_goes_where_its_copy_goes(operator: Operator) -> None:
+    folder, archived = operator.nas / "web01", operator.nas / "archive" / "web01"
+    image, when = b"\x89PNG\r\n\x1a\nimage", "2026-12-01T00:00:00Z"
+    before = taken(operator)
+    for stamp in (OLD, NEW):
+        side = sidecars.read(folder, stamp)
+        side = replace(
+            side,
+            rehearsed=Rehearsed(when, "beta", "good", "it ran", booted=True),
+            screenshot=screenshots.keep(NasFiles(), folder, stamp, 30, image, when),
+        )
+        (folder / f"{stamp}.json").write_bytes(side.render())
+    rows = {row["stamp"]: row for row in operator.json("copies", "web01")["copies"]}
+    assert rows[NEW]["screenshot"] == str(folder / f"{NEW}.png")
+    said = operator.admin("show", "web01").stdout
+    assert f"what its guest showed then: {folder / NEW}.png" in said
+    assert taken(operator) > before + 2 * len(image), "their sidecars are longer, too"
+    assert operator.admin("verify", "web01").exit_code == 0
+    (folder / f"{NEW}.png").write_bytes(image[:-1] + b"!")
+    assert operator.admin("verify", "web01").exit_code == 0, "no copy is judged by its screenshot"
+    assert operator.admin("archive", "web01").exit_code == 0
+    assert sorted(path.name for path in archived.glob("*.png")) == [f"{OLD}.png", f"{NEW}.png"]
+    assert not folder.exists()
+    assert operator.admin("activate", "web01").exit_code == 0
+    assert operator.admin("remove", "web01", OLD, "--yes").exit_code == 0
+    assert [path.name for path in folder.glob("*.png")] == [f"{NEW}.png"]
+
+
 @pytest.mark.parametrize("setting", ["memory", "=5", "--=5", "a b=1", "x;y=1"])
 def test_a_setting_that_is_none(operator: Operator, setting: str) -> None:
     assert operator.admin("rehearse", "web01", "--boot", "--set", setting).exit_code == 2
@@ -144,7 +180,7 @@ def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> 
     assert f"would restore {NEW}" in operator.admin("rehearse", "web01", "--dry-run").stdout
     assert (
         operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code
-        == 1
+        == 2
     )
 
 
@@ -167,3 +203,18 @@ def test_that_the_newest_copy_is_damaged_or_gone_is_said_before_an_older_one_is_
         file.unlink()
     assert latest()[1].startswith(f"the newest copy {NEW} is not there")
     assert latest(OLD) == (OLD, "")
+
+
+def test_control_c_says_what_it_leaves_and_leaves_nothing(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shared.tasks.verification._examine_all", interrupted)
+    stopped = operator.admin("verify", "--all")
+    assert stopped.exit_code == 130
+    assert "interrupted: 0 copies were read" in stopped.stderr
+    assert "nothing is left of it" in stopped.stderr
+    record = operator.record("web01")
+    assert (record.claim, record.leftovers) == (None, False)

@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import ExitCode
+from shared.state.store import protocol
 from tests.support.copies import ova, put_copy
 from tests.unit.coordinator.conftest import Operator, uuid
 from tests.unit.coordinator.test_reading import damage, tree
 
 OLD, NEW, LAST = "20261121T000000Z-9", "20261122T203800Z-17", "20261123T203800Z-18"
+
+
+@pytest.fixture(autouse=True)
+def empty_is_believed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long it is not is shown in `tests/unit/state/test_protocol.py`."""
+    monkeypatch.setattr(protocol, "EMPTY_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from shared.copies import catalogue
 from shared.copies.copying import Route
 from shared.copies.files import NasFiles
-from shared.copies.moving import Problem, move_copies
+from shared.copies.moving import UnmovedCopy, move_copies
 from shared.host.errors import LockLostError, NasError
 from tests.support import copies as make
 
@@ -136,7 +136,7 @@ def test_damage_is_found_before_a_copy_on_another_file_system_counts(tmp_path):
     path.write_bytes(b"!" + path.read_bytes()[1:])
     moved = move_copies(make.TwoFileSystems(), route(tmp_path))
     assert moved.problems == (
-        Problem(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),
+        UnmovedCopy(STAMPS[0], f"{STAMPS[0]}.ova is damaged: its digest is wrong"),
     )
     assert path.exists()
     assert not (tmp_path / "archive" / "web" / f"{STAMPS[0]}.ova").exists()
@@ -157,7 +157,7 @@ def test_a_damaged_side_file_is_found_before_it_is_copied(tmp_path):
     (tmp_path / "nas" / "web" / f"{STAMPS[0]}.sav").write_bytes(b"MEMORY" * 100)
     moved = move_copies(make.TwoFileSystems(), route(tmp_path))
     assert moved.problems == (
-        Problem(STAMPS[0], f"{STAMPS[0]}.sav is damaged: its digest is wrong"),
+        UnmovedCopy(STAMPS[0], f"{STAMPS[0]}.sav is damaged: its digest is wrong"),
     )
     assert (tmp_path / "nas" / "web" / f"{STAMPS[0]}.ova").exists()
 
@@ -176,10 +176,10 @@ def test_what_is_no_copy_stays(tmp_path):
     moved = move_copies(NasFiles(), route(tmp_path))
     assert moved.stamps == tuple(STAMPS)
     assert moved.problems == (
-        Problem("20261123T203800Z-20", "it has no sidecar"),
-        Problem("20261124T203800Z-21", "its .ova is missing"),
-        Problem("20261125T203800Z-22", "20261125T203800Z-22.ova is no ordinary file"),
-        Problem("20261126T203800Z-23", "the sidecar is no JSON object"),
+        UnmovedCopy("20261123T203800Z-20", "it has no sidecar"),
+        UnmovedCopy("20261124T203800Z-21", "its .ova is missing"),
+        UnmovedCopy("20261125T203800Z-22", "20261125T203800Z-22.ova is no ordinary file"),
+        UnmovedCopy("20261126T203800Z-23", "the sidecar is no JSON object"),
     )
     assert len(os.listdir(source)) == 6
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from shared.copies.files import NasFiles, Permit
 from shared.copies.moving import move_copies
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.errors import CopyError, IllegalMoveError, NasError
 from tests.support import copies as make
+from tests.support.unread_copies import put_unread
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 OTHER = "00000000-0000-4000-8000-000000000001"
@@ -333,7 +335,41 @@ def test_a_copy_that_virtualbox_refused_does_not_go_for_a_suspect_one(tmp_path: 
     assert refused in retain(tmp_path)
 
 
-@given(st.lists(st.sampled_from(["sound", "suspect", "damaged"]), max_size=6), st.integers(1, 3))
+# Copies that were not read in full
+
+
+def unread_copy(directory: Path, day: int) -> str:
+    """One of that day and claim; answers its stamp."""
+    stamp = put_unread(directory, make_stamp(BEGIN + timedelta(days=day), day)).stamp
+    os.utime(directory / f"{stamp}.ova", (1000 + day, 1000 + day))
+    return stamp
+
+
+def test_the_newest_copy_that_was_read_in_full_goes_only_for_one_that_was(tmp_path: Path) -> None:
+    read = put(tmp_path, 1, 1, 1)
+    unread = [unread_copy(tmp_path, day) for day in (2, 3)]
+    assert retain(tmp_path) == [unread[0]], "of two that were not read the older one"
+    with pytest.raises(IllegalMoveError, match="last good copy that was read in full") as caught:
+        permits.chosen(tmp_path, make.UUID, read, vm="web01", last=False)
+    assert "verify web01" in (caught.value.hint or "")
+    chosen = permits.chosen(tmp_path, make.UUID, unread[1], vm="web01", last=False)
+    assert chosen.stamp == unread[1]
+    newer = put(tmp_path, 4, 4, 4)
+    assert retain(tmp_path) == [read, unread[1]]
+    assert left(tmp_path) == [newer]
+
+
+def test_nothing_goes_while_no_copy_was_read_in_full(tmp_path: Path) -> None:
+    unread = [unread_copy(tmp_path, day) for day in (1, 2)]
+    refused = put(tmp_path, 3, 3, 3, refused="E_FAIL")
+    assert retain(tmp_path) == []
+    assert left(tmp_path) == sorted([*unread, refused])
+
+
+@given(
+    st.lists(st.sampled_from(["sound", "unread", "suspect", "damaged"]), max_size=6),
+    st.integers(1, 3),
+)
 def test_the_newest_copy_that_is_not_suspect_is_never_let_go(kinds: list[str], keep: int) -> None:
     found = [_seen(claim, kind) for claim, kind in enumerate(kinds, 1)]
     gone = {
@@ -344,9 +380,14 @@ def test_the_newest_copy_that_is_not_suspect_is_never_let_go(kinds: list[str], k
     assert not set(sound[-1:]) & gone
     newest = max((copy.claim for copy in found if copy.sound), default=0)
     assert all(copy.claim < newest for copy in found if copy.stamp in gone)
+    read = [copy.stamp for copy in found if copy.read_in_full]
+    assert not gone or read, "nothing goes before something was read in full"
+    assert not set(read[-1:]) & gone
 
 
 def _seen(claim: int, kind: str) -> Copy:
     stamp = make_stamp(BEGIN + timedelta(days=claim), claim)
     side = make.sidecar(b"", stamp, suspect=stamp if kind == "suspect" else "")
+    if kind == "unread":
+        side = replace(side, sha256="")
     return Copy(Path("/nas/web01"), stamp, side, 0, "rotten" if kind == "damaged" else "")

@@ -23,6 +23,7 @@ class Intent:
     claim: int = 17
     size: int = len(DATA)
     sha256: str = make.sidecar(DATA).sha256
+    seal: str = ""
 
 
 def exported(directory):

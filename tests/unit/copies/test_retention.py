@@ -9,7 +9,7 @@ from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules, select
-from shared.copies.sidecar import Verified
+from shared.copies.sidecar_fields import Verified
 from shared.host.errors import LockLostError
 from tests.support import copies as make
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import read
 from shared.copies.files import NasFiles
-from shared.copies.sidecar import Rehearsed, Verified
+from shared.copies.sidecar_fields import Rehearsed, Verified
 from shared.host.errors import CopyError, NasError
 from tests.support import copies as make
 
@@ -116,7 +116,7 @@ def test_deep_nesting_and_endless_files_are_refused(tmp_path):
 
 
 def test_a_newer_schema_is_refused_with_the_cure():
-    document = {**json.loads(make.sidecar(b"abc").render()), "schema": 2}
+    document = {**json.loads(make.sidecar(b"abc").render()), "schema": 3}
     with pytest.raises(CopyError) as caught:
         sidecars.parse(json.dumps(document).encode())
     assert "update" in caught.value.hint

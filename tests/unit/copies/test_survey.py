@@ -135,3 +135,21 @@ def test_a_directory_that_cannot_be_looked_at_does_not_hide_the_others(nas, monk
     assert list(found.vms) == [make.UUID]
     assert len(found.problems) == 1
     assert str(nas.mountpoint / "broken") in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("web", "a copy of web"),
+        ("web", "web.saved"),
+        ("web-a5bb7405", "web-a5bb7405-saved"),
+        ("first", "saved"),
+    ],
+)
+def test_of_two_directories_with_the_newest_copy_the_one_of_its_name_is_first(nas, own, other):
+    """`first` is what it was called when its older copy was made."""
+    for directory in (own, other):
+        make.put_copy(nas.mountpoint / directory, OLD, vm="first")
+        make.put_copy(nas.mountpoint / directory, NEW, vm="web")
+    make.put_copy(nas.mountpoint / other, "20261120T000000Z-8", vm="web")
+    assert survey(nas, archive=True).vms[make.UUID].directories == (own, other)

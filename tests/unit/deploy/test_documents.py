@@ -21,7 +21,6 @@ TEXTS = sorted(
         ROOT / "SECURITY.md",
         *(ROOT / "docs").glob("*.md"),
         ROOT / "deploy/cron/vmbackup",
-        ROOT / "deploy/systemd/install",
     ]
 )
 

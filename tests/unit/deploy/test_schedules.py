@@ -6,11 +6,15 @@ import plistlib
 import re
 import shutil
 import subprocess
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
 from deploy.documents import ROOT
+from deploy.installation import schedule
+from deploy.installation.places import InstallationError, Places
+from deploy.installation.schedule import Schedule
 from shared.host.configuration.text import EXAMPLE_MOUNTPOINT
 from tests.support import command_lines
 from worker.cli import COMMANDS
@@ -32,10 +36,18 @@ INHERITED = {
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
     """The units as they are installed for this user."""
-    command = [ROOT / "deploy/systemd/install", getpass.getuser(), "/srv/nas", tmp_path]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert sorted(re.findall(r"vmbackup@(\w+)\.timer", said)) == WORKERS
-    return tmp_path
+    _write(Schedule("systemd", getpass.getuser(), 10, "/srv/nas"), tmp_path)
+    reload, enable = schedule.starting("systemd", Places(tmp_path))
+    assert reload == ["systemctl", "daemon-reload"]
+    assert enable[:3] == ["systemctl", "enable", "--now"]
+    assert sorted(enable[3:]) == [f"vmbackup@{worker}.timer" for worker in WORKERS]
+    return tmp_path / "etc/systemd/system"
+
+
+def _write(wanted: Schedule, root: Path) -> None:
+    for path, data in schedule.files(wanted, Places(root)).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def parse(path: Path) -> configparser.ConfigParser:
@@ -81,19 +93,39 @@ def test_systemd_understands_the_units(units: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_installer_refuses_what_a_unit_cannot_say(tmp_path: Path) -> None:
-    for owner, nas in (
-        ("no-such-user", "/srv/nas"),
-        (getpass.getuser(), "srv/nas"),
-        (getpass.getuser(), "/srv/my nas"),
-    ):
-        done = subprocess.run(
-            [ROOT / "deploy/systemd/install", owner, nas, tmp_path],
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode != 0, (owner, nas)
-    assert list(tmp_path.iterdir()) == []
+def test_a_mount_point_that_a_unit_cannot_name_is_refused(tmp_path: Path) -> None:
+    for nas in ("srv/nas", "/srv/my nas", "/srv/nas\nUser=root"):
+        with pytest.raises(InstallationError, match="no absolute path that a unit can name"):
+            schedule.files(Schedule("systemd", "alice", 10, nas), Places(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("every", "cron", "timer"),
+    [
+        ("1m", "* * * * *", "*:0/1"),
+        ("10m", "*/10 * * * *", "*:0/10"),
+        ("1h", "0 * * * *", "0/1:00"),
+        ("2h", "0 */2 * * *", "0/2:00"),
+        ("24h", "0 0 * * *", "0:00"),
+    ],
+)
+def test_how_often_is_the_same_for_cron_systemd_and_launchd(
+    tmp_path: Path, every: str, cron: str, timer: str
+) -> None:
+    minutes = schedule.minutes(every)
+    for kind in ("cron", "systemd", "launchd"):
+        _write(Schedule(kind, "alice", minutes, "/mnt/nas"), tmp_path)  # type: ignore[arg-type]
+    assert f"\n{cron} alice vmbackup-worker run\n" in (tmp_path / "etc/cron.d/vmbackup").read_text()
+    unit = parse(tmp_path / "etc/systemd/system/vmbackup@.timer")
+    assert unit["Timer"]["OnCalendar"] == timer
+    job = tmp_path / "Library/LaunchDaemons/vmbackup.backup.plist"
+    assert plistlib.loads(job.read_bytes())["StartInterval"] == minutes * 60
+
+
+@pytest.mark.parametrize("every", ["7m", "0m", "60m", "5h", "10", "m", "10 m", "999h", "-5m"])
+def test_what_neither_an_hour_nor_a_day_has_evenly_is_refused(every: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not like 10m or 2h"):
+        schedule.minutes(every)
 
 
 def test_the_crontab_sets_what_virtualbox_needs_and_calls_a_worker() -> None:
@@ -109,12 +141,11 @@ def test_the_crontab_sets_what_virtualbox_needs_and_calls_a_worker() -> None:
 
 
 def test_launchd_gets_one_job_for_each_worker(tmp_path: Path) -> None:
-    subprocess.run(
-        [ROOT / "deploy/launchd/install", getpass.getuser(), tmp_path],
-        check=True,
-        capture_output=True,
-    )
-    jobs = {path.name: plistlib.loads(path.read_bytes()) for path in tmp_path.iterdir()}
+    _write(Schedule("launchd", getpass.getuser(), 10, "/mnt/nas"), tmp_path)
+    jobs = {
+        path.name: plistlib.loads(path.read_bytes())
+        for path in (tmp_path / "Library/LaunchDaemons").iterdir()
+    }
     assert sorted(jobs) == [f"vmbackup.{worker}.plist" for worker in WORKERS]
     for worker in WORKERS:
         job = jobs[f"vmbackup.{worker}.plist"]

@@ -26,7 +26,7 @@ def main(folder: Path, arguments: list[str]) -> int:
         if behaviour.get("ending") and (folder / "log").read_text().count("mediumio") == 1:
             sys.stderr.write("VBoxManage: error: Failed to create the VirtualBox object!\n")
             return 1
-        return cat(folder / f"{arguments[1].removeprefix('--disk=')}.raw", behaviour)
+        return cat(folder, arguments[1:], behaviour)
     if arguments[0] == "export":
         return export(folder, Path(arguments[arguments.index("--output") + 1]), behaviour)
     locked = "mediumio" in (folder / "log").read_text()
@@ -35,13 +35,16 @@ def main(folder: Path, arguments: list[str]) -> int:
     return 0
 
 
-def cat(disk: Path, behaviour: dict[str, object]) -> int:
-    """Writes the disk; with `lost` 128 KiB of it, then ends as if all were well once somebody has
-    read that.
+def cat(folder: Path, arguments: list[str], behaviour: dict[str, object]) -> int:
+    """Writes the disk, or the part that is asked for.
+
+    With `lost` 128 KiB of it, then it ends as if all were well once somebody has read that.
     """
     if behaviour.get("mute"):
         time.sleep(30)
-    data = disk.read_bytes()
+    words = dict(word.removeprefix("--").split("=") for word in arguments if "=" in word)
+    data = (folder / f"{words['disk']}.raw").read_bytes()[int(words.get("offset", "0")) :]
+    data = data[: int(words.get("size", len(data)))]
     if behaviour.get("lost"):
         data = data[: 128 * 1024]
     sys.stdout.buffer.write(data)

@@ -72,7 +72,7 @@ def test_a_disk_arrives_whole_and_in_order(tmp_path: Path, cores: int) -> None:
         meter = copy(chain, sink, cores=cores)
         assert meter.done == chain.data_bytes()
     assert VmdkReader(sink.data).disk(image.size) == content([image])
-    assert [place[0] for unit in sink.units for place in unit.grains] == list(range(0, 200, 2))
+    assert [grain.number for unit in sink.units for grain in unit.grains] == list(range(0, 200, 2))
 
 
 def test_the_number_of_threads_is_bounded(tmp_path: Path) -> None:

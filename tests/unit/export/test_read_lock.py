@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -91,6 +92,30 @@ def test_other_bytes_than_virtualbox_reads_are_no_proof(
         pytest.raises(CopyError, match="reads other bytes"),
     ):
         lock.prove(opened)
+
+
+def test_virtualbox_is_asked_for_bytes_of_a_parent_that_its_child_does_not_note(
+    virtualbox: FakeVirtualBox,
+) -> None:
+    """Far behind the first megabyte, where nothing else is compared."""
+    base = Vdi(64 * BLOCK, {number: pattern(number, BLOCK) for number in (20, 40, 50)})
+    leaf = base.child({50: pattern(1, BLOCK)})
+    base.modification = uuid4()
+    virtualbox.add_disk(leaf, base)
+    paths = [virtualbox.folder / f"{image.identifier}.vdi" for image in (leaf, base)]
+    raw = virtualbox.folder / f"{leaf.identifier}.raw"
+    with Chain.open(paths, lambda _child, _parent: True) as opened:
+        assert [block.position for block in opened.witnesses()] == [40 * BLOCK]
+        with take(virtualbox, leaf) as lock:
+            lock.prove(opened)
+        data = bytearray(raw.read_bytes())
+        data[40 * BLOCK] ^= 1
+        raw.write_bytes(data)
+        with take(virtualbox, leaf) as lock, pytest.raises(CopyError, match="reads other bytes"):
+            lock.prove(opened)
+        raw.write_bytes(data[: 40 * BLOCK + 512])
+        with take(virtualbox, leaf) as lock, pytest.raises(ExportError, match="does not read"):
+            lock.prove(opened)
 
 
 def test_a_running_vm_is_told_apart(virtualbox: FakeVirtualBox, disk: Vdi) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from shared.frozen import store
+from shared.frozen.directory import CloneDirectory, known_directories
 from shared.frozen.errors import NotFrozenError
-from shared.frozen.store import CloneDirectory, CloneStore, RoomLimit, known_directories
+from shared.frozen.store import CloneStore, RoomLimit
 from tests.support.file_systems import mounted
 
 REPOSITORY, UUID = "0f0e0d0c-0b0a-4908-8706-050403020100", "6df1f3c0-7f0a-4e5c-a3c8-0123456789ab"

@@ -264,6 +264,13 @@ def test_a_group_that_is_none_is_refused_with_its_setting(write) -> None:
     assert problems(write(text), {}) == {"policy.x.group", "policy.x.backup"}
 
 
+@pytest.mark.parametrize("group", ["", " ", "/a*", "/a/b?", "/[ab]", "*"])
+def test_a_group_that_no_vm_can_be_in_is_refused(write, group: str) -> None:
+    """An empty one would make of a group's policy one for all VMs that have the title's name."""
+    text = f'[nas]\nmountpoint = "/mnt/nas"\n[policy."x"]\ngroup = "{group}"\nkeep_last = 7'
+    assert problems(write(text), {}) == {"policy.x.group"}
+
+
 LEFT_OUT = """
     [nas]
     mountpoint = "/mnt/nas"
@@ -354,6 +361,21 @@ def numbers() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.parametrize("value", ["1", "99999", '"20 kB"', '"0.05 MB"', '"20 mbit"', "-1"])
+def test_a_limit_that_lets_nothing_through_is_refused(write, value: str) -> None:
+    assert problems(
+        write(f"[backup]\nbytes_per_second = {value}\n"), {"NAS_MOUNTPOINT": "/mnt/nas"}
+    ) == {"backup.bytes_per_second"}
+
+
+@pytest.mark.parametrize(
+    ("value", "bytes_per_second"), [("0", 0), ("100000", 10**5), ('"20 MB"', 20 * 10**6)]
+)
+def test_a_limit_may_have_a_unit(write, value: str, bytes_per_second: int) -> None:
+    text = f'[nas]\nmountpoint = "/mnt/nas"\n[backup]\nbytes_per_second = {value}\n'
+    assert load(write(text), {}).backup.bytes_per_second == bytes_per_second
+
+
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "1" + "0" * 300, "-1"])
 def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> None:
     truths = {"require_mount", "reflink", "shared_group", "live_when_stopped", "pull_plug"}
@@ -383,6 +405,28 @@ def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> N
         ('[virtualbox]\nvboxmanage = ""', "must not be empty"),
         ('[backup]\nbefore = "x"', "must be a list of texts in quotes"),
         ('[backup]\nrunning = "x"', "must be one of 'defer', 'savestate', 'shutdown' or 'live'"),
+        (
+            '[backup]\nengine = "VBoxManage"',
+            "must be one of 'auto', 'vboxmanage' or 'parallel'; 'vboxmanage' is meant",
+        ),
+        (
+            '[virtualbox]\nhome = "."',
+            ". is another directory for each program: write an absolute path",
+        ),
+        (
+            '[virtualbox]\nhome = "settings"',
+            "settings is another directory for each program: write an absolute path",
+        ),
+        (
+            '[host]\nstate_directory = "notes/here"',
+            "notes/here is another directory for each program: write an absolute path",
+        ),
+        ("[nas]\nrequire_mount = 0", "must be true or false"),
+        ('[nas]\nrequire_mount = "no"', "must be true or false"),
+        (
+            '[host]\nstate_directory = "."',
+            ". is another directory for each program: write an absolute path",
+        ),
         ('backup = "x"', "must be a table"),
         ('[backup]\ncolour = "x"', "is not a setting"),
     ],

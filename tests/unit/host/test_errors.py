@@ -80,3 +80,9 @@ def test_a_code_other_than_failure_and_usage_belongs_to_one_family() -> None:
             and all(base.exit_code != code for base in kind.__bases__ if base in KINDS)
         ]
         assert len(roots) <= 1, (code, roots)
+
+
+def test_a_message_is_bounded_whatever_it_quotes() -> None:
+    """A copy may name a file of megabytes; what is said goes into the database, mail and logs."""
+    said = VmBackupError(f"the .ovf refers to {'x' * (16 << 20)!r}")
+    assert len(said.message) == len(str(said)) == 10_001

@@ -12,7 +12,7 @@ from shared.host import host_identity
 from shared.host.errors import ConfigurationError, NodeConflictError
 from shared.host.host_identity import HostIdentity, own_machine_id, system_machine_id
 from shared.state.contents import Contents
-from shared.state.records import NodeRecord
+from shared.state.host_records import NodeRecord
 from shared.state.rules import hosts
 
 

@@ -1,5 +1,6 @@
 """What this host remembers: whole or not at all, and one kind of error."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,25 @@ def test_a_note_that_cannot_be_flushed_leaves_the_one_before(
         note.write({"a": 2})
     assert note.read() == {"a": 1}
     assert os.listdir(tmp_path) == ["note.json"]
+
+
+def test_its_name_is_brought_to_the_disk_after_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut takes the note away again."""
+    note = Note(tmp_path / "state" / "note.json", "it")
+    flushed = []
+
+    def seen(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append((path.is_dir(), note.path.exists()))
+        if path.is_dir():
+            raise OSError(errno.EINVAL, "this file system does not flush directories")
+
+    monkeypatch.setattr(os, "fsync", seen)
+    note.write({"a": 1})
+    assert flushed == [(False, False), (True, True)]
+    assert note.read() == {"a": 1}
 
 
 @pytest.mark.timeout(20)

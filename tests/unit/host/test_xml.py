@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from shared.host.xml import XmlError, parse_xml, scan_xml
+from shared.virtualbox.settings import SettingsError
+from shared.virtualbox.settings_writing import parse_settings, render_settings
 
 LIMIT = 2**20
 
@@ -51,3 +53,18 @@ def test_any_bytes(data: bytes) -> None:
             read(data, limit=LIMIT)
         except XmlError:
             continue
+
+
+def test_what_is_nested_without_end_is_refused_and_what_virtualbox_nests_is_not() -> None:
+    """Whoever writes a tree again walks down into it."""
+    nested = b"<VirtualBox><Machine>" + b"<a>" * 598 + b"</a>" * 598 + b"</Machine></VirtualBox>"
+    assert parse_settings(render_settings(parse_settings(nested))).tag == "VirtualBox"
+    with pytest.raises(SettingsError, match="600 deep"):
+        parse_settings(nested.replace(b"<Machine>", b"<Machine><b>" + b"<c>" * 600))
+
+
+def test_elements_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.host.xml._ELEMENTS_LIMIT", 1000)
+    assert len(parse_xml(b"<a>" + b"<b/>" * 999 + b"</a>", limit=LIMIT)) == 999
+    with pytest.raises(XmlError, match="1000 elements"):
+        parse_xml(b"<a>" + b"<b/>" * 1000 + b"</a>", limit=LIMIT)

@@ -163,6 +163,15 @@ def test_any_mount_table_is_read(text):
         assert isinstance(found.path, str)
 
 
+def test_no_name_ends_a_line_of_the_mount_table(tmp_path):
+    """The kernel escapes the line feed alone."""
+    table = tmp_path / "mountinfo"
+    line = "36 35 98:0 / /mnt/a\u2028b\x85c\rd rw,noatime - nfs server:/x\x0by rw"
+    table.write_bytes(f"{line}\n{line}\n".encode())
+    found = list(mounts.mount_table(table))
+    assert [each.path for each in found] == ["/mnt/a\u2028b\x85c\rd"] * 2
+
+
 def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path, monkeypatch):
     assert is_there(tmp_path, 10)
     assert not is_there(tmp_path / "none" / "below", 10)

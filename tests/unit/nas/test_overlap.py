@@ -43,6 +43,7 @@ def test_comparing_is_symmetrical_and_agrees_with_paths(one: list[str], other: l
 
 
 @given(PARTS, PARTS, PARTS)
+@pytest.mark.slow
 def test_two_mounts_of_one_export_show_one_place(
     export: list[str], below: list[str], elsewhere: list[str]
 ) -> None:

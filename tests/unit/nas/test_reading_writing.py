@@ -79,3 +79,29 @@ def test_a_mount_without_rights_keeps_what_it_has(
     writing.make_directory(tmp_path / "d")
     assert stat.S_ISDIR((tmp_path / "d").stat().st_mode)
     assert (tmp_path / "x").read_bytes() == b"data"
+
+
+def test_a_directory_of_ours_goes_and_what_links_in_it_lead_to_stays(tmp_path: Path) -> None:
+    place, other = tmp_path / "place", tmp_path / "other"
+    for directory in (place / "history/0000000", other):
+        directory.mkdir(parents=True)
+        (directory / "file").write_bytes(b"data")
+    (place / "link").symlink_to(other)
+    writing.remove_tree(place)
+    assert not place.exists()
+    assert (other / "file").exists()
+    place.symlink_to(other)
+    with pytest.raises(OSError, match=f"{os.strerror(errno.ENOTDIR)}|{os.strerror(errno.ELOOP)}"):
+        writing.remove_tree(place)
+    assert (other / "file").exists()
+
+
+def test_what_is_nested_without_end_stays_and_ends_nobody(tmp_path: Path) -> None:
+    """Whoever may write to the NAS makes as many levels as fit on it."""
+    place = at = tmp_path / "place"
+    for _ in range(50):
+        at.mkdir()
+        at /= "d"
+    with pytest.raises(OSError, match="no program of ours"):
+        writing.remove_tree(place)
+    assert place.is_dir()

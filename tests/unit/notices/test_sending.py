@@ -18,6 +18,7 @@ from tests.support.receivers import mailbox, website
 HOSTILE = 'x\r\nBcc: all@evil.example\n\n<b>@everyone</b> [a](http://evil) \u202e\x1b[31m\udce9"'
 
 
+@pytest.mark.slow
 def test_a_message_reaches_a_mail_server_and_a_web_server() -> None:
     message = Notice.of("vmbackup: web01 ä", ["one", "two"], "failure")
     with mailbox() as box, website() as site:
@@ -28,6 +29,7 @@ def test_a_message_reaches_a_mail_server_and_a_web_server() -> None:
         assert (document["title"], document["message"]) == ("vmbackup: web01 ä", "one\ntwo")
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_and_nothing_else() -> None:
     message = Notice.of(HOSTILE, [HOSTILE])
     with mailbox() as box:
@@ -57,6 +59,7 @@ def test_a_message_is_bounded() -> None:
         ("mailto://user:hunter2@127.0.0.1:1?to=a@b.example&from=c@d.example", "onnection"),
     ],
 )
+@pytest.mark.slow
 def test_what_goes_wrong_is_said_without_the_secret(
     url: str, problem: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +130,7 @@ def test_the_secret_is_in_no_process_list(
     assert "hunter2" not in done[0]
 
 
+@pytest.mark.slow
 def test_pings_in_the_way_of_healthchecks() -> None:
     with website() as site:
         assert sending.ping(f"{site.ping}/", "start") == ""
@@ -156,6 +160,7 @@ def test_without_the_package_a_sentence_says_how_to_get_it(monkeypatch: pytest.M
     assert "pip install" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_what_is_sent_is_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

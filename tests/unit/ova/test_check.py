@@ -100,6 +100,7 @@ def test_damage_is_found_and_named(tmp_path, what, data, reason):
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
+@pytest.mark.slow
 def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
     whole = make.ova(DISK[:3000])
     where = data.draw(st.integers(0, len(whole) - 1))

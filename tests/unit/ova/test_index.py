@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from shared.host.errors import CopyError
-from shared.ova.index import GrainIndex, IndexRecord, IndexWriter
+from shared.ova.index import GrainIndex, IndexRecord
+from shared.ova.index_writing import IndexWriter
 from shared.ova.writing import WrittenMember
 
-RECORDS = [IndexRecord(number, 3 * number, bytes([number]) * 16) for number in range(10)]
+RECORDS = [IndexRecord(number, 3 * number, 2, bytes([number]) * 16) for number in range(10)]
 NO_SHA256 = "0" * 64
 
 
@@ -62,7 +65,7 @@ def test_fields_from_the_future_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("format", 2, "another format"),
+        ("format", 3, "another format"),
         ("generation", -1, "generation"),
         ("generation", "3", "no whole number"),
         ("ova_bytes", 2**63, "ova_bytes"),
@@ -132,7 +135,7 @@ def test_any_values(tmp_path: Path, values: dict[str, object]) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CopyError, match="No such file"):
+    with pytest.raises(CopyError, match="there is no index of it"):
         opened(tmp_path / "i")
 
 
@@ -149,3 +152,22 @@ def test_what_is_no_ordinary_file_is_no_index(
     plant(tmp_path / "i")
     with pytest.raises(CopyError, match="cannot be read"):
         opened(tmp_path / "i")
+
+
+def test_an_index_of_the_first_format_is_read_without_lengths(tmp_path: Path) -> None:
+    header = write(tmp_path / "i")
+    old = b"".join(struct.pack("<II16s", one.grain, one.sector, one.digest) for one in RECORDS)
+    sections = header["sections"]
+    assert isinstance(sections, list)
+    for section in sections:
+        start = section["first"] * 24
+        part = old[start : start + section["count"] * 24]
+        section["sha256"] = hashlib.sha256(part).hexdigest()
+    path = tmp_path / "i"
+    path.write_bytes(bytes(65536) + old)
+    forge(path, json.dumps({**header, "format": 1}).encode())
+    assert opened(path) == [replace(record, sectors=0) for record in RECORDS]
+    index = GrainIndex.open(path)
+    assert not index.has_lengths
+    assert index.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    index.close()

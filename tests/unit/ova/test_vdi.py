@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from shared.host.errors import DiskImageError
 from shared.ova.disk import Chain
-from shared.ova.vdi import VdiImage, parse_header
+from shared.ova.vdi import VdiImage
+from shared.ova.vdi_header import parse_header
 from tests.support.disk_files import FREE, ZERO, Vdi, content, pattern
 
 BLOCK = 65536

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.host.errors import CopyError
+from shared.ova.vmdk import GRAIN_HEADER, SECTOR, VmdkHeader
 from shared.ova.vmdk_check import VmdkCheck
 from tests.support import copies as make
 from tests.support.disk_files import VmdkReader
@@ -60,6 +61,7 @@ def is_found(damaged):
 
 @settings(max_examples=300)
 @given(st.integers(OVERHEAD_END, len(DISK) - 1), st.integers(0, 7))
+@pytest.mark.slow
 def test_every_flipped_bit_behind_the_descriptor_is_found_or_changes_nothing(where, bit):
     is_found(flipped(where, bit))
 
@@ -99,3 +101,20 @@ def test_bytes_behind_the_end_are_found():
 def test_any_bytes_behind_a_good_header(tail):
     with pytest.raises(CopyError):
         check(DISK[:OVERHEAD_END] + tail)
+
+
+def test_grains_without_tables_are_refused_before_they_fill_the_memory():
+    header = VmdkHeader((1 << 36) - 1, 1, grain=2048, table_grains=4096, overhead=1)
+    grain = GRAIN_HEADER.pack(0, 1).ljust(SECTOR, b"x")
+    disk = VmdkCheck("d", take=lambda *_: None)
+    disk.update(header.render() + grain)
+    disk.update(GRAIN_HEADER.pack(4095 * 2048, 1).ljust(SECTOR, b"x"))
+    with pytest.raises(CopyError, match="no table names"):
+        disk.update(GRAIN_HEADER.pack(4096 * 2048, 1).ljust(SECTOR, b"x"))
+
+
+def test_a_disk_is_no_larger_than_what_its_reader_can_hold():
+    """A list of the blocks of 2 PiB has 8 GiB."""
+    VmdkHeader.parse(VmdkHeader(1 << 36, 1).render())
+    with pytest.raises(ValueError, match="no header"):
+        VmdkHeader.parse(VmdkHeader((1 << 36) + 1, 1, grain=2048, table_grains=4096).render())

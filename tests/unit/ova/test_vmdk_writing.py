@@ -1,5 +1,6 @@
 """What the VMDK writer lays out, an independent reader reads back."""
 
+import sys
 import zlib
 from uuid import UUID
 
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 
 from shared.host.errors import CopyError, DiskImageError
 from shared.ova import vmdk
-from shared.ova.compression import Codec, best_codec, zlib_codec
+from shared.ova.compression import Codec, best_codec, slowness, zlib_codec
 from shared.ova.vmdk import GRAIN
-from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout, compress_unit
+from shared.ova.vmdk_writing import CompressedUnit, PlacedGrain, VmdkLayout, compress_unit
 from tests.support.disk_files import VmdkReader, pattern
 
 CODEC = zlib_codec(1)
@@ -106,7 +107,9 @@ def test_a_grain_that_inflates_to_something_else_is_found() -> None:
     broken = Codec("broken", lambda data: zlib.compress(bytes(data[:-1]) + b"?"), zlib.decompress)
     with pytest.raises(CopyError, match="byte 65536"):
         compress_unit(0, bytes(GRAIN) + pattern(1, GRAIN), broken, self_check=True)
-    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).grains == ((0, 0),)
+    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).grains == (
+        PlacedGrain(0, 0, 89),
+    )
 
 
 def test_units_of_zeros_take_no_space() -> None:
@@ -114,16 +117,26 @@ def test_units_of_zeros_take_no_space() -> None:
     assert list(VmdkLayout("x", 2**20, 0, UUID(int=1)).add(CompressedUnit(b"", ()))) == []
 
 
-def test_the_best_codec_makes_zlib_streams() -> None:
+@pytest.mark.parametrize(
+    ("missing", "name"),
+    [
+        ((), "isal 2"),
+        (("deflate",), "isal 2"),
+        (("isal",), "libdeflate 1"),
+        (("isal", "deflate"), "zlib 1"),
+    ],
+)
+def test_the_best_codec_that_is_there_makes_zlib_streams_and_what_is_missing_is_said(
+    monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], name: str
+) -> None:
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
     codec = best_codec()
-    data = pattern(3, GRAIN)
-    assert zlib.decompress(codec.compress(data)) == data
-    assert codec.decompress(zlib.compress(data)) == data
-
-
-def test_without_isal_zlib_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "isal", None)
-    assert best_codec().name == "zlib 1"
+    assert codec.name == name
+    assert ("pip install isal" in slowness(name)) == ("isal" in missing)
+    for data in (pattern(3, GRAIN), bytes(GRAIN), b"x"):
+        assert zlib.decompress(codec.compress(memoryview(data))) == data
+        assert codec.decompress(zlib.compress(data)) == data
 
 
 def test_incompressible_data_stays_within_the_growth_that_eligibility_counts_with() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from shared.host.errors import CopyError, NasError
+from shared.host.rate_limit import Pace
 from shared.host.stages import CancelledError
 from shared.ova.writing import OvaWriter
 from tests.support.disk_files import pattern
@@ -47,6 +48,56 @@ def make(tmp_path: Path) -> Iterator[Callable[..., OvaWriter]]:
     yield archive
     for made in archives:
         made.discard()
+
+
+def test_what_is_written_goes_at_the_pace_of_the_host_and_is_flushed_each_second(
+    tmp_path: Path, make: Callable[..., OvaWriter]
+) -> None:
+    counts: list[int] = []
+    flushed: list[int] = []
+
+    class Counted(Pace):
+        bytes_per_second = 1_000_000
+
+        def wait(self, count: int) -> None:
+            counts.append(count)
+
+    source = tmp_path / "before"
+    source.write_bytes(pattern(1, 500_000))
+    archive = make(pace=Counted(), flush=flushed.append)
+    archive.begin("vm-disk001.vmdk")
+    for number in range(40):
+        archive.write(pattern(number, 100_000))
+    with source.open("rb") as file:
+        archive.copy(source.read_bytes(), file.fileno(), 0)
+        archive.end()
+        archive.finish("vm.mf")
+        assert archive.close()
+    assert sum(counts) == (tmp_path / "x.ova").stat().st_size - 500_000
+    assert len(flushed) >= 4
+
+
+def test_what_waits_for_its_turn_does_not_hold_up_the_end(
+    tmp_path: Path, make: Callable[..., OvaWriter]
+) -> None:
+    """Neither is the file left there: a writer that waits is not a storage that hangs."""
+    waits = threading.Event()
+
+    class Standing(Pace):
+        bytes_per_second = 1
+
+        def wait(self, _count: int) -> None:
+            waits.set()
+            while not self.should_stop():
+                time.sleep(0.01)
+
+    archive = make(pace=Standing(), end_seconds=600)
+    archive.begin("disk")
+    archive.write(bytes(100))
+    archive.end()
+    assert waits.wait(600)
+    archive.discard()
+    assert not (tmp_path / "x.ova").exists()
 
 
 def test_members_and_manifest(tmp_path: Path, make: Callable[..., OvaWriter]) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from shared.host.host_identity import HostIdentity
 from shared.state.contents import Contents
-from shared.state.records import Claim, CopyRecord, SessionRecord, VmRecord
+from shared.state.host_records import SessionRecord
+from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.states import State
+from shared.state.store.create import genesis
 from shared.state.store.files import StateFiles
 from shared.state.store.layout import Primitive
 from shared.state.store.operations import PublishGeneration, RemoveTemporary, WriteTemporary
-from shared.state.store.protocol import genesis
 
 WHEN = "2026-11-22T20:38:00Z"
 LATER = "2026-11-22T21:38:00Z"

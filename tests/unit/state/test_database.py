@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from shared.host.errors import (
     NoDatabaseError,
     NodeConflictError,
 )
+from shared.host.signals import EndedError
 from shared.state.contents import Contents
-from shared.state.rules import backup, claims
+from shared.state.rules import backup, claims, expiry
 from shared.state.rules.sightings import Sighting, apply_events, sight
 from shared.state.states import Event, State
 from shared.state.store import protocol
@@ -206,6 +208,34 @@ class TestSessions:
         assert contents.sessions[session.id].state == "ended"
         assert os.listdir(database.root / "node") == []
 
+    @pytest.mark.parametrize(
+        ("error", "failures", "reason"),
+        [
+            (KeyboardInterrupt(), 0, "its worker stopped: it was interrupted from the keyboard"),
+            (EndedError(signal.SIGTERM), 0, "its worker stopped: it was ended by SIGTERM"),
+            (ZeroDivisionError(), 1, "its worker stopped: ZeroDivisionError()"),
+        ],
+    )
+    def test_an_interrupt_is_no_failure_and_each_end_has_a_reason(
+        self, database: Database, error: BaseException, failures: int, reason: str
+    ) -> None:
+        database.commit_once(add("web01"), "add", "test")
+        session = database.session("backup")
+
+        def end() -> None:
+            with session:
+                session.commit(
+                    lambda contents: claims.grant(contents, "web01", session.id, "backup", WHEN),
+                    "claim",
+                )
+                raise error
+
+        with pytest.raises(type(error)):
+            end()
+        record = database.head().contents.vms["web01"]
+        assert (record.status, record.claim) == (State.BACKUP_NECESSARY, None)
+        assert (record.failures, record.last_error) == (failures, reason)
+
     def test_a_session_that_commits_nothing_leaves_no_row(self, database: Database) -> None:
         before = database.head()
         with database.session("backup"):
@@ -248,7 +278,7 @@ class TestSessions:
             own = head.contents.vms["web01"].claim
             assert own is not None
             elsewhere(database).commit_once(
-                lambda contents: claims.expire(contents, [session.id], "silent", WHEN),
+                lambda contents: expiry.expire(contents, [session.id], "silent", WHEN),
                 "expire",
                 "database",
             )
@@ -271,7 +301,7 @@ class TestSessions:
             session.commit(add("web01"), "add")
             other = elsewhere(database)
             other.commit_once(
-                lambda contents: claims.expire(contents, [session.id], "silent", WHEN),
+                lambda contents: expiry.expire(contents, [session.id], "silent", WHEN),
                 "expire",
                 "database",
             )

@@ -10,9 +10,11 @@ import pytest
 
 from shared.host.clock import timestamp
 from shared.state.contents import Contents
-from shared.state.records import EventRecord, NodeRecord, Told
-from shared.state.rules import events
-from shared.state.rules.events import EventKey, Seen, Terms
+from shared.state.host_records import NodeRecord
+from shared.state.records import Claim, EventRecord, Told
+from shared.state.rules import event_telling, events
+from shared.state.rules.event_telling import Terms
+from shared.state.rules.events import EventKey, Seen
 from shared.state.states import State
 from tests.unit.state.builders import contents, session, vm
 
@@ -61,11 +63,11 @@ class Post:
         self.number += 1
         name = f"{view.node}.{self.number}"
         self.found = events.observe(self.found, view)
-        after = events.claim(self.found, terms, view, name)
+        after = event_telling.claim(self.found, terms, view, name)
         if after == self.found:
             return
         self.found = live(after, name)
-        said = events.claimed(self.found, terms.target, name)
+        said = event_telling.claimed(self.found, terms.target, name)
         if crash != "claimed":
             if answers:
                 self.sent += [
@@ -73,9 +75,11 @@ class Post:
                 ]
             if crash != "sent":
                 self.found = (
-                    events.told(self.found, terms.target, name, said, view.when)
+                    event_telling.told(self.found, terms.target, name, said, view.when)
                     if answers
-                    else events.not_told(self.found, terms.target, name, view.node, view.when)
+                    else event_telling.not_told(
+                        self.found, terms.target, name, view.node, view.when
+                    )
                 )
         self.found = over(self.found, name)  # it ends, or the next database worker finds it dead
 
@@ -115,22 +119,26 @@ def test_told_at_least_once_and_twice_only_after_a_crash(
 
 def test_two_at_once_one_tells() -> None:
     found = events.observe(live(live(database(), "alpha.1"), "beta.1"), seen(OVERDUE))
-    first = events.claim(found, MAIL, seen(OVERDUE, node="alpha"), "alpha.1")
-    second = events.claim(first, MAIL, seen(OVERDUE), "beta.1")
+    first = event_telling.claim(found, MAIL, seen(OVERDUE, node="alpha"), "alpha.1")
+    second = event_telling.claim(first, MAIL, seen(OVERDUE), "beta.1")
     assert second == first, "a claim of a living session stands"
-    assert events.claimed(second, "mail", "beta.1") == {}
-    assert list(events.claimed(second, "mail", "alpha.1")) == [OVERDUE]
-    other = events.claim(second, CHAT, seen(OVERDUE), "beta.1")
-    assert list(events.claimed(other, "chat", "beta.1")) == [OVERDUE], "another target is free"
+    assert event_telling.claimed(second, "mail", "beta.1") == {}
+    assert list(event_telling.claimed(second, "mail", "alpha.1")) == [OVERDUE]
+    other = event_telling.claim(second, CHAT, seen(OVERDUE), "beta.1")
+    assert list(event_telling.claimed(other, "chat", "beta.1")) == [OVERDUE], (
+        "another target is free"
+    )
 
 
 def test_a_displaced_teller_changes_nothing_of_its_heir() -> None:
     found = events.observe(live(database(), "alpha.1"), seen(OVERDUE))
-    found = events.claim(found, MAIL, seen(OVERDUE, node="alpha"), "alpha.1")
-    said = events.claimed(found, "mail", "alpha.1")
-    heir = events.claim(live(over(found, "alpha.1"), "beta.1"), MAIL, seen(OVERDUE), "beta.1")
-    assert events.told(heir, "mail", "alpha.1", said, timestamp(NOON)) == heir
-    assert events.not_told(heir, "mail", "alpha.1", "alpha", timestamp(NOON)) == heir
+    found = event_telling.claim(found, MAIL, seen(OVERDUE, node="alpha"), "alpha.1")
+    said = event_telling.claimed(found, "mail", "alpha.1")
+    heir = event_telling.claim(
+        live(over(found, "alpha.1"), "beta.1"), MAIL, seen(OVERDUE), "beta.1"
+    )
+    assert event_telling.told(heir, "mail", "alpha.1", said, timestamp(NOON)) == heir
+    assert event_telling.not_told(heir, "mail", "alpha.1", "alpha", timestamp(NOON)) == heir
 
 
 def test_an_idle_tick_changes_nothing() -> None:
@@ -200,16 +208,16 @@ def test_what_begins_again_before_its_end_was_told_went_on() -> None:
 
 def test_it_ends_while_it_is_told_and_begins_while_its_end_is_told() -> None:
     found = events.observe(live(database(), "beta.1"), seen(OVERDUE))
-    claimed = events.claim(found, MAIL, seen(OVERDUE), "beta.1")
-    said = events.claimed(claimed, "mail", "beta.1")
+    claimed = event_telling.claim(found, MAIL, seen(OVERDUE), "beta.1")
+    said = event_telling.claimed(claimed, "mail", "beta.1")
     ended = events.observe(claimed, seen())
-    told = events.told(ended, "mail", "beta.1", said, timestamp(NOON))
-    assert events.due(told, MAIL, seen()) == (OVERDUE,), "its end is owed"
-    claimed = events.claim(told, MAIL, seen(), "beta.1")
-    said = events.claimed(claimed, "mail", "beta.1")
+    told = event_telling.told(ended, "mail", "beta.1", said, timestamp(NOON))
+    assert event_telling.due(told, MAIL, seen()) == (OVERDUE,), "its end is owed"
+    claimed = event_telling.claim(told, MAIL, seen(), "beta.1")
+    said = event_telling.claimed(claimed, "mail", "beta.1")
     begun = events.observe(claimed, seen(OVERDUE))
-    told = events.told(begun, "mail", "beta.1", said, timestamp(NOON))
-    assert events.due(told, MAIL, seen(OVERDUE)) == (OVERDUE,), "its beginning is owed"
+    told = event_telling.told(begun, "mail", "beta.1", said, timestamp(NOON))
+    assert event_telling.due(told, MAIL, seen(OVERDUE)) == (OVERDUE,), "its beginning is owed"
 
 
 def test_levels_and_what_gets_worse() -> None:
@@ -223,8 +231,8 @@ def test_levels_and_what_gets_worse() -> None:
     post.tell(MAIL, seen(OVERDUE, level="warning"))
     assert post.count("mail", "on") == 2
     found = events.observe(database(), seen(OVERDUE, level="of a later version"))
-    assert events.due(found, grave, seen(OVERDUE)) == ()
-    assert events.due(found, MAIL, seen(OVERDUE)) == (OVERDUE,)
+    assert event_telling.due(found, grave, seen(OVERDUE)) == ()
+    assert event_telling.due(found, MAIL, seen(OVERDUE)) == (OVERDUE,)
 
 
 def views() -> Iterator[tuple[str, Seen]]:
@@ -257,6 +265,17 @@ def test_that_a_vm_has_its_copy_any_host_may_say(status: State) -> None:
     assert event(events.observe(begun, seen(node="gamma")), damaged) is not None
     mended = begun.with_vm(replace(record, damaged=()))
     assert event(events.observe(mended, seen(node="gamma")), damaged) is None
+
+
+def test_that_work_is_finished_any_host_may_say_but_not_while_somebody_is_at_it() -> None:
+    key = EventKey("vms", "web01", "unfinished")
+    begun = events.observe(database(), seen(key, node="beta"))
+    record = begun.vms["web01"]
+    working = begun.with_vm(replace(record, claim=Claim("alpha.1", 7, "power", "")))
+    waiting = begun.with_vm(replace(record, moving="archive"))
+    for there in (working, waiting):
+        assert event(events.observe(there, seen(node="gamma")), key) is not None
+    assert event(events.observe(begun, seen(node="gamma")), key) is None
 
 
 def test_of_what_a_host_is_not_sure_it_says_nothing() -> None:

@@ -124,3 +124,18 @@ def test_a_symbolic_link_in_its_place_is_not_followed(tmp_path: Path, heartbeat:
     with pytest.raises(OSError, match="symbolic links"):
         read_beat(tmp_path, "alpha.1")
     assert secret.read_text() == "secret"
+
+
+@pytest.mark.parametrize("planted", ["a pipe", "another name of a copy"])
+def test_what_is_put_in_its_place_is_neither_waited_for_nor_overwritten(
+    tmp_path: Path, heartbeat: Heartbeat, planted: str
+) -> None:
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"data")
+    if planted == "a pipe":
+        os.mkfifo(tmp_path / "alpha.1")
+    else:
+        os.link(copy, tmp_path / "alpha.1")
+    with pytest.raises(OSError, match=f"no file of this|{os.strerror(errno.ENXIO)}"):
+        heartbeat._beat(os.O_CREAT)
+    assert copy.read_bytes() == b"data"

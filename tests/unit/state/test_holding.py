@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from shared.host.errors import LockedError, LockLostError, NasError
-from shared.state.rules import backup, claims
+from shared.state.rules import backup, claims, expiry
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.sessions.holding import Start, holding
 from shared.state.states import State
@@ -91,7 +91,7 @@ def test_after_an_interruption_the_end_of_the_session_frees_the_vm(database: Dat
 
 def expired(database: Database, session_id: str) -> None:
     database.commit_once(
-        lambda contents: claims.expire(contents, [session_id], "silent", WHEN), "expire", "other"
+        lambda contents: expiry.expire(contents, [session_id], "silent", WHEN), "expire", "other"
     )
 
 

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.state.sessions import host_look_writing
 from shared.state.sessions.host_look import (
+    BREAKS_SECONDS,
     PREFIX,
     SILENT_AFTER,
     UNKNOWN_INTERVAL_SECONDS,
     HostLook,
-    VmsSeen,
     WorkerEnd,
     read_look,
-    write_look,
 )
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from tests.unit.state.builders import HERE, StillClock
 
 TICK = 600.0
@@ -96,6 +97,56 @@ def test_a_break_begins_the_series_anew(ticks: Ticks) -> None:
     assert ticks.look("a").since == again
 
 
+def test_breaks_are_remembered_for_as_long_as_the_page_looks_back(ticks: Ticks) -> None:
+    ticks.look("a")
+    first = ticks.nas
+    for _ in range(4):
+        assert ticks.look("a").breaks == ()
+    begun, look = ticks.nas, ticks.look("a", after=86400)
+    assert (look.breaks, look.known) == (((begun, ticks.nas),), first)
+    ended = ticks.nas
+    look = ticks.look("a", after=30)  # by hand
+    assert ticks.look("a").breaks == ((begun, ended),)
+    for _ in range(4):
+        assert ticks.look("a").breaks == ((begun, ended),)
+    long = ticks.look("a", after=BREAKS_SECONDS)
+    assert (
+        ticks.look("a").breaks
+        == long.breaks[1:]
+        == ((ticks.nas - TICK - BREAKS_SECONDS, long.looked),)
+    )
+    assert ticks.read().known == first, "there were no others"
+
+
+def test_of_too_many_breaks_the_newest_are_known(
+    ticks: Ticks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_look_writing, "BREAKS", 2)
+    for _ in range(5):
+        ticks.look("a")
+    ended = []
+    for _ in range(4):
+        ticks.look("a", after=SILENT_AFTER * TICK + 60)
+        ended.append(ticks.nas)
+        for _ in range(6):
+            look = ticks.look("a")
+    assert [end for _, end in look.breaks] == ended[2:]
+    assert look.known == ended[1]
+
+
+def test_what_a_program_wrote_that_knows_no_breaks_is_known_since_the_last_one(
+    ticks: Ticks,
+) -> None:
+    ticks.look("a")
+    look = ticks.look("a")
+    path = ticks.directory / NAME
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["breaks"], document["known"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    os.utime(path, (ticks.nas, ticks.nas))
+    assert (ticks.read().breaks, ticks.read().known) == ((), look.since)
+
+
 def test_how_far_the_clocks_are_apart_is_known(ticks: Ticks) -> None:
     ticks.nas = ticks.clock.now().timestamp() + 3600 - TICK
     assert ticks.look("a").nas_is_ahead_seconds == pytest.approx(3600)
@@ -148,7 +199,12 @@ def test_any_bytes_are_unknown(tmp_path_factory: pytest.TempPathFactory, data: b
     assert read_look(directory, HERE.node, HERE.machine) is None
 
 
-@given(st.sampled_from(["before", "since", "written", "vms", "unchanged", "workers"]), json_values)
+@given(
+    st.sampled_from(
+        ["before", "since", "written", "vms", "unchanged", "workers", "breaks", "known"]
+    ),
+    json_values,
+)
 def test_a_wrong_field_is_unknown_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, field: str, value: Any
 ) -> None:
@@ -183,3 +239,14 @@ def test_another_node_has_a_file_of_its_own(ticks: Ticks) -> None:
     beta = replace(HERE, node="beta", machine="machine-beta")
     write_look(ticks.directory, beta, ticks.clock, VmsSeen(["c"], ["c"], []), {})
     assert ticks.read().vms.keys() == {"a"}
+
+
+@pytest.mark.parametrize("code", [10**400, 256, -129, True, 1.0])
+def test_an_exit_code_is_one_of_a_program(ticks: Ticks, code: Any) -> None:
+    """Others are made numbers of 64 bits of it."""
+    ticks.look("a")
+    path = ticks.directory / NAME
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["workers"]["verify"]["code"] = code
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert read_look(ticks.directory, HERE.node, HERE.machine) is None

@@ -25,6 +25,7 @@ from shared.state.store.lease import (
     parse_marker,
 )
 from shared.state.store.operations import ReadLease
+from shared.state.store.turn import Turn
 from tests.unit.state.builders import state_files
 
 
@@ -137,13 +138,83 @@ def test_a_nas_that_fails_in_between_leaves_no_lease_behind(
     assert marker(files) is None
 
 
-def test_a_lease_that_comes_too_late_is_given_back(files: StateFiles) -> None:
-    attempt = module._Attempt(DatabaseLease(files, 300)._make(), 5)
+def test_a_lease_that_comes_too_late_is_given_back(files: StateFiles, tmp_path: Path) -> None:
+    attempt = module._Attempt(DatabaseLease(files, 300)._make(), 5, Turn(tmp_path / "turns"))
     attempt.give_up()
     attempt.thread.start()
     attempt.thread.join(10)
     assert attempt.succeeded
     assert marker(files) is None
+
+
+class TestTurns:
+    def test_the_writers_of_a_host_wait_for_their_turn_and_then_have_the_lease(
+        self, files: StateFiles, tmp_path: Path
+    ) -> None:
+        """While one has its turn, the others do not even ask the NAS."""
+        first = Turn(tmp_path / "turns")
+        first.take()
+        with DatabaseLease(files, 300, wait_seconds=0.2, turns=tmp_path / "turns").held() as held:
+            assert (held, marker(files)) == (False, None)
+        first.pass_on()
+        first.pass_on()
+        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+            assert held
+
+    def test_one_that_gave_up_passes_its_turn_on_when_it_comes(
+        self, files: StateFiles, tmp_path: Path
+    ) -> None:
+        first = Turn(tmp_path / "turns")
+        first.take()
+        given_up = module._Attempt(DatabaseLease(files, 300)._make(), 5, Turn(tmp_path / "turns"))
+        given_up.thread.start()
+        given_up.give_up()
+        first.pass_on()
+        given_up.thread.join(10)
+        assert marker(files) is None
+        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+            assert held
+
+    def test_a_host_without_threads_for_a_lease_keeps_nobody_waiting(
+        self, files: StateFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that exports for hours would else keep the turn of its host."""
+
+        def lacking(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SoftFileLease, "acquire", lacking)
+            lease = DatabaseLease(files, 300, wait_seconds=0.2, turns=tmp_path / "turns")
+            with lease.held() as held:
+                assert not held
+        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+            assert held
+
+    def test_the_turn_of_a_process_that_was_killed_is_over(
+        self, files: StateFiles, tmp_path: Path
+    ) -> None:
+        program = (
+            "import os, sys; from pathlib import Path; from shared.state.store.turn import Turn\n"
+            "Turn(Path(sys.argv[1])).take(); os.kill(os.getpid(), 9)"
+        )
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / "turns")], check=False)
+        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+            assert held
+
+    @pytest.mark.parametrize("there", ["a link", "a directory", "no directory"])
+    def test_without_a_file_for_turns_the_lease_is_tried_for_at_once(
+        self, files: StateFiles, tmp_path: Path, there: str
+    ) -> None:
+        turns = tmp_path / "host" / "turns"
+        if there == "no directory":
+            turns.parent.write_text("")
+        else:
+            turns.parent.mkdir()
+            turns.mkdir() if there == "a directory" else turns.symlink_to(tmp_path / "elsewhere")
+        with DatabaseLease(files, 300, turns=turns).held() as held:
+            assert held
+        assert not (tmp_path / "elsewhere").exists()
 
 
 class TestBreaking:

@@ -15,7 +15,7 @@ import pytest
 
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.state.records import SessionRecord
+from shared.state.host_records import SessionRecord
 from shared.state.sessions.heartbeat import Doing
 from shared.state.sessions.orphans import end_orphan
 from tests.unit.state.builders import HERE, session

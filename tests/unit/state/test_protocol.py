@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
-from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError, NasError
+from shared.host.errors import (
+    DatabaseDamagedError,
+    InDoubtError,
+    LockLostError,
+    NasError,
+    NoGenerationError,
+)
 from shared.state.contents import Contents
-from shared.state.store import protocol
+from shared.state.store import protocol, snapshot
 from shared.state.store.operations import (
     ListGenerations,
     PublishGeneration,
@@ -29,13 +35,14 @@ _ASKS = (ListGenerations, ReadGeneration, SyncGeneration)
 def run(steps: Steps[Any], answers: list[Any]) -> Any:
     """Runs a piece of the protocol: a list answers a listing, anything else a read.
 
-    Waiting needs no answer.
+    Each wait takes a second; nothing else needs an answer.
     """
     remaining = iter(answers)
     operation = next(steps)
     try:
         while True:
-            operation = steps.send(next(remaining) if isinstance(operation, _ASKS) else None)
+            otherwise = 1.0 if isinstance(operation, Wait) else None
+            operation = steps.send(next(remaining) if isinstance(operation, _ASKS) else otherwise)
     except StopIteration as stop:
         assert list(remaining) == [], "all answers were asked for"
         return stop.value
@@ -51,7 +58,7 @@ def generation(
     return data, protocol.decode(data, number).checksum
 
 
-FIRST, FIRST_SUM = generation(1, protocol.NO_PREVIOUS, contents())
+FIRST, FIRST_SUM = generation(1, snapshot.NO_PREVIOUS, contents())
 SECOND, SECOND_SUM = generation(2, FIRST_SUM, contents(vm("web01")))
 THIRD, THIRD_SUM = generation(3, SECOND_SUM, contents(vm("web01"), vm("web02")))
 STRAY, _ = generation(2, FIRST_SUM, contents(vm("late")))
@@ -96,13 +103,29 @@ class TestHead:
             run(protocol.read_head(), [[1], None] * 5)
 
     def test_no_name_at_all_is_given_up_after_seconds_with_the_command_that_helps(self) -> None:
+        """However often it was asked in that time: waits are short when the dice fall so."""
         with pytest.raises(NasError, match="has no generation: gen/ is empty") as caught:
-            run(protocol.read_head(), [[]] * protocol.EMPTY_ATTEMPTS)
+            run(protocol.read_head(), [[]] * (int(protocol.EMPTY_SECONDS) + 1))
         assert "vmbackup-admin statedb rebuild" in caught.value.hint
 
     def test_names_that_come_back_late_are_waited_for(self) -> None:
-        listings = [[]] * (protocol.EMPTY_ATTEMPTS - 1)
+        listings = [[]] * int(protocol.EMPTY_SECONDS)
         assert run(protocol.read_head(), [*listings, [1], FIRST, None]).generation == 1
+
+    def test_what_was_seen_before_is_asked_for_where_the_listing_is_empty(self) -> None:
+        assert run(protocol.read_head(2), [[], SECOND, THIRD, None]).generation == 3
+
+    def test_what_was_seen_before_may_be_gone(self) -> None:
+        answers = [[], None] * (int(protocol.EMPTY_SECONDS) + 1)
+        with pytest.raises(NoGenerationError, match="gen/ is empty"):
+            run(protocol.read_head(2), answers)
+
+    def test_a_transaction_asks_for_what_it_read_itself(self) -> None:
+        """Lost to another after the listing, which is empty the next time."""
+        answers = [[1], FIRST, None, FIRST, [], FIRST, SECOND, None, SECOND]
+        author = Author(session("alpha.1"), 2, WHEN, "test")
+        head = run(protocol.transact(author, lambda _: contents(vm("web01"))), answers)
+        assert head.generation == 2
 
 
 class TestDoubt:
@@ -114,7 +137,7 @@ class TestDoubt:
         return generation(2 + distance, "0" * 64, contents(vm("web01")))[0]
 
     def transact(self, distance: int) -> None:
-        live, _ = generation(1, protocol.NO_PREVIOUS, contents(sessions=(session("alpha.1"),)))
+        live, _ = generation(1, snapshot.NO_PREVIOUS, contents(sessions=(session("alpha.1"),)))
         answers = [[1], live, None, live, [2 + distance], self.far_ahead(distance), None]
         run(protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x"))), answers)
 
@@ -128,7 +151,7 @@ class TestDoubt:
 
     def test_a_live_session_is_never_in_doubt_for_being_slow(self) -> None:
         row = session("alpha.1", sequence=1)
-        start, _ = generation(1, protocol.NO_PREVIOUS, contents(sessions=(row,)))
+        start, _ = generation(1, snapshot.NO_PREVIOUS, contents(sessions=(row,)))
         far, checksum = generation(500, "0" * 64, contents(vm("web01"), sessions=(row,)))
         mine, _ = generation(
             501,

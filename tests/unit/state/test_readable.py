@@ -11,8 +11,8 @@ from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.nas.writing import write_new_file
 from shared.state.contents import Contents
-from shared.state.records import NodeRecord
-from shared.state.sessions.host_look import VmsSeen, write_look
+from shared.state.host_records import NodeRecord
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.store import protocol, readable, reserve
 from shared.state.store.create import create
 from shared.state.store.database import Database

@@ -13,8 +13,8 @@ import pytest
 from shared.host.errors import LockedError
 from shared.host.host_identity import HostIdentity
 from shared.host.process_identity import ProcessIdentity
-from shared.state.rules import claims
-from shared.state.sessions import recovery, sweeping
+from shared.state.rules import claims, expiry
+from shared.state.sessions import deaths, recovery, sweeping
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE, read_beat
 from shared.state.sessions.session import Session, session_record
 from shared.state.states import State
@@ -72,21 +72,21 @@ class TestProof:
         return session_record("s", "backup", host, process)
 
     def test_a_process_that_runs_is_alive(self) -> None:
-        assert recovery.proven_dead(self.row(), HERE) is None
+        assert deaths.proven_dead(self.row(), HERE) is None
 
     def test_a_process_that_is_gone_is_dead(self) -> None:
         child = subprocess.Popen([sys.executable, "-c", "pass"])
         gone = ProcessIdentity(child.pid, 1.0)
         child.wait()
         assert (
-            recovery.proven_dead(self.row(process=gone), HERE) == f"its process {child.pid} is gone"
+            deaths.proven_dead(self.row(process=gone), HERE) == f"its process {child.pid} is gone"
         )
 
     def test_a_later_process_of_the_same_number_is_another_one(self) -> None:
         assert MYSELF is not None
         ticks, _, space = MYSELF.born.partition("@")
         earlier = replace(MYSELF, born=f"{int(ticks) - 6000}@{space}")
-        assert recovery.proven_dead(self.row(process=earlier), HERE) is not None
+        assert deaths.proven_dead(self.row(process=earlier), HERE) is not None
 
     def test_a_step_of_the_wall_clock_kills_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The machine's clock was set an hour back since the session began.
@@ -98,12 +98,12 @@ class TestProof:
         monkeypatch.setattr(
             psutil.Process, "create_time", lambda process: create_time(process) + 3600
         )
-        assert recovery.proven_dead(row, HERE) is None
+        assert deaths.proven_dead(row, HERE) is None
 
     def test_a_row_of_an_older_program_is_no_proof_by_its_wall_clock(self) -> None:
         assert MYSELF is not None
         assert (
-            recovery.proven_dead(
+            deaths.proven_dead(
                 self.row(process=replace(MYSELF, started=MYSELF.started - 3600, born="")), HERE
             )
             is None
@@ -111,18 +111,20 @@ class TestProof:
         gone = ProcessIdentity(
             2**22 + 1, MYSELF.started
         )  # above the highest number that Linux gives
-        assert recovery.proven_dead(self.row(process=gone), HERE) is not None
+        assert deaths.proven_dead(self.row(process=gone), HERE) is not None
 
-    def test_a_machine_that_was_restarted_has_ended_all_its_processes(self) -> None:
-        assert (
-            recovery.proven_dead(self.row(replace(HERE, boot="before")), HERE)
-            == "its machine was restarted"
-        )
+    def test_of_another_boot_nothing_is_proven(self) -> None:
+        """Neither is the process looked for: this may be a full copy of a machine that works."""
+        row = self.row(replace(HERE, boot="before"), ProcessIdentity(2**22 + 1, 1.0))
+        assert deaths.proven_dead(row, HERE) is None
+        assert deaths.of_another_boot(row, HERE)
 
     def test_a_moment_of_boot_by_the_wall_clock_is_no_proof_of_a_restart(self) -> None:
         """Older programs noted one where the kernel has no boot id; it moves with the clock."""
-        assert recovery.proven_dead(self.row(replace(HERE, boot="1795000000")), HERE) is None
-        assert recovery.proven_dead(self.row(replace(HERE, boot="")), HERE) is None
+        for boot in ("1795000000", ""):
+            row = self.row(replace(HERE, boot=boot), ProcessIdentity(2**22 + 1, 1.0))
+            assert deaths.proven_dead(row, HERE) is None
+            assert not deaths.of_another_boot(row, HERE)
 
     @pytest.mark.parametrize(
         "difference",
@@ -137,17 +139,15 @@ class TestProof:
     def test_nothing_is_proven_about_another_machine(self, difference: dict[str, str]) -> None:
         """Another node on what says it is this machine: its disk was cloned, machine id and all."""
         host = replace(HERE, boot="before", **difference)
-        assert recovery.proven_dead(self.row(host, ProcessIdentity(2**30, 1.0)), HERE) is None
+        assert deaths.proven_dead(self.row(host, ProcessIdentity(2**30, 1.0)), HERE) is None
 
     def test_what_is_no_process_number_proves_nothing(self) -> None:
         for pid in (0, -1, 2**40):
-            assert recovery.proven_dead(self.row(process=ProcessIdentity(pid, 1.0)), HERE) is None
+            assert deaths.proven_dead(self.row(process=ProcessIdentity(pid, 1.0)), HERE) is None
 
     def test_two_machines_that_do_not_know_who_they_are_prove_nothing(self) -> None:
         nameless = replace(HERE, machine="")
-        assert (
-            recovery.proven_dead(self.row(nameless, ProcessIdentity(2**30, 1.0)), nameless) is None
-        )
+        assert deaths.proven_dead(self.row(nameless, ProcessIdentity(2**30, 1.0)), nameless) is None
 
 
 class TestWatching:
@@ -156,7 +156,7 @@ class TestWatching:
     ) -> None:
         clock = BusyClock()
         here = seen_by(database, clock)
-        dead = recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE)
+        dead = deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE)
         assert [grave.session.id for grave in dead] == [holder.id]
         assert LEASE <= sum(clock.slept) <= LEASE + LEASE / BEATS_PER_LEASE
 
@@ -165,9 +165,7 @@ class TestWatching:
     ) -> None:
         clock = BusyClock(lambda count: holder._heartbeat._beat(0) if count == 5 else None)
         here = seen_by(database, clock)
-        assert (
-            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
-        )
+        assert deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE) == []
         assert len(clock.slept) == 5
 
     def test_a_session_without_a_heartbeat_file_is_watched_like_any_other(
@@ -176,8 +174,7 @@ class TestWatching:
         os.unlink(database.root / "node" / holder.id)
         here = seen_by(database, BusyClock())
         assert (
-            len(recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE))
-            == 1
+            len(deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE)) == 1
         )
 
     def test_a_nas_that_hangs_makes_nobody_dead(self, database: Database, holder: Session) -> None:
@@ -191,9 +188,7 @@ class TestWatching:
 
         clock = BusyClock(hang)
         here = seen_by(database, clock)
-        assert (
-            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
-        )
+        assert deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE) == []
         assert len(clock.slept) < 5
 
     def test_a_heartbeat_that_cannot_be_read_is_no_silence(
@@ -202,11 +197,9 @@ class TestWatching:
         def refuse(*_: object) -> None:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(recovery, "read_beat", refuse)
+        monkeypatch.setattr(deaths, "read_beat", refuse)
         here = seen_by(database, BusyClock())
-        assert (
-            recovery.watch_silent(here, recovery.live_sessions(here.head().contents), LEASE) == []
-        )
+        assert deaths.watch_silent(here, deaths.live_sessions(here.head().contents), LEASE) == []
 
 
 class TestExpiry:
@@ -214,8 +207,8 @@ class TestExpiry:
         self, database: Database, holder: Session
     ) -> None:
         before = database.head()
-        rows = recovery.live_sessions(before.contents)
-        assert recovery.expire(database, [recovery.Dead(rows[0], "silent")], "database")
+        rows = deaths.live_sessions(before.contents)
+        assert recovery.expire(database, [deaths.Dead(rows[0], "silent")], "database")
         after = database.head()
         assert after.generation == before.generation + 1
         record = after.contents.vms["web01"]
@@ -250,12 +243,17 @@ class TestExpiry:
         for identifier in planted:
             precious.write_text("of the host")
             row = session(
-                identifier, machine=HERE.machine, hostname="alpha", space="space", boot="before"
+                identifier,
+                machine=HERE.machine,
+                hostname="alpha",
+                space="space",
+                boot="boot",
+                pid=2**22 + 1,
             )
             database.commit_once(
                 lambda contents, row=row: contents.with_session(row), "planted", "test"
             )
-            dead = recovery.find_proven(database, database.head().contents)
+            dead = deaths.find_proven(database, database.head().contents)
             assert [grave.session.id for grave in dead] == [identifier]
             recovery.expire(database, dead, "database")
             assert database.head().contents.sessions[identifier].state == "expired", (
@@ -346,7 +344,7 @@ class TestSweep:
         self, database: Database, holder: Session
     ) -> None:
         database.commit_once(
-            lambda contents: claims.expire(contents, [holder.id], "", WHEN), "expire", "test"
+            lambda contents: expiry.expire(contents, [holder.id], "", WHEN), "expire", "test"
         )
         assert sweeping.sweep(database, database.head().contents) == [holder.id]
 

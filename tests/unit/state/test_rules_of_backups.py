@@ -15,8 +15,9 @@ from shared.host.errors import (
     UsageError,
 )
 from shared.state.contents import Contents, UnusableRow
-from shared.state.records import Claim, NodeRecord, Power, SessionRecord
-from shared.state.rules import adoption, archive, backup, claims, hosts, queue, vm_records
+from shared.state.host_records import NodeRecord, SessionRecord
+from shared.state.records import Claim, Power
+from shared.state.rules import adoption, archive, backup, claims, expiry, hosts, queue, vm_records
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, session, vm
 
@@ -46,7 +47,7 @@ class TestExpiry:
             sessions=(session("alpha.1"), session("beta.1")),
             granted=2,
         )
-        after = claims.expire(database, ["alpha.1"], "its process is gone", LATER)
+        after = expiry.expire(database, ["alpha.1"], "its process is gone", LATER)
         record = only(after)
         assert (record.status, record.claim, record.failures, record.last_failed_claim) == (
             State.BACKUP_NECESSARY,
@@ -63,7 +64,7 @@ class TestExpiry:
         assert after.sessions["beta.1"].state == "live"
 
     def test_the_tombstone_remembers_the_last_commit(self) -> None:
-        after = claims.expire(
+        after = expiry.expire(
             contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)),
             ["alpha.1"],
             "",
@@ -73,7 +74,7 @@ class TestExpiry:
 
     def test_a_copy_that_is_being_put_in_place_is_not_given_up(self) -> None:
         database = contents(claimed(publishing=copy()), sessions=(session("alpha.1"),))
-        record = only(claims.expire(database, ["alpha.1"], "gone", LATER))
+        record = only(expiry.expire(database, ["alpha.1"], "gone", LATER))
         assert (record.status, record.claim, record.publishing, record.failures) == (
             State.BACKUP_IN_PROGRESS,
             None,
@@ -91,13 +92,13 @@ class TestExpiry:
             ),
             sessions=(session("alpha.1"),),
         )
-        record = only(claims.expire(database, ["alpha.1"], "gone", LATER))
+        record = only(expiry.expire(database, ["alpha.1"], "gone", LATER))
         assert (record.status, record.claim, record.moving) == (State.ARCHIVED, None, "archive")
 
     @pytest.mark.parametrize("state", ["ended", "expired"])
     def test_a_session_that_is_over_stays_as_it_is(self, state: str) -> None:
         database = contents(sessions=(session("alpha.1", state),))
-        assert claims.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
+        assert expiry.expire(database, ["alpha.1", "never.seen"], "gone", LATER) is database
 
     @pytest.mark.parametrize("rows", [(), (session("alpha.1", "ended"),)])
     def test_a_claim_of_a_session_that_is_over_is_freed_and_no_other(
@@ -109,8 +110,8 @@ class TestExpiry:
             sessions=(*rows, session("beta.1")),
             granted=2,
         )
-        assert claims.ownerless(database) == ["alpha.1"]
-        after = claims.free_ownerless(database, "gone", LATER)
+        assert expiry.ownerless(database) == ["alpha.1"]
+        after = expiry.free_ownerless(database, "gone", LATER)
         record = only(after)
         assert (record.claim, record.publishing, record.leftovers) == (None, copy(), True)
         assert after.vms["web02"] == database.vms["web02"]
@@ -121,35 +122,35 @@ class TestExpiry:
     def test_a_session_whose_row_does_not_fit_may_live(self, key: str) -> None:
         row = UnusableRow("sessions", key, "{}", "a field is missing")
         database = replace(contents(claimed(by="alpha.1")), unusable=(row,))
-        assert claims.ownerless(database) == []
-        after = claims.remove_row(database, key, "by hand", LATER)
-        assert (after.unusable, claims.ownerless(after)) == ((), [] if key else ["alpha.1"])
+        assert expiry.ownerless(database) == []
+        after = expiry.remove_row(database, key, "by hand", LATER)
+        assert (after.unusable, expiry.ownerless(after)) == ((), [] if key else ["alpha.1"])
 
     def test_a_record_of_unlisted_copies_that_became_more_than_new_is_an_ordinary_one(self) -> None:
         taken = vm("uuid-web01", name="web01", status=State.BACKUP_NECESSARY, taken_in_by="alpha.1")
         database = contents(taken, sessions=(session("alpha.1"),))
-        assert claims.without_abandoned(database) is database, "its session lives"
-        after = claims.expire(database, ["alpha.1"], "gone", LATER)
+        assert expiry.without_abandoned(database) is database, "its session lives"
+        after = expiry.expire(database, ["alpha.1"], "gone", LATER)
         assert list(after.vms) == ["web01"]
         assert (only(after).taken_in_by, only(after).status) == ("", State.BACKUP_NECESSARY)
 
     def test_it_stays_as_it_is_while_somebody_works_on_it(self) -> None:
         taken = replace(claimed("uuid-web01", by="beta.1"), name="web01", taken_in_by="alpha.1")
         database = contents(taken, sessions=(session("beta.1"),))
-        assert claims.without_abandoned(database) is database
-        after = claims.expire(database, ["beta.1"], "gone", LATER)
+        assert expiry.without_abandoned(database) is database
+        after = expiry.expire(database, ["beta.1"], "gone", LATER)
         assert (list(after.vms), only(after).taken_in_by) == (["web01"], "")
 
     def test_a_session_whose_row_does_not_fit_keeps_what_it_had_taken_in(self) -> None:
         row = UnusableRow("sessions", "alpha.1", "{}", "a field is missing")
         taken = vm("web01", State.NEW, taken_in_by="alpha.1")
         database = replace(contents(taken), unusable=(row,))
-        assert claims.without_abandoned(database) is database
-        assert claims.remove_row(database, "alpha.1", "by hand", LATER).vms == {}
+        assert expiry.without_abandoned(database) is database
+        assert expiry.remove_row(database, "alpha.1", "by hand", LATER).vms == {}
 
     def test_leftovers_are_forgotten_when_they_are_tidied(self) -> None:
         database = contents(vm("web01", leftovers=True), vm("web02", leftovers=True))
-        after = claims.without_leftovers(database, ["web01", "unknown"])
+        after = expiry.without_leftovers(database, ["web01", "unknown"])
         assert (only(after).leftovers, after.vms["web02"].leftovers) == (False, True)
 
 
@@ -189,7 +190,7 @@ class TestClaims:
     def test_an_unknown_vm_is_refused_with_similar_ones(self) -> None:
         with pytest.raises(UnknownVmError) as caught:
             vm_records.find(contents(vm("web01"), vm("WEB02"), vm("db")), "web")
-        assert caught.value.hint == "similar: WEB02, web01"
+        assert caught.value.hint == "did you mean WEB02 or web01?"
 
     def test_a_vm_that_is_called_like_the_uuid_of_another_one_is_in_nobodys_way(self) -> None:
         other = vm("web01", uuid="15c399b5-0000-4000-8000-000000000001")
@@ -263,7 +264,7 @@ class TestBackups:
             backup.published(contents(claimed()), "web01", OWN)
 
     def test_another_worker_finishes_what_was_announced(self) -> None:
-        left = claims.expire(
+        left = expiry.expire(
             contents(claimed(publishing=copy()), sessions=(session("alpha.1"),), granted=1),
             ["alpha.1"],
             "",
@@ -381,7 +382,7 @@ class TestPlacesOnTheNas:
             sessions=(session("alpha.1"),),
             granted=1,
         )
-        freed = claims.expire(database, ["alpha.1"], "gone", LATER)
+        freed = expiry.expire(database, ["alpha.1"], "gone", LATER)
         assert queue.exports(freed) == 0
         claims.grant(freed, "web02", "beta.1", "backup", WHEN, limit=1)
 
@@ -402,7 +403,7 @@ class TestPlacesOnTheNas:
     @pytest.mark.parametrize(
         "gone",
         [
-            lambda database: claims.expire(database, ["alpha.1"], "gone", LATER),
+            lambda database: expiry.expire(database, ["alpha.1"], "gone", LATER),
             lambda database: queue.leave(database, "web01", "alpha.1"),
             lambda database: claims.grant(database, "web04", "alpha.1", "verify", WHEN),
             lambda database: queue.join(database, "web03", "alpha.1"),

@@ -11,14 +11,9 @@ from hypothesis import strategies as some
 
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError
 from shared.state.contents import Contents
-from shared.state.records import (
-    Claim,
-    CopyRecord,
-    NodeRecord,
-    SessionRecord,
-    VmRecord,
-    is_directory_name,
-)
+from shared.state.host_records import NodeRecord, SessionRecord
+from shared.state.record_fields import is_directory_name
+from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.snapshot import Header, decode, encode
 from tests.unit.state.builders import REPOSITORY, WHEN, claimed, contents, copy, session, vm

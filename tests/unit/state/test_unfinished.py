@@ -2,19 +2,23 @@
 
 import json
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
 from shared.host.errors import LockedError
 from shared.state.records import Claim, Power, VmRecord
-from shared.state.rules import archive, claims, sightings, unfinished, vm_records
+from shared.state.rules import archive, claims, expiry, sightings, unfinished, vm_records
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
 from tests.unit.state.builders import WHEN, claimed, contents, copy, only, vm
 
 LATER = "2026-11-23T00:00:00Z"
 SAVED = Power("savestate", "running", 1, since=WHEN, node="alpha")
-LIVE = Power("live", "running", 1, "0a0b", "uuid-of-clone", folder="/vms/web01/vmbackup-0a0b")
+TOKEN = "0a0b" * 8
+LIVE = Power(
+    *("live", "running", 1, TOKEN, str(UUID(int=1))), folder=f"/vms/web01/vmbackup-{TOKEN}"
+)
 
 
 def begun(record: VmRecord) -> list[tuple[str, str, str]]:
@@ -89,7 +93,7 @@ def test_the_time_of_partial_files_is_that_of_the_first_and_goes_with_them() -> 
     again = claims.grant(freed, "web01", "s", "backup", LATER)
     again = claims.break_claim(again, "web01", only(again).claim.number, "killed", LATER)  # type: ignore[union-attr]
     assert only(again).leftovers_since == WHEN
-    tidy = only(claims.without_leftovers(again, ["web01"]))
+    tidy = only(expiry.without_leftovers(again, ["web01"]))
     assert (tidy.leftovers, tidy.leftovers_since) == (False, "")
 
 
@@ -139,7 +143,7 @@ class TestGivenUp:
         off = unfinished.may_remain(record, replace(SAVED, method="shutdown"))
         assert "still be off" in off
         live = unfinished.may_remain(record, LIVE)
-        assert all(word in live for word in ("vmbackup-0a0b", LIVE.clone, LIVE.folder, "alpha"))
+        assert all(word in live for word in (f"vmbackup-{TOKEN}", LIVE.clone, LIVE.folder, "alpha"))
         assert "startvm" not in live
 
 
@@ -162,3 +166,20 @@ class TestMoved:
         database = contents(vm("web01", State.CLEAN, power=SAVED))
         assert not unfinished.is_foreign(only(database))
         assert not unfinished.is_foreign(vm("web01"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("token", ["x", "../..", "0A0B" * 8, "0a0b" * 9]),
+        ("clone", ["x", "web01", "{00000000-0000-4000-8000-000000000000}"]),
+        ("snapshot", ["x", "--help"]),
+        ("folder", ["/home/ann", "x", f"vmbackup-{TOKEN}", f"/x/vmbackup-{TOKEN}/..", f"/{TOKEN}"]),
+    ],
+)
+def test_a_note_names_nothing_on_a_host_but_what_backups_make(name: str, values: list[str]) -> None:
+    """Whoever may write to the NAS may write it, and it is removed on the host."""
+    assert Power.from_json(LIVE.to_json()) == LIVE
+    for value in values:
+        with pytest.raises(ValueError, match=name):
+            Power.from_json({**LIVE.to_json(), name: value})

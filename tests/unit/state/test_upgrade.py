@@ -127,6 +127,24 @@ def test_an_older_session_of_this_machine_that_is_gone_is_ended_first(old: Datab
     assert formats(old) == ("2.0", "2.0")
 
 
+def test_one_of_a_full_copy_of_this_machine_that_is_alive_holds_it_up(
+    old: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = session(
+        "alpha.9.0a0a0a0a",
+        machine=HERE.machine,
+        hostname=HERE.hostname,
+        boot="that of the copy",
+        space=HERE.space,
+    )
+    old.transact(Author(row, 1, WHEN, "an older program"), add("web02"))
+    beat = old.root / "node" / row.id
+    monkeypatch.setattr(old.clock, "sleep", lambda _: beat.write_text(beat.name))
+    with pytest.raises(LockedError, match=r"alpha\.9\.0a0a0a0a"):
+        upgrade.upgrade(old)
+    assert formats(old) == ("1.1", "1.1")
+
+
 def test_one_that_was_killed_before_the_version_file_is_finished(
     old: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ VERSION = DatabaseVersion("0.1.0", REPOSITORY, 300.0, "link")
 
 
 @given(
-    some.floats(1, 86400).map(lambda seconds: float(f"{seconds:g}")),
+    some.floats(1, 3600).map(lambda seconds: float(f"{seconds:g}")),
     some.sampled_from(["link", "directory"]),
 )
 def test_what_is_written_is_read(lease: float, primitive: str) -> None:
@@ -57,6 +57,17 @@ def test_nonsense_is_damage_that_is_named(name: str, value: str) -> None:
     ]
     with pytest.raises(DatabaseDamagedError, match=name):
         parse("\n".join(lines).encode())
+
+
+@pytest.mark.parametrize("seconds", ["3601", "999999", "nan", "inf", "0", "0.0", "0.99", "1e-9"])
+def test_nobody_works_by_a_lease_that_no_command_sets(seconds: str) -> None:
+    """The database worker and a rebuild wait for a long one, and no second one starts meanwhile.
+
+    By one near nothing a session writes without a pause, and each is dead to all others.
+    """
+    text = VERSION.render().decode().replace("LEASE_SECONDS: ", f"LEASE_SECONDS: {seconds}\nX: ")
+    with pytest.raises(DatabaseDamagedError, match="LEASE_SECONDS"):
+        parse(text.encode())
 
 
 @given(some.binary(max_size=100))

@@ -58,3 +58,9 @@ def test_every_line_that_is_wrong_is_named() -> None:
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(DatabaseDamagedError):
         assert all(isinstance(state, State) for state in parse(data).values())
+
+
+@pytest.mark.parametrize("name", ["\u202egnp", "a\u200bb", "\ufeffa", "a\u2066b"])
+def test_what_turns_text_round_or_is_invisible_is_not_shown_raw(name: str) -> None:
+    assert escape(name).isprintable()
+    assert unescape(escape(name)) == name

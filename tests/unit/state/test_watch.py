@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from shared.state.sessions.recovery import Watch
+from shared.state.sessions.deaths import Watch
 
 
 def test_a_value_seen_unchanged_for_the_lease_time_is_silent() -> None:

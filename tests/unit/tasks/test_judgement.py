@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
 import pytest
 
-from shared.state.records import Claim, CopyRecord, VmRecord
+from shared.state.records import Claim, CopyRecord, Power, RehearsalRecord, VmRecord
 from shared.state.rules import sightings
 from shared.state.sessions.host_look import HostLook, WorkerEnd
 from shared.state.states import State
 from shared.tasks.judgement import (
+    Bounds,
     Level,
     Moment,
     judge_host,
@@ -19,18 +21,27 @@ from shared.tasks.judgement import (
     moment,
     worst,
 )
-from shared.tasks.vm_judgement import Bounds, judge_vm
+from shared.tasks.vm_judgement import judge_vm
 
 HOUR, DAY = 3600.0, 86400.0
 #: 2026-11-22T20:38:00Z
 NOW = 1795379880.0
 BOUNDS = Bounds(26 * HOUR, 30)
+REHEARSED = Bounds(26 * HOUR, 30, rehearse_days=30)
 HERE = Moment(NOW, NOW, "beta", NOW - 30 * DAY)
 RECENT, LONG_AGO = "2026-11-22T20:08:00Z", "2026-10-01T00:00:00Z"
 
 
 def copied(finished: str = RECENT) -> CopyRecord:
     return CopyRecord("20261122T200800Z-1", 1, 10, "0" * 64, finished, {})
+
+
+def tried(
+    result: str = "good", *, days: float = 1, stamp: str = "20261122T200800Z-1"
+) -> RehearsalRecord:
+    """That a copy was rehearsed so many days ago."""
+    when = datetime.fromtimestamp(NOW - days * DAY, UTC)
+    return RehearsalRecord(stamp, f"{when:%Y-%m-%dT%H:%M:%SZ}", "beta", result)
 
 
 def vm(status: State = State.CLEAN, **values: Any) -> VmRecord:
@@ -89,6 +100,7 @@ UNUSABLE = {
     "last_error": sightings.cannot_use("VirtualBox cannot open its settings"),
     "last_error_at": HOUR_AGO,
 }
+SAVED = Power("savestate", "running", 7, since=HOUR_AGO, node="alpha")
 OFTEN_OFF = replace(BOUNDS, may_be_off=True)
 BACK = replace(HERE, back_since=NOW - 60)
 SITUATIONS: Mapping[str, Situation] = {
@@ -244,8 +256,63 @@ SITUATIONS: Mapping[str, Situation] = {
     "not verified for months": situation(
         Level.WARNING, "unverified", vm(verified="2026-08-01T00:00:00Z"), looked()
     ),
+    "read six weeks ago, and no copy took anything over": situation(
+        Level.OK, "copied", vm(verified="2026-10-10T00:00:00Z"), looked()
+    ),
+    "read six weeks ago, and its newest copy took that over": situation(
+        Level.WARNING,
+        "unverified",
+        vm(verified="2026-10-10T00:00:00Z", last_copy=replace(copied(LONG_AGO), sha256="")),
+        looked(),
+    ),
+    "read three weeks ago, and its newest copy took that over": situation(
+        Level.OK,
+        "copied",
+        vm(verified="2026-11-01T00:00:00Z", last_copy=replace(copied(LONG_AGO), sha256="")),
+        looked(),
+    ),
     "verified in the future": situation(
         Level.WARNING, "unverified", vm(verified="2038-01-19T03:14:08Z"), looked()
+    ),
+    "rehearsed a week ago": situation(
+        Level.OK, "copied", vm(rehearsed=tried(days=7)), looked(), bounds=REHEARSED
+    ),
+    "never rehearsed": situation(Level.OK, "copied", vm(), looked(), bounds=REHEARSED),
+    "known for two months, and never rehearsed": situation(
+        Level.WARNING,
+        "unrehearsed",
+        replace(vm(last_copy=copied()), found="2026-09-20T00:00:00Z"),
+        looked(),
+        bounds=REHEARSED,
+    ),
+    "known for two months, never rehearsed, and nobody wants that": situation(
+        Level.OK, "copied", replace(vm(), found="2026-09-20T00:00:00Z"), looked()
+    ),
+    "known for two months, and without a copy that could be rehearsed": situation(
+        Level.OK,
+        "archived",
+        replace(vm(State.ARCHIVED, last_copy=None, verified=""), found="2026-09-20T00:00:00Z"),
+        looked(),
+        bounds=REHEARSED,
+    ),
+    "rehearsed three months ago": situation(
+        Level.WARNING, "unrehearsed", vm(rehearsed=tried(days=90)), looked(), bounds=REHEARSED
+    ),
+    "rehearsed three months ago by hand": situation(
+        Level.OK, "copied", vm(rehearsed=tried(days=90)), looked()
+    ),
+    "its newest copy does not come back": situation(
+        Level.WARNING, "unrestorable", vm(rehearsed=tried("it did nothing")), looked()
+    ),
+    "an older copy did not come back": situation(
+        Level.OK, "copied", vm(rehearsed=tried("it did nothing", stamp="older")), looked()
+    ),
+    "an older copy did not come back, and the newest is going to be rehearsed": situation(
+        Level.WARNING,
+        "unrestorable",
+        vm(rehearsed=tried("it did nothing", stamp="older")),
+        looked(),
+        bounds=REHEARSED,
     ),
     "left out, used two months ago, and never copied": situation(
         Level.OK,
@@ -277,6 +344,15 @@ SITUATIONS: Mapping[str, Situation] = {
     "a move was interrupted": situation(
         Level.WARNING, "unfinished", vm(moving="archive"), looked()
     ),
+    "a backup saved it, and died": situation(
+        Level.WARNING, "unfinished", vm(power=SAVED), looked()
+    ),
+    "a backup saved it, and its host was given up": situation(
+        Level.WARNING, "left", vm(power_left=SAVED), looked()
+    ),
+    "a backup saved it, and its host is silent": situation(
+        Level.CRITICAL, "unlooked", vm(power=SAVED), looked(2 * HOUR)
+    ),
     "a move is under way": situation(
         Level.OK, "copied", vm(moving="archive", claim=CLAIM), looked()
     ),
@@ -290,6 +366,19 @@ def test_each_situation_has_its_verdict(name: str) -> None:
     assert (said.level, said.kind) == (level, kind), said
     assert said.subject == "web"
     assert said.reason
+
+
+def test_what_else_is_wrong_with_a_vm_is_said_with_the_gravest() -> None:
+    record = vm(damaged=("x",), power=SAVED, verified="2026-08-01T00:00:00Z")
+    said = judge_vm(record, looked(2 * HOUR), HERE, BOUNDS)
+    assert (said.level, said.kind) == (Level.CRITICAL, "damaged")
+    assert [(one.level, one.kind) for one in said.also] == [
+        (Level.CRITICAL, "unlooked"),
+        (Level.WARNING, "unfinished"),
+        (Level.WARNING, "unverified"),
+    ]
+    assert said.also[1].reason == "a backup saved it, and has not started it again: it may be off"
+    assert judge_vm(vm(), looked(), HERE, BOUNDS).also == ()
 
 
 def test_why_a_vm_is_not_looked_at_is_true() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shared.host.processes import Completed
-from shared.virtualbox.inventory import Machine, take_inventory
+from shared.virtualbox.inventory import Machine, take_inventory, take_one
 from shared.virtualbox.vboxmanage import VBoxManage
 
 A, B, C = (f"{letter * 8}-0000-0000-0000-000000000000" for letter in "abc")
@@ -73,6 +73,24 @@ class Host:
         return path
 
     def take(self) -> Mapping[str, Machine]:
+        """All VMs."""
+        self.write_registry()
+        answers = {("list", "vms"): self.listed, ("list", "runningvms"): self.running}
+        runner = FakeRunner(
+            {**{words: [(0, said, "")] for words, said in answers.items()}, **self.info}
+        )
+        return take_inventory(VBoxManage("VBoxManage", runner, 1), self.home, lambda _seconds: None)
+
+    def take_one(self, uuid: str, state: str = "poweroff", session: str = "") -> Machine | None:
+        """One of them; nobody may ask for a list."""
+        self.write_registry()
+        words = ("showvminfo", uuid, "--machinereadable")
+        said = f'name="web01"\nUUID="{uuid}"\nVMState="{state}"\n'
+        said += f'SessionName="{session}"\n' if session else ""
+        runner = FakeRunner({words: [(0, said, "")], **self.info})
+        return take_one(VBoxManage("VBoxManage", runner, 1), self.home, lambda _seconds: None, uuid)
+
+    def write_registry(self) -> None:
         entries = "".join(
             f'<MachineEntry uuid="{{{uuid}}}" src="{path}"/>'
             for uuid, path in self.registered.items()
@@ -81,14 +99,6 @@ class Host:
             f"<VirtualBox><Global><MachineRegistry>{entries}</MachineRegistry>{registry(self.images)}</Global></VirtualBox>",
             encoding="utf-8",
         )
-        runner = FakeRunner(
-            {
-                ("list", "vms"): [(0, self.listed, "")],
-                ("list", "runningvms"): [(0, self.running, "")],
-                **self.info,
-            },
-        )
-        return take_inventory(VBoxManage("VBoxManage", runner, 1), self.home, lambda _seconds: None)
 
 
 def quoted(text: str) -> str:

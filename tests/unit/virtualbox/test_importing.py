@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.host.errors import CopyError, VBoxManageError
+from shared.host.errors import CopyError, UsageError, VBoxManageError
 from shared.host.processes import SubprocessRunner
 from shared.virtualbox.importing import (
     ImportFailedError,
@@ -14,7 +14,9 @@ from shared.virtualbox.importing import (
     default_folder,
     folder_name,
     refuse_unsafe,
+    refuse_unusable_name,
 )
+from shared.virtualbox.settings_writing import parse_settings, render_settings
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.unit.virtualbox.fakes import FakeRunner
 
@@ -177,3 +179,18 @@ UNREACHED = "echo 'VBoxManage: error: Failed to create the VirtualBox object!' >
 def _unreached(folder: Path, mark: str) -> str:
     """The first time it ends like that."""
     return f"if ! test -e '{folder}/{mark}'; then touch '{folder}/{mark}'; {UNREACHED}; exit 1; fi;"
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "a\x1bb", "a\x0bb", "a\ud800b", "a\uffffb"])
+def test_a_name_that_no_settings_file_can_hold_is_refused(name: str) -> None:
+    """A sidecar on the NAS says it, and what it is written into could not be read again."""
+    with pytest.raises(UsageError, match=r"name|called"):
+        refuse_unusable_name(name)
+
+
+@pytest.mark.parametrize("name", ["a\tb\nc", "日本 \x85\u2028", "😀", "..", "-x"])
+def test_a_name_that_a_settings_file_holds_comes_back(name: str) -> None:
+    refuse_unusable_name(name)
+    tree = parse_settings(b"<VirtualBox><Machine/></VirtualBox>")
+    tree[0].set("name", name)
+    assert parse_settings(render_settings(tree))[0].get("name") == name

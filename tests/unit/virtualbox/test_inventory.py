@@ -1,12 +1,12 @@
 """The inventory: registry files that say which VMs there are, and lists that say which run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shared.host.errors import VBoxManageError
-from shared.virtualbox.inventory import files_of
-from shared.virtualbox.storage import Image
+from shared.virtualbox.storage import Image, files_of
 from tests.unit.virtualbox.fakes import CHILD, DISK, OTHER, A, B, C, Host, image
 
 
@@ -112,6 +112,44 @@ def test_chain_through_own_shared_and_other_registries(host: Host) -> None:
         f"{folder}/base.vdi",
     ]
     assert [entry.location for entry in found[C].images] == [str(host.home / "shared.vdi")]
+
+
+@pytest.mark.parametrize(
+    ("state", "running"), [("poweroff", False), ("saved", False), ("running", True)]
+)
+def test_one_vm_is_what_it_is_among_all(host: Host, state: str, running: bool) -> None:
+    host.add(A, "web01", attached=DISK, images=image(DISK, "base.vdi"))
+    host.add(B, "web02").unlink()
+    host.running = f'"web01" {{{A}}}\n' if running else ""
+    found = host.take_one(A, state)
+    assert found is not None
+    assert (replace(found, state=""), found.state) == (host.take()[A], state)
+    assert found.stopped is not running
+
+
+def test_one_that_is_off_with_an_open_dialog_does_not_run_and_is_not_free(host: Host) -> None:
+    """It was not used, so a copy that was made before the dialog was opened counts."""
+    host.add(A, "web01", attached=DISK, images=image(DISK, "base.vdi"))
+    found = host.take_one(A, "poweroff", session="GUI/Qt")
+    assert found is not None
+    assert (found.running, found.opened, found.stopped) == (False, True, False)
+
+
+def test_only_a_look_at_all_can_tell_of_one_that_stands_on_an_image_of_another(host: Host) -> None:
+    parts = image(DISK, "base.vdi", image(CHILD, "/clone/child.vdi"))
+    host.add(A, "base", attached=DISK, images=parts)
+    host.add(B, "clone", attached=CHILD)
+    assert host.take()[B].accessible
+    assert host.take_one(B) is None
+
+
+def test_only_a_look_at_all_says_why_one_cannot_be_used(host: Host) -> None:
+    assert host.take_one(A) is None, "it is not registered"
+    host.add(A, "web01").write_text("<VirtualBox>")
+    assert host.take_one(A) is None
+    host.add(B, "web02")
+    host.info = {("showvminfo", B, "--machinereadable"): [(1, "", "VBoxManage: error: no")]}
+    assert host.take_one(B) is None
 
 
 def test_disk_in_no_registry(host: Host) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from shared.host.xml import Element, parse_xml
+from shared.virtualbox.drives import Drive, Slot
 from shared.virtualbox.host_access import host_access
-from shared.virtualbox.put_back import Drive, PutBack, Slot, kept_host_access, put_back
+from shared.virtualbox.put_back import PutBack, kept_host_access, put_back
 from tests.unit.virtualbox.test_trial_settings import DISK, HOSTILE, OTHER, settings
 
 FOLDER = Path("/vms/web01")
@@ -136,6 +137,18 @@ def test_kinds_of_disks(kind: str, by_attaching: list[str], in_settings: str, lo
     ]
     (disk,) = machine(made.settings).iter("HardDisk")
     assert (disk.get("type"), made.lost) == (in_settings, lost)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_whether_a_disk_is_emptied_at_each_start(reset: bool) -> None:
+    child = "44444444-4444-4444-8444-444444444444"
+    kept = settings().replace(DISK.encode(), child.encode())
+    plain = f'<HardDisk uuid="{{{child}}}" location="x-disk001.vdi" format="vdi" type="Normal"/>'
+    base = f'<HardDisk uuid="{{{OTHER}}}" location="x.vdi" format="VDI" type="Immutable">'
+    flag = ' autoReset="true"' if reset else ""
+    difference = f'<HardDisk uuid="{{{child}}}" location="Snapshots/y.vdi" format="VDI"{flag}/>'
+    (made,) = done(kept.replace(plain.encode(), f"{base}{difference}</HardDisk>".encode())).kinds
+    assert made.auto_reset == reset
 
 
 def test_images_in_drives() -> None:

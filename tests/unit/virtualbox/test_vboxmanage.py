@@ -255,3 +255,27 @@ def test_only_uuids_are_put_into_commands(uuid: str) -> None:
     with pytest.raises(VBoxManageError):
         box.info(uuid)
     assert runner.calls == []
+
+
+def test_only_quick_questions_are_asked_twice() -> None:
+    """Never what changes something, nor what reads a whole copy."""
+    a = "aaaaaaaa-0000-0000-0000-000000000000"
+    state, info = "State:          created", f'name="x"\nUUID="{a}"\nVMState="poweroff"\n'
+    questions: dict[tuple[str, ...], list[tuple[int, str, str]]] = {
+        ("list", "vms"): [(0, "", "")],
+        ("list", "runningvms"): [(0, "", "")],
+        ("--version",): [(0, "7.2.22r1\n", "")],
+        ("showvminfo", a, "--machinereadable"): [(0, info, "")],
+        ("showmediuminfo", "disk", a): [(0, state, "")],
+    }
+    others: dict[tuple[str, ...], list[tuple[int, str, str]]] = {
+        ("controlvm", a, "savestate"): [(0, "", "")],
+        ("import", "x", "--dry-run"): [(0, "", "")],
+    }
+    asking, runner = FakeRunner(questions), FakeRunner(others)
+    vboxmanage = VBoxManage("VBoxManage", runner, 1, asking=asking)
+    vboxmanage.list_vms(), vboxmanage.running(), vboxmanage.version()
+    vboxmanage.info(a), vboxmanage.medium_state(a)
+    vboxmanage.run("controlvm", a, "savestate")
+    vboxmanage.read("import", "x", "--dry-run")
+    assert (len(asking.calls), len(runner.calls)) == (5, 2)

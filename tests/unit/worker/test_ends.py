@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from shared.host.configuration import Configuration
-from shared.host.errors import ExitCode, NasError
+from shared.host.errors import ExitCode, LockedError, NasError
+from shared.state.sessions.worker_ends import read_ends
 from worker import report
-from worker.ends import read_ends
 
 
 @pytest.fixture
@@ -58,3 +58,21 @@ def test_one_that_was_stopped_leaves_the_note_of_the_time_before(
     assert end(stopped) is None
     assert end(None) == ExitCode.DONE
     assert end(stopped) == ExitCode.DONE
+
+
+def test_who_asked_for_something_is_told_that_all_workers_of_that_kind_are_busy(
+    tmp_path: Path,
+) -> None:
+    host = SimpleNamespace(state_directory=tmp_path)
+    invocation: Any = SimpleNamespace(configuration=lambda: SimpleNamespace(host=host))
+
+    def work(_site: object) -> report.Report:
+        raise AssertionError("it began")
+
+    with report.slot(tmp_path, "backup") as mine:
+        assert mine
+        assert report.start(invocation, "backup", work) == ExitCode.DONE, (
+            "cron started one too many"
+        )
+        with pytest.raises(LockedError, match="already runs on this host: nothing was done"):
+            report.start(invocation, "backup", work, asked=True)

@@ -82,8 +82,10 @@ def test_nothing_is_imported_from_where_we_happen_to_be(tmp_path: Path, way: str
 def test_what_the_administrator_puts_on_the_path_counts_for_every_worker(tmp_path: Path) -> None:
     (tmp_path / "added").mkdir()
     counted = (
-        f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid()) + "
-        f"'.added').touch()\n"
+        "import os, pathlib\n"
+        f"def count(): pathlib.Path({str(tmp_path)!r}, f'{{os.getpid()}}.added').touch()\n"
+        "count()\n"
+        "os.register_at_fork(after_in_child=count)\n"
     )
     (tmp_path / "added" / "sitecustomize.py").write_text(counted)
     environment = {

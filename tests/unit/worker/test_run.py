@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +16,10 @@ import pytest
 from shared.command_line import Invocation
 from shared.host.configuration import model
 from shared.host.errors import ConfigurationError, ExitCode
+from shared.host.processes import ChildProcess
 from worker import run
 from worker.cli import program
-from worker.run import Tick, worst
+from worker.tick import Start, Tick, worst
 
 #: A worker that notes that it was started, waits while its name says so, and notes how it ended.
 WORKER = """
@@ -35,9 +37,18 @@ sys.exit(int(code))
 """
 
 
+def starting(*program: str) -> Start:
+    """Workers are a program with their name as its last argument."""
+
+    def start(name: str, _others: object) -> ChildProcess:
+        return ChildProcess([*program, name], stdout=None, stderr=subprocess.PIPE)
+
+    return start
+
+
 def tick(folder: Path, codes: str = "", **more: bool) -> Tick:
-    program = [sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes]
-    return Tick(program, lambda *_: None, **more)
+    start = starting(sys.executable, "-I", "-S", "-c", WORKER, str(folder), codes)
+    return Tick(start, lambda *_: None, **more)
 
 
 def log(folder: Path) -> list[str]:
@@ -65,7 +76,8 @@ def test_what_a_worker_says_is_heard_with_its_name_even_without_an_end_of_line(
 ) -> None:
     said: list[tuple[str, str]] = []
     script = "import sys; sys.stderr.write('one\\n\\udcff two'.encode('utf-8', 'replace').decode())"
-    Tick([sys.executable, "-I", "-S", "-c", script], lambda *heard: said.append(heard)).run()
+    start = starting(sys.executable, "-I", "-S", "-c", script)
+    Tick(start, lambda *heard: said.append(heard)).run()
     assert sorted(set(said)) == sorted(
         (name, line)
         for name in ("vmfind", "notifier", "backup", "verify", "database")
@@ -73,15 +85,24 @@ def test_what_a_worker_says_is_heard_with_its_name_even_without_an_end_of_line(
     )
 
 
+def test_one_that_nobody_hears_any_more_does_not_stop_the_others(tmp_path: Path) -> None:
+    def hear(*_: str) -> None:
+        raise BrokenPipeError
+
+    start = starting("sh", "-c", f"echo >&2; echo $0 >> {tmp_path}/log")
+    assert Tick(start, hear).run() == ExitCode.DONE
+    assert len(log(tmp_path)) == 5
+
+
 def test_something_that_outlives_a_worker_and_has_its_stderr_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.run._LAST_WORDS_SECONDS", 0.05)
+    monkeypatch.setattr("worker.tick._LAST_WORDS_SECONDS", 0.05)
     script = "import subprocess; print(subprocess.Popen(['sleep', '20']).pid)"
     pids = tmp_path / "pids"
     began = time.monotonic()
-    program = ["sh", "-c", f"{shlex.join([sys.executable, '-c', script])} >> {pids}"]
-    assert Tick(program, lambda *_: None).run() == ExitCode.DONE
+    start = starting("sh", "-c", f"{shlex.join([sys.executable, '-c', script])} >> {pids}")
+    assert Tick(start, lambda *_: None).run() == ExitCode.DONE
     for pid in pids.read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     assert time.monotonic() - began < 15
@@ -164,7 +185,7 @@ def test_that_the_configuration_was_wrong_is_over_when_it_is_not(
 ) -> None:
     default, own = tmp_path / "default", tmp_path / "own"
     monkeypatch.setattr(model, "default_state_directory", lambda: default)
-    monkeypatch.setattr(run, "Tick", lambda _program, hear, **_: Wrong(hear))
+    monkeypatch.setattr(run, "Tick", lambda _start, hear, **_: Wrong(hear))
     config = tmp_path / "config.toml"
     monkeypatch.setattr(sys, "argv", ["vmbackup-worker", str(config)])
     told = []
@@ -185,7 +206,7 @@ class Wrong(Tick):
     """A tick of which only vmfind is run, in this process."""
 
     def __init__(self, hear: Callable[[str, str], None]) -> None:
-        super().__init__([], hear)
+        super().__init__(starting(), hear)
 
     def run(self) -> ExitCode:
         """See `Tick.run`."""

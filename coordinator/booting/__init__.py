@@ -1,0 +1,1 @@
+"""A VM that runs from its copy: disks that are served while they are filled."""

@@ -1,0 +1,66 @@
+"""Going on with a VM that runs from its copy: its disks are served again, and it is started."""
+
+from collections.abc import Callable
+
+from coordinator.booting import holds, locks, machines, making, mounts, settling
+from shared.copies.catalogue import Copy
+from shared.host.errors import LockedError
+from shared.host.processes import SubprocessRunner
+from shared.site import Site
+from shared.state.records import VmRecord
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote
+from shared.virtualbox.power import PowerSwitch
+
+
+def go_on(
+    site: Site,
+    note: BootNote,
+    copy_of: Callable[[], tuple[VmRecord, Copy]],
+    config: str | None,
+) -> BootNote:
+    """Serves the disks again from the same copy, if they need that, and nobody does.
+
+    One that is whole and off needs it no more. Answers the note as it is by then. Raises
+    `UsageError` if the VM is another user's or VirtualBox does not list it, `LockedError` while it
+    runs on what is not served any more, `CopyError` if the copy is another one by now, and what
+    `copy_hold.place` raises.
+    """
+    machines.require_owner(note)
+    with locks.alone(note):
+        found = boot_note.read(note.file)
+        if found is None:
+            return note
+        note = machines.followed(site, found)
+        if settling.is_begun(note) or mounts.is_served(note):
+            return note
+        machines.listed(site, note)
+        info = site.vboxmanage.info(note.uuid)
+        if note.is_whole and settling.is_off(info):
+            return note
+        if not info.stopped:
+            raise LockedError(
+                f"{note.name!r} is on, and what served its disks is gone",
+                hint=f"switch it off (VBoxManage controlvm {note.uuid} poweroff), then again: what "
+                "it had flushed to its disks is kept",
+            )
+        mounts.make_free(note, SubprocessRunner())
+        record, copy = copy_of()
+        holds.place(site, record, note)
+        sha256 = copy.sidecar.sha256 if copy.sidecar else ""
+        making.serve(note, copy, sha256, config, fresh=False)
+    return note
+
+
+def start(site: Site, note: BootNote) -> bool:
+    """Starts the VM unless it is on; whether it did.
+
+    Raises `LockedError`, `UsageError` if VirtualBox does not list it, `VBoxManageError`.
+    """
+    machines.listed(site, note)
+    with locks.alone(note):
+        if not site.vboxmanage.info(note.uuid).stopped:
+            return False
+        PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
+    locks.forget(note)
+    return True

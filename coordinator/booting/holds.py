@@ -1,0 +1,40 @@
+"""The hold of the copy that a VM runs from, as record and sidecars tell of it."""
+
+from shared.site import Site
+from shared.state.hold import Hold
+from shared.state.records import VmRecord
+from shared.state.rules.holds import Held
+from shared.tasks import copy_hold, vm_copies
+from shared.tasks.boot_note import BootNote
+
+
+def place(site: Site, record: VmRecord, note: BootNote) -> None:
+    """Holds the copy for the VM; the same again changes nothing. Raises like `copy_hold.place`."""
+    copy_hold.place(site, record, note.stamp, name=note.name, index=note.index, uuid=note.uuid)
+
+
+def end(site: Site, note: BootNote) -> None:
+    """Lets go of the copy. When this returns, that is noted wherever a hold of the VM stood.
+
+    May be repeated. Raises `NasError` if record or sidecars cannot be looked at, and what a commit
+    raises.
+    """
+    for held in _of(site, note):
+        copy_hold.end(site, held)
+
+
+def _of(site: Site, note: BootNote) -> list[Held]:
+    """The holds that are those of this VM, also if only a sidecar tells of one."""
+    contents = site.database.head().contents
+    found = copy_hold.named(site, contents, f"{site.node}:{note.name}")
+    record = next((vm for vm in contents.vms.values() if vm.uuid == note.vm), None)
+    if record is not None:
+        copies = vm_copies.in_all_places(site, record)
+        found += [Held(record, hold) for copy in copies for hold in copy.holds]
+    ours = {each.hold.stamp: each for each in found if each.uuid == note.vm}
+    return [each for each in ours.values() if _is_of(each.hold, site.node, note)]
+
+
+def _is_of(hold: Hold, node: str, note: BootNote) -> bool:
+    same = (hold.node, hold.name, hold.stamp) == (node, note.name, note.stamp)
+    return same and hold.uuid in ("", note.uuid)

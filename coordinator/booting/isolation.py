@@ -1,0 +1,46 @@
+"""Whether a VM must not meet its original, and its settings with the network cables pulled."""
+
+from typing import Final
+
+from shared.host.errors import VBoxManageError
+from shared.site import Site
+from shared.state.records import VmRecord
+from shared.virtualbox.settings_writing import parse_settings, render_settings
+
+_OFF: Final = frozenset({"poweroff", "aborted"})
+
+
+def why_isolated(site: Site, record: VmRecord) -> str:
+    """Why the VM must not meet its original unless that is wanted; empty: it cannot.
+
+    What runs at this moment is not all: what a backup has stopped or is working on is started
+    again, and what is saved goes on. Raises `VBoxManageError`, `NasError`.
+    """
+    vms = site.database.head().contents.vms.values()
+    record = next((vm for vm in vms if vm.uuid == record.uuid), record)
+    if record.node != site.node:
+        return f"the original belongs to {record.node or 'an unknown host'}, which cannot be asked"
+    machine = site.inventory().get(record.uuid)
+    if machine is not None and machine.running:
+        return "the original runs"
+    if record.power is not None:
+        return "a backup has stopped the original, and starts it again"
+    if record.claim is not None:
+        return f"the original is claimed for {record.claim.purpose}, and may run again"
+    return _why_not_off(site, record.uuid) if machine is not None else ""
+
+
+def _why_not_off(site: Site, uuid: str) -> str:
+    try:
+        state = site.vboxmanage.info(uuid).state
+    except VBoxManageError:
+        return "the original cannot be asked"
+    return "" if state in _OFF else f"the original is {state}"
+
+
+def isolated(data: bytes) -> bytes:
+    """The same settings, and nothing plugged into any network card. Raises `SettingsError`."""
+    tree = parse_settings(data)
+    for adapter in tree.iterfind("Machine/Hardware/Network/Adapter"):
+        adapter.set("cable", "false")
+    return render_settings(tree)

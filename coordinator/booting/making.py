@@ -1,0 +1,218 @@
+"""Making a VM that runs from its copy."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from coordinator.booting import holds, mounts, removing
+from coordinator.booting.identity import identity
+from coordinator.booting.isolation import isolated
+from coordinator.booting.left_out import left_out
+from coordinator.mounting import starting
+from coordinator.restore import restoring
+from coordinator.restore.completing import Difference
+from coordinator.restore.direct import DirectPlan, NotDirectError, plan_directly
+from coordinator.restore.made_settings import NewDisk, UnknownSettingsError, made_settings
+from shared.copies.catalogue import Copy
+from shared.copies.names import final_name
+from shared.host.clock import timestamp
+from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
+from shared.host.host_lock import host_lock
+from shared.host.printable import quoted
+from shared.nas.errors import reported
+from shared.nas.reading import read_file
+from shared.ova.disk_reader import open_copy
+from shared.ova.vdi_writing import TargetError
+from shared.site import Site
+from shared.state.records import VmRecord
+from shared.tasks import boot_note, verification
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.virtualbox import scratch
+from shared.virtualbox.importing import ImportPlan, folder_name
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.power import PowerSwitch
+from shared.virtualbox.put_back import put_back
+from shared.virtualbox.settings import SettingsError
+from shared.virtualbox.settings_writing import parse_settings
+
+log: Final = logging.getLogger(__name__)
+
+_SERVER: Final = (*starting.PYTHON, "coordinator.booting.server")
+_NVRAM_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a copy is run: the plan of its VM, its disks, and what its sidecar says it is.
+
+    `without`: what its original had, and it has not.
+    """
+
+    what: ImportPlan
+    how: DirectPlan
+    sha256: str
+    config: str | None
+    network: bool
+    without: Difference
+
+
+def plan(
+    site: Site,
+    copy: Copy,
+    *,
+    name: str | None,
+    folder: Path | None,
+    config: str | None,
+    network: bool,
+) -> Way:
+    """What is to be made.
+
+    Raises `UsageError`, `CopyError` if no VM can run from the copy, `NasError`.
+    """
+    what = restoring.plan(site, copy, name=name, folder=folder)
+    try:
+        how = plan_directly(what)
+        _refuse_kinds(how.kept)
+        without = left_out(what, how.kept)
+    except (NotDirectError, UnknownSettingsError, SettingsError) as error:
+        raise CopyError(
+            f"a VM cannot run from the copy {copy.stamp}: {error}",
+            hint="`vmbackup-admin restore` makes a VM of it",
+        ) from None
+    sha256 = copy.sidecar.sha256 if copy.sidecar else ""
+    return Way(what, how, sha256, config, network, without)
+
+
+def begin(
+    site: Site, record: VmRecord, copy: Copy, way: Way, *, noted: Callable[[], None]
+) -> BootNote:
+    """Makes the VM and starts it. It runs when this returns; what fails leaves nothing behind.
+
+    Calls `noted` when it is noted that the name is taken. Raises what went wrong.
+    """
+    verification.check_side_files(copy, ("vbox", "nvram"))
+    note = _new_note(site, record, copy, way)
+    with host_lock(note.file.parent, note.file.stem):
+        boot_note.write(note)
+        noted()
+        try:
+            holds.place(site, record, note)
+            _make_folder(note)
+            serve(note, copy, way.sha256, way.config, fresh=True)
+            machine = _register(site, note, way)
+            _keep_writes_apart(site, note, machine)
+            note = boot_note.advanced(note, Phase.RUNNING)
+            PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
+        except BaseException:
+            _undo(site, note)
+            raise
+    log.info("%s runs from %s of %s", note.name, note.stamp, note.key)
+    return note
+
+
+def serve(note: BootNote, copy: Copy, sha256: str, config: str | None, *, fresh: bool) -> None:
+    """Starts the server; the disks are there when it returns. Raises like `starting.start`."""
+    source = copy.directory / final_name(copy.stamp, "ova")
+    job: dict[str, Any] = {"note": str(note.file), "ova": str(source), "sha256": sha256}
+    job |= {"config": config, "fresh": fresh, "indexed": not note.index.startswith("sha256:")}
+    starting.start(job, command=_SERVER)
+
+
+def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
+    base = folder_name(way.what.name)
+    disks = tuple(
+        BootDisk(name, str(uuid4()), f"{base}-disk{number:03}.vdi")
+        for number, name in enumerate(way.how.disks, 1)
+    )
+    with open_copy(way.what.source) as reader:
+        index = identity(reader, way.sha256)
+    return BootNote(
+        boot_note.new_file(site.configuration.host.state_directory),
+        way.what.folder,
+        way.what.name,
+        str(uuid4()),
+        record.uuid,
+        record.key,
+        copy.stamp,
+        index,
+        disks,
+        timestamp(site.clock.now()),
+    )
+
+
+def _make_folder(note: BootNote) -> None:
+    try:
+        note.folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch.make(note.folder, note.mark)
+        note.place.mkdir()
+        note.filling.mkdir()
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {note.folder}: {error.strerror}",
+            hint="the owner of the VMs must be able to write there; another place: --to",
+        ) from None
+
+
+def _register(site: Site, note: BootNote, way: Way) -> Machine:
+    what, how = way.what, way.how
+    new = {
+        how.disks[disk.member][0]: NewDisk(disk.uuid, f"{note.place.name}/{disk.file}")
+        for disk in note.disks
+    }
+    try:
+        settings = made_settings(
+            how.kept, new, name=note.name, uuid=note.uuid, keep_macs=True, with_host_access=False
+        )
+        back = put_back(settings, how.kept, note.folder, name=note.name, with_host_access=False)
+        made = back.settings if way.network else isolated(back.settings)
+        settings_file = note.folder / f"{folder_name(note.name)}.vbox"
+        settings_file.write_bytes(made)
+        if what.nvram is not None:
+            with reported(f"read {what.nvram.name}"):
+                data = read_file(what.nvram, _NVRAM_BYTES, follow=False)
+            settings_file.with_suffix(".nvram").write_bytes(data)
+    except (UnknownSettingsError, SettingsError) as error:
+        raise CopyError(f"its settings cannot be used: {error}") from None
+    except OSError as error:
+        raise TargetError(error, note.folder) from None
+    site.vboxmanage.run("registervm", str(settings_file))
+    machine = site.inventory().get(note.uuid)
+    if machine is None or not machine.accessible:
+        why = machine.reason if machine is not None else "it does not list it"
+        raise VBoxManageError(f"VirtualBox cannot use {settings_file}: {why}")
+    return machine
+
+
+def _keep_writes_apart(site: Site, note: BootNote, machine: Machine) -> None:
+    """Takes the snapshot that lets the guest write; proves that it does not write elsewhere."""
+    about = "What the guest writes until all of its copy is here. Removed by itself."
+    site.vboxmanage.run("snapshot", note.uuid, "take", note.mark.name, f"--description={about}")
+    found = site.inventory().get(note.uuid)
+    settings = found.settings if found is not None else None
+    snapshots = settings.snapshots if settings is not None else ()
+    ours = any(each.name == note.mark.name for each in snapshots)
+    served = {str(note.place / disk.file): disk.uuid for disk in note.disks}
+    bases = {chain[-1].location: chain[-1].uuid for chain in found.chains} if found else {}
+    apart = found is not None and all(len(chain) == 2 for chain in found.chains)
+    if not ours or not apart or bases != served or not mounts.is_served(note):
+        raise VBoxManageError(f"VirtualBox does not keep apart what {machine.name} writes")
+
+
+def _refuse_kinds(kept: bytes) -> None:
+    """Raises `UnknownSettingsError` for a disk that a snapshot does not keep from being written."""
+    for disk in parse_settings(kept).iterfind("Machine/MediaRegistry//HardDisk"):
+        if disk.get("type", "Normal") != "Normal":
+            raise UnknownSettingsError(f"it has a disk of the kind {disk.get('type')}")
+
+
+def _undo(site: Site, note: BootNote) -> None:
+    try:
+        removing.remove(site, boot_note.read(note.file) or note)
+    except VmBackupError as error:
+        log.error(  # noqa: TRY400 - an operator's message
+            "what was made is not removed yet: %s; `vmbackup-admin boot --discard %s` does that",
+            *(error.message, quoted(note.name)),
+        )

@@ -1,0 +1,76 @@
+"""The mounts in which the disks of VMs are that run from copies, and the end of their servers."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from coordinator.mounting import places
+from coordinator.mounting.places import MountedCopy
+from shared.host.errors import LockedError, UsageError
+from shared.host.host_lock import host_lock
+from shared.host.processes import Runner
+from shared.tasks.boot_note import BootNote
+
+#: How these mounts are told from others.
+SUBTYPE: Final = "vmbackup-boot"
+_SERVER_SECONDS: Final = 60.0
+_GRACE_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.2
+
+
+def is_mounted(note: BootNote) -> bool:
+    """Whether something is mounted there, whose server may be gone."""
+    return _at(note) is not None
+
+
+def is_served(note: BootNote) -> bool:
+    """Whether the disks are there, and their server answers."""
+    found = _at(note)
+    return found is not None and found.alive
+
+
+def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:
+    """Unmounts the disks, if they are mounted. Raises `LockedError` while one is open."""
+    found = _at(note)
+    if found is not None:
+        places.unmount(found, runner, lazily=lazily)
+
+
+def make_free(note: BootNote, runner: Runner) -> None:
+    """Takes away what a server that died has left: then the disks can be served again.
+
+    Raises `LockedError` if they are served, `UsageError` if there are other files in that place.
+    """
+    if is_served(note):
+        raise LockedError(f"the disks of {note.name!r} are served already")
+    unmount(note, runner, lazily=True)
+    if any(note.place.iterdir()):
+        raise UsageError(
+            f"{note.place} is not empty", hint="move what is in it: nothing of it is of use"
+        )
+
+
+def wait_for_server(note: BootNote) -> None:
+    """Ends whoever serves or fills the disks, which are not mounted any more and needed by nobody.
+
+    Raises `LockedError` if that takes long.
+    """
+    begin = time.monotonic()
+    while True:
+        with host_lock(note.file.parent, note.server_lock) as gone:
+            if gone:
+                return
+        waited = time.monotonic() - begin
+        if waited > _SERVER_SECONDS:
+            raise LockedError(f"the server of {note.place} does not end", hint="try again soon")
+        server = note.server
+        if waited > _GRACE_SECONDS and server is not None and server.is_certain():
+            os.kill(server.pid, signal.SIGKILL)  # a dying VM may hold the mount for a while
+        time.sleep(_POLL_SECONDS)
+
+
+def _at(note: BootNote) -> MountedCopy | None:
+    place = Path(os.path.realpath(note.place.parent)) / note.place.name
+    return next((each for each in places.mounted(kind=SUBTYPE) if each.place == str(place)), None)

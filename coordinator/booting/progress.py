@@ -1,0 +1,128 @@
+"""How far the disks of a VM are filled that runs from its copy."""
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from coordinator.booting import mounts
+from coordinator.text import duration, size
+from shared.host.errors import VmBackupError
+from shared.host.printable import printable, quoted
+from shared.ova.vdi_writing import BLOCK
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote
+
+#: A server says every second that it is there.
+_OLD_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Bytes, and bytes a second. `problem` says why it does not get on.
+
+    For `short` bytes there is no room. `age`: how many seconds ago its server has said so; a rate
+    is only what was said just now.
+    """
+
+    name: str
+    filled: int
+    total: int
+    rate: float
+    short: int
+    problem: str
+    served: bool
+    whole: bool
+    age: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it takes from here, at the present rate; None if that cannot be said."""
+        if self.whole or self.short or not self.rate:
+            return None
+        return (self.total - self.filled) / self.rate
+
+    @property
+    def words(self) -> str:
+        """All of it for people."""
+        said = "filled" if self.whole else f"{size(self.filled)} of {size(self.total)} filled"
+        if not self.served:
+            again = f"`vmbackup-admin boot --finish {quoted(self.name)}`"
+            said += f", not served: {again}" if self.whole else f", and not served: {again} goes on"
+        elif self.age > _OLD_SECONDS and not self.whole:
+            said += f" {duration(self.age)} ago, when its server was last heard of"
+        elif self.rate:
+            said += f", {size(int(self.rate))}/s"
+            left = self.seconds_left
+            said += "" if left is None else f", {duration(left)} left"
+        if self.short:
+            said += f"; no room for {size(self.short)} of it"
+        return f"{said}; {self.problem}" if self.problem else said
+
+
+def progress(note: BootNote) -> Progress:
+    """How far it is, as its server has said last. Asks neither server nor NAS.
+
+    Raises `ConfigurationError`.
+    """
+    said, server, age = note.progress.read(), note.server, _age(note.progress.path)
+    filled, total, rate, short = (
+        value if isinstance(value := said.get(name), int | float) and value > 0 else 0
+        for name in ("filled", "total", "rate", "short")
+    )
+    served = mounts.is_mounted(note) and (server is None or server.is_alive())
+    problem = str(said.get("problem") or "")
+    return Progress(
+        *(note.name, int(filled), int(total)),
+        rate=float(rate) if served and not problem and age <= _OLD_SECONDS else 0.0,
+        short=int(short),
+        problem=problem or _no_room(note, age),
+        served=served,
+        whole=note.is_whole,
+        age=age,
+    )
+
+
+def _age(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
+def _no_room(note: BootNote, age: float) -> str:
+    """Why nothing is heard of the server, if that is because it cannot write."""
+    with contextlib.suppress(OSError):
+        if age > _OLD_SECONDS and shutil.disk_usage(note.filling).free < BLOCK:
+            return f"no room: nothing is free in {note.filling}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A VM of this host that runs from a copy, for people and for programs."""
+
+    line: str
+    document: dict[str, Any]
+
+
+def shown(state_directory: Path) -> list[Shown]:
+    """What runs from copies on this host; nothing where another user may not see that."""
+    found = []
+    for note in boot_note.all_of(state_directory):
+        with contextlib.suppress(VmBackupError):
+            found.append(_shown(note))
+    return found
+
+
+def _shown(note: BootNote) -> Shown:
+    found = progress(note)
+    line = f"{printable(note.name)} runs from {note.stamp} of {printable(note.key)}: {found.words}"
+    facts = {"name": note.name, "uuid": note.uuid, "vm": note.key, "stamp": note.stamp}
+    facts |= {"folder": str(note.folder), "since": note.since}
+    how: dict[str, Any] = {"filled": found.filled, "total": found.total, "rate": found.rate}
+    how |= {"seconds_left": found.seconds_left, "problem": found.problem}
+    how["short"] = found.short
+    return Shown(line, {**facts, **how, "served": found.served, "whole": found.whole})

@@ -1,0 +1,105 @@
+"""A program of its own: serves the disks of a VM that runs from its copy, and fills them.
+
+What to serve comes by standard input as one JSON object. When the files are there it says `ready`
+on standard output and closes that; before, it says there what went wrong. When all is filled and
+the VM is off, it makes an ordinary VM of it, and ends.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from coordinator.booting import mounts
+from coordinator.booting.ending import ended_by_sigterm
+from coordinator.booting.identity import require_same
+from coordinator.booting.keeping import Keeper
+from coordinator.booting.laying_out import lay_out
+from coordinator.booting.served_disk import ServedDisk
+from coordinator.mounting.steady_copy import SteadyCopy
+from coordinator.mounting.telling import say, say_why
+from shared.host.errors import CopyError, LockedError
+from shared.host.host_lock import host_lock
+from shared.host.processes import SubprocessRunner
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote
+
+
+def main() -> None:
+    """Serves what standard input says, and says on standard output that it does."""
+    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+    job = json.load(sys.stdin.buffer)
+    if os.fork():
+        os._exit(0)  # whoever started this need not wait for the rest of it
+    os.chdir("/")  # whatever directory this was started in may be removed or unmounted
+    try:
+        note = boot_note.read(Path(job["note"]))
+        if note is None:
+            raise CopyError(f"{job['note']} is gone")
+        with host_lock(note.file.parent, note.server_lock) as mine:
+            if not mine:
+                raise LockedError(f"the disks of {note.name!r} are served already")
+            serve(note, job)
+    except Exception as error:  # noqa: BLE001 - the command says it; nobody reads a traceback here
+        say_why(error)
+
+
+def serve(note: BootNote, job: Mapping[str, Any]) -> None:
+    """Serves until it is unmounted, or a while after SIGTERM, which unmounts it.
+
+    Raises what cannot be opened, RuntimeError if not mounted.
+    """
+    import mfusepy
+
+    from coordinator.booting.operations import Operations
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            ended_by_sigterm(partial(mounts.unmount, note, SubprocessRunner(), lazily=True))
+        )
+        copy = stack.enter_context(SteadyCopy(Path(job["ova"])))
+        require_same(copy.reader(), str(job["sha256"]), note)
+        disks = _open(copy, note, stack, fresh=bool(job["fresh"]))
+        keeper = Keeper(note, list(disks.values()), job)
+
+        def ready() -> None:
+            say({"ready": True, "pid": os.getpid(), "problems": keeper.doubts})
+            keeper.start()
+
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # of a terminal that is not ours
+        try:
+            mfusepy.FUSE(
+                Operations(disks, ready),
+                str(note.place),
+                foreground=True,
+                ro=True,
+                fsname=f"{note.name}:{note.stamp}".replace(",", "_"),
+                subtype=mounts.SUBTYPE,
+                default_permissions=True,
+            )
+        finally:
+            keeper.stop()
+
+
+def _open(
+    copy: SteadyCopy, note: BootNote, stack: contextlib.ExitStack, *, fresh: bool
+) -> dict[str, ServedDisk]:
+    numbers = {disk.name: number for number, disk in enumerate(copy.reader().disks, 1)}
+    disks = {}
+    for disk in note.disks:
+        number, path = numbers[disk.member], note.partial(disk)
+        if fresh:
+            lay_out(copy.reader().disks[number - 1], path, UUID(disk.uuid))
+        disks[disk.file] = stack.enter_context(ServedDisk(path, partial(copy.read, number)))
+    return disks
+
+
+if __name__ == "__main__":
+    main()

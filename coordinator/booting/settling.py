@@ -1,0 +1,142 @@
+"""Making an ordinary VM of one that runs from its copy.
+
+It may be broken off at any point, and repeated. A disk gets its name when every block of it is
+there, was compared and is on the disk, and the VM is off: until then nothing has that name but what
+is served, so that VirtualBox refuses to start the VM.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from coordinator.booting import holds, locks, machines, mounts
+from shared.host.errors import LockedError, UsageError, VBoxManageError
+from shared.host.host_lock import host_lock
+from shared.host.printable import quoted
+from shared.host.processes import SubprocessRunner
+from shared.site import Site
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote, Phase
+from shared.virtualbox import scratch
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.patience import patiently
+from shared.virtualbox.vboxmanage import work_seconds
+from shared.virtualbox.vboxmanage_output import MachineInfo
+
+log: Final = logging.getLogger(__name__)
+
+_OFF: Final = frozenset({"poweroff", "aborted"})
+
+
+def settle(site: Site, note: BootNote, *, serving: bool = False) -> str:
+    """Makes an ordinary VM of it; empty, or why not yet. `serving`: by its server itself.
+
+    Raises `UsageError` if the VM is another user's, or VirtualBox does not list it;
+    `VBoxManageError`, also if what the guest wrote cannot be merged; `NasError` while the end of
+    the hold cannot be noted. Note and hold stay then.
+    """
+    machines.require_owner(note)
+    with host_lock(note.file.parent, note.file.stem) as mine:
+        if not mine:
+            return "another process works on it"
+        found = boot_note.read(note.file)
+        if found is not None and (reason := _settle(site, found, serving=serving)):
+            return reason
+    locks.forget(note)
+    return ""
+
+
+def is_begun(note: BootNote) -> bool:
+    """Whether disks were given their names, or may have been: there is nothing to serve then."""
+    if note.phase == Phase.PLACED:
+        return True
+    return note.is_whole and not all(note.partial(disk).exists() for disk in note.disks)
+
+
+def is_off(info: MachineInfo) -> bool:
+    """Whether nobody has the VM open, and it will read its disks anew when it is started."""
+    return info.state in _OFF and not info.session
+
+
+def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
+    if note.phase == Phase.MAKING:
+        return "it is being made"
+    if note.phase != Phase.PLACED:
+        if reason := _not_yet(site, note):
+            return reason
+        if not serving:
+            mounts.wait_for_server(note)
+        note = _place(note)
+    machine = machines.machine_of(site, note)
+    if machine is None and machines.settings_file(note).exists():
+        machine = machines.listed(site, note)
+    if machine is not None:  # else its user has deleted it since it was placed
+        _merge(site, note, machine)
+    _let_go(site, note)
+    log.info("%s is an ordinary VM", note.name)
+    return ""
+
+
+def _not_yet(site: Site, note: BootNote) -> str:
+    if not note.is_whole:
+        return "it is being filled"
+    machines.listed(site, note)
+    info = site.vboxmanage.info(note.uuid)
+    if not is_off(info):
+        return f"it is {info.state}" if info.state not in _OFF else "somebody has it open"
+    try:
+        mounts.unmount(note, SubprocessRunner(), lazily=not mounts.is_served(note))
+    except LockedError as error:
+        return error.message
+    return ""
+
+
+def _place(note: BootNote) -> BootNote:
+    """Gives the disks their names. Nothing is served there any more."""
+    for disk in note.disks:
+        partial, target = note.partial(disk), note.place / disk.file
+        if partial.exists():
+            if os.path.lexists(target):
+                raise UsageError(f"{target} is in the way", hint="move it elsewhere")
+            partial.rename(target)
+        elif not target.exists():
+            raise UsageError(f"{target} and {partial} are gone", hint="bring one of them back")
+    for folder in (note.place, note.filling):
+        _to_disk(folder)
+    return boot_note.advanced(note, Phase.PLACED)
+
+
+def _merge(site: Site, note: BootNote, machine: Machine) -> None:
+    """What the guest wrote goes into the disks, unless its user took care of that."""
+    try:
+        if machine.settings is None:
+            raise VBoxManageError(machine.reason)
+        known = machine.settings.snapshots
+        ours = next((each.uuid for each in known if each.name == note.mark.name), "")
+        if not ours:
+            return
+        words = ("snapshot", note.uuid, "delete", ours)
+        patiently(site.clock, lambda: site.vboxmanage.run_long(work_seconds(1 << 40), *words))
+    except VBoxManageError as error:
+        raise VBoxManageError(
+            f"{note.name!r} is filled, but keeps the snapshot {note.mark.name}, which cannot be "
+            f"merged: {error.message}",
+            hint=f"again: vmbackup-admin boot --finish {quoted(note.name)}",
+        ) from None
+
+
+def _let_go(site: Site, note: BootNote) -> None:
+    holds.end(site, note)
+    shutil.rmtree(note.filling, ignore_errors=True)
+    (note.folder / scratch.MARK).unlink(missing_ok=True)
+    note.file.unlink(missing_ok=True)
+
+
+def _to_disk(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,220 @@
+"""What `vmbackup-admin boot` does, and how that is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator import asking, text, vm_argument
+from shared.host.errors import CopyError, ExitCode, VBoxManageError
+from shared.host.printable import quoted
+from shared.output import answer, warn
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote, Phase
+
+if TYPE_CHECKING:
+    from coordinator.restore.completing import Difference
+    from shared.copies.catalogue import Copy
+    from shared.site import Site
+    from shared.state.records import VmRecord
+
+_POLL_SECONDS: Final = 1.0
+#: How long nothing may be filled before what hinders it is told, and not waited for any more.
+_STUCK_SECONDS: Final = 30.0
+
+
+class Work:
+    """One command at a site; `config` is its configuration, if one was named."""
+
+    def __init__(self, site: "Site", config: str | None, *, as_json: bool, dry_run: bool) -> None:
+        self._site, self._as_json, self._dry_run = site, as_json, dry_run
+        self._config = str(Path(config).absolute()) if config else None
+
+    def begin(
+        self,
+        record: "VmRecord",
+        which: str,
+        name: str,
+        folder: Path | None,
+        *,
+        network: bool | None,
+        noted: Callable[[], None],
+    ) -> ExitCode:
+        """Makes the VM and starts it. Calls `noted` when it is noted that the name is taken."""
+        from coordinator.booting import isolation, making
+        from coordinator.mounting import places
+        from coordinator.restore import choice, restoring
+
+        places.require_fuse()
+        if folder:
+            restoring.refuse_mistyped(folder)
+        chosen = choice.look_for(self._site, record, which)
+        if chosen.doubt:
+            warn(chosen.doubt)
+        why = "--isolated was given" if network is False else ""
+        if network is None:
+            why = isolation.why_isolated(self._site, record)
+        way = making.plan(
+            *(self._site, chosen.copy),
+            name=name,
+            folder=folder,
+            config=self._config,
+            network=not why,
+        )
+        facts: dict[str, Any] = {"vm": record.key, "stamp": chosen.copy.stamp}
+        facts["name"] = way.what.name
+        facts |= {"folder": str(way.what.folder), "network": not why, "isolated_because": why}
+        facts["warnings"] = [chosen.doubt] if chosen.doubt else []
+        facts |= _left_out(way.without)
+        without = _without(way.without)
+        if self._dry_run:
+            said = f"would run {way.what.name} from {chosen.copy.stamp} in {way.what.folder}"
+            return self._say(facts, said, *without)
+        note = making.begin(self._site, record, chosen.copy, way, noted=noted)
+        said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"
+        cut = [f"Its network is cut off: {why}. To plug a card in:"] if why else []
+        cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
+        return self._say({**facts, "uuid": note.uuid}, said, *without, *cut, *_next(note))
+
+    def go_on(self, note: BootNote) -> ExitCode:
+        """Serves the disks again if need be, and starts the VM."""
+        from coordinator.booting import going_on
+
+        if self._dry_run:
+            return self._say(_facts(note), f"would go on with {note.name} from {note.stamp}")
+        note = self._serve(note)
+        unmerged = self._settle(note)
+        started = going_on.start(self._site, note)
+        said = [f"{note.name} runs {'again' if started else 'already'}"]
+        if not note.file.exists():
+            said.append("It is an ordinary VM by now.")
+        elif not unmerged:
+            said += _next(note)
+        return self._say({**_facts(note), "warnings": [unmerged] if unmerged else []}, *said)
+
+    def finish(self, note: BootNote) -> ExitCode:
+        """Waits until it is an ordinary VM."""
+        if self._dry_run:
+            return self._say(_facts(note), f"would finish {note.name}: {_progress(note)}")
+        try:
+            self._wait(note)
+        finally:
+            text.progress("")
+        facts = {**_facts(note), "progress": {}}
+        return self._say(facts, f"{note.name} is an ordinary VM in {note.folder}")
+
+    def discard(self, note: BootNote, *, yes: bool) -> ExitCode:
+        """Removes it."""
+        from coordinator.booting import removing
+
+        if self._dry_run:
+            return self._say(_facts(note), f"would remove {note.name} and {note.folder}")
+        question = f"Remove {note.name}, with all that its guest wrote since {note.since}?"
+        if not yes and not asking.confirmed(question, yes="removes it without being asked"):
+            warn("nothing was removed")
+            return ExitCode.FAILURE
+        facts = _facts(note)
+        kept = removing.discard(self._site, note)
+        said = [f"removed {note.name}"]
+        if kept:
+            said += [f"{note.folder} stays, with what was not made for it:"]
+            said += [f"  {name}" for name in kept]
+        return self._say({**facts, "kept": list(kept)}, *said)
+
+    def _settle(self, note: BootNote) -> str:
+        """Settles it if it is whole and off.
+
+        Answers why what its guest wrote cannot be merged, which is said, too; empty: nothing.
+        """
+        from coordinator.booting import settling
+
+        try:
+            if note.is_whole or note.phase == Phase.PLACED:
+                settling.settle(self._site, note)
+        except VBoxManageError as error:
+            found = boot_note.read(note.file)
+            if found is None or found.phase != Phase.PLACED:
+                raise
+            warn(error.message)  # its disks are there, so it can be started
+            return error.message
+        return ""
+
+    def _wait(self, note: BootNote) -> None:
+        from coordinator.booting import mounts, settling
+        from coordinator.booting.progress import progress
+
+        filled, since = -1, self._site.clock.monotonic()
+        while True:
+            if not mounts.is_served(note):
+                note = self._serve(note)
+            if not (reason := settling.settle(self._site, note)):
+                return
+            found = progress(note)
+            if found.filled != filled:
+                filled, since = found.filled, self._site.clock.monotonic()
+            _refuse_stuck(note, found.problem, self._site.clock.monotonic() - since)
+            text.progress(f"{note.name}: {found.words}; {reason}")
+            self._site.clock.sleep(_POLL_SECONDS)
+
+    def _serve(self, note: BootNote) -> BootNote:
+        from coordinator.booting import going_on
+
+        return going_on.go_on(self._site, note, lambda: _copy_of(self._site, note), self._config)
+
+    def _say(self, facts: dict[str, Any], *lines: str) -> ExitCode:
+        answer({**facts, "dry_run": self._dry_run}, *lines, as_json=self._as_json)
+        return ExitCode.DONE
+
+
+def _refuse_stuck(note: BootNote, problem: str, seconds: float) -> None:
+    """Raises `CopyError` if its server is there, and has not got on for long."""
+    server = note.server
+    if problem and seconds >= _STUCK_SECONDS and server is not None and server.is_certain():
+        raise CopyError(
+            f"{note.name!r} is not filled, and does not get on: {problem}",
+            hint="its server goes on trying; if the copy is damaged: what the guest wrote can be "
+            f"copied elsewhere, then vmbackup-admin boot --discard {quoted(note.name)}",
+        )
+
+
+def _copy_of(site: "Site", note: BootNote) -> "tuple[VmRecord, Copy]":
+    from coordinator.restore import choice
+
+    record = vm_argument.choose(site, site.database.head().contents, note.vm)
+    return record, choice.choose(site, record, note.stamp)
+
+
+def _facts(note: BootNote) -> dict[str, Any]:
+    facts = {"vm": note.key, "stamp": note.stamp, "name": note.name, "uuid": note.uuid}
+    return {**facts, "folder": str(note.folder), "progress": dict(note.progress.read())}
+
+
+def _progress(note: BootNote) -> str:
+    from coordinator.booting.progress import progress
+
+    return progress(note).words
+
+
+def _next(note: BootNote) -> list[str]:
+    name = quoted(note.name)
+    return [
+        "Its disks are filled in the background. When that is done and the VM is off, it becomes",
+        f"an ordinary VM by itself; `vmbackup-admin boot --finish {name}` waits for that,",
+        f"`vmbackup-admin boot --discard {name}` throws it away.",
+    ]
+
+
+def _left_out(without: "Difference") -> dict[str, Any]:
+    facts = {"host_access": without.host_access, "left_out": without.left_out}
+    return {name: list(items) for name, items in {**facts, "lost": without.lost}.items()}
+
+
+def _without(without: "Difference") -> list[str]:
+    """What it has not that its original had, for people."""
+    said = []
+    for heading, items in (
+        ("Without what lets it write to this host or listen there:", without.host_access),
+        ("Not in the copy:", without.left_out),
+        ("Not as it was:", without.lost),
+    ):
+        said += [heading, *(f"  {item}" for item in items)] if items else []
+    return said

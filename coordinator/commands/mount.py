@@ -1,0 +1,161 @@
+"""`vmbackup-admin mount` and `vmbackup-admin umount`."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import click
+
+from coordinator import dead_sessions, vm_argument
+from coordinator.copies_site import open_copies
+from coordinator.options import FiniteRange, copy_option
+from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
+from shared.completion import VM
+from shared.host.errors import ExitCode, UsageError, VmBackupError
+from shared.output import answer, warn
+
+
+@documented(
+    example="""
+        vmbackup-admin mount web01 /tmp/web01
+        mount -o ro,loop,nosuid,nodev,norecovery /tmp/web01/disk1.part2.img /mnt
+        vmbackup-admin umount /tmp/web01
+    """,
+    codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
+)
+@click.argument("vm", type=VM)
+@click.argument("directory", type=click.Path(path_type=Path))
+@copy_option
+@click.option(
+    "--idle",
+    type=FiniteRange(0.01, 10080),
+    default=60,
+    show_default=True,
+    metavar="MINUTES",
+    help="Unmount by itself when no file was open and nothing asked for so long.",
+)
+@json_option
+@dry_run_option
+@pass_invocation
+def mount(
+    invocation: Invocation,
+    *,
+    vm: str,
+    directory: Path,
+    which: str,
+    idle: float,
+    as_json: bool,
+    dry_run: bool,
+) -> ExitCode:
+    """Show a copy as read-only files in DIRECTORY, which must be empty.
+
+    Each disk is a file, and each partition, to be mounted with `-o ro,loop,nosuid,nodev`; the
+    settings, the firmware variables and the description are files, too. Runs as an ordinary user,
+    who alone can read them. The server is a process that goes on until `umount`, or until nobody
+    has used it for so long. It holds the copy by a session, which `vmbackup-lock list` shows: the
+    copy is not removed or moved meanwhile; without a usable database it is not held. VM is a name,
+    a UUID, or a directory with copies.
+    """
+    from coordinator.mounting import places, starting
+    from coordinator.restore import choice
+    from shared.copies.names import final_name
+    from shared.host.processes import SubprocessRunner
+
+    places.require_fuse()
+    runner = SubprocessRunner()
+    if not dry_run:
+        places.clean_up(runner)
+    opened = open_copies(invocation)
+    record = vm_argument.choose(opened.site, opened.contents, vm)
+    chosen = choice.look_for(opened.site, record, which)
+    warnings = [chosen.doubt] if chosen.doubt else []
+    hold = opened.usable and _may_write(invocation, warnings, dry_run=dry_run)
+    for warning in warnings:
+        warn(warning)
+    copy = chosen.copy
+    document = {"vm": vm, "stamp": copy.stamp, "place": str(directory), "held": hold}
+    document |= {"database": opened.database, "warnings": [*opened.warnings, *warnings]}
+    if dry_run:
+        line = f"would mount {copy.stamp} of {vm} at {directory}"
+        answer({**document, "dry_run": True}, line, as_json=as_json)
+        return ExitCode.DONE
+    place = places.free(directory, runner)
+    job = {
+        "ova": str(copy.directory / final_name(copy.stamp, "ova")),
+        "place": str(place),
+        "what": f"{record.name}:{copy.stamp}",
+        "uuid": record.uuid,
+        "stamp": copy.stamp,
+        "hold": hold,
+        "config": os.path.abspath(invocation.config) if invocation.config else None,
+        "idle": idle * 60,
+    }
+    started = starting.start(job)
+    for problem in started.problems:
+        warn(problem)
+    files = sorted(each.name for each in place.iterdir())
+    answer(
+        {**document, "place": str(place), "pid": started.pid, "files": files}
+        | {"warnings": [*opened.warnings, *warnings, *started.problems]},
+        f"mounted {copy.stamp} of {vm} at {place}: {', '.join(files)}",
+        as_json=as_json,
+    )
+    return ExitCode.DONE
+
+
+def _may_write(invocation: Invocation, warnings: list[str], *, dry_run: bool) -> bool:
+    """Whether a session can be noted; else what is to be said of that is added to `warnings`."""
+    try:
+        site = invocation.site()
+        if not dry_run:
+            dead_sessions.free_readers(site)
+    except VmBackupError as error:
+        warnings.append(
+            f"the copy is not held, and may be removed while it is mounted: {error.message}"
+        )
+        return False
+    return True
+
+
+@documented(
+    example="""
+        vmbackup-admin umount /tmp/web01
+        vmbackup-admin umount /tmp/web01 --force
+    """,
+    codes=[ExitCode.LOCKED],
+)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Also while something is open there.")
+@json_option
+@dry_run_option
+@pass_invocation
+def umount(
+    invocation: Invocation, *, directory: Path, force: bool, as_json: bool, dry_run: bool
+) -> ExitCode:
+    """Unmount a copy: its server ends, and lets go of the copy.
+
+    Also one whose server was killed; what that held is free then. Refused (11) while something is
+    open there.
+    """
+    from coordinator.mounting import places
+    from shared.host.processes import SubprocessRunner
+
+    found = places.at(Path(directory).absolute())
+    if found is None:
+        others = ", ".join(each.place for each in places.mounted()) or "none"
+        raise UsageError(
+            f"no copy is mounted at {directory}", hint=f"mounted copies on this host: {others}"
+        )
+    if not dry_run:
+        dead = not force and not found.alive  # one that hangs is not asked
+        places.unmount(found, SubprocessRunner(), lazily=force or dead)
+        if dead:
+            with contextlib.suppress(VmBackupError):  # without a NAS it was not held, or is later
+                dead_sessions.free_readers(invocation.site())
+    done = "would unmount" if dry_run else "unmounted"
+    answer(
+        {"place": found.place, "what": found.what, "dry_run": dry_run},
+        f"{done} {found.what} at {found.place}",
+        as_json=as_json,
+    )
+    return ExitCode.DONE

@@ -1,0 +1,1 @@
+"""What is inside the disks of a copy: partitions, file systems, files."""

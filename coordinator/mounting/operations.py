@@ -1,0 +1,65 @@
+"""What the kernel may ask of a mounted copy. For its server alone: libfuse is loaded here."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import mfusepy
+
+from coordinator.mounting.uses import Uses
+from coordinator.mounting.view import CopyView
+
+
+class Operations(mfusepy.Operations):  # type: ignore[misc]
+    """Looks and reads; all else is refused by libfuse. `ready` is called when it is mounted."""
+
+    use_ns = True
+
+    def __init__(self, view: CopyView, uses: Uses, ready: Callable[[], None]) -> None:
+        self._view, self._uses, self._ready = view, uses, ready
+        moment = view.ova.stat().st_mtime_ns
+        self._own = {"st_uid": os.getuid(), "st_gid": os.getgid(), "st_mtime": moment}
+        self._own |= {"st_ctime": moment, "st_atime": moment}
+
+    def init(self, path: str) -> None:  # noqa: ARG002 - of the kernel, as all that follows
+        """The kernel has mounted it."""
+        self._ready()
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """What `stat` shows."""
+        if path == "/":
+            return {"st_mode": stat.S_IFDIR | 0o500, "st_nlink": 2, **self._own}
+        file = self._view.files.get(path[1:])
+        if file is None:
+            raise mfusepy.FuseOSError(errno.ENOENT)
+        size = {"st_size": file.size, "st_blocks": -(-file.size // 512)}
+        return {"st_mode": stat.S_IFREG | 0o400, "st_nlink": 1, **size, **self._own}
+
+    def readdir(self, path: str, fh: int) -> list[str]:  # noqa: ARG002
+        """The names."""
+        self._uses.touch()
+        return [".", "..", *self._view.files]
+
+    def open(self, path: str, flags: int) -> int:
+        """Only for reading."""
+        if path[1:] not in self._view.files:
+            raise mfusepy.FuseOSError(errno.ENOENT)
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise mfusepy.FuseOSError(errno.EROFS)
+        self._uses.touch(1)
+        return 0
+
+    def release(self, path: str, fh: int) -> int:  # noqa: ARG002
+        """Nobody has the file open any more."""
+        self._uses.touch(-1)
+        return 0
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
+        """The bytes; whatever is wrong is an error of reading, never zeros."""
+        self._uses.touch()
+        try:
+            return self._view.read(path[1:], offset, size)
+        except Exception:  # noqa: BLE001 - a program that reads a file knows no more than EIO
+            raise mfusepy.FuseOSError(errno.EIO) from None

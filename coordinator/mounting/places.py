@@ -1,0 +1,134 @@
+"""Directories where copies are mounted: which there are, whether they live, and their end.
+
+The kernel's list of mounts says all of it, so nothing has to be remembered or cleaned up.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from ctypes.util import find_library
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.host.errors import ConfigurationError, LockedError, UsageError
+from shared.host.extras import require_extra
+from shared.host.processes import Runner
+
+#: How our mounts are told from others.
+SUBTYPE: Final = "vmbackup"
+_TABLE: Final = Path("/proc/self/mounts")
+_SECONDS: Final = 20.0
+_DEVICE: Final = "/dev/fuse"
+
+
+@dataclass(frozen=True, slots=True)
+class MountedCopy:
+    """A directory where a copy is mounted; `what` is VM and stamp."""
+
+    place: str
+    what: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether its server answers. Waits as long as that hangs: ask only who needs to know."""
+        return _answers(self.place)
+
+
+def require_fuse() -> None:
+    """Raises `ConfigurationError`, with what to install, if nothing can be mounted here."""
+    require_extra("mount", "mfusepy", "mfusepy", "copies are mounted by")
+    if not (find_library("fuse3") or find_library("fuse")) or _program() is None:
+        raise ConfigurationError(
+            "copies are mounted by libfuse, which is not installed here",
+            hint="Debian: apt install fuse3 libfuse3-3",
+        )
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        raise ConfigurationError(
+            f"{_DEVICE} is not there, or not for this user",
+            hint="modprobe fuse; in a container: give it the device",
+        )
+
+
+def mounted(table: Path = _TABLE, *, kind: str = SUBTYPE) -> list[MountedCopy]:
+    """The copies that are mounted on this host, by servers of this kind."""
+    found = []
+    try:
+        text = table.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return []
+    for line in text.split("\n"):  # names may have whatever else ends a line
+        source, place, system = (*line.split(" "), "", "", "")[:3]
+        if system == f"fuse.{kind}":
+            found.append(MountedCopy(_unescaped(place), _unescaped(source)))
+    return found
+
+
+def at(place: Path) -> MountedCopy | None:
+    """The copy that is mounted at a directory."""
+    wanted = os.path.realpath(place.parent) + "/" + place.name
+    return next((each for each in mounted() if each.place in (wanted, str(place))), None)
+
+
+def free(place: Path, runner: Runner) -> Path:
+    """The directory, empty and with nothing mounted: what a crash has left there is cleaned up.
+
+    Raises `UsageError`.
+    """
+    found = at(Path(os.path.abspath(place)))
+    if found is not None and not found.alive:
+        unmount(found, runner, lazily=True)
+    elif found is not None:
+        raise UsageError(f"{place} has a copy already: {found.what}", hint="umount it first")
+    if not place.is_dir():
+        raise UsageError(f"{place} is no directory", hint="make it first")
+    if any(place.iterdir()):
+        raise UsageError(f"{place} is not empty", hint="mount into an empty directory")
+    return Path(os.path.realpath(place))
+
+
+def clean_up(runner: Runner) -> list[str]:
+    """Unmounts what servers that died have left, as far as this user may. Answers the places."""
+    gone = []
+    for found in mounted():
+        if not found.alive:
+            with contextlib.suppress(LockedError):
+                unmount(found, runner, lazily=True)
+                gone.append(found.place)
+    return gone
+
+
+def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None:
+    """Unmounts it; `lazily`: also while somebody has a file of it open.
+
+    Raises `LockedError` if that does not work.
+    """
+    program = _program() or "fusermount3"
+    words = [program, "-u", *(["-z"] if lazily else []), "--", found.place]
+    done = runner.run(words, timeout_seconds=_SECONDS)
+    if done.status:
+        said = done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"]
+        raise LockedError(
+            f"{found.place} cannot be unmounted: {said[0]}",
+            hint="something is open there (`fuser -vm DIR`), or another user mounted it; "
+            "--force unmounts it all the same",
+        )
+
+
+def _program() -> str | None:
+    return shutil.which("fusermount3") or shutil.which("fusermount")
+
+
+def _answers(place: str) -> bool:
+    try:
+        os.statvfs(place)
+    except OSError as error:
+        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
+    return True
+
+
+def _unescaped(text: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text

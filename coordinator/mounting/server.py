@@ -1,0 +1,150 @@
+"""A program of its own: serves a copy as files until it is unmounted, or nobody used it for long.
+
+What to serve comes by standard input as one JSON object. When the files are there it says `ready`
+on standard output and closes that; before, it says there what went wrong. It holds the copy by a
+session of its own, as long as there is a database: killed, it is a dead session as any other.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator.mounting.places import SUBTYPE, at, unmount
+from coordinator.mounting.telling import say, say_why
+from coordinator.mounting.uses import Uses
+from coordinator.mounting.view import CopyView
+from shared.host.errors import VmBackupError
+from shared.host.processes import SubprocessRunner
+
+if TYPE_CHECKING:
+    from shared.site import Site
+
+_LOOK_SECONDS: Final = 2.0
+#: After a loss of the database or of the session it is tried again so often.
+_AGAIN_SECONDS: Final = 30.0
+
+
+def main() -> None:
+    """Serves what standard input says, and says on standard output that it does."""
+    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
+    job = json.load(sys.stdin.buffer)
+    if os.fork():
+        os._exit(0)  # whoever started this need not wait for the rest of it
+    os.chdir("/")  # whatever directory this was started in may be removed or unmounted
+    try:
+        with CopyView(Path(job["ova"])) as view, _held(job):
+            serve(view, job)
+    except Exception as error:  # noqa: BLE001 - the command says it; nobody reads a traceback here
+        say_why(error)
+
+
+def serve(view: CopyView, job: Mapping[str, Any]) -> None:
+    """Serves until it is unmounted. Raises RuntimeError if it cannot be mounted."""
+    import mfusepy
+
+    from coordinator.mounting.operations import Operations
+
+    uses, place = Uses(), str(job["place"])
+    watcher = threading.Thread(
+        target=_unmount_when_idle, args=(uses, place, float(job["idle"])), daemon=True
+    )
+
+    def ready() -> None:
+        say({"ready": True, "pid": os.getpid(), "problems": view.problems})
+        watcher.start()
+
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # of a terminal that is not ours
+    mfusepy.FUSE(
+        Operations(view, uses, ready),
+        place,
+        foreground=True,
+        ro=True,
+        fsname=str(job["what"]).replace(",", "_"),
+        subtype=SUBTYPE,
+        default_permissions=True,
+        **({"allow_root": True} if _root_may_look() else {}),
+    )
+
+
+def _root_may_look(settings: Path = Path("/etc/fuse.conf")) -> bool:
+    """Whether root, who mounts what is in the files, may be let in by an ordinary user."""
+    if os.geteuid() == 0:
+        return False  # it is root's own
+    with contextlib.suppress(OSError):
+        lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "user_allow_other" in map(str.strip, lines)
+    return False
+
+
+def _unmount_when_idle(uses: Uses, place: str, idle_seconds: float) -> None:
+    runner = SubprocessRunner()
+    while True:
+        time.sleep(min(_LOOK_SECONDS, idle_seconds))
+        found = at(Path(place)) if uses.idle_seconds() >= idle_seconds else None
+        if found is not None:
+            with contextlib.suppress(VmBackupError):
+                unmount(found, runner)
+
+
+@contextlib.contextmanager
+def _held(job: Mapping[str, Any]) -> Iterator[None]:
+    """Holds the copy as long as it is served; nothing, where there is no database to say so in.
+
+    What is lost meanwhile (the NAS was away for longer than the lease) is taken again.
+    """
+    if not job["hold"]:
+        yield
+        return
+    from shared.host.clock import SystemClock
+    from shared.host.configuration import load
+    from shared.site import open_site
+
+    site = open_site(load(job["config"]), SystemClock())
+    first, ended = threading.Event(), threading.Event()
+    problems: list[VmBackupError] = []
+    keeper = threading.Thread(
+        target=_keep, args=(site, job, first, ended, problems), name="hold", daemon=True
+    )
+    keeper.start()
+    try:
+        first.wait()
+        if problems:
+            raise problems[0]
+        yield
+    finally:
+        ended.set()
+        keeper.join(timeout=15)
+
+
+def _keep(
+    site: "Site",
+    job: Mapping[str, Any],
+    first: threading.Event,
+    ended: threading.Event,
+    problems: list[VmBackupError],
+) -> None:
+    while not ended.is_set():
+        try:
+            with site.database.session("mount") as session:
+                session.read_copy(job["uuid"], job["stamp"])
+                first.set()
+                while not ended.wait(_LOOK_SECONDS):
+                    session.check()
+        except VmBackupError as error:
+            if not first.is_set():
+                problems.append(error)
+                first.set()
+                return
+        ended.wait(_AGAIN_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

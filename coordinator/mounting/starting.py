@@ -1,0 +1,105 @@
+"""Starting the server of a mount, so that it goes on when whatever started it ends."""
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared.host.errors import CopyError, LockedError, NasError, VmBackupError
+from shared.host.processes import ChildProcess
+from shared.host.waits import waiting
+
+#: A module of ours as a program.
+PYTHON: Final = (sys.executable, "-P", "-m")
+_SERVER: Final = (*PYTHON, "coordinator.mounting.server")
+_END_SECONDS: Final = 5.0
+_LONGEST_ANSWER: Final = 1 << 16
+
+
+class MountError(VmBackupError):
+    """The server did not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server whose files are there. `problems` say which disks are not among them, and why."""
+
+    pid: int
+    problems: tuple[str, ...]
+
+
+def start(
+    job: Mapping[str, Any],
+    *,
+    seconds: float = 120.0,
+    command: Sequence[str] = _SERVER,
+    environment: Mapping[str, str] = os.environ,
+) -> Started:
+    """Starts the server and answers when the files are there.
+
+    It is in a session of its own and has no terminal. In a unit of systemd, which ends all that it
+    started, it gets a scope of its own. Raises `MountError`, `CopyError`, `NasError`, and
+    `LockedError` while copies of the VM are being moved or removed.
+    """
+    ways = [list(command)]
+    if environment.get("INVOCATION_ID") and shutil.which("systemd-run"):
+        ways.insert(0, in_a_scope(command))
+    answer: Mapping[str, Any] = {}
+    for way in ways:
+        answer = _try(way, job, seconds)
+        if answer.get("ready"):
+            return Started(int(answer["pid"]), tuple(map(str, answer.get("problems", ()))))
+        if "error" in answer:
+            break
+    message = str(answer.get("error") or "the server of the mount did not start")
+    kinds = {int(kind.exit_code): kind for kind in (CopyError, NasError, LockedError)}
+    kind = kinds.get(answer.get("code", 0), MountError)
+    raise kind(message, hint=str(answer.get("hint", "")))
+
+
+def in_a_scope(command: Sequence[str]) -> list[str]:
+    """The command as what systemd does not end with the unit that it is started in."""
+    who = [] if os.geteuid() == 0 else ["--user"]
+    return ["systemd-run", *who, "--scope", "--quiet", "--collect", "--", *command]
+
+
+def _try(command: Sequence[str], job: Mapping[str, Any], seconds: float) -> Mapping[str, Any]:
+    """What the server says. It goes on as a process of its own, or is ended here."""
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb") as sink:
+        child = ChildProcess(command, stdin=source, stderr=subprocess.DEVNULL)
+        try:
+            sink.write(json.dumps(job).encode())
+            sink.close()
+            with waiting("the mount", seconds):
+                answer = _answer(child, seconds)
+        except BaseException:
+            child.end()
+            raise
+    if not answer.get("ready"):
+        child.end()
+    if child.stdout is not None:
+        child.stdout.close()
+    child.wait_at_most(_END_SECONDS)
+    return answer
+
+
+def _answer(child: ChildProcess, seconds: float) -> Mapping[str, Any]:
+    """What the server says first; nothing, if it ends or says nothing in time."""
+    if child.stdout is None:
+        raise ValueError("the server's output is not read")
+    end, said = time.monotonic() + seconds, b""
+    while not said.endswith(b"\n") and len(said) < _LONGEST_ANSWER:
+        ready, _, _ = select.select([child.stdout], [], [], max(0.0, end - time.monotonic()))
+        more = os.read(child.stdout.fileno(), _LONGEST_ANSWER) if ready else b""
+        if not more:
+            return {}
+        said += more
+    answer = json.loads(said)
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,100 @@
+"""Backups of a small real VM, by turns with and without a second start of questions that are late.
+
+VBoxManage now and then sleeps for ten seconds in its own shutdown (docs/virtualbox.md): what is
+measured is how many backups wait for that.
+"""
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from deploy.bench.exports import configure
+from deploy.bench.report import Report
+from shared.host.clock import SystemClock
+from shared.host.configuration import load
+from shared.host.host_identity import HostIdentity
+from shared.host.processes import SubprocessRunner
+from shared.site import Site, open_site
+from shared.state.store.create import create
+from shared.virtualbox.vboxmanage import VBoxManage
+from tests.support.virtualbox import RealHost, RealVm, Testbed, Unavailable
+from worker import notifier, vmfind
+from worker.backup import worker as backup
+
+#: A backup that took so much longer than most has waited for VBoxManage's shutdown.
+_WAITED_SECONDS: Final = 8.0
+#: Of so many backups at most one in a hundred may wait.
+_AIM: Final = 1.0
+_MIB: Final = 4
+
+
+def measure(report: Report, *, rounds: int) -> None:
+    """Prints how long they took; says so where there is no real VirtualBox."""
+    report.heading(
+        "Hedged reads",
+        f"{rounds} backups of a VM of {_MIB} MiB with hedging, and {rounds} without, by turns",
+    )
+    try:
+        testbed = Testbed.set_up()
+    except (Unavailable, subprocess.CalledProcessError) as reason:
+        report.figure("left out", str(reason))
+        return
+    host = testbed.host()
+    try:
+        _take_turns(report, host, host.make_vm("bench", mib=_MIB, random_mib=1), rounds)
+    finally:
+        host.remove()
+
+
+def _take_turns(report: Report, host: RealHost, vm: RealVm, rounds: int) -> None:
+    os.environ.update(host.environment)
+    (host.folder / "nas").mkdir()
+    configure(host, "vboxmanage")
+    create(host.folder / "nas" / "vmstate", HostIdentity.of_this_machine("bench"), SystemClock())
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(rounds):
+        for hedging in (True, False) if turn % 2 else (False, True):
+            seconds[hedging].append(_backup(host, vm, hedging=hedging))
+    usual = statistics.median(seconds[True] + seconds[False])
+    for hedging, found in seconds.items():
+        name = "with" if hedging else "without"
+        report.figure(f"{name} a second start", _said(found))
+        waited = 100 * sum(each > usual + _WAITED_SECONDS for each in found) / len(found)
+        if hedging:
+            report.judged(f"{name}: backups that waited", waited, "%", _AIM)
+        else:
+            report.figure(f"{name}: backups that waited", f"{waited:.1f} %")
+
+
+def _backup(host: RealHost, vm: RealVm, *, hedging: bool) -> float:
+    """How long the backup worker takes for it."""
+    host.run("modifyvm", vm.uuid, "--description", str(time.time()))
+    vmfind.run(_site(host, hedging=True))
+    notifier.run(_site(host, hedging=True))
+    site = _site(host, hedging=hedging)
+    began = time.monotonic()
+    done = backup.run(site).done
+    seconds = time.monotonic() - began
+    if not done:
+        raise RuntimeError("there was no backup to measure")
+    return seconds
+
+
+def _site(host: RealHost, *, hedging: bool) -> Site:
+    site = open_site(load(str(host.folder / "config.toml")), SystemClock())
+    if not hedging:
+        configured = site.configuration.virtualbox
+        site.vboxmanage = VBoxManage(
+            configured.vboxmanage, SubprocessRunner(), configured.timeout_seconds, {}, site.clock
+        )
+    return site
+
+
+def _said(seconds: Sequence[float]) -> str:
+    ordered = sorted(seconds)
+    most = ordered[len(ordered) * 99 // 100]
+    median = statistics.median(ordered)
+    return f"median {median:.2f} s, p99 {most:.2f} s, longest {ordered[-1]:.2f} s"

@@ -1,0 +1,1 @@
+"""The single file with all programs, for this platform and this Python: `make dist`."""

@@ -1,0 +1,291 @@
+"""Putting new disks in the place of those of a VM that is off: all of them, or none.
+
+Each new disk lies beside the old one, under a name that nobody else gives. The first old disk is
+taken away first, and the first new one put in place last. In between VirtualBox does not start the
+VM, for it has no such disk: so no guest ever runs on old and new disks together, whenever this
+process is killed. What is to become of a swap that was broken off follows from which file is where,
+by the note that was made before; a file is known by its inode, whatever it is called.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+from shared.host.document_fields import FROM_JSON, Count
+from shared.host.documents import Document
+from shared.host.errors import ConfigurationError, IllegalMoveError
+from shared.host.notes import Note, flush_directory
+
+_PREFIX: Final = "into-"
+_BRING_BACK: Final = (
+    "mount their file system, or bring them back: the next command, or the next tick of the "
+    "database worker, goes on"
+)
+
+
+class Standing(StrEnum):
+    """Which disks a VM has."""
+
+    #: All old ones.
+    OLD = "old"
+    #: Not all of one kind: the first one is not there, so that the VM cannot be started.
+    HALF = "half"
+    #: All new ones.
+    NEW = "new"
+
+
+class SwapError(IllegalMoveError):
+    """A disk is not where it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwappedDisk(Document):
+    """One disk: its place, and where the new one and the old one are while they are not there.
+
+    `before` and `after` are the inodes of the old and the new one; 0: the new one is not whole yet.
+    """
+
+    place: str
+    new: str
+    old: str
+    before: Count
+    after: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swap(Document):
+    """The VM `uuid`, called `name`, gets the disks of its copy `stamp`.
+
+    `done`: when all were in place; empty: not yet.
+    """
+
+    uuid: str
+    name: str
+    stamp: str
+    disks: Annotated[tuple[SwappedDisk, ...], FROM_JSON]
+    done: str = ""
+
+    @property
+    def standing(self) -> Standing:
+        """Which disks the VM has now."""
+        first = self.disks[0]
+        if first.after and _inode(first.place) == first.after:
+            return Standing.NEW
+        if all(_inode(disk.place) == disk.before for disk in self.disks):
+            return Standing.OLD
+        return Standing.HALF
+
+
+@dataclass(frozen=True, slots=True)
+class SwapNote:
+    """Where a swap of the disks of one VM is noted on this host."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, state_directory: Path, uuid: str) -> "SwapNote":
+        """That of a VM."""
+        return cls(state_directory / f"{_PREFIX}{uuid}.json")
+
+    @property
+    def lock(self) -> str:
+        """The lock of this host that a process holds which works on it."""
+        return self.path.stem
+
+    def read(self) -> Swap | None:
+        """What is noted; None if nothing is. Raises `ConfigurationError`."""
+        found = self._note.read()
+        if not found and not self.path.exists():
+            return None
+        try:
+            return Swap.from_json(found)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{self.path} cannot be used: {error}",
+                hint="beside the disks of its VM are files …vmbackup-new and …vmbackup-old: put "
+                "the right ones in place by hand, then remove this file",
+            ) from None
+
+    def write(self, swap: Swap) -> Swap:
+        """Notes it durably. Raises `ConfigurationError`."""
+        self._note.write(swap.to_json())
+        return swap
+
+    def remove(self) -> None:
+        """Notes nothing any more. Raises `ConfigurationError`."""
+        self._note.remove()
+
+    @property
+    def _note(self) -> Note:
+        return Note(self.path, "which disks are being put in place")
+
+
+def noted(state_directory: Path) -> Iterator[SwapNote]:
+    """The notes of this host."""
+    yield from (SwapNote(path) for path in sorted(state_directory.glob(f"{_PREFIX}*.json")))
+
+
+def swap_disks(swap: Swap, settled: Callable[[], None]) -> None:
+    """Puts the new disks in place, of which each is whole, and noted with its inode.
+
+    `settled` is called when the VM cannot be started any more, and raises unless it is off and as
+    it was. Whatever is raised, all old disks are in place again. Killed, it leaves a `Standing`.
+    Raises `SwapError`.
+    """
+    first, *others = swap.disks
+    for disk in swap.disks:
+        if (_inode(disk.place), _inode(disk.new)) != (disk.before, disk.after):
+            raise SwapError(f"{disk.place} is not the disk any more that it was")
+    try:
+        _move(first.place, first.old)
+        settled()
+        for disk in others:
+            _move(disk.place, disk.old)
+            _move(disk.new, disk.place)
+        _move(first.new, first.place)
+    except BaseException:
+        put_back(swap)
+        raise
+
+
+def put_back(swap: Swap) -> None:
+    """All old disks are in place again, those that are there already included.
+
+    May be repeated after a crash. Raises `SwapError` unless each is in place then: something else
+    is there, or it is away with its file system. The first one is not put back before all others
+    are.
+    """
+    first, *others = swap.disks
+    _take_away(first)
+    for disk in others:
+        _take_away(disk)
+        _bring_back(disk)
+    _bring_back(first)
+
+
+def remove_new(swap: Swap) -> None:
+    """Removes the new disks, none of which is in place. Raises `SwapError`."""
+    for disk in swap.disks:
+        _unlink(disk.new)
+
+
+def remove_old(swap: Swap) -> None:
+    """Removes the old disks, none of which is in place.
+
+    Raises `SwapError`, and removes none, if what is called so is something else.
+    """
+    for disk in swap.disks:
+        _require_old(disk)
+    for disk in swap.disks:
+        _unlink(disk.old)
+
+
+def left_of_old(swap: Swap) -> tuple[str, ...]:
+    """The old disks that are still there, and those of which that cannot be said."""
+    return tuple(disk.old for disk in swap.disks if _may_be_there(disk.old))
+
+
+def resume(note: SwapNote, swap: Swap, when: str) -> Swap | None:
+    """Makes of a swap that was broken off none, or a whole one: what is noted then.
+
+    The old disks are put back unless all new ones are in place. Nobody else works on it. Raises
+    `SwapError`, and it stays noted, unless each disk was found; `ConfigurationError`.
+    """
+    if swap.done:
+        return swap
+    try:
+        if swap.standing is Standing.NEW:
+            return note.write(replace(swap, done=when))
+        put_back(swap)
+        remove_new(swap)
+    except SwapError as error:
+        raise SwapError(
+            f"{swap.name} was being taken back to {swap.stamp} when that was broken off, and it "
+            f"has not all its disks: {error.message}",
+            hint=f"{error.hint or _BRING_BACK}. If the VM is not wanted any more: remove "
+            f"{note.path}",
+        ) from None
+    note.remove()
+    return None
+
+
+def inode_of(path: str) -> int:
+    """What a file is known by. Raises `SwapError` if there is none."""
+    found = _inode(path)
+    if not found:
+        raise SwapError(f"{path} is not there")
+    return found
+
+
+def _inode(path: str) -> int:
+    """0 if nothing is there. Raises `SwapError` if nobody can say: where its directory is away."""
+    try:
+        return os.lstat(path).st_ino
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return 0
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise SwapError(f"{path} cannot be looked at: {error.strerror}") from None
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise SwapError(f"{folder} is away, where {os.path.basename(path)} belongs")
+    return 0
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        return _inode(path) != 0
+    except SwapError:
+        return True
+
+
+def _take_away(disk: SwappedDisk) -> None:
+    if disk.after and _inode(disk.place) == disk.after:
+        _move(disk.place, disk.new)
+
+
+def _bring_back(disk: SwappedDisk) -> None:
+    """The old disk is in place. Raises `SwapError` if it is not, and cannot be put there."""
+    if _inode(disk.place) == disk.before:
+        return
+    if not _inode(disk.old):
+        raise SwapError(
+            f"{disk.place} is not there, or is another file, and there is no {disk.old}"
+        )
+    _require_old(disk)
+    _move(disk.old, disk.place)
+
+
+def _require_old(disk: SwappedDisk) -> None:
+    """Raises `SwapError` if something else is called like the old disk."""
+    if _inode(disk.old) not in (0, disk.before):
+        raise SwapError(
+            f"{disk.old} is not the disk any more that was put there",
+            hint=f"if it is the right one: make it {disk.place}; if it is not needed: remove it",
+        )
+
+
+def _move(source: str, target: str) -> None:
+    """Renames a file durably, over nothing."""
+    if os.path.lexists(target):
+        raise SwapError(
+            f"{target} is there, where {source} belongs",
+            hint="move it elsewhere, and give the command again",
+        )
+    try:
+        os.rename(source, target)
+        flush_directory(Path(target).parent)
+    except OSError as error:
+        raise SwapError(f"{source} cannot become {target}: {error.strerror}") from None
+
+
+def _unlink(path: str) -> None:
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise SwapError(f"{path} cannot be removed: {error.strerror}") from None

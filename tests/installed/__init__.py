@@ -1,0 +1,1 @@
+"""Installing on a Debian that was just installed, as a user would, and leaving it again."""

@@ -1,0 +1,271 @@
+"""`boot` refuses before it makes anything."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coordinator.booting import holds, isolation, locks, making, removing
+from coordinator.commands import boot_work
+from coordinator.mounting import places
+from coordinator.restore import restoring
+from coordinator.restore.direct import DirectPlan
+from shared.host.errors import CopyError, ExitCode, NasError
+from shared.host.host_lock import host_lock
+from shared.site import Site
+from shared.state.host_records import NodeRecord
+from shared.state.records import Claim, Power, VmRecord
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.virtualbox.importing import ImportPlan
+from tests.support.copies import ova, put_copy
+from tests.unit.coordinator.conftest import WHEN, Operator, uuid
+
+STAMP = "20261122T203800Z-17"
+
+
+@pytest.fixture
+def operator(site_with_database: Operator, monkeypatch: pytest.MonkeyPatch) -> Operator:
+    """A VM with a copy; another one runs from a copy of it."""
+    site_with_database.add_vms("web")
+    put_copy(site_with_database.nas / "web", STAMP, ova())
+    monkeypatch.setattr(places, "require_fuse", lambda: None)  # nothing is mounted by these tests
+    return site_with_database
+
+
+@pytest.fixture
+def note(operator: Operator) -> BootNote:
+    state = operator.configuration.host.state_directory
+    state.mkdir(exist_ok=True)
+    disk = BootDisk("a.vmdk", uuid(7), "trial-disk001.vdi")
+    note = BootNote(
+        boot_note.new_file(state),
+        operator.folder / "vms" / "trial",
+        *("trial", uuid(7), uuid(0), "web", STAMP, "digest"),
+        (disk,),
+        "2026-11-22T20:38:00Z",
+        phase=Phase.RUNNING,
+    )
+    boot_note.write(note)
+    return note
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), ExitCode.USAGE, "is needed"),
+        (("web", "--finish", "web"), ExitCode.USAGE, "is needed"),
+        (("--discard", "x", "--finish", "web"), ExitCode.USAGE, "is needed"),
+        (("nobody",), ExitCode.USAGE, "nobody"),
+        (("--finish", "web"), ExitCode.USAGE, "those that do: trial"),
+        (("--discard", "web"), ExitCode.USAGE, "runs from a copy on this host"),
+        (("web", "--as", "trial", "--copy", "previous"), ExitCode.USAGE, "runs from the copy"),
+        (("web", "--copy", "20261122T203800Z-18"), ExitCode.USAGE, "has no copy"),
+        (("web",), ExitCode.VBOXMANAGE, "VBoxManage"),
+        (("--discard", "trial"), ExitCode.USAGE, "no terminal"),
+    ],
+)
+@pytest.mark.usefixtures("note")
+def test_what_is_refused(
+    operator: Operator, words: tuple[str, ...], code: ExitCode, said: str
+) -> None:
+    before = sorted(operator.folder.rglob("*"))
+    result = operator.admin("boot", *words)
+    assert (result.exit_code, said in result.stderr) == (code, True), result.output
+    new = set(operator.folder.rglob("*")) - set(before)
+    assert not [path for path in new if "vms" in path.parts or path.name.startswith("boot-")]
+
+
+def test_it_is_shown_what_would_be_done(operator: Operator, note: BootNote) -> None:
+    facts = operator.json("boot", "--finish", "trial", "--dry-run")
+    assert (facts["dry_run"], facts["stamp"], facts["vm"]) == (True, STAMP, "web")
+    assert operator.json("boot", "--discard", "trial", "--dry-run")["name"] == "trial"
+    assert operator.json("boot", "web", "--as", "trial", "--dry-run")["uuid"] == note.uuid
+    (shown,) = operator.json("status")["running_from_copies"]
+    assert (shown["name"], shown["served"], shown["whole"]) == ("trial", False, False)
+    assert f"trial runs from {STAMP} of web" in operator.admin("status").stdout
+
+
+def test_without_a_database_nothing_is_made(operator: Operator) -> None:
+    operator.json("status")
+    shutil.rmtree(operator.vmstate)
+    refused = operator.admin("boot", "web")
+    assert refused.exit_code in (ExitCode.NO_DATABASE, ExitCode.NAS), refused.output
+
+
+def test_two_of_one_name_at_once_are_one(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether a name is free and the note of it nobody else begins."""
+    state = operator.configuration.host.state_directory
+    looked = list[str]()
+
+    def begin(
+        self: boot_work.Work, record: VmRecord, *words: Any, noted: Any, **_: Any
+    ) -> ExitCode:
+        with host_lock(state, locks._BEGINNING) as mine:
+            looked.append(f"free before it is noted: {mine}")
+        noted()
+        with host_lock(state, locks._BEGINNING) as mine:
+            looked.append(f"free when it is noted: {mine}")
+        looked.append(words[1])
+        return ExitCode.DONE
+
+    monkeypatch.setattr(boot_work.Work, "begin", begin)
+    assert operator.admin("boot", "web").exit_code == ExitCode.DONE
+    assert looked == ["free before it is noted: False", "free when it is noted: True", "web"]
+
+
+def test_another_user_than_that_of_the_vms_is_refused(operator: Operator, note: BootNote) -> None:
+    site = operator.site()
+    known = NodeRecord(site.node, "", "", user=str(os.geteuid() + 1))
+    operator.commit(lambda contents: contents.with_node(known))
+    for words in (("web",), ("--finish", "trial"), ("--discard", "trial", "--yes")):
+        refused = operator.admin("boot", *words)
+        assert "are those of another user" in refused.stderr, refused.output
+        assert refused.exit_code
+    assert note.file.exists()
+
+
+class TestHold:
+    """It ends wherever it stands, and no other one does."""
+
+    def place(self, operator: Operator, note: BootNote) -> Site:
+        site = operator.site()
+        holds.place(site, operator.record("web"), note)
+        assert [hold.uuid for hold in operator.record("web").holds] == [note.uuid]
+        return site
+
+    def marks(self, operator: Operator) -> int:
+        sidecar = json.loads((operator.nas / "web" / f"{STAMP}.json").read_text())
+        return len(sidecar.get("holds", ()))
+
+    def test_it_ends(self, operator: Operator, note: BootNote) -> None:
+        site = self.place(operator, note)
+        assert self.marks(operator) == 1
+        holds.end(site, note)
+        holds.end(site, note)
+        assert (self.marks(operator), operator.record("web").holds) == (0, ())
+
+    def test_one_of_which_the_sidecar_alone_tells_ends_too(
+        self, operator: Operator, note: BootNote
+    ) -> None:
+        site = self.place(operator, note)
+        operator.set("web", holds=())  # as when the database is put back
+        holds.end(site, note)
+        assert (self.marks(operator), operator.record("web").holds) == (0, ())
+
+    def test_one_of_a_vm_without_a_record_ends_too(
+        self, operator: Operator, note: BootNote
+    ) -> None:
+        site = self.place(operator, note)
+        operator.commit(
+            lambda contents: replace(
+                contents, vms={k: v for k, v in contents.vms.items() if k != "web"}
+            )
+        )
+        holds.end(site, note)
+        assert self.marks(operator) == 0
+
+    def test_that_of_another_vm_of_the_name_stays(self, operator: Operator, note: BootNote) -> None:
+        site = self.place(operator, note)
+        holds.end(site, replace(note, uuid=uuid(8)))
+        assert (self.marks(operator), len(operator.record("web").holds)) == (1, 1)
+
+    def test_while_it_cannot_end_the_note_stays(
+        self, operator: Operator, note: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site = self.place(operator, note)
+        monkeypatch.setattr(type(site), "inventory", lambda _: {})
+
+        def away(*_: Any) -> None:
+            raise NasError("away")
+
+        monkeypatch.setattr(holds.vm_copies, "in_all_places", away)
+        with pytest.raises(NasError):
+            removing.discard(site, note)
+        assert note.file.exists()
+
+
+class Machine:
+    def __init__(self, *, running: bool) -> None:
+        self.running = running
+
+
+@pytest.mark.parametrize(
+    ("running", "state", "values", "why"),
+    [
+        (True, "running", {}, "runs"),
+        (False, "poweroff", {}, ""),
+        (False, "aborted", {}, ""),
+        (False, "saved", {}, "is saved"),
+        (False, "starting", {}, "is starting"),
+        (False, "poweroff", {"power": Power("shutdown", "running", 1)}, "starts it again"),
+        (False, "poweroff", {"claim": Claim("s", 1, "backup", WHEN)}, "claimed for backup"),
+        (False, "poweroff", {"node": "beta"}, "belongs to beta"),
+    ],
+)
+def test_it_does_not_meet_its_original(
+    operator: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    running: bool,
+    state: str,
+    values: dict[str, Any],
+    why: str,
+) -> None:
+    site, before = operator.site(), operator.record("web")
+    if values:
+        operator.set("web", **values)
+    found = {before.uuid: Machine(running=running)}
+    monkeypatch.setattr(type(site), "inventory", lambda _: found)
+    monkeypatch.setattr(type(site.vboxmanage), "info", lambda *_: SimpleNamespace(state=state))
+    said = isolation.why_isolated(site, before)
+    assert (why in said, bool(said)) == (True, bool(why))
+
+
+def test_it_says_what_it_leaves_out(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = b"""<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><MediaRegistry><DVDImages>
+        <Image uuid="{d}" location="/isos/setup.iso"/></DVDImages></MediaRegistry><Hardware>
+        <Network><Adapter slot="0" enabled="true"><NAT>
+        <Forwarding name="ssh" hostport="2222"/></NAT></Adapter></Network>
+        <SharedFolders><SharedFolder name="data" hostPath="/srv"/></SharedFolders>
+        <StorageControllers><StorageController name="IDE" type="PIIX4">
+        <AttachedDevice type="DVD" port="0" device="0"><Image uuid="{d}"/></AttachedDevice>
+        </StorageController></StorageControllers></Hardware></Machine></VirtualBox>"""
+    what = ImportPlan(Path("x.ova"), "web", operator.folder, left_out=("a disk of iSCSI",))
+    monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
+    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    monkeypatch.setattr(places, "require_fuse", lambda: None)
+    facts = operator.json("boot", "web", "--network", "--dry-run")
+    said = operator.admin("boot", "web", "--network", "--dry-run").stdout
+    for field, items in (
+        ("host_access", ["shared folder 'data' (/srv)", "forwarded port 'ssh'"]),
+        ("left_out", ["a disk of iSCSI"]),
+        ("lost", ["the image in its CD drive (/isos/setup.iso)"]),
+    ):
+        told = "\n".join(facts[field])
+        assert [item for item in items if item not in told or item not in said] == []
+
+
+@pytest.mark.parametrize("kind", ["Writethrough", "Immutable", "Shareable", "MultiAttach"])
+def test_a_disk_that_no_snapshot_protects_is_refused(
+    operator: Operator, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = f"""<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><MediaRegistry><HardDisks>
+        <HardDisk uuid="x" type="Normal"><HardDisk uuid="y" type="{kind}"/></HardDisk>
+        </HardDisks></MediaRegistry></Machine></VirtualBox>""".encode()
+    site = operator.site()
+    what = ImportPlan(Path("x.ova"), "new", operator.folder)
+    monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
+    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    from shared.tasks import vm_copies
+
+    record = site.database.head().contents.vms["web"]
+    ((copy, _),) = vm_copies.copies(site, record)
+    with pytest.raises(CopyError, match=kind):
+        making.plan(site, copy, name="new", folder=None, config=None, network=False)

@@ -1,0 +1,191 @@
+"""The server of disks as a program of its own: real FUSE, and its end when that is asked for."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.booting import making, mounts
+from coordinator.booting.ending import ended_by_sigterm
+from coordinator.booting.identity import identity, require_same
+from coordinator.mounting import starting
+from coordinator.mounting.steady_copy import SteadyCopy
+from shared.host.errors import CopyError, NasError
+from shared.host.host_lock import host_lock
+from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.virtualbox import scratch
+from tests.support import engine_copies
+from tests.support.copies import ova, vmdk
+from tests.unit.coordinator.test_booting import DATA, GRAIN, GRAINS
+from tests.unit.coordinator.test_mounting import fuse
+
+__all__ = ["fuse"]
+
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> BootNote:
+    """A VM whose folder is made, with one disk."""
+    state = tmp_path / "state"
+    state.mkdir()
+    note = BootNote(
+        boot_note.new_file(state),
+        tmp_path / "vms" / "web",
+        *("web", UUID, "original", "web", "20261122T203800Z-17", "sha256:whole"),
+        (BootDisk("disk1.vmdk", UUID, "web-disk001.vdi"),),
+        "2026-11-22T20:38:00Z",
+        phase=Phase.RUNNING,
+    )
+    note.folder.parent.mkdir()
+    scratch.make(note.folder, note.mark)
+    note.place.mkdir()
+    note.filling.mkdir()
+    boot_note.write(note)
+    return note
+
+
+@pytest.fixture
+def server(note: BootNote, tmp_path: Path) -> Iterator[ProcessIdentity]:
+    """Serves the disk of that VM."""
+    copy = tmp_path / "copy.ova"
+    copy.write_bytes(ova(vmdk(GRAINS, 129)))
+    with SteadyCopy(copy) as steady:
+        note = replace(note, disks=(replace(note.disks[0], member=steady.reader().disks[0].name),))
+    boot_note.write(note)
+    job = {"note": str(note.file), "ova": str(copy), "sha256": "whole", "fresh": True}
+    job |= {"config": str(tmp_path / "none.toml"), "indexed": True}
+    found = ProcessIdentity.of(starting.start(job, command=making._SERVER).pid)
+    assert found is not None
+    yield found
+    if found.is_certain():
+        os.kill(found.pid, signal.SIGKILL)
+
+
+def is_free(note: BootNote) -> bool:
+    with host_lock(note.file.parent, note.server_lock) as mine:
+        return mine
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fuse")
+class TestTerminated:
+    def test_it_ends_and_leaves_nothing(self, note: BootNote, server: ProcessIdentity) -> None:
+        assert mounts.is_served(note)
+        assert not is_free(note)
+        os.kill(server.pid, signal.SIGTERM)
+        assert wait_until_gone(server, timeout_seconds=60)
+        assert not mounts.is_mounted(note)
+        assert list(note.place.iterdir()) == []
+        assert is_free(note)
+
+    def test_it_ends_while_a_vm_has_its_disk_open(
+        self, note: BootNote, server: ProcessIdentity
+    ) -> None:
+        opened = os.open(note.place / note.disks[0].file, os.O_RDONLY)
+        try:
+            assert os.pread(opened, GRAIN, 1 << 20) == DATA
+            os.kill(server.pid, signal.SIGTERM)
+            assert wait_until_gone(server, timeout_seconds=60)
+            assert not mounts.is_mounted(note)
+            with pytest.raises(OSError, match=r"not connected|abort"):
+                os.pread(opened, GRAIN, 2 << 20)
+        finally:
+            with contextlib.suppress(OSError):  # of a server that is gone
+                os.close(opened)
+        assert is_free(note)
+
+
+class TestEnding:
+    def test_who_does_not_leave_is_ended(self, tmp_path: Path) -> None:
+        told = tmp_path / "told"
+        child = os.fork()
+        if not child:
+            with ended_by_sigterm(told.touch, 0.0):
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait()  # as a read of a NAS that is away
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert told.exists()
+
+    def test_all_is_as_before_when_it_was_left(self) -> None:
+        before = signal.getsignal(signal.SIGTERM), threading.active_count()
+        called = list[bool]()
+        with ended_by_sigterm(lambda: called.append(True)):
+            assert signal.getsignal(signal.SIGTERM) != before[0]
+        assert (signal.getsignal(signal.SIGTERM), threading.active_count()) == before
+        assert called == []
+
+    def test_what_fails_within_is_raised(self) -> None:
+        with pytest.raises(RuntimeError, match="not mounted"), ended_by_sigterm(lambda: None):
+            raise RuntimeError("not mounted")
+
+
+class TestIdentity:
+    @pytest.fixture
+    def copy(self, tmp_path: Path) -> Path:
+        """A copy with an index."""
+        image = engine_copies.disk(b3=0, b33=9)
+        return Path(engine_copies.make(tmp_path, "made", {"SATA-0-0": image}).ova)
+
+    def refused(self, copy: Path, note: BootNote, sha256: str = "") -> CopyError:
+        with SteadyCopy(copy) as steady, pytest.raises(CopyError) as raised:
+            require_same(steady.reader(), sha256, note)
+        return raised.value
+
+    @pytest.fixture
+    def begun(self, note: BootNote, copy: Path) -> BootNote:
+        with SteadyCopy(copy) as steady:
+            return replace(note, index=identity(steady.reader(), "whole"))
+
+    def test_the_same_copy(self, begun: BootNote, note: BootNote, copy: Path) -> None:
+        with SteadyCopy(copy) as steady:
+            require_same(steady.reader(), "", begun)
+            require_same(steady.reader(), "whole", note)  # begun before it had an index
+
+    def test_only_of_another_copy_it_is_said_that_the_vm_may_go(
+        self, begun: BootNote, note: BootNote, copy: Path
+    ) -> None:
+        for other, sha256 in ((replace(begun, index="f" * 64), ""), (note, "other")):
+            error = self.refused(copy, other, sha256)
+            assert error.message.endswith("is not what 'web' was begun with: it does not go on")
+            assert "--discard web" in error.hint
+
+    @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{}")])
+    def test_an_index_that_is_lost_is_no_other_copy(
+        self, begun: BootNote, copy: Path, harm: Callable[[Path], object]
+    ) -> None:
+        harm(copy.with_suffix(".index"))
+        error = self.refused(copy, begun, "whole")
+        assert error.message.startswith("nobody knows whether the copy")
+        assert "discard" not in error.hint
+        assert "nothing beside it says" in self.refused(copy, begun).message
+
+    def test_an_index_that_cannot_be_read_now_is_waited_for(
+        self, begun: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steady = SteadyCopy(copy)
+        with steady:
+            steady._drop(steady.reader())
+            with monkeypatch.context() as away, contextlib.suppress(NasError):
+                away.setattr("shared.ova.index.os.pread", failing(os.pread))
+                require_same(steady.reader(), "", begun)
+                raise AssertionError("it was read")
+            require_same(steady.reader(), "", begun)
+
+
+def failing(read: Callable[[int, int, int], bytes]) -> Callable[[int, int, int], bytes]:
+    """Fails for what only an index has at its beginning: a header of 64 KiB."""
+
+    def pread(descriptor: int, length: int, place: int) -> bytes:
+        if length == 65536 and place == 0:
+            raise OSError(5, "Input/output error")
+        return read(descriptor, length, place)
+
+    return pread

@@ -1,0 +1,736 @@
+"""A disk gets its name when it is whole and its VM is off; what is thrown away is only ours."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coordinator.booting import (
+    going_on,
+    holds,
+    keeping,
+    locks,
+    machines,
+    making,
+    mounts,
+    removing,
+    settling,
+)
+from coordinator.booting.isolation import isolated
+from coordinator.booting.progress import progress
+from coordinator.commands import boot_work
+from shared.host.errors import (
+    ConfigurationError,
+    CopyError,
+    ExitCode,
+    LockedError,
+    UsageError,
+    VBoxManageError,
+)
+from shared.host.host_lock import host_lock
+from shared.host.process_identity import ProcessIdentity
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.virtualbox import scratch
+from tests.support.copies import UUID as COPIED
+from tests.support.copies import ova, put_copy
+from tests.unit.coordinator.test_mounting import wait_until
+
+STAMP = "20261122T203800Z-17"
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+HOLDS = """
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+class VirtualBox:
+    """What is asked of VirtualBox: the VM is `state`; what it was told."""
+
+    def __init__(self) -> None:
+        self.state, self.session, self.listed = "poweroff", "", True
+        self.told = list[tuple[str, ...]]()
+        self.fails = False
+
+    def info(self, _uuid: str) -> Any:
+        off = self.state in ("poweroff", "aborted", "saved") and not self.session
+        return SimpleNamespace(state=self.state, session=self.session, stopped=off)
+
+    def run(self, *words: str) -> str:
+        return self.run_long(0, *words)
+
+    def run_long(self, _seconds: float, *words: str) -> str:
+        self.told.append(words)
+        if self.fails:
+            raise VBoxManageError("no")
+        return ""
+
+
+def settings_of(own: str) -> str:
+    """Settings that name the served disk, and what the guest writes upon it."""
+    return f"""<?xml version="1.0"?>
+        <VirtualBox xmlns="http://www.virtualbox.org/" version="1.19-linux">
+        <Machine uuid="{{{UUID}}}" name="web"><MediaRegistry><HardDisks>
+        <HardDisk uuid="{{{UUID}}}" location="disks/web-disk001.vdi" format="VDI" type="Normal">
+        <HardDisk uuid="{{{own}}}" location="Snapshots/{{{own}}}.vdi" format="VDI"/>
+        </HardDisk></HardDisks></MediaRegistry></Machine></VirtualBox>"""
+
+
+@pytest.fixture
+def virtualbox() -> VirtualBox:
+    return VirtualBox()
+
+
+@pytest.fixture
+def note(tmp_path: Path) -> BootNote:
+    state = tmp_path / "state"
+    state.mkdir()
+    disks = tuple(BootDisk(f"{n}.vmdk", UUID, f"web-disk{n:03}.vdi") for n in (1, 2))
+    return BootNote(
+        state / f"boot-{'a' * 32}.json",
+        tmp_path / "vms" / "web",
+        *("web", UUID, "original", "web", "20261122T203800Z-17", "digest"),
+        disks,
+        "2026-11-22T20:38:00Z",
+        phase=Phase.RUNNING,
+    )
+
+
+@pytest.fixture
+def made(note: BootNote) -> BootNote:
+    """A VM whose disks are filled."""
+    note.folder.parent.mkdir()
+    scratch.make(note.folder, note.mark)
+    note.place.mkdir()
+    note.filling.mkdir()
+    for disk in note.disks:
+        note.partial(disk).write_bytes(b"whole")
+    note.whole.write({"stamp": note.stamp, "index": note.index})
+    boot_note.write(note)
+    return note
+
+
+@pytest.fixture
+def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(holds, "end", lambda _site, _note: None)
+    snapshots = (SimpleNamespace(name=note.mark.name, uuid="snap"),)
+
+    def inventory() -> dict[str, Any]:
+        machine = SimpleNamespace(
+            uuid=UUID,
+            settings_file=str(note.folder / "web.vbox"),
+            settings=SimpleNamespace(snapshots=snapshots),
+        )
+        return {UUID: machine} if virtualbox.listed else {}
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _seconds: None)
+    return SimpleNamespace(vboxmanage=virtualbox, inventory=inventory, clock=clock)
+
+
+def named(note: BootNote) -> list[str]:
+    return sorted(path.name for path in note.place.iterdir())
+
+
+class TestSettle:
+    def test_a_whole_vm_that_is_off_becomes_an_ordinary_one(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox
+    ) -> None:
+        assert settling.settle(site, made) == ""
+        assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+        assert sorted(path.name for path in made.folder.iterdir()) == ["disks"]
+        assert list(made.file.parent.iterdir()) == []
+        assert settling.settle(site, made) == ""
+        assert list(made.file.parent.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda note, _: note.whole.remove(),
+            lambda note, _: note.whole.write({"stamp": note.stamp, "index": "another"}),
+            lambda note, _: boot_note.write(replace(note, phase=Phase.MAKING)),
+            lambda _, virtualbox: setattr(virtualbox, "state", "running"),
+            lambda _, virtualbox: setattr(virtualbox, "state", "paused"),
+            lambda _, virtualbox: setattr(virtualbox, "state", "saved"),
+            lambda _, virtualbox: setattr(virtualbox, "state", "starting"),
+            lambda _, virtualbox: setattr(virtualbox, "session", "GUI/Qt"),
+        ],
+    )
+    def test_no_disk_gets_its_name_before(
+        self,
+        site: Any,
+        made: BootNote,
+        virtualbox: VirtualBox,
+        change: Callable[[BootNote, VirtualBox], None],
+    ) -> None:
+        change(made, virtualbox)
+        assert settling.settle(site, made)
+        assert named(made) == []
+        assert virtualbox.told == []
+        assert made.file.exists()
+
+    def test_not_while_somebody_makes_or_starts_it(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "_LOCK_SECONDS", 0.0)
+        with host_lock(made.file.parent, made.file.stem):
+            assert settling.settle(site, made)
+            with pytest.raises(LockedError):
+                removing.discard(site, made)
+            with pytest.raises(LockedError):
+                removing.after_a_crash(site, replace(made, phase=Phase.MAKING))
+        assert named(made) == []
+
+    def test_who_works_on_it_is_waited_for(
+        self, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with contextlib.ExitStack() as other:
+            assert other.enter_context(host_lock(made.file.parent, made.file.stem))
+            monkeypatch.setattr(locks.time, "sleep", lambda _: other.close())
+            with locks.alone(made):
+                pass
+
+    def test_not_while_a_disk_is_open(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def busy(*_words: Any, **_options: Any) -> None:
+            raise LockedError("busy")
+
+        monkeypatch.setattr(mounts, "unmount", busy)
+        assert settling.settle(site, made) == "busy"
+        assert named(made) == []
+
+    def test_killed_between_two_disks_it_goes_on(self, site: Any, made: BootNote) -> None:
+        made.partial(made.disks[0]).rename(made.place / made.disks[0].file)
+        assert settling.settle(site, made) == ""
+        assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
+
+    def test_another_file_in_the_place_of_a_disk_stays(self, site: Any, made: BootNote) -> None:
+        (made.place / made.disks[1].file).write_bytes(b"mine")
+        with pytest.raises(UsageError, match="in the way"):
+            settling.settle(site, made)
+        assert (made.place / made.disks[1].file).read_bytes() == b"mine"
+
+    def test_a_disk_that_is_gone_is_told(self, site: Any, made: BootNote) -> None:
+        made.partial(made.disks[1]).unlink()
+        with pytest.raises(UsageError, match="are gone"):
+            settling.settle(site, made)
+
+    def test_a_snapshot_that_cannot_be_merged_is_told_and_merged_by_the_next_one(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox
+    ) -> None:
+        virtualbox.fails = True
+        for _ in range(2):
+            with pytest.raises(VBoxManageError, match="cannot be merged: no"):
+                settling.settle(site, made)
+            found = boot_note.read(made.file)
+            assert found is not None
+            assert found.phase == Phase.PLACED
+        virtualbox.fails = False
+        virtualbox.told.clear()
+        assert settling.settle(site, made) == ""
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+        assert not made.file.exists()
+
+    def test_one_whose_settings_cannot_be_read_is_not_merged_by_that(
+        self, site: Any, made: BootNote
+    ) -> None:
+        found = site.inventory()
+        found[UUID].settings, found[UUID].reason = None, "no settings"
+        site.inventory = lambda: found
+        with pytest.raises(VBoxManageError, match="no settings"):
+            settling.settle(site, made)
+        assert made.file.exists()
+
+    @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.PLACED])
+    def test_a_vm_that_is_not_listed_is_left_as_it_is(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, phase: Phase
+    ) -> None:
+        """This may be another user, or VirtualBox with another home."""
+        boot_note.advanced(made, phase)
+        (made.folder / "web.vbox").write_text("settings")
+        virtualbox.listed = False
+        with pytest.raises(UsageError, match="does not list") as raised:
+            settling.settle(site, made)
+        assert "registervm" in raised.value.hint
+        assert "--discard" in raised.value.hint
+        assert named(made) == []
+        assert made.file.exists()
+
+    def test_one_that_was_deleted_when_it_needed_its_copy_no_more_is_forgotten(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox
+    ) -> None:
+        boot_note.advanced(made, Phase.PLACED)
+        virtualbox.listed = False
+        assert settling.settle(site, made) == ""
+        assert not made.file.exists()
+
+    def test_another_user_settles_and_removes_nothing(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(machines.os, "geteuid", lambda: made.folder.stat().st_uid + 1)
+        for work in (settling.settle, removing.discard):
+            with pytest.raises(UsageError, match="is a VM of uid"):
+                work(site, made)
+        with pytest.raises(UsageError, match="is a VM of uid"):
+            removing.after_a_crash(site, boot_note.advanced(made, Phase.MAKING))
+        assert made.partial(made.disks[0]).exists()
+        assert made.file.exists()
+
+    def test_a_vm_that_was_moved_is_left_alone(self, site: Any, made: BootNote) -> None:
+        found = site.inventory()
+        found[UUID].settings_file = "/elsewhere/web.vbox"
+        site.inventory = lambda: found
+        with pytest.raises(VBoxManageError, match="was moved"):
+            settling.settle(site, made)
+        assert named(made) == []
+
+
+class TestGoOn:
+    """Its disks are served again whenever it needs that, and only then."""
+
+    @pytest.fixture(autouse=True)
+    def told(self, note: BootNote, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """What is done, in its order."""
+        told = list[str]()
+        monkeypatch.setattr(holds, "place", lambda _site, record, _note: told.append(record))
+
+        def serve(_note: BootNote, copy: Any, *_: Any, fresh: bool) -> None:
+            with host_lock(note.file.parent, note.file.stem) as free:
+                told.append(f"serve {copy.name}, fresh: {fresh}, alone: {not free}")
+
+        monkeypatch.setattr(making, "serve", serve)
+        return told
+
+    def go_on(self, site: Any, note: BootNote) -> BootNote:
+        copy = SimpleNamespace(name="the copy", sidecar=None)
+        return going_on.go_on(site, note, lambda: ("hold", copy), None)  # type: ignore[arg-type,return-value]
+
+    def test_one_that_was_saved_is_served_again(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, told: list[str]
+    ) -> None:
+        """Whole or not: its disks get their names when it was shut down."""
+        virtualbox.state = "saved"
+        self.go_on(site, made)
+        made.whole.remove()
+        self.go_on(site, made)
+        assert told == ["hold", "serve the copy, fresh: False, alone: True"] * 2
+
+    def test_one_that_is_not_whole_is_served_again(
+        self, site: Any, made: BootNote, told: list[str]
+    ) -> None:
+        made.whole.remove()
+        self.go_on(site, made)
+        assert len(told) == 2
+
+    def test_one_that_is_whole_and_off_is_not(
+        self, site: Any, made: BootNote, told: list[str]
+    ) -> None:
+        self.go_on(site, made)
+        assert told == []
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_one_that_is_on_is_refused(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, told: list[str], whole: bool
+    ) -> None:
+        virtualbox.state = "running"
+        if not whole:
+            made.whole.remove()
+        with pytest.raises(LockedError, match="is on, and what served"):
+            self.go_on(site, made)
+        assert told == []
+
+    def test_one_whose_disks_have_their_names_is_not(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, told: list[str]
+    ) -> None:
+        """Killed after that, and saved since: nothing may be served over them."""
+        virtualbox.state = "saved"
+        for disk in made.disks:
+            made.partial(disk).rename(made.place / disk.file)
+        self.go_on(site, made)
+        shutil.rmtree(made.filling)
+        boot_note.advanced(made, Phase.PLACED)
+        self.go_on(site, made)
+        assert told == []
+
+    def test_one_that_is_served_is_not(
+        self, site: Any, made: BootNote, told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made.whole.remove()
+        monkeypatch.setattr(mounts, "is_served", lambda _: True)
+        self.go_on(site, made)
+        assert told == []
+
+    def test_one_that_is_not_listed_is_refused(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, told: list[str]
+    ) -> None:
+        virtualbox.listed = False
+        with pytest.raises(UsageError, match="does not list"):
+            self.go_on(site, made)
+        assert told == []
+
+    def rename(self, site: Any, made: BootNote) -> Path:
+        """VirtualBox takes the folder along when a VM gets another name."""
+        renamed = made.folder.with_name("other")
+        made.folder.rename(renamed)
+        made.progress.write({"filled": 1})  # its server still does that there
+        found = site.inventory()
+        found[UUID].settings_file = str(renamed / "other.vbox")
+        site.inventory = lambda: found
+        return renamed
+
+    def test_one_that_was_renamed_is_followed(
+        self, site: Any, made: BootNote, told: list[str]
+    ) -> None:
+        made.whole.remove()
+        renamed = self.rename(site, made)
+        with pytest.raises(VBoxManageError, match="was moved") as raised:
+            machines.machine_of(site, made)
+        assert "--finish" in raised.value.hint
+        after = self.go_on(site, made)
+        assert (after.folder, after.name) == (renamed, "web")
+        assert boot_note.read(made.file) == after
+        assert not made.folder.exists()
+        assert len(told) == 2
+
+    def test_one_that_was_renamed_is_settled(self, site: Any, made: BootNote) -> None:
+        self.rename(site, made)
+        after = self.go_on(site, made)
+        assert settling.settle(site, after) == ""
+        assert named(after) == ["web-disk001.vdi", "web-disk002.vdi"]
+
+    def test_one_that_was_renamed_and_is_on_is_not_followed(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox
+    ) -> None:
+        self.rename(site, made)
+        virtualbox.state = "running"
+        with pytest.raises(LockedError, match="is on"):
+            self.go_on(site, made)
+        assert boot_note.read(made.file) == made
+
+    def test_one_that_lies_where_we_made_nothing_is_not_followed(
+        self, site: Any, made: BootNote
+    ) -> None:
+        renamed = self.rename(site, made)
+        scratch.write_mark(renamed, scratch.Mark("another"))
+        with pytest.raises(VBoxManageError, match="was moved"):
+            self.go_on(site, made)
+        assert boot_note.read(made.file) == made
+
+
+class TestCommand:
+    """How `boot` and `boot --finish` go on, and end."""
+
+    @pytest.fixture
+    def work(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> boot_work.Work:
+        monkeypatch.setattr(going_on, "go_on", lambda _site, note, *_: note)
+        monkeypatch.setattr(going_on, "start", lambda *_: True)
+        return boot_work.Work(site, None, as_json=False, dry_run=False)
+
+    def test_a_merge_that_fails_is_told_and_no_success(
+        self,
+        work: boot_work.Work,
+        made: BootNote,
+        virtualbox: VirtualBox,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        virtualbox.fails = True
+        with pytest.raises(VBoxManageError, match="cannot be merged"):
+            work.finish(made)
+        work.go_on(made)
+        said = capsys.readouterr()
+        assert "cannot be merged" in said.err
+        assert "ordinary" not in said.out
+        virtualbox.fails = False
+        work.go_on(made)
+        assert "ordinary" in capsys.readouterr().out
+
+    def test_one_whose_filling_folder_is_gone_already_is_finished(
+        self, work: boot_work.Work, made: BootNote, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Killed between the end of the hold and that of the note."""
+        for disk in made.disks:
+            made.partial(disk).rename(made.place / disk.file)
+        shutil.rmtree(made.filling)
+        work.go_on(boot_note.advanced(made, Phase.PLACED))
+        assert "ordinary" in capsys.readouterr().out
+        assert not made.file.exists()
+
+    @pytest.fixture
+    def stuck(self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch) -> BootNote:
+        """A server that lives and does not get on; time goes by as it is waited for."""
+        made.whole.remove()
+        own = ProcessIdentity.of(os.getpid())
+        assert own
+        who = {"pid": own.pid, "started": own.started, "born": own.born}
+        made.progress.write({**who, "problem": "block 7 is damaged", "filled": 1, "total": 2})
+        monkeypatch.setattr(mounts, "is_served", lambda _: True)
+        seconds = [0.0]
+        site.clock.monotonic = lambda: seconds[0]
+        site.clock.sleep = lambda more: seconds.append(seconds.pop() + more)
+        return made
+
+    def test_what_cannot_be_filled_ends_the_waiting(
+        self, work: boot_work.Work, stuck: BootNote
+    ) -> None:
+        with pytest.raises(CopyError, match="block 7 is damaged") as raised:
+            work.finish(stuck)
+        assert raised.value.exit_code == ExitCode.FAILURE
+        assert "--discard web" in raised.value.hint
+
+    def test_a_server_that_dies_meanwhile_is_started_again(
+        self, work: boot_work.Work, stuck: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served = list[BootNote]()
+
+        def go_on(_site: Any, note: BootNote, *_: Any) -> BootNote:
+            served.append(note)
+            if len(served) == 3:
+                note.whole.write({"stamp": note.stamp, "index": note.index})
+            return note
+
+        lives = iter([False, True, False, True, True, False])
+        monkeypatch.setattr(mounts, "is_served", lambda _: next(lives, False))
+        monkeypatch.setattr(going_on, "go_on", go_on)
+        assert work.finish(stuck) == ExitCode.DONE
+        assert len(served) == 3
+
+
+class TestDiscard:
+    @pytest.fixture(autouse=True)
+    def off(self, virtualbox: VirtualBox) -> None:
+        virtualbox.listed = False
+
+    def test_all_of_it_goes(self, site: Any, made: BootNote) -> None:
+        removing.discard(site, made)
+        assert not made.folder.exists()
+        assert list(made.file.parent.iterdir()) == []
+
+    def test_a_server_that_does_not_end_is_ended(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mounts, "_GRACE_SECONDS", 0.0)
+        words = [sys.executable, "-c", HOLDS, str(made.file.parent / f"{made.server_lock}.lock")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+            assert server.stdout
+            assert server.stdout.readline() == b"held\n"
+            own = ProcessIdentity.of(server.pid)
+            assert own
+            made.progress.write({"pid": own.pid, "started": own.started - 60, "born": "other"})
+            assert made.server
+            assert not made.server.is_certain()
+            made.progress.write({"pid": own.pid, "started": own.started, "born": own.born})
+            removing.discard(site, made)
+            assert server.wait(30) == -signal.SIGKILL
+        assert not made.folder.exists()
+
+    def test_half_removed_it_is_removed_by_the_next_one(self, site: Any, made: BootNote) -> None:
+        for disk in made.disks:
+            made.partial(disk).unlink()
+        made.place.rmdir()
+        removing.discard(site, made)
+        assert not made.folder.exists()
+
+    @pytest.mark.parametrize("phase", [Phase.MAKING, Phase.RUNNING])
+    def test_a_folder_of_somebody_else_stays(self, site: Any, note: BootNote, phase: Phase) -> None:
+        note = replace(note, phase=phase)
+        note.folder.mkdir(parents=True)
+        (note.folder / "theirs.txt").write_text("theirs")
+        boot_note.write(note)
+        if phase == Phase.MAKING:
+            removing.discard(site, note)
+        else:
+            with pytest.raises(UsageError):
+                removing.discard(site, note)
+        assert (note.folder / "theirs.txt").read_text() == "theirs"
+
+    def test_what_its_user_has_put_there_stays(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox
+    ) -> None:
+        own, theirs = "11111111-2222-3333-4444-5555555555aa", "22222222" + UUID[8:]
+        (made.folder / "web.vbox").write_text(settings_of(own))
+        snapshots, logs = made.folder / "Snapshots", made.folder / "Logs"
+        for place in (snapshots, logs):
+            place.mkdir()
+        for file in (
+            *(snapshots / f"{{{own}}}.vdi", logs / "VBox.log", made.folder / "web.nvram"),
+            *(made.folder / "web.vbox-prev", snapshots / "2026-11-22T20-38-00-123456789Z.sav"),
+        ):
+            file.write_text("goes")
+        kept = [
+            *(made.folder / "notes.txt", made.folder / "theirs.vdi", made.place / "other.vdi"),
+            snapshots / f"{{{theirs}}}.vdi",
+        ]
+        for file in kept:
+            file.write_text("theirs")
+        assert removing.discard(site, made) == ("Snapshots", "disks", "notes.txt", "theirs.vdi")
+        assert sorted(p for p in made.folder.rglob("*") if p.is_file()) == sorted(kept)
+        assert list(made.file.parent.iterdir()) == []
+
+    def test_a_disk_on_which_another_vm_stands_stays(self, site: Any, made: BootNote) -> None:
+        clone = SimpleNamespace(uuid="x", name="clone", images=(SimpleNamespace(uuid=UUID),))
+        site.inventory = lambda: {"x": clone}
+        with pytest.raises(LockedError, match="'clone' stands on a disk"):
+            removing.discard(site, made)
+        assert made.partial(made.disks[0]).exists()
+        assert made.file.exists()
+
+    def test_one_that_virtualbox_cannot_use_is_unregistered(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unknown(_uuid: str) -> Any:
+            raise VBoxManageError("inaccessible")
+
+        monkeypatch.setattr(virtualbox, "info", unknown)
+        machine = SimpleNamespace(
+            *(), uuid=UUID, settings_file=str(made.folder / "web.vbox"), settings=None
+        )
+        machine.accessible = machine.running = False
+        site.inventory = lambda: {UUID: machine}
+        removing.discard(site, made)
+        assert virtualbox.told == [("unregistervm", UUID)]
+        assert not made.folder.exists()
+
+    def test_what_another_one_has_made_in_that_place_stays(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two that are begun at once, or whose names are one folder: the second gives way."""
+        unmounted = list[BootNote]()
+        monkeypatch.setattr(mounts, "unmount", lambda note, *_, **__: unmounted.append(note))
+        loser = replace(
+            made,
+            file=made.file.with_name(f"boot-{'b' * 32}.json"),
+            uuid="22222222-2222-3333-4444-555555555555",
+            disks=(BootDisk("1.vmdk", "b", "web-disk001.vdi"),),
+            phase=Phase.MAKING,
+        )
+        boot_note.write(loser)
+        removing.remove(site, loser)
+        assert unmounted == []
+        assert not loser.file.exists()
+        assert made.partial(made.disks[0]).exists()
+        assert scratch.mark_in(made.folder) == made.mark
+
+    def test_an_ordinary_vm_stays(self, site: Any, made: BootNote) -> None:
+        placed = boot_note.advanced(made, Phase.PLACED)
+        with pytest.raises(UsageError, match="ordinary"):
+            removing.discard(site, placed)
+        assert made.folder.exists()
+
+
+class TestAfterACrash:
+    @pytest.fixture(autouse=True)
+    def off(self, virtualbox: VirtualBox) -> None:
+        virtualbox.listed = False
+
+    def test_what_never_ran_is_removed(self, site: Any, made: BootNote) -> None:
+        making = boot_note.advanced(made, Phase.MAKING)
+        assert removing.after_a_crash(site, making) is None
+        assert not made.folder.exists()
+
+    def test_what_its_user_started_meanwhile_is_kept(self, site: Any, made: BootNote) -> None:
+        making = boot_note.advanced(made, Phase.MAKING)
+        (made.folder / "Logs").mkdir()
+        kept = removing.after_a_crash(site, making)
+        assert kept is not None
+        assert kept.phase == Phase.RUNNING
+        assert boot_note.read(made.file) == kept
+
+
+class TestNote:
+    def test_it_is_read_as_it_was_written(self, made: BootNote) -> None:
+        state = made.file.parent
+        assert boot_note.read(made.file) == made
+        assert boot_note.named(state, "web") == made
+        assert boot_note.named(state, "other") is None
+        assert boot_note.unfinished(state) == {UUID}
+        assert boot_note.read(state / "boot-none.json") is None
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"folder": "x"}'])
+    def test_one_that_cannot_be_read_is_told(self, made: BootNote, text: str) -> None:
+        made.file.write_text(text)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            boot_note.read(made.file)
+
+    def test_a_disk_leads_nowhere_else(self, made: BootNote) -> None:
+        made.file.write_text(made.file.read_text().replace("web-disk001.vdi", "../x.vdi"))
+        with pytest.raises(ConfigurationError):
+            boot_note.read(made.file)
+
+    def test_progress(self, made: BootNote, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert progress(made).words.startswith("filled, not served: ")
+        made.whole.remove()
+        made.progress.write({"filled": 1 << 30, "total": 3 << 30, "rate": 2.0**20, "problem": ""})
+        assert "not served" in progress(made).words
+        monkeypatch.setattr(mounts, "is_mounted", lambda _note: True)
+        assert progress(made).seconds_left == 2048
+        assert progress(made).words == "1.0 GiB of 3.0 GiB filled, 1.0 MiB/s, 34 min left"
+        made.progress.write({"filled": "x", "rate": None, "problem": "away"})
+        assert progress(made).words.endswith("; away")
+
+
+def test_isolated() -> None:
+    kept = b"""<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><Hardware><Network>
+        <Adapter slot="0" enabled="true" cable="true"/><Adapter slot="1" enabled="true"/>
+        </Network></Hardware></Machine></VirtualBox>"""
+    assert isolated(kept).count(b'cable="false"') == 2
+    assert b'cable="true"' not in isolated(kept)
+
+
+class TestKeeper:
+    """What the server does beside serving; there is nothing to fill."""
+
+    @pytest.fixture
+    def copy(self, tmp_path: Path) -> Path:
+        put_copy(tmp_path / "nas", STAMP, ova())
+        return tmp_path / "nas" / f"{STAMP}.ova"
+
+    def keep(self, note: BootNote, copy: Path, seen: Callable[[], object], **job: Any) -> None:
+        keeper = keeping.Keeper(note, [], {"ova": str(copy), "config": None, **job})
+        keeper.start()
+        try:
+            wait_until(seen)
+        finally:
+            keeper.stop()
+
+    def test_whole_copy_without_an_index(
+        self, made: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        note = replace(made, vm=COPIED)
+        note.whole.remove()
+        settled = list[BootNote]()
+        monkeypatch.setattr(keeping, "_settle", lambda note, _: settled.append(note) or "")
+        self.keep(note, copy, lambda: settled, indexed=False)
+        assert note.is_whole
+        assert note.progress.read()["problem"] == ""
+
+    def test_a_damaged_copy_without_an_index_is_never_whole(
+        self, made: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        note = replace(made, vm=COPIED)
+        note.whole.remove()
+        data = bytearray(copy.read_bytes())
+        data[len(data) // 2] ^= 1
+        copy.write_bytes(data)
+
+        def unexpected(*_: Any) -> str:
+            raise AssertionError("it is not whole")
+
+        monkeypatch.setattr(keeping, "_settle", unexpected)
+        self.keep(note, copy, lambda: note.progress.read().get("problem"), indexed=False)
+        assert not note.is_whole

@@ -1,0 +1,403 @@
+"""A copy as files of this host: real FUSE, real loop mounts, compared by digest."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.booting.mounts import SUBTYPE
+from coordinator.mounting import places, starting
+from coordinator.mounting.steady_copy import GoneError
+from coordinator.mounting.uses import Uses
+from coordinator.mounting.view import CopyView
+from shared.host.errors import ExitCode, LockedError, NasError
+from shared.host.processes import SubprocessRunner
+from shared.ova.disk_reader import CopyReader, open_copy
+from shared.state.rules import readers
+from tests.ordinary.mounts import possible
+from tests.support import guest_disks
+from tests.support.copies import UUID, put_copy, tar_file
+from tests.support.packages import require
+from tests.unit.coordinator.conftest import Operator, copy
+
+OLD, NEW = "20261121T000000Z-9", "20261122T203800Z-17"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Iterator[None]:
+    """Real FUSE; whatever is mounted below the directory of the test is unmounted after it."""
+    require("fusermount3", "fuse3")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no /dev/fuse")
+    yield
+    runner = SubprocessRunner()
+    for found in (each for kind in (places.SUBTYPE, SUBTYPE) for each in places.mounted(kind=kind)):
+        if Path(found.place).is_relative_to(os.path.realpath(tmp_path)):
+            with contextlib.suppress(LockedError):
+                places.unmount(found, runner, lazily=True)
+
+
+@pytest.fixture
+def site(site_with_database: Operator, tmp_path: Path) -> tuple[Operator, bytes, Path]:
+    """A VM with two copies, the newer one with a real disk; its bytes, and an empty directory."""
+    files = tmp_path / "files"
+    guest_disks.tree(files)
+    parts = [guest_disks.ext(tmp_path / "e", files), guest_disks.ext(tmp_path / "f", files, "ext2")]
+    disk = guest_disks.disk(tmp_path / "disk", parts, "dos")
+    site_with_database.add_vms("web")
+    directory = site_with_database.nas / "web"
+    put_copy(directory, OLD, guest_disks.as_copy(parts[0]))
+    put_copy(directory, NEW, guest_disks.as_copy(disk), sides={"vbox": b"<settings/>"})
+    site_with_database.admin("verify", "web")
+    place = tmp_path / "place"
+    place.mkdir()
+    return site_with_database, disk.read_bytes(), place
+
+
+def mount(operator: Operator, place: Path, *more: str) -> dict[str, Any]:
+    return dict(operator.json("mount", "web", str(place), *more))
+
+
+def sessions(operator: Operator) -> list[dict[str, Any]]:
+    locks = operator.json("list", program=_lock())["locks"]
+    return [lock for lock in locks if lock["worker"] == "mount"]
+
+
+def _lock() -> Any:
+    from coordinator.lock import program
+
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fuse")
+class TestMounted:
+    def test_files_are_what_they_were_and_the_copy_is_held(
+        self, site: tuple[Operator, bytes, Path]
+    ) -> None:
+        operator, disk, place = site
+        plan = mount(operator, place, "--dry-run")
+        assert plan["dry_run"]
+        assert not places.at(place)
+        done = mount(operator, place, "--copy", OLD)
+        assert done["held"]
+        assert os.getsid(done["pid"]) != os.getsid(0)
+        assert done["files"] == ["description.ovf", "disk1.img"]
+        assert [lock["vm"] for lock in sessions(operator)] == [f"{UUID}/{OLD}"]
+
+        pruned = operator.json("prune", "web", "--dry-run")
+        assert OLD not in json.dumps(pruned.get("removed", []))
+        for command in (("remove", "web", OLD, "--yes"), ("archive", "web")):
+            refused = operator.admin(*command)
+            assert refused.exit_code == ExitCode.LOCKED, refused.output
+            assert "is being read by session" in refused.stderr
+        assert operator.admin("remove", "web", NEW, "--dry-run").exit_code != ExitCode.LOCKED
+
+        again = operator.admin("mount", "web", str(place))
+        assert again.exit_code == ExitCode.USAGE
+        with (place / "disk1.img").open("rb") as opened:
+            assert opened.read(1) is not None
+            busy = operator.admin("umount", str(place))
+            assert busy.exit_code == ExitCode.LOCKED
+            assert "something is open" in busy.stderr
+        assert operator.admin("umount", str(place)).exit_code == 0
+        wait_until(lambda: not sessions(operator))
+        assert operator.admin("umount", str(place)).exit_code == ExitCode.USAGE
+
+        mount(operator, place)
+        assert (place / "disk1.img").read_bytes() == disk
+        assert (place / "settings.vbox").read_bytes() == b"<settings/>"
+        for number, at in ((1, guest_disks.FIRST), (2, 26 * guest_disks.MIB)):
+            part = (place / f"disk1.part{number}.img").read_bytes()
+            assert part == disk[at : at + len(part)]
+            assert len(part) == 24 * guest_disks.MIB
+        with pytest.raises(OSError, match=r"Read-only|denied|not permitted"):
+            (place / "disk1.img").open("r+b")
+        with pytest.raises(OSError, match=r"Read-only|denied|not permitted|not implemented"):
+            (place / "new").touch()
+        assert operator.admin("umount", str(place)).exit_code == 0
+
+    def test_what_a_killed_server_leaves_is_cleaned_up(
+        self, site: tuple[Operator, bytes, Path]
+    ) -> None:
+        operator, _, place = site
+        pid = mount(operator, place, "--copy", OLD)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: (found := places.at(place)) and not found.alive)
+        assert [lock["state"] for lock in sessions(operator)] == ["dead"]
+        assert mount(operator, place)["stamp"] == NEW
+        assert readers.readers(operator.contents, UUID).keys() == {NEW}
+        assert operator.admin("umount", str(place)).exit_code == 0
+
+    @pytest.mark.parametrize(
+        "command", [("umount", "PLACE"), ("prune", "web"), ("remove", "web", OLD, "--yes")]
+    )
+    def test_what_a_killed_server_held_is_free_for_the_next_command_that_meets_it(
+        self, command: tuple[str, ...], site: tuple[Operator, bytes, Path]
+    ) -> None:
+        operator, _, place = site
+        os.kill(mount(operator, place, "--copy", OLD)["pid"], signal.SIGKILL)
+        wait_until(lambda: (found := places.at(place)) and not found.alive)
+        words = [str(place) if word == "PLACE" else word for word in command]
+        assert operator.admin(*words, "--dry-run").exit_code in (0, ExitCode.LOCKED)
+        assert readers.readers(operator.contents, UUID).keys() == {OLD}
+        result = operator.admin(*words)
+        assert result.exit_code == 0, result.output
+        assert not readers.readers(operator.contents, UUID)
+
+    def test_a_disk_that_is_none_is_told_and_the_others_are_there(
+        self, site: tuple[Operator, bytes, Path]
+    ) -> None:
+        operator, disk, place = site
+        image = guest_disks.as_copy(place.parent / "disk")
+        with tarfile.open(fileobj=io.BytesIO(image)) as archive:
+            (member,) = (each for each in archive if each.name.endswith(".vmdk"))
+            found = archive.extractfile(member)
+            assert found is not None
+            disks = [("a.vmdk", b"none".ljust(2048, b"\0")), ("b.vmdk", found.read())]
+        put_copy(operator.nas / "web", NEW, tar_file([("x.ovf", b"<x/>"), *disks]))
+        done = mount(operator, place)
+        assert "disk1.img" not in done["files"]
+        assert any("disk 1: " in warning for warning in done["warnings"])
+        assert (place / "disk2.img").read_bytes() == disk
+
+    def test_in_a_unit_of_systemd_the_server_gets_a_scope_of_its_own(
+        self, site: tuple[Operator, bytes, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """systemd does not run here: a program takes its place that does what is behind `--`."""
+        operator, _, place = site
+        program = tmp_path / "bin" / "systemd-run"
+        program.parent.mkdir()
+        program.write_text(
+            f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'
+            'while [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n'
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        mount(operator, place)
+        assert not (tmp_path / "asked").exists()
+        assert operator.admin("umount", str(place)).exit_code == 0
+        monkeypatch.setenv("INVOCATION_ID", "0" * 32)
+        mount(operator, place)
+        asked = (tmp_path / "asked").read_text()
+        assert asked.startswith("--scope --quiet --collect -- ")
+        assert asked.rstrip().endswith("-m coordinator.mounting.server")
+        assert operator.admin("umount", str(place)).exit_code == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "geteuid", lambda: 1000)
+            words = starting.in_a_scope(["server"])
+        assert words == ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--", "server"]
+        program.write_text("#!/bin/sh\nexit 1\n")
+        mount(operator, place)  # where there is no systemd of the user it ends with the unit
+
+    def test_it_ends_when_nobody_uses_it(self, site: tuple[Operator, bytes, Path]) -> None:
+        operator, _, place = site
+        with contextlib.ExitStack() as stack:
+            mount(operator, place, "--idle", "0.02")
+            stack.enter_context((place / "disk1.img").open("rb"))
+            time.sleep(4)
+            assert places.at(place)
+        wait_until(lambda: not places.at(place))
+        wait_until(lambda: not sessions(operator))
+
+    def test_without_a_database_it_is_mounted_and_not_held(
+        self, site: tuple[Operator, bytes, Path]
+    ) -> None:
+        operator, disk, place = site
+        operator.json("status")
+        shutil.rmtree(operator.vmstate)
+        done = mount(operator, place)
+        assert (done["held"], done["database"]) == (False, "none")
+        assert (place / "disk1.img").read_bytes() == disk
+        assert operator.admin("umount", str(place)).exit_code == 0
+
+    @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+    def test_what_files_does_not_read_is_read_by_the_kernel(
+        self, kind: str, site_with_database: Operator, tmp_path: Path
+    ) -> None:
+        if not possible():
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("loop mounts need root")
+        operator = site_with_database
+        files = tmp_path / "files"
+        want = guest_disks.tree(files)
+        image = guest_disks.of_linux(kind, tmp_path / "image", files, tmp_path / "made")
+        operator.add_vms("web")
+        put_copy(
+            operator.nas / "web",
+            NEW,
+            guest_disks.as_copy(guest_disks.disk(tmp_path / "d", [image])),
+        )
+        (system,) = operator.json("files", "web")["systems"]
+        assert system["type"].lower() == kind
+        assert "vmbackup-admin mount web DIR" in system["advice"]
+        place, inside = tmp_path / "place", tmp_path / "inside"
+        place.mkdir()
+        inside.mkdir()
+        mount(operator, place)
+        try:
+            options = "ro,loop,norecovery" if kind == "xfs" else "ro,loop"
+            with guest_disks.mounted(place / "disk1.part1.img", inside, options):
+                found = guest_disks.digests(inside)
+        finally:
+            assert operator.admin("umount", str(place), "--force").exit_code == 0
+        assert found == want
+
+
+class TestWithoutFuse:
+    def test_what_is_missing_is_one_sentence(
+        self, site_with_database: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+        refused = site_with_database.admin("mount", "web", str(tmp_path))
+        assert refused.exit_code == ExitCode.USAGE
+        assert "pip install mfusepy" in refused.stderr
+
+    def test_only_an_empty_directory_is_taken(self, tmp_path: Path) -> None:
+        runner = SubprocessRunner()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "x").touch()
+        for place in (tmp_path / "full", tmp_path / "none", tmp_path / "full" / "x"):
+            with pytest.raises(Exception, match=r"not empty|no directory"):
+                places.free(place, runner)
+
+    def test_the_table_of_mounts(self, tmp_path: Path) -> None:
+        table = tmp_path / "mounts"
+        table.write_text(
+            f"web\\04001:{OLD} {tmp_path} fuse.vmbackup ro 0 0\nx /mnt fuse.sshfs ro 0 0\n"
+            f"a\u2028b\x85c\rd /mnt fuse.vmbackup ro 0 0\n",
+            encoding="utf-8",
+        )
+        found, odd = places.mounted(table)
+        assert (found.what, found.place, found.alive) == (f"web 01:{OLD}", str(tmp_path), True)
+        assert (odd.what, odd.place) == ("a\u2028b\x85c\rd", "/mnt")
+
+    def test_one_whose_server_hangs_is_found_and_unmounted_without_asking_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site_with_database: Operator
+    ) -> None:
+        table, place = tmp_path / "mounts", tmp_path / "place"
+        table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
+
+        def hang(_place: str) -> bool:
+            raise AssertionError("it was asked")
+
+        monkeypatch.setattr(places, "_answers", hang)
+        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        found = places.at(place)
+        assert found is not None
+        told = list[tuple[str, bool]]()
+        monkeypatch.setattr(
+            places, "unmount", lambda each, _, lazily: told.append((each.what, lazily))
+        )
+        assert site_with_database.admin("umount", str(place), "--force").exit_code == 0
+        assert told == [(f"web:{OLD}", True)]
+
+    def test_a_server_that_does_not_start(self) -> None:
+        for program in ("pass", "print('{}')", "print('[]')"):
+            with pytest.raises(starting.MountError):
+                starting.start({}, seconds=5, command=("python3", "-c", program), environment={})
+        said = json.dumps({"error": "away", "code": 13})
+        program = f"print({said!r})"
+        with pytest.raises(NasError, match="away"):
+            starting.start({}, seconds=20, command=("python3", "-c", program), environment={})
+        said = json.dumps({"error": "being moved", "code": int(ExitCode.LOCKED)})
+        with pytest.raises(LockedError, match="being moved"):
+            starting.start(
+                {}, seconds=20, command=("python3", "-c", f"print({said!r})"), environment={}
+            )
+
+    def test_idle_is_when_no_file_is_open(self) -> None:
+        now = [0.0]
+        uses = Uses(lambda: now[0])
+        uses.touch(1)
+        now[0] = 100
+        assert uses.idle_seconds() == 0
+        uses.touch(-1)
+        now[0] = 130
+        assert uses.idle_seconds() == 30
+
+
+class TestNasAway:
+    """Reads fail while the NAS is away, and come back with it; never from another copy."""
+
+    def test_it(self, tmp_path: Path) -> None:
+        files = tmp_path / "files"
+        guest_disks.tree(files)
+        image = guest_disks.ext(tmp_path / "e", files)
+        ova = tmp_path / "x.ova"
+        ova.write_bytes(guest_disks.as_copy(image))
+        away = [False]
+
+        class Disk:
+            problem = ""
+
+            def __init__(self, disk: Any) -> None:
+                self._disk, self.name, self.size = disk, disk.name, disk.size
+
+            def read(self, offset: int, length: int) -> bytes:
+                if away[0]:
+                    raise NasError("away")
+                return bytes(self._disk.read(offset, length))
+
+        def opener(path: Path) -> CopyReader:
+            if away[0]:
+                raise NasError("away")
+            reader = open_copy(path)
+            reader.disks = tuple(Disk(disk) for disk in reader.disks)  # type: ignore[misc]
+            return reader
+
+        with CopyView(ova, opener) as view:
+            want = view.read("disk1.img", 1024, 512)
+            assert want == image.read_bytes()[1024:1536]
+            away[0] = True
+            for _ in range(3):
+                with pytest.raises(NasError):
+                    view.read("disk1.img", 1024, 512)
+            assert view.read("description.ovf", 0, 5)
+            away[0] = False
+            assert view.read("disk1.img", 1024, 512) == want
+            away[0] = True
+            with pytest.raises(NasError):
+                view.read("disk1.img", 1024, 512)
+            away[0] = False
+            ova.write_bytes(guest_disks.as_copy(image) + bytes(512))
+            with pytest.raises(GoneError):
+                view.read("disk1.img", 1024, 512)
+
+
+class TestReaders:
+    def test_no_copy_is_read_that_is_being_moved_or_removed(
+        self, site_with_database: Operator
+    ) -> None:
+        operator = site_with_database
+        operator.add_vms("web")
+        with operator.session("prune") as pruner:
+            operator.claim(pruner, "web", "prune")
+            with operator.session("mount") as session, pytest.raises(LockedError):
+                session.read_copy(UUID, NEW)
+        operator.set("web", claim=None, publishing=copy(NEW))
+        with operator.session("mount") as session, pytest.raises(LockedError):
+            session.read_copy(UUID, OLD)
+        operator.set("web", publishing=None)
+        with operator.session("mount") as session:
+            session.read_copy(UUID, NEW)
+            assert readers.readers(operator.contents, UUID.upper())[NEW].id == session.id
+            with pytest.raises(LockedError):
+                readers.require_unread(operator.contents, UUID, NEW)
+            readers.require_unread(operator.contents, UUID, OLD)
+        readers.require_unread(operator.contents, UUID)

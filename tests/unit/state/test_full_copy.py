@@ -1,0 +1,139 @@
+"""Two machines that nothing tells apart but their boot: restarted, or a full copy of one at work.
+
+Time passes only when somebody sleeps, but where a real heart beats.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shared.host.clock import SystemClock
+from shared.state.rules import claims
+from shared.state.sessions import deaths, recovery
+from shared.state.sessions.heartbeat import BEATS_PER_LEASE
+from shared.state.sessions.session import Session
+from shared.state.states import State
+from shared.state.store.create import create
+from shared.state.store.database import Database
+from shared.state.store.opening import open_database
+from tests.unit.state.builders import HERE, WHEN, StillClock, vm
+
+LEASE = 100.0
+THREE_BEATS = 3 * LEASE / BEATS_PER_LEASE
+#: The same machine in another boot, or its full copy.
+AGAIN = replace(HERE, boot="another")
+
+
+class BusyClock(StillClock):
+    """While its owner sleeps, something else happens."""
+
+    def __init__(self, happens: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.happens(len(self.slept))
+
+
+def created(folder: Path, lease_seconds: float = LEASE) -> Database:
+    (folder / "nas").mkdir()
+    made = create(folder / "nas" / "vmstate", HERE, StillClock(), lease_seconds)
+    made.commit_once(
+        lambda contents: contents.with_vm(vm("web01", State.BACKUP_NECESSARY)), "add", "test"
+    )
+    return made
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Session:
+    """A session that claimed a VM and beats only when it is told to."""
+    session = created(tmp_path).session("backup")
+    session._heartbeat._beat(os.O_CREAT)
+    claim(session)
+    return session
+
+
+def claim(session: Session) -> None:
+    session.commit(
+        lambda contents: claims.grant(contents, "web01", session.id, "backup", WHEN), "claim"
+    )
+
+
+def seen_again(session: Session, clock: StillClock) -> Database:
+    """The session's database, as it is opened in the other boot."""
+    return open_database(session._database.root, AGAIN, clock)
+
+
+def find_here(database: Database) -> list[deaths.Dead]:
+    return deaths.find_here(database, deaths.live_sessions(database.head().contents))
+
+
+def test_after_a_restart_three_heartbeats_that_fail_to_appear_are_proof(holder: Session) -> None:
+    clock = StillClock()
+    dead = find_here(seen_again(holder, clock))
+    assert [grave.session.id for grave in dead] == [holder.id]
+    assert dead[0].reason == "its machine was restarted, and no heartbeat for 30 s"
+    assert THREE_BEATS <= sum(clock.slept) < THREE_BEATS + LEASE / BEATS_PER_LEASE
+
+
+@pytest.mark.parametrize("look", [1, 2, 5])
+def test_the_copy_beats_while_the_other_one_recovers(
+    holder: Session, look: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = BusyClock(lambda count: holder._heartbeat._beat(0) if count == look else None)
+    assert find_here(seen_again(holder, clock)) == []
+    assert "the names and the machine id of this one" in caplog.text
+    assert len(clock.slept) == look
+
+
+def test_a_real_heart_beats_while_the_other_one_recovers_and_goes_on(tmp_path: Path) -> None:
+    database = created(tmp_path, 2.0)
+    with open_database(database.root, HERE, SystemClock()).session("backup") as living:
+        claim(living)
+        copy = open_database(database.root, AGAIN, SystemClock())
+        assert recovery.expire(copy, find_here(copy), "database") == []
+        living.commit(lambda contents: contents, "still its own")
+        held = copy.head().contents.vms["web01"].claim
+        assert held is not None
+        assert held.session == living.id
+
+
+def test_without_the_watch_the_living_one_loses_what_it_holds(
+    holder: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant: another boot was once proof by itself."""
+    monkeypatch.setattr(deaths, "three_beats", lambda _: 0.0)
+    clock = BusyClock(lambda count: holder._heartbeat._beat(0))
+    assert [grave.session.id for grave in find_here(seen_again(holder, clock))] == [holder.id]
+
+
+def test_one_that_ends_while_it_is_watched_is_no_copy(
+    holder: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = holder._database.root / "node" / holder.id
+    clock = BusyClock(lambda count: beat.unlink(missing_ok=True))
+    assert find_here(seen_again(holder, clock)) == []
+    assert "the names and the machine id" not in caplog.text
+
+
+def test_where_the_kernel_names_no_boot_the_whole_lease_time_is_watched(holder: Session) -> None:
+    clock = StillClock()
+    nameless = open_database(holder._database.root, replace(HERE, boot=""), clock)
+    assert find_here(nameless) == []
+    assert clock.slept == []
+    rows = deaths.live_sessions(nameless.head().contents)
+    assert [grave.session.id for grave in deaths.find_silent(nameless, rows)] == [holder.id]
+    assert sum(clock.slept) >= LEASE
+
+
+def test_other_hosts_watch_for_the_whole_lease_time_as_ever(holder: Session) -> None:
+    clock = StillClock()
+    other = open_database(
+        holder._database.root, replace(AGAIN, node="beta", machine="other"), clock
+    )
+    rows = deaths.live_sessions(other.head().contents)
+    assert [grave.reason for grave in deaths.find_silent(other, rows)] == ["no heartbeat for 100 s"]
