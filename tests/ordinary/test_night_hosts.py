@@ -9,6 +9,10 @@ import time
 
 import pytest
 
+from shared.host.clock import SystemClock
+from shared.host.configuration.loading import load
+from shared.site import open_site
+from shared.tasks import copy_hold
 from tests.ordinary.names import DB, WEB
 from tests.ordinary.night import Night, situation
 from tests.ordinary.oracle import Step
@@ -53,6 +57,26 @@ def test_a_lock_whose_holder_lives_is_not_broken(night: Night) -> None:
     worker.communicate(timeout=60)
     assert night.world.look().records[WEB]["status"] == "CLEAN"
     night.world.diary.note(night.world.look())
+    night.comes_back(WEB)
+
+
+@situation("A copy is held")
+def test_a_copy_is_held_until_its_hold_is_broken(night: Night) -> None:
+    """A VM of beta runs from the older copy, as `boot` has it."""
+    world = night.world
+    old, _new = world.diary.order(world.vm(WEB).uuid, world.look().copies)
+    environment = {**os.environ, "VMBACKUP_NODE": "beta"}
+    site = open_site(load(str(world.configuration("beta")), environment), SystemClock())
+    record = site.database.head().contents.vms[WEB]
+    night.befall(
+        "boot", lambda: copy_hold.place(site, record, old.stamp, name="web-now", index="5" * 64)
+    )
+    night.says(night.do("vmbackup-lock list"), "beta:web-now", old.stamp)
+    refused = world.step(ADMIN, "remove", WEB, old.stamp, "--yes")
+    night.says(refused, "beta:web-now", status=11)
+    night.goes_on(WEB)
+    night.says(night.do("vmbackup-lock break HOST:NAME --force", **{"HOST:NAME": "beta:web-now"}))
+    night.says(world.step(ADMIN, "remove", WEB, old.stamp, "--yes", asked=frozenset({old.stamp})))
     night.comes_back(WEB)
 
 

@@ -34,8 +34,11 @@ def age(place: os.PathLike[str], seconds: float) -> None:
     modified = path.stat().st_mtime - seconds
     document = json.loads(path.read_bytes())
     document["written"] -= seconds
-    document["since"] = document["since"] and document["since"] - seconds
+    for known in ("since", "known"):
+        document[known] = document.get(known) and document[known] - seconds
     document["before"] = [moment - seconds for moment in document["before"]]
+    for broken in document.get("breaks", []):
+        broken[:] = [moment - seconds for moment in broken]
     for known in ("vms", "unchanged"):
         document[known] = {
             uuid: moment and moment - seconds for uuid, moment in document[known].items()
@@ -80,7 +83,7 @@ def test_a_host_that_stops_is_found_out_by_the_other_and_so_is_its_return(two: R
     for _ in range(8):  # each host looks every twenty minutes
         tick(two, "beta")
     found = seen_by(two, "beta")
-    assert found.level == Level.CRITICAL
+    assert found.level == Level.CRITICAL, found.all
     assert (kinds(found)["alpha"], kinds(found)["web01"]) == ("silent", "unlooked")
     assert (kinds(found)["beta"], kinds(found)["db01"]) == ("looks", "copied")
     tick(two, "alpha")

@@ -18,7 +18,7 @@ from shared.virtualbox import scratch
 from shared.virtualbox.clones import DESCRIPTION, Clones
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm, settings
-from worker import database, vmfind
+from worker import database, power_states, vmfind
 from worker.backup import worker as backup
 
 
@@ -200,7 +200,7 @@ def failing(rig: Rig) -> str:
     with pytest.MonkeyPatch.context() as monkeypatch:
         said: list[str] = []
         monkeypatch.setattr(
-            database.log, "error", lambda text, *values, **_: said.append(text % values)
+            power_states.log, "error", lambda text, *values, **_: said.append(text % values)
         )
         assert database.run(rig.site()).failed == ["web01"]
     assert rig.record("web01").power is not None
