@@ -126,6 +126,11 @@ def _difference(old: VmRecord, new: VmRecord) -> str:
         said.append(f"copy {new.last_copy.stamp}")
     if new.restored and new.restored != old.restored:
         said.append(f"{new.restored.stamp} restored on {new.restored.node} as {new.restored.name}")
+    said += [
+        f"{hold.stamp} {'let go by' if hold.ended else 'held by'} {hold.title}"
+        for hold in new.holds
+        if hold not in old.holds
+    ]
     if new.node != old.node:
         said.append(f"moved from {old.node or 'nowhere'} to {new.node}")
     if new.missing_since != old.missing_since:

@@ -1,4 +1,4 @@
-"""What a shell completes: names of VMs and hosts, and stamps, as the state database has them.
+"""What a shell completes: names of VMs, hosts and holds, stamps, and what runs from copies here.
 
 Asked for at each press of the key, so nothing is imported but what the command itself needs, and a
 NAS that does not answer is given up after a moment, in silence. What it answers is a help in typing
@@ -13,13 +13,14 @@ import shlex
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
 
-from shared.host.configuration_places import DEFAULT_PATHS
+from shared.host.configuration_places import DEFAULT_PATHS, usual_state_directory
 from shared.state.store.layout import generation_file, generation_name, generation_numbers
 
 #: How long the NAS may take.
@@ -28,10 +29,19 @@ _LIMIT_BYTES: Final = 1 << 24
 _ROW: Final = '{"'
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the NAS is mounted, where the archive is, and what this host notes for itself."""
+
+    mountpoint: Path
+    archive: Path
+    state: Path
+
+
 class _Name(click.types.StringParamType):
     """A text of which a shell completes the names that there are."""
 
-    def __init__(self, look: Callable[[click.Context, Path, Path], Iterable[str]]) -> None:
+    def __init__(self, look: Callable[[click.Context, _Place], Iterable[str]]) -> None:
         self._look = look
 
     def shell_complete(
@@ -40,7 +50,7 @@ class _Name(click.types.StringParamType):
         """See `click.ParamType.shell_complete`."""
         del param
         place = _place(ctx)
-        found = within(lambda: self._look(ctx, *place)) if place else []
+        found = within(lambda: self._look(ctx, place)) if place else []
         names = sorted(
             {name for name in found if name.startswith(incomplete) and name.isprintable()}
         )
@@ -84,21 +94,30 @@ def _read(pipe: int, end: float) -> bytes:
     return data
 
 
-def _place(ctx: click.Context) -> tuple[Path, Path] | None:
-    """The mount point and the archive, of the file that the commands would read."""
+def _place(ctx: click.Context) -> _Place | None:
+    """What the file says that the commands would read; None without a mount point."""
     named = ctx.find_root().params.get("config") or os.environ.get("VMBACKUP_CONFIG")
     candidates = [Path(named)] if named else DEFAULT_PATHS
     nas: dict[str, Any] = {}
+    host: dict[str, Any] = {}
     for candidate in candidates:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            found = tomllib.loads(candidate.expanduser().read_text(encoding="utf-8")).get("nas")
-            nas = found if isinstance(found, dict) else {}
+            found = tomllib.loads(candidate.expanduser().read_text(encoding="utf-8"))
+            nas, host = (_table(found, name) for name in ("nas", "host"))
             break
     mountpoint = os.environ.get("NAS_MOUNTPOINT") or nas.get("mountpoint")
     archive = os.environ.get("ARCHIVE_DIR") or nas.get("archive_directory", "archive")
-    if not isinstance(mountpoint, str) or not isinstance(archive, str):
+    state = host.get("state_directory") or str(usual_state_directory())
+    if not (isinstance(mountpoint, str) and isinstance(archive, str) and isinstance(state, str)):
         return None
-    return Path(mountpoint), Path(mountpoint, archive)
+    with contextlib.suppress(RuntimeError):  # no home directory
+        return _Place(Path(mountpoint), Path(mountpoint, archive), Path(state).expanduser())
+    return None
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _typed(name: str) -> str:
@@ -125,33 +144,51 @@ def _rows(mountpoint: Path, section: str) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
-def _vms(_ctx: click.Context, mountpoint: Path, _archive: Path) -> Iterable[str]:
-    return [str(row["key"]) for row in _rows(mountpoint, "vms")]
+def _vms(_ctx: click.Context, place: _Place) -> Iterable[str]:
+    return [str(row["key"]) for row in _rows(place.mountpoint, "vms")]
 
 
-def _hosts(_ctx: click.Context, mountpoint: Path, _archive: Path) -> Iterable[str]:
-    return [str(row["name"]) for row in _rows(mountpoint, "nodes")]
+def _locks(_ctx: click.Context, place: _Place) -> Iterable[str]:
+    """The VMs, and the holds on their copies."""
+    for row in _rows(place.mountpoint, "vms"):
+        yield str(row["key"])
+        holds = row.get("holds")
+        for hold in holds if isinstance(holds, list) else ():
+            yield f"{hold['node']}:{hold['name']}"
 
 
-def _stamps(ctx: click.Context, mountpoint: Path, archive: Path) -> Iterable[str]:
+def _booted(_ctx: click.Context, place: _Place) -> Iterable[str]:
+    """What runs from a copy on this host."""
+    for file in place.state.glob("boot-*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            yield str(json.loads(file.read_bytes())["name"])
+
+
+def _hosts(_ctx: click.Context, place: _Place) -> Iterable[str]:
+    return [str(row["name"]) for row in _rows(place.mountpoint, "nodes")]
+
+
+def _stamps(ctx: click.Context, at: _Place) -> Iterable[str]:
     """The stamps of the copies of the VM that was typed before."""
     # behind an option that lacks its value click has not taken the arguments apart yet
     vm = ctx.params.get("vm") or next(iter(ctx.args), None)
-    directories = [row["directory"] for row in _rows(mountpoint, "vms") if row["key"] == vm]
+    directories = [row["directory"] for row in _rows(at.mountpoint, "vms") if row["key"] == vm]
     names: list[str] = []
     for directory in directories:
         if directory and "/" not in directory:
-            for place in (mountpoint / directory, archive / directory):
+            for place in (at.mountpoint / directory, at.archive / directory):
                 with contextlib.suppress(OSError):
                     names += os.listdir(place)
     return [name.removesuffix(".ova") for name in names if name.endswith(".ova") and name[0] != "."]
 
 
-def _copies(ctx: click.Context, mountpoint: Path, archive: Path) -> Sequence[str]:
-    return ["latest", "previous", *_stamps(ctx, mountpoint, archive)]
+def _copies(ctx: click.Context, place: _Place) -> Sequence[str]:
+    return ["latest", "previous", *_stamps(ctx, place)]
 
 
 VM: Final = _Name(_vms)
+LOCK: Final = _Name(_locks)
+BOOTED: Final = _Name(_booted)
 HOST: Final = _Name(_hosts)
 STAMP: Final = _Name(_stamps)
 COPY: Final = _Name(_copies)

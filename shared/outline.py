@@ -18,6 +18,8 @@ from shared.command_line import HELP
 PLACE: Final = Path(__file__).with_name("outlines.json")
 _NAMED: Final[Mapping[str, click.ParamType[Any]]] = {
     "vm": completion.VM,
+    "lock": completion.LOCK,
+    "booted": completion.BOOTED,
     "host": completion.HOST,
     "stamp": completion.STAMP,
     "copy": completion.COPY,

@@ -9,7 +9,7 @@ import click
 from coordinator import vm_argument
 from coordinator.options import copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.completion import VM
+from shared.completion import BOOTED, VM
 from shared.host.errors import ExitCode, UnknownVmError, UsageError
 from shared.host.printable import quoted
 from shared.tasks import boot_note
@@ -45,8 +45,12 @@ if TYPE_CHECKING:
     help="Plug its network cables in, or not. By default not if the original runs, is saved, is "
     "worked on by a backup, or belongs to another host.",
 )
-@click.option("--finish", metavar="NAME", help="Make an ordinary VM of NAME; waits for that.")
-@click.option("--discard", metavar="NAME", help="Remove NAME, with all that its guest wrote.")
+@click.option(
+    "--finish", type=BOOTED, metavar="NAME", help="Make an ordinary VM of NAME; waits for that."
+)
+@click.option(
+    "--discard", type=BOOTED, metavar="NAME", help="Remove NAME, with all that its guest wrote."
+)
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal.")
 @json_option
 @dry_run_option

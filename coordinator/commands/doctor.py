@@ -57,7 +57,7 @@ def command(invocation: Invocation, *, as_json: bool) -> ExitCode:
 
 def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
-    from coordinator.doctor import engines, host, notify, schedule, virtualbox
+    from coordinator.doctor import engines, host, notify, schedule, unfinished, virtualbox
     from coordinator.doctor.patience import ALL_SECONDS, BoundedRunner
     from coordinator.doctor.result import Check, guarded, once
     from shared.host.clock import SystemClock
@@ -84,6 +84,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     yield from guarded(
         "engines", lambda: engines.examine(configuration, bounded, clock, os.environ)
     )
+    yield from guarded("unfinished", lambda: unfinished.examine(configuration))
     yield from once(_examine_nas(configuration))
     yield from guarded("schedule", lambda: schedule.examine(runner))
     yield from guarded("notify", lambda: notify.examine(configuration))
@@ -151,6 +152,7 @@ def _examine_database(
     )
     if not read_only:
         yield from guarded("NAS: archive", lambda: _examine_archive(configuration, clock))
+    yield from guarded("database: holds", lambda: _examine_holds(configuration, clock))
 
 
 def _examine_use(
@@ -179,6 +181,13 @@ def _examine_archive(configuration: "Configuration", clock: "Clock") -> "Iterato
     from shared.site import open_site
 
     yield from archive.examine(open_site(configuration, clock))
+
+
+def _examine_holds(configuration: "Configuration", clock: "Clock") -> "Iterator[Check]":
+    from coordinator.doctor import unfinished
+    from shared.site import open_site
+
+    yield from unfinished.examine_holds(open_site(configuration, clock, reading=True))
 
 
 def _print(check: "Check") -> None:

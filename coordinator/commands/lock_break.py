@@ -9,7 +9,7 @@ from coordinator import hold_break, liveness, locks_held
 from coordinator.commands.lock_list import doing
 from coordinator.commands.lock_show import find
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
-from shared.completion import VM
+from shared.completion import LOCK
 from shared.host.errors import ExitCode, LockedError
 from shared.output import answer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.LOCKED, ExitCode.NAS],
 )
-@click.argument("name", type=VM)
+@click.argument("name", type=LOCK)
 @click.option("--force", is_flag=True, help="Break it although its holder lives.")
 @json_option
 @dry_run_option

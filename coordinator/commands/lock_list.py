@@ -1,5 +1,7 @@
 """`vmbackup-lock list`."""
 
+from collections.abc import Sequence
+
 import click
 
 from coordinator import hold_words, liveness, locks_held, reading, text
@@ -36,9 +38,11 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     watched; `unknown`, silent or not to be judged from here at once. Workers recover dead and
     expired ones by themselves.
 
-    Then the copies that VMs run from, which stay until that is over, and what was begun for VMs and
-    is done by nobody now, since when, and who finishes it.
+    Then the copies that VMs run from, which stay until that is over, and how far the disks of those
+    on this host are filled; and what was begun for VMs and is done by nobody now, since when, and
+    who finishes it.
     """
+    from coordinator.booting import progress
     from shared.state.sessions.deaths import live_sessions
 
     site = invocation.site(reading=True)
@@ -48,12 +52,14 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     locks = locks_held.gather(site, contents, watched)
     begun = unfinished.of_all(contents.vms.values())
     held = hold_words.documents(holds.of_all(contents))
+    booted = progress.shown(site.configuration.host.state_directory)
     if as_json:
         print_json(
             {
                 "schema": 1,
                 "locks": [lock.to_json() for lock in locks],
                 "holds": held,
+                "running_from_copies": [each.document for each in booted],
                 "unfinished": [each.to_json() for each in begun],
                 "warnings": list(found.warnings),
             }
@@ -61,21 +67,34 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
         return
     for warning in found.warnings:
         warn(warning)
-    if locks:
-        text.print_table(
-            ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
-            [_columns(lock) for lock in locks],
-        )
-    else:
+    _print_locks(locks)
+    now = site.clock.now()
+    _print_below(
+        "Copies that VMs run from, which stay where they are:",
+        [hold_words.line(hold, now) for hold in held],
+    )
+    _print_below("Running from copies on this host:", [each.line for each in booted])
+    _print_below(
+        "Unfinished, and nobody works on it:",
+        [f"{each.vm}: {unfinished_text(each.to_json(), now)}" for each in begun],
+    )
+
+
+def _print_locks(locks: Sequence[Lock]) -> None:
+    if not locks:
         say("Nothing is locked: no worker is at work.")
-    if held:
-        say("Copies that VMs run from, which stay where they are:")
-    for hold in held:
-        say(f"  {hold_words.line(hold, site.clock.now())}")
-    if begun:
-        say("Unfinished, and nobody works on it:")
-    for each in begun:
-        say(f"  {each.vm}: {unfinished_text(each.to_json(), site.clock.now())}")
+        return
+    text.print_table(
+        ["NAME", "KIND", "HOST", "PID", "HELD", "HEARTBEAT", "STATE", "DOING"],
+        [_columns(lock) for lock in locks],
+    )
+
+
+def _print_below(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        say(heading)
+    for line in lines:
+        say(f"  {line}")
 
 
 def _columns(lock: Lock) -> list[str]:

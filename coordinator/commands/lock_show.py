@@ -7,7 +7,7 @@ import click
 from coordinator import hold_break, hold_words, locks_held, reading, text
 from coordinator.commands.lock_list import doing
 from shared.command_line import Invocation, documented, json_option, pass_invocation
-from shared.completion import VM
+from shared.completion import LOCK
 from shared.host.errors import ExitCode, UsageError
 from shared.output import print_json, say
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     """,
     codes=[ExitCode.NO_DATABASE, ExitCode.NAS],
 )
-@click.argument("name", type=VM)
+@click.argument("name", type=LOCK)
 @json_option
 @pass_invocation
 def command(invocation: Invocation, *, name: str, as_json: bool) -> None:

@@ -129,12 +129,16 @@ def _look(
 
 def _show(seen: _Seen, *, as_json: bool) -> None:
     from coordinator.booting import progress
+    from coordinator.restore import in_place_waiting
 
     rows, number = seen.rows, len(seen.found.snapshot.contents.vms)
-    booted = progress.shown(seen.site.configuration.host.state_directory)
+    state, vms = seen.site.configuration.host.state_directory, seen.found.snapshot.contents.vms
+    booted = progress.shown(state)
+    back = in_place_waiting.found(state, {record.uuid: key for key, record in vms.items()})
     if as_json:
         here = {"hosts": [verdict.document(pasteable) for verdict in seen.judged.hosts]}
         here["running_from_copies"] = [each.document for each in booted]
+        here["taken_back"] = [dict(each.document) for each in back]
         print_json({**_document(seen.site, seen.found, seen.warnings, rows), **here})
         return
     for warning in seen.warnings:
@@ -149,8 +153,8 @@ def _show(seen: _Seen, *, as_json: bool) -> None:
         say(_summary(rows))
     else:
         say(f"None of the {number} VMs is like that.")
-    for each in booted:
-        say(each.line)
+    for line in (*(each.line for each in booted), *(each.line for each in back)):
+        say(line)
 
 
 def _rows(

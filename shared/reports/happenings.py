@@ -192,6 +192,16 @@ def _copies(old: VmRecord, new: VmRecord, reason: str) -> Iterator[tuple[str, st
         yield "restored", what, made.stamp
 
 
+def _holds(old: VmRecord, new: VmRecord, _: str) -> Iterator[tuple[str, str, str]]:
+    """What runs from its copies."""
+    before = {(hold.title, hold.stamp) for hold in old.holds if not hold.ended}
+    after = {(hold.title, hold.stamp) for hold in new.holds if not hold.ended}
+    for title, stamp in sorted(after - before):
+        yield "held", f"{title} runs from copy {stamp}, which stays meanwhile", stamp
+    for title, stamp in sorted(before - after):
+        yield "let-go", f"{title} does not need copy {stamp} any more", stamp
+
+
 def _archive(old: VmRecord, new: VmRecord, _: str) -> Iterator[tuple[str, str, str]]:
     if new.moving is not None and new.moving != old.moving:
         yield new.moving, _BEGUN[new.moving], ""
@@ -214,5 +224,6 @@ _SAYS: Final[tuple[Callable[[VmRecord, VmRecord, str], Iterator[tuple[str, str, 
     _use,
     _backup,
     _copies,
+    _holds,
     _archive,
 )

@@ -5,7 +5,6 @@ The fields here, in `nas`, `policy` and `telling` are the only place where a set
 """
 
 import glob
-import os
 import re
 import socket
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from shared.host.configuration.values import (
     or_nothing,
     user_path,
 )
+from shared.host.configuration_places import usual_state_directory
 
 _NODE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -72,9 +72,7 @@ class Host(Section):
 
 def default_state_directory() -> Path:
     """Where a host's own locks and notes are if nothing else is set. ValueError without a home."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/vmbackup")
-    return user_path(Path("~/.local/state/vmbackup"))
+    return user_path(usual_state_directory())
 
 
 class VirtualBox(Section):

@@ -12,6 +12,8 @@ import pytest
 
 from coordinator.booting import holds, isolation, locks, making, removing
 from coordinator.commands import boot_work
+from coordinator.doctor import unfinished
+from coordinator.lock import program as lock
 from coordinator.mounting import places
 from coordinator.restore import restoring
 from coordinator.restore.direct import DirectPlan
@@ -89,6 +91,16 @@ def test_it_is_shown_what_would_be_done(operator: Operator, note: BootNote) -> N
     (shown,) = operator.json("status")["running_from_copies"]
     assert (shown["name"], shown["served"], shown["whole"]) == ("trial", False, False)
     assert f"trial runs from {STAMP} of web" in operator.admin("status").stdout
+
+
+def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: BootNote) -> None:
+    note.filling.mkdir(parents=True)
+    note.progress.write({"filled": 1 << 30, "total": 5 << 30, "rate": 2 << 20, "short": 0})
+    (shown,) = operator.json("list", program=lock)["running_from_copies"]
+    assert (shown["uuid"], shown["filled"], shown["total"]) == (note.uuid, 1 << 30, 5 << 30)
+    said = operator.lock("list").stdout
+    assert f"trial runs from {STAMP} of web: 1.0 GiB of 5.0 GiB filled, and not served" in said
+    assert "boot --finish trial" in next(unfinished.examine(operator.configuration)).hint
 
 
 def test_without_a_database_nothing_is_made(operator: Operator) -> None:

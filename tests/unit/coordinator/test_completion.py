@@ -11,9 +11,10 @@ from coordinator.lock import program as lock
 from shared import completion
 from shared.host.configuration.schema import schema
 from shared.program import Program
+from shared.state.hold import Hold
 from shared.state.host_records import NodeRecord
 from tests.support.copies import put_copy
-from tests.unit.coordinator.conftest import Operator
+from tests.unit.coordinator.conftest import WHEN, Operator
 
 STAMP = "20261122T203800Z-17"
 
@@ -52,6 +53,19 @@ def test_bash_gets_names_as_they_are_typed(
 ) -> None:
     monkeypatch.setenv("_VMBACKUP_ADMIN_COMPLETE", "bash_complete")
     assert completed(admin, "show", "web ") == ["'web 02'"]
+
+
+def test_names_of_holds_and_of_what_runs_from_a_copy(filled: Operator) -> None:
+    state = filled.configuration.host.state_directory
+    state.mkdir(exist_ok=True)
+    for number, text in enumerate(('{"name": "web 03"}', '{"name": 1', "[]")):
+        (state / f"boot-{number}.json").write_text(text, encoding="utf-8")
+    filled.set("db", holds=(Hold(STAMP, "alpha", "web 03", WHEN),))
+    assert completed(lock, "break", "") == ["alpha:web 03", "db", "web 02", "web01"]
+    assert completed(lock, "show", "al") == ["alpha:web 03"]
+    assert completed(admin, "boot", "--finish", "") == ["web 03"]
+    assert completed(admin, "boot", "--discard", "w") == ["web 03"]
+    assert completed(admin, "boot", "we") == ["web 02", "web01"]
 
 
 def test_names_of_hosts(filled: Operator) -> None:

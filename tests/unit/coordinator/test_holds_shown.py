@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
 from shared.copies import sidecar as sidecars
 from shared.copies.files import NasFiles
@@ -127,6 +128,27 @@ def test_copies_show_and_status_name_it(web: Operator) -> None:
     status = web.json("status")["vms"][0]
     assert [each["name"] for each in status["holds"]] == [TITLE]
     assert f"its copy {HELD} is held by web-now on alpha" in web.admin("status").stdout
+
+
+def test_the_log_tells_when_it_began_and_ended(web: Operator) -> None:
+    place(web)
+    web.lock("break", TITLE, "--force")
+    events = [each for each in web.json("log", "--vm", "web")["events"] if each["copy"] == HELD]
+    assert [each["kind"] for each in events] == ["held", "let-go"]
+    assert f"{TITLE} runs from copy {HELD}" in web.admin("log").stdout
+    commits = web.admin("log", "--commits").stdout
+    assert f"web {HELD} held by {TITLE}" in commits
+    assert f"web {HELD} let go by {TITLE}" in commits
+
+
+def test_doctor_names_a_hold_of_which_this_host_knows_no_vm(web: Operator) -> None:
+    place(web)
+    (check,) = unfinished.examine_holds(web.site())
+    assert (check.verdict, f"the copy {HELD} of web stays" in check.seen) == ("warn", True)
+    assert f"vmbackup-lock break {TITLE} --force" in check.hint
+    web.node = "beta"  # it is alpha's, which may know of it
+    web.configure()
+    assert list(unfinished.examine_holds(web.site())) == []
 
 
 def test_what_only_one_of_the_two_knows_is_told(web: Operator) -> None:

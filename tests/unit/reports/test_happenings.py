@@ -7,6 +7,7 @@ import pytest
 
 from shared.reports.happenings import happenings
 from shared.state.contents import Contents
+from shared.state.hold import Hold
 from shared.state.host_records import SessionRecord
 from shared.state.records import Claim, CopyRecord, Power, Restoration, VmRecord
 from shared.state.states import State
@@ -26,6 +27,7 @@ VM = VmRecord(
     last_copy=copy(OLD), backed_up="2026-11-28T20:40:00Z",
 )  # fmt: skip
 HELD = replace(VM, status=State.BACKUP_IN_PROGRESS, claim=Claim("s", 17, "backup", WHEN))
+HOLD = Hold(OLD, "beta", "web-now", WHEN)
 READ = replace(VM, claim=Claim("s", 18, "verify", WHEN))
 
 
@@ -153,6 +155,20 @@ def but(record: VmRecord, **values: Any) -> VmRecord:
             "",
             [("restored", f"copy {OLD} restored on beta as web-2")],
         ),
+        (
+            VM,
+            but(VM, holds=(HOLD,)),
+            "",
+            [("held", f"beta:web-now runs from copy {OLD}, which stays meanwhile")],
+        ),
+        (
+            but(VM, holds=(HOLD,)),
+            but(VM, holds=(replace(HOLD, ended=WHEN),)),
+            "",
+            [("let-go", f"beta:web-now does not need copy {OLD} any more")],
+        ),
+        (but(VM, holds=(HOLD,)), but(VM, holds=(replace(HOLD, uuid="u"),)), "", []),
+        (but(VM, holds=(replace(HOLD, ended=WHEN),)), VM, "", []),
         (
             VM,
             but(VM, status=State.ARCHIVED, moving="archive"),

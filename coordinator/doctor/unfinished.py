@@ -1,0 +1,52 @@
+"""What a person has begun on this host and not ended: VMs that run from copies, disks that wait."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from coordinator.doctor.result import Check
+from shared.host.printable import printable, quoted
+from shared.state.rules import holds
+from shared.tasks import boot_note
+
+if TYPE_CHECKING:
+    from shared.host.configuration import Configuration
+    from shared.site import Site
+
+_RUNS = "running from a copy"
+_BACK = "taken back in place"
+_HOLD = "database: holds"
+
+
+def examine(configuration: "Configuration") -> Iterator[Check]:
+    """Nothing where nothing is unfinished. Asks neither NAS nor VirtualBox."""
+    from coordinator.booting import progress
+    from coordinator.restore import in_place_waiting
+
+    state = configuration.host.state_directory
+    for shown in progress.shown(state):
+        served = shown.document["served"]
+        name = quoted(str(shown.document["name"]))
+        hint = f"vmbackup-admin boot --finish {name}; or throw it away: --discard {name}"
+        if served and not shown.document["problem"]:
+            yield Check(_RUNS, "ok", shown.line)
+        else:
+            yield Check(_RUNS, "warn", shown.line, hint)
+    for waiting in in_place_waiting.found(state, {}):
+        yield Check(_BACK, "warn", waiting.words, waiting.remedy)
+
+
+def examine_holds(site: "Site") -> Iterator[Check]:
+    """The copies that stay because of VMs of this host of which nothing is noted here any more."""
+    state = site.configuration.host.state_directory
+    noted = {(note.name, note.stamp) for note in boot_note.all_of(state)}
+    for held in holds.of_all(site.database.head().contents):
+        hold = held.hold
+        if hold.node == site.node and not hold.ended and (hold.name, hold.stamp) not in noted:
+            yield Check(
+                _HOLD,
+                "warn",
+                f"the copy {hold.stamp} of {printable(held.vm)} stays because "
+                f"{printable(hold.name)} runs from it here, of which nothing is noted in {state}",
+                f"if there is no such VM any more: vmbackup-lock break {quoted(hold.title)} "
+                f"--force; {hold.loss}",
+            )
