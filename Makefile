@@ -76,7 +76,7 @@ waiting: $(environment)
 prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults, side by side; a table at the end
 	$(run)/python -m deploy.prove
 
-demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore (2 minutes, cleans up after itself)
+demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore, a VM that runs from its copy (2 minutes, cleans up after itself)
 	$(run)/python -m deploy.demo
 
 bench: $(environment)  ## idle ticks, transactions, exports, start-up, export engines, restores, many hosts: ratios and counts (12 minutes)

@@ -197,9 +197,10 @@ def _progress(note: BootNote) -> str:
 def _next(note: BootNote) -> list[str]:
     name = quoted(note.name)
     return [
-        "Its disks are filled in the background. When that is done and the VM is off, it becomes",
-        f"an ordinary VM by itself; `vmbackup-admin boot --finish {name}` waits for that,",
-        f"`vmbackup-admin boot --discard {name}` throws it away.",
+        "Its disks are filled in the background. When that is done and it is off,",
+        "it becomes an ordinary VM by itself. To wait for that, or to throw it away:",
+        f"  vmbackup-admin boot --finish {name}",
+        f"  vmbackup-admin boot --discard {name}",
     ]
 
 

@@ -1,11 +1,12 @@
 """What the demo says: headings, the commands that a person would type, and what these print."""
 
+import shutil
 import sys
 import textwrap
 from typing import Final
 
 _BOLD, _DIM, _END = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
-_WIDTH: Final = 110
+_WIDTH: Final = min(110, shutil.get_terminal_size().columns)
 _LONGEST: Final = 40
 
 
@@ -35,8 +36,24 @@ class Narrator:
             left_out = f"… {len(lines) - _LONGEST} lines more"
             lines = [left_out, *lines[-_LONGEST:]] if newest else [*lines[:_LONGEST], left_out]
         for line in lines:
-            print(f"    {line}", flush=True)
+            print(textwrap.indent(_folded(line), "    "), flush=True)
 
     def status(self, code: int, meaning: str) -> None:
         """How it ended, where that is worth a line."""
         print(f"    {_DIM}(exit code {code}: {meaning}){_END}", flush=True)
+
+
+def _folded(line: str) -> str:
+    """A sentence in lines of the terminal; what is no sentence, like a row of a table, as it is."""
+    words = line.lstrip()
+    indent = line[: len(line) - len(words)]
+    if len(line) <= _WIDTH - 4 or "  " in words:
+        return line
+    return textwrap.fill(
+        words,
+        _WIDTH - 4,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -65,6 +65,10 @@ class Actor:
         """The JSON that a command prints, without showing it."""
         return json.loads(self._call([*words, "--json"]).stdout)
 
+    def quietly(self, *words: str) -> None:
+        """Types a command of which nothing is shown, however it ends."""
+        self._call(words)
+
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Types a command that goes on in the background."""
         self.narrator.command(self.name, f"{shlex.join(words)} &")

@@ -4,7 +4,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from deploy.demo import guest_files
+from deploy.demo import booting, guest_files
 from deploy.demo.narration import Narrator
 from deploy.demo.stage import DemoFailedError, Stage, wait_until
 from tests.support.simulated import SimulatedHost, SimulatedVm
@@ -42,6 +42,7 @@ class Story:
             self.crash,
             self.archive,
             self.restore,
+            self.boot,
             self.page,
         ):
             part()
@@ -220,6 +221,10 @@ class Story:
         )
         self._beta.run("VBoxManage", "list", "vms")
         self._alpha.run("vmbackup-admin", "status")
+
+    def boot(self) -> None:
+        """A copy is a VM at once."""
+        booting.show(self._beta, self._narrator, "mail", self._vms["mail"].counter())
 
     def page(self) -> None:
         """All of it in a browser."""

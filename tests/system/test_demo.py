@@ -47,6 +47,7 @@ def test_the_demo_shows_real_backups(virtualbox_testbed: Testbed, tmp_path: Path
     assert code == 0, output
     assert "The hosts are real ones" in output
     assert " as web01-restored {" in output
+    assert "Its guest has counted on, from " in output
     assert list((virtualbox_testbed.folder / "hosts").glob(f"t{process.pid}-*")) == []
     assert processes(f"/hosts/t{process.pid}-") == []
     page = tmp_path / f"vmbackup-demo-{process.pid}.html"
