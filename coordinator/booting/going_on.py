@@ -18,10 +18,11 @@ def go_on(
     note: BootNote,
     copy_of: Callable[[], tuple[VmRecord, Copy]],
     config: str | None,
-) -> BootNote:
+) -> tuple[BootNote, tuple[str, ...]]:
     """Serves the disks again from the same copy, if they need that, and nobody does.
 
-    One that is whole and off needs it no more. Answers the note as it is by then. Raises
+    One that is whole and off needs it no more. Answers the note as it is by then, and what a server
+    that was started doubts, like `making.serve`. Raises
     `UsageError` if the VM is another user's or VirtualBox does not list it, `LockedError` while it
     runs on what is not served any more, `CopyError` if the copy is another one by now, and what
     `copy_hold.place` raises.
@@ -30,14 +31,14 @@ def go_on(
     with locks.alone(note):
         found = boot_note.read(note.file)
         if found is None:
-            return note
+            return note, ()
         note = machines.followed(site, found)
         if settling.is_begun(note) or mounts.is_served(note):
-            return note
+            return note, ()
         machines.listed(site, note)
         info = site.vboxmanage.info(note.uuid)
         if note.is_whole and settling.is_off(info):
-            return note
+            return note, ()
         if not info.stopped:
             raise LockedError(
                 f"{note.name!r} is on, and what served its disks is gone",
@@ -48,8 +49,7 @@ def go_on(
         record, copy = copy_of()
         holds.place(site, record, note)
         sha256 = copy.sidecar.sha256 if copy.sidecar else ""
-        making.serve(note, copy, sha256, config, fresh=False)
-    return note
+        return note, making.serve(note, copy, sha256, config, fresh=False)
 
 
 def start(site: Site, note: BootNote) -> bool:

@@ -11,8 +11,13 @@ _WHOLE: Final = "sha256:"
 
 
 def identity(reader: CopyReader, sha256: str) -> str:
+    """What a VM is bound to that is begun with this copy."""
+    return identity_of(reader.index.digest if reader.index else "", sha256)
+
+
+def identity_of(index: str, sha256: str) -> str:
     """The digest of the copy's index; without one that of the whole copy, as its sidecar says."""
-    return reader.index.digest if reader.index else f"{_WHOLE}{sha256}"
+    return index or f"{_WHOLE}{sha256}"
 
 
 def require_same(reader: CopyReader, sha256: str, note: BootNote) -> None:

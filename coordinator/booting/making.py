@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from coordinator.booting import holds, mounts, removing
-from coordinator.booting.identity import identity
+from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
 from coordinator.mounting import starting
@@ -22,9 +22,6 @@ from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.host.host_lock import host_lock
 from shared.host.printable import quoted
-from shared.nas.errors import reported
-from shared.nas.reading import read_file
-from shared.ova.disk_reader import open_copy
 from shared.ova.vdi_writing import TargetError
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -41,7 +38,6 @@ from shared.virtualbox.settings_writing import parse_settings
 log: Final = logging.getLogger(__name__)
 
 _SERVER: Final = (*starting.PYTHON, "coordinator.booting.server")
-_NVRAM_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +84,11 @@ def plan(
 
 def begin(
     site: Site, record: VmRecord, copy: Copy, way: Way, *, noted: Callable[[], None]
-) -> BootNote:
+) -> tuple[BootNote, tuple[str, ...]]:
     """Makes the VM and starts it. It runs when this returns; what fails leaves nothing behind.
 
-    Calls `noted` when it is noted that the name is taken. Raises what went wrong.
+    Answers its note, and what its server doubts, like `serve`. Calls `noted` when it is noted that
+    the name is taken. Raises what went wrong.
     """
     verification.check_side_files(copy, ("vbox", "nvram"))
     note = _new_note(site, record, copy, way)
@@ -101,7 +98,7 @@ def begin(
         try:
             holds.place(site, record, note)
             _make_folder(note)
-            serve(note, copy, way.sha256, way.config, fresh=True)
+            doubts = serve(note, copy, way.sha256, way.config, fresh=True)
             machine = _register(site, note, way)
             _keep_writes_apart(site, note, machine)
             note = boot_note.advanced(note, Phase.RUNNING)
@@ -110,15 +107,20 @@ def begin(
             _undo(site, note)
             raise
     log.info("%s runs from %s of %s", note.name, note.stamp, note.key)
-    return note
+    return note, doubts
 
 
-def serve(note: BootNote, copy: Copy, sha256: str, config: str | None, *, fresh: bool) -> None:
-    """Starts the server; the disks are there when it returns. Raises like `starting.start`."""
+def serve(
+    note: BootNote, copy: Copy, sha256: str, config: str | None, *, fresh: bool
+) -> tuple[str, ...]:
+    """Starts the server; the disks are there when it returns. Raises like `starting.start`.
+
+    Answers why they may not be filled to the end, as for want of room.
+    """
     source = copy.directory / final_name(copy.stamp, "ova")
     job: dict[str, Any] = {"note": str(note.file), "ova": str(source), "sha256": sha256}
     job |= {"config": config, "fresh": fresh, "indexed": not note.index.startswith("sha256:")}
-    starting.start(job, command=_SERVER)
+    return starting.start(job, command=_SERVER).problems
 
 
 def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
@@ -127,8 +129,6 @@ def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
         BootDisk(name, str(uuid4()), f"{base}-disk{number:03}.vdi")
         for number, name in enumerate(way.how.disks, 1)
     )
-    with open_copy(way.what.source) as reader:
-        index = identity(reader, way.sha256)
     return BootNote(
         boot_note.new_file(site.configuration.host.state_directory),
         way.what.folder,
@@ -137,7 +137,7 @@ def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
         record.uuid,
         record.key,
         copy.stamp,
-        index,
+        identity_of(way.how.index, way.sha256),
         disks,
         timestamp(site.clock.now()),
     )
@@ -157,7 +157,7 @@ def _make_folder(note: BootNote) -> None:
 
 
 def _register(site: Site, note: BootNote, way: Way) -> Machine:
-    what, how = way.what, way.how
+    how = way.how
     new = {
         how.disks[disk.member][0]: NewDisk(disk.uuid, f"{note.place.name}/{disk.file}")
         for disk in note.disks
@@ -170,10 +170,8 @@ def _register(site: Site, note: BootNote, way: Way) -> Machine:
         made = back.settings if way.network else isolated(back.settings)
         settings_file = note.folder / f"{folder_name(note.name)}.vbox"
         settings_file.write_bytes(made)
-        if what.nvram is not None:
-            with reported(f"read {what.nvram.name}"):
-                data = read_file(what.nvram, _NVRAM_BYTES, follow=False)
-            settings_file.with_suffix(".nvram").write_bytes(data)
+        if how.nvram is not None:
+            settings_file.with_suffix(".nvram").write_bytes(how.nvram)
     except (UnknownSettingsError, SettingsError) as error:
         raise CopyError(f"its settings cannot be used: {error}") from None
     except OSError as error:

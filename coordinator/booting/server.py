@@ -6,10 +6,7 @@ the VM is off, it makes an ordinary VM of it, and ends.
 """
 
 import contextlib
-import json
 import os
-import signal
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,7 +20,8 @@ from coordinator.booting.keeping import Keeper
 from coordinator.booting.laying_out import lay_out
 from coordinator.booting.served_disk import ServedDisk
 from coordinator.mounting.steady_copy import SteadyCopy
-from coordinator.mounting.telling import say, say_why
+from coordinator.serving import program
+from coordinator.serving.telling import say
 from shared.host.errors import CopyError, LockedError
 from shared.host.host_lock import host_lock
 from shared.host.processes import SubprocessRunner
@@ -33,21 +31,17 @@ from shared.tasks.boot_note import BootNote
 
 def main() -> None:
     """Serves what standard input says, and says on standard output that it does."""
-    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
-    job = json.load(sys.stdin.buffer)
-    if os.fork():
-        os._exit(0)  # whoever started this need not wait for the rest of it
-    os.chdir("/")  # whatever directory this was started in may be removed or unmounted
-    try:
-        note = boot_note.read(Path(job["note"]))
-        if note is None:
-            raise CopyError(f"{job['note']} is gone")
-        with host_lock(note.file.parent, note.server_lock) as mine:
-            if not mine:
-                raise LockedError(f"the disks of {note.name!r} are served already")
-            serve(note, job)
-    except Exception as error:  # noqa: BLE001 - the command says it; nobody reads a traceback here
-        say_why(error)
+    program.run(_work)
+
+
+def _work(job: Mapping[str, Any]) -> None:
+    note = boot_note.read(Path(job["note"]))
+    if note is None:
+        raise CopyError(f"{job['note']} is gone")
+    with host_lock(note.file.parent, note.server_lock) as mine:
+        if not mine:
+            raise LockedError(f"the disks of {note.name!r} are served already")
+        serve(note, job)
 
 
 def serve(note: BootNote, job: Mapping[str, Any]) -> None:
@@ -55,9 +49,7 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
 
     Raises what cannot be opened, RuntimeError if not mounted.
     """
-    import mfusepy
-
-    from coordinator.booting.operations import Operations
+    from coordinator.serving.operations import Operations
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(
@@ -72,17 +64,18 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
             say({"ready": True, "pid": os.getpid(), "problems": keeper.doubts})
             keeper.start()
 
-        for number in (signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # of a terminal that is not ours
+        moment = max(disk.path.stat().st_ctime_ns for disk in disks.values())
         try:
-            mfusepy.FUSE(
-                Operations(disks, ready),
+            program.serve(
+                Operations(
+                    disks,
+                    lambda name, offset, length: disks[name].read(offset, length),
+                    moment=moment,
+                    ready=ready,
+                ),
                 str(note.place),
-                foreground=True,
-                ro=True,
-                fsname=f"{note.name}:{note.stamp}".replace(",", "_"),
-                subtype=mounts.SUBTYPE,
-                default_permissions=True,
+                what=f"{note.name}:{note.stamp}",
+                kind=mounts.SUBTYPE,
             )
         finally:
             keeper.stop()

@@ -28,6 +28,8 @@ class Work:
     def __init__(self, site: "Site", config: str | None, *, as_json: bool, dry_run: bool) -> None:
         self._site, self._as_json, self._dry_run = site, as_json, dry_run
         self._config = str(Path(config).absolute()) if config else None
+        #: What was warned of, which does not hinder.
+        self._warnings = list[str]()
 
     def begin(
         self,
@@ -48,8 +50,7 @@ class Work:
         if folder:
             restoring.refuse_mistyped(folder)
         chosen = choice.look_for(self._site, record, which)
-        if chosen.doubt:
-            warn(chosen.doubt)
+        self._warn(*filter(None, [chosen.doubt]))
         why = "--isolated was given" if network is False else ""
         if network is None:
             why = isolation.why_isolated(self._site, record)
@@ -63,13 +64,13 @@ class Work:
         facts: dict[str, Any] = {"vm": record.key, "stamp": chosen.copy.stamp}
         facts["name"] = way.what.name
         facts |= {"folder": str(way.what.folder), "network": not why, "isolated_because": why}
-        facts["warnings"] = [chosen.doubt] if chosen.doubt else []
         facts |= _left_out(way.without)
         without = _without(way.without)
         if self._dry_run:
             said = f"would run {way.what.name} from {chosen.copy.stamp} in {way.what.folder}"
             return self._say(facts, said, *without)
-        note = making.begin(self._site, record, chosen.copy, way, noted=noted)
+        note, doubts = making.begin(self._site, record, chosen.copy, way, noted=noted)
+        self._warn(*doubts)
         said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"
         cut = [f"Its network is cut off: {why}. To plug a card in:"] if why else []
         cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
@@ -82,14 +83,14 @@ class Work:
         if self._dry_run:
             return self._say(_facts(note), f"would go on with {note.name} from {note.stamp}")
         note = self._serve(note)
-        unmerged = self._settle(note)
+        merged = self._settle(note)
         started = going_on.start(self._site, note)
         said = [f"{note.name} runs {'again' if started else 'already'}"]
         if not note.file.exists():
             said.append("It is an ordinary VM by now.")
-        elif not unmerged:
+        elif merged:
             said += _next(note)
-        return self._say({**_facts(note), "warnings": [unmerged] if unmerged else []}, *said)
+        return self._say(_facts(note), *said)
 
     def finish(self, note: BootNote) -> ExitCode:
         """Waits until it is an ordinary VM."""
@@ -120,11 +121,8 @@ class Work:
             said += [f"  {name}" for name in kept]
         return self._say({**facts, "kept": list(kept)}, *said)
 
-    def _settle(self, note: BootNote) -> str:
-        """Settles it if it is whole and off.
-
-        Answers why what its guest wrote cannot be merged, which is said, too; empty: nothing.
-        """
+    def _settle(self, note: BootNote) -> bool:
+        """Settles it if it is whole and off; False if what its guest wrote cannot be merged."""
         from coordinator.booting import settling
 
         try:
@@ -134,9 +132,9 @@ class Work:
             found = boot_note.read(note.file)
             if found is None or found.phase != Phase.PLACED:
                 raise
-            warn(error.message)  # its disks are there, so it can be started
-            return error.message
-        return ""
+            self._warn(error.message)  # its disks are there, so it can be started
+            return False
+        return True
 
     def _wait(self, note: BootNote) -> None:
         from coordinator.booting import mounts, settling
@@ -158,10 +156,20 @@ class Work:
     def _serve(self, note: BootNote) -> BootNote:
         from coordinator.booting import going_on
 
-        return going_on.go_on(self._site, note, lambda: _copy_of(self._site, note), self._config)
+        served, doubts = going_on.go_on(
+            self._site, note, lambda: _copy_of(self._site, note), self._config
+        )
+        self._warn(*doubts)
+        return served
+
+    def _warn(self, *problems: str) -> None:
+        for problem in problems:
+            warn(problem)
+        self._warnings += [each for each in problems if each not in self._warnings]
 
     def _say(self, facts: dict[str, Any], *lines: str) -> ExitCode:
-        answer({**facts, "dry_run": self._dry_run}, *lines, as_json=self._as_json)
+        said = {**facts, "warnings": self._warnings, "dry_run": self._dry_run}
+        answer(said, *lines, as_json=self._as_json)
         return ExitCode.DONE
 
 

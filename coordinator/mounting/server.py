@@ -6,10 +6,7 @@ session of its own, as long as there is a database: killed, it is a dead session
 """
 
 import contextlib
-import json
 import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.mounting.places import SUBTYPE, at, unmount
-from coordinator.mounting.telling import say, say_why
 from coordinator.mounting.uses import Uses
 from coordinator.mounting.view import CopyView
+from coordinator.serving import program
+from coordinator.serving.telling import say
 from shared.host.errors import VmBackupError
 from shared.host.processes import SubprocessRunner
 
@@ -33,23 +31,17 @@ _AGAIN_SECONDS: Final = 30.0
 
 def main() -> None:
     """Serves what standard input says, and says on standard output that it does."""
-    os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
-    job = json.load(sys.stdin.buffer)
-    if os.fork():
-        os._exit(0)  # whoever started this need not wait for the rest of it
-    os.chdir("/")  # whatever directory this was started in may be removed or unmounted
-    try:
-        with CopyView(Path(job["ova"])) as view, _held(job):
-            serve(view, job)
-    except Exception as error:  # noqa: BLE001 - the command says it; nobody reads a traceback here
-        say_why(error)
+    program.run(_work)
+
+
+def _work(job: Mapping[str, Any]) -> None:
+    with CopyView(Path(job["ova"])) as view, _held(job):
+        serve(view, job)
 
 
 def serve(view: CopyView, job: Mapping[str, Any]) -> None:
     """Serves until it is unmounted. Raises RuntimeError if it cannot be mounted."""
-    import mfusepy
-
-    from coordinator.mounting.operations import Operations
+    from coordinator.serving.operations import Operations
 
     uses, place = Uses(), str(job["place"])
     watcher = threading.Thread(
@@ -60,16 +52,12 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
         say({"ready": True, "pid": os.getpid(), "problems": view.problems})
         watcher.start()
 
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # of a terminal that is not ours
-    mfusepy.FUSE(
-        Operations(view, uses, ready),
+    moment = view.ova.stat().st_mtime_ns
+    program.serve(
+        Operations(view.files, view.read, moment=moment, ready=ready, used=uses.touch),
         place,
-        foreground=True,
-        ro=True,
-        fsname=str(job["what"]).replace(",", "_"),
-        subtype=SUBTYPE,
-        default_permissions=True,
+        what=str(job["what"]),
+        kind=SUBTYPE,
         **({"allow_root": True} if _root_may_look() else {}),
     )
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.host.errors import CopyError, VBoxManageError
+from coordinator.restore.firmware_variables import beside
+from shared.host.errors import VBoxManageError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
 from shared.site import Site
@@ -25,8 +26,6 @@ from shared.virtualbox.vboxmanage import work_seconds
 
 log: Final = logging.getLogger(__name__)
 
-#: No firmware with variables and a TPM has more; VirtualBox writes less than one MiB.
-_NVRAM_BYTES: Final = 64 * 2**20
 _CD_IMAGES: Final = (".iso", ".dmg", ".cdr")
 
 
@@ -110,10 +109,7 @@ def _bring_firmware_variables(what: ImportPlan, note: Note) -> None:
     target = note.settings_file.with_suffix(".nvram")
     if what.nvram is None or target.exists():
         return
-    with reported(f"read {what.nvram.name}"):
-        data = read_file(what.nvram, _NVRAM_BYTES, follow=False)
-    if len(data) > _NVRAM_BYTES:
-        raise CopyError(f"{what.nvram.name} is larger than {_NVRAM_BYTES >> 20} MiB")
+    data = beside(what.nvram)
     with target.open("xb") as file:
         file.write(data)
 

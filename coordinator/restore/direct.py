@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+from coordinator.restore.firmware_variables import firmware_variables
 from coordinator.restore.made_settings import (
     NewDisk,
     UnknownSettingsError,
@@ -43,10 +44,16 @@ class NotDirectError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DirectPlan:
-    """The kept settings, and for each disk of the `.ova`, by name, its place and its bytes."""
+    """The kept settings, and for each disk of the `.ova`, by name, its place and its bytes.
+
+    `index` is the digest of the copy's index, empty if it has none that can be used; `nvram` are
+    the firmware variables, if there are any.
+    """
 
     kept: bytes
     disks: Mapping[str, tuple[Attachment, int]]
+    index: str = ""
+    nvram: bytes | None = None
 
 
 def plan_directly(what: ImportPlan) -> DirectPlan:
@@ -67,6 +74,8 @@ def plan_directly(what: ImportPlan) -> DirectPlan:
             sizes = {disk.name: disk.size for disk in copy.disks}
             problem = next((disk.problem for disk in copy.disks if disk.problem), "")
             described = disk_files(copy.member(next(iter(copy.names), "")))
+            index = copy.index.digest if copy.index else ""
+            nvram = firmware_variables(what, copy)
     except (CopyError, VBoxManageError) as error:
         raise NotDirectError(error.message) from None
     if problem:
@@ -74,7 +83,7 @@ def plan_directly(what: ImportPlan) -> DirectPlan:
     disks = {file.name: (file.attachment, sizes.get(file.name, 0)) for file in described}
     if not disks.keys() == sizes.keys() or {place for place, _ in disks.values()} != wanted:
         raise NotDirectError("its settings have other disks than its .ova")
-    return DirectPlan(kept, disks)
+    return DirectPlan(kept, disks, index, nvram)
 
 
 def make_directly(
@@ -103,6 +112,8 @@ def make_directly(
             with_host_access=what.with_host_access,
         )
         note.settings_file.write_bytes(settings)
+        if how.nvram is not None:
+            note.settings_file.with_suffix(".nvram").write_bytes(how.nvram)
         register(site, note, note.settings_file)
     except UnknownSettingsError as error:
         raise NotDirectError(str(error)) from None

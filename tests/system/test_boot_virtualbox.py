@@ -20,6 +20,8 @@ from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.served import shared_place
 from tests.support.virtualbox import RealHost, RealVm, wait_for
+from tests.support.vm_settings import disks_of
+from tests.system.test_restored_settings_virtualbox import add_disk
 
 pytestmark = pytest.mark.virtualbox
 
@@ -99,17 +101,26 @@ def begun(member: Member, name: str, place: Path, *more: str) -> Booted:
     return Booted(member, facts)
 
 
-def counted(fleet: Fleet) -> int:
-    """Makes a VM on the first host whose guest has counted, and its copy; answers the number."""
+def counted(fleet: Fleet, *disks: str, efi: bool = False) -> RealVm:
+    """Makes a VM on the first host whose guest has counted, and its copy.
+
+    It has more disks of these names. `efi`: it has another firmware since, with keys of its own.
+    """
     first, _ = fleet.members.values()
     assert isinstance(first.host, RealHost)
     vm = first.host.make_vm("web01", mib=24, random_mib=6)
     vm.start()
     wait_for(lambda: vm.beats() >= 2, "two beats", 90)
     vm.stop()
+    for port, name in enumerate(disks, 1):
+        add_disk(vm, name, "SATA", port)
+    if efi:
+        first.host.run("modifyvm", vm.uuid, "--firmware=efi64")
+        first.host.run("modifynvram", vm.uuid, "inituefivarstore")
+        first.host.run("modifynvram", vm.uuid, "enrollorclpk")
     first.worker("run")
     assert len(fleet.copies("web01")) == 1
-    return vm.counter()
+    return vm
 
 
 def left_out(fleet: Fleet, booted: Booted) -> str:
@@ -120,7 +131,8 @@ def left_out(fleet: Fleet, booted: Booted) -> str:
 
 
 def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> None:
-    number = counted(fleet)
+    original = counted(fleet, "data", "logs")
+    number, disks = original.counter(), disks_of(original)
     assert number > 0
     (copy,) = fleet.copies("web01")
     first, second = fleet.members.values()
@@ -135,8 +147,9 @@ def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> N
     assert f"{second.name}:web01" in refused.stderr
 
     booted.fill()
-    files = ["web01-disk001.vdi.partial", "web01-disk001.vdi.partial.digests"]
-    assert sorted(path.name for path in booted.note.filling.glob("*.vdi*")) == files
+    files = [f"web01-disk00{number}.vdi.partial" for number in (1, 2, 3)]
+    files += [f"{file}.digests" for file in files]
+    assert {path.name for path in booted.note.filling.glob("*.vdi*")} == set(files)
     snapshot = ("snapshot", booted.vm.uuid, "delete", booted.note.mark.name)
     assert booted.host.run(*snapshot, check=False).returncode != 0
     booted.vm.stop()
@@ -150,6 +163,9 @@ def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> N
     booted.let_it_count()
     booted.vm.stop()
     assert booted.vm.counter() >= after + 2
+    now = disks_of(booted.vm)
+    assert len(set(now.values())) == 3
+    assert {**now, "SATA-0-0": ""} == {**disks, "SATA-0-0": ""}
     assert left_out(fleet, booted) == ""
     wait_for(lambda: not list(fleet.folder.glob("state-*/boot-*")), "nothing to be left")
     assert not fleet.record("web01").holds
@@ -157,9 +173,14 @@ def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> N
 
 
 def test_what_is_thrown_away_is_gone_with_its_hold(fleet: Fleet, place: Path) -> None:
-    counted(fleet)
+    original = counted(fleet, efi=True)
     _, second = fleet.members.values()
     other = begun(second, "web01", place, "--as", "other", "--network")
+    key = original.settings.with_name("key")
+    words = ("queryvar", "--name=PK", f"--filename={key}")
+    original.host.run("modifynvram", original.uuid, *words)
+    assert len(key.read_bytes()) > 99
+    assert key.read_bytes() in (other.folder / "other.nvram").read_bytes()
     assert other.facts["isolated_because"] == ""
     assert 'cable="false"' not in other.vm.settings.read_text(encoding="utf-8")
     deleted = second.host.run("unregistervm", other.vm.uuid, "--delete", check=False)
@@ -175,7 +196,7 @@ def test_what_is_thrown_away_is_gone_with_its_hold(fleet: Fleet, place: Path) ->
 def test_a_server_that_was_killed_leaves_a_vm_that_does_not_start_until_it_goes_on(
     fleet: Fleet, place: Path
 ) -> None:
-    number = counted(fleet)
+    number = counted(fleet).counter()
     _, second = fleet.members.values()
     booted = begun(second, "web01", place)
     note = booted.note
@@ -229,7 +250,7 @@ def test_a_server_that_was_killed_leaves_a_vm_that_does_not_start_until_it_goes_
 def test_one_that_is_whole_and_saved_goes_on_and_one_that_was_renamed_is_finished(
     fleet: Fleet, place: Path
 ) -> None:
-    number = counted(fleet)
+    number = counted(fleet).counter()
     _, second = fleet.members.values()
     booted = begun(second, "web01", place)
     booted.let_it_count()

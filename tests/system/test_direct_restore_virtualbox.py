@@ -32,6 +32,9 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     mine = first.host.folder / "mine"
     mine.mkdir()
     reaches_out(vm, mine)
+    first.host.run("modifyvm", vm.uuid, "--firmware=efi64")
+    first.host.run("modifynvram", vm.uuid, "inituefivarstore")
+    first.host.run("modifynvram", vm.uuid, "enrollorclpk")
     first.worker("run")
     wanted = ["--with-host-access"] if access else []
     place = second.host.vms / "here"
@@ -39,6 +42,7 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     assert direct["imported_because"] == ""
     made = RealVm(second.host, direct["uuid"], "rich")
     found, kinds, disks = settings_of(made.settings), kinds_of_disks(made.settings), disks_of(made)
+    variables = made.settings.with_suffix(".nvram").read_bytes()
     second.host.run("unregistervm", made.uuid, "--delete")
     place = second.host.vms / "there"
 
@@ -56,6 +60,7 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     assert sorted(expected - found) == []
     assert kinds == kinds_of_disks(other.settings)
     assert disks == disks_of(other) == disks_of(vm)
+    assert variables == vm.settings.with_suffix(".nvram").read_bytes()
     assert sorted(direct["host_access"]) == sorted(imported["host_access"])
     assert direct["lost"] == imported["lost"]
     second.host.run("modifyvm", other.uuid, "--memory=20")

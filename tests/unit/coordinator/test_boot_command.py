@@ -264,6 +264,21 @@ def test_it_says_what_it_leaves_out(operator: Operator, monkeypatch: pytest.Monk
         assert [item for item in items if item not in told or item not in said] == []
 
 
+def test_it_says_what_its_server_doubts(
+    operator: Operator, note: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That there is no room for all of it is known before the guest has filled the rest."""
+    what = ImportPlan(Path("x.ova"), "web", operator.folder)
+    monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
+    kept = b'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine/></VirtualBox>'
+    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    doubt = "no room for 1.0 GiB of it"
+    monkeypatch.setattr(making, "begin", lambda *_, **__: (note, (doubt,)))
+    ran = operator.admin("boot", "web", "--network", "--json")
+    assert json.loads(ran.stdout)["warnings"] == [doubt]
+    assert doubt in operator.admin("boot", "web", "--network").stderr
+
+
 @pytest.mark.parametrize("kind", ["Writethrough", "Immutable", "Shareable", "MultiAttach"])
 def test_a_disk_that_no_snapshot_protects_is_refused(
     operator: Operator, kind: str, monkeypatch: pytest.MonkeyPatch

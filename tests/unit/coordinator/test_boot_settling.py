@@ -310,16 +310,19 @@ class TestGoOn:
         told = list[str]()
         monkeypatch.setattr(holds, "place", lambda _site, record, _note: told.append(record))
 
-        def serve(_note: BootNote, copy: Any, *_: Any, fresh: bool) -> None:
+        def serve(_note: BootNote, copy: Any, *_: Any, fresh: bool) -> tuple[str, ...]:
             with host_lock(note.file.parent, note.file.stem) as free:
                 told.append(f"serve {copy.name}, fresh: {fresh}, alone: {not free}")
+            return ("no room for all",)
 
         monkeypatch.setattr(making, "serve", serve)
         return told
 
     def go_on(self, site: Any, note: BootNote) -> BootNote:
         copy = SimpleNamespace(name="the copy", sidecar=None)
-        return going_on.go_on(site, note, lambda: ("hold", copy), None)  # type: ignore[arg-type,return-value]
+        after, doubts = going_on.go_on(site, note, lambda: ("hold", copy), None)  # type: ignore[arg-type,return-value]
+        self.doubts = doubts
+        return after
 
     def test_one_that_was_saved_is_served_again(
         self, site: Any, made: BootNote, virtualbox: VirtualBox, told: list[str]
@@ -337,12 +340,14 @@ class TestGoOn:
         made.whole.remove()
         self.go_on(site, made)
         assert len(told) == 2
+        assert self.doubts == ("no room for all",)
 
     def test_one_that_is_whole_and_off_is_not(
         self, site: Any, made: BootNote, told: list[str]
     ) -> None:
         self.go_on(site, made)
         assert told == []
+        assert self.doubts == ()
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_one_that_is_on_is_refused(
@@ -438,7 +443,7 @@ class TestCommand:
 
     @pytest.fixture
     def work(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> boot_work.Work:
-        monkeypatch.setattr(going_on, "go_on", lambda _site, note, *_: note)
+        monkeypatch.setattr(going_on, "go_on", lambda _site, note, *_: (note, ()))
         monkeypatch.setattr(going_on, "start", lambda *_: True)
         return boot_work.Work(site, None, as_json=False, dry_run=False)
 
@@ -494,21 +499,26 @@ class TestCommand:
         assert "--discard web" in raised.value.hint
 
     def test_a_server_that_dies_meanwhile_is_started_again(
-        self, work: boot_work.Work, stuck: BootNote, monkeypatch: pytest.MonkeyPatch
+        self,
+        work: boot_work.Work,
+        stuck: BootNote,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         served = list[BootNote]()
 
-        def go_on(_site: Any, note: BootNote, *_: Any) -> BootNote:
+        def go_on(_site: Any, note: BootNote, *_: Any) -> tuple[BootNote, tuple[str, ...]]:
             served.append(note)
             if len(served) == 3:
                 note.whole.write({"stamp": note.stamp, "index": note.index})
-            return note
+            return note, ("no room for all",)
 
         lives = iter([False, True, False, True, True, False])
         monkeypatch.setattr(mounts, "is_served", lambda _: next(lives, False))
         monkeypatch.setattr(going_on, "go_on", go_on)
         assert work.finish(stuck) == ExitCode.DONE
         assert len(served) == 3
+        assert "warning: no room for all" in capsys.readouterr().err
 
 
 class TestDiscard:

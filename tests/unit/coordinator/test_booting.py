@@ -422,13 +422,14 @@ import os, sys
 os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")
 import mfusepy
 from pathlib import Path
-from coordinator.booting.operations import Operations
 from coordinator.booting.served_disk import ServedDisk
 from coordinator.mounting.steady_copy import SteadyCopy
+from coordinator.serving.operations import Operations
 file, copy, place = map(Path, sys.argv[1:])
 with SteadyCopy(copy) as steady:
     with ServedDisk(file, lambda at, length: steady.read(1, at, length)) as disk:
-        mfusepy.FUSE(Operations({"disk.vdi": disk}, lambda: print("ready", flush=True)),
+        mfusepy.FUSE(Operations({"disk.vdi": disk}, lambda _, at, length: disk.read(at, length),
+                                moment=0, ready=lambda: print("ready", flush=True)),
                      str(place), foreground=True, ro=True, subtype="vmbackup")
 """
 

@@ -1,25 +1,42 @@
-"""What the kernel may ask of a mounted copy. For its server alone: libfuse is loaded here."""
+"""What the kernel may ask of served files. For their servers alone: libfuse is loaded here."""
 
 import errno
 import os
 import stat
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import mfusepy
 
-from coordinator.mounting.uses import Uses
-from coordinator.mounting.view import CopyView
+
+class Sized(Protocol):
+    """A file that is served."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
 
 
 class Operations(mfusepy.Operations):  # type: ignore[misc]
-    """Looks and reads; all else is refused by libfuse. `ready` is called when it is mounted."""
+    """Looks and reads; all else is refused by libfuse.
+
+    `files` by their names; `read` answers bytes of one, from an offset on. `moment` is when they
+    changed last, in nanoseconds. `ready` is called when they are mounted, `used` when something is
+    asked for: with 1 for a file that is opened, -1 for its end.
+    """
 
     use_ns = True
 
-    def __init__(self, view: CopyView, uses: Uses, ready: Callable[[], None]) -> None:
-        self._view, self._uses, self._ready = view, uses, ready
-        moment = view.ova.stat().st_mtime_ns
+    def __init__(
+        self,
+        files: Mapping[str, Sized],
+        read: Callable[[str, int, int], bytes],
+        *,
+        moment: int,
+        ready: Callable[[], None],
+        used: Callable[[int], None] = lambda _opened: None,
+    ) -> None:
+        self._files, self._read, self._ready, self._used = files, read, ready, used
         self._own = {"st_uid": os.getuid(), "st_gid": os.getgid(), "st_mtime": moment}
         self._own |= {"st_ctime": moment, "st_atime": moment}
 
@@ -31,7 +48,7 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]
         """What `stat` shows."""
         if path == "/":
             return {"st_mode": stat.S_IFDIR | 0o500, "st_nlink": 2, **self._own}
-        file = self._view.files.get(path[1:])
+        file = self._files.get(path[1:])
         if file is None:
             raise mfusepy.FuseOSError(errno.ENOENT)
         size = {"st_size": file.size, "st_blocks": -(-file.size // 512)}
@@ -39,27 +56,27 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]
 
     def readdir(self, path: str, fh: int) -> list[str]:  # noqa: ARG002
         """The names."""
-        self._uses.touch()
-        return [".", "..", *self._view.files]
+        self._used(0)
+        return [".", "..", *self._files]
 
     def open(self, path: str, flags: int) -> int:
         """Only for reading."""
-        if path[1:] not in self._view.files:
+        if path[1:] not in self._files:
             raise mfusepy.FuseOSError(errno.ENOENT)
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise mfusepy.FuseOSError(errno.EROFS)
-        self._uses.touch(1)
+        self._used(1)
         return 0
 
     def release(self, path: str, fh: int) -> int:  # noqa: ARG002
         """Nobody has the file open any more."""
-        self._uses.touch(-1)
+        self._used(-1)
         return 0
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
         """The bytes; whatever is wrong is an error of reading, never zeros."""
-        self._uses.touch()
+        self._used(0)
         try:
-            return self._view.read(path[1:], offset, size)
+            return self._read(path[1:], offset, size)
         except Exception:  # noqa: BLE001 - a program that reads a file knows no more than EIO
             raise mfusepy.FuseOSError(errno.EIO) from None
