@@ -53,14 +53,18 @@ def go_on(
 
 
 def start(site: Site, note: BootNote) -> bool:
-    """Starts the VM unless it is on; whether it did.
+    """Starts the VM unless it is on, and resumes it if it is paused; whether it did.
 
     Raises `LockedError`, `UsageError` if VirtualBox does not list it, `VBoxManageError`.
     """
     machines.listed(site, note)
     with locks.alone(note):
-        if not site.vboxmanage.info(note.uuid).stopped:
+        info = site.vboxmanage.info(note.uuid)
+        if info.state == "paused":
+            site.vboxmanage.run("controlvm", note.uuid, "resume")
+        elif not info.stopped:
             return False
-        PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
+        else:
+            PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
     locks.forget(note)
     return True

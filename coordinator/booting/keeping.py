@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,15 @@ _ATTEMPTS: Final = 30
 class Keeper:
     """Fills the disks, proves that they are whole, and makes an ordinary VM of it, in threads."""
 
-    def __init__(self, note: BootNote, disks: list[ServedDisk], job: Mapping[str, Any]) -> None:
-        self._note, self._job = note, job
+    def __init__(
+        self,
+        note: BootNote,
+        disks: list[ServedDisk],
+        job: Mapping[str, Any],
+        unread: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`unread` says why the guest waits for what it wants to read; empty: it does not."""
+        self._note, self._job, self._unread = note, job, unread
         self._filler = Filler(disks)
         self._problem = ""
         #: Nothing is served any more.
@@ -86,7 +93,7 @@ class Keeper:
         goes_on = filler.filled < filler.total and not problem
         facts: dict[str, object] = {"filled": filler.filled, "total": filler.total}
         facts |= {"rate": filler.rate if goes_on else 0, "short": filler.short}
-        return {**facts, "problem": problem}
+        return {**facts, "problem": problem, "unread": self._unread()}
 
     def _keep_note(self) -> None:
         """Notes it again if that is lost. Only who has removed the mark means to forget it."""

@@ -23,7 +23,8 @@ _OLD_SECONDS: Final = 30.0
 class Progress:
     """Bytes, and bytes a second. `problem` says why it does not get on.
 
-    For `short` bytes there is no room. `age`: how many seconds ago its server has said so; a rate
+    For `short` bytes there is no room. `unread` says why VirtualBox has paused the VM, which asked
+    for what could not be read. `age`: how many seconds ago its server has said so; a rate
     is only what was said just now.
     """
 
@@ -33,6 +34,7 @@ class Progress:
     rate: float
     short: int
     problem: str
+    unread: str
     served: bool
     whole: bool
     age: float
@@ -59,7 +61,21 @@ class Progress:
             said += "" if left is None else f", {duration(left)} left"
         if self.short:
             said += f"; no room for {size(self.short)} of it"
-        return f"{said}; {self.problem}" if self.problem else said
+        if self.problem:
+            said += f"; {self.problem}"
+        if self.unread:
+            said += f"; {self.paused}"
+        return said
+
+    @property
+    def paused(self) -> str:
+        """That its guest waits, why, and what to do; empty if it got all that it asked for."""
+        if not self.unread:
+            return ""
+        return (
+            f"paused by VirtualBox, as its guest asked for what could not be read ({self.unread}): "
+            f"when it can be, `vmbackup-admin boot {quoted(self.name)}` goes on"
+        )
 
 
 def progress(note: BootNote) -> Progress:
@@ -79,6 +95,7 @@ def progress(note: BootNote) -> Progress:
         rate=float(rate) if served and not problem and age <= _OLD_SECONDS else 0.0,
         short=int(short),
         problem=problem or _no_room(note, age),
+        unread=str(said.get("unread") or "") if served else "",
         served=served,
         whole=note.is_whole,
         age=age,
@@ -124,5 +141,5 @@ def _shown(note: BootNote) -> Shown:
     facts |= {"folder": str(note.folder), "since": note.since}
     how: dict[str, Any] = {"filled": found.filled, "total": found.total, "rate": found.rate}
     how |= {"seconds_left": found.seconds_left, "problem": found.problem}
-    how["short"] = found.short
+    how |= {"short": found.short, "unread": found.unread}
     return Shown(line, {**facts, **how, "served": found.served, "whole": found.whole})

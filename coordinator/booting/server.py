@@ -18,6 +18,7 @@ from coordinator.booting.ending import ended_by_sigterm
 from coordinator.booting.identity import require_same
 from coordinator.booting.keeping import Keeper
 from coordinator.booting.laying_out import lay_out
+from coordinator.booting.refusals import Refusals, number_of
 from coordinator.booting.served_disk import ServedDisk
 from coordinator.mounting.steady_copy import SteadyCopy
 from coordinator.serving import program
@@ -58,7 +59,8 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
         copy = stack.enter_context(SteadyCopy(Path(job["ova"])))
         require_same(copy.reader(), str(job["sha256"]), note)
         disks = _open(copy, note, stack, fresh=bool(job["fresh"]))
-        keeper = Keeper(note, list(disks.values()), job)
+        refusals = Refusals(disks)
+        keeper = Keeper(note, list(disks.values()), job, lambda: refusals.problem)
 
         def ready() -> None:
             say({"ready": True, "pid": os.getpid(), "problems": keeper.doubts})
@@ -67,12 +69,7 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
         moment = max(disk.path.stat().st_ctime_ns for disk in disks.values())
         try:
             program.serve(
-                Operations(
-                    disks,
-                    lambda name, offset, length: disks[name].read(offset, length),
-                    moment=moment,
-                    ready=ready,
-                ),
+                Operations(disks, refusals.read, moment=moment, ready=ready, number_of=number_of),
                 str(note.place),
                 what=f"{note.name}:{note.stamp}",
                 kind=mounts.SUBTYPE,

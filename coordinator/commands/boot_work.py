@@ -79,12 +79,14 @@ class Work:
     def go_on(self, note: BootNote) -> ExitCode:
         """Serves the disks again if need be, and starts the VM."""
         from coordinator.booting import going_on
+        from coordinator.booting.progress import progress
 
         if self._dry_run:
             return self._say(_facts(note), f"would go on with {note.name} from {note.stamp}")
         note = self._serve(note)
         merged = self._settle(note)
         started = going_on.start(self._site, note)
+        self._warn(*filter(None, [progress(note).problem]))
         said = [f"{note.name} runs {'again' if started else 'already'}"]
         if not note.file.exists():
             said.append("It is an ordinary VM by now.")
@@ -150,6 +152,7 @@ class Work:
             if found.filled != filled:
                 filled, since = found.filled, self._site.clock.monotonic()
             _refuse_stuck(note, found.problem, self._site.clock.monotonic() - since)
+            self._warn(*filter(None, [found.paused]))
             text.progress(f"{note.name}: {found.words}; {reason}")
             self._site.clock.sleep(_POLL_SECONDS)
 

@@ -22,7 +22,8 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]
 
     `files` by their names; `read` answers bytes of one, from an offset on. `moment` is when they
     changed last, in nanoseconds. `ready` is called when they are mounted, `used` when something is
-    asked for: with 1 for a file that is opened, -1 for its end.
+    asked for: with 1 for a file that is opened, -1 for its end. `number_of` says which error the
+    kernel is told of what `read` raises.
     """
 
     use_ns = True
@@ -35,8 +36,10 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]
         moment: int,
         ready: Callable[[], None],
         used: Callable[[int], None] = lambda _opened: None,
+        number_of: Callable[[Exception], int] = lambda _error: errno.EIO,
     ) -> None:
         self._files, self._read, self._ready, self._used = files, read, ready, used
+        self._number_of = number_of
         self._own = {"st_uid": os.getuid(), "st_gid": os.getgid(), "st_mtime": moment}
         self._own |= {"st_ctime": moment, "st_atime": moment}
 
@@ -78,5 +81,5 @@ class Operations(mfusepy.Operations):  # type: ignore[misc]
         self._used(0)
         try:
             return self._read(path[1:], offset, size)
-        except Exception:  # noqa: BLE001 - a program that reads a file knows no more than EIO
-            raise mfusepy.FuseOSError(errno.EIO) from None
+        except Exception as error:  # noqa: BLE001 - the kernel takes nothing but a number
+            raise mfusepy.FuseOSError(self._number_of(error)) from None

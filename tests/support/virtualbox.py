@@ -165,11 +165,18 @@ class RealHost:
         )
 
     def make_vm(
-        self, name: str, *, mib: int = 8, random_mib: int = 1, delay: float | None = 0
+        self,
+        name: str,
+        *,
+        mib: int = 8,
+        random_mib: int = 1,
+        delay: float | None = 0,
+        walk_mib: int = 0,
     ) -> "RealVm":
         """A small VM, stopped.
 
         `delay`: seconds between power button and power off; None: the guest ignores the button.
+        `walk_mib`: each second it reads one of the first so many MiB of its random data, too.
         """
         words: list[str | Path] = [
             "--vboxmanage",
@@ -180,6 +187,8 @@ class RealHost:
             str(mib),
             "--random-mib",
             str(random_mib),
+            "--walk",
+            str(walk_mib),
         ]
         words += [
             "--delay",

@@ -1,9 +1,11 @@
 """A VM that runs from its copy counts on from the number of the backup, and becomes ordinary."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,7 @@ def counted(fleet: Fleet, *disks: str, efi: bool = False) -> RealVm:
     """
     first, _ = fleet.members.values()
     assert isinstance(first.host, RealHost)
-    vm = first.host.make_vm("web01", mib=24, random_mib=6)
+    vm = first.host.make_vm("web01", mib=24, random_mib=6, walk_mib=6)
     vm.start()
     wait_for(lambda: vm.beats() >= 2, "two beats", 90)
     vm.stop()
@@ -121,6 +123,24 @@ def counted(fleet: Fleet, *disks: str, efi: bool = False) -> RealVm:
     first.worker("run")
     assert len(fleet.copies("web01")) == 1
     return vm
+
+
+@contextlib.contextmanager
+def partly_unreadable(path: Path, folder: Path) -> Iterator[Path]:
+    """The middle of the file cannot be read as long as there is the file that is answered."""
+    place, flag, size = folder / "faulty", folder / "away", path.stat().st_size
+    place.mkdir()
+    flag.touch()
+    words = map(str, (path, place, flag, size * 2 // 5, size * 3 // 5))
+    with subprocess.Popen([sys.executable, "-m", "tests.support.faulty_file", *words]) as server:
+        try:
+            wait_for((place / path.name).exists, "the file to be shown")
+            subprocess.run(["mount", "--bind", place / path.name, path], check=True)
+            yield flag
+        finally:
+            for mounted in (path, place):
+                subprocess.run(["umount", "--lazy", mounted], check=False)
+            server.terminate()
 
 
 def left_out(fleet: Fleet, booted: Booted) -> str:
@@ -247,14 +267,23 @@ def test_a_server_that_was_killed_leaves_a_vm_that_does_not_start_until_it_goes_
     assert not fleet.record("web01").holds
 
 
-def test_one_that_is_whole_and_saved_goes_on_and_one_that_was_renamed_is_finished(
+def test_one_whose_nas_was_away_goes_on_saved_and_is_finished_renamed(
     fleet: Fleet, place: Path
 ) -> None:
     number = counted(fleet).counter()
     _, second = fleet.members.values()
-    booted = begun(second, "web01", place)
-    booted.let_it_count()
-    booted.fill()
+    (copy,) = fleet.copies("web01")
+    with partly_unreadable(copy.directory / f"{copy.stamp}.ova", fleet.folder) as away:
+        booted = begun(second, "web01", place)
+        wait_for(lambda: booted.vm.info("VMState") == "paused", "its guest to wait for the NAS", 60)
+        assert "paused by VirtualBox" in second.admin("status").stdout
+        away.unlink()
+        second.admin("boot", "web01")
+        booted.let_it_count()
+        booted.fill()
+    wait_for(lambda: booted.vm.serial.read_text().count("R") >= 6, "it to read all", 60)
+    assert not {"E", "Z"} & set(booted.vm.serial.read_text())
+    assert "paused" not in second.admin("status").stdout
     booted.host.run("controlvm", booted.vm.uuid, "savestate")
     booted.vm.wait_for_state("saved")
     booted.kill_server()

@@ -342,6 +342,14 @@ class TestGoOn:
         assert len(told) == 2
         assert self.doubts == ("no room for all",)
 
+    @pytest.mark.parametrize(("state", "started"), [("paused", True), ("running", False)])
+    def test_one_that_virtualbox_has_paused_is_resumed(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, state: str, *, started: bool
+    ) -> None:
+        virtualbox.state = state
+        assert going_on.start(site, made) == started
+        assert virtualbox.told == [("controlvm", UUID, "resume")] * started
+
     def test_one_that_is_whole_and_off_is_not(
         self, site: Any, made: BootNote, told: list[str]
     ) -> None:
@@ -692,6 +700,11 @@ class TestNote:
         assert progress(made).words == "1.0 GiB of 3.0 GiB filled, 1.0 MiB/s, 34 min left"
         made.progress.write({"filled": "x", "rate": None, "problem": "away"})
         assert progress(made).words.endswith("; away")
+        made.progress.write({"filled": 1 << 30, "total": 3 << 30, "unread": "the NAS is away"})
+        assert progress(made).words.endswith(
+            "; paused by VirtualBox, as its guest asked for what could not be read (the NAS is "
+            "away): when it can be, `vmbackup-admin boot web` goes on"
+        )
 
 
 def test_isolated() -> None:
