@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from shared.copies import catalogue, chronology, permits, screenshots
+from shared.copies import catalogue, chronology, permits, protection, screenshots
 from shared.copies.catalogue import Copy
 from shared.copies.files import NasFiles, Permit
 from shared.copies.names import SIDES, Suffix, final_name
@@ -68,12 +68,12 @@ def select(
     A copy belongs to the day on which it was begun. Only good copies count, and only good copies
     go: one that is damaged or incomplete stays until a person has looked at it. Those that an
     operator has pinned, or from which a VM runs, stay and use up no rule's number. What must stay
-    whatever the rules say is in `permits.must_stay`.
+    whatever the rules say is in `protection.must_stay`.
     """
     found = list(copies)
     reasons = _by_rule(found, rules)
-    for stamp, more in permits.must_stay(found, protect=protect).items():
-        first = [reason for reason in more if reason == permits.NEWEST]
+    for stamp, more in protection.must_stay(found, protect=protect).items():
+        first = [reason for reason in more if reason == protection.NEWEST]
         reasons[stamp] = [
             *first,
             *reasons[stamp],

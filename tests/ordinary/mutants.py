@@ -99,7 +99,7 @@ MUTANTS: Final = {
     ),
     "numbers begin anew": Mutant((*_NO_FLOOR, _BY_NUMBER), Cell("inside", "run", "lost")),
     "the copy just published may go": Mutant(
-        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.permits", "must_stay", _nothing_protected)),
+        (*_NO_FLOOR, _BY_NUMBER, ("shared.copies.protection", "must_stay", _nothing_protected)),
         Cell("inside", "run", "lost"),
     ),
     "what a live backup made is known by its name": Mutant(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.copies import catalogue, chronology, permits, retention
+from shared.copies import catalogue, chronology, permits, protection, retention
 from shared.copies.catalogue import Copy
 from shared.copies.copying import Route
 from shared.copies.files import NasFiles, Permit
@@ -260,7 +260,7 @@ def test_without_the_guard_the_copy_that_was_just_published_goes(
         put(tmp_path, claim, claim, claim)
     new = put(tmp_path, 1, 20, 20)
     monkeypatch.setattr(
-        permits, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies}
+        protection, "must_stay", lambda copies, **_: {copy.stamp: [] for copy in copies}
     )
     monkeypatch.setattr(
         chronology,
