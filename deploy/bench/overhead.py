@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from deploy.bench.report import Report
 from deploy.bench.second_copies import data_start
-from shared.export.engine import LockedSink
+from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import Codec, best_codec
 from shared.ova.disk import Chain

@@ -10,32 +10,28 @@ they lasted as soon as there are clones, and are let go before the first block i
 """
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
-from uuid import uuid4
+from typing import Final
 
+from shared.export import disk_writing
 from shared.export.delta import Delta, DeltaPlan
-from shared.export.description import take_description
-from shared.export.disk_delta import DiskDelta
+from shared.export.description import Description, take_description
+from shared.export.disk_writing import Guard
 from shared.export.eligibility import SourceDisk, open_disk
 from shared.export.freezing import Freezer
-from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
+from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.export.read_lock import ReadLock
 from shared.export.takeover import PreviousDisk
 from shared.frozen.errors import NotFrozenError
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.rate_limit import UNLIMITED, Pace
 from shared.ova.disk import Chain
-from shared.ova.index import grain_digest
 from shared.ova.ovf import DiskFile, disk_files
 from shared.ova.parts import MadeParts
-from shared.ova.vmdk import SECTOR
-from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from shared.ova.writing import OvaWriter, WrittenMember
 from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
@@ -105,28 +101,12 @@ def export_vm(
     """
     with ExitStack() as stack:
         held = stack.enter_context(ExitStack())
-        locks = [
+        locks: Sequence[ReadLock] = [
             held.enter_context(ReadLock.take(vboxmanage, disk.medium, cancelled))
             for disk in request.disks
         ]
-        description = take_description(
-            vboxmanage,
-            request.machine,
-            confirm(),
-            disks=len(request.disks),
-            scratch=request.scratch,
-            cancelled=cancelled,
-            shown=request.shown,
-        )
-        freezer = request.freezer
-        frozen = freezer.freeze(request.disks) if freezer else ()
-        chains = [stack.enter_context(open_disk(disk)) for disk in frozen or request.disks]
-        guards: Sequence[Guard] = locks
-        if freezer and frozen:
-            _prove(locks, chains)
-            held.close()
-            guards, locks = [freezer], []
-            freezer.frozen = True
+        description = _describe(vboxmanage, request, confirm(), cancelled)
+        chains, guards, locks = _open(request, locks, held, stack)
         parts = match_disks(disk_files(description.ovf), request.disks, chains)
         meter.total = sum(chain.data_bytes() for chain in chains)
         delta = stack.enter_context(Delta(plan, request.target)) if plan else None
@@ -136,9 +116,9 @@ def export_vm(
         try:
             for name, data in description.members:
                 ova.add(name, data)
-            if freezer and delta:
-                delta.unchanged = _unchanged(freezer, delta, parts, stack)
-            _write(ova, parts, settings, guards, meter, cancelled, delta)
+            if request.freezer and delta:
+                delta.unchanged = _unchanged(request.freezer, delta, parts, stack)
+            disk_writing.write_disks(ova, parts, settings, guards, meter, cancelled, delta)
             members = ova.finish(f"{description.name}.mf")
             _require_unchanged(chains)
             _prove(locks, chains if locks else ())
@@ -152,6 +132,39 @@ def export_vm(
     return ExportSummary(
         ova.position, members, meter.done, ova.copied, reason, meter.unread, index, made_of
     )
+
+
+def _describe(
+    vboxmanage: VBoxManage, request: ExportRequest, name: str, cancelled: threading.Event
+) -> Description:
+    """What VirtualBox writes about the VM, which it calls `name`."""
+    return take_description(
+        vboxmanage,
+        request.machine,
+        name,
+        disks=len(request.disks),
+        scratch=request.scratch,
+        cancelled=cancelled,
+        shown=request.shown,
+    )
+
+
+def _open(
+    request: ExportRequest, locks: Sequence[ReadLock], held: ExitStack, stack: ExitStack
+) -> tuple[Sequence[Chain], Sequence[Guard], Sequence[ReadLock]]:
+    """Opens the disks, frozen if they can be; then their locks, which `held` has, are let go.
+
+    Returns what is read, what must hold meanwhile, and the locks that must last until the end.
+    """
+    freezer = request.freezer
+    frozen = freezer.freeze(request.disks) if freezer else ()
+    chains = [stack.enter_context(open_disk(disk)) for disk in frozen or request.disks]
+    if not (freezer and frozen):
+        return chains, locks, locks
+    _prove(locks, chains)
+    held.close()
+    freezer.frozen = True
+    return chains, [freezer], ()
 
 
 def match_disks(
@@ -176,78 +189,6 @@ def match_disks(
                 f"exports with {file.size}"
             )
     return parts
-
-
-class Guard(Protocol):
-    """What must hold while disks are read: a lock, or room for clones."""
-
-    def check(self) -> None:
-        """Raises what is wrong, if that is certain by now."""
-
-
-class LockedSink:
-    """Passes the bytes of a disk on to the OVA, as long as all that must hold does.
-
-    Through the delta, if there is one.
-    """
-
-    def __init__(
-        self,
-        ova: OvaWriter,
-        guards: Sequence[Guard],
-        layout: VmdkLayout,
-        delta: DiskDelta | None,
-    ) -> None:
-        self._ova = ova
-        self._guards = guards
-        self._layout = layout
-        self._delta = delta
-
-    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
-        """See `shared.export.pipeline.DiskSink`."""
-        for guard in self._guards:
-            guard.check()
-        if self._delta is None:
-            self._ova.write(data)
-        elif unit is None:
-            self._delta.put_between(data, self._ova)
-        else:
-            self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._ova)
-
-
-def _write(
-    ova: OvaWriter,
-    parts: Sequence[tuple[DiskFile, Chain]],
-    settings: CompressionSettings,
-    guards: Sequence[Guard],
-    meter: ReadMeter,
-    cancelled: threading.Event,
-    delta: Delta | None,
-) -> None:
-    """Writes the disks, in VirtualBox's order."""
-    pipeline = Pipeline(
-        replace(settings, digest=grain_digest, alignment=delta.alignment) if delta else settings,
-        cancelled,
-    )
-    try:
-        for file, chain in parts:
-            ova.begin(file.name)
-            alignment = delta.alignment if delta else SECTOR
-            layout = VmdkLayout(
-                file.name,
-                chain.size,
-                secrets.randbits(32),
-                uuid4(),
-                position=ova.position,
-                alignment=alignment,
-            )
-            part = delta.begin(file.attachment.label, ova.position) if delta else None
-            sink = LockedSink(ova, guards, layout, part)
-            unchanged = delta.unchanged.get(file.attachment.label) if delta else None
-            pipeline.copy(chain, layout, sink, meter, unchanged)
-            ova.end()
-    finally:
-        pipeline.close()
 
 
 def _unchanged(

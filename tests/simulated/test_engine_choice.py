@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shared.copies.sidecar import Sidecar
-from shared.export import eligibility, engine
+from shared.export import disk_writing, eligibility, engine
 from shared.host.errors import CopyError, DiskImageError, NasError
 from shared.host.kernel import available_cores
 from shared.nas.mount import Mount
@@ -158,7 +158,7 @@ def test_an_engine_that_hangs_is_replaced(rig: Rig, monkeypatch: pytest.MonkeyPa
         assert cancelled.wait(60)  # type: ignore[attr-defined]
         raise engine.CopyError("cancelled")
 
-    monkeypatch.setattr(engine, "_write", hang)
+    monkeypatch.setattr(disk_writing, "write_disks", hang)
     assert backup.run(rig.site(engine="auto", stall_seconds=1)).done == ["web01"]
     assert "has not grown" in sidecar(rig, "web01").engine_reason
 
@@ -352,14 +352,14 @@ def test_the_engine_uses_as_many_cores_as_it_may(
     rig.look()
     seen: list[int] = []
 
-    class Pipeline(engine.Pipeline):
+    class Pipeline(disk_writing.Pipeline):
         def close(self) -> bool:
             seen.append(
                 sum(thread.name.startswith("engine-compress") for thread in threading.enumerate())
             )
             return super().close()
 
-    monkeypatch.setattr(engine, "Pipeline", Pipeline)
+    monkeypatch.setattr(disk_writing, "Pipeline", Pipeline)
     assert backup.run(rig.site(engine="parallel", cores=cores)).done == ["web01"]
     assert seen == [threads]
 

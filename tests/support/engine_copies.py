@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from shared.export.delta import Delta, DeltaPlan
-from shared.export.engine import LockedSink
+from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import zlib_codec
 from shared.ova.disk import Chain

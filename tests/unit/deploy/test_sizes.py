@@ -16,9 +16,7 @@ LARGER_MODULES: set[str] = {
     "coordinator/commands/status.py",
     "coordinator/restore/in_place_checks.py",
     "shared/copies/catalogue.py",
-    "shared/copies/permits.py",
     "shared/copies/sidecar.py",
-    "shared/export/engine.py",
     "shared/host/configuration/policy.py",
     "shared/state/store/snapshot.py",
     "shared/tasks/disk_swap.py",
@@ -31,7 +29,6 @@ LARGER_FUNCTIONS: set[str] = {
     "coordinator/commands/lock_break.py:command",
     "coordinator/commands/mount.py:mount",
     "coordinator/commands/rehearse.py:command",
-    "shared/export/engine.py:export_vm",
 }
 
 

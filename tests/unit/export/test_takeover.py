@@ -20,7 +20,7 @@ from uuid import UUID
 import pytest
 
 from shared.export.delta import Delta, DeltaPlan
-from shared.export.engine import LockedSink
+from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.takeover import PreviousDisk
 from shared.frozen.errors import NotFrozenError
