@@ -161,7 +161,7 @@ def accept_left(site: Site) -> None:
 
 
 def _left(record: VmRecord, power: Power) -> dict[str, Any]:
-    live = power.method == "live"
+    cloned = power.method in {"live", "pause"}
     return {
         "vm": record.key,
         "uuid": record.uuid,
@@ -169,8 +169,8 @@ def _left(record: VmRecord, power: Power) -> dict[str, Any]:
         "method": power.method,
         "found": power.found,
         "since": power.since or None,
-        "snapshot": power.tag if live else None,
-        "clone": (power.clone or power.tag) if live else None,
+        "snapshot": power.tag if power.method == "live" else None,
+        "clone": (power.clone or power.tag) if cloned else None,
         "folder": power.folder or None,
         "text": unfinished.may_remain(record, power),
     }

@@ -74,6 +74,7 @@ def _last_copy(copy: CopyRecord, now: datetime) -> dict[str, Any]:
         "size": copy.size,
         "sha256": copy.sha256 or None,
         "other_engine": other and {"reason": other.reason, "copies": other.copies},
+        "not_paused": copy.not_paused or None,
     }
 
 
@@ -150,6 +151,8 @@ def _of_copies(row: Mapping[str, Any]) -> list[str]:
     other = row["last_copy"] and row["last_copy"]["other_engine"]
     if other and other["copies"] > 1:
         said.append(other_engine(other))
+    if row["last_copy"] and row["last_copy"]["not_paused"]:
+        said.append(not_paused(row["last_copy"]["not_paused"]))
     return said
 
 
@@ -160,6 +163,11 @@ def other_engine(other: Mapping[str, Any]) -> str:
         f"everything, because {other['reason']}; "
         f'if that is to stay, engine = "vboxmanage" for this VM ends this note'
     )
+
+
+def not_paused(reason: str) -> str:
+    """That a VM was copied live which was to be paused, and why."""
+    return f"its last copy was made live, from a snapshot, instead of pausing it: {reason}"
 
 
 def order_unknown(vm: str, count: int) -> str:

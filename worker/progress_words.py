@@ -14,6 +14,7 @@ _PHASES: Final[Mapping[str, str]] = {
     "savestate": "saves the VM",
     "shutdown": "shuts the VM down",
     "live": "prepares a snapshot",
+    "pause": "clones its disks",
     "snapshot": "makes a snapshot",
     "export": "exports",
     "side files": "keeps side files",

@@ -8,12 +8,18 @@ afterwards. Both measured; see docs/export-engine.md.
 import os
 import platform
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from shared.frozen.errors import NotFrozenError
 
 _FICLONE: Final = 0x40049409
+_FICLONERANGE: Final = 0x4020940D
+#: Source, its offset, the length, the offset in the target.
+_RANGE: Final = struct.Struct("=qQQQ")
+#: A multiple of the blocks of every file system with reflinks.
+_BLOCK: Final = 1 << 16
 _FSGETXATTR: Final = 0x801C581F
 #: xflags, extsize, nextents, projid, cowextsize, and what is not in use.
 _ATTRIBUTES: Final = struct.Struct("=5I8x")
@@ -38,6 +44,30 @@ def clone(source: Path, target: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         raise NotFrozenError(f"{source} cannot be cloned: {error.strerror}") from None
+
+
+def require_reflinks(source: Path, folder: Path) -> None:
+    """Raises `NotFrozenError` unless `source` can be cloned into a folder.
+
+    Tried with its first block, and a file that has no name and is gone at once.
+    """
+    unnamed = getattr(os, "O_TMPFILE", 0)
+    if platform.system() != "Linux" or not unnamed:
+        raise NotFrozenError("this system has no reflink clones that were tested")
+    from fcntl import ioctl
+
+    try:
+        with ExitStack() as stack:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            stack.callback(os.close, descriptor)
+            _require_plain(descriptor, source)
+            made = os.open(folder, os.O_RDWR | unnamed | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, made)
+            ioctl(made, _FICLONERANGE, _RANGE.pack(descriptor, 0, _BLOCK, 0))
+    except OSError as error:
+        raise NotFrozenError(
+            f"the file system of {source} makes no reflink clones in {folder}: {error.strerror}"
+        ) from None
 
 
 def _clone(source: int, target: Path) -> None:

@@ -21,6 +21,7 @@ _TOUCHED: Final = {
     "savestate": "saved for its backup",
     "shutdown": "shut down for its backup",
     "live": "a snapshot of it was made for its backup",
+    "pause": "paused for a moment for its backup",
 }
 _BEGUN: Final = {"archive": "archived", "activate": "taken back into the backups"}
 

@@ -31,7 +31,12 @@ _COUNTED: Final[Mapping[str, tuple[str, ...]]] = {
     "would not come back": ("unrestorable",),
     "removed": ("removed",),
 }
-_RUNNING: Final = {"savestate": "saved", "shutdown": "shut down", "live": "copied while it runs"}
+_RUNNING: Final = {
+    "savestate": "saved",
+    "shutdown": "shut down",
+    "live": "copied while it runs",
+    "pause": "paused for a moment",
+}
 
 
 @dataclass(frozen=True, slots=True)

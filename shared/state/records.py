@@ -52,7 +52,8 @@ class CopyRecord(Document):
 
     `fingerprint` is that of the VM which it is a copy of. `sha256` is empty as long as the copy was
     not read in full; then `seal` is the digest of what it is made of. `other_engine`: it was not
-    made by the engine that was wanted.
+    made by the engine that was wanted. `not_paused`: why its VM was copied live, which was to be
+    paused.
     """
 
     stamp: PlainName
@@ -63,6 +64,7 @@ class CopyRecord(Document):
     fingerprint: Mapping[str, str]
     seal: str = ""
     other_engine: OtherEngine | None = None
+    not_paused: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -73,10 +75,10 @@ class Power(Document):
     Committed before the VM is touched, taken back when it is as it was found. `found` is
     VirtualBox's word for the power state to return to. The live method makes a snapshot and a clone
     that are both called `tag`, and a folder of that name for the clone; `clone` and `snapshot` are
-    their UUIDs.
+    their UUIDs. Pausing makes no snapshot.
     """
 
-    method: Literal["savestate", "shutdown", "live"]
+    method: Literal["savestate", "shutdown", "live", "pause"]
     found: str
     claim: Count
     #: 128 random bits in hexadecimal digits. Empty: written by a release that called everything

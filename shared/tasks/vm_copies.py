@@ -189,6 +189,7 @@ def as_record(sidecar: Sidecar) -> CopyRecord:
         fingerprint,
         sidecar.seal,
         OtherEngine(sidecar.engine_reason) if sidecar.engine_reason else None,
+        sidecar.not_paused,
     )
 
 

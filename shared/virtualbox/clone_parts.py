@@ -15,7 +15,7 @@ from shared.virtualbox.storage import Image, VmSnapshot
 class Made:
     """What a live backup makes: a snapshot and a clone called `name`, the clone in `folder`.
 
-    UUIDs that are not known yet are empty.
+    In a pause only the clone is made. UUIDs that are not known yet are empty.
     """
 
     name: str
@@ -27,13 +27,12 @@ class Made:
         """Where its folder may be.
 
         Where it was made, or where it went with the folder of its VM, which VirtualBox renames with
-        the VM.
+        the VM; and beside disks of the VM, where those of a clone are that was made in a pause.
         """
-        current = (
-            {Path(machine.settings_file).parent / self.folder.name}
-            if machine is not None
-            else set()
-        )
+        current = set()
+        if machine is not None:
+            files = [machine.settings_file, *(image.location for image in machine.images)]
+            current = {Path(file).parent / self.folder.name for file in files}
         return tuple({self.folder, *current})
 
 

@@ -9,10 +9,11 @@ disk that is attached, whosever it is. Without `--delete` it closes them and lea
 that is used, and only files in our own folder are removed.
 """
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,6 +24,7 @@ from shared.virtualbox import scratch
 from shared.virtualbox.clone_parts import Made, asked_for, is_below, is_inside
 from shared.virtualbox.export_checks import DiskUse, disk_use
 from shared.virtualbox.export_errors import VmBusyError
+from shared.virtualbox.guest_pause import GUARD
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING
 from shared.virtualbox.storage import Image, VmSnapshot, files_of
@@ -124,7 +126,7 @@ class Clones:
             pause(_POLL_SECONDS)
 
     def _unsettled(self, machine: Machine | None, name: str) -> str:
-        if asked_for(name, "snapshot", "clonevm"):
+        if asked_for(name, "snapshot", "clonevm", "registervm", GUARD):
             return f"VirtualBox is still being asked for {name}"
         info = self._vboxmanage.info(machine.uuid) if machine is not None else None
         return (
@@ -166,6 +168,14 @@ class Clones:
         own = tuple(chain for chain in clone.chains if is_inside(chain[0], made.folders(machine)))
         self._wait_until_free(replace(clone, chains=own), made.name)
         self._vboxmanage.run_long(work_seconds(), "unregistervm", clone.uuid)
+        for chain in own:
+            self._forget_chain([each for each in chain if is_inside(each, made.folders(machine))])
+
+    def _forget_chain(self, images: Sequence[Image]) -> None:
+        """Images that stand on each other, leaf first, stay open when nobody uses them any more."""
+        for image in images if len(images) > 1 else ():
+            with contextlib.suppress(VBoxManageError):
+                self._vboxmanage.run("closemedium", "disk", image.uuid)
 
     def refuse_used(self, machine: Machine | None, others: Iterable[Machine], made: Made) -> None:
         """Raises if a VM that does not belong here lies in our folder, or uses a disk of the clone.

@@ -52,7 +52,7 @@ class Medium:
 class MachineInfo:
     """What `showvminfo` says.
 
-    `changed` is UTC in whole seconds: fractions are lost when VBoxSVC restarts.
+    `changed` is UTC in whole seconds: fractions are lost when VBoxSVC restarts. `moment` has them.
     """
 
     uuid: str
@@ -65,6 +65,7 @@ class MachineInfo:
     media: tuple[Medium, ...]
     #: Bytes; 0 if it is not said.
     memory: int = 0
+    moment: str = ""
 
     @property
     def stopped(self) -> bool:
@@ -149,6 +150,7 @@ def parse_info(stdout: str) -> MachineInfo:
         session=value("SessionName"),
         media=tuple(_media(stdout)),
         memory=int(memory[1]) << 20 if (memory := _MEMORY.search(stdout)) else 0,
+        moment=value("VMStateChangeTime"),
     )
 
 

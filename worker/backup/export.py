@@ -18,6 +18,7 @@ from worker.backup.engine import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
 from worker.backup.freezing import Frozen, FrozenVm, freezing, standing
 from worker.backup.hooks import Hooks
+from worker.backup.live import Live
 from worker.backup.method import choose_method, preflight
 from worker.backup.publish import Exported, check, seal, try_import
 from worker.backup.room import source_bytes
@@ -146,6 +147,7 @@ class Export:
             left_out=ready.side_files.left_out,
             taken_from=delta.sources if traffic.copied else (),
             oldest_read=delta.oldest_read if traffic.parts else "",
+            not_paused=ready.method.instead if isinstance(ready.method, Live) else "",
         )
 
     def _make_ready(self, fallback: Fallback) -> _Ready:

@@ -3,6 +3,7 @@
 import os
 import uuid
 from dataclasses import replace
+from typing import Literal
 
 from shared.host.errors import VBoxManageError
 from shared.state.records import Power
@@ -22,8 +23,9 @@ class Live:
     Its user may start and stop it meanwhile.
     """
 
-    def __init__(self, work: Work, found: str) -> None:
-        self._work, self._found = work, found
+    def __init__(self, work: Work, found: str, instead: str = "") -> None:
+        """`instead`: why it is not paused, which it was to be; empty: it was not to be."""
+        self._work, self._found, self.instead = work, found, instead
         self._power: Power | None = None
         self._before: Fingerprint | None = None
         self._frozen: Fingerprint | None = None
@@ -41,13 +43,23 @@ class Live:
         return Subject(clone, machine.name)
 
     def _make(self, work: Work, machine: Machine) -> Machine:
-        """Makes snapshot and clone.
+        """Makes snapshot and clone."""
+        clones = undo.clones_of(work.site)
+        made = clones.take(machine, self._begin(machine, "live"))
+        if self._power is not None:
+            self._power = work.note_power(replace(self._power, snapshot=made.snapshot))
+        clones.clone(machine, made)
+        clone = self._listed(made)
+        if eject_from_clone(work.site.vboxmanage, clone):
+            clone = self._listed(made)
+        return clone
 
-        Before each step it is committed what a crash in the middle of it may leave.
-        """
+    def _begin(self, machine: Machine, method: Literal["live", "pause"]) -> Made:
+        """Makes the folder of the clone: before each step what a crash may leave is committed."""
+        work = self._work
         clones = undo.clones_of(work.site)
         token = scratch.new_token()
-        power = Power("live", self._found, work.held.claim.number, token, str(uuid.uuid4()))
+        power = Power(method, self._found, work.held.claim.number, token, str(uuid.uuid4()))
         power = replace(
             power, folder=os.path.join(os.path.dirname(machine.settings_file), power.tag)
         )
@@ -65,13 +77,7 @@ class Live:
                 f"{made.folder} is there already",
                 hint="nothing was done; the next tick takes another name",
             ) from None
-        made = clones.take(machine, made)
-        self._power = power = work.note_power(replace(power, snapshot=made.snapshot))
-        clones.clone(machine, made)
-        clone = self._listed(made)
-        if eject_from_clone(work.site.vboxmanage, clone):
-            clone = self._listed(made)
-        return clone
+        return made
 
     def _listed(self, made: Made) -> Machine:
         clone = self._work.site.inventory().get(made.clone)

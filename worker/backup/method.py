@@ -1,4 +1,4 @@
-"""How a VM is brought into a state in which it can be exported: none needed, stopped, or live.
+"""How a VM is brought into a state in which it can be exported: none needed, stopped, live, paused.
 
 The method follows from the VM's policy and from whether it runs. A VM that is saved, shut down or
 made a snapshot of for a backup that could not succeed has had its outage for nothing. So
@@ -36,6 +36,7 @@ from worker.backup.admission import PostponedError, judge_length, judge_outage, 
 from worker.backup.engine import require_engine
 from worker.backup.fallback import Fallback
 from worker.backup.live import Live
+from worker.backup.paused import Paused, why_not_paused
 from worker.backup.refused import refuse_same_again
 from worker.backup.room import require_room_for_memory
 from worker.backup.work import Method, Subject, Target, Work, put_back, unchanged
@@ -65,7 +66,16 @@ def choose_method(work: Work, machine: Machine) -> Method:
     if state not in RUNNING or work.policy.running == "defer":
         held = ", and somebody has it open" if state in STOPPED else ""
         raise VmRunsError(f"{work.record.key} is {state}{held}")
+    if work.policy.running == "pause":
+        return _paused(work, machine, state)
     return Live(work, state) if work.policy.running == "live" else Stopped(work, state)
+
+
+def _paused(work: Work, machine: Machine, state: str) -> Method:
+    if reason := why_not_paused(work.site, work.policy, machine):
+        log.log(NOTICE, "copied live, not paused: %s", reason, extra={"vm": work.record.key})
+        return Live(work, state, reason)
+    return Paused(work, state)
 
 
 def why_clone(name: str, policy: VmPolicy, machine: Machine, *, saved: bool) -> str:
@@ -110,7 +120,8 @@ def preflight(
         refuse_filled_usb_drive(machine)
     require_engine(work.policy, machine, work.site.clock, fallback)
     free, copies = _require_directory(work, target)
-    if machine.running and (isinstance(method, Live) or work.policy.running == "savestate"):
+    snapshot = isinstance(method, Live) and not isinstance(method, Paused)
+    if machine.running and (snapshot or work.policy.running == "savestate"):
         require_room_for_memory(machine)  # a snapshot of a running VM has its memory, too
     now, policy = work.site.clock.now(), work.policy
     verdicts = [

@@ -17,6 +17,7 @@ from worker.backup.admission import Admission
 from worker.backup.engine import expected_engine
 from worker.backup.looks import Looks
 from worker.backup.method import why_clone
+from worker.backup.paused import why_not_paused
 from worker.backup.room import needed_on_nas, source_bytes
 
 log: Final = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _METHODS: Final = {
     "savestate": "its state is saved, and it is started again",
     "shutdown": "it is shut down, and started again",
     "live": "live, from a snapshot",
+    "pause": "paused for a moment, while its disks are cloned",
 }
 
 
@@ -95,7 +97,8 @@ def _planned(site: Site, looks: Looks, record: VmRecord, waits: str, *, wanted: 
 def _method(site: Site, record: VmRecord, machine: Machine) -> str:
     policy = site.policy(record)
     if machine.running:
-        return _METHODS[policy.running]
+        why = why_not_paused(site, policy, machine) if policy.running == "pause" else ""
+        return f"{_METHODS['live']} (not paused: {why})" if why else _METHODS[policy.running]
     saved = machine.settings is not None and bool(machine.settings.state_file)
     if why := why_clone(record.name, policy, machine, saved=saved):
         return f"{_METHODS['live']} ({why})"

@@ -46,7 +46,8 @@ _PAUSE_SECONDS: Final = 10.0
 class Exported:
     """An export that has ended, and is not checked yet.
 
-    `frozen`: it was made of clones of the disks, and the VM could be used meanwhile.
+    `frozen`: it was made of clones of the disks, and the VM could be used meanwhile. `not_paused`:
+    why its VM was copied live, which was to be paused.
     """
 
     fingerprint: Fingerprint
@@ -59,6 +60,7 @@ class Exported:
     left_out: tuple[str, ...]
     taken_from: tuple[str, ...]
     oldest_read: str
+    not_paused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def seal(work: Work, target: Target, exported: Exported, found: Checked, refused
         refused=refused,
         engine_reason=engine.reason,
         frozen=exported.frozen,
+        not_paused=exported.not_paused,
         unread=traffic.unread,
         wire=Wire(found.ova.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         key=work.held.key,

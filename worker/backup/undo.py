@@ -18,6 +18,7 @@ from shared.state.records import Power, VmRecord
 from shared.virtualbox import scratch
 from shared.virtualbox.clone_parts import Made, find_snapshot, is_below
 from shared.virtualbox.clones import Clones
+from shared.virtualbox.guest_pause import NOTE, resume_left
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, parse_machine, read_file
 from shared.virtualbox.storage import VmSnapshot
@@ -37,7 +38,7 @@ def made_by(power: Power) -> Made:
 
 
 def undo_live(site: Site, record: VmRecord, power: Power) -> None:
-    """Removes what a live backup has made. May be repeated.
+    """Removes what a live backup has made, or one that pauses its VM. May be repeated.
 
     Raises `VBoxManageError` unless it is certain that nothing of it is left.
     """
@@ -53,6 +54,8 @@ def undo_live(site: Site, record: VmRecord, power: Power) -> None:
         return
     made = made_by(power)
     clones_of(site).settled(machine, made.name)
+    if machine is not None and power.method == "pause":
+        _let_go_on(site, machine, made)
     if inventory:
         machine = _remove_clone(site, record, made, inventory)
     if machine is None:
@@ -64,6 +67,14 @@ def undo_live(site: Site, record: VmRecord, power: Power) -> None:
         )
     else:
         clones_of(site).merge(machine, find_snapshot(machine.settings.snapshots, made))
+
+
+def _let_go_on(site: Site, machine: Machine, made: Made) -> None:
+    """Resumes a VM that was paused for the clone, if whoever should have done that was killed."""
+    for folder in made.folders(machine):
+        mark = scratch.mark_of(folder)
+        if mark is not None and mark.name == made.name:
+            resume_left(site.vboxmanage, machine.uuid, folder / NOTE)
 
 
 def _remove_clone(

@@ -180,7 +180,7 @@ def put_back(work: Work, power: Power) -> None:
     Raises `VmBackupError` if VirtualBox does not let us.
     """
     work.session.doing.phase = f"undo {power.method}"
-    if power.method == "live":
+    if power.method in {"live", "pause"}:
         undo.undo_live(work.site, work.record, power)
     else:
         work.switch.bring_back(work.record.uuid, power.found)

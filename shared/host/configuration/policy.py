@@ -27,11 +27,20 @@ class VmPolicy(Section):
         "never` (or always). Clones and imported VMs bring extra data along, so that "
         "is ignored unless allowed here.",
     )
-    running: Literal["defer", "savestate", "shutdown", "live"] = Field(
+    running: Literal["defer", "savestate", "shutdown", "live", "pause"] = Field(
         "defer",
         description="What to do with a VM that runs: defer (wait until it stops), savestate "
         "(save, export, resume), shutdown (power "
-        "button, export, start again) or live (snapshot and export of a linked clone).",
+        "button, export, start again), live (snapshot and export of a linked clone) or pause "
+        "(stands still for a moment while its disks are cloned, where their file system has "
+        "reflinks; elsewhere live).",
+    )
+    pause_seconds: float = Field(
+        5,
+        ge=1,
+        le=60,
+        description='How long a VM may stand still with running = "pause". One whose disks would '
+        "take longer, because they are fragmented, is copied live.",
     )
     running_hours: float = Field(
         24,

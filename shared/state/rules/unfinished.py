@@ -19,6 +19,7 @@ DONE_TO: Final = {
     "savestate": "a backup saved it",
     "shutdown": "a backup shut it down",
     "live": "a backup made a snapshot and a clone of it",
+    "pause": "a backup paused it for a moment and made a clone of it",
 }
 #: Methods after which a VM is off until somebody starts it.
 _STOPPED_BY: Final = frozenset({"savestate", "shutdown"})
@@ -158,7 +159,8 @@ def may_remain(record: VmRecord, left: Power) -> str:
         )
     clone = f" with the UUID {left.clone}" if left.clone else ""
     folder = f", and the folder {left.folder}" if left.folder else ""
+    made = "a VM" if left.method == "pause" else "a snapshot and a VM"
     return (
-        f"{DONE_TO[left.method]} on {host}: a snapshot and a VM called {left.tag}{clone}{folder} "
+        f"{DONE_TO[left.method]} on {host}: {made} called {left.tag}{clone}{folder} "
         f"may still be there, and nobody removes them by itself"
     )

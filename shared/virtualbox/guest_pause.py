@@ -1,0 +1,154 @@
+"""A VM that stands still for a moment: paused by a process that resumes it whatever happens here.
+
+That process (`shared.virtualbox.pause_guard`) is started before the VM is paused, in a session of
+its own.
+"""
+
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from shared.host.errors import VBoxManageError
+from shared.host.processes import ChildProcess
+from shared.virtualbox.vboxmanage import VBoxManage
+
+_GUARD: Final = Path(__file__).with_name("pause_guard.py")
+#: The first word of its command line.
+GUARD: Final = "guard"
+#: What it leaves in the folder of a clone while the VM is paused.
+NOTE: Final = "paused"
+#: VirtualBox now and then takes ten seconds for an answer.
+_ANSWER_SECONDS: Final = 120.0
+_SAID: Final = {
+    "changed": "it was resumed or switched off while its disks were cloned",
+    "late": "its disks could not be cloned within pause_seconds",
+    "gone": "the process that resumes it lost its caller",
+    "": "the process that resumes it has ended",
+}
+
+
+class NotPausedError(Exception):
+    """The VM was not paused for as long as it had to be. Says why, in words."""
+
+
+class GuestPause:
+    """Pauses one VM at a time, for so many seconds at most, with a note at `note`."""
+
+    def __init__(self, vboxmanage: VBoxManage, uuid: str, seconds: float, note: Path) -> None:
+        self._vboxmanage, self._uuid = vboxmanage, uuid
+        self._seconds, self._note = seconds, note
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Within, the VM is paused. Raises `NotPausedError` at the end if it was not throughout.
+
+        What was made meanwhile counts only if nothing is raised. The VM goes on in any case.
+        """
+        theirs, ours = os.pipe()
+        try:
+            guard = self._start(theirs)
+        finally:
+            os.close(theirs)
+        answers = _Answers(guard, self._seconds)
+        try:
+            answers.expect("ready")
+            os.write(ours, b"pause\n")
+            answers.expect("paused")
+            yield
+            os.write(ours, b"release\n")
+            answers.expect("held")
+        except BrokenPipeError:
+            raise NotPausedError(_SAID[""]) from None
+        finally:
+            os.close(ours)  # whatever happened, it lets the VM go on now
+            guard.wait_at_most(_ANSWER_SECONDS)
+            answers.close()
+
+    def _start(self, stdin: int) -> ChildProcess:
+        program = [sys.executable, "-I", "-S", str(_GUARD), GUARD]
+        words = [self._uuid, str(self._seconds), str(self._note), self._vboxmanage.program]
+        try:
+            return ChildProcess(
+                [*program, *words],
+                environment=self._vboxmanage.environment,
+                stdin=stdin,
+                stderr=None,
+            )
+        except OSError as error:
+            raise NotPausedError(f"no process that resumes it: {error.strerror}") from None
+
+
+class _Answers:
+    """What the guard says, line by line."""
+
+    def __init__(self, guard: ChildProcess, seconds: float) -> None:
+        if guard.stdout is None:
+            raise ValueError("it has no output")
+        self._stream, self._seconds = guard.stdout, seconds
+
+    def expect(self, word: str) -> None:
+        """Raises `NotPausedError` unless that is what it says next."""
+        said = self._line()
+        if said != word:
+            kind, _, why = said.partition(" ")
+            raise NotPausedError(_SAID.get(kind) or f"it could not be paused: {why}")
+
+    def _line(self) -> str:
+        line, end = b"", time.monotonic() + self._seconds + _ANSWER_SECONDS
+        while not line.endswith(b"\n"):
+            left = max(0.0, end - time.monotonic())
+            if not select.select([self._stream], [], [], left)[0]:
+                raise NotPausedError("VirtualBox does not answer")
+            byte = os.read(self._stream.fileno(), 1)
+            if not byte:
+                return ""
+            line += byte
+        return line.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """Nothing more is heard."""
+        with suppress(OSError):
+            self._stream.close()
+
+
+@contextmanager
+def paused_by_its_user(vboxmanage: VBoxManage, uuid: str) -> Iterator[None]:
+    """Within, a VM that its user has paused stays so. Raises `NotPausedError` if it did not."""
+    before = vboxmanage.info(uuid)
+    if before.state != "paused":
+        raise NotPausedError(_SAID["changed"])
+    yield
+    after = vboxmanage.info(uuid)
+    if (after.state, after.moment) != (before.state, before.moment):
+        raise NotPausedError(_SAID["changed"])
+
+
+def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
+    """Resumes a VM that a guard paused which was killed, by its `note`; without one: nothing.
+
+    One that runs, or that its user has paused since, is left alone. Raises `VBoxManageError`.
+    """
+    try:
+        moment, asked = note.read_text(encoding="utf-8"), note.stat().st_mtime
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise VBoxManageError(f"{note} cannot be read: {error}") from None
+    info = vboxmanage.info(uuid)
+    ours = moment[:19] == info.changed if moment else _seconds(info.changed) >= asked - 1
+    if info.state == "paused" and ours:
+        vboxmanage.run("controlvm", uuid, "resume")
+
+
+def _seconds(moment: str) -> float:
+    """A moment of VirtualBox's in seconds since the epoch; 0 if it is none."""
+    try:
+        return datetime.fromisoformat(f"{moment}+00:00").timestamp()
+    except ValueError:
+        return 0.0
