@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _UNKNOWN_OF_PARTIAL: Final = (
     *("sha256", "started", "finished", "duration_seconds", "node", "virtualbox"),
     *("read", "read_in_full", "suspect", "verified", "rehearsed", "screenshot"),
-    *("engine", "engine_reason", "wire"),
+    *("engine", "engine_reason", "not_paused", "wire"),
 )
 
 
@@ -185,6 +185,7 @@ def _rows(
             "virtualbox": side.virtualbox if side else None,
             "engine": side.engine if side else None,
             "engine_reason": side.engine_reason or None if side else None,
+            "not_paused": side.not_paused or None if side else None,
             "wire": asdict(side.wire) if side and side.wire else None,
             "read": last_read(side) or None if side else None,
             "taken_from": list(side.taken_from) if side else [],

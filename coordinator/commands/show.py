@@ -187,6 +187,8 @@ def made(copy: Mapping[str, Any]) -> str:
     said = f"made by {'the parallel engine' if copy['engine'] == 'parallel' else 'VBoxManage'}"
     if copy["engine_reason"]:
         said += f", because {copy['engine_reason']}"
+    if copy["not_paused"]:
+        said += f"; live, not paused: {copy['not_paused']}"
     wire = copy["wire"]
     if wire and wire["copied"]:
         said += f"; {text.size(wire['sent'])} sent, {text.size(wire['copied'])} copied on the NAS"

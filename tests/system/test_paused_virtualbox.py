@@ -1,11 +1,9 @@
 """VMs of the real VirtualBox that stand still for a moment while their disks are cloned."""
 
-import os
-import signal
-import subprocess
-import time
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -15,11 +13,70 @@ from shared.copies.sidecar import Sidecar
 from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
-from tests.support.virtualbox import RealVm, Testbed, stopped, wait_for
+from tests.support.virtualbox import RealVm, Testbed, wait_for
 from tests.system.test_frozen_virtualbox import HostElsewhere
 from tests.system.test_running_virtualbox import pristine
 
+if TYPE_CHECKING:
+    import subprocess
+
 pytestmark = pytest.mark.virtualbox
+
+#: A VBoxManage that does something else once: before or after a VM is paused or resumed, or before
+#: it is asked whether the VM was paused throughout, when all is cloned.
+MEDDLER = """#!/bin/sh
+at() {{
+  if [ "$(cat '{folder}/point' 2>/dev/null)" = "$1" ]; then
+    rm '{folder}/point'
+    GUARD=$PPID sh '{folder}/action'
+  fi
+}}
+[ "$1" = controlvm ] && at "before $3"
+[ "$1" = showvminfo ] && [ -s {vms}/*/vmbackup-*/paused ] && at cloned
+'{real}' "$@"
+status=$?
+[ "$1" = controlvm ] && at "after $3"
+exit $status
+"""
+
+
+class MeddledHost(HostElsewhere):
+    """A host whose workers can be met at a step of theirs."""
+
+    def __init__(self, testbed: Testbed, place: Path, folder: Path) -> None:
+        super().__init__(testbed, place)
+        self.meddling = folder / "meddling"
+        self.meddling.mkdir()
+        self.script = self.meddling / "VBoxManage"
+        self.script.write_text(
+            MEDDLER.format(folder=self.meddling, vms=self.vms, real=self.vboxmanage)
+        )
+        self.script.chmod(0o755)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "VMBACKUP_VBOXMANAGE": str(self.script)}
+
+    def meddle(self, point: str, action: str) -> None:
+        """Does that in the next backup, at that point. `$WORKER` and `$GUARD` are numbers."""
+        pid = self.meddling / "worker"
+        pid.unlink(missing_ok=True)
+        wait = f"while [ ! -s '{pid}' ]; do sleep 0.05; done; WORKER=$(cat '{pid}')"
+        (self.meddling / "action").write_text(f"{wait}\n{action}\n")
+        (self.meddling / "point").write_text(point)
+
+    def backup(self, member: Member) -> "subprocess.Popen[str]":
+        """Starts one, and tells whoever meddles with it."""
+        worker = member.start("vmbackup-worker", "-v", "backup", "--vm", "server", "--now")
+        pid = self.meddling / "worker.new"
+        pid.write_text(str(worker.pid))
+        pid.rename(self.meddling / "worker")
+        return worker
+
+    @property
+    def met(self) -> bool:
+        """Whether the point was reached."""
+        return not (self.meddling / "point").exists()
 
 
 @pytest.fixture
@@ -27,7 +84,7 @@ def member(virtualbox_testbed: Testbed, tmp_path: Path) -> Iterator[Member]:
     """A real host whose VMs are on an XFS, and are paused for their backups."""
     require("qemu-img", "qemu-utils")
     with mounted("xfs", tmp_path) as place:
-        host = HostElsewhere(virtualbox_testbed, place / "vms")
+        host = MeddledHost(virtualbox_testbed, place / "vms", tmp_path)
         try:
             host.share(place)
             member = Fleet(tmp_path).add(host)
@@ -57,7 +114,6 @@ def test_a_guest_that_counts_is_paused_for_a_moment(member: Member) -> None:
     vm.start()
     process, before = vm.process().pid, vm.beats()
     member.worker("run")
-    print(member.worker("backup", "--dry-run").stdout)
     assert member.fleet.states() == {"server": "CLEAN"}
     assert vm.info("VMState") == "running"
     assert vm.process().pid == process
@@ -66,3 +122,123 @@ def test_a_guest_that_counts_is_paused_for_a_moment(member: Member) -> None:
     assert (made.engine, made.not_paused) == ("parallel", "")
     after = vm.beats()
     assert before - 1 <= restored_counter(member, vm) <= after + 1
+
+
+def guards(vm: RealVm) -> list[int]:
+    """The processes that resume the VM."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if vm.uuid in words and any(word.endswith("pause_guard.py") for word in words):
+                found.append(process.pid)
+    return found
+
+
+def recover(member: Member) -> None:
+    """Ticks until nothing is left to be done for the VM."""
+    wait_for(
+        lambda: (
+            member.worker("database", expect=None).status == 0
+            and member.fleet.record("server").power is None
+            and member.fleet.record("server").claim is None
+        ),
+        "recovery",
+        90,
+    )
+
+
+def test_a_worker_that_is_killed_at_any_step_leaves_a_guest_that_runs(member: Member) -> None:
+    """Without a tick; and nothing is left after one. So it is if what resumes it is killed, too."""
+    host = member.host
+    assert isinstance(host, MeddledHost)
+    vm = host.make_vm("server")
+    vm.start()
+    member.worker("vmfind")
+    for point in ("before pause", "after pause", "before resume", "after resume"):
+        host.meddle(point, "kill -9 $WORKER")
+        host.backup(member).communicate(timeout=60)
+        assert host.met, point
+        wait_for(lambda: not guards(vm), f"the guest to be let go, killed {point}", 5 + 10)
+        assert vm.info("VMState") == "running", point
+        assert member.fleet.record("server").power is not None, point
+        recover(member)
+        pristine(member, vm)
+    host.meddle("cloned", "kill -9 $WORKER $GUARD")
+    host.backup(member).communicate(timeout=60)
+    assert vm.info("VMState") == "paused"
+    recover(member)
+    counted = vm.beats()
+    wait_for(lambda: vm.beats() > counted, "the guest to count")
+    pristine(member, vm)
+
+
+def test_what_its_user_does_meanwhile_stays_and_the_clones_do_not_count(member: Member) -> None:
+    host = member.host
+    assert isinstance(host, MeddledHost)
+    vm = host.make_vm("server")
+    control = f"'{host.vboxmanage}' controlvm {vm.uuid}"
+    vm.start()
+    member.worker("vmfind")
+    member.configure("backup", pause_seconds=1)
+    for action, state in (
+        (f"{control} resume", "running"),
+        (f"{control} resume; {control} pause", "paused"),
+        ("kill -STOP $WORKER; sleep 1.2; (sleep 2; kill -CONT $WORKER) &", "running"),
+        (f"{control} resume; {control} poweroff", "poweroff"),
+    ):
+        if vm.info("VMState") == "paused":
+            host.run("controlvm", vm.uuid, "resume")
+        host.meddle("cloned", action)
+        output = host.backup(member).communicate(timeout=120)[0]
+        assert host.met, action
+        assert vm.info("VMState") == state, output
+        assert described(member, "server").not_paused, output
+        assert "copied live instead" in output
+        pristine(member, vm)
+    assert "made live" in member.admin("status").stdout
+    assert vm.counter() > 0
+
+
+def test_a_vm_that_its_user_had_paused_stays_so_with_its_snapshots(member: Member) -> None:
+    vm = member.host.make_vm("server")
+    vm.start()
+    member.host.run("snapshot", vm.uuid, "take", "mine", "--live")
+    counted = vm.beats()
+    wait_for(lambda: vm.beats() > counted, "the guest to count")
+    member.host.run("controlvm", vm.uuid, "pause")
+    moment = vm.info("VMStateChangeTime")
+    member.worker("run")
+    assert member.fleet.states() == {"server": "CLEAN"}
+    made = described(member, "server")
+    assert (made.engine, made.engine_reason, made.not_paused) == ("parallel", "", "")
+    assert (vm.info("VMState"), vm.info("VMStateChangeTime")) == ("paused", moment)
+    assert "vmbackup" not in member.host.run("snapshot", vm.uuid, "list").stdout
+    assert list(member.host.vms.rglob("vmbackup-*")) == []
+    assert restored_counter(member, vm) >= counted
+
+
+def test_a_disk_without_reflinks_makes_it_a_live_copy_which_is_told(
+    member: Member, tmp_path: Path
+) -> None:
+    vm = member.host.make_vm("server")
+    with mounted("ext4", tmp_path) as place:
+        member.host.share(place)
+        disk = place / "second.vdi"
+        member.host.run("createmedium", "disk", f"--filename={disk}", "--size=16")
+        member.host.run(
+            *("storageattach", vm.uuid, "--storagectl=SATA", "--port=1", "--device=0"),
+            *("--type=hdd", f"--medium={disk}"),
+        )
+        vm.start()
+        member.worker("vmfind")
+        planned = member.worker("backup", "--dry-run", "--vm", "server", "--now").stdout
+        assert "live, from a snapshot (not paused: " in planned
+        assert "makes no reflink clones" in planned
+        member.worker("backup", "--vm", "server", "--now")
+        assert member.fleet.states() == {"server": "CLEAN"}
+        assert "makes no reflink clones" in described(member, "server").not_paused
+        status = member.admin("status").stdout
+        assert "instead of pausing it" in " ".join(status.split())
+        vm.stop()
+        member.host.run("unregistervm", vm.uuid)

@@ -1,0 +1,204 @@
+"""The process that pauses a VM and resumes it, beside a VBoxManage that is a short script."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared.host.processes import SubprocessRunner
+from shared.virtualbox import guest_pause
+from shared.virtualbox.guest_pause import GuestPause, NotPausedError, resume_left
+from shared.virtualbox.vboxmanage import VBoxManage
+from tests.support.virtualbox import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UUID = "aaaaaaaa-0000-0000-0000-000000000000"
+#: The state is a file, and so is the number of its changes; `HOOK-VERB` is run before a verb.
+SCRIPT = """#!/bin/sh
+cd '{folder}'
+verb=$3; [ "$1" = showvminfo ] && verb=look
+echo $verb >> calls
+[ -e hook-$verb ] && . ./hook-$verb
+state=$(cat state)
+change() {{ echo $1 > state; echo $(($(cat changes) + 1)) > changes; }}
+case $verb in
+  look) printf 'name="x"\\nUUID="{uuid}"\\nVMState="%s"\\n' "$state"
+    printf 'VMStateChangeTime="2026-11-30T12:00:%02d.000000000"\\n' "$(cat changes)";;
+  pause) [ "$state" = running ] || {{ echo Already paused >&2; exit 1; }}; change paused;;
+  resume) [ "$state" = paused ] || {{ echo It is not paused >&2; exit 1; }}; change running;;
+esac
+"""
+
+
+class Vm:
+    """A VM that is a file, and its VBoxManage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.note = folder, folder / "paused"
+        program = folder / "VBoxManage"
+        program.write_text(SCRIPT.format(folder=folder, uuid=UUID))
+        program.chmod(0o755)
+        (folder / "changes").write_text("0")
+        self.become("running")
+        self.vboxmanage = VBoxManage(str(program), SubprocessRunner(), 10)
+
+    @property
+    def state(self) -> str:
+        return (self.folder / "state").read_text().strip()
+
+    def become(self, state: str) -> None:
+        (self.folder / "state").write_text(state)
+
+    def hook(self, verb: str, action: str) -> None:
+        (self.folder / f"hook-{verb}").write_text(action)
+
+    def pause(self, seconds: float = 20) -> GuestPause:
+        return GuestPause(self.vboxmanage, UUID, seconds, self.note)
+
+
+@pytest.fixture
+def vm(tmp_path: Path) -> Vm:
+    """One that runs."""
+    return Vm(tmp_path)
+
+
+def test_it_is_paused_within_and_goes_on_afterwards(vm: Vm) -> None:
+    with vm.pause().standing_still():
+        assert vm.state == "paused"
+        assert vm.note.read_text() == "2026-11-30T12:00:01.000000000"
+    assert (vm.state, vm.note.exists()) == ("running", False)
+
+
+def test_it_goes_on_whatever_is_raised_meanwhile(vm: Vm) -> None:
+    with pytest.raises(ZeroDivisionError), vm.pause().standing_still():
+        raise ZeroDivisionError
+    assert (vm.state, vm.note.exists()) == ("running", False)
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "left"),
+    [
+        (["running"], "running"),
+        (["poweroff"], "poweroff"),
+        (["running", "paused"], "paused"),
+    ],
+)
+def test_what_somebody_else_makes_of_it_stays_and_is_noticed(
+    vm: Vm, meanwhile: list[str], left: str
+) -> None:
+    def change() -> None:
+        for number, state in enumerate(meanwhile, 2):
+            vm.become(state)
+            (vm.folder / "changes").write_text(str(number))
+
+    with pytest.raises(NotPausedError, match="switched off"), vm.pause().standing_still():
+        change()
+    assert (vm.state, vm.note.exists()) == (left, False)
+
+
+def test_it_goes_on_when_the_time_is_over_while_nobody_says_a_word(vm: Vm) -> None:
+    with (
+        pytest.raises(NotPausedError, match="pause_seconds"),
+        vm.pause(seconds=1).standing_still(),
+    ):
+        wait_for(lambda: vm.state == "running", "it to go on")
+
+
+def test_one_that_is_paused_already_or_off_is_left_so(vm: Vm) -> None:
+    vm.become("paused")
+    with pytest.raises(NotPausedError, match="Already paused"), vm.pause().standing_still():
+        pytest.fail("it was not paused by this program")
+    assert (vm.state, vm.note.exists()) == ("paused", False)
+
+
+def test_one_that_its_user_resumes_at_once_was_not_paused(vm: Vm) -> None:
+    vm.hook("look", "[ -e once ] || { touch once; echo running > state; }")
+    with pytest.raises(NotPausedError, match="resumed at once"), vm.pause().standing_still():
+        pytest.fail("it was resumed")
+    assert vm.state == "running"
+
+
+def test_it_goes_on_though_virtualbox_refuses_that_first(vm: Vm) -> None:
+    with vm.pause().standing_still():
+        vm.hook("resume", "[ -e failed ] || { touch failed; exit 1; }")
+    assert ((vm.folder / "failed").exists(), vm.state, vm.note.exists()) == (True, "running", False)
+
+
+def test_without_an_answer_nothing_is_proven_and_it_goes_on_all_the_same(vm: Vm) -> None:
+    with pytest.raises(NotPausedError, match="resumed"), vm.pause().standing_still():
+        vm.hook("look", "[ -e failed ] || { touch failed; exit 1; }")
+    assert ((vm.folder / "failed").exists(), vm.state, vm.note.exists()) == (True, "running", False)
+
+
+def test_where_no_note_can_be_written_nothing_is_paused(vm: Vm) -> None:
+    vm.note = vm.folder / "gone" / "paused"
+    with pytest.raises(NotPausedError, match="has ended"), vm.pause().standing_still():
+        pytest.fail("nobody would know of it")
+    assert not (vm.folder / "calls").exists()
+
+
+def test_signals_that_end_programs_do_not_end_what_resumes_it(vm: Vm) -> None:
+    vm.hook("pause", "for each in TERM INT HUP; do kill -$each $PPID; done")
+    with vm.pause().standing_still():
+        assert vm.state == "paused"
+    assert vm.state == "running"
+
+
+def test_it_goes_on_when_its_worker_is_killed(vm: Vm) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from tests.unit.virtualbox.test_guest_pause "
+        f"import Vm; vm = Vm(Path({str(vm.folder)!r}))\n"
+        "with vm.pause().standing_still(): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    wait_for(lambda: not vm.note.exists() and vm.state == "running", "it to go on")
+
+
+def left(vm: Vm, note: str | None, state: str = "paused") -> str:
+    """What becomes of a VM whose worker and guard were killed."""
+    vm.become(state)
+    if note is not None:
+        vm.note.write_text(note)
+    resume_left(vm.vboxmanage, UUID, vm.note)
+    return vm.state
+
+
+OURS = "2026-11-30T12:00:00.123000000"
+
+
+@pytest.mark.parametrize(
+    ("note", "state", "becomes"),
+    [
+        (OURS, "paused", "running"),
+        ("2026-11-30T11:59:00.000000000", "paused", "paused"),
+        (None, "paused", "paused"),
+        (OURS, "poweroff", "poweroff"),
+        (OURS, "running", "running"),
+    ],
+)
+def test_what_was_left_paused_goes_on_by_the_note_only(
+    vm: Vm, note: str | None, state: str, becomes: str
+) -> None:
+    assert left(vm, note, state) == becomes
+
+
+@pytest.mark.parametrize(("asked", "becomes"), [(-60, "running"), (60, "paused")])
+def test_of_a_pause_of_which_no_moment_is_known_the_time_decides(
+    vm: Vm, asked: float, becomes: str
+) -> None:
+    vm.note.write_text("")
+    moment = guest_pause._seconds("2026-11-30T12:00:00") + asked
+    os.utime(vm.note, (moment, moment))
+    assert left(vm, None) == becomes
+
+
+def test_moments_that_are_none_are_long_ago() -> None:
+    each: Callable[[str], float] = guest_pause._seconds
+    assert each("") == each("yesterday") == 0
