@@ -9,11 +9,10 @@ disk that is attached, whosever it is. Without `--delete` it closes them and lea
 that is used, and only files in our own folder are removed.
 """
 
-import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -28,6 +27,7 @@ from shared.virtualbox.guest_pause import GUARD
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.power import RUNNING
 from shared.virtualbox.storage import Image, VmSnapshot, files_of
+from shared.virtualbox.unregistering import close_chain
 from shared.virtualbox.vboxmanage import VBoxManage, work_seconds
 
 log: Final = logging.getLogger(__name__)
@@ -169,13 +169,8 @@ class Clones:
         self._wait_until_free(replace(clone, chains=own), made.name)
         self._vboxmanage.run_long(work_seconds(), "unregistervm", clone.uuid)
         for chain in own:
-            self._forget_chain([each for each in chain if is_inside(each, made.folders(machine))])
-
-    def _forget_chain(self, images: Sequence[Image]) -> None:
-        """Images that stand on each other, leaf first, stay open when nobody uses them any more."""
-        for image in images if len(images) > 1 else ():
-            with contextlib.suppress(VBoxManageError):
-                self._vboxmanage.run("closemedium", "disk", image.uuid)
+            inside = [each.uuid for each in chain if is_inside(each, made.folders(machine))]
+            close_chain(self._vboxmanage, inside)
 
     def refuse_used(self, machine: Machine | None, others: Iterable[Machine], made: Made) -> None:
         """Raises if a VM that does not belong here lies in our folder, or uses a disk of the clone.

@@ -5,7 +5,7 @@ image, nor images in drives: VirtualBox then refuses to register them at another
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from shared.host.clock import Clock
@@ -30,6 +30,16 @@ def unregister(vboxmanage: VBoxManage, clock: Clock, uuid: str, settings_file: s
         for kind, medium in _left_open(parse_settings(read_file(settings_file, clock.sleep))):
             with contextlib.suppress(VBoxManageError):
                 vboxmanage.run("closemedium", kind, medium)
+
+
+def close_chain(vboxmanage: VBoxManage, images: Sequence[str]) -> None:
+    """Closes images that stood on each other, leaf first, when no VM uses them any more.
+
+    A single one is closed already.
+    """
+    for image in images if len(images) > 1 else ():
+        with contextlib.suppress(VBoxManageError):
+            vboxmanage.run("closemedium", "disk", image)
 
 
 def _left_open(tree: Element) -> Iterator[tuple[str, str]]:

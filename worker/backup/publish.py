@@ -147,17 +147,10 @@ def try_import(work: Work, target: Target) -> str:
 def seal(work: Work, target: Target, exported: Exported, found: Checked, refused: str) -> Sidecar:
     """Writes the sidecar of a checked copy, under partial names. Raises `NasError`.
 
-    `refused`: why VirtualBox would not import it. While programs of version 0.1 may work beside
-    this one, such a copy is a failure and not kept (`CopyError`): one of them could finish it after
-    a crash, takes it for a good copy, and lets the last good one go for it.
+    `refused`: why VirtualBox would not import it. Raises `CopyError` if such a copy is not kept.
     """
     site, engine, traffic = work.site, exported.engine, exported.traffic
-    if refused and formats.is_older(site.database.head().contents.format):
-        raise CopyError(
-            f"VirtualBox would not import the copy, which is not kept: {refused}",
-            hint="change that in VirtualBox; such copies are kept once vmbackup is updated on all "
-            "hosts, and then: vmbackup-admin statedb upgrade",
-        )
+    _refuse_unkept(work, refused)
     sidecar = Sidecar(
         stamp=target.stamp,
         claim=target.claim,
@@ -192,6 +185,20 @@ def seal(work: Work, target: Target, exported: Exported, found: Checked, refused
     check_nas(site.configuration.nas, write=True)
     publishing.seal(site.files, target.directory, sidecar)
     return sidecar
+
+
+def _refuse_unkept(work: Work, refused: str) -> None:
+    """While programs of version 0.1 may work beside this one, a refused copy is a failure.
+
+    One of them could finish it after a crash, takes it for a good copy, and lets the last good one
+    go for it.
+    """
+    if refused and formats.is_older(work.site.database.head().contents.format):
+        raise CopyError(
+            f"VirtualBox would not import the copy, which is not kept: {refused}",
+            hint="change that in VirtualBox; such copies are kept once vmbackup is updated on all "
+            "hosts, and then: vmbackup-admin statedb upgrade",
+        )
 
 
 def intend(held: Holding, sidecar: Sidecar) -> None:

@@ -404,7 +404,10 @@ def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> N
         ("[virtualbox]\nvboxmanage = 7", "must be a text in quotes"),
         ('[virtualbox]\nvboxmanage = ""', "must not be empty"),
         ('[backup]\nbefore = "x"', "must be a list of texts in quotes"),
-        ('[backup]\nrunning = "x"', "must be one of 'defer', 'savestate', 'shutdown' or 'live'"),
+        (
+            '[backup]\nrunning = "x"',
+            "must be one of 'defer', 'savestate', 'shutdown', 'live' or 'pause'",
+        ),
         (
             '[backup]\nengine = "VBoxManage"',
             "must be one of 'auto', 'vboxmanage' or 'parallel'; 'vboxmanage' is meant",
