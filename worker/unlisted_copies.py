@@ -12,6 +12,7 @@ from shared.host.errors import ConfigurationError, VmBackupError
 from shared.host.notes import Note
 from shared.site import Site
 from shared.state.records import VmRecord
+from shared.state.sessions.worker_ends import unlisted_note
 from shared.tasks import due_verifications, unlisted, vm_copies
 from worker.report import Report
 
@@ -25,8 +26,9 @@ def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
     in `report`.
     """
     today = site.clock.now().strftime("%Y-%m-%d")
+    host, nas = site.configuration.host, site.configuration.nas
     note = Note(
-        site.configuration.host.state_directory / "unlisted-copies.json",
+        unlisted_note(host.state_directory, nas.mountpoint),
         "when copies without a record were looked for",
     )
     try:

@@ -32,7 +32,7 @@ def revealed(secret: "SecretStr", setting: str, environment: Mapping[str, str] =
         if not found:
             raise ConfigurationError(f"{setting}: ${place} is not set in the environment")
     elif kind == "file":
-        found = _read(Path(place).expanduser(), setting)
+        found = _read(_found(place, setting), setting)
     elif kind == "credential":
         directory = environment.get("CREDENTIALS_DIRECTORY")
         if not directory:
@@ -56,11 +56,22 @@ def exposed_file(secret: "SecretStr") -> str:
     kind, _, place = secret.get_secret_value().partition(":")
     if kind != "file":
         return ""
-    path = Path(place).expanduser()
     try:
+        path = _found(place, "")
         return str(path) if path.stat().st_mode & stat.S_IROTH else ""
-    except OSError:
+    except (OSError, ConfigurationError):
         return ""
+
+
+def _found(place: str, setting: str) -> Path:
+    """With `~` as the home directory. Raises `ConfigurationError` if there is none."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{setting}: {place} cannot be found: there is no home directory",
+            hint="set HOME, or write an absolute path",
+        ) from None
 
 
 def _read(path: Path, setting: str) -> str:

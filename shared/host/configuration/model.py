@@ -22,6 +22,7 @@ from shared.host.configuration.values import (
     absolute_or_nothing,
     or_nothing,
     user_path,
+    without_null,
 )
 from shared.host.configuration_places import usual_state_directory
 
@@ -67,7 +68,7 @@ class Host(Section):
             raise ValueError(
                 f"{value} is another directory for each program: write an absolute path"
             )
-        return path
+        return without_null(path)
 
 
 def default_state_directory() -> Path:
@@ -99,6 +100,12 @@ class VirtualBox(Section):
 
     _no_dot = field_validator("home", mode="before")(or_nothing)
     _absolute = field_validator("home")(absolute_or_nothing)
+
+    @field_validator("vboxmanage")
+    @classmethod
+    def _a_program(cls, value: str) -> str:
+        without_null(Path(value))
+        return value
 
 
 class State(Section):

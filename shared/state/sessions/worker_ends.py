@@ -67,6 +67,11 @@ def space_note(state_directory: Path, mountpoint: Path) -> Path:
     return state_directory / f"space-{_key(mountpoint)}.json"
 
 
+def unlisted_note(state_directory: Path, mountpoint: Path) -> Path:
+    """Where this host notes when it looked on this NAS for copies without a record."""
+    return state_directory / f"unlisted-copies-{_key(mountpoint)}.json"
+
+
 def _note(path: Path) -> Note:
     return Note(path, "how a worker ended")
 

@@ -479,3 +479,10 @@ def test_a_user_without_a_home_is_told_so_in_words(tmp_path: Path, write) -> Non
         load("~/config.toml", NOTHING)
     with pytest.raises(ConfigurationError, match="has no home directory"):
         settings_home(Path(), {})
+
+
+@pytest.mark.parametrize("key", ["host.state_directory", "virtualbox.vboxmanage"])
+def test_no_system_takes_a_nul_in_a_path(write, key: str) -> None:
+    table, name = key.split(".")
+    text = f'[nas]\nmountpoint = "/mnt/nas"\n[{table}]\n{name} = "/a\\u0000b"\n'
+    assert problems(write(text), NOTHING) == {key}

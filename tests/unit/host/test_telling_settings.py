@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from shared.host.configuration import Configuration, load
 from shared.host.errors import ConfigurationError
-from shared.host.secret_values import revealed
+from shared.host.secret_values import exposed_file, revealed
 
 SECRET = "json://user:hunter2@host.example/path"
 
@@ -90,6 +90,7 @@ def test_a_secret_is_read_from_where_it_stands(tmp_path: Path) -> None:
         ("env:EMPTY", "is not set"),
         ("env:LINES", "one line with a URL"),
         ("file:/", "cannot read /"),
+        ("file:~nobody-is-called-so/url", "no home directory"),
     ],
 )
 def test_a_secret_that_is_not_there_is_a_sentence(value: str, reason: str) -> None:
@@ -99,3 +100,7 @@ def test_a_secret_that_is_not_there_is_a_sentence(value: str, reason: str) -> No
     assert caught.value.message.startswith("notify.mail.url: ")
     assert reason in caught.value.message
     assert "hunter2" not in caught.value.message
+
+
+def test_a_file_that_cannot_be_found_shows_itself_to_nobody() -> None:
+    assert exposed_file(SecretStr("file:~nobody-is-called-so/url")) == ""
