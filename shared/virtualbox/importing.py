@@ -27,6 +27,8 @@ _READ: Final = "\nOK.\n"
 _SAFE: Final = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 #: What is no character of XML.
 _UNUSABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: In bytes. The longest name of a file, without the longest ending that those of a VM have.
+_LONGEST_FOLDER: Final = 255 - len("-disk001.vdi.partial")
 _DEFAULT_FOLDER: Final = re.compile(r"^Default machine folder: +(.+)$", re.MULTILINE)
 
 #: Part of VBoxManage's text, what it means, and what to do about it.
@@ -124,15 +126,18 @@ def default_folder(vboxmanage: VBoxManage) -> Path:
 
 
 def refuse_unusable_name(name: str) -> None:
-    """Raises `UsageError` if no VM can be called so: its settings file could not be read again.
+    """Raises `UsageError` if no VM can be called so.
 
-    A copy says the name of its VM as JSON, which can hold what XML cannot.
+    Its settings file could not be read again: a copy says the name of its VM as JSON, which can
+    hold what XML cannot. Or no system takes the names of its files.
     """
-    if not name or _UNUSABLE.search(name):
-        raise UsageError(
-            f"no VM can be called {name[:100]!r}" if name else "a VM needs a name",
-            hint="give it another name: --as NAME",
-        )
+    why = "" if name else "a VM needs a name"
+    if _UNUSABLE.search(name):
+        why = f"no VM can be called {name[:100]!r}"
+    elif len(folder_name(name).encode()) > _LONGEST_FOLDER:
+        why = f"the name {name[:100]!r}… is too long: its files could not be called after it"
+    if why:
+        raise UsageError(why, hint="give it another name: --as NAME")
 
 
 def refuse_unsafe(members: Iterable[str]) -> None:

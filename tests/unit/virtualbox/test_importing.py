@@ -194,3 +194,13 @@ def test_a_name_that_a_settings_file_holds_comes_back(name: str) -> None:
     tree = parse_settings(b"<VirtualBox><Machine/></VirtualBox>")
     tree[0].set("name", name)
     assert parse_settings(render_settings(tree))[0].get("name") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 236, "é" * 118, "😀" * 59], ids=["letters", "accents", "as underscores"]
+)
+def test_no_vm_has_a_name_too_long_for_its_files(name: str) -> None:
+    """VirtualBox writes `NAME.vbox-prev`, and disks are called after the VM, too."""
+    refuse_unusable_name(name[:-1])
+    with pytest.raises(UsageError, match="too long"):
+        refuse_unusable_name(name)
