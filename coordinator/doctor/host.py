@@ -8,6 +8,7 @@ from pathlib import Path
 from coordinator.doctor.result import Check
 from shared.host.configuration import Configuration
 from shared.host.host_identity import HostIdentity, own_machine_id, own_path
+from shared.nas.mount import NETWORK, mount_of, mount_table
 
 
 def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
@@ -16,7 +17,16 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
     directory = configuration.host.state_directory
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     if os.access(directory, os.W_OK | os.X_OK):
-        yield Check("state directory", "ok", str(directory))
+        shared = _shared_by_hosts(configuration)
+        yield Check(
+            "state directory",
+            "warn" if shared else "ok",
+            f"{directory}{shared}",
+            "hosts with one directory take each other's locks and notes for their own: set "
+            "host.state_directory to a local one"
+            if shared
+            else "",
+        )
     else:
         yield Check(
             "state directory",
@@ -25,6 +35,15 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
             "set host.state_directory to a local one that can",
         )
     yield from _machine(directory)
+
+
+def _shared_by_hosts(configuration: Configuration) -> str:
+    """Why other hosts may have this host's own directory, too; empty: it is this host's alone."""
+    place = os.path.realpath(configuration.host.state_directory)
+    if Path(place).is_relative_to(configuration.nas.mountpoint):
+        return " is on the NAS"
+    found = mount_of(place, list(mount_table()))
+    return f" is on {found.filesystem}" if found and found.filesystem in NETWORK else ""
 
 
 def _machine(directory: Path) -> Iterator[Check]:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.doctor import archive, database, engines, nas, virtualbox
+from coordinator.doctor import archive, database, engines, host, nas, virtualbox
 from coordinator.doctor.patience import BoundedRunner
 from coordinator.doctor.result import Check, guarded
 from shared.host.clock import SystemClock
-from shared.host.configuration import Configuration, VirtualBox
+from shared.host.configuration import Configuration, VirtualBox, load
 from shared.host.errors import ExitCode, NasError
 from shared.host.processes import Completed, SubprocessRunner
 from shared.nas import mount
@@ -397,6 +397,20 @@ def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
     }
     operator.configure()
     assert "FAIL  state directory" in operator.admin("doctor").stdout
+
+
+def test_a_state_directory_that_other_hosts_may_have_is_warned_of(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks would keep the workers of the other hosts from running."""
+    operator.nas.mkdir(exist_ok=True)
+    for place, said in ((operator.nas / "state", "on the NAS"), (operator.folder / "s", "on nfs4")):
+        mounted = Mount(str(operator.folder), "nfs4", "nas:/home", ())
+        monkeypatch.setattr(host, "mount_table", lambda mounted=mounted: [mounted])
+        operator.settings["host"] = {"node": "alpha", "state_directory": str(place)}
+        operator.configure()
+        check = by_name(host.examine(load(str(operator.config), {}), None))["state directory"]
+        assert (check.verdict, check.seen) == ("warn", f"{place} is {said}")
 
 
 def test_a_nas_that_is_mounted_read_only_is_one_finding_and_not_one_of_rights(
