@@ -95,7 +95,7 @@ def _one_disk(
     if folder is None or wanted.name is not None or wanted.new_macs or wanted.with_host_access:
         raise UsageError(
             "--disk goes with --to FILE, and with nothing else about a VM",
-            hint=f"vmbackup-admin restore {quoted(vm)} --disk {disk} --to disk.vdi",
+            hint=f"vmbackup-admin restore --disk {disk} --to disk.vdi {quoted(vm)}",
         )
     try:
         made = one_disk.restore_disk(copy, disk, folder, _progress(vm), only_look=dry_run)

@@ -212,7 +212,7 @@ def _told(
         _LEFT,
         "Its disks of before are kept:",
         *(f"  {path}" for path in old),
-        f"When it runs as it should: `vmbackup-admin restore --into {quoted(record.key)} --finish` "
+        f"When it runs as it should: `vmbackup-admin restore --into --finish {quoted(record.key)}` "
         "removes them.",
         "It is backed up by the next run, for it is not what it was at its last backup.",
         as_json=as_json,

@@ -16,7 +16,7 @@ from shared.host.errors import (
     UsageError,
     VBoxManageError,
 )
-from shared.host.printable import quoted
+from shared.host.printable import option, quoted
 from shared.ova.disk_reader import CopyReader, open_copy
 from shared.ova.ovf import Attachment, disk_files
 from shared.ova.vdi import VdiImage
@@ -30,7 +30,7 @@ from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.storage import Image
 
-_BESIDE: Final = "restore the copy beside it: `vmbackup-admin restore {} --as NAME`"
+_BESIDE: Final = "restore the copy beside it: `vmbackup-admin restore --as NAME {}`"
 _PLAIN: Final = frozenset({"", "Normal"})
 
 
@@ -154,9 +154,8 @@ def refuse_changed(record: VmRecord, changes: Sequence[str]) -> None:
     """Raises `IllegalMoveError` that says that the present state is in no copy."""
     raise IllegalMoveError(
         f"{record.key} has changed since its newest good copy: {', '.join(changes)}",
-        hint="back it up first (`vmbackup-worker backup --vm "
-        f"{quoted(record.key)} --now`); or give --discard-present-state: what it is now is lost "
-        "with its old disks then",
+        hint=f"back it up first (`vmbackup-worker backup {option('--vm', record.key)} --now`); or "
+        "give --discard-present-state: what it is now is lost with its old disks then",
     )
 
 

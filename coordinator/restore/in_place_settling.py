@@ -44,7 +44,7 @@ def refuse_unfinished(swap: Swap | None, record: VmRecord, wanted: str) -> None:
         raise IllegalMoveError(
             f"{record.key} was taken back to {swap.stamp} at {swap.done}{other}, and its disks of "
             f"before are still there: {', '.join(disk_swap.left_of_old(swap)) or 'none of them'}",
-            hint=f"vmbackup-admin restore --into {quoted(record.key)} --finish removes them",
+            hint=f"vmbackup-admin restore --into --finish {quoted(record.key)} removes them",
         )
 
 
@@ -144,7 +144,7 @@ def _require_unused(site: Site, record: VmRecord, swap: Swap) -> None:
                     f"a disk that {record.key} had before, {place}, is one of "
                     f"{machine.name or machine.uuid} by now: it is not removed",
                     hint=f"detach it there, and close it in VirtualBox; or keep it: move it "
-                    f"elsewhere. Then: vmbackup-admin restore --into {quoted(record.key)} --finish",
+                    f"elsewhere. Then: vmbackup-admin restore --into --finish {quoted(record.key)}",
                 )
 
 

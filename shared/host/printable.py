@@ -52,6 +52,11 @@ def quoted(name: str) -> str:
     return f"-- {word}" if name.startswith("-") else word
 
 
+def option(flag: str, name: str) -> str:
+    """An option with a name as its value, for the same: one word if that looks like an option."""
+    return f"{flag}={quoted(name)[3:]}" if name.startswith("-") else f"{flag} {quoted(name)}"
+
+
 def _ansi_c_quoted(name: str) -> str:
     escaped = printable(name.replace("\\", "\\\\").replace("'", "\\'"))
     return f"$'{escaped}'"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from shared.host.document_fields import FieldCheck, PlainName
 from shared.host.documents import Document
 from shared.host.errors import LockedError
-from shared.host.printable import printable, quoted
+from shared.host.printable import option, printable, quoted
 
 _Text = Annotated[str, FieldCheck(bool, "empty")]
 
@@ -56,9 +56,10 @@ class Hold(Document):
         """What ends it, for hints."""
         if self.ended:
             return "it is over: the next database worker of any host takes its mark off the copy"
-        boot, name = f"on {self.node}: vmbackup-admin boot", quoted(self.name)
+        boot = f"on {self.node}: vmbackup-admin boot"
+        ways = [option(way, self.name) for way in ("--finish", "--discard")]
         return (
-            f"it ends {boot} --finish {name}, or --discard {name}; if that host is gone for good: "
+            f"it ends {boot} {ways[0]}, or {ways[1]}; if that host is gone for good: "
             f"`vmbackup-lock break {quoted(self.title)} --force`"
         )
 

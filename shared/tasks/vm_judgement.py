@@ -159,7 +159,7 @@ def _of_rehearsal(record: VmRecord, now: Moment, bounds: Bounds) -> Iterable[Ver
     That a copy failed is over with a newer one where nobody would rehearse that. Since when there
     are copies of a VM, nothing tells: those that were never rehearsed count from when it was found.
     """
-    last, remedy = record.rehearsed, f"vmbackup-admin rehearse {quoted(record.key)} --boot"
+    last, remedy = record.rehearsed, f"vmbackup-admin rehearse --boot {quoted(record.key)}"
     days, since = bounds.rehearse_days, last.time if last else record.found
     age = seconds_ago(since, now)
     late = days > 0 and (age is None or age > (2 * days + 1) * DAY_SECONDS)

@@ -11,7 +11,7 @@ from typing import Final
 
 from shared.host.errors import IllegalMoveError, UnknownVmError
 from shared.host.logs import NOTICE
-from shared.host.printable import quoted
+from shared.host.printable import option, quoted
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
@@ -127,7 +127,7 @@ def why_not(site: Site, contents: Contents, key: str) -> str:
     (verdict,) = judge(site, contents, only=[key]).vms
     record = contents.vms[key]
     may = record.missing_since is None and record.publishing is None and record.power is None
-    how = f". `vmbackup-worker backup --vm {quoted(key)} --now` backs it up all the same"
+    how = f". `vmbackup-worker backup {option('--vm', key)} --now` backs it up all the same"
     return f"{key} is {record.status} and not backed up: {verdict.reason}{how if may else ''}"
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from shared.copies.sidecar_fields import Verified
-from shared.host.printable import printable, quoted
+from shared.host.printable import option, printable, quoted
+from shared.state.hold import Hold
 from shared.state.states import State
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
@@ -137,3 +138,10 @@ def test_what_is_printable_stays() -> None:
 )
 def test_a_quoted_name_is_one_word_of_a_shell(name: str, word: str) -> None:
     assert quoted(name) == word
+
+
+def test_a_name_that_looks_like_an_option_can_be_the_value_of_one() -> None:
+    said = Hold(STAMP, "alpha", "-x", "2026-11-22T20:38:00Z").ends
+    assert "boot --finish=-x, or --discard=-x;" in said
+    assert option("--vm", "-a b") == "--vm='-a b'"
+    assert option("--vm", "a b") == "--vm 'a b'"
