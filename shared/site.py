@@ -32,6 +32,10 @@ from shared.virtualbox.vboxmanage import VBoxManage
 
 log: Final = logging.getLogger(__name__)
 
+#: A VBoxManage that is ended while it holds a VM that is off leaves that `aborted`. Nearly all end
+#: sooner by themselves, also those that sleep in their own shutdown.
+_PATIENCE_SECONDS: Final = 12.0
+
 
 @dataclass
 class Site:
@@ -60,7 +64,7 @@ class Site:
             environment["VBOX_USER_HOME"] = str(settings.home(configured.home, os.environ))
         return VBoxManage(
             configured.vboxmanage,
-            SubprocessRunner(),
+            SubprocessRunner(_PATIENCE_SECONDS),
             configured.timeout_seconds,
             environment,
             self.clock,

@@ -2,12 +2,18 @@
 
 VBoxManage now and then sleeps for ten seconds in its own shutdown, after its work is done: up to
 4 % of its calls, measured. Whoever asks twice has the answer of the one that does not.
+
+The other one is left to end by itself. `showvminfo` holds the lock of a VM's session. VirtualBox
+takes a VM that is off for crashed when whoever holds that lock is ended: it is `aborted` from then
+on, and counts as used (docs/virtualbox.md).
 """
 
+import os
 import signal
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import IO, Final
 
 from shared.host.processes import END_SECONDS, ChildProcess, Completed, as_text
 from shared.host.signals import held_back
@@ -16,13 +22,51 @@ from shared.host.signals import held_back
 LATE_SECONDS: Final = 1.5
 #: While two run, each is looked at in turn.
 _POLL_SECONDS: Final = 0.05
+#: Those that run on although their answer is not wanted any more, whoever asked.
+_left: Final[list["_Question"]] = []
+
+
+class _Question:
+    """A command that asks, and writes where it can go on writing if nobody waits for it."""
+
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None, seconds: float
+    ) -> None:
+        self._paper = _paper()
+        self.ends = time.monotonic() + seconds
+        try:
+            self.child = ChildProcess(arguments, environment=environment, stdout=self._paper)
+        except BaseException:
+            self._paper.close()
+            raise
+
+    def answer(self, seconds: float) -> Completed | None:
+        """What it said; None if it has not ended after so long."""
+        printed = self.child.printed(seconds)
+        if printed is None:
+            return None
+        self._paper.seek(0)
+        stdout, stderr = map(as_text, (self._paper.read(), printed[1]))
+        return Completed(self.child.arguments, self.child.wait(), stdout, stderr)
+
+    def forget(self, seconds: float) -> bool:
+        """Does without its answer; whether it has ended after so long."""
+        self._paper.close()
+        return self.child.printed(seconds) is not None
+
+    def end(self, seconds: float) -> None:
+        """Ends it, unless it does so by itself in so many seconds."""
+        if not self.forget(seconds):
+            self.child.end()
+            self.child.printed(END_SECONDS)
 
 
 class HedgingRunner:
     """Runs commands that change nothing; see `Runner`.
 
     One that has not ended after `late_seconds` is started once more. The first to end counts, with
-    whatever it says, and the other is terminated.
+    whatever it says. The other one has as long again; then it is left to itself, and ended only
+    when its own time is over and another command is run.
     """
 
     def __init__(self, late_seconds: float = LATE_SECONDS) -> None:
@@ -36,24 +80,41 @@ class HedgingRunner:
         environment: Mapping[str, str] | None = None,
     ) -> Completed:
         """See `Runner.run`."""
-        children: list[ChildProcess] = []
+        _end_overdue()
+        asked: list[_Question] = []
         began = time.monotonic()
         try:
-            while (passed := time.monotonic() - began) < timeout_seconds or not children:
-                if len(children) < (1 if passed < self._late_seconds else 2):
+            while (passed := time.monotonic() - began) < timeout_seconds or not asked:
+                if len(asked) < (1 if passed < self._late_seconds else 2):
                     with held_back():  # from its start until it is known here
-                        children.append(ChildProcess(arguments, environment=environment))
-                alone = len(children) == 1
+                        asked.append(_Question(arguments, environment, timeout_seconds))
+                alone = len(asked) == 1
                 wait = min(self._late_seconds, timeout_seconds) if alone else _POLL_SECONDS
-                for child in children:
-                    if (printed := child.printed(wait)) is not None:
-                        stdout, stderr = map(as_text, printed)
-                        return Completed(child.arguments, child.wait(), stdout, stderr)
-        finally:
-            for child in children:
-                if child.poll() is None:
-                    child.end()
-                    child.printed(END_SECONDS)
-        status = children[0].poll()
+                for one in asked:
+                    if answer := one.answer(wait):
+                        # a moment, in which it may let go of its locks
+                        _left.extend(each for each in asked if not each.forget(self._late_seconds))
+                        return answer
+        except BaseException:  # we are interrupted
+            for one in asked:
+                one.end(END_SECONDS)
+            raise
+        for one in asked:
+            one.end(0)
+        status = asked[0].child.poll()
         killed = -signal.SIGKILL if status is None else status
-        return Completed(children[0].arguments, killed, "", "", timed_out=True)
+        return Completed(asked[0].child.arguments, killed, "", "", timed_out=True)
+
+
+def _end_overdue() -> None:
+    now = time.monotonic()
+    for one in _left:
+        if one.ends <= now:
+            one.end(0)
+    _left[:] = [one for one in _left if not one.forget(0)]
+
+
+def _paper() -> IO[bytes]:
+    """A file without a name. In memory where there is such: a full disk has no answers."""
+    make = getattr(os, "memfd_create", None)
+    return os.fdopen(make("answer"), "w+b", 0) if make else tempfile.TemporaryFile(buffering=0)

@@ -185,7 +185,10 @@ class ChildProcess:
 
 
 class SubprocessRunner:
-    """Runs real processes."""
+    """Runs real processes. One that is interrupted has `patience_seconds` to end by itself."""
+
+    def __init__(self, patience_seconds: float = 0) -> None:
+        self._patience_seconds = patience_seconds
 
     def run(
         self,
@@ -202,7 +205,7 @@ class SubprocessRunner:
             with waiting(os.path.basename(arguments[0]), timeout_seconds):
                 printed = child.printed(timeout_seconds)
         except BaseException:  # we are interrupted: what we started does not go on without us
-            if child is not None:
+            if child is not None and child.printed(self._patience_seconds) is None:
                 child.end()
                 child.printed(END_SECONDS)
             raise
@@ -212,13 +215,8 @@ class SubprocessRunner:
             printed = child.printed(END_SECONDS) or (b"", b"")
         status = child.poll()
         stdout, stderr = map(as_text, printed)
-        return Completed(
-            child.arguments,
-            -signal.SIGKILL if status is None else status,
-            stdout,
-            stderr,
-            timed_out,
-        )
+        ended = -signal.SIGKILL if status is None else status
+        return Completed(child.arguments, ended, stdout, stderr, timed_out)
 
 
 def log_ended(arguments: Sequence[str], status: int, seconds: float) -> None:

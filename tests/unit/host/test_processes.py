@@ -69,6 +69,19 @@ def test_a_command_does_not_go_on_without_whoever_was_told_to_end(
         assert caught.value.code == int(ExitCode.TERMINATED)
 
 
+def test_an_interrupted_command_may_end_by_itself_if_it_has_the_time(tmp_path: Path) -> None:
+    """A VBoxManage that is ended while it holds a VM leaves that `aborted`."""
+    mark = tmp_path / "mark"
+    words = f"trap 'touch {mark}.term' TERM; kill -TERM $PPID; sleep 0.3; touch {mark}"
+    with pytest.raises(EndedError), ending_in_order():
+        SubprocessRunner(patience_seconds=50).run(["sh", "-c", words], timeout_seconds=50)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mark"]
+    words = f"kill -TERM $PPID; sleep 60; touch {mark}.late"
+    with pytest.raises(EndedError), ending_in_order():
+        SubprocessRunner(patience_seconds=0.2).run(["sh", "-c", words], timeout_seconds=50)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mark"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the system cannot do that")
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_child_ends_with_its_parent_if_that_is_asked_for(tmp_path: Path, ends: bool) -> None:
