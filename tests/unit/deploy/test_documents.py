@@ -118,6 +118,23 @@ def test_the_files_that_a_text_links_to_exist(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def _anchors(page: Path) -> set[str]:
+    """How links name the headings of a page: its words in lower case, joined by hyphens."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_headings_that_links_lead_to_exist() -> None:
+    pages = [path for path in TEXTS if path.suffix == ".md"]
+    links = [
+        (page, (page.parent / link).resolve() if link else page, anchor)
+        for page in pages
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 50
+    assert [(page.name, anchor) for page, to, anchor in links if anchor not in _anchors(to)] == []
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
 def test_the_files_that_a_newcomer_is_sent_to_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
