@@ -1,6 +1,7 @@
 """Starting the server of a mount, so that it goes on when whatever started it ends."""
 
 import json
+import logging
 import os
 import select
 import shutil
@@ -15,9 +16,15 @@ from shared.host.errors import CopyError, LockedError, NasError, VmBackupError
 from shared.host.processes import ChildProcess
 from shared.host.waits import waiting
 
+log: Final = logging.getLogger(__name__)
+
 #: A module of ours as a program.
 PYTHON: Final = (sys.executable, "-P", "-m")
 _SERVER: Final = (*PYTHON, "coordinator.mounting.server")
+_WITH_THE_UNIT: Final = (
+    "this runs in a unit of systemd, which gives the server of the files no scope of its own: "
+    "unless the unit has KillMode=process, its end is that of the server"
+)
 _END_SECONDS: Final = 5.0
 _LONGEST_ANSWER: Final = 1 << 16
 
@@ -44,16 +51,18 @@ def start(
     """Starts the server and answers when the files are there.
 
     It is in a session of its own and has no terminal. In a unit of systemd, which ends all that it
-    started, it gets a scope of its own. Raises `MountError`, `CopyError`, `NasError`, and
-    `LockedError` while copies of the VM are being moved or removed.
+    started, it gets a scope of its own; a warning tells where it gets none. Raises `MountError`,
+    `CopyError`, `NasError`, and `LockedError` while copies of the VM are being moved or removed.
     """
-    ways = [list(command)]
-    if environment.get("INVOCATION_ID") and shutil.which("systemd-run"):
+    ways, in_a_unit = [list(command)], bool(environment.get("INVOCATION_ID"))
+    if in_a_unit and shutil.which("systemd-run"):
         ways.insert(0, in_a_scope(command))
     answer: Mapping[str, Any] = {}
     for way in ways:
         answer = _try(way, job, seconds)
         if answer.get("ready"):
+            if in_a_unit and way == ways[-1]:
+                log.warning(_WITH_THE_UNIT)
             return Started(int(answer["pid"]), tuple(map(str, answer.get("problems", ()))))
         if "error" in answer:
             break

@@ -1,12 +1,17 @@
 """The server of disks as a program of its own: real FUSE, and its end when that is asked for."""
 
 import contextlib
+import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +29,7 @@ from shared.virtualbox import scratch
 from tests.support import engine_copies
 from tests.support.copies import ova, vmdk
 from tests.unit.coordinator.test_booting import DATA, GRAIN, GRAINS
-from tests.unit.coordinator.test_mounting import fuse
+from tests.unit.coordinator.test_mounting import fuse, wait_until
 
 __all__ = ["fuse"]
 
@@ -53,15 +58,20 @@ def note(tmp_path: Path) -> BootNote:
 
 
 @pytest.fixture
-def server(note: BootNote, tmp_path: Path) -> Iterator[ProcessIdentity]:
-    """Serves the disk of that VM."""
+def job(note: BootNote, tmp_path: Path) -> dict[str, Any]:
+    """What serves the disk of that VM is told."""
     copy = tmp_path / "copy.ova"
     copy.write_bytes(ova(vmdk(GRAINS, 129)))
     with SteadyCopy(copy) as steady:
         note = replace(note, disks=(replace(note.disks[0], member=steady.reader().disks[0].name),))
     boot_note.write(note)
     job = {"note": str(note.file), "ova": str(copy), "sha256": "whole", "fresh": True}
-    job |= {"config": str(tmp_path / "none.toml"), "indexed": True}
+    return job | {"config": str(tmp_path / "none.toml"), "indexed": True}
+
+
+@pytest.fixture
+def server(job: dict[str, Any]) -> Iterator[ProcessIdentity]:
+    """Serves the disk of that VM."""
     found = ProcessIdentity.of(starting.start(job, command=making._SERVER).pid)
     assert found is not None
     yield found
@@ -84,7 +94,7 @@ class TestTerminated:
         assert wait_until_gone(server, timeout_seconds=60)
         assert not mounts.is_mounted(note)
         assert list(note.place.iterdir()) == []
-        assert is_free(note)
+        wait_until(lambda: is_free(note))  # a child of it may be about to unmount, too
 
     def test_it_ends_while_a_vm_has_its_disk_open(
         self, note: BootNote, server: ProcessIdentity
@@ -100,7 +110,58 @@ class TestTerminated:
         finally:
             with contextlib.suppress(OSError):  # of a server that is gone
                 os.close(opened)
-        assert is_free(note)
+        wait_until(lambda: is_free(note))
+
+
+#: Serves what its argument says, and says the number of the server's process.
+STARTS = """
+import json, sys
+from coordinator.booting import making
+from coordinator.mounting import starting
+print(starting.start(json.loads(sys.argv[1]), command=making._SERVER).pid, flush=True)
+"""
+
+
+def ended_terminal(words: list[str]) -> str:
+    """The first line of a command in a shell whose terminal goes away then, with all in it."""
+    shell, terminal = pty.fork()
+    if not shell:
+        os.execv("/bin/sh", ["sh", "-c", '"$@"; read end', "sh", *words])
+    with os.fdopen(terminal, "rb", buffering=0) as master:
+        said = master.readline().decode()
+    assert os.waitstatus_to_exitcode(os.waitpid(shell, 0)[1]) in (-signal.SIGHUP, 1)
+    return said
+
+
+def ended_job(words: list[str]) -> str:
+    """The output of a job of cron, which waits for its end: whoever may still write keeps it."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@"', "sh", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fuse")
+@pytest.mark.parametrize("ended", [ended_terminal, ended_job])
+def test_it_survives_the_end_of_what_it_was_started_in(
+    note: BootNote, job: dict[str, Any], ended: Callable[[list[str]], str]
+) -> None:
+    server = ProcessIdentity.of(int(ended([sys.executable, "-c", STARTS, json.dumps(job)])))
+    assert server is not None
+    try:
+        with (note.place / note.disks[0].file).open("rb") as disk:
+            assert os.pread(disk.fileno(), GRAIN, 1 << 20) == DATA
+        assert os.getsid(server.pid) not in (os.getsid(0), server.pid)
+    finally:
+        assert server.is_certain()
+        os.kill(server.pid, signal.SIGTERM)
+    assert wait_until_gone(server, timeout_seconds=60)
 
 
 class TestEnding:

@@ -194,7 +194,8 @@ class TestMounted:
         assert not (tmp_path / "asked").exists()
         assert operator.admin("umount", str(place)).exit_code == 0
         monkeypatch.setenv("INVOCATION_ID", "0" * 32)
-        mount(operator, place)
+        told = operator.admin("mount", "web", str(place))
+        assert (told.exit_code, "unit" in told.stderr) == (0, False)
         asked = (tmp_path / "asked").read_text()
         assert asked.startswith("--scope --quiet --collect -- ")
         assert asked.rstrip().endswith("-m coordinator.mounting.server")
@@ -204,7 +205,8 @@ class TestMounted:
             words = starting.in_a_scope(["server"])
         assert words == ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--", "server"]
         program.write_text("#!/bin/sh\nexit 1\n")
-        mount(operator, place)  # where there is no systemd of the user it ends with the unit
+        told = operator.admin("mount", "web", str(place))  # it ends with the unit
+        assert "unless the unit has KillMode=process" in told.stderr
 
     def test_it_ends_when_nobody_uses_it(self, site: tuple[Operator, bytes, Path]) -> None:
         operator, _, place = site
