@@ -111,7 +111,7 @@ class Keeper:
                 if not _settle(self._note, self._job):
                     return
                 self._problem = ""
-                if self._ended.is_set():
+                if self._ended.is_set() and not self._is_placed():
                     return
             except (VmBackupError, OSError) as error:
                 self._problem = str(error)
@@ -120,6 +120,11 @@ class Keeper:
                 time.sleep(_SETTLE_SECONDS)
             else:
                 self._ended.wait(_SETTLE_SECONDS)
+
+    def _is_placed(self) -> bool:
+        """Whether nothing is left to do but to merge, when the VM is off again."""
+        found = boot_note.read(self._note.file)
+        return found is not None and found.phase == Phase.PLACED
 
     def _prove_whole(self) -> bool:
         """Notes that the disks are whole; False, with the reason told, if that is not so."""

@@ -58,7 +58,7 @@ def remove(site: Site, note: BootNote) -> tuple[str, ...]:
             "VirtualBox",
         )
     ours = scratch.mark_in(note.folder) == note.mark
-    if not ours and note.phase != Phase.MAKING and os.path.lexists(note.folder):
+    if not ours and note.phase != Phase.MAKING and not _is_gone(note.folder):
         raise UsageError(
             f"{note.folder} was not made for {note.name!r}",
             hint="look what is in it, and move it elsewhere",
@@ -96,6 +96,14 @@ def after_a_crash(site: Site, note: BootNote) -> BootNote | None:
         remove(site, note)
     locks.forget(note)
     return None
+
+
+def _is_gone(folder: Path) -> bool:
+    """Whether nothing is left of it, or only the folder itself, whose mark went before."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return not os.path.lexists(folder)
 
 
 def _unregister(site: Site, machine: Machine) -> None:
@@ -162,15 +170,15 @@ def _remove_folder(note: BootNote, made: tuple[Image, ...], *, ours: bool) -> tu
 
 
 def _own_files(note: BootNote, made: tuple[Image, ...]) -> Iterator[Path]:
-    settings = machines.settings_file(note)
-    for suffix in (".vbox", ".vbox-prev", ".vbox-tmp", ".nvram"):
-        yield settings.with_suffix(suffix)
+    """The settings come last: they alone tell the next one, after a crash, what else is ours."""
     for disk in note.disks:
         yield note.place / disk.file
     snapshots = note.folder / _SNAPSHOTS
-    if snapshots.is_symlink() or not snapshots.is_dir():
-        return
-    named = {os.path.realpath(note.folder / image.location) for image in made if image.parent}
-    for file in snapshots.iterdir():
-        if os.path.realpath(file) in named or _SAVED.fullmatch(file.name):
-            yield file
+    if snapshots.is_dir() and not snapshots.is_symlink():
+        named = {os.path.realpath(note.folder / image.location) for image in made if image.parent}
+        for file in snapshots.iterdir():
+            if os.path.realpath(file) in named or _SAVED.fullmatch(file.name):
+                yield file
+    settings = machines.settings_file(note)
+    for suffix in (".nvram", ".vbox-tmp", ".vbox-prev", ".vbox"):
+        yield settings.with_suffix(suffix)

@@ -8,6 +8,7 @@ is served, so that VirtualBox refuses to start the VM.
 import logging
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,11 @@ from shared.virtualbox.vboxmanage_output import MachineInfo
 
 log: Final = logging.getLogger(__name__)
 
+#: What is told of the snapshot, and stands in VirtualBox: its server settles while nobody looks.
+_KEPT: Final = (
+    "Other snapshots or linked clones stand on it; when they are gone, it may be deleted in "
+    "VirtualBox."
+)
 _OFF: Final = frozenset({"poweroff", "aborted"})
 
 
@@ -72,8 +78,9 @@ def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     machine = machines.machine_of(site, note)
     if machine is None and machines.settings_file(note).exists():
         machine = machines.listed(site, note)
-    if machine is not None:  # else its user has deleted it since it was placed
-        _merge(site, note, machine)
+    # without one its user has deleted it since it was placed
+    if machine is not None and (reason := _merge(site, note, machine)):
+        return reason
     _let_go(site, note)
     log.info("%s is an ordinary VM", note.name)
     return ""
@@ -83,9 +90,8 @@ def _not_yet(site: Site, note: BootNote) -> str:
     if not note.is_whole:
         return "it is being filled"
     machines.listed(site, note)
-    info = site.vboxmanage.info(note.uuid)
-    if not is_off(info):
-        return f"it is {info.state}" if info.state not in _OFF else "somebody has it open"
+    if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
+        return reason
     try:
         mounts.unmount(note, SubprocessRunner(), lazily=not mounts.is_served(note))
     except LockedError as error:
@@ -108,15 +114,33 @@ def _place(note: BootNote) -> BootNote:
     return boot_note.advanced(note, Phase.PLACED)
 
 
-def _merge(site: Site, note: BootNote, machine: Machine) -> None:
-    """What the guest wrote goes into the disks, unless its user took care of that."""
+def _why_not_off(info: MachineInfo) -> str:
+    """Why its disks are left alone; empty: it is off."""
+    if is_off(info):
+        return ""
+    if info.state in _OFF:
+        return "somebody has it open"
+    return f"it is {info.state}" + (": start it, and shut it down" if info.state == "saved" else "")
+
+
+def _merge(site: Site, note: BootNote, machine: Machine) -> str:
+    """What the guest wrote goes into the disks, unless its user took care of that; why not yet.
+
+    Where its user has let more than one state begin there, nothing can be merged, nor need it be.
+    """
     try:
         if machine.settings is None:
             raise VBoxManageError(machine.reason)
         known = machine.settings.snapshots
         ours = next((each.uuid for each in known if each.name == note.mark.name), "")
         if not ours:
-            return
+            return ""
+        if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
+            return reason
+        if _branches(site, note):
+            site.vboxmanage.run("snapshot", note.uuid, "edit", ours, f"--description={_KEPT}")
+            log.warning("%s keeps the snapshot %s. %s", note.name, note.mark.name, _KEPT)
+            return ""
         words = ("snapshot", note.uuid, "delete", ours)
         patiently(site.clock, lambda: site.vboxmanage.run_long(work_seconds(1 << 40), *words))
     except VBoxManageError as error:
@@ -125,6 +149,19 @@ def _merge(site: Site, note: BootNote, machine: Machine) -> None:
             f"merged: {error.message}",
             hint=f"again: vmbackup-admin boot --finish {quoted(note.name)}",
         ) from None
+    return ""
+
+
+def _branches(site: Site, note: BootNote) -> bool:
+    """Whether more than one disk stands on one of its disks."""
+    known = {
+        image.uuid: image.parent
+        for machine in site.inventory().values()
+        if machine.settings is not None
+        for image in machine.settings.images.values()
+    }
+    standing = Counter(known.values())
+    return any(standing[disk.uuid] > 1 for disk in note.disks)
 
 
 def _let_go(site: Site, note: BootNote) -> None:

@@ -26,7 +26,7 @@ def command(host: Host, words: list[str]) -> Reply:
     machine = find(host, name)
     if action == "list":
         return _list(machine, readable="machinereadable" in options)
-    if action not in ("take", "delete", "restore"):
+    if action not in ("take", "delete", "restore", "edit"):
         raise UsageError(f"Invalid parameter '{action}'")
     title = required(plain, 3)[2]
     if action == "take":
@@ -38,6 +38,10 @@ def command(host: Host, words: list[str]) -> Reply:
             )
         return _take(host, machine, title, options.get("description", ""))
     snapshot = find_snapshot(machine, title, "SessionMachine")
+    if action == "edit":
+        snapshot.description = options.get("description", snapshot.description)
+        settings.write_machine(host, machine)
+        return Reply()
     return (
         _delete(host, machine, snapshot)
         if action == "delete"

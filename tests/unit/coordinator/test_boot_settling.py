@@ -42,7 +42,7 @@ from shared.tasks import boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from tests.support.copies import UUID as COPIED
-from tests.support.copies import ova, put_copy
+from tests.support.copies import PowerCutError, ova, put_copy
 from tests.unit.coordinator.test_mounting import wait_until
 
 STAMP = "20261122T203800Z-17"
@@ -64,6 +64,8 @@ class VirtualBox:
 
     def __init__(self) -> None:
         self.state, self.session, self.listed = "poweroff", "", True
+        #: Its disks by UUID.
+        self.images = dict[str, Any]()
         self.told = list[tuple[str, ...]]()
         self.fails = False
 
@@ -134,7 +136,7 @@ def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch
         machine = SimpleNamespace(
             uuid=UUID,
             settings_file=str(note.folder / "web.vbox"),
-            settings=SimpleNamespace(snapshots=snapshots),
+            settings=SimpleNamespace(snapshots=snapshots, images=virtualbox.images),
         )
         return {UUID: machine} if virtualbox.listed else {}
 
@@ -183,6 +185,32 @@ class TestSettle:
         assert named(made) == []
         assert virtualbox.told == []
         assert made.file.exists()
+
+    @pytest.mark.parametrize("state", ["running", "saved"])
+    def test_one_that_was_started_before_its_merge_is_merged_when_it_is_off(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, state: str
+    ) -> None:
+        for disk in made.disks:
+            made.partial(disk).rename(made.place / disk.file)
+        boot_note.advanced(made, Phase.PLACED)
+        virtualbox.state = state
+        assert f"it is {state}" in settling.settle(site, made)
+        assert (virtualbox.told, made.file.exists()) == ([], True)
+        virtualbox.state = "poweroff"
+        assert settling.settle(site, made) == ""
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+
+    def test_what_stands_on_it_twice_stays_and_it_is_an_ordinary_vm(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its user went back to the snapshot after taking one, or made a linked clone of it."""
+        for uuid in ("now", "other"):
+            virtualbox.images[uuid] = SimpleNamespace(uuid=uuid, parent=UUID)
+        assert settling.settle(site, made) == ""
+        assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
+        ((*words, _),) = virtualbox.told
+        assert (words, made.file.exists()) == (["snapshot", UUID, "edit", "snap"], False)
+        assert made.mark.name in caplog.text
 
     def test_not_while_somebody_makes_or_starts_it(
         self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
@@ -563,6 +591,32 @@ class TestDiscard:
         made.place.rmdir()
         removing.discard(site, made)
         assert not made.folder.exists()
+
+    @pytest.mark.parametrize("done", range(8))
+    def test_killed_before_any_file_goes_it_is_removed_by_the_next_one(
+        self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch, done: int
+    ) -> None:
+        own = "11111111-2222-3333-4444-5555555555aa"
+        (made.folder / "web.vbox").write_text(settings_of(own))
+        (made.folder / "Snapshots").mkdir()
+        (made.folder / "Snapshots" / f"{{{own}}}.vdi").touch()
+        (made.folder / "web.vbox-prev").touch()
+        gone, unlink = list[Path](), Path.unlink
+
+        def killed(path: Path, *, missing_ok: bool = False) -> None:
+            if len(gone) == done:
+                raise PowerCutError
+            if path.exists():
+                gone.append(path)
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", killed)
+            with contextlib.suppress(PowerCutError):
+                removing.discard(site, made)
+        assert removing.discard(site, made) == ()
+        assert not made.folder.exists()
+        assert list(made.file.parent.iterdir()) == []
 
     @pytest.mark.parametrize("phase", [Phase.MAKING, Phase.RUNNING])
     def test_a_folder_of_somebody_else_stays(self, site: Any, note: BootNote, phase: Phase) -> None:
