@@ -21,8 +21,8 @@ def go_on(
 ) -> tuple[BootNote, tuple[str, ...]]:
     """Serves the disks again from the same copy, if they need that, and nobody does.
 
-    One that is whole and off needs it no more. Answers the note as it is by then, and what a server
-    that was started doubts, like `making.serve`. Raises
+    One that is whole and off needs it no more, nor one that was moved with its disks. Answers the
+    note as it is by then, and what a server that was started doubts, like `making.serve`. Raises
     `UsageError` if the VM is another user's or VirtualBox does not list it, `LockedError` while it
     runs on what is not served any more, `CopyError` if the copy is another one by now, and what
     `copy_hold.place` raises.
@@ -32,6 +32,8 @@ def go_on(
         found = boot_note.read(note.file)
         if found is None:
             return note, ()
+        if machines.moved_away(site, found):
+            return found, ()
         note = machines.followed(site, found)
         if settling.is_begun(note) or mounts.is_served(note):
             return note, ()
@@ -57,7 +59,8 @@ def start(site: Site, note: BootNote) -> bool:
 
     Raises `LockedError`, `UsageError` if VirtualBox does not list it, `VBoxManageError`.
     """
-    machines.listed(site, note)
+    if note.file.exists():  # else it is an ordinary VM by now, wherever it lies
+        machines.listed(site, note)
     with locks.alone(note):
         info = site.vboxmanage.info(note.uuid)
         if info.state == "paused":

@@ -50,6 +50,26 @@ def machine_of(site: Site, note: BootNote) -> Machine | None:
     return machine
 
 
+def moved_away(site: Site, note: BootNote) -> Machine | None:
+    """The VM, if it is filled, and VirtualBox has moved it with all its disks (`movevm`).
+
+    VirtualBox has copied them then, as they were served. Raises `VBoxManageError`.
+    """
+    machine = site.inventory().get(note.uuid)
+    if machine is None or _lies_in(machine, note.folder):
+        return None
+    return machine if disks_elsewhere(machine, note) else None
+
+
+def disks_elsewhere(machine: Machine, note: BootNote) -> dict[Path, Path]:
+    """Where it has its disks, each with the file that was filled, if none is in the old folder."""
+    places = {image.uuid: Path(os.path.realpath(image.location)) for image in machine.images}
+    found = {places[disk.uuid]: note.partial(disk) for disk in note.disks if disk.uuid in places}
+    own = os.path.realpath(note.folder)
+    away = all(not place.is_relative_to(own) and place.is_file() for place in found)
+    return found if note.is_whole and away and len(found) == len(note.disks) else {}
+
+
 def followed(site: Site, note: BootNote) -> BootNote:
     """The note of a VM whose folder VirtualBox has renamed with it, written anew; else as it is.
 
@@ -88,6 +108,8 @@ def _was_renamed(note: BootNote, folder: Path) -> bool:
 
 def _moved(note: BootNote, machine: Machine) -> VBoxManageError:
     way_back = f"move it back to {note.folder} (VBoxManage movevm)"
+    if disks_elsewhere(machine, note):
+        way_back = f"it has all its disks there: vmbackup-admin boot --finish {quoted(note.name)}"
     if _was_renamed(note, Path(os.path.realpath(machine.settings_file)).parent):
         way_back = f"shut it down, then vmbackup-admin boot --finish {quoted(note.name)}"
     return VBoxManageError(

@@ -5,6 +5,8 @@ there, was compared and is on the disk, and the VM is off: until then nothing ha
 is served, so that VirtualBox refuses to start the VM.
 """
 
+import contextlib
+import filecmp
 import logging
 import os
 import shutil
@@ -69,6 +71,8 @@ def is_off(info: MachineInfo) -> bool:
 def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     if note.phase == Phase.MAKING:
         return "it is being made"
+    if away := machines.moved_away(site, note):
+        return _settle_away(site, note, away, serving=serving)
     if note.phase != Phase.PLACED:
         if reason := _not_yet(site, note):
             return reason
@@ -84,6 +88,35 @@ def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     _let_go(site, note)
     log.info("%s is an ordinary VM", note.name)
     return ""
+
+
+def _settle_away(site: Site, note: BootNote, machine: Machine, *, serving: bool) -> str:
+    """The same for one that VirtualBox has moved: what was filled is not needed, if it is there."""
+    if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
+        return reason
+    mounts.unmount(note, SubprocessRunner(), lazily=True)
+    if not serving:
+        mounts.wait_for_server(note)
+    for place, filled in machines.disks_elsewhere(machine, note).items():
+        if _our_snapshot(machine, note) and not filecmp.cmp(place, filled, shallow=False):
+            raise UsageError(
+                f"{place} is not what was filled",
+                hint=f"move the VM back to {note.folder} (VBoxManage movevm)",
+            )
+    if reason := _merge(site, note, machine):
+        return reason
+    _let_go(site, note)
+    for folder in (note.place, note.folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    log.info("%s is an ordinary VM in %s", note.name, Path(machine.settings_file).parent)
+    return ""
+
+
+def _our_snapshot(machine: Machine, note: BootNote) -> str:
+    """The UUID of the snapshot that it was given; empty: its user has deleted it."""
+    known = machine.settings.snapshots if machine.settings is not None else ()
+    return next((each.uuid for each in known if each.name == note.mark.name), "")
 
 
 def _not_yet(site: Site, note: BootNote) -> str:
@@ -131,9 +164,7 @@ def _merge(site: Site, note: BootNote, machine: Machine) -> str:
     try:
         if machine.settings is None:
             raise VBoxManageError(machine.reason)
-        known = machine.settings.snapshots
-        ours = next((each.uuid for each in known if each.name == note.mark.name), "")
-        if not ours:
+        if not (ours := _our_snapshot(machine, note)):
             return ""
         if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
             return reason

@@ -137,6 +137,7 @@ def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch
             uuid=UUID,
             settings_file=str(note.folder / "web.vbox"),
             settings=SimpleNamespace(snapshots=snapshots, images=virtualbox.images),
+            images=(),
         )
         return {UUID: machine} if virtualbox.listed else {}
 
@@ -434,6 +435,45 @@ class TestGoOn:
         found[UUID].settings_file = str(renamed / "other.vbox")
         site.inventory = lambda: found
         return renamed
+
+    @pytest.mark.parametrize("change", ["", "other", "not filled"])
+    def test_one_that_was_moved_with_its_disks_needs_what_was_filled_no_more(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, tmp_path: Path, change: str
+    ) -> None:
+        """As `VBoxManage movevm` does, which copies what is served, under the same UUID."""
+        made = replace(made, disks=made.disks[:1])
+        boot_note.write(made)
+        made.partial(BootDisk("2.vmdk", UUID, "web-disk002.vdi")).unlink()
+        (moved := tmp_path / "moved").mkdir()
+        disk = moved / "web-disk001.vdi"
+        disk.write_bytes(b"other" if change == "other" else b"whole")
+        found = site.inventory()
+        found[UUID].settings_file = str(moved / "web.vbox")
+        found[UUID].images = (SimpleNamespace(uuid=UUID, location=str(disk)),)
+        site.inventory = lambda: found
+        if change == "not filled":
+            made.whole.remove()
+            with pytest.raises(VBoxManageError, match="was moved") as raised:
+                self.go_on(site, made)
+            assert "movevm" in raised.value.hint
+            assert settling.settle(site, made) == "it is being filled"
+            return
+        virtualbox.state = "running"
+        assert settling.settle(site, self.go_on(site, made)) == "it is running"
+        virtualbox.state = "poweroff"
+        if change:
+            with pytest.raises(UsageError, match="is not what was filled"):
+                settling.settle(site, made)
+            assert made.file.exists()
+            return
+        with pytest.raises(VBoxManageError, match="was moved") as raised:
+            removing.discard(site, made)
+        assert "--finish web" in raised.value.hint
+        assert settling.settle(site, made) == ""
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+        assert not made.folder.exists()
+        assert list(made.file.parent.iterdir()) == []
+        assert disk.read_bytes() == b"whole"
 
     def test_one_that_was_renamed_is_followed(
         self, site: Any, made: BootNote, told: list[str]
