@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -53,6 +54,8 @@ _DESCRIPTOR: Final = (
     *("sendfile", "posix_fallocate"),
 )
 _TWO_PATHS: Final = ("rename", "replace", "link", "symlink")
+#: Commands of VBoxManage that change something.
+_CHANGING: Final = ("registervm", "unregistervm", "snapshot", "startvm", "controlvm", "closemedium")
 WRAPPED: Final = frozenset({"open", *_ONE_PATH, *_DESCRIPTOR, *_TWO_PATHS, "copy_file_range"})
 #: Opened like that, a file is about to be written; opened otherwise, perhaps only to be synced.
 _MAKING: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -101,8 +104,14 @@ class Doors:
     """
 
     def __init__(
-        self, roots: Sequence[Path], report: Callable[[Point], None], kill: Kill | None
+        self,
+        roots: Sequence[Path],
+        report: Callable[[Point], None],
+        kill: Kill | None,
+        *,
+        commands: bool = False,
     ) -> None:
+        self._commands = commands
         self._roots = tuple(os.path.realpath(root) for root in roots)
         self._report, self._kill = report, kill
         self._passed: Counter[str] = Counter()
@@ -134,6 +143,23 @@ class Doors:
             return opened
 
         builtins.open = open_file
+        if self._commands:
+            self._wrap_commands()
+
+    def _wrap_commands(self) -> None:
+        """What VirtualBox is told to change is a point, too."""
+        begin = subprocess.Popen.__init__
+
+        @functools.wraps(begin)
+        def begin_process(process: Any, words: Any, *rest: Any, **more: Any) -> None:
+            named = [Path(words[0]).name, *words[1:2]] if isinstance(words, list | tuple) else []
+            if named[:1] == ["VBoxManage"] and named[-1] in _CHANGING:
+                name = f"{' '.join(named)} < {who(sys._getframe(1))}"
+                self._meet(name, lambda: begin(process, words, *rest, **more), None)
+            else:
+                begin(process, words, *rest, **more)
+
+        subprocess.Popen.__init__ = begin_process  # type: ignore[method-assign]
 
     def _wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -221,6 +247,10 @@ class Doors:
         if root is None:
             return perform()
         name = f"{operation} {plain(os.path.relpath(target, root))} < {who(sys._getframe(2))}"
+        return self._meet(name, perform, tear)
+
+    def _meet(self, name: str, perform: Callable[[], Any], tear: Callable[[], None] | None) -> Any:
+        """Performs what the point `name` is, unless the process ends there."""
         with self._guard:
             self._passed[name] += 1
             point = Point(name, self._passed[name], tear is not None)

@@ -75,6 +75,7 @@ def hunt(
         dict.fromkeys(world.run(*command, settings=scenario.settings, mutants=mutants).points)
     )
     scenario.achieved(world)
+    scenario.ended(world)
     done.points = len(points)
     if moments == QUICK:
         points = [point for point in points if not _is_routine(point)]
@@ -89,10 +90,10 @@ def hunt(
             done.left += 1
             continue
         world.recall("start")
-        if (
-            world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants).status
-            != KILLED
-        ):
+        scenario.put_back(world)
+        ran = world.run(*command, kill=kill, settings=scenario.settings, mutants=mutants)
+        if ran.status != KILLED:
+            scenario.ended(world)
             done.missed += 1
             continue
         done.kills += 1
@@ -103,11 +104,13 @@ def hunt(
             *promises.half_a_view(world, view),
         ]
         try:
+            scenario.at_once(world)
             _go_on(world, scenario, command, mutants)
             problems += promises.broken(world, scenario.states, scenario.orphans)
             problems += promises.broken_at_once(world, before, keep=scenario.keep)
         except AssertionError as error:
             problems.append(str(error))
+        scenario.ended(world)
         if problems:
             done.broken[f"killed {kill.moment} {kill.point}"] = problems
     places = {point.name for point in points}

@@ -49,6 +49,12 @@ class Scenario:
     #: Directories of copies that belong to no VM any more.
     orphans: frozenset[str] = frozenset()
     settled: Callable[[World], None] = lambda _world: None
+    #: Looks at what a kill has left, before anything is put right.
+    at_once: Callable[[World], None] = lambda _world: None
+    #: Ends what goes on when the command was killed: before the world is put back.
+    ended: Callable[[World], None] = lambda _world: None
+    #: Puts right what names files by more than their path: after the world was put back.
+    put_back: Callable[[World], None] = lambda _world: None
     #: What the command has done when nothing interrupts it.
     achieved: Callable[[World], None] = lambda _world: None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from tests.crash import from_copies
 from tests.crash.scenarios import ADMIN, LOCK, SCENARIOS, STAMP, VM, WORKER, copies, resolved
 from tests.crash.world import World
 from tests.support.command_lines import PROGRAMS
@@ -46,8 +47,6 @@ AT_DISKS = (
 )
 #: `run` starts the others as processes of their own. `show` is `list` for one lock.
 ALIKE = {(WORKER, "run"), (LOCK, "show")}
-#: What these write to the NAS is a hold, each write of which `test_holds_killed` interrupts.
-HOLDING = {(ADMIN, "boot")}
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -59,12 +58,12 @@ def commands() -> Iterator[tuple[str, ...]]:
 
 
 def test_every_command_is_interrupted_or_only_looks() -> None:
-    known = {scenario.command for scenario in SCENARIOS} | {*LOOKING, *AT_DISKS}
+    scenarios = (*SCENARIOS, *from_copies.SCENARIOS)
+    known = {scenario.command for scenario in scenarios} | {*LOOKING, *AT_DISKS}
     assert [
         command
         for command in commands()
-        if command not in ALIKE | HOLDING
-        and not any(each[: len(command)] == command for each in known)
+        if command not in ALIKE and not any(each[: len(command)] == command for each in known)
     ] == []
 
 

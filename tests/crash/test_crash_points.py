@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.crash import from_copies
 from tests.crash.hunt import EVERY, QUICK, Hunt, hunt
 from tests.crash.mutants import MUTANTS
 from tests.crash.scenarios import SCENARIOS, Scenario
@@ -17,6 +18,8 @@ from tests.support.proving import PROVE, PROVE_SECONDS
 
 #: At which of their points the programs are killed in the quick run: others each hour.
 SEED = int(os.environ.get("VMBACKUP_CRASH_SEED") or time.time() // 3600)
+
+ALL = (*SCENARIOS, *from_copies.SCENARIOS)
 
 pytestmark = pytest.mark.timeout(3600 if PROVE else 300)
 
@@ -38,7 +41,7 @@ def report(found: Hunt) -> str:
     )
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
 def test_whatever_is_interrupted_the_next_tick_puts_right(
     make_world: Callable[..., World],
     scenario: Scenario,
@@ -46,7 +49,7 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
 ) -> None:
     world = start(make_world, scenario)
     if PROVE:
-        found = hunt(world, scenario, EVERY, seconds=PROVE_SECONDS / len(SCENARIOS))
+        found = hunt(world, scenario, EVERY, seconds=PROVE_SECONDS / len(ALL))
     else:
         found = hunt(world, scenario, QUICK, every=scenario.every, seed=SEED)
     for name in ("points", "places", "met", "kills", "survived", "left"):
@@ -61,7 +64,7 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_program_with_a_fault_is_found_out(make_world: Callable[..., World], name: str) -> None:
-    scenario = next(scenario for scenario in SCENARIOS if scenario.name == MUTANTS[name].scenario)
+    scenario = next(scenario for scenario in ALL if scenario.name == MUTANTS[name].scenario)
     world = start(make_world, scenario)
     found = hunt(
         world, scenario, QUICK, every=MUTANTS[name].every, mutants=[name], where=MUTANTS[name].where

@@ -65,8 +65,11 @@ class Programs:
         mutants: Sequence[str] = (),
         umask: int = 0o022,
         user: tuple[int, int] | None = None,
+        commands: bool = False,
     ) -> Ran:
         """Runs a program to its end.
+
+        `commands`: what it tells VirtualBox is a crash point, too.
 
         `settings` are constants of the product, by dotted name, that are different for this run.
 
@@ -89,6 +92,7 @@ class Programs:
             "mutants": list(mutants),
             "umask": umask,
             "user": user,
+            "commands": commands,
             "kill": [[kill.point.name, kill.point.occurrence, kill.point.can_tear], kill.moment]
             if kill
             else None,
@@ -139,6 +143,10 @@ class World:
     target: str = ""
     #: Whether what is written into the host's own notes is a crash point as well.
     notes_count: bool = False
+    #: Whether what is written beside the disks of the host's VMs is one.
+    disks_count: bool = False
+    #: Whether what VirtualBox is told is one.
+    commands_count: bool = False
     page: str = ""
 
     def __post_init__(self) -> None:
@@ -165,7 +173,14 @@ class World:
     @property
     def roots(self) -> list[Path]:
         """Where every write is a crash point."""
-        return [self.nas, self.elsewhere, *([self._place / "state"] if self.notes_count else [])]
+        notes = [self.notes] if self.notes_count else []
+        disks = [self.host.vms] if self.disks_count else []
+        return [self.nas, self.elsewhere, *notes, *disks]
+
+    @property
+    def notes(self) -> Path:
+        """The state directory of the host."""
+        return self._place / "state"
 
     @property
     def configuration(self) -> Path:
@@ -184,7 +199,7 @@ class World:
             nas["shared_group"] = self.shared_group
         tables = {
             "nas": nas,
-            "host": {"node": "alpha", "state_directory": str(self._place / "state")},
+            "host": {"node": "alpha", "state_directory": str(self.notes)},
             "backup": {
                 "retry_seconds": 20,
                 "retry_interval_seconds": 0.1,
@@ -210,9 +225,8 @@ class World:
             "VMBACKUP_CONFIG": str(self.configuration),
             **self.environment,
         }
-        return self.programs.run(
-            command, environment, self.roots, kill=kill, umask=self.umask, **more
-        )
+        more = {"kill": kill, "umask": self.umask, "commands": self.commands_count, **more}
+        return self.programs.run(command, environment, self.roots, **more)
 
     def must(self, *command: str, statuses: Sequence[int] = (0,), **more: Any) -> Ran:
         """Like `run`; AssertionError with the output for any other status."""
@@ -279,7 +293,7 @@ class World:
             *(self.state / "node").iterdir(),
             *self.state.glob("vmtool-dblock.*"),
             *self.nas.glob(".vmbackup-doctor.*"),
-            *(self._place / "state").glob("restore-*"),
+            *self.notes.glob("restore-*"),
         ):
             old = path.lstat().st_mtime - 2 * 86400
             os.utime(path, (old, old), follow_symlinks=False)

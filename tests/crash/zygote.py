@@ -101,7 +101,8 @@ def run(request: dict[str, Any]) -> None:
         write(points, json.dumps([point.name, point.occurrence, point.can_tear]).encode() + b"\n")
 
     kill = Kill(Point(*request["kill"][0]), request["kill"][1]) if request["kill"] else None
-    Doors([Path(root) for root in request["roots"]], report, kill).install()
+    roots = [Path(root) for root in request["roots"]]
+    Doors(roots, report, kill, commands=request["commands"]).install()
     status = 70
     try:
         importlib.import_module(PROGRAMS[request["program"]]).program.main(request["arguments"])
