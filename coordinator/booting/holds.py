@@ -1,8 +1,13 @@
 """The hold of the copy that a VM runs from, as record and sidecars tell of it."""
 
+import contextlib
+
+from shared.host.errors import IllegalMoveError, LockedError
 from shared.site import Site
+from shared.state.contents import Contents
 from shared.state.hold import Hold
 from shared.state.records import VmRecord
+from shared.state.rules import vm_records
 from shared.state.rules.holds import Held
 from shared.tasks import copy_hold, vm_copies
 from shared.tasks.boot_note import BootNote
@@ -21,6 +26,27 @@ def end(site: Site, note: BootNote) -> None:
     """
     for held in _of(site, note):
         copy_hold.end(site, held)
+
+
+def discarded(site: Site, note: BootNote) -> None:
+    """The same for a VM that is not there any more: its record goes, too, as it has no copy.
+
+    Else it would be shown as missing from now on.
+    """
+    end(site, note)
+
+    def change(contents: Contents) -> Contents:
+        record = _own_record(contents, note)
+        return vm_records.forget(contents, record.key) if record is not None else contents
+
+    if _own_record(site.database.head().contents, note) is not None:
+        with contextlib.suppress(IllegalMoveError, LockedError):  # somebody works on it
+            site.database.commit_once(change, f"discard {note.name}", "boot")
+
+
+def _own_record(contents: Contents, note: BootNote) -> VmRecord | None:
+    own = (vm for vm in contents.vms.values() if vm.uuid == note.uuid and not vm.last_copy)
+    return next(own, None)
 
 
 def _of(site: Site, note: BootNote) -> list[Held]:

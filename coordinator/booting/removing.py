@@ -72,7 +72,7 @@ def remove(site: Site, note: BootNote) -> tuple[str, ...]:
         mounts.unmount(note, SubprocessRunner(), lazily=True)
         mounts.wait_for_server(note)
     kept = _remove_folder(note, made, ours=ours)
-    holds.end(site, note)
+    holds.discarded(site, note)
     note.file.unlink(missing_ok=True)
     if kept:
         (note.folder / scratch.MARK).unlink(missing_ok=True)

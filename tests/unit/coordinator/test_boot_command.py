@@ -164,6 +164,18 @@ class TestHold:
         holds.end(site, note)
         assert (self.marks(operator), operator.record("web").holds) == (0, ())
 
+    def test_with_what_is_discarded_its_own_record_goes(
+        self, operator: Operator, note: BootNote
+    ) -> None:
+        site = self.place(operator, note)
+        other = {"key": "trial", "uuid": note.uuid, "holds": (), "last_copy": None}
+        own = replace(operator.record("web"), **other)
+        operator.commit(lambda contents: contents.with_vm(own))
+        holds.discarded(site, note)
+        holds.discarded(site, note)
+        assert (self.marks(operator), operator.record("web").holds) == (0, ())
+        assert list(site.database.head().contents.vms) == ["web"]
+
     def test_one_of_which_the_sidecar_alone_tells_ends_too(
         self, operator: Operator, note: BootNote
     ) -> None:

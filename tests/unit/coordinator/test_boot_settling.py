@@ -129,7 +129,8 @@ def made(note: BootNote) -> BootNote:
 
 @pytest.fixture
 def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(holds, "end", lambda _site, _note: None)
+    for ended in ("end", "discarded"):
+        monkeypatch.setattr(holds, ended, lambda _site, _note: None)
     snapshots = (SimpleNamespace(name=note.mark.name, uuid="snap"),)
 
     def inventory() -> dict[str, Any]:
