@@ -56,7 +56,7 @@ def restore(
     dry_run: bool,
 ) -> ExitCode:
     """Restores something beside what there is: a VM, or one disk."""
-    from coordinator.restore import choice, restoring
+    from coordinator.restore import choice, kept_places, restoring
 
     if wanted.folder:
         restoring.refuse_mistyped(wanted.folder)
@@ -67,6 +67,8 @@ def restore(
         warn(chosen.doubt)
     warnings = [*opened.warnings, *([chosen.doubt] if chosen.doubt else [])]
     if disk is not None:
+        if wanted.folder is not None:
+            kept_places.refuse_kept_place(opened.site.configuration.nas, wanted.folder)
         return _one_disk(wanted, chosen.copy, disk, warnings, as_json=as_json, dry_run=dry_run)
     if dry_run:
         return _foreseen(opened, wanted, chosen.copy, warnings, as_json=as_json)

@@ -21,6 +21,7 @@ from coordinator.restore.direct import (
     plan_directly,
     told_as_damage,
 )
+from coordinator.restore.kept_places import refuse_kept_place
 from coordinator.restore.making import move_to_place, refuse_taken, removed_if_it_fails
 from shared.copies.catalogue import Copy
 from shared.copies.names import Suffix, final_name
@@ -89,8 +90,8 @@ def plan(
 
     By default a VM of the original's name, where VirtualBox puts new VMs.
 
-    Raises `UsageError` if that name or folder is taken on this host, `CopyError` if the copy must
-    not be imported as it is or has no room.
+    Raises `UsageError` if that name or folder is taken on this host or kept for something else,
+    `CopyError` if the copy must not be imported as it is or has no room.
     """
     if copy.sidecar is None:
         raise CopyError(
@@ -110,6 +111,7 @@ def plan(
         with_host_access=with_host_access,
     )
     refuse_unusable_name(made.name)
+    refuse_kept_place(site.configuration.nas, base)
     refuse_taken(site, made)
     refuse_unsafe(member_names(copy.directory, source.name))
     require_room(base, max(copy.size, copy.sidecar.source_bytes))

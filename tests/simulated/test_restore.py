@@ -31,6 +31,7 @@ from shared.tasks.rehearsal import Wishes
 from shared.virtualbox import scratch
 from shared.virtualbox.boot_check import BootCheck
 from tests.simulated.conftest import Rig
+from tests.simulated.test_unlisted import admin
 from tests.simulated.test_verify import back_up, damage, two_copies
 from tests.support.simulated.power import SCREEN
 from worker import database, vmfind
@@ -169,6 +170,10 @@ def test_what_is_there_is_never_overwritten(rig: Rig) -> None:
     assert list((rig.folder / "base" / "web_02").iterdir()) == []
     with pytest.raises(UsageError, match="no VM can be called"):
         restore(site, name="web\0", folder=rig.folder / "base")
+    with pytest.raises(UsageError, match="lies in the state database"):
+        restore(site, name="web02", folder=rig.nas / "vmstate")
+    one = admin(rig, "restore", "web01", "--disk", "1", "--to", str(rig.nas / "web01" / "disk.vdi"))
+    assert (one.exit_code, "lies in the directory of a VM" in one.output) == (2, True)
 
 
 def test_a_vm_whose_folder_is_gone_and_that_virtualbox_knows_there_still_is_named_with_a_remedy(
