@@ -47,9 +47,9 @@ class Contents:
     format: str = NEWEST
     unusable: tuple[UnusableRow, ...] = ()
 
-    def with_vm(self, record: VmRecord) -> "Contents":
-        """With `record` added or replaced."""
-        return replace(self, vms={**self.vms, record.key: record})
+    def with_vm(self, *records: VmRecord) -> "Contents":
+        """With `records` added or replaced. Many at once: each call copies the table of all VMs."""
+        return replace(self, vms={**self.vms, **{record.key: record for record in records}})
 
     def without_vm(self, key: str) -> "Contents":
         """Without the record of that key."""

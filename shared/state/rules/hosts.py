@@ -75,10 +75,13 @@ def set_user(contents: Contents, node: str, user: str) -> Contents:
 
 def give_up(contents: Contents, node: str, when: str) -> Contents:
     """Marks all VMs of a host as missing there: a host that lists one takes it over at once."""
-    for record in list(contents.vms.values()):
-        if record.node == node and record.missing_since is None:
-            contents = contents.with_vm(replace(record, missing_since=when))
-    return contents
+    return contents.with_vm(
+        *(
+            replace(record, missing_since=when)
+            for record in contents.vms.values()
+            if record.node == node and record.missing_since is None
+        )
+    )
 
 
 def replace_machine(contents: Contents, node: str, machine: str, hostname: str) -> Contents:

@@ -41,67 +41,62 @@ def sight(contents: Contents, node: str, sightings: Iterable[Sighting], when: st
     kept = [row for row in contents.unusable if row.section == "vms"]
     taken = {folded(record.directory) for record in contents.vms.values()}
     taken |= {folded(row.directory) for row in kept}
-    contents = _identify(contents, node, listed, taken)
-    known = {record.uuid for record in contents.vms.values()} | {row.uuid for row in kept}
-    for record in list(contents.vms.values()):
+    # changed in its place: made anew for each VM, it would cost the square of their number
+    vms = dict(contents.vms)
+    after = replace(contents, vms=vms)
+    _identify(vms, node, listed, taken)
+    known = {record.uuid for record in vms.values()} | {row.uuid for row in kept}
+    for record in list(vms.values()):
         if record.uuid in listed:
-            contents = _seen(contents, record, node, listed[record.uuid])
+            sighting = listed[record.uuid]
+            found = _seen(record, node, sighting)
+            if found.name != record.name or record.taken_in_by:
+                del vms[record.key]
+                found = replace(
+                    found, key=vm_records.free_key(after, sighting.name, node, sighting.uuid)
+                )
+            vms[found.key] = found
         elif record.taken_in_by:
             continue  # no host has said that it has this VM
         elif record.uuid and record.node == node and record.missing_since is None:
-            contents = contents.with_vm(replace(record, missing_since=when))
+            vms[record.key] = replace(record, missing_since=when)
         elif record.also_on == node:
-            contents = contents.with_vm(replace(record, also_on=None))
+            vms[record.key] = replace(record, also_on=None)
     for sighting in listed.values():
         if sighting.uuid not in known:
-            key = vm_records.free_key(contents, sighting.name, node, sighting.uuid)
+            key = vm_records.free_key(after, sighting.name, node, sighting.uuid)
             directory = _free_directory(taken, sighting)
             new = VmRecord(key, sighting.name, sighting.uuid, node, directory, INITIAL, found=when)
             if sighting.copies is not None and directory == sighting.directory:
                 new = with_copies(new, sighting.copies)
-            contents = contents.with_vm(_described(new, sighting))
-    return contents
+            vms[key] = _described(new, sighting)
+    return after
 
 
 def _identify(
-    contents: Contents, node: str, listed: Mapping[str, Sighting], taken: set[str]
-) -> Contents:
+    vms: dict[str, VmRecord], node: str, listed: Mapping[str, Sighting], taken: set[str]
+) -> None:
     """Gives records of version 1.0, which knew names only, the UUID and host of their VM."""
-    known = {record.uuid for record in contents.vms.values()}
+    known = {record.uuid for record in vms.values()}
     for sighting in listed.values():
-        record = contents.vms.get(sighting.name)
+        record = vms.get(sighting.name)
         if record is not None and not record.uuid and sighting.uuid not in known:
             directory = _free_directory(taken, sighting)
-            contents = contents.with_vm(
-                replace(
-                    record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None
-                )
+            vms[record.key] = replace(
+                record, uuid=sighting.uuid, node=node, directory=directory, missing_since=None
             )
-    return contents
 
 
-def _seen(contents: Contents, record: VmRecord, node: str, sighting: Sighting) -> Contents:
+def _seen(record: VmRecord, node: str, sighting: Sighting) -> VmRecord:
+    """The record of a VM that `node` lists, under its old key."""
     if record.taken_in_by:
-        rest = contents.without_vm(record.key)
-        key = vm_records.free_key(rest, sighting.name, node, sighting.uuid)
-        found = replace(record, key=key, name=sighting.name, node=node, taken_in_by="")
-        return rest.with_vm(_described(found, sighting))
+        return _described(replace(record, name=sighting.name, node=node, taken_in_by=""), sighting)
     if record.node != node:
         if record.missing_since is None or record.claim is not None:
-            return (
-                contents.with_vm(replace(record, also_on=node))
-                if record.also_on != node
-                else contents
-            )
+            return replace(record, also_on=node)
         power = unfinished.noted_by(record.power, record.node)
         record = replace(record, node=node, also_on=None, power=power)
-    updated = _described(replace(record, missing_since=None, name=sighting.name), sighting)
-    if sighting.name == contents.vms[record.key].name:
-        return contents.with_vm(updated)
-    remaining = contents.without_vm(record.key)
-    return remaining.with_vm(
-        replace(updated, key=vm_records.free_key(remaining, sighting.name, node, sighting.uuid))
-    )
+    return _described(replace(record, missing_since=None, name=sighting.name), sighting)
 
 
 def _described(record: VmRecord, sighting: Sighting) -> VmRecord:
@@ -123,15 +118,16 @@ def apply_events(contents: Contents, events: Mapping[str, tuple[Event, ...]]) ->
 
     An event that the state does not allow any more is passed over: the VM moved on.
     """
-    for record in list(contents.vms.values()):
+    changed = []
+    for record in contents.vms.values():
         if record.claim is not None or record.publishing is not None or record.power is not None:
             continue
         status = record.status
         for event in events.get(record.uuid, ()):
             status = move(status, event) if allowed(status, event) else status
         if status != record.status:
-            contents = contents.with_vm(replace(record, status=status))
-    return contents
+            changed.append(replace(record, status=status))
+    return contents.with_vm(*changed)
 
 
 def cannot_use(reason: str) -> str:
@@ -146,10 +142,10 @@ def is_unusable(record: VmRecord) -> bool:
 
 def note_problems(contents: Contents, problems: Mapping[str, str], when: str) -> Contents:
     """Notes why VirtualBox cannot use VMs, by UUID; an empty text takes the note back."""
-    for record in list(contents.vms.values()):
+    changed = []
+    for record in contents.vms.values():
         problem = problems.get(record.uuid)
         if problem is not None and record.claim is None and record.last_error != problem:
-            contents = contents.with_vm(
-                replace(record, last_error=problem, last_error_at=when if problem else "")
-            )
-    return contents
+            at = when if problem else ""
+            changed.append(replace(record, last_error=problem, last_error_at=at))
+    return contents.with_vm(*changed)

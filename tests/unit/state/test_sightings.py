@@ -1,12 +1,14 @@
 """What hosts see of their VMs: every rule of `shared.state.rules.sightings`."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from shared.state.contents import UnusableRow
+from shared.state.contents import Contents, UnusableRow
 from shared.state.records import Claim, Power
-from shared.state.rules import adoption, backup, sightings
+from shared.state.rules import adoption, backup, hosts, sightings
 from shared.state.rules.sightings import Sighting
 from shared.state.states import Event, State
 from tests.unit.state.builders import LATER, OWN, WHEN, claimed, contents, copy, only, vm
@@ -166,3 +168,74 @@ class TestEvents:
         assert only(after).status == State.ARCHIVED, (
             "what the state does not allow any more is passed over"
         )
+
+
+class Counted:
+    """How many entries the tables of VMs had that were made, and how many calls there were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entries = self.calls = 0
+        made = Contents.__init__
+
+        def init(contents: Contents, *values: object, **named: object) -> None:
+            made(contents, *values, **named)  # type: ignore[arg-type]
+            self.entries += len(contents.vms)
+
+        monkeypatch.setattr(Contents, "__init__", init)
+
+    def of(self, work: Callable[[], object]) -> int:
+        self.entries = self.calls = 0
+
+        def call(_frame: object, event: str, _argument: object) -> None:
+            self.calls += event in ("call", "c_call")
+
+        sys.setprofile(call)
+        try:
+            work()
+        finally:
+            sys.setprofile(None)
+        return self.entries + self.calls
+
+
+#: What a host may say of all its VMs in one tick; given the VMs that it listed before.
+TICKS: dict[str, Callable[[Contents, list[Sighting]], Contents]] = {
+    "the same": lambda known, seen: sightings.sight(known, "alpha", seen, LATER),
+    "all new": lambda _, seen: sightings.sight(contents(), "alpha", seen, LATER),
+    "all renamed": lambda known, seen: sightings.sight(
+        known, "alpha", [replace(each, name=f"x{each.name}") for each in seen], LATER
+    ),
+    "all gone": lambda known, _: sightings.sight(known, "alpha", [], LATER),
+    "all here, too": lambda known, seen: sightings.sight(known, "beta", seen, LATER),
+    "all of version 1.0": lambda known, seen: sightings.sight(
+        replace(
+            known, vms={key: replace(each, uuid="", node="") for key, each in known.vms.items()}
+        ),
+        "alpha",
+        seen,
+        LATER,
+    ),
+    "all stopped": lambda known, seen: sightings.apply_events(
+        known, {each.uuid: (Event.SEEN_STOPPED,) for each in seen}
+    ),
+    "all given up": lambda known, _: hosts.give_up(known, "alpha", LATER),
+    "none usable": lambda known, seen: sightings.note_problems(
+        known, {each.uuid: "why" for each in seen}, LATER
+    ),
+}
+
+
+@pytest.mark.parametrize("tick", TICKS)
+def test_ten_times_as_many_vms_cost_ten_times_as_much(
+    tick: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand known VMs took a tick of 28 s. Counted, not timed."""
+    counted = Counted(monkeypatch)
+
+    def cost(number: int) -> int:
+        seen = [Sighting(f"u{each}", f"vm{each}", f"vm{each}") for each in range(number)]
+        known = sightings.sight(contents(), "alpha", seen, WHEN)
+        return counted.of(lambda: TICKS[tick](known, seen))
+
+    few, many = cost(30), cost(300)
+    assert few > 100, "something was counted"
+    assert many < 12 * few
