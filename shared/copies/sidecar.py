@@ -25,7 +25,7 @@ from shared.copies.sidecar_fields import (
 )
 from shared.host.clock import parse_timestamp
 from shared.host.document_fields import FROM_JSON, Count, FieldCheck, Number, Sha256
-from shared.host.documents import Document
+from shared.host.documents import Document, load
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
@@ -202,11 +202,9 @@ class Sidecar(Document):
 def parse(data: bytes) -> Sidecar:
     """Parse a sidecar. Whatever the bytes are: raises `CopyError` that says what is wrong."""
     try:
-        document = (
-            json.loads(data.decode("utf-8", "surrogatepass")) if len(data) <= LIMIT_BYTES else None
-        )
-    except (ValueError, RecursionError):
-        document = None
+        document = load(data, LIMIT_BYTES)
+    except ValueError as error:
+        raise CopyError(f"the sidecar is no JSON object: {error}") from None
     if not isinstance(document, dict):
         raise CopyError("the sidecar is no JSON object")
     schema = document.get("schema")

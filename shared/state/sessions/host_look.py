@@ -10,7 +10,6 @@ tick makes it again.
 """
 
 import errno
-import json
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared.host.clock import parse_timestamp
+from shared.host.documents import load
 from shared.nas.reading import open_file, plain
 from shared.state.host_records import NodeRecord
 
@@ -45,6 +45,8 @@ SHORTEST_INTERVAL_SECONDS: Final = 60.0
 SILENT_AFTER: Final = 3
 #: A look may lie so far ahead of what a reader takes for the NAS's time.
 TOLERANCE_SECONDS: Final = 300.0
+#: No time lies behind this one, in the year 3058: sums of two are times of a calendar, too.
+_LATEST: Final = 1 << 35
 #: Those of programs; negative: the signal that ended one.
 _CODES: Final = range(-128, 256)
 #: The worker that tells people.
@@ -132,8 +134,8 @@ def read_look(directory: Path, node: str, machine: str) -> HostLook | None:
         data = file.read(LIMIT_BYTES + 1)
         modified = os.fstat(file.fileno()).st_mtime
     try:
-        look = _parsed(json.loads(data), modified)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        look = _parsed(load(data, LIMIT_BYTES), _number(modified))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None  # torn while it is rewritten, or not ours
     return look if (look.node, look.machine) == (node, machine) else None
 
@@ -145,7 +147,7 @@ def _parsed(document: Mapping[str, Any], looked: float) -> HostLook:
     before = tuple(_time(value, looked) for value in document["before"])[-_REMEMBERED:]
     since = _time(document["since"], looked)
     gap = looked - before[-1] if before else 0.0
-    interval = max(float(document.get("interval", UNKNOWN_INTERVAL_SECONDS)), 1.0)
+    interval = max(_number(document.get("interval", UNKNOWN_INTERVAL_SECONDS)), 1.0)
     broken = bool(before) and gap > SILENT_AFTER * interval
     breaks = [(_time(begun, looked), _time(ended, looked)) for begun, ended in _breaks(document)]
     return HostLook(
@@ -186,8 +188,10 @@ def _time(value: object, looked: float) -> float:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("no number")
+    if not 0 <= value <= _LATEST:
+        raise ValueError("no time")
     return float(value)
 
 

@@ -250,3 +250,26 @@ def test_an_exit_code_is_one_of_a_program(ticks: Ticks, code: Any) -> None:
     document["workers"]["verify"]["code"] = code
     path.write_text(json.dumps(document), encoding="utf-8")
     assert read_look(ticks.directory, HERE.node, HERE.machine) is None
+
+
+@pytest.mark.parametrize("number", [-1, 1e12, 1e300, -1e300, 10**400, "1e3"])
+@pytest.mark.parametrize(
+    "field", ["written", "since", "known", "interval", "before", "vms", "unchanged", "breaks"]
+)
+def test_a_time_that_is_none_makes_the_file_unknown(
+    ticks: Ticks, field: str, number: float
+) -> None:
+    """One of them ended each teller with a traceback, and was shown with three hundred digits."""
+    ticks.look("a")
+    path = ticks.directory / NAME
+    document = json.loads(path.read_text(encoding="utf-8"))
+    values = {"before": [number], "breaks": [[number, 1]]}
+    values |= {"vms": {"a": number}, "unchanged": {"a": number}}  # type: ignore[dict-item]
+    path.write_text(json.dumps({**document, field: values.get(field, number)}), encoding="utf-8")
+    assert read_look(ticks.directory, HERE.node, HERE.machine) is None
+
+
+def test_a_file_that_is_older_than_all_files_is_unknown(ticks: Ticks) -> None:
+    ticks.look("a")
+    os.utime(ticks.directory / NAME, (-5, -5))
+    assert read_look(ticks.directory, HERE.node, HERE.machine) is None
