@@ -89,7 +89,7 @@ def test_a_number_that_json_cannot_hold_is_refused(field, number):
     """It would be printed as it is by `copies --json`, and written again."""
     document = {**json.loads(make.sidecar(b"abc").render()), field: {"a": "NUMBER"}}
     data = json.dumps(document).replace('"NUMBER"', number).encode()
-    with pytest.raises(CopyError, match="number that JSON cannot hold"):
+    with pytest.raises(CopyError, match="no JSON object"):
         sidecars.parse(data)
 
 
