@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies.sidecar_fields import Verified
+from shared.copies.sidecar_fields import Rehearsed, Verified
 from shared.host.printable import option, printable, quoted
 from shared.state.hold import Hold
+from shared.state.records import RehearsalRecord, Restoration
 from shared.state.states import State
+from shared.tasks import boot_note
+from shared.tasks.boot_note import BootNote
 from tests.support.copies import put_copy
 from tests.unit.coordinator.conftest import Operator, copy, uuid
 
@@ -50,6 +53,34 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("lock", "break", NAME + "?"),
     ("lock", "recover", "--dry-run"),
     ("lock", "recover", NAME, "--dry-run"),
+    ("admin", "check"),
+    ("admin", "check", NAME),
+    ("admin", "compare", NAME, OLD, STAMP),
+    ("admin", "compare", NAME, NAME, STAMP),
+    ("admin", "compare", NAME, OLD, STAMP, "--files"),
+    ("admin", "files", NAME),
+    ("admin", "files", NAME, NAME, "--copy", NAME),
+    ("admin", "files", NAME, NAME, "--get", NAME, "--dry-run"),
+    ("admin", "mount", NAME, NAME),
+    ("admin", "mount", NAME, "/", "--dry-run"),
+    ("admin", "umount", NAME),
+    ("admin", "restore", NAME, "--into", "--dry-run"),
+    ("admin", "restore", NAME, "--into", "--copy", NAME),
+    ("admin", "restore", NAME, "--finish"),
+    ("admin", "restore", NAME, "--disk", NAME, "--to", NAME),
+    ("admin", "boot"),
+    ("admin", "boot", NAME, "--dry-run"),
+    ("admin", "boot", NAME, "--as", NAME),
+    ("admin", "boot", NAME, "--finish"),
+    ("admin", "boot", NAME, "--discard", "--yes"),
+    ("admin", "rehearse", NAME, "--dry-run"),
+    ("admin", "rehearse", NAME, "--set", NAME),
+    ("admin", "report"),
+    ("admin", "report", NAME, "--since", NAME),
+    ("admin", "space"),
+    ("admin", "space", NAME),
+    ("admin", "notify", "--test", NAME),
+    ("lock", "break", "d@" + OLD),
     ("admin", "archive", NAME),
     ("admin", "activate", NAME, "--dry-run"),
     ("admin", "forget", NAME),
@@ -70,8 +101,14 @@ def hostile(site_with_database: Operator) -> Operator:
         ),
         NAME,
     )
+    hold = Hold(STAMP, NAME, NAME, NAME, NAME, NAME)
+    tried = RehearsalRecord(STAMP, NAME, NAME, NAME)
+    operator.set(NAME, holds=(hold,), rehearsed=tried, restored=Restoration(OLD, *[NAME] * 4))
     put_copy(operator.nas / NAME, OLD, vm=NAME, verified=Verified(NAME, NAME))
-    put_copy(operator.nas / NAME, STAMP, vm=NAME, node=NAME)
+    seen = Rehearsed(NAME, NAME, NAME, NAME, booted=True)
+    put_copy(operator.nas / NAME, STAMP, vm=NAME, node=NAME, rehearsed=seen, holds=(hold,))
+    note = boot_note.new_file(operator.configuration.host.state_directory)
+    boot_note.write(BootNote(note, operator.folder / NAME, *[NAME] * 6, (), NAME))
     put_copy(operator.nas / NAME, "20261120T203800Z-15", vm=NAME, uuid=uuid(9))
     return operator
 
