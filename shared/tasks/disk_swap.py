@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from shared.host.document_fields import FROM_JSON, Count
+from shared.host.document_fields import FROM_JSON, Count, FieldCheck
 from shared.host.documents import Document
 from shared.host.errors import ConfigurationError, IllegalMoveError
 from shared.host.notes import Note, flush_directory
@@ -42,6 +42,16 @@ class SwapError(IllegalMoveError):
     """A disk is not where it must be."""
 
 
+def _is_path(text: str) -> bool:
+    try:
+        return os.path.isabs(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+_Path = Annotated[str, FieldCheck(_is_path, "no path of a file")]
+
+
 @dataclass(frozen=True, slots=True)
 class SwappedDisk(Document):
     """One disk: its place, and where the new one and the old one are while they are not there.
@@ -49,9 +59,9 @@ class SwappedDisk(Document):
     `before` and `after` are the inodes of the old and the new one; 0: the new one is not whole yet.
     """
 
-    place: str
-    new: str
-    old: str
+    place: _Path
+    new: _Path
+    old: _Path
     before: Count
     after: Count = 0
 
@@ -66,7 +76,7 @@ class Swap(Document):
     uuid: str
     name: str
     stamp: str
-    disks: Annotated[tuple[SwappedDisk, ...], FROM_JSON]
+    disks: Annotated[tuple[SwappedDisk, ...], FROM_JSON, FieldCheck(bool, "empty")]
     done: str = ""
 
     @property

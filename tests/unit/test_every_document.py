@@ -50,6 +50,7 @@ _TEXTS = [
     "0" * 64,
     "日本\n\u202e",
     "../x",
+    "/v/a.vdi",
 ]
 LATER = "of the future"
 odd_json = some.recursive(

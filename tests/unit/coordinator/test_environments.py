@@ -96,7 +96,17 @@ def _given(command: click.Command) -> Iterator[str]:
             yield "--yes"
 
 
-CALLS = list(calls())
+#: What an option makes of a command is another one.
+BY_OPTION = (
+    ("vmbackup-admin", "restore", "日本", "--into", "--dry-run"),
+    ("vmbackup-admin", "restore", "日本", "--dry-run"),
+    ("vmbackup-admin", "boot", "日本", "--dry-run"),
+    ("vmbackup-admin", "boot", "日本", "--finish"),
+    ("vmbackup-admin", "rehearse", "日本", "--boot", "--dry-run"),
+    ("vmbackup-admin", "files", "日本", "/", "--get", "."),
+    ("vmbackup-worker", "backup", "--dry-run"),
+)
+CALLS = [*calls(), *BY_OPTION]
 
 
 def test_every_environment_has_an_answer(site_with_database: Operator) -> None:
