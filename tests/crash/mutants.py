@@ -134,7 +134,25 @@ def _before_the_bundle_is_there() -> None:
     HistoryFiles.put_bundle = put_wrongly  # type: ignore[method-assign]
 
 
+def _settings_first() -> None:
+    from coordinator.booting import removing
+
+    own_files = removing._own_files
+
+    def own_files_wrongly(*arguments: Any) -> Any:
+        return sorted(own_files(*arguments), key=lambda file: file.suffix != ".vbox")
+
+    removing._own_files = own_files_wrongly
+
+
 MUTANTS: Final = {
+    "settings go before the disks that they name": Mutant(
+        "nobody knows any more what was made for a VM that is thrown away",
+        "boot --discard",
+        _settings_first,
+        "unlink vms/trial/Snapshots",
+        1,
+    ),
     "generations go before their bundle is there": Mutant(
         "what is bundled is lost for a moment",
         "database: old generations are bundled",
