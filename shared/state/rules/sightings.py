@@ -92,7 +92,8 @@ def _seen(record: VmRecord, node: str, sighting: Sighting) -> VmRecord:
     if record.taken_in_by:
         return _described(replace(record, name=sighting.name, node=node, taken_in_by=""), sighting)
     if record.node != node:
-        if record.missing_since is None or record.claim is not None:
+        given_up = record.missing_since is not None or not record.node
+        if not given_up or record.claim is not None:
             return replace(record, also_on=node)
         power = unfinished.noted_by(record.power, record.node)
         record = replace(record, node=node, also_on=None, power=power)

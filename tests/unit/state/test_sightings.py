@@ -103,6 +103,12 @@ class TestSightings:
         assert (only(both).node, only(both).also_on) == ("alpha", "beta")
         assert only(sightings.sight(both, "beta", [], LATER)).also_on is None
 
+    def test_one_of_no_host_is_that_of_the_host_that_lists_it(self) -> None:
+        """No host would ever say that it does not have it any more."""
+        listed = [Sighting("uuid-web01", "web01", "web01")]
+        found = only(sightings.sight(contents(vm("web01", node="")), "beta", listed, LATER))
+        assert (found.node, found.also_on) == ("beta", None)
+
     def test_a_vm_does_not_move_while_somebody_works_on_it(self) -> None:
         busy = contents(claimed(missing_since=WHEN))
         assert (
