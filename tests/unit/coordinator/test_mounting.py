@@ -1,11 +1,14 @@
 """A copy as files of this host: real FUSE, real loop mounts, compared by digest."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +33,24 @@ from tests.support.packages import require
 from tests.unit.coordinator.conftest import Operator, copy
 
 OLD, NEW = "20261121T000000Z-9", "20261122T203800Z-17"
+
+NOBODY = 65534
+#: Mounts, looks and unmounts: with the directory of the site, and the programs there.
+ORDINARY = f"""
+# the device is everybody's where udev made it, which a container has not
+mount -t tmpfs none /srv && mknod /srv/fuse c 10 229 && chmod 666 /srv/fuse &&
+    mount --bind /srv/fuse /dev/fuse && umount -l /srv || exit 9
+# directories of tests are closed to others
+mount --bind "$1" /srv && mount --bind /srv/fuse.conf /etc/fuse.conf || exit 9
+they="setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups
+  --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+$they "$2/vmbackup-admin" mount web /srv/place || exit 8
+$they sha256sum /srv/place/disk1.img | cut -d" " -f1
+sum=$(sha256sum /srv/place/disk1.img) && echo "$sum" | cut -d" " -f1 || echo refused
+$they "$2/vmbackup-lock" list | grep -o -w mount | head -1
+$they stat -c "%u %a" /srv/place/disk1.img
+$they "$2/vmbackup-admin" umount /srv/place >&2
+"""
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -228,6 +249,38 @@ class TestMounted:
         assert (done["held"], done["database"]) == (False, "none")
         assert (place / "disk1.img").read_bytes() == disk
         assert operator.admin("umount", str(place)).exit_code == 0
+
+    def test_an_ordinary_user_mounts_it_and_root_is_let_in_where_that_is_allowed(
+        self, site: tuple[Operator, bytes, Path]
+    ) -> None:
+        """Without rights but to read the programs, which lie where root has them."""
+        if not possible() or not shutil.which("setpriv"):
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("only root is somebody else")
+        operator, disk, _ = site
+        settings, script = operator.folder / "fuse.conf", operator.folder / "script"
+        script.write_text(ORDINARY, encoding="utf-8")
+        theirs = operator.config.read_text(encoding="utf-8").replace(str(operator.folder), "/srv")
+        (operator.folder / "theirs.toml").write_text(theirs, encoding="utf-8")
+        for path in (operator.folder, *operator.folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        want = hashlib.sha256(disk).hexdigest()
+        for allowed in ("", "user_allow_other\n"):
+            settings.write_text(allowed, encoding="utf-8")
+            programs = Path(sys.executable).parent
+            done = subprocess.run(
+                ["unshare", "--mount", "sh", script, operator.folder, programs],
+                env={**os.environ, "VMBACKUP_CONFIG": "/srv/theirs.toml", "HOME": "/"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            read, roots, held, owner = done.stdout.splitlines()[-4:]
+            assert read == want
+            assert roots == (want if allowed else "refused")
+            assert (held, owner) == ("mount", f"{NOBODY} 400")
+            wait_until(lambda: not sessions(operator))
 
     @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
     def test_what_files_does_not_read_is_read_by_the_kernel(
