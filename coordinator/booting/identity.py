@@ -3,7 +3,7 @@
 from typing import Final
 
 from shared.host.errors import CopyError
-from shared.host.printable import quoted
+from shared.host.printable import option
 from shared.ova.disk_reader import CopyReader
 from shared.tasks.boot_note import BootNote
 
@@ -37,7 +37,7 @@ def require_same(reader: CopyReader, sha256: str, note: BootNote) -> None:
     else:
         raise CopyError(
             f"the copy {note.stamp} is not {begun}: it does not go on",
-            hint=f"vmbackup-admin boot --discard {quoted(note.name)}, if what it wrote is not "
+            hint=f"vmbackup-admin boot {option('--discard', note.name)}, if what it wrote is not "
             "needed",
         )
     raise CopyError(

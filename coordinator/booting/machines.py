@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coordinator.booting import mounts
 from shared.host.errors import LockedError, UsageError, VBoxManageError
-from shared.host.printable import quoted
+from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.rules import hosts
@@ -111,7 +111,7 @@ def _moved(note: BootNote, machine: Machine) -> VBoxManageError:
     if disks_elsewhere(machine, note):
         way_back = f"it has all its disks there: vmbackup-admin boot --finish {quoted(note.name)}"
     if _was_renamed(note, Path(os.path.realpath(machine.settings_file)).parent):
-        way_back = f"shut it down, then vmbackup-admin boot --finish {quoted(note.name)}"
+        way_back = f"shut it down, then vmbackup-admin boot {option('--finish', note.name)}"
     return VBoxManageError(
         f"the VM {{{note.uuid}}} was moved to {machine.settings_file}", hint=way_back
     )
@@ -125,7 +125,7 @@ def listed(site: Site, note: BootNote) -> Machine:
             f"VirtualBox does not list {note.name!r}",
             hint="register it again: VBoxManage registervm "
             f"{shlex.quote(str(settings_file(note)))}; or throw it away: "
-            f"vmbackup-admin boot --discard {quoted(note.name)}",
+            f"vmbackup-admin boot {option('--discard', note.name)}",
         )
     return machine
 

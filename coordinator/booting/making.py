@@ -21,7 +21,7 @@ from shared.copies.names import final_name
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupError
 from shared.host.host_lock import host_lock
-from shared.host.printable import quoted
+from shared.host.printable import option
 from shared.ova.vdi_writing import TargetError
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -211,6 +211,6 @@ def _undo(site: Site, note: BootNote) -> None:
         removing.remove(site, boot_note.read(note.file) or note)
     except VmBackupError as error:
         log.error(  # noqa: TRY400 - an operator's message
-            "what was made is not removed yet: %s; `vmbackup-admin boot --discard %s` does that",
-            *(error.message, quoted(note.name)),
+            "what was made is not removed yet: %s; `vmbackup-admin boot %s` does that",
+            *(error.message, option("--discard", note.name)),
         )

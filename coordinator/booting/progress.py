@@ -10,7 +10,7 @@ from typing import Any, Final
 from coordinator.booting import mounts
 from coordinator.text import duration, size
 from shared.host.errors import VmBackupError
-from shared.host.printable import printable, quoted
+from shared.host.printable import option, printable, quoted
 from shared.ova.vdi_writing import BLOCK
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote
@@ -51,7 +51,7 @@ class Progress:
         """All of it for people."""
         said = "filled" if self.whole else f"{size(self.filled)} of {size(self.total)} filled"
         if not self.served:
-            again = f"`vmbackup-admin boot --finish {quoted(self.name)}`"
+            again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
             said += f", not served: {again}" if self.whole else f", and not served: {again} goes on"
         elif self.age > _OLD_SECONDS and not self.whole:
             said += f" {duration(self.age)} ago, when its server was last heard of"

@@ -14,7 +14,7 @@ from typing import Final
 from coordinator.booting import holds, locks, machines, mounts
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
-from shared.host.printable import printable, quoted
+from shared.host.printable import option, printable
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.tasks import boot_note
@@ -54,7 +54,7 @@ def remove(site: Site, note: BootNote) -> tuple[str, ...]:
     if note.phase == Phase.PLACED:
         raise UsageError(
             f"{note.name!r} needs its copy no more: it is an ordinary VM",
-            hint=f"vmbackup-admin boot --finish {quoted(note.name)}; then it can be deleted in "
+            hint=f"vmbackup-admin boot {option('--finish', note.name)}; then it can be deleted in "
             "VirtualBox",
         )
     ours = scratch.mark_in(note.folder) == note.mark

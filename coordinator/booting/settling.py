@@ -17,7 +17,7 @@ from typing import Final
 from coordinator.booting import holds, locks, machines, mounts
 from shared.host.errors import LockedError, UsageError, VBoxManageError
 from shared.host.host_lock import host_lock
-from shared.host.printable import quoted
+from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.tasks import boot_note
@@ -178,7 +178,7 @@ def _merge(site: Site, note: BootNote, machine: Machine) -> str:
         raise VBoxManageError(
             f"{note.name!r} is filled, but keeps the snapshot {note.mark.name}, which cannot be "
             f"merged: {error.message}",
-            hint=f"again: vmbackup-admin boot --finish {quoted(note.name)}",
+            hint=f"again: vmbackup-admin boot {option('--finish', note.name)}",
         ) from None
     return ""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import asking, text, vm_argument
 from shared.host.errors import CopyError, ExitCode, VBoxManageError
-from shared.host.printable import quoted
+from shared.host.printable import option
 from shared.output import answer, warn
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote, Phase
@@ -72,7 +72,7 @@ class Work:
         note, doubts = making.begin(self._site, record, chosen.copy, way, noted=noted)
         self._warn(*doubts)
         said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"
-        cut = [f"Its network is cut off: {why}. To plug a card in:"] if why else []
+        cut = [f"Its network is cut off: {why}.", "To plug a card in:"] if why else []
         cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
         return self._say({**facts, "uuid": note.uuid}, said, *without, *cut, *_next(note))
 
@@ -183,7 +183,7 @@ def _refuse_stuck(note: BootNote, problem: str, seconds: float) -> None:
         raise CopyError(
             f"{note.name!r} is not filled, and does not get on: {problem}",
             hint="its server goes on trying; if the copy is damaged: what the guest wrote can be "
-            f"copied elsewhere, then vmbackup-admin boot --discard {quoted(note.name)}",
+            f"copied elsewhere, then vmbackup-admin boot {option('--discard', note.name)}",
         )
 
 
@@ -206,12 +206,11 @@ def _progress(note: BootNote) -> str:
 
 
 def _next(note: BootNote) -> list[str]:
-    name = quoted(note.name)
     return [
         "Its disks are filled in the background. When that is done and it is off,",
         "it becomes an ordinary VM by itself. To wait for that, or to throw it away:",
-        f"  vmbackup-admin boot --finish {name}",
-        f"  vmbackup-admin boot --discard {name}",
+        f"  vmbackup-admin boot {option('--finish', note.name)}",
+        f"  vmbackup-admin boot {option('--discard', note.name)}",
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from coordinator.doctor.result import Check
-from shared.host.printable import printable, quoted
+from shared.host.printable import option, printable, quoted
 from shared.state.rules import holds
 from shared.tasks import boot_note
 
@@ -25,8 +25,10 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
     state = configuration.host.state_directory
     for shown in progress.shown(state):
         served = shown.document["served"]
-        name = quoted(str(shown.document["name"]))
-        hint = f"vmbackup-admin boot --finish {name}; or throw it away: --discard {name}"
+        finish, discard = (
+            option(way, str(shown.document["name"])) for way in ("--finish", "--discard")
+        )
+        hint = f"vmbackup-admin boot {finish}; or throw it away: {discard}"
         if served and not shown.document["problem"]:
             yield Check(_RUNS, "ok", shown.line)
         else:

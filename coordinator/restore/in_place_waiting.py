@@ -53,7 +53,7 @@ def _done(swap: Swap, vm: str) -> Waiting:
     kept = f"its disks of before take {text.size(size)}" if old else "its disks of before are gone"
     return Waiting(
         f"{printable(swap.name)} was taken back to {swap.stamp} at {swap.done}, and {kept}",
-        f"when it is as it shall be: `vmbackup-admin restore --into {quoted(vm)} --finish`"
+        f"when it is as it shall be: `vmbackup-admin restore --into --finish {quoted(vm)}`"
         + (" removes them" if old else ""),
         {**_facts(swap, vm), "disks": list(old), "size": size},
     )

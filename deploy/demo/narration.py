@@ -47,7 +47,7 @@ def _folded(line: str) -> str:
     """A sentence in lines of the terminal; what is no sentence, like a row of a table, as it is."""
     words = line.lstrip()
     indent = line[: len(line) - len(words)]
-    if len(line) <= _WIDTH - 4 or "  " in words:
+    if len(line) <= _WIDTH - 4 or words.count("  ") > 1:
         return line
     return textwrap.fill(
         words,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +249,8 @@ class TestProgress:
         assert found.words == (
             "1.0 GiB of 3.0 GiB filled, and not served: `vmbackup-admin boot --finish web` goes on"
         )
+        looks_like_an_option = progress(replace(filling, name="-x")).words
+        assert "`vmbackup-admin boot --finish=-x` goes on" in looks_like_an_option
 
     def test_what_its_server_says_gets_no_older_while_it_lives(
         self, filling: BootNote, kept: keeping.Keeper, settle: Callable[..., Settling]

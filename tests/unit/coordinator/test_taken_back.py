@@ -43,10 +43,10 @@ def test_status_and_doctor_say_what_they_take_and_how_they_go(
     assert 70_000 <= row["size"] <= 140_000
     said = site_with_database.admin("status").stdout
     assert f"web 01 was taken back to {STAMP} at {WHEN}, and its disks of before take" in said
-    assert "`vmbackup-admin restore --into 'web 01' --finish` removes them" in said
+    assert "`vmbackup-admin restore --into --finish 'web 01'` removes them" in said
     (check,) = unfinished.examine(site_with_database.configuration)
     assert (check.verdict, "its disks of before take" in check.seen) == ("warn", True)
-    assert f"restore --into {swap.uuid} --finish" in check.hint
+    assert f"restore --into --finish {swap.uuid}" in check.hint
 
 
 def test_one_that_is_not_done_is_settled_by_itself(
