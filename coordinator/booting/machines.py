@@ -109,7 +109,9 @@ def _was_renamed(note: BootNote, folder: Path) -> bool:
 def _moved(note: BootNote, machine: Machine) -> VBoxManageError:
     way_back = f"move it back to {note.folder} (VBoxManage movevm)"
     if disks_elsewhere(machine, note):
-        way_back = f"it has all its disks there: vmbackup-admin boot --finish {quoted(note.name)}"
+        way_back = (
+            f"it has all its disks there: vmbackup-admin boot {option('--finish', note.name)}"
+        )
     if _was_renamed(note, Path(os.path.realpath(machine.settings_file)).parent):
         way_back = f"shut it down, then vmbackup-admin boot {option('--finish', note.name)}"
     return VBoxManageError(
