@@ -10,6 +10,7 @@ import sys
 import time
 
 from deploy.bench import (
+    boots,
     changed,
     export_engines,
     exports,
@@ -26,7 +27,7 @@ from deploy.bench.report import Report
 
 PARTS = (
     *("startup", "transactions", "idle", "hedged", "exports", "engines"),
-    *("restores", "wire", "changed", "fleet", "history"),
+    *("restores", "boot", "wire", "changed", "fleet", "history"),
 )
 
 
@@ -74,6 +75,8 @@ def _measure_copies(report: Report, wanted: set[str], *, full: bool) -> None:
         export_engines.measure(report, rounds=3 if full else 1, mib=2000)
     if "restores" in wanted:
         restores.measure(report, rounds=3 if full else 1, mib=2000)
+    if "boot" in wanted:
+        boots.measure(report, rounds=5 if full else 2)
     if "wire" in wanted:
         wire.measure(report, mib=256 if full else 96)
     if "changed" in wanted:
