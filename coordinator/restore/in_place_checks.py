@@ -222,6 +222,11 @@ def _disks_of(reader: CopyReader) -> dict[Attachment, tuple[str, int, int]]:
     missing = [file.name for file in described if file.name not in numbers]
     if missing:
         raise CopyError(f"the copy has no disk {missing[0]!r}, which its description names")
+    unknown = numbers.keys() - {file.name for file in described}
+    if unknown:
+        raise CopyError(
+            f"the copy has a disk {min(unknown)!r}, which its description does not name"
+        )
     return {
         file.attachment: (file.name, reader.disks[numbers[file.name]].size, numbers[file.name])
         for file in described

@@ -95,7 +95,7 @@ def _write(copy: Copy, files: dict[str, DiskFile], step: Step) -> None:
     with told_as_damage(copy):
         with open_copy(copy.directory / final_name(copy.stamp, "ova")) as reader:
             for disk in reader.disks:
-                file = files[disk.name]
+                file = files.get(disk.name)
                 if isinstance(file, PatchedVdi):
                     file.zero_all_but(disk.runs())
         unpack(copy, files, step)
@@ -168,6 +168,8 @@ def _compare(copy: Copy, disks: Sequence[tuple[PlannedDisk, str]], step: Step) -
     with open_copy(copy.directory / final_name(copy.stamp, "ova")) as reader:
         readers = {disk.name: disk for disk in reader.disks}
         for planned, new in disks:
+            if planned.name not in readers:
+                raise CopyError(f"the copy {copy.stamp} was exchanged while it was read")
             with VdiImage.open(Path(new)) as image:
                 if image.header.identifier != UUID(planned.source.medium):
                     raise CopyError(f"{new} has not the UUID of the disk in use")

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import struct
+import tarfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -28,6 +30,7 @@ from shared.tasks.disk_swap import SwapNote
 from tests.simulated.conftest import Rig
 from tests.simulated.test_unlisted import admin, ask
 from tests.simulated.test_verify import damage
+from tests.support.copies import tar_file
 from tests.support.simulated import disks as images
 from tests.support.simulated.host import SimulatedVm
 from worker import database, notifier
@@ -244,6 +247,19 @@ def long_name(rig: Rig, vm: SimulatedVm) -> None:
     vm.host.run("storageattach", vm.uuid, *words)
 
 
+def hidden_disk(rig: Rig, _vm: SimulatedVm) -> None:
+    """Somebody put one more disk into the `.ova`, and its new length into the sidecar."""
+    (ova,) = (rig.nas / "web01").glob("*.ova")
+    with tarfile.open(ova) as archive:
+        members = [(each.name, archive.extractfile(each).read()) for each in archive]  # type: ignore[union-attr]
+    disk = next(data for name, data in members if name.endswith(".vmdk"))
+    ova.chmod(0o600)
+    ova.write_bytes(tar_file([*members, ("more.vmdk", disk)]))
+    sidecar = ova.with_suffix(".json")
+    document = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**document, "size": ova.stat().st_size}))
+
+
 def archived(rig: Rig, _vm: SimulatedVm) -> None:
     archive(rig.site(), "web01")
 
@@ -280,6 +296,7 @@ REFUSED: dict[str, tuple[Callable[[Rig, SimulatedVm], object], int, str]] = {
     "an archiving was broken off": (begun(moving="archive"), 11, "crashed worker began"),
     "the name of a disk is too long": (long_name, 15, "too long for another one to lie beside it"),
     "it is archived": (archived, 15, "is ARCHIVED"),
+    "the copy has a disk more": (hidden_disk, 1, "'more.vmdk', which its description does not"),
     "the copy is damaged": (
         lambda rig, _vm: [
             damage(rig, "web01", path.stem) for path in (rig.nas / "web01").glob("*.ova")
