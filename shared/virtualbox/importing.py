@@ -28,7 +28,7 @@ _SAFE: Final = frozenset(" ()-._0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 #: What is no character of XML.
 _UNUSABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 #: In bytes. The longest name of a file, without the longest ending that those of a VM have.
-_LONGEST_FOLDER: Final = 255 - len("-disk001.vdi.partial")
+_LONGEST_FOLDER: Final = 255 - len("-disk001.vdi.partial.digests")
 _DEFAULT_FOLDER: Final = re.compile(r"^Default machine folder: +(.+)$", re.MULTILINE)
 
 #: Part of VBoxManage's text, what it means, and what to do about it.

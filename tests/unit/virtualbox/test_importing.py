@@ -197,7 +197,7 @@ def test_a_name_that_a_settings_file_holds_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 236, "é" * 118, "😀" * 59], ids=["letters", "accents", "as underscores"]
+    "name", ["x" * 228, "é" * 114, "😀" * 57], ids=["letters", "accents", "as underscores"]
 )
 def test_no_vm_has_a_name_too_long_for_its_files(name: str) -> None:
     """VirtualBox writes `NAME.vbox-prev`, and disks are called after the VM, too."""
