@@ -16,10 +16,10 @@ from typing import Any, Final
 from deploy.bench.report import Report
 from shared.state.store.bundle_packing import Packer
 from shared.state.store.bundling import BUNDLE_SIZE
+from shared.state.store.header import NO_PREVIOUS
 from shared.state.store.history import walk
 from shared.state.store.layout import generation_name
 from shared.state.store.protocol import SESSION_MEMORY
-from shared.state.store.snapshot import NO_PREVIOUS
 
 #: Commits of one backup: used, claimed, intent, in place, let go of, session ended.
 _COMMITS: Final = 6

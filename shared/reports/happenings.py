@@ -13,7 +13,7 @@ from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import sightings
 from shared.state.states import State
-from shared.state.store.snapshot import Header
+from shared.state.store.header import Header
 from shared.tasks import commit_reasons
 
 #: What was done to a VM for its backup, in words.

@@ -18,8 +18,9 @@ from shared.state.states import INITIAL, MOVES, State
 from shared.state.store import protocol
 from shared.state.store import view as views
 from shared.state.store.files import StateFiles
+from shared.state.store.header import NO_PREVIOUS, Header
 from shared.state.store.protocol import Author, Change
-from shared.state.store.snapshot import NO_PREVIOUS, Header, Snapshot, encode
+from shared.state.store.snapshot import Snapshot, encode
 from shared.state.store.view import render
 from tests.protocol import nas
 from tests.protocol.nas import World

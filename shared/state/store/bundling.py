@@ -27,6 +27,7 @@ from shared.state.store import bundle
 from shared.state.store.anchor import Anchor
 from shared.state.store.bundle import UNKNOWN, Bundle, BundleName, compact, unpack
 from shared.state.store.bundle_packing import Packer
+from shared.state.store.header import decode_header
 from shared.state.store.history_operations import (
     KeepUnreadable,
     ListBundles,
@@ -42,7 +43,6 @@ from shared.state.store.history_operations import (
 )
 from shared.state.store.kept import bundles_in
 from shared.state.store.operations import Steps
-from shared.state.store.snapshot import decode_header
 
 #: So many generations are in a bundle, if they are not too long; fewer wait for others.
 BUNDLE_SIZE: Final = 256

@@ -10,8 +10,9 @@ from shared.state.contents import Contents
 from shared.state.store.anchor import Anchor
 from shared.state.store.bundle import BundleName
 from shared.state.store.generations import follows, read_from_file, read_number
+from shared.state.store.header import NO_PREVIOUS, decode_header
 from shared.state.store.layout import unreadable_numbers
-from shared.state.store.snapshot import NO_PREVIOUS, Snapshot, decode, decode_header
+from shared.state.store.snapshot import Snapshot, decode
 
 
 @dataclass(frozen=True, slots=True)

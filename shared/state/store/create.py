@@ -17,6 +17,7 @@ from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, w
 from shared.state.contents import Contents
 from shared.state.store import version
 from shared.state.store.database import Database
+from shared.state.store.header import NO_PREVIOUS, Header
 from shared.state.store.layout import DIRECTORIES, Primitive
 from shared.state.store.opening import open_database, require_writable
 from shared.state.store.operations import (
@@ -25,7 +26,7 @@ from shared.state.store.operations import (
     SyncGeneration,
     WriteTemporary,
 )
-from shared.state.store.snapshot import NO_PREVIOUS, Header, encode
+from shared.state.store.snapshot import encode
 
 
 def create(

@@ -24,6 +24,7 @@ from shared.nas.writing import (
 from shared.state.store.anchor import anchor_name, anchor_numbers
 from shared.state.store.bundle import LIMIT_BYTES, BundleName, bundle_names
 from shared.state.store.generations import read_bytes
+from shared.state.store.header import decode_header
 from shared.state.store.history_operations import Unreadable
 from shared.state.store.kept import OF_ONE_FILE
 from shared.state.store.layout import (
@@ -35,7 +36,6 @@ from shared.state.store.layout import (
     history_of,
     unreadable_name,
 )
-from shared.state.store.snapshot import decode_header
 
 log: Final = logging.getLogger(__name__)
 

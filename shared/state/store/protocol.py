@@ -26,6 +26,7 @@ from shared.host.errors import DatabaseDamagedError, InDoubtError, LockLostError
 from shared.state.contents import Contents
 from shared.state.formats import require_known
 from shared.state.host_records import SessionRecord
+from shared.state.store.header import Header
 from shared.state.store.operations import (
     ListGenerations,
     MoveToHistory,
@@ -37,7 +38,7 @@ from shared.state.store.operations import (
     Wait,
     WriteTemporary,
 )
-from shared.state.store.snapshot import Header, Snapshot, decode, encode
+from shared.state.store.snapshot import Snapshot, decode, encode
 
 #: A transaction: what the contents become. Pure; may raise to abort with nothing written.
 Change = Callable[[Contents], Contents]

@@ -9,11 +9,10 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
 
-from shared.host.document_fields import Count
 from shared.host.documents import Document, load
 from shared.host.errors import DatabaseDamagedError, VmBackupError
 from shared.nas.reading import LIMIT_BYTES
@@ -21,6 +20,15 @@ from shared.state import formats
 from shared.state.contents import Contents, UnusableRow
 from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import VmRecord
+from shared.state.store.header import (
+    Header,
+    checked,
+    damaged,
+    dump,
+    header_lines,
+    next_value,
+    read_header,
+)
 
 R = TypeVar("R", bound=Document)
 Section = Literal["nodes", "sessions", "vms"]
@@ -29,38 +37,8 @@ _SECTIONS: Final[tuple[Section, ...]] = ("nodes", "sessions", "vms")
 #: More lists and objects than the records of a longest generation have. Each takes far more memory
 #: than its brackets, and whoever may write to the NAS can seal what consists of them.
 _MOST_PARTS: Final = 1_000_000
-#: How those lines of a header begin that differ from commit to commit, or may.
-_HEADER_LINES: Final = (b"repository ", b"previous ", b"commit ")
 #: The fields that name the rows of each section.
 _NAMES: Final[Mapping[Section, str]] = {"nodes": "name", "sessions": "id", "vms": "key"}
-#: In place of the checksum of a generation before the first one.
-NO_PREVIOUS: Final = "0" * 64
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Where a generation stands in the chain, who committed it and why."""
-
-    repository: str
-    generation: int
-    #: Checksum of the generation before; 64 zeros for the first.
-    previous: str
-    session: str
-    sequence: int
-    node: str
-    committed: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Commit(Document):
-    """What a header says as one JSON object."""
-
-    session: str
-    sequence: Count
-    node: str
-    committed: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +62,12 @@ def encode(header: Header, contents: Contents) -> bytes:
     """
     lines = [
         f"{formats.MAGIC} {contents.format}",
-        f"repository {header.repository}",
-        f"generation {header.generation}",
-        f"previous {header.previous}",
-        "commit " + _dump({item.name: getattr(header, item.name) for item in fields(_Commit)}),
+        *header_lines(header),
         f"claims {contents.claims_granted}",
     ]
     for section in _SECTIONS:
         records: Mapping[str, Document] = getattr(contents, section)
-        rows = [(name, _dump(record.to_json())) for name, record in records.items()]
+        rows = [(name, dump(record.to_json())) for name, record in records.items()]
         rows += [(row.key, row.line) for row in contents.unusable if row.section == section]
         lines.append(f"{section} {len(rows)}")
         lines += [line for _, line in sorted(rows)]
@@ -118,7 +93,7 @@ def decode(data: bytes, number: int) -> Snapshot:
     lines.
     """
     if reason := _too_much(data):
-        raise _damaged(number, reason)
+        raise damaged(number, reason)
     try:
         return _decode(data, number)
     except DatabaseDamagedError:
@@ -127,34 +102,6 @@ def decode(data: bytes, number: int) -> Snapshot:
         ) and formats.is_newer(version):
             raise formats.too_new(version) from None
         raise
-
-
-def decode_header(data: bytes, number: int) -> tuple[Header, str]:
-    """The header of generation `number` and its checksum, which is compared; no row is read.
-
-    Raises `DatabaseDamagedError`.
-    """
-    body, checksum = _checked(data, number)
-    try:
-        lines = iter(body.split(b"\n", 5)[1:5])
-        header = _decode_header(line.decode("utf-8", "surrogatepass") for line in lines)
-    except (ValueError, StopIteration, RuntimeError) as error:
-        raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
-    if header.generation != number:
-        raise _damaged(number, f"it says that it is generation {header.generation}")
-    return header, checksum
-
-
-def header_among(lines: Iterable[bytes], repository: str, number: int) -> Header | None:
-    """The header of a generation of which only some lines are known, those that are new in it.
-
-    None if they do not say enough. `repository` is what it is if they do not say that.
-    """
-    said = dict(line.split(b" ", 1) for line in lines if line.startswith(_HEADER_LINES))
-    with contextlib.suppress(ValueError, KeyError):
-        known = said.get(b"repository", repository.encode()).decode()
-        return _header(known, number, said[b"previous"].decode(), said[b"commit"])
-    return None
 
 
 def _too_much(data: bytes) -> str:
@@ -166,32 +113,23 @@ def _too_much(data: bytes) -> str:
     return ""
 
 
-def _checked(data: bytes, number: int) -> tuple[bytes, str]:
-    """What stands above the checksum of a generation, and the checksum, which it agrees with."""
-    body, separator, trailer = data.rpartition(b"sha256 ")
-    checksum = hashlib.sha256(body).hexdigest()
-    if not separator or trailer != f"{checksum}\n".encode():
-        raise _damaged(number, f"its checksum is wrong ({len(data)} bytes)")
-    return body, checksum
-
-
 def _decode(data: bytes, number: int) -> Snapshot:
-    body, checksum = _checked(data, number)
+    body, checksum = checked(data, number)
     try:
         lines = iter(body.decode("utf-8", "surrogatepass").split("\n"))
         version = _known_format(next(lines))
-        header = _decode_header(lines)
+        header = read_header(lines)
         if header.generation != number:
-            raise _damaged(number, f"it says that it is generation {header.generation}")
-        granted = int(_value(lines, "claims"))
+            raise damaged(number, f"it says that it is generation {header.generation}")
+        granted = int(next_value(lines, "claims"))
         unusable: list[UnusableRow] = []
         nodes = _rows(lines, "nodes", NodeRecord, unusable)
         sessions = _rows(lines, "sessions", SessionRecord, unusable)
         vms = _rows(lines, "vms", VmRecord, unusable)
         if next(lines) != "end":
-            raise _damaged(number, "its end is missing")
+            raise damaged(number, "its end is missing")
     except (ValueError, StopIteration) as error:
-        raise _damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
+        raise damaged(number, f"it cannot be read ({type(error).__name__}: {error})") from None
     contents = Contents(granted, nodes, sessions, vms, version, tuple(unusable))
     return Snapshot(header, contents, checksum)
 
@@ -203,26 +141,6 @@ def _known_format(line: str) -> str:
     return version
 
 
-def _decode_header(lines: Iterator[str]) -> Header:
-    repository, generation, previous = (
-        _value(lines, name) for name in ("repository", "generation", "previous")
-    )
-    return _header(repository, int(generation), previous, _value(lines, "commit"))
-
-
-def _header(repository: str, number: int, previous: str, commit: str | bytes) -> Header:
-    found = _Commit.from_json(load(commit, LIMIT_BYTES))
-    said = {item.name: getattr(found, item.name) for item in fields(found)}
-    return Header(repository, number, previous, **said)
-
-
-def _value(lines: Iterator[str], name: str) -> str:
-    found, _, value = next(lines).partition(" ")
-    if found != name:
-        raise ValueError(f"{name!r} expected, {found[:40]!r} found")
-    return value
-
-
 def _rows(
     lines: Iterator[str], section: Section, kind: type[R], unusable: list[UnusableRow]
 ) -> dict[str, R]:
@@ -231,7 +149,7 @@ def _rows(
     A row may be as long as a generation: what was committed must be read again.
     """
     rows: dict[str, R] = {}
-    for _ in range(int(_value(lines, section))):
+    for _ in range(int(next_value(lines, section))):
         line = next(lines)
         try:
             record = kind.from_json(load(line, LIMIT_BYTES))
@@ -254,17 +172,3 @@ def _unusable(section: Section, line: str, why: str) -> UnusableRow:
         for name in (_NAMES[section], "uuid", "directory")
     )
     return UnusableRow(section, key, line, why, uuid, directory)
-
-
-def _dump(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
-def _damaged(number: int, what: str) -> DatabaseDamagedError:
-    return DatabaseDamagedError(
-        f"generation {number} of the state database is damaged: {what}",
-        hint=(
-            "`vmbackup-admin statedb check` shows what is left and how to go on; nothing has "
-            "been changed"
-        ),
-    )

@@ -11,7 +11,7 @@ from shared.state.hold import Hold
 from shared.state.host_records import SessionRecord
 from shared.state.records import Claim, CopyRecord, Power, Restoration, VmRecord
 from shared.state.states import State
-from shared.state.store.snapshot import Header
+from shared.state.store.header import Header
 from shared.tasks import commit_reasons
 
 OLD, NEW = "20261128T203800Z-7", "20261129T203800Z-17"

@@ -15,7 +15,8 @@ from shared.host.errors import (
     NoGenerationError,
 )
 from shared.state.contents import Contents
-from shared.state.store import protocol, snapshot
+from shared.state.store import header, protocol
+from shared.state.store.header import Header
 from shared.state.store.operations import (
     ListGenerations,
     PublishGeneration,
@@ -25,7 +26,7 @@ from shared.state.store.operations import (
     Wait,
 )
 from shared.state.store.protocol import Author
-from shared.state.store.snapshot import Header, encode
+from shared.state.store.snapshot import encode
 from tests.unit.state.builders import REPOSITORY, WHEN, contents, session, vm
 
 #: Operations whose answers the tests give.
@@ -58,7 +59,7 @@ def generation(
     return data, protocol.decode(data, number).checksum
 
 
-FIRST, FIRST_SUM = generation(1, snapshot.NO_PREVIOUS, contents())
+FIRST, FIRST_SUM = generation(1, header.NO_PREVIOUS, contents())
 SECOND, SECOND_SUM = generation(2, FIRST_SUM, contents(vm("web01")))
 THIRD, THIRD_SUM = generation(3, SECOND_SUM, contents(vm("web01"), vm("web02")))
 STRAY, _ = generation(2, FIRST_SUM, contents(vm("late")))
@@ -137,7 +138,7 @@ class TestDoubt:
         return generation(2 + distance, "0" * 64, contents(vm("web01")))[0]
 
     def transact(self, distance: int) -> None:
-        live, _ = generation(1, snapshot.NO_PREVIOUS, contents(sessions=(session("alpha.1"),)))
+        live, _ = generation(1, header.NO_PREVIOUS, contents(sessions=(session("alpha.1"),)))
         answers = [[1], live, None, live, [2 + distance], self.far_ahead(distance), None]
         run(protocol.transact(self.AUTHOR, lambda found: found.with_vm(vm("x"))), answers)
 
@@ -151,7 +152,7 @@ class TestDoubt:
 
     def test_a_live_session_is_never_in_doubt_for_being_slow(self) -> None:
         row = session("alpha.1", sequence=1)
-        start, _ = generation(1, snapshot.NO_PREVIOUS, contents(sessions=(row,)))
+        start, _ = generation(1, header.NO_PREVIOUS, contents(sessions=(row,)))
         far, checksum = generation(500, "0" * 64, contents(vm("web01"), sessions=(row,)))
         mine, _ = generation(
             501,

@@ -15,7 +15,8 @@ from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.record_fields import is_directory_name
 from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.states import State
-from shared.state.store.snapshot import Header, decode, encode
+from shared.state.store.header import Header
+from shared.state.store.snapshot import decode, encode
 from tests.unit.state.builders import REPOSITORY, WHEN, claimed, contents, copy, session, vm
 
 #: Any text that Python can hold: line ends of all kinds, control characters, lone surrogates.
