@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,7 +14,7 @@ from coordinator.copy_words import incomplete, missing, rehearsal, state, strang
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
 from shared.copies import catalogue
-from shared.copies.catalogue import Catalogue
+from shared.copies.catalogue import Catalogue, Copy, PartialFile
 from shared.copies.survey import Place
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
@@ -163,53 +164,60 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     unknown = found.order_unknown
     for copy in found.copies:
-        side = copy.sidecar
-        yield {
-            "vm": vm,
-            "stamp": copy.stamp,
-            "good": copy.good,
-            "pinned": copy.pinned,
-            "holds": hold_words.of_copy(copy, holds),
-            "order_unknown": copy.stamp in unknown,
-            "files": sorted(side.files) if side else [],
-            "left_out": list(side.left_out) if side else [],
-            "problem": copy.problem,
-            "archived": archived,
-            "path": str(copy.directory / f"{copy.stamp}.ova"),
-            "size": copy.size,
-            "sha256": side.sha256 or None if side else None,
-            "started": side.started if side else None,
-            "finished": side.finished if side else None,
-            "duration_seconds": side.duration_seconds if side else None,
-            "node": side.node if side else None,
-            "virtualbox": side.virtualbox if side else None,
-            "engine": side.engine if side else None,
-            "engine_reason": side.engine_reason or None if side else None,
-            "not_paused": side.not_paused or None if side else None,
-            "wire": asdict(side.wire) if side and side.wire else None,
-            "read": last_read(side) or None if side else None,
-            "taken_from": list(side.taken_from) if side else [],
-            "read_in_full": side.read_in_full if side else None,
-            "suspect": side.suspect or None if side else None,
-            "verified": asdict(side.verified) if side and side.verified else None,
-            "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,
-            "screenshot": str(copy.directory / f"{copy.stamp}.png") if copy.screenshot else None,
-        }
+        disputed = copy.stamp in unknown
+        yield {"vm": vm, **_row(copy, holds, disputed=disputed, archived=archived)}
     for partial in found.partials:
         if partial.partial.suffix == "ova":
-            yield {
-                "vm": vm,
-                "stamp": partial.partial.stamp,
-                "good": False,
-                "pinned": False,
-                "holds": [],
-                "order_unknown": False,
-                "files": [],
-                "left_out": [],
-                "taken_from": [],
-                "problem": "being written, or left by a crash",
-                "archived": archived,
-                "path": str(found.directory / partial.name),
-                "size": partial.size,
-                **dict.fromkeys(_UNKNOWN_OF_PARTIAL),
-            }
+            yield {"vm": vm, **_row_of_partial(partial, found.directory, archived=archived)}
+
+
+def _row(copy: Copy, holds: Iterable[Hold], *, disputed: bool, archived: bool) -> dict[str, Any]:
+    side = copy.sidecar
+    return {
+        "stamp": copy.stamp,
+        "good": copy.good,
+        "pinned": copy.pinned,
+        "holds": hold_words.of_copy(copy, holds),
+        "order_unknown": disputed,
+        "files": sorted(side.files) if side else [],
+        "left_out": list(side.left_out) if side else [],
+        "problem": copy.problem,
+        "archived": archived,
+        "path": str(copy.directory / f"{copy.stamp}.ova"),
+        "size": copy.size,
+        "sha256": side.sha256 or None if side else None,
+        "started": side.started if side else None,
+        "finished": side.finished if side else None,
+        "duration_seconds": side.duration_seconds if side else None,
+        "node": side.node if side else None,
+        "virtualbox": side.virtualbox if side else None,
+        "engine": side.engine if side else None,
+        "engine_reason": side.engine_reason or None if side else None,
+        "not_paused": side.not_paused or None if side else None,
+        "wire": asdict(side.wire) if side and side.wire else None,
+        "read": last_read(side) or None if side else None,
+        "taken_from": list(side.taken_from) if side else [],
+        "read_in_full": side.read_in_full if side else None,
+        "suspect": side.suspect or None if side else None,
+        "verified": asdict(side.verified) if side and side.verified else None,
+        "rehearsed": asdict(side.rehearsed) if side and side.rehearsed else None,
+        "screenshot": str(copy.directory / f"{copy.stamp}.png") if copy.screenshot else None,
+    }
+
+
+def _row_of_partial(partial: PartialFile, directory: Path, *, archived: bool) -> dict[str, Any]:
+    return {
+        "stamp": partial.partial.stamp,
+        "good": False,
+        "pinned": False,
+        "holds": [],
+        "order_unknown": False,
+        "files": [],
+        "left_out": [],
+        "taken_from": [],
+        "problem": "being written, or left by a crash",
+        "archived": archived,
+        "path": str(directory / partial.name),
+        "size": partial.size,
+        **dict.fromkeys(_UNKNOWN_OF_PARTIAL),
+    }

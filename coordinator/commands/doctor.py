@@ -9,7 +9,7 @@ from shared.host.printable import one_line
 from shared.output import pasteable, print_json, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from coordinator.doctor.result import Check
     from shared.host.clock import Clock
@@ -93,7 +93,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
     from coordinator.doctor import nas
-    from coordinator.doctor.result import READ_ONLY, Check, guarded
+    from coordinator.doctor.result import Check
     from shared.host.clock import SystemClock
     from shared.host.errors import NoDatabaseError, VmBackupError
     from shared.nas.mount import check_nas
@@ -123,16 +123,27 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
         return
     read_only = status.read_only
     if not read_only:  # else nothing there tells more than that
-        for check in guarded("NAS: use", lambda: _examine_use(configuration, clock, expected)):
-            read_only = read_only or check.cause == READ_ONLY  # the server's export is
-            yield check
-        yield from guarded(
-            "NAS: unchanged data", lambda: _examine_server_copy(configuration, status, clock)
-        )
+        read_only = yield from _examine_writing(configuration, status, expected, clock)
     if problem is None:
         yield from _examine_database(configuration, clock, read_only=read_only)
     else:
         yield Check("database", "fail", problem.message, problem.hint)
+
+
+def _examine_writing(
+    configuration: "Configuration", status: "NasStatus", expected: str | None, clock: "Clock"
+) -> "Generator[Check, None, bool]":
+    """Tries out to write there. Returns whether the server's export is read-only."""
+    from coordinator.doctor.result import READ_ONLY, guarded
+
+    read_only = False
+    for check in guarded("NAS: use", lambda: _examine_use(configuration, clock, expected)):
+        read_only = read_only or check.cause == READ_ONLY
+        yield check
+    yield from guarded(
+        "NAS: unchanged data", lambda: _examine_server_copy(configuration, status, clock)
+    )
+    return read_only
 
 
 def _examine_database(

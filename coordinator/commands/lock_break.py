@@ -74,17 +74,21 @@ def command(
         }
         answer(planned, f"would free {name}: {_harm(lock)}", as_json=as_json)
         return
+    _free(site, lock, force=force)
+    answer(
+        {"name": name, "freed": True, "dry_run": False, "kind": lock.kind},
+        f"freed {name}",
+        as_json=as_json,
+    )
+
+
+def _free(site: "Site", lock: "Lock", *, force: bool) -> None:
     if lock.kind == "database":
         _break_lease(site, force=force)
     elif lock.kind == "claim" and force:
         _break_claim(site, lock)
     else:
         _expire(site, lock)
-    answer(
-        {"name": name, "freed": True, "dry_run": False, "kind": lock.kind},
-        f"freed {name}",
-        as_json=as_json,
-    )
 
 
 def _remove_row(site: "Site", name: str, *, force: bool, dry_run: bool, as_json: bool) -> None:

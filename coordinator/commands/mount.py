@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from shared.command_line import Invocation, documented, dry_run_option, json_opt
 from shared.completion import VM
 from shared.host.errors import ExitCode, UsageError, VmBackupError
 from shared.output import answer, warn
+
+if TYPE_CHECKING:
+    from shared.copies.catalogue import Copy
+    from shared.state.records import VmRecord
 
 
 @documented(
@@ -58,7 +63,6 @@ def mount(
     """
     from coordinator.mounting import places, starting
     from coordinator.restore import choice
-    from shared.copies.names import final_name
     from shared.host.processes import SubprocessRunner
 
     places.require_fuse()
@@ -80,17 +84,8 @@ def mount(
         answer({**document, "dry_run": True}, line, as_json=as_json)
         return ExitCode.DONE
     place = places.free(directory, runner)
-    job = {
-        "ova": str(copy.directory / final_name(copy.stamp, "ova")),
-        "place": str(place),
-        "what": f"{record.name}:{copy.stamp}",
-        "uuid": record.uuid,
-        "stamp": copy.stamp,
-        "hold": hold,
-        "config": os.path.abspath(invocation.config) if invocation.config else None,
-        "idle": idle * 60,
-    }
-    started = starting.start(job)
+    job = _job(invocation, record, copy, place)
+    started = starting.start({**job, "hold": hold, "idle": idle * 60})
     for problem in started.problems:
         warn(problem)
     files = sorted(each.name for each in place.iterdir())
@@ -101,6 +96,20 @@ def mount(
         as_json=as_json,
     )
     return ExitCode.DONE
+
+
+def _job(invocation: Invocation, record: "VmRecord", copy: "Copy", place: Path) -> dict[str, Any]:
+    """What the server is told of what it serves, and where."""
+    from shared.copies.names import final_name
+
+    return {
+        "ova": str(copy.directory / final_name(copy.stamp, "ova")),
+        "place": str(place),
+        "what": f"{record.name}:{copy.stamp}",
+        "uuid": record.uuid,
+        "stamp": copy.stamp,
+        "config": os.path.abspath(invocation.config) if invocation.config else None,
+    }
 
 
 def _may_write(invocation: Invocation, warnings: list[str], *, dry_run: bool) -> bool:

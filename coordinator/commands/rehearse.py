@@ -1,7 +1,9 @@
 """`vmbackup-admin rehearse`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +14,10 @@ from shared.command_line import Invocation, documented, dry_run_option, json_opt
 from shared.completion import VM
 from shared.host.errors import ExitCode, UsageError
 from shared.output import answer, print_json, say, warn
+
+if TYPE_CHECKING:
+    from shared.copies.catalogue import Copy
+    from shared.tasks.rehearsal import Rehearsal
 
 
 @documented(
@@ -92,23 +98,8 @@ def command(  # noqa: PLR0913 - options of the command line
     if chosen.doubt:
         warn(chosen.doubt)
     if dry_run:
-        copy = chosen.copy
-        answer(
-            {
-                "vm": vm,
-                "stamp": copy.stamp,
-                "size": copy.size,
-                "boot": boot,
-                "warnings": warnings,
-                "database": opened.database,
-                "dry_run": True,
-            },
-            (
-                f"would restore {copy.stamp} ({text.size(copy.size)}), {'start it, ' * boot}and "
-                f"remove it again"
-            ),
-            as_json=as_json,
-        )
+        more = {"warnings": warnings, "database": opened.database, "dry_run": True}
+        _show_planned(vm, chosen.copy, more, boot=boot, as_json=as_json)
         return ExitCode.DONE
 
     def show(doing: str, percent: float) -> None:
@@ -121,9 +112,28 @@ def command(  # noqa: PLR0913 - options of the command line
             )
     finally:
         text.progress("")
+    _show_done(vm, done, warnings, opened.database, as_json=as_json)
+    return ExitCode.DONE if done.good else ExitCode.SOME_FAILED
+
+
+def _show_planned(
+    vm: str, copy: "Copy", more: Mapping[str, Any], *, boot: bool, as_json: bool
+) -> None:
+    """What would be done with a copy; the document ends with what there is `more` to say."""
+    started = "start it, " if boot else ""
+    answer(
+        {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, **more},
+        f"would restore {copy.stamp} ({text.size(copy.size)}), {started}and remove it again",
+        as_json=as_json,
+    )
+
+
+def _show_done(
+    vm: str, done: "Rehearsal", warnings: list[str], database: str, *, as_json: bool
+) -> None:
     if as_json:
         result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
-        result["database"] = opened.database
+        result["database"] = database
         print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
         said = (
@@ -134,7 +144,6 @@ def command(  # noqa: PLR0913 - options of the command line
         say(f"{vm} {done.stamp}: {said}")
         if not done.recorded:
             warn("the result could not be recorded beside the copy")
-    return ExitCode.DONE if done.good else ExitCode.SOME_FAILED
 
 
 def _setting(assignment: str) -> tuple[str, str]:

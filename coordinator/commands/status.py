@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import clocks, reading, screen, status_warnings, text
-from coordinator.vm_rows import describe, notes
+from coordinator import clocks, reading, screen, status_table, status_warnings, text
+from coordinator.vm_rows import describe
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import HOST, VM
 from shared.host.errors import ExitCode, UsageError
@@ -18,7 +17,6 @@ from shared.output import pasteable, print_json, say, warn
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import vm_records
-from shared.state.states import State
 from shared.state.store.snapshot import Snapshot
 from shared.tasks import sentences
 from shared.tasks.judgement import Level
@@ -26,16 +24,6 @@ from shared.tasks.verdicts import Verdicts, judge
 
 if TYPE_CHECKING:
     from shared.site import Site
-
-#: The order in which a person wants to see them: what needs attention or happens now comes first.
-_ORDER: Final = (
-    State.BACKUP_IN_PROGRESS,
-    State.BACKUP_NECESSARY,
-    State.RUNNING,
-    State.NEW,
-    State.CLEAN,
-    State.ARCHIVED,
-)
 
 
 @documented(
@@ -147,10 +135,10 @@ def _show(seen: _Seen, *, as_json: bool) -> None:
         now = seen.site.clock.now()
         text.print_table(
             ["VM", "STATUS", "HOST", "LAST COPY", "SIZE", "FAILURES", "NOTES"],
-            [_columns(row, now) for row in rows],
+            [status_table.columns(row, now) for row in rows],
         )
     if rows or not number:
-        say(_summary(rows))
+        say(status_table.summary(rows))
     else:
         say(f"None of the {number} VMs is like that.")
     for line in (*(each.line for each in booted), *(each.line for each in back)):
@@ -198,7 +186,8 @@ def _require_host(contents: Contents, host: str) -> None:
 
 def _sorted(snapshot: Snapshot) -> list[VmRecord]:
     return sorted(
-        snapshot.contents.vms.values(), key=lambda record: (_ORDER.index(record.status), record.key)
+        snapshot.contents.vms.values(),
+        key=lambda record: (status_table.ORDER.index(record.status), record.key),
     )
 
 
@@ -220,42 +209,3 @@ def _document(
         },
         "vms": list(rows),
     }
-
-
-def _columns(row: Mapping[str, Any], now: datetime) -> list[str]:
-    copy = row["last_copy"] or {}
-    age = text.duration(copy["age_seconds"]) if copy else "none"
-    return [
-        row["name"],
-        row["status"],
-        row["node"],
-        age,
-        text.size(copy.get("size")),
-        str(row["failures"] or ""),
-        notes(row, now),
-    ]
-
-
-def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        known = "No VMs are known yet: `vmbackup-worker vmfind` finds those of its host."
-        return pasteable(known)
-    counts = [
-        f"{number} {state}"
-        for state in _ORDER
-        if (number := sum(row["status"] == state for row in rows))
-    ]
-    left_out = sum(bool(row["left_out"]) and row["status"] != State.ARCHIVED for row in rows)
-    kept = [row for row in rows if not row["left_out"] and row["status"] != State.ARCHIVED]
-    failing = sum(bool(row["failures"]) for row in kept)
-    bare = sum(row["last_copy"] is None for row in kept)
-    extra = [
-        f"{number} {what}"
-        for number, what in (
-            (left_out, "left out of backups"),
-            (failing, "failing"),
-            (bare, "without a copy"),
-        )
-        if number
-    ]
-    return f"{text.counted(len(rows), 'VM')}: " + ", ".join([*counts, *extra])

@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
+from shared.host.configuration.backup import Backup
 from shared.host.configuration.nas import Nas
-from shared.host.configuration.policy import Backup, PolicyTable, VmPolicy
+from shared.host.configuration.policy import PolicyTable, VmPolicy
 from shared.host.configuration.telling import Metrics, NotifyTarget, Page, Ping, TargetName
 from shared.host.configuration.values import (
     DAY,
