@@ -34,7 +34,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-class Moment(click.ParamType[datetime]):
+class MomentType(click.ParamType[datetime]):
     """A moment as people say it: `yesterday`, `2 days ago`, `2026-11-29 20:00`."""
 
     name = "moment"
@@ -53,7 +53,7 @@ class Moment(click.ParamType[datetime]):
 
 since_option: Final = click.option(
     "--since",
-    type=Moment(),
+    type=MomentType(),
     metavar="WHEN",
     help=f"Only what happened since then ({EXAMPLES}); UTC unless a zone is given.",
 )

@@ -11,7 +11,7 @@ from shared.reports.space import ENOUGH_DAYS, full_on, per_host
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shared.reports.space import Cost, Growth, VmSpace, Watched
+    from shared.reports.space import Cost, Growth, VmSpace, WatchedSpace
     from shared.site import Site
 
 
@@ -74,7 +74,7 @@ def _print_totals(spaces: "Sequence[VmSpace]") -> None:
     text.print_lines(lines)
 
 
-def forecast(site: "Site", growth: "Growth | None", seen: "Watched", more: int) -> list[str]:
+def forecast(site: "Site", growth: "Growth | None", seen: "WatchedSpace", more: int) -> list[str]:
     """How full the NAS is, and when it will be; `more` are bytes that other rules would cost."""
     nas, reserve, now = site.nas, site.configuration.nas.reserve, site.clock.now()
     lines = [
@@ -124,7 +124,7 @@ def document(
     site: "Site",
     spaces: "Sequence[VmSpace]",
     growth: "Growth | None",
-    seen: "Watched",
+    seen: "WatchedSpace",
     costs: "Mapping[str, Cost]",
 ) -> dict[str, Any]:
     """As `space --json` shows it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from shared.host.clock import parse_timestamp
 from shared.host.errors import VmBackupError
 from shared.state.rules import report_turns
-from shared.state.rules.report_turns import Turn
+from shared.state.rules.report_turns import ReportTurn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger(__name__)
 
 
-def turn_of(name: str, target: "NotifyTarget", node: str, when: str) -> Turn | None:
+def turn_of(name: str, target: "NotifyTarget", node: str, when: str) -> ReportTurn | None:
     """The report that a target wants; None if it wants none. `when`: now, by the NAS's clock."""
     if not target.report:
         return None
     local = parse_timestamp(when).astimezone()
     begun = report_turns.begun(local, target.report, target.report_hour)
-    return Turn(name, target.report, node, when, begun.astimezone(UTC))
+    return ReportTurn(name, target.report, node, when, begun.astimezone(UTC))
 
 
 def send_due(
@@ -51,7 +51,9 @@ def send_due(
         return [turn.target for turn in turns if not _send(site, claims, turn, send)]
 
 
-def _send(site: "Site", claims: "Claims", turn: Turn, send: "Callable[[str, Notice], str]") -> bool:
+def _send(
+    site: "Site", claims: "Claims", turn: ReportTurn, send: "Callable[[str, Notice], str]"
+) -> bool:
     """Claims, sends, commits. False if the target took nothing."""
     target, session = turn.target, claims.id
     claimed = claims.commit(
@@ -71,7 +73,9 @@ def _send(site: "Site", claims: "Claims", turn: Turn, send: "Callable[[str, Noti
     return True
 
 
-def _sent(site: "Site", turn: Turn, since: datetime, send: "Callable[[str, Notice], str]") -> str:
+def _sent(
+    site: "Site", turn: ReportTurn, since: datetime, send: "Callable[[str, Notice], str]"
+) -> str:
     """What went wrong; empty if the target has its report."""
     from shared.reports import report_text, reporting
 

@@ -47,7 +47,7 @@ def command(
     """
     from shared.reports import report_html, report_text, reporting
     from shared.reports.report import to_json
-    from shared.reports.whole_file import Kept, Kind, replace_file
+    from shared.reports.whole_file import FileKind, Kept, replace_file
 
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -61,7 +61,7 @@ def command(
         warn(warning)
     if html is not None:
         page = report_html.page(report).encode("utf-8", "backslashreplace")
-        replace_file(html, page, Kind.REPORT, Kept(site.configuration.nas, contents))
+        replace_file(html, page, FileKind.REPORT, Kept(site.configuration.nas, contents))
     if as_json:
         print_json({**to_json(report), "warnings": list(found.warnings)})
     elif html is None:

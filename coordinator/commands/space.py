@@ -15,7 +15,7 @@ from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
     from shared.copies.retention import Rules
-    from shared.reports.space import Cost, Growth, VmSpace, Watched
+    from shared.reports.space import Cost, Growth, VmSpace, WatchedSpace
     from shared.site import Site
     from shared.state.records import VmRecord
 
@@ -96,7 +96,7 @@ def _taken(site: "Site", records: "Sequence[VmRecord]") -> "tuple[list[VmSpace],
     return sorted(found, key=lambda vm: -vm.most), problems
 
 
-def _growth(site: "Site") -> "tuple[Growth | None, Watched]":
+def _growth(site: "Site") -> "tuple[Growth | None, WatchedSpace]":
     """How the NAS fills, and the looks that tell."""
     from shared.reports import space, space_history
 

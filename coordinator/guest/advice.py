@@ -2,17 +2,17 @@
 
 from typing import Final
 
-from coordinator.guest.signatures import Kind
+from coordinator.guest.signatures import ContentKind
 from shared.host.printable import quoted
 
 _PART: Final = "DIR/diskN.partP.img"
 _COMMANDS: Final = {
-    Kind.XFS: f"mount -o ro,loop,nosuid,nodev,norecovery {_PART} /mnt",
-    Kind.BTRFS: f"mount -o ro,loop,nosuid,nodev {_PART} /mnt",
-    Kind.LVM: f"losetup -r -f {_PART}, vgchange -ay",
-    Kind.RAID: f"losetup -r -f {_PART}, mdadm --assemble --readonly",
-    Kind.LUKS: f"cryptsetup open --readonly {_PART} NAME",
-    Kind.BITLOCKER: f"cryptsetup bitlkOpen --readonly {_PART} NAME",
+    ContentKind.XFS: f"mount -o ro,loop,nosuid,nodev,norecovery {_PART} /mnt",
+    ContentKind.BTRFS: f"mount -o ro,loop,nosuid,nodev {_PART} /mnt",
+    ContentKind.LVM: f"losetup -r -f {_PART}, vgchange -ay",
+    ContentKind.RAID: f"losetup -r -f {_PART}, mdadm --assemble --readonly",
+    ContentKind.LUKS: f"cryptsetup open --readonly {_PART} NAME",
+    ContentKind.BITLOCKER: f"cryptsetup bitlkOpen --readonly {_PART} NAME",
 }
 
 
@@ -21,5 +21,5 @@ def advice(kind: str, vm: str) -> str:
     command = next((command for known, command in _COMMANDS.items() if known == kind), "")
     if not command:
         return ""
-    key = "with its key: " if kind in (Kind.LUKS, Kind.BITLOCKER) else ""
+    key = "with its key: " if kind in (ContentKind.LUKS, ContentKind.BITLOCKER) else ""
     return f"{key}vmbackup-admin mount {quoted(vm)} DIR, then {command}"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coordinator.guest import file_data
-from coordinator.guest.file_systems import Entry, GuestFileSystem
-from coordinator.guest.systems import Place, of_disk
+from coordinator.guest.file_systems import FileEntry, GuestFileSystem
+from coordinator.guest.systems import DiskPlace, of_disk
 from shared.host.errors import CopyError
 from shared.ova import copy_comparison
 from shared.ova.disk_reader import CopyReader
@@ -44,7 +44,7 @@ def changes(before: CopyReader, after: CopyReader, alive: Callable[[], None]) ->
             yield from _between(old, new, alive)
 
 
-def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], Place]:
+def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], DiskPlace]:
     return {
         (label, place.part.number): place
         for label, disk in copy_comparison.places(copy).items()
@@ -52,7 +52,7 @@ def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], Place]:
     }
 
 
-def _why_not(old: Place | None, new: Place | None) -> str:
+def _why_not(old: DiskPlace | None, new: DiskPlace | None) -> str:
     """Why the files of a partition are not compared; empty: they are."""
     if old is None or new is None:
         return "it is new" if old is None else "it is gone"
@@ -65,7 +65,7 @@ def _why_not(old: Place | None, new: Place | None) -> str:
     return ""
 
 
-def _between(old: Place, new: Place, alive: Callable[[], None]) -> Iterator[Message]:
+def _between(old: DiskPlace, new: DiskPlace, alive: Callable[[], None]) -> Iterator[Message]:
     opened = []
     for place, when in ((old, "before"), (new, "after")):
         try:
@@ -87,9 +87,9 @@ class _Side:
     seen: set[int] = field(default_factory=set)
     names: int = 0
 
-    def look(self, directory: Entry | None, depth: int) -> tuple[dict[str, Entry], str]:
+    def look(self, directory: FileEntry | None, depth: int) -> tuple[dict[str, FileEntry], str]:
         """What is in a directory, by name, and why that is not all."""
-        found: dict[str, Entry] = {}
+        found: dict[str, FileEntry] = {}
         if directory is None:
             return found, ""
         if directory.address in self.seen or depth >= _DEEPEST:
@@ -114,7 +114,7 @@ class _Trees:
 
     def differences(self) -> Iterator[Message]:
         """What differs, one directory after the other."""
-        waiting: list[tuple[tuple[str, ...], Entry | None, Entry | None]]
+        waiting: list[tuple[tuple[str, ...], FileEntry | None, FileEntry | None]]
         waiting = [((), self._old.system.root, self._new.system.root)]
         while waiting:
             path, one, other = waiting.pop()
@@ -135,7 +135,7 @@ class _Trees:
             waiting += reversed(below)
 
     def _of_pair(
-        self, path: tuple[str, ...], one: Entry | None, other: Entry | None
+        self, path: tuple[str, ...], one: FileEntry | None, other: FileEntry | None
     ) -> Iterator[Message]:
         if problem := (one and one.problem) or (other and other.problem):
             yield _problem(path, problem)
@@ -152,7 +152,7 @@ class _Trees:
             inside = {"type", "content", "target"}.intersection(details)
             yield _difference(path, "changed" if inside else "attributes", one, other, details)
 
-    def _details(self, one: Entry, other: Entry) -> list[str]:
+    def _details(self, one: FileEntry, other: FileEntry) -> list[str]:
         """What differs between two things of one name. Raises `CopyError`."""
         if one.type != other.type:
             return ["type"]
@@ -166,7 +166,7 @@ class _Trees:
         }
         return [name for name, differs in found.items() if differs]
 
-    def _other_content(self, one: Entry, other: Entry) -> bool:
+    def _other_content(self, one: FileEntry, other: FileEntry) -> bool:
         if one.size != other.size:
             return True
         if _identity(one) == _identity(other):
@@ -175,14 +175,14 @@ class _Trees:
         return not file_data.same(*contents, self._alive)
 
 
-def _identity(entry: Entry) -> tuple[int, int, int]:
+def _identity(entry: FileEntry) -> tuple[int, int, int]:
     """What does not stay when a file is written."""
     return entry.address, entry.modified, entry.changed
 
 
 def _directories(
-    one: Entry | None, other: Entry | None
-) -> tuple[Entry | None, Entry | None] | None:
+    one: FileEntry | None, other: FileEntry | None
+) -> tuple[FileEntry | None, FileEntry | None] | None:
     """Those of the two that are directories; None if none is."""
     found = tuple(each if each and each.type == "directory" else None for each in (one, other))
     return (found[0], found[1]) if any(found) else None
@@ -191,8 +191,8 @@ def _directories(
 def _difference(
     path: tuple[str, ...],
     what: str,
-    one: Entry | None,
-    other: Entry | None,
+    one: FileEntry | None,
+    other: FileEntry | None,
     details: list[str] | None = None,
 ) -> Message:
     seen = other or one

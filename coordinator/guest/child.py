@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.guest.frames import Sink, send
+from coordinator.guest.frames import FrameSink, send
 from coordinator.guest.systems import places
 from shared.host.errors import CopyError, ExitCode, NotInCopyError, UsageError, VmBackupError
 from shared.host.printable import quoted
 
 if TYPE_CHECKING:
-    from coordinator.guest.file_systems import Entry, GuestFileSystem
+    from coordinator.guest.file_systems import FileEntry, GuestFileSystem
     from shared.ova.disk_reader import CopyReader
 
 _DEEPEST: Final = 256
@@ -62,7 +62,7 @@ def _bound(memory: int) -> None:
 class _Alive:
     """Says every second that this process is at work, for whoever waits while there is nothing."""
 
-    def __init__(self, out: Sink) -> None:
+    def __init__(self, out: FrameSink) -> None:
         self._out, self._next = out, time.monotonic()
 
     def __call__(self) -> None:
@@ -116,7 +116,7 @@ def _systems(copy: "CopyReader", disk: str) -> Iterator[dict[str, Any]]:
 
 def _find(
     copy: "CopyReader", job: Mapping[str, Any]
-) -> "tuple[dict[str, Any], GuestFileSystem, Entry]":
+) -> "tuple[dict[str, Any], GuestFileSystem, FileEntry]":
     """The one file system that has the path, and what lies there.
 
     Raises `UsageError` if several have it, `NotInCopyError` if none has, `CopyError` if it is where
@@ -163,7 +163,7 @@ def _spoken(place: str) -> str:
     return f"partition {partition} of disk {disk}" if partition else f"disk {disk}"
 
 
-def _described(entry: "Entry") -> dict[str, Any]:
+def _described(entry: "FileEntry") -> dict[str, Any]:
     return {
         "name": _text(entry.name),
         "type_of_file": entry.type,
@@ -176,7 +176,7 @@ def _described(entry: "Entry") -> dict[str, Any]:
 
 
 def _list(
-    system: "GuestFileSystem", entry: "Entry", most: int
+    system: "GuestFileSystem", entry: "FileEntry", most: int
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     """What is in a directory, `most` names of it: a guest can make millions.
 
@@ -198,11 +198,11 @@ def _list(
 
 
 def _get(
-    system: "GuestFileSystem", top: "Entry", *, data: bool
+    system: "GuestFileSystem", top: "FileEntry", *, data: bool
 ) -> Iterator[tuple[dict[str, Any], bytes]]:
     """A file, or a directory with all below it. Each directory once, whatever leads to it."""
     seen: set[int] = set()
-    waiting: list[tuple[list[str], Entry]] = [([], top)]
+    waiting: list[tuple[list[str], FileEntry]] = [([], top)]
     while waiting:
         path, entry = waiting.pop()
         yield {"kind": "begin", "path": path, **_described(entry)}, b""

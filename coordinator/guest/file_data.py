@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from coordinator.guest.signatures import Kind
+from coordinator.guest.signatures import ContentKind
 from shared.host.errors import CopyError
 
 #: What is read at once, and the unit in which zeros are passed over.
@@ -36,7 +36,7 @@ class FileData:
 
     file: Any
     size: int
-    kind: Kind
+    kind: ContentKind
     width: int
     spend: Callable[[int], None]
     problem: Callable[[], str]
@@ -50,7 +50,7 @@ class FileData:
         try:
             for attribute in self.file:
                 kind, flags = int(attribute.info.type), int(attribute.info.flags)
-                if kind == _REPARSE and self.kind is Kind.NTFS:
+                if kind == _REPARSE and self.kind is ContentKind.NTFS:
                     raise CopyError(_reparse(self.file, attribute))
                 if kind not in _DATA or attribute.info.name:
                     continue
@@ -80,7 +80,11 @@ class FileData:
         found = []
         for run in attribute:
             flags = int(run.flags)
-            if flags & _FILLER and self.kind not in (Kind.EXT2, Kind.EXT3, Kind.EXT4):
+            if flags & _FILLER and self.kind not in (
+                ContentKind.EXT2,
+                ContentKind.EXT3,
+                ContentKind.EXT4,
+            ):
                 raise CopyError("where a part of it lies is not known")
             begin, end = run.offset * self.width, (run.offset + run.len) * self.width
             if not flags & _HOLE and begin < self.size:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import pytsk3
 
 from coordinator.guest.file_data import FileData, pieces, words
-from coordinator.guest.signatures import Kind
+from coordinator.guest.signatures import ContentKind
 from shared.host.errors import CopyError, NotInCopyError
 
 _MOST_ENTRIES: Final = 1_000_000
@@ -20,12 +20,12 @@ _MOST_ENTRIES: Final = 1_000_000
 _MOST_READ: Final = 64
 _OWN_FILES_OF_NTFS: Final = 16
 _KINDS: Final = {
-    Kind.EXT2: pytsk3.TSK_FS_TYPE_EXT_DETECT,
-    Kind.EXT3: pytsk3.TSK_FS_TYPE_EXT_DETECT,
-    Kind.EXT4: pytsk3.TSK_FS_TYPE_EXT_DETECT,
-    Kind.NTFS: pytsk3.TSK_FS_TYPE_NTFS,
-    Kind.FAT: pytsk3.TSK_FS_TYPE_FAT_DETECT,
-    Kind.EXFAT: pytsk3.TSK_FS_TYPE_EXFAT,
+    ContentKind.EXT2: pytsk3.TSK_FS_TYPE_EXT_DETECT,
+    ContentKind.EXT3: pytsk3.TSK_FS_TYPE_EXT_DETECT,
+    ContentKind.EXT4: pytsk3.TSK_FS_TYPE_EXT_DETECT,
+    ContentKind.NTFS: pytsk3.TSK_FS_TYPE_NTFS,
+    ContentKind.FAT: pytsk3.TSK_FS_TYPE_FAT_DETECT,
+    ContentKind.EXFAT: pytsk3.TSK_FS_TYPE_EXFAT,
 }
 _TYPES: Final = {
     pytsk3.TSK_FS_META_TYPE_REG: "file",
@@ -49,7 +49,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """One name in a directory. Names are as the guest wrote them, in bytes.
 
     `address` is the number of its inode or record; `problem` says why it cannot be read. `modified`
@@ -93,7 +93,7 @@ class _Image(pytsk3.Img_Info):  # type: ignore[misc]
 class GuestFileSystem:
     """A file system of a guest. Raises `CopyError` if the library does not understand it."""
 
-    def __init__(self, disk: Readable, start: int, size: int, kind: Kind) -> None:
+    def __init__(self, disk: Readable, start: int, size: int, kind: ContentKind) -> None:
         self.kind = kind
         self._image = _Image(disk, start, size)
         self._left = disk.size * _MOST_READ
@@ -101,9 +101,9 @@ class GuestFileSystem:
             self._system = pytsk3.FS_Info(self._image, offset=0, type=_KINDS[kind])
         except (OSError, RuntimeError) as error:
             raise CopyError(self._image.problem or words(error)) from None
-        self.root = Entry(b"", self._system.info.root_inum, "directory", mode=0o755)
+        self.root = FileEntry(b"", self._system.info.root_inum, "directory", mode=0o755)
 
-    def entries(self, directory: Entry) -> Iterator[Entry]:
+    def entries(self, directory: FileEntry) -> Iterator[FileEntry]:
         """What is in a directory.
 
         Raises `CopyError` at the end if not all of it could be read.
@@ -123,7 +123,7 @@ class GuestFileSystem:
         if problem := self._problem():
             raise CopyError(problem)
 
-    def find(self, names: list[bytes]) -> Entry:
+    def find(self, names: list[bytes]) -> FileEntry:
         """What lies at a path; on NTFS and FAT in any case. Follows no link.
 
         Raises `NotInCopyError` if there is no such thing, `CopyError` if that cannot be told.
@@ -137,7 +137,7 @@ class GuestFileSystem:
             entry = self._child(entry, name)
         return entry
 
-    def open(self, entry: Entry) -> FileData:
+    def open(self, entry: FileEntry) -> FileData:
         """A file for reading. Raises `CopyError`."""
         try:
             file = self._system.open_meta(inode=entry.address)
@@ -146,7 +146,7 @@ class GuestFileSystem:
         width = self._system.info.block_size
         return FileData(file, entry.size, self.kind, width, self._spend, self._problem)
 
-    def data(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
+    def data(self, entry: FileEntry) -> Iterator[tuple[int, bytes]]:
         """What is in a file, by position; what is missing is zeros, as the guest sees them.
 
         Raises `CopyError` where it cannot be read, and for a file that is kept in another way.
@@ -158,7 +158,7 @@ class GuestFileSystem:
         if self._left < 0:
             raise CopyError("its files are larger than its disk can hold")
 
-    def _child(self, directory: Entry, name: bytes) -> Entry:
+    def _child(self, directory: FileEntry, name: bytes) -> FileEntry:
         alike, problem = None, ""
         try:
             for entry in self.entries(directory):
@@ -168,26 +168,30 @@ class GuestFileSystem:
                     alike = entry
         except CopyError as error:
             problem = error.message
-        if alike is not None and self.kind in (Kind.NTFS, Kind.FAT, Kind.EXFAT):
+        if alike is not None and self.kind in (
+            ContentKind.NTFS,
+            ContentKind.FAT,
+            ContentKind.EXFAT,
+        ):
             return alike
         if problem:
             raise CopyError(problem)
         raise NotInCopyError(f"there is no {_text(name)}")
 
-    def _entry(self, found: Any) -> Entry | None:  # noqa: ANN401 - an object of the library
+    def _entry(self, found: Any) -> FileEntry | None:  # noqa: ANN401 - an object of the library
         name, meta = found.info.name, found.info.meta
         if name is None or name.name in (b".", b"..", None):
             return None
         if not int(name.flags) & int(pytsk3.TSK_FS_NAME_FLAG_ALLOC):
             return None
         if meta is None:
-            return Entry(name.name, 0, "other", problem="what its name leads to is damaged")
+            return FileEntry(name.name, 0, "other", problem="what its name leads to is damaged")
         if meta.type in _VIRTUAL:
             return None
-        if self.kind is Kind.NTFS and meta.addr < _OWN_FILES_OF_NTFS:
+        if self.kind is ContentKind.NTFS and meta.addr < _OWN_FILES_OF_NTFS:
             return None
         kind = _TYPES.get(meta.type, "other")
-        return Entry(
+        return FileEntry(
             name.name,
             meta.addr,
             kind,

@@ -13,7 +13,7 @@ _LONGEST_LINE: Final = 1 << 20
 _MOST_DATA: Final = 1 << 21
 
 
-class Sink(Protocol):
+class FrameSink(Protocol):
     """Where the child writes."""
 
     def write(self, data: bytes, /) -> object:
@@ -23,7 +23,7 @@ class Sink(Protocol):
         """Passes it on."""
 
 
-def send(sink: Sink, message: Mapping[str, Any], data: bytes = b"") -> None:
+def send(sink: FrameSink, message: Mapping[str, Any], data: bytes = b"") -> None:
     """Says one thing. Names are text with `surrogateescape`. Raises OSError if nobody listens."""
     line = json.dumps({**message, "bytes": len(data)}, ensure_ascii=True)
     sink.write(line.encode() + b"\n" + data)

@@ -17,7 +17,7 @@ _OF_EXT4: Final = 0x40 | 0x80 | 0x200
 _ENCRYPT: Final = 0x10000
 
 
-class Kind(StrEnum):
+class ContentKind(StrEnum):
     """What lies in a partition; the value is what people are told."""
 
     EXT2 = "ext2"
@@ -43,17 +43,24 @@ class Kind(StrEnum):
     @property
     def encrypted(self) -> bool:
         """Whether nothing of it can be read without a key."""
-        return self in (Kind.LUKS, Kind.BITLOCKER)
+        return self in (ContentKind.LUKS, ContentKind.BITLOCKER)
 
 
-_READABLE: Final = (Kind.EXT2, Kind.EXT3, Kind.EXT4, Kind.NTFS, Kind.FAT, Kind.EXFAT)
+_READABLE: Final = (
+    ContentKind.EXT2,
+    ContentKind.EXT3,
+    ContentKind.EXT4,
+    ContentKind.NTFS,
+    ContentKind.FAT,
+    ContentKind.EXFAT,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What lies in a partition. `note` is what its reader should know; empty: nothing."""
 
-    kind: Kind
+    kind: ContentKind
     note: str = ""
 
 
@@ -74,27 +81,27 @@ def recognise(read: Read) -> Found:
             return Found(kind)
     labels = (head[at : at + 28] for at in range(0, 2048, 512))
     if any(label[:8] == b"LABELONE" and label[24:] == b"LVM2" for label in labels):
-        return Found(Kind.LVM)
+        return Found(ContentKind.LVM)
     # what makes an ext file system removes a FAT before it, but may put a boot loader there
     named_fat = head[54:57] == b"FAT" or head[82:85] == b"FAT"
     if head[_EXT_AT + 56 : _EXT_AT + 58] == b"\x53\xef" and not named_fat:
         return _ext(head)
     if _is_fat(head):
         to_go = head[424:440] == _BITLOCKER_TO_GO
-        return Found(Kind.BITLOCKER if to_go else Kind.FAT)
-    return Found(Kind.UNKNOWN)
+        return Found(ContentKind.BITLOCKER if to_go else ContentKind.FAT)
+    return Found(ContentKind.UNKNOWN)
 
 
 _MAGIC: Final = (
-    (Kind.NTFS, 3, b"NTFS    "),
-    (Kind.BITLOCKER, 3, b"-FVE-FS-"),
-    (Kind.EXFAT, 3, b"EXFAT   "),
-    (Kind.LUKS, 0, b"LUKS\xba\xbe"),
-    (Kind.XFS, 0, b"XFSB"),
-    (Kind.BTRFS, 0x10040, b"_BHRfS_M"),
-    (Kind.RAID, 0, b"\xfc\x4e\x2b\xa9"),
-    (Kind.RAID, 4096, b"\xfc\x4e\x2b\xa9"),
-    (Kind.SWAP, 4086, b"SWAPSPACE2"),
+    (ContentKind.NTFS, 3, b"NTFS    "),
+    (ContentKind.BITLOCKER, 3, b"-FVE-FS-"),
+    (ContentKind.EXFAT, 3, b"EXFAT   "),
+    (ContentKind.LUKS, 0, b"LUKS\xba\xbe"),
+    (ContentKind.XFS, 0, b"XFSB"),
+    (ContentKind.BTRFS, 0x10040, b"_BHRfS_M"),
+    (ContentKind.RAID, 0, b"\xfc\x4e\x2b\xa9"),
+    (ContentKind.RAID, 4096, b"\xfc\x4e\x2b\xa9"),
+    (ContentKind.SWAP, 4086, b"SWAPSPACE2"),
 )
 
 
@@ -109,9 +116,9 @@ def _is_fat(head: bytes) -> bool:
 def _ext(head: bytes) -> Found:
     compatible, incompatible = struct.unpack_from("<II", head, _EXT_AT + 92)
     if incompatible & _OF_EXT4:
-        kind = Kind.EXT4
+        kind = ContentKind.EXT4
     else:
-        kind = Kind.EXT3 if compatible & _JOURNAL else Kind.EXT2
+        kind = ContentKind.EXT3 if compatible & _JOURNAL else ContentKind.EXT2
     notes = []
     if incompatible & _NEEDS_RECOVERY:
         notes.append("it was in use: what was written last may be in its journal only")

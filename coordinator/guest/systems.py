@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from coordinator.guest.partitions import Partition, partitions
-from coordinator.guest.signatures import Found, Kind, recognise
+from coordinator.guest.signatures import ContentKind, Found, recognise
 from shared.host.errors import CopyError
 from shared.ova.disk_reader import CopyReader, DiskReader
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DiskPlace:
     """A partition, or a disk without any: `name` is what `--disk` calls it, `N.P` or `N`."""
 
     name: str
@@ -19,7 +19,7 @@ class Place:
     found: Found
 
 
-def places(copy: CopyReader, wanted: str = "") -> Iterator[Place]:
+def places(copy: CopyReader, wanted: str = "") -> Iterator[DiskPlace]:
     """All of them, or those that `wanted` (`N` or `N.P`) names.
 
     What is damaged is of an unknown kind, with what is wrong as its note. Raises `NasError`.
@@ -31,17 +31,17 @@ def places(copy: CopyReader, wanted: str = "") -> Iterator[Place]:
                     yield place
 
 
-def of_disk(disk: DiskReader, number: int) -> Iterator[Place]:
+def of_disk(disk: DiskReader, number: int) -> Iterator[DiskPlace]:
     """The places of the disk with this number. Raises `NasError`."""
     whole = Partition(0, 0, disk.size)
     try:
         parts = partitions(disk.read, disk.size) or (whole,)
     except CopyError as error:
-        yield Place(str(number), disk, whole, Found(Kind.UNKNOWN, error.message))
+        yield DiskPlace(str(number), disk, whole, Found(ContentKind.UNKNOWN, error.message))
         return
     for part in parts:
         name = f"{number}.{part.number}" if part.number else str(number)
-        yield Place(name, disk, part, _recognised(disk, part))
+        yield DiskPlace(name, disk, part, _recognised(disk, part))
 
 
 def _recognised(disk: DiskReader, part: Partition) -> Found:
@@ -52,4 +52,4 @@ def _recognised(disk: DiskReader, part: Partition) -> Found:
     try:
         return recognise(read)
     except CopyError as error:
-        return Found(Kind.UNKNOWN, error.message)
+        return Found(ContentKind.UNKNOWN, error.message)

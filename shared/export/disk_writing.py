@@ -12,7 +12,7 @@ from shared.export.disk_delta import DiskDelta
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
-from shared.ova.ovf import DiskFile
+from shared.ova.ovf import DescribedDisk
 from shared.ova.vmdk import SECTOR
 from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
 from shared.ova.writing import OvaWriter
@@ -57,7 +57,7 @@ class LockedSink:
 
 def write_disks(
     ova: OvaWriter,
-    parts: Sequence[tuple[DiskFile, Chain]],
+    parts: Sequence[tuple[DescribedDisk, Chain]],
     settings: CompressionSettings,
     guards: Sequence[Guard],
     meter: ReadMeter,

@@ -30,7 +30,7 @@ from shared.frozen.errors import NotFrozenError
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.rate_limit import UNLIMITED, Pace
 from shared.ova.disk import Chain
-from shared.ova.ovf import DiskFile, disk_files
+from shared.ova.ovf import DescribedDisk, disk_files
 from shared.ova.parts import MadeParts
 from shared.ova.writing import OvaWriter, WrittenMember
 from shared.virtualbox.export_words import ExportedAs
@@ -168,8 +168,8 @@ def _open(
 
 
 def match_disks(
-    files: Sequence[DiskFile], disks: Sequence[SourceDisk], chains: Sequence[Chain]
-) -> list[tuple[DiskFile, Chain]]:
+    files: Sequence[DescribedDisk], disks: Sequence[SourceDisk], chains: Sequence[Chain]
+) -> list[tuple[DescribedDisk, Chain]]:
     """Which disk goes into which file: the one with the same attachment.
 
     Raises `DiskImageError` unless all fit exactly. VirtualBox writes a size of 0 for a disk that it
@@ -192,7 +192,7 @@ def match_disks(
 
 
 def _unchanged(
-    freezer: Freezer, delta: Delta, parts: Sequence[tuple[DiskFile, Chain]], stack: ExitStack
+    freezer: Freezer, delta: Delta, parts: Sequence[tuple[DescribedDisk, Chain]], stack: ExitStack
 ) -> Mapping[str, PreviousDisk]:
     """What the copy before has of frozen disks that need not be read, by the disks' places."""
     found: dict[str, PreviousDisk] = {}

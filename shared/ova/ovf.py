@@ -34,7 +34,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskFile:
+class DescribedDisk:
     """A disk in the description: its file in the OVA, its size in bytes, where it is attached."""
 
     name: str
@@ -65,7 +65,7 @@ def references(ovf: bytes) -> frozenset[str]:
     return frozenset(found)
 
 
-def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
+def disk_files(ovf: bytes) -> tuple[DescribedDisk, ...]:
     """The disks of the VM, in the order of their files.
 
     Raises `VBoxManageError` if the description is not as VirtualBox 7 writes it. An attachment in
@@ -77,7 +77,7 @@ def disk_files(ovf: bytes) -> tuple[DiskFile, ...]:
         attachments = dict(_attachments(envelope))
         disks = {disk.attrib["fileRef"]: disk for disk in envelope.iter("Disk")}
         files = tuple(
-            DiskFile(
+            DescribedDisk(
                 file.attrib["href"],
                 int(disk.attrib["capacity"]),
                 attachments.pop(disk.attrib["uuid"]),

@@ -13,7 +13,7 @@ from shared.host.extras import require_extra
 from shared.host.printable import printable
 from shared.nas.reading import look
 from shared.reports.metrics import CopiesOfVm, KnownToMetrics, Metric, metrics
-from shared.reports.whole_file import Kept, Kind, replace_file
+from shared.reports.whole_file import FileKind, Kept, replace_file
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks.verdicts import judge
@@ -53,7 +53,7 @@ def write(path: Path, data: bytes, kept: Kept) -> None:
 
     Raises `UsageError` that says why it cannot.
     """
-    replace_file(path, data, Kind.METRICS, kept)
+    replace_file(path, data, FileKind.METRICS, kept)
 
 
 def _copies(site: Site, records: Iterable[VmRecord]) -> Mapping[str, CopiesOfVm]:

@@ -40,15 +40,17 @@ _RUNNING: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class CopyTraffic:
     """Bytes of backups: read from the disks, sent to the NAS, and copied by the NAS itself."""
 
     read: int = 0
     sent: int = 0
     copied: int = 0
 
-    def __add__(self, other: "Traffic") -> "Traffic":
-        return Traffic(self.read + other.read, self.sent + other.sent, self.copied + other.copied)
+    def __add__(self, other: "CopyTraffic") -> "CopyTraffic":
+        return CopyTraffic(
+            self.read + other.read, self.sent + other.sent, self.copied + other.copied
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class VmNews:
     host: str
     verdict: Verdict | None
     happened: tuple[Happening, ...]
-    traffic: Traffic
+    traffic: CopyTraffic
     due: tuple[str, ...] = ()
 
     @property
@@ -74,7 +76,7 @@ class VmNews:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PeriodReport:
     """What is told. `unknown`: of so many commits it is not known what happened."""
 
     since: datetime
@@ -87,9 +89,9 @@ class Report:
     others: tuple[Happening, ...] = field(default=())
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> CopyTraffic:
         """That of all VMs."""
-        return sum((vm.traffic for vm in self.vms), Traffic())
+        return sum((vm.traffic for vm in self.vms), CopyTraffic())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,7 +112,7 @@ def make(
     records: Iterable[VmRecord],
     verdicts: Mapping[str, Verdict],
     happened: Sequence[Happening],
-    traffic: Mapping[str, Traffic],
+    traffic: Mapping[str, CopyTraffic],
     due: Mapping[str, tuple[str, ...]],
 ) -> tuple[VmNews, ...]:
     """What is told of each VM, the worst first. `traffic` and `due` are by the key of the VM."""
@@ -125,7 +127,7 @@ def make(
             hosts.get(key, own[-1].host if own else ""),
             verdicts.get(key),
             tuple(own),
-            traffic.get(key, Traffic()),
+            traffic.get(key, CopyTraffic()),
             due.get(key, ()),
         )
         for key, own in by_vm.items()
@@ -137,18 +139,18 @@ def _rank(verdict: Verdict | None) -> int:
     return -GRAVITY.index(verdict.level) if verdict else 0
 
 
-def traffic_of(copies: Iterable[Sidecar]) -> Traffic:
+def traffic_of(copies: Iterable[Sidecar]) -> CopyTraffic:
     """What making these copies moved."""
     return sum(
         (
-            Traffic(
+            CopyTraffic(
                 max(0, copy.source_bytes - copy.unread),
                 copy.wire.sent if copy.wire else copy.size,
                 copy.wire.copied if copy.wire else 0,
             )
             for copy in copies
         ),
-        Traffic(),
+        CopyTraffic(),
     )
 
 
@@ -192,7 +194,7 @@ def _moment(stamp: str) -> datetime | None:
         return None
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: PeriodReport) -> dict[str, Any]:
     """As `report --json` shows it."""
     return {
         "schema": 1,
@@ -219,5 +221,5 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _traffic(traffic: Traffic) -> dict[str, int]:
+def _traffic(traffic: CopyTraffic) -> dict[str, int]:
     return {"read": traffic.read, "sent": traffic.sent, "copied": traffic.copied}

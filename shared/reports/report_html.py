@@ -4,7 +4,7 @@ from html import escape
 from typing import Final
 
 from shared.host.printable import printable
-from shared.reports.report import Report, VmNews
+from shared.reports.report import PeriodReport, VmNews
 from shared.reports.report_text import happened, lines, moved_words
 from shared.tasks.judgement import Level
 
@@ -17,7 +17,7 @@ h2 { font-size: 1.1rem; margin: 0; overflow-wrap: anywhere; } ul { margin: .2rem
 """
 
 
-def page(report: Report) -> str:
+def page(report: PeriodReport) -> str:
     """The whole file. All that comes from elsewhere is escaped."""
     head, *_ = "\n".join(lines(report)).split("\n\n")
     title, *facts = head.split("\n")

@@ -9,7 +9,7 @@ from shared.copies.space import human
 from shared.host.clock import parse_timestamp
 from shared.host.duration import spoken
 from shared.notices.notice import Kind, Notice
-from shared.reports.report import Report, Traffic, VmNews
+from shared.reports.report import CopyTraffic, PeriodReport, VmNews
 from shared.tasks.judgement import Level, Verdict
 
 #: How many VMs to which nothing happened are named, and how many lines a message has.
@@ -29,13 +29,13 @@ _TITLES: Final = {
 }
 
 
-def summary(report: Report) -> str:
+def summary(report: PeriodReport) -> str:
     """`3 backed up, 1 failed, 2 put off`."""
     counts = ", ".join(f"{number} {word}" for word, number in report.counts.items())
     return counts or "nothing was backed up"
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: PeriodReport) -> list[str]:
     """All of it, the worst first."""
     span = spoken((report.until - report.since).total_seconds())
     said = [
@@ -89,7 +89,7 @@ def happened(vm: VmNews) -> Iterator[str]:
         yield f"{_stamp(last[what])}  {what}{often}"
 
 
-def moved_words(traffic: Traffic) -> str:
+def moved_words(traffic: CopyTraffic) -> str:
     """`2.0 GiB read, 300 MiB sent, 700 MiB copied by the NAS itself`; empty if nothing was."""
     parts = [f"{human(traffic.read)} read"] if traffic.read else []
     parts += [f"{human(traffic.sent)} sent"] if traffic.sent else []
@@ -97,7 +97,7 @@ def moved_words(traffic: Traffic) -> str:
     return ", ".join(parts)
 
 
-def notice(report: Report, node: str) -> Notice:
+def notice(report: PeriodReport, node: str) -> Notice:
     """The report as a message, as long as a message may be. `node` sends it."""
     said = lines(report)
     if len(said) > _LINES:

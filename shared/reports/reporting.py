@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shared.copies import sidecar
 from shared.host.errors import CopyError, VmBackupError
 from shared.reports.happenings import Happening, happenings
-from shared.reports.report import Report, Traffic, due_next, make, traffic_of
+from shared.reports.report import CopyTraffic, PeriodReport, due_next, make, traffic_of
 from shared.state.contents import Contents
 from shared.state.store.history import walk
 from shared.tasks.verdicts import judge
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from shared.site import Site
 
 
-def collect(site: "Site", contents: Contents, since: datetime, keys: Iterable[str] = ()) -> Report:
+def collect(
+    site: "Site", contents: Contents, since: datetime, keys: Iterable[str] = ()
+) -> PeriodReport:
     """What is to be told of all VMs, or of those `keys`, since a moment.
 
     Reads the commits since then, and the sidecars of the copies that were made; writes nothing.
@@ -32,7 +34,7 @@ def collect(site: "Site", contents: Contents, since: datetime, keys: Iterable[st
     told = [each for each in happened if each.vm in only] + [each for each in gone if each.vm]
     told.sort(key=lambda each: each.generation)
     records = [record for key, record in contents.vms.items() if key in only]
-    return Report(
+    return PeriodReport(
         since,
         site.clock.now(),
         judged.level,
@@ -64,7 +66,7 @@ def _happened(root: "Path", since: datetime) -> tuple[Sequence[Happening], int]:
 
 def _traffic(
     site: "Site", contents: Contents, happened: Iterable[Happening]
-) -> Mapping[str, Traffic]:
+) -> Mapping[str, CopyTraffic]:
     """What the copies that were made moved, as far as they are still there, by VM."""
     stamps: dict[str, set[str]] = {}
     for each in happened:

@@ -89,7 +89,7 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedSpace:
     """The looks of the last weeks that count: those since the size of the NAS `changed`, if it did.
 
     The oldest comes first.
@@ -106,7 +106,7 @@ class Watched:
         return f", since the size of the NAS changed on {self.changed:%Y-%m-%d}"
 
 
-def watched(samples: Sequence[Sample], now: datetime) -> Watched:
+def watched(samples: Sequence[Sample], now: datetime) -> WatchedSpace:
     """What there is to tell how the NAS fills: what was before its size changed does not count.
 
     The size that a server tells of one share of many follows a little what others write (ZFS).
@@ -118,8 +118,8 @@ def watched(samples: Sequence[Sample], now: datetime) -> Watched:
     for number in range(len(seen) - 1, 0, -1):
         before, after = seen[number - 1].total, seen[number].total
         if abs(after - before) > _SAME_SIZE * max(before, after):
-            return Watched(tuple(seen[number:]), seen[number].when)
-    return Watched(tuple(seen))
+            return WatchedSpace(tuple(seen[number:]), seen[number].when)
+    return WatchedSpace(tuple(seen))
 
 
 def growth(seen: Sequence[Sample]) -> Growth | None:

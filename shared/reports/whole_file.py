@@ -27,7 +27,7 @@ _BEGINNING: Final = 1 << 14
 _BELOW: Final = frozenset({Relation.SAME, Relation.INSIDE})
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What is written: what people call it, and how such a file begins."""
 
     PAGE = "page", rb'<!DOCTYPE html>\s.*?<meta name="vmbackup-page" '
@@ -47,7 +47,9 @@ class Kept:
     contents: Contents
 
 
-def replace_file(path: Path, data: bytes, kind: Kind, kept: Kept, like: Path | None = None) -> Path:
+def replace_file(
+    path: Path, data: bytes, kind: FileKind, kept: Kept, like: Path | None = None
+) -> Path:
     """Puts `data` into a new file, or in the place of an older one of its kind, at once.
 
     A reader sees the old or the new, all of it. An empty file is replaced, too; no other file, no
@@ -74,7 +76,7 @@ def replace_file(path: Path, data: bytes, kind: Kind, kept: Kept, like: Path | N
     return target
 
 
-def _require_free(place: Path, path: Path, kind: Kind, kept: Kept) -> None:
+def _require_free(place: Path, path: Path, kind: FileKind, kept: Kept) -> None:
     """Raises `UsageError` if a directory is kept for copies or the database, OSError."""
     what = _kept_for(place, kept)
     if what:
@@ -103,7 +105,7 @@ def _kept_for(place: Path, kept: Kept) -> str:
     return ""
 
 
-def _require_own(target: Path, path: Path, kind: Kind) -> None:
+def _require_own(target: Path, path: Path, kind: FileKind) -> None:
     """Raises `UsageError` if what is there is neither of this kind nor empty, OSError."""
     if not os.path.lexists(target):
         return

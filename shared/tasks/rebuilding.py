@@ -43,7 +43,7 @@ from shared.tasks.records_from_copies import MadeOfCopies
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RebuildPlan:
     """What the new database will be, and what was found for it.
 
     `repository_from` says in words where its id was read. `old` is what can be read of the database
@@ -118,7 +118,7 @@ def require_silence(
         )
 
 
-def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None) -> Plan:
+def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None) -> RebuildPlan:
     """Looks at everything, and changes nothing.
 
     Raises `LockedError` if there is a database that can be read, `NoDatabaseError` if there is no
@@ -142,7 +142,7 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
             "`vmbackup-admin init`",
         )
     empty = Contents(rebuild_origin.claims(configuration, found, old), format=old.format or NEWEST)
-    return Plan(
+    return RebuildPlan(
         repository,
         origin,
         lease_seconds or old.lease_seconds or version.DEFAULT_LEASE_SECONDS,
@@ -157,7 +157,7 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
 
 
 def carry_out(
-    configuration: Configuration, clock: Clock, planned: Plan, identity: HostIdentity
+    configuration: Configuration, clock: Clock, planned: RebuildPlan, identity: HostIdentity
 ) -> Path | None:
     """Makes the database, and puts it in its place; returns where the old one is, if there was one.
 
@@ -187,7 +187,7 @@ def carry_out(
     return aside
 
 
-def _beginning(planned: Plan, now: datetime) -> Beginning:
+def _beginning(planned: RebuildPlan, now: datetime) -> Beginning:
     return Beginning(
         planned.repository,
         planned.lease_seconds,

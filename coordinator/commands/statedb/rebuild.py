@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from shared.host.host_identity import HostIdentity
     from shared.state.records import VmRecord
     from shared.tasks.lost_knowledge import Knowledge
-    from shared.tasks.rebuilding import Plan
+    from shared.tasks.rebuilding import RebuildPlan
 
 #: How every other host takes the new database over.
 _ACCEPT = "vmbackup-admin statedb accept"
@@ -106,7 +106,7 @@ def _no_archive(configuration: "Configuration") -> str:
 
 def _tell(
     configuration: "Configuration",
-    planned: "Plan",
+    planned: "RebuildPlan",
     identity: "HostIdentity",
     aside: "Path | None",
     *,
@@ -141,7 +141,7 @@ def _tell(
     )
 
 
-def _facts(planned: "Plan", aside: "Path | None") -> dict[str, Any]:
+def _facts(planned: "RebuildPlan", aside: "Path | None") -> dict[str, Any]:
     return {
         "repository": planned.repository,
         "repository_from": planned.repository_from,
@@ -154,7 +154,7 @@ def _facts(planned: "Plan", aside: "Path | None") -> dict[str, Any]:
     }
 
 
-def _warn(configuration: "Configuration", planned: "Plan") -> None:
+def _warn(configuration: "Configuration", planned: "RebuildPlan") -> None:
     for problem in planned.survey.problems:
         warn(f"not looked at: {problem}")
     if planned.foreign:
@@ -164,7 +164,7 @@ def _warn(configuration: "Configuration", planned: "Plan") -> None:
         )
 
 
-def _row(planned: "Plan", record: "VmRecord") -> dict[str, Any]:
+def _row(planned: "RebuildPlan", record: "VmRecord") -> dict[str, Any]:
     from shared.tasks.records_from_copies import in_directory
 
     found = [copy for copy, _ in in_directory(planned.vm(record.uuid), record.directory)]
@@ -183,7 +183,7 @@ def _row(planned: "Plan", record: "VmRecord") -> dict[str, Any]:
     }
 
 
-def _lines(planned: "Plan", records: "list[VmRecord]") -> list[str]:
+def _lines(planned: "RebuildPlan", records: "list[VmRecord]") -> list[str]:
     rows = [_row(planned, record) for record in records]
     return [
         f"{row['vm']}: {row['status']}, host {row['node']}, directory {row['directory']}, "
@@ -194,7 +194,7 @@ def _lines(planned: "Plan", records: "list[VmRecord]") -> list[str]:
     ]
 
 
-def _lost(planned: "Plan", known: "list[Knowledge]") -> list[str]:
+def _lost(planned: "RebuildPlan", known: "list[Knowledge]") -> list[str]:
     if planned.old_place is None or not planned.old.vms:
         return [
             "what only the lost database knew cannot be read any more: failures, who waits, VMs"
@@ -207,7 +207,7 @@ def _lost(planned: "Plan", known: "list[Knowledge]") -> list[str]:
 
 
 def _end(
-    configuration: "Configuration", planned: "Plan", others: list[str], *, dry_run: bool
+    configuration: "Configuration", planned: "RebuildPlan", others: list[str], *, dry_run: bool
 ) -> str:
     made = (
         f"{'would make' if dry_run else 'made'} the state database {planned.repository} (its id is "

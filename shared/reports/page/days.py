@@ -18,7 +18,7 @@ from shared.state.store.summary import Summary
 DAYS: Final = 60
 
 
-class Mark(StrEnum):
+class DayMark(StrEnum):
     """What became of a VM on a day, as one letter."""
 
     COPIED = "c"
@@ -30,13 +30,13 @@ class Mark(StrEnum):
 
 
 #: What a mark means, in the order in which the page explains them.
-WORDS: Final[Mapping[Mark, str]] = {
-    Mark.COPIED: "copied",
-    Mark.UNUSED: "unused",
-    Mark.WAITED: "used, not copied yet",
-    Mark.FAILED: "failed",
-    Mark.NOBODY: "nobody looked",
-    Mark.UNKNOWN: "not known",
+WORDS: Final[Mapping[DayMark, str]] = {
+    DayMark.COPIED: "copied",
+    DayMark.UNUSED: "unused",
+    DayMark.WAITED: "used, not copied yet",
+    DayMark.FAILED: "failed",
+    DayMark.NOBODY: "nobody looked",
+    DayMark.UNKNOWN: "not known",
 }
 
 
@@ -61,7 +61,7 @@ def day_of(moment: float) -> str:
 
 def strip(
     record: VmRecord, look: HostLook | None, past: Past, copied: Collection[str]
-) -> list[Mark]:
+) -> list[DayMark]:
     """A mark for each day. `copied` are days in which copies were finished that are still there."""
     last = look.vms.get(record.uuid) if look else None
     same = look.unchanged.get(record.uuid) if look else None
@@ -73,7 +73,7 @@ def strip(
         [(day_of(begun), day_of(ended)) for begun, ended in look.breaks] if look else [],
     )
     return [
-        Mark.COPIED if day in copied else _mark(day, past.ends.get(day), record, sure)
+        DayMark.COPIED if day in copied else _mark(day, past.ends.get(day), record, sure)
         for day in past.days
     ]
 
@@ -99,23 +99,23 @@ class _Sure:
         return over or any(begun < day < ended for begun, ended in self.breaks)
 
 
-def _mark(day: str, end: Summary | None, record: VmRecord, sure: _Sure) -> Mark:
+def _mark(day: str, end: Summary | None, record: VmRecord, sure: _Sure) -> DayMark:
     was = end.vms.get(record.uuid) if end else None
     if end is None or was is None or was.status == State.ARCHIVED or was.left_out:
-        return Mark.UNKNOWN
+        return DayMark.UNKNOWN
     if was.finished.startswith(day):
-        return Mark.COPIED
+        return DayMark.COPIED
     if was.failed.startswith(day):
-        return Mark.FAILED
+        return DayMark.FAILED
     same_host = was.node == record.node
     if same_host and record.status != State.ARCHIVED and sure.nobody_looked(day):
-        return Mark.NOBODY
+        return DayMark.NOBODY
     looked = same_host and sure.since <= day <= sure.looked
     looked = looked or end.began.get(was.node, "").startswith(day)
     if was.status != State.CLEAN:
-        return Mark.WAITED if looked else Mark.UNKNOWN
+        return DayMark.WAITED if looked else DayMark.UNKNOWN
     as_copied = was.stamp == sure.stamp and day <= sure.unchanged
-    return Mark.UNUSED if as_copied or looked else Mark.UNKNOWN
+    return DayMark.UNUSED if as_copied or looked else DayMark.UNKNOWN
 
 
 def sizes(
@@ -135,6 +135,6 @@ def sizes(
     return [(numbers[when[:10]], size) for when, size in points if when[:10] in numbers]
 
 
-def counted(marks: Sequence[Mark]) -> str:
+def counted(marks: Sequence[DayMark]) -> str:
     """The strip for those who do not see it: `12 copied, 48 unused`."""
-    return ", ".join(f"{marks.count(mark)} {WORDS[mark]}" for mark in Mark if mark in marks)
+    return ", ".join(f"{marks.count(mark)} {WORDS[mark]}" for mark in DayMark if mark in marks)

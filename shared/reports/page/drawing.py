@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from shared.reports.page.days import DAYS, Mark
+from shared.reports.page.days import DAYS, DayMark
 
 #: A day is so wide and a strip so high, in units of the drawing.
 DAY_WIDTH = 3
@@ -19,7 +19,7 @@ class Path:
     path: str
 
 
-def strip_paths(marks: Sequence[Mark]) -> list[Path]:
+def strip_paths(marks: Sequence[DayMark]) -> list[Path]:
     """A path for each kind of days in a strip: a rectangle for each run of them.
 
     Kinds differ in height, too, for those who do not tell the colours apart.
@@ -41,16 +41,16 @@ def strip_paths(marks: Sequence[Mark]) -> list[Path]:
 
 
 _TOPS = {
-    Mark.COPIED: 0,
-    Mark.UNUSED: 12,
-    Mark.WAITED: 7,
-    Mark.FAILED: 0,
-    Mark.NOBODY: 0,
-    Mark.UNKNOWN: 16,
+    DayMark.COPIED: 0,
+    DayMark.UNUSED: 12,
+    DayMark.WAITED: 7,
+    DayMark.FAILED: 0,
+    DayMark.NOBODY: 0,
+    DayMark.UNKNOWN: 16,
 }
 
 
-def _runs(marks: Sequence[Mark]) -> Iterator[tuple[int, int, Mark]]:
+def _runs(marks: Sequence[DayMark]) -> Iterator[tuple[int, int, DayMark]]:
     start = 0
     for mark, same in groupby(marks):
         length = len(list(same))

@@ -12,7 +12,7 @@ from shared.host.configuration import Configuration
 from shared.host.document_fields import Count
 from shared.host.documents import Document, load
 from shared.nas.reading import open_file
-from shared.reports.whole_file import Kept, Kind, replace_file
+from shared.reports.whole_file import FileKind, Kept, replace_file
 
 #: What is noted stands at the beginning, in so many bytes.
 _BEGINNING: Final = 1 << 14
@@ -58,7 +58,7 @@ def write(path: Path, data: bytes, kept: Kept, like: Path | None = None) -> None
     leaves the old one, and a temporary file, which a later writer removes. Raises what says why it
     cannot: `NasError` for one beside the database, else `UsageError`.
     """
-    target = replace_file(path, data, Kind.PAGE, kept, like or path.parent)
+    target = replace_file(path, data, FileKind.PAGE, kept, like or path.parent)
     with contextlib.suppress(OSError):
         _sweep(target)
 

@@ -16,7 +16,7 @@ from shared.host.duration import spoken
 from shared.host.extras import require_extra
 from shared.host.printable import printable
 from shared.reports.page import days, drawing
-from shared.reports.page.days import WORDS, Mark
+from shared.reports.page.days import WORDS, DayMark
 from shared.reports.page.model import Page
 
 #: The beginning of the element by which programs know a page, and its name.
@@ -58,7 +58,7 @@ def rendered(page: Page) -> bytes:
         script=Markup(script),  # noqa: S704
         policy=_policy(style, script),
         about=json.dumps(about(page)),
-        marks=[(mark.name.lower(), WORDS[mark]) for mark in Mark],
+        marks=[(mark.name.lower(), WORDS[mark]) for mark in DayMark],
         width=drawing.WIDTH,
         height=drawing.HEIGHT,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.reports.page import days
-from shared.reports.page.days import Mark, Past
+from shared.reports.page.days import DayMark, Past
 from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook
 from shared.state.states import State
@@ -48,7 +48,7 @@ class VmRow:
     waits_for: str
     allowed: float
     passed: float
-    marks: Sequence[Mark]
+    marks: Sequence[DayMark]
     sizes: Sequence[tuple[int, int]]
     copies: Sequence[CopyRow]
     count: int

@@ -21,7 +21,7 @@ LENGTHS: Final = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ReportTurn:
     """One report to one target. `node` would send it, `when` is now, by the clock of the NAS.
 
     `begun` is since when it is due, by the hour that the target wants, in the time of that host.
@@ -50,7 +50,7 @@ def last(contents: Contents, target: str) -> Told:
     return contents.nodes[keeper].reports.get(target, Told()) if keeper else Told()
 
 
-def since(contents: Contents, turn: Turn) -> datetime:
+def since(contents: Contents, turn: ReportTurn) -> datetime:
     """From when on the next report tells: since the last one, a month at most."""
     now = parse_timestamp(turn.when)
     sent = _moment(last(contents, turn.target).told)
@@ -59,7 +59,7 @@ def since(contents: Contents, turn: Turn) -> datetime:
     return max(sent, now - timedelta(days=31))
 
 
-def is_due(contents: Contents, turn: Turn) -> bool:
+def is_due(contents: Contents, turn: ReportTurn) -> bool:
     """Whether this host may send the report now.
 
     Not within half its time since the last one: hosts have clocks and time zones of their own.
@@ -80,7 +80,7 @@ def is_due(contents: Contents, turn: Turn) -> bool:
     return sent < turn.begun and now - sent >= LENGTHS[turn.every] / 2
 
 
-def claim(contents: Contents, turn: Turn, session: str) -> Contents:
+def claim(contents: Contents, turn: ReportTurn, session: str) -> Contents:
     """Gives `session` the report, if it is still due."""
     if not is_due(contents, turn):
         return contents
@@ -92,14 +92,14 @@ def is_claimed(contents: Contents, target: str, session: str) -> bool:
     return last(contents, target).session == session
 
 
-def sent(contents: Contents, turn: Turn, session: str) -> Contents:
+def sent(contents: Contents, turn: ReportTurn, session: str) -> Contents:
     """Notes that the target has its report."""
     if not is_claimed(contents, turn.target, session):
         return contents
     return _with(contents, turn.target, lambda told: Told(told=turn.when, extra=told.extra))
 
 
-def not_sent(contents: Contents, turn: Turn, session: str) -> Contents:
+def not_sent(contents: Contents, turn: ReportTurn, session: str) -> Contents:
     """Notes that the target took nothing: another host may try at once, this one later."""
     if not is_claimed(contents, turn.target, session):
         return contents

@@ -13,7 +13,7 @@ from shared.export import description
 from shared.export.description import Description, take_description
 from shared.host.errors import VBoxManageError
 from shared.host.stages import CancelledError
-from shared.ova.ovf import Attachment, DiskFile, disk_files, rename_files
+from shared.ova.ovf import Attachment, DescribedDisk, disk_files, rename_files
 from shared.virtualbox.export_errors import ExportError, VmRunsError
 from shared.virtualbox.export_words import ExportedAs
 from tests.unit.export.conftest import FakeVirtualBox, ovf
@@ -200,8 +200,8 @@ def test_what_a_killed_worker_left_long_ago_is_removed(
 
 def test_disks_are_found_by_their_place() -> None:
     assert disk_files(ovf([100, 200])) == (
-        DiskFile("vm-disk001.vmdk", 100, Attachment("SATA", 0, 0)),
-        DiskFile("vm-disk002.vmdk", 200, Attachment("SATA", 2, 0)),
+        DescribedDisk("vm-disk001.vmdk", 100, Attachment("SATA", 0, 0)),
+        DescribedDisk("vm-disk002.vmdk", 200, Attachment("SATA", 2, 0)),
     )
     assert disk_files(ovf([])) == ()
 

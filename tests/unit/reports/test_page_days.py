@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.reports.page import drawing
-from shared.reports.page.days import Mark, Past, counted, last_days, sizes, strip
+from shared.reports.page.days import DayMark, Past, counted, last_days, sizes, strip
 from shared.reports.page.forecast import forecast
 from shared.reports.space import Sample
 from shared.state.records import CopyRecord, VmRecord
@@ -67,7 +67,7 @@ def test_nobody_looked_for_some_days_in_between() -> None:
     elsewhere = replace(WAS, node="beta")
     assert marks(past(d6=elsewhere, d7=elsewhere), replace(broken, unchanged={}))[6:8] == "--"
     failed = replace(WAS, failed=f"{DAYS[6]}T01:00:00Z")
-    assert marks(past(d6=failed), broken)[6] == Mark.FAILED
+    assert marks(past(d6=failed), broken)[6] == DayMark.FAILED
 
 
 def test_a_failure_and_use_are_shown() -> None:
@@ -78,7 +78,7 @@ def test_a_failure_and_use_are_shown() -> None:
 
 def test_a_copy_of_that_day_counts_more_than_a_failure() -> None:
     failed = replace(WAS, failed=f"{DAYS[7]}T01:00:00Z")
-    assert marks(past(d7=failed), look(), (DAYS[7],))[7] == Mark.COPIED
+    assert marks(past(d7=failed), look(), (DAYS[7],))[7] == DayMark.COPIED
 
 
 def test_before_it_was_found_and_while_it_is_left_out_nothing_is_said() -> None:
@@ -101,7 +101,7 @@ def test_sizes_are_of_all_copies_once() -> None:
 
 
 def test_a_strip_in_words_and_as_paths() -> None:
-    found = [Mark.UNUSED, Mark.UNUSED, Mark.COPIED]
+    found = [DayMark.UNUSED, DayMark.UNUSED, DayMark.COPIED]
     assert counted(found) == "1 copied, 2 unused"
     paths = {path.kind: path.path for path in drawing.strip_paths(found)}
     assert paths == {"unused": "M0 12h6v6h-6z", "copied": "M6 0h3v18h-3z"}

@@ -9,7 +9,7 @@ import pytest
 
 from shared.reports import report_text
 from shared.reports.happenings import Happening
-from shared.reports.report import Report, Traffic, VmNews, due_next
+from shared.reports.report import CopyTraffic, PeriodReport, VmNews, due_next
 from shared.state.records import CopyRecord, VmRecord
 from shared.state.states import State
 from shared.tasks.judgement import Level, Verdict
@@ -21,11 +21,13 @@ COPY = CopyRecord("20261129T203800Z-17", 17, 3 << 30, "0" * 64, WHEN, {})
 POLICY: Any = SimpleNamespace(verify_days=30, running="defer", window="", running_hours=24)
 
 
-def report(*kinds: str) -> Report:
+def report(*kinds: str) -> PeriodReport:
     happened = tuple(Happening(WHEN, "alpha", "web", kind, kind) for kind in kinds)
-    vm = VmNews("web", "alpha", None, happened, Traffic(read=215_050_240))
+    vm = VmNews("web", "alpha", None, happened, CopyTraffic(read=215_050_240))
     moment = datetime(2026, 11, 29, tzinfo=UTC)
-    return Report(moment, moment, Level.OK, Verdict("NAS", Level.OK, "ok", "is there"), (), (vm,))
+    return PeriodReport(
+        moment, moment, Level.OK, Verdict("NAS", Level.OK, "ok", "is there"), (), (vm,)
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from shared.state.contents import Contents
 from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import Told
 from shared.state.rules import report_turns
-from shared.state.rules.report_turns import Every, Turn
+from shared.state.rules.report_turns import Every, ReportTurn
 
 MONDAY = datetime(2026, 11, 30, 7, 0, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ def contents(told: Told, *sessions: str) -> Contents:
     return Contents(nodes=nodes, sessions=rows)
 
 
-TURN = Turn("mail", "daily", "a", "2026-11-30T08:00:00Z", MONDAY)
+TURN = ReportTurn("mail", "daily", "a", "2026-11-30T08:00:00Z", MONDAY)
 
 
 @pytest.mark.parametrize(
