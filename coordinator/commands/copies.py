@@ -15,7 +15,7 @@ from shared.command_line import Invocation, documented, json_option, pass_invoca
 from shared.completion import VM
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue, Copy, PartialFile
-from shared.copies.survey import Place
+from shared.copies.survey import CopiesPlace
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
 from shared.state.hold import Hold
@@ -121,7 +121,7 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
     return rows, list(problems)
 
 
-def _of_nobody(places: Sequence[Place]) -> list[dict[str, Any]]:
+def _of_nobody(places: Sequence[CopiesPlace]) -> list[dict[str, Any]]:
     """What may be copies, and does not tell whose."""
     return [
         {**row, "name": None, "uuid": None, "listed": False, "directory": str(place.path)}
@@ -132,7 +132,7 @@ def _of_nobody(places: Sequence[Place]) -> list[dict[str, Any]]:
 
 def _asked_for(
     opened: CopiesSite, vm: str | None
-) -> tuple[list[VmRecord], Sequence[Place], Sequence[str]]:
+) -> tuple[list[VmRecord], Sequence[CopiesPlace], Sequence[str]]:
     """The records of the VMs that were asked for, also those made of unlisted copies.
 
     And of what is nobody's, where it lies, and where one could not look.

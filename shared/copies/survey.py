@@ -30,7 +30,7 @@ _HIDDEN: Final = "."
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CopiesPlace:
     """A directory with copies of one VM; `archived`: it lies in the archive.
 
     `catalogue` is what is in it, with the copies of all other VMs marked as not `ours`; `shared` is
@@ -79,10 +79,10 @@ class FoundVm:
     """
 
     uuid: str
-    places: tuple[Place, ...]
+    places: tuple[CopiesPlace, ...]
 
     @property
-    def copies(self) -> list[tuple[Copy, Place]]:
+    def copies(self) -> list[tuple[Copy, CopiesPlace]]:
         """All its copies, good or not, in all places, oldest first."""
         found = [(copy, place) for place in self.places for copy in place.copies]
         places = {id(copy): place for copy, place in found}
@@ -164,7 +164,7 @@ class Survey:
     """
 
     vms: Mapping[str, FoundVm]
-    unknown: tuple[Place, ...] = ()
+    unknown: tuple[CopiesPlace, ...] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -178,15 +178,15 @@ def survey(nas: Nas, *, archive: bool, besides: Collection[str] = ()) -> Survey:
     archive) is passed over. Raises `NasError` if a top directory cannot be listed.
     """
     problems: list[str] = []
-    places: dict[str, list[Place]] = {}
-    unknown: list[Place] = []
+    places: dict[str, list[CopiesPlace]] = {}
+    unknown: list[CopiesPlace] = []
     for path, archived in _directories(nas, besides, archive=archive):
         try:
             found = catalogue.read(path, None)
         except VmBackupError as error:
             problems.append(error.message)
             continue
-        whole = Place(path, archived, found)
+        whole = CopiesPlace(path, archived, found)
         uuids = sorted({uuid for copy in found.copies if (uuid := _uuid(copy.sidecar))})
         for uuid in uuids:
             own = replace(whole, catalogue=found.of(uuid), shared=len(uuids) > 1)
@@ -231,7 +231,7 @@ def _uuid(sidecar: Sidecar | None) -> str:
     return canonical if canonical == sidecar.uuid.lower() else ""
 
 
-def _nobodys(place: Place, uuids: Collection[str]) -> Place | None:
+def _nobodys(place: CopiesPlace, uuids: Collection[str]) -> CopiesPlace | None:
     """What of a directory is in the places of none of these VMs; None if nothing is."""
     left = tuple(
         copy

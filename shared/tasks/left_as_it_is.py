@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from shared.copies.catalogue import Copy
-from shared.copies.survey import FoundVm, Place, Survey
+from shared.copies.survey import CopiesPlace, FoundVm, Survey
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.states import State
@@ -62,7 +62,7 @@ def _of(record: VmRecord, vm: FoundVm) -> Iterator[Left]:
             yield Left(record.key, "elsewhere", text)
 
 
-def _half_moved(record: VmRecord, own: Sequence[tuple[Copy, Place]]) -> str:
+def _half_moved(record: VmRecord, own: Sequence[tuple[Copy, CopiesPlace]]) -> str:
     """Which of its copies are where they do not belong, and what settles it; empty: none is.
 
     One that is in both places may be of a move or somebody's: nobody can tell which way it shall

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from shared.copies.catalogue import Copy
 from shared.copies.names import safe_directory_name
-from shared.copies.survey import FoundVm, Place
+from shared.copies.survey import CopiesPlace, FoundVm
 from shared.host.clock import timestamp
 from shared.nas.spelling import folded
 from shared.state.contents import Contents
@@ -49,7 +49,7 @@ def make(
     return MadeOfCopies(contents, tuple(vm for vm, directory in homes if not directory))
 
 
-def in_directory(vm: FoundVm, directory: str) -> list[tuple[Copy, Place]]:
+def in_directory(vm: FoundVm, directory: str) -> list[tuple[Copy, CopiesPlace]]:
     """The copies of a VM that lie in its directory, live and archived, oldest first."""
     return [(copy, place) for copy, place in vm.copies if place.directory == directory]
 
@@ -105,7 +105,7 @@ def _record(vm: FoundVm, directory: str, now: datetime, known: VmRecord | None) 
     return replace(record, backed_up=record.last_copy.finished if record.last_copy else "")
 
 
-def _is_archived(copies: Sequence[tuple[Copy, Place]], known: VmRecord | None) -> bool:
+def _is_archived(copies: Sequence[tuple[Copy, CopiesPlace]], known: VmRecord | None) -> bool:
     """Whether its newest good copy is in the archive: a move begins with the oldest.
 
     So what is left of one that was interrupted is finished by the command that began it. A copy may

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import chronology
-from shared.copies.survey import FoundVm, Place, survey
+from shared.copies.survey import CopiesPlace, FoundVm, survey
 from shared.host.clock import timestamp
 from shared.host.errors import VmBackupError
 from shared.nas.spelling import folded
@@ -45,7 +45,7 @@ class Unlisted:
     """
 
     records: tuple[VmRecord, ...]
-    nobodys: tuple[Place, ...]
+    nobodys: tuple[CopiesPlace, ...]
     problems: tuple[str, ...]
     own: Mapping[str, VmRecord] = field(default_factory=dict)
 
