@@ -20,7 +20,7 @@ def swap(site_with_database: Operator) -> Swap:
     old.write_bytes(b"x" * 70_000)
     gone = str(operator.folder / "gone.vdi")
     disks = (
-        SwappedDisk(str(operator.folder / "disk.vdi"), "new", str(old), 1, 2),
+        SwappedDisk(str(operator.folder / "disk.vdi"), f"{old}.new", str(old), 1, 2),
         SwappedDisk(gone, f"{gone}.new", f"{gone}.old", 3, 4),
     )
     made = Swap(uuid(0), "web 01", STAMP, disks, WHEN)
