@@ -1,4 +1,4 @@
-"""Restores from a real NFS mount: unpacked without an import, the NAS cut off meanwhile."""
+"""Restores from real NFS and SMB mounts, without an import; on NFS the NAS is cut off meanwhile."""
 
 import hashlib
 import json
@@ -53,3 +53,17 @@ def test_a_vm_and_a_disk_come_back_also_when_the_nas_is_cut_off_meanwhile(
     assert status == 0, job.output
     found = lan["a"].check("sha256sum", image).split()[0]
     assert found == digest_of_mail(template)
+
+
+@pytest.mark.parametrize("kind", ["nfs3", "smb"])
+def test_a_disk_comes_back_from_each_kind_of_mount(
+    lan: Cluster, template: Template, kind: str
+) -> None:
+    site = ClusterSite(lan, template, kind)
+    try:
+        image = f"{site.place}/disk.img"
+        status, output = site.run("a", ADMIN, "restore", "mail", "--disk", "1", "--to", image)
+        assert status == 0, output
+        assert lan["a"].check("sha256sum", image).split()[0] == digest_of_mail(template)
+    finally:
+        site.remove()
