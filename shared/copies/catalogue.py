@@ -16,16 +16,14 @@ from shared.copies import chronology
 from shared.copies import sidecar as sidecars
 from shared.copies.names import (
     Partial,
-    Suffix,
     final_name,
     looks_like_a_copy,
     parse_final,
     parse_partial,
     parse_stamp,
 )
-from shared.copies.side_files import missing
+from shared.copies.side_files import missing_of_copy
 from shared.copies.sidecar import Sidecar
-from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import Entry, look, present
@@ -238,11 +236,7 @@ def _has_screenshot(entries: Mapping[str, Entry], sidecar: Sidecar) -> bool:
 
 
 def _problem(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
-    expected: dict[Suffix, SideFile] = {
-        "ova": SideFile(sidecar.size, sidecar.sha256),
-        **sidecar.beside,
-    }
-    if lost := missing(entries, sidecar.stamp, expected):
+    if lost := missing_of_copy(entries, sidecar):
         return lost
     if not plausible(parse_stamp(sidecar.stamp).claim):
         return "the number in its name is out of bounds"

@@ -15,9 +15,8 @@ from shared.copies import catalogue, protection
 from shared.copies import sidecar as sidecars
 from shared.copies.catalogue import Copy
 from shared.copies.files import Permit, refuse_one_directory
-from shared.copies.names import SUFFIXES, Suffix, final_name, parse_partial
-from shared.copies.side_files import missing
-from shared.copies.sidecar_fields import SideFile
+from shared.copies.names import SUFFIXES, final_name, parse_partial
+from shared.copies.side_files import missing_of_copy
 from shared.host.errors import CopyError, IllegalMoveError
 from shared.host.printable import quoted
 from shared.nas.errors import reported
@@ -158,13 +157,9 @@ def arrived(
     if not present(there, ova):
         raise CopyError(f"{ova} is not at {target}")
     if ova in wanted:
-        expected: dict[Suffix, SideFile] = {
-            "ova": SideFile(sidecar.size, sidecar.sha256),
-            **sidecar.beside,
-        }
         if digest != sidecar.sha256:
             raise CopyError(f"{target} has another file of that name, or a damaged one")
-        if lost := missing(there, stamp, expected):
+        if lost := missing_of_copy(there, sidecar):
             raise CopyError(f"{target} has not all of the copy: {lost}")
     return Permit(source, stamp, wanted, f"it is in {target}")
 

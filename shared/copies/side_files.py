@@ -11,6 +11,7 @@ from typing import Final
 
 from shared.copies.files import NasFiles
 from shared.copies.names import Suffix, final_name, partial_name
+from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.host.rate_limit import UNLIMITED, Pace
@@ -88,6 +89,12 @@ def missing(
         if entries[name].size != side.size:
             return f"its .{suffix} has {entries[name].size} bytes instead of {side.size}"
     return ""
+
+
+def missing_of_copy(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
+    """Why not all files are there as the sidecar of a copy says; empty: they are."""
+    ova = SideFile(sidecar.size, sidecar.sha256)
+    return missing(entries, sidecar.stamp, {"ova": ova, **sidecar.beside})
 
 
 def member_names(directory: Path, name: str) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ FUNCTION_LINES = 40
 
 LARGER_MODULES: set[str] = {
     "coordinator/restore/in_place_checks.py",
-    "shared/copies/catalogue.py",
     "shared/copies/sidecar.py",
     "shared/tasks/disk_swap.py",
     "shared/tasks/rehearsal.py",
