@@ -88,7 +88,7 @@ def member(virtualbox_testbed: Testbed, tmp_path: Path) -> Iterator[Member]:
         try:
             host.share(place)
             member = Fleet(tmp_path).add(host)
-            member.configure("backup", running="pause", running_hours=0)
+            member.configure("backup", running="pause", running_hours=0, pause_seconds=60)
             yield member
         finally:
             host.remove()
@@ -180,20 +180,20 @@ def test_what_its_user_does_meanwhile_stays_and_the_clones_do_not_count(member: 
     control = f"'{host.vboxmanage}' controlvm {vm.uuid}"
     vm.start()
     member.worker("vmfind")
-    member.configure("backup", pause_seconds=1)
-    for action, state in (
-        (f"{control} resume", "running"),
-        (f"{control} resume; {control} pause", "paused"),
-        ("kill -STOP $WORKER; sleep 1.2; (sleep 2; kill -CONT $WORKER) &", "running"),
-        (f"{control} resume; {control} poweroff", "poweroff"),
+    late = f"while [ -e {host.vms}/*/vmbackup-*/paused ]; do sleep 0.1; done; kill -CONT $WORKER"
+    for point, action, state, seconds, why in (
+        ("cloned", f"{control} resume; {control} pause", "paused", 60, "resumed or switched off"),
+        ("after pause", f"kill -STOP $WORKER; ({late}) >/dev/null 2>&1 &", "running", 1, "within"),
+        ("cloned", f"{control} poweroff", "poweroff", 60, "resumed or switched off"),
     ):
+        member.configure("backup", pause_seconds=seconds)
         if vm.info("VMState") == "paused":
             host.run("controlvm", vm.uuid, "resume")
-        host.meddle("cloned", action)
+        host.meddle(point, action)
         output = host.backup(member).communicate(timeout=120)[0]
         assert host.met, action
         assert vm.info("VMState") == state, output
-        assert described(member, "server").not_paused, output
+        assert why in described(member, "server").not_paused, output
         assert "copied live instead" in output
         pristine(member, vm)
     assert "made live" in member.admin("status").stdout
