@@ -58,13 +58,11 @@ class GuestPause:
         answers = _Answers(guard, self._seconds)
         try:
             answers.expect("ready")
-            os.write(ours, b"pause\n")
+            _tell(ours, "pause")
             answers.expect("paused")
             yield
-            os.write(ours, b"release\n")
+            _tell(ours, "release")
             answers.expect("held")
-        except BrokenPipeError:
-            raise NotPausedError(_SAID[""]) from None
         finally:
             os.close(ours)  # whatever happened, it lets the VM go on now
             guard.wait_at_most(_ANSWER_SECONDS)
@@ -82,6 +80,12 @@ class GuestPause:
             )
         except OSError as error:
             raise NotPausedError(f"no process that resumes it: {error.strerror}") from None
+
+
+def _tell(descriptor: int, word: str) -> None:
+    """One that has ended meanwhile has said why."""
+    with suppress(BrokenPipeError):
+        os.write(descriptor, f"{word}\n".encode())
 
 
 class _Answers:

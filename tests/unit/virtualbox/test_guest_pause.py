@@ -103,11 +103,13 @@ def test_what_somebody_else_makes_of_it_stays_and_is_noticed(
 
 
 def test_it_goes_on_when_the_time_is_over_while_nobody_says_a_word(vm: Vm) -> None:
-    with (
-        pytest.raises(NotPausedError, match="pause_seconds"),
-        vm.pause(seconds=1).standing_still(),
-    ):
-        wait_for(lambda: vm.state == "running", "it to go on")
+    def wait() -> None:
+        wait_for(lambda: not vm.note.exists(), "it to go on")
+        assert vm.state == "running"
+
+    pause = vm.pause(seconds=1)
+    with pytest.raises(NotPausedError, match="pause_seconds"), pause.standing_still():
+        wait()
 
 
 def test_one_that_is_paused_already_or_off_is_left_so(vm: Vm) -> None:
