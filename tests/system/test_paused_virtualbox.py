@@ -184,7 +184,13 @@ def test_what_its_user_does_meanwhile_stays_and_the_clones_do_not_count(member: 
     for point, action, state, seconds, why in (
         ("cloned", f"{control} resume; {control} pause", "paused", 60, "resumed or switched off"),
         ("after pause", f"kill -STOP $WORKER; ({late}) >/dev/null 2>&1 &", "running", 1, "within"),
-        ("cloned", f"{control} poweroff", "poweroff", 60, "resumed or switched off"),
+        (
+            "cloned",
+            f"{control} resume; {control} poweroff",
+            "poweroff",
+            60,
+            "resumed or switched off",
+        ),
     ):
         member.configure("backup", pause_seconds=seconds)
         if vm.info("VMState") == "paused":
