@@ -140,6 +140,7 @@ def _new_note(site: Site, record: VmRecord, copy: Copy, way: Way) -> BootNote:
         identity_of(way.how.index, way.sha256),
         disks,
         timestamp(site.clock.now()),
+        repository=site.database.version.repository,
     )
 
 

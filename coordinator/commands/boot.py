@@ -120,6 +120,8 @@ def _noted(
     if not dry_run:
         looking.enter_context(locks.beginning(state))
     note = boot_note.named(state, name)
+    if note is not None:
+        _require_ours(site, note)
     return note if note is None or dry_run else removing.after_a_crash(site, note)
 
 
@@ -132,4 +134,15 @@ def _begun(site: "Site", name: str) -> "BootNote":
         raise UnknownVmError(
             f"no VM {name!r} runs from a copy on this host", hint=f"those that do: {others}"
         )
+    _require_ours(site, note)
     return note
+
+
+def _require_ours(site: "Site", note: "BootNote") -> None:
+    """Raises `UsageError` if it runs from a copy in another repository, which has its hold."""
+    if note.repository not in ("", site.database.version.repository):
+        raise UsageError(
+            f"{note.name!r} runs from a copy of {note.key} in the repository {note.repository}, "
+            "and not in that of this configuration",
+            hint="give the configuration with that NAS: --config FILE",
+        )

@@ -85,7 +85,7 @@ def command(  # noqa: PLR0913 - options of the command line
     What was seen is shown, and recorded beside the copy. Exit code 3 if the copy is damaged, cannot
     be restored, or does not come up.
     """
-    from coordinator.restore import choice, restoring
+    from coordinator.restore import choice, kept_places, restoring
     from shared.tasks import rehearsal
 
     if folder:
@@ -93,6 +93,8 @@ def command(  # noqa: PLR0913 - options of the command line
     wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
     opened = open_copies(invocation, reading=dry_run)
     site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
+    if folder:
+        kept_places.refuse_kept_place(site.configuration.nas, folder)
     chosen = choice.look_for(site, record, which)
     warnings = [*opened.warnings, *([chosen.doubt] if chosen.doubt else [])]
     if chosen.doubt:

@@ -52,6 +52,7 @@ class BootNote:
     """What is noted in `file`: the VM `name` in `folder` runs from the copy `stamp` of `vm`.
 
     `vm` is a UUID, `key` the name of its record. `index` is the digest of what the copy is read by.
+    `repository` has that copy; empty if an older release noted it.
     """
 
     file: Path
@@ -65,6 +66,7 @@ class BootNote:
     disks: tuple[BootDisk, ...]
     since: str
     phase: Phase = Phase.MAKING
+    repository: str = ""
 
     @property
     def mark(self) -> scratch.Mark:
@@ -127,7 +129,7 @@ def write(note: BootNote) -> None:
         "disks": [{"member": d.member, "uuid": d.uuid, "file": d.file} for d in note.disks],
         "phase": str(note.phase),
     }
-    for field in ("name", "uuid", "vm", "key", "stamp", "index", "since"):
+    for field in ("name", "uuid", "vm", "key", "stamp", "index", "since", "repository"):
         document[field] = getattr(note, field)
     notes.Note(note.file, "what runs from a copy").write(document)
     if note.filling.is_dir():  # it goes with that
@@ -155,6 +157,7 @@ def read(file: Path) -> BootNote | None:
             for disk in document["disks"]
         )
         folder, phase = Path(str(document["folder"])), Phase(str(document["phase"]))
+        texts["repository"] = str(document.get("repository", ""))
         if not folder.is_absolute() or any("/" in disk.file for disk in disks):
             raise ValueError("it names no place")
         return BootNote(file, folder, disks=disks, phase=phase, **texts)

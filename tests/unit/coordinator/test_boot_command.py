@@ -308,3 +308,23 @@ def test_a_disk_that_no_snapshot_protects_is_refused(
     ((copy, _),) = vm_copies.copies(site, record)
     with pytest.raises(CopyError, match=kind):
         making.plan(site, copy, name="new", folder=None, config=None, network=False)
+
+
+@pytest.mark.parametrize(
+    "words", [("web", "--as", "trial"), ("--finish", "trial"), ("--discard", "trial", "--yes")]
+)
+def test_what_runs_from_a_copy_in_another_repository_is_left_to_that(
+    operator: Operator, note: BootNote, words: tuple[str, ...]
+) -> None:
+    """Its hold is there: ended with this database, that would stay for ever."""
+    boot_note.write(replace(note, repository="f" * 32))
+    done = operator.admin("boot", *words)
+    assert done.exit_code == ExitCode.USAGE
+    assert "--config FILE" in done.stderr
+    assert note.file.exists()
+
+
+@pytest.mark.parametrize("place", ["vmstate", "web/new"])
+def test_no_rehearsal_is_made_in_what_is_kept(operator: Operator, place: str) -> None:
+    done = operator.admin("rehearse", "web", "--to", str(operator.nas / place))
+    assert (done.exit_code, "nothing else belongs" in done.stderr) == (ExitCode.USAGE, True)
