@@ -58,6 +58,8 @@ def moved_away(site: Site, note: BootNote) -> Machine | None:
     machine = site.inventory().get(note.uuid)
     if machine is None or _lies_in(machine, note.folder):
         return None
+    if _was_renamed(note, Path(os.path.realpath(machine.settings_file)).parent):
+        return None  # with its folder, in which the mount is: nothing was copied
     return machine if disks_elsewhere(machine, note) else None
 
 
@@ -66,7 +68,7 @@ def disks_elsewhere(machine: Machine, note: BootNote) -> dict[Path, Path]:
     places = {image.uuid: Path(os.path.realpath(image.location)) for image in machine.images}
     found = {places[disk.uuid]: note.partial(disk) for disk in note.disks if disk.uuid in places}
     own = os.path.realpath(note.folder)
-    away = all(not place.is_relative_to(own) and place.is_file() for place in found)
+    away = all(not place.is_relative_to(own) and os.path.isfile(place) for place in found)
     return found if note.is_whole and away and len(found) == len(note.disks) else {}
 
 
