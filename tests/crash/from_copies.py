@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+import pytest
 
 from shared.host.errors import ExitCode
 from shared.ova.disk import Chain
@@ -22,6 +23,7 @@ from shared.tasks import boot_note, disk_swap
 from shared.tasks.boot_note import BootNote
 from tests.crash.scenarios import ADMIN, ELSEWHERE, VM, WORKER, Scenario, machine, unpackable, use
 from tests.crash.world import World
+from tests.support.packages import require
 from tests.support.simulated import SimulatedVm
 from tests.support.simulated import disks as images
 from tests.support.virtualbox import wait_for
@@ -30,6 +32,13 @@ TRIAL: Final = "trial"
 _BOOT: Final = (ADMIN, "boot", VM, "--as", TRIAL, "--to", ELSEWHERE)
 _INTO: Final = (ADMIN, "restore", "--into", VM, "--discard-present-state")
 _FINISH_INTO: Final = (ADMIN, "restore", "--into", VM, "--finish")
+
+
+def require_fuse() -> None:
+    """Skips the test where nothing can be mounted and unmounted; fails it in CI."""
+    require("fusermount3", "fuse3")
+    if os.geteuid() != 0 or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root and /dev/fuse")
 
 
 def trial(world: World) -> SimulatedVm | None:

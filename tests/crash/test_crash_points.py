@@ -25,6 +25,8 @@ pytestmark = pytest.mark.timeout(3600 if PROVE else 300)
 
 
 def start(make_world: Callable[..., World], scenario: Scenario) -> World:
+    if scenario in from_copies.SCENARIOS:
+        from_copies.require_fuse()
     world = make_world(scenario.archive, backup=dict(scenario.backup))
     scenario.prepare(world)
     return world

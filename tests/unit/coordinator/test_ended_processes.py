@@ -31,6 +31,11 @@ while True: signal.pause()
 """
 Child = dict[str, Any]
 
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals by pidfd, births by the kernel"),
+]
+
 
 @pytest.fixture
 def process() -> "Iterator[subprocess.Popen[bytes]]":

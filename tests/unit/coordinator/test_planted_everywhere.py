@@ -29,7 +29,7 @@ from shared.host.errors import ExitCode
 from shared.state.states import State
 from tests.support.copies import ova, put_copy
 from tests.support.proving import PROVE
-from tests.unit.coordinator.conftest import Operator, copy
+from tests.unit.coordinator.conftest import Operator, copy, fall_silent
 from tests.unit.coordinator.test_check import look
 from tests.unit.state.test_planted import PLANTED, bounded
 from worker.cli import program as worker
@@ -161,7 +161,9 @@ def template(operator: Operator) -> Path:
     sides = {"vbox": b"<VirtualBox/>"}
     put_copy(operator.nas / "web01", STAMP, ova(), sides=sides, rehearsed=seen, screenshot=shot)
     look(operator, "web01")
-    operator.session().__enter__()
+    session = operator.session()
+    session.__enter__()
+    fall_silent(session)  # its file stays
     return operator.folder
 
 
