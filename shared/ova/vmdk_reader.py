@@ -17,7 +17,7 @@ from shared.nas.errors import nas_error
 from shared.ova.compression import best_inflate
 from shared.ova.grain_data import has_digest, laid_out, unpack
 from shared.ova.grain_tables import TABLES_LIMIT, GrainPlace, GrainTables, section_at
-from shared.ova.index import GrainIndex, grain_digest
+from shared.ova.index import GrainIndex, UnreadIndexError, grain_digest
 from shared.ova.tar import TarMember
 from shared.ova.vmdk import (
     DIRECTORY_AT_END,
@@ -237,6 +237,7 @@ class DiskReader:
         return DamagedBlockError(f"the disk {self.name!r} is damaged at byte {place}: {why}")
 
     def _failed(self, error: Exception, what: str) -> VmBackupError:
+        error = error.error if isinstance(error, UnreadIndexError) else error
         if isinstance(error, OSError):
             return UnreadBlockError(error, f"{what} of the disk {self.name!r}")
         return DamagedBlockError(f"the disk {self.name!r} is damaged: {what}: {error}")
