@@ -1,7 +1,7 @@
 """What a person has begun on this host and not ended: VMs that run from copies, disks that wait."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from coordinator.doctor.result import Check
 from shared.host.printable import option, printable, quoted
@@ -24,17 +24,23 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
 
     state = configuration.host.state_directory
     for shown in progress.shown(state):
-        served = shown.document["served"]
-        finish, discard = (
-            option(way, str(shown.document["name"])) for way in ("--finish", "--discard")
-        )
-        hint = f"vmbackup-admin boot {finish}; or throw it away: {discard}"
-        if served and not shown.document["problem"]:
-            yield Check(_RUNS, "ok", shown.line)
-        else:
-            yield Check(_RUNS, "warn", shown.line, hint)
+        hint = _remedy(shown.document)
+        yield Check(_RUNS, "warn" if hint else "ok", shown.line, hint)
     for waiting in in_place_waiting.found(state, {}):
         yield Check(_BACK, "warn", waiting.words, waiting.remedy)
+
+
+def _remedy(of: Mapping[str, Any]) -> str:
+    """What to do about what runs from a copy and does not get on; empty if it does."""
+    name = str(of["name"])
+    if of["served"] and of["unread"]:
+        return f"when that can be read: vmbackup-admin boot {quoted(name)}"
+    if of["served"] and of["short"]:
+        return f"make room in {printable(str(of['folder']))}: it goes on by itself"
+    if of["served"] and not of["problem"]:
+        return ""
+    finish, discard = (option(way, name) for way in ("--finish", "--discard"))
+    return f"vmbackup-admin boot {finish}; or throw it away: {discard}"
 
 
 def examine_holds(site: "Site") -> Iterator[Check]:

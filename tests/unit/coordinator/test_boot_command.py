@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting import holds, isolation, locks, making, removing
+from coordinator.booting import holds, isolation, locks, making, mounts, removing
 from coordinator.commands import boot_work
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
@@ -101,6 +101,29 @@ def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: Boo
     said = operator.lock("list").stdout
     assert f"trial runs from {STAMP} of web: 1.0 GiB of 5.0 GiB filled, and not served" in said
     assert "boot --finish trial" in next(unfinished.examine(operator.configuration)).hint
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict", "hint"),
+    [
+        ({}, "ok", ""),
+        ({"unread": "away"}, "warn", "vmbackup-admin boot trial"),
+        ({"short": 1 << 30}, "warn", "make room"),
+    ],
+)
+def test_doctor_warns_of_one_that_does_not_get_on(
+    operator: Operator,
+    note: BootNote,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, Any],
+    verdict: str,
+    hint: str,
+) -> None:
+    monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+    note.filling.mkdir(parents=True)
+    note.progress.write({"filled": 1 << 30, "total": 5 << 30, **said})
+    (check,) = unfinished.examine(operator.configuration)
+    assert (check.verdict, hint in check.hint) == (verdict, True), check
 
 
 def test_without_a_database_nothing_is_made(operator: Operator) -> None:
