@@ -1,16 +1,22 @@
 """Going on with a VM that runs from its copy: its disks are served again, and it is started."""
 
 from collections.abc import Callable
+from typing import Final
 
 from coordinator.booting import holds, locks, machines, making, mounts, settling
+from coordinator.booting.progress import progress
 from shared.copies.catalogue import Copy
-from shared.host.errors import LockedError
+from shared.host.errors import LockedError, NasError
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote
 from shared.virtualbox.power import PowerSwitch
+
+#: A guest that waits asks again as soon as it is resumed, and its server says every second what
+#: was refused.
+_ASKED_AGAIN_SECONDS: Final = 2.0
 
 
 def go_on(
@@ -71,3 +77,12 @@ def start(site: Site, note: BootNote) -> bool:
             PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
     locks.forget(note)
     return True
+
+
+def require_not_paused_again(site: Site, note: BootNote) -> None:
+    """Raises `NasError` if its guest waited, was resumed, and still cannot read what it wants."""
+    if progress(note).unread:
+        site.clock.sleep(_ASKED_AGAIN_SECONDS)
+        why = progress(note).paused
+        if why and site.vboxmanage.info(note.uuid).state == "paused":
+            raise NasError(f"{note.name!r} is {why}")

@@ -21,6 +21,7 @@ class Refusals:
         self._disks = disks
         self._lock = threading.Lock()
         self._refused: dict[tuple[str, int], str] = {}
+        self._open = 0
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Like `ServedDisk.read`."""
@@ -33,9 +34,17 @@ class Refusals:
             raise
         with self._lock:
             if place[1] == 0:  # the header: whoever asked has opened it anew
-                self._refused.clear()
+                for refused in [each for each in self._refused if each[0] == name]:
+                    del self._refused[refused]
             self._refused.pop(place, None)
         return data
+
+    def opened(self, change: int) -> None:
+        """A disk was opened: 1; or closed: -1. While none is open, no guest waits."""
+        with self._lock:
+            self._open += change
+            if not self._open:
+                self._refused.clear()
 
     @property
     def problem(self) -> str:

@@ -69,7 +69,13 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
         moment = max(disk.path.stat().st_ctime_ns for disk in disks.values())
         try:
             program.serve(
-                Operations(disks, refusals.read, moment=moment, ready=ready, number_of=number_of),
+                Operations(
+                    *(disks, refusals.read),
+                    moment=moment,
+                    ready=ready,
+                    used=refusals.opened,
+                    number_of=number_of,
+                ),
                 str(note.place),
                 what=f"{note.name}:{note.stamp}",
                 kind=mounts.SUBTYPE,

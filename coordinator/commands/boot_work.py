@@ -87,6 +87,7 @@ class Work:
         merged = self._settle(note)
         started = going_on.start(self._site, note)
         self._warn(*filter(None, [progress(note).problem]))
+        going_on.require_not_paused_again(self._site, note)
         said = [f"{note.name} runs {'again' if started else 'already'}"]
         if not note.file.exists():
             said.append("It is an ordinary VM by now.")

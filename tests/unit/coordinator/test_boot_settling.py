@@ -33,6 +33,7 @@ from shared.host.errors import (
     CopyError,
     ExitCode,
     LockedError,
+    NasError,
     UsageError,
     VBoxManageError,
 )
@@ -596,6 +597,29 @@ class TestCommand:
         assert work.finish(stuck) == ExitCode.DONE
         assert len(served) == 3
         assert "warning: no room for all" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("again", [True, False])
+    def test_one_that_is_paused_again_at_once_does_not_run_again(
+        self,
+        work: boot_work.Work,
+        stuck: BootNote,
+        virtualbox: VirtualBox,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        *,
+        again: bool,
+    ) -> None:
+        """As its NAS is still away: a guest asks again as soon as it is resumed."""
+        stuck.progress.write({"unread": "the NAS is away", "filled": 1, "total": 2})
+        monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+        virtualbox.state = "running"
+        if again:
+            work._site.clock.sleep = lambda _: setattr(virtualbox, "state", "paused")
+            with pytest.raises(NasError, match=r"paused by VirtualBox.*the NAS is away"):
+                work.go_on(stuck)
+        else:
+            work.go_on(stuck)
+        assert ("runs again" in capsys.readouterr().out) != again
 
 
 class TestDiscard:

@@ -58,6 +58,23 @@ def test_one_that_is_started_anew_waits_for_nothing(refusals: Refusals, disk: Di
     assert refusals.problem == ""
 
 
+def test_that_another_disk_was_opened_anew_tells_nothing_of_this_one(disk: Any) -> None:
+    refusals = Refusals({"a.vdi": disk, "b.vdi": disk})
+    refused(refusals, disk, NasError("away"))
+    refusals.read("b.vdi", 0, 512)
+    assert refusals.problem == "away"
+
+
+def test_one_that_was_switched_off_waits_for_nothing(refusals: Refusals, disk: Disk) -> None:
+    """It has closed all that it had opened."""
+    for _ in range(2):
+        refusals.opened(1)
+    refused(refusals, disk, NasError("away"))
+    for change, problem in ((-1, "away"), (1, "away"), (0, "away"), (-1, "away"), (-1, "")):
+        refusals.opened(change)
+        assert refusals.problem == problem
+
+
 @pytest.mark.parametrize("error", [CopyError("damaged"), OSError(5, "broken"), KeyError("b.vdi")])
 def test_what_does_not_come_back_is_an_error_for_the_guest(
     refusals: Refusals, disk: Disk, error: Exception
