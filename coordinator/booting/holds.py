@@ -57,8 +57,8 @@ def _of(site: Site, note: BootNote) -> list[Held]:
     if record is not None:
         copies = vm_copies.in_all_places(site, record)
         found += [Held(record, hold) for copy in copies for hold in copy.holds]
-    ours = {each.hold.stamp: each for each in found if each.uuid == note.vm}
-    return [each for each in ours.values() if _is_of(each.hold, site.node, note)]
+    ours = [each for each in found if each.uuid == note.vm and _is_of(each.hold, site.node, note)]
+    return ours[-1:]  # of one copy, and of one VM: it is the same one
 
 
 def _is_of(hold: Hold, node: str, note: BootNote) -> bool:

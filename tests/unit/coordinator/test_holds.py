@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.booting import holds as boot_holds
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
 from shared.copies.files import NasFiles
@@ -17,6 +18,7 @@ from shared.state.rules import sightings, vm_records
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
 from shared.tasks import copy_hold, unlisted
+from shared.tasks.boot_note import BootNote
 from shared.tasks.copy_hold import Placed
 from tests.support.copies import UUID, put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, copy
@@ -141,6 +143,30 @@ def test_an_end_frees_both(web: Operator) -> None:
     assert left(web.nas / "web") == STAMPS[3:]
     assert copy_hold.end(web.site(), mine), "may be repeated"
     assert held(web) == []
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize("alone", ["both", "record", "sidecar"])
+def test_of_two_that_run_from_one_copy_each_ends_its_own(
+    web: Operator, order: tuple[str, str], alone: str
+) -> None:
+    """At 4b1b504 the hold of one hid that of the other, whose note went while its hold stayed."""
+    record = web.record("web")
+    notes = {}
+    for name in ("one", "two"):
+        words = (name, f"uuid of {name}", record.uuid, "web", HELD, INDEX)
+        notes[name] = BootNote(web.folder / name, web.folder / "vms" / name, *words, (), WHEN)
+        boot_holds.place(web.site(), record, notes[name])
+    if alone == "record":
+        whole = sidecars.read(web.nas / "web", HELD)
+        sidecars.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
+    elif alone == "sidecar":
+        web.set("web", holds=())
+    for name, left in ((order[0], {f"alpha:{order[1]}"}), (order[1], set())):
+        boot_holds.end(web.site(), notes[name])
+        assert {title for title, _stamp in held(web)} <= left
+        said = {title for title, _stamp in [*held(web), *marked(web.nas / "web")]}
+        assert said == left
 
 
 def test_an_end_while_somebody_works_is_noted_and_the_copy_stays_until_it_is_freed(
