@@ -13,7 +13,7 @@ from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.rules import hosts
 from shared.tasks import boot_note
-from shared.tasks.boot_note import BootNote, Phase
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import folder_name
 from shared.virtualbox.inventory import Machine
@@ -53,23 +53,50 @@ def machine_of(site: Site, note: BootNote) -> Machine | None:
 def moved_away(site: Site, note: BootNote) -> Machine | None:
     """The VM, if it is filled, and VirtualBox has moved it with all its disks (`movevm`).
 
-    VirtualBox has copied them then, as they were served. Raises `VBoxManageError`.
+    VirtualBox has copied them then, as they were served; those that had their names already were
+    moved themselves. Raises `VBoxManageError`.
     """
+    if note.phase != Phase.PLACED and not note.is_whole:
+        return None  # before VirtualBox is asked, which whoever waits for it does each second
     machine = site.inventory().get(note.uuid)
     if machine is None or _lies_in(machine, note.folder):
         return None
     if _was_renamed(note, Path(os.path.realpath(machine.settings_file)).parent):
         return None  # with its folder, in which the mount is: nothing was copied
-    return machine if disks_elsewhere(machine, note) else None
+    return machine if _has_its_disks(machine, note) else None
 
 
-def disks_elsewhere(machine: Machine, note: BootNote) -> dict[Path, Path]:
-    """Where it has its disks, each with the file that was filled, if none is in the old folder."""
-    places = {image.uuid: Path(os.path.realpath(image.location)) for image in machine.images}
-    found = {places[disk.uuid]: note.partial(disk) for disk in note.disks if disk.uuid in places}
-    own = os.path.realpath(note.folder)
-    away = all(not place.is_relative_to(own) and os.path.isfile(place) for place in found)
-    return found if note.is_whole and away and len(found) == len(note.disks) else {}
+def disks_elsewhere(machine: Machine, note: BootNote) -> dict[BootDisk, Path]:
+    """Where it has those of its disks that are not where they are served."""
+    known = machine.settings.images.values() if machine.settings is not None else ()
+    wanted = {disk.uuid for disk in note.disks}
+    places = {
+        image.uuid: Path(os.path.realpath(image.location))
+        for image in (*known, *machine.images)
+        if image.uuid in wanted
+    }
+    served = Path(os.path.realpath(note.folder)) / note.place.name
+    found = ((disk, places.get(disk.uuid)) for disk in note.disks)
+    return {disk: place for disk, place in found if place not in (None, served / disk.file)}
+
+
+def folder_of(site: Site, note: BootNote) -> Path:
+    """Where the VM lies by now, of which nothing may be noted any more."""
+    machine = None
+    with contextlib.suppress(VBoxManageError):
+        machine = site.inventory().get(note.uuid)
+    if machine is None or _lies_in(machine, note.folder):
+        return note.folder
+    return Path(machine.settings_file).parent
+
+
+def _has_its_disks(machine: Machine, note: BootNote) -> bool:
+    """Whether one that lies elsewhere has all its disks there, and needs no other files."""
+    if note.phase == Phase.PLACED:
+        return True
+    found, own = disks_elsewhere(machine, note), os.path.realpath(note.folder)
+    away = (not place.is_relative_to(own) and place.is_file() for place in found.values())
+    return note.is_whole and all(away) and len(found) == len(note.disks)
 
 
 def followed(site: Site, note: BootNote) -> BootNote:
@@ -110,7 +137,7 @@ def _was_renamed(note: BootNote, folder: Path) -> bool:
 
 def _moved(note: BootNote, machine: Machine) -> VBoxManageError:
     way_back = f"move it back to {note.folder} (VBoxManage movevm)"
-    if disks_elsewhere(machine, note):
+    if _has_its_disks(machine, note):
         way_back = (
             f"it has all its disks there: vmbackup-admin boot {option('--finish', note.name)}"
         )

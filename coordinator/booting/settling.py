@@ -9,8 +9,10 @@ import contextlib
 import filecmp
 import logging
 import os
+import shlex
 import shutil
 from collections import Counter
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +23,7 @@ from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.tasks import boot_note
-from shared.tasks.boot_note import BootNote, Phase
+from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.patience import patiently
@@ -41,9 +43,9 @@ _OFF: Final = frozenset({"poweroff", "aborted"})
 def settle(site: Site, note: BootNote, *, serving: bool = False) -> str:
     """Makes an ordinary VM of it; empty, or why not yet. `serving`: by its server itself.
 
-    Raises `UsageError` if the VM is another user's, or VirtualBox does not list it;
-    `VBoxManageError`, also if what the guest wrote cannot be merged; `NasError` while the end of
-    the hold cannot be noted. Note and hold stay then.
+    Raises `UsageError` if the VM is another user's, VirtualBox does not list it, or it has another
+    disk than was filled; `VBoxManageError`, also if what the guest wrote cannot be merged;
+    `NasError` while the end of the hold cannot be noted. Note and hold stay then.
     """
     machines.require_owner(note)
     with host_lock(note.file.parent, note.file.stem) as mine:
@@ -71,45 +73,28 @@ def is_off(info: MachineInfo) -> bool:
 def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     if note.phase == Phase.MAKING:
         return "it is being made"
-    if away := machines.moved_away(site, note):
-        return _settle_away(site, note, away, serving=serving)
+    away = machines.moved_away(site, note)
     if note.phase != Phase.PLACED:
-        if reason := _not_yet(site, note):
+        if not note.is_whole:
+            return "it is being filled"
+        machine = away or machines.listed(site, note)
+        if reason := _not_yet(site, note, machine, moved=away is not None):
             return reason
         if not serving:
             mounts.wait_for_server(note)
-        note = _place(note)
-    machine = machines.machine_of(site, note)
+        note = _place(note, machines.disks_elsewhere(machine, note))
+    machine = away or machines.machine_of(site, note)
     if machine is None and machines.settings_file(note).exists():
         machine = machines.listed(site, note)
     # without one its user has deleted it since it was placed
     if machine is not None and (reason := _merge(site, note, machine)):
         return reason
     _let_go(site, note)
+    if away is not None:
+        for folder in (note.place, note.folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
     log.info("%s is an ordinary VM", note.name)
-    return ""
-
-
-def _settle_away(site: Site, note: BootNote, machine: Machine, *, serving: bool) -> str:
-    """The same for one that VirtualBox has moved: what was filled is not needed, if it is there."""
-    if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
-        return reason
-    mounts.unmount(note, SubprocessRunner(), lazily=True)
-    if not serving:
-        mounts.wait_for_server(note)
-    for place, filled in machines.disks_elsewhere(machine, note).items():
-        if _our_snapshot(machine, note) and not filecmp.cmp(place, filled, shallow=False):
-            raise UsageError(
-                f"{place} is not what was filled",
-                hint=f"move the VM back to {note.folder} (VBoxManage movevm)",
-            )
-    if reason := _merge(site, note, machine):
-        return reason
-    _let_go(site, note)
-    for folder in (note.place, note.folder):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-    log.info("%s is an ordinary VM in %s", note.name, Path(machine.settings_file).parent)
     return ""
 
 
@@ -119,22 +104,49 @@ def _our_snapshot(machine: Machine, note: BootNote) -> str:
     return next((each.uuid for each in known if each.name == note.mark.name), "")
 
 
-def _not_yet(site: Site, note: BootNote) -> str:
-    if not note.is_whole:
-        return "it is being filled"
-    machines.listed(site, note)
+def _not_yet(site: Site, note: BootNote, machine: Machine, *, moved: bool) -> str:
     if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
         return reason
+    if machine.settings is None:  # nobody knows where it has its disks
+        raise VBoxManageError(machine.reason)
+    if elsewhere := machines.disks_elsewhere(machine, note):
+        if _our_snapshot(machine, note):  # else its user has merged it already
+            _compare(note, elsewhere)
+        if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
+            return reason  # it was started meanwhile: that takes minutes
     try:
-        mounts.unmount(note, SubprocessRunner(), lazily=not mounts.is_served(note))
+        mounts.unmount(note, SubprocessRunner(), lazily=moved or not mounts.is_served(note))
     except LockedError as error:
         return error.message
     return ""
 
 
-def _place(note: BootNote) -> BootNote:
-    """Gives the disks their names. Nothing is served there any more."""
-    for disk in note.disks:
+def _compare(note: BootNote, elsewhere: Mapping[BootDisk, Path]) -> None:
+    """Raises `UsageError` if a disk is not what was filled, into which the snapshot would go.
+
+    VirtualBox has copied it from what is served. One of which nothing is left here was an ordinary
+    file before, and was moved itself.
+    """
+    for disk, place in elsewhere.items():
+        ours = (note.partial(disk), note.place / disk.file)
+        filled = next((each for each in ours if each.exists()), None)
+        if filled is not None and not filecmp.cmp(place, filled, shallow=False):
+            copy = f"cp {shlex.quote(str(filled))} {shlex.quote(str(place))}"
+            raise UsageError(
+                f"{place} is not what was filled",
+                hint=f"while the VM is off: {copy}; then again: "
+                f"vmbackup-admin boot {option('--finish', note.name)}",
+            )
+        _to_disk(place)
+
+
+def _place(note: BootNote, elsewhere: Container[BootDisk]) -> BootNote:
+    """Gives the disks their names. Nothing is served there any more.
+
+    What its VM has elsewhere needs none: what was filled of that goes.
+    """
+    placed = [disk for disk in note.disks if disk not in elsewhere]
+    for disk in placed:
         partial, target = note.partial(disk), note.place / disk.file
         if partial.exists():
             if os.path.lexists(target):
@@ -142,7 +154,7 @@ def _place(note: BootNote) -> BootNote:
             partial.rename(target)
         elif not target.exists():
             raise UsageError(f"{target} and {partial} are gone", hint="bring one of them back")
-    for folder in (note.place, note.filling):
+    for folder in (note.place, note.filling) if placed else ():
         _to_disk(folder)
     return boot_note.advanced(note, Phase.PLACED)
 
@@ -202,8 +214,8 @@ def _let_go(site: Site, note: BootNote) -> None:
     note.file.unlink(missing_ok=True)
 
 
-def _to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

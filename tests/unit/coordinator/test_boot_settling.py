@@ -286,7 +286,8 @@ class TestSettle:
         site.inventory = lambda: found
         with pytest.raises(VBoxManageError, match="no settings"):
             settling.settle(site, made)
-        assert made.file.exists()
+        assert boot_note.read(made.file) == made
+        assert named(made) == []
 
     @pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.PLACED])
     def test_a_vm_that_is_not_listed_is_left_as_it_is(
@@ -438,21 +439,27 @@ class TestGoOn:
         site.inventory = lambda: found
         return renamed
 
+    def moved(self, site: Any, made: BootNote, folder: Path, data: bytes) -> tuple[BootNote, Path]:
+        """Its note with one disk, and that, in the folder where VirtualBox has it by now."""
+        made = replace(made, disks=made.disks[:1])
+        boot_note.write(made)
+        made.partial(BootDisk("2.vmdk", UUID, "web-disk002.vdi")).unlink()
+        folder.mkdir(exist_ok=True)
+        disk = folder / "web-disk001.vdi"
+        disk.write_bytes(data)
+        found = site.inventory()
+        found[UUID].settings_file = str(folder / "web.vbox")
+        found[UUID].images = (SimpleNamespace(uuid=UUID, location=str(disk)),)
+        site.inventory = lambda: found
+        return made, disk
+
     @pytest.mark.parametrize("change", ["", "other", "not filled"])
     def test_one_that_was_moved_with_its_disks_needs_what_was_filled_no_more(
         self, site: Any, made: BootNote, virtualbox: VirtualBox, tmp_path: Path, change: str
     ) -> None:
         """As `VBoxManage movevm` does, which copies what is served, under the same UUID."""
-        made = replace(made, disks=made.disks[:1])
-        boot_note.write(made)
-        made.partial(BootDisk("2.vmdk", UUID, "web-disk002.vdi")).unlink()
-        (moved := tmp_path / "moved").mkdir()
-        disk = moved / "web-disk001.vdi"
-        disk.write_bytes(b"other" if change == "other" else b"whole")
-        found = site.inventory()
-        found[UUID].settings_file = str(moved / "web.vbox")
-        found[UUID].images = (SimpleNamespace(uuid=UUID, location=str(disk)),)
-        site.inventory = lambda: found
+        data = b"other" if change == "other" else b"whole"
+        made, disk = self.moved(site, made, tmp_path / "moved", data)
         if change == "not filled":
             made.whole.remove()
             with pytest.raises(VBoxManageError, match="was moved") as raised:
@@ -464,9 +471,10 @@ class TestGoOn:
         assert settling.settle(site, self.go_on(site, made)) == "it is running"
         virtualbox.state = "poweroff"
         if change:
-            with pytest.raises(UsageError, match="is not what was filled"):
+            with pytest.raises(UsageError, match="is not what was filled") as refused:
                 settling.settle(site, made)
-            assert made.file.exists()
+            assert f"cp {made.partial(made.disks[0])} {disk}" in refused.value.hint
+            assert boot_note.read(made.file) == made
             return
         with pytest.raises(VBoxManageError, match="was moved") as raised:
             removing.discard(site, made)
@@ -476,6 +484,98 @@ class TestGoOn:
         assert not made.folder.exists()
         assert list(made.file.parent.iterdir()) == []
         assert disk.read_bytes() == b"whole"
+
+    @pytest.mark.parametrize("done", ["named", "noted", "let go"])
+    def test_one_whose_disks_had_their_names_when_it_was_moved_is_merged(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, tmp_path: Path, done: str
+    ) -> None:
+        """The merge had failed, or was not begun: its files themselves were moved."""
+        made, disk = self.moved(site, made, tmp_path / "moved", b"")
+        made.partial(made.disks[0]).rename(disk)
+        made.place.rmdir()
+        if done != "named":
+            made = boot_note.advanced(made, Phase.PLACED)
+        if done == "let go":
+            shutil.rmtree(made.filling)
+        virtualbox.state = "running"
+        assert settling.settle(site, self.go_on(site, made)) == "it is running"
+        virtualbox.state = "poweroff"
+        assert settling.settle(site, made) == ""
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+        assert (disk.read_bytes(), made.folder.exists(), made.file.exists()) == (
+            *(b"whole", False, False),
+        )
+
+    def test_one_that_was_moved_is_merged_also_if_that_was_broken_off(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, tmp_path: Path
+    ) -> None:
+        made, disk = self.moved(site, made, tmp_path / "moved", b"whole")
+        virtualbox.fails = True
+        with pytest.raises(VBoxManageError, match="cannot be merged"):
+            settling.settle(site, made)
+        disk.write_bytes(b"half merged")
+        virtualbox.fails = False
+        assert settling.settle(site, made) == ""
+        assert not made.folder.exists()
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_one_that_was_moved_back_has_the_disk_that_was_compared(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, whole: bool
+    ) -> None:
+        """VirtualBox puts its disks into its folder itself."""
+        made, disk = self.moved(site, made, made.folder, b"whole" if whole else b"other")
+        if not whole:
+            with pytest.raises(UsageError, match="is not what was filled"):
+                settling.settle(site, made)
+            assert (virtualbox.told, named(made)) == ([], [])
+            assert made.partial(made.disks[0]).exists()
+            return
+        assert settling.settle(site, made) == ""
+        assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
+        assert sorted(each.name for each in made.folder.iterdir()) == ["disks", disk.name]
+        assert named(made) == []
+
+    @pytest.mark.parametrize("later", [False, True])
+    def test_one_that_was_moved_and_is_started_meanwhile_is_merged_when_it_is_off(
+        self,
+        site: Any,
+        made: BootNote,
+        virtualbox: VirtualBox,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        later: bool,
+    ) -> None:
+        """While its disks are compared, which are served until then, or after that."""
+        made, _ = self.moved(site, made, tmp_path / "moved", b"whole")
+        done = list[str]()
+
+        def do(what: str, *, starts: bool) -> Callable[..., bool]:
+            def it(*_: Any, **__: Any) -> bool:
+                done.append(what)
+                virtualbox.state = "running" if starts else virtualbox.state
+                return True
+
+            return it
+
+        monkeypatch.setattr(settling.filecmp, "cmp", do("compared", starts=not later))
+        monkeypatch.setattr(mounts, "unmount", do("unmounted", starts=later))
+        assert settling.settle(site, made, serving=True) == "it is running"
+        assert done == ["compared", "unmounted"][: 1 + later]
+        found = boot_note.read(made.file)
+        assert found is not None
+        assert found.phase == (Phase.PLACED if later else Phase.RUNNING)  # the server tries again
+        virtualbox.state = "poweroff"
+        monkeypatch.setattr(mounts, "unmount", do("unmounted", starts=False))
+        monkeypatch.setattr(settling.filecmp, "cmp", do("compared", starts=False))
+        assert settling.settle(site, made) == ""
+
+    def test_while_it_is_filled_nobody_asks_where_it_lies(self, site: Any, made: BootNote) -> None:
+        def unexpected() -> None:
+            raise AssertionError("each look takes two calls of VBoxManage")
+
+        made.whole.remove()
+        site.inventory = unexpected
+        assert settling.settle(site, made) == "it is being filled"
 
     def test_one_that_was_renamed_is_followed(
         self, site: Any, made: BootNote, told: list[str]
