@@ -65,7 +65,8 @@ def start(site: Site, note: BootNote) -> bool:
 
     Raises `LockedError`, `UsageError` if VirtualBox does not list it, `VBoxManageError`.
     """
-    if note.file.exists():  # else it is an ordinary VM by now, wherever it lies
+    # else it is an ordinary VM by now, wherever it lies
+    if note.file.exists() and machines.moved_away(site, note) is None:
         machines.listed(site, note)
     with locks.alone(note):
         info = site.vboxmanage.info(note.uuid)

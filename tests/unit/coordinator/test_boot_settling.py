@@ -577,6 +577,24 @@ class TestGoOn:
         site.inventory = unexpected
         assert settling.settle(site, made) == "it is being filled"
 
+    @pytest.mark.parametrize(("state", "started"), [("running", False), ("saved", True)])
+    def test_one_that_was_moved_runs_already_or_again(
+        self,
+        site: Any,
+        made: BootNote,
+        virtualbox: VirtualBox,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        state: str,
+        started: bool,
+    ) -> None:
+        begun = list[str]()
+        monkeypatch.setattr(going_on.PowerSwitch, "start", lambda _, uuid: begun.append(uuid))
+        made, _ = self.moved(site, made, tmp_path / "moved", b"whole")
+        virtualbox.state = state
+        assert going_on.start(site, made) == started
+        assert begun == [UUID] * started
+
     def test_one_that_was_renamed_is_followed(
         self, site: Any, made: BootNote, told: list[str]
     ) -> None:
