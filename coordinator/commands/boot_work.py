@@ -97,14 +97,17 @@ class Work:
 
     def finish(self, note: BootNote) -> ExitCode:
         """Waits until it is an ordinary VM."""
+        from coordinator.booting import machines
+
         if self._dry_run:
             return self._say(_facts(note), f"would finish {note.name}: {_progress(note)}")
         try:
-            self._wait(note)
+            note = self._wait(note)
         finally:
             text.progress("")
-        facts = {**_facts(note), "progress": {}}
-        return self._say(facts, f"{note.name} is an ordinary VM in {note.folder}")
+        folder = machines.folder_of(self._site, note)
+        facts = {**_facts(note), "folder": str(folder), "progress": {}}
+        return self._say(facts, f"{note.name} is an ordinary VM in {folder}")
 
     def discard(self, note: BootNote, *, yes: bool) -> ExitCode:
         """Removes it."""
@@ -139,7 +142,8 @@ class Work:
             return False
         return True
 
-    def _wait(self, note: BootNote) -> None:
+    def _wait(self, note: BootNote) -> BootNote:
+        """The note as it was last: its folder may have been renamed."""
         from coordinator.booting import mounts, settling
         from coordinator.booting.progress import progress
 
@@ -148,7 +152,7 @@ class Work:
             if not mounts.is_served(note):
                 note = self._serve(note)
             if not (reason := settling.settle(self._site, note)):
-                return
+                return note
             found = progress(note)
             if found.filled != filled:
                 filled, since = found.filled, self._site.clock.monotonic()

@@ -1,6 +1,7 @@
 """A disk gets its name when it is whole and its VM is off; what is thrown away is only ours."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -671,6 +672,34 @@ class TestCommand:
         work.go_on(boot_note.advanced(made, Phase.PLACED))
         assert "ordinary" in capsys.readouterr().out
         assert not made.file.exists()
+
+    @pytest.mark.parametrize("moved", ["", "renamed", "moved"])
+    def test_it_is_said_where_it_lies_by_now(
+        self,
+        work: boot_work.Work,
+        site: Any,
+        made: BootNote,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        moved: str,
+    ) -> None:
+        place = made.folder.with_name(moved or made.folder.name)
+        found = site.inventory()
+
+        def settle(_site: Any, note: BootNote) -> str:
+            found[UUID].settings_file = str(place / "web.vbox")
+            note.file.unlink()
+            return ""
+
+        def go_on(_site: Any, note: BootNote, *_: Any) -> tuple[BootNote, tuple[str, ...]]:
+            return (replace(note, folder=place) if moved == "renamed" else note), ()
+
+        site.inventory = lambda: found
+        monkeypatch.setattr(settling, "settle", settle)
+        monkeypatch.setattr(going_on, "go_on", go_on)
+        work._as_json = True
+        work.finish(made)
+        assert json.loads(capsys.readouterr().out)["folder"] == str(place)
 
     @pytest.fixture
     def stuck(self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch) -> BootNote:
