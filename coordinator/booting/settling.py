@@ -73,24 +73,25 @@ def is_off(info: MachineInfo) -> bool:
 def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     if note.phase == Phase.MAKING:
         return "it is being made"
-    away = machines.moved_away(site, note)
+    machine = machines.moved_away(site, note)
+    moved = machine is not None
     if note.phase != Phase.PLACED:
         if not note.is_whole:
             return "it is being filled"
-        machine = away or machines.listed(site, note)
-        if reason := _not_yet(site, note, machine, moved=away is not None):
+        found = machine or machines.listed(site, note)
+        if reason := _not_yet(site, note, found, moved=moved):
             return reason
         if not serving:
             mounts.wait_for_server(note)
-        note = _place(note, machines.disks_elsewhere(machine, note))
-    machine = away or machines.machine_of(site, note)
+        note = _place(note, machines.disks_elsewhere(found, note))
+    machine = machine or machines.machine_of(site, note)
     if machine is None and machines.settings_file(note).exists():
         machine = machines.listed(site, note)
     # without one its user has deleted it since it was placed
     if machine is not None and (reason := _merge(site, note, machine)):
         return reason
     _let_go(site, note)
-    if away is not None:
+    if moved:
         for folder in (note.place, note.folder):
             with contextlib.suppress(OSError):
                 folder.rmdir()
