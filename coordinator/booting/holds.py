@@ -2,20 +2,41 @@
 
 import contextlib
 
-from shared.host.errors import IllegalMoveError, LockedError
+from coordinator.booting.identity import require_same
+from shared.copies.catalogue import Copy
+from shared.copies.names import final_name
+from shared.host.errors import CopyError, IllegalMoveError, LockedError
+from shared.ova.disk_reader import open_copy
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.hold import Hold
 from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.rules.holds import Held
-from shared.tasks import copy_hold, vm_copies
+from shared.tasks import copy_hold, unlisted, vm_copies
 from shared.tasks.boot_note import BootNote
 
 
 def place(site: Site, record: VmRecord, note: BootNote) -> None:
     """Holds the copy for the VM; the same again changes nothing. Raises like `copy_hold.place`."""
     copy_hold.place(site, record, note.stamp, name=note.name, index=note.index, uuid=note.uuid)
+
+
+def is_here(site: Site, note: BootNote) -> bool:
+    """Whether its hold is in this repository, or else the very copy that it runs from.
+
+    That is so after the database was made anew. Raises `NasError`.
+    """
+    if _of(site, note):
+        return True
+    contents = site.database.head().contents
+    records = (*contents.vms.values(), *unlisted.find(site, contents).records)
+    return any(
+        copy.stamp == note.stamp and _is_same(copy, note)
+        for record in records
+        if record.uuid == note.vm
+        for copy in vm_copies.in_all_places(site, record)
+    )
 
 
 def end(site: Site, note: BootNote) -> None:
@@ -59,6 +80,15 @@ def _of(site: Site, note: BootNote) -> list[Held]:
         found += [Held(record, hold) for copy in copies for hold in copy.holds]
     ours = [each for each in found if each.uuid == note.vm and _is_of(each.hold, site.node, note)]
     return ours[-1:]  # of one copy, and of one VM: it is the same one
+
+
+def _is_same(copy: Copy, note: BootNote) -> bool:
+    try:
+        with open_copy(copy.directory / final_name(copy.stamp, "ova")) as reader:
+            require_same(reader, copy.sidecar.sha256 if copy.sidecar else "", note)
+    except CopyError:
+        return False
+    return True
 
 
 def _is_of(hold: Hold, node: str, note: BootNote) -> bool:

@@ -121,7 +121,7 @@ def _noted(
         looking.enter_context(locks.beginning(state))
     note = boot_note.named(state, name)
     if note is not None:
-        _require_ours(site, note)
+        _require_ours(site, note, "; or give the new one another name: --as NAME")
     return note if note is None or dry_run else removing.after_a_crash(site, note)
 
 
@@ -138,11 +138,17 @@ def _begun(site: "Site", name: str) -> "BootNote":
     return note
 
 
-def _require_ours(site: "Site", note: "BootNote") -> None:
-    """Raises `UsageError` if it runs from a copy in another repository, which has its hold."""
-    if note.repository not in ("", site.database.version.repository):
+def _require_ours(site: "Site", note: "BootNote", otherwise: str = "") -> None:
+    """Raises `UsageError` if it runs from a copy in another repository, which has its hold.
+
+    `otherwise`: what else may be done, for the hint.
+    """
+    from coordinator.booting import holds
+
+    same = note.repository in ("", site.database.version.repository)
+    if not same and not holds.is_here(site, note):
         raise UsageError(
             f"{note.name!r} runs from a copy of {note.key} in the repository {note.repository}, "
             "and not in that of this configuration",
-            hint="give the configuration with that NAS: --config FILE",
+            hint=f"give the configuration with that NAS: --config FILE{otherwise}",
         )

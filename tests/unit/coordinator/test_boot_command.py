@@ -344,7 +344,32 @@ def test_what_runs_from_a_copy_in_another_repository_is_left_to_that(
     done = operator.admin("boot", *words)
     assert done.exit_code == ExitCode.USAGE
     assert "--config FILE" in done.stderr
+    assert ("--as NAME" in done.stderr) == (words[0] == "web")
     assert note.file.exists()
+
+
+@pytest.mark.parametrize("told", ["record", "sidecar", "copy", "other copy"])
+def test_with_a_database_that_was_made_anew_it_is_finished_all_the_same(
+    operator: Operator, note: BootNote, told: str
+) -> None:
+    """What tells that it is the same NAS: its hold, or the copy itself."""
+    copy = operator.nas / "web" / f"{STAMP}.ova"
+    sha256 = json.loads(copy.with_suffix(".json").read_text())["sha256"]
+    if told.endswith("copy"):
+        index = f"sha256:{sha256 if told == 'copy' else '0' * 64}"
+        boot_note.write(replace(note, repository="f" * 32, index=index))
+    else:
+        holds.place(operator.site(), operator.record("web"), note)
+        boot_note.write(replace(note, repository="f" * 32))
+    if told == "record":
+        sidecar = json.loads(copy.with_suffix(".json").read_text())
+        copy.with_suffix(".json").write_text(json.dumps({**sidecar, "holds": []}))
+    else:
+        operator.commit(lambda contents: replace(contents, vms={}))
+    done = operator.admin("boot", "--finish", "trial", "--dry-run")
+    assert (done.exit_code == ExitCode.DONE) == (told != "other copy"), done.output
+    ended = operator.admin("boot", "--discard", "trial")
+    assert ("no terminal" in ended.stderr) == (told != "other copy"), ended.output
 
 
 @pytest.mark.parametrize("place", ["vmstate", "web/new"])
