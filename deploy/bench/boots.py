@@ -62,26 +62,38 @@ def _report(report: Report, what: str, runs: list[tuple[float, float, float]]) -
 
 
 def _boot(member: Member, name: str, place: Path) -> tuple[float, float, float]:
-    """Seconds until the command returned, until the guest ran, and of CPU."""
+    """Seconds until the command returned, until the guest ran, and of CPU.
+
+    Whatever happens, nothing of it runs, or is served, afterwards.
+    """
     _forget_cached()
     before, began = _used(), time.monotonic()
     child = member.start("vmbackup-admin", "boot", name, "--as", "trial", "--to", str(place))
+    try:
+        returned, ran = _watched(child, place / "trial", began)
+        used = _used() - before
+        said, _ = child.communicate()
+        if child.returncode:
+            raise RuntimeError(f"boot {name}: {said}")
+        if not ran:
+            raise RuntimeError(f"the guest of {name} does not run")
+    finally:
+        child.wait()
+        member.admin("boot", "--discard", "trial", "--yes", expect=None)
+        shutil.rmtree(place / "trial", ignore_errors=True)
+    return returned, ran, used
+
+
+def _watched(child: "subprocess.Popen[str]", folder: Path, began: float) -> tuple[float, float]:
+    """Seconds until the command returned, and until the guest ran; 0: it did not."""
     returned = ran = 0.0
     while not (returned and ran) and time.monotonic() - began < _LONGEST_SECONDS:
         if not returned and child.poll() is not None:
             returned = time.monotonic() - began
-        if not ran and _runs(place / "trial"):
+        if not ran and _runs(folder):
             ran = time.monotonic() - began
         time.sleep(_POLL_SECONDS)
-    used = _used() - before
-    said, _ = child.communicate()
-    if child.returncode:
-        raise RuntimeError(f"boot {name}: {said}")
-    if not ran:
-        raise RuntimeError(f"the guest of {name} does not run")
-    member.admin("boot", "--discard", "trial", "--yes")
-    shutil.rmtree(place / "trial", ignore_errors=True)
-    return returned, ran, used
+    return returned, ran
 
 
 def _runs(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coordinator.mounting import places
 from deploy.demo.stage import DemoFailedError, wait_until
@@ -14,6 +14,9 @@ from tests.support.virtualbox import RealHost, RealVm
 if TYPE_CHECKING:
     from deploy.demo.narration import Narrator
     from deploy.demo.stage import Actor
+
+#: A guest needs that long on a machine with much to do, as the tests with real VirtualBox know.
+_LONGEST_SECONDS: Final = 120.0
 
 
 def show(actor: "Actor", narrator: "Narrator", name: str, number: int) -> None:
@@ -44,7 +47,7 @@ def show(actor: "Actor", narrator: "Narrator", name: str, number: int) -> None:
         _let_it_count(guest)
         narrator.say("Filled and switched off, it becomes an ordinary VM by itself:")
         actor.run("VBoxManage", "controlvm", name, "poweroff")
-        wait_until(lambda: not _begun(actor), f"{name} to be an ordinary VM")
+        wait_until(lambda: not _begun(actor), f"{name} to be an ordinary VM", _LONGEST_SECONDS)
         actor.run("vmbackup-lock", "list")
         if (after := guest.counter()) <= number:
             raise DemoFailedError(f"{name} should have counted on from {number}, and has {after}")
@@ -70,7 +73,7 @@ def _begun(actor: "Actor") -> bool:
 def _let_it_count(guest: RealVm) -> None:
     guest.serial.unlink(missing_ok=True)
     guest.host.run("controlvm", guest.uuid, "changeuartmode1", "file", str(guest.serial))
-    wait_until(lambda: guest.beats() >= 2, f"the guest of {guest.name} to count")
+    wait_until(lambda: guest.beats() >= 2, f"the guest of {guest.name} to count", _LONGEST_SECONDS)
 
 
 @contextmanager

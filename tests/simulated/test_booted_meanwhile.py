@@ -5,11 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from coordinator.booting import locks, settling
+from coordinator.booting import locks, mounts, settling
 from coordinator.commands import boot_work
-from coordinator.mounting import places
 from shared.host.errors import ExitCode
 from shared.tasks import boot_note
 from tests.simulated.conftest import Rig
@@ -79,8 +79,9 @@ def test_it_is_saved_started_again_and_has_a_snapshot_of_its_user(rig: Rig) -> N
         number = booted.vm.counter()
         booted.vm.start()
     booted.tell("controlvm", "savestate")
-    said = settling.settle(rig.site(), booted.note)
-    assert said == "it is saved: start it, and shut it down"
+    waits = "it is saved: start it, and shut it down"
+    # its server may be looking at it just then
+    wait_for(lambda: settling.settle(rig.site(), booted.note) == waits, "it to be waited for")
     booted.vm.start()
     booted.vm.stop()
     booted.settle()
@@ -93,15 +94,20 @@ def test_what_branches_from_its_snapshot_stays(rig: Rig) -> None:
     booted = Booted(rig, "branches")
     own = booted.note.mark.name
     booted.tell("snapshot", "take", "mine")
+    server = psutil.Process(int(str(booted.note.progress.read()["pid"])))
     with locks.alone(booted.note):
         booted.vm.stop()
         booted.tell("snapshot", "restore", own)
         linked = ("--options", "link", "--mode", "machine", "--name", "clone", "--register")
         booted.tell("clonevm", "--snapshot", own, *linked)
+        server.suspend()  # else it is an ordinary VM before it can be refused
     clone = SimulatedVm(rig.host(), "clone", "clone")
-    refused = admin(rig, "boot", "--discard", "branches", "--yes")
-    if refused.exit_code == ExitCode.LOCKED:  # else it is an ordinary VM by now
-        assert "stands on a disk" in refused.stderr
+    try:
+        refused = admin(rig, "boot", "--discard", "branches", "--yes")
+    finally:
+        server.resume()
+    assert refused.exit_code == ExitCode.LOCKED, refused.output
+    assert "stands on a disk" in refused.stderr
     booted.settle()
     assert sorted(booted.snapshots()) == sorted([own, "mine"])
     told = rig.host().run("snapshot", booted.vm.uuid, "list").stdout
@@ -120,7 +126,7 @@ def test_one_that_its_user_deletes_is_told_of_until_it_is_discarded(rig: Rig) ->
         booted.vm.stop()
         rig.host().run("unregistervm", booted.vm.uuid, "--delete", check=False)
         assert booted.note.partial(booted.note.disks[0]).exists()
-        assert places.mounted(kind="vmbackup-boot")
+        assert mounts.is_served(booted.note)
     told = admin(rig, "boot", "--finish", "deleted")
     assert told.exit_code == ExitCode.USAGE, told.output
     assert "--discard deleted" in told.stderr
