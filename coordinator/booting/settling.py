@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -90,11 +90,7 @@ def _settle(site: Site, note: BootNote, *, serving: bool) -> str:
     # without one its user has deleted it since it was placed
     if machine is not None and (reason := _merge(site, note, machine)):
         return reason
-    _let_go(site, note)
-    if moved:
-        for folder in (note.place, note.folder):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    _let_go(site, note, gone=(note.place, note.folder) if moved else ())
     log.info("%s is an ordinary VM", note.name)
     return ""
 
@@ -208,10 +204,14 @@ def _branches(site: Site, note: BootNote) -> bool:
     return any(standing[disk.uuid] > 1 for disk in note.disks)
 
 
-def _let_go(site: Site, note: BootNote) -> None:
+def _let_go(site: Site, note: BootNote, *, gone: Iterable[Path]) -> None:
+    """Forgets it. The folders that are `gone` go, too, if nothing is left in them."""
     holds.end(site, note)
     shutil.rmtree(note.filling, ignore_errors=True)
     (note.folder / scratch.MARK).unlink(missing_ok=True)
+    for folder in gone:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
     note.file.unlink(missing_ok=True)
 
 

@@ -486,7 +486,7 @@ class TestGoOn:
         assert list(made.file.parent.iterdir()) == []
         assert disk.read_bytes() == b"whole"
 
-    @pytest.mark.parametrize("done", ["named", "noted", "let go"])
+    @pytest.mark.parametrize("done", ["named", "noted", "let go", "gone"])
     def test_one_whose_disks_had_their_names_when_it_was_moved_is_merged(
         self, site: Any, made: BootNote, virtualbox: VirtualBox, tmp_path: Path, done: str
     ) -> None:
@@ -496,8 +496,8 @@ class TestGoOn:
         made.place.rmdir()
         if done != "named":
             made = boot_note.advanced(made, Phase.PLACED)
-        if done == "let go":
-            shutil.rmtree(made.filling)
+        if done in ("let go", "gone"):
+            shutil.rmtree(made.filling if done == "let go" else made.folder)
         virtualbox.state = "running"
         assert settling.settle(site, self.go_on(site, made)) == "it is running"
         virtualbox.state = "poweroff"
