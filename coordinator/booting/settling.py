@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
@@ -128,12 +129,14 @@ def _compare(note: BootNote, elsewhere: Mapping[BootDisk, Path]) -> None:
         ours = (note.partial(disk), note.place / disk.file)
         filled = next((each for each in ours if each.exists()), None)
         if filled is not None and not filecmp.cmp(place, filled, shallow=False):
-            copy = f"cp {shlex.quote(str(filled))} {shlex.quote(str(place))}"
+            copy = f"cp -f {shlex.quote(str(filled))} {shlex.quote(str(place))}"
             raise UsageError(
                 f"{place} is not what was filled",
                 hint=f"while the VM is off: {copy}; then again: "
                 f"vmbackup-admin boot {option('--finish', note.name)}",
             )
+        with contextlib.suppress(OSError):  # else the merge says what is wrong
+            place.chmod(place.stat().st_mode | stat.S_IWUSR)  # what is served can only be read
         _to_disk(place)
 
 

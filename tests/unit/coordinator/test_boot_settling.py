@@ -471,10 +471,11 @@ class TestGoOn:
         virtualbox.state = "running"
         assert settling.settle(site, self.go_on(site, made)) == "it is running"
         virtualbox.state = "poweroff"
+        disk.chmod(0o400)  # as what is served
         if change:
             with pytest.raises(UsageError, match="is not what was filled") as refused:
                 settling.settle(site, made)
-            assert f"cp {made.partial(made.disks[0])} {disk}" in refused.value.hint
+            assert f"cp -f {made.partial(made.disks[0])} {disk}" in refused.value.hint
             assert boot_note.read(made.file) == made
             return
         with pytest.raises(VBoxManageError, match="was moved") as raised:
@@ -485,6 +486,7 @@ class TestGoOn:
         assert not made.folder.exists()
         assert list(made.file.parent.iterdir()) == []
         assert disk.read_bytes() == b"whole"
+        assert disk.stat().st_mode & 0o777 == 0o600
 
     @pytest.mark.parametrize("done", ["named", "noted", "let go", "gone"])
     def test_one_whose_disks_had_their_names_when_it_was_moved_is_merged(
