@@ -128,6 +128,8 @@ class Clones:
     def _unsettled(self, machine: Machine | None, name: str) -> str:
         if asked_for(name, "snapshot", "clonevm", "registervm", GUARD):
             return f"VirtualBox is still being asked for {name}"
+        if machine is not None and asked_for(machine.uuid, "pause"):
+            return "VirtualBox is still being asked to pause the VM"
         info = self._vboxmanage.info(machine.uuid) if machine is not None else None
         return (
             ""

@@ -16,6 +16,7 @@ from typing import Final
 
 from shared.host.errors import VBoxManageError
 from shared.host.processes import ChildProcess
+from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.vboxmanage import VBoxManage
 
 _GUARD: Final = Path(__file__).with_name("pause_guard.py")
@@ -25,6 +26,8 @@ GUARD: Final = "guard"
 NOTE: Final = "paused"
 #: VirtualBox now and then takes ten seconds for an answer.
 _ANSWER_SECONDS: Final = 120.0
+#: A guest that waits for its disks may be paused so long after that was asked for.
+_PAUSE_SECONDS: Final = 600.0
 _SAID: Final = {
     "changed": "it was resumed or switched off while its disks were cloned",
     "late": "its disks could not be cloned within pause_seconds",
@@ -136,7 +139,8 @@ def paused_by_its_user(vboxmanage: VBoxManage, uuid: str) -> Iterator[None]:
 def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
     """Resumes a VM that a guard paused which was killed, by its `note`; without one: nothing.
 
-    One that runs, or that its user has paused since, is left alone. Raises `VBoxManageError`.
+    One that runs, or that its user has paused since, is left alone. Raises `VmBusyError` while it
+    may still be paused, because that was asked for a while ago, and `VBoxManageError`.
     """
     try:
         moment, asked = note.read_text(encoding="utf-8"), note.stat().st_mtime
@@ -145,6 +149,8 @@ def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
     except (OSError, ValueError) as error:
         raise VBoxManageError(f"{note} cannot be read: {error}") from None
     info = vboxmanage.info(uuid)
+    if not moment and info.state == "running" and abs(time.time() - asked) < _PAUSE_SECONDS:
+        raise VmBusyError("VirtualBox may still pause it", hint="the next tick looks again")
     ours = moment[:19] == info.changed if moment else _seconds(info.changed) >= asked - 1
     if info.state == "paused" and ours:
         vboxmanage.run("controlvm", uuid, "resume")

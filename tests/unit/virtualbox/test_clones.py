@@ -4,6 +4,8 @@ The disk of a clone that is still locked for a moment after its export, a VM tha
 saved.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -64,3 +66,15 @@ def test_a_clone_that_was_moved_elsewhere_stays(
             moved, None, Made("vmbackup-7", tmp_path / "vmbackup-7", "b")
         )
     assert vboxmanage.run_long.call_args_list == []
+
+
+def test_a_pause_that_is_still_asked_for_is_waited_for(tmp_path: Path) -> None:
+    """Whoever pauses the VM was killed, and the VBoxManage that it had started was not."""
+    machine = Machine("aaaaaaaa-0000-0000-0000-000000000000", "web", str(tmp_path / "web.vbox"))
+    vboxmanage = Mock(**{"info.return_value": Mock(stopped=False, state="running")})
+    words = [sys.executable, "-c", "input()", "controlvm", machine.uuid, "pause"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as asking:
+        with pytest.raises(VmBusyError, match="still being asked"):
+            Clones(vboxmanage, StillClock()).settled(machine, "vmbackup-7")
+        asking.communicate()
+    Clones(vboxmanage, StillClock()).settled(machine, "vmbackup-7")

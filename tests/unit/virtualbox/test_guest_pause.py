@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import pytest
 
 from shared.host.processes import SubprocessRunner
 from shared.virtualbox import guest_pause
+from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.guest_pause import GuestPause, NotPausedError, resume_left
 from shared.virtualbox.vboxmanage import VBoxManage
 from tests.support.virtualbox import wait_for
@@ -199,6 +202,27 @@ def test_of_a_pause_of_which_no_moment_is_known_the_time_decides(
     moment = guest_pause._seconds("2026-11-30T12:00:00") + asked
     os.utime(vm.note, (moment, moment))
     assert left(vm, None) == becomes
+
+
+@pytest.mark.parametrize(
+    ("note", "minutes", "state", "waits"),
+    [
+        ("", 1, "running", True),
+        ("", 11, "running", False),
+        ("", 1, "poweroff", False),
+        (OURS, 1, "running", False),
+    ],
+)
+def test_a_pause_that_may_still_come_is_waited_for(
+    vm: Vm, note: str, minutes: int, state: str, waits: bool
+) -> None:
+    """It was asked for, and nobody has seen it: its note must stay."""
+    vm.note.write_text(note)
+    asked = time.time() - 60 * minutes
+    os.utime(vm.note, (asked, asked))
+    vm.become(state)
+    with pytest.raises(VmBusyError, match="may still pause") if waits else nullcontext():
+        resume_left(vm.vboxmanage, UUID, vm.note)
 
 
 def test_moments_that_are_none_are_long_ago() -> None:
