@@ -30,6 +30,21 @@ _RETRY_SECONDS = 0.3
 _ANSWER_SECONDS = 60.0
 _SILENT = "VBoxManage does not answer"
 
+#: A VM goes from these to another state only if somebody does something.
+_LASTING = frozenset(
+    {
+        "running",
+        "paused",
+        "poweroff",
+        "saved",
+        "aborted",
+        "aborted-saved",
+        "gurumeditation",
+        "stuck",
+        "teleported",
+    }
+)
+
 
 class Guest:
     """A VM, as VBoxManage tells of it."""
@@ -54,22 +69,25 @@ class Guest:
     def let_go_on(self, moment: str) -> str:
         """Resumes it, if it was paused at this moment: in which state it was until now.
 
-        One that runs, or that somebody has paused at another moment, is left alone. Empty: the
-        state is not known, and nothing keeps it from being resumed.
+        One that runs, or that somebody has paused at another moment, is left alone. A state that
+        passes, as that of a snapshot, is waited for: then it goes back to the pause by itself, at
+        another moment. Empty: the state is not known, and nothing keeps it from being resumed.
         """
-        end = time.monotonic() + _PATIENCE_SECONDS
-        first = state = None
-        while state is None or self.do("resume"):
+        end, first = time.monotonic() + _PATIENCE_SECONDS, ""
+        while True:
             state, now = self.look()
             changed = moment not in ("", now)
             first = first or ("changed" if state and changed else state)
-            if state and (state != "paused" or changed):
-                break
+            if state in _LASTING and (state != "paused" or changed):
+                return first
+            if state in ("", "paused") and not self.do("resume"):
+                return first
             if time.monotonic() >= end:
                 sys.exit(1)  # the note stays: the next tick goes on
             if state != "paused":
                 time.sleep(_RETRY_SECONDS)
-        return first or ""
+            if state and state not in _LASTING:
+                moment = ""
 
     def _run(self, *words: str) -> tuple[int, str, str]:
         try:

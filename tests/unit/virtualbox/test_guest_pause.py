@@ -27,9 +27,9 @@ SCRIPT = """#!/bin/sh
 cd '{folder}'
 verb=$3; [ "$1" = showvminfo ] && verb=look
 echo $verb >> calls
+change() {{ echo $1 > state; echo $(($(cat changes) + 1)) > changes; }}
 [ -e hook-$verb ] && . ./hook-$verb
 state=$(cat state)
-change() {{ echo $1 > state; echo $(($(cat changes) + 1)) > changes; }}
 case $verb in
   look) printf 'name="x"\\nUUID="{uuid}"\\nVMState="%s"\\n' "$state"
     printf 'VMStateChangeTime="2026-11-30T12:00:%02d.000000000"\\n' "$(cat changes)";;
@@ -139,6 +139,18 @@ def test_without_an_answer_nothing_is_proven_and_it_goes_on_all_the_same(vm: Vm)
     with pytest.raises(NotPausedError, match="resumed"), vm.pause().standing_still():
         vm.hook("look", "[ -e failed ] || { touch failed; exit 1; }")
     assert ((vm.folder / "failed").exists(), vm.state, vm.note.exists()) == (True, "running", False)
+
+
+def test_a_state_that_passes_is_no_end_of_the_pause(vm: Vm) -> None:
+    """Its user takes a snapshot, say: it is paused once more after that, and nobody knows."""
+
+    def change() -> None:
+        vm.become("onlinesnapshotting")
+        vm.hook("look", "[ -e seen ] && rm hook-look && change paused; touch seen")
+
+    with pytest.raises(NotPausedError, match="switched off"), vm.pause().standing_still():
+        change()
+    assert (vm.state, vm.note.exists()) == ("running", False)
 
 
 def test_where_no_note_can_be_written_nothing_is_paused(vm: Vm) -> None:
