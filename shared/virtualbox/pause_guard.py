@@ -13,20 +13,27 @@ are ignored, because it ends by itself, soon after its caller.
 """
 
 import contextlib
+import math
 import os
 import re
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from typing import IO
 
 #: VirtualBox may take so long to resume a VM: that is begun before the seconds are over.
 _RESUME_SECONDS = 0.5
 #: For so long it is tried to resume a VM, while VirtualBox does not answer.
 _PATIENCE_SECONDS = 600.0
 _RETRY_SECONDS = 0.3
-#: A VBoxManage that does not answer is ended after so long.
+#: Nearly all VBoxManages have ended by then.
+_LATE_SECONDS = 1.5
+#: While two run, each is looked at in turn.
+_POLL_SECONDS = 0.05
+#: A VBoxManage that has not answered after so long does not do so.
 _ANSWER_SECONDS = 60.0
 _SILENT = "VBoxManage does not answer"
 
@@ -46,25 +53,87 @@ _LASTING = frozenset(
 )
 
 
+class Call:
+    """VBoxManage, asked for something. It writes where it can go on if nobody waits for it."""
+
+    def __init__(self, words: list[str]) -> None:
+        self._printed, self._complained = paper(), paper()
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=self._printed, stderr=self._complained
+        )
+        self.overdue = time.monotonic() + _ANSWER_SECONDS
+
+    def ended(self, seconds: float = 0) -> bool:
+        """Whether it has ended after so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
+    def end_if_overdue(self) -> None:
+        """Ends it if its time is over."""
+        if time.monotonic() >= self.overdue:
+            self._process.kill()
+
+    @property
+    def printed(self) -> str:
+        """What it printed."""
+        self._printed.seek(0)
+        return self._printed.read().decode("utf-8", "replace").replace("\r\n", "\n")
+
+    @property
+    def failure(self) -> str:
+        """Why it failed; empty: it did not."""
+        status = self._process.returncode
+        self._complained.seek(0)
+        said = self._complained.read().decode("utf-8", "replace")
+        return "" if status == 0 else " ".join(said.split())[-300:] or f"status {status}"
+
+
 class Guest:
-    """A VM, as VBoxManage tells of it."""
+    """A VM, as VBoxManage tells of it.
+
+    VBoxManage now and then sleeps for ten seconds after its work. So nobody waits for one that is
+    late: another one is asked. It is left to itself for a while, because one that only asks may
+    hold a lock of the VM (docs/virtualbox.md).
+    """
 
     def __init__(self, program: str, uuid: str) -> None:
         self._program, self._uuid = program, uuid
+        self._calls: list[Call] = []
 
-    def do(self, verb: str) -> str:
-        """Pauses or resumes it: why that failed; empty: it did not."""
-        status, _, said = self._run("controlvm", self._uuid, verb)
-        return "" if status == 0 else " ".join(said.split())[-300:] or f"status {status}"
+    def do(self, verb: str, becomes: str, since: str) -> str:
+        """Pauses or resumes it: why that failed; empty: it did not.
 
-    def look(self) -> tuple[str, str]:
-        """Its state, and when that changed last; empty where VirtualBox does not say it."""
-        _, text, _ = self._run("showvminfo", self._uuid, "--machinereadable")
-        state, moment = (
-            re.search(rf'^{key}="([^"]*)"$', text, re.MULTILINE)
-            for key in ("VMState", "VMStateChangeTime")
-        )
-        return (state[1], moment[1]) if state and moment else ("", "")
+        Done is also what is late, once the VM has another state than `since`, which `becomes` says.
+        """
+        end, wait = time.monotonic() + _ANSWER_SECONDS, _LATE_SECONDS
+        call = self._call("controlvm", self._uuid, verb)
+        if verb == "pause":  # it may be waiting for the guest: while it is there, others wait, too
+            call.overdue = math.inf
+        while not call.ended(wait):
+            state, moment = self.look(time.monotonic() + 2 * _LATE_SECONDS)
+            if state == becomes and moment != since:
+                return ""
+            if time.monotonic() >= end:
+                return _SILENT
+            wait *= 2
+        return call.failure
+
+    def look(self, until: float = math.inf) -> tuple[str, str]:
+        """Its state, and when that changed last; empty where VirtualBox does not say it.
+
+        Empty, too, if it has not said it until then.
+        """
+        until = min(until, time.monotonic() + _ANSWER_SECONDS)
+        asked = list[Call]()
+        while time.monotonic() < until:
+            asked.append(self._call("showvminfo", self._uuid, "--machinereadable"))
+            again = time.monotonic() + (_LATE_SECONDS if len(asked) == 1 else _ANSWER_SECONDS)
+            while time.monotonic() < min(again, until):
+                for call in asked:
+                    if call.ended(_POLL_SECONDS):
+                        return state_in(call.printed)
+        return "", ""
 
     def let_go_on(self, moment: str) -> str:
         """Resumes it, if it was paused at this moment: in which state it was until now.
@@ -80,7 +149,7 @@ class Guest:
             first = first or ("changed" if state and changed else state)
             if state in _LASTING and (state != "paused" or changed):
                 return first
-            if state in ("", "paused") and not self.do("resume"):
+            if state in ("", "paused") and not self.do("resume", "running", now):
                 return first
             if time.monotonic() >= end:
                 sys.exit(1)  # the note stays: the next tick goes on
@@ -89,41 +158,46 @@ class Guest:
             if state and state not in _LASTING:
                 moment = ""
 
-    def _run(self, *words: str) -> tuple[int, str, str]:
-        try:
-            done = subprocess.run(
-                [self._program, *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_ANSWER_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return -1, "", _SILENT
-        return (
-            done.returncode,
-            done.stdout.decode("utf-8", "replace").replace("\r\n", "\n"),
-            done.stderr.decode("utf-8", "replace"),
-        )
+    def _call(self, *words: str) -> Call:
+        for call in self._calls:
+            call.end_if_overdue()
+        self._calls = [each for each in self._calls if not each.ended()]
+        self._calls.append(Call([self._program, *words]))
+        return self._calls[-1]
+
+
+def state_in(text: str) -> tuple[str, str]:
+    """State of a VM and its moment, as VBoxManage prints them; empty: it does not."""
+    state, moment = (
+        re.search(rf'^{key}="([^"]*)"$', text, re.MULTILINE)
+        for key in ("VMState", "VMStateChangeTime")
+    )
+    return (state[1], moment[1]) if state and moment else ("", "")
 
 
 def main(uuid: str, seconds: float, note: str, program: str) -> None:
     """See above."""
     guest = Guest(program, uuid)
+    before, since = guest.look()
     say("ready")
     if heard(None) != "pause":
         return
+    if before != "running":
+        say(f"refused {f'it is {before}' if before else _SILENT}")
+        return
     end = time.monotonic() + seconds - _RESUME_SECONDS
     write(note, "")
-    refused = guest.do("pause")
-    state, moment = ("", "") if refused else guest.look()
+    refused = guest.do("pause", "paused", since)
+    state, moment = ("", "") if refused else guest.look(end)
     if state == "paused":
         with contextlib.suppress(OSError):
             write(note, moment)
         say("paused")
         answer = {"release": "held", None: "late"}.get(heard(end), "gone")
-    else:
+    elif refused or state:
         answer = f"refused {refused or 'it was resumed at once'}"
+    else:
+        answer = "late"
     if not refused or refused == _SILENT:
         until = guest.let_go_on(moment)
         if answer == "held" and until != "paused":
@@ -152,6 +226,12 @@ def say(text: str) -> None:
     """A line for the caller, if that is still there."""
     with contextlib.suppress(OSError):
         os.write(1, f"{text}\n".encode())
+
+
+def paper() -> IO[bytes]:
+    """A file without a name. In memory where there is such: a full disk has no answers."""
+    make = getattr(os, "memfd_create", None)
+    return os.fdopen(make("answer"), "w+b", 0) if make else tempfile.TemporaryFile(buffering=0)
 
 
 def write(path: str, text: str) -> None:
