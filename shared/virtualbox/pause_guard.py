@@ -107,7 +107,10 @@ class Guest:
         Done is also what is late, once the VM has another state than `since`, which `becomes` says.
         """
         end, wait = time.monotonic() + _ANSWER_SECONDS, _LATE_SECONDS
-        call = self._call("controlvm", self._uuid, verb)
+        try:
+            call = self._call("controlvm", self._uuid, verb)
+        except OSError as error:
+            return f"VBoxManage cannot be started: {error.strerror}"
         if verb == "pause":  # it may be waiting for the guest: while it is there, others wait, too
             call.overdue = math.inf
         while not call.ended(wait):
@@ -127,7 +130,11 @@ class Guest:
         until = min(until, time.monotonic() + _ANSWER_SECONDS)
         asked = list[Call]()
         while time.monotonic() < until:
-            asked.append(self._call("showvminfo", self._uuid, "--machinereadable"))
+            try:
+                asked.append(self._call("showvminfo", self._uuid, "--machinereadable"))
+            except OSError:
+                if not asked:
+                    break
             again = time.monotonic() + (_LATE_SECONDS if len(asked) == 1 else _ANSWER_SECONDS)
             while time.monotonic() < min(again, until):
                 for call in asked:

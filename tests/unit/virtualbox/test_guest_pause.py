@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -152,6 +153,17 @@ def test_a_state_that_passes_is_no_end_of_the_pause(vm: Vm) -> None:
 
     with pytest.raises(NotPausedError, match="switched off"), vm.pause().standing_still():
         change()
+    assert (vm.state, vm.note.exists()) == ("running", False)
+
+
+def test_it_goes_on_though_no_vboxmanage_can_be_started_first(vm: Vm) -> None:
+    """While VirtualBox is upgraded, say, or the machine has no memory left."""
+    program, away = Path(vm.vboxmanage.program), vm.folder / "away"
+    back = threading.Timer(1, lambda: away.rename(program))
+    with vm.pause().standing_still():
+        program.rename(away)
+        back.start()
+    back.join()
     assert (vm.state, vm.note.exists()) == ("running", False)
 
 
