@@ -36,21 +36,14 @@ _POLL_SECONDS = 0.05
 #: A VBoxManage that has not answered after so long does not do so.
 _ANSWER_SECONDS = 60.0
 _SILENT = "VBoxManage does not answer"
+#: What VirtualBox says if somebody else was quicker.
+_THEIRS = "Already paused"
+#: After these failures it may be paused all the same, also later.
+_OPEN = (_SILENT, "ended by signal", "NS_ERROR_CALL_FAILED")
 
 #: A VM goes from these to another state only if somebody does something.
-_LASTING = frozenset(
-    {
-        "running",
-        "paused",
-        "poweroff",
-        "saved",
-        "aborted",
-        "aborted-saved",
-        "gurumeditation",
-        "stuck",
-        "teleported",
-    }
-)
+_OFF = {"poweroff", "saved", "aborted", "aborted-saved"}
+_LASTING = {*_OFF, "running", "paused", "gurumeditation", "stuck", "teleported"}
 
 
 class Call:
@@ -84,9 +77,11 @@ class Call:
     def failure(self) -> str:
         """Why it failed; empty: it did not."""
         status = self._process.returncode
+        if status < 0:
+            return f"VBoxManage was ended by signal {-status}"
         self._complained.seek(0)
-        said = self._complained.read().decode("utf-8", "replace")
-        return "" if status == 0 else " ".join(said.split())[-300:] or f"status {status}"
+        said = " ".join(self._complained.read().decode("utf-8", "replace").split())
+        return "" if status == 0 else said[-300:] or f"status {status}"
 
 
 class Guest:
@@ -123,10 +118,7 @@ class Guest:
         return call.failure
 
     def look(self, until: float = math.inf) -> tuple[str, str]:
-        """Its state, and when that changed last; empty where VirtualBox does not say it.
-
-        Empty, too, if it has not said it until then.
-        """
+        """Its state, and when that changed last; empty where VirtualBox does not say it in time."""
         until = min(until, time.monotonic() + _ANSWER_SECONDS)
         asked = list[Call]()
         while time.monotonic() < until:
@@ -195,21 +187,24 @@ def main(uuid: str, seconds: float, note: str, program: str) -> None:
     end = time.monotonic() + seconds - _RESUME_SECONDS
     write(note, "")
     refused = guest.do("pause", "paused", since)
-    state, moment = ("", "") if refused else guest.look(end)
-    if state == "paused":
+    state, moment = guest.look(end)
+    answer = "late"
+    if refused:
+        answer = f"refused {refused}"
+    elif state == "paused":
         with contextlib.suppress(OSError):
             write(note, moment)
         say("paused")
         answer = {"release": "held", None: "late"}.get(heard(end), "gone")
-    elif refused or state:
-        answer = f"refused {refused or 'it was resumed at once'}"
-    else:
-        answer = "late"
-    if not refused or refused == _SILENT:
+    elif state:
+        answer = "refused it was resumed at once"
+    until = ""
+    ours = state in ("", "paused") and moment != since and _THEIRS not in refused
+    if ours or not refused:
         until = guest.let_go_on(moment)
-        if answer == "held" and until != "paused":
-            answer = "changed"
-    if refused != _SILENT:  # it may be paused later
+    if answer == "held" and until != "paused":
+        answer = "changed"
+    if until == "paused" or not any(words in refused for words in _OPEN):
         with contextlib.suppress(OSError):
             os.unlink(note)
     say(answer)

@@ -125,6 +125,28 @@ def test_one_that_is_paused_already_or_off_is_left_so(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("paused", False)
 
 
+@pytest.mark.parametrize("failure", ["exit 1", "kill -9 $$"])
+def test_one_that_is_paused_although_that_failed_goes_on(vm: Vm, failure: str) -> None:
+    vm.after("pause", failure)
+    with pytest.raises(NotPausedError, match="could not be paused"), vm.pause().standing_still():
+        pytest.fail("VirtualBox said that it was not")
+    assert (vm.state, vm.note.exists()) == ("running", False)
+
+
+def test_of_one_that_may_be_paused_later_the_note_stays(vm: Vm) -> None:
+    vm.hook("pause", "kill -9 $$")
+    with pytest.raises(NotPausedError, match="ended by signal 9"), vm.pause().standing_still():
+        pytest.fail("nobody knows whether it was")
+    assert (vm.state, vm.note.exists()) == ("running", True)
+
+
+def test_one_that_its_user_pauses_at_that_moment_stays_so(vm: Vm) -> None:
+    vm.hook("pause", "change paused")
+    with pytest.raises(NotPausedError, match="Already paused"), vm.pause().standing_still():
+        pytest.fail("it was not paused by this program")
+    assert (vm.state, vm.note.exists()) == ("paused", False)
+
+
 def test_one_that_its_user_resumes_at_once_was_not_paused(vm: Vm) -> None:
     vm.after("pause", "echo running > state")
     with pytest.raises(NotPausedError, match="resumed at once"), vm.pause().standing_still():
