@@ -237,8 +237,8 @@ def paper() -> IO[bytes]:
 
 
 def write(path: str, text: str) -> None:
-    """Writes a short file anew."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Adds to a short file, which stays as it is if that fails."""
+    with open(path, "a", encoding="utf-8") as file:
         file.write(text)
 
 

@@ -1,6 +1,7 @@
 """The process that pauses a VM and resumes it, beside a VBoxManage that is a short script."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.processes import SubprocessRunner
-from shared.virtualbox import guest_pause
+from shared.virtualbox import guest_pause, pause_guard
 from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.guest_pause import GuestPause, NotPausedError, resume_left
 from shared.virtualbox.vboxmanage import VBoxManage
@@ -226,6 +227,21 @@ def test_where_no_note_can_be_written_nothing_is_paused(vm: Vm) -> None:
     with pytest.raises(NotPausedError, match="has ended"), vm.pause().standing_still():
         pytest.fail("nobody would know of it")
     assert "pause" not in (vm.folder / "calls").read_text()
+
+
+def test_where_the_moment_cannot_be_noted_the_note_stays_as_it_is(tmp_path: Path) -> None:
+    """By its time the pause is known, if what resumes the VM is killed."""
+    note = tmp_path / "paused"
+    pause_guard.write(str(note), "")
+    os.utime(note, (1, 1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            pause_guard.write(str(note), OURS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (note.read_text(), note.stat().st_mtime) == ("", 1)
 
 
 def test_signals_that_end_programs_do_not_end_what_resumes_it(vm: Vm) -> None:
