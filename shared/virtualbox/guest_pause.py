@@ -56,6 +56,9 @@ class GuestPause:
         theirs, ours = os.pipe()
         try:
             guard = self._start(theirs)
+        except BaseException:
+            os.close(ours)
+            raise
         finally:
             os.close(theirs)
         answers = _Answers(guard, self._seconds)

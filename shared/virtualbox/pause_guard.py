@@ -57,15 +57,12 @@ class Call:
         self.overdue = time.monotonic() + _ANSWER_SECONDS
 
     def ended(self, seconds: float = 0) -> bool:
-        """Whether it has ended after so long."""
+        """Whether it has ended after so long. Ends it if its time is over."""
+        if time.monotonic() >= self.overdue:
+            self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self._process.returncode is not None
-
-    def end_if_overdue(self) -> None:
-        """Ends it if its time is over."""
-        if time.monotonic() >= self.overdue:
-            self._process.kill()
 
     @property
     def printed(self) -> str:
@@ -158,8 +155,6 @@ class Guest:
                 moment = ""
 
     def _call(self, *words: str) -> Call:
-        for call in self._calls:
-            call.end_if_overdue()
         self._calls = [each for each in self._calls if not each.ended()]
         self._calls.append(Call([self._program, *words]))
         return self._calls[-1]
@@ -185,7 +180,11 @@ def main(uuid: str, seconds: float, note: str, program: str) -> None:
         say(f"refused {f'it is {before}' if before else _SILENT}")
         return
     end = time.monotonic() + seconds - _RESUME_SECONDS
-    write(note, "")
+    try:
+        write(note, "")
+    except OSError as error:
+        say(f"refused no note can be written: {error.strerror}")
+        return
     refused = guest.do("pause", "paused", since)
     state, moment = guest.look(end)
     answer = "late"

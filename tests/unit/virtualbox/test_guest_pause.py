@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.host.processes import SubprocessRunner
@@ -222,9 +223,20 @@ def test_it_goes_on_in_time_though_nobody_knows_whether_it_is_paused(
     assert (vm.state, vm.note.exists(), hanging()) == ("running", False, 2)
 
 
+def test_nothing_stays_open_where_nothing_can_be_started(vm: Vm) -> None:
+    pause = GuestPause(vm.vboxmanage, UUID, "\0", vm.note)  # type: ignore[arg-type]
+    before = psutil.Process().num_fds()
+    with pytest.raises(ValueError, match="null"), pause.standing_still():
+        pytest.fail("nobody would resume it")
+    assert psutil.Process().num_fds() == before
+
+
 def test_where_no_note_can_be_written_nothing_is_paused(vm: Vm) -> None:
     vm.note = vm.folder / "gone" / "paused"
-    with pytest.raises(NotPausedError, match="has ended"), vm.pause().standing_still():
+    with (
+        pytest.raises(NotPausedError, match="no note can be written: No such"),
+        vm.pause().standing_still(),
+    ):
         pytest.fail("nobody would know of it")
     assert "pause" not in (vm.folder / "calls").read_text()
 
