@@ -160,7 +160,9 @@ def may_remain(record: VmRecord, left: Power) -> str:
     clone = f" with the UUID {left.clone}" if left.clone else ""
     folder = f", and the folder {left.folder}" if left.folder else ""
     made = "a VM" if left.method == "pause" else "a snapshot and a VM"
+    still = f"; it may still be paused (VBoxManage controlvm {quoted(record.uuid)} resume)"
     return (
         f"{DONE_TO[left.method]} on {host}: {made} called {left.tag}{clone}{folder} "
         f"may still be there, and nobody removes them by itself"
+        f"{still if left.method == 'pause' else ''}"
     )

@@ -145,6 +145,10 @@ class TestGivenUp:
         live = unfinished.may_remain(record, LIVE)
         assert all(word in live for word in (f"vmbackup-{TOKEN}", LIVE.clone, LIVE.folder, "alpha"))
         assert "startvm" not in live
+        paused = unfinished.may_remain(record, replace(LIVE, method="pause"))
+        assert f"may still be paused (VBoxManage controlvm {record.uuid} resume)" in paused
+        assert "snapshot" not in paused
+        assert "controlvm" not in live
 
 
 class TestMoved:
