@@ -68,7 +68,7 @@ class Site:
             configured.timeout_seconds,
             environment,
             self.clock,
-            asking=HedgingRunner(),
+            asking=HedgingRunner(patience_seconds=_PATIENCE_SECONDS),
         )
 
     def pace(self, should_stop: Callable[[], bool] = lambda: False) -> Pace:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Final
 
-from shared.host.processes import END_SECONDS, ChildProcess, Completed, as_text
+from shared.host.processes import ChildProcess, Completed, as_text
 from shared.host.signals import held_back
 
 #: Nearly all calls have ended by then.
@@ -32,33 +32,39 @@ class _Question:
     def __init__(
         self, arguments: Sequence[str], environment: Mapping[str, str] | None, seconds: float
     ) -> None:
-        self._paper = _paper()
+        self._papers = stdout, stderr = _paper(), _paper()
         self.ends = time.monotonic() + seconds
         try:
-            self.child = ChildProcess(arguments, environment=environment, stdout=self._paper)
+            self.child = ChildProcess(
+                arguments, environment=environment, stdout=stdout, stderr=stderr
+            )
         except BaseException:
-            self._paper.close()
+            self._close()
             raise
 
     def answer(self, seconds: float) -> Completed | None:
         """What it said; None if it has not ended after so long."""
-        printed = self.child.printed(seconds)
-        if printed is None:
+        status = self.child.wait_at_most(seconds)
+        if status is None:
             return None
-        self._paper.seek(0)
-        stdout, stderr = map(as_text, (self._paper.read(), printed[1]))
-        return Completed(self.child.arguments, self.child.wait(), stdout, stderr)
+        for paper in self._papers:
+            paper.seek(0)
+        stdout, stderr = (as_text(paper.read()) for paper in self._papers)
+        return Completed(self.child.arguments, status, stdout, stderr)
 
     def forget(self, seconds: float) -> bool:
         """Does without its answer; whether it has ended after so long."""
-        self._paper.close()
-        return self.child.printed(seconds) is not None
+        self._close()
+        return self.child.wait_at_most(seconds) is not None
 
     def end(self, seconds: float) -> None:
         """Ends it, unless it does so by itself in so many seconds."""
         if not self.forget(seconds):
             self.child.end()
-            self.child.printed(END_SECONDS)
+
+    def _close(self) -> None:
+        for paper in self._papers:
+            paper.close()
 
 
 class HedgingRunner:
@@ -66,11 +72,12 @@ class HedgingRunner:
 
     One that has not ended after `late_seconds` is started once more. The first to end counts, with
     whatever it says. The other one has as long again; then it is left to itself, and ended only
-    when its own time is over and another command is run.
+    when its own time is over and another command is run. Those that are interrupted have
+    `patience_seconds` to end by themselves.
     """
 
-    def __init__(self, late_seconds: float = LATE_SECONDS) -> None:
-        self._late_seconds = late_seconds
+    def __init__(self, late_seconds: float = LATE_SECONDS, *, patience_seconds: float = 0) -> None:
+        self._late_seconds, self._patience_seconds = late_seconds, patience_seconds
 
     def run(
         self,
@@ -96,8 +103,9 @@ class HedgingRunner:
                         _left.extend(each for each in asked if not each.forget(self._late_seconds))
                         return answer
         except BaseException:  # we are interrupted
+            end = time.monotonic() + self._patience_seconds
             for one in asked:
-                one.end(END_SECONDS)
+                one.end(max(0.0, end - time.monotonic()))
             raise
         for one in asked:
             one.end(0)

@@ -4,13 +4,13 @@ import contextlib
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from shared.host import hedging
 from shared.host.hedging import HedgingRunner
 from tests.support.virtualbox import wait_for
 
@@ -23,8 +23,9 @@ number = len(list(folder.iterdir()))
 print("x" * 200_000, flush=True)
 while number < hanging and not os.path.exists(f"{folder}.go"): time.sleep(0.05)
 print("y" * 200_000, flush=True)
+print("said", file=sys.stderr, flush=True)
 (folder.parent / f"{os.getpid()}.ended").touch()
-print(number); print("said", file=sys.stderr); sys.exit(number)
+print(number); sys.exit(number)
 """
 
 
@@ -70,15 +71,18 @@ def test_a_late_one_is_asked_once_more_and_left_to_end_by_itself(folder: Path) -
     assert len(done.stdout) > 200_000
     assert len(list(folder.iterdir())) == 2
     assert len(still_running(folder)) == 1
+    let_go(folder)
+    HedgingRunner(50).run(asked(folder, 0), timeout_seconds=60)
+    assert hedging._left == []
 
 
 def test_one_that_was_left_is_ended_by_the_next_question_after_its_time(folder: Path) -> None:
     runner = HedgingRunner(1)
-    runner.run(asked(folder, 1), timeout_seconds=3)
+    runner.run(asked(folder, 1), timeout_seconds=60)
     (left,) = still_running(folder)
     runner.run(asked(folder, 0), timeout_seconds=60)
     assert still_running(folder) == [left], "it has time"
-    time.sleep(3)
+    hedging._left[0].ends = 0
     runner.run(asked(folder, 0), timeout_seconds=60)
     assert still_running(folder) == []
 
@@ -114,16 +118,31 @@ def test_one_that_cannot_be_started_says_so(folder: Path) -> None:
         HedgingRunner().run([str(folder / "nothing")], timeout_seconds=1)
 
 
-def test_whoever_is_interrupted_leaves_nothing_running(folder: Path) -> None:
+@contextlib.contextmanager
+def interrupted(first: Callable[[], object]) -> Iterator[None]:
+    """Within, we are interrupted after a while, when that has been done."""
+
     def interrupt(*_: object) -> None:
+        first()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     signal.alarm(4)
     try:
         with pytest.raises(KeyboardInterrupt):
-            HedgingRunner(1).run(asked(folder, 9), timeout_seconds=60)
+            yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_whoever_is_interrupted_leaves_nothing_running(folder: Path) -> None:
+    with interrupted(lambda: None):
+        HedgingRunner(1).run(asked(folder, 9), timeout_seconds=60)
     assert still_running(folder) == []
+
+
+def test_whoever_is_interrupted_lets_a_question_end_by_itself_for_a_while(folder: Path) -> None:
+    with interrupted(folder.with_name(f"{folder.name}.go").touch):
+        HedgingRunner(50, patience_seconds=60).run(asked(folder, 9), timeout_seconds=60)
+    assert len(list(folder.parent.glob("*.ended"))) == 1
