@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed_at_any_step_leaves_a_guest_that_runs(member: Me
         host.meddle(point, "kill -9 $WORKER")
         host.backup(member).communicate(timeout=60)
         assert host.met, point
-        wait_for(lambda: not guards(vm), f"the guest to be let go, killed {point}", 5 + 10)
+        wait_for(lambda: not guards(vm), f"the guest to be let go, killed {point}", 40)
         assert vm.info("VMState") == "running", point
         assert member.fleet.record("server").power is not None, point
         recover(member)
