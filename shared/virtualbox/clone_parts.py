@@ -1,14 +1,20 @@
 """What a live backup makes, a snapshot and a clone in a folder, and how it is known again."""
 
+import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.storage import Image, VmSnapshot
+
+#: In the folder of a clone: those that it has on other file systems.
+ELSEWHERE: Final = "elsewhere.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,33 @@ class Made:
         """Where its folder may be.
 
         Where it was made, or where it went with the folder of its VM, which VirtualBox renames with
-        the VM; and beside disks of the VM, where those of a clone are that was made in a pause.
+        the VM; and beside disks of the VM, where those of a clone are that was made in a pause,
+        and are also if the VM has other disks now.
         """
         current = set()
         if machine is not None:
             files = [machine.settings_file, *(image.location for image in machine.images)]
             current = {Path(file).parent / self.folder.name for file in files}
-        return tuple({self.folder, *current})
+        known = {self.folder, *current}
+        return tuple(known.union(*map(elsewhere, known)))
+
+
+def note_elsewhere(folder: Path, others: Iterable[Path]) -> None:
+    """Notes which other folders a clone will have, before they are made. Raises `OSError`."""
+    with open(folder / ELSEWHERE, "w", encoding="ascii") as file:
+        json.dump([str(other) for other in others], file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def elsewhere(folder: Path) -> frozenset[Path]:
+    """Which other folders a clone has that is in this one; none if that cannot be read."""
+    try:
+        noted = json.loads((folder / ELSEWHERE).read_bytes())
+        others = frozenset(map(Path, noted))
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+    return frozenset(other for other in others if other.is_absolute() and other.name == folder.name)
 
 
 def find_snapshot(snapshots: Iterable[VmSnapshot], made: Made) -> VmSnapshot | None:

@@ -12,7 +12,7 @@ from shared.frozen.reflink import clone
 from shared.ova.vdi_header import VdiHeader
 from shared.ova.vdi_identity import give_identity
 from shared.virtualbox import scratch
-from shared.virtualbox.clone_parts import Made
+from shared.virtualbox.clone_parts import Made, note_elsewhere
 from shared.virtualbox.cloned_settings import ClonedImage, cloned_settings
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import read_file
@@ -33,7 +33,9 @@ class PausedClone:
         self._machine, self._made = machine, made
         self._settings = b""
         self._images = dict(self._places())
-        for folder in {Path(image.file).parent.parent for image in self._images.values()}:
+        folders = {Path(image.file).parent.parent for image in self._images.values()}
+        note_elsewhere(made.folder, folders - {made.folder})
+        for folder in folders:
             if folder != made.folder:
                 scratch.make(folder, scratch.Mark(made.name, made.clone))
             (folder / _IMAGES).mkdir(mode=0o700)

@@ -16,7 +16,7 @@ from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.state.records import Power, VmRecord
 from shared.virtualbox import scratch
-from shared.virtualbox.clone_parts import Made, find_snapshot, is_below
+from shared.virtualbox.clone_parts import ELSEWHERE, Made, elsewhere, find_snapshot, is_below
 from shared.virtualbox.clones import Clones
 from shared.virtualbox.guest_pause import NOTE, resume_left
 from shared.virtualbox.inventory import Machine
@@ -93,9 +93,21 @@ def _remove_clone(
         clones.unregister(clone, machine, made)
         machine = site.inventory().get(record.uuid)
     clones.close_images(machine, made)
-    for folder in made.folders(machine):
-        scratch.remove(folder, made.name)
+    _remove_folders(made, machine)
     return machine
+
+
+def _remove_folders(made: Made, machine: Machine | None) -> None:
+    """Those last in which others are noted, and only if these are gone."""
+    for folder in sorted(made.folders(machine), key=lambda folder: bool(elsewhere(folder))):
+        away = next((other for other in elsewhere(folder) if not other.parent.is_dir()), None)
+        if away is not None:
+            raise VBoxManageError(
+                f"{away}, a folder of the clone {made.name}, is out of reach",
+                hint=f"mount it, and the next tick removes it; if it never comes back: delete "
+                f"{folder / ELSEWHERE}",
+            )
+        scratch.remove(folder, made.name)
 
 
 def _require_mark(clone: Machine, machine: Machine | None, made: Made) -> None:

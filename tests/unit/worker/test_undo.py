@@ -1,0 +1,44 @@
+"""Folders of a clone on other file systems than that of its VM: they go before all else."""
+
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from shared.host.errors import VBoxManageError
+from shared.state.records import Power
+from shared.virtualbox import scratch
+from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import Image
+from tests.unit.state.builders import StillClock, vm
+from worker.backup.paused_clone import PausedClone
+from worker.backup.undo import made_by, undo_live
+
+CLONE = "bbbbbbbb-0000-0000-0000-000000000000"
+
+
+def test_they_are_known_also_when_the_vm_is_not_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, disks = tmp_path / "web01", tmp_path / "disks"
+    home.mkdir()
+    disks.mkdir()
+    monkeypatch.setattr(
+        "worker.backup.paused_clone.folder_of_clone", lambda path, _, name: path.parent / name
+    )
+    power = Power("pause", "running", 7, scratch.new_token(), CLONE)
+    power = replace(power, folder=str(home / power.tag))
+    made = made_by(power)
+    scratch.make(made.folder, scratch.Mark(made.name, made.clone))
+    image = Image("c", str(disks / "data.vdi"), "VDI", "")
+    PausedClone(Machine("a", "web01", str(home / "web01.vbox"), chains=((image,),)), made)
+    other = Machine("b", "db01", str(tmp_path / "db01" / "db01.vbox"))
+    site = Mock(clock=StillClock(), **{"inventory.return_value": {"b": other}})
+    away = disks.rename(tmp_path / "away")
+    with pytest.raises(VBoxManageError, match="out of reach"):
+        undo_live(site, vm("web01"), power)
+    assert made.folder.exists()
+    away.rename(disks)
+    undo_live(site, vm("web01"), power)
+    assert (list(home.iterdir()), list(disks.iterdir())) == ([], [])
