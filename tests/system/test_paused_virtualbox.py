@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.virtualbox
 
 #: A VBoxManage that does something else once: before or after a VM is paused or resumed, or before
-#: it is asked whether the VM was paused throughout, when all is cloned.
+#: it is asked whether the VM was paused throughout, when all is cloned. Others wait meanwhile.
 MEDDLER = """#!/bin/sh
 at() {{
   if [ "$(cat '{folder}/point' 2>/dev/null)" = "$1" ]; then
-    rm '{folder}/point'
+    mv '{folder}/point' '{folder}/acting'
     GUARD=$PPID sh '{folder}/action'
+    rm '{folder}/acting'
   fi
 }}
+while [ -e '{folder}/acting' ]; do sleep 0.05; done
 [ "$1" = controlvm ] && at "before $3"
 [ "$1" = showvminfo ] && [ -s {vms}/*/vmbackup-*/paused ] && at cloned
 '{real}' "$@"
