@@ -156,7 +156,7 @@ def test_a_long_wait_says_what_for_and_how_long_at_most(gated: Rig, worker: str)
             (gated.folder / "open").touch()
 
     _, said = read_at_terminal(command(gated, worker), 120, dict(os.environ), opened)
-    assert "for VBoxManage list vms, 2 min at most" in said
+    assert "for VBoxManage list vms, 2 min at most" in said, said
 
 
 def test_where_lines_are_json_a_wait_is_one_of_them(gated: Rig) -> None:

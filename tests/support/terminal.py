@@ -25,8 +25,10 @@ def read_at_terminal(
     """
     leader, follower = pty.openpty()
     ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    # what tells of another terminal than this one does not count
+    here = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env=environment
+        command, stdin=follower, stdout=follower, stderr=follower, env={**here, "TERM": "xterm"}
     )
     os.close(follower)
     said = b""

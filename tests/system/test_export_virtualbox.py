@@ -97,8 +97,8 @@ def test_export_whose_vboxmanage_was_killed_goes_on_and_is_recognised(
     os.kill(export.identity.pid, signal.SIGKILL)
     with pytest.raises(ExportAbandonedError):
         ended(export).result()
+    assert use(vm) is DiskUse.READ, "asked first: the export ends by itself"
     assert vm.info("VMState") == "poweroff"
-    assert use(vm) is DiskUse.READ
     assert (
         "Locking of attached media failed"
         in virtualbox_host.run("startvm", vm.uuid, "--type=headless", check=False).stderr
