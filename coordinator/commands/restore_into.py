@@ -129,7 +129,9 @@ def _taken_back(
     try:
         with (
             site.database.session("restore") as session,
-            vm_copies.hold(site, session, record.key, "verify", reason) as held,
+            vm_copies.hold(
+                *(site, session, record.key, "verify", reason), makes_files=False
+            ) as held,
             ExitStack() as locks,
         ):
             newest = in_place.newest_good(site, record)

@@ -216,10 +216,12 @@ def hold(
     key: str,
     purpose: Literal["verify", "prune", "pin"],
     reason: str,
+    *,
+    makes_files: bool = True,
 ) -> AbstractContextManager[Holding]:
     """Claims a VM whose copies are to be read or changed. See `holding`."""
     start = partial(claims.grant, key=key, purpose=purpose, floor=site.floor(key))
-    return holding(session, start, reason)
+    return holding(session, start, reason, makes_files=makes_files)
 
 
 def commit_found(site: Site, held: Holding, reason: str) -> tuple[FoundCopies, VmRecord]:

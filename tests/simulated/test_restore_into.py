@@ -337,6 +337,9 @@ def refused(rig: Rig, vm: SimulatedVm, case: str) -> None:
         dry = admin(rig, "restore", "--into", "web01", DISCARD, "--dry-run")
         assert (dry.exit_code, said in dry.stderr) == (code, True), dry.output
     assert not list((rig.folder / "state-alpha").glob("into-*.json"))
+    if case == "it runs":
+        left = rig.record("web01").leftovers
+        assert not left, "nothing was made that would have to be removed"
 
 
 def test_what_is_in_no_copy_is_lost_only_if_that_is_said(rig: Rig, vm: SimulatedVm) -> None:

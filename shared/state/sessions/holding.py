@@ -83,7 +83,9 @@ class Holding:
 
 
 @contextlib.contextmanager
-def holding(session: Session, start: Start, reason: str) -> Iterator[Holding]:
+def holding(
+    session: Session, start: Start, reason: str, *, makes_files: bool = True
+) -> Iterator[Holding]:
     """Claims a VM by a commit, and lets go of it on the way out unless a commit did meanwhile.
 
     Raises what `start` raises: `LockedError` if somebody holds the VM. A session holds one VM at a
@@ -91,6 +93,8 @@ def holding(session: Session, start: Start, reason: str) -> Iterator[Holding]:
 
     After an error of the operator's kind (`VmBackupError`) the VM is let go by a commit, so that
     the session can go on with the next one. A displaced session (`LockLostError`) commits nothing.
+    With `makes_files` it is noted then that partial files may be left beside its copies.
+
     After any other interruption, and where that commit fails, the end of the session frees the
     VM; so it does, or the next database worker does, after a crash.
     """
@@ -105,16 +109,16 @@ def holding(session: Session, start: Start, reason: str) -> Iterator[Holding]:
     except LockLostError:
         raise
     except VmBackupError as error:
-        _release_after(held, f"{reason}: {error.message}")
+        _release_after(held, f"{reason}: {error.message}", leftovers=makes_files)
         raise
     finally:
         session.doing.rest()
 
 
-def _release_after(held: Holding, reason: str) -> None:
+def _release_after(held: Holding, reason: str, *, leftovers: bool) -> None:
     """Lets go of the VM. A failure is no reason to hide the error that led here."""
     try:
-        held.release(reason, leftovers=True)
+        held.release(reason, leftovers=leftovers)
     except VmBackupError as error:
         log.warning(
             "not let go of yet, the end of this process does it: %s",
