@@ -99,8 +99,9 @@ def _path(text: str) -> Path:
 
 
 def _systems(copy: "CopyReader", disk: str) -> Iterator[dict[str, Any]]:
+    found = False
     for place in places(copy, disk):
-        kind = place.found.kind
+        found, kind = True, place.found.kind
         yield {
             "kind": "system",
             "place": place.name,
@@ -112,6 +113,12 @@ def _systems(copy: "CopyReader", disk: str) -> Iterator[dict[str, Any]]:
             "note": place.found.note,
             "name": place.disk.name,
         }
+    if disk and not found:
+        raise UsageError(
+            f"the copy has no disk or partition {disk}",
+            hint=f"it has {len(copy.disks)} disks, numbered from 1: `files VM` without --disk "
+            "shows what is in them",
+        )
 
 
 def _find(

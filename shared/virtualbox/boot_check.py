@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 import psutil
 
 from shared.host.clock import Clock
-from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
+from shared.host.errors import UsageError, VBoxManageError, VBoxManageTimeoutError
+from shared.virtualbox import host_faults
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.patience import patiently
 from shared.virtualbox.power import PowerSwitch
@@ -58,9 +59,22 @@ class BootCheck:
         self._uuid = machine.uuid
 
     def change(self, settings: Sequence[tuple[str, str]]) -> None:
-        """Changes settings by their names in `VBoxManage modifyvm`."""
-        if settings:
+        """Changes settings by their names in `VBoxManage modifyvm`.
+
+        Raises `UsageError` if VirtualBox refuses that: it is the operator's wish, and no fault of
+        the copy; `VBoxManageError` if the host is at fault.
+        """
+        if not settings:
+            return
+        try:
             self._run("modifyvm", self._uuid, *(f"--{name}={value}" for name, value in settings))
+        except VBoxManageError as error:
+            if host_faults.is_of_host(error):
+                raise
+            raise UsageError(
+                f"VirtualBox does not take the settings of --set: {error.message}",
+                hint="nothing was noted of the copy; `VBoxManage modifyvm` without more names them",
+            ) from None
 
     def start_and_watch(self, seconds: float) -> Observation:
         """Starts the VM without a screen and watches it.

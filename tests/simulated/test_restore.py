@@ -415,6 +415,15 @@ def test_what_is_the_fault_of_the_host_is_no_result(
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
 
 
+def test_a_setting_that_virtualbox_refuses_is_the_operators_error(rig: Rig) -> None:
+    """It was kept as a copy that does not come back, and told to people."""
+    two_copies(rig)
+    refused = admin(rig, "rehearse", "web01", "--boot", "--wait", "1", "--set", "nosuch=1")
+    assert (refused.exit_code, "settings of --set" in refused.stderr) == (2, True), refused.output
+    assert rig.record("web01").rehearsed is None
+    assert listed(rig.site()) == ["web01"]
+
+
 @pytest.mark.parametrize(
     ("error", "is_result"),
     [

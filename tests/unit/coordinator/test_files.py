@@ -88,6 +88,13 @@ class TestWholeFileSystems:
             assert guest_disks.digests(place / f"disk{system['place']}") == want, system
         assert tree(operator.nas) == before
 
+    @pytest.mark.parametrize("disk", ["7", "1.9", "x"])
+    def test_a_disk_that_is_not_there_is_said_to_be_none(
+        self, copied: tuple[Operator, dict[str, str]], disk: str
+    ) -> None:
+        refused = copied[0].admin("files", "web", "--disk", disk)
+        assert (refused.exit_code, f"no disk or partition {disk}" in refused.stderr) == (2, True)
+
     def test_what_lies_in_each_partition_is_said(
         self, copied: tuple[Operator, dict[str, str]]
     ) -> None:
