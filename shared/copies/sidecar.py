@@ -30,7 +30,7 @@ from shared.host.errors import CopyError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
 from shared.ova.parts import Parts
-from shared.state.hold import Hold
+from shared.state.hold import Marks
 
 #: The schema of a copy that was read in full when it was made, and that of one that was not. Its
 #: manifest has no digests of its disks, so that programs of version 0.1 would call it damaged: they
@@ -134,7 +134,7 @@ class Sidecar(Document):
     index: SideFile | None = None
     parts: Parts | None = None
     oldest_read: Time | Literal[""] = ""
-    holds: Annotated[tuple[Hold, ...], FROM_JSON] = ()
+    holds: Marks = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -4,16 +4,19 @@ A hold is neither a claim nor a lease. It stands twice, in the record of the cop
 copy's sidecar, and each of the two keeps the copy. No silence and no crash ends it.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from shared.host.document_fields import FieldCheck, PlainName
+from shared.host.document_fields import FROM_JSON, FieldCheck, PlainName
 from shared.host.documents import Document
 from shared.host.errors import LockedError
 from shared.host.printable import option, printable, quoted
 
 _Text = Annotated[str, FieldCheck(bool, "empty")]
+#: Bytes as JSON of all marks in one sidecar: those of a hundred VMs with the longest names.
+MOST_MARKED_BYTES: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,14 @@ class Hold(Document):
             f"what the guest of {printable(self.name)} on {self.node} has written since "
             f"{self.since} is worthless then"
         )
+
+
+def _fit(holds: tuple[Hold, ...]) -> bool:
+    return len(json.dumps([hold.to_json() for hold in holds])) <= MOST_MARKED_BYTES
+
+
+#: What a sidecar may say. It goes into the record, and with that into each generation.
+Marks = Annotated[tuple[Hold, ...], FROM_JSON, FieldCheck(_fit, "longer than what is written")]
 
 
 def merged(known: Iterable[Hold], others: Iterable[Hold]) -> tuple[Hold, ...]:

@@ -1,5 +1,6 @@
 """A copy from which a VM runs: nothing that programs do by themselves, and no command, takes it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,17 @@ def test_a_hold_is_read_and_written_with_what_is_not_known_of_it(web: Operator) 
         copy_hold.settle(web.site(), session, "web")
     (hold,) = sidecars.read(web.nas / "web", HELD).holds
     assert hold.to_json()["colour"] == "red"
+
+
+def test_marks_that_nobody_writes_do_not_come_into_the_database(web: Operator) -> None:
+    """Each would make each generation longer by as much."""
+    file = web.nas / "web" / f"{HELD}.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    mark = {"stamp": HELD, "node": "beta", "name": "x" * 200_000, "since": WHEN}
+    file.write_text(json.dumps({**told, "holds": [mark]}), encoding="utf-8")
+    web.admin("prune")
+    web.admin("verify", "web")
+    assert web.record("web").holds == ()
+    assert HELD in {copy.stamp for copy in catalogue.read(web.nas / "web", None).copies}
+    rows = {row["stamp"]: row for row in web.json("copies", "web")["copies"]}
+    assert rows[HELD]["problem"]
