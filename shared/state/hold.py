@@ -76,7 +76,7 @@ class Hold(Document):
 
 
 def _fit(holds: tuple[Hold, ...]) -> bool:
-    return len(json.dumps([hold.to_json() for hold in holds])) <= MOST_MARKED_BYTES
+    return len(json.dumps(holds, default=Hold.to_json)) <= MOST_MARKED_BYTES
 
 
 #: What a sidecar may say. It goes into the record, and with that into each generation.
