@@ -7,6 +7,7 @@ fault of what was imported or started.
 from typing import Final
 
 from shared.host.errors import VBoxManageError, VBoxManageTimeoutError
+from shared.virtualbox.patience import is_locked
 from shared.virtualbox.vboxmanage import TransientVBoxManageError
 
 #: Parts of what VBoxManage says, and of what is said of it.
@@ -32,4 +33,4 @@ _SIGNS: Final = (
 def is_of_host(error: VBoxManageError) -> bool:
     """Whether it is the host, and not what VirtualBox was given."""
     passing = isinstance(error, VBoxManageTimeoutError | TransientVBoxManageError)
-    return passing or any(sign in error.message for sign in _SIGNS)
+    return passing or is_locked(error) or any(sign in error.message for sign in _SIGNS)

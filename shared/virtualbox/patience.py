@@ -19,6 +19,11 @@ _POLL_SECONDS: Final = 1.0
 _Answer = TypeVar("_Answer")
 
 
+def is_locked(error: VBoxManageError) -> bool:
+    """Whether VirtualBox refuses only because somebody holds the VM."""
+    return any(text in error.message for text in _LOCKED)
+
+
 def patiently(clock: Clock, ask: Callable[[], _Answer]) -> _Answer:
     """Asks VirtualBox, again for a bounded time while the VM is locked. Raises what `ask` does."""
     end = clock.monotonic() + _LOCKED_SECONDS
@@ -27,7 +32,6 @@ def patiently(clock: Clock, ask: Callable[[], _Answer]) -> _Answer:
         try:
             return ask()
         except VBoxManageError as error:
-            locked = any(text in error.message for text in _LOCKED)
-            if not locked or clock.monotonic() >= end:
+            if not is_locked(error) or clock.monotonic() >= end:
                 raise
             pause(_POLL_SECONDS)

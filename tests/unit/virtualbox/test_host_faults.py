@@ -22,6 +22,7 @@ START = "VBoxManage startvm failed: VBoxManage: error: "
         VBoxManageError(f"{START}Kernel driver not installed (rc=-1908)"),
         VBoxManageError(f"{START}Out of memory condition. (VERR_NO_MEMORY)"),
         VBoxManageError("import failed: this host's disk is full: VERR_DISK_FULL"),
+        VBoxManageError("modifyvm failed: The machine 'x' is already locked by a session"),
         VBoxManageTimeoutError("VBoxManage import did not answer within 60 s"),
         UnreachedVBoxManageError("Failed to create the VirtualBox object"),
     ],
