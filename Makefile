@@ -4,15 +4,16 @@ environment := .venv/.complete
 run := .venv/bin
 # These boot the NAS test bed once and then mostly wait for leases and servers, so they run beside the others.
 nas_tests := tests/system/nas tests/system/nas_cluster
-# In CI `make test-long` follows, which has all of tests/fire and not only the quick part.
+# CI has the lane `long-fire` as well, with all of tests/fire and not only the quick part.
 other_tests := tests $(patsubst %,--ignore=%,$(nas_tests) $(if $(CI),tests/fire))
-# What failed beside others is run again, one at a time, to tell what is broken from what is flaky: that is printed as FLAKY, and fails as well.
+# What failed beside others is run again when they have ended, one at a time, to tell what is broken from what is flaky: that is
+# printed as FLAKY, and fails as well.
 again := --again --last-failed --last-failed-no-failures none
 
 # Tests start hundreds of programs: none compiles our modules once more, whatever this shell would have.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup testbed lint test test-nas test-others test-long long-copies long-fire everything waiting unit newest prove demo bench dist clean
+.PHONY: help setup testbed lint test test-long everything waiting unit newest prove demo bench dist clean
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,35 +44,41 @@ newest: $(environment)  ## the units on the newest Python of Debian (in the test
 	deploy/testbed/python/run -q -n auto -m 'not slow' --hypothesis-profile=quick --cov --cov-report=term tests/unit || \
 	  deploy/testbed/python/run -q --hypothesis-profile=quick $(again) tests/unit
 
+# The lanes of tests: what each runs, and how at first. Those that are long are what `make test` skips for its length: some six minutes.
+nas := $(nas_tests)
+others := $(other_tests)
+others_at_first := -n 2 --dist worksteal
+long-copies := tests/contract/test_engine_large.py tests/system/nas/test_delta_virtualbox.py
+long-fire := tests/fire
+first-long-copies first-long-fire again-long-copies again-long-fire: export VMBACKUP_PROVE = 1
+first-long-copies first-long-fire again-long-copies again-long-fire: export VMBACKUP_PROVE_SECONDS = 30
+lane = -q -o cache_dir=.pytest_cache/$* $($*)
+
+first-%: $(environment)
+	@mkdir -p .pytest_cache && rm -f .pytest_cache/$*.failed
+	$(run)/pytest $(lane) $($*_at_first) || touch .pytest_cache/$*.failed
+
+again-%:
+	@if [ -e .pytest_cache/$*.failed ]; then echo "what failed of $*, alone:"; $(run)/pytest $(lane) $(again); fi
+
+beside := $(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target
+alone := $(MAKE) --no-print-directory --keep-going --jobs 1
+
 test: $(environment)  ## everything: unit, protocol, contract, system, real NFS and SMB
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-nas test-others
+	$(beside) first-nas first-others
+	$(alone) again-nas again-others
 
-test-nas: $(environment)
-	$(run)/pytest -q -o cache_dir=.pytest_cache/nas $(nas_tests) || $(run)/pytest -q -o cache_dir=.pytest_cache/nas $(again) $(nas_tests)
-
-test-others: $(environment)
-	$(run)/pytest -q -n 2 --dist worksteal $(other_tests) || $(run)/pytest -q $(again) $(other_tests)
-
-# What `make test` skips for its length: some six minutes.
-long_copies := tests/contract/test_engine_large.py tests/system/nas/test_delta_virtualbox.py
-long = -o cache_dir=.pytest_cache/$@
-long-copies long-fire: export VMBACKUP_PROVE = 1
-long-copies long-fire: export VMBACKUP_PROVE_SECONDS = 30
 test-long: $(environment)
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target long-copies long-fire
+	$(beside) first-long-copies first-long-fire
+	$(alone) again-long-copies again-long-fire
 
-long-copies: $(environment)
-	$(run)/pytest -q $(long) $(long_copies) || $(run)/pytest -q $(long) $(again) $(long_copies)
-
-long-fire: $(environment)
-	$(run)/pytest -q $(long) tests/fire || $(run)/pytest -q $(long) $(again) tests/fire
-
-# CI: `test` and `test-long` at once. One lane works; the other mostly waits, and has the long tests when the NAS has had its own.
+# CI: what `make test` has, and what it skips. One lane works; the other mostly waits, and has the long tests when the NAS has had its own.
 everything: $(environment)
-	$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync=target test-others waiting
+	$(beside) first-others waiting
+	$(alone) again-nas again-others again-long-copies again-long-fire
 
 waiting: $(environment)
-	$(MAKE) --no-print-directory --keep-going --jobs 1 test-nas long-copies long-fire
+	$(alone) first-nas first-long-copies first-long-fire
 
 prove: $(environment)  ## the promises, for an hour: schedules, crash points and faults, side by side; a table at the end
 	$(run)/python -m deploy.prove
