@@ -102,7 +102,7 @@ def _place(ctx: click.Context) -> _Place | None:
     host: dict[str, Any] = {}
     for candidate in candidates:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            found = tomllib.loads(candidate.expanduser().read_text(encoding="utf-8"))
+            found = tomllib.loads(candidate.expanduser().read_text(encoding="utf-8-sig"))
             nas, host = (_table(found, name) for name in ("nas", "host"))
             break
     mountpoint = os.environ.get("NAS_MOUNTPOINT") or nas.get("mountpoint")

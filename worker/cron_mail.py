@@ -123,13 +123,16 @@ class Telling:
         """
         with self._lock:
             for note in self._notes():
-                told = note.read()
+                try:
+                    told = note.read()
+                except ConfigurationError:  # somebody else's, or damaged: nothing is known of it
+                    continue
                 workers, text = told.get("workers"), told.get("text")
                 if note.path.stem in self._heard or not isinstance(workers, list):
                     continue
                 if not set(map(str, workers)) <= {*ended}:
                     continue
-                with contextlib.suppress(FileNotFoundError):  # another `run` tells it
+                with contextlib.suppress(OSError):  # another `run` tells it, or may remove it
                     note.path.unlink()
                     if told.get("serious"):
                         self._say_over(str(text), str(told.get("began")))
@@ -175,8 +178,12 @@ class Telling:
         return Note((self._directory or Path()) / f"{key}.json", "what was told")
 
     def _notes(self) -> Iterator[Note]:
-        if self._directory is not None:
-            yield from (self._note(path.stem) for path in sorted(self._directory.glob("*.json")))
+        if self._directory is None:
+            return
+        names: list[Path] = []
+        with contextlib.suppress(OSError):  # it is not there, vanished, or may not be listed
+            names = sorted(self._directory.glob("*.json"))
+        yield from (self._note(path.stem) for path in names)
 
     def _log(self, line: str) -> None:
         """Appends to the log; what cannot be logged is printed all the same, if it is news.

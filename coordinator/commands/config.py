@@ -14,7 +14,7 @@ from shared.host.errors import ConfigurationError, NasError, UsageError
 from shared.output import print_json, say, warn
 
 if TYPE_CHECKING:
-    from shared.host.configuration import Configuration, Nas
+    from shared.host.configuration import Configuration, Nas, VmPolicy
 
 
 @documented(
@@ -77,6 +77,7 @@ def validate(invocation: Invocation, *, file: str | None, as_json: bool) -> None
     configuration = invocation.configuration()
     warnings = [
         *_not_there(configuration),
+        *_hooks_not_there(configuration),
         *_try_addresses(configuration),
         *_read_by_nobody(configuration),
     ]
@@ -100,20 +101,46 @@ def _not_there(configuration: "Configuration") -> Iterator[str]:
     import shutil
 
     home, program = configuration.virtualbox.home, configuration.virtualbox.vboxmanage
-    if not os.path.lexists(configuration.nas.mountpoint):  # what hangs is asked below
-        yield f"nas.mountpoint: there is no directory {configuration.nas.mountpoint}"
-    if (metrics := configuration.metrics.file) and not metrics.parent.is_dir():
-        yield f"metrics.file: there is no directory {metrics.parent}"
+    mountpoint, state = configuration.nas.mountpoint, configuration.host.state_directory
+    if not os.path.lexists(mountpoint):  # what hangs is asked below
+        yield f"nas.mountpoint: there is no directory {mountpoint}"
+    if os.path.lexists(state) and not state.is_dir():
+        yield f"host.state_directory: {state} is no directory"
+    for setting, file in (
+        ("page", configuration.page.file),
+        ("metrics", configuration.metrics.file),
+    ):
+        seen = file.is_absolute() and not file.is_relative_to(mountpoint)
+        if seen and not file.parent.is_dir():
+            yield f"{setting}.file: there is no directory {file.parent}"
     if home != Path() and not home.is_dir():
         yield f"virtualbox.home: there is no directory {home}"
     if shutil.which(program) is None:
         yield f"virtualbox.vboxmanage: there is no program {program}"
 
 
+def _hooks_not_there(configuration: "Configuration") -> Iterator[str]:
+    """Commands around backups of which there is no program on this host."""
+    import shutil
+
+    for name, table in _tables(configuration):
+        for hook in ("before", "after", "failed"):
+            words = getattr(table, hook) if hook in table.model_fields_set else []
+            if words and shutil.which(words[0]) is None:
+                more = "; arguments are texts of their own" if " " in words[0] else ""
+                yield f"{name}.{hook}: there is no program {words[0]}{more}"
+
+
+def _tables(configuration: "Configuration") -> "Iterator[tuple[str, VmPolicy]]":
+    """What is done with VMs, each table by its name in the file."""
+    yield "backup", configuration.backup
+    for name, table in configuration.policy.items():
+        yield f"policy.{_toml(name)}", table
+
+
 def _read_by_nobody(configuration: "Configuration") -> Iterator[str]:
     """Where a setting has less effect than it seems to have, because of another one."""
-    tables = {f"policy.{_toml(name)}": table for name, table in configuration.policy.items()}
-    for name, table in {"backup": configuration.backup, **tables}.items():
+    for name, table in _tables(configuration):
         own = table.model_dump(exclude_unset=True)
         changed = own.get("changed", configuration.backup.changed)
         if changed == "auto" and own.get("verify_days", configuration.backup.verify_days) == 0:

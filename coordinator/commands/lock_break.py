@@ -195,10 +195,10 @@ def _expire(site: "Site", lock: "Lock") -> None:
     from shared.state.sessions.deaths import Dead
     from shared.state.sessions.recovery import expire, free_ownerless
 
-    reason = f"broken by hand on {site.node}"
+    reason = f"its lock was broken by hand on {site.node}"
     contents = site.database.head().contents
     row = contents.sessions.get(lock.session or "")
     if row is not None and row.state == "live":
-        expire(site.database, [Dead(row, reason)], "break")
+        expire(site.database, [Dead(row, reason, by_hand=True)], "break")
     elif lock.session in expiry.ownerless(contents):
         free_ownerless(site.database, reason, "break")

@@ -80,6 +80,8 @@ class _Seen:
     judged: Verdicts
     rows: list[dict[str, Any]]
     warnings: tuple[str, ...]
+    #: What is said if there are VMs, and none that was asked for.
+    none: str
 
 
 def _watch(invocation: Invocation, look: Callable[[], _Seen], seconds: float) -> None:
@@ -112,7 +114,11 @@ def _look(
         *clocks.of_records(contents.vms.values(), site.clock.now()),
     )
     rows = _rows(site, found, judged, vms, host, problems=problems)
-    return _Seen(site, found, judged, rows, warnings)
+    whose = "the named" if vms else f"the {len(contents.vms)}"
+    asked = [f"is on {host}"] if host else []
+    asked += ["has a problem"] if problems else []
+    none = f"None of {whose} VMs {' and '.join(asked)}."
+    return _Seen(site, found, judged, rows, warnings, none)
 
 
 def _show(seen: _Seen, *, as_json: bool) -> None:
@@ -140,7 +146,7 @@ def _show(seen: _Seen, *, as_json: bool) -> None:
     if rows or not number:
         say(status_table.summary(rows))
     else:
-        say(f"None of the {number} VMs is like that.")
+        say(seen.none)
     for line in (*(each.line for each in booted), *(each.line for each in back)):
         say(line)
 

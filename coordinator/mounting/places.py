@@ -20,6 +20,8 @@ from shared.host.processes import Runner
 SUBTYPE: Final = "vmbackup"
 _TABLE: Final = Path("/proc/self/mounts")
 _SECONDS: Final = 20.0
+#: As many as Linux follows.
+_LINKS: Final = 40
 _DEVICE: Final = "/dev/fuse"
 
 
@@ -66,9 +68,22 @@ def mounted(table: Path = _TABLE, *, kind: str = SUBTYPE) -> list[MountedCopy]:
 
 
 def at(place: Path) -> MountedCopy | None:
-    """The copy that is mounted at a directory."""
-    wanted = os.path.realpath(place.parent) + "/" + place.name
-    return next((each for each in mounted() if each.place in (wanted, str(place))), None)
+    """The copy that is mounted at a directory, which may be named by a symbolic link.
+
+    A directory that is in the list of mounts is not looked at: its server may hang.
+    """
+    found = {each.place: each for each in mounted()}
+    for _ in range(_LINKS):
+        if place.name in ("", ".."):
+            return found.get(os.path.realpath(place))
+        place = Path(os.path.realpath(place.parent), place.name)
+        if str(place) in found:
+            return found[str(place)]
+        try:
+            place = place.parent / place.readlink()
+        except OSError:  # no link, or nothing is there
+            return None
+    return None
 
 
 def free(place: Path, runner: Runner) -> Path:

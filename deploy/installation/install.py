@@ -77,6 +77,10 @@ def _require(options: argparse.Namespace, places: Places) -> None:
         raise InstallationError("where is the NAS mounted? --nas DIRECTORY")
     if options.nas and not options.nas.startswith("/"):
         raise InstallationError(f"--nas {options.nas} is no absolute path")
+    if options.nas and os.path.exists(options.nas) and not os.path.isdir(options.nas):
+        raise InstallationError(f"--nas {options.nas} is no directory, where a NAS can be mounted")
+    if options.nas and os.path.normpath(options.nas) in ("/", "//"):
+        raise InstallationError(f"--nas {options.nas} is this host's own root, and no NAS")
 
 
 def _install(options: argparse.Namespace, wanted: Schedule, places: Places, steps: Steps) -> int:

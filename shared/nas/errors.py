@@ -94,6 +94,10 @@ _RIGHTS: Final = (
     "this user may not do that there: look at the rights of that directory; "
     "`vmbackup-admin doctor` shows them"
 )
+_NO_FILE: Final = (
+    "there is something else where vmbackup keeps a file of its own: find out who put it there, "
+    "and move it away"
+)
 _HINTS: Final[Mapping[int, str]] = {
     errno.ENOSPC: "the NAS is full: free some space; workers go on by themselves at the next tick",
     errno.EDQUOT: "the quota on the NAS is used up: raise it or free some space",
@@ -105,6 +109,8 @@ _HINTS: Final[Mapping[int, str]] = {
         "there is a symbolic link where vmbackup keeps files of its own; it is never "
         "followed: find out who put it there"
     ),
+    errno.EISDIR: _NO_FILE,
+    errno.ENXIO: _NO_FILE,
     errno.ENOTDIR: (
         "there is a file or link where vmbackup keeps a directory of its own: find "
         "out who put it there"

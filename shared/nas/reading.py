@@ -133,7 +133,7 @@ def ordinary(descriptor: int, path: Path) -> BinaryIO:
         return open(descriptor, "rb")
     os.close(descriptor)
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-    raise OSError(code, "is no ordinary file", str(path))
+    raise OSError(code, "no ordinary file", str(path))
 
 
 def drop_cached(descriptor: int) -> None:

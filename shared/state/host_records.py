@@ -59,4 +59,6 @@ class SessionRecord(Document):
     #: The copy that it reads, `UUID/STAMP`: it stays where it is while the session lives. Empty:
     #: none. Older programs do not know it, and may remove that copy, whose reader is told.
     reads: str = ""
+    #: Why it was declared dead, where and when: its worker says so. Older programs do not note it.
+    over: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -48,10 +48,11 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     nas, host = configuration.nas, configuration.host
     check_nas(nas, reading=dry_run)
     require_writable(nas.state)
+    old = read_old(nas.state)  # before a trial to write, which would blame the NAS if there is none
     check_nas(nas, write=not dry_run, reading=dry_run)
     require_apart(nas)
     if dry_run:
-        _took_over(read_old(nas.state), as_json=as_json, dry_run=True)
+        _took_over(old, as_json=as_json, dry_run=True)
         return
     identity, clock = HostIdentity.of_this_machine(host.node, host.state_directory), SystemClock()
     old = take_over(nas.state, identity, clock, lease_seconds)

@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from shared.host.configuration.policy import VmPolicy
-from shared.host.configuration.values import DAY, LEAST_RATE, Size
+from shared.host.configuration.values import DAY, LEAST_RATE, PLAIN_NAME, Size
 
 
 class Backup(VmPolicy):
@@ -74,6 +74,14 @@ class Backup(VmPolicy):
     verify_bytes: Size = Field(
         500 * 2**30, description="How much one host verifies in a day at most."
     )
+
+    @field_validator("hosts_may_be_off")
+    @classmethod
+    def _names_of_hosts(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is the name of no host, and patterns are not taken")
+        return value
 
     @field_validator("bytes_per_second")
     @classmethod

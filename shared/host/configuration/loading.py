@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
             data = file.read(LIMIT + 1)
         if len(data) > LIMIT:
             raise ValueError(f"it is longer than {LIMIT} bytes")
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors write a mark before it
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the configuration {path}: {error.strerror}",

@@ -5,11 +5,10 @@ The fields here, in `nas`, `policy` and `telling` are the only place where a set
 """
 
 import glob
-import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -19,6 +18,7 @@ from shared.host.configuration.policy import PolicyTable, VmPolicy
 from shared.host.configuration.telling import Metrics, NotifyTarget, Page, Ping, TargetName
 from shared.host.configuration.values import (
     DAY,
+    PLAIN_NAME,
     Section,
     absolute_or_nothing,
     or_nothing,
@@ -26,8 +26,6 @@ from shared.host.configuration.values import (
     without_null,
 )
 from shared.host.configuration_places import usual_state_directory
-
-_NODE: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 class Host(Section):
@@ -52,7 +50,7 @@ class Host(Section):
     @classmethod
     def _plain_node(cls, value: str) -> str:
         name = value or socket.gethostname().split(".")[0]
-        if not _NODE.fullmatch(name):
+        if not PLAIN_NAME.fullmatch(name):
             raise ValueError(
                 f"{name!r} may only have letters, digits, dots, hyphens and underscores, 63 at most"
             )
@@ -140,6 +138,13 @@ class Configuration(Section):
     metrics: Metrics = Metrics.model_validate({})
     page: Page = Page.model_validate({})
     notify: dict[TargetName, NotifyTarget] = Field(default_factory=dict)
+
+    @field_validator("policy")
+    @classmethod
+    def _for_some_vm(cls, value: dict[str, PolicyTable]) -> dict[str, PolicyTable]:
+        if "" in value and not value[""].group:
+            raise ValueError('[policy.""] is for no VM: write a name or a pattern, like "web*"')
+        return value
 
     def table_for(self, vm_name: str, groups: Iterable[str] = ()) -> tuple[str, PolicyTable] | None:
         """The first `[policy."PATTERN"]` that is for a VM of that name in these groups.

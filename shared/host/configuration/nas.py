@@ -62,6 +62,8 @@ class Nas(Section):
             raise ValueError("is not set: write it into the file or set NAS_MOUNTPOINT")
         if not value.is_absolute():
             raise ValueError("must be an absolute path")
+        if Path(os.path.normpath(value)) in (Path("/"), Path("//")):
+            raise ValueError(f"{value} is this host's own root, where no NAS is mounted")
         return without_null(value)
 
     @field_validator("archive_directory")
@@ -72,6 +74,8 @@ class Nas(Section):
             raise ValueError(
                 "must not have .. in it, which may lead anywhere: write the directory that is meant"
             )
+        if str(value).startswith("~"):
+            raise ValueError("must not begin with ~, which is no home directory here")
         mountpoint = info.data.get("mountpoint")
         if mountpoint is None:
             return without_null(value)

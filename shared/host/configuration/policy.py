@@ -151,6 +151,13 @@ class VmPolicy(Section):
         ),
     )
 
+    @field_validator("before", "after", "failed")
+    @classmethod
+    def _begins_with_a_program(cls, value: list[str]) -> list[str]:
+        if value and not value[0]:
+            raise ValueError("must begin with a program; [] is none")
+        return value
+
 
 class PolicyTable(VmPolicy):
     """What is done with the VMs of one `[policy."PATTERN"]`."""

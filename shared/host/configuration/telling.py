@@ -3,19 +3,22 @@
 People, and programs that watch.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
-from shared.host.configuration.values import Hours, Secret, Section, without_null
-
-_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+from shared.host.configuration.values import (
+    PLAIN_NAME,
+    Hours,
+    Secret,
+    Section,
+    without_null,
+)
 
 
 def _plain_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not PLAIN_NAME.fullmatch(value):
         raise ValueError(
             "the name of a target may only have letters, digits, dots, hyphens and underscores, "
             "63 at most"

@@ -12,8 +12,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 _UNITS: Final = {
     "": 1,
@@ -48,6 +51,8 @@ Size = Annotated[
 REFERENCE: Final = re.compile(
     r"env:[A-Za-z_][A-Za-z0-9_]*|file:[^\0\n]+|credential:[A-Za-z0-9._-]+"
 )
+#: The name of a host, or of a target.
+PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 HIDDEN: Final = "(not shown)"
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
@@ -73,7 +78,7 @@ Secret = Annotated[SecretStr, AfterValidator(_known), PlainSerializer(shown)]
 
 def _hours(value: str) -> str:
     if value and not _HOURS.fullmatch(value):
-        raise ValueError("must look like 22:00-06:00")
+        raise ValueError("must look like 22:00-06:00; midnight is 00:00")
     return value
 
 
@@ -134,6 +139,15 @@ class Section(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes true for 1, and whoever writes it does not."""
+        field = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and field is not None and field.annotation in (int, float):
+            raise PydanticCustomError("int_type", "must be a number")
+        return value
 
 
 def is_size(field: FieldInfo) -> bool:

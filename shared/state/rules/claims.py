@@ -65,9 +65,12 @@ def held(contents: Contents, key: str, own: Claim) -> VmRecord:
     """The record of `key` if `own` still holds it. Raises `LockLostError` otherwise."""
     record = _holder(contents, own)
     if record is None:
+        now = contents.vms.get(key)
+        noted = now is not None and now.last_failed_claim == own.number
+        why = f": {now.last_error} ({now.last_error_at})" if now is not None and noted else ""
         raise LockLostError(
-            f"{key}: claim {own.number} was taken over",
-            hint="whoever took it over goes on with this VM",
+            f"{key}: claim {own.number} was taken away{why}",
+            hint="whoever has the VM next goes on with it",
         )
     return record
 

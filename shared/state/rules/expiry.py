@@ -19,18 +19,21 @@ def expire(
     *,
     failed: bool = True,
     tidied: Collection[int] = (),
+    found_on: str = "",
 ) -> Contents:
     """Declares sessions dead and frees what they held; what they had taken in goes.
 
     A VM whose copy was being put in place stays claimable for finishing that. Backups count as
     failures unless they were interrupted on purpose, and did not fail (`failed`). Of the claims
-    `tidied` no partial file is left: who held them says so.
+    `tidied` no partial file is left: who held them says so. `found_on`: the host that says that
+    they are dead; empty if `reason` tells it.
     """
+    over = f"{reason} ({f'found on {found_on}, ' if found_on else ''}{when})"
     for identifier in sessions:
         row = contents.sessions.get(identifier)
         if row is None or row.state != "live":
             continue
-        contents = contents.with_session(tombstone(row, "expired"))
+        contents = contents.with_session(replace(tombstone(row, "expired"), over=over))
         contents = _without_claims_of(
             contents, identifier, reason, when, failed=failed, tidied=tidied
         )

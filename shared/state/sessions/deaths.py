@@ -66,10 +66,14 @@ class Watch(Generic[V]):
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A session that is no more, and how that is known."""
+    """A session that is no more, and how that is known.
+
+    `by_hand`: an operator ends it, whether its worker lives or not; `reason` says so.
+    """
 
     session: SessionRecord
     reason: str
+    by_hand: bool = False
 
 
 def live_sessions(contents: Contents, node: str | None = None) -> list[SessionRecord]:

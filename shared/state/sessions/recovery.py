@@ -39,8 +39,13 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
     def change(contents: Contents) -> Contents:
         for grave in buried:
+            died = f"the worker died: {grave.reason}"
             contents = expiry.expire(
-                contents, [grave.session.id], f"the worker died: {grave.reason}", when
+                contents,
+                [grave.session.id],
+                grave.reason if grave.by_hand else died,
+                when,
+                found_on="" if grave.by_hand else database.identity.node,
             )
         return contents
 
@@ -48,8 +53,9 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
     database.commit_once(change, f"expired {names}", worker)
     for grave in buried:
         log.warning(
-            "session %s (%s on %s) is dead: %s; what it held is free again",
-            *(grave.session.id, grave.session.worker, grave.session.node, grave.reason),
+            "session %s (%s on %s) is %s: %s; what it held is free again",
+            *(grave.session.id, grave.session.worker, grave.session.node),
+            *("over" if grave.by_hand else "dead", grave.reason),
             extra={"session": grave.session.id},
         )
         end_orphan(database.root / "node", database.identity, grave.session)

@@ -26,14 +26,18 @@ from shared.state.store.snapshot import Snapshot, decode
 
 #: How many generations below a damaged one are tried for something to show.
 _TRIES: Final = 16
+#: What to do where there is no state database.
+NEW_OR_LOST: Final = (
+    "is the right NAS mounted there? For a new one: vmbackup-admin init; if it is lost, and copies "
+    "are there: vmbackup-admin statedb rebuild"
+)
 
 
 def no_database(root: Path) -> NoDatabaseError:
     """What is said where there is none: it may be a new NAS, a wrong one, or it is lost."""
     return NoDatabaseError(
         f"there is no state database in {root}",
-        hint="is the right NAS mounted there? For a new one: vmbackup-admin init; if it is "
-        "lost, and copies are there: vmbackup-admin statedb rebuild",
+        hint=NEW_OR_LOST,
     )
 
 

@@ -4,6 +4,7 @@ Reading takes no lock and relies on no version file: whether generations are fil
 seen, not believed.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,16 +118,17 @@ def _examine_aside(root: Path) -> Iterator[Finding]:
 
 
 def _examine_view(root: Path, head: Snapshot) -> Iterator[Finding]:
+    what = "is not what the newest generation says"
+    cure = "the next worker repairs it; an edit by hand is kept beside it"
     try:
         same = read_file(root / "vmtool-statedb") == render(head.contents)
-    except OSError:
+    except OSError as error:
         same = False
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP):
+            what = "is no ordinary file"
+            cure = "find out who put it there, and move it away: the next worker makes it anew"
     if not same:
-        yield Finding(
-            "vmtool-statedb is not what the newest generation says",
-            "the next worker repairs it; an edit by hand is kept beside it",
-            harmless=True,
-        )
+        yield Finding(f"vmtool-statedb {what}", cure, harmless=True)
     edits = edited_views(root)
     if edits:
         yield Finding(

@@ -14,6 +14,7 @@ from shared.state.rules import adoption
 from shared.state.states import State
 from shared.state.store import version
 from shared.state.store.create import create
+from shared.state.store.generations import NEW_OR_LOST
 from shared.state.store.opening import open_database, require_writable
 from shared.state.store.view import parse
 
@@ -57,17 +58,23 @@ def read_old(root: Path) -> Mapping[str, State]:
 
     Raises `NoDatabaseError`.
     """
+    none_at_all = NoDatabaseError(
+        f"there is no state database in {root}, neither of version 1.0 nor a newer one",
+        hint=NEW_OR_LOST,
+    )
     try:
         names = list_fresh(root)
         kept = "vmtool-statedb.1.0" if "vmtool-statedb.1.0" in names else "vmtool-statedb"
-        if kept not in names or (
-            "gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen")
-        ):
+        if "gen" in names and kept == "vmtool-statedb" and list_fresh(root / "gen"):
             raise NoDatabaseError(
-                f"there is no database of version 1.0 in {root}",
-                hint="for a new one: vmbackup-admin init",
+                f"there is no database of version 1.0 in {root}, but a newer one",
+                hint="nothing has to be migrated: vmbackup-admin status shows what is in it",
             )
-        return parse(read_file(root / kept))
+        if kept in names:
+            return parse(read_file(root / kept))
+        raise none_at_all
+    except (FileNotFoundError, NotADirectoryError):
+        raise none_at_all from None
     except OSError as error:
         raise nas_error(error, f"use the state database in {root}") from error
 

@@ -194,15 +194,13 @@ def _is_on_disk(head: Snapshot) -> Steps[bool]:
 
 def _require_live(author: Author, row: SessionRecord | None) -> None:
     if author.known if row is None else row.state != "live":
+        over = row.over if row is not None else "its row in the state database is gone"
         raise LockLostError(
-            (
-                f"session {author.record.id} was expired by another host: what it held is no "
-                f"longer "
-                f"its own"
-            ),
+            f"session {author.record.id} was ended by others: {over or 'they took it for dead'}; "
+            "what it held is no longer its own",
             hint=(
-                "the VM will be backed up again; if this host was not asleep, look at its "
-                "connection to the NAS"
+                "what it did is done again by the next worker; if nobody ended it by hand, and "
+                "this host was not asleep, look at its connection to the NAS"
             ),
         )
 

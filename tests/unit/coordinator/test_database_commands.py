@@ -14,6 +14,7 @@ from shared.state.store import protocol
 from shared.state.store.layout import generation_name
 from shared.state.store.version import DEFAULT_LEASE_SECONDS
 from tests.unit.coordinator.conftest import Operator, copy
+from tests.unit.coordinator.test_locks import plant
 from tests.unit.coordinator.test_reading import damage, tree
 
 
@@ -129,11 +130,19 @@ class TestConfig:
         operator.settings = {
             "metrics": {"file": "/no/where/vmbackup.prom"},
             "virtualbox": {"vboxmanage": sys.executable},
+            "page": {"file": "/not/there/page.html"},
+            "backup": {"before": ["/no/hook --all"], "after": [sys.executable]},
+            'policy."web*"': {"failed": ["no-such-program", "x"]},
+            "host": {"state_directory": str(operator.config)},
         }
         operator.configure(mountpoint="/no/nas")
-        assert operator.json("config", "validate")["warnings"][:2] == [
+        assert operator.json("config", "validate")["warnings"][:6] == [
             "nas.mountpoint: there is no directory /no/nas",
+            f"host.state_directory: {operator.config} is no directory",
+            "page.file: there is no directory /not/there",
             "metrics.file: there is no directory /no/where",
+            "backup.before: there is no program /no/hook --all; arguments are texts of their own",
+            'policy."web*".failed: there is no program no-such-program',
         ]
         operator.config.write_text("[nas]\n", encoding="utf-8")
         result = operator.admin("config", "validate")
@@ -330,6 +339,16 @@ class TestCheck:
         assert findings(site_with_database, "--rebuild-version")[0] == ExitCode.DONE
         assert site_with_database.database().version.lease_seconds == DEFAULT_LEASE_SECONDS
 
+    @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "link"])
+    def test_a_view_that_is_no_file_is_not_for_a_worker_to_mend(
+        self, site_with_database: Operator, kind: str
+    ) -> None:
+        plant(site_with_database.vmstate / "vmtool-statedb", kind)
+        status, output = findings(site_with_database)
+        assert (status, "no ordinary file" in output) == (ExitCode.FAILURE, True)
+        assert "move it away" in output
+        assert "find out who put it there" in site_with_database.admin("statedb", "adopt").stderr
+
     def test_a_version_file_that_is_whole_stays(self, site_with_database: Operator) -> None:
         before = (site_with_database.vmstate / "vmtool-db-version").read_bytes()
         assert findings(site_with_database, "--rebuild-version")[0] == ExitCode.USAGE
@@ -383,7 +402,23 @@ class TestMigrate:
     def test_there_is_nothing_to_migrate(
         self, site_with_database: Operator, operator: Operator
     ) -> None:
-        assert site_with_database.admin("statedb", "migrate").exit_code == ExitCode.NO_DATABASE
+        result = site_with_database.admin("statedb", "migrate")
+        assert result.exit_code == ExitCode.NO_DATABASE
+        assert "nothing has to be migrated" in result.stderr
+
+    @pytest.mark.parametrize("words", [[], ["--dry-run"]])
+    @pytest.mark.parametrize("made", ["nothing", "empty", "file"])
+    def test_before_init_it_says_how_to_make_a_database(
+        self, operator: Operator, words: list[str], made: str
+    ) -> None:
+        if made == "empty":
+            operator.vmstate.mkdir()
+        elif made == "file":
+            operator.vmstate.write_text("")
+        result = operator.admin("statedb", "migrate", *words)
+        assert result.exit_code == ExitCode.NO_DATABASE, result.stderr
+        assert "there is no state database" in result.stderr
+        assert "vmbackup-admin init" in result.stderr
 
     def test_lines_that_are_none_are_named(self, operator: Operator) -> None:
         operator.vmstate.mkdir()

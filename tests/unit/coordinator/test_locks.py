@@ -8,12 +8,14 @@ import pytest
 
 from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
-from shared.host.errors import ExitCode
+from shared.host.errors import ExitCode, LockLostError
 from shared.state.contents import UnusableRow
 from shared.state.host_records import SessionRecord
 from shared.state.records import Power
 from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
+from shared.state.sessions import recovery
+from shared.state.sessions.deaths import Dead
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, gone_process
@@ -45,6 +47,19 @@ def marker(operator: Operator, pid: int, hostname: str) -> None:
     (operator.vmstate / "vmtool-dblock").write_text(
         f"filelock/2\npid={pid}\nhost={hostname}\ntoken=abc\n", encoding="utf-8"
     )
+
+
+def plant(path: Path, kind: str) -> None:
+    """Something that is no file, where one should be."""
+    path.unlink(missing_ok=True)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        os.mknod(path, 0o20666, os.makedev(1, 5))
+    else:
+        path.symlink_to("/etc/hostname")
 
 
 class TestList:
@@ -141,6 +156,20 @@ class TestList:
         (web.vmstate / "vmtool-dblock").write_bytes(b"\xff garbage")
         assert locks(web)["database"]["pid"] is None
 
+    @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "link"])
+    def test_what_is_no_file_in_place_of_the_lease_is_told_and_not_waited_for(
+        self, web: Operator, kind: str
+    ) -> None:
+        plant(web.vmstate / "vmtool-dblock", kind)
+        for words in (["list"], ["break", "database"]):
+            result = web.lock(*words)
+            assert result.exit_code == ExitCode.NAS
+            assert "vmtool-dblock" in result.stderr
+            assert "find out who put it there" in result.stderr
+        if kind != "directory":  # the next writer takes it for a lease that is over
+            web.add_vms("db")
+            assert web.lock("list").exit_code == ExitCode.DONE
+
     @staticmethod
     def _elsewhere(web: Operator) -> Session:
         """A session of another machine that has claimed a VM."""
@@ -184,6 +213,7 @@ class TestBreak:
     def test_with_force_a_live_holder_of_a_vm_loses_only_that(self, web: Operator) -> None:
         with web.session() as session:
             web.claim(session, "web")
+            own = web.record("web").claim
             assert web.lock("break", "web", "--force").exit_code == ExitCode.DONE
             record = web.record("web")
             assert (record.claim, record.status, record.failures) == (
@@ -193,13 +223,34 @@ class TestBreak:
             )
             assert "broken by hand on alpha" in record.last_error
             assert web.contents.sessions[session.id].state == "live"
+            with pytest.raises(LockLostError) as refused:
+                claims.held(web.contents, "web", own)
+        assert f"broken by hand on alpha ({record.last_error_at})" in refused.value.message
 
     def test_with_force_a_live_session_is_over(self, web: Operator) -> None:
         with web.session() as session:
             web.claim(session, "web")
             assert web.lock("break", session.id, "--force").exit_code == ExitCode.DONE
             assert web.contents.sessions[session.id].state == "expired"
-            assert web.record("web").claim is None
+            record = web.record("web")
+            assert (record.claim, record.last_error) == (
+                None,
+                "its lock was broken by hand on alpha",
+            )
+            with pytest.raises(LockLostError) as refused:
+                session.commit(lambda contents: contents, "go on")
+        for part in (session.id, record.last_error, record.last_error_at):
+            assert part in refused.value.message
+        assert "host" not in refused.value.message
+
+    def test_who_was_taken_for_dead_learns_why_and_where(self, web: Operator) -> None:
+        with web.session() as session:
+            web.claim(session, "web")
+            row = web.contents.sessions[session.id]
+            recovery.expire(Operator(web.folder, "beta").database(), [Dead(row, "silent")], "test")
+            with pytest.raises(LockLostError) as refused:
+                session.commit(lambda contents: contents, "go on")
+        assert "the worker died: silent (found on beta, " in refused.value.message
 
     def test_a_dead_holder_is_freed_without_force(self, web: Operator) -> None:
         session = web.session().__enter__()

@@ -342,6 +342,27 @@ class TestWithoutFuse:
         assert (found.what, found.place, found.alive) == (f"web 01:{OLD}", str(tmp_path), True)
         assert (odd.what, odd.place) == ("a\u2028b\x85c\rd", "/mnt")
 
+    def test_it_is_found_by_any_name_of_its_directory_and_not_by_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = Path(os.path.realpath(tmp_path)) / "place"
+        table = tmp_path / "mounts"
+        table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
+        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        (place / "below").mkdir(parents=True)
+        (tmp_path / "link").symlink_to("place")
+        (tmp_path / "second").symlink_to(tmp_path / "link")
+        (tmp_path / "folder").symlink_to(tmp_path)
+        (tmp_path / "loop").symlink_to("loop")
+        monkeypatch.chdir(place)
+        for name in ("place", "place/", "link", "link/", "second", "folder/place", "folder/link"):
+            assert places.at(Path(f"{tmp_path}/{name}")), name
+        for name in (".", "below/..", "../link"):
+            assert places.at(Path(name).absolute()), name
+        for name in ("loop", "none", "none/..", "place/below", ""):
+            assert places.at(Path(f"{tmp_path}/{name}")) is None, name
+        assert places.at(Path("/")) is None
+
     def test_one_whose_server_hangs_is_found_and_unmounted_without_asking_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site_with_database: Operator
     ) -> None:

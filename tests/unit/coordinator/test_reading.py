@@ -572,8 +572,14 @@ class TestSomeOfThem:
         assert problems == {row["name"] for row in judged if row["level"] != "OK"}
 
     def test_that_none_is_like_that_is_said(self, three: Operator) -> None:
-        done = three.admin("status", "web01", "--host", "beta")
-        assert (done.exit_code, done.stdout) == (0, "None of the 3 VMs is like that.\n")
+        three.add_vms(node="empty")  # a host that lists no VMs
+        for words, said in (
+            (("web01", "--host", "beta"), "None of the named VMs is on beta."),
+            (("--host", "empty"), "None of the 3 VMs is on empty."),
+            (("--host", "empty", "--problems"), "None of the 3 VMs is on empty and has a problem."),
+        ):
+            done = three.admin("status", *words)
+            assert (done.exit_code, done.stdout) == (0, f"{said}\n")
 
     def test_a_host_that_is_not_there_is_no_answer(self, three: Operator) -> None:
         done = three.admin("status", "--host", "gamma")

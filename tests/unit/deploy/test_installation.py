@@ -140,6 +140,9 @@ def test_an_update_needs_no_mount_point(
         (["--owner", "no-such-user", "--nas", "/mnt/nas"], "there is no user no-such-user"),
         (["--owner", getpass.getuser()], "where is the NAS mounted? --nas DIRECTORY"),
         (["--owner", getpass.getuser(), "--nas", "nas"], "is no absolute path"),
+        (["--owner", getpass.getuser(), "--nas", "/etc/passwd"], "is no directory"),
+        (["--owner", getpass.getuser(), "--nas", "/dev/null"], "is no directory"),
+        (["--owner", getpass.getuser(), "--nas", "/."], "this host's own root"),
         (
             ["--owner", getpass.getuser(), "--nas", "/n", "--python", "/no/python"],
             "needs Python 3.11 or newer that every user may run, and /no/python is none",

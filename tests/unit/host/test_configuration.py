@@ -82,6 +82,33 @@ def test_every_error_is_reported_with_its_key(write) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("[backup]\nparallel = true", "backup.parallel: must be a whole number from 1 to 64"),
+        ("[backup]\nretry_seconds = true", "backup.retry_seconds: must be a number from 0"),
+        ("[backup]\nverify_bytes = true", "backup.verify_bytes: must be a size"),
+        ('[policy."a"]\nkeep_last = true', "policy.a.keep_last: must be a whole number"),
+        ('[backup]\nwindow = "22:00-24:00"', "backup.window: must look like 22:00-06:00; mid"),
+        ('[backup]\nbefore = [" "]', "backup.before: must begin with a program"),
+        ('[policy.""]\nkeep_last = 3', 'policy: [policy.""] is for no VM'),
+        ('[backup]\nhosts_may_be_off = ["lap*"]', "backup.hosts_may_be_off: 'lap*' is the name"),
+        ('[nas]\nmountpoint = "/./"', "nas.mountpoint: / is this host's own root"),
+        ('[nas]\nmountpoint = "/mnt"\narchive_directory = "~/a"', "nas.archive_directory: must"),
+    ],
+)
+def test_what_people_write_and_do_not_mean_is_refused(write, setting: str, said: str) -> None:
+    nas = "" if "[nas]" in setting else '[nas]\nmountpoint = "/mnt/nas"\n'
+    with pytest.raises(ConfigurationError) as refused:
+        load(write(f"{nas}{setting}\n"), {})
+    assert f"  {said}" in refused.value.message
+
+
+def test_marks_and_ends_of_lines_of_other_systems_are_no_matter(write) -> None:
+    path = write(b'\xef\xbb\xbf[nas]\r\nmountpoint\t=\t"/mnt/nas"\r\n')
+    assert load(path, {}).nas.mountpoint == Path("/mnt/nas")
+
+
 def test_environment_beats_the_file(write, tmp_path: Path) -> None:
     path = write(
         '[nas]\nmountpoint = "/file"\narchive_directory = "old"\n[host]\nnode = '

@@ -67,10 +67,13 @@ class TestExpiry:
         after = expiry.expire(
             contents(sessions=(session("alpha.1", sequence=5, generation=9, pid=77),)),
             ["alpha.1"],
-            "",
+            "gone",
             WHEN,
+            found_on="beta",
         )
-        assert after.sessions["alpha.1"] == session("alpha.1", "expired", sequence=5, generation=9)
+        assert after.sessions["alpha.1"] == session(
+            "alpha.1", "expired", sequence=5, generation=9, over=f"gone (found on beta, {WHEN})"
+        )
 
     def test_a_copy_that_is_being_put_in_place_is_not_given_up(self) -> None:
         database = contents(claimed(publishing=copy()), sessions=(session("alpha.1"),))

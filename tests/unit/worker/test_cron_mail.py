@@ -77,6 +77,31 @@ def test_one_cause_that_five_workers_meet_is_printed_once(tmp_path: Path) -> Non
     assert len(tick(tmp_path / "terminal", *lines, ended=set(), everything=True)) == 1
 
 
+@pytest.mark.parametrize("what", ["vanished", "no file", "no directory", "not listed"])
+def test_what_cannot_be_read_of_what_was_told_ends_no_tick(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(tmp_path, AWAY, ended=set())
+    (note,) = (tmp_path / "told").iterdir()
+    if what == "vanished":
+        gone = tmp_path / "told" / "gone.json"
+        monkeypatch.setattr(Path, "glob", lambda *_: iter([note, gone]))
+    elif what == "no file":
+        (tmp_path / "told" / "odd.json").mkdir()
+    elif what == "no directory":
+        note.unlink()
+        (tmp_path / "told").rmdir()
+        (tmp_path / "told").write_text("")
+    else:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "glob", refuse)
+    over = tick(tmp_path)
+    assert len(over) == (what in ("vanished", "no file"))
+
+
 def test_a_terminal_sees_it_at_each_tick(tmp_path: Path) -> None:
     assert [len(tick(tmp_path, AWAY, ended=set(), everything=True)) for _ in range(3)] == [1, 1, 1]
 
