@@ -115,7 +115,7 @@ def _look(
     )
     rows = _rows(site, found, judged, vms, host, problems=problems)
     whose = "the named" if vms else f"the {len(contents.vms)}"
-    asked = [f"is on {host}"] if host else []
+    asked = [f"is on {printable(host)}"] if host else []
     asked += ["has a problem"] if problems else []
     none = f"None of {whose} VMs {' and '.join(asked)}."
     return _Seen(site, found, judged, rows, warnings, none)
