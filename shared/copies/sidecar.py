@@ -50,6 +50,7 @@ _OPTIONAL: Final = frozenset(
         "engine_reason",
         "frozen",
         "not_paused",
+        "paused_seconds",
         "wire",
         "refused",
         "key",
@@ -82,13 +83,14 @@ class Sidecar(Document):
     retention, empty if nobody did. `refused` is why VirtualBox would not import the copy when it
     was made; its disks are whole all the same. `engine_reason` says why another engine than the
     wanted one made it. `frozen`: it was made of clones of the disks, and the VM could be used
-    meanwhile. `not_paused` is why its VM was copied live, which was to be paused. `key` is what the
-    VM was called in the state database, and `repository` which database that was: by them a
-    database can be made anew; older copies do not have them. `taken_from` are the copies from which
-    it took blocks over, the nearest first: the one before it, the one before that if that one took
-    some over, and so on. `suspect` is the first of them that was found damaged, as long as this
-    copy was not read in full since; empty: none. `index` is its index, where that serves the next
-    copy or is needed to read this one.
+    meanwhile. `not_paused` is why its VM was copied live, which was to be paused, and
+    `paused_seconds` how long it stood still if it was, 0 if that is not known. `key` is what the VM
+    was called in the state database, and `repository` which database that was: by them a database
+    can be made anew; older copies do not have them. `taken_from` are the copies from which it took
+    blocks over, the nearest first: the one before it, the one before that if that one took some
+    over, and so on. `suspect` is the first of them that was found damaged, as long as this copy was
+    not read in full since; empty: none. `index` is its index, where that serves the next copy or is
+    needed to read this one.
 
     `parts` is what it is made of, if it took grains over that nobody read. Then `sha256` is empty
     until it was read in full for the first time, and compared with them; and `oldest_read` is when
@@ -125,6 +127,7 @@ class Sidecar(Document):
     engine_reason: str = ""
     frozen: bool = False
     not_paused: str = ""
+    paused_seconds: Number = 0
     unread: Count = 0
     wire: Wire | None = None
     key: str = ""

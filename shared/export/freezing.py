@@ -78,11 +78,7 @@ class Freezer:
     def check(self) -> None:
         """Raises `HostFullError` if the clones have to be given up, so that the VM can write."""
         if self._store.short_of_room():
-            raise HostFullError(
-                "the file system of its disks runs short of room, which is kept for the VM: the "
-                "export from clones was given up",
-                hint="make room there, or lower backup.clone_free",
-            )
+            raise HostFullError
 
     def discard(self) -> None:
         """Removes the clones that are not kept. A process that is killed leaves them."""

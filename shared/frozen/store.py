@@ -5,7 +5,7 @@ They are kept only while their file system has room (`shared.frozen.directory`: 
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,12 @@ class RoomLimit:
         """Whether there is less. Raises OSError."""
         room = os.statvfs(directory)
         return room.f_bavail * 100 < room.f_blocks * self.percent
+
+    def reached_in(self, directories: Iterable[Path]) -> bool:
+        """Whether there is less in any of them; not, as long as they cannot be asked."""
+        with contextlib.suppress(OSError):
+            return any(map(self.reached, directories))
+        return False
 
 
 class CloneStore:
@@ -87,9 +93,7 @@ class CloneStore:
 
     def short_of_room(self) -> bool:
         """Whether what is written to the disks by now is more than the clones may keep apart."""
-        with contextlib.suppress(OSError):
-            return any(self._limit.reached(folder) for folder in self._made)
-        return False
+        return self._limit.reached_in(self._made)
 
     def discard(self) -> None:
         """Removes the clones that were made, unless they are kept. May be repeated.

@@ -32,7 +32,14 @@ class VmChangedError(ExportError):
 
 
 class HostFullError(ExportError):
-    """The host has no room left for what keeps a VM as it was while it is exported."""
+    """The host has no room left for the clones that keep a VM as it was while it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file system of its disks runs short of room, which is kept for the VM: the "
+            "export from clones was given up",
+            hint="make room there, or lower backup.clone_free",
+        )
 
 
 class UnreachedError(ExportError):

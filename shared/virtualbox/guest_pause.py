@@ -41,11 +41,15 @@ class NotPausedError(Exception):
 
 
 class GuestPause:
-    """Pauses one VM at a time, for so many seconds at most, with a note at `note`."""
+    """Pauses one VM at a time, for so many seconds at most, with a note at `note`.
+
+    `lasted`: for how many seconds it was; 0: that is not known.
+    """
 
     def __init__(self, vboxmanage: VBoxManage, uuid: str, seconds: float, note: Path) -> None:
         self._vboxmanage, self._uuid = vboxmanage, uuid
         self._seconds, self._note = seconds, note
+        self.lasted = 0.0
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -68,11 +72,20 @@ class GuestPause:
             answers.expect("paused")
             yield
             _tell(ours, "release")
-            answers.expect("held")
+            paused = answers.expect("held")
         finally:
             os.close(ours)  # whatever happened, it lets the VM go on now
             guard.wait_at_most(_ANSWER_SECONDS)
             answers.close()
+        self.lasted = self._since(paused)
+
+    def _since(self, paused: str) -> float:
+        """How long it was paused, which it was since that moment, by VirtualBox's clock."""
+        with suppress(VBoxManageError):
+            info = self._vboxmanage.info(self._uuid)
+            if info.state == "running" and _seconds(paused):
+                return max(0.0, round(_seconds(info.moment) - _seconds(paused), 3))
+        return 0.0
 
     def _start(self, stdin: int) -> ChildProcess:
         program = [sys.executable, "-I", "-S", str(_GUARD), GUARD]
@@ -102,12 +115,12 @@ class _Answers:
             raise ValueError("it has no output")
         self._stream, self._seconds = guard.stdout, seconds
 
-    def expect(self, word: str) -> None:
-        """Raises `NotPausedError` unless that is what it says next."""
-        said = self._line()
-        if said != word:
-            kind, _, why = said.partition(" ")
-            raise NotPausedError(_SAID.get(kind) or f"it could not be paused: {why}")
+    def expect(self, word: str) -> str:
+        """What it says after this word. Raises `NotPausedError` if it says another one."""
+        kind, _, more = self._line().partition(" ")
+        if kind != word:
+            raise NotPausedError(_SAID.get(kind) or f"it could not be paused: {more}")
+        return more
 
     def _line(self) -> str:
         line, end = b"", time.monotonic() + self._seconds + _ANSWER_SECONDS

@@ -3,13 +3,14 @@
 Run as `python -I -S pause_guard.py guard UUID SECONDS NOTE VBOXMANAGE`. It says `ready`, and waits
 for the line `pause`. It pauses the VM and says `paused`, or `refused` and why. It resumes the VM as
 soon as it reads `release`, its caller ends (the end of its input), or the seconds are nearly over,
-whichever is first, and then says what was: `held` if the VM was paused throughout, else `changed`
-or `late`.
+whichever is first, and then says what was: `held` and since when, if the VM was paused throughout,
+else `changed` or `late`.
 
-A VM that somebody else has resumed, or paused since, is left alone. NOTE is there from before the
-pause until the VM goes on, and has the moment of the pause as soon as that is known: by it others
-know that a VM was paused by this program, should that be killed as well. Signals that end programs
-are ignored, because it ends by itself, soon after its caller.
+A VM that somebody else has resumed, or paused since, is left alone. One of which a snapshot was
+taken or deleted meanwhile goes on: VirtualBox has paused it anew after that. NOTE is there from
+before the pause until the VM goes on, and has the moment of the pause as soon as that is known: by
+it others know that a VM was paused by this program, should that be killed as well. Signals that end
+programs are ignored, because it ends by itself, soon after its caller.
 """
 
 import contextlib
@@ -92,6 +93,7 @@ class Guest:
     def __init__(self, program: str, uuid: str) -> None:
         self._program, self._uuid = program, uuid
         self._calls: list[Call] = []
+        self.snapshots: list[str] = []
 
     def do(self, verb: str, becomes: str, since: str) -> str:
         """Pauses or resumes it: why that failed; empty: it did not.
@@ -128,7 +130,9 @@ class Guest:
             while time.monotonic() < min(again, until):
                 for call in asked:
                     if call.ended(_POLL_SECONDS):
-                        return state_in(call.printed)
+                        state, moment, snapshots = told_by(call.printed)
+                        self.snapshots = snapshots if state else self.snapshots
+                        return state, moment
         return "", ""
 
     def let_go_on(self, moment: str) -> str:
@@ -138,11 +142,12 @@ class Guest:
         passes, as that of a snapshot, is waited for: then it goes back to the pause by itself, at
         another moment. Empty: the state is not known, and nothing keeps it from being resumed.
         """
-        end, first = time.monotonic() + _PATIENCE_SECONDS, ""
+        end, first, known = time.monotonic() + _PATIENCE_SECONDS, "", self.snapshots
         while True:
             state, now = self.look()
             changed = moment not in ("", now)
             first = first or ("changed" if state and changed else state)
+            changed = changed and self.snapshots == known
             if state in _LASTING and (state != "paused" or changed):
                 return first
             if state in ("", "paused") and not self.do("resume", "running", now):
@@ -160,13 +165,14 @@ class Guest:
         return self._calls[-1]
 
 
-def state_in(text: str) -> tuple[str, str]:
-    """State of a VM and its moment, as VBoxManage prints them; empty: it does not."""
+def told_by(text: str) -> tuple[str, str, list[str]]:
+    """State of a VM, its moment, and its snapshots; empty where VBoxManage does not print that."""
     state, moment = (
         re.search(rf'^{key}="([^"]*)"$', text, re.MULTILINE)
         for key in ("VMState", "VMStateChangeTime")
     )
-    return (state[1], moment[1]) if state and moment else ("", "")
+    snapshots = re.findall(r'^\w*SnapshotUUID[-\d]*="[^"]*"$', text, re.MULTILINE)
+    return (state[1], moment[1], snapshots) if state and moment else ("", "", [])
 
 
 def main(uuid: str, seconds: float, note: str, program: str) -> None:
@@ -197,16 +203,13 @@ def main(uuid: str, seconds: float, note: str, program: str) -> None:
         answer = {"release": "held", None: "late"}.get(heard(end), "gone")
     elif state:
         answer = "refused it was resumed at once"
-    until = ""
     ours = state in ("", "paused") and moment != since and _THEIRS not in refused
-    if ours or not refused:
-        until = guest.let_go_on(moment)
-    if answer == "held" and until != "paused":
-        answer = "changed"
+    until = guest.let_go_on(moment) if ours or not refused else ""
+    answer = "changed" if answer == "held" and until != "paused" else answer
     if until == "paused" or not any(words in refused for words in _OPEN):
         with contextlib.suppress(OSError):
             os.unlink(note)
-    say(answer)
+    say(f"{answer} {moment}" if answer == "held" else answer)
 
 
 def heard(end: float | None) -> str | None:

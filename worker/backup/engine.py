@@ -6,6 +6,7 @@ claim are watched; the thread that decides never touches the NAS, so a dead NAS 
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -149,18 +150,23 @@ def _refusal(machine: Machine, clock: Clock, fallback: Fallback) -> str:
 
 
 class EngineRun:
-    """One export by an engine, watched to its end."""
+    """One export by an engine, watched to its end.
 
-    def __init__(self, site: Site, held: Holding, exporter: Exporter) -> None:
-        self._site, self._held, self._exporter = site, held, exporter
+    `guard` is called at its beginning and then now and then: raises if it must be given up.
+    """
+
+    def __init__(
+        self, site: Site, held: Holding, exporter: Exporter, guard: Callable[[], None]
+    ) -> None:
+        self._site, self._held, self._exporter, self._guard = site, held, exporter, guard
         self._session, self._key = held.session, held.key
 
     def run(self, subject: Subject, target: Path) -> Traffic:
         """Returns when `target` is exported: how its bytes came there.
 
-        Raises what went wrong, with the export cancelled and nobody working on the VM:
-        `VmRunsError` if the VM runs, `LockLostError` if this worker was displaced, `NasError`,
-        `VBoxManageError`, `CopyError`.
+        Raises what went wrong, with the export cancelled and nobody working on the VM: what the
+        guard raises, `VmRunsError` if the VM runs, `LockLostError` if this worker was displaced,
+        `NasError`, `VBoxManageError`, `CopyError`.
         """
         self._wait_until_free(subject.machine)
         doing = self._session.doing
@@ -214,6 +220,7 @@ class EngineRun:
     def _follow(self, export: RunningExport, watcher: NasWatcher) -> None:
         clock, doing = self._site.clock, self._session.doing
         began = clock.monotonic()
+        self._guard()
         while not export.poll():
             elapsed = clock.monotonic() - began
             clock.sleep(min(_LONGEST_POLL, max(_SHORTEST_POLL, elapsed / 50)))
@@ -227,6 +234,7 @@ class EngineRun:
                 round(elapsed * (100 - doing.percent) / doing.percent) if doing.percent else None
             )
             self._session.check()
+            self._guard()
             if watcher.problem is not None:
                 raise watcher.problem
             stalled = clock.monotonic() - watcher.grown_at

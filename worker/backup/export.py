@@ -20,6 +20,7 @@ from worker.backup.freezing import Frozen, FrozenVm, freezing, standing
 from worker.backup.hooks import Hooks
 from worker.backup.live import Live
 from worker.backup.method import choose_method, preflight
+from worker.backup.paused import Paused
 from worker.backup.publish import Exported, check, seal, try_import
 from worker.backup.room import source_bytes
 from worker.backup.side_file_keeping import SideFiles
@@ -115,6 +116,7 @@ class Export:
 
     def _export(self, ready: _Ready, fallback: Fallback, frozen: Frozen | None) -> Exported:
         work, target, machine = self._work, self._target, ready.subject.machine
+        paused = ready.method if isinstance(ready.method, Paused) else None
         delta = plan_delta(work, target, ready.copies, ready.server, fallback.no_delta)
         freezer = frozen.freezer if frozen else None
         engine = choose_engine(work.site, work.policy, machine, delta, fallback, freezer)
@@ -128,7 +130,8 @@ class Export:
             )
         disks, began = source_bytes(machine), work.site.clock.monotonic()
         with retried(engine.retry):
-            run = EngineRun(work.site, work.held, engine.exporter)
+            guard = paused.require_room if paused else lambda: None
+            run = EngineRun(work.site, work.held, engine.exporter, guard)
             traffic = run.run(ready.subject, target.partial_path("ova"))
         seconds = work.site.clock.monotonic() - began
         if freezer and freezer.reason:
@@ -148,6 +151,7 @@ class Export:
             taken_from=delta.sources if traffic.copied else (),
             oldest_read=delta.oldest_read if traffic.parts else "",
             not_paused=ready.method.instead if isinstance(ready.method, Live) else "",
+            paused_seconds=paused.stood_still if paused else 0.0,
         )
 
     def _make_ready(self, fallback: Fallback) -> _Ready:

@@ -6,7 +6,8 @@ of a live backup. Where that is not possible, or fails, the VM is copied live.
 """
 
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from shared.site import Site
 from shared.state import formats
 from shared.virtualbox.clone_parts import Made
 from shared.virtualbox.export_checks import unfrozen_disk
+from shared.virtualbox.export_errors import HostFullError
 from shared.virtualbox.guest_pause import NOTE, GuestPause, NotPausedError, paused_by_its_user
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError
@@ -59,7 +61,13 @@ def _files(machine: Machine) -> list[Path]:
 
 
 class Paused(Live):
-    """A VM that stands still while its disks are cloned, and is exported from the clones."""
+    """A VM that stands still while its disks are cloned, and is exported from the clones.
+
+    `stood_still`: for how many seconds; 0: it did not, or that is not known.
+    """
+
+    stood_still = 0.0
+    _folders: Collection[Path] = ()
 
     def prepare(self) -> Subject:
         """See `Method.prepare`."""
@@ -69,6 +77,7 @@ class Paused(Live):
             self.instead = str(error)
         work = self._work
         log.log(NOTICE, "copied live instead: %s", self.instead, extra={"vm": work.held.key})
+        self._folders = ()
         self.restore()
         require_room_for_memory(work.machine())
         return super().prepare()
@@ -81,6 +90,7 @@ class Paused(Live):
         files = _files(machine)
         try:
             clone = PausedClone(machine, made)
+            self._folders = clone.folders
             flush(files)
             require_quick(files, work.policy.pause_seconds)
             with self._standing_still(made):
@@ -90,9 +100,25 @@ class Paused(Live):
         except (VBoxManageError, DiskImageError, SettingsError, OSError) as error:
             raise NotPausedError(f"its clone cannot be made: {error}") from None
 
-    def _standing_still(self, made: Made) -> AbstractContextManager[None]:
+    def require_room(self) -> None:
+        """Raises `HostFullError` if its clones have to be given up, so that the VM can write.
+
+        Only who reads them can do that: files that are open keep their room when they are removed.
+        """
+        if RoomLimit(self._work.site.configuration.backup.clone_free).reached_in(self._folders):
+            raise HostFullError
+
+    @contextmanager
+    def _standing_still(self, made: Made) -> Iterator[None]:
         vboxmanage, record = self._work.site.vboxmanage, self._work.record
         if self._found == "paused":
-            return paused_by_its_user(vboxmanage, record.uuid)
+            with paused_by_its_user(vboxmanage, record.uuid):
+                yield
+            return
         seconds = self._work.policy.pause_seconds
-        return GuestPause(vboxmanage, record.uuid, seconds, made.folder / NOTE).standing_still()
+        pause = GuestPause(vboxmanage, record.uuid, seconds, made.folder / NOTE)
+        with pause.standing_still():
+            yield
+        self.stood_still = pause.lasted
+        said = f"it stood still for {pause.lasted:.2f} s" if pause.lasted else "it was paused"
+        log.log(NOTICE, "%s, and goes on", said, extra={"vm": record.key})

@@ -33,9 +33,10 @@ class PausedClone:
         self._machine, self._made = machine, made
         self._settings = b""
         self._images = dict(self._places())
-        folders = {Path(image.file).parent.parent for image in self._images.values()}
-        note_elsewhere(made.folder, folders - {made.folder})
-        for folder in folders:
+        #: Where its images are.
+        self.folders = {Path(image.file).parent.parent for image in self._images.values()}
+        note_elsewhere(made.folder, self.folders - {made.folder})
+        for folder in self.folders:
             if folder != made.folder:
                 scratch.make(folder, scratch.Mark(made.name, made.clone))
             (folder / _IMAGES).mkdir(mode=0o700)

@@ -47,7 +47,7 @@ class Exported:
     """An export that has ended, and is not checked yet.
 
     `frozen`: it was made of clones of the disks, and the VM could be used meanwhile. `not_paused`:
-    why its VM was copied live, which was to be paused.
+    why its VM was copied live, which was to be paused. `paused_seconds`: how long it stood still.
     """
 
     fingerprint: Fingerprint
@@ -61,6 +61,7 @@ class Exported:
     taken_from: tuple[str, ...]
     oldest_read: str
     not_paused: str = ""
+    paused_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ def seal(work: Work, target: Target, exported: Exported, found: Checked, refused
         engine_reason=engine.reason,
         frozen=exported.frozen,
         not_paused=exported.not_paused,
+        paused_seconds=exported.paused_seconds,
         unread=traffic.unread,
         wire=Wire(found.ova.size - traffic.copied, traffic.copied, engine.whole or traffic.reason),
         key=work.held.key,

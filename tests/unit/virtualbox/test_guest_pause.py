@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,8 @@ change() {{ echo $1 > state; echo $(($(cat changes) + 1)) > changes; }}
 state=$(cat state)
 case $verb in
   look) printf 'name="x"\\nUUID="{uuid}"\\nVMState="%s"\\n' "$state"
-    printf 'VMStateChangeTime="2026-11-30T12:00:%02d.000000000"\\n' "$(cat changes)";;
+    printf 'VMStateChangeTime="2026-11-30T12:00:%02d.000000000"\\n' "$(cat changes)"
+    for each in $(cat snapshots 2>/dev/null); do echo "SnapshotUUID-$each=\\"$each\\""; done;;
   pause) [ "$state" = running ] || {{ echo Already paused >&2; exit 1; }}; change paused;;
   resume) [ "$state" = paused ] || {{ echo It is not paused >&2; exit 1; }}; change running;;
 esac
@@ -77,10 +78,20 @@ def vm(tmp_path: Path) -> Vm:
 
 
 def test_it_is_paused_within_and_goes_on_afterwards(vm: Vm) -> None:
-    with vm.pause().standing_still():
+    pause = vm.pause()
+    with pause.standing_still():
         assert vm.state == "paused"
         assert vm.note.read_text() == "2026-11-30T12:00:01.000000000"
     assert (vm.state, vm.note.exists()) == ("running", False)
+    assert pause.lasted == 1, "by VirtualBox's clock"
+
+
+def test_for_how_long_it_was_paused_may_stay_unknown(vm: Vm) -> None:
+    vm.after("resume", "echo exit 1 > hook-look")
+    pause = vm.pause()
+    with pause.standing_still():
+        pass
+    assert (vm.state, pause.lasted) == ("running", 0)
 
 
 def test_it_goes_on_whatever_is_raised_meanwhile(vm: Vm) -> None:
@@ -180,11 +191,28 @@ def test_a_state_that_passes_is_no_end_of_the_pause(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("running", False)
 
 
+@pytest.mark.parametrize("snapshots", ["", "1 2"])
+def test_a_snapshot_that_nobody_saw_begin_or_end_is_no_wish_of_its_user_to_pause_it(
+    vm: Vm, snapshots: str
+) -> None:
+    """VirtualBox pauses it anew after a snapshot was taken, or deleted: it would stay so."""
+
+    def come_and_go() -> None:
+        (vm.folder / "snapshots").write_text(snapshots)
+        (vm.folder / "changes").write_text("7")
+
+    (vm.folder / "snapshots").write_text("1")
+    with pytest.raises(NotPausedError, match="switched off"), vm.pause().standing_still():
+        come_and_go()
+    assert (vm.state, vm.note.exists()) == ("running", False)
+
+
 def test_it_goes_on_though_no_vboxmanage_can_be_started_first(vm: Vm) -> None:
     """While VirtualBox is upgraded, say, or the machine has no memory left."""
     program, away = Path(vm.vboxmanage.program), vm.folder / "away"
     back = threading.Timer(1, lambda: away.rename(program))
-    with vm.pause().standing_still():
+    # if it is back just between a look and what resumes the VM, nothing is proven
+    with suppress(NotPausedError), vm.pause().standing_still():
         program.rename(away)
         back.start()
     back.join()
