@@ -1,7 +1,7 @@
 """What reading copies again has found, for programs and in words."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.host.errors import ExitCode
 
@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from shared.state.records import VmRecord
     from shared.tasks.verification import Examined
 
-
-if TYPE_CHECKING:
-    from shared.tasks.verification import Examined
+#: What is said if copies are damaged.
+WAY_OUT: Final = (
+    "A damaged copy does not count, and stays. If the network has damaged what was read, it is "
+    "good when it is verified once more. What stays damaged is removed by "
+    "`vmbackup-admin remove VM STAMP`, best when a newer copy is good."
+)
 
 
 @dataclass

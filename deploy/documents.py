@@ -45,7 +45,9 @@ _ABOUT_PIPES: Final = (
     "A command whose output nobody reads to its end (`vmbackup-admin status | head -1`) "
     "ends with 1 and says nothing: it may have been\n"
     "stopped in the middle of what it had to say. A pipeline has the status of its last "
-    "command, unless the shell's `pipefail` is set."
+    "command, unless the shell's `pipefail` is set.\n"
+    "Output that cannot be written (a full disk) is 1, too, with an error on stderr. Of `check`, "
+    "both are 3, as is every error that\nkeeps it from its answer."
 )
 
 #: What an operator does about an exit code. The meanings are those that `--help` shows.

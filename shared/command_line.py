@@ -31,6 +31,12 @@ class Invocation:
     config: str | None = None
     verbosity: int = 0
     log_format: str = "text"
+    #: What the command ends with if it cannot say its answer, where that has a code of its own.
+    unanswered: int | None = None
+
+    def failed(self, code: int) -> int:
+        """With what the program ends that failed: with `code`, unless the command has its own."""
+        return code if self.unanswered is None else self.unanswered
 
     @property
     def errors_as_json(self) -> bool:
@@ -68,13 +74,14 @@ def documented(
     codes: Sequence[ExitCode] = (),
     special: Mapping[ExitCode, str] = MappingProxyType({}),
     meanings: Mapping[int, str] | None = None,
-    usage_code: int = ExitCode.USAGE,
+    unanswered: int | None = None,
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Makes a click command whose help ends with `example` and its exit codes.
 
     `example` has one command a line. The command may return an `ExitCode`. `special` says what some
     of the `codes` mean here, in other words than the registry's. One whose exit codes are others
-    has `meanings` of its own, and says what a wrong command line ends with.
+    has `meanings` of its own, of which `unanswered` is for whatever keeps it from its answer: a
+    wrong command line, output that cannot be written, an error that nobody expected.
     """
     always = {ExitCode.DONE, ExitCode.FAILURE, ExitCode.USAGE}
     shown = sorted({*always, ExitCode.INTERRUPTED, ExitCode.TERMINATED, *codes})
@@ -86,19 +93,21 @@ def documented(
 
     def make(function: Callable[..., int | None]) -> click.Command:
         command = click.command(cls=Command, **settings)(function)
-        command.usage_code = int(usage_code)
+        command.unanswered = unanswered
         return command
 
     return make
 
 
 class Command(click.Command):
-    """A command that knows with which code it ends if it is called in a wrong way."""
+    """A command that knows with which code it ends if it cannot say its answer."""
 
-    usage_code: int = ExitCode.USAGE
+    unanswered: int | None = None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See `click.Command.parse_args`; an error always knows whose it is."""
+        if (invocation := ctx.find_object(Invocation)) is not None:
+            invocation.unanswered = self.unanswered
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:

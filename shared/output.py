@@ -79,14 +79,17 @@ def with_configuration(text: str, path: str | None) -> str:
     return _COMMAND.sub(filled, text)
 
 
-def report(error: VmBackupError, program: str, *, as_json: bool, config: str | None = None) -> None:
+def report(
+    error: VmBackupError, program: str, code: int, *, as_json: bool, config: str | None = None
+) -> None:
     """Says on stderr what went wrong and what to do about it, as text or as a JSON object.
 
-    `config` is the configuration that the command was given, which those that help need, too.
+    `code` is what the program ends with. `config` is the configuration that the command was given,
+    which those that help need, too.
     """
     message, hint = (with_configuration(text, config) for text in (error.message, error.hint))
     if as_json:
-        report_json(type(error).__name__, int(error.exit_code), message, hint)
+        report_json(type(error).__name__, code, message, hint)
         return
     _complain(error_text(message, hint, program))
 

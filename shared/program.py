@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from shared import output
-from shared.command_line import HELP, Command, Invocation
+from shared.command_line import HELP, Invocation
 from shared.host import logs, streams
 from shared.host.errors import ExitCode, VmBackupError
 from shared.host.printable import printable, printable_lines
@@ -143,16 +143,10 @@ class Program(click.Group):
         except click.ClickException as error:
             return _report_usage(invocation, error)
         except VmBackupError as error:
-            output.report(
-                error,
-                invocation.program,
-                as_json=invocation.errors_as_json,
-                config=invocation.config,
-            )
-            return error.exit_code
+            return _report(invocation, error)
         except BrokenPipeError:  # the reader of our output has gone, for instance `| head`
             streams.discard()
-            return ExitCode.FAILURE
+            return invocation.failed(ExitCode.FAILURE)
         except Exception as error:  # noqa: BLE001 - the last resort: an exit code and a message instead of a bare traceback
             return self._report_unexpected(invocation, error)
         return status if isinstance(status, int) else ExitCode.DONE
@@ -176,10 +170,19 @@ class Program(click.Group):
                     "MemoryMax= of a systemd unit. What was begun is carried on by the next tick"
                 ),
             )
-        output.report(
-            told, invocation.program, as_json=invocation.errors_as_json, config=invocation.config
-        )
-        return told.exit_code
+        return _report(invocation, told)
+
+
+def _report(invocation: Invocation, error: VmBackupError) -> int:
+    code = invocation.failed(error.exit_code)
+    output.report(
+        error,
+        invocation.program,
+        code,
+        as_json=invocation.errors_as_json,
+        config=invocation.config,
+    )
+    return code
 
 
 def _interrupted(invocation: Invocation, cause: BaseException | None) -> ExitCode:
@@ -205,14 +208,13 @@ def _lacking(error: Exception) -> str:
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:
     helpful = isinstance(error, click.exceptions.NoArgsIsHelpError)  # its message is the help
     error.message = (printable_lines if helpful else printable)(error.message)  # type: ignore[misc]
+    code = invocation.failed(error.exit_code)
     if invocation.errors_as_json:
-        output.report_json("UsageError", error.exit_code, error.format_message(), "see --help")
+        output.report_json("UsageError", code, error.format_message(), "see --help")
     else:
         with contextlib.suppress(OSError):
             error.show()
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    command = context.command if context else None
-    return command.usage_code if isinstance(command, Command) else error.exit_code
+    return code
 
 
 def _global_options() -> list[click.Parameter]:

@@ -39,12 +39,13 @@ if TYPE_CHECKING:
     help="Make the VM's folder in DIR, not where VirtualBox would.",
 )
 @click.option(
-    "--network/--isolated",
-    "network",
-    default=None,
-    help="Plug its network cables in, or not. By default not if the original runs, is saved, is "
-    "worked on by a backup, or belongs to another host.",
+    "--network",
+    "plugged",
+    is_flag=True,
+    help="Plug its network cables in also if the original runs, is saved, is worked on by a "
+    "backup, or belongs to another host.",
 )
+@click.option("--isolated", is_flag=True, help="Do not plug them in, whatever the original does.")
 @click.option(
     "--finish", type=BOOTED, metavar="NAME", help="Make an ordinary VM of NAME; waits for that."
 )
@@ -62,7 +63,8 @@ def command(  # noqa: PLR0913 - options of the command line
     which: str,
     name: str | None,
     folder: Path | None,
-    network: bool | None,
+    plugged: bool,
+    isolated: bool,
     finish: str | None,
     discard: str | None,
     yes: bool,
@@ -82,6 +84,12 @@ def command(  # noqa: PLR0913 - options of the command line
         raise UsageError(
             "one of VM, --finish NAME and --discard NAME is needed",
             hint="vmbackup-admin boot VM",
+        )
+    network = _network(plugged=plugged, isolated=isolated)
+    if vm is None and (which != "latest" or name or folder or network is not None):
+        raise UsageError(
+            "--finish and --discard make no VM: --copy, --as, --to, --network and --isolated are "
+            "for one that is made"
         )
     from coordinator.booting import machines, removing
     from coordinator.commands.boot_work import Work
@@ -108,6 +116,13 @@ def command(  # noqa: PLR0913 - options of the command line
         f"{note.name!r} runs from the copy {note.stamp} of {note.key} already",
         hint="give the new one another name: --as NAME",
     )
+
+
+def _network(*, plugged: bool, isolated: bool) -> bool | None:
+    """Whether its network is wanted; None: unless it could meet its original."""
+    if plugged and isolated:
+        raise UsageError("--network and --isolated exclude each other")
+    return True if plugged else False if isolated else None
 
 
 def _noted(

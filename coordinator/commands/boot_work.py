@@ -68,7 +68,8 @@ class Work:
         without = _without(way.without)
         if self._dry_run:
             said = f"would run {way.what.name} from {chosen.copy.stamp} in {way.what.folder}"
-            return self._say(facts, said, *without)
+            cut = [f"Its network would be cut off: {why}."] if why else []
+            return self._say(facts, said, *without, *cut)
         note, doubts = making.begin(self._site, record, chosen.copy, way, noted=noted)
         self._warn(*doubts)
         said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"

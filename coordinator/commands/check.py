@@ -42,7 +42,7 @@ def _age(value: str | None) -> float | None:
         vmbackup-admin check --json | jq '.vms[] | select(.level != "OK")'
     """,
     meanings=CODES,
-    usage_code=Level.UNKNOWN,
+    unanswered=Level.UNKNOWN,
 )
 @click.argument("vms", type=VM, nargs=-1, metavar="[VM]...")
 @click.option(

@@ -59,7 +59,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     """All checks, in an order in which each can rely on those before it."""
     from coordinator.doctor import engines, host, notify, schedule, unfinished, virtualbox
     from coordinator.doctor.patience import ALL_SECONDS, BoundedRunner
-    from coordinator.doctor.result import Check, guarded, once
+    from coordinator.doctor.result import ANOTHER_USER, Check, guarded, once
     from shared.host.clock import SystemClock
     from shared.host.configuration import find
     from shared.host.errors import ConfigurationError
@@ -74,9 +74,12 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
     clock = SystemClock()
     runner = SubprocessRunner()
     bounded = BoundedRunner(runner, clock, ALL_SECONDS)
-    yield from guarded(
+    for check in guarded(
         "state directory", lambda: host.examine(configuration, find(invocation.config))
-    )
+    ):
+        yield check
+        if check.cause == ANOTHER_USER:  # whatever else was seen would be true of that one only
+            return
     yield from guarded(
         "VirtualBox",
         lambda: virtualbox.examine(configuration.virtualbox, bounded, clock, os.environ),
@@ -93,7 +96,7 @@ def examine(invocation: Invocation) -> "Iterator[Check]":
 def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     """Mount first: without it nothing there is touched. A foreign NAS is looked at no further."""
     from coordinator.doctor import nas
-    from coordinator.doctor.result import Check
+    from coordinator.doctor.result import Check, failed
     from shared.host.clock import SystemClock
     from shared.host.errors import NoDatabaseError, VmBackupError
     from shared.nas.mount import check_nas
@@ -104,7 +107,7 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     try:
         status = check_nas(configuration.nas, reading=True)
     except VmBackupError as error:
-        yield Check("NAS", "fail", error.message, error.hint)
+        yield failed("NAS", error)
         return
     yield from nas.examine_mount(status, configuration.nas)
     repository, expected, problem = None, None, None
@@ -114,12 +117,12 @@ def _examine_nas(configuration: "Configuration") -> "Iterator[Check]":
     except NoDatabaseError as error:
         problem = error
     except VmBackupError as error:
-        yield Check("database", "fail", error.message, error.hint)
+        yield failed("database", error)
         return
     try:
         check_repository(configuration.nas, configuration.host.state_directory, repository)
     except VmBackupError as error:  # a foreign NAS is not written to
-        yield Check("NAS", "fail", error.message, error.hint)
+        yield failed("NAS", error)
         return
     read_only = status.read_only
     if not read_only:  # else nothing there tells more than that

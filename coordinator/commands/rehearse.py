@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,11 +13,14 @@ from coordinator.options import FiniteRange, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import ExitCode, UsageError
+from shared.host.printable import quoted
 from shared.output import answer, print_json, say, warn
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.tasks.rehearsal import Rehearsal
+
+_WAIT_SECONDS: Final = 120.0
 
 
 @documented(
@@ -42,9 +45,7 @@ if TYPE_CHECKING:
     "--wait",
     "seconds",
     type=FiniteRange(min=1),
-    default=120.0,
-    show_default=True,
-    help="How many seconds it may take to come up.",
+    help=f"With --boot: how many seconds it may take to come up ({_WAIT_SECONDS:g}).",
 )
 @click.option(
     "--to",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting of `VBoxManage modifyvm` for the start, like memory=2048.",
+    help="With --boot: a setting of `VBoxManage modifyvm` for the start, like memory=2048.",
 )
 @json_option
 @dry_run_option
@@ -69,7 +70,7 @@ def command(  # noqa: PLR0913 - options of the command line
     vm: str,
     which: str,
     boot: bool,
-    seconds: float,
+    seconds: float | None,
     folder: Path | None,
     settings: tuple[str, ...],
     as_json: bool,
@@ -88,9 +89,15 @@ def command(  # noqa: PLR0913 - options of the command line
     from coordinator.restore import choice, kept_places, restoring
     from shared.tasks import rehearsal
 
+    if not boot and (settings or seconds is not None):
+        raise UsageError(
+            f"{'--set' if settings else '--wait'} goes with --boot: without it nothing is started",
+            hint=f"vmbackup-admin rehearse --boot {quoted(vm)}",
+        )
     if folder:
         restoring.refuse_mistyped(folder)
-    wishes = rehearsal.Wishes(boot, seconds, folder, tuple(map(_setting, settings)))
+    wait = _WAIT_SECONDS if seconds is None else seconds
+    wishes = rehearsal.Wishes(boot, wait, folder, tuple(map(_setting, settings)))
     opened = open_copies(invocation, reading=dry_run)
     site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
     if folder:

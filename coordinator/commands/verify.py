@@ -6,7 +6,7 @@ import click
 
 from coordinator import text, vm_argument
 from coordinator.copies_site import CopiesSite, open_copies
-from coordinator.verification_findings import Findings, gone, interrupted
+from coordinator.verification_findings import WAY_OUT, Findings, gone, interrupted
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import (
@@ -18,7 +18,7 @@ from shared.host.errors import (
     UsageError,
     VmBackupError,
 )
-from shared.output import answer, print_json, say, warn
+from shared.output import answer, pasteable, print_json, say, warn
 from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ def command(
             f"{len(report.examined)} copies read, {good} good, {len(report.examined) - good} "
             f"damaged"
         )
+        if good < len(report.examined):
+            text.print_lines([pasteable(WAY_OUT)])
     return report.exit_code
 
 

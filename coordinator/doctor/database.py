@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coordinator import reading, text
-from coordinator.doctor.result import Check, Verdict
+from coordinator.doctor.result import Check, Verdict, failed
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
 from shared.host.errors import DatabaseDamagedError, NodeConflictError
@@ -136,7 +136,7 @@ def _nodes(database: Database) -> Iterator[Check]:
         contents = database.head().contents
         hosts.check_user(contents, database.identity.node, str(os.geteuid()))
     except (NodeConflictError, DatabaseDamagedError) as error:
-        yield Check("database: this host", "fail", error.message, error.hint)
+        yield failed("database: this host", error)
         return
     identity = database.identity
     if not identity.machine:

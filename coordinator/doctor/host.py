@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator.doctor.result import Check
+from coordinator.doctor.result import ANOTHER_USER, Check
+from coordinator.users import name_of, run_as
 from shared.host.configuration import Configuration
 from shared.host.host_identity import HostIdentity, own_machine_id, own_path
 from shared.nas.mount import NETWORK, mount_of, mount_table
@@ -15,8 +16,18 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
     """The configuration and this host's own directory. Raises OSError if that cannot be written."""
     yield Check("configuration", "ok", str(path) if path else "no file, environment only")
     directory = configuration.host.state_directory
+    if (owner := _somebody_else(directory)) is not None:
+        yield Check(
+            "user",
+            "fail",
+            f"this is {name_of(os.geteuid())}, and {directory} is for the workers of "
+            f"{name_of(owner)}, for whom all may be well: nothing else was examined",
+            run_as(owner, "vmbackup-admin doctor"),
+            ANOTHER_USER,
+        )
+        return
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-    if os.access(directory, os.W_OK | os.X_OK):
+    if _may_write(directory):
         shared = _shared_by_hosts(configuration)
         yield Check(
             "state directory",
@@ -35,6 +46,29 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
             "set host.state_directory to a local one that can",
         )
     yield from _machine(directory)
+
+
+def _may_write(directory: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def _somebody_else(directory: Path) -> int | None:
+    """Whose this host's own directory is; None if it is this user's, or shared, or nobody's yet.
+
+    Of one that this user may not even see, it is the owner of what is closed above it.
+    """
+    me = os.geteuid()
+    for place in (directory, *directory.parents):
+        try:
+            owner = place.stat().st_uid
+        except PermissionError:
+            continue
+        except OSError:
+            return None
+        usable = me != 0 and place == directory and _may_write(directory)
+        return None if owner in (me, 0) or usable else owner
+    return None
 
 
 def _shared_by_hosts(configuration: Configuration) -> str:

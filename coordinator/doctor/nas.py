@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator import text
-from coordinator.doctor.result import FULL, READ_ONLY, Check
+from coordinator.doctor.result import FULL, READ_ONLY, Check, failed
 from shared.host.clock import Clock
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
@@ -158,7 +158,7 @@ def _primitive(probe: Path, expected: str | None) -> Check:
     try:
         found = probe_primitive(probe)
     except VmBackupError as error:
-        return Check("NAS: publishing", "fail", error.message, error.hint)
+        return failed("NAS: publishing", error)
     if expected == "link" and found != "link":
         hint = (
             "all hosts must mount the NAS by the same protocol; this one was set up for hard links"

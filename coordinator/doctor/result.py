@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.host.errors import VmBackupError
+from shared.nas.errors import NO_RIGHTS
 
 Verdict = Literal["ok", "warn", "fail"]
 
-_RIGHTS: Final = "look at the rights of that file or directory"
+_RIGHTS: Final = (
+    "look at the rights of that file or directory, and whether this is the user who owns the VMs"
+)
+_NAS: Final = "look at the NAS: its mount, the network between, and what its server notes"
 _READ_ONLY: Final = (
     "it is mounted read-only: look at its disk (of the NAS: at the server's), then mount it again"
 )
@@ -44,6 +48,7 @@ class Check:
 
 FULL: Final = "no room"
 READ_ONLY: Final = "read-only"
+ANOTHER_USER: Final = "another user"
 #: Errors of a NAS that each thing meets which is tried there.
 _CAUSES: Final[Mapping[int | None, str]] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
@@ -68,7 +73,10 @@ def once(checks: Iterable[Check]) -> Iterator[Check]:
 def failed(name: str, error: VmBackupError) -> Check:
     """A check that failed because of `error`."""
     number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-    return Check(name, "fail", error.message, error.hint, _CAUSES.get(number, ""))
+    hint = error.hint
+    if "vmbackup-admin doctor" in hint:  # that is what has said it
+        hint = _RIGHTS if number in NO_RIGHTS else _NAS
+    return Check(name, "fail", error.message, hint, _CAUSES.get(number, ""))
 
 
 def guarded(name: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from coordinator.doctor.patience import ANSWER_SECONDS
 from coordinator.doctor.result import Check
+from coordinator.users import name_of
 from shared.host.clock import Clock
 from shared.host.configuration import VirtualBox
 from shared.host.processes import Runner
@@ -75,13 +76,13 @@ def _user(home: "os.PathLike[str]") -> Check:
         )
     if owner != os.geteuid():
         hint = (
-            f"run everything as uid {owner}: another user sees its running VMs as switched "
+            f"run everything as {name_of(owner)}: another user sees its running VMs as switched "
             f"off, and would export them while they run"
         )
         return Check(
             "VirtualBox: user",
             "fail",
-            f"{home} belongs to uid {owner}, and this is uid {os.geteuid()}",
+            f"{home} belongs to {name_of(owner)}, and this is {name_of(os.geteuid())}",
             hint,
         )
     return Check("VirtualBox: user", "ok", f"{home} belongs to this user")

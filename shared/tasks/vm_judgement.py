@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from shared.copies.names import parse_stamp
 from shared.host.printable import quoted
 from shared.state.records import VmRecord
 from shared.state.rules import sightings, unfinished
@@ -39,13 +40,7 @@ def about_vm(
     """All that can be said of a VM."""
     key = record.key
     if record.damaged:
-        yield Verdict(
-            key,
-            Level.CRITICAL,
-            "damaged",
-            f"{_copies(len(record.damaged))} damaged",
-            remedy=f"vmbackup-admin copies {quoted(key)}",
-        )
+        yield _damaged(record)
     if record.status != State.ARCHIVED and not (record.left_out or record.taken_in_by):
         yield from of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
@@ -68,6 +63,32 @@ def about_vm(
     yield from _of_verification(record, now, bounds)
     yield from _of_rehearsal(record, now, bounds)
     yield _state(record, queued_for, look, now)
+
+
+def _damaged(record: VmRecord) -> Verdict:
+    """That copies are damaged. It stays so until they are read once more and are good, or removed.
+
+    The latter is advised only where nothing is lost by it: a newer copy was read in full.
+    """
+    key, oldest = quoted(record.key), min(record.damaged)
+    what, remedy = f"{_copies(len(record.damaged))} damaged", f"vmbackup-admin verify {key}"
+    if _is_replaced(record):
+        remedy = f"vmbackup-admin remove {key} {quoted(oldest)}"
+    else:
+        what += ", and no newer one was read and is good"
+    return Verdict(record.key, Level.CRITICAL, "damaged", what, remedy=remedy)
+
+
+def _is_replaced(record: VmRecord) -> bool:
+    """Whether a copy that is newer than all damaged ones by all signs was read in full."""
+    last = record.last_copy
+    if last is None or not last.sha256:
+        return False
+    try:
+        good, damaged = parse_stamp(last.stamp), list(map(parse_stamp, record.damaged))
+    except ValueError:
+        return False
+    return all(each.moment < good.moment and each.claim < good.claim for each in damaged)
 
 
 def _of_copies(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import ExitCode
+from shared.tasks.judgement import Level
 
 BIN = Path(sys.executable).parent
 GENERATE = f"{BIN / 'vmbackup-admin'} config generate"
@@ -50,12 +51,17 @@ def test_a_stream_that_takes_nothing_changes_no_exit_code(command: str, code: Ex
 
 
 @pytest.mark.parametrize(
-    "command",
-    [GENERATE, f"{BIN / 'vmbackup-admin'} --help", f"{BIN / 'vmbackup-lock'} list --help"],
+    ("command", "code"),
+    [
+        (GENERATE, ExitCode.FAILURE),
+        (f"{BIN / 'vmbackup-admin'} --help", ExitCode.FAILURE),
+        (f"{BIN / 'vmbackup-lock'} list --help", ExitCode.FAILURE),
+        (f"{BIN / 'vmbackup-admin'} check", Level.UNKNOWN),  # 1 would be a warning of a backup
+    ],
 )
-def test_output_that_cannot_be_written_is_said_in_one_sentence(command: str) -> None:
+def test_output_that_cannot_be_written_is_said_in_one_sentence(command: str, code: int) -> None:
     done = shell(f"{command} >/dev/full")
-    assert done.returncode == ExitCode.FAILURE
+    assert done.returncode == code
     assert done.stderr.splitlines()[0].endswith(
         "error: the output could not be written: No space left on device"
     )

@@ -9,7 +9,7 @@ import click
 from coordinator import text
 from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, json_option, pass_invocation
-from shared.host.errors import ExitCode, VmBackupError
+from shared.host.errors import ExitCode, UsageError, VmBackupError
 from shared.output import pasteable, print_json, say, warn
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def check(
     from shared.nas.mount import check_nas
     from shared.state.store import inspection
 
+    if lease_seconds is not None and not rebuild_version:
+        raise UsageError("--lease-seconds goes with --rebuild-version")
     configuration = invocation.configuration()
     root = configuration.nas.state
     check_nas(configuration.nas, reading=set_aside is None and not rebuild_version)

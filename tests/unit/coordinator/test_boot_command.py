@@ -70,6 +70,12 @@ def note(operator: Operator) -> BootNote:
         (("web", "--copy", "20261122T203800Z-18"), ExitCode.USAGE, "has no copy"),
         (("web",), ExitCode.VBOXMANAGE, "VBoxManage"),
         (("--discard", "trial"), ExitCode.USAGE, "no terminal"),
+        (("web", "--network", "--isolated"), ExitCode.USAGE, "exclude each other"),
+        (("web", "--isolated", "--network", "--dry-run"), ExitCode.USAGE, "exclude each other"),
+        (("--finish", "trial", "--copy", "previous"), ExitCode.USAGE, "make no VM"),
+        (("--finish", "trial", "--isolated"), ExitCode.USAGE, "make no VM"),
+        (("--discard", "trial", "--as", "web", "--yes"), ExitCode.USAGE, "make no VM"),
+        (("--discard", "trial", "--to", "/tmp", "--yes"), ExitCode.USAGE, "make no VM"),
     ],
 )
 @pytest.mark.usefixtures("note")
@@ -290,6 +296,9 @@ def test_it_says_what_it_leaves_out(operator: Operator, monkeypatch: pytest.Monk
     monkeypatch.setattr(places, "require_fuse", lambda: None)
     facts = operator.json("boot", "web", "--network", "--dry-run")
     said = operator.admin("boot", "web", "--network", "--dry-run").stdout
+    assert (facts["network"], "cut off" in said) == (True, False)
+    cut = operator.admin("boot", "web", "--isolated", "--dry-run").stdout
+    assert cut == f"{said}Its network would be cut off: --isolated was given.\n"
     for field, items in (
         ("host_access", ["shared folder 'data' (/srv)", "forwarded port 'ssh'"]),
         ("left_out", ["a disk of iSCSI"]),

@@ -116,6 +116,28 @@ def test_without_a_database_nothing_is_known(operator: Operator, as_json: bool) 
         assert done.stdout.startswith("VMBACKUP UNKNOWN - ")
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(RuntimeError("odd"), "VmBackupError"), (BrokenPipeError(), ""), (MemoryError(), "VmBack")],
+)
+def test_an_error_that_nobody_expected_is_no_warning_of_a_backup(
+    clean: Operator, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str
+) -> None:
+    def judge(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("coordinator.commands.check.judge", judge)
+    done = clean.admin("check", "--json")
+    assert (done.exit_code, kind in done.stderr) == (3, True), done.output
+    assert not kind or json.loads(done.stderr)["error"]["code"] == 3
+
+
+def test_an_option_that_is_none_is_unknown(clean: Operator) -> None:
+    done = clean.admin("check", "--json", "--nonsense")
+    assert (done.exit_code, json.loads(done.stderr)["error"]["code"]) == (3, 3)
+    assert clean.admin("status", "--nonsense").exit_code == 2
+
+
 def test_an_empty_database_is_not_all_right(site_with_database: Operator) -> None:
     done = site_with_database.admin("check")
     assert done.exit_code == 3
@@ -213,7 +235,8 @@ def test_that_a_vm_may_be_off_is_said_by_all_although_something_is_worse(
     done = clean.admin("check")
     assert done.exit_code == 2
     first, *rest = done.stdout.splitlines()
-    assert first.startswith("VMBACKUP CRITICAL - web01: 1 copy is damaged; also a backup saved it")
+    assert first.startswith("VMBACKUP CRITICAL - web01: 1 copy is damaged, and no newer one")
+    assert "; also a backup saved it" in first
     assert first.partition("|")[2], "the first line has all: the performance data stands in it"
     assert words in first
     assert [line[:20] for line in rest if "web01" in line] == [

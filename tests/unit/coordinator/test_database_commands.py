@@ -309,6 +309,7 @@ class TestCheck:
         if content is not None:
             path.write_bytes(content)
         assert "--rebuild-version" in findings(operator)[1]
+        assert operator.admin("statedb", "check", "--lease-seconds", "60").exit_code == 2
         assert findings(operator, "--rebuild-version", "--lease-seconds", "60")[0] == ExitCode.DONE
         after = operator.database().version
         assert (after.repository, after.primitive, after.lease_seconds) == (

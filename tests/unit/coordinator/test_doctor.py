@@ -422,7 +422,7 @@ def test_a_nas_that_is_mounted_read_only_is_one_finding_and_not_one_of_rights(
         lambda *arguments, **options: replace(real(*arguments, **options), read_only=True),
     )
     monkeypatch.setattr(
-        "os.access", lambda path, _mode: not str(path).startswith(str(site_with_database.nas))
+        "os.access", lambda path, _mode, **_: not str(path).startswith(str(site_with_database.nas))
     )
     lines = site_with_database.admin("doctor").stdout.splitlines()
     wrong = [
@@ -453,7 +453,7 @@ def test_a_server_that_exports_read_only_is_one_finding_though_the_mount_does_no
     monkeypatch.setattr(nas, "trial_directory", refuse)
     monkeypatch.setattr(archive, "examine", refuse)
     monkeypatch.setattr(
-        "os.access", lambda path, _mode: not str(path).startswith(str(site_with_database.nas))
+        "os.access", lambda path, _mode, **_: not str(path).startswith(str(site_with_database.nas))
     )
     (told,) = wrong_lines(site_with_database)
     assert told.startswith("FAIL  NAS: use: Read-only file system")

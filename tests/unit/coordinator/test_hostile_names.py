@@ -74,7 +74,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("admin", "boot", NAME, "--finish"),
     ("admin", "boot", NAME, "--discard", "--yes"),
     ("admin", "rehearse", NAME, "--dry-run"),
-    ("admin", "rehearse", NAME, "--set", NAME),
+    ("admin", "rehearse", NAME, "--boot", "--set", NAME),
     ("admin", "report"),
     ("admin", "report", NAME, "--since", NAME),
     ("admin", "space"),

@@ -318,7 +318,7 @@ class TestHintsToPaste:
         operator.add_vms("web")
         operator.set("web", damaged=("x",))
         told = self.run(config, "check").stdout
-        assert f"vmbackup-admin --config '{config}' copies web" in told
+        assert f"vmbackup-admin --config '{config}' verify web" in told
 
     def test_what_a_command_says_is_next(self, config: str, operator: Operator) -> None:
         made = self.run(config, "init").stdout

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import shutil
 import stat
 import tempfile
@@ -88,3 +89,40 @@ def test_who_may_read_may_change_nothing(shared: Operator) -> None:
     assert result.exit_code != 0, result.output
     assert "web" in shared.site().database.head().contents.vms
     assert not [path for path in shared.nas.rglob("*") if path.lstat().st_mode & stat.S_IWOTH]
+
+
+@pytest.mark.parametrize("place", ["state", "closed/state"])
+def test_doctor_says_whose_host_it_is_and_examines_nothing_else(
+    shared: Operator, place: str
+) -> None:
+    """Else each check fails for want of a right, and says what would be wrong for the owner."""
+    owner = pwd.getpwall()[1]
+    state = shared.folder / place
+    shared.settings["host"] = {"node": "alpha", "state_directory": str(state)}
+    shared.configure()
+    state.mkdir(parents=True, mode=0o700)
+    above = state.parent if state.parent != shared.folder else state
+    for directory in (state, above):
+        directory.chmod(0o700)
+        os.chown(directory, owner.pw_uid, owner.pw_gid)
+    for user in (contextlib.nullcontext(), somebody_else()):
+        with user:
+            result = shared.admin("doctor")
+        lines = result.stdout.splitlines()
+        assert (result.exit_code, sum(line.startswith("FAIL") for line in lines)) == (1, 1), lines
+        assert lines[-2] == f"      -> sudo -u {owner.pw_name} vmbackup-admin doctor", lines
+        assert owner.pw_name in lines[-3]
+    os.chown(state, 0, 0)
+    os.chown(above, 0, 0)
+    assert "sudo" not in shared.admin("doctor").stdout
+
+
+def test_doctor_does_not_point_at_itself(shared: Operator) -> None:
+    shared.nas.chmod(0o755)
+    shared.admin("doctor")
+    shared.folder.joinpath("state-alpha").chmod(0o777)
+    shared.vmstate.chmod(0o700)
+    with somebody_else():
+        said = shared.admin("doctor").stdout
+    assert "Permission denied" in said
+    assert "vmbackup-admin doctor" not in said

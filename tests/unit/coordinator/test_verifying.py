@@ -61,6 +61,7 @@ def test_damage_is_told_marked_and_shown(operator: Operator) -> None:
     (row,) = operator.json("status")["vms"]
     assert (row["damaged"], row["last_copy"]["stamp"]) == ([NEW], OLD)
     assert "1 damaged copy" in operator.admin("status").stdout
+    assert "`vmbackup-admin remove VM STAMP`" in operator.admin("verify", "web01").stdout
     assert "verification found" in operator.admin("copies", "web01").stdout
     assert "digest" in operator.admin("show", "web01").stdout
     assert "digest" in operator.admin("log").stdout
@@ -174,6 +175,16 @@ def test_the_screenshot_of_a_rehearsal_goes_where_its_copy_goes(operator: Operat
 @pytest.mark.parametrize("setting", ["memory", "=5", "--=5", "a b=1", "x;y=1"])
 def test_a_setting_that_is_none(operator: Operator, setting: str) -> None:
     assert operator.admin("rehearse", "web01", "--boot", "--set", setting).exit_code == 2
+
+
+@pytest.mark.parametrize("options", [("--set", "memory=512"), ("--wait", "120")])
+def test_what_is_for_the_start_is_refused_without_a_start(
+    operator: Operator, options: tuple[str, ...]
+) -> None:
+    for words in (options, (*options, "--dry-run")):
+        refused = operator.admin("rehearse", "web01", *words)
+        assert (refused.exit_code, "goes with --boot" in refused.stderr) == (2, True)
+    assert operator.admin("rehearse", "web01", "--boot", "--dry-run", *options).exit_code == 0
 
 
 def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> None:

@@ -54,7 +54,7 @@ def test_everything_stands_in_it() -> None:
     for said in (
         "VMs",
         "vm009: 1 copy is damaged",
-        "vmbackup-admin copies vm009",
+        "vmbackup-admin verify vm009",
         "in use, not copied since 2026-11-29 16:38Z ; allowed: 26 h",
         "good, pinned",
         "rehearsed: good, booted,",

@@ -368,6 +368,29 @@ def test_each_situation_has_its_verdict(name: str) -> None:
     assert said.reason
 
 
+@pytest.mark.parametrize(
+    ("damaged", "newest", "remedy"),
+    [
+        (("20261121T200800Z-1",), "", "remove web 20261121T200800Z-1"),
+        (("20261121T200800Z-2", "20261120T200800Z-1"), "", "remove web 20261120T200800Z-1"),
+        (("20261123T200800Z-4",), "", "verify web"),
+        (("20261121T200800Z-4",), "", "verify web"),  # of two signs only one says that it is older
+        (("20261121T200800Z-1", "20261123T200800Z-4"), "", "verify web"),
+        (("20261121T200800Z-1",), "not read in full", "verify web"),
+        (("20261121T200800Z-1",), "gone", "verify web"),
+        (("x",), "", "verify web"),
+    ],
+)
+def test_a_damaged_copy_is_removed_only_for_a_newer_one_that_was_read(
+    damaged: tuple[str, ...], newest: str, remedy: str
+) -> None:
+    good = CopyRecord("20261122T200800Z-3", 3, 10, "0" * 64, RECENT, {})
+    last = {"gone": None, "not read in full": replace(good, sha256="")}.get(newest, good)
+    said = judge_vm(vm(damaged=damaged, last_copy=last), looked(), HERE, BOUNDS)
+    assert said.remedy == f"vmbackup-admin {remedy}"
+    assert ("no newer one" in said.reason) == remedy.startswith("verify")
+
+
 def test_what_else_is_wrong_with_a_vm_is_said_with_the_gravest() -> None:
     record = vm(damaged=("x",), power=SAVED, verified="2026-08-01T00:00:00Z")
     said = judge_vm(record, looked(2 * HOUR), HERE, BOUNDS)
