@@ -42,11 +42,45 @@ def test_a_command_stays_on_one_line() -> None:
     assert any(COMMAND in line for line in fitted(table, 40))
 
 
-def test_where_nothing_fits_each_row_is_a_block() -> None:
-    assert list(fitted(Table(HEADERS, [row("x" * 100, "short")]), 80))[:2] == [
-        "x" * 100,
-        "    STATUS: BACKUP_NECESSARY",
+def test_a_name_that_is_too_long_has_a_line_of_its_own_and_the_rest_stays_a_table() -> None:
+    assert list(fitted(Table(HEADERS, [row("web01"), row("x" * 70, "short"), row("db")]), 80)) == [
+        "VM     STATUS            HOST    LAST COPY  SIZE      FAILURES  NOTES",
+        "web01  BACKUP_NECESSARY  host-a  47 min     12.5 GiB  2",
+        "x" * 70,
+        "       BACKUP_NECESSARY  host-a  47 min     12.5 GiB  2         short",
+        "db     BACKUP_NECESSARY  host-a  47 min     12.5 GiB  2",
     ]
+
+
+def test_a_cell_that_is_too_long_stands_below_its_row_with_its_name() -> None:
+    headers = ("VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "VERIFIED", "REHEARSED")
+    rest = ["47 min", "12.5 GiB", "host-a", "parallel", "3 d"]
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    found = f"verification found: a digest of its disk is wrong, {digest}"
+    rows = [["web01", STAMP, state, *rest, ""] for state in ("good", found)]
+    rows.append(["web01", STAMP, "good", *rest, "good, booted, 3 d ago"])
+    assert list(fitted(Table(headers, rows), 80)) == [
+        "VM     COPY                 STATE  AGE     SIZE      HOST    ENGINE    VERIFIED",
+        "web01  20261122T203800Z-17  good   47 min  12.5 GiB  host-a  parallel  3 d",
+        "web01  20261122T203800Z-17         47 min  12.5 GiB  host-a  parallel  3 d",
+        "    STATE: verification found: a digest of its disk is wrong,",
+        f"    {digest}",
+        "web01  20261122T203800Z-17  good   47 min  12.5 GiB  host-a  parallel  3 d",
+        "    REHEARSED: good, booted, 3 d ago",
+    ]
+
+
+def test_sentences_are_not_folded_into_a_narrow_column() -> None:
+    long = "order of 2 copies unknown: number, time and order of creation disagree"
+    lines = list(fitted(Table(HEADERS, [row("web01", long)]), 80))
+    assert lines[0].endswith("FAILURES")
+    assert lines[2:] == [f"    {long}"]
+
+
+def test_a_terminal_that_is_too_narrow_for_the_headers_has_every_value_by_its_name() -> None:
+    lines = list(fitted(Table(HEADERS, [row("web01", "short note of it")]), 18))
+    assert {"    SIZE: 12.5 GiB", "    FAILURES: 2"} <= {line.rstrip() for line in lines}
+    assert all(width(line) <= 20 for line in lines)  # the longest state and the indent
 
 
 def test_columns_that_say_nothing_go() -> None:
