@@ -2,7 +2,10 @@
 
 from typing import Final
 
-from shared.program import Program
+try:
+    from shared.program import Program
+except KeyboardInterrupt:  # ^C before there is anything that heeds it
+    raise SystemExit(130) from None
 
 COMMANDS: Final = {
     "init": "Make a new state database on the NAS.",

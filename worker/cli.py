@@ -5,7 +5,10 @@ Workers are short-lived and independent; start as many as you like, as often as 
 
 from typing import Final
 
-from shared.program import Program
+try:
+    from shared.program import Program
+except KeyboardInterrupt:  # ^C before there is anything that heeds it
+    raise SystemExit(130) from None
 
 COMMANDS: Final = {
     "vmfind": "Tell the database which VMs this host has.",

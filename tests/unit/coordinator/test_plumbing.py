@@ -242,6 +242,22 @@ def test_every_command_is_in_the_documentation(program: Program) -> None:
         assert any(f"{program.name} {name}" in heading for heading in headings), name
 
 
+@pytest.mark.parametrize("module", ["coordinator.admin", "coordinator.lock", "worker.cli"])
+def test_control_c_while_a_program_starts_shows_no_traceback(module: str) -> None:
+    code = (
+        "import sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        f"import {module}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "")
+
+
 def test_help_imports_nothing_slow() -> None:
     code = (
         "import sys; from coordinator.admin import program\n"
