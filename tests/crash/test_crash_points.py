@@ -58,7 +58,8 @@ def test_whatever_is_interrupted_the_next_tick_puts_right(
         record_property(name, getattr(found, name))
     assert found.points >= 3
     assert found.kills > 0
-    assert found.missed <= found.kills / 4, "the points of two runs are not the same"
+    # Of a few that were drawn one may be missed: what watches a clock does not write equally often.
+    assert found.missed <= max(1, found.kills / 4), "the points of two runs are not the same"
     assert not found.broken, report(found)
     if PROVE:
         assert found.met >= found.places - found.missed, "no program was killed at some place"
