@@ -152,7 +152,9 @@ class TestMounted:
             (place / "disk1.img").open("r+b")
         with pytest.raises(OSError, match=r"Read-only|denied|not permitted|not implemented"):
             (place / "new").touch()
-        assert operator.admin("umount", str(place)).exit_code == 0
+        link = place.with_name("link")
+        link.symlink_to(place)
+        assert operator.admin("umount", f"{link}/").exit_code == 0
 
     def test_what_a_killed_server_leaves_is_cleaned_up(
         self, site: tuple[Operator, bytes, Path]
