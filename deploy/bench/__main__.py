@@ -18,6 +18,7 @@ from deploy.bench import (
     hedged,
     history,
     idle,
+    pauses,
     restores,
     startup,
     transactions,
@@ -27,7 +28,7 @@ from deploy.bench.report import Report
 
 PARTS = (
     *("startup", "transactions", "idle", "hedged", "exports", "engines"),
-    *("restores", "boot", "wire", "changed", "fleet", "history"),
+    *("restores", "boot", "wire", "changed", "pauses", "fleet", "history"),
 )
 
 
@@ -56,6 +57,11 @@ def main() -> int:
     if "idle" in wanted:
         idle.measure(report, rounds=9 if given.full else 3)
     _measure_copies(report, wanted, full=given.full)
+    _measure_second_copies(report, wanted, full=given.full)
+    if "fleet" in wanted:
+        fleet.measure(report)
+    if "history" in wanted:
+        history.measure(report, full=given.full)
     print(
         f"\nThat took {time.monotonic() - began:.0f} s; aims missed: {report.missed}; load now "
         f"{os.getloadavg()[0]:.1f}."
@@ -77,14 +83,16 @@ def _measure_copies(report: Report, wanted: set[str], *, full: bool) -> None:
         restores.measure(report, rounds=3 if full else 1, mib=2000)
     if "boot" in wanted:
         boots.measure(report, rounds=5 if full else 2)
+
+
+def _measure_second_copies(report: Report, wanted: set[str], *, full: bool) -> None:
+    """The parts that make copies of VMs that have one, or that run."""
     if "wire" in wanted:
         wire.measure(report, mib=256 if full else 96)
     if "changed" in wanted:
         changed.measure(report, mib=4096 if full else 320)
-    if "fleet" in wanted:
-        fleet.measure(report)
-    if "history" in wanted:
-        history.measure(report, full=full)
+    if "pauses" in wanted:
+        pauses.measure(report, mib=2048 if full else 256, rounds=5 if full else 2)
 
 
 if __name__ == "__main__":

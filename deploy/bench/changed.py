@@ -1,145 +1,171 @@
-"""What a copy costs with `backup.changed = "auto"`, beside one with `"off"`.
+"""What a copy costs with `backup.changed = "auto"`, beside one with `"off"`, and beside others.
 
-Backups by the worker on two XFS of their own, one for the disk and one as the NAS; VirtualBox is
-simulated, the engine and its work are not. The kernel counts what is read from each file system and
-written to it (`/sys/dev/block`), after its caches were dropped. What the NAS reads includes what it
-copies by itself. Needs root.
+Backups by the worker on two file systems of one kind, one for the disk and one as the NAS;
+VirtualBox is simulated, the engine and its work are not. restic and borg back up the same disk,
+where they are installed. The kernel counts what is read from each file system and written to it
+(`/sys/dev/block`), after its caches were dropped. What the NAS reads includes what it copies by
+itself. Needs root.
 
-    python -m deploy.bench.changed [--mib 4096]
+    python -m deploy.bench.changed [--mib 4096] [--kind xfs]
 """
 
 import argparse
+import itertools
 import os
-import resource
+import random
+import shutil
 import sys
 import tempfile
-import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from deploy.bench.costs import Cost, cost
+from deploy.bench.peers import PEERS, prepare
 from deploy.bench.report import Report
-from deploy.bench.second_copies import CHANGED, change
+from deploy.bench.second_copies import CHANGED, change, data_start
 from deploy.bench.wire import fill
-from tests.ordinary.mounts import Mounts, possible
+from tests.ordinary.mounts import KINDS, Mounts, available
 from tests.support.fleet import Fleet, Member
 from tests.support.simulated import SimulatedHost
 
-_SECTOR: Final = 512
-#: What is wanted of a second copy with 2 % changed (scattered grains), against the whole copy.
+#: What is wanted of a second copy with so many percent changed, against the whole copy: of its wall
+#: time, for each way in which they lie, of its CPU time, and of the disk.
 _AIMED_AT: Final = 2
-_WALL: Final = 4.0
+_WALL: Final = {"grains": 4.0, "whole blocks": 8.0}
 _CPU: Final = 10.0
 _PERCENT: Final = 4.0
+#: The kind whose figures are judged.
+_JUDGED: Final = "xfs"
+
+_BLOCK: Final = 1 << 20
+
+#: Makes ready for the n-th backup of a disk, and answers what makes it.
+Backup = Callable[[int], Callable[[], object]]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one backup: seconds, and bytes by the kernel's count."""
-
-    wall: float
-    cpu: float
-    disk_read: int
-    nas_read: int
-    nas_written: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.wall:.1f} s, {self.cpu:.1f} CPU s; MB read from the disk "
-            f"{self.disk_read / 1e6:.1f}, from the NAS {self.nas_read / 1e6:.1f}, written there "
-            f"{self.nas_written / 1e6:.1f}"
+def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+    """Prints them one after the other; says so where it cannot be measured."""
+    for kind in kinds:
+        report.heading(
+            f"Only what changed, on {kind}",
+            f"{mib} MiB, three quarters of them real files; each change comes on top.",
         )
+        if not available(kind):
+            report.figure("left out", "it needs root, and the programs of that file system")
+            continue
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            mounts = Mounts()
+            stack.callback(mounts.end)
+            places = {}
+            for name in ("disks", "nas"):
+                places[name] = Path(folder) / name
+                image = Path(folder) / f"{name}.image"
+                mounts.file_system(kind, image, places[name], "", (6 * mib + 800) << 20)
+            _measure(report, places["disks"], places["nas"], mib, judged=kind == _JUDGED)
 
 
-def measure(report: Report, *, mib: int) -> None:
-    """Prints both, one after the other, with ratios; says so where it cannot be measured."""
-    report.heading(
-        "Only what changed",
-        f"{mib} MiB, three quarters of them real files; second copies, scattered grains; XFS.",
-    )
-    if not possible():
-        report.figure("left out", "a file system of one's own needs root")
-        return
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        mounts = Mounts()
-        stack.callback(mounts.end)
-        places = {}
-        for name in ("disks", "nas"):
-            places[name] = Path(folder) / name
-            image = Path(folder) / f"{name}.image"
-            mounts.file_system("xfs", image, places[name], "", (5 * mib + 600) << 20)
-        _measure(report, places["disks"], places["nas"], mib)
+def _measure(report: Report, disks: Path, nas: Path, mib: int, *, judged: bool) -> None:
+    data = mib * 3 // 4
+    ways = dict(_ours(disks, nas, mib) | _others(report, disks, nas))
+    for disk, _ in ways.values():
+        if not disk.exists():
+            shutil.copyfile(next(iter(ways.values()))[0], disk)
+    for number, (percent, how) in enumerate(_steps()):
+        found = {}
+        for way, (disk, back_up) in ways.items():
+            if percent:
+                (change if how == "grains" else change_blocks)(disk, percent / 100)
+            os.utime(disk)
+            found[way] = cost(back_up(number), disks, nas)
+            report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
+        if judged and percent == _AIMED_AT:
+            _judge(report, found, how, data << 20)
 
 
-def _measure(report: Report, disks: Path, nas: Path, mib: int) -> None:
+def _steps() -> Iterator[tuple[int | None, str]]:
+    """The first copy, and how much is changed before each other one, and how it lies."""
+    yield None, ""
+    yield from itertools.product(CHANGED, ["grains"])
+    yield from itertools.product([percent for percent in CHANGED if percent], ["whole blocks"])
+
+
+def _named(percent: int | None, how: str) -> str:
+    if percent is None:
+        return "first copy"
+    return f"{percent} % of the {how} changed" if percent else "nothing changed"
+
+
+def _ours(disks: Path, nas: Path, mib: int) -> dict[str, tuple[Path, Backup]]:
     host = SimulatedHost(disks / "hosts", "alpha")
     member = Fleet(disks, nas=nas / "backups").add(host)
     data = mib * 3 // 4
-    vms = {way: host.make_vm(f"web-{way}", mib=mib, random_mib=data) for way in ("off", "auto")}
     member.configure("backup", engine="parallel", keep_last=1)
-    for way, vm in vms.items():
+    found: dict[str, tuple[Path, Backup]] = {}
+    for way in ("off", "auto"):
+        vm = host.make_vm(f"web-{way}", mib=mib, random_mib=data)
         member.configure(f'policy."{vm.name}"', changed=way)
         fill(vm.disk, data)
-    for percent in (None, *CHANGED):
-        found = {}
-        for way, vm in vms.items():
-            if percent:
-                change(vm.disk, percent / 100)
-            os.utime(vm.disk)
-            found[way] = _backup(member, vm.name, disks, nas)
-            name = "first copy" if percent is None else f"{percent} % of the grains changed"
-            report.figure(f'{name}, "{way}"', str(found[way]))
-        if percent == _AIMED_AT:
-            _judge(report, found["off"], found["auto"], data << 20)
+        found[f'"{way}"'] = vm.disk, partial(_ready, member, vm.name)
+    return found
 
 
-def _judge(report: Report, whole: Cost, changed: Cost, data: int) -> None:
-    report.judged("wall, of the whole copy's", changed.wall / whole.wall, "parts", 1 / _WALL)
+def _others(report: Report, disks: Path, nas: Path) -> dict[str, tuple[Path, Backup]]:
+    found: dict[str, tuple[Path, Backup]] = {}
+    for name in PEERS:
+        disk = disks / f"{name}.vdi"
+        try:
+            found[name] = disk, prepare(name, disk, disks, nas)
+        except FileNotFoundError as reason:
+            report.figure(f"{name} left out", str(reason))
+    return found
+
+
+def change_blocks(disk: Path, part: float) -> None:
+    """Writes so many of the blocks that a VDI file holds anew, always the same ones."""
+    with disk.open("r+b") as file:
+        start = data_start(file)
+        blocks = (file.seek(0, os.SEEK_END) - start) // _BLOCK
+        for block in random.Random(2).sample(range(blocks), round(part * blocks)):
+            file.seek(start + block * _BLOCK)
+            data = bytearray(file.read(_BLOCK))
+            data[::64] = os.urandom(len(data[::64]))
+            file.seek(start + block * _BLOCK)
+            file.write(data)
+
+
+def _judge(report: Report, found: Mapping[str, Cost], how: str, data: int) -> None:
+    whole, changed = found['"off"'], found['"auto"']
+    report.judged("wall, of the whole copy's", changed.wall / whole.wall, "parts", 1 / _WALL[how])
     report.judged("CPU, of the whole copy's", changed.cpu / whole.cpu, "parts", 1 / _CPU)
     report.judged("of the disk read", 100 * changed.disk_read / data, "%", _PERCENT)
+    for name in PEERS:
+        if name in found:
+            parts = changed.wall / found[name].wall
+            report.judged(f"wall, of {name}'s", parts, "parts", 1)
 
 
-def _backup(member: Member, name: str, disks: Path, nas: Path) -> Cost:
+def _ready(member: Member, name: str, _: int) -> Callable[[], None]:
     for worker in ("vmfind", "notifier"):
         member.worker(worker)
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    before, cpu, began = (_traffic(disks), _traffic(nas)), _cpu(), time.monotonic()
+    return partial(_backup, member, name)
+
+
+def _backup(member: Member, name: str) -> None:
     ran = member.run("vmbackup-worker", "backup", "--vm", name, timeout=3600)
-    wall, used = time.monotonic() - began, _cpu() - cpu
     if ran.status:
         raise SystemExit(f"the backup failed:\n{ran.stdout}{ran.stderr}")
-    os.sync()
-    here, there = _traffic(disks), _traffic(nas)
-    return Cost(
-        wall,
-        used,
-        here[0] - before[0][0],
-        there[0] - before[1][0],
-        there[1] - before[1][1],
-    )
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _traffic(place: Path) -> tuple[int, int]:
-    """Bytes that were read from a file system and written to it so far."""
-    device = os.stat(place).st_dev
-    name = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat"
-    fields = Path(name).read_text(encoding="utf-8").split()
-    return int(fields[2]) * _SECTOR, int(fields[6]) * _SECTOR
 
 
 def main() -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench.changed", description=__doc__)
     parser.add_argument("--mib", type=int, default=4096, help="size of the disk")
-    report = Report()
-    measure(report, mib=parser.parse_args().mib)
+    parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="file systems")
+    given = parser.parse_args()
+    measure(Report(), mib=given.mib, kinds=tuple(given.kind or KINDS))
     return 0
 
 

@@ -213,10 +213,12 @@ def test_a_snapshot_of_a_paused_vm_is_no_live_one_and_it_stays_paused(
     refused = host.run("snapshot", vm.uuid, "take", "tag", "--live", check=False)
     assert refused.returncode == 1
     assert "Cannot take a live snapshot of a virtual machine unless it is running" in refused.stderr
-    host.run("snapshot", vm.uuid, "take", "tag")
-    assert vm.info("VMState") == "paused"
-    host.run("snapshot", vm.uuid, "delete", "tag")
-    assert vm.info("VMState") == "paused"
+    moments = [vm.info("VMStateChangeTime")]
+    for verb in ("take", "delete"):
+        host.run("snapshot", vm.uuid, verb, "tag")
+        assert vm.info("VMState") == "paused"
+        moments.append(vm.info("VMStateChangeTime"))
+    assert moments == sorted(set(moments)), "each is another pause"
     vm.stop()
 
 

@@ -122,6 +122,7 @@ def test_a_guest_that_counts_is_paused_for_a_moment(member: Member) -> None:
     pristine(member, vm)
     made = described(member, "server")
     assert (made.engine, made.not_paused) == ("parallel", "")
+    assert 0 < made.paused_seconds < 60
     after = vm.beats()
     assert before - 1 <= restored_counter(member, vm) <= after + 1
 
