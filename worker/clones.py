@@ -6,7 +6,6 @@ from pathlib import Path
 
 from shared.frozen.directory import CloneDirectory, known_directories
 from shared.frozen.kept import KeptClones, KeptNote
-from shared.frozen.store import RoomLimit
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -77,6 +76,8 @@ def _serves(
         return True  # whoever holds it is just using them, or making others
     if record.status == State.ARCHIVED or record.last_copy is None:
         return False
+    from shared.frozen.store import RoomLimit  # only here: most hosts have no clones
+
     try:
         changed = site.policy(record).changed
         short = RoomLimit(site.configuration.backup.clone_free).reached(directory.folder)

@@ -16,7 +16,6 @@ from shared.state.sessions import deaths, recovery, sweeping
 from shared.state.sessions.worker_ends import note_end
 from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
-from shared.tasks import archiving, publication
 from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
 from worker import holds
@@ -27,7 +26,6 @@ from worker.page import write_page
 from worker.pings import alone
 from worker.power_states import bring_back, tell_of_what_was_left
 from worker.report import Report, start
-from worker.tell import tell_too
 from worker.tick import MILD
 
 log: Final = logging.getLogger(__name__)
@@ -102,11 +100,15 @@ def _finish(site: Site, contents: Contents, report: Report) -> Contents:
 
 
 def _publish(site: Site, record: VmRecord) -> bool:
+    from shared.tasks import publication  # only here: at most ticks nothing was interrupted
+
     log.warning("finishing the publication that a crashed worker began", extra={"vm": record.key})
     return publication.resume(site, record.key, "database")
 
 
 def _move(site: Site, record: VmRecord) -> bool:
+    from shared.tasks import archiving  # only here: at most ticks nothing was interrupted
+
     log.warning("finishing the %s that was interrupted", record.moving, extra={"vm": record.key})
     archiving.resume(site, record.key)
     return True
@@ -150,12 +152,23 @@ def _work(invocation: command_line.Invocation) -> ExitCode:
     try:
         code = start(invocation, "database", run)
     except VmBackupError:
-        tell_too(invocation)
+        _tell_too(invocation)
         raise
-    tell_too(invocation)
+    _tell_too(invocation)
     wrong = [write(invocation) for write in (write_metrics, write_page)]
     failed = [each for each in wrong if each != ExitCode.DONE]
     return _not_written(invocation, code, failed[0]) if failed else code
+
+
+def _tell_too(invocation: command_line.Invocation) -> None:
+    """Tells at the end of this worker, whose exit code stays its own."""
+    try:
+        if invocation.configuration().notify:
+            from worker.tell import start_telling  # only here: many hosts have no targets
+
+            start_telling(invocation)
+    except VmBackupError as error:
+        log.info("nothing was told: %s", error.message)
 
 
 def _not_written(

@@ -6,7 +6,6 @@ from typing import Final
 from shared.host.errors import LockedError, VmBackupError
 from shared.site import Site
 from shared.state.contents import Contents
-from shared.tasks import copy_hold
 
 log: Final = logging.getLogger(__name__)
 
@@ -21,6 +20,8 @@ def settle(site: Site, contents: Contents) -> None:
         busy = record.claim or record.publishing or record.moving
         if not record.holds or busy:
             continue
+        from shared.tasks import copy_hold  # only here: hardly any VM has a hold
+
         try:
             if copy_hold.is_settled(site, record):
                 continue

@@ -38,11 +38,15 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger(__name__)
 
+#: What each worker imports late, when it gets to it, and never goes without.
+_USED_BY_EACH: Final = ("encodings.ascii", "filelock", "worker.clones")
+
 
 def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start:
     """How workers are started with these options: forked off this process, where that is safe.
 
-    Then what `names` need is imported here, once. One that cannot be imported fails as itself.
+    Then what `names` need is imported and made here, once. One that cannot be imported fails as
+    itself.
     """
     program = [sys.executable, "-P", "-m", "worker.cli", *options]
 
@@ -56,9 +60,11 @@ def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start
         return spawn
     if not sys.flags.safe_path:  # what -P says to Python
         del sys.path[0]
-    for name in names:
+    for module in (*(f"worker.{name}" for name in names), *_USED_BY_EACH):
         with contextlib.suppress(Exception):
-            importlib.import_module(f"worker.{name}")
+            importlib.import_module(module)
+    with contextlib.suppress(Exception):
+        _read_by_each()
 
     def fork(name: str, others: Sequence[IO[bytes]]) -> Started:
         from worker.cli import program
@@ -72,6 +78,13 @@ def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start
         return ForkedProcess(work, name, [*others, *pings.pipes()])
 
     return fork
+
+
+def _read_by_each() -> None:
+    """Makes once what each worker would make to read the database: a fork has it at once."""
+    from shared.state.store import snapshot
+
+    snapshot.prepare()
 
 
 @command_line.documented(

@@ -216,14 +216,6 @@ def start_telling(invocation: "Invocation") -> ExitCode:
     return code
 
 
-def tell_too(invocation: "Invocation") -> None:
-    """Tells at the end of another worker, whose exit code stays its own."""
-    try:
-        start_telling(invocation)
-    except VmBackupError as error:
-        log.info("nothing was told: %s", error.message)
-
-
 @command_line.documented(
     example="vmbackup-worker tell",
     codes=(ExitCode.LOCK_LOST,),

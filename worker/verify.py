@@ -22,8 +22,8 @@ from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
-from shared.tasks import due_verifications, unlisted, verification, vm_copies
-from worker import lost_copies, rehearsals, unlisted_copies
+from shared.tasks import due_rehearsals, due_verifications, unlisted, verification, vm_copies
+from worker import lost_copies, unlisted_copies
 from worker.allowance import Allowance
 from worker.report import Report, start
 
@@ -52,7 +52,11 @@ def run(site: Site) -> Report:
             this_round.run()
             for record, copies in others:
                 this_round.take_unlisted(record, copies)
-    rehearsals.run(site, report)
+    contents, now = site.database.head().contents, site.clock.now()
+    if due_rehearsals.due(contents, site.configuration, now):
+        from worker import rehearsals  # only here: it is seldom that one is due
+
+        rehearsals.run(site, report)
     return report
 
 
@@ -204,6 +208,8 @@ def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # 
     back).
     """
     if dry_run:
+        from worker import rehearsals
+
         site = invocation.site(reading=True)
         for line in (*plan(site), *rehearsals.plan(site)):
             say(line)

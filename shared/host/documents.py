@@ -127,6 +127,16 @@ def read(kind: type[T], document: object) -> T:
     return value
 
 
+def prepare(*kinds: type[Document]) -> None:
+    """Makes the checks of these kinds now, and not when the first one of each is read.
+
+    That is for a process which forks others that all read some: they have the checks then.
+    """
+    shape: Any
+    for shape in kinds:
+        _adapter(shape)
+
+
 def load(text: str | bytes, limit: int = LIMIT) -> Any:  # noqa: ANN401 - whatever JSON can hold
     """The values of a JSON text of at most `limit` characters or bytes.
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final
 
 from shared.copies.retention import Rules, reasons_of
+from shared.reports.space_history import Sample
 
 #: Looks of fewer days than that say nothing of how a NAS fills, nor do fewer looks.
 ENOUGH_DAYS: Final = 7.0
@@ -68,15 +69,6 @@ class VmSpace:
     def made_since(self, moment: datetime) -> int:
         """The own bytes of the copies that were begun since then and are there."""
         return sum(copy.own for copy in self.copies if copy.begun >= moment)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a NAS had at a moment, in bytes."""
-
-    when: datetime
-    total: int
-    free: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ The note is of this host, in `host.state_directory`: one that is lost costs the 
 """
 
 import logging
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from shared.host.clock import parse_timestamp, timestamp
 from shared.host.errors import ConfigurationError
 from shared.host.notes import Note
-from shared.reports.space import Sample
 from shared.state.sessions.worker_ends import space_note
 
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ log: Final = logging.getLogger(__name__)
 _KEPT: Final = 90
 #: A little less than a day: a tick may be early.
 _BETWEEN: Final = timedelta(hours=23)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a NAS had at a moment, in bytes."""
+
+    when: datetime
+    total: int
+    free: int
 
 
 def read(site: "Site") -> list[Sample]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.copies import chronology
 from shared.copies.survey import CopiesPlace, FoundVm, survey
@@ -26,7 +26,10 @@ from shared.state.rules import unlisted as rules
 from shared.state.rules import vm_records
 from shared.state.sessions.session import Session
 from shared.state.states import INITIAL
-from shared.tasks import archiving, vm_copies
+from shared.tasks import vm_copies
+
+if TYPE_CHECKING:
+    from shared.tasks.archiving import MoveResult, Progress
 
 log: Final = logging.getLogger(__name__)
 
@@ -128,13 +131,15 @@ def take_in(session: Session, record: VmRecord) -> None:
         session.commit(change, f"work on the copies of {record.name} {{{record.uuid}}}")
 
 
-def archive(site: Site, record: VmRecord, progress: archiving.Progress) -> archiving.MoveResult:
+def archive(site: Site, record: VmRecord, progress: "Progress") -> "MoveResult":
     """Gives unlisted copies a record that is ARCHIVED and stays, and moves them to the archive.
 
     The record says first that they are to be moved: after a crash the same command for its UUID,
     or the next database worker, goes on. Raises what `archiving.archive` raises, `LockedError`
     while somebody works on the copies, `IllegalMoveError` if they lie in another VM's directory.
     """
+    from shared.tasks import archiving  # only here: workers look for such copies at each tick
+
     site.prepare_archive()
     archiving.require_movable(site, record)
     good = chronology.oldest_first(

@@ -25,7 +25,11 @@ PROGRAMS = {
 _LOADED = (
     *PROGRAMS.values(),
     *(
+        "worker.backup.backup_round",
+        "worker.backup.plan",
         "worker.backup.worker",
+        "worker.rehearsals",
+        "worker.tell",
         "worker.database",
         "worker.notifier",
         "worker.verify",
@@ -46,7 +50,11 @@ _LOADED = (
     *(
         "shared.host.configuration",
         "shared.site",
+        "shared.frozen.store",
         "shared.tasks.archiving",
+        "shared.tasks.copy_hold",
+        "shared.tasks.publication",
+        "shared.tasks.verdicts",
         "shared.export.parallel",
         "shared.state.store.create",
         "filelock",

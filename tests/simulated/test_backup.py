@@ -14,6 +14,7 @@ from shared.host.processes import SubprocessRunner
 from shared.state.rules import archive, claims
 from shared.state.sessions import deaths, recovery
 from shared.state.sessions.deaths import Dead
+from shared.state.sessions.session import Session
 from shared.state.states import State
 from tests.simulated.conftest import Rig, planned
 from worker import database, notifier
@@ -312,15 +313,15 @@ def test_a_commit_of_the_intent_that_is_in_doubt_removes_nothing(
 ) -> None:
     rig.host().make_vm("web01")
     site = rig.look()
-    commit = backup.Session.commit
+    commit = Session.commit
 
-    def doubtful(session: backup.Session, change: Callable[..., object], reason: str) -> object:
+    def doubtful(session: Session, change: Callable[..., object], reason: str) -> object:
         done = commit(session, change, reason)  # type: ignore[arg-type]
         if reason.startswith("publish"):
             raise NasError("the NAS went away after it had taken the commit")
         return done
 
-    monkeypatch.setattr(backup.Session, "commit", doubtful)
+    monkeypatch.setattr(Session, "commit", doubtful)
     with pytest.raises(NasError):
         backup.run(site)
     monkeypatch.undo()

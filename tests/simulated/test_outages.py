@@ -124,7 +124,6 @@ def window_that_closes_after_the_claim(
 ) -> dict[str, object]:
     for name in ("judge_window", "judge_length"):
         monkeypatch.setattr(admission, name, lambda *_: admission.NOW)
-    monkeypatch.setattr(backup, "judge_window", lambda *_: admission.NOW)
     return {"window": hours(2, 3)}
 
 

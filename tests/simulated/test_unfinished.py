@@ -10,6 +10,7 @@ import pytest
 from coordinator import settling
 from shared.state.records import Power
 from shared.state.rules import hosts, unfinished
+from shared.state.sessions.session import Session
 from tests.simulated.conftest import Rig
 from tests.support.simulated.host import SimulatedVm
 from worker import database, notifier, vmfind
@@ -160,7 +161,7 @@ def test_a_backup_notes_when_and_where_it_touched_the_vm(
     vm.start()
     rig.look()
     noted: list[Power] = []
-    touch = backup.Session.commit
+    touch = Session.commit
 
     def seen(session: Any, made: Any, reason: str) -> Any:
         snapshot = touch(session, made, reason)
@@ -168,7 +169,7 @@ def test_a_backup_notes_when_and_where_it_touched_the_vm(
             noted.append(power)
         return snapshot
 
-    monkeypatch.setattr(backup.Session, "commit", seen)
+    monkeypatch.setattr(Session, "commit", seen)
     site = rig.site(running="savestate", running_hours=0)
     notifier.run(site)
     assert backup.run(site).done == ["web01"]

@@ -22,7 +22,7 @@ from shared.state.rules import claims
 from shared.state.rules import unlisted as rules
 from shared.state.states import State
 from shared.state.store.create import create
-from shared.tasks import unlisted, verification
+from shared.tasks import archiving, unlisted, verification
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import OLD, back_up, damage, two_copies
 from tests.support.copies import ova, put_copy
@@ -141,7 +141,7 @@ def test_an_archive_that_was_broken_off_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(unlisted.archiving, "archive", killed)
+        patch.setattr(archiving, "archive", killed)
         with pytest.raises(KeyboardInterrupt):
             unlisted.archive(site, record, lambda _done, _total: None)
     assert rig.record("web01").moving == "archive"

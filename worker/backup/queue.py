@@ -19,7 +19,6 @@ from shared.state.rules import backup as backup_rules
 from shared.state.rules import queue, sightings, vm_records
 from shared.state.sessions.session import Session
 from shared.state.states import Event, State
-from shared.tasks.verdicts import judge
 from worker.backup.window import Readiness
 
 log: Final = logging.getLogger(__name__)
@@ -124,6 +123,8 @@ def wanted_now(site: Site, record: VmRecord) -> tuple[Site, Contents]:
 
 def why_not(site: Site, contents: Contents, key: str) -> str:
     """Why a VM that an operator named is not backed up, and what would."""
+    from shared.tasks.verdicts import judge  # only here: no tick asks, and it is large
+
     (verdict,) = judge(site, contents, only=[key]).vms
     record = contents.vms[key]
     may = record.missing_since is None and record.publishing is None and record.power is None

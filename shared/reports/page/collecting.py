@@ -11,7 +11,7 @@ from shared.reports import space_history
 from shared.reports.page import days
 from shared.reports.page.days import Past
 from shared.reports.page.model import KnownToPage, Page, page
-from shared.reports.space import Sample
+from shared.reports.space_history import Sample
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.sessions.heartbeat import parse_beat, read_beat

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from shared.copies.space import human
-from shared.reports.space import AHEAD_DAYS, ENOUGH_DAYS, Sample, full_on, growth, watched
+from shared.reports.space import AHEAD_DAYS, ENOUGH_DAYS, full_on, growth, watched
+from shared.reports.space_history import Sample
 
 
 def forecast(samples: Sequence[Sample], free: int, reserve: int, now: datetime) -> str:

@@ -14,7 +14,7 @@ from shared.nas.mount import NasStatus
 from shared.reports.page.days import Past
 from shared.reports.page.forecast import forecast
 from shared.reports.page.vms import VmRow, vm_row
-from shared.reports.space import Sample
+from shared.reports.space_history import Sample
 from shared.state.contents import Contents
 from shared.state.records import Claim, VmRecord
 from shared.state.sessions.host_look import SILENT_AFTER, UNKNOWN_INTERVAL_SECONDS

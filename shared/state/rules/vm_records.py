@@ -1,6 +1,5 @@
 """The records of VMs: finding one, its key, whether it is free, and forgetting it. Pure."""
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -63,6 +62,8 @@ def meant(contents: Contents, text: str) -> VmRecord:
 
 def similar_names(name: str, known: Iterable[str]) -> list[str]:
     """Which names somebody may have meant, the most likely first, at most three."""
+    import difflib  # only here: it is large, and hardly ever is a name wrong
+
     folded: dict[str, str] = {}
     for each in sorted(known):
         folded.setdefault(each.casefold(), each)

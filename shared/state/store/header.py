@@ -34,7 +34,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class _Commit(Document):
+class Commit(Document):
     """What a header says as one JSON object."""
 
     session: str
@@ -46,7 +46,7 @@ class _Commit(Document):
 
 def header_lines(header: Header) -> list[str]:
     """How a header is written, below the line that names the format."""
-    commit = {item.name: getattr(header, item.name) for item in fields(_Commit)}
+    commit = {item.name: getattr(header, item.name) for item in fields(Commit)}
     return [
         f"repository {header.repository}",
         f"generation {header.generation}",
@@ -95,7 +95,7 @@ def read_header(lines: Iterator[str]) -> Header:
 
 
 def _header(repository: str, number: int, previous: str, commit: str | bytes) -> Header:
-    found = _Commit.from_json(load(commit, LIMIT_BYTES))
+    found = Commit.from_json(load(commit, LIMIT_BYTES))
     said = {item.name: getattr(found, item.name) for item in fields(found)}
     return Header(repository, number, previous, **said)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
+from shared.host import documents
 from shared.host.documents import Document, load
 from shared.host.errors import DatabaseDamagedError, VmBackupError
 from shared.nas.reading import LIMIT_BYTES
@@ -21,6 +22,7 @@ from shared.state.contents import Contents, UnusableRow
 from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import VmRecord
 from shared.state.store.header import (
+    Commit,
     Header,
     checked,
     damaged,
@@ -53,6 +55,11 @@ class Snapshot:
     def generation(self) -> int:
         """Its number."""
         return self.header.generation
+
+
+def prepare() -> None:
+    """See `shared.host.documents.prepare`: here for what stands in a generation."""
+    documents.prepare(Commit, NodeRecord, SessionRecord, VmRecord)
 
 
 def encode(header: Header, contents: Contents) -> bytes:

@@ -17,7 +17,6 @@ LARGER_MODULES: set[str] = {
     "shared/copies/sidecar.py",
     "shared/tasks/disk_swap.py",
     "shared/tasks/rehearsal.py",
-    "worker/backup/worker.py",
 }
 LARGER_FUNCTIONS: set[str] = set()
 
