@@ -25,14 +25,34 @@ from shared.state.sessions.holding import Holding, holding
 from shared.state.sessions.session import Session
 from shared.state.states import Event
 from shared.virtualbox.export_errors import VmRunsError
+from worker import progress
 from worker.backup import queue
 from worker.backup.admission import Admission, PostponedError
 from worker.backup.attempt import Attempt
+from worker.backup.interruption import say_what_is_left
 from worker.backup.looks import Looks
 from worker.backup.window import Readiness
+from worker.progress import Display
 from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
+
+
+def back_up(site: Site, report: Report, only: str | None, display: Display | None) -> None:
+    """Backs up what waits, or the VM `only`, and notes in `report` what became of it.
+
+    In a session of its own. See `worker.backup.worker.run`.
+    """
+    try:
+        with (
+            site.database.session("backup") as session,
+            progress.shown(display, session.doing, report),
+        ):
+            BackupRound(site, session, report, only).run()
+    except (KeyboardInterrupt, SystemExit) as error:
+        say_what_is_left(site, report)
+        error.add_note("said")
+        raise
 
 
 class BackupRound:

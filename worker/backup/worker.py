@@ -44,21 +44,10 @@ def run(
     waiting = queue.waiting(site, contents, only)
     if only is not None and not waiting:
         say(pasteable(queue.why_not(site, contents, only)))
-    if all(_known_to_wait(site, record) for record in waiting):
-        return report
-    from worker.backup.backup_round import BackupRound
-    from worker.backup.interruption import say_what_is_left
+    if not all(_known_to_wait(site, record) for record in waiting):
+        from worker.backup.backup_round import back_up
 
-    try:
-        with (
-            site.database.session("backup") as session,
-            progress.shown(display, session.doing, report),
-        ):
-            BackupRound(site, session, report, only).run()
-    except (KeyboardInterrupt, SystemExit) as error:
-        say_what_is_left(site, report)
-        error.add_note("said")
-        raise
+        back_up(site, report, only, display)
     return report
 
 
