@@ -107,6 +107,7 @@ def _all_clean(folder: Path, count: int) -> Mapping[str, str]:
         **host.environment,
         "VMBACKUP_CONFIG": str(configuration),
         "BENCH_NAS": str(nas),
+        "PYTHONDONTWRITEBYTECODE": "",  # programs that are installed are not compiled at each start
     }
     os.environ.update(host.environment)
     create(nas / "vmstate", HostIdentity.of_this_machine("bench"), SystemClock())
