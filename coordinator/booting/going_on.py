@@ -6,7 +6,7 @@ from typing import Final
 from coordinator.booting import holds, locks, machines, making, mounts, settling
 from coordinator.booting.progress import progress
 from shared.copies.catalogue import Copy
-from shared.host.errors import LockedError, NasError
+from shared.host.errors import LockedError, NasError, UsageError
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.records import VmRecord
@@ -58,6 +58,17 @@ def go_on(
         holds.place(site, record, note)
         sha256 = copy.sidecar.sha256 if copy.sidecar else ""
         return note, making.serve(note, copy, sha256, config, fresh=False)
+
+
+def require_isolated(site: Site, note: BootNote) -> None:
+    """Raises `UsageError` if it was begun with its network, which nothing takes away any more."""
+    if site.vboxmanage.info(note.uuid).plugged:
+        raise UsageError(
+            f"{note.name!r} was begun before, and a network cable of it is plugged in: --isolated "
+            "is for one that is made",
+            hint=f"VBoxManage modifyvm {note.uuid} --cableconnected1 off (while it runs: "
+            f"VBoxManage controlvm {note.uuid} setlinkstate1 off); then again",
+        )
 
 
 def start(site: Site, note: BootNote) -> bool:

@@ -77,11 +77,13 @@ class Work:
         cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
         return self._say({**facts, "uuid": note.uuid}, said, *without, *cut, *_next(note))
 
-    def go_on(self, note: BootNote) -> ExitCode:
-        """Serves the disks again if need be, and starts the VM."""
+    def go_on(self, note: BootNote, *, isolated: bool) -> ExitCode:
+        """Serves the disks again if need be, and starts the VM; `isolated`: not with a network."""
         from coordinator.booting import going_on
         from coordinator.booting.progress import progress
 
+        if isolated:
+            going_on.require_isolated(self._site, note)
         if self._dry_run:
             return self._say(_facts(note), f"would go on with {note.name} from {note.stamp}")
         note = self._serve(note)

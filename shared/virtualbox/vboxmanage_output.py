@@ -23,6 +23,7 @@ _DETAILS: Final = re.compile(r"(?:Details: code|Context: )")
 _LISTED: Final = re.compile(rf'^(.*)" \{{({UUID.pattern})\}}$', re.MULTILINE)
 _NAME: Final = re.compile(r'^name="((?:[^"\\]|\\.)*)"', re.DOTALL | re.MULTILINE)
 _MEDIUM: Final = re.compile(rf'^"(.+)-ImageUUID-(\d+)-(\d+)"="({UUID.pattern})"$', re.MULTILINE)
+_PLUGGED: Final = re.compile(r'^cableconnected\d{1,2}="on"$', re.MULTILINE)
 _MEMORY: Final = re.compile(r"^memory=(\d{1,9})$", re.MULTILINE)
 _INACCESSIBLE: Final = '"<inaccessible>'
 
@@ -66,6 +67,8 @@ class MachineInfo:
     #: Bytes; 0 if it is not said.
     memory: int = 0
     moment: str = ""
+    #: Whether a cable of its network cards is plugged in.
+    plugged: bool = False
 
     @property
     def stopped(self) -> bool:
@@ -151,6 +154,7 @@ def parse_info(stdout: str) -> MachineInfo:
         media=tuple(_media(stdout)),
         memory=int(memory[1]) << 20 if (memory := _MEMORY.search(stdout)) else 0,
         moment=value("VMStateChangeTime"),
+        plugged=bool(_PLUGGED.search(stdout)),
     )
 
 

@@ -99,6 +99,16 @@ def test_it_is_shown_what_would_be_done(operator: Operator, note: BootNote) -> N
     assert f"trial runs from {STAMP} of web" in operator.admin("status").stdout
 
 
+@pytest.mark.parametrize("plugged", [True, False])
+def test_one_that_was_begun_with_its_network_does_not_go_on_as_isolated(
+    operator: Operator, note: BootNote, monkeypatch: pytest.MonkeyPatch, plugged: bool
+) -> None:
+    info = SimpleNamespace(plugged=plugged)
+    monkeypatch.setattr(type(operator.site().vboxmanage), "info", lambda *_: info)
+    done = operator.admin("boot", "web", "--as", "trial", "--isolated", "--dry-run")
+    assert (done.exit_code, f"modifyvm {note.uuid}" in done.stderr) == (2 * plugged, plugged)
+
+
 def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: BootNote) -> None:
     note.filling.mkdir(parents=True)
     note.progress.write({"filled": 1 << 30, "total": 5 << 30, "rate": 2 << 20, "short": 0})

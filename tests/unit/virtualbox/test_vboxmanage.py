@@ -123,6 +123,18 @@ def test_vm_names_cannot_forge_a_state(printed: str, name: str) -> None:
     assert (info.name, info.state, info.uuid) == (name, "poweroff", A)
 
 
+@pytest.mark.parametrize(
+    ("lines", "plugged"),
+    [
+        (('cableconnected1="off"', 'nic1="nat"', 'nic2="none"'), False),
+        (('cableconnected1="off"', 'cableconnected2="on"'), True),
+        (('nic1="none"',), False),
+    ],
+)
+def test_a_cable_of_any_card_may_be_plugged_in(lines: tuple[str, ...], plugged: bool) -> None:
+    assert parse_info(information("x", *lines)).plugged == plugged
+
+
 def test_media_are_found_by_controller_port_and_device() -> None:
     text = information(
         "x",
