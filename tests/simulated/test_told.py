@@ -350,13 +350,14 @@ def test_one_message_has_all_that_is_news(hosts: Hosts) -> None:
     hosts.change("app01", order_unknown=("1", "2"))
     hosts.tell("gamma")
     ((_, _, message),) = [each for each in hosts.got if each[1] == "mail"]
-    assert message.title == "vmbackup: CRITICAL: db01: 1 copy is damaged (and 2 more)"
+    damaged = "1 copy is damaged, and no newer one was read and is good"
+    assert message.title == f"vmbackup: CRITICAL: db01: {damaged} (and 2 more)"
     assert message.kind == "failure"
     assert message.body.splitlines()[:6] == [
-        "CRITICAL: db01: 1 copy is damaged",
-        "    vmbackup-admin copies db01",
-        "CRITICAL: web01: 1 copy is damaged",
-        "    vmbackup-admin copies web01",
+        f"CRITICAL: db01: {damaged}",
+        "    vmbackup-admin verify db01",
+        f"CRITICAL: web01: {damaged}",
+        "    vmbackup-admin verify web01",
         "WARNING: app01: 2 copies are of unknown order",
         "    vmbackup-admin copies app01",
     ]
