@@ -77,7 +77,7 @@ class Work:
         cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
         return self._say({**facts, "uuid": note.uuid}, said, *without, *cut, *_next(note))
 
-    def go_on(self, note: BootNote, *, isolated: bool) -> ExitCode:
+    def go_on(self, note: BootNote, *, isolated: bool = False) -> ExitCode:
         """Serves the disks again if need be, and starts the VM; `isolated`: not with a network."""
         from coordinator.booting import going_on
         from coordinator.booting.progress import progress

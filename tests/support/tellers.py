@@ -29,7 +29,7 @@ DAMAGED = EventKey("vms", "web01", "damaged")
 def main(root: str, node: str, times: str, seconds: str = "0.2") -> None:
     """The program."""
     clock = SystemClock()
-    values: dict[str, Any] = {"nas": {"mountpoint": "/"}, "host": {"node": node}}
+    values: dict[str, Any] = {"nas": {"mountpoint": "/mnt/nas"}, "host": {"node": node}}
     targets = {"mail": {"url": "json://mail"}, "chat": {"url": "json://chat"}}
     configuration = Configuration.model_validate(
         {**values, "virtualbox": {}, "backup": {}, "policy": {}, "notify": targets}
