@@ -13,7 +13,7 @@ from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
 from coordinator.mounting import starting
 from coordinator.restore import restoring
-from coordinator.restore.completing import Difference
+from coordinator.restore.completing import Difference, kept_settings
 from coordinator.restore.direct import DirectPlan, NotDirectError, plan_directly
 from coordinator.restore.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.copies.catalogue import Copy
@@ -70,7 +70,7 @@ def plan(
     """
     what = restoring.plan(site, copy, name=name, folder=folder)
     try:
-        how = plan_directly(what)
+        how = plan_directly(what, kept_settings(what))
         _refuse_kinds(how.kept)
         without = left_out(what, how.kept)
     except (NotDirectError, UnknownSettingsError, SettingsError) as error:

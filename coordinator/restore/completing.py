@@ -44,15 +44,22 @@ class Difference:
 
 def foresee(what: ImportPlan) -> Difference:
     """What a restore would leave out, as far as the copy says it. Raises `NasError`."""
-    return Difference(kept_host_access(_kept(what)), what.left_out)
+    return Difference(kept_host_access(kept_settings(what)), what.left_out)
 
 
-def complete(site: Site, what: ImportPlan, note: Note) -> Difference:
+def kept_settings(what: ImportPlan) -> bytes | None:
+    """What the settings file beside the copy holds; None if there is none. Raises `NasError`."""
+    if what.kept is None:
+        return None
+    with reported(f"read {what.kept.name}"):
+        return read_file(what.kept, MAXIMUM_BYTES, follow=False)
+
+
+def complete(site: Site, what: ImportPlan, note: Note, kept: bytes | None) -> Difference:
     """Gives the imported VM back what the import left out, and takes what reaches into the host.
 
-    Raises `VBoxManageError`, `NasError`, `CopyError`.
+    `kept` are the settings beside the copy. Raises `VBoxManageError`, `NasError`, `CopyError`.
     """
-    kept = _kept(what)
     unregister(site, note)
     try:
         imported = read_settings(str(note.settings_file), site.clock.sleep)
@@ -72,13 +79,6 @@ def complete(site: Site, what: ImportPlan, note: Note) -> Difference:
     for drive in back.drives:
         lost += _fill(site, note.uuid, drive)
     return Difference(back.host_access, what.left_out, tuple(lost))
-
-
-def _kept(what: ImportPlan) -> bytes | None:
-    if what.kept is None:
-        return None
-    with reported(f"read {what.kept.name}"):
-        return read_file(what.kept, MAXIMUM_BYTES, follow=False)
 
 
 def _put_back(what: ImportPlan, note: Note, imported: bytes, kept: bytes | None) -> PutBack:

@@ -22,8 +22,6 @@ from coordinator.restore.made_settings import (
 )
 from shared.copies.catalogue import Copy
 from shared.host.errors import CopyError, VBoxManageError
-from shared.nas.errors import reported
-from shared.nas.reading import read_file
 from shared.ova.disk_reader import open_copy
 from shared.ova.ovf import Attachment, disk_files
 from shared.ova.unpacking import Unpacker
@@ -33,7 +31,6 @@ from shared.tasks import import_note, verification
 from shared.tasks.import_note import Note
 from shared.tasks.importing import Progress, register, unregister
 from shared.virtualbox.importing import ImportPlan, folder_name
-from shared.virtualbox.settings import MAXIMUM_BYTES
 
 log: Final = logging.getLogger(__name__)
 
@@ -56,15 +53,13 @@ class DirectPlan:
     nvram: bytes | None = None
 
 
-def plan_directly(what: ImportPlan) -> DirectPlan:
-    """How the copy becomes a VM without an import.
+def plan_directly(what: ImportPlan, kept: bytes | None) -> DirectPlan:
+    """How the copy becomes a VM without an import, by the settings that it has kept.
 
     Raises `NotDirectError`, also for a copy that looks damaged: verifying it tells; `NasError`.
     """
-    if what.kept is None:
+    if kept is None:
         raise NotDirectError("there is no settings file beside the copy")
-    with reported(f"read {what.kept.name}"):
-        kept = read_file(what.kept, MAXIMUM_BYTES, follow=False)
     try:
         wanted = attachments(kept)
     except UnknownSettingsError as error:

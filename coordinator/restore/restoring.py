@@ -9,11 +9,13 @@ its record up.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from coordinator.restore.completing import Difference, complete
+from coordinator.restore.completing import Difference, complete, kept_settings
 from coordinator.restore.direct import (
     DirectPlan,
     NotDirectError,
@@ -122,38 +124,43 @@ def bring_back(site: Site, copy: Copy, what: ImportPlan, progress: Progress) -> 
     """Makes the VM: directly, or by an import where that is not possible.
 
     On any failure, and when it is interrupted, nothing of it is left. Every byte of the copy was
-    compared with its digests before anything is registered.
+    compared with its digests before anything is registered. The settings that were kept are read
+    once: those that are used are those that were compared.
 
     Raises what went wrong.
     """
+    kept = kept_settings(what)
     try:
-        how = plan_directly(what)
+        how = plan_directly(what, kept)
         return _restore_directly(site, copy, what, how, progress)
     except NotDirectError as error:
         log.info("VirtualBox imports the copy %s: %s", copy.stamp, error)
-        verify(copy, progress)
-        restored = restore(site, copy.stamp, what, progress)
+        verify(copy, progress, {} if kept is None else {"vbox": kept})
+        restored = restore(site, copy.stamp, what, progress, kept)
         return replace(restored, imported_because=str(error))
 
 
 def _restore_directly(
     site: Site, copy: Copy, what: ImportPlan, how: DirectPlan, progress: Progress
 ) -> Restored:
-    _verify_side_files(copy)
+    _verify_side_files(copy, {"vbox": how.kept})
     note = _new_note(site, what)
     with abandoned_imports.working(site.configuration.host.state_directory, note.file):
         note = import_note.set_up(note)
         with removed_if_it_fails(site, note):
             with told_as_damage(copy):
                 note = make_directly(site, copy, what, how, note, progress)
-            return _complete(site, copy.stamp, what, note)
+            return _complete(site, copy.stamp, what, note, how.kept)
 
 
-def verify(copy: Copy, progress: Progress) -> None:
+def verify(
+    copy: Copy, progress: Progress, read: Mapping[Suffix, bytes] = MappingProxyType({})
+) -> None:
     """Reads the copy in full, with those of its side files that are put back.
 
-    Raises `CopyError` if it is damaged: also for a side file alone, for nobody may get the settings
-    or the keys of a TPM that are not those that were kept.
+    Those that were `read` already are compared as they were. Raises `CopyError` if it is damaged:
+    also for a side file alone, for nobody may get the settings or the keys of a TPM that are not
+    those that were kept.
     """
 
     def report(done: int, total: int) -> None:
@@ -161,12 +168,14 @@ def verify(copy: Copy, progress: Progress) -> None:
 
     with told_as_damage(copy):
         verification.check(copy, report)
-    _verify_side_files(copy)
+    _verify_side_files(copy, read)
 
 
-def _verify_side_files(copy: Copy) -> None:
+def _verify_side_files(copy: Copy, read: Mapping[Suffix, bytes]) -> None:
     try:
-        verification.check_side_files(copy, _PUT_BACK)
+        for suffix, data in read.items():
+            verification.check_read_file(copy, suffix, data)
+        verification.check_side_files(copy, [each for each in _PUT_BACK if each not in read])
     except CopyError as error:
         raise CopyError(
             f"the copy {copy.stamp} is damaged and was not restored: {error.message}",
@@ -177,8 +186,10 @@ def _verify_side_files(copy: Copy) -> None:
         ) from None
 
 
-def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Restored:
-    """Makes the VM by VirtualBox's import, of a copy that was verified.
+def restore(
+    site: Site, stamp: str, what: ImportPlan, progress: Progress, kept: bytes | None
+) -> Restored:
+    """Makes the VM by VirtualBox's import, of a copy that was verified, with its kept settings.
 
     On any failure, and when it is interrupted, nothing of it is left.
 
@@ -189,11 +200,11 @@ def restore(site: Site, stamp: str, what: ImportPlan, progress: Progress) -> Res
         note = import_note.set_up(note)
         with removed_if_it_fails(site, note):
             note, _ = make(site, what, note, progress)
-            return _complete(site, stamp, what, note)
+            return _complete(site, stamp, what, note, kept)
 
 
-def _complete(site: Site, stamp: str, what: ImportPlan, note: Note) -> Restored:
-    difference = complete(site, what, note)
+def _complete(site: Site, stamp: str, what: ImportPlan, note: Note, kept: bytes | None) -> Restored:
+    difference = complete(site, what, note, kept)
     machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp, difference)

@@ -1,7 +1,7 @@
 """The bytes of a grain as they are in a copy: compared with its digest, and inflated, in bounds."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from shared.ova.index import grain_digest
 from shared.ova.vmdk import GRAIN_HEADER, SECTOR
@@ -11,8 +11,10 @@ ALIGNMENT: Final = 4096
 #: Deflate adds next to nothing to what cannot be compressed: so much longer is none of a grain.
 SLACK: Final = 2 * ALIGNMENT
 
+#: What a grain is inflated to: an array where that saves copying it.
+Plain = TypeVar("Plain", bound=bytes | bytearray)
 #: Inflates one zlib stream to at most so many bytes. Raises ValueError for anything else.
-Inflate = Callable[[bytes | memoryview, int], bytes]
+Inflate = Callable[[bytes | memoryview, int], Plain]
 
 
 def laid_out(data: bytes, number: int, grain_sectors: int) -> bytes:
@@ -38,7 +40,7 @@ def has_digest(data: bytes, length: int, position: int, digest: bytes) -> bool:
     return digest in (grain_digest(data[:length]), grain_digest(data[:filled]))
 
 
-def unpack(piece: bytes, grain_bytes: int, inflate: Inflate) -> bytes:
+def unpack(piece: bytes, grain_bytes: int, inflate: Inflate[Plain]) -> Plain:
     """The grain of which `piece` is what `laid_out` returned.
 
     Raises ValueError unless that is one stream of exactly one grain; takes no more memory than

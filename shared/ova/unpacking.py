@@ -60,7 +60,7 @@ class Unpacker:
             self._pending.popleft().result()
 
     def _write(self, file: DiskFile, grains: Sequence[tuple[int, bytes]], size: int) -> None:
-        zeros, start, pieces = bytes(size), 0, list[bytes]()
+        zeros, start, pieces = bytes(size), 0, list[bytes | bytearray]()
         for place, packed in grains:
             try:
                 data = unpack(packed, size, self._inflate)

@@ -84,7 +84,7 @@ class PatchedVdi(DiskFile):
             self._allocated += 1
         return self._data + self._map[number] * BLOCK + offset
 
-    def write(self, place: int, pieces: Sequence[bytes]) -> None:
+    def write(self, place: int, pieces: Sequence[bytes | bytearray]) -> None:
         """Writes those of the pieces that are not there."""
         for piece in pieces:
             if self._read(len(piece), place) != piece:

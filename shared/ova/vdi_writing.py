@@ -75,14 +75,19 @@ class DiskFile:
         """Where in the file the bytes of the disk from `position` on go, to the end of a block."""
         return position
 
-    def write(self, place: int, pieces: Sequence[bytes]) -> None:
+    def write(self, place: int, pieces: Sequence[bytes | bytearray]) -> None:
         """Writes pieces one behind the other, at a place that was reserved."""
+        length = sum(map(len, pieces))
         try:
             done = os.pwritev(self._descriptor, pieces, place)
-            rest = b"".join(pieces)[done:] if done < sum(map(len, pieces)) else b""
+            rest = b"".join(pieces)[done:] if done < length else b""
             while rest:
                 done += (more := os.pwrite(self._descriptor, rest, place + done))
                 rest = rest[more:]
+            if sys.platform == "linux":
+                # Linux begins to bring them to the disk, and nobody waits for it; else it would
+                # keep gigabytes, and `finish` wait for them. What goes wrong is told by `finish`.
+                os.posix_fadvise(self._descriptor, place, length, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise TargetError(error, self.path) from None
 

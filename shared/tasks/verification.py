@@ -8,6 +8,7 @@ one copy at most. Killed at any point, the next verification finds the copy unve
 """
 
 import errno
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -210,6 +211,13 @@ def check_side_files(
             raise CopyError(f"{name} has {there[name].size} bytes instead of {side.size}")
         if sha256_of(copy.directory, name, pace=pace) != side.sha256:
             raise CopyError(f"the SHA-256 of {name} is wrong")
+
+
+def check_read_file(copy: catalogue.Copy, suffix: Suffix, data: bytes) -> None:
+    """Raises `CopyError` unless these bytes, which were read of a side file, are what it holds."""
+    side = copy.sidecar.files.get(suffix) if copy.sidecar else None
+    if side is not None and hashlib.sha256(data).hexdigest() != side.sha256:
+        raise CopyError(f"the SHA-256 of {final_name(copy.stamp, suffix)} is wrong")
 
 
 def _mark(site: Site, held: Holding, copy: catalogue.Copy, sidecar: Sidecar) -> None:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from coordinator import history
-from coordinator.restore import choice, restoring
+from coordinator.restore import choice, completing, restoring
+from coordinator.restore.direct import DirectPlan, NotDirectError
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
 from shared.host.errors import (
@@ -23,6 +25,7 @@ from shared.host.errors import (
     VmBackupError,
 )
 from shared.host.host_lock import host_lock
+from shared.nas import reading
 from shared.site import Site
 from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
@@ -79,7 +82,8 @@ def restore(site: Site, key: str = "web01", **wishes: object) -> restoring.Resto
     copy = choice.choose(site, record, "latest")
     what = restoring.plan(site, copy, **wishes)  # type: ignore[arg-type]
     restoring.verify(copy, lambda _what, _percent: None)
-    return restoring.restore(site, copy.stamp, what, lambda _what, _percent: None)
+    kept = completing.kept_settings(what)
+    return restoring.restore(site, copy.stamp, what, lambda _what, _percent: None, kept)
 
 
 def listed(site: Site) -> list[str | None]:
@@ -205,7 +209,7 @@ def test_a_folder_that_appears_at_the_last_moment_is_not_ours(rig: Rig) -> None:
     what.folder.mkdir(parents=True)
     (what.folder / "mine").touch()
     with pytest.raises(UsageError, match="is there already"):
-        restoring.restore(site, copy.stamp, what, lambda _what, _percent: None)
+        restoring.restore(site, copy.stamp, what, lambda _what, _percent: None, None)
     assert (what.folder / "mine").exists()
 
 
@@ -270,6 +274,34 @@ def test_a_copy_whose_side_file_is_not_what_was_kept_is_not_restored(
     assert "the .ova itself is good" in raised.value.hint
 
 
+@pytest.mark.parametrize("imported", [False, True])
+def test_the_settings_that_are_used_are_those_that_were_compared(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, imported: bool
+) -> None:
+    """They are read once: what lies there afterwards is not what a VM is made of."""
+    rig.host().make_vm("web01", mib=2, random_mib=1)
+    back_up(rig)
+    rig.host("beta")
+    site = rig.site("beta")
+    copy = choice.choose(site, rig.record("web01"), "latest")
+    what = restoring.plan(site, copy)
+    opened: list[str] = []
+    real = reading.open_file
+
+    def seen(path: Path, **how: bool) -> BinaryIO:
+        opened.append(path.suffix)
+        return real(path, **how)
+
+    def refused(*_: object) -> DirectPlan:
+        raise NotDirectError("it is so here")
+
+    monkeypatch.setattr(reading, "open_file", seen)
+    if imported:
+        monkeypatch.setattr(restoring, "plan_directly", refused)
+    done = restoring.bring_back(site, copy, what, lambda _what, _percent: None)
+    assert (done.imported_because != "", opened.count(".vbox")) == (imported, 1)
+
+
 def test_saved_memory_that_does_not_come_back_anyway_is_in_no_restores_way(rig: Rig) -> None:
     stamp = with_side_files(rig)
     copy = choice.choose(rig.site(), rig.record("web01"), stamp)
@@ -299,7 +331,7 @@ def test_keys_of_a_tpm_that_change_after_they_were_read_are_read_by_the_door_of_
         with path.open("wb") as file:
             file.truncate(65 << 20)
     with pytest.raises((NasError, CopyError), match=r"\.nvram"):
-        restoring.restore(site, stamp, what, lambda _what, _percent: None)
+        restoring.restore(site, stamp, what, lambda _what, _percent: None, None)
     assert listed(site) == []
 
 

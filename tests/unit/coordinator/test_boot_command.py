@@ -302,7 +302,7 @@ def test_it_says_what_it_leaves_out(operator: Operator, monkeypatch: pytest.Monk
         </StorageController></StorageControllers></Hardware></Machine></VirtualBox>"""
     what = ImportPlan(Path("x.ova"), "web", operator.folder, left_out=("a disk of iSCSI",))
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
-    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     monkeypatch.setattr(places, "require_fuse", lambda: None)
     facts = operator.json("boot", "web", "--network", "--dry-run")
     said = operator.admin("boot", "web", "--network", "--dry-run").stdout
@@ -325,7 +325,7 @@ def test_it_says_what_its_server_doubts(
     what = ImportPlan(Path("x.ova"), "web", operator.folder)
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
     kept = b'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine/></VirtualBox>'
-    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     doubt = "no room for 1.0 GiB of it"
     monkeypatch.setattr(making, "begin", lambda *_, **__: (note, (doubt,)))
     ran = operator.admin("boot", "web", "--network", "--json")
@@ -343,7 +343,7 @@ def test_a_disk_that_no_snapshot_protects_is_refused(
     site = operator.site()
     what = ImportPlan(Path("x.ova"), "new", operator.folder)
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
-    monkeypatch.setattr(making, "plan_directly", lambda _: DirectPlan(kept, {}))
+    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     from shared.tasks import vm_copies
 
     record = site.database.head().contents.vms["web"]

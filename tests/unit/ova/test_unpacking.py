@@ -1,7 +1,9 @@
 """Disks of a copy become files while the copy is read once and checked."""
 
+import os
 import random
 import resource
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -54,6 +56,21 @@ def test_a_raw_disk_has_holes_where_there_is_nothing(tmp_path: Path) -> None:
     unpack(tmp_path, RawFile(path, len(DISK)), make.vmdk(zeros, CAPACITY))
     assert path.read_bytes() == DISK
     assert path.stat().st_blocks * 512 < len(GRAINS) * GRAIN + BLOCK
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told to begin")
+def test_what_is_written_is_brought_to_the_disk_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = set[int]()
+
+    def advise(_: int, place: int, length: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED:
+            begun.update(range(place // GRAIN, (place + length) // GRAIN))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    unpack(tmp_path, RawFile(tmp_path / "x", len(DISK)), make.vmdk(GRAINS, CAPACITY))
+    assert begun == set(GRAINS)
 
 
 @pytest.mark.parametrize("make_inflate", [best_inflate, fastest_inflate])
