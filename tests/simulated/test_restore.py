@@ -38,6 +38,7 @@ from tests.simulated.test_unlisted import admin
 from tests.simulated.test_verify import back_up, damage, two_copies
 from tests.support.simulated.power import SCREEN
 from worker import database, vmfind
+from worker.backup import worker as backup
 
 PROGRESS = "printf '0%%...100%%\\nInterpreting…\\nOK.\\n0%%...40%%...' >&2"
 #: What an import may do instead of importing. `$folder` is that of the new VM.
@@ -280,7 +281,8 @@ def test_the_settings_that_are_used_are_those_that_were_compared(
 ) -> None:
     """They are read once: what lies there afterwards is not what a VM is made of."""
     rig.host().make_vm("web01", mib=2, random_mib=1)
-    back_up(rig)
+    rig.look()
+    backup.run(rig.site(engine="parallel"))
     rig.host("beta")
     site = rig.site("beta")
     copy = choice.choose(site, rig.record("web01"), "latest")
