@@ -65,7 +65,8 @@ _LOADED = (
 def main() -> None:
     for module in _LOADED:
         importlib.import_module(module)
-    codecs.lookup("ascii")  # also a module, which another user may not be able to load
+    for encoding in ("ascii", "utf-8-sig"):  # also modules, which another user may not load
+        codecs.lookup(encoding)
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
