@@ -11,7 +11,6 @@ from coordinator.booting import holds, mounts, removing
 from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
-from coordinator.mounting import starting
 from coordinator.restore import restoring
 from coordinator.restore.completing import Difference, kept_settings
 from coordinator.restore.direct import DirectPlan, NotDirectError, plan_directly
@@ -23,6 +22,7 @@ from shared.host.errors import CopyError, UsageError, VBoxManageError, VmBackupE
 from shared.host.host_lock import host_lock
 from shared.host.printable import option
 from shared.ova.vdi_writing import TargetError
+from shared.serving import starting
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note, verification

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from coordinator.mounting import places
-from coordinator.mounting.places import MountedCopy
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
 from shared.host.processes import Runner
+from shared.serving import places
+from shared.serving.places import MountedCopy
 from shared.tasks.boot_note import BootNote
 
 #: How these mounts are told from others.

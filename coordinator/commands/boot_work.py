@@ -43,8 +43,8 @@ class Work:
     ) -> ExitCode:
         """Makes the VM and starts it. Calls `noted` when it is noted that the name is taken."""
         from coordinator.booting import isolation, making
-        from coordinator.mounting import places
         from coordinator.restore import choice, restoring
+        from shared.serving import places
 
         places.require_fuse()
         if folder:

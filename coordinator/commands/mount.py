@@ -61,9 +61,9 @@ def mount(
     copy is not removed or moved meanwhile; without a usable database it is not held. VM is a name,
     a UUID, or a directory with copies.
     """
-    from coordinator.mounting import places, starting
     from coordinator.restore import choice
     from shared.host.processes import SubprocessRunner
+    from shared.serving import places, starting
 
     places.require_fuse()
     runner = SubprocessRunner()
@@ -146,8 +146,8 @@ def umount(
     Also one whose server was killed; what that held is free then. Refused (11) while something is
     open there.
     """
-    from coordinator.mounting import places
     from shared.host.processes import SubprocessRunner
+    from shared.serving import places
 
     found = places.at(Path(directory).absolute())
     if found is None:

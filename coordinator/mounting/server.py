@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator.mounting.places import SUBTYPE, at, unmount
 from coordinator.mounting.uses import Uses
 from coordinator.mounting.view import CopyView
 from coordinator.serving import program
 from coordinator.serving.telling import say
 from shared.host.errors import VmBackupError
 from shared.host.processes import SubprocessRunner
+from shared.serving.places import SUBTYPE, at, unmount
 
 if TYPE_CHECKING:
     from shared.site import Site

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from coordinator.mounting import places
 from deploy.demo.stage import DemoFailedError, wait_until
 from shared.host.errors import ConfigurationError
+from shared.serving import places
 from tests.support.served import shared_place
 from tests.support.virtualbox import RealHost, RealVm
 

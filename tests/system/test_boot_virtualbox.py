@@ -14,9 +14,9 @@ import pytest
 
 from coordinator.booting import locks
 from coordinator.booting.mounts import SUBTYPE
-from coordinator.mounting import places
 from shared.host.configuration import UNFINISHED
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from shared.serving import places
 from shared.tasks import boot_note
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require

@@ -14,11 +14,11 @@ from coordinator.booting import holds, isolation, locks, making, mounts, removin
 from coordinator.commands import boot_work
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
-from coordinator.mounting import places
 from coordinator.restore import restoring
 from coordinator.restore.direct import DirectPlan
 from shared.host.errors import CopyError, ExitCode, NasError
 from shared.host.host_lock import host_lock
+from shared.serving import places
 from shared.site import Site
 from shared.state.host_records import NodeRecord
 from shared.state.records import Claim, Power, VmRecord

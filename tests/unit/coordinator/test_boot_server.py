@@ -18,11 +18,11 @@ import pytest
 from coordinator.booting import making, mounts
 from coordinator.booting.ending import ended_by_sigterm
 from coordinator.booting.identity import identity, require_same
-from coordinator.mounting import starting
 from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.errors import CopyError, NasError
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
+from shared.serving import starting
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
@@ -117,7 +117,7 @@ class TestTerminated:
 STARTS = """
 import json, sys
 from coordinator.booting import making
-from coordinator.mounting import starting
+from shared.serving import starting
 print(starting.start(json.loads(sys.argv[1]), command=making._SERVER).pid, flush=True)
 """
 

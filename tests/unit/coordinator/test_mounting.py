@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from coordinator.booting.mounts import SUBTYPE
-from coordinator.mounting import places, starting
 from coordinator.mounting.steady_copy import GoneError
 from coordinator.mounting.uses import Uses
 from coordinator.mounting.view import CopyView
 from shared.host.errors import ExitCode, LockedError, NasError
 from shared.host.processes import SubprocessRunner
 from shared.ova.disk_reader import CopyReader, open_copy
+from shared.serving import places, starting
 from shared.state.rules import readers
 from tests.ordinary.mounts import possible
 from tests.support import guest_disks
