@@ -13,8 +13,6 @@ from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
 from coordinator.restore import restoring
 from coordinator.restore.completing import Difference, kept_settings
-from coordinator.restore.direct import DirectPlan, NotDirectError, plan_directly
-from coordinator.restore.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.host.clock import timestamp
@@ -27,6 +25,8 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note, verification
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.tasks.direct_plan import DirectPlan, NotDirectError, plan_directly
+from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import ImportPlan, folder_name
 from shared.virtualbox.inventory import Machine

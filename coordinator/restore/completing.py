@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.restore.firmware_variables import beside
 from shared.host.errors import VBoxManageError
 from shared.nas.errors import reported
 from shared.nas.reading import read_file
 from shared.site import Site
+from shared.tasks.firmware_variables import beside
 from shared.tasks.import_note import Note
 from shared.tasks.importing import register, unregister
 from shared.virtualbox.drives import Drive

@@ -8,77 +8,23 @@ was right. Where this is not possible, the reason is said, and VirtualBox import
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-from coordinator.restore.firmware_variables import firmware_variables
-from coordinator.restore.made_settings import (
-    NewDisk,
-    UnknownSettingsError,
-    attachments,
-    made_settings,
-)
 from shared.copies.catalogue import Copy
 from shared.host.errors import CopyError, VBoxManageError
-from shared.ova.disk_reader import open_copy
-from shared.ova.ovf import Attachment, disk_files
 from shared.ova.unpacking import Unpacker
 from shared.ova.vdi_writing import DiskFile, TargetError, VdiFile
 from shared.site import Site
 from shared.tasks import import_note, verification
+from shared.tasks.direct_plan import DirectPlan, NotDirectError
 from shared.tasks.import_note import Note
 from shared.tasks.importing import Progress, register, unregister
+from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox.importing import ImportPlan, folder_name
 
 log: Final = logging.getLogger(__name__)
-
-
-class NotDirectError(Exception):
-    """VirtualBox has to import this copy; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class DirectPlan:
-    """The kept settings, and for each disk of the `.ova`, by name, its place and its bytes.
-
-    `index` is the digest of the copy's index, empty if it has none that can be used; `nvram` are
-    the firmware variables, if there are any.
-    """
-
-    kept: bytes
-    disks: Mapping[str, tuple[Attachment, int]]
-    index: str = ""
-    nvram: bytes | None = None
-
-
-def plan_directly(what: ImportPlan, kept: bytes | None) -> DirectPlan:
-    """How the copy becomes a VM without an import, by the settings that it has kept.
-
-    Raises `NotDirectError`, also for a copy that looks damaged: verifying it tells; `NasError`.
-    """
-    if kept is None:
-        raise NotDirectError("there is no settings file beside the copy")
-    try:
-        wanted = attachments(kept)
-    except UnknownSettingsError as error:
-        raise NotDirectError(str(error)) from None
-    try:
-        with open_copy(what.source) as copy:
-            sizes = {disk.name: disk.size for disk in copy.disks}
-            problem = next((disk.problem for disk in copy.disks if disk.problem), "")
-            described = disk_files(copy.member(next(iter(copy.names), "")))
-            index = copy.index.digest if copy.index else ""
-            nvram = firmware_variables(what, copy)
-    except (CopyError, VBoxManageError) as error:
-        raise NotDirectError(error.message) from None
-    if problem:
-        raise NotDirectError(problem)
-    disks = {file.name: (file.attachment, sizes.get(file.name, 0)) for file in described}
-    if not disks.keys() == sizes.keys() or {place for place, _ in disks.values()} != wanted:
-        raise NotDirectError("its settings have other disks than its .ova")
-    return DirectPlan(kept, disks, index, nvram)
 
 
 def make_directly(

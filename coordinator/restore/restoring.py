@@ -16,13 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from coordinator.restore.completing import Difference, complete, kept_settings
-from coordinator.restore.direct import (
-    DirectPlan,
-    NotDirectError,
-    make_directly,
-    plan_directly,
-    told_as_damage,
-)
+from coordinator.restore.direct import make_directly, told_as_damage
 from coordinator.restore.kept_places import refuse_kept_place
 from coordinator.restore.making import move_to_place, refuse_taken, removed_if_it_fails
 from shared.copies.catalogue import Copy
@@ -34,6 +28,7 @@ from shared.site import Site
 from shared.state.records import Restoration
 from shared.state.rules import copies
 from shared.tasks import abandoned_imports, import_note, verification
+from shared.tasks.direct_plan import DirectPlan, NotDirectError, plan_directly
 from shared.tasks.import_note import Note
 from shared.tasks.importing import Progress, make, require_room
 from shared.virtualbox import scratch

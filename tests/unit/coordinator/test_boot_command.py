@@ -15,7 +15,6 @@ from coordinator.commands import boot_work
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
 from coordinator.restore import restoring
-from coordinator.restore.direct import DirectPlan
 from shared.host.errors import CopyError, ExitCode, NasError
 from shared.host.host_lock import host_lock
 from shared.serving import places
@@ -24,6 +23,7 @@ from shared.state.host_records import NodeRecord
 from shared.state.records import Claim, Power, VmRecord
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.tasks.direct_plan import DirectPlan
 from shared.virtualbox.importing import ImportPlan
 from tests.support.copies import ova, put_copy
 from tests.unit.coordinator.conftest import WHEN, Operator, uuid

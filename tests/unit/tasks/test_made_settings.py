@@ -2,13 +2,13 @@
 
 import pytest
 
-from coordinator.restore.made_settings import (
+from shared.ova.ovf import Attachment
+from shared.tasks.made_settings import (
     NewDisk,
     UnknownSettingsError,
     attachments,
     made_settings,
 )
-from shared.ova.ovf import Attachment
 from shared.virtualbox.settings_writing import parse_settings
 
 KEPT = """<?xml version="1.0"?>

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.restore.firmware_variables import firmware_variables
 from shared.host.errors import CopyError
 from shared.ova.disk_reader import open_copy
+from shared.tasks.firmware_variables import firmware_variables
 from shared.virtualbox.importing import ImportPlan
 from tests.support.copies import manifest, tar_file
 
