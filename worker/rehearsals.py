@@ -33,7 +33,8 @@ from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import readers
 from shared.tasks import due_rehearsals, rehearsal
-from shared.tasks.rehearsal import Turn, Wishes
+from shared.tasks.rehearsal import Turn
+from shared.tasks.rehearsal_trial import Wishes, place
 from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError, parse_machine
 from worker.allowance import Allowance
 from worker.report import Report
@@ -134,21 +135,25 @@ def _take(site: Site, turn: Turn, record: VmRecord, share: "_Share", report: Rep
 
 
 class _Share:
-    """What a rehearsal takes of the day's share: not before the copy is being read."""
+    """What a rehearsal takes of the day's share: nothing unless the copy is read in full.
+
+    `taken` is whether anything was begun with the copy.
+    """
 
     def __init__(self, allowance: Allowance, site: Site) -> None:
         self._allowance, self._clock, self._size = allowance, site.clock, 0
-        self.taken = False
+        self.taken = self._counted = False
 
     def reaches(self, size: int) -> bool:
         """Whether today's share reaches for so many bytes."""
         self._size = size
         return self._allowance.reaches(size, self._clock.now())
 
-    def take(self, _what: str, _percent: float) -> None:
-        """Takes them, if they are not taken. Raises `ConfigurationError`."""
-        if not self.taken:
-            self.taken = True
+    def take(self, what: str, _percent: float) -> None:
+        """Takes them, if they are read and not taken. Raises `ConfigurationError`."""
+        self.taken = True
+        if what == "verify" and not self._counted:
+            self._counted = True
             self._allowance.take(self._size, self._clock.now())
 
 
@@ -207,12 +212,12 @@ def unfit(site: Site, copy: Copy) -> str:
     """Why this host is none to rehearse a copy, before somebody changes that; empty: it is one."""
     if not os.access(copy.directory, os.W_OK):
         return f"its user may not write to {copy.directory}, where the result belongs"
-    place = rehearsal.place(site, Wishes())
-    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    base = place(site, Wishes())
+    existing = next(parent for parent in (base, *base.parents) if parent.exists())
     room, needed = shutil.disk_usage(existing).free, rehearsal.needed_bytes(copy) + _SPARE_BYTES
     if room < needed:
         return (
-            f"there is no room in {place}: {human(needed)} with what is left to others, "
+            f"there is no room in {base}: {human(needed)} with what is left to others, "
             f"{human(room)} are free"
         )
     return ""

@@ -12,7 +12,7 @@ from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
 from coordinator.restore import restoring
-from coordinator.restore.completing import Difference, kept_settings
+from coordinator.restore.completing import Difference
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.host.clock import timestamp
@@ -25,7 +25,7 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note, verification
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
-from shared.tasks.direct_plan import DirectPlan, NotDirectError, plan_directly
+from shared.tasks.direct_plan import DirectPlan, NotDirectError, kept_settings, plan_directly
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import ImportPlan, folder_name

@@ -39,7 +39,10 @@ _WAIT_SECONDS: Final = 120.0
 @click.option(
     "--boot",
     is_flag=True,
-    help="Start the VM, without a screen and without its network, and watch it.",
+    help="Start the VM from the copy, without a screen and without its network, and watch it.",
+)
+@click.option(
+    "--full", is_flag=True, help="Also with --boot: read the copy in full, and import it."
 )
 @click.option(
     "--wait",
@@ -70,6 +73,7 @@ def command(  # noqa: PLR0913 - options of the command line
     vm: str,
     which: str,
     boot: bool,
+    full: bool,
     seconds: float | None,
     folder: Path | None,
     settings: tuple[str, ...],
@@ -78,7 +82,11 @@ def command(  # noqa: PLR0913 - options of the command line
 ) -> ExitCode:
     """Try out whether a copy can be restored, on this host.
 
-    Restore it under a scratch name, start it (--boot), and remove it.
+    Read it in full, import it under a scratch name, and remove that. With --boot a VM is started
+    whose disks are served from the copy, and which is removed, too: nothing is imported, it takes
+    no room, and only what the guest reads is read; `verify` reads the rest. Where that cannot be,
+    which is said, before it is said that the copy does not come up, and with --full, it is read in
+    full and imported before the start.
 
     With --boot the VM is started with what may stay of it only (docs/restore.md): no network, no
     shared folder, nothing that writes to this host or listens there. If it had Guest Additions,
@@ -88,6 +96,7 @@ def command(  # noqa: PLR0913 - options of the command line
     """
     from coordinator.restore import choice, kept_places, restoring
     from shared.tasks import rehearsal
+    from shared.tasks.rehearsal_trial import Wishes
 
     if not boot and (settings or seconds is not None):
         raise UsageError(
@@ -97,7 +106,7 @@ def command(  # noqa: PLR0913 - options of the command line
     if folder:
         restoring.refuse_mistyped(folder)
     wait = _WAIT_SECONDS if seconds is None else seconds
-    wishes = rehearsal.Wishes(boot, wait, folder, tuple(map(_setting, settings)))
+    wishes = Wishes(boot, full, wait, folder, tuple(map(_setting, settings)))
     opened = open_copies(invocation, reading=dry_run)
     site, record = opened.site, vm_argument.choose(opened.site, opened.contents, vm)
     if folder:
@@ -108,7 +117,7 @@ def command(  # noqa: PLR0913 - options of the command line
         warn(chosen.doubt)
     if dry_run:
         more = {"warnings": warnings, "database": opened.database, "dry_run": True}
-        _show_planned(vm, chosen.copy, more, boot=boot, as_json=as_json)
+        _show_planned(vm, chosen.copy, more, boot=boot, full=full, as_json=as_json)
         return ExitCode.DONE
 
     def show(doing: str, percent: float) -> None:
@@ -126,13 +135,14 @@ def command(  # noqa: PLR0913 - options of the command line
 
 
 def _show_planned(
-    vm: str, copy: "Copy", more: Mapping[str, Any], *, boot: bool, as_json: bool
+    vm: str, copy: "Copy", more: Mapping[str, Any], *, boot: bool, full: bool, as_json: bool
 ) -> None:
     """What would be done with a copy; the document ends with what there is `more` to say."""
-    started = "start it, " if boot else ""
+    began = "start" if boot and not full else "restore"
+    started = "start it, " if boot and full else ""
     answer(
-        {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, **more},
-        f"would restore {copy.stamp} ({text.size(copy.size)}), {started}and remove it again",
+        {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "full": full, **more},
+        f"would {began} {copy.stamp} ({text.size(copy.size)}), {started}and remove it again",
         as_json=as_json,
     )
 
@@ -142,7 +152,7 @@ def _show_done(
 ) -> None:
     if as_json:
         result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
-        result["database"] = database
+        result |= {"imported_because": done.imported_because, "database": database}
         print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
         said = (
@@ -151,6 +161,8 @@ def _show_done(
             else done.result.result
         )
         say(f"{vm} {done.stamp}: {said}")
+        if done.imported_because:
+            say(f"VirtualBox imported it: {done.imported_because}")
         if not done.recorded:
             warn("the result could not be recorded beside the copy")
 

@@ -52,9 +52,17 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
         say({"ready": True, "pid": os.getpid(), "problems": view.problems})
         watcher.start()
 
+    def read(name: str, offset: int, length: int) -> bytes:
+        try:
+            return view.read(name, offset, length)
+        except Exception:
+            if job.get("strict"):
+                os._exit(1)  # from now on nothing of it can be read, and whoever looks sees that
+            raise
+
     moment = view.ova.stat().st_mtime_ns
     program.serve(
-        Operations(view.files, view.read, moment=moment, ready=ready, used=uses.touch),
+        Operations(view.files, read, moment=moment, ready=ready, used=uses.touch),
         place,
         what=str(job["what"]),
         kind=SUBTYPE,

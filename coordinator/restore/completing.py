@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import VBoxManageError
-from shared.nas.errors import reported
-from shared.nas.reading import read_file
 from shared.site import Site
+from shared.tasks.direct_plan import kept_settings
 from shared.tasks.firmware_variables import beside
 from shared.tasks.import_note import Note
 from shared.tasks.importing import register, unregister
 from shared.virtualbox.drives import Drive
 from shared.virtualbox.importing import ImportPlan
 from shared.virtualbox.put_back import DiskKind, PutBack, kept_host_access, put_back
-from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError
+from shared.virtualbox.settings import SettingsError
 from shared.virtualbox.settings import read_file as read_settings
 from shared.virtualbox.vboxmanage import work_seconds
 
@@ -45,14 +44,6 @@ class Difference:
 def foresee(what: ImportPlan) -> Difference:
     """What a restore would leave out, as far as the copy says it. Raises `NasError`."""
     return Difference(kept_host_access(kept_settings(what)), what.left_out)
-
-
-def kept_settings(what: ImportPlan) -> bytes | None:
-    """What the settings file beside the copy holds; None if there is none. Raises `NasError`."""
-    if what.kept is None:
-        return None
-    with reported(f"read {what.kept.name}"):
-        return read_file(what.kept, MAXIMUM_BYTES, follow=False)
 
 
 def complete(site: Site, what: ImportPlan, note: Note, kept: bytes | None) -> Difference:

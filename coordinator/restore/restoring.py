@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from coordinator.restore.completing import Difference, complete, kept_settings
+from coordinator.restore.completing import Difference, complete
 from coordinator.restore.direct import make_directly, told_as_damage
 from coordinator.restore.kept_places import refuse_kept_place
 from coordinator.restore.making import move_to_place, refuse_taken, removed_if_it_fails
@@ -28,7 +28,13 @@ from shared.site import Site
 from shared.state.records import Restoration
 from shared.state.rules import copies
 from shared.tasks import abandoned_imports, import_note, verification
-from shared.tasks.direct_plan import DirectPlan, NotDirectError, plan_directly
+from shared.tasks.direct_plan import (
+    DirectPlan,
+    NotDirectError,
+    kept_file,
+    kept_settings,
+    plan_directly,
+)
 from shared.tasks.import_note import Note
 from shared.tasks.importing import Progress, make, require_room
 from shared.virtualbox import scratch
@@ -102,8 +108,8 @@ def plan(
         copy.sidecar.vm if name is None else name,
         base,
         keep_macs,
-        kept=_side_file(copy, "vbox"),
-        nvram=_side_file(copy, "nvram"),
+        kept=kept_file(copy, "vbox"),
+        nvram=kept_file(copy, "nvram"),
         left_out=copy.sidecar.left_out,
         with_host_access=with_host_access,
     )
@@ -203,12 +209,6 @@ def _complete(site: Site, stamp: str, what: ImportPlan, note: Note, kept: bytes 
     machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp, difference)
-
-
-def _side_file(copy: Copy, suffix: Suffix) -> Path | None:
-    if copy.sidecar is None or suffix not in copy.sidecar.files:
-        return None
-    return copy.directory / final_name(copy.stamp, suffix)
 
 
 def _new_note(site: Site, what: ImportPlan) -> Note:

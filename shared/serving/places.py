@@ -131,6 +131,16 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
         )
 
 
+def unmount_below(folder: Path, runner: Runner) -> None:
+    """Unmounts what is mounted below a folder, also while somebody has a file of it open.
+
+    Raises `LockedError` if that does not work.
+    """
+    for found in mounted():
+        if Path(found.place).is_relative_to(os.path.realpath(folder)):
+            unmount(found, runner, lazily=True)
+
+
 def _program() -> str | None:
     return shutil.which("fusermount3") or shutil.which("fusermount")
 

@@ -1,14 +1,20 @@
 """How a copy becomes a VM without VirtualBox's import: of the settings that were kept beside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from shared.copies.catalogue import Copy
+from shared.copies.names import Suffix, final_name
 from shared.host.errors import CopyError, VBoxManageError
+from shared.nas.errors import reported
+from shared.nas.reading import read_file
 from shared.ova.disk_reader import open_copy
 from shared.ova.ovf import Attachment, disk_files
 from shared.tasks.firmware_variables import firmware_variables
 from shared.tasks.made_settings import UnknownSettingsError, attachments
 from shared.virtualbox.importing import ImportPlan
+from shared.virtualbox.settings import MAXIMUM_BYTES
 
 
 class NotDirectError(Exception):
@@ -20,13 +26,15 @@ class DirectPlan:
     """The kept settings, and for each disk of the `.ova`, by name, its place and its bytes.
 
     `index` is the digest of the copy's index, empty if it has none that can be used; `nvram` are
-    the firmware variables, if there are any.
+    the firmware variables, if there are any; `numbers` are those of the disks, from one on, in the
+    order of the `.ova`.
     """
 
     kept: bytes
     disks: Mapping[str, tuple[Attachment, int]]
     index: str = ""
     nvram: bytes | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)
 
 
 def plan_directly(what: ImportPlan, kept: bytes | None) -> DirectPlan:
@@ -54,4 +62,20 @@ def plan_directly(what: ImportPlan, kept: bytes | None) -> DirectPlan:
     disks = {file.name: (file.attachment, sizes.get(file.name, 0)) for file in described}
     if not disks.keys() == sizes.keys() or {place for place, _ in disks.values()} != wanted:
         raise NotDirectError("its settings have other disks than its .ova")
-    return DirectPlan(kept, disks, index, nvram)
+    numbers = {name: number for number, name in enumerate(sizes, 1)}
+    return DirectPlan(kept, disks, index, nvram, numbers)
+
+
+def kept_file(copy: Copy, suffix: Suffix) -> Path | None:
+    """The file of this kind beside a copy; None if it has none."""
+    if copy.sidecar is None or suffix not in copy.sidecar.files:
+        return None
+    return copy.directory / final_name(copy.stamp, suffix)
+
+
+def kept_settings(what: ImportPlan) -> bytes | None:
+    """What the settings file beside the copy holds; None if there is none. Raises `NasError`."""
+    if what.kept is None:
+        return None
+    with reported(f"read {what.kept.name}"):
+        return read_file(what.kept, MAXIMUM_BYTES, follow=False)

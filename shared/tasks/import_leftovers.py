@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from shared.host.errors import VBoxManageError
+from shared.host.errors import LockedError, VBoxManageError
+from shared.host.processes import SubprocessRunner
 from shared.host.waits import pausing
+from shared.serving import places
 from shared.site import Site
 from shared.tasks.import_note import Note, find_imported, finish, log, settle
 from shared.virtualbox import scratch, settings
@@ -73,6 +75,7 @@ def remove(site: Site, note: Note) -> None:
     for machine in machines:
         log.info("removing %s", machine.name)
         BootCheck(site.vboxmanage, site.clock, machine).remove()
+    _unmount(note.folder)
     _remove_folder(site, note)
     finish(note)
 
@@ -140,6 +143,14 @@ def _is_written(site: Site, folder: Path) -> bool:
         if name != scratch.MARK
     ]
     return any(0 <= now - moment < _STILL_SECONDS for moment in written)
+
+
+def _unmount(folder: Path) -> None:
+    """Ends the server of disks that the VM had from its copy. Raises `VBoxManageError`."""
+    try:
+        places.unmount_below(folder, SubprocessRunner())
+    except LockedError as error:
+        raise VBoxManageError(error.message, hint="the next tick tries again") from None
 
 
 def _remove_folder(site: Site, note: Note) -> None:

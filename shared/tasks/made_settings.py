@@ -64,10 +64,11 @@ class UnknownSettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewDisk:
-    """A disk of the new VM: its UUID, and its file, named below the VM's folder."""
+    """A disk of the new VM: its UUID, its file, named below the VM's folder, and that's format."""
 
     uuid: str
     file: str
+    format: str = "VDI"
 
 
 def attachments(kept: bytes) -> frozenset[Attachment]:
@@ -174,7 +175,7 @@ def _slot(controller: Element, device: Element) -> Attachment:
 def _registry(disks: Mapping[Attachment, NewDisk]) -> Element:
     registry, images = Element("MediaRegistry"), Element("HardDisks")
     for disk in disks.values():
-        words = {"location": disk.file, "format": "VDI", "type": "Normal"}
+        words = {"location": disk.file, "format": disk.format, "type": "Normal"}
         images.append(Element("HardDisk", {"uuid": f"{{{disk.uuid}}}", **words}))
     registry.append(images)
     return registry

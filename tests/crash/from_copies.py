@@ -21,7 +21,17 @@ from shared.host.errors import ExitCode
 from shared.ova.disk import Chain
 from shared.tasks import boot_note, disk_swap
 from shared.tasks.boot_note import BootNote
-from tests.crash.scenarios import ADMIN, ELSEWHERE, VM, WORKER, Scenario, machine, unpackable, use
+from tests.crash.scenarios import (
+    ADMIN,
+    ELSEWHERE,
+    VM,
+    WORKER,
+    Scenario,
+    machine,
+    nothing_rehearsed,
+    unpackable,
+    use,
+)
 from tests.crash.world import World
 from tests.support.packages import require
 from tests.support.simulated import SimulatedVm
@@ -123,7 +133,8 @@ def end_servers(world: World) -> None:
 def _mounted(world: World) -> Iterator[Path]:
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         _, place, kind, *_ = line.split(" ")
-        if kind == "fuse.vmbackup-boot" and Path(place).is_relative_to(world.elsewhere):
+        ours = any(Path(place).is_relative_to(top) for top in (world.elsewhere, world.folder))
+        if kind in ("fuse.vmbackup", "fuse.vmbackup-boot") and ours:
             yield Path(place)
 
 
@@ -191,6 +202,13 @@ def ordinary(world: World) -> None:
     assert not world.record(VM).holds
     vm.start()
     vm.stop()
+
+
+def nothing_served(world: World) -> None:
+    """Nothing of a rehearsal is left, nor mounted; the VM of which the copy is was left alone."""
+    nothing_rehearsed(world)
+    assert not list(_mounted(world))
+    never_on_holes(world)
 
 
 def changed(world: World) -> None:
@@ -281,6 +299,16 @@ def _reference(world: World) -> Path:
 _KIND: Final = {"ended": end_servers, "backup": {"engine": "parallel"}}
 
 SCENARIOS: Final = (
+    Scenario(
+        "rehearse --boot from the copy",
+        (ADMIN, "rehearse", VM, "--boot", "--wait", "1"),
+        copied,
+        {VM: "CLEAN"},
+        (0, 11),
+        every=60,
+        settled=nothing_served,
+        **_KIND,
+    ),
     Scenario(
         "boot",
         _BOOT,

@@ -12,16 +12,23 @@ import pytest
 from shared.copies import catalogue
 from shared.copies import sidecar as sidecars
 from shared.copies.files import NasFiles
+from shared.copies.sidecar_fields import Rehearsed
 from shared.copies.survey import survey
 from shared.host.clock import SystemClock, timestamp
-from shared.host.errors import LockedError
+from shared.host.errors import LockedError, VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import RehearsalRecord, VmRecord
 from shared.state.rules import claims
 from shared.state.states import State
-from shared.tasks import due_rehearsals, records_from_copies, rehearsal, verification
+from shared.tasks import (
+    due_rehearsals,
+    records_from_copies,
+    rehearsal,
+    rehearsal_trial,
+    verification,
+)
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
 from shared.tasks.archiving import archive
 from shared.tasks.importing import Progress
@@ -72,7 +79,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             "test",
             "test",
         )
-        result = rehearsal.Rehearsed(when, site.node, "good", "it ran", booted=True)
+        result = Rehearsed(when, site.node, "good", "it ran", booted=True)
         return rehearsal.Rehearsal(copy.stamp, result, recorded=True)
 
     monkeypatch.setattr(rehearsal, "rehearse", instead)
@@ -263,7 +270,7 @@ def test_a_rehearsal_that_an_older_program_noted_or_a_lost_database_knew_counts(
     old, new = two_copies(rig)
     for stamp, ago in ((old, 3), (new, 5)):
         side = sidecars.read(rig.nas / "web01", stamp)
-        told = rehearsal.Rehearsed(days_ago(ago), "beta", "good", "it ran", booted=True)
+        told = Rehearsed(days_ago(ago), "beta", "good", "it ran", booted=True)
         sidecars.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
     assert due(rig) == ["web01"]
     site = rig.site()
@@ -281,7 +288,7 @@ def test_of_a_result_that_is_planted_beside_a_copy_little_gets_into_the_database
     _, new = two_copies(rig)
     side = sidecars.read(rig.nas / "web01", new)
     much = "x" * 300_000
-    told = rehearsal.Rehearsed(days_ago(1), much, much, "it ran", booted=True)
+    told = Rehearsed(days_ago(1), much, much, "it ran", booted=True)
     sidecars.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
     site = rig.site()
     with site.database.session("verify") as session:
@@ -327,12 +334,12 @@ def test_one_that_does_not_come_back_is_told_until_one_does(
     _, new = two_copies(rig)
     site = rig.site(**WISHES)
     with monkeypatch.context() as context:
-        broken = rehearsal.VmBackupError("the import failed")
+        broken = VmBackupError("the import failed")
 
         def fail(*_arguments: object) -> None:
             raise broken
 
-        context.setattr(rehearsal, "make", fail)
+        context.setattr(rehearsal_trial, "make", fail)
         assert verify.run(site).failed == ["web01"]
     record = rig.record("web01")
     assert record.rehearsed is not None

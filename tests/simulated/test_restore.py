@@ -29,8 +29,8 @@ from shared.nas import reading
 from shared.site import Site
 from shared.state.rules import claims, vm_records
 from shared.state.store.create import create
-from shared.tasks import import_leftovers, import_note, rehearsal
-from shared.tasks.rehearsal import Wishes
+from shared.tasks import import_leftovers, import_note, rehearsal, rehearsal_trial
+from shared.tasks.rehearsal_trial import Wishes
 from shared.virtualbox import scratch
 from shared.virtualbox.boot_check import BootCheck
 from tests.simulated.conftest import Rig
@@ -502,7 +502,7 @@ class Killed(BaseException):
 
 def killed(monkeypatch: pytest.MonkeyPatch, site: Site, *, imported: bool) -> None:
     """Runs a rehearsal that is killed before its import, or when that is done."""
-    real = rehearsal.make
+    real = rehearsal_trial.make
 
     def dying(*arguments: object) -> None:
         if imported:
@@ -510,8 +510,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, site: Site, *, imported: bool) -> No
         raise Killed
 
     with monkeypatch.context() as context:
-        context.setattr(rehearsal, "make", dying)
-        context.setattr(rehearsal, "_remove", lambda _site, _note: None)
+        context.setattr(rehearsal_trial, "make", dying)
+        context.setattr(rehearsal_trial, "_remove", lambda _site, _note: None)
         with pytest.raises(Killed):
             rehearse(site)
 
@@ -703,7 +703,7 @@ def test_a_disk_that_was_put_into_the_folder_of_a_rehearsal_stays(
     two_copies(rig)
     site = rig.site()
     with monkeypatch.context() as context:
-        context.setattr(rehearsal, "_remove", lambda _site, _note: None)
+        context.setattr(rehearsal_trial, "_remove", lambda _site, _note: None)
         assert rehearse(site).good
     (folder,) = (rig.folder / "state-alpha" / "rehearsals").iterdir()
     (folder / "precious.vdi").write_bytes(b"x")
@@ -781,7 +781,7 @@ def test_a_result_that_cannot_be_recorded_is_said_so(
     site = rig.site()
     monkeypatch.setattr(rehearsal, "_NOTE_SECONDS", 0.5)
     monkeypatch.setattr(rehearsal, "_NOTE_POLL_SECONDS", 0.1)
-    make = rehearsal.make
+    make = rehearsal_trial.make
     with site.database.session("other") as session:
 
         def claimed_meanwhile(*arguments: object) -> object:
@@ -791,6 +791,6 @@ def test_a_result_that_cannot_be_recorded_is_said_so(
             )
             return make(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(rehearsal, "make", claimed_meanwhile)
+        monkeypatch.setattr(rehearsal_trial, "make", claimed_meanwhile)
         done = rehearse(site)
     assert (done.good, done.recorded) == (True, False)

@@ -8,15 +8,18 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from shared.serving import places
 from shared.virtualbox.importing import folder_name
 from tests.support.copies import manifest, tar_file
 from tests.support.fleet import Fleet, Member
+from tests.support.packages import require
+from tests.support.served import shared_place
 from tests.support.virtualbox import RealHost, RealVm, stopped, wait_for
 
 pytestmark = pytest.mark.virtualbox
@@ -270,12 +273,28 @@ def test_a_member_that_virtualbox_would_write_elsewhere_is_refused(fleet: Fleet,
     assert tree(second.host.vms) == before
 
 
-def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fleet) -> None:
+@pytest.fixture
+def served(fleet: Fleet) -> Iterator[Path]:
+    """A directory in which the VirtualBox of the second host sees what is mounted later."""
+    require("fusermount3", "fuse3")
+    _, second = fleet.members.values()
+    with shared_place(second.host) as place:
+        yield place
+
+
+def mounted(place: Path) -> list[str]:
+    """The copies that are mounted below a directory."""
+    return [each.place for each in places.mounted() if each.place.startswith(f"{place}/")]
+
+
+def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(
+    fleet: Fleet, served: Path
+) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web01")
     first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
     first.worker("run")
-    place = second.host.vms / "trial"
+    place = served / "trial"
     running = second.start(
         "vmbackup-admin",
         "rehearse",
@@ -293,13 +312,16 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     seen = shown(second)
     assert 'cableconnected1="off"' in seen
     assert "memory=24\n" in seen
+    assert len(mounted(place)) == 1
+    assert "Snapshots" in seen, "what the guest writes goes into a snapshot"
     second.worker("vmfind")
     output = running.communicate(timeout=60)[0]
     assert running.returncode == 0, output
     result = json.loads(output)
     assert (result["good"], result["booted"], result["recorded"]) == (True, True, True)
-    assert "it ran for 15 s" in result["observed"]
-    assert (names(second), tree(place)) == ([], [])
+    assert "it ran for 15 s, wrote to its disks" in result["observed"]
+    assert result["imported_because"] == ""
+    assert (names(second), mounted(place), tree(place)) == ([], [], [])
     assert list(fleet.states()) == ["web01"], "vmfind does not take a rehearsal for somebody's VM"
     (copy,) = second.admin("copies", "web01", "--json").json["copies"]
     assert (copy["rehearsed"]["result"], copy["rehearsed"]["node"]) == ("good", second.name)
@@ -309,16 +331,19 @@ def test_a_rehearsal_boots_the_copy_without_its_network_and_removes_it(fleet: Fl
     assert str(picture) in second.admin("show", "web01").stdout
 
 
-def test_a_copy_is_rehearsed_by_schedule_on_a_host_that_has_the_setting(fleet: Fleet) -> None:
+def test_a_copy_is_rehearsed_by_schedule_on_a_host_that_has_the_setting(
+    fleet: Fleet, served: Path
+) -> None:
     first, second = fleet.members.values()
     vm = first.host.make_vm("web01")
     first.host.run("modifyvm", vm.uuid, "--nic1=nat", "--cableconnected1=on")
     first.worker("run")
     second.configure("backup", rehearse_days=30, rehearse_seconds=4)
-    second.configure("host", state_directory=str(second.host.folder / "state"))
+    second.configure("host", state_directory=str(served / "state"))
     assert second.worker("verify", "--dry-run").stdout.startswith("rehearse web01 ")
     first.worker("verify")
-    second.worker("verify")
+    assert "imports" not in second.worker("verify").stderr, "it ran from the copy"
+    assert mounted(served) == []
     (copy,) = second.admin("copies", "web01", "--json").json["copies"]
     told = copy["rehearsed"]
     assert (told["result"], told["node"], told["booted"]) == ("good", second.name, True)
@@ -366,6 +391,7 @@ def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> Non
     ]
     ran = second.admin(*words, expect=3).json
     assert "did not answer within 6 s" in ran["result"]
+    assert ran["imported_because"], "VirtualBox does not see what is mounted there"
 
     running = second.start("vmbackup-admin", *words[:4], "60", *words[5:])
     wait_until_it_runs(running, second)
@@ -381,21 +407,21 @@ def test_a_guest_with_guest_additions_must_make_them_answer(fleet: Fleet) -> Non
 @pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next_tick(
-    fleet: Fleet, number: signal.Signals
+    fleet: Fleet, served: Path, number: signal.Signals
 ) -> None:
     first, second = fleet.members.values()
     first.host.make_vm("web01")
     first.worker("run")
-    place = second.host.vms / "trial"
+    place = served / "trial"
     words = ["rehearse", "web01", "--boot", "--wait", "100", "--to", str(place)]
     running = second.start("vmbackup-admin", *words)
     wait_until_it_runs(running, second)
     os.kill(running.pid, number)
     running.communicate(timeout=60)
     if number == signal.SIGKILL:
-        assert len(names(second)) == 1
+        assert (len(names(second)), len(mounted(place))) == (1, 1)
         second.worker("database")
-    assert (names(second), tree(place)) == ([], [])
+    assert (names(second), mounted(place), tree(place)) == ([], [], [])
     wait_for(lambda: not rehearsing(second), "the guest's process to be gone")
 
 
@@ -468,9 +494,11 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(fleet: Fleet) -> None:
+def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(
+    fleet: Fleet, served: Path
+) -> None:
     """Watched from outside, on the host of the original, while it runs."""
-    first, _ = fleet.members.values()
+    first = list(fleet.members.values())[1]
     vm = first.host.make_vm("web01")
     mine = first.host.folder / "mine"
     mine.mkdir()
@@ -479,7 +507,7 @@ def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(fleet: Fleet)
     reaches_out(vm, mine)
     first.worker("run")
     before, settings = contents(mine), vm.settings.read_bytes()
-    place = first.host.vms / "trial"
+    place = served / "trial"
     running = first.start(
         *("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "12", "--to", str(place))
     )
@@ -497,6 +525,7 @@ def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(fleet: Fleet)
         assert not (mine / "pipe").exists()
         time.sleep(0.5)
     seen = shown(first)
+    assert len(mounted(place)) == 1
     assert 'cableconnected1="off"' in seen
     assert "USBFilterActive" not in seen
     assert "SharedFolder" not in seen

@@ -97,8 +97,8 @@ class VmPolicy(Section):
         0,
         ge=0,
         le=10 * YEAR_DAYS,
-        description="The newest copy of each VM is restored on trial at least this often, by any "
-        "host with this setting and room for it: started without its network, watched, and "
+        description="The newest copy of each VM is tried out at least this often, by any host with "
+        "this setting and room for it: started from the copy without its network, watched, and "
         "removed. 0: never.",
     )
     rehearse_window: Hours = Field(

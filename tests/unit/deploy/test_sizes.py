@@ -16,7 +16,6 @@ LARGER_MODULES: set[str] = {
     "coordinator/restore/in_place_checks.py",
     "shared/copies/sidecar.py",
     "shared/tasks/disk_swap.py",
-    "shared/tasks/rehearsal.py",
 }
 LARGER_FUNCTIONS: set[str] = set()
 

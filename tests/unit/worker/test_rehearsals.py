@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shared.copies.sidecar_fields import Rehearsed
 from shared.host.clock import timestamp
 from shared.host.errors import LockedError, NasError, VBoxManageError, VmBackupError
 from shared.state.records import VmRecord
@@ -59,7 +60,7 @@ class Host:
         if self.ends:
             raise self.ends
         when = timestamp(site.clock.now())
-        result = rehearsal.Rehearsed(when, site.node, "good", "it ran", booted=True)
+        result = Rehearsed(when, site.node, "good", "it ran", booted=True)
         return rehearsal.Rehearsal(copy.stamp, result, recorded=True)
 
     def tick(self) -> Report:
