@@ -72,7 +72,7 @@ def plan(copy: Copy) -> DirectPlan:
         what = ImportPlan(source, copy.stamp, copy.directory, kept=kept, nvram=nvram)
         how = plan_directly(what, kept_settings(what))
         verification.check_read_file(copy, "vbox", how.kept)
-        verification.check_side_files(copy, ("nvram",))
+        verification.check_side_files(copy, ["nvram"])
     except (ConfigurationError, CopyError) as error:
         raise NotServedError(error.message) from None
     except NotDirectError as error:
