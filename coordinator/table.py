@@ -181,4 +181,4 @@ def _need(cell: str) -> int:
     """How wide a column must be for a cell, which is folded into three lines at most."""
     if width(cell) <= _SHORT:
         return width(cell)
-    return max(-(-width(cell) // _LINES), *map(width, words(cell)))
+    return max([-(-width(cell) // _LINES), *map(width, words(cell))])

@@ -25,7 +25,13 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note, verification
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
-from shared.tasks.direct_plan import DirectPlan, NotDirectError, kept_settings, plan_directly
+from shared.tasks.direct_plan import (
+    DirectPlan,
+    NotDirectError,
+    kept_settings,
+    plan_directly,
+    side_files,
+)
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import ImportPlan, folder_name
@@ -90,7 +96,8 @@ def begin(
     Answers its note, and what its server doubts, like `serve`. Calls `noted` when it is noted that
     the name is taken. Raises what went wrong.
     """
-    verification.check_side_files(copy, ("vbox", "nvram"))
+    for suffix, data in side_files(way.what, way.how).items():
+        verification.check_read_file(copy, suffix, data)
     note = _new_note(site, record, copy, way)
     with host_lock(note.file.parent, note.file.stem):
         boot_note.write(note)

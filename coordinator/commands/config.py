@@ -104,16 +104,16 @@ def _not_there(configuration: "Configuration") -> Iterator[str]:
     mountpoint, state = configuration.nas.mountpoint, configuration.host.state_directory
     if not os.path.lexists(mountpoint):  # what hangs is asked below
         yield f"nas.mountpoint: there is no directory {mountpoint}"
-    if os.path.lexists(state) and not state.is_dir():
+    if os.path.lexists(state) and not os.path.isdir(state):
         yield f"host.state_directory: {state} is no directory"
     for setting, file in (
         ("page", configuration.page.file),
         ("metrics", configuration.metrics.file),
     ):
         seen = file.is_absolute() and not file.is_relative_to(mountpoint)
-        if seen and not file.parent.is_dir():
+        if seen and not os.path.isdir(file.parent):
             yield f"{setting}.file: there is no directory {file.parent}"
-    if home != Path() and not home.is_dir():
+    if home != Path() and not os.path.isdir(home):
         yield f"virtualbox.home: there is no directory {home}"
     if shutil.which(program) is None:
         yield f"virtualbox.vboxmanage: there is no program {program}"

@@ -34,6 +34,7 @@ from shared.tasks.direct_plan import (
     kept_file,
     kept_settings,
     plan_directly,
+    side_files,
 )
 from shared.tasks.import_note import Note
 from shared.tasks.importing import Progress, make, require_room
@@ -144,7 +145,7 @@ def bring_back(site: Site, copy: Copy, what: ImportPlan, progress: Progress) -> 
 def _restore_directly(
     site: Site, copy: Copy, what: ImportPlan, how: DirectPlan, progress: Progress
 ) -> Restored:
-    _verify_side_files(copy, {"vbox": how.kept})
+    _verify_side_files(copy, side_files(what, how))
     note = _new_note(site, what)
     with abandoned_imports.working(site.configuration.host.state_directory, note.file):
         note = import_note.set_up(note)

@@ -4,6 +4,7 @@ The blocks are laid out in the order in which they are asked for, their bytes ma
 several threads. What is never written stays a hole of the file, which is zeros.
 """
 
+import contextlib
 import os
 import struct
 import sys
@@ -84,12 +85,13 @@ class DiskFile:
             while rest:
                 done += (more := os.pwrite(self._descriptor, rest, place + done))
                 rest = rest[more:]
-            if sys.platform == "linux":
-                # Linux begins to bring them to the disk, and nobody waits for it; else it would
-                # keep gigabytes, and `finish` wait for them. What goes wrong is told by `finish`.
-                os.posix_fadvise(self._descriptor, place, length, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise TargetError(error, self.path) from None
+        if sys.platform == "linux":
+            # Linux begins to bring them to the disk, and nobody waits for it; else it would keep
+            # gigabytes, and `finish` wait for them. What goes wrong is told by `finish`.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._descriptor, place, length, os.POSIX_FADV_DONTNEED)
 
     def zero(self, place: int, length: int) -> None:
         """Sees to it that so many bytes from a place that was reserved are zeros, in any thread.

@@ -73,6 +73,14 @@ def kept_file(copy: Copy, suffix: Suffix) -> Path | None:
     return copy.directory / final_name(copy.stamp, suffix)
 
 
+def side_files(what: ImportPlan, how: DirectPlan) -> dict[Suffix, bytes]:
+    """The side files that the plan was made of, as they were read: those are to be compared."""
+    found: dict[Suffix, bytes] = {"vbox": how.kept}
+    if what.nvram is not None and how.nvram is not None:
+        found["nvram"] = how.nvram
+    return found
+
+
 def kept_settings(what: ImportPlan) -> bytes | None:
     """What the settings file beside the copy holds; None if there is none. Raises `NasError`."""
     if what.kept is None:

@@ -26,6 +26,7 @@ from shared.tasks.direct_plan import (
     kept_file,
     kept_settings,
     plan_directly,
+    side_files,
 )
 from shared.tasks.import_note import Note
 from shared.tasks.importing import register
@@ -71,8 +72,8 @@ def plan(copy: Copy) -> DirectPlan:
         kept, nvram = kept_file(copy, "vbox"), kept_file(copy, "nvram")
         what = ImportPlan(source, copy.stamp, copy.directory, kept=kept, nvram=nvram)
         how = plan_directly(what, kept_settings(what))
-        verification.check_read_file(copy, "vbox", how.kept)
-        verification.check_side_files(copy, ["nvram"])
+        for suffix, data in side_files(what, how).items():
+            verification.check_read_file(copy, suffix, data)
     except (ConfigurationError, CopyError) as error:
         raise NotServedError(error.message) from None
     except NotDirectError as error:

@@ -82,7 +82,7 @@ def _damaged(record: VmRecord) -> Verdict:
 def _is_replaced(record: VmRecord) -> bool:
     """Whether a copy that is newer than all damaged ones by all signs was read in full."""
     last = record.last_copy
-    if last is None or not last.sha256:
+    if last is None or not last.sha256 or not record.verified:  # empty: a copy is suspect
         return False
     try:
         good, damaged = parse_stamp(last.stamp), list(map(parse_stamp, record.damaged))

@@ -5,6 +5,7 @@ its own.
 """
 
 import os
+import re
 import select
 import sys
 import time
@@ -159,15 +160,19 @@ def resume_left(vboxmanage: VBoxManage, uuid: str, note: Path) -> None:
     may still be paused, because that was asked for a while ago, and `VBoxManageError`.
     """
     try:
-        moment, asked = note.read_text(encoding="utf-8"), note.stat().st_mtime
+        text, asked = note.read_text(encoding="utf-8"), note.stat().st_mtime
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         raise VBoxManageError(f"{note} cannot be read: {error}") from None
+    moment, known, snapshots = text.partition("\n")
     info = vboxmanage.info(uuid)
     if not moment and info.state == "running" and abs(time.time() - asked) < _PAUSE_SECONDS:
         raise VmBusyError("VirtualBox may still pause it", hint="the next tick looks again")
     ours = moment[:19] == info.changed if moment else _seconds(info.changed) >= asked - 1
+    current = re.search(r'^CurrentSnapshotUUID="(.*)"$', snapshots, re.MULTILINE)
+    if known and info.snapshot != (current[1] if current else ""):
+        ours = True  # VirtualBox has paused it anew after that snapshot
     if info.state == "paused" and ours:
         vboxmanage.run("controlvm", uuid, "resume")
 

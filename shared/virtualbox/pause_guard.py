@@ -8,8 +8,8 @@ else `changed` or `late`.
 
 A VM that somebody else has resumed, or paused since, is left alone. One of which a snapshot was
 taken or deleted meanwhile goes on: VirtualBox has paused it anew after that. NOTE is there from
-before the pause until the VM goes on, and has the moment of the pause as soon as that is known: by
-it others know that a VM was paused by this program, should that be killed as well. Signals that end
+before the pause until the VM goes on, and has its moment and the VM's snapshots as soon as they
+are known: by them others let the VM go on, should this program be killed as well. Signals that end
 programs are ignored, because it ends by itself, soon after its caller.
 """
 
@@ -198,7 +198,7 @@ def main(uuid: str, seconds: float, note: str, program: str) -> None:
         answer = f"refused {refused}"
     elif state == "paused":
         with contextlib.suppress(OSError):
-            write(note, moment)
+            write(note, "\n".join([moment, *guest.snapshots, ""]))
         say("paused")
         answer = {"release": "held", None: "late"}.get(heard(end), "gone")
     elif state:

@@ -52,6 +52,10 @@ def test_a_name_that_is_too_long_has_a_line_of_its_own_and_the_rest_stays_a_tabl
     ]
 
 
+def test_a_cell_of_blanks_is_no_fault() -> None:
+    assert len(list(fitted(Table(HEADERS, [row(" " * 90, " " * 90), row("web01")]), 80))) >= 3
+
+
 def test_a_cell_that_is_too_long_stands_below_its_row_with_its_name() -> None:
     headers = ("VM", "COPY", "STATE", "AGE", "SIZE", "HOST", "ENGINE", "VERIFIED", "REHEARSED")
     rest = ["47 min", "12.5 GiB", "host-a", "parallel", "3 d"]

@@ -391,6 +391,13 @@ def test_a_damaged_copy_is_removed_only_for_a_newer_one_that_was_read(
     assert ("no newer one" in said.reason) == remedy.startswith("verify")
 
 
+def test_a_damaged_copy_is_not_removed_while_another_one_is_suspect() -> None:
+    """Which has taken blocks over from it, and was not read since: no time says that all are."""
+    good = CopyRecord("20261122T200800Z-3", 3, 10, "0" * 64, RECENT, {})
+    record = vm(damaged=("20261121T200800Z-2",), last_copy=good, verified="")
+    assert judge_vm(record, looked(), HERE, BOUNDS).remedy == "vmbackup-admin verify web"
+
+
 def test_what_else_is_wrong_with_a_vm_is_said_with_the_gravest() -> None:
     record = vm(damaged=("x",), power=SAVED, verified="2026-08-01T00:00:00Z")
     said = judge_vm(record, looked(2 * HOUR), HERE, BOUNDS)

@@ -81,7 +81,7 @@ def test_it_is_paused_within_and_goes_on_afterwards(vm: Vm) -> None:
     pause = vm.pause()
     with pause.standing_still():
         assert vm.state == "paused"
-        assert vm.note.read_text() == "2026-11-30T12:00:01.000000000"
+        assert vm.note.read_text() == "2026-11-30T12:00:01.000000000\n"
     assert (vm.state, vm.note.exists()) == ("running", False)
     assert pause.lasted == 1, "by VirtualBox's clock"
 
@@ -311,14 +311,17 @@ def left(vm: Vm, note: str | None, state: str = "paused") -> str:
     return vm.state
 
 
-OURS = "2026-11-30T12:00:00.123000000"
+OURS, THEIRS = "2026-11-30T12:00:00.123000000", "2026-11-30T11:59:00.000000000"
 
 
 @pytest.mark.parametrize(
     ("note", "state", "becomes"),
     [
         (OURS, "paused", "running"),
-        ("2026-11-30T11:59:00.000000000", "paused", "paused"),
+        (f"{OURS}\n", "paused", "running"),
+        (THEIRS, "paused", "paused"),
+        (f"{THEIRS}\n", "paused", "paused"),
+        (f'{THEIRS}\nSnapshotUUID="gone"\nCurrentSnapshotUUID="gone"\n', "paused", "running"),
         (None, "paused", "paused"),
         (OURS, "poweroff", "poweroff"),
         (OURS, "running", "running"),
