@@ -203,8 +203,8 @@ def command(invocation: command_line.Invocation, dry_run: bool) -> ExitCode:  # 
     any host's VMs, also one of which no record tells, is read once in `backup.verify_days` days,
     the longest unverified first, and not more than `backup.verify_bytes` a day on this host. A
     damaged copy is marked and never counts again (exit code 3); a VM whose newest copy is damaged
-    is backed up again. At last copies are rehearsed where `backup.rehearse_days` is set: restored
-    on trial, started without their network, watched and removed (exit code 3 if one does not come
+    is backed up again. At last copies are rehearsed where `backup.rehearse_days` is set: started
+    from their copies, without their network, watched and removed (exit code 3 if one does not come
     back).
     """
     if dry_run:

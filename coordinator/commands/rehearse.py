@@ -83,10 +83,10 @@ def command(  # noqa: PLR0913 - options of the command line
     """Try out whether a copy can be restored, on this host.
 
     Read it in full, import it under a scratch name, and remove that. With --boot a VM is started
-    whose disks are served from the copy, and which is removed, too: nothing is imported, it takes
-    no room, and only what the guest reads is read; `verify` reads the rest. Where that cannot be,
-    which is said, before it is said that the copy does not come up, and with --full, it is read in
-    full and imported before the start.
+    whose disks are served from the copy, and which is removed, too: nothing is imported, only what
+    the guest writes takes room, and only what it reads is read; `verify` reads the rest. Where that
+    cannot be, which is said, before it is said that the copy does not come up, and with --full, it
+    is read in full and imported before the start.
 
     With --boot the VM is started with what may stay of it only (docs/restore.md): no network, no
     shared folder, nothing that writes to this host or listens there. If it had Guest Additions,

@@ -6,10 +6,11 @@ session of its own, as long as there is a database: killed, it is a dead session
 """
 
 import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _LOOK_SECONDS: Final = 2.0
 #: After a loss of the database or of the session it is tried again so often.
 _AGAIN_SECONDS: Final = 30.0
+#: A NAS that has not answered after so long is away, for a rehearsal.
+_STRICT_SECONDS: Final = 30.0
 
 
 def main() -> None:
@@ -39,6 +42,36 @@ def _work(job: Mapping[str, Any]) -> None:
         serve(view, job)
 
 
+class StrictReader:
+    """Ends the server at the first read that fails, or is not answered for too long.
+
+    Whoever waits for it gets an error then, and the mount is dead for all who look.
+    """
+
+    def __init__(self, read: Callable[[str, int, int], bytes]) -> None:
+        self._read = read
+        self._began: dict[int, float] = {}
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Reads, or ends the server."""
+        thread = threading.get_ident()
+        self._began[thread] = time.monotonic()
+        try:
+            return self._read(name, offset, length)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not what was asked for
+            os._exit(1)
+        finally:
+            self._began.pop(thread, None)
+
+    def watch(self) -> None:
+        """Ends the server as soon as a read was begun too long ago; until then it goes on."""
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            first = min(list(self._began.values()), default=math.inf)
+            if time.monotonic() - first > _STRICT_SECONDS:
+                os._exit(1)
+
+
 def serve(view: CopyView, job: Mapping[str, Any]) -> None:
     """Serves until it is unmounted. Raises RuntimeError if it cannot be mounted."""
     from coordinator.serving.operations import Operations
@@ -48,21 +81,23 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
         target=_unmount_when_idle, args=(uses, place, float(job["idle"])), daemon=True
     )
 
+    strict = StrictReader(view.read) if job.get("strict") else None
+
     def ready() -> None:
         say({"ready": True, "pid": os.getpid(), "problems": view.problems})
         watcher.start()
-
-    def read(name: str, offset: int, length: int) -> bytes:
-        try:
-            return view.read(name, offset, length)
-        except Exception:
-            if job.get("strict"):
-                os._exit(1)  # from now on nothing of it can be read, and whoever looks sees that
-            raise
+        if strict:
+            threading.Thread(target=strict.watch, daemon=True).start()
 
     moment = view.ova.stat().st_mtime_ns
     program.serve(
-        Operations(view.files, read, moment=moment, ready=ready, used=uses.touch),
+        Operations(
+            view.files,
+            strict.read if strict else view.read,
+            moment=moment,
+            ready=ready,
+            used=uses.touch,
+        ),
         place,
         what=str(job["what"]),
         kind=SUBTYPE,

@@ -121,7 +121,13 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
     """
     program = _program() or "fusermount3"
     words = [program, "-u", *(["-z"] if lazily else []), "--", found.place]
-    done = runner.run(words, timeout_seconds=_SECONDS)
+    try:
+        done = runner.run(words, timeout_seconds=_SECONDS)
+    except OSError as error:
+        raise LockedError(
+            f"{found.place} cannot be unmounted: {program} cannot be started: {error.strerror}",
+            hint="Debian: apt install fuse3",
+        ) from None
     if done.status:
         said = done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"]
         raise LockedError(

@@ -88,7 +88,7 @@ def below(site: Site, folder: Path) -> list[Machine]:
     """
     inventory = site.inventory()
     home = settings.home(site.configuration.virtualbox.home, os.environ)
-    if not inventory and not (home / "VirtualBox.xml").exists() and any(folder.rglob("*.vbox")):
+    if not inventory and not (home / "VirtualBox.xml").exists() and _has_settings(folder):
         raise VBoxManageError(
             f"VirtualBox lists no VM, and there is no {home / 'VirtualBox.xml'}: {folder} stays",
             hint=(
@@ -104,6 +104,11 @@ def below(site: Site, folder: Path) -> list[Machine]:
             for path in (machine.settings_file, *(image.location for image in machine.images))
         )
     ]
+
+
+def _has_settings(folder: Path) -> bool:
+    """What cannot be listed, like a mount whose server has ended, is passed over."""
+    return any(name.endswith(".vbox") for _, _, names in os.walk(folder) for name in names)
 
 
 def _is_inside(path: str, folder: Path) -> bool:

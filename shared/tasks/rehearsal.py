@@ -40,6 +40,8 @@ log: Final = logging.getLogger(__name__)
 #: How long to wait for somebody who works on the VM before the result stays unrecorded.
 _NOTE_SECONDS: Final = 60.0
 _NOTE_POLL_SECONDS: Final = 2.0
+#: How much a guest that runs from its copy may write until it is removed: what a start takes.
+_WRITES_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,13 @@ def rehearse(
     why, seen = "", None
     if wishes.boot and not wishes.full:
         why, seen = _run_from_copy(site, record, copy, wishes, progress, noted=noted)
+    else:
+        _require_room(site, copy, wishes, why)
+    # That it is damaged is found also where there is no room to import it.
+    seen = seen or _damaged(site, record, copy, progress, noted=noted)
     if seen is None:
         _require_room(site, copy, wishes, why)
-        seen = _damaged(site, record, copy, progress, noted=noted)
-        seen = seen or attempt(site, copy, wishes, progress)
+        seen = attempt(site, copy, wishes, progress)
     recorded = noted and _record(site, record, copy.stamp, seen)
     return Rehearsal(copy.stamp, seen.result, recorded, why)
 
@@ -141,23 +146,30 @@ def _require_room(site: Site, copy: Copy, wishes: Wishes, why: str) -> None:
 def _run_from_copy(
     site: Site, record: VmRecord, copy: Copy, wishes: Wishes, progress: Progress, *, noted: bool
 ) -> tuple[str, Seen | None]:
-    """Starts the VM from its copy, which stays meanwhile; or says why it has to be imported."""
+    """Starts the VM from its copy, which stays meanwhile; or says why it has to be imported.
+
+    Raises `CopyError` also if there is no room for what the guest writes, or for an import where
+    nothing can be served.
+    """
     try:
         how = served_machine.plan(copy)
-    except NotServedError as error:
-        why = str(error)
-    else:
+        require_room(place(site, wishes), _WRITES_BYTES)
         with contextlib.ExitStack() as stack:
             if noted:
                 session = stack.enter_context(site.database.session(readers.REHEARSER))
                 session.read_copy(record.uuid, copy.stamp)
                 session.doing.vm, session.doing.phase = record.key, readers.REHEARSER
             seen = attempt(site, copy, wishes, progress, how)
+    except NotServedError as error:
+        why = str(error)
+        _require_room(site, copy, wishes, why)
+        log.info("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
+    else:
         if seen.result.result == GOOD:
             return "", seen
         why = f"it did not come up from the copy: {seen.result.result}"
-        rehearsal_note.remove_noted(site)  # if it is still there: the note of the next replaces it
-    log.info("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
+        log.warning("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
+    rehearsal_note.remove_noted(site)  # if it is still there: the note of the next replaces it
     return why, None
 
 

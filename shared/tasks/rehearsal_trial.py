@@ -102,8 +102,9 @@ def attempt(
     except _NOT_OF_THE_COPY:
         raise
     except VmBackupError as error:
-        of_host = isinstance(error, VBoxManageError) and host_faults.is_of_host(error)
-        if of_host and how is None:  # else VirtualBox may only not see what is served
+        # One that does not see what is served says that files are missing: the import decides.
+        of_host = host_faults.is_of_host if how is None else host_faults.is_of_machine
+        if isinstance(error, VBoxManageError) and of_host(error):
             raise
         return result_of(site, error.message, "", booted=booted)
     finally:
@@ -154,7 +155,7 @@ def _screenshot(on_trial: BootCheck, note: Note) -> bytes:
 def _remove(site: Site, note: Note) -> None:
     """What cannot be removed is reported, and removed by the next `database` worker."""
     try:
-        import_leftovers.remove(site, note)
+        import_leftovers.remove(site, import_note.read(note.file) or note)  # with all disks
     except VmBackupError as error:
         log.error(("what was rehearsed could not be removed: %s"), error.message)  # noqa: TRY400 - an operator's message
 

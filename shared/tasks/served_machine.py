@@ -141,8 +141,8 @@ def is_served(note: Note) -> bool:
 def _serve(copy: Copy, note: Note) -> None:
     """Starts the server; the disks are there when it returns.
 
-    It needs no unit of its own: it may end with us. Raises like `starting.start`, `CopyError` if
-    not all disks are there.
+    It needs no unit of its own: it may end with us. Raises `NotServedError` if it does not start,
+    `CopyError` if not all disks are there, and what `starting.start` raises.
     """
     job = {
         "ova": str(copy.directory / final_name(copy.stamp, "ova")),
@@ -152,7 +152,11 @@ def _serve(copy: Copy, note: Note) -> None:
         "idle": _IDLE_SECONDS,
         "strict": True,
     }
-    if problems := starting.start(job, environment={}).problems:
+    try:
+        problems = starting.start(job, environment={}).problems
+    except starting.MountError as error:
+        raise NotServedError(error.message) from None
+    if problems:
         raise CopyError(problems[0])
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from shared.copies import catalogue
-from shared.host.errors import CopyError
+from shared.host.errors import CopyError, VBoxManageError
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.ova.disk import Chain
 from shared.serving import places, starting
@@ -190,9 +190,37 @@ def test_before_it_is_said_that_it_does_not_come_up_it_is_imported(
     assert (faults, left(rig), listed(site)) == ([], [], ["web01"])
     usage = shutil.disk_usage(rig.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
+    with pytest.raises(CopyError, match="there is no room for the VM"):
+        rehearse(site, boot=True)
+    monkeypatch.setattr(rehearsal, "_WRITES_BYTES", 1000)
     with pytest.raises(CopyError, match=rf"imported \({why}\), but there is no room"):
         rehearse(site, boot=True)
+    damage(rig, "web01", done.stamp)
+    assert rehearse(site, boot=True).result.result.startswith("damaged: "), "that needs no room"
     assert (left(rig), listed(site)) == ([], ["web01"])
+
+
+def test_where_the_mount_is_refused_it_is_imported_and_a_fault_of_the_host_is_raised_at_once(
+    rig: Rig, vm: SimulatedVm, guest: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_more: object) -> starting.Started:
+        raise starting.MountError("fusermount3: mount failed: Operation not permitted")
+
+    def without_driver(check: BootCheck) -> Observation:
+        raise VBoxManageError("startvm failed: Kernel driver not installed (rc=-1908)")
+
+    guest(lambda check: Observation("it was imported" if not is_served(check) else "it ran"))
+    with monkeypatch.context() as context:
+        context.setattr(starting, "start", refuse)
+        done = rehearse(rig.site(), boot=True)
+    assert (done.good, done.imported_because) == (
+        True,
+        "fusermount3: mount failed: Operation not permitted",
+    )
+    guest(without_driver)
+    with pytest.raises(VBoxManageError, match="Kernel driver"):
+        rehearse(rig.site(), boot=True)
+    assert (left(rig), listed(rig.site())) == ([], ["web01"])
 
 
 @pytest.mark.parametrize("server", ["lives", "killed"])
