@@ -1,6 +1,7 @@
 """A VM that runs, and is exported from clones that were made while it was paused."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_a_host_that_runs_short_of_room_gives_the_clones_up_and_it_is_tried_agai
     vm, others, right = vm_that_runs(xfs), xfs.folder / "others", Paused.require_room
 
     def fill(method: Paused) -> None:
-        others.write_bytes(bytes(250 << 20))
+        others.write_bytes(bytes(shutil.disk_usage(xfs.folder).free * 4 // 5))
         right(method)
 
     with monkeypatch.context() as patched:

@@ -104,8 +104,11 @@ class Paused(Live):
         """Raises `HostFullError` if its clones have to be given up, so that the VM can write.
 
         Only who reads them can do that: files that are open keep their room when they are removed.
+        They are given up at half of what had to be free when they were made: else the next try,
+        and each after it, would begin at that limit, and end there.
         """
-        if RoomLimit(self._work.site.configuration.backup.clone_free).reached_in(self._folders):
+        limit = self._work.site.configuration.backup.clone_free / 2
+        if RoomLimit(limit).reached_in(self._folders):
             raise HostFullError
 
     @contextmanager
