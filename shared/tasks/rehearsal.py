@@ -163,12 +163,11 @@ def _run_from_copy(
     except NotServedError as error:
         why = str(error)
         _require_room(site, copy, wishes, why)
-        log.info("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
     else:
         if seen.result.result == GOOD:
             return "", seen
         why = f"it did not come up from the copy: {seen.result.result}"
-        log.warning("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
+    log.info("VirtualBox imports the copy %s: %s", copy.stamp, why, extra={"vm": record.key})
     rehearsal_note.remove_noted(site)  # if it is still there: the note of the next replaces it
     return why, None
 
