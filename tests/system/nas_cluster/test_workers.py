@@ -23,8 +23,10 @@ from tests.system.nas_cluster.conftest import KINDS
 
 pytestmark = [pytest.mark.nas("cluster"), pytest.mark.timeout(600)]
 
-#: A tick on a slow and busy machine: what the take-over may need beyond the lease time.
-TICK_SECONDS = 45.0
+#: A tick on a slow and busy machine: what the take-over may need beyond the lease time. The workers
+#: of six sites start at once on the one processor of an emulated machine: of 35 to 44 s that were
+#: seen where nothing else ran, 30 went by before the first of them said a word.
+TICK_SECONDS = 75.0
 #: An SMB client keeps a file open for so long after it was closed. If its host falls silent
 #: meanwhile, whoever opens the file next waits until Samba gives up asking for it, 35 s, sometimes
 #: twice (docs/nas.md). The long run meets that, the short one avoids it.
@@ -269,7 +271,7 @@ def test_the_other_host_takes_over(
     assert after.problems == [], story.said
     assert story.seconds < LEASE_SECONDS + TICK_SECONDS + (
         SMB_PATIENCE_SECONDS if rotation and story.site.kind == "smb" else 0
-    )
+    ), story.said
     assert (after.stamps["web"] != story.site.before["web"]) == expected.published
     if back := story.truths.get("unchanged"):
         assert story.came_back[0] in expected.returns, story.said
