@@ -140,13 +140,17 @@ def _bring_back(site: Site, note: Note) -> None:
 
 
 def _is_written(site: Site, folder: Path) -> bool:
+    """What is gone when it is looked at is somebody's work, too."""
     now = site.clock.now().timestamp()
-    written = [
-        os.lstat(os.path.join(place, name)).st_mtime
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name != scratch.MARK
-    ]
+    written = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name in (scratch.MARK, scratch.NEW_MARK):
+                continue
+            try:
+                written.append(os.lstat(os.path.join(place, name)).st_mtime)
+            except OSError:
+                return True
     return any(0 <= now - moment < _STILL_SECONDS for moment in written)
 
 

@@ -22,8 +22,9 @@ from shared.host.documents import load
 from shared.host.errors import VBoxManageError
 from shared.virtualbox.inventory import Machine
 
-#: The mark in such a folder.
+#: The mark in such a folder, and its name while it is written.
 MARK: Final = "made-by-vmbackup.json"
+NEW_MARK: Final = f"{MARK}.new"
 _MAXIMUM_MARK: Final = 4096
 _FOLDER: Final = re.compile(r"vmbackup-(?:rehearsal-|restore-)?[0-9a-f]{32}")
 #: VirtualBox puts a machine into BASE/[GROUP/]NAME/NAME.vbox: the folder is among the first
@@ -82,7 +83,7 @@ def make(folder: Path, mark: Mark) -> None:
 
 def write_mark(folder: Path, mark: Mark) -> None:
     """Writes the mark, in the place of another one. Raises `OSError`."""
-    temporary = folder / f"{MARK}.new"
+    temporary = folder / NEW_MARK
     temporary.write_text(json.dumps({"name": mark.name, "uuid": mark.uuid}), encoding="utf-8")
     temporary.replace(folder / MARK)
 
@@ -182,7 +183,7 @@ def _remove_marked(folder: Path) -> None:
 def _remove_empty(folder: Path) -> None:
     """Without a mark, only an empty one can be ours: its maker died before it wrote the mark."""
     try:
-        (folder / f"{MARK}.new").unlink(missing_ok=True)
+        (folder / NEW_MARK).unlink(missing_ok=True)
         folder.rmdir()
     except OSError:
         raise VBoxManageError(

@@ -123,10 +123,9 @@ def test_a_killed_vboxsvc_voids_the_copy(
     bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
 ) -> None:
     export = pause()
-    for process in bench.host.processes():
-        if process.name() == "VBoxSVC":
-            process.kill()
-            process.wait(10)
+    for process in bench.host.processes("VBoxSVC"):
+        process.kill()
+        process.wait(10)
     with pytest.raises(ExportError, match="was lost while it was read"):
         export.go_on().result()
     assert not export.target.exists()
@@ -137,7 +136,7 @@ def test_a_killed_holder_voids_the_copy(
     bench: Bench, vm: RealVm, pause: Callable[[], Pausing]
 ) -> None:
     export = pause()
-    holders = [process for process in bench.host.processes() if "mediumio" in process.cmdline()]
+    holders = bench.host.processes(word="mediumio")
     assert len(holders) == 1
     holders[0].kill()
     with pytest.raises(ExportError, match="was lost"):
@@ -197,9 +196,7 @@ def test_nothing_of_an_export_is_left(bench: Bench, vm: RealVm) -> None:
     time.sleep(0.1)
     assert {thread.name for thread in threading.enumerate()} == before
     assert len(os.listdir("/proc/self/fd")) == files
-    assert [
-        process.cmdline() for process in bench.host.processes() if process.name() == "VBoxManage"
-    ] == []
+    assert bench.host.processes("VBoxManage") == []
 
 
 def test_virtualbox_exports_nothing_any_more_once_it_has_described_the_vm(bench: Bench) -> None:

@@ -256,10 +256,9 @@ def kill_worker(field: Range, target: Target) -> Undo:
 
 def kill_vboxmanage(field: Range, target: Target) -> Undo:
     field.somewhere(target)
-    for process in target.host.processes():
+    for process in target.host.processes("VBoxManage", "export"):
         with contextlib.suppress(psutil.Error):
-            if process.name() == "VBoxManage" and "export" in process.cmdline():
-                process.kill()
+            process.kill()
     return _nothing
 
 
@@ -316,7 +315,7 @@ def unregister(field: Range, target: Target) -> Undo:
 
 def _idle(host: RealHost) -> bool:
     """Whether no export goes on without a client: VBoxSVC ends five seconds after its last one."""
-    return not any(process.name() == "VBoxSVC" for process in host.processes())
+    return not host.processes("VBoxSVC")
 
 
 def rename(field: Range, target: Target) -> Undo:

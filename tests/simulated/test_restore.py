@@ -532,7 +532,20 @@ def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
 
 
-@pytest.mark.parametrize("reached", ["the folder", "the import", "its name", "its place"])
+def dying_at(name: str, replace: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """`Path.replace`, for somebody who is killed before a file gets that name."""
+
+    def replaced(file: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise Killed
+        return replace(file, target)
+
+    return replaced
+
+
+@pytest.mark.parametrize(
+    "reached", ["its mark", "the folder", "the import", "its name", "its place"]
+)
 def test_what_a_killed_restore_left_is_removed_by_the_database_worker(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, reached: str
 ) -> None:
@@ -546,7 +559,9 @@ def test_what_a_killed_restore_left_is_removed_by_the_database_worker(
 
     with monkeypatch.context() as context:
         context.setattr(import_leftovers, "remove", lambda _site, _note: None)
-        if reached == "the folder":
+        if reached == "its mark":
+            context.setattr(Path, "replace", dying_at(scratch.MARK, Path.replace))
+        elif reached == "the folder":
             context.setattr(restoring, "make", die)
         elif reached == "the import":
             context.setattr(restoring, "move_to_place", die)

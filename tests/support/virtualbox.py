@@ -211,14 +211,22 @@ class RealHost:
             subprocess.run([TOOLS / "share", directory], check=True, stdin=subprocess.DEVNULL)
             self._shared.append(directory)
 
-    def processes(self) -> list[psutil.Process]:
-        """All VirtualBox processes of this host: VBoxSVC, its helpers, VMs, commands."""
+    def processes(self, name: str = "", word: str = "") -> list[psutil.Process]:
+        """The VirtualBox processes of this host: VBoxSVC, its helpers, VMs, commands.
+
+        Only those of this name, with this word in their command line. Each may end at any moment:
+        whoever asks one for more must expect that it is gone.
+        """
         mine = []
         for process in psutil.process_iter():
             try:
-                if process.name().startswith("VBox") and process.environ().get(
-                    "VBOX_USER_HOME"
-                ) == str(self.home):
+                called = process.name()
+                if (
+                    called.startswith("VBox")
+                    and (not name or called == name)
+                    and process.environ().get("VBOX_USER_HOME") == str(self.home)
+                    and (not word or word in process.cmdline())
+                ):
                     mine.append(process)
             except psutil.Error:
                 continue
@@ -226,9 +234,8 @@ class RealHost:
 
     def lose_power(self) -> None:
         """Kills everything that runs on this host at once, as a power failure does."""
-        victims = sorted(
-            self.processes(), key=lambda process: process.name() != "VBoxSVC"
-        )  # it must not live to see a VM die
+        services = self.processes("VBoxSVC")  # it must not live to see a VM die
+        victims = [*services, *(each for each in self.processes() if each not in services)]
         identities = [
             identity for process in victims if (identity := ProcessIdentity.of(process.pid))
         ]
@@ -337,10 +344,9 @@ class RealVm:
 
     def process(self) -> psutil.Process:
         """The process in which it runs."""
+        commands = self.host.processes(word="startvm")
         return next(
-            process
-            for process in self.host.processes()
-            if self.uuid in process.cmdline() and "startvm" not in process.cmdline()
+            process for process in self.host.processes(word=self.uuid) if process not in commands
         )
 
 

@@ -111,7 +111,7 @@ def test_export_whose_vboxmanage_was_killed_goes_on_and_is_recognised(
 def test_end_of_vboxsvc_is_told(virtualbox_host: RealHost) -> None:
     vm = virtualbox_host.make_vm("web01", mib=SLOW + 2, random_mib=SLOW)
     export = start_and_wait_for_data(vm)
-    next(process for process in virtualbox_host.processes() if process.name() == "VBoxSVC").kill()
+    virtualbox_host.processes("VBoxSVC")[0].kill()
     with pytest.raises(ExportError, match="VBoxSVC ended"):
         ended(export).result()
 

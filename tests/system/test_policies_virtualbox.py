@@ -238,9 +238,7 @@ def test_the_thread_that_exports_stands_back_and_no_vm_does(virtualbox_host: Rea
     ExportPriority(target, 10, export.identity).lower()
     assert os.getpriority(os.PRIO_PROCESS, writer) == 10
     other.start()
-    service = next(
-        process for process in virtualbox_host.processes() if process.name() == "VBoxSVC"
-    )
+    (service,) = virtualbox_host.processes("VBoxSVC")
     assert (service.nice(), other.process().nice()) == (0, 0)
     assert ProcessIdentity.of(service.pid) is not None
     other.stop()

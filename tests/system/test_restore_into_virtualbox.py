@@ -158,10 +158,9 @@ def test_nobody_starts_it_meanwhile_and_who_can_keeps_all_that_he_does(
         assert len(beside(vm)) == 1
         assert "lock" in refused(vm).lower()
         # then VBoxSVC dies with all its locks, and the VM is started before the first rename
-        for service in member.host.processes():
-            if service.name() == "VBoxSVC":
-                service.kill()
-                service.wait(30)
+        for service in member.host.processes("VBoxSVC"):
+            service.kill()
+            service.wait(30)
         vm.start()
         process.send_signal(signal.SIGCONT)
         output = process.communicate(timeout=120)[0]

@@ -425,12 +425,13 @@ def test_a_rehearsal_that_is_stopped_is_removed_by_itself_or_by_the_next_tick(
     wait_for(lambda: not rehearsing(second), "the guest's process to be gone")
 
 
-def rehearsing(member: Member) -> list[str]:
+def rehearsing(member: Member) -> list[psutil.Process]:
     """The processes of a host in which a rehearsal runs."""
     found = []
     for process in member.host.processes():
         with contextlib.suppress(psutil.Error):
-            found += [word for word in process.cmdline() if "vmbackup-rehearsal" in word]
+            if any("vmbackup-rehearsal" in word for word in process.cmdline()):
+                found.append(process)
     return found
 
 
@@ -512,11 +513,7 @@ def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(
         *("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "12", "--to", str(place))
     )
     wait_until_it_runs(running, first)
-    process = next(
-        each
-        for each in first.host.processes()
-        if any("vmbackup-rehearsal" in word for word in each.cmdline())
-    )
+    process = rehearsing(first)[0]
     for _ in range(8):
         assert [each.laddr for each in process.net_connections("inet")] == []
         opened = {file.path for file in process.open_files()}

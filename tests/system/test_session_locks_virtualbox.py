@@ -46,13 +46,7 @@ def held(vm: RealVm, name: str) -> Path:
 
 
 def asking(vm: RealVm) -> list[psutil.Process]:
-    found = []
-    for process in vm.host.processes():
-        try:
-            found += [process] if "showvminfo" in process.cmdline() else []
-        except psutil.Error:
-            continue
-    return found
+    return vm.host.processes(word="showvminfo")
 
 
 def test_a_late_question_is_not_ended_while_it_holds_the_vm(vm: RealVm) -> None:

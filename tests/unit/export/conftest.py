@@ -145,13 +145,13 @@ class FakeVirtualBox:
         process.stdout.close()
         return process
 
-    def processes(self) -> list[psutil.Process]:
-        """What still runs of it."""
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """What still runs of it, with that word in its command line."""
+        mine = {str(self.folder / "VBoxManage"), str(self.folder)}
         return [
             process
             for process in psutil.process_iter()
-            if str(self.folder / "VBoxManage") in _words(process)
-            or str(self.folder) in _words(process)
+            if mine & {*(words := _words(process))} and (not word or word in words)
         ]
 
 

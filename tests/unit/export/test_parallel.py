@@ -137,10 +137,7 @@ def test_a_killed_holder_stops_the_export_at_once(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
     def kill() -> None:
-        for process in virtualbox.processes():
-            if "mediumio" in process.cmdline():
-                os.kill(process.pid, signal.SIGKILL)
-                return
+        os.kill(virtualbox.processes("mediumio")[0].pid, signal.SIGKILL)
 
     export = ended(
         exporter(virtualbox, tmp_path, in_the_middle(kill)).start(
