@@ -56,6 +56,8 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     assert "does not know: Strange" in imported["imported_because"]
     other = RealVm(second.host, imported["uuid"], "rich")
     expected = settings_of(other.settings)
+    if access:
+        found, expected = unsaid_loopback(found), unsaid_loopback(expected)
     assert sorted(found - expected) == [], sorted(expected - found)
     assert sorted(expected - found) == []
     assert kinds == kinds_of_disks(other.settings)
@@ -64,6 +66,15 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     assert sorted(direct["host_access"]) == sorted(imported["host_access"])
     assert direct["lost"] == imported["lost"]
     second.host.run("modifyvm", other.uuid, "--memory=20")
+
+
+def unsaid_loopback(settings: set[str]) -> set[str]:
+    """Settings without a word on the host's loopback.
+
+    Of a NAT that says nothing VirtualBox writes `localhost-reachable="true"` when it has ended in
+    between (docs/virtualbox.md). tests/unit/tasks/test_made_settings.py has what the product says.
+    """
+    return {line.replace("[('localhost-reachable', 'true')]", "[]") for line in settings}
 
 
 def give(directory: Path, stamp: str, text: str) -> None:
