@@ -32,7 +32,7 @@ from tests.support.fleet import Fleet, Member
 from tests.support.simulated import SimulatedHost
 
 #: What is wanted of a second copy with so many percent changed, against the whole copy: of its wall
-#: time, for each way in which they lie, of its CPU time, and of the disk.
+#: time, for each way in which they lie, of its CPU time, and of the disk, and of the copy received.
 _AIMED_AT: Final = 2
 _WALL: Final = {"grains": 4.0, "whole blocks": 8.0}
 _CPU: Final = 10.0
@@ -64,10 +64,13 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = tuple(KINDS)) 
                 places[name] = Path(folder) / name
                 image = Path(folder) / f"{name}.image"
                 mounts.file_system(kind, image, places[name], "", (6 * mib + 800) << 20)
-            _measure(report, places["disks"], places["nas"], mib, judged=kind == _JUDGED)
+            measure_at(report, places["disks"], places["nas"], mib, judged=kind == _JUDGED)
 
 
-def _measure(report: Report, disks: Path, nas: Path, mib: int, *, judged: bool) -> None:
+def measure_at(
+    report: Report, disks: Path, nas: Path, mib: int, *, judged: bool, network: bool = False
+) -> None:
+    """Prints them for two mounted file systems; `network`: the NAS is reached over one."""
     data = mib * 3 // 4
     ways = dict(_ours(disks, nas, mib) | _others(report, disks, nas))
     for disk, _ in ways.values():
@@ -82,7 +85,7 @@ def _measure(report: Report, disks: Path, nas: Path, mib: int, *, judged: bool) 
             found[way] = cost(back_up(number), disks, nas)
             report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
         if judged and percent == _AIMED_AT:
-            _judge(report, found, how, data << 20)
+            _judge(report, found, how, data << 20, network=network)
 
 
 def _steps() -> Iterator[tuple[int | None, str]]:
@@ -136,11 +139,16 @@ def change_blocks(disk: Path, part: float) -> None:
             file.write(data)
 
 
-def _judge(report: Report, found: Mapping[str, Cost], how: str, data: int) -> None:
+def _judge(
+    report: Report, found: Mapping[str, Cost], how: str, data: int, *, network: bool
+) -> None:
     whole, changed = found['"off"'], found['"auto"']
     report.judged("wall, of the whole copy's", changed.wall / whole.wall, "parts", 1 / _WALL[how])
     report.judged("CPU, of the whole copy's", changed.cpu / whole.cpu, "parts", 1 / _CPU)
     report.judged("of the disk read", 100 * changed.disk_read / data, "%", _PERCENT)
+    if network:  # a whole copy is read back whole; a local NAS reads what it copies by itself, too
+        received = 100 * changed.nas_read / whole.nas_read
+        report.judged("of the copy received", received, "%", _PERCENT)
     for name in PEERS:
         if name in found:
             parts = changed.wall / found[name].wall

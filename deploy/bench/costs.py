@@ -1,4 +1,7 @@
-"""What one backup costs: seconds, and bytes as the kernel counts them for each file system."""
+"""What one backup costs: seconds, and bytes as the kernel counts them for each file system.
+
+Of a local one those that pass its device; of a NAS by NFS or SMB those that pass the network.
+"""
 
 import os
 import resource
@@ -6,7 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+from shared.nas.server_copy_probe import parse_cifs, parse_nfs
 
 _SECTOR: Final = 512
 
@@ -56,18 +61,33 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class _Mounted(NamedTuple):
+    """What is mounted somewhere."""
+
+    filesystem: str
+    device: str
+
+
 def _traffic(place: Path) -> tuple[int, int]:
-    """Bytes that were read from the device of a file system and written to it so far."""
-    device = os.stat(_device(place)).st_rdev
+    """Bytes that were read from a mounted file system and written to it so far."""
+    mounted = mounted_at(place, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    if mounted.filesystem.startswith("nfs"):
+        return parse_nfs(Path("/proc/self/mountstats").read_text(encoding="utf-8"), str(place))
+    if mounted.filesystem == "cifs":
+        return parse_cifs(Path("/proc/fs/cifs/Stats").read_text(encoding="utf-8"))
+    device = os.stat(mounted.device).st_rdev  # files on btrfs do not tell
     name = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat"
     fields = Path(name).read_text(encoding="ascii").split()
     return int(fields[2]) * _SECTOR, int(fields[6]) * _SECTOR
 
 
-def _device(place: Path) -> str:
-    """The device that is mounted there: files on btrfs do not tell."""
-    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+def mounted_at(place: Path, mountinfo: str) -> _Mounted:
+    """What is mounted there, by the kernel's list; of several the last one, which hides the others.
+
+    Raises `ValueError` if nothing is.
+    """
+    for line in reversed(mountinfo.splitlines()):
         mount, _, source = line.partition(" - ")
         if mount.split()[4] == str(place):
-            return source.split()[1]
+            return _Mounted(*source.split()[:2])
     raise ValueError(f"nothing is mounted at {place}")

@@ -1,0 +1,79 @@
+"""What a copy costs with `backup.changed = "auto"` on a NAS by NFS 4.2 and by SMB.
+
+As `deploy.bench.changed`, in a guest of the NAS test bed: server and client are one machine, so
+that no network is slower than its memory. The disks are on an XFS that lies in memory. The bytes of
+the NAS are those that pass the mount, by the kernel's count. Needs root on Debian.
+
+    python -m deploy.bench.over_network [--mib 1024] [--kind nfs]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from deploy.bench.changed import measure_at
+from deploy.bench.report import Report
+from deploy.testbed.nas.packages import TestBedError, fetch_packages
+from tests.ordinary.mounts import Mounts
+
+KINDS: Final = ("nfs", "smb")
+_LIMIT_SECONDS: Final = 900
+#: What the guest needs beside the disks, and what it caches of them.
+_MEMORY_MIB: Final = 2048
+
+
+def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None:
+    """Prints them one after the other; says so where there is no test bed."""
+    for kind in kinds:
+        report.heading(
+            f"Only what changed, by {kind}",
+            f"{mib} MiB on XFS, three quarters of them real files; each change comes on top.",
+        )
+        try:
+            fetch_packages()
+        except TestBedError as reason:
+            report.figure("left out", str(reason))
+            return
+        options = ["--memory-mib", str(_MEMORY_MIB + 8 * mib), "--disk-mib", str(8 * mib)]
+        limit = ["--limit", str(_LIMIT_SECONDS)]
+        here = [sys.executable, "-u", "-m", "deploy.bench.over_network", "--here"]
+        words = ["--kind", kind, "--mib", str(mib)]
+        launcher = [sys.executable, "-m", "deploy.testbed.nas.launcher", *options, *limit]
+        subprocess.run([*launcher, "--", *here, *words], check=True)
+
+
+def measure_here(report: Report, kind: str, mib: int) -> None:
+    """In the guest: by host A, whose mount of the NAS nobody else uses."""
+    subprocess.run(["modprobe", "-a", "loop", "xfs"], check=True)
+    mounts = Mounts()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        disks, image = Path(folder) / "disks", Path(folder) / "image"
+        try:
+            mounts.file_system("xfs", image, disks, "", (6 * mib + 800) << 20)
+            nas = Path(f"/mnt/{kind}-a")
+            measure_at(report, disks, nas, mib, judged=True, network=True)
+        finally:
+            mounts.end()
+
+
+def main() -> int:
+    """Runs the benchmark; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.bench.over_network", description=__doc__
+    )
+    parser.add_argument("--mib", type=int, default=1024, help="size of the disk")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="ways to the NAS")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.here:
+        measure_here(Report(), given.kind[0], given.mib)
+    else:
+        measure(Report(), mib=given.mib, kinds=tuple(given.kind or KINDS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
