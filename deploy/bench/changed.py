@@ -16,7 +16,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Final
 from deploy.bench.costs import Cost, cost
 from deploy.bench.peers import PEERS, prepare
 from deploy.bench.report import Report
-from deploy.bench.second_copies import CHANGED, change, data_start
+from deploy.bench.second_copies import CHANGED, change, data_start, real_files
 from deploy.bench.wire import fill
 from tests.ordinary.mounts import KINDS, Mounts, available
 from tests.support.fleet import Fleet, Member
@@ -68,11 +68,24 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = tuple(KINDS)) 
 
 
 def measure_at(
-    report: Report, disks: Path, nas: Path, mib: int, *, judged: bool, network: bool = False
+    report: Report,
+    disks: Path,
+    nas: Path,
+    mib: int,
+    *,
+    judged: bool,
+    network: bool = False,
+    contents: Callable[[int], Iterable[bytes]] = real_files,
 ) -> None:
-    """Prints them for two mounted file systems; `network`: the NAS is reached over one."""
+    """Prints them for two mounted file systems; `network`: the NAS is reached over one.
+
+    `contents` makes so many bytes for the disk.
+    """
     data = mib * 3 // 4
-    ways = dict(_ours(disks, nas, mib) | _others(report, disks, nas))
+    ours = _ours(disks, nas, mib)
+    for disk, _ in ours.values():
+        fill(disk, data, contents)
+    ways = dict(ours | _others(report, disks, nas))
     for disk, _ in ways.values():
         if not disk.exists():
             shutil.copyfile(next(iter(ways.values()))[0], disk)
@@ -110,7 +123,6 @@ def _ours(disks: Path, nas: Path, mib: int) -> dict[str, tuple[Path, Backup]]:
     for way in ("off", "auto"):
         vm = host.make_vm(f"web-{way}", mib=mib, random_mib=data)
         member.configure(f'policy."{vm.name}"', changed=way)
-        fill(vm.disk, data)
         found[f'"{way}"'] = vm.disk, partial(_ready, member, vm.name)
     return found
 

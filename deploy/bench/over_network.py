@@ -11,11 +11,14 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from deploy.bench.changed import measure_at
 from deploy.bench.report import Report
+from deploy.bench.second_copies import real_files
 from deploy.testbed.nas.packages import TestBedError, fetch_packages
 from tests.ordinary.mounts import Mounts
 
@@ -23,6 +26,7 @@ KINDS: Final = ("nfs", "smb")
 _LIMIT_SECONDS: Final = 900
 #: What the guest needs beside the disks, and what it caches of them.
 _MEMORY_MIB: Final = 2048
+_PIECE: Final = 1 << 20
 
 
 def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None:
@@ -39,14 +43,19 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None
             return
         options = ["--memory-mib", str(_MEMORY_MIB + 8 * mib), "--disk-mib", str(8 * mib)]
         limit = ["--limit", str(_LIMIT_SECONDS)]
-        here = [sys.executable, "-u", "-m", "deploy.bench.over_network", "--here"]
-        words = ["--kind", kind, "--mib", str(mib)]
         launcher = [sys.executable, "-m", "deploy.testbed.nas.launcher", *options, *limit]
-        subprocess.run([*launcher, "--", *here, *words], check=True)
+        # The guest sees /usr as well, but keeps each file open that it has seen. Its /var/tmp and
+        # /dev/shm are its own.
+        with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+            file.writelines(real_files(mib << 20))
+            file.flush()
+            here = [sys.executable, "-u", "-m", "deploy.bench.over_network", "--here", file.name]
+            words = ["--kind", kind, "--mib", str(mib)]
+            subprocess.run([*launcher, "--", *here, *words], check=True)
 
 
-def measure_here(report: Report, kind: str, mib: int) -> None:
-    """In the guest: by host A, whose mount of the NAS nobody else uses."""
+def measure_here(report: Report, kind: str, mib: int, files: Path) -> None:
+    """In the guest: by host A, whose mount of the NAS nobody else uses; `files`: their bytes."""
     subprocess.run(["modprobe", "-a", "loop", "xfs"], check=True)
     mounts = Mounts()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
@@ -54,9 +63,17 @@ def measure_here(report: Report, kind: str, mib: int) -> None:
         try:
             mounts.file_system("xfs", image, disks, "", (6 * mib + 800) << 20)
             nas = Path(f"/mnt/{kind}-a")
-            measure_at(report, disks, nas, mib, judged=True, network=True)
+            measure_at(
+                report, disks, nas, mib, judged=True, network=True, contents=partial(_bytes, files)
+            )
         finally:
             mounts.end()
+
+
+def _bytes(files: Path, size: int) -> Iterator[bytes]:
+    with files.open("rb") as file:
+        for position in range(0, size, _PIECE):
+            yield file.read(min(_PIECE, size - position))
 
 
 def main() -> int:
@@ -66,10 +83,10 @@ def main() -> int:
     )
     parser.add_argument("--mib", type=int, default=1024, help="size of the disk")
     parser.add_argument("--kind", choices=KINDS, action="append", help="ways to the NAS")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
-        measure_here(Report(), given.kind[0], given.mib)
+        measure_here(Report(), given.kind[0], given.mib, given.here)
     else:
         measure(Report(), mib=given.mib, kinds=tuple(given.kind or KINDS))
     return 0

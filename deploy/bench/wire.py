@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -72,11 +73,11 @@ def measure_here(report: Report, mib: int) -> None:
             report.figure(name, f"{text}, for a copy of {copy.size / 1e6:.1f} MB")
 
 
-def fill(disk: Path, mib: int) -> None:
-    """Puts so many MiB of real files where the disk has data."""
+def fill(disk: Path, mib: int, contents: Callable[[int], Iterable[bytes]] = real_files) -> None:
+    """Puts so many MiB of `contents`, real files, where the disk has data."""
     with disk.open("r+b") as file:
         file.seek(data_start(file))
-        for data in real_files(mib * 2**20):
+        for data in contents(mib * 2**20):
             file.write(data)
 
 
