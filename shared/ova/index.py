@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final, Self
+from typing import Annotated, BinaryIO, Final, NamedTuple, Self
 
 from annotated_types import Le
 
@@ -37,8 +37,7 @@ _RECORDS_AT_ONCE: Final = 4096
 _NO_FILE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
 
-@dataclass(frozen=True, slots=True)
-class IndexRecord:
+class IndexRecord(NamedTuple):
     """A grain: its number, the sector of the disk's file where it begins, its bytes' digest.
 
     `sectors` is how many it has there; 0: an older index, which does not say.

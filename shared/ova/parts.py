@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 from shared.host.document_fields import FROM_JSON, Count, Sha256
 from shared.host.documents import Document
@@ -64,8 +64,7 @@ class MadeParts:
     copied: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Bytes of the `.ova` from `start` to `end` that one digest is known for.
 
     `grain` is its number in its disk; -1: it is none, but belongs to `group`, the number of a
