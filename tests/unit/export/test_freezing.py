@@ -1,13 +1,15 @@
 """How often the room for clones is looked at while they are read."""
 
 import time
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from shared.export.freezing import Freezer
-from shared.frozen.store import CloneStore
 from shared.virtualbox.export_errors import HostFullError
+
+if TYPE_CHECKING:
+    from shared.frozen.store import CloneStore
 
 
 class Store:

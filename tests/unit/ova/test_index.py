@@ -6,7 +6,6 @@ import os
 import struct
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,7 +165,7 @@ def test_an_index_of_the_first_format_is_read_without_lengths(tmp_path: Path) ->
     path = tmp_path / "i"
     path.write_bytes(bytes(65536) + old)
     forge(path, json.dumps({**header, "format": 1}).encode())
-    assert opened(path) == [replace(record, sectors=0) for record in RECORDS]
+    assert opened(path) == [record._replace(sectors=0) for record in RECORDS]
     index = GrainIndex.open(path)
     assert not index.has_lengths
     assert index.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
