@@ -2,8 +2,9 @@
 
 As `deploy.bench.changed`, in a guest of the NAS test bed: server and client are one machine, so
 that no network is slower than its memory. Its kernel runs as a process, where system calls take
-many times what they should: bytes are to be trusted, seconds are not. The disks are on an XFS that lies in memory. The bytes of
-the NAS are those that pass the mount, by the kernel's count. Needs root on Debian.
+many times what they should: bytes are to be trusted, seconds are not. The disks are on an XFS that
+lies in memory. The bytes of the NAS are those that pass the mount, by the kernel's count. Needs
+root on Debian.
 
     python -m deploy.bench.over_network [--mib 1024] [--kind nfs]
 """
