@@ -1,9 +1,11 @@
 """Going on with a VM that runs from its copy: its disks are served again, and it is started."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from coordinator.booting import holds, locks, machines, making, mounts, settling
+from coordinator.booting import holds, isolation, locks, machines, making, mounts, settling
 from coordinator.booting.progress import progress
 from shared.copies.catalogue import Copy
 from shared.host.errors import LockedError, NasError, UsageError
@@ -12,7 +14,6 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote
-from shared.virtualbox.power import PowerSwitch
 
 #: A guest that waits asks again as soon as it is resumed, and its server says every second what
 #: was refused.
@@ -60,15 +61,22 @@ def go_on(
         return note, making.serve(note, copy, sha256, config, fresh=False)
 
 
-def require_isolated(site: Site, note: BootNote) -> None:
-    """Raises `UsageError` if it was begun with its network, which nothing takes away any more."""
-    if site.vboxmanage.info(note.uuid).plugged:
+def require_as_begun(
+    site: Site, note: BootNote, *, network: bool | None, folder: Path | None
+) -> None:
+    """Raises `UsageError` if it is wanted otherwise than it was begun, as nothing changes it now.
+
+    `network`: whether one is wanted; None: as it is. So is `folder`, in which its own should be.
+    """
+    if folder is not None and os.path.realpath(folder) != os.path.realpath(note.folder.parent):
         raise UsageError(
-            f"{note.name!r} was begun before, and a network cable of it is plugged in: --isolated "
-            "is for one that is made",
-            hint=f"VBoxManage modifyvm {note.uuid} --cableconnected1 off (while it runs: "
-            f"VBoxManage controlvm {note.uuid} setlinkstate1 off); then again",
+            f"{note.name!r} was begun before, in {note.folder}: --to is for one that is made",
+            hint="without --to it goes on there; when it is an ordinary VM, VBoxManage movevm "
+            "moves it",
         )
+    if network is not None:
+        machines.listed(site, note)
+        isolation.require_network(site, note, wanted=network)
 
 
 def start(site: Site, note: BootNote) -> bool:
@@ -80,15 +88,10 @@ def start(site: Site, note: BootNote) -> bool:
     if note.file.exists() and machines.moved_away(site, note) is None:
         machines.listed(site, note)
     with locks.alone(note):
-        info = site.vboxmanage.info(note.uuid)
-        if info.state == "paused":
-            site.vboxmanage.run("controlvm", note.uuid, "resume")
-        elif not info.stopped:
-            return False
-        else:
-            PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
-    locks.forget(note)
-    return True
+        started = machines.switch_on(site, note.uuid)
+    if started:
+        locks.forget(note)
+    return started
 
 
 def require_not_paused_again(site: Site, note: BootNote) -> None:

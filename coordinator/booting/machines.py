@@ -17,6 +17,9 @@ from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import folder_name
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.patience import patiently
+from shared.virtualbox.power import PowerSwitch
+from shared.virtualbox.vboxmanage_output import STOPPED
 
 
 def require_owner(note: BootNote) -> None:
@@ -166,3 +169,23 @@ def settings_file(note: BootNote) -> Path:
     found = sorted(note.folder.glob("*.vbox"))
     usual = note.folder / f"{folder_name(note.name)}.vbox"
     return found[0] if len(found) == 1 else usual
+
+
+def switch_on(site: Site, uuid: str) -> bool:
+    """Starts the VM, or resumes it if it is paused; False: it is on.
+
+    One that is off is started also if somebody has it open, as soon as that ends. Raises
+    `VBoxManageError`.
+    """
+
+    def act() -> bool:
+        state = site.vboxmanage.info(uuid).state  # it may be on by now, each time
+        if state == "paused":
+            site.vboxmanage.run("controlvm", uuid, "resume")
+        elif state in STOPPED:
+            PowerSwitch(site.vboxmanage, site.clock).start(uuid)
+        else:
+            return False
+        return True
+
+    return patiently(site.clock, act)

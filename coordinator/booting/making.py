@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from coordinator.booting import holds, mounts, removing
+from coordinator.booting import holds, machines, mounts, removing
 from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
@@ -36,7 +36,7 @@ from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_setti
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import ImportPlan, folder_name
 from shared.virtualbox.inventory import Machine
-from shared.virtualbox.power import PowerSwitch
+from shared.virtualbox.patience import patiently
 from shared.virtualbox.put_back import put_back
 from shared.virtualbox.settings import SettingsError
 from shared.virtualbox.settings_writing import parse_settings
@@ -109,7 +109,7 @@ def begin(
             machine = _register(site, note, way)
             _keep_writes_apart(site, note, machine)
             note = boot_note.advanced(note, Phase.RUNNING)
-            PowerSwitch(site.vboxmanage, site.clock).start(note.uuid)
+            machines.switch_on(site, note.uuid)
         except BaseException:
             _undo(site, note)
             raise
@@ -195,7 +195,8 @@ def _register(site: Site, note: BootNote, way: Way) -> Machine:
 def _keep_writes_apart(site: Site, note: BootNote, machine: Machine) -> None:
     """Takes the snapshot that lets the guest write; proves that it does not write elsewhere."""
     about = "What the guest writes until all of its copy is here. Removed by itself."
-    site.vboxmanage.run("snapshot", note.uuid, "take", note.mark.name, f"--description={about}")
+    words = ("snapshot", note.uuid, "take", note.mark.name, f"--description={about}")
+    patiently(site.clock, lambda: site.vboxmanage.run(*words))
     found = site.inventory().get(note.uuid)
     settings = found.settings if found is not None else None
     snapshots = settings.snapshots if settings is not None else ()

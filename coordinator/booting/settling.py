@@ -181,11 +181,12 @@ def _merge(site: Site, note: BootNote, machine: Machine) -> str:
         if reason := _why_not_off(site.vboxmanage.info(note.uuid)):
             return reason
         if _branches(site, note):
-            site.vboxmanage.run("snapshot", note.uuid, "edit", ours, f"--description={_KEPT}")
+            words = ("snapshot", note.uuid, "edit", ours, f"--description={_KEPT}")
+            patiently(site.clock, lambda: site.vboxmanage.run(*words))
             log.warning("%s keeps the snapshot %s. %s", note.name, note.mark.name, _KEPT)
             return ""
-        words = ("snapshot", note.uuid, "delete", ours)
-        patiently(site.clock, lambda: site.vboxmanage.run_long(work_seconds(1 << 40), *words))
+        merge = ("snapshot", note.uuid, "delete", ours)
+        patiently(site.clock, lambda: site.vboxmanage.run_long(work_seconds(1 << 40), *merge))
     except VBoxManageError as error:
         raise VBoxManageError(
             f"{note.name!r} is filled, but keeps the snapshot {note.mark.name}, which cannot be "

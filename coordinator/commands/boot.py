@@ -111,7 +111,7 @@ def command(  # noqa: PLR0913 - options of the command line
         if note is None:
             return work.begin(record, which, wanted, folder, network=network, noted=looking.close)
     if note.vm == record.uuid and which in ("latest", note.stamp):
-        return work.go_on(note, isolated=isolated)
+        return work.go_on(note, network=network, folder=folder)
     raise UsageError(
         f"{note.name!r} runs from the copy {note.stamp} of {note.key} already",
         hint="give the new one another name: --as NAME",

@@ -73,17 +73,20 @@ class Work:
         note, doubts = making.begin(self._site, record, chosen.copy, way, noted=noted)
         self._warn(*doubts)
         said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"
-        cut = [f"Its network is cut off: {why}.", "To plug a card in:"] if why else []
-        cut += [f"  VBoxManage controlvm {note.uuid} setlinkstate1 on"] if why else []
+        cut = [f"Its network is cut off: {why}."] if why else []
+        if why and (cards := isolation.plugged_cards(way.how.kept)):
+            plug = isolation.cabling(note.uuid, cards, on=True, running=True)
+            cut += ["To plug it in:", f"  {plug}"]
         return self._say({**facts, "uuid": note.uuid}, said, *without, *cut, *_next(note))
 
-    def go_on(self, note: BootNote, *, isolated: bool = False) -> ExitCode:
-        """Serves the disks again if need be, and starts the VM; `isolated`: not with a network."""
+    def go_on(
+        self, note: BootNote, *, network: bool | None = None, folder: Path | None = None
+    ) -> ExitCode:
+        """Serves the disks again if need be, and starts the VM, which must be as is wanted."""
         from coordinator.booting import going_on
         from coordinator.booting.progress import progress
 
-        if isolated:
-            going_on.require_isolated(self._site, note)
+        going_on.require_as_begun(self._site, note, network=network, folder=folder)
         if self._dry_run:
             return self._say(_facts(note), f"would go on with {note.name} from {note.stamp}")
         note = self._serve(note)

@@ -33,6 +33,7 @@ from shared.tasks.importing import register
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox.importing import ImportPlan
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.patience import patiently
 
 #: The server ends by itself if no VM has its files open for so long: longer than any start takes.
 _IDLE_SECONDS: Final = 3600.0
@@ -121,7 +122,8 @@ def keep_writes_apart(site: Site, note: Note) -> Machine:
 
     Raises `VBoxManageError`.
     """
-    site.vboxmanage.run("snapshot", note.uuid, "take", note.name)
+    words = ("snapshot", note.uuid, "take", note.name)
+    patiently(site.clock, lambda: site.vboxmanage.run(*words))
     machine = site.inventory().get(note.uuid)
     chains = machine.chains if machine is not None else ()
     bases = {os.path.realpath(chain[-1].location) for chain in chains}

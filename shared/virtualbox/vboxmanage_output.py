@@ -23,7 +23,7 @@ _DETAILS: Final = re.compile(r"(?:Details: code|Context: )")
 _LISTED: Final = re.compile(rf'^(.*)" \{{({UUID.pattern})\}}$', re.MULTILINE)
 _NAME: Final = re.compile(r'^name="((?:[^"\\]|\\.)*)"', re.DOTALL | re.MULTILINE)
 _MEDIUM: Final = re.compile(rf'^"(.+)-ImageUUID-(\d+)-(\d+)"="({UUID.pattern})"$', re.MULTILINE)
-_PLUGGED: Final = re.compile(r'^cableconnected\d{1,2}="on"$', re.MULTILINE)
+_CABLE: Final = re.compile(r'^cableconnected(\d{1,2})="(on|off)"$', re.MULTILINE)
 _MEMORY: Final = re.compile(r"^memory=(\d{1,9})$", re.MULTILINE)
 _INACCESSIBLE: Final = '"<inaccessible>'
 
@@ -67,8 +67,9 @@ class MachineInfo:
     #: Bytes; 0 if it is not said.
     memory: int = 0
     moment: str = ""
-    #: Whether a cable of its network cards is plugged in.
-    plugged: bool = False
+    #: The numbers of its network cards whose cable is plugged in, and of the others.
+    plugged: tuple[int, ...] = ()
+    unplugged: tuple[int, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -154,8 +155,17 @@ def parse_info(stdout: str) -> MachineInfo:
         media=tuple(_media(stdout)),
         memory=int(memory[1]) << 20 if (memory := _MEMORY.search(stdout)) else 0,
         moment=value("VMStateChangeTime"),
-        plugged=bool(_PLUGGED.search(stdout)),
+        plugged=_cards(stdout, "on"),
+        unplugged=_cards(stdout, "off"),
     )
+
+
+def _cards(stdout: str, cable: str) -> tuple[int, ...]:
+    """The numbers of the network cards whose cable is like that."""
+    found: dict[str, str] = {}
+    for number, said in _CABLE.findall(stdout):
+        found.setdefault(number, said)
+    return tuple(int(number) for number, said in found.items() if said == cable)
 
 
 def _media(stdout: str) -> list[Medium]:

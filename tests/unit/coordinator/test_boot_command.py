@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting import holds, isolation, locks, making, mounts, removing
+from coordinator.booting import (
+    holds,
+    isolation,
+    locks,
+    machines,
+    making,
+    mounts,
+    removing,
+)
 from coordinator.commands import boot_work
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
@@ -99,14 +107,49 @@ def test_it_is_shown_what_would_be_done(operator: Operator, note: BootNote) -> N
     assert f"trial runs from {STAMP} of web" in operator.admin("status").stdout
 
 
-@pytest.mark.parametrize("plugged", [True, False])
-def test_one_that_was_begun_with_its_network_does_not_go_on_as_isolated(
-    operator: Operator, note: BootNote, monkeypatch: pytest.MonkeyPatch, plugged: bool
+@pytest.mark.parametrize(
+    ("info", "option", "told"),
+    [
+        (((1, 3), (2,), True), "--isolated", "modifyvm {} --cableconnected1 off --cableconnected3"),
+        (((3,), (), False), "--isolated", "controlvm {} setlinkstate3 off"),
+        (((), (1,), True), "--isolated", ""),
+        (((), (1, 2), False), "--network", "controlvm {} setlinkstate1 on && VBoxManage controlvm"),
+        (((), (1, 2), True), "--network", "modifyvm {} --cableconnected1 on --cableconnected2 on"),
+        (((1,), (2,), True), "--network", ""),
+        (((), (), True), "--network", ""),
+    ],
+)
+def test_one_that_was_begun_goes_on_with_its_network_as_it_is_or_not_at_all(
+    operator: Operator,
+    note: BootNote,
+    monkeypatch: pytest.MonkeyPatch,
+    info: tuple[tuple[int, ...], tuple[int, ...], bool],
+    option: str,
+    told: str,
 ) -> None:
-    info = SimpleNamespace(plugged=plugged)
-    monkeypatch.setattr(type(operator.site().vboxmanage), "info", lambda *_: info)
-    done = operator.admin("boot", "web", "--as", "trial", "--isolated", "--dry-run")
-    assert (done.exit_code, f"modifyvm {note.uuid}" in done.stderr) == (2 * plugged, plugged)
+    found = SimpleNamespace(plugged=info[0], unplugged=info[1], stopped=info[2])
+    monkeypatch.setattr(machines, "listed", lambda *_: None)
+    monkeypatch.setattr(type(operator.site().vboxmanage), "info", lambda *_: found)
+    done = operator.admin("boot", "web", "--as", "trial", option, "--dry-run")
+    assert (done.exit_code, told.format(note.uuid) in done.stderr) == (2 * bool(told), True)
+    assert ("was begun before" in done.stderr) == bool(told)
+
+
+@pytest.mark.parametrize("option", ["--network", "--isolated"])
+@pytest.mark.usefixtures("note")
+def test_of_one_that_is_not_listed_no_cable_is_asked_for(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(Site, "inventory", lambda _: {})
+    done = operator.admin("boot", "web", "--as", "trial", option, "--dry-run")
+    assert (done.exit_code, "VirtualBox does not list 'trial'" in done.stderr) == (2, True)
+
+
+def test_one_that_was_begun_goes_on_where_it_is(operator: Operator, note: BootNote) -> None:
+    same = operator.admin("boot", "web", "--as", "trial", "--dry-run", "--to", f"{note.folder}/..")
+    assert same.exit_code == ExitCode.DONE
+    other = operator.admin("boot", "web", "--as", "trial", "--to", str(note.folder))
+    assert (other.exit_code, f"begun before, in {note.folder}" in other.stderr) == (2, True)
 
 
 def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: BootNote) -> None:

@@ -26,7 +26,7 @@ from coordinator.booting import (
     removing,
     settling,
 )
-from coordinator.booting.isolation import isolated
+from coordinator.booting.isolation import cabling, isolated, plugged_cards
 from coordinator.booting.progress import progress
 from coordinator.commands import boot_work
 from shared.host.errors import (
@@ -70,16 +70,22 @@ class VirtualBox:
         self.images = dict[str, Any]()
         self.told = list[tuple[str, ...]]()
         self.fails = False
+        #: So many changes are refused, as somebody looks at the VM; what the last of them is.
+        self.locked, self.meanwhile = 0, ""
 
     def info(self, _uuid: str) -> Any:
         off = self.state in ("poweroff", "aborted", "saved") and not self.session
-        return SimpleNamespace(state=self.state, session=self.session, stopped=off)
+        return SimpleNamespace(state=self.state, session=self.session, stopped=off, memory=1)
 
     def run(self, *words: str) -> str:
         return self.run_long(0, *words)
 
     def run_long(self, _seconds: float, *words: str) -> str:
         self.told.append(words)
+        if self.locked:
+            self.locked -= 1
+            self.state = self.meanwhile or self.state
+            raise VBoxManageError(f"The machine '{UUID}' is already locked by a session")
         if self.fails:
             raise VBoxManageError("no")
         return ""
@@ -210,9 +216,10 @@ class TestSettle:
         """Its user went back to the snapshot after taking one, or made a linked clone of it."""
         for uuid in ("now", "other"):
             virtualbox.images[uuid] = SimpleNamespace(uuid=uuid, parent=UUID)
+        virtualbox.locked = 1
         assert settling.settle(site, made) == ""
         assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
-        ((*words, _),) = virtualbox.told
+        _, (*words, _) = virtualbox.told
         assert (words, made.file.exists()) == (["snapshot", UUID, "edit", "snap"], False)
         assert made.mark.name in caplog.text
 
@@ -382,6 +389,15 @@ class TestGoOn:
         virtualbox.state = state
         assert going_on.start(site, made) == started
         assert virtualbox.told == [("controlvm", UUID, "resume")] * started
+
+    @pytest.mark.parametrize(("meanwhile", "tries"), [("", 3), ("running", 1)])
+    def test_whoever_looks_at_one_that_is_off_is_waited_for(
+        self, site: Any, made: BootNote, virtualbox: VirtualBox, meanwhile: str, tries: int
+    ) -> None:
+        """Not once it runs, as its user has started it there."""
+        virtualbox.session, virtualbox.locked, virtualbox.meanwhile = "GUI/Qt", 2, meanwhile
+        assert going_on.start(site, made) == (not meanwhile)
+        assert virtualbox.told == [("startvm", UUID, "--type=headless")] * tries
 
     def test_one_that_is_whole_and_off_is_not(
         self, site: Any, made: BootNote, told: list[str]
@@ -592,7 +608,7 @@ class TestGoOn:
         started: bool,
     ) -> None:
         begun = list[str]()
-        monkeypatch.setattr(going_on.PowerSwitch, "start", lambda _, uuid: begun.append(uuid))
+        monkeypatch.setattr(machines.PowerSwitch, "start", lambda _, uuid: begun.append(uuid))
         made, _ = self.moved(site, made, tmp_path / "moved", b"whole")
         virtualbox.state = state
         assert going_on.start(site, made) == started
@@ -981,6 +997,19 @@ def test_isolated() -> None:
         </Network></Hardware></Machine></VirtualBox>"""
     assert isolated(kept).count(b'cable="false"') == 2
     assert b'cable="true"' not in isolated(kept)
+
+
+def test_the_cards_are_named_of_which_a_cable_was_pulled() -> None:
+    kept = b"""<VirtualBox xmlns="http://www.virtualbox.org/"><Machine><Hardware><Network>
+        <Adapter slot="0" enabled="true" cable="false"/><Adapter slot="1" enabled="true"/>
+        <Adapter slot="2" enabled="false" cable="true"/>
+        <Adapter slot="3" enabled="true" cable="true"/>
+        </Network></Hardware></Machine></VirtualBox>"""
+    cards = plugged_cards(kept)
+    assert (cards, plugged_cards(isolated(kept))) == ((2, 4), ())
+    assert cabling("u", cards, on=True, running=True) == (
+        "VBoxManage controlvm u setlinkstate2 on && VBoxManage controlvm u setlinkstate4 on"
+    )
 
 
 class TestKeeper:

@@ -124,15 +124,19 @@ def test_vm_names_cannot_forge_a_state(printed: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "plugged"),
+    ("lines", "plugged", "unplugged"),
     [
-        (('cableconnected1="off"', 'nic1="nat"', 'nic2="none"'), False),
-        (('cableconnected1="off"', 'cableconnected2="on"'), True),
-        (('nic1="none"',), False),
+        (('cableconnected1="off"', 'nic1="nat"', 'nic2="none"'), (), (1,)),
+        (('cableconnected1="off"', 'cableconnected2="on"', 'cableconnected10="on"'), (2, 10), (1,)),
+        (('cableconnected1="on"', 'cableconnected1="off"'), (1,), ()),
+        (('nic1="none"',), (), ()),
     ],
 )
-def test_a_cable_of_any_card_may_be_plugged_in(lines: tuple[str, ...], plugged: bool) -> None:
-    assert parse_info(information("x", *lines)).plugged == plugged
+def test_a_cable_of_any_card_may_be_plugged_in(
+    lines: tuple[str, ...], plugged: tuple[int, ...], unplugged: tuple[int, ...]
+) -> None:
+    info = parse_info(information("x", *lines))
+    assert (info.plugged, info.unplugged) == (plugged, unplugged)
 
 
 def test_media_are_found_by_controller_port_and_device() -> None:
