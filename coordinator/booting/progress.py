@@ -29,6 +29,7 @@ class Progress:
     """
 
     name: str
+    vm: str
     filled: int
     total: int
     rate: float
@@ -74,8 +75,14 @@ class Progress:
             return ""
         return (
             f"paused by VirtualBox, as its guest asked for what could not be read ({self.unread}): "
-            f"when it can be, `vmbackup-admin boot {quoted(self.name)}` goes on"
+            f"when it can be, `{going_on(self.name, self.vm)}` goes on"
         )
+
+
+def going_on(name: str, vm: str) -> str:
+    """The command that goes on with the VM `name`, which runs from a copy of `vm`."""
+    renamed = f" {option('--as', name)}" if name != vm else ""
+    return f"vmbackup-admin boot {quoted(vm)}{renamed}"
 
 
 def progress(note: BootNote) -> Progress:
@@ -91,7 +98,7 @@ def progress(note: BootNote) -> Progress:
     served = mounts.is_mounted(note) and (server is None or server.is_alive())
     problem = str(said.get("problem") or "")
     return Progress(
-        *(note.name, int(filled), int(total)),
+        *(note.name, note.key, int(filled), int(total)),
         rate=float(rate) if served and not problem and age <= _OLD_SECONDS else 0.0,
         short=int(short),
         problem=problem or _no_room(note, age),

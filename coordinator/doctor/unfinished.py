@@ -32,9 +32,11 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
 
 def _remedy(of: Mapping[str, Any]) -> str:
     """What to do about what runs from a copy and does not get on; empty if it does."""
+    from coordinator.booting import progress
+
     name = str(of["name"])
     if of["served"] and of["unread"]:
-        return f"when that can be read: vmbackup-admin boot {quoted(name)}"
+        return f"when that can be read: {progress.going_on(name, str(of['vm']))}"
     if of["served"] and of["short"]:
         return f"make room in {printable(str(of['folder']))}: it goes on by itself"
     if of["served"] and not of["problem"]:

@@ -166,7 +166,7 @@ def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: Boo
     ("said", "verdict", "hint"),
     [
         ({}, "ok", ""),
-        ({"unread": "away"}, "warn", "vmbackup-admin boot trial"),
+        ({"unread": "away"}, "warn", "vmbackup-admin boot web --as trial"),
         ({"short": 1 << 30}, "warn", "make room"),
     ],
 )
