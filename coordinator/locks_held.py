@@ -5,14 +5,14 @@ person sees at once.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from coordinator.liveness import Verdict, Watched, age_of, by_age, verdict
 from coordinator.text import seconds_since
-from shared.host.errors import DatabaseVersionError
+from shared.host.errors import DatabaseVersionError, NasError
 from shared.host.printable import quoted
 from shared.state.host_records import SessionRecord
 from shared.state.rules import expiry
@@ -63,14 +63,27 @@ class Lock:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-def gather(site: "Site", contents: "Contents", watched: Watched | None = None) -> list[Lock]:
+def gather(
+    site: "Site",
+    contents: "Contents",
+    watched: Watched | None = None,
+    *,
+    told: Callable[[str], None] | None = None,
+) -> list[Lock]:
     """All locks: the database's, sessions with their claims.
 
-    Takes no lock itself; writes nothing but a directory that shows the time.
+    Takes no lock itself; writes nothing but a directory that shows the time. Raises `NasError` if
+    the lease cannot be read; with `told` that is said there, and the others are shown.
     """
     database = site.database
     nas_time = _nas_time(database, site.clock.now())
-    locks = list(_database_lock(database, contents, nas_time))
+    try:
+        locks = list(_database_lock(database, contents, nas_time))
+    except NasError as error:
+        if told is None:
+            raise
+        told(f"{error.message} ({error.hint})" if error.hint else error.message)
+        locks = []
     for row in sorted(live_sessions(contents), key=lambda row: row.id):
         session = _session_lock(site, row, nas_time, watched)
         locks += _with_claims(session, contents, site.clock.now())

@@ -91,6 +91,18 @@ class Program(click.Group):
             raise TypeError(f"{self._modules}{module} has no command {cmd_name}")
         return found
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Group.parse_args`; of a wrong option before a command, that one is blamed."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError:
+            meant = next((word for word in given if word in self._lines), None)
+            invocation = ctx.find_object(Invocation)
+            if meant is not None and invocation is not None:
+                invocation.unanswered = getattr(self.imported(meant), "unanswered", None)
+            raise
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -159,7 +159,7 @@ def _read_by_nobody(configuration: "Configuration") -> Iterator[str]:
 def _compare_places(nas: "Nas") -> str:
     """Why it was not seen where the archive directory leads; empty if it is a good place.
 
-    Raises `ConfigurationError` if it is not.
+    Raises `ConfigurationError` if it is not, or the mount point is no directory.
     """
     from shared.copies.archive_location import require_apart, require_no_vm
     from shared.nas.mount import is_there
@@ -169,6 +169,10 @@ def _compare_places(nas: "Nas") -> str:
             require_apart(nas)
             require_no_vm(nas)
     except NasError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise ConfigurationError(
+                f"the configuration is wrong:\n  nas.mountpoint: {nas.mountpoint} is no directory"
+            ) from None
         return f"where nas.archive_directory leads was not looked at: {error.message}"
     return ""
 

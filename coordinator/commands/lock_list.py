@@ -49,7 +49,8 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     found = reading.read(site)
     contents = found.snapshot.contents
     watched = liveness.watch(site, live_sessions(contents), watch) if watch else None
-    locks = locks_held.gather(site, contents, watched)
+    told = list(found.warnings)
+    locks = locks_held.gather(site, contents, watched, told=told.append)
     begun = unfinished.of_all(contents.vms.values())
     held = hold_words.documents(holds.of_all(contents))
     booted = progress.shown(site.configuration.host.state_directory)
@@ -61,11 +62,11 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
                 "holds": held,
                 "running_from_copies": [each.document for each in booted],
                 "unfinished": [each.to_json() for each in begun],
-                "warnings": list(found.warnings),
+                "warnings": told,
             }
         )
         return
-    for warning in found.warnings:
+    for warning in told:
         warn(warning)
     _print_locks(locks)
     now = site.clock.now()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,12 @@ from coordinator.copies_site import open_copies
 from coordinator.options import FiniteRange, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
-from shared.host.errors import ExitCode, UsageError, VmBackupError
+from shared.host.errors import ExitCode, LockedError, UsageError, VmBackupError
 from shared.output import answer, warn
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
+    from shared.serving.places import MountedCopy
     from shared.state.records import VmRecord
 
 
@@ -126,6 +128,16 @@ def _may_write(invocation: Invocation, warnings: list[str], *, dry_run: bool) ->
     return True
 
 
+def _of_rehearsal(found: "MountedCopy") -> bool:
+    """Whether it is in the folder of a VM on trial, of whose random name it is told to be.
+
+    Nothing is read there, for it may be another user's.
+    """
+    folder = Path(found.place).parent.name
+    trial = re.fullmatch(r"vmbackup-rehearsal-[0-9a-f]{32}", folder)
+    return trial is not None and found.what.startswith(f"{folder}:")
+
+
 @documented(
     example="""
         vmbackup-admin umount /tmp/web01
@@ -144,16 +156,23 @@ def umount(
     """Unmount a copy: its server ends, and lets go of the copy.
 
     Also one whose server was killed; what that held is free then. Refused (11) while something is
-    open there.
+    open there, and for that of a rehearsal, which ends by itself.
     """
     from shared.host.processes import SubprocessRunner
     from shared.serving import places
 
     found = places.at(Path(directory).absolute())
     if found is None:
-        others = ", ".join(each.place for each in places.mounted()) or "none"
+        others = [each.place for each in places.mounted() if not _of_rehearsal(each)]
         raise UsageError(
-            f"no copy is mounted at {directory}", hint=f"mounted copies on this host: {others}"
+            f"no copy is mounted at {directory}",
+            hint=f"mounted copies on this host: {', '.join(others) or 'none'}",
+        )
+    if _of_rehearsal(found):
+        raise LockedError(
+            f"a VM on trial runs from {found.place}, which its rehearsal unmounts when it ends",
+            hint="wait until it has ended (`vmbackup-lock list` shows it); what a killed one left "
+            "is removed by the next `vmbackup-worker database`",
         )
     if not dry_run:
         dead = not force and not found.alive  # one that hangs is not asked

@@ -167,6 +167,10 @@ def test_a_wrong_command_line_is_unknown_and_not_critical(clean: Operator) -> No
     for wrong in ("--bogus", "--max-age"):
         assert clean.admin("check", wrong).exit_code == 3
     assert clean.admin("status", "--bogus").exit_code == 2
+    for wrong in (["--bogus"], ["--log-format", "odd"], ["--log-format=odd", "-v"]):
+        for command, code in (("check", 3), ("status", 2)):
+            assert clean.admin(*wrong, command).exit_code == code, wrong
+    assert clean.admin("--bogus").exit_code == 2
 
 
 def test_show_has_the_verdict_with_its_reason_and_since_when(clean: Operator) -> None:

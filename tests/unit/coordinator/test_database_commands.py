@@ -144,6 +144,11 @@ class TestConfig:
             "backup.before: there is no program /no/hook --all; arguments are texts of their own",
             'policy."web*".failed: there is no program no-such-program',
         ]
+        for wrong in (operator.config, operator.config / "below"):
+            operator.configure(mountpoint=str(wrong))
+            refused = operator.admin("config", "validate")
+            assert refused.exit_code == ExitCode.USAGE
+            assert f"nas.mountpoint: {wrong} is no directory" in refused.stderr
         operator.config.write_text("[nas]\n", encoding="utf-8")
         result = operator.admin("config", "validate")
         assert result.exit_code == ExitCode.USAGE

@@ -160,12 +160,15 @@ class TestList:
     def test_what_is_no_file_in_place_of_the_lease_is_told_and_not_waited_for(
         self, web: Operator, kind: str
     ) -> None:
+        self._elsewhere(web)
         plant(web.vmstate / "vmtool-dblock", kind)
-        for words in (["list"], ["break", "database"]):
+        for words in (["list"], ["list", "--json"], ["break", "database"]):
             result = web.lock(*words)
-            assert result.exit_code == ExitCode.NAS
-            assert "vmtool-dblock" in result.stderr
-            assert "find out who put it there" in result.stderr
+            assert result.exit_code == (ExitCode.NAS if "break" in words else ExitCode.DONE)
+            told = result.stdout if "--json" in words else result.stderr
+            assert "vmtool-dblock" in told
+            assert "find out who put it there" in told
+            assert ("claim" in result.stdout) == ("list" in words), "others are shown"
 
     @staticmethod
     def _elsewhere(web: Operator) -> Session:

@@ -365,6 +365,26 @@ class TestWithoutFuse:
             assert places.at(Path(f"{tmp_path}/{name}")) is None, name
         assert places.at(Path("/")) is None
 
+    @pytest.mark.parametrize("more", [(), ("--force",), ("--dry-run",)])
+    def test_that_of_a_rehearsal_is_neither_named_nor_unmounted(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        site_with_database: Operator,
+        more: tuple[str, ...],
+    ) -> None:
+        trial, table = f"vmbackup-rehearsal-{'a' * 32}", tmp_path / "mounts"
+        place = Path(os.path.realpath(tmp_path)) / trial / "disks"
+        own = place.parents[1] / "vmbackup-rehearsal-of-mine" / "disks"
+        table.write_text(
+            f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\nweb:{OLD} {own} fuse.vmbackup ro 0 0\n"
+        )
+        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        refused = site_with_database.admin("umount", str(place), *more)
+        assert (refused.exit_code, "a VM on trial" in refused.stderr) == (ExitCode.LOCKED, True)
+        other = site_with_database.admin("umount", str(tmp_path), *more)
+        assert f"mounted copies on this host: {own}\n" in other.stderr
+
     def test_one_whose_server_hangs_is_found_and_unmounted_without_asking_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site_with_database: Operator
     ) -> None:
