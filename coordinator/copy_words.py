@@ -51,6 +51,14 @@ def rehearsal(row: Mapping[str, Any], now: datetime) -> str:
     )
 
 
+def rehearsal_lines(last: Mapping[str, Any]) -> Iterator[str]:
+    """All that is noted of the last trial restore of a copy."""
+    said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
+    yield f"rehearsed {text.local(last['time'])} on {last['node']}: {said}"
+    if last["imported_because"]:
+        yield f"not from the copy alone: {last['imported_because']}"
+
+
 def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
     """Which archived VMs with copies have no directory in the archive."""
     for record in records:

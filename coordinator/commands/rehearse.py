@@ -138,11 +138,21 @@ def _show_planned(
     vm: str, copy: "Copy", more: Mapping[str, Any], *, boot: bool, full: bool, as_json: bool
 ) -> None:
     """What would be done with a copy; the document ends with what there is `more` to say."""
-    began = "start" if boot and not full else "restore"
-    started = "start it, " if boot and full else ""
+    from shared.tasks import rehearsal
+
+    why = rehearsal.why_imported(copy) if boot and not full else ""
+    imported = bool(why) or full or not boot
+    which = f"{copy.stamp} ({text.size(copy.size)})"
+    if imported:
+        said = f"would read {which} in full, import it, {'start it, ' * boot}and remove it again"
+    else:
+        said = f"would start {which} from the copy, without an import, and remove it again"
+    facts = {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "full": full}
+    facts |= {"imported": imported, "imported_because": why}
     answer(
-        {"vm": vm, "stamp": copy.stamp, "size": copy.size, "boot": boot, "full": full, **more},
-        f"would {began} {copy.stamp} ({text.size(copy.size)}), {started}and remove it again",
+        {**facts, **more},
+        said,
+        *([f"It has to be imported: {why}"] if why else []),
         as_json=as_json,
     )
 
@@ -152,7 +162,7 @@ def _show_done(
 ) -> None:
     if as_json:
         result = {**asdict(done.result), "recorded": done.recorded, "warnings": warnings}
-        result |= {"imported_because": done.imported_because, "database": database}
+        result["database"] = database
         print_json({"schema": 1, "vm": vm, "stamp": done.stamp, "good": done.good, **result})
     else:
         said = (
@@ -161,8 +171,8 @@ def _show_done(
             else done.result.result
         )
         say(f"{vm} {done.stamp}: {said}")
-        if done.imported_because:
-            say(f"VirtualBox imported it: {done.imported_because}")
+        if done.result.imported_because:
+            say(f"VirtualBox imported it: {done.result.imported_because}")
         if not done.recorded:
             warn("the result could not be recorded beside the copy")
 

@@ -8,7 +8,7 @@ import click
 
 from coordinator import clocks, hold_words, reading, text, vm_argument
 from coordinator.commands.copies import describe as describe_copies
-from coordinator.copy_words import incomplete, missing, state
+from coordinator.copy_words import incomplete, missing, rehearsal_lines, state
 from coordinator.vm_rows import describe, notes
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
@@ -163,10 +163,8 @@ def _print_copies(
             say(
                 f"    verified {text.local(copy['verified']['time'])}: {copy['verified']['result']}"
             )
-        if copy["rehearsed"]:
-            last = copy["rehearsed"]
-            said = f"{last['result']} ({last['observed']})" if last["observed"] else last["result"]
-            say(f"    rehearsed {text.local(last['time'])} on {last['node']}: {said}")
+        for line in rehearsal_lines(copy["rehearsed"]) if copy["rehearsed"] else ():
+            say(f"    {line}")
         if copy["screenshot"]:
             say(f"    what its guest showed then: {copy['screenshot']}")
 

@@ -69,6 +69,8 @@ class Rehearsed(Document):
     `result` is good, or says what went wrong.
 
     `observed` says what was seen, in words; `booted` whether it was started at all.
+    `imported_because` says why it was imported though it was started; empty: it ran from the copy,
+    or was to be imported.
     """
 
     time: str
@@ -76,3 +78,4 @@ class Rehearsed(Document):
     result: str
     observed: str
     booted: bool
+    imported_because: str = ""

@@ -12,7 +12,7 @@ the next one of the same repository, by a local note that is made before them
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.copies.catalogue import Copy
@@ -31,6 +31,7 @@ from shared.tasks import (
     verification,
 )
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
+from shared.tasks.direct_plan import DirectPlan
 from shared.tasks.importing import Progress, require_room
 from shared.tasks.rehearsal_trial import GOOD, Seen, Wishes, attempt, place, result_of
 from shared.tasks.served_machine import NotServedError
@@ -46,16 +47,11 @@ _WRITES_BYTES: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """How it went; `recorded` is whether that could be written beside the copy.
-
-    `imported_because` says why it was imported though it was started; empty: it ran from the copy,
-    or was to be imported.
-    """
+    """How it went; `recorded` is whether that could be written beside the copy."""
 
     stamp: str
     result: Rehearsed
     recorded: bool
-    imported_because: str = ""
 
     @property
     def good(self) -> bool:
@@ -114,8 +110,9 @@ def rehearse(
     if seen is None:
         _require_room(site, copy, wishes, why)
         seen = attempt(site, copy, wishes, progress)
+    seen = replace(seen, result=replace(seen.result, imported_because=why))
     recorded = noted and _record(site, record, copy.stamp, seen)
-    return Rehearsal(copy.stamp, seen.result, recorded, why)
+    return Rehearsal(copy.stamp, seen.result, recorded)
 
 
 def needed_bytes(copy: Copy) -> int:
@@ -123,11 +120,30 @@ def needed_bytes(copy: Copy) -> int:
 
     Raises `NasError`.
     """
+    return _imported_bytes(copy) if why_imported(copy) else 0
+
+
+def why_imported(copy: Copy) -> str:
+    """Why it is imported to be started; empty: it can run from the copy. Raises `NasError`."""
     try:
-        served_machine.plan(copy)
-    except NotServedError:
-        return _imported_bytes(copy)
-    return 0
+        _plan(copy)
+    except NotServedError as error:
+        return str(error)
+    return ""
+
+
+def _plan(copy: Copy) -> DirectPlan:
+    """Like `served_machine.plan`, of a copy that VirtualBox did not refuse to import before.
+
+    That it runs from the copy proves nothing of its import, and would hide that.
+    """
+    side = copy.sidecar
+    if side is not None and side.refused:
+        raise NotServedError(f"VirtualBox would not import it when it was made: {side.refused}")
+    last = side.rehearsed if side is not None else None
+    if last is not None and last.result != GOOD and not last.booted:
+        raise NotServedError(f"it did not get to its start on {last.time[:10]}: {last.result}")
+    return served_machine.plan(copy)
 
 
 def _imported_bytes(copy: Copy) -> int:
@@ -152,7 +168,7 @@ def _run_from_copy(
     nothing can be served.
     """
     try:
-        how = served_machine.plan(copy)
+        how = _plan(copy)
         require_room(place(site, wishes), _WRITES_BYTES)
         with contextlib.ExitStack() as stack:
             if noted:

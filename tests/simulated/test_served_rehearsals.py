@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,9 @@ import psutil
 import pytest
 
 from shared.copies import catalogue
+from shared.copies import sidecar as sidecars
+from shared.copies.files import NasFiles
+from shared.copies.sidecar_fields import Rehearsed
 from shared.host.errors import CopyError, VBoxManageError
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.ova.disk import Chain
@@ -120,7 +124,7 @@ def test_it_runs_from_the_copy_reads_what_was_backed_up_and_leaves_nothing(
     monkeypatch.setattr(rehearsal.verification, "verify_copy", never)
     copy = catalogue.read(rig.nas / "web01", None).good[-1]
     done = rehearse(site, boot=True)
-    assert (done.good, done.recorded, done.imported_because) == (True, True, "")
+    assert (done.good, done.recorded, done.result.imported_because) == (True, True, "")
     assert done.result.observed == "it read its disk"
     assert (saw["same"], saw["read-only"]) == (True, True)
     assert saw["reads"] == [f"{rig.record('web01').uuid}/{copy.stamp}"]
@@ -139,15 +143,37 @@ def test_it_is_read_in_full_and_imported_where_that_is_wanted_or_nothing_can_be_
 
     guest(look)
     words = ("rehearse", "web01", "--boot", "--json")
+    planned = json.loads(admin(rig, *words, "--dry-run").stdout)
+    assert (planned["imported"], planned["imported_because"]) == (False, "")
     full = json.loads(admin(rig, *words, "--full").stdout)
     assert (full["good"], full["imported_because"]) == (True, "")
     assert json.loads(admin(rig, *words).stdout)["imported_because"] == ""
     monkeypatch.setattr(places, "_DEVICE", str(rig.folder / "no-fuse"))
+    assert "no-fuse is not there" in admin(rig, *words[:-1], "--dry-run").stdout
     without = admin(rig, *words[:-1]).stdout
     assert "VirtualBox imported it: " in without
     assert "no-fuse is not there" in without
     assert ways == [False, True, False]
     assert left(rig) == []
+    assert "not from the copy alone: " in admin(rig, "show", "web01").stdout
+
+
+@pytest.mark.parametrize("result", ["cannot be imported", "damaged: its disk"])
+def test_one_that_was_refused_before_its_start_is_imported_again(
+    rig: Rig, vm: SimulatedVm, guest: Callable[..., None], result: str
+) -> None:
+    """That it runs from the copy would hide what was found, and says nothing of it."""
+    guest(lambda check: Observation("served" if is_served(check) else "imported"))
+    (copy,) = catalogue.read(rig.nas / "web01", None).good
+    assert copy.sidecar is not None
+    refused = Rehearsed("2026-11-22T08:00:00Z", "beta", result, "", booted=False)
+    sidecars.replace(NasFiles(), rig.nas / "web01", replace(copy.sidecar, rehearsed=refused), 99)
+    (copy,) = catalogue.read(rig.nas / "web01", None).good
+    assert rehearsal.needed_bytes(copy) > 0
+    done = rehearse(rig.site(), boot=True)
+    assert (done.good, done.result.observed) == (True, "imported")
+    assert done.result.imported_because == f"it did not get to its start on 2026-11-22: {result}"
+    assert rehearse(rig.site(), boot=True).result.observed == "served"
 
 
 def test_a_copy_that_is_damaged_where_the_guest_reads_does_not_count_as_come_up(
@@ -163,7 +189,9 @@ def test_a_copy_that_is_damaged_where_the_guest_reads_does_not_count_as_come_up(
     damage(rig, "web01", stamp)
     done = rehearse(rig.site(), boot=True)
     assert done.result.result.startswith("damaged: ")
-    assert done.imported_because == ("it did not come up from the copy: its disks cannot be read")
+    assert done.result.imported_because == (
+        "it did not come up from the copy: its disks cannot be read"
+    )
     assert rig.record("web01").damaged == (stamp,)
     assert (left(rig), listed(rig.site())) == ([], ["web01"])
 
@@ -175,7 +203,7 @@ def test_before_it_is_said_that_it_does_not_come_up_it_is_imported(
     site = rig.site()
     done = rehearse(site, boot=True)
     why = "it did not come up from the copy: it did nothing"
-    assert (done.result.result, done.imported_because) == ("good", why)
+    assert (done.result.result, done.result.imported_because) == ("good", why)
     real, faults = rehearsal_trial._remove, [None]
 
     def remove(site: Site, note: Note) -> None:
@@ -213,7 +241,7 @@ def test_where_the_mount_is_refused_it_is_imported_and_a_fault_of_the_host_is_ra
     with monkeypatch.context() as context:
         context.setattr(starting, "start", refuse)
         done = rehearse(rig.site(), boot=True)
-    assert (done.good, done.imported_because) == (
+    assert (done.good, done.result.imported_because) == (
         True,
         "fusermount3: mount failed: Operation not permitted",
     )

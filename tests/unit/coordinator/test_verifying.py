@@ -188,7 +188,9 @@ def test_what_is_for_the_start_is_refused_without_a_start(
 
 
 def test_dry_runs_of_restore_and_rehearsal_start_nothing(operator: Operator) -> None:
-    assert f"would restore {NEW}" in operator.admin("rehearse", "web01", "--dry-run").stdout
+    planned = operator.admin("rehearse", "web01", "--dry-run").stdout
+    assert f"would read {NEW}" in planned
+    assert "import it, and remove it" in planned
     assert (
         operator.admin("restore", "web01", "--copy", "20200101T000000Z-1", "--dry-run").exit_code
         == 2
