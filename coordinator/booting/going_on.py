@@ -14,6 +14,7 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote
+from shared.virtualbox.vboxmanage_output import STOPPED
 
 #: A guest that waits asks again as soon as it is resumed, and its server says every second what
 #: was refused.
@@ -48,6 +49,10 @@ def go_on(
         info = site.vboxmanage.info(note.uuid)
         if note.is_whole and settling.is_off(info):
             return note, ()
+        if not info.stopped and info.state in STOPPED:
+            raise LockedError(
+                f"somebody has {note.name!r} open in VirtualBox", hint="close it there, then again"
+            )
         if not info.stopped:
             raise LockedError(
                 f"{note.name!r} is on, and what served its disks is gone",

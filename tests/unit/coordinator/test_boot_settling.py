@@ -415,6 +415,9 @@ class TestGoOn:
             made.whole.remove()
         with pytest.raises(LockedError, match="is on, and what served"):
             self.go_on(site, made)
+        virtualbox.state, virtualbox.session = "poweroff", "GUI/Qt"
+        with pytest.raises(LockedError, match="somebody has 'web' open in VirtualBox"):
+            self.go_on(site, made)
         assert told == []
 
     def test_one_whose_disks_have_their_names_is_not(
