@@ -4,31 +4,22 @@ A program is a `Program` (a click group) of commands that `shared.command_line` 
 """
 
 import contextlib
-import errno
 import importlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from shared import output
 from shared.command_line import HELP, Invocation
-from shared.host import logs, streams
+from shared.host import logs, shortage, streams
 from shared.host.errors import ExitCode, VmBackupError
 from shared.host.printable import printable, printable_lines
 from shared.host.signals import ending_in_order
-
-#: Errors of a host that has nothing left of something.
-_LACKING: Final = {
-    errno.EMFILE: "no more open files",
-    errno.ENFILE: "no more open files",
-    errno.ENOMEM: "no more memory",
-    errno.EAGAIN: "no more processes",
-}
 
 
 class Program(click.Group):
@@ -164,7 +155,7 @@ class Program(click.Group):
         return status if isinstance(status, int) else ExitCode.DONE
 
     def _report_unexpected(self, invocation: Invocation, error: Exception) -> int:
-        lacking = _lacking(error)
+        lacking = shortage.lacking(error)
         if invocation.verbosity > 1 or (self._unattended and not lacking):
             logging.getLogger(__name__).error("unexpected error", exc_info=error)
             hint = "this is a fault of the program: please report it with the traceback above"
@@ -204,17 +195,6 @@ def _interrupted(invocation: Invocation, cause: BaseException | None) -> ExitCod
         with contextlib.suppress(OSError):
             click.echo(f"{invocation.program}: interrupted", err=True)
     return ExitCode.INTERRUPTED
-
-
-def _lacking(error: Exception) -> str:
-    """What the host has not given to the program; empty if that is not the reason of the error."""
-    if isinstance(error, MemoryError):
-        return "no more memory"
-    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
-        return "no more threads"
-    if isinstance(error, OSError) and error.errno in _LACKING:
-        return _LACKING[error.errno]
-    return ""
 
 
 def _report_usage(invocation: Invocation, error: click.ClickException) -> int:

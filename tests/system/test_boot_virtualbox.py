@@ -117,7 +117,7 @@ def counted(fleet: Fleet, *disks: str, efi: bool = False) -> RealVm:
     for port, name in enumerate(disks, 1):
         add_disk(vm, name, "SATA", port)
     if efi:
-        first.host.run("modifyvm", vm.uuid, "--firmware=efi64")
+        first.host.run("modifyvm", vm.uuid, "--firmware=efi64", "--nic1=null", "--nic3=null")
         first.host.run("modifynvram", vm.uuid, "inituefivarstore")
         first.host.run("modifynvram", vm.uuid, "enrollorclpk")
     first.worker("run")
@@ -203,6 +203,8 @@ def test_what_is_thrown_away_is_gone_with_its_hold(fleet: Fleet, place: Path) ->
     assert key.read_bytes() in (other.folder / "other.nvram").read_bytes()
     assert other.facts["isolated_because"] == ""
     assert 'cable="false"' not in other.vm.settings.read_text(encoding="utf-8")
+    refused = second.admin("boot", "web01", "--as", "other", "--isolated", expect=2)
+    assert all(f"{other.vm.uuid} setlinkstate{card} off" in refused.stderr for card in (1, 3))
     deleted = second.host.run("unregistervm", other.vm.uuid, "--delete", check=False)
     assert deleted.returncode != 0  # it runs
     assert second.admin("boot", "--discard", "other", expect=2)  # there is nobody to ask
