@@ -33,7 +33,7 @@ from shared.virtualbox.vboxmanage import VBoxManage
 log: Final = logging.getLogger(__name__)
 
 #: A VBoxManage that is ended while it holds a VM that is off leaves that `aborted`. Nearly all end
-#: sooner by themselves, also those that sleep in their own shutdown.
+#: sooner by themselves, also those that sleep in their own shutdown, or stood still with all else.
 _PATIENCE_SECONDS: Final = 12.0
 
 

@@ -73,7 +73,8 @@ class HedgingRunner:
     One that has not ended after `late_seconds` is started once more. The first to end counts, with
     whatever it says. The other one has as long again; then it is left to itself, and ended only
     when its own time is over and another command is run. Those that are interrupted have
-    `patience_seconds` to end by themselves.
+    `patience_seconds` to end by themselves, and so have those whose time is over: what they say
+    then counts. Where the machine stood still, none of them hangs.
     """
 
     def __init__(self, late_seconds: float = LATE_SECONDS, *, patience_seconds: float = 0) -> None:
@@ -97,11 +98,12 @@ class HedgingRunner:
                         asked.append(_Question(arguments, environment, timeout_seconds))
                 alone = len(asked) == 1
                 wait = min(self._late_seconds, timeout_seconds) if alone else _POLL_SECONDS
-                for one in asked:
-                    if answer := one.answer(wait):
-                        # a moment, in which it may let go of its locks
-                        _left.extend(each for each in asked if not each.forget(self._late_seconds))
-                        return answer
+                if answer := self._first_answer(asked, wait):
+                    return answer
+            over = time.monotonic()
+            while time.monotonic() - over < self._patience_seconds:
+                if answer := self._first_answer(asked, _POLL_SECONDS):
+                    return answer
         except BaseException:  # we are interrupted
             end = time.monotonic() + self._patience_seconds
             for one in asked:
@@ -112,6 +114,15 @@ class HedgingRunner:
         status = asked[0].child.poll()
         killed = -signal.SIGKILL if status is None else status
         return Completed(asked[0].child.arguments, killed, "", "", timed_out=True)
+
+    def _first_answer(self, asked: Sequence[_Question], wait: float) -> Completed | None:
+        """The answer of one that has ended, so many seconds after each was looked at, if any."""
+        for one in asked:
+            if answer := one.answer(wait):
+                # a moment, in which it may let go of its locks
+                _left.extend(each for each in asked if not each.forget(self._late_seconds))
+                return answer
+        return None
 
 
 def _end_overdue() -> None:

@@ -185,7 +185,7 @@ class ChildProcess:
 
 
 class SubprocessRunner:
-    """Runs real processes. One that is interrupted has `patience_seconds` to end by itself."""
+    """Runs real processes. One that is interrupted or late has `patience_seconds` to end itself."""
 
     def __init__(self, patience_seconds: float = 0) -> None:
         self._patience_seconds = patience_seconds
@@ -203,7 +203,8 @@ class SubprocessRunner:
             with held_back():  # from its start until it is known here
                 child = ChildProcess(arguments, environment=environment)
             with waiting(os.path.basename(arguments[0]), timeout_seconds):
-                printed = child.printed(timeout_seconds)
+                # the machine may have stood still, and not the command
+                printed = child.printed(timeout_seconds) or child.printed(self._patience_seconds)
         except BaseException:  # we are interrupted: what we started does not go on without us
             if child is not None and child.printed(self._patience_seconds) is None:
                 child.end()

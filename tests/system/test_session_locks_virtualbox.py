@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.virtualbox
 #: one begins when it does.
 HELD = """#!/bin/sh
 if mkdir "$0.first" 2>/dev/null; then
-    '{real}' "$@" | {{ head -c 1 >"$0.begun"; until [ -e "$0.go" ]; do sleep 0.05; done; cat; }}
+    '{real}' "$@" | {{
+        head -c 1 >"$0.begun"; until [ -e "$0.go" ]; do sleep 0.05; done; cat "$0.begun" -
+    }}
 else
     until [ -s "$0.begun" ]; do sleep 0.05; done
     exec '{real}' "$@"
@@ -59,6 +62,26 @@ def test_a_late_question_is_not_ended_while_it_holds_the_vm(vm: RealVm) -> None:
     wait_for(lambda: not asking(vm), "the first question to end by itself")
     assert vm.info("VMState") == "poweroff"
     assert ' aborted="true"' not in vm.settings.read_text(encoding="utf-8")
+
+
+def test_a_question_that_stood_still_for_all_of_its_time_is_answered_and_costs_the_vm_nothing(
+    vm: RealVm,
+) -> None:
+    """It holds the VM when its time is over, and ends by itself as soon as it may."""
+    program = held(vm, "overdue")
+    late = HedgingRunner(60, patience_seconds=60)
+
+    def let_go() -> None:
+        wait_for(lambda: os.path.exists(f"{program}.begun"), "it to answer")
+        wait_for(lambda: Path(f"{program}.begun").read_bytes() != b"", "it to answer")
+        program.with_name("overdue.go").touch()
+
+    helper = threading.Thread(target=let_go)
+    helper.start()
+    vboxmanage = VBoxManage(str(program), SubprocessRunner(), 0, asking=late)
+    assert vboxmanage.info(vm.uuid).state == "poweroff"
+    helper.join()
+    assert vm.info("VMState") == "poweroff"
 
 
 def test_virtualbox_takes_a_vm_for_crashed_when_a_question_about_it_is_killed(vm: RealVm) -> None:

@@ -100,6 +100,13 @@ def test_one_that_was_left_can_say_all_it_has_to_say(folder: Path) -> None:
     assert (folder.parent / f"{left}.ended").exists()
 
 
+def test_one_that_ends_by_itself_after_its_time_has_answered(folder: Path) -> None:
+    """The machine stood still, and not the question, which holds the lock of a VM."""
+    done = HedgingRunner(patience_seconds=60).run(asked(folder, 0), timeout_seconds=0)
+    assert (done.status, done.stdout[-3:], done.timed_out) == (0, "\n0\n", False)
+    assert len(list(folder.parent.glob("*.ended"))) == 1
+
+
 def test_if_none_answers_both_are_ended_in_time(folder: Path) -> None:
     done = HedgingRunner(1).run(asked(folder, 9), timeout_seconds=4)
     assert done.timed_out

@@ -181,6 +181,11 @@ def test_a_command_that_took_too_long_is_shown_with_the_signal_that_ended_it(
     assert "sleep 60: ended by signal 15 after 0." in shown.text
 
 
+def test_a_command_that_ends_by_itself_after_its_time_did_what_it_was_asked() -> None:
+    done = SubprocessRunner(patience_seconds=50).run(["sleep", "0.2"], timeout_seconds=0)
+    assert (done.status, done.timed_out) == (0, False)
+
+
 @pytest.mark.slow
 def test_the_options_of_a_program_show_them(tmp_path: Path) -> None:
     environment = {**os.environ, "NAS_MOUNTPOINT": str(tmp_path)}
