@@ -86,7 +86,7 @@ prove: $(environment)  ## the promises, for an hour: schedules, crash points and
 demo: $(environment)  ## two VirtualBox hosts, one NAS: backups, a crash, an archive, a restore, a VM that runs from its copy (2 minutes, cleans up after itself)
 	$(run)/python -m deploy.demo
 
-bench: $(environment)  ## idle ticks, transactions, exports, start-up, export engines, restores, running from a copy, many hosts: ratios and counts (12 minutes)
+bench: $(environment)  ## idle ticks, transactions, exports, start-up, export engines, restores, running from a copy, many hosts: ratios and counts (half an hour on two cores that have nothing else to do)
 	$(run)/python -m deploy.bench
 
 dist: $(environment)  ## dist/: a wheel, and a single file with all programs for this platform and Python

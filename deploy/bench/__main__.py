@@ -36,9 +36,7 @@ def main() -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)}")
-    parser.add_argument(
-        "--full", action="store_true", help="more rounds and larger VMs (25 minutes)"
-    )
+    parser.add_argument("--full", action="store_true", help="more rounds and larger VMs (hours)")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
