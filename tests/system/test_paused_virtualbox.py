@@ -1,9 +1,9 @@
 """VMs of the real VirtualBox that stand still for a moment while their disks are cloned."""
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -14,11 +14,8 @@ from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.virtualbox import RealVm, Testbed, wait_for
-from tests.system.test_frozen_virtualbox import HostElsewhere
+from tests.system.test_frozen_virtualbox import HostElsewhere, disk_of, raw
 from tests.system.test_running_virtualbox import pristine
-
-if TYPE_CHECKING:
-    import subprocess
 
 pytestmark = pytest.mark.virtualbox
 
@@ -67,7 +64,7 @@ class MeddledHost(HostElsewhere):
         (self.meddling / "action").write_text(f"{wait}\n{action}\n")
         (self.meddling / "point").write_text(point)
 
-    def backup(self, member: Member) -> "subprocess.Popen[str]":
+    def backup(self, member: Member) -> subprocess.Popen[str]:
         """Starts one, and tells whoever meddles with it."""
         worker = member.start("vmbackup-worker", "-v", "backup", "--vm", "server", "--now")
         pid = self.meddling / "worker.new"
@@ -81,19 +78,29 @@ class MeddledHost(HostElsewhere):
         return not (self.meddling / "point").exists()
 
 
-@pytest.fixture
-def member(virtualbox_testbed: Testbed, tmp_path: Path) -> Iterator[Member]:
-    """A real host whose VMs are on an XFS, and are paused for their backups."""
+@contextlib.contextmanager
+def pausing(testbed: Testbed, folder: Path, *, shared: bool = False) -> Iterator[Member]:
+    """A real host whose VMs are on an XFS, and are paused for their backups.
+
+    `shared`: the NAS is there, too, so that it shares blocks between copies.
+    """
     require("qemu-img", "qemu-utils")
-    with mounted("xfs", tmp_path) as place:
-        host = MeddledHost(virtualbox_testbed, place / "vms", tmp_path)
+    with mounted("xfs", folder) as place:
+        host = MeddledHost(testbed, place / "vms", folder)
         try:
             host.share(place)
-            member = Fleet(tmp_path).add(host)
+            member = Fleet(place if shared else folder).add(host)
             member.configure("backup", running="pause", running_hours=0, pause_seconds=60)
             yield member
         finally:
             host.remove()
+
+
+@pytest.fixture
+def member(virtualbox_testbed: Testbed, tmp_path: Path) -> Iterator[Member]:
+    """One whose NAS is elsewhere."""
+    with pausing(virtualbox_testbed, tmp_path) as member:
+        yield member
 
 
 def described(member: Member, name: str) -> Sidecar:
@@ -251,3 +258,42 @@ def test_a_disk_without_reflinks_makes_it_a_live_copy_which_is_told(
         assert "instead of pausing it" in " ".join(status.split())
         vm.stop()
         member.host.run("unregistervm", vm.uuid)
+
+
+def test_of_the_next_copies_only_what_the_guest_changed_is_read(
+    virtualbox_testbed: Testbed, tmp_path: Path
+) -> None:
+    """The clones of one copy serve the next one, also if its user has paused the VM meanwhile."""
+    with pausing(virtualbox_testbed, tmp_path, shared=True) as member:
+        member.configure("backup", changed="auto", engine="parallel")
+        vm = member.host.make_vm("server", mib=64, random_mib=40)
+        vm.start()
+        member.worker("run")
+        assert described(member, "server").frozen
+        assert len(list(member.host.vms.rglob("*.frozen"))) == 1
+
+        counted = vm.beats()
+        wait_for(lambda: vm.beats() > counted, "the guest to count")
+        member.host.run("controlvm", vm.uuid, "pause")
+        expected = raw(vm.disk, tmp_path)
+        (tmp_path / "oracle.vdi").unlink()
+        member.worker("backup", "--vm", "server", "--now")
+        made = described(member, "server")
+        assert (made.engine, made.not_paused, made.taken_from != ()) == ("parallel", "", True)
+        assert made.unread > 35 << 20
+        disk = disk_of(member.fleet.copies("server")[-1].directory / f"{made.stamp}.ova", tmp_path)
+        subprocess.run(["qemu-img", "compare", disk, expected], check=True)
+
+        member.host.run("controlvm", vm.uuid, "resume")
+        counted = vm.beats()
+        wait_for(lambda: vm.beats() > counted, "the guest to go on")
+        counted = vm.beats()
+        member.worker("backup", "--vm", "server", "--now")
+        assert described(member, "server").unread > 35 << 20
+        pristine(member, vm)
+        member.admin("verify", "server")
+        assert all(copy.read_in_full for copy in member.fleet.copies("server"))
+        assert restored_counter(member, vm) >= counted - 1
+        member.configure("backup", changed="off")
+        member.worker("run")
+        assert list(member.host.vms.rglob("*.frozen")) == []

@@ -141,7 +141,7 @@ class Export:
         self._ready = None
         return Exported(
             fingerprint=moment.fingerprint if moment else ready.method.conclude(),
-            frozen=moment is not None,
+            frozen=frozen is not None and frozen.done,
             engine=engine,
             traffic=traffic,
             seconds=seconds,

@@ -1,7 +1,8 @@
 """Whether a VM is frozen for its export, and what must be of the same moment as its disks.
 
-Only a VM that is off, and that nothing is done to, is frozen: it can be started a second after its
-backup began. One that was stopped for its backup, or is exported from a clone in VirtualBox, waits.
+A VM that is off, and that nothing is done to, is frozen: it can be started a second after its
+backup began. One that was stopped for its backup, or is exported from a clone of a snapshot, waits.
+The clone of a VM that was paused is frozen as well, so that the next copy finds what has changed.
 """
 
 import logging
@@ -21,6 +22,8 @@ from shared.virtualbox.export_errors import VmChangedError
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 from worker.backup.method import AsItIs
+from worker.backup.paused import Paused
+from worker.backup.paused_clone import PausedClone
 from worker.backup.work import Method, Work
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ class Freezable(Protocol):
 class Frozen:
     """The freezing of one VM for one attempt to export it. `discard` it, whatever happens."""
 
-    def __init__(self, store: CloneStore, moment: "Callable[[CloneFile], FrozenVm]") -> None:
+    def __init__(self, store: CloneStore, moment: "Callable[[CloneFile], FrozenVm | None]") -> None:
         from shared.export.freezing import Freezer
 
         self._moment: FrozenVm | None = None
@@ -63,8 +66,13 @@ class Frozen:
 
     @property
     def moment(self) -> FrozenVm | None:
-        """What else the VM was when it was frozen; None as long as it is not, or if it is not."""
+        """What else the VM was when it was frozen; None if it is not, or is a clone that is."""
         return self._moment if self.freezer.frozen else None
+
+    @property
+    def done(self) -> bool:
+        """Whether the disks were read from clones, which nobody had to lock."""
+        return self.freezer.frozen
 
     def keep(self, stamp: str, index: Path) -> None:
         """Keeps the clones of the disks for the next copy: `stamp` was made of them, with `index`.
@@ -86,9 +94,14 @@ class Frozen:
 def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> Frozen | None:
     """How a VM will be frozen, with its `sides`; None if it stays locked while it is exported.
 
-    Nothing is done yet.
+    Nothing is done yet. The clone of a paused VM stays what it is for as long as it is there; its
+    disks are frozen to be kept for the next copy.
     """
-    if work.policy.changed == "off" or not isinstance(method, AsItIs):
+    if work.policy.changed == "off":
+        return None
+    if isinstance(method, Paused):
+        return _frozen_clone(work, method, machine)
+    if not isinstance(method, AsItIs):
         return None
 
     def moment(clone: "CloneFile") -> FrozenVm:
@@ -98,16 +111,34 @@ def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> 
         except CopyError as error:
             raise VmChangedError(error.message) from None
 
+    limit = RoomLimit(work.site.configuration.backup.clone_free)
+    return Frozen(_store(work, Path(machine.settings_file).parent, limit), moment)
+
+
+def _frozen_clone(work: Work, method: Paused, clone: Machine) -> Frozen | None:
+    """None if the VM is copied live instead: that clone stands on a snapshot."""
+    if method.instead:
+        return None
+    home = Path(clone.settings_file).parent.parent
+    return Frozen(_store(work, home, method.room_limit, PausedClone.beside), lambda _clone: None)
+
+
+def _store(
+    work: Work,
+    home: Path,
+    limit: RoomLimit,
+    beside: Callable[[Path], Path] = lambda source: source.parent,
+) -> CloneStore:
     site = work.site
-    store = CloneStore(
+    return CloneStore(
         site.configuration.host.state_directory,
         site.database.version.repository,
         work.record.uuid,
-        home=Path(machine.settings_file).parent,
+        home=home,
         claim=work.held.claim.number,
-        limit=RoomLimit(site.configuration.backup.clone_free),
+        limit=limit,
+        beside=beside,
     )
-    return Frozen(store, moment)
 
 
 def standing(work: Work, copied: Fingerprint) -> Event:

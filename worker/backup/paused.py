@@ -89,7 +89,7 @@ class Paused(Live):
         made = self._begin(machine, "pause")
         files = _files(machine)
         try:
-            clone = PausedClone(machine, made)
+            clone = PausedClone(machine, made, work.site.database.version.repository)
             self._folders = clone.folders
             flush(files)
             require_quick(files, work.policy.pause_seconds)
@@ -104,12 +104,17 @@ class Paused(Live):
         """Raises `HostFullError` if its clones have to be given up, so that the VM can write.
 
         Only who reads them can do that: files that are open keep their room when they are removed.
-        They are given up at half of what had to be free when they were made: else the next try,
-        and each after it, would begin at that limit, and end there.
         """
-        limit = self._work.site.configuration.backup.clone_free / 2
-        if RoomLimit(limit).reached_in(self._folders):
+        if self.room_limit.reached_in(self._folders):
             raise HostFullError
+
+    @property
+    def room_limit(self) -> RoomLimit:
+        """Below it the clones are given up: half of what had to be free when they were made.
+
+        Else the next try, and each after it, would begin at that limit, and end there.
+        """
+        return RoomLimit(self._work.site.configuration.backup.clone_free / 2)
 
     @contextmanager
     def _standing_still(self, made: Made) -> Iterator[None]:

@@ -20,6 +20,8 @@ from shared.virtualbox.storage import Image
 
 #: Where VirtualBox keeps the images that it makes for a VM, below its folder.
 _IMAGES: Final = "Snapshots"
+#: The namespace of the UUIDs of all such images (RFC 9562, version 5).
+_CLONES: Final = uuid.UUID("6f1d6c0e-2f0b-4d5e-9a77-1c7f3b0a5d21")
 
 
 class PausedClone:
@@ -28,9 +30,12 @@ class PausedClone:
     All is below folders that bear the name of the clone, and the mark of a backup.
     """
 
-    def __init__(self, machine: Machine, made: Made) -> None:
-        """Makes the folders beside disks on other file systems. Raises OSError."""
-        self._machine, self._made = machine, made
+    def __init__(self, machine: Machine, made: Made, repository: str) -> None:
+        """Makes the folders beside disks on other file systems. Raises OSError.
+
+        `repository` is that of the state database: two of them may back one VM up.
+        """
+        self._machine, self._made, self._repository = machine, made, repository
         self._settings = b""
         self._images = dict(self._places())
         #: Where its images are.
@@ -42,15 +47,25 @@ class PausedClone:
             (folder / _IMAGES).mkdir(mode=0o700)
 
     def _places(self) -> Iterator[tuple[str, ClonedImage]]:
-        """A new UUID for each image, and a file that is called as VirtualBox would call it."""
+        """A UUID for each image, and a file that is called as VirtualBox would call it.
+
+        It is the same UUID for each backup of this VM: by it an image is known again, when the next
+        backup compares the clones of two. An image that two VMs share has two.
+        """
         home, name = self._made.folder.parent, self._made.folder.name
         for image in self._machine.images:
-            identifier = str(uuid.uuid4())
+            whose = f"{self._repository}/{self._machine.uuid}/{image.uuid}"
+            identifier = str(uuid.uuid5(_CLONES, whose))
             folder = folder_of_clone(Path(image.location), home, name)
             yield (
                 image.uuid,
                 ClonedImage(identifier, str(folder / _IMAGES / f"{{{identifier}}}.vdi")),
             )
+
+    @staticmethod
+    def beside(image: Path) -> Path:
+        """The directory of the VM's own image, whose clone is `image`, if its folder lies there."""
+        return image.parent.parent.parent
 
     def take(self, sleep: Callable[[float], None]) -> None:
         """Clones what there is at this moment.
