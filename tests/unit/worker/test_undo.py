@@ -32,7 +32,9 @@ def test_they_are_known_also_when_the_vm_is_not_and_waited_for(
     made = made_by(power)
     scratch.make(made.folder, scratch.Mark(made.name, made.clone))
     image = Image("c", str(disks / "data.vdi"), "VDI", "")
-    PausedClone(Machine("a", "web01", str(home / "web01.vbox"), chains=((image,),)), made, "r")
+    machine = Machine("a", "web01", str(home / "web01.vbox"), chains=((image,),))
+    (folder,) = PausedClone(machine, made, "r").folders
+    assert PausedClone.beside(folder / "Snapshots" / "{clone}.vdi") == disks
     other = Machine("b", "db01", str(tmp_path / "db01" / "db01.vbox"))
     site = Mock(clock=StillClock(), **{"inventory.return_value": {"b": other}})
     away = disks.rename(tmp_path / "away")
