@@ -9,7 +9,7 @@ from shared.copies import catalogue
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state.records import VmRecord
 from shared.state.states import State
-from shared.tasks.vm_copies import require_directory
+from shared.tasks.vm_copies import require_archived
 
 if TYPE_CHECKING:
     from shared.site import Site
@@ -60,10 +60,10 @@ def rehearsal_lines(last: Mapping[str, Any]) -> Iterator[str]:
 
 
 def missing(site: "Site", records: Sequence[VmRecord]) -> Iterator[str]:
-    """Which archived VMs with copies have no directory in the archive."""
+    """Which archived VMs with copies have none in the archive, and why that may be."""
     for record in records:
         try:
-            require_directory(site, record)
+            require_archived(site, record)
         except VmBackupError as error:
             yield f"{error.message} ({error.hint})"
 

@@ -97,11 +97,12 @@ def notes(row: Mapping[str, Any], now: datetime) -> str:
     if row["missing_since"]:
         said.append(f"missing for {text.duration(text.seconds_since(row['missing_since'], now))}")
     if row["also_on"]:
-        gone = (
-            f"if {row['node']} is gone or was renamed: vmbackup-lock recover {quoted(row['node'])}"
+        gone = " or ".join(
+            f"vmbackup-lock recover {quoted(host)}" for host in (row["node"], row["also_on"])
         )
         said.append(
-            f"also on {row['also_on']}: delete one of the two, or give it a new UUID; {gone}"
+            f"also on {row['also_on']}: delete one of the two, or give it a new UUID; if a host "
+            f"is gone or was renamed: {gone}"
         )
     said += [unfinished_text(each, now) for each in row["unfinished"]]
     said += [

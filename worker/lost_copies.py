@@ -37,7 +37,7 @@ from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.tasks import due_verifications, verification
-from shared.tasks.vm_copies import differs, look_up_copies
+from shared.tasks.vm_copies import differs, look_up_copies, require_archived
 from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def find(site: Site, report: Report) -> list[Changed]:
     ]
     missing, slots, now = (
         _missing(site, known),
-        Slots(site.configuration.host.state_directory),
+        Slots(site.configuration.host.state_directory, site.database.version.repository),
         site.clock.now(),
     )
     begun = slots.begun(now)
@@ -86,6 +86,7 @@ def find(site: Site, report: Report) -> list[Changed]:
             and (gone or slot_of(record) in begun)
         ):
             with _reporting(record.key, report):
+                require_archived(site, record)
                 found = look_up_copies(site, record)
                 if differs(record, found):
                     changed.append(Changed(record, found.lacks(record.last_copy)))
@@ -173,13 +174,13 @@ def slot_of(record: VmRecord) -> int:
 
 
 class Slots:
-    """Which slots have begun since this host last looked, a day's at most.
+    """Which slots have begun since this host last looked at a repository, a day's at most.
 
-    A note in the state directory says when that was.
+    A note in the state directory, which several repositories may share, says when that was.
     """
 
-    def __init__(self, state_directory: Path) -> None:
-        self._note = state_directory / "looked-at.json"
+    def __init__(self, state_directory: Path, repository: str) -> None:
+        self._note = state_directory / f"looked-at-{repository}.json"
 
     def begun(self, now: datetime) -> frozenset[int]:
         """The slots to look at now; none in the slot of the note.

@@ -45,7 +45,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     `vmbackup-worker vmfind`.
     """
     from shared.copies.archive_location import prove_apart, refuse_copies_on_top
-    from shared.copies.archive_marker import require_ours_or_new
+    from shared.copies.archive_marker import refuse_archive, refuse_nas, require_ours_or_new
     from shared.nas.mount import check_nas
     from shared.nas.repository import check_repository, known_repository
     from shared.nas.spelling import require_names_kept
@@ -64,6 +64,8 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             hint="vmbackup-admin status shows what is in it",
         )
     refuse_copies_on_top(nas)
+    refuse_archive(nas)
+    refuse_nas(nas)
     require_ours_or_new(nas, None)
     if known_repository(nas, host.state_directory) is not None:
         check_repository(nas, host.state_directory, None)

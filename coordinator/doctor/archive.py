@@ -11,7 +11,7 @@ from shared.host.errors import NasError, VmBackupError
 from shared.nas.mount import is_there, mount_of, mount_table
 from shared.nas.overlap import Relation, relations
 from shared.state.record_fields import is_directory_name
-from shared.tasks.vm_copies import require_directory
+from shared.tasks.vm_copies import require_archived
 
 if TYPE_CHECKING:
     from shared.host.configuration import Nas
@@ -52,13 +52,13 @@ def examine(site: "Site") -> Iterator[Check]:
         )
     elif absent := _missing(site):
         hint = (
-            "is the right archive mounted? If the copies were deleted on purpose: "
-            "`vmbackup-admin forget VM` for each of them"
+            "is the right archive mounted? `vmbackup-admin show VM` says more of each. If the "
+            "copies were deleted on purpose: `vmbackup-admin forget VM` for each of them"
         )
         yield Check(
             _NAME,
             "warn",
-            f"{nas.archive} lacks the directories of archived VMs: {', '.join(absent)}",
+            f"{nas.archive} lacks the copies of archived VMs: {', '.join(absent)}",
             hint,
         )
     else:
@@ -66,11 +66,11 @@ def examine(site: "Site") -> Iterator[Check]:
 
 
 def _missing(site: "Site") -> list[str]:
-    """The archived VMs with copies whose directories are not in the archive."""
+    """The archived VMs with copies that are not in the archive."""
     missing = []
     for record in site.database.head().contents.vms.values():
         try:
-            require_directory(site, record)
+            require_archived(site, record)
         except NasError:
             missing.append(record.key)
         except VmBackupError:

@@ -18,8 +18,8 @@ from typing import Final
 
 from shared.copies.archive_location import require_apart, require_no_vm
 from shared.copies.files import NasFiles, write_file
-from shared.host.configuration import Nas
-from shared.host.errors import NasError
+from shared.host.configuration import STATE_DIRECTORY, Nas
+from shared.host.errors import ConfigurationError, NasError
 from shared.nas.errors import reported
 from shared.nas.overlap import on_one_mount
 from shared.nas.reading import look, read_file
@@ -97,6 +97,45 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
     if found and found != repository:
         raise _foreign(nas, found)
     require_no_vm(nas)
+
+
+def refuse_archive(nas: Nas) -> None:
+    """Refuse a mount point that is an archive, or in one: for whoever makes a database there.
+
+    What lies there counts, moves and goes as the repository has it whose archive it is. Raises
+    `ConfigurationError`, `NasError`.
+    """
+    with reported(f"look where {nas.mountpoint} is"):
+        for place in _places(nas):
+            if os.path.lexists(place / ARCHIVE_MARKER):
+                marker = shlex.quote(str(place / ARCHIVE_MARKER))
+                gone = f"; if that repository is gone for good: remove {marker}"
+                raise _taken(nas, place, "an archive of vmbackup", gone)
+
+
+def refuse_nas(nas: Nas) -> None:
+    """Refuse a mount point in the NAS of another repository: for a new database. Raises likewise.
+
+    It may be the directory of a VM, or be taken for one.
+    """
+    with reported(f"look where {nas.mountpoint} is"):
+        for place in _places(nas)[1:]:
+            if os.path.lexists(place / STATE_DIRECTORY / "vmtool-db-version"):
+                raise _taken(nas, place, "the NAS of another state database")
+
+
+def _places(nas: Nas) -> list[Path]:
+    """The mount point, and the directories above it."""
+    real = Path(os.path.realpath(nas.mountpoint))
+    return [real, *real.parents]
+
+
+def _taken(nas: Nas, place: Path, what: str, otherwise: str = "") -> ConfigurationError:
+    how = "is" if os.path.realpath(nas.mountpoint) == str(place) else f"lies in {place}, which is"
+    return ConfigurationError(
+        f"nas.mountpoint: {nas.mountpoint} {how} {what}; nothing was changed",
+        hint=f"name a directory outside of it: each repository needs its own{otherwise}",
+    )
 
 
 def prepare_archive(files: NasFiles, nas: Nas, repository: str) -> None:

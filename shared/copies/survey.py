@@ -6,6 +6,7 @@ it. Nothing is changed, and nothing is concluded: which copy counts is said by `
 newer by `chronology`.
 """
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -209,7 +210,7 @@ def _directories(nas: Nas, besides: Collection[str], *, archive: bool) -> list[t
 
 
 def _plain(parent: Path, passed: Collection[str]) -> list[Path]:
-    entries = look(parent)
+    entries = look(Path(os.path.realpath(parent)))  # what was configured may be a link
     return [
         parent / name
         for name in sorted(entries)

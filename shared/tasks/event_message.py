@@ -18,6 +18,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "unlooked": "nobody looks at it",
     "unfinished": "work on it is unfinished",
     "left": "what a backup did to it may not be undone",
+    "twice": "two hosts have it, and one of them is not backed up",
     "disputed": "it is not known which copy is newer",
     "unverified": "a copy was not read again for too long",
     "unrestorable": "a copy does not come back",

@@ -82,6 +82,26 @@ def require_directory(site: Site, record: VmRecord) -> None:
         )
 
 
+def require_archived(site: Site, record: VmRecord) -> None:
+    """Makes sure that the copies of an archived VM are not all where they would be if it were not.
+
+    A database that was put back from a backup may say that it is ARCHIVED, and it was activated
+    since. Raises `NasError`, also like `require_directory`.
+    """
+    require_directory(site, record)
+    if record.status != State.ARCHIVED or record.last_copy is None or not record.directory:
+        return
+    found = copies(site, record)
+    if found and not any(archived for _, archived in found):
+        name = quoted(record.key)
+        raise NasError(
+            f"{record.key} is ARCHIVED in the state database, and all of its copies lie in "
+            f"{site.directory(record)}, none in the archive: it was activated since",
+            hint=f"if that is so: `vmbackup-admin activate {name}`, and it is backed up again; "
+            f"if it is to be archived: after that `vmbackup-admin archive {name}`",
+        )
+
+
 def look_up_copies(site: Site, record: VmRecord) -> FoundCopies:
     """Looks a VM's copies up in its directories.
 

@@ -42,6 +42,11 @@ def about_vm(
     if record.damaged:
         yield _damaged(record)
     if record.status != State.ARCHIVED and not (record.left_out or record.taken_in_by):
+        if record.also_on:
+            what = f"two hosts have it: what is on {record.also_on} is not backed up"
+            yield Verdict(
+                key, Level.WARNING, "twice", what, remedy=f"vmbackup-admin show {quoted(key)}"
+            )
         yield from of_looks(record, look, now, bounds)
         yield from _of_copies(record, look, now, bounds)
     if begun := unfinished.of(record):

@@ -12,8 +12,9 @@ from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode, NasError
 from shared.state.records import VmRecord
 from shared.state.states import State
-from shared.tasks.archiving import archive
+from shared.tasks.archiving import activate, archive
 from tests.simulated.conftest import Rig
+from tests.simulated.test_unlisted import admin
 from tests.simulated.test_verify import back_up, two_copies
 from worker import lost_copies, verify
 from worker.report import Report
@@ -144,19 +145,61 @@ def test_an_archived_vm_that_cannot_be_looked_at_is_said_and_the_others_are_look
     assert rig.record("web01").last_copy is not None
 
 
+def test_a_vm_that_was_activated_after_the_database_that_was_put_back_is_said(rig: Rig) -> None:
+    """Its copies are not called lost, and it is not left out in silence."""
+    stamps = two_copies(rig)
+    archive(rig.site(), "web01")
+    shutil.copytree(rig.nas / "vmstate", rig.folder / "saved")
+    activate(rig.site(), "web01")
+    shutil.rmtree(rig.nas / "vmstate")
+    (rig.folder / "saved").rename(rig.nas / "vmstate")
+    shutil.rmtree(rig.folder / "state-alpha")
+    outcomes = list(ticks(rig))
+    assert {key for outcome in outcomes for key in outcome.failed} == {"web01"}
+    assert max(outcome.exit_code for outcome in outcomes) == ExitCode.NAS
+    read = admin(rig, "verify", "web01")
+    assert read.exit_code == ExitCode.NAS, read.output
+    assert "it was activated since" in read.stderr
+    assert "activate web01`, and it is backed up again" in read.stderr
+    assert stamp_of(rig.record("web01")) == stamps[1]
+    assert "activated since" in admin(rig, "copies", "web01").stderr
+    activate(rig.site(), "web01")
+    assert (rig.record("web01").status, stamp_of(rig.record("web01"))) == (State.CLEAN, stamps[1])
+    assert admin(rig, "verify", "web01").exit_code == 0
+
+
+def test_two_nas_of_one_state_directory_are_both_looked_at(rig: Rig) -> None:
+    """Two configurations of one host share the state directory that hosts have by default."""
+    old, new = two_copies(rig)
+    (rig.nas / "web01" / f"{new}.ova").unlink()
+    other = "0" * 8 + "-0000-0000-0000-" + "0" * 12
+    clock = SystemClock()
+    seen = []
+    for number in range(TICKS + 1):
+        now = clock.now() + number * SLOT * (lost_copies.SLOTS // TICKS)
+        lost_copies.Slots(rig.folder / "state-alpha", other).note(now)
+        later = LaterClock()
+        later.ahead = number * SLOT * (lost_copies.SLOTS // TICKS)
+        site = rig.site()
+        site.clock = later
+        seen += verify.run(site).failed
+    assert seen == ["web01"]
+    assert stamp_of(rig.record("web01")) == old
+
+
 @pytest.mark.parametrize(
     "note", ["", "nonsense", "[]", '{"slot": null}', '{"slot": 1e999}', '{"slot": "x"}']
 )
 def test_a_note_of_nonsense_begins_anew(rig: Rig, note: str) -> None:
     now = SystemClock().now()
-    (rig.folder / "looked-at.json").write_text(note)
-    slots = lost_copies.Slots(rig.folder)
+    (rig.folder / "looked-at-r.json").write_text(note)
+    slots = lost_copies.Slots(rig.folder, "r")
     assert slots.begun(now) == frozenset()
     assert len(slots.begun(now + 3 * SLOT)) == 3
     slots.note(now + 3 * SLOT)
     assert slots.begun(now + 3 * SLOT) == frozenset()
     assert len(slots.begun(now + timedelta(days=400))) == lost_copies.SLOTS
     assert len(slots.begun(now)) == 1, "the clock went back"
-    assert len(lost_copies.Slots(rig.folder / "absent").begun(now)) == 1, (
+    assert len(lost_copies.Slots(rig.folder / "absent", "r").begun(now)) == 1, (
         "a note that cannot be kept"
     )

@@ -92,6 +92,7 @@ def _is_over_by_record(contents: Contents, key: EventKey) -> bool:
         "failing": record.failures,
         "damaged": record.damaged,
         "disputed": record.order_unknown,
+        "twice": record.also_on,
         "gone": record.missing_since,
         "unfinished": record.claim or unfinished.of(record),  # or somebody is at it
         "left": record.power_left,

@@ -74,14 +74,21 @@ def set_user(contents: Contents, node: str, user: str) -> Contents:
 
 
 def give_up(contents: Contents, node: str, when: str) -> Contents:
-    """Marks all VMs of a host as missing there: a host that lists one takes it over at once."""
-    return contents.with_vm(
-        *(
-            replace(record, missing_since=when)
-            for record in contents.vms.values()
-            if record.node == node and record.missing_since is None
-        )
-    )
+    """Marks all VMs of a host as missing there: a host that lists one takes it over at once.
+
+    Nor does it have any other that is on another host as well.
+    """
+    missing = [
+        replace(record, missing_since=when)
+        for record in contents.vms.values()
+        if record.node == node and record.missing_since is None
+    ]
+    others = [
+        replace(record, also_on=None)
+        for record in contents.vms.values()
+        if record.node != node and record.also_on == node
+    ]
+    return contents.with_vm(*missing, *others)
 
 
 def replace_machine(contents: Contents, node: str, machine: str, hostname: str) -> Contents:

@@ -325,3 +325,44 @@ def test_no_database_is_made_in_the_directory_of_a_vm(operator: Operator) -> Non
             True,
         )
     assert sorted(path.name for path in inside.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("archive", "is an archive of vmbackup"),
+        ("archive/old", "is the directory of a VM"),
+        ("archive/empty", "lies in {nas}/archive, which is an archive of vmbackup"),
+        ("vmstate", "lies in {nas}, which is the NAS of another state database"),
+        ("web/below", "lies in {nas}, which is the NAS of another state database"),
+    ],
+)
+def test_what_another_repository_uses_is_no_nas_for_a_new_one(
+    operator: Operator, place: str, why: str
+) -> None:
+    """By whatever name it is reached. One beside it is."""
+    prepare_archive(
+        NasFiles(), operator.configuration.nas, operator.site().database.version.repository
+    )
+    before = digests(operator.nas)
+    (operator.nas / place).mkdir(exist_ok=True)
+    link = operator.folder / "linked"
+    link.symlink_to(operator.nas / place)
+    second = Operator(operator.folder, "beta")
+    for mountpoint in (operator.nas / place, link):
+        second.configure(mountpoint=str(mountpoint))
+        for command in (("init",), ("init", "--dry-run")):
+            result = second.admin(*command)
+            assert result.exit_code == ExitCode.USAGE, result.output
+            assert why.format(nas=operator.nas) in result.stderr, result.output
+            assert (
+                "nothing was changed" in result.stderr or "holds the directories" in result.stderr
+            )
+    if place == "archive":
+        rebuilt = second.admin("statedb", "rebuild", "--yes")
+        assert rebuilt.exit_code == ExitCode.USAGE, rebuilt.output
+    assert not (operator.nas / place / "vmstate").exists()
+    assert digests(operator.nas) == before
+    (operator.folder / "beside").mkdir()
+    second.configure(mountpoint=str(operator.folder / "beside"))
+    assert second.admin("init").exit_code == 0

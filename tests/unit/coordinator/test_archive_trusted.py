@@ -125,7 +125,7 @@ def test_one_directory_that_is_missing_in_the_archive_is_named(operator: Operato
         )
     assert "archive/old" not in operator.admin("copies", "older").stderr
     assert (
-        f"WARN  NAS: archive: {operator.nas}/archive lacks the directories of archived VMs: old"
+        f"WARN  NAS: archive: {operator.nas}/archive lacks the copies of archived VMs: old"
         in operator.admin("doctor").stdout
     )
 

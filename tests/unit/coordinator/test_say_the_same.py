@@ -83,6 +83,7 @@ SITUATIONS: Final[Mapping[str, tuple[dict[str, Any], str, set[str]]]] = {
         "CRITICAL",
         {"damaged", "disputed"},
     ),
+    "twice": ({"also_on": "beta"}, "WARNING", {"twice"}),
     "missing": ({"missing_since": WHEN}, "WARNING", {"gone"}),
     "begun": (
         {"power": Power("savestate", "running", 17, since=WHEN), "leftovers": True},

@@ -250,6 +250,10 @@ SITUATIONS: Mapping[str, Situation] = {
         Level.WARNING, "gone", vm(missing_since=RECENT), replace(looked(), vms={})
     ),
     "a copy is damaged": situation(Level.CRITICAL, "damaged", vm(damaged=("x", "y")), looked()),
+    "another host has it, too": situation(Level.WARNING, "twice", vm(also_on="beta"), looked()),
+    "another host has it, too, and it is archived": situation(
+        Level.OK, "archived", vm(State.ARCHIVED, also_on="beta"), looked()
+    ),
     "its order is unknown": situation(
         Level.WARNING, "disputed", vm(order_unknown=("x", "y")), looked()
     ),
