@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import IO, TYPE_CHECKING, Final
 
 import click
@@ -188,13 +189,16 @@ def _telling(
     configuration: "Configuration | None",
     display: Display | None = None,
 ) -> Telling:
-    """Without a configuration, what was told is noted where hosts note things by default."""
+    """Without a configuration, what was told is noted where hosts note things by default.
+
+    By its file: another one, of another NAS, has its own.
+    """
     from shared.host.configuration.model import default_state_directory
 
     directory = None
     if configuration is None:
         with contextlib.suppress(ValueError):  # this user has no home
-            directory = default_state_directory() / "told-without-configuration"
+            directory = default_state_directory() / f"told-without-{_file(invocation)}"
     else:
         host, nas = configuration.host, configuration.nas
         directory = worker_ends.told_directory(host.state_directory, nas.mountpoint)
@@ -205,6 +209,16 @@ def _telling(
         everything=invocation.verbosity > 0 or sys.stderr.isatty(),
         as_json=invocation.log_format == "json",
     )
+
+
+def _file(invocation: command_line.Invocation) -> str:
+    """Which file the configuration is in, as a name."""
+    from shared.host.configuration.loading import find
+
+    path = None
+    with contextlib.suppress(ConfigurationError):
+        path = find(invocation.config)
+    return sha256(os.fsencode(os.path.abspath(path)) if path else b"").hexdigest()[:16]
 
 
 def _marks(configuration: "Configuration | None") -> Mapping[str, object]:

@@ -184,6 +184,7 @@ def test_that_the_configuration_was_wrong_is_over_when_it_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     default, own = tmp_path / "default", tmp_path / "own"
+    monkeypatch.setattr(sys, "path", ["", *sys.path] * 3)  # each run takes the first one away
     monkeypatch.setattr(model, "default_state_directory", lambda: default)
     monkeypatch.setattr(run, "Tick", lambda _start, hear, **_: Wrong(hear))
     config = tmp_path / "config.toml"
@@ -200,6 +201,28 @@ def test_that_the_configuration_was_wrong_is_over_when_it_is_not(
     assert ("must be an absolute path" in first, second) == (True, "")
     assert "is over" in third
     assert (default / "run.log").exists()
+
+
+def test_a_configuration_that_is_wrong_stays_so_when_another_one_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two NAS have a configuration each, and one user's cron runs both."""
+    monkeypatch.setattr(sys, "path", ["", *sys.path] * 4)  # each run takes the first one away
+    monkeypatch.setattr(model, "default_state_directory", lambda: tmp_path / "default")
+    monkeypatch.setattr(run, "Tick", lambda _start, hear, **_: Wrong(hear))
+    said = []
+    for _ in range(2):
+        for name, mountpoint in (("wrong", "not absolute"), ("right", str(tmp_path))):
+            config = tmp_path / f"{name}.toml"
+            config.write_text(
+                f"[nas]\nmountpoint = '{mountpoint}'\n[host]\nstate_directory = '{tmp_path}/own'\n"
+            )
+            monkeypatch.setattr(sys, "argv", ["vmbackup-worker", str(config)])
+            with pytest.raises(SystemExit):
+                program.main(["--config", str(config), "run"])
+            said.append(capfd.readouterr().err)
+    assert "must be an absolute path" in said[0]
+    assert said[1:] == ["", "", ""]
 
 
 class Wrong(Tick):
