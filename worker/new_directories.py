@@ -21,7 +21,7 @@ from shared.copies.names import DirectoryNames
 from shared.host.configuration.telling import Page
 from shared.host.errors import VmBackupError
 from shared.nas.errors import reported
-from shared.nas.reading import Entry, look
+from shared.nas.reading import Entry, look_at_top
 from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.contents import Contents
@@ -126,7 +126,7 @@ class NewDirectories:
         found: dict[str, list[Path]] = {}
         for place in (nas.mountpoint, *([nas.archive] if self._archive_is_known else [])):
             with reported(f"look for a free directory in {place}"):
-                entries: Mapping[str, Entry] = look(place)
+                entries: Mapping[str, Entry] = look_at_top(place)
             for name in entries:
                 found.setdefault(folded(name), []).append(place / name)
         return found

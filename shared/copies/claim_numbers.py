@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shared.copies.names import parse_final, parse_partial, parse_stamp
-from shared.nas.reading import look
+from shared.nas.reading import look, look_at_top
 from shared.state.numbers import believable
 
 
@@ -30,7 +30,7 @@ def directories_in(parents: Iterable[Path]) -> Iterator[Path]:
     """Everything directly in `parents`: what may be the directory of a VM."""
     for parent in parents:
         with contextlib.suppress(OSError):
-            yield from (parent / name for name in look(parent))
+            yield from (parent / name for name in look_at_top(parent))
 
 
 def _numbers(directory: Path) -> Iterator[int]:

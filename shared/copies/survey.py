@@ -6,7 +6,6 @@ it. Nothing is changed, and nothing is concluded: which copy counts is said by `
 newer by `chronology`.
 """
 
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
 from shared.nas.errors import reported
 from shared.nas.overlap import first_name_below
-from shared.nas.reading import look
+from shared.nas.reading import look_at_top
 from shared.nas.spelling import folded
 from shared.state.record_fields import is_directory_name
 
@@ -210,7 +209,7 @@ def _directories(nas: Nas, besides: Collection[str], *, archive: bool) -> list[t
 
 
 def _plain(parent: Path, passed: Collection[str]) -> list[Path]:
-    entries = look(Path(os.path.realpath(parent)))  # what was configured may be a link
+    entries = look_at_top(parent)
     return [
         parent / name
         for name in sorted(entries)

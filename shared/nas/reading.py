@@ -91,6 +91,11 @@ def look(directory: Path) -> dict[str, Entry]:
     raise AssertionError("the loop returns or raises")
 
 
+def look_at_top(directory: Path) -> dict[str, Entry]:
+    """Like `look`, of a directory that was configured: it may be reached by links."""
+    return look(Path(os.path.realpath(directory)))
+
+
 def _look(directory: Path) -> dict[str, Entry]:
     entries = {}
     with opened(directory) as descriptor, os.scandir(descriptor) as found:

@@ -394,3 +394,25 @@ class TestLostDatabase:
         assert ask(rig, "restore", "web01", "--as", "back")["database"] == "earlier"
         assert sorted((rig.nas / "vmstate").rglob("*")) == before
         assert Path(newest).read_bytes() == data[:100]
+
+
+def test_a_nas_that_is_reached_by_a_link_is_like_any_other(rig: Rig) -> None:
+    """`/mnt/nas` may lead to where the desktop has mounted it."""
+    real = rig.folder / "media"
+    rig.nas.rename(real)
+    rig.nas.symlink_to(real)
+    old, new = two_copies(rig)
+    assert admin(rig, "doctor").exit_code == 0
+    assert [one["stamp"] for one in ask(rig, "copies")["copies"]] == [old, new]  # type: ignore[attr-defined]
+    for command in (("verify", "web01"), ("archive", "web01"), ("activate", "web01")):
+        assert admin(rig, *command).exit_code == 0, command
+    shutil.rmtree(real / "vmstate")
+    shutil.rmtree(rig.folder / "state-alpha")
+    assert [one["stamp"] for one in ask(rig, "copies")["copies"]] == [old, new]  # type: ignore[attr-defined]
+    made = admin(rig, "statedb", "rebuild", "--yes")
+    assert made.exit_code == 0, made.output
+    vmfind.run(rig.site())
+    record = rig.record("web01")
+    assert record.last_copy is not None
+    assert (record.last_copy.stamp, record.directory) == (new, "web01")
+    assert rig.site().database.head().contents.claims_granted >= int(new.rpartition("-")[2])
