@@ -1,6 +1,7 @@
 """Is this host set up: its configuration, its own directory, its name?"""
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from coordinator.doctor.result import ANOTHER_USER, Check
 from coordinator.users import name_of, run_as
 from shared.host.configuration import Configuration
 from shared.host.host_identity import HostIdentity, own_machine_id, own_path
+from shared.host.notes import room_hint
 from shared.nas.mount import NETWORK, mount_of, mount_table
 
 
@@ -27,7 +29,14 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
         )
         return
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-    if _may_write(directory):
+    if problem := _try_to_write(directory):
+        yield Check(
+            "state directory",
+            "fail",
+            f"{directory} cannot be written: {problem.strerror}",
+            room_hint(problem) or "set host.state_directory to a local one that can",
+        )
+    else:
         shared = _shared_by_hosts(configuration)
         yield Check(
             "state directory",
@@ -38,14 +47,20 @@ def examine(configuration: Configuration, path: Path | None) -> Iterator[Check]:
             if shared
             else "",
         )
-    else:
-        yield Check(
-            "state directory",
-            "fail",
-            f"{directory} cannot be written",
-            "set host.state_directory to a local one that can",
-        )
     yield from _machine(directory)
+
+
+def _try_to_write(directory: Path) -> OSError | None:
+    """Writes what a note may have there, and removes it: why that failed."""
+    file = directory / f"doctor.{secrets.token_hex(4)}"
+    try:
+        try:
+            file.write_bytes(bytes(4096))
+        finally:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        return error
+    return None
 
 
 def _may_write(directory: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.host.errors import ConfigurationError
+from shared.host.notes import room_hint
 
 
 @contextlib.contextmanager
@@ -32,10 +33,9 @@ def host_lock(state_directory: Path, name: str) -> Iterator[bool]:
                 f"this host's own directory {state_directory} cannot be used: "
                 f"{getattr(error, 'strerror', None) or error}"
             ),
-            hint=(
-                "run as the user of the workers, or set host.state_directory to a local "
-                "directory that this user may write"
-            ),
+            hint=room_hint(error)
+            or "run as the user of the workers, or set host.state_directory to a local "
+            "directory that this user may write",
         ) from error
     try:
         yield mine

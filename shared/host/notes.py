@@ -7,6 +7,7 @@ configuration, whatever it is about; only who can do without it goes on.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -60,7 +61,7 @@ class Note:
         except OSError as error:
             raise ConfigurationError(
                 f"cannot remember {self.subject} in {self.path.parent}: {error.strerror}",
-                hint="set host.state_directory to one that this user may write",
+                hint=room_hint(error) or "set host.state_directory to one that this user may write",
             ) from None
 
     def remove(self) -> None:
@@ -81,3 +82,13 @@ def flush_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def room_hint(error: Exception) -> str:
+    """What to do if an error says that the state directory is full; empty: it does not say that."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return (
+        "make room on the file system of host.state_directory, of bytes and of inodes (df, df -i), "
+        "or set it to another one"
+    )

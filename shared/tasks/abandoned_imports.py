@@ -108,5 +108,9 @@ def _try(site: Site, lock: str, work: Callable[[], None]) -> bool:
 
 
 def _forget_lock(state_directory: Path, name: str) -> None:
-    """Nobody asks for it again: its name is random, and its note is gone."""
-    (state_directory / f"{name}.lock").unlink(missing_ok=True)
+    """Nobody asks for it again: its name is random, and its note is gone.
+
+    What cannot be removed now is swept a day later.
+    """
+    with contextlib.suppress(OSError):
+        (state_directory / f"{name}.lock").unlink(missing_ok=True)

@@ -94,7 +94,7 @@ def _seen(record: VmRecord, node: str, sighting: Sighting) -> VmRecord:
     if record.node != node:
         given_up = record.missing_since is not None or not record.node
         if not given_up or record.claim is not None:
-            return replace(record, also_on=node)
+            return record if record.also_on else replace(record, also_on=node)
         power = unfinished.noted_by(record.power, record.node)
         record = replace(record, node=node, also_on=None, power=power)
     return _described(replace(record, missing_since=None, name=sighting.name), sighting)

@@ -399,6 +399,25 @@ def test_a_state_directory_that_cannot_be_made(operator: Operator) -> None:
     assert "FAIL  state directory" in operator.admin("doctor").stdout
 
 
+def test_a_state_directory_that_is_full_is_a_failure(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right to write there is not enough."""
+    state, write = operator.configuration.host.state_directory, Path.write_bytes
+
+    def full(file: Path, data: bytes) -> int:
+        if file.parent == state:
+            file.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    check = by_name(host.examine(load(str(operator.config), {}), None))["state directory"]
+    assert (check.verdict, "make room" in check.hint) == ("fail", True)
+    assert "No space left on device" in check.seen
+    assert list(state.iterdir()) == []
+
+
 def test_a_state_directory_that_other_hosts_may_have_is_warned_of(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,8 +40,9 @@ def test_a_note_that_cannot_be_flushed_leaves_the_one_before(
     monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(
         ConfigurationError, match=r"cannot remember which NAS this is in .*: No spa"
-    ):
+    ) as full:
         note.write({"a": 2})
+    assert "make room on the file system" in full.value.hint
     assert note.read() == {"a": 1}
     assert os.listdir(tmp_path) == ["note.json"]
 

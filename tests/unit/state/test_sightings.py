@@ -102,6 +102,8 @@ class TestSightings:
         )
         assert (only(both).node, only(both).also_on) == ("alpha", "beta")
         assert only(sightings.sight(both, "beta", [], LATER)).also_on is None
+        third = [Sighting("uuid-web01", "web01", "web01")]
+        assert sightings.sight(both, "gamma", third, LATER) == both, "they do not take turns"
         assert only(hosts.give_up(both, "beta", LATER)) == replace(only(both), also_on=None)
 
     def test_one_of_no_host_is_that_of_the_host_that_lists_it(self) -> None:

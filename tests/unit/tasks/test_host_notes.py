@@ -5,6 +5,7 @@ being put in place decides what is removed and started.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -17,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from shared.host.documents import read_own
-from shared.host.errors import ExitCode, VmBackupError
+from shared.host.errors import ConfigurationError, ExitCode, VmBackupError
 from shared.state.sessions.worker_ends import note_end, read_ends
-from shared.tasks import boot_note, disk_swap, import_note
+from shared.tasks import abandoned_imports, boot_note, disk_swap, import_note
 from shared.tasks.disk_swap import SwapNote
 from tests.unit.nas.test_swapped import ONE, READS, WITH, swapped
 from tests.unit.state.builders import StillClock
@@ -140,3 +141,20 @@ def test_a_pipe_or_device_in_the_place_of_a_note_is_not_waited_for(tmp_path: Pat
             with pytest.raises(VmBackupError, match=r"cannot (be )?read"):
                 read(path)
             path.rename(tmp_path / f"done-{len(list(tmp_path.iterdir()))}")
+
+
+def test_a_state_directory_that_cannot_be_written_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not hidden by what is tidied up afterwards."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with (
+        pytest.raises(ConfigurationError, match="cannot be used: Read-only file system"),
+        abandoned_imports.working(tmp_path, tmp_path / "restore-x.json"),
+    ):
+        pass
