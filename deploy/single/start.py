@@ -27,7 +27,7 @@ def main() -> None:
         python = ".".join(str(number) for number in sys.version_info[:2])
         here = {"python": python, "platform": sysconfig.get_platform()}
         if any(here[name] != made[name] for name in here):
-            sys.exit(
+            raise refused(
                 f"{archive} was made for Python {made['python']} on {made['platform']}, and this "
                 f"is Python {python} on {here['platform']}: get the file that was made for it, or "
                 f"make one by `make dist`"
@@ -46,7 +46,17 @@ def meant(name: str, arguments: list[str]) -> tuple[str, list[str]]:
         return PROGRAMS[by_name], arguments
     if arguments and arguments[0] in PROGRAMS:
         return PROGRAMS[arguments[0]], arguments[1:]
-    sys.exit(f"usage: {name} admin|lock|worker COMMAND ..., for instance: {name} admin --help")
+    usage = f"usage: {name} admin|lock|worker COMMAND ..., for instance: {name} admin --help"
+    if arguments in (["--help"], ["-h"]):
+        print(usage)
+        sys.exit(0)
+    raise refused(usage)
+
+
+def refused(reason: str) -> SystemExit:
+    """Says why it cannot go on: the end with the exit code of a wrong command or configuration."""
+    print(reason, file=sys.stderr)
+    return SystemExit(2)
 
 
 def unpacked(packed: zipfile.ZipFile, digest: str) -> str:
@@ -60,7 +70,14 @@ def unpacked(packed: zipfile.ZipFile, digest: str) -> str:
     if not os.path.isdir(place):
         new = f"{place}.{os.getpid()}"
         shutil.rmtree(new, ignore_errors=True)
-        packed.extractall(new, [name for name in packed.namelist() if name.startswith("modules/")])
+        names = [name for name in packed.namelist() if name.startswith("modules/")]
+        try:
+            packed.extractall(new, names)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise refused(
+                f"cannot unpack into {top}: {error.strerror}; make room there, or set HOME"
+            ) from None
         try:
             os.rename(new, place)
         except OSError:  # another one was faster
@@ -79,12 +96,17 @@ def cache() -> str:
     usable = os.path.isabs(home) and os.path.isdir(home) and os.access(home, os.W_OK)
     without = f"/var/tmp/vmbackup-{os.geteuid()}"
     top = os.path.join(home, ".cache/vmbackup") if usable else without
-    os.makedirs(os.path.dirname(top), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(top, 0o700)
+    try:
+        os.makedirs(os.path.dirname(top), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(top, 0o700)
+    except OSError as error:
+        raise refused(
+            f"cannot make {top}, where it is unpacked: {error.strerror}; set HOME to another"
+        ) from None
     found = os.lstat(top)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        sys.exit(f"{top} does not belong to this user alone: it is not used")
+        raise refused(f"{top} does not belong to this user alone: it is not used")
     return top
 
 

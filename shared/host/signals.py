@@ -8,17 +8,24 @@ with nobody watching (docs/virtualbox.md).
 """
 
 import contextlib
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from shared.host.errors import ExitCode
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs as Unraisable
 
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 #: Those, and ^C.
 ALL: Final = (*ENDING, signal.SIGINT)
+#: After that the code in which an exception was dropped has gone on.
+_AGAIN_SECONDS: Final = 0.05
 
 
 class EndedError(SystemExit):
@@ -45,13 +52,17 @@ def ending_in_order() -> Iterator[None]:
     """Within, the first of these signals raises `EndedError` (^C: `KeyboardInterrupt`).
 
     So everything is undone on the way out. Further signals, of any kind, do not disturb that.
-    Afterwards the handlers are as before.
+    Afterwards the handlers are as before. One that comes while code in C calls back, which drops
+    what is raised there, comes once more a moment later.
     """
     heeded = [number for number in ALL if not is_ignored(number)]
     previous = {number: signal.signal(number, _end) for number in heeded}
+    reported = sys.unraisablehook
+    sys.unraisablehook = _not_lost(reported)
     try:
         yield
     finally:
+        sys.unraisablehook = reported
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -93,6 +104,28 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - th
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise EndedError(number)
+
+
+def _not_lost(reported: "Callable[[Unraisable], object]") -> "Callable[[Unraisable], None]":
+    """What is `reported` of exceptions that are dropped, but not of those by which we are ended."""
+
+    def hook(dropped: "Unraisable") -> None:
+        error = dropped.exc_value
+        if isinstance(error, EndedError):
+            number = signal.Signals[error.name]
+        elif isinstance(error, KeyboardInterrupt):
+            number = signal.SIGINT
+        else:
+            reported(dropped)
+            return
+        for each in ALL:
+            if signal.getsignal(each) is _disregard:
+                signal.signal(each, _end)
+        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    return hook
 
 
 def _disregard(number: int, frame: FrameType | None) -> None:

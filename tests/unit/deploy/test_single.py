@@ -49,13 +49,16 @@ def test_the_first_word_or_the_name_of_a_link_says_which_program(
         assert done.stdout.startswith(said)
         assert str(tmp_path / ".cache/vmbackup") in done.stdout
     assert len(list((tmp_path / ".cache/vmbackup").iterdir())) == 1, "unpacked once"
-    assert call([file], tmp_path).stderr.startswith("usage: vmbackup admin|lock|worker")
+    wrong, asked = call([file], tmp_path), call([file, "--help"], tmp_path)
+    assert (wrong.returncode, wrong.stdout, asked.returncode, asked.stderr) == (2, "", 0, "")
+    assert wrong.stderr == asked.stdout
+    assert asked.stdout.startswith("usage: vmbackup admin|lock|worker")
 
 
 def test_it_says_when_it_does_not_fit(file: Path, tmp_path: Path) -> None:
     pack(tmp_path / "modules", file, python="2.7")
     done = call([file, "admin"], tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "was made for Python 2.7 on" in done.stderr
     assert not (tmp_path / ".cache").exists()
 
@@ -64,8 +67,23 @@ def test_a_directory_that_others_may_change_is_not_used(file: Path, tmp_path: Pa
     (tmp_path / ".cache/vmbackup").mkdir(parents=True)
     os.chmod(tmp_path / ".cache/vmbackup", 0o777)
     done = call([file, "admin"], tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "does not belong to this user alone" in done.stderr
+
+
+def test_a_home_without_room_is_said_to_be_that_and_nothing_stays(
+    file: Path, tmp_path: Path
+) -> None:
+    """The largest file that it may write is small."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "modules" / "large.py").write_bytes(bytes(1 << 20))
+    pack(tmp_path / "modules", file)
+    limited = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$0" admin', file]
+    done = call([*limited], home)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"cannot unpack into {home}/.cache/vmbackup: File too large")
+    assert list((home / ".cache/vmbackup").iterdir()) == []
 
 
 def test_without_a_home_that_can_be_written(file: Path, tmp_path: Path) -> None:

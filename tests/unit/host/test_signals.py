@@ -6,6 +6,8 @@ The first one counts, and the way out that it opens is not disturbed by others.
 import itertools
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -56,3 +58,24 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(number: signal.Sig
     with ending_in_order():
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_comes_while_c_calls_back_is_not_lost(number: signal.Signals) -> None:
+    """What a handler raises there is dropped: an export went on to its end after ^C."""
+
+    class Dropping:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    expected = KeyboardInterrupt if number == signal.SIGINT else EndedError
+    dropped, hook = [Dropping()], sys.unraisablehook
+
+    def working() -> None:
+        dropped.clear()
+        for _ in range(500):
+            time.sleep(0.01)
+
+    with pytest.raises(expected), ending_in_order():
+        working()
+    assert sys.unraisablehook is hook
