@@ -76,7 +76,24 @@ def run(site: Site) -> Report:
     site.database.commit_once(change, "vmfind: " + "; ".join(news), "vmfind")
     for text in news:
         log.info("%s", text)
+    _warn_of_another_home(site, head.contents, listed)
     return Report(done=news)
+
+
+def _warn_of_another_home(site: Site, before: Contents, listed: Iterable[Sighting]) -> None:
+    """Says so if this host has lost all of several VMs at once: then it is seldom their end."""
+    own = {
+        record.uuid
+        for record in before.vms.values()
+        if record.node == site.node and record.missing_since is None
+    }
+    if len(own) > 1 and own.isdisjoint(each.uuid for each in listed):
+        log.warning(
+            "not one of the %d VMs of %s is listed any more: is virtualbox.home (VBOX_USER_HOME) "
+            "that of the user who owns them?",
+            len(own),
+            site.node,
+        )
 
 
 def _sightings(

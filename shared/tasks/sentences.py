@@ -16,7 +16,8 @@ def answer(found: Verdicts) -> str:
     """The one sentence about everything: what is wrong first, or how many VMs there are."""
     wrong = what_is_wrong(found)
     if not found.vms:
-        return "no VM is known: `vmbackup-worker vmfind` finds those of its host"
+        none = "no VM is known: `vmbackup-worker vmfind` finds those of its host"
+        return "; ".join([*(said(verdict) for verdict in wrong[:_NAMED]), none])
     if not wrong:
         kinds = [verdict.kind for verdict in found.vms]
         counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]

@@ -97,3 +97,27 @@ def test_workers_that_get_another_user_go_on_after_recover_replaced(rig: Rig, us
     user.becomes(1001)
     vmfind.run(rig.site())
     assert owner(rig).user == "1001"
+
+
+def test_that_all_of_several_vms_are_gone_at_once_is_warned_of(
+    rig: Rig, user: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One user with two VirtualBox homes: cron has no VBOX_USER_HOME, say."""
+    del user
+    host = rig.host()
+    for name in ("web", "mail"):
+        host.make_vm(name)
+    vmfind.run(rig.site())
+    host.run("unregistervm", rig.record("web").uuid)
+    vmfind.run(rig.site())
+    assert "not one of" not in caplog.text, "one that is left is no other home"
+    host.make_vm("web02")
+    vmfind.run(rig.site())
+    for key in ("mail", "web02"):
+        host.run("unregistervm", rig.record(key).uuid)
+    host.make_vm("another")
+    vmfind.run(rig.site())
+    assert "not one of the 2 VMs of alpha is listed any more: is virtualbox.home" in caplog.text
+    caplog.clear()
+    vmfind.run(rig.site())
+    assert caplog.text == ""

@@ -14,6 +14,8 @@ from shared.state.records import Power
 from shared.state.sessions.host_look import PREFIX, WorkerEnd
 from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.state.states import State
+from shared.tasks import verdicts
+from shared.tasks.judgement import Level, Verdict
 from tests.unit.coordinator.conftest import Operator, copy
 
 HOUR = 3600.0
@@ -142,6 +144,18 @@ def test_an_empty_database_is_not_all_right(site_with_database: Operator) -> Non
     done = site_with_database.admin("check")
     assert done.exit_code == 3
     assert "no VM is known" in done.stdout
+
+
+def test_of_an_empty_database_it_says_first_what_is_wrong(
+    site_with_database: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Monitoring shows the first line."""
+    full = Verdict("NAS", Level.CRITICAL, "full", "0 bytes are free")
+    monkeypatch.setattr(verdicts, "judge_nas", lambda *_, **__: full)
+    done = site_with_database.admin("check")
+    assert done.exit_code == 2
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("VMBACKUP CRITICAL - NAS: 0 bytes are free; no VM is known"), first
 
 
 def test_a_nas_that_is_not_there_is_unknown(clean: Operator, tmp_path: Path) -> None:
