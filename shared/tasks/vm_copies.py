@@ -85,8 +85,7 @@ def require_directory(site: Site, record: VmRecord) -> None:
 def require_archived(site: Site, record: VmRecord) -> None:
     """Makes sure that the copies of an archived VM are not all where they would be if it were not.
 
-    A database that was put back from a backup may say that it is ARCHIVED, and it was activated
-    since. Raises `NasError`, also like `require_directory`.
+    As after a database was put back. Raises `NasError`, also like `require_directory`.
     """
     require_directory(site, record)
     if record.status != State.ARCHIVED or record.last_copy is None or not record.directory:
