@@ -73,10 +73,8 @@ def require_directory(site: Site, record: VmRecord) -> None:
     place = site.archive_directory(record)
     if not os.path.isdir(place) and not copies(site, record):
         raise NasError(
-            (
-                f"the last copy of {record.key}, which is ARCHIVED, is {record.last_copy.stamp}, "
-                f"and there is no directory {place}"
-            ),
+            f"the last copy of {record.key}, which is ARCHIVED, is {record.last_copy.stamp}, "
+            f"and there is no directory {place}",
             hint="is the right archive mounted, is nas.archive_directory right? "
             f"If the copies were deleted on purpose: {forget_command(record.key)}",
         )
@@ -88,16 +86,15 @@ def require_archived(site: Site, record: VmRecord) -> None:
     As after a database was put back. Raises `NasError`, also like `require_directory`.
     """
     require_directory(site, record)
-    if record.status != State.ARCHIVED or record.last_copy is None or not record.directory:
-        return
-    found = copies(site, record)
+    has_any = record.status == State.ARCHIVED and record.last_copy is not None
+    found = copies(site, record) if has_any and record.directory else []
     if found and not any(archived for _, archived in found):
         name = quoted(record.key)
         raise NasError(
             f"{record.key} is ARCHIVED in the state database, and all of its copies lie in "
             f"{site.directory(record)}, none in the archive: it was activated since",
-            hint=f"if that is so: `vmbackup-admin activate {name}`, and it is backed up again; "
-            f"if it is to be archived: after that `vmbackup-admin archive {name}`",
+            hint=f"`vmbackup-admin activate {name}`, and it is backed up again; if it is to be "
+            f"archived: after that `vmbackup-admin archive {name}`",
         )
 
 
