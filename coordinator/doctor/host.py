@@ -10,7 +10,7 @@ from coordinator.doctor.result import ANOTHER_USER, Check
 from coordinator.users import name_of, run_as
 from shared.host.configuration import Configuration
 from shared.host.host_identity import HostIdentity, own_machine_id, own_path
-from shared.host.notes import room_hint
+from shared.host.shortage import room_hint
 from shared.nas.mount import NETWORK, mount_of, mount_table
 
 

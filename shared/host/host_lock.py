@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.host.errors import ConfigurationError
-from shared.host.notes import room_hint
+from shared.host.shortage import room_hint
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ configuration, whatever it is about; only who can do without it goes on.
 """
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from shared.host.documents import load, read_own
 from shared.host.errors import ConfigurationError
+from shared.host.shortage import room_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,3 @@ def flush_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def room_hint(error: Exception) -> str:
-    """What to do if an error says that the state directory is full; empty: it does not say that."""
-    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
-        return ""
-    return (
-        "make room on the file system of host.state_directory, of bytes and of inodes (df, df -i), "
-        "or set it to another one"
-    )

@@ -20,3 +20,13 @@ def lacking(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _LACKING:
         return _LACKING[error.errno]
     return ""
+
+
+def room_hint(error: Exception) -> str:
+    """What to do if an error says that the state directory is full; empty: it does not say that."""
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return (
+        "make room on the file system of host.state_directory, of bytes and of inodes (df, df -i), "
+        "or set it to another one"
+    )
