@@ -38,9 +38,9 @@ lint: $(environment)  ## style, types and the layers between packages
 # In memory where that can be had: there a sync takes no time. `make test` has these tests on a disk, too, and looks longer.
 in_memory := $(if $(wildcard /dev/shm),TMPDIR=/dev/shm)
 unit: $(environment)  ## the fast tests alone (seconds)
-	$(in_memory) $(run)/pytest -q -n auto -m 'not slow' --hypothesis-profile=quick tests/unit
+	$(in_memory) $(run)/pytest -q -n auto -m 'not slow and not broad' --hypothesis-profile=quick tests/unit
 
-newest: $(environment)  ## the units on the newest Python of Debian (in the test bed), and their branch coverage
+newest: $(environment)  ## all units but the slow ones, on the newest Python of Debian (in the test bed), and their branch coverage
 	deploy/testbed/python/run -q -n auto -m 'not slow' --hypothesis-profile=quick --cov --cov-report=term tests/unit || \
 	  deploy/testbed/python/run -q --hypothesis-profile=quick $(again) tests/unit
 

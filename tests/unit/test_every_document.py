@@ -177,6 +177,7 @@ def test_all_kinds_are_found() -> None:
     assert {"VmRecord", "SessionRecord", "CopyRecord", "Claim", "Power", "Sidecar"} <= names, names
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_fits_is_read_and_written_with_the_fields_of_the_future(kind: type[Document]) -> None:
     @given(documents(kind))
@@ -186,6 +187,7 @@ def test_what_fits_is_read_and_written_with_the_fields_of_the_future(kind: type[
     reads()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_does_not_fit_is_refused_in_one_sentence(kind: type[Document]) -> None:
     @given(spoilt(kind) | odd_json)

@@ -26,6 +26,7 @@ def joined(source: str) -> list[str]:
     ]
 
 
+@pytest.mark.broad
 def test_nobody_else_makes_a_path_of_a_vms_directory() -> None:
     found = {
         str(path.relative_to(ROOT))

@@ -48,6 +48,14 @@ def uuid(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}" if number else UUID
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for an operator has whole commands run, on a database that is made for that."""
+    for item in items:
+        if "operator" in getattr(item, "fixturenames", ()):
+            item.add_marker("broad")
+
+
 @dataclass
 class Operator:
     """What a person at a terminal can do, and what tests need to look behind the scenes."""

@@ -205,11 +205,13 @@ class TestIdentity:
         with SteadyCopy(copy) as steady:
             return replace(note, index=identity(steady.reader(), "whole"))
 
+    @pytest.mark.broad
     def test_the_same_copy(self, begun: BootNote, note: BootNote, copy: Path) -> None:
         with SteadyCopy(copy) as steady:
             require_same(steady.reader(), "", begun)
             require_same(steady.reader(), "whole", note)  # begun before it had an index
 
+    @pytest.mark.broad
     def test_only_of_another_copy_it_is_said_that_the_vm_may_go(
         self, begun: BootNote, note: BootNote, copy: Path
     ) -> None:
@@ -218,6 +220,7 @@ class TestIdentity:
             assert error.message.endswith("is not what 'web' was begun with: it does not go on")
             assert "--discard web" in error.hint
 
+    @pytest.mark.broad
     @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"{}")])
     def test_an_index_that_is_lost_is_no_other_copy(
         self, begun: BootNote, copy: Path, harm: Callable[[Path], object]
@@ -228,6 +231,7 @@ class TestIdentity:
         assert "discard" not in error.hint
         assert "nothing beside it says" in self.refused(copy, begun).message
 
+    @pytest.mark.broad
     def test_an_index_that_cannot_be_read_now_is_waited_for(
         self, begun: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

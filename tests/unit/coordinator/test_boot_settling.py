@@ -320,6 +320,7 @@ class TestSettle:
         assert settling.settle(site, made) == ""
         assert not made.file.exists()
 
+    @pytest.mark.broad
     def test_another_user_settles_and_removes_nothing(
         self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -800,6 +801,7 @@ class TestDiscard:
         assert not made.folder.exists()
         assert list(made.file.parent.iterdir()) == []
 
+    @pytest.mark.broad
     def test_a_server_that_does_not_end_is_ended(
         self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -1042,6 +1044,7 @@ class TestKeeper:
         assert note.is_whole
         assert note.progress.read()["problem"] == ""
 
+    @pytest.mark.broad
     def test_a_damaged_copy_without_an_index_is_never_whole(
         self, made: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -81,6 +81,7 @@ def raw(path: Path) -> bytes:
 
 
 class TestServed:
+    @pytest.mark.broad
     def test_any_part_is_the_same_before_and_after_it_is_local(
         self, serve: Callable[[], ServedDisk], file: Path
     ) -> None:
@@ -101,6 +102,7 @@ class TestServed:
             with contextlib.suppress(FileNotFoundError):
                 served_disk.digests_of(file).unlink()
 
+    @pytest.mark.broad
     def test_a_filled_file_is_the_disk(self, serve: Callable[[], ServedDisk], file: Path) -> None:
         disk = serve()
         filler = Filler([disk])
@@ -286,6 +288,7 @@ class TestServed:
         with open_copy(copy) as reader, pytest.raises(TargetError):
             lay_out(reader.disks[0], file, IDENTIFIER)
 
+    @pytest.mark.broad
     def test_a_copy_of_the_engine_with_an_index(self, tmp_path: Path) -> None:
         image = engine_copies.disk(b3=0, b33=9)
         made = engine_copies.make(tmp_path, "made", {"SATA-0-0": image})

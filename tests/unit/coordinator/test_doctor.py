@@ -303,10 +303,12 @@ class TestVirtualBox:
         configured = VirtualBox(vboxmanage=str(box.vboxmanage), home=box.home)
         return list(virtualbox.examine(configured, SubprocessRunner(), SystemClock(), os.environ))
 
+    @pytest.mark.broad
     def test_no_vms_at_all_are_usually_the_wrong_user(self, box: SimulatedHost) -> None:
         check = by_name(iter(self.examine(box)))["VirtualBox: VMs"]
         assert (check.verdict, "VBOX_USER_HOME" in check.hint) == ("warn", True)
 
+    @pytest.mark.broad
     def test_a_vm_that_cannot_be_used(self, box: SimulatedHost) -> None:
         vm = box.make_vm("broken")
         next(box.vms.rglob("broken.vbox")).write_text("torn")
@@ -315,6 +317,7 @@ class TestVirtualBox:
             for check in self.examine(box)
         )
 
+    @pytest.mark.broad
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_another_users_virtualbox_is_refused(self, box: SimulatedHost) -> None:
         box.make_vm("web")
@@ -347,6 +350,7 @@ class TestEngines:
             )
         )
 
+    @pytest.mark.broad
     def test_each_vm_gets_one_and_the_reason_is_said(self, tmp_path: Path) -> None:
         box = SimulatedHost(tmp_path / "hosts", "alpha")
         for name in ("db", "legacy", "web"):
@@ -362,6 +366,7 @@ class TestEngines:
         failed = next(check for check in self.examine(box, "parallel") if check.verdict == "fail")
         assert "wrong is not exported" in failed.seen
 
+    @pytest.mark.broad
     def test_a_users_vm_with_a_name_like_ours_is_shown_and_what_bears_our_mark_is_not(
         self, tmp_path: Path
     ) -> None:
@@ -379,6 +384,7 @@ class TestEngines:
         seen = [check.seen for check in self.examine(box, "auto") if "exports" in check.seen]
         assert [text.partition("exports ")[2] for text in seen] == ["vmbackup-1"]
 
+    @pytest.mark.broad
     def test_without_isal_the_cure_is_said(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -405,6 +405,7 @@ class TestWithoutFuse:
         assert site_with_database.admin("umount", str(place), "--force").exit_code == 0
         assert told == [(f"web:{OLD}", True)]
 
+    @pytest.mark.broad
     def test_a_server_that_does_not_start(self) -> None:
         for program in ("pass", "print('{}')", "print('[]')"):
             with pytest.raises(starting.MountError):
@@ -433,6 +434,7 @@ class TestWithoutFuse:
 class TestNasAway:
     """Reads fail while the NAS is away, and come back with it; never from another copy."""
 
+    @pytest.mark.broad
     def test_it(self, tmp_path: Path) -> None:
         files = tmp_path / "files"
         guest_disks.tree(files)

@@ -174,6 +174,7 @@ def test_every_exit_code_is_documented() -> None:
         assert f"| {code.value} | {code.meaning}" in text
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("program", [admin.program, lock.program], ids=["admin", "lock"])
 def test_every_command_can_be_loaded_and_its_help_teaches(program: Program) -> None:
     for name in program.list_commands(click.Context(program)):
@@ -242,6 +243,7 @@ def test_every_command_is_in_the_documentation(program: Program) -> None:
         assert any(f"{program.name} {name}" in heading for heading in headings), name
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("module", ["coordinator.admin", "coordinator.lock", "worker.cli"])
 def test_control_c_while_a_program_starts_shows_no_traceback(module: str) -> None:
     code = (
@@ -258,6 +260,7 @@ def test_control_c_while_a_program_starts_shows_no_traceback(module: str) -> Non
     assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "")
 
 
+@pytest.mark.broad
 def test_help_imports_nothing_slow() -> None:
     code = (
         "import sys; from coordinator.admin import program\n"

@@ -91,6 +91,7 @@ def test_who_may_read_may_change_nothing(shared: Operator) -> None:
     assert not [path for path in shared.nas.rglob("*") if path.lstat().st_mode & stat.S_IWOTH]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("place", ["state", "closed/state"])
 def test_doctor_says_whose_host_it_is_and_examines_nothing_else(
     shared: Operator, place: str
@@ -117,6 +118,7 @@ def test_doctor_says_whose_host_it_is_and_examines_nothing_else(
     assert "sudo" not in shared.admin("doctor").stdout
 
 
+@pytest.mark.broad
 def test_doctor_does_not_point_at_itself(shared: Operator) -> None:
     shared.nas.chmod(0o755)
     shared.admin("doctor")

@@ -121,6 +121,7 @@ def test_the_database_worker_notes_once_a_day(web: Operator, tmp_path: Path) -> 
     assert len(space_history.read(site)) == 2
 
 
+@pytest.mark.broad
 def test_shared_blocks_are_counted_once_where_the_file_system_tells(tmp_path: Path) -> None:
     """A real XFS: two copies of 4 MiB, of which the second one took 3 MiB over by reflink."""
     with mounted("xfs", tmp_path) as place:

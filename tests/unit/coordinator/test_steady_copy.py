@@ -35,6 +35,7 @@ def failing(read: Callable[[int, int, int], bytes]) -> Callable[[int, int, int],
     return pread
 
 
+@pytest.mark.broad
 def test_who_reads_goes_on_when_another_one_fails(
     ova: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_who_reads_goes_on_when_another_one_fails(
         assert steady.read(1, 3 * BLOCK, BLOCK) == want
 
 
+@pytest.mark.broad
 def test_an_index_that_cannot_be_read_now_is_no_damage(
     ova: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +73,7 @@ def test_an_index_that_cannot_be_read_now_is_no_damage(
     assert isinstance(error, NasError)
 
 
+@pytest.mark.broad
 def test_a_copy_that_is_away_again_when_it_was_opened_is_closed(ova: Path) -> None:
     opened = list[CopyReader]()
 

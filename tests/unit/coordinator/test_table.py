@@ -97,6 +97,7 @@ def test_at_200_columns_each_row_is_a_line() -> None:
     assert len(list(fitted(table, 200))) == 31
 
 
+@pytest.mark.broad
 @given(
     st.lists(
         st.lists(

@@ -56,6 +56,7 @@ def check(nas: Nas, *, known: bool = False, lost: Lost = list) -> bool:
     return check_archive(nas, ONE, known=lambda: known, lost=lost)
 
 
+@pytest.mark.broad
 def test_what_an_older_program_made_is_believed_if_it_agrees_with_the_database(nas) -> None:
     one = nas("old/archive")
     assert check(one) is False, "one that was never needed is not there"
@@ -72,6 +73,7 @@ def test_what_an_older_program_made_is_believed_if_it_agrees_with_the_database(n
     assert os.listdir(one.archive) == [ARCHIVE_MARKER]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("text", [f"{OTHER}\n", "\x1b[2J", "x" * 5000, "\xff"])
 def test_the_marker_of_another_is_refused_and_stays(nas, text: str) -> None:
     one = nas()
@@ -102,6 +104,7 @@ def test_an_empty_marker_is_none_and_is_written_anew(nas) -> None:
     assert os.listdir(one.archive) == [ARCHIVE_MARKER]
 
 
+@pytest.mark.broad
 def test_an_archive_elsewhere_needs_its_marker(nas, tmp_path: Path) -> None:
     one = nas(tmp_path / "disk")
     assert is_elsewhere(one)

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def test_signs_that_are_equal_or_unknown_say_nothing() -> None:
     assert not chronology.disputed(seen(1, 1, 5), seen(1, 1, 5))
 
 
+@pytest.mark.broad
 @given(COPIES, st.randoms())
 def test_the_order_is_one_and_does_not_depend_on_how_copies_are_listed(
     copies: list[Seen], dice: random.Random

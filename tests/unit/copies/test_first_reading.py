@@ -55,6 +55,7 @@ def test_every_byte_is_read_at_the_pace_of_the_host(tmp_path: Path) -> None:
     assert sum(counts) == side.size
 
 
+@pytest.mark.broad
 def test_every_byte_is_compared_and_then_the_digest_is_known(tmp_path: Path) -> None:
     side = put_unread(tmp_path, STAMP)
     found = first_reading.check_first(tmp_path, side)
@@ -89,6 +90,7 @@ def test_another_index_than_the_sealed_one_is_refused(tmp_path: Path) -> None:
         first_reading.check_first(tmp_path, side)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_while_the_reading_is_noted_leaves_the_copy_as_before_or_read(
     tmp_path: Path, *, after: bool
@@ -113,6 +115,7 @@ def test_a_crash_while_the_reading_is_noted_leaves_the_copy_as_before_or_read(
     raise AssertionError("it never ended")
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_operation_of_publishing_is_rolled_forward(
     tmp_path: Path, *, after: bool
@@ -155,6 +158,7 @@ def test_an_intent_for_other_parts_is_not_fulfilled(tmp_path: Path) -> None:
         publishing.publish(NasFiles(), tmp_path, wrong)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "files",
     [make.BreakingFiles, make.BreakingLinklessFiles, make.BreakingTwoFileSystems],

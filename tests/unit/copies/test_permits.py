@@ -127,6 +127,7 @@ def test_published_files_cannot_be_removed_without_a_permit(tmp_path: Path) -> N
     assert (tmp_path / f"{stamp}.ova").exists()
 
 
+@pytest.mark.broad
 def test_only_keeping_gives_permits() -> None:
     makers = [
         path.relative_to(ROOT).as_posix()

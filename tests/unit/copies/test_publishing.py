@@ -63,6 +63,7 @@ def test_sealed_and_published(tmp_path):
         assert stat.S_IMODE((tmp_path / f"{STAMP}.{suffix}").stat().st_mode) == 0o640
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_while_sealing_leaves_nothing_that_counts_and_sealing_again_mends_it(
     tmp_path, after
@@ -118,6 +119,7 @@ def test_the_copy_counts_from_the_last_rename_on(tmp_path):
     assert seen == [("json", OLD), ("vbox", OLD), ("sav", OLD), ("sha256", OLD), ("ova", STAMP)]
 
 
+@pytest.mark.broad
 def test_two_processes_publish_at_once(tmp_path):
     for turn in range(30):
         directory = tmp_path / str(turn)

@@ -149,6 +149,7 @@ def test_copies_go_and_foreign_files_stay(tmp_path):
     assert retention.apply(NasFiles(), tmp_path, make.UUID, Rules(keep_last=2)) == []
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_operation_leaves_no_half_copy_that_counts_and_is_tidied_by_the_next_run(
     tmp_path, after

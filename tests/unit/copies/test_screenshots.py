@@ -152,6 +152,7 @@ def test_a_target_that_does_not_take_it_keeps_no_copy_from_moving(tmp_path, refu
     assert f"{STAMPS[0]}.png" not in os.listdir(there)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("door", [make.BreakingFiles, make.BreakingTwoFileSystems])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_move_that_breaks_off_anywhere_is_finished_with_the_screenshot(tmp_path, door, after):

@@ -63,12 +63,14 @@ def test_a_wrong_field_is_named(field, value):
         sidecars.parse(json.dumps(document).encode())
 
 
+@pytest.mark.broad
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_refused_with_a_reason(data):
     with pytest.raises(CopyError):
         sidecars.parse(data)
 
 
+@pytest.mark.broad
 @given(
     st.dictionaries(
         st.sampled_from(sorted(json.loads(make.sidecar(b"").render()))), JSON, max_size=2
@@ -101,6 +103,7 @@ def test_a_rehearsal_is_kept():
     assert sidecars.parse(made.render()) == made
 
 
+@pytest.mark.broad
 @given(
     st.dictionaries(
         st.sampled_from(["time", "node", "result", "observed", "booted"]), JSON, max_size=5

@@ -28,6 +28,7 @@ TEXTS = sorted(
 TABLES: Final = {"policy", "notify"}
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_file_that_is_made_from_the_code_is_up_to_date(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8") == DOCUMENTS[name](), (

@@ -122,6 +122,7 @@ def test_two_schedules_are_refused_and_nothing_is_made(
     )
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("kind", ["cron", "systemd", "launchd"])
 def test_an_update_needs_no_mount_point(
     places: Places, kind: str, capsys: pytest.CaptureFixture[str]
@@ -197,6 +198,7 @@ def test_a_schedule_that_somebody_wrote_and_that_calls_the_old_programs_is_found
     assert schedule.calling(directory, places) == [crontab]
 
 
+@pytest.mark.broad
 def test_the_name_of_a_release_differs_if_its_python_does() -> None:
     python = Path(sys.executable)
     names = {release.identify(python, []), release.identify(python, [])}
@@ -248,6 +250,7 @@ def test_a_damaged_record_is_one_sentence(
     assert places.cron.exists()
 
 
+@pytest.mark.broad
 def test_a_place_where_nothing_is_mounted_is_told_beforehand(
     places: Places, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

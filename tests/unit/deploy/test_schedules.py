@@ -82,6 +82,7 @@ def test_the_timer_catches_up_and_spreads_hosts(units: Path) -> None:
     assert int(timer["RandomizedDelaySec"]) > 0
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_systemd_understands_the_units(units: Path) -> None:
     for kind in ("service", "timer"):

@@ -34,6 +34,7 @@ def call(command: list[str | Path], home: Path | None) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment, text=True, capture_output=True, check=False)
 
 
+@pytest.mark.broad
 def test_the_first_word_or_the_name_of_a_link_says_which_program(
     file: Path, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_the_first_word_or_the_name_of_a_link_says_which_program(
     assert asked.stdout.startswith("usage: vmbackup admin|lock|worker")
 
 
+@pytest.mark.broad
 def test_it_says_when_it_does_not_fit(file: Path, tmp_path: Path) -> None:
     pack(tmp_path / "modules", file, python="2.7")
     done = call([file, "admin"], tmp_path)
@@ -71,6 +73,7 @@ def test_a_directory_that_others_may_change_is_not_used(file: Path, tmp_path: Pa
     assert "does not belong to this user alone" in done.stderr
 
 
+@pytest.mark.broad
 def test_a_home_without_room_is_said_to_be_that_and_nothing_stays(
     file: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_home_without_room_is_said_to_be_that_and_nothing_stays(
     assert list((home / ".cache/vmbackup").iterdir()) == []
 
 
+@pytest.mark.broad
 def test_without_a_home_that_can_be_written(file: Path, tmp_path: Path) -> None:
     (tmp_path / "no-home").write_text("a file")
     done = call([file, "admin", "status"], tmp_path / "no-home")

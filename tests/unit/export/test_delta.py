@@ -26,6 +26,7 @@ from tests.unit.export.conftest import FakeVirtualBox
 BLOCK = 65536
 
 
+@pytest.mark.broad
 def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"SATA-0-0": disk()})
     assert (first.copied, first.sent) == (0, "there is no copy before it")
@@ -43,6 +44,7 @@ def test_the_first_copy_is_sent_and_gets_an_index(tmp_path: Path) -> None:
     index.close()
 
 
+@pytest.mark.broad
 def test_only_the_change_is_sent(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"a": disk()})
     second = make(tmp_path, "2", {"a": disk(b7=3, b8=0, b50=9)}, first)
@@ -52,6 +54,7 @@ def test_only_the_change_is_sent(tmp_path: Path) -> None:
     assert sent < 2 * BLOCK + 128 * 512 + 6000, "two grains, the beginning, tables and the manifest"
 
 
+@pytest.mark.broad
 def test_a_third_copy_uses_the_second(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"a": disk()})
     second = make(tmp_path, "2", {"a": disk(b0=1)}, first)
@@ -61,6 +64,7 @@ def test_a_third_copy_uses_the_second(tmp_path: Path) -> None:
     assert VmdkReader(third.disks()[0]).disk(64 * BLOCK) == content([disk(b0=1, b39=2)])
 
 
+@pytest.mark.broad
 def test_aligned_copies_are_copied_in_whole_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,6 +85,7 @@ def test_aligned_copies_are_copied_in_whole_blocks(
     ] * 3, "each before, between and after"
 
 
+@pytest.mark.broad
 def test_a_nas_that_does_not_copy_is_told_from_one_that_does_not_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +104,7 @@ def test_a_nas_that_does_not_copy_is_told_from_one_that_does_not_write(
             make(tmp_path, str(number), {"a": disk()}, first)
 
 
+@pytest.mark.broad
 def test_disks_are_told_apart_by_their_place(tmp_path: Path) -> None:
     first = make(tmp_path, "1", {"a": disk(), "b": disk(b1=1, b2=2)})
     second = make(tmp_path, "2", {"b": disk(b1=1, b2=2), "c": disk(), "a": disk(b3=3)}, first)
@@ -136,6 +142,7 @@ def test_any_disk_after_any_other_is_right(
     assert second.copied <= len(equal) * BLOCK
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -183,6 +190,7 @@ def flip(path: Path, offset: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.broad
 def test_each_nth_copy_is_sent_whole(tmp_path: Path) -> None:
     copies = [make(tmp_path, "0", {"a": disk()}, whole_every=3)]
     for number in range(1, 7):
@@ -191,6 +199,7 @@ def test_each_nth_copy_is_sent_whole(tmp_path: Path) -> None:
     assert copies[3].sent == "one of 3 copies is sent whole"
 
 
+@pytest.mark.broad
 def test_rot_in_the_copy_before_is_found_by_the_manifest(tmp_path: Path) -> None:
     """The digests are those of the bytes that were read here, so whoever checks the new copy sees
     that it is not made of them.

@@ -34,6 +34,7 @@ def scratch(virtualbox: FakeVirtualBox, tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
+@pytest.mark.broad
 def test_takes_the_members_before_the_first_disk(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     (virtualbox.folder / "vm.nvram").write_bytes(b"efi" * 1000)
     (virtualbox.folder / "vm.ovf").write_bytes(ovf([2**21], nvram=True))
@@ -59,6 +60,7 @@ def test_an_export_that_found_no_name_taken_is_refused(
         take(virtualbox, scratch, disks=1)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("name", "plain"),
     [
@@ -91,6 +93,7 @@ def test_what_is_missing_is_asked_for_again_but_not_for_ever(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.broad
 def test_a_refusal_is_told_in_virtualbox_s_words(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     virtualbox.behave(
         errors={
@@ -112,6 +115,7 @@ def test_a_virtualbox_that_writes_nothing_is_not_waited_for(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "called", ["a/b", "../../x", "/etc/x", "a/../../b", "e//f", "g/", "a:b", "new\nline", "'"]
 )
@@ -129,6 +133,7 @@ def test_the_disks_of_every_name_find_something_in_their_place(
     )
 
 
+@pytest.mark.broad
 def test_a_vm_that_is_called_otherwise_is_noticed_at_once(
     virtualbox: FakeVirtualBox, scratch: Path
 ) -> None:
@@ -149,6 +154,7 @@ def test_a_name_for_which_there_can_be_no_file_is_told(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.broad
 def test_cancelling_ends_it_soon(virtualbox: FakeVirtualBox, scratch: Path) -> None:
     virtualbox.behave(mute=True)
     cancelled = threading.Event()
@@ -181,6 +187,7 @@ def test_files_get_plain_names(name: str) -> None:
     ]
 
 
+@pytest.mark.broad
 def test_what_a_killed_worker_left_long_ago_is_removed(
     virtualbox: FakeVirtualBox, scratch: Path
 ) -> None:

@@ -71,6 +71,7 @@ def in_the_middle(action: Hook) -> Codec:
     return Codec("watched", compress, right.decompress)
 
 
+@pytest.mark.broad
 def test_an_export_has_the_description_the_disks_and_a_manifest(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_an_export_has_the_description_the_disks_and_a_manifest(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.broad
 def test_a_vm_without_disks(virtualbox: FakeVirtualBox, tmp_path: Path) -> None:
     virtualbox.behave(diskless=True)
     ended(exporter(virtualbox, tmp_path).start(virtualbox.machine, tmp_path / "x.ova")).result()
@@ -112,6 +114,7 @@ def test_a_vm_without_disks(virtualbox: FakeVirtualBox, tmp_path: Path) -> None:
         assert tar.getnames() == ["vm.ovf", "vm.mf"]
 
 
+@pytest.mark.broad
 def test_a_vm_that_runs_once_it_is_locked_is_not_exported(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -123,6 +126,7 @@ def test_a_vm_that_runs_once_it_is_locked_is_not_exported(
     assert "export" not in virtualbox.commands()
 
 
+@pytest.mark.broad
 def test_a_lost_lock_voids_the_copy(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -133,6 +137,7 @@ def test_a_lost_lock_voids_the_copy(
     assert not (tmp_path / "x.ova").exists()
 
 
+@pytest.mark.broad
 def test_a_killed_holder_stops_the_export_at_once(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -150,6 +155,7 @@ def test_a_killed_holder_stops_the_export_at_once(
     assert not (tmp_path / "x.ova").exists()
 
 
+@pytest.mark.broad
 def test_a_disk_that_is_written_meanwhile_voids_the_copy(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -170,6 +176,7 @@ def test_a_disk_that_is_written_meanwhile_voids_the_copy(
     assert not (tmp_path / "x.ova").exists()
 
 
+@pytest.mark.broad
 def test_cancelling_removes_the_file_and_frees_the_disks(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -189,6 +196,7 @@ def test_cancelling_removes_the_file_and_frees_the_disks(
     assert virtualbox.processes() == []
 
 
+@pytest.mark.broad
 def test_a_target_that_is_there_already_is_left_alone(
     virtualbox: FakeVirtualBox, disks: list[list[Vdi]], tmp_path: Path
 ) -> None:
@@ -229,6 +237,7 @@ def test_disks_that_virtualbox_exports_otherwise_are_refused(
     ended(exporter(virtualbox, tmp_path).start(machine, tmp_path / "z.ova")).result()
 
 
+@pytest.mark.broad
 def test_a_vm_of_another_name_in_the_copy(virtualbox: FakeVirtualBox, tmp_path: Path) -> None:
     virtualbox.behave(diskless=True)
     export = ended(

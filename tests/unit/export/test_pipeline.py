@@ -64,6 +64,7 @@ def copy(
     return meter
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("cores", [1, 4, 100])
 def test_a_disk_arrives_whole_and_in_order(tmp_path: Path, cores: int) -> None:
     image = disk(200)
@@ -92,6 +93,7 @@ def test_an_unreadable_block_is_an_error(tmp_path: Path) -> None:
             copy(chain, Collector())
 
 
+@pytest.mark.broad
 def test_the_self_check_finds_a_broken_compressor_in_any_block(tmp_path: Path) -> None:
     right = zlib_codec(1)
     victim = pattern(40, BLOCK)
@@ -120,6 +122,7 @@ def test_an_error_of_the_sink_ends_everything(tmp_path: Path) -> None:
         copy(chain, Full())
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("slow", ["sink", "compressor"])
 def test_cancelling_ends_it_soon(tmp_path: Path, slow: str) -> None:
     cancelled = threading.Event()
@@ -171,6 +174,7 @@ def test_a_disk_that_answers_too_late_is_an_error() -> None:
     assert pipeline.close()
 
 
+@pytest.mark.broad
 def test_finished_units_do_not_pile_up_before_a_slow_sink(tmp_path: Path) -> None:
     counted, right = [0], zlib_codec(1)
     ahead: list[int] = []

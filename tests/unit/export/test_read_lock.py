@@ -42,6 +42,7 @@ def chain(virtualbox: FakeVirtualBox, disk: Vdi) -> Chain:
     return Chain.open([virtualbox.folder / f"{disk.identifier}.vdi"])
 
 
+@pytest.mark.broad
 def test_a_lock_that_lasted_is_proven(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     with chain(virtualbox, disk) as opened, take(virtualbox, disk) as lock:
         lock.check()
@@ -50,6 +51,7 @@ def test_a_lock_that_lasted_is_proven(virtualbox: FakeVirtualBox, disk: Vdi) -> 
     assert virtualbox.processes() == []
 
 
+@pytest.mark.broad
 def test_a_vboxsvc_that_is_just_ending_is_waited_for(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     virtualbox.behave(ending=True)
     with take(virtualbox, disk) as lock:
@@ -94,6 +96,7 @@ def test_other_bytes_than_virtualbox_reads_are_no_proof(
         lock.prove(opened)
 
 
+@pytest.mark.broad
 def test_virtualbox_is_asked_for_bytes_of_a_parent_that_its_child_does_not_note(
     virtualbox: FakeVirtualBox,
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_running_vm_is_told_apart(virtualbox: FakeVirtualBox, disk: Vdi) -> No
         take(virtualbox, disk)
 
 
+@pytest.mark.broad
 def test_a_virtualbox_that_does_not_answer_is_not_waited_for(
     virtualbox: FakeVirtualBox, disk: Vdi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_cancelling_while_waiting_for_the_lock(virtualbox: FakeVirtualBox, disk:
     assert time.monotonic() - start < 2
 
 
+@pytest.mark.broad
 def test_a_killed_worker_lets_the_lock_go(virtualbox: FakeVirtualBox, disk: Vdi) -> None:
     """Nobody can clean up after a SIGKILL: the pipe does it."""
     worker = virtualbox.worker(

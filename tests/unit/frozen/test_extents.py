@@ -116,6 +116,7 @@ def proven(comparison: Comparison, size: int) -> list[bool]:
     return equal
 
 
+@pytest.mark.broad
 @given(files())
 def test_what_is_not_told_has_the_same_bytes(pair: tuple[File, File]) -> None:
     old, new = pair
@@ -126,6 +127,7 @@ def test_what_is_not_told_has_the_same_bytes(pair: tuple[File, File]) -> None:
             assert before[position : position + 1] == after[position : position + 1]
 
 
+@pytest.mark.broad
 @given(files())
 def test_a_file_is_as_it_was_where_its_extents_are_believed(pair: tuple[File, File]) -> None:
     """The comparison is of use: what lies where it lay is not told."""

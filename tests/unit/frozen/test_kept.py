@@ -79,6 +79,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, at: int) -> list[int]:
     return count
 
 
+@pytest.mark.broad
 def test_wherever_a_worker_dies_what_is_noted_is_true(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ settings = {
 sections = some.sampled_from([*settings, "policy", "notify", "other"])
 
 
+@pytest.mark.broad
 @given(
     some.dictionaries(
         sections,

@@ -214,6 +214,7 @@ def test_any_text_gives_values_or_one_error(text: bytes | str) -> None:
         load(text)
 
 
+@pytest.mark.broad
 def test_pydantic_is_not_imported_before_a_document_is_read() -> None:
     code = "import sys, shared.host.documents; print('pydantic' in sys.modules)"
     done = subprocess.run(

@@ -44,6 +44,7 @@ def forking(program: str) -> str:
     return done.stdout
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("ends", "code"),
     [
@@ -59,6 +60,7 @@ def test_it_ends_with_a_code_of_its_own_and_the_program_goes_on(ends: str, code:
     )
 
 
+@pytest.mark.broad
 def test_it_has_a_number_a_session_a_name_and_random_numbers_of_its_own() -> None:
     shown = forking("""
     random.seed(1)
@@ -73,6 +75,7 @@ def test_it_has_a_number_a_session_a_name_and_random_numbers_of_its_own() -> Non
     assert not set(first) & set(second)
 
 
+@pytest.mark.broad
 def test_its_input_is_closed_and_it_has_no_pipe_of_another_fork() -> None:
     shown = forking("""
     hung = ForkedProcess(lambda: time.sleep(60), "hung")
@@ -87,6 +90,7 @@ def test_its_input_is_closed_and_it_has_no_pipe_of_another_fork() -> None:
     assert eval(shown) == ("", "/dev/null", False)
 
 
+@pytest.mark.broad
 def test_one_that_hangs_or_is_killed_holds_up_no_other() -> None:
     shown = forking("""
     hung = ForkedProcess(lambda: time.sleep(60), "hung")
@@ -96,6 +100,7 @@ def test_one_that_hangs_or_is_killed_holds_up_no_other() -> None:
     assert shown == f"works None\n{-signal.SIGTERM}\n"
 
 
+@pytest.mark.broad
 def test_a_signal_does_to_it_what_it_does_to_a_program_not_what_its_parent_makes_of_it() -> None:
     shown = forking("""
     signal.signal(signal.SIGTERM, lambda *_: print("parent"))
@@ -108,6 +113,7 @@ def test_a_signal_does_to_it_what_it_does_to_a_program_not_what_its_parent_makes
     assert shown == f"5\n{-signal.SIGTERM}\n"
 
 
+@pytest.mark.broad
 def test_its_errors_are_heard_also_where_those_of_the_program_go_into_a_file(
     tmp_path: Path,
 ) -> None:
@@ -132,6 +138,7 @@ def test_a_signal_to_one_that_has_just_ended_does_nothing() -> None:
     )
 
 
+@pytest.mark.broad
 def test_what_its_threads_do_is_done_before_it_ends() -> None:
     work = "threading.Thread(target=lambda: (time.sleep(0.2), say('done'))).start()"
     assert forking(f"print(said(lambda: {work}))") == "(0, 'done')\n"

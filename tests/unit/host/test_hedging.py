@@ -64,6 +64,7 @@ def test_one_that_answers_in_time_is_asked_once(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.broad
 def test_a_late_one_is_asked_once_more_and_left_to_end_by_itself(folder: Path) -> None:
     """The whole answer of the other counts, with its exit status, also if that is a failure."""
     done = HedgingRunner(2).run(asked(folder, 1), timeout_seconds=60)
@@ -76,6 +77,7 @@ def test_a_late_one_is_asked_once_more_and_left_to_end_by_itself(folder: Path) -
     assert hedging._left == []
 
 
+@pytest.mark.broad
 def test_one_that_was_left_is_ended_by_the_next_question_after_its_time(folder: Path) -> None:
     runner = HedgingRunner(1)
     runner.run(asked(folder, 1), timeout_seconds=60)
@@ -87,6 +89,7 @@ def test_one_that_was_left_is_ended_by_the_next_question_after_its_time(folder: 
     assert still_running(folder) == []
 
 
+@pytest.mark.broad
 def test_one_that_was_left_can_say_all_it_has_to_say(folder: Path) -> None:
     """Whoever asked has ended: nobody reads it, and it must not die of that."""
     program = (
@@ -107,6 +110,7 @@ def test_one_that_ends_by_itself_after_its_time_has_answered(folder: Path) -> No
     assert len(list(folder.parent.glob("*.ended"))) == 1
 
 
+@pytest.mark.broad
 def test_if_none_answers_both_are_ended_in_time(folder: Path) -> None:
     done = HedgingRunner(1).run(asked(folder, 9), timeout_seconds=4)
     assert done.timed_out
@@ -114,6 +118,7 @@ def test_if_none_answers_both_are_ended_in_time(folder: Path) -> None:
     assert still_running(folder) == []
 
 
+@pytest.mark.broad
 def test_one_that_may_take_less_time_than_that_is_asked_once(folder: Path) -> None:
     assert HedgingRunner(50).run(asked(folder, 9), timeout_seconds=1).timed_out
     assert len(list(folder.iterdir())) <= 1
@@ -143,12 +148,14 @@ def interrupted(first: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.broad
 def test_whoever_is_interrupted_leaves_nothing_running(folder: Path) -> None:
     with interrupted(lambda: None):
         HedgingRunner(1).run(asked(folder, 9), timeout_seconds=60)
     assert still_running(folder) == []
 
 
+@pytest.mark.broad
 def test_whoever_is_interrupted_lets_a_question_end_by_itself_for_a_while(folder: Path) -> None:
     with interrupted(folder.with_name(f"{folder.name}.go").touch):
         HedgingRunner(50, patience_seconds=60).run(asked(folder, 9), timeout_seconds=60)

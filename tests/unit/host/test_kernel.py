@@ -85,6 +85,7 @@ def test_the_start_of_a_process_does_not_move_with_the_clock(
     assert before.is_certain()
 
 
+@pytest.mark.broad
 def test_a_process_is_alive_for_one_that_counts_time_otherwise() -> None:
     """In a time namespace, clock and start of every process are shifted by a day."""
     here = ProcessIdentity.of(os.getpid())

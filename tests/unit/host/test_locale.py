@@ -10,6 +10,7 @@ import pytest
 PROJECT = Path(__file__).parents[3]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", ["C", "POSIX", "de_DE.ISO-8859-1"])
 @pytest.mark.parametrize("utf8", ["", "0"], ids=["as Python likes", "as the locale says"])
 def test_names_are_utf8_in_every_locale(tmp_path: Path, name: str, utf8: str) -> None:

@@ -69,6 +69,7 @@ def test_a_command_does_not_go_on_without_whoever_was_told_to_end(
         assert caught.value.code == int(ExitCode.TERMINATED)
 
 
+@pytest.mark.broad
 def test_an_interrupted_command_may_end_by_itself_if_it_has_the_time(tmp_path: Path) -> None:
     """A VBoxManage that is ended while it holds a VM leaves that `aborted`."""
     mark = tmp_path / "mark"
@@ -82,6 +83,7 @@ def test_an_interrupted_command_may_end_by_itself_if_it_has_the_time(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mark"]
 
 
+@pytest.mark.broad
 @pytest.mark.skipif(sys.platform != "linux", reason="the system cannot do that")
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_child_ends_with_its_parent_if_that_is_asked_for(tmp_path: Path, ends: bool) -> None:
@@ -118,6 +120,7 @@ def test_the_command_of_a_child_is_its_own(tmp_path: Path) -> None:
     assert child.end()
 
 
+@pytest.mark.broad
 def test_what_a_child_started_ends_with_it_also_if_it_does_not_obey(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     stubborn = 'trap "" TERM; echo $$ >"$0.new"; mv "$0.new" "$0"; while :; do sleep 0.1; done'

@@ -55,6 +55,7 @@ def test_what_passes_takes_as_long_as_the_limit_says(tmp_path: Path) -> None:
     assert max(clock.slept) <= 0.25, "so that it can be stopped meanwhile"
 
 
+@pytest.mark.broad
 def test_two_processes_share_it(tmp_path: Path) -> None:
     count = 300
     words = [sys.executable, "-c", PROCESS, str(tmp_path), str(RATE), str(PIECE), str(count)]

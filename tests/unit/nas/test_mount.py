@@ -172,6 +172,7 @@ def test_no_name_ends_a_line_of_the_mount_table(tmp_path):
     assert [each.path for each in found] == ["/mnt/a\u2028b\x85c\rd"] * 2
 
 
+@pytest.mark.broad
 def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path, monkeypatch):
     assert is_there(tmp_path, 10)
     assert not is_there(tmp_path / "none" / "below", 10)

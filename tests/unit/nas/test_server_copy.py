@@ -96,6 +96,7 @@ def look(tmp_path: Path) -> Callable[..., Answer]:
     return find
 
 
+@pytest.mark.broad
 def test_an_answer_is_remembered_for_this_mount_and_kernel_for_a_month(
     look: Callable[..., Answer], tmp_path: Path
 ) -> None:

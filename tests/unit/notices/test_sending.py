@@ -99,6 +99,7 @@ def silent_server():
             connection.close()
 
 
+@pytest.mark.broad
 def test_a_server_that_says_nothing_is_given_up_in_time(
     silent_server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time(
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.broad
 def test_the_secret_is_in_no_process_list(
     silent_server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

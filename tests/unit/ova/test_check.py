@@ -123,6 +123,7 @@ def test_every_flipped_bit_in_a_header_or_member_is_found(tmp_path, data):
     assert found.sha256 == hashlib.sha256(damaged).hexdigest()
 
 
+@pytest.mark.broad
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(make.ova(DISK[:3000])) - 1))
 def test_every_cut_is_found(tmp_path, length):
@@ -184,6 +185,7 @@ def test_names_that_leave_the_directory_are_names_like_others(tmp_path):
     )
 
 
+@pytest.mark.broad
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=4096)
@@ -208,6 +210,7 @@ def test_a_disk_that_virtualbox_leaves_out_of_the_manifest_is_checked_grain_by_g
         check(tmp_path, make.ova(disk, disk_name="web1-disk001.vmdk", listed=False))
 
 
+@pytest.mark.broad
 def test_sizes_above_eight_gibibytes_and_bounded_memory(tmp_path):
     """A sparse file stands for the real thing; the check is stopped as soon as it reads data."""
     size = 9 << 30

@@ -31,6 +31,7 @@ def compared(old: engine_copies.Copy, new: engine_copies.Copy) -> list[DiskDiffe
     return by_contents
 
 
+@pytest.mark.broad
 def test_blocks_that_changed_appeared_and_vanished(tmp_path: Path) -> None:
     old = copy(tmp_path, "old", {"SATA-0-0": engine_copies.disk()})
     changed = engine_copies.disk(b3=7, b4=8, b9=0, b50=5)
@@ -41,11 +42,13 @@ def test_blocks_that_changed_appeared_and_vanished(tmp_path: Path) -> None:
     assert (found.size_before, found.size_after) == (WHOLE, WHOLE)
 
 
+@pytest.mark.broad
 def test_the_same_copy_twice_differs_in_nothing(tmp_path: Path) -> None:
     made = copy(tmp_path, "old", {"SATA-0-0": engine_copies.disk()})
     assert [found.blocks for found in compared(made, made)] == [0]
 
 
+@pytest.mark.broad
 def test_a_disk_that_was_added_and_one_that_grew(tmp_path: Path) -> None:
     old = copy(tmp_path, "old", {"A": engine_copies.disk()})
     larger = Vdi(WHOLE + 4 * 1024, engine_copies.disk().blocks)
@@ -55,6 +58,7 @@ def test_a_disk_that_was_added_and_one_that_grew(tmp_path: Path) -> None:
     assert (second.size_before, second.appeared) == (None, 40)
 
 
+@pytest.mark.broad
 def test_without_an_index_of_its_own_a_copy_is_read(tmp_path: Path) -> None:
     old = copy(tmp_path, "old", {"A": engine_copies.disk()})
     new = copy(tmp_path, "new", {"A": engine_copies.disk(b1=5)})

@@ -58,6 +58,7 @@ def first_sector(data: bytes) -> int:
     return int.from_bytes(data[DIRECTORY : DIRECTORY + 4], "little")
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("offset", "length"),
     [
@@ -79,6 +80,7 @@ def test_any_part_is_what_was_written(tmp_path: Path, offset: int, length: int) 
         assert copy.disks[0].read(offset, length) == DISK[offset : offset + length]
 
 
+@pytest.mark.broad
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -114,6 +116,7 @@ def test_threads_share_a_reader(tmp_path: Path) -> None:
         assert list(found) == [DISK[place : place + 70_000] for place in places]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("aligned", [False, True])
 def test_copies_with_an_index_are_compared_with_it(tmp_path: Path, *, aligned: bool) -> None:
     made, disk = indexed(tmp_path, aligned=aligned)
@@ -124,6 +127,7 @@ def test_copies_with_an_index_are_compared_with_it(tmp_path: Path, *, aligned: b
         assert list(reader.runs()) == [(0, 40 * GRAIN)]
 
 
+@pytest.mark.broad
 def test_another_grain_in_the_place_of_one_is_found_by_the_index(tmp_path: Path) -> None:
     made, _ = indexed(tmp_path)
     with open_copy(made.ova) as copy:
@@ -146,6 +150,7 @@ def test_another_grain_in_the_place_of_one_is_found_by_the_index(tmp_path: Path)
         assert copy.index_problem == "there is no index of it"
 
 
+@pytest.mark.broad
 def test_a_grain_that_its_table_lost_is_no_zeros(tmp_path: Path) -> None:
     made, disk = indexed(tmp_path)
     with open_copy(made.ova) as copy:
@@ -160,6 +165,7 @@ def test_a_grain_that_its_table_lost_is_no_zeros(tmp_path: Path) -> None:
         assert copy.disks[0].read(4 * GRAIN, GRAIN) == disk[4 * GRAIN : 5 * GRAIN]
 
 
+@pytest.mark.broad
 def test_an_index_of_another_copy_is_not_used(tmp_path: Path) -> None:
     made, disk = indexed(tmp_path)
     (tmp_path / "other").mkdir()
@@ -198,6 +204,7 @@ def with_grain(number: int, length: int, data: bytes) -> bytes:
     return VMDK[:start] + put + VMDK[start + len(put) :]
 
 
+@pytest.mark.broad
 def test_bombs_and_lengths_that_lie_take_no_memory(tmp_path: Path) -> None:
     bomb = zlib.compress(bytes(20 << 20), 9)
     packed = zlib.compress(GRAINS[0])
@@ -271,6 +278,7 @@ def test_what_is_no_file_is_an_error_at_once(tmp_path: Path) -> None:
             open_copy(tmp_path / name)
 
 
+@pytest.mark.broad
 def test_a_disk_of_500_gb_takes_little_memory(tmp_path: Path) -> None:
     """Its grains are spread over all of it: each 256th table has one."""
     total = 500 * 10**9 // GRAIN
@@ -300,6 +308,7 @@ def test_a_reader_that_was_closed_reads_nothing(tmp_path: Path) -> None:
         copy.disks[0].read(0, 1)
 
 
+@pytest.mark.broad
 @settings(
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

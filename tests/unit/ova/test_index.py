@@ -121,6 +121,7 @@ JSON = some.recursive(
 FIELDS = ("generation", "ova_bytes", "manifest_position", "manifest_bytes", "sections")
 
 
+@pytest.mark.broad
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(some.dictionaries(some.sampled_from(FIELDS), JSON | some.integers(0, 2**70), min_size=1))
 def test_any_values(tmp_path: Path, values: dict[str, object]) -> None:

@@ -113,6 +113,7 @@ def test_damage_is_found_in_the_same_pass(tmp_path: Path, damage: int) -> None:
         )
 
 
+@pytest.mark.broad
 def test_a_bomb_is_an_error(tmp_path: Path) -> None:
     grains = {**GRAINS, 3: bytes(20 << 20)}
     with pytest.raises(CopyError, match="block"):

@@ -70,6 +70,7 @@ def test_last_block_ends_with_the_disk(tmp_path: Path) -> None:
 LAYERS = st.lists(st.dictionaries(st.integers(0, 7), st.integers(0, 9)), min_size=1, max_size=4)
 
 
+@pytest.mark.broad
 @fuzzing
 @given(LAYERS, st.integers(7 * BLOCK // 512 + 1, 8 * BLOCK // 512))
 def test_a_chain_reads_as_the_guest_sees_it(
@@ -85,6 +86,7 @@ def test_a_chain_reads_as_the_guest_sees_it(
         assert chain.beginning(100_000) == content(images)[:100_000]
 
 
+@pytest.mark.broad
 @fuzzing
 @given(st.integers(0, 3), st.integers(0, 2**32 - 1) | st.integers(0, 8))
 def test_a_wrong_map_entry_is_refused_or_only_frees_its_block(
@@ -107,6 +109,7 @@ def test_a_wrong_map_entry_is_refused_or_only_frees_its_block(
     assert open_bytes(tmp_path / "a.vdi", bytes(data)) == expected
 
 
+@pytest.mark.broad
 @fuzzing
 @given(st.integers(0x40, 0x1C7), st.integers(1, 255))
 def test_a_damaged_header_byte_is_refused_or_changes_nothing(
@@ -126,6 +129,7 @@ def test_a_damaged_header_byte_is_refused_or_changes_nothing(
     assert len(found) == image.size or (0x170 <= offset < 0x178 and len(found) > image.size - BLOCK)
 
 
+@pytest.mark.broad
 @fuzzing
 @given(st.binary(min_size=512, max_size=512))
 def test_no_noise_is_taken_for_a_header(data: bytes) -> None:
@@ -135,6 +139,7 @@ def test_no_noise_is_taken_for_a_header(data: bytes) -> None:
         parse_header(data[:0x40] + struct.pack("<4I", 0xBEDA107F, 0x10001, 400, 1) + data[0x50:])
 
 
+@pytest.mark.broad
 @fuzzing
 @given(st.data())
 def test_a_truncated_file_is_refused(tmp_path: Path, data: st.DataObject) -> None:

@@ -67,6 +67,7 @@ TABLE = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("case", TABLE)
 def test_it_is_what_the_copy_holds_and_no_more_was_written(tmp_path: Path, case: str) -> None:
     wanted, expected = TABLE[case]

@@ -66,6 +66,7 @@ def test_every_flipped_bit_behind_the_descriptor_is_found_or_changes_nothing(whe
     is_found(flipped(where, bit))
 
 
+@pytest.mark.broad
 def test_the_only_bits_that_change_nothing_fill_up_the_last_byte_of_a_compressed_grain():
     """A deflate stream ends at any bit; its checksum, four bytes, begins at the next whole byte."""
     lasts = [sector * 512 + 12 + size - 5 for sector, size in VmdkReader(DISK).packed_grains()]
@@ -76,6 +77,7 @@ def test_the_only_bits_that_change_nothing_fill_up_the_last_byte_of_a_compressed
         assert all(is_found(flipped(last + near, bit)) for near in (-1, 1) for bit in range(8))
 
 
+@pytest.mark.broad
 def test_every_byte_of_the_header_counts():
     for where in range(HEADER_END):
         damaged = bytearray(DISK)
@@ -84,6 +86,7 @@ def test_every_byte_of_the_header_counts():
             check(bytes(damaged))
 
 
+@pytest.mark.broad
 @settings(max_examples=100)
 @given(st.integers(0, len(DISK) - 1))
 def test_every_cut_is_found(length):

@@ -55,6 +55,7 @@ def unit_bytes(seed: int) -> bytes:
     return bytes(GRAIN) + (pattern(seed, GRAIN) if seed else bytes(GRAIN)) + bytes(2 * GRAIN)
 
 
+@pytest.mark.broad
 @settings(max_examples=60)
 @given(disk_units, st.integers(0, 8), st.sampled_from((512, 4096)), st.integers(0, 511))
 def test_a_disk_reads_back(

@@ -50,6 +50,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., OvaWriter]]:
         made.discard()
 
 
+@pytest.mark.broad
 def test_what_is_written_goes_at_the_pace_of_the_host_and_is_flushed_each_second(
     tmp_path: Path, make: Callable[..., OvaWriter]
 ) -> None:
@@ -100,6 +101,7 @@ def test_what_waits_for_its_turn_does_not_hold_up_the_end(
     assert not (tmp_path / "x.ova").exists()
 
 
+@pytest.mark.broad
 def test_members_and_manifest(tmp_path: Path, make: Callable[..., OvaWriter]) -> None:
     archive = make()
     archive.add("vm.ovf", b"<xml/>")
@@ -146,6 +148,7 @@ def test_the_file_is_private_and_never_replaces_another(
     assert (tmp_path / "x.ova").exists()
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("call", ["pwrite", "flush"])
 def test_a_full_storage_is_told_and_the_file_removed(
     tmp_path: Path, make: Callable[..., OvaWriter], monkeypatch: pytest.MonkeyPatch, call: str

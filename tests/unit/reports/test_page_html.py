@@ -47,6 +47,7 @@ class Read(HTMLParser):
         return [text for within, text in self.texts if within == tag]
 
 
+@pytest.mark.broad
 def test_everything_stands_in_it() -> None:
     made = known(30, WRITTEN, ["web01"])
     text = " ".join(text for _, text in Read(rendered(page(made))).texts)
@@ -81,6 +82,7 @@ def test_the_worst_is_first_and_each_problem_has_its_command() -> None:
     assert [row.level for row in made.vms][:4] == ["CRITICAL", "WARNING", "WARNING", "OK"]
 
 
+@pytest.mark.broad
 def test_hostile_names_are_text_and_nothing_else() -> None:
     plain = Read(rendered(page(known(len(HOSTILE), WRITTEN))))
     hostile = Read(rendered(page(known(len(HOSTILE), WRITTEN, HOSTILE))))
@@ -94,6 +96,7 @@ def test_hostile_names_are_text_and_nothing_else() -> None:
     assert "\\x1b[31mred\\n" in names
 
 
+@pytest.mark.broad
 def test_nothing_is_loaded_and_only_its_own_script_runs() -> None:
     read = Read(rendered(page(known(3, WRITTEN, HOSTILE))))
     loading = [
@@ -111,6 +114,7 @@ def test_nothing_is_loaded_and_only_its_own_script_runs() -> None:
     assert "unsafe" not in policy
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("count", "bytes_", "seconds"),
     [(100, 300_000, 0.5), pytest.param(1000, 3e6, 5, marks=pytest.mark.slow)],
@@ -132,6 +136,7 @@ def test_the_next_writer_reads_what_was_noted(tmp_path: Any) -> None:
     assert (found.generation, found.written) == (4711, WRITTEN)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     "change",
     [

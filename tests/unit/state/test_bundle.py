@@ -23,6 +23,7 @@ def packed(*generations: bytes, before: bytes | None = None) -> tuple[BundleName
     return packer.finish(WHEN, "01234567")
 
 
+@pytest.mark.broad
 @given(ANY, st.none() | st.binary(max_size=40))
 def test_every_byte_comes_back(generations: list[bytes], before: bytes | None) -> None:
     name, data = packed(*generations, before=before)

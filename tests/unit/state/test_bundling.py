@@ -321,6 +321,7 @@ class TestUnreadable:
     def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(history_files, "LIMIT_BYTES", LIMIT)
 
+    @pytest.mark.broad
     @pytest.mark.parametrize(
         ("kind", "number"),
         [("pipe", 1), ("link", 2), ("directory", 1), ("directory", 4), ("long", 2)],
@@ -388,6 +389,7 @@ class TestUnreadable:
         assert loose(files) == [*range(1, 10)]
         assert not (files.root / "damaged").exists()
 
+    @pytest.mark.broad
     def test_a_nas_that_is_away_makes_nothing_unreadable(
         self, files: StateFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -411,6 +413,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int | None, errors: list[in
 
 
 class TestRemoving:
+    @pytest.mark.broad
     def test_an_anchor_says_where_the_chain_begins(self, files: StateFiles) -> None:
         whole = history(files)
         bundle(files)

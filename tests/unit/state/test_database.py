@@ -91,6 +91,7 @@ class TestCommits:
         with pytest.raises(NodeConflictError):
             twin.commit_once(add("web02"), "add", "test")
 
+    @pytest.mark.broad
     def test_a_view_that_cannot_be_written_does_not_make_a_commit_fail(
         self, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -355,6 +356,7 @@ class TestSessions:
         head = database.commit_once(add("web01"), "add", "test")
         assert (head.generation, set(head.contents.vms)) == (before + 1, {"web01"})
 
+    @pytest.mark.broad
     def test_sessions_of_many_threads_lose_nothing(self, database: Database) -> None:
         def work(name: str) -> None:
             for number in range(5):

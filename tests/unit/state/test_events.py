@@ -90,6 +90,7 @@ class Post:
 CRASHES = ("", "claimed", "sent")
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("key", "crashes", "skew"),
     list(product((OVERDUE, SILENT), product(CRASHES, CRASHES), (-3600, 0, 3600))),

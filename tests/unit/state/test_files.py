@@ -455,6 +455,7 @@ class TestView:
         )
         assert left(files) == []
 
+    @pytest.mark.broad
     def test_an_old_view_is_no_edit(self, files: StateFiles) -> None:
         commit(files, "web01", 1)
         files.run(view.publish_view("a"))

@@ -192,6 +192,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.broad
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_unknown(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     directory = tmp_path_factory.mktemp("node")
@@ -199,6 +200,7 @@ def test_any_bytes_are_unknown(tmp_path_factory: pytest.TempPathFactory, data: b
     assert read_look(directory, HERE.node, HERE.machine) is None
 
 
+@pytest.mark.broad
 @given(
     st.sampled_from(
         ["before", "since", "written", "vms", "unchanged", "workers", "breaks", "known"]

@@ -89,6 +89,7 @@ def test_it_is_released_when_the_transaction_fails(files: StateFiles) -> None:
     assert marker(files) is None
 
 
+@pytest.mark.broad
 def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(
     files: StateFiles, dead_marker: bytes
 ) -> None:
@@ -218,6 +219,7 @@ class TestTurns:
 
 
 class TestBreaking:
+    @pytest.mark.broad
     def test_what_was_judged_is_removed(self, files: StateFiles, dead_marker: bytes) -> None:
         assert files.run(break_lease(dead_marker, "stale")) is True
         assert marker(files) is None
@@ -235,6 +237,7 @@ class TestBreaking:
         assert files.run(break_lease(b"judged", "stale")) is False
         assert files.run(break_dead_holder("stale")) is False
 
+    @pytest.mark.broad
     def test_a_holder_of_another_host_is_never_called_dead_by_its_number(
         self, files: StateFiles, dead_marker: bytes
     ) -> None:

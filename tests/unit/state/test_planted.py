@@ -82,6 +82,7 @@ def bounded() -> Iterator[None]:
     assert time.process_time() - began < SECONDS
 
 
+@pytest.mark.broad
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize("name", READ)
@@ -119,6 +120,7 @@ def sealed(root: Path, number: int, unknown: str) -> None:
     path.write_bytes(body + f"sha256 {hashlib.sha256(body).hexdigest()}\n".encode())
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("unknown", ["[]", "{}"])
 def test_a_sealed_generation_of_nothing_but_brackets_is_refused(
     database: Database, unknown: str
@@ -149,6 +151,7 @@ def test_the_longest_that_is_sealed_is_read_in_a_gigabyte(database: Database, un
         decode.cache_clear()
 
 
+@pytest.mark.broad
 def test_what_nobody_could_read_is_not_committed(database: Database) -> None:
     """Or everybody would be refused for good. What makes it smaller goes on."""
 

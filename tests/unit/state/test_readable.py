@@ -63,6 +63,7 @@ def expected(root: Path, file: int, directory: int) -> dict[str, int]:
     }
 
 
+@pytest.mark.broad
 @pytest.mark.usefixtures("hostile")
 def test_as_it_is_made_its_owner_and_group_read_and_write_it_and_nobody_else(
     tmp_path: Path,
@@ -71,6 +72,7 @@ def test_as_it_is_made_its_owner_and_group_read_and_write_it_and_nobody_else(
     assert modes(root) == expected(root, 0o660, 0o770)
 
 
+@pytest.mark.broad
 @pytest.mark.usefixtures("hostile")
 def test_what_is_made_afterwards_can_be_read_by_all_though_no_host_says_so(tmp_path: Path) -> None:
     used(root := tmp_path / "vmstate", "all")

@@ -225,6 +225,7 @@ class TestExpiry:
         assert recovery.expire(database, [], "database") == []
         assert database.head() == before
 
+    @pytest.mark.broad
     def test_an_id_that_came_from_the_nas_is_never_a_path(
         self, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -375,6 +376,7 @@ class TestSweep:
         assert sweeping.sweep(database, database.head().contents) == ["link"]
         assert (tmp_path / "precious" / "snapshot").exists()
 
+    @pytest.mark.broad
     def test_write_tests_of_probes_that_were_killed_go_when_they_are_a_day_old(
         self, database: Database
     ) -> None:

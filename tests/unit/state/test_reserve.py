@@ -47,6 +47,7 @@ def add(database: Database) -> None:
     database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
 
 
+@pytest.mark.broad
 def test_it_is_written_in_full_cannot_be_packed_and_is_left_alone(database: Database) -> None:
     database.keep_reserve(0)
     made = database.root / reserve.NAME

@@ -233,6 +233,7 @@ TICKS: dict[str, Callable[[Contents, list[Sighting]], Contents]] = {
 }
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("tick", TICKS)
 def test_ten_times_as_many_vms_cost_ten_times_as_much(
     tick: str, monkeypatch: pytest.MonkeyPatch

@@ -104,6 +104,7 @@ SMALL = contents(
 )
 
 
+@pytest.mark.broad
 @given(headers, databases)
 def test_what_is_written_is_read(header: Header, database: Contents) -> None:
     data = encode(header, database)
@@ -113,6 +114,7 @@ def test_what_is_written_is_read(header: Header, database: Contents) -> None:
     assert read.checksum == hashlib.sha256(data[: data.rindex(b"sha256 ")]).hexdigest()
 
 
+@pytest.mark.broad
 def test_every_truncation_is_refused() -> None:
     data = encode(HEADER, SMALL)
     for length in range(len(data)):

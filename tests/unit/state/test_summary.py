@@ -30,10 +30,12 @@ def ends(files: StateFiles) -> dict[str, int]:
     return {day: end.number for day, end in summary.ends_of_days(files.root, DAYS).items()}
 
 
+@pytest.mark.broad
 def test_a_day_ends_with_its_last_commit(files: StateFiles) -> None:
     assert ends(files) == {day: 4 + 3 * number for number, day in enumerate(DAYS)}
 
 
+@pytest.mark.broad
 def test_each_bundle_is_read_once(files: StateFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers ask for this at each page: a slow NAS would be asked for thousands of files."""
     read: list[BundleName] = []
@@ -48,6 +50,7 @@ def test_each_bundle_is_read_once(files: StateFiles, monkeypatch: pytest.MonkeyP
     assert 0 < len(read) == len(set(read)) <= len(bundles_in(files.root))
 
 
+@pytest.mark.broad
 def test_a_damaged_bundle_costs_its_days(files: StateFiles) -> None:
     whole, (first, *_) = ends(files), bundles_in(files.root)
     (files.root / "history" / str(first)).write_bytes(b"damaged")

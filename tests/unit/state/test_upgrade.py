@@ -79,6 +79,7 @@ def test_it_is_refused_while_an_older_program_lives(old: Database) -> None:
     assert (formats(old), prepared) == (("1.1", "1.1"), [])
 
 
+@pytest.mark.broad
 def test_it_is_refused_if_an_older_program_commits_meanwhile(
     old: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_what_is_not_settled_changes_nothing(swap: Swap) -> None:
     assert swap.standing is Standing.OLD
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("step", range(7))
 def test_killed_anywhere_it_has_all_old_or_all_new_disks_or_no_first_one(
     swap: Swap, tmp_path: Path, step: int
@@ -112,6 +113,7 @@ def test_killed_anywhere_it_has_all_old_or_all_new_disks_or_no_first_one(
     )
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("there", [True, False], ids=["a mount point", "no directory"])
 @pytest.mark.parametrize("step", range(7))
 def test_while_the_disks_are_away_it_stays_noted_and_is_told_each_time(

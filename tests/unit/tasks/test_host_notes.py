@@ -81,6 +81,7 @@ def spoilt(draw: some.DrawFn, name: str) -> bytes:
     return draw(some.just(json.dumps(whole).encode()) | near(json.dumps(NOTES[name]).encode()))
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("name", NOTES)
 def test_any_note_is_read_or_an_error_of_ours(
     tmp_path_factory: pytest.TempPathFactory, name: str

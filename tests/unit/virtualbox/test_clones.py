@@ -68,6 +68,7 @@ def test_a_clone_that_was_moved_elsewhere_stays(
     assert vboxmanage.run_long.call_args_list == []
 
 
+@pytest.mark.broad
 def test_a_pause_that_is_still_asked_for_is_waited_for(tmp_path: Path) -> None:
     """Whoever pauses the VM was killed, and the VBoxManage that it had started was not."""
     machine = Machine("aaaaaaaa-0000-0000-0000-000000000000", "web", str(tmp_path / "web.vbox"))

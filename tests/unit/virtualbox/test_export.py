@@ -220,6 +220,7 @@ def test_cancelling_asks_with_int_first(start: Callable[[str], RunningExport]) -
     assert export.size() == 0
 
 
+@pytest.mark.broad
 def test_cancelling_asks_again_with_term(start: Callable[[str], RunningExport]) -> None:
     ignore = (
         "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, canceled)\n"
@@ -231,6 +232,7 @@ def test_cancelling_asks_again_with_term(start: Callable[[str], RunningExport]) 
         export.result()
 
 
+@pytest.mark.broad
 def test_cancelling_never_kills(start: Callable[[str], RunningExport]) -> None:
     ignore = (
         "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, "
@@ -249,6 +251,7 @@ def test_cancelling_never_kills(start: Callable[[str], RunningExport]) -> None:
         export.result()
 
 
+@pytest.mark.broad
 def test_talkative_vboxmanage_is_never_held_up_and_its_last_words_are_kept(
     start: Callable[[str], RunningExport],
 ) -> None:

@@ -77,6 +77,7 @@ def vm(tmp_path: Path) -> Vm:
     return Vm(tmp_path)
 
 
+@pytest.mark.broad
 def test_it_is_paused_within_and_goes_on_afterwards(vm: Vm) -> None:
     pause = vm.pause()
     with pause.standing_still():
@@ -86,6 +87,7 @@ def test_it_is_paused_within_and_goes_on_afterwards(vm: Vm) -> None:
     assert pause.lasted == 1, "by VirtualBox's clock"
 
 
+@pytest.mark.broad
 def test_for_how_long_it_was_paused_may_stay_unknown(vm: Vm) -> None:
     vm.after("resume", "echo exit 1 > hook-look")
     pause = vm.pause()
@@ -94,12 +96,14 @@ def test_for_how_long_it_was_paused_may_stay_unknown(vm: Vm) -> None:
     assert (vm.state, pause.lasted) == ("running", 0)
 
 
+@pytest.mark.broad
 def test_it_goes_on_whatever_is_raised_meanwhile(vm: Vm) -> None:
     with pytest.raises(ZeroDivisionError), vm.pause().standing_still():
         raise ZeroDivisionError
     assert (vm.state, vm.note.exists()) == ("running", False)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("meanwhile", "left"),
     [
@@ -121,6 +125,7 @@ def test_what_somebody_else_makes_of_it_stays_and_is_noticed(
     assert (vm.state, vm.note.exists()) == (left, False)
 
 
+@pytest.mark.broad
 def test_it_goes_on_when_the_time_is_over_while_nobody_says_a_word(vm: Vm) -> None:
     def wait() -> None:
         wait_for(lambda: not vm.note.exists(), "it to go on")
@@ -138,6 +143,7 @@ def test_one_that_is_paused_already_or_off_is_left_so(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("paused", False)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("failure", ["exit 1", "kill -9 $$"])
 def test_one_that_is_paused_although_that_failed_goes_on(vm: Vm, failure: str) -> None:
     vm.after("pause", failure)
@@ -153,6 +159,7 @@ def test_of_one_that_may_be_paused_later_the_note_stays(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("running", True)
 
 
+@pytest.mark.broad
 def test_one_that_its_user_pauses_at_that_moment_stays_so(vm: Vm) -> None:
     vm.hook("pause", "change paused")
     with pytest.raises(NotPausedError, match="Already paused"), vm.pause().standing_still():
@@ -160,6 +167,7 @@ def test_one_that_its_user_pauses_at_that_moment_stays_so(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("paused", False)
 
 
+@pytest.mark.broad
 def test_one_that_its_user_resumes_at_once_was_not_paused(vm: Vm) -> None:
     vm.after("pause", "echo running > state")
     with pytest.raises(NotPausedError, match="resumed at once"), vm.pause().standing_still():
@@ -167,18 +175,21 @@ def test_one_that_its_user_resumes_at_once_was_not_paused(vm: Vm) -> None:
     assert vm.state == "running"
 
 
+@pytest.mark.broad
 def test_it_goes_on_though_virtualbox_refuses_that_first(vm: Vm) -> None:
     with vm.pause().standing_still():
         vm.hook("resume", "[ -e failed ] || { touch failed; exit 1; }")
     assert ((vm.folder / "failed").exists(), vm.state, vm.note.exists()) == (True, "running", False)
 
 
+@pytest.mark.broad
 def test_without_an_answer_nothing_is_proven_and_it_goes_on_all_the_same(vm: Vm) -> None:
     with pytest.raises(NotPausedError, match="resumed"), vm.pause().standing_still():
         vm.hook("look", "[ -e failed ] || { touch failed; exit 1; }")
     assert ((vm.folder / "failed").exists(), vm.state, vm.note.exists()) == (True, "running", False)
 
 
+@pytest.mark.broad
 def test_a_state_that_passes_is_no_end_of_the_pause(vm: Vm) -> None:
     """Its user takes a snapshot, say: it is paused once more after that, and nobody knows."""
 
@@ -191,6 +202,7 @@ def test_a_state_that_passes_is_no_end_of_the_pause(vm: Vm) -> None:
     assert (vm.state, vm.note.exists()) == ("running", False)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("snapshots", ["", "1 2"])
 def test_a_snapshot_that_nobody_saw_begin_or_end_is_no_wish_of_its_user_to_pause_it(
     vm: Vm, snapshots: str
@@ -207,6 +219,7 @@ def test_a_snapshot_that_nobody_saw_begin_or_end_is_no_wish_of_its_user_to_pause
     assert (vm.state, vm.note.exists()) == ("running", False)
 
 
+@pytest.mark.broad
 def test_it_goes_on_though_no_vboxmanage_can_be_started_first(vm: Vm) -> None:
     """While VirtualBox is upgraded, say, or the machine has no memory left."""
     program, away = Path(vm.vboxmanage.program), vm.folder / "away"
@@ -234,6 +247,7 @@ def hanging(vm: Vm) -> Iterator[Callable[[], int]]:
     wait_for(lambda: number() == 0, "them to end")
 
 
+@pytest.mark.broad
 def test_answers_that_are_late_are_not_waited_for(vm: Vm, hanging: Callable[[], int]) -> None:
     for verb in ("look", "pause", "resume"):
         vm.after(verb, f"[ -e once-$verb ] || {{ touch once-$verb; {HANGS}; }}")
@@ -242,6 +256,7 @@ def test_answers_that_are_late_are_not_waited_for(vm: Vm, hanging: Callable[[], 
     assert (vm.state, vm.note.exists(), hanging()) == ("running", False, 3)
 
 
+@pytest.mark.broad
 def test_it_goes_on_in_time_though_nobody_knows_whether_it_is_paused(
     vm: Vm, hanging: Callable[[], int]
 ) -> None:
@@ -259,6 +274,7 @@ def test_nothing_stays_open_where_nothing_can_be_started(vm: Vm) -> None:
     assert psutil.Process().num_fds() == before
 
 
+@pytest.mark.broad
 def test_where_no_note_can_be_written_nothing_is_paused(vm: Vm) -> None:
     vm.note = vm.folder / "gone" / "paused"
     with (
@@ -284,6 +300,7 @@ def test_where_the_moment_cannot_be_noted_the_note_stays_as_it_is(tmp_path: Path
     assert (note.read_text(), note.stat().st_mtime) == ("", 1)
 
 
+@pytest.mark.broad
 def test_signals_that_end_programs_do_not_end_what_resumes_it(vm: Vm) -> None:
     vm.hook("pause", "for each in TERM INT HUP; do kill -$each $PPID; done")
     with vm.pause().standing_still():
@@ -291,6 +308,7 @@ def test_signals_that_end_programs_do_not_end_what_resumes_it(vm: Vm) -> None:
     assert vm.state == "running"
 
 
+@pytest.mark.broad
 def test_it_goes_on_when_its_worker_is_killed(vm: Vm) -> None:
     code = (
         "import os, signal; from pathlib import Path; from tests.unit.virtualbox.test_guest_pause "

@@ -166,6 +166,7 @@ def test_a_vboxsvc_that_is_just_ending_is_waited_for(tmp_path: Path) -> None:
     assert (tmp_path / "once").exists()
 
 
+@pytest.mark.broad
 def test_one_that_is_never_reached_is_told(tmp_path: Path) -> None:
     failed = run(tmp_path, f"{READ} echo x >>'{tmp_path}/attempts'; {UNREACHED}; exit 1")
     with pytest.raises(ImportFailedError, match="Failed to create"):

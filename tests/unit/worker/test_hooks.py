@@ -58,6 +58,7 @@ def test_a_failure_is_told_with_its_reason(command: list[str], reason: str) -> N
     assert reason in caught.value.message
 
 
+@pytest.mark.broad
 def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(HookError, match=r"within 0\.5 s"):
@@ -85,6 +86,7 @@ def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> N
     pytest.fail("its child still runs")
 
 
+@pytest.mark.broad
 def test_a_child_that_stays_does_not_hold_the_backup_up(tmp_path: Path) -> None:
     began = time.monotonic()
     run("after", shell(f"sleep 20 & echo $! >{tmp_path}/child"), {}, timeout_seconds=15, vm="web")
@@ -92,6 +94,7 @@ def test_a_child_that_stays_does_not_hold_the_backup_up(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
+@pytest.mark.broad
 def test_much_output_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     run("after", shell("yes line | head -c 5000000; echo end"), {}, timeout_seconds=30, vm="web")

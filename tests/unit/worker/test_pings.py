@@ -25,6 +25,7 @@ def run(url: str, code: ExitCode, *lines: str) -> None:
     pings.end(code)
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("code", [ExitCode.DONE, ExitCode.SOME_DEFERRED])
 def test_a_run_that_went_well(code: ExitCode) -> None:
     with website() as site:
@@ -32,6 +33,7 @@ def test_a_run_that_went_well(code: ExitCode) -> None:
         assert site.pings == [("/uuid/start", ""), ("/uuid", "")]
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize("code", [ExitCode.SOME_FAILED, ExitCode.NAS, ExitCode.FAILURE])
 def test_a_run_that_failed_sends_its_last_lines(code: ExitCode) -> None:
     with website() as site:
@@ -50,6 +52,7 @@ def test_a_run_that_was_stopped_says_nothing_more(code: ExitCode) -> None:
         assert site.pings in ([], [("/uuid/start", "")])
 
 
+@pytest.mark.broad
 def test_an_address_that_does_not_answer_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     run("http://127.0.0.1:1/hunter2", ExitCode.DONE)
     assert "the ping was not heard" in caplog.text
@@ -82,6 +85,7 @@ def alone_at(site: Website, folder: Path) -> tuple[Any, Configuration]:
     return SimpleNamespace(configuration=lambda: configuration), configuration
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("own", "other", "path", "said"),
     [
@@ -110,6 +114,7 @@ def test_a_worker_that_is_started_by_itself_pings_for_all(
         assert said in site.pings[1][1]
 
 
+@pytest.mark.broad
 def test_its_error_is_sent_and_a_signal_says_nothing(tmp_path: Path) -> None:
     with website() as site:
         invocation, _ = alone_at(site, tmp_path)
@@ -130,6 +135,7 @@ def test_a_worker_within_run_does_not_ping(tmp_path: Path, monkeypatch: pytest.M
         assert site.pings == []
 
 
+@pytest.mark.broad
 def test_a_run_beside_one_that_hangs_is_no_success() -> None:
     with website() as site:
         pings = Pings(site.ping)
@@ -141,6 +147,7 @@ def test_a_run_beside_one_that_hangs_is_no_success() -> None:
         assert site.pings[2][0] == "/uuid/fail", "a failure is said in any case"
 
 
+@pytest.mark.broad
 @pytest.mark.parametrize(
     ("own_hours", "path"), [(0.2, "/uuid/fail"), (12.0, "/uuid")], ids=["hangs", "seldom"]
 )

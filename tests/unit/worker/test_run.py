@@ -55,6 +55,7 @@ def log(folder: Path) -> list[str]:
     return (folder / "log").read_text().splitlines()
 
 
+@pytest.mark.broad
 def test_all_workers_run_and_those_that_build_on_each_other_in_order(tmp_path: Path) -> None:
     assert tick(tmp_path).run() == ExitCode.DONE
     assert sorted(log(tmp_path)) == ["backup", "database", "notifier", "verify", "vmfind"]
@@ -66,11 +67,13 @@ def test_all_workers_run_and_those_that_build_on_each_other_in_order(tmp_path: P
     ]
 
 
+@pytest.mark.broad
 def test_one_that_fails_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
     assert tick(tmp_path, "vmfind=14,backup=4").run() == ExitCode.VBOXMANAGE
     assert len(log(tmp_path)) == 5
 
 
+@pytest.mark.broad
 def test_what_a_worker_says_is_heard_with_its_name_even_without_an_end_of_line(
     tmp_path: Path,
 ) -> None:
@@ -94,6 +97,7 @@ def test_one_that_nobody_hears_any_more_does_not_stop_the_others(tmp_path: Path)
     assert len(log(tmp_path)) == 5
 
 
+@pytest.mark.broad
 def test_something_that_outlives_a_worker_and_has_its_stderr_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +112,7 @@ def test_something_that_outlives_a_worker_and_has_its_stderr_holds_up_nobody(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.broad
 def test_a_worker_that_was_killed_is_a_failure_and_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +120,7 @@ def test_a_worker_that_was_killed_is_a_failure_and_is_reported(
     assert "notifier was killed by signal 9" in caplog.text
 
 
+@pytest.mark.broad
 @pytest.mark.usefixtures("hang_up_heeded")
 @pytest.mark.parametrize(
     ("number", "code"),
@@ -157,6 +163,7 @@ def test_without_configuration_database_or_nas_that_is_said_once(
     assert log(tmp_path) == ["vmfind"]
 
 
+@pytest.mark.broad
 def test_people_are_told_last_and_also_when_the_others_have_nothing_to_work_with(
     tmp_path: Path,
 ) -> None:

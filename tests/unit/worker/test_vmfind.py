@@ -64,6 +64,7 @@ def known(**changes: Any) -> tuple[Contents, Counting]:
     return Contents(0, {}, {}, counting), counting
 
 
+@pytest.mark.broad
 def test_two_thousand_known_vms_are_looked_at_a_few_times_each(keys: list[str]) -> None:
     before, counting = known()
     listed = _sightings(before, machines(), unexpected, CONFIGURATION)
@@ -72,6 +73,7 @@ def test_two_thousand_known_vms_are_looked_at_a_few_times_each(keys: list[str]) 
     assert len(keys) <= 2 * MANY
 
 
+@pytest.mark.broad
 def test_two_thousand_new_vms_of_one_host_each_get_a_directory_by_a_few_looks(
     keys: list[str],
 ) -> None:
