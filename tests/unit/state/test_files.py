@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -322,7 +323,9 @@ class TestDurability:
             real = getattr(os, name)
 
             def noted(*arguments: object, real=real, name: str = name, **options: object) -> object:
-                if name == "fsync":
+                if threading.current_thread() is not threading.main_thread():
+                    pass  # of a test before, whose heart still beats
+                elif name == "fsync":
                     kind = "directory" if stat.S_ISDIR(os.fstat(arguments[0]).st_mode) else "file"
                     order.append(f"{kind} to disk")
                 elif Path(arguments[1]).parent.name == "gen":
