@@ -215,10 +215,10 @@ def _file(invocation: command_line.Invocation) -> str:
     """Which file the configuration is in, as a name."""
     from shared.host.configuration.loading import find
 
-    path = None
-    with contextlib.suppress(ConfigurationError):
-        path = find(invocation.config)
-    return sha256(os.fsencode(os.path.abspath(path)) if path else b"").hexdigest()[:16]
+    path = ""
+    with contextlib.suppress(ConfigurationError, OSError):  # the latter: its directory is gone
+        path = os.path.abspath(find(invocation.config) or "")
+    return sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def _marks(configuration: "Configuration | None") -> Mapping[str, object]:

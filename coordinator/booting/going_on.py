@@ -80,7 +80,8 @@ def require_as_begun(
             "moves it",
         )
     if network is not None:
-        machines.listed(site, note)
+        if machines.moved_away(site, note) is None:
+            machines.listed(site, note)
         isolation.require_network(site, note, wanted=network)
 
 

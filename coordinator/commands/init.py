@@ -64,7 +64,7 @@ def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
             hint="vmbackup-admin status shows what is in it",
         )
     refuse_copies_on_top(nas)
-    refuse_archive(nas)
+    refuse_archive(nas, above=True)
     refuse_nas(nas)
     require_ours_or_new(nas, None)
     if known_repository(nas, host.state_directory) is not None:

@@ -89,7 +89,7 @@ def _settle(
     given_up = _to_give_up(site, contents, name)
     if lately is None:
         settling.leave_power(site, name)
-    if given_up:
+    if given_up or any(record.also_on == name for record in contents.vms.values()):
         settling.give_up(site, name)
     if replaced:
         _forget_machine(site, name)

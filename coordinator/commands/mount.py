@@ -172,7 +172,7 @@ def umount(
         raise LockedError(
             f"a VM on trial runs from {found.place}, which its rehearsal unmounts when it ends",
             hint="wait until it has ended (`vmbackup-lock list` shows it); what a killed one left "
-            "is removed by the next `vmbackup-worker database`",
+            "is removed by the next `vmbackup-worker database`, or the next rehearsal",
         )
     if not dry_run:
         dead = not force and not found.alive  # one that hangs is not asked

@@ -222,7 +222,7 @@ def _verify_vm(
     due: bool,
     as_json: bool,
 ) -> None:
-    from shared.tasks import unlisted, verification
+    from shared.tasks import unlisted, verification, vm_copies
 
     vm_records.require_free(record)
     for copy in _wanted(site, record, due=due):
@@ -234,6 +234,8 @@ def _verify_vm(
             _tell(report, examined, as_json=as_json)
     if record.directory and unlisted.is_listed(record):
         verification.settle(site, session, record.key)
+        now = vm_records.find(site.database.head().contents, record.key)
+        vm_copies.require_archived(site, now)
         if missing := gone(site, record, report):
             report.unread[record.key] = missing
             warn(f"{record.key}: {missing}")

@@ -201,8 +201,10 @@ def _twins(contents: Contents) -> Iterator[Check]:
                 "delete one of the two, or give the copy a UUID of its own (VBoxManage "
                 "clonevm does); "
             )
-            recover = f"vmbackup-lock recover {quoted(record.node)}"
-            hint += f"if {record.node} is gone or was renamed: {recover}"
+            recover = " or ".join(
+                f"vmbackup-lock recover {quoted(host)}" for host in (record.node, record.also_on)
+            )
+            hint += f"if a host is gone or was renamed: {recover}"
             yield Check(
                 "database: VMs",
                 "warn",

@@ -99,14 +99,15 @@ def require_ours_or_new(nas: Nas, repository: str | None) -> None:
     require_no_vm(nas)
 
 
-def refuse_archive(nas: Nas) -> None:
-    """Refuse a mount point that is an archive, or in one: for whoever makes a database there.
+def refuse_archive(nas: Nas, *, above: bool) -> None:
+    """Refuse a mount point that is an archive: for whoever makes a database there.
 
-    What lies there counts, moves and goes as the repository has it whose archive it is. Raises
+    Also one that lies in an archive, if what is `above` counts: not for who had one there before.
+    What is there counts, moves and goes as the repository has it whose archive it is. Raises
     `ConfigurationError`, `NasError`.
     """
     with reported(f"look where {nas.mountpoint} is"):
-        for place in _places(nas):
+        for place in _places(nas)[: None if above else 1]:
             if os.path.lexists(place / ARCHIVE_MARKER):
                 marker = shlex.quote(str(place / ARCHIVE_MARKER))
                 gone = f"; if that repository is gone for good: remove {marker}"

@@ -57,12 +57,14 @@ def ending_in_order() -> Iterator[None]:
     """
     heeded = [number for number in ALL if not is_ignored(number)]
     previous = {number: signal.signal(number, _end) for number in heeded}
-    reported = sys.unraisablehook
-    sys.unraisablehook = _not_lost(reported)
+    reported, again = sys.unraisablehook, list[threading.Timer]()
+    sys.unraisablehook = _not_lost(reported, again)
     try:
         yield
     finally:
         sys.unraisablehook = reported
+        for timer in again:
+            timer.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -106,8 +108,13 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - th
     raise EndedError(number)
 
 
-def _not_lost(reported: "Callable[[Unraisable], object]") -> "Callable[[Unraisable], None]":
-    """What is `reported` of exceptions that are dropped, but not of those by which we are ended."""
+def _not_lost(
+    reported: "Callable[[Unraisable], object]", again: list[threading.Timer]
+) -> "Callable[[Unraisable], None]":
+    """What is `reported` of exceptions that are dropped, but not of those by which we are ended.
+
+    Their signal comes `again`.
+    """
 
     def hook(dropped: "Unraisable") -> None:
         error = dropped.exc_value
@@ -121,9 +128,9 @@ def _not_lost(reported: "Callable[[Unraisable], object]") -> "Callable[[Unraisab
         for each in ALL:
             if signal.getsignal(each) is _disregard:
                 signal.signal(each, _end)
-        again = threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        again.append(threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)))
+        again[-1].daemon = True
+        again[-1].start()
 
     return hook
 

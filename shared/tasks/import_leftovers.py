@@ -149,8 +149,10 @@ def _is_written(site: Site, folder: Path) -> bool:
                 continue
             try:
                 written.append(os.lstat(os.path.join(place, name)).st_mtime)
-            except OSError:
+            except FileNotFoundError:
                 return True
+            except OSError:  # as in a mount whose server has ended
+                continue
     return any(0 <= now - moment < _STILL_SECONDS for moment in written)
 
 

@@ -226,7 +226,7 @@ def _require_archive(configuration: Configuration, repository: str, old: Salvage
     it has the marker.
     """
     nas, host = configuration.nas, configuration.host
-    archive_marker.refuse_archive(nas)
+    archive_marker.refuse_archive(nas, above=False)
     archive_marker.require_ours_or_new(nas, repository or None)
     return archive_marker.check_archive(
         nas,

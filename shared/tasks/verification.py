@@ -67,7 +67,6 @@ def verify_copy(
     `NasError` (nothing is marked then).
     """
     with vm_copies.hold(site, session, key, "verify", f"verify {key} {stamp}") as held:
-        vm_copies.require_archived(site, held.record)
         found = next(
             (
                 (copy, archived)
@@ -114,7 +113,6 @@ def settle(site: Site, session: Session, key: str) -> None:
     Raises like `verify_copy`.
     """
     record = vm_records.find(site.database.head().contents, key)
-    vm_copies.require_archived(site, record)
     if not differs(record, look_up_copies(site, record)):
         return
     with vm_copies.hold(site, session, key, "verify", f"look at the copies of {key}") as held:

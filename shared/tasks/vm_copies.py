@@ -81,20 +81,18 @@ def require_directory(site: Site, record: VmRecord) -> None:
 
 
 def require_archived(site: Site, record: VmRecord) -> None:
-    """Makes sure that the copies of an archived VM are not all where they would be if it were not.
-
-    As after a database was put back. Raises `NasError`, also like `require_directory`.
-    """
+    """Raises `NasError` if all good copies of an archived VM that is not moved are elsewhere."""
     require_directory(site, record)
-    has_any = record.status == State.ARCHIVED and record.last_copy is not None
-    found = copies(site, record) if has_any and record.directory else []
-    if found and not any(archived for _, archived in found):
+    if record.status != State.ARCHIVED or record.last_copy is None or record.moving:
+        return
+    found = [archived for copy, archived in copies(site, record) if copy.good]
+    if found and not any(found):
         name = quoted(record.key)
         raise NasError(
-            f"{record.key} is ARCHIVED in the state database, and all of its copies lie in "
-            f"{site.directory(record)}, none in the archive: it was activated since",
-            hint=f"`vmbackup-admin activate {name}`, and it is backed up again; if it is to be "
-            f"archived: after that `vmbackup-admin archive {name}`",
+            f"{record.key} is ARCHIVED in the state database, and all of its good copies lie in "
+            f"{site.directory(record)}, none in the archive",
+            hint=f"was it activated after that was written? `vmbackup-admin activate {name}`, and "
+            f"it is backed up again; to archive it: after that `vmbackup-admin archive {name}`",
         )
 
 
@@ -132,6 +130,7 @@ def judged(
     unread = said(verified, now) or timestamp(now)
     good = chronology.oldest_first(copy for copy, _ in found if copy.good)
     here = chronology.oldest_first(copy for copy, place in found if copy.good and place == archived)
+    here = here or (good if archived else here)  # not archived any more, or its copies had to stay
     newest = here[-1] if here else None
     return FoundCopies(
         newest=as_record(newest.sidecar) if newest and newest.sidecar else None,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from shared.host.clock import SystemClock
 from shared.host.errors import ExitCode, NasError
 from shared.state.records import VmRecord
 from shared.state.states import State
+from shared.tasks import verification, vm_copies
 from shared.tasks.archiving import activate, archive
 from tests.simulated.conftest import Rig
 from tests.simulated.test_unlisted import admin
-from tests.simulated.test_verify import back_up, two_copies
+from tests.simulated.test_verify import back_up, damage, two_copies
 from worker import lost_copies, verify
 from worker.report import Report
 
@@ -159,13 +161,33 @@ def test_a_vm_that_was_activated_after_the_database_that_was_put_back_is_said(ri
     assert max(outcome.exit_code for outcome in outcomes) == ExitCode.NAS
     read = admin(rig, "verify", "web01")
     assert read.exit_code == ExitCode.NAS, read.output
-    assert "it was activated since" in read.stderr
+    assert "none in the archive" in read.stderr
     assert "activate web01`, and it is backed up again" in read.stderr
     assert stamp_of(rig.record("web01")) == stamps[1]
-    assert "activated since" in admin(rig, "copies", "web01").stderr
+    assert "none in the archive" in admin(rig, "copies", "web01").stderr
+    site = rig.site()
+    with site.database.session("rehearse") as session:
+        verification.settle(site, session, "web01")
+    assert stamp_of(rig.record("web01")) == stamps[1], "else nothing would tell of it any more"
     activate(rig.site(), "web01")
     assert (rig.record("web01").status, stamp_of(rig.record("web01"))) == (State.CLEAN, stamps[1])
     assert admin(rig, "verify", "web01").exit_code == 0
+
+
+def test_copies_of_an_archived_vm_that_are_moved_or_could_not_be_are_looked_at(rig: Rig) -> None:
+    """Those that are rotten stayed where they were: they are read, and marked."""
+    stamps = two_copies(rig)
+    archive(rig.site(), "web01")
+    (rig.nas / "archive" / "web01").rename(rig.nas / "web01")
+    site = rig.site()
+    moving = replace(rig.record("web01"), moving="activate")
+    vm_copies.require_archived(site, moving)
+    with pytest.raises(NasError, match="none in the archive"):
+        vm_copies.require_archived(site, rig.record("web01"))
+    for stamp in stamps:
+        damage(rig, "web01", stamp)
+    assert admin(rig, "verify", "web01").exit_code == ExitCode.SOME_FAILED
+    assert len(rig.record("web01").damaged) == 2
 
 
 def test_two_nas_of_one_state_directory_are_both_looked_at(rig: Rig) -> None:

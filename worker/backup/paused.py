@@ -95,7 +95,7 @@ class Paused(Live):
             require_quick(files, work.policy.pause_seconds)
             with self._standing_still(made):
                 clone.take(work.site.clock.sleep)
-            work.site.vboxmanage.run("registervm", str(clone.complete()))
+            clone.register(work.site.vboxmanage)
             return Subject(self._listed(made), machine.name)
         except (VBoxManageError, DiskImageError, SettingsError, OSError) as error:
             raise NotPausedError(f"its clone cannot be made: {error}") from None

@@ -9,6 +9,7 @@ from typing import Final
 
 from shared.frozen.pausing import folder_of_clone
 from shared.frozen.reflink import clone
+from shared.host.errors import VBoxManageError
 from shared.ova.vdi_header import VdiHeader
 from shared.ova.vdi_identity import give_identity
 from shared.virtualbox import scratch
@@ -17,6 +18,7 @@ from shared.virtualbox.cloned_settings import ClonedImage, cloned_settings
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import read_file
 from shared.virtualbox.storage import Image
+from shared.virtualbox.vboxmanage import VBoxManage
 
 #: Where VirtualBox keeps the images that it makes for a VM, below its folder.
 _IMAGES: Final = "Snapshots"
@@ -79,6 +81,22 @@ class PausedClone:
             shutil.copyfile(
                 self._machine.nvram_file, self._made.folder / f"{self._made.name}.nvram"
             )
+
+    def register(self, vboxmanage: VBoxManage) -> None:
+        """Completes the clones and registers a VM with them.
+
+        VirtualBox may still have images of a clone before in mind, though that is gone: it was
+        unregistered by somebody who died before he closed them. These have the same UUIDs. Raises
+        like `complete`, and `VBoxManageError`.
+        """
+        file = str(self.complete())
+        try:
+            vboxmanage.run("registervm", file)
+        except VBoxManageError:
+            for image in self._images.values():  # of each chain the leaf first
+                with contextlib.suppress(VBoxManageError):
+                    vboxmanage.run("closemedium", "disk", image.uuid)
+            vboxmanage.run("registervm", file)
 
     def complete(self) -> Path:
         """Gives the clones UUIDs of their own, and answers the settings file of a VM with them.

@@ -10,7 +10,7 @@ from coordinator.lock import program as lock_program
 from shared.copies.names import partial_name
 from shared.host.errors import ExitCode, LockLostError
 from shared.state.contents import UnusableRow
-from shared.state.host_records import SessionRecord
+from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import Power
 from shared.state.rules import backup, claims, hosts, sightings
 from shared.state.rules.sightings import Sighting
@@ -592,3 +592,16 @@ class TestAClaimWhoseSessionHasNoRow:
             State.BACKUP_NECESSARY,
             True,
         )
+
+
+def test_that_another_host_has_a_vm_too_is_over_when_that_host_is_recovered(
+    site_with_database: Operator,
+) -> None:
+    """It may have no other VM."""
+    site_with_database.add_vms("web")
+    site_with_database.set("web", also_on="beta")
+    site_with_database.commit(lambda contents: contents.with_node(NodeRecord("beta", "m")))
+    done = site_with_database.lock("recover", "beta")
+    assert done.exit_code == ExitCode.DONE, done.output
+    record = site_with_database.contents.vms["web"]
+    assert (record.also_on, record.missing_since) == (None, None)

@@ -44,3 +44,38 @@ def test_they_are_known_also_when_the_vm_is_not_and_waited_for(
     away.rename(disks)
     undo_live(site, vm("web01"), power)
     assert (list(home.iterdir()), list(disks.iterdir())) == ([], [])
+
+
+def test_images_that_virtualbox_has_in_mind_of_a_clone_before_are_closed(tmp_path: Path) -> None:
+    """Whoever unregistered it died before he closed them: they have the same UUIDs."""
+    home = tmp_path / "web01"
+    home.mkdir()
+    images = (
+        Image("leaf", str(home / "l.vdi"), "VDI", ""),
+        Image("base", str(home / "b.vdi"), "VDI", ""),
+    )
+    for image in images:
+        Path(image.location).touch()
+    machine = Machine("a", "web01", str(home / "web01.vbox"), chains=(images,))
+    power = replace(Power("pause", "running", 7, scratch.new_token(), CLONE), folder="")
+    made = made_by(replace(power, folder=str(home / power.tag)))
+    scratch.make(made.folder, scratch.Mark(made.name, made.clone))
+    clone = PausedClone(machine, made, "r")
+    asked: list[tuple[str, ...]] = []
+
+    def run(*words: str) -> None:
+        asked.append(words)
+        if len(asked) == 1:
+            raise VBoxManageError("a hard disk with that UUID already exists")
+        if words[0] == "closemedium" and len(asked) == 2:
+            raise VBoxManageError("no such medium")
+
+    clone.complete = lambda: home / "clone.vbox"  # type: ignore[method-assign]
+    clone.register(Mock(run=run))
+    assert [words[0] for words in asked] == [
+        "registervm",
+        "closemedium",
+        "closemedium",
+        "registervm",
+    ]
+    assert len({words[2] for words in asked[1:3]}) == 2
