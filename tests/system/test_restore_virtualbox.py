@@ -513,16 +513,15 @@ def test_a_rehearsed_vm_meets_nobody_and_leaves_the_original_alone(
         *("vmbackup-admin", "rehearse", "web01", "--boot", "--wait", "12", "--to", str(place))
     )
     wait_until_it_runs(running, first)
-    process = rehearsing(first)[0]
-    for _ in range(8):
+    process, seen = rehearsing(first)[0], shown(first)
+    assert len(mounted(place)) == 1
+    for _ in range(6):  # it is not there for much longer
         assert [each.laddr for each in process.net_connections("inet")] == []
         opened = {file.path for file in process.open_files()}
         assert not {path for path in opened if path.startswith((str(mine), str(vm.disk)))}
         assert contents(mine) == before
         assert not (mine / "pipe").exists()
         time.sleep(0.5)
-    seen = shown(first)
-    assert len(mounted(place)) == 1
     assert 'cableconnected1="off"' in seen
     assert "USBFilterActive" not in seen
     assert "SharedFolder" not in seen
