@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_run: bool) -> None:
     """Make a new state database on the NAS: once, on any one host.
 
-    Refused where there is one already; what an interrupted one has left is finished. How the NAS
-    can be written to safely is tried out, not guessed, and noted for all hosts. Copies that are
-    there already stay, and new ones get numbers above theirs. The archive directory is made, too.
-    Each host then only needs the configuration and a schedule: its VMs are found by
-    `vmbackup-worker vmfind`.
+    Refused where there is one already, and in the NAS or the archive of another one; what an
+    interrupted one has left is finished. How the NAS can be written to safely is tried out, not
+    guessed, and noted for all hosts. Copies that are there already stay, and new ones get numbers
+    above theirs. The archive directory is made, too. Each host then only needs the configuration
+    and a schedule: its VMs are found by `vmbackup-worker vmfind`.
     """
     from shared.copies.archive_location import prove_apart, refuse_copies_on_top
     from shared.copies.archive_marker import refuse_archive, refuse_nas, require_ours_or_new
