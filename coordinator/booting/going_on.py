@@ -71,18 +71,26 @@ def require_as_begun(
 ) -> None:
     """Raises `UsageError` if it is wanted otherwise than it was begun, as nothing changes it now.
 
-    `network`: whether one is wanted; None: as it is. So is `folder`, in which its own should be.
+    `network`: whether one is wanted; None: as it is. So is `folder`, in which its own should be:
+    where its user has moved it meanwhile.
     """
-    if folder is not None and os.path.realpath(folder) != os.path.realpath(note.folder.parent):
-        raise UsageError(
-            f"{note.name!r} was begun before, in {note.folder}: --to is for one that is made",
-            hint="without --to it goes on there; when it is an ordinary VM, VBoxManage movevm "
-            "moves it",
-        )
+    if folder is not None:
+        _require_folder(site, note, folder)
     if network is not None:
         if machines.moved_away(site, note) is None:
             machines.listed(site, note)
         isolation.require_network(site, note, wanted=network)
+
+
+def _require_folder(site: Site, note: BootNote, folder: Path) -> None:
+    own = machines.folder_of(site, note)
+    if os.path.realpath(folder) == os.path.realpath(own.parent):
+        return
+    moved = f", and lies in {own} by now" if own != note.folder else ""
+    raise UsageError(
+        f"{note.name!r} was begun before, in {note.folder}{moved}: --to is for one that is made",
+        hint="without --to it goes on there; when it is an ordinary VM, VBoxManage movevm moves it",
+    )
 
 
 def start(site: Site, note: BootNote) -> bool:

@@ -84,14 +84,18 @@ def _attached(root: ET.Element) -> dict[str, str]:
     return found
 
 
-def disks_of(vm: RealVm) -> dict[str, str]:
-    """The digest of all that a guest would read from each hard disk, by controller and port."""
+def disks_of(vm: RealVm, *, beyond: int = 0) -> dict[str, str]:
+    """The digest of all that a guest would read from each hard disk, by controller and port.
+
+    Only of what is `beyond` so many bytes.
+    """
     text = vm.host.run("showvminfo", vm.uuid, "--machinereadable").stdout
     found = {}
     for place in kinds_of_disks(vm.settings):
         match = re.search(rf'^"{re.escape(place)}"="(.*)"$', text, re.MULTILINE)
         assert match, place
         command = [vm.host.vboxmanage, "mediumio", f"--disk={match[1]}", "cat"]
+        command += [f"--offset={beyond}"] if beyond else []
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
         )

@@ -32,6 +32,9 @@ def test_one_that_is_moved_needs_its_copy_no_more_and_one_that_is_deleted_is_tol
         (place / "elsewhere").mkdir()
         target = f"--folder={place / 'elsewhere'}"
         moved.host.run("movevm", moved.vm.uuid, "--type=basic", target)
+        again = ("boot", "web01", "--as", "moved", "--dry-run", "--to")
+        second.admin(*again, str(place / "elsewhere"))
+        assert "by now" in second.admin(*again, str(place), expect=2).stderr
     wait_for(lambda: not note.file.exists(), "it to be settled by its server", 120)
     assert not moved.folder.exists()
     assert not fleet.record("web01").holds

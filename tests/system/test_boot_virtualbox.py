@@ -103,14 +103,19 @@ def begun(member: Member, name: str, place: Path, *more: str) -> Booted:
     return Booted(member, facts)
 
 
-def counted(fleet: Fleet, *disks: str, efi: bool = False) -> RealVm:
+def counted(
+    fleet: Fleet, *disks: str, efi: bool = False, snapshots: tuple[str, ...] = ()
+) -> RealVm:
     """Makes a VM on the first host whose guest has counted, and its copy.
 
-    It has more disks of these names. `efi`: it has another firmware since, with keys of its own.
+    It has more disks of these names, and its first one `snapshots`, before its guest has counted.
+    `efi`: it has another firmware since, with keys of its own.
     """
     first, _ = fleet.members.values()
     assert isinstance(first.host, RealHost)
     vm = first.host.make_vm("web01", mib=24, random_mib=6, walk_mib=6)
+    for name in snapshots:
+        first.host.run("snapshot", vm.uuid, "take", name)
     vm.start()
     wait_for(lambda: vm.beats() >= 2, "two beats", 90)
     vm.stop()
@@ -151,8 +156,10 @@ def left_out(fleet: Fleet, booted: Booted) -> str:
 
 
 def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> None:
-    original = counted(fleet, "data", "logs")
+    require("qemu-img", "qemu-utils")
+    original = counted(fleet, "data", "logs", snapshots=("s1", "s2"))
     number, disks = original.counter(), disks_of(original)
+    not_counted_in = disks_of(original, beyond=1 << 20)
     assert number > 0
     (copy,) = fleet.copies("web01")
     first, second = fleet.members.values()
@@ -186,6 +193,11 @@ def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> N
     now = disks_of(booted.vm)
     assert len(set(now.values())) == 3
     assert {**now, "SATA-0-0": ""} == {**disks, "SATA-0-0": ""}
+    assert disks_of(booted.vm, beyond=1 << 20) == not_counted_in
+    images = sorted((booted.folder / "disks").iterdir())
+    assert [image.name for image in images] == [f"web01-disk00{each}.vdi" for each in (1, 2, 3)]
+    for image in images:
+        subprocess.run(["qemu-img", "check", image], check=True, capture_output=True)
     assert left_out(fleet, booted) == ""
     wait_for(lambda: not list(fleet.folder.glob("state-*/boot-*")), "nothing to be left")
     assert not fleet.record("web01").holds

@@ -152,6 +152,18 @@ def test_one_that_was_begun_goes_on_where_it_is(operator: Operator, note: BootNo
     assert (other.exit_code, f"begun before, in {note.folder}" in other.stderr) == (2, True)
 
 
+def test_one_that_its_user_has_moved_goes_on_where_it_is_by_now(
+    operator: Operator, note: BootNote, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = tmp_path / "there" / "trial"
+    found = SimpleNamespace(settings_file=str(there / "trial.vbox"))
+    monkeypatch.setattr(Site, "inventory", lambda _: {note.uuid: found})
+    words = ("boot", "web", "--as", "trial", "--dry-run", "--to")
+    assert operator.admin(*words, str(there.parent)).exit_code == ExitCode.DONE
+    before = operator.admin(*words, str(note.folder.parent))
+    assert (before.exit_code, f"and lies in {there} by now" in before.stderr) == (2, True)
+
+
 def test_it_is_shown_among_the_locks_how_far_it_is(operator: Operator, note: BootNote) -> None:
     note.filling.mkdir(parents=True)
     note.progress.write({"filled": 1 << 30, "total": 5 << 30, "rate": 2 << 20, "short": 0})
