@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "verify": "Read copies again in full, and mark damaged ones.",
     "compare": "What changed on the disks between two copies.",
     "files": "List and fetch files inside the disks of a copy.",
-    "mount": "Show a copy as read-only files: disks, partitions, settings.",
+    "mount": "Show a copy as read-only files: disks, partitions, volumes.",
     "umount": "Unmount a copy.",
     "restore": "Make a VM of a copy, on this host.",
     "boot": "Run a VM from a copy within seconds, while it is copied.",

@@ -52,10 +52,11 @@ def command(
     `latest` or `previous`. Changes nothing, takes no lock, needs the NAS for reading only, and no
     database. VM is a name, a UUID, or a directory with copies.
 
-    With --files the file systems of both copies are compared, by partition, without root or mount:
-    a file of which size, times and inode are as they were is taken for unchanged, of any other the
-    contents are compared. Blocks are counted only if the indexes tell. What is encrypted, or not
-    read (XFS, btrfs, LVM), is named. Exit code 3 if something could not be read.
+    With --files the file systems of both copies are compared, by partition or volume of LVM,
+    without root or mount: a file of which size, times and inode are as they were is taken for
+    unchanged, of any other the contents are compared. Blocks are counted only if the indexes tell.
+    What is encrypted, or not read (XFS, btrfs), is named. Exit code 3 if something could not be
+    read.
     """
     from coordinator.guest.comparing import FileDifferences, compare_files
     from coordinator.guest.reading import require_library

@@ -28,8 +28,8 @@ from shared.output import warn
 @click.option(
     "--disk",
     default="",
-    metavar="N[.P]",
-    help="Only disk N, or its partition P, as they are listed without PATH.",
+    metavar="N[.P]|GROUP/NAME",
+    help="Only disk N, its partition P, or a volume of LVM, as they are listed without PATH.",
 )
 @click.option(
     "--get",
@@ -54,13 +54,14 @@ def command(  # noqa: PLR0913 - options of the command line
 ) -> ExitCode:
     """List and fetch files inside the disks of a copy, without restoring it.
 
-    Reads ext2, ext3, ext4, NTFS, FAT and exFAT straight from the OVA; needs no root, the NAS for
-    reading only, no lock, and no database. Without PATH: disks and partitions. PATH is looked up in
-    all file systems of the copy; if several have it, --disk says which. With --get nothing that is
-    there is overwritten, links and devices are left out, and who may read a file is taken over, no
-    more. VM is a name, a UUID, or a directory with copies. Of a directory 10,000 names are listed
-    at most. Exit code 3 if that left some out, or something could not be read: of a file that is
-    damaged what comes before is there, as NAME.incomplete.
+    Reads ext2, ext3, ext4, NTFS, FAT and exFAT straight from the OVA, in partitions and on linear
+    and striped volumes of LVM; needs no root, the NAS for reading only, no lock, and no database.
+    Without PATH: disks, partitions and volumes. PATH is looked up in all file systems of the copy;
+    if several have it, --disk says which. With --get nothing that is there is overwritten, links
+    and devices are left out, and who may read a file is taken over, no more. VM is a name, a UUID,
+    or a directory with copies. Of a directory 10,000 names are listed at most. Exit code 3 if that
+    left some out, or something could not be read: of a file that is damaged what comes before is
+    there, as NAME.incomplete.
     """
     from coordinator.guest import getting, listing
     from coordinator.guest.reading import GuestReader, require_library

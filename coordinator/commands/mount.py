@@ -56,12 +56,12 @@ def mount(
 ) -> ExitCode:
     """Show a copy as read-only files in DIRECTORY, which must be empty.
 
-    Each disk is a file, and each partition, to be mounted with `-o ro,loop,nosuid,nodev`; the
-    settings, the firmware variables and the description are files, too. Runs as an ordinary user,
-    who alone can read them. The server is a process that goes on until `umount`, or until nobody
-    has used it for so long. It holds the copy by a session, which `vmbackup-lock list` shows: the
-    copy is not removed or moved meanwhile; without a usable database it is not held. VM is a name,
-    a UUID, or a directory with copies.
+    Each disk is a file, each partition, and each linear or striped volume of LVM (GROUP-NAME.img),
+    to be mounted with `-o ro,loop,nosuid,nodev`; the settings, the firmware variables and the
+    description are files, too. Runs as an ordinary user, who alone can read them. The server is a
+    process that goes on until `umount`, or until nobody has used it for so long. It holds the copy
+    by a session, which `vmbackup-lock list` shows: the copy is not removed or moved meanwhile;
+    without a usable database it is not held. VM is a name, a UUID, or a directory with copies.
     """
     from coordinator.restore import choice
     from shared.host.processes import SubprocessRunner

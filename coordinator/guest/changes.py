@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from coordinator.guest import file_data
 from coordinator.guest.file_systems import FileEntry, GuestFileSystem
-from coordinator.guest.systems import DiskPlace, of_disk
+from coordinator.guest.systems import DiskPlace, of_disk, of_volume, volumes
 from shared.host.errors import CopyError
 from shared.ova import copy_comparison
 from shared.ova.disk_reader import CopyReader
@@ -45,11 +45,16 @@ def changes(before: CopyReader, after: CopyReader, alive: Callable[[], None]) ->
 
 
 def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], DiskPlace]:
-    return {
+    """The places of a copy by where their disk is attached, or by the name of their volume."""
+    found = {
         (label, place.part.number): place
         for label, disk in copy_comparison.places(copy).items()
         for place in of_disk(disk, copy.disks.index(disk) + 1)
     }
+    in_groups = volumes(found.values())
+    for volume in in_groups.found:
+        found[(f"volume {volume.name}", 0)] = of_volume(copy, volume)
+    return {where: each for where, each in found.items() if each.name not in in_groups.whole}
 
 
 def _why_not(old: DiskPlace | None, new: DiskPlace | None) -> str:

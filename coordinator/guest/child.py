@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.guest.frames import FrameSink, send
+from coordinator.guest.place_names import spoken
 from coordinator.guest.systems import places
 from shared.host.errors import CopyError, ExitCode, NotInCopyError, UsageError, VmBackupError
 from shared.host.printable import quoted
@@ -112,6 +113,7 @@ def _systems(copy: "CopyReader", disk: str) -> Iterator[dict[str, Any]]:
             "encrypted": kind.encrypted,
             "note": place.found.note,
             "name": place.disk.name,
+            "listed": place.listed,
         }
     if disk and not found:
         raise UsageError(
@@ -136,6 +138,8 @@ def _find(
     certain = True
     for place in places(copy, job["disk"]):
         kind = place.found.kind
+        if place.listed:
+            continue
         if not kind.readable:
             others[place.name] = place.disk.problem or f"{kind} is not read"
             continue
@@ -152,7 +156,7 @@ def _find(
             hint=f"say which one: --disk {found[0][0].name}",
         )
     if not found:
-        each = [f"{_spoken(name)}: {text}" for name, text in (said | others).items()]
+        each = [f"{spoken(name)}: {text}" for name, text in (said | others).items()]
         what = "; ".join(each) or "there is no such disk or partition"
         if certain and not others:
             lists = f"`vmbackup-admin files {quoted(job['vm'])}`"
@@ -162,12 +166,6 @@ def _find(
     place, system, entry = found[0]
     at = {"place": place.name, "type": str(place.found.kind), "note": place.found.note}
     return at, system, entry
-
-
-def _spoken(place: str) -> str:
-    """`disk 1`, or `partition 2 of disk 1` for 1.2, as --disk takes it."""
-    disk, _, partition = place.partition(".")
-    return f"partition {partition} of disk {disk}" if partition else f"disk {disk}"
 
 
 def _described(entry: "FileEntry") -> dict[str, Any]:

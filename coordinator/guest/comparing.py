@@ -69,7 +69,7 @@ def compare_files(vm: str, before: Copy, after: Copy, *, as_json: bool) -> FileD
 
 def _system(message: Mapping[str, Any], vm: str, *, as_json: bool) -> dict[str, Any]:
     kind = str(message["after"] or message["before"])
-    how = advice(kind, vm)
+    how = advice(kind, vm, str(message["place"]))
     if message["why"] and not as_json:
         by_hand = f"; by hand, for each of the two copies (--copy): {how}" if how else ""
         say(f"{message['place']}: no files are compared: {message['why']}{by_hand}")

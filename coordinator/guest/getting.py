@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from coordinator import text
 from coordinator.guest.fetching import Fetched, Fetching, destination, local_name
+from coordinator.guest.place_names import folder_name
 from coordinator.guest.request import Request, tell_note
 from shared.host.errors import ExitCode, UsageError
 from shared.output import answer, print_json, say, warn
@@ -111,4 +112,4 @@ def _refuse_special(request: Request, at: Mapping[str, Any]) -> None:
 
 def _name(request: Request, at: Mapping[str, Any]) -> str:
     """What it is called in the destination."""
-    return local_name(str(at["name"])) if request.names else f"disk{at['place']}"
+    return local_name(str(at["name"])) if request.names else folder_name(str(at["place"]))

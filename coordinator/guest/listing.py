@@ -15,7 +15,8 @@ def systems(request: Request) -> ExitCode:
     """Shows disks and partitions, and what each holds."""
     found = request.reader.systems()
     for row in found:
-        row["advice"] = advice(row["type"], request.vm)
+        how = advice(row["type"], request.vm, row["place"])
+        row["advice"] = "" if row.pop("listed") else how
     if request.as_json:
         shown = [_without(row, "kind", "bytes") for row in found]
         print_json({"schema": 1, **request.document(), "systems": shown})
@@ -28,7 +29,7 @@ def systems(request: Request) -> ExitCode:
                 text.size(row["size"]),
                 row["type"],
                 "yes" if row["readable"] else "encrypted" if row["encrypted"] else "no",
-                row["note"] or row["advice"],
+                "; ".join(filter(None, (row["note"], row["advice"]))),
             ]
             for row in found
         ],

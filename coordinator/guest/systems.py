@@ -1,34 +1,81 @@
-"""The partitions of the disks of a copy, and what lies in each."""
+"""The partitions and logical volumes of the disks of a copy, and what lies in each."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+from coordinator.guest.logical_volumes import LogicalVolume
 from coordinator.guest.partitions import Partition, partitions
 from coordinator.guest.signatures import ContentKind, Found, recognise
+from coordinator.guest.volume_groups import Slot, Volumes, find_volumes
 from shared.host.errors import CopyError
 from shared.ova.disk_reader import CopyReader, DiskReader
 
 
-@dataclass(frozen=True, slots=True)
-class DiskPlace:
-    """A partition, or a disk without any: `name` is what `--disk` calls it, `N.P` or `N`."""
+class DiskLike(Protocol):
+    """A disk of a copy, or a logical volume on some of them; see `DiskReader`."""
 
     name: str
-    disk: DiskReader
+    size: int
+    problem: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on. Raises `CopyError`, `NasError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlace:
+    """A partition, a disk without any, or a logical volume, which is a disk by itself.
+
+    `name` is what `--disk` calls it: `N.P`, `N`, or `GROUP/NAME`. If it is `listed`, it holds
+    nothing but volumes that are places themselves.
+    """
+
+    name: str
+    disk: DiskLike
     part: Partition
     found: Found
+    listed: bool = False
+
+    @property
+    def number(self) -> str:
+        """That of its disk; empty for a logical volume."""
+        return "" if "/" in self.name else self.name.partition(".")[0]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the partition, fewer at its end. Raises `CopyError`, `NasError`."""
+        length = max(0, min(length, self.part.size - offset))
+        return self.disk.read(self.part.start + offset, length) if length else b""
+
+
+class VolumeDisk:
+    """A logical volume as a disk. Safe in any thread."""
+
+    def __init__(self, disks: Sequence[DiskReader], volume: LogicalVolume) -> None:
+        self.name, self.size, self.problem = volume.name, volume.size, volume.problem
+        self._disks, self._volume = disks, volume
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Like `DiskReader.read`."""
+        pieces = self._volume.pieces(offset, length)
+        return b"".join(self._disks[disk - 1].read(at, size) for disk, at, size in pieces)
 
 
 def places(copy: CopyReader, wanted: str = "") -> Iterator[DiskPlace]:
-    """All of them, or those that `wanted` (`N` or `N.P`) names.
+    """All of them, or those that `wanted` (`N`, `N.P` or `GROUP/NAME`) names.
 
-    What is damaged is of an unknown kind, with what is wrong as its note. Raises `NasError`.
+    The volumes on a disk or a partition are among what that names. What is damaged is of an unknown
+    kind, with what is wrong as its note. Raises `NasError`.
     """
-    for number, disk in enumerate(copy.disks, 1):
-        if not wanted or wanted.partition(".")[0] == str(number):
-            for place in of_disk(disk, number):
-                if wanted in ("", str(number), place.name):
-                    yield place
+    parts = [place for number, disk in enumerate(copy.disks, 1) for place in of_disk(disk, number)]
+    found = volumes(parts)
+    for place in parts:
+        if wanted in ("", place.number, place.name):
+            yield _noted(place, found)
+    for volume in found.found:
+        numbers = {name.partition(".")[0] for name in volume.places}
+        if wanted in ("", volume.name, *volume.places, *numbers):
+            yield of_volume(copy, volume)
 
 
 def of_disk(disk: DiskReader, number: int) -> Iterator[DiskPlace]:
@@ -41,15 +88,36 @@ def of_disk(disk: DiskReader, number: int) -> Iterator[DiskPlace]:
         return
     for part in parts:
         name = f"{number}.{part.number}" if part.number else str(number)
-        yield DiskPlace(name, disk, part, _recognised(disk, part))
+        yield _recognised(DiskPlace(name, disk, part, Found(ContentKind.UNKNOWN)))
 
 
-def _recognised(disk: DiskReader, part: Partition) -> Found:
-    def read(offset: int, length: int) -> bytes:
-        length = max(0, min(length, part.size - offset))
-        return disk.read(part.start + offset, length) if length else b""
+def volumes(parts: Iterable[DiskPlace]) -> Volumes:
+    """The logical volumes that lie in these partitions. Raises `NasError`."""
+    return find_volumes(
+        Slot(place.name, int(place.number), place.part.start, place.part.size, place.read)
+        for place in parts
+        if place.found.kind is ContentKind.LVM
+    )
 
+
+def of_volume(copy: CopyReader, volume: LogicalVolume) -> DiskPlace:
+    """The place that a logical volume is. Raises `NasError`."""
+    disk, whole = VolumeDisk(copy.disks, volume), Partition(0, 0, volume.size)
+    place = DiskPlace(volume.name, disk, whole, Found(ContentKind.LVM, volume.problem))
+    return place if volume.problem else _recognised(place)
+
+
+def _noted(place: DiskPlace, volumes_found: Volumes) -> DiskPlace:
+    """The place with what is known of the volumes that lie in it."""
+    if place.found.kind is not ContentKind.LVM:
+        return place
+    note = volumes_found.notes.get(place.name, "its label is damaged")
+    listed = place.name in volumes_found.whole
+    return replace(place, found=Found(ContentKind.LVM, note), listed=listed)
+
+
+def _recognised(place: DiskPlace) -> DiskPlace:
     try:
-        return recognise(read)
+        return replace(place, found=recognise(place.read))
     except CopyError as error:
-        return Found(ContentKind.UNKNOWN, error.message)
+        return replace(place, found=Found(ContentKind.UNKNOWN, error.message))

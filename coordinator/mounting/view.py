@@ -1,14 +1,17 @@
-"""The files that a mounted copy shows: disks, partitions, settings, description.
+"""The files that a mounted copy shows: disks, partitions, volumes, settings, description.
 
 Their names are ours: those in the copy may hold anything.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from coordinator.guest.partitions import partitions
+from coordinator.guest.logical_volumes import LogicalVolume
+from coordinator.guest.place_names import mounted_name
+from coordinator.guest.systems import DiskPlace, of_disk, volumes
 from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.errors import CopyError, NasError
 from shared.ova.disk_reader import CopyReader, open_copy
@@ -18,12 +21,13 @@ _BESIDE: Final = ("vbox", "nvram")
 
 @dataclass(frozen=True, slots=True)
 class ViewFile:
-    """A file: part `start` to `start + size` of a disk, or `content`."""
+    """A file: part `start` to `start + size` of a disk, a logical volume, or `content`."""
 
     size: int
     disk: int = 0
     start: int = 0
     content: bytes = b""
+    volume: LogicalVolume | None = None
 
 
 @dataclass
@@ -63,24 +67,29 @@ class CopyView:
         """
         file = self.files[name]
         length = max(0, min(length, file.size - offset))
+        if file.volume:
+            pieces = file.volume.pieces(offset, length)
+            return b"".join(self._copy.read(disk, at, size) for disk, at, size in pieces)
         if not file.disk:
             return file.content[offset : offset + length]
         return self._copy.read(file.disk, file.start + offset, length)
 
 
 def _of_disks(reader: CopyReader) -> dict[str, ViewFile]:
-    found = {}
+    found, parts = dict[str, ViewFile](), list[DiskPlace]()
     for number, disk in enumerate(reader.disks, 1):
         if disk.problem:
             continue
-        found[f"disk{number}.img"] = ViewFile(disk.size, number)
-        try:
-            parts = partitions(disk.read, disk.size)
-        except (CopyError, NasError):
-            parts = ()  # the disk itself can still be read where it is whole
-        for part in parts:
-            name = f"disk{number}.part{part.number}.img"
-            found[name] = ViewFile(part.size, number, part.start)
+        found[mounted_name(str(number))] = ViewFile(disk.size, number)
+        with contextlib.suppress(CopyError, NasError):  # the rest of it can be read all the same
+            for place in of_disk(disk, number):
+                parts.append(place)
+                file = ViewFile(place.part.size, number, place.part.start)
+                found.setdefault(mounted_name(place.name), file)
+    with contextlib.suppress(CopyError, NasError):
+        for volume in volumes(parts).found:
+            if not volume.problem:
+                found[mounted_name(volume.name)] = ViewFile(volume.size, volume=volume)
     return found
 
 

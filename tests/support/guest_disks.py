@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.copies import ova, vmdk
+from tests.support.copies import ova, tar_file, vmdk
 from tests.support.packages import require
 
 MIB = 1 << 20
@@ -134,15 +134,22 @@ def disk(path: Path, parts: list[Path], label: str = "gpt") -> Path:
     return path
 
 
-def as_copy(image: Path) -> bytes:
-    """An `.ova` whose disk is `image`, made without any code of the product."""
-    data = image.read_bytes()
+def as_copy(image: Path, *more: Path) -> bytes:
+    """An `.ova` whose disks are these images, made without any code of the product."""
+    disks = [_as_vmdk(each.read_bytes()) for each in (image, *more)]
+    if not more:
+        return ova(disks[0])
+    names = [f"vm-disk{number:03}.vmdk" for number in range(1, len(disks) + 1)]
+    return tar_file([("x.ovf", b"<x/>"), *zip(names, disks, strict=True)])
+
+
+def _as_vmdk(data: bytes) -> bytes:
     pieces = {
         place // GRAIN: data[place : place + GRAIN].ljust(GRAIN, b"\0")
         for place in range(0, len(data), GRAIN)
         if data[place : place + GRAIN].strip(b"\0")
     }
-    return ova(vmdk(pieces, -(-len(data) // GRAIN)))
+    return vmdk(pieces, -(-len(data) // GRAIN))
 
 
 def lose_block(copy: bytearray, grain: int) -> None:
@@ -164,19 +171,6 @@ def of_linux(kind: str, image: Path, files: Path, place: Path) -> Path:
     run(f"mkfs.{kind}", "-q", image)
     with mounted(image, place, "loop"):
         run("cp", "-r", f"{files}/.", place)
-    return image
-
-
-def physical_volume(image: Path) -> Path:
-    """A partition of LVM, with nothing in it."""
-    require("lvm", "lvm2")
-    _sized(image, 16 * MIB)
-    device = run("losetup", "-f", "--show", image).strip()
-    settings = f'devices {{ use_devicesfile=0 filter=["a|^{device}$|","r|.*|"] }}'
-    try:
-        run("lvm", "pvcreate", "-q", "-y", "--config", settings, device)
-    finally:
-        run("losetup", "-d", device)
     return image
 
 

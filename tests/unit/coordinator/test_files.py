@@ -17,7 +17,7 @@ from coordinator.guest.frames import Frames
 from coordinator.guest.reading import GuestReader
 from shared.host.errors import CopyError, ExitCode
 from tests.ordinary.mounts import possible
-from tests.support import guest_disks
+from tests.support import guest_disks, lvm_disks
 from tests.support.copies import put_copy
 from tests.support.proving import PROVE
 from tests.unit.coordinator.conftest import Operator
@@ -204,7 +204,10 @@ def test_what_lies_in_a_partition_is_recognised(kind: str, tmp_path: Path) -> No
     if kind == "LVM":
         if not possible():
             (pytest.fail if os.environ.get("CI") else pytest.skip)("a loop device needs root")
-        guest_disks.physical_volume(image)
+        image.touch()
+        os.truncate(image, 16 << 20)
+        with lvm_disks.lvm(tmp_path, image) as lvm:
+            lvm("pvcreate", "-y", "@1")
     elif kind == "ext2":
         guest_disks.ext(image, files, "ext2")
     elif kind == "FAT":
