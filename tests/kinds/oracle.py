@@ -25,7 +25,7 @@ def disks_in(ova: Path, folder: Path, size: int) -> set[str]:
             assert source is not None
             disk.write_bytes(source.read())
             words = ("qemu-img", "convert", "-f", "vmdk", "-O", "raw", disk, raw)
-            subprocess.run(words, check=True, capture_output=True, timeout=120)
+            subprocess.run(words, check=True, capture_output=True, timeout=900)
             with raw.open("rb") as file:
                 found.add(hashlib.sha256(file.read(size)).hexdigest())
     return found
@@ -85,7 +85,7 @@ def first_bytes(vm: RealVm, place: str, size: int) -> str:
     """The SHA-256 of the first bytes that a guest reads of the disk at this place."""
     command = [vm.host.vboxmanage, "mediumio", f"--disk={vm.info(place)}", "cat", f"--size={size}"]
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=True
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=900, check=True
     )
     return hashlib.sha256(done.stdout).hexdigest()
 

@@ -84,8 +84,8 @@ class Member:
         ]
         self.configuration.write_text("\n".join(tables), encoding="utf-8")
 
-    def run(self, program: str, *arguments: str, timeout: float = 120) -> Ran:
-        """Runs a program to its end."""
+    def run(self, program: str, *arguments: str, timeout: float = 900) -> Ran:
+        """Runs a program to its end. The limit is for one that hangs, not for a slow machine."""
         done = subprocess.run(
             [self.bin / program, *arguments],
             env=self.environment,

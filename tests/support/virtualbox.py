@@ -134,7 +134,7 @@ class RealHost:
         }
 
     def run(
-        self, *arguments: str | Path, check: bool = True, timeout: float = 120
+        self, *arguments: str | Path, check: bool = True, timeout: float = 600
     ) -> "subprocess.CompletedProcess[str]":
         """VBoxManage with these arguments; an AssertionError with its stderr if it fails."""
         done = self._run(arguments, timeout)
@@ -294,7 +294,7 @@ class RealVm:
         """Starts it and waits until the guest counts."""
         self.serial.unlink(missing_ok=True)  # a saved guest would go on with it
         self.host.run("startvm", self.uuid, "--type=headless")
-        wait_for(lambda: self.beats() > 0, "the guest to boot", seconds=90)
+        wait_for(lambda: self.beats() > 0, "the guest to boot", seconds=300)
 
     def stop(self) -> None:
         """Pulls its plug."""
@@ -350,7 +350,7 @@ class RealVm:
         )
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
     """Polls until the condition holds; AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
