@@ -4,6 +4,7 @@ Otherwise VirtualBox asks for a password, or fails late.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from enum import StrEnum, unique
 from typing import Final
@@ -137,12 +138,19 @@ def _unreadable(machine: Machine) -> Iterator[str]:
     for image in machine.images:
         for path in files_of(image):
             try:
-                os.stat(path)
+                mode = os.stat(path).st_mode
             except OSError as error:
                 yield f"its disk {path} cannot be used: {error.strerror}"
             else:
-                if not os.access(path, os.R_OK):
+                if not _holds_bytes(mode):  # VirtualBox would wait for ever at a pipe
+                    yield f"its disk {path} cannot be used: neither a file nor a disk is there"
+                elif not os.access(path, os.R_OK):
                     yield f"its disk {path} cannot be read by this user"
+
+
+def _holds_bytes(mode: int) -> bool:
+    """Whether it is a file or the disk of a host, which macOS has as a character device."""
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
 
 
 @unique

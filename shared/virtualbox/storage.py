@@ -194,6 +194,8 @@ def files_of(image: Image) -> Iterator[str]:
 
 
 def _extents(path: str) -> list[str]:
+    if not os.path.isfile(path):  # a pipe would be waited for, for ever
+        return []
     try:
         with open(path, "rb") as file:
             head = file.read(2**16)

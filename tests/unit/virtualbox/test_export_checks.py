@@ -1,6 +1,7 @@
 """What cannot be exported unattended is told before anything is started."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from shared.virtualbox.export_checks import (
 )
 from shared.virtualbox.export_errors import ExportError
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.storage import Image, files_of
 from tests.unit.virtualbox.fakes import CHILD, DISK, A, B, Host, image
 
 KEYS = '<Property name="CRYPT/KeyId" value="id1"/><Property name="CRYPT/KeyStore" value="U0NO"/>'
@@ -58,6 +60,24 @@ def test_a_missing_disk_is_named(host: Host, file: str) -> None:
     (host.folder / file).unlink()
     with pytest.raises(ExportError, match=rf"{file} cannot be used: No such file"):
         refuse_unexportable(machine)
+
+
+@pytest.mark.parametrize("thing", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_a_disk_is_named(
+    host: Host, thing: Callable[[Path], None]
+) -> None:
+    machine = add(host)
+    (host.folder / "base.vdi").unlink()
+    thing(host.folder / "base.vdi")
+    with pytest.raises(ExportError, match=r"base\.vdi cannot be used: neither a file nor a disk"):
+        refuse_unexportable(machine)
+
+
+@pytest.mark.timeout(30)
+def test_nobody_waits_for_a_pipe_in_the_place_of_a_vmdk(host: Host) -> None:
+    os.mkfifo(host.folder / "base.vmdk")
+    pipe = Image(DISK, str(host.folder / "base.vmdk"), "VMDK", "")
+    assert list(files_of(pipe)) == [pipe.location]
 
 
 def test_a_disk_that_this_user_may_not_read_is_named(
