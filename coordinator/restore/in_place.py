@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from coordinator.restore.in_place_checks import (
-    PlannedDisk,
     changed_since,
-    names_beside,
-    plan_disks,
     refuse_changed,
     require_machine,
     require_off,
 )
 from coordinator.restore.in_place_disks import make_disks
+from coordinator.restore.in_place_plan import PlannedDisk, names_beside, plan_disks
 from coordinator.restore.in_place_settling import note_of, refuse_unfinished, said_of, settle
 from shared.copies.catalogue import Copy
 from shared.export.eligibility import open_disk

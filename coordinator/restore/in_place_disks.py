@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from coordinator.restore.direct import told_as_damage, unpack
-from coordinator.restore.in_place_checks import PlannedDisk
+from coordinator.restore.in_place_plan import PlannedDisk
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.copies.space import human

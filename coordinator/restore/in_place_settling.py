@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from coordinator.restore.in_place_checks import every_image
+from coordinator.restore.in_place_plan import every_image
 from shared.host.clock import timestamp
 from shared.host.errors import (
     ConfigurationError,
