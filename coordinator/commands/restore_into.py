@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.site import Site
     from shared.state.records import VmRecord
-    from shared.tasks.disk_swap import Swap, SwapNote
+    from shared.tasks.swap_note import Swap, SwapNote
 
 _LEFT: Final = (
     "Its settings, firmware variables (NVRAM), TPM and CDs are left as they are: only its disks "

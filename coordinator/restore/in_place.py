@@ -3,7 +3,7 @@
 VirtualBox's read locks of its disks are held from before they are read until the new ones are in
 place, so that nobody starts it meanwhile; should VBoxSVC die, the locks with it, and the VM be
 started, that is found before anything is changed. The VM itself is claimed, so that no worker of
-any host works on it. What is made is noted before (`shared.tasks.disk_swap`).
+any host works on it. What is made is noted before (`shared.tasks.swap_note`).
 """
 
 import logging
@@ -33,8 +33,9 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.holding import Holding
 from shared.tasks import disk_swap, vm_copies
-from shared.tasks.disk_swap import Swap, SwapError, SwapNote, SwappedDisk
+from shared.tasks.disk_swap import SwapError
 from shared.tasks.importing import Progress
+from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 from shared.virtualbox import scratch
 from shared.virtualbox.inventory import Machine
 

@@ -26,7 +26,8 @@ from shared.state.records import Restoration, VmRecord
 from shared.state.rules import copies, sightings
 from shared.state.states import Event
 from shared.tasks import disk_swap
-from shared.tasks.disk_swap import Standing, Swap, SwapNote
+from shared.tasks.disk_swap import PresentDisks, present_disks
+from shared.tasks.swap_note import Swap, SwapNote
 
 
 def note_of(site: Site, record: VmRecord) -> SwapNote:
@@ -72,7 +73,7 @@ def settle(site: Site, note: SwapNote, swap: Swap | None) -> tuple[Swap | None, 
     try:
         return disk_swap.resume(note, swap, when), ""
     except ConfigurationError as error:
-        if swap.standing is not Standing.NEW:
+        if present_disks(swap) is not PresentDisks.NEW:
             raise
         return replace(swap, done=when), error.message
 
@@ -95,7 +96,7 @@ def finish(site: Site, record: VmRecord, note: SwapNote, *, only_look: bool) -> 
     swap = note.read()
     if swap is not None and not only_look:
         swap = disk_swap.resume(note, swap, timestamp(site.clock.now()))
-    if swap is None or not (swap.done or swap.standing is Standing.NEW):
+    if swap is None or not (swap.done or present_disks(swap) is PresentDisks.NEW):
         raise IllegalMoveError(f"{record.key} was not taken back to a copy: nothing is left of it")
     machine = site.machine(record.uuid)
     images = machine.images if machine is not None else ()

@@ -9,8 +9,8 @@ from typing import Any
 from coordinator import text
 from shared.host.errors import ConfigurationError
 from shared.host.printable import printable, quoted
-from shared.tasks import disk_swap
-from shared.tasks.disk_swap import Swap
+from shared.tasks import disk_swap, swap_note
+from shared.tasks.swap_note import Swap
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def found(state_directory: Path, keys: Mapping[str, str]) -> list[Waiting]:
     UUID, which each command takes as well. Asks neither NAS nor VirtualBox.
     """
     waiting = []
-    for note in disk_swap.noted(state_directory):
+    for note in swap_note.noted(state_directory):
         try:
             swap = note.read()
         except ConfigurationError as error:

@@ -17,7 +17,7 @@ from shared.host.clock import timestamp
 from shared.host.errors import VmBackupError
 from shared.host.host_lock import host_lock
 from shared.site import Site
-from shared.tasks import disk_swap, import_leftovers, import_note, rehearsal_note
+from shared.tasks import disk_swap, import_leftovers, import_note, rehearsal_note, swap_note
 
 log: Final = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def remove_abandoned(site: Site) -> list[str]:
     ]
     return failed + [
         note.lock
-        for note in disk_swap.noted(state)
+        for note in swap_note.noted(state)
         if not _try(site, note.lock, partial(_resume, site, note))
     ]
 
@@ -66,7 +66,7 @@ def _remove(site: Site, file: Path) -> None:
         import_leftovers.remove_left(site, note)
 
 
-def _resume(site: Site, note: disk_swap.SwapNote) -> None:
+def _resume(site: Site, note: swap_note.SwapNote) -> None:
     swap = note.read()
     if swap is not None:
         disk_swap.resume(note, swap, timestamp(site.clock.now()))

@@ -4,30 +4,28 @@ Each new disk lies beside the old one, under a name that nobody else gives. The 
 taken away first, and the first new one put in place last. In between VirtualBox does not start the
 VM, for it has no such disk: so no guest ever runs on old and new disks together, whenever this
 process is killed. What is to become of a swap that was broken off follows from which file is where,
-by the note that was made before; a file is known by its inode, whatever it is called.
+by the note that was made before (`swap_note`); a file is known by its inode, whatever it is called.
 """
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-from shared.host.document_fields import FROM_JSON, Count, FieldCheck
-from shared.host.documents import Document
-from shared.host.errors import ConfigurationError, IllegalMoveError
-from shared.host.notes import Note, flush_directory
+from shared.host.errors import IllegalMoveError
+from shared.host.notes import flush_directory
+from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 
-_PREFIX: Final = "into-"
 _BRING_BACK: Final = (
     "mount their file system, or bring them back: the next command, or the next tick of the "
     "database worker, goes on"
 )
 
 
-class Standing(StrEnum):
+class PresentDisks(StrEnum):
     """Which disks a VM has."""
 
     #: All old ones.
@@ -42,109 +40,22 @@ class SwapError(IllegalMoveError):
     """A disk is not where it must be."""
 
 
-def _is_path(text: str) -> bool:
-    try:
-        return os.path.isabs(text) and b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
-_Path = Annotated[str, FieldCheck(_is_path, "no path of a file")]
-
-
-@dataclass(frozen=True, slots=True)
-class SwappedDisk(Document):
-    """One disk: its place, and where the new one and the old one are while they are not there.
-
-    `before` and `after` are the inodes of the old and the new one; 0: the new one is not whole yet.
-    """
-
-    place: _Path
-    new: _Path
-    old: _Path
-    before: Count
-    after: Count = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Swap(Document):
-    """The VM `uuid`, called `name`, gets the disks of its copy `stamp`.
-
-    `done`: when all were in place; empty: not yet.
-    """
-
-    uuid: str
-    name: str
-    stamp: str
-    disks: Annotated[tuple[SwappedDisk, ...], FROM_JSON, FieldCheck(bool, "empty")]
-    done: str = ""
-
-    @property
-    def standing(self) -> Standing:
-        """Which disks the VM has now."""
-        first = self.disks[0]
-        if first.after and _inode(first.place) == first.after:
-            return Standing.NEW
-        if all(_inode(disk.place) == disk.before for disk in self.disks):
-            return Standing.OLD
-        return Standing.HALF
-
-
-@dataclass(frozen=True, slots=True)
-class SwapNote:
-    """Where a swap of the disks of one VM is noted on this host."""
-
-    path: Path
-
-    @classmethod
-    def of(cls, state_directory: Path, uuid: str) -> "SwapNote":
-        """That of a VM."""
-        return cls(state_directory / f"{_PREFIX}{uuid}.json")
-
-    @property
-    def lock(self) -> str:
-        """The lock of this host that a process holds which works on it."""
-        return self.path.stem
-
-    def read(self) -> Swap | None:
-        """What is noted; None if nothing is. Raises `ConfigurationError`."""
-        found = self._note.read()
-        if not found and not self.path.exists():
-            return None
-        try:
-            return Swap.from_json(found)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{self.path} cannot be used: {error}",
-                hint="beside the disks of its VM are files …vmbackup-new and …vmbackup-old: put "
-                "the right ones in place by hand, then remove this file",
-            ) from None
-
-    def write(self, swap: Swap) -> Swap:
-        """Notes it durably. Raises `ConfigurationError`."""
-        self._note.write(swap.to_json())
-        return swap
-
-    def remove(self) -> None:
-        """Notes nothing any more. Raises `ConfigurationError`."""
-        self._note.remove()
-
-    @property
-    def _note(self) -> Note:
-        return Note(self.path, "which disks are being put in place")
-
-
-def noted(state_directory: Path) -> Iterator[SwapNote]:
-    """The notes of this host."""
-    yield from (SwapNote(path) for path in sorted(state_directory.glob(f"{_PREFIX}*.json")))
+def present_disks(swap: Swap) -> PresentDisks:
+    """Which disks the VM has now. Raises `SwapError` if nobody can say."""
+    first = swap.disks[0]
+    if first.after and _inode(first.place) == first.after:
+        return PresentDisks.NEW
+    if all(_inode(disk.place) == disk.before for disk in swap.disks):
+        return PresentDisks.OLD
+    return PresentDisks.HALF
 
 
 def swap_disks(swap: Swap, settled: Callable[[], None]) -> None:
     """Puts the new disks in place, of which each is whole, and noted with its inode.
 
     `settled` is called when the VM cannot be started any more, and raises unless it is off and as
-    it was. Whatever is raised, all old disks are in place again. Killed, it leaves a `Standing`.
-    Raises `SwapError`.
+    it was. Whatever is raised, all old disks are in place again. Killed, it leaves one of
+    `PresentDisks`. Raises `SwapError`.
     """
     first, *others = swap.disks
     for disk in swap.disks:
@@ -208,7 +119,7 @@ def resume(note: SwapNote, swap: Swap, when: str) -> Swap | None:
     if swap.done:
         return swap
     try:
-        if swap.standing is Standing.NEW:
+        if present_disks(swap) is PresentDisks.NEW:
             return note.write(replace(swap, done=when))
         put_back(swap)
         remove_new(swap)

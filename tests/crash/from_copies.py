@@ -19,7 +19,7 @@ import pytest
 
 from shared.host.errors import ExitCode
 from shared.ova.disk import Chain
-from shared.tasks import boot_note, disk_swap
+from shared.tasks import boot_note, disk_swap, swap_note
 from shared.tasks.boot_note import BootNote
 from tests.crash.scenarios import (
     ADMIN,
@@ -243,7 +243,7 @@ def taken_back(world: World) -> None:
 
 def known_anew(world: World) -> None:
     """Files have other inodes when the world was put back."""
-    for note in disk_swap.noted(world.notes):
+    for note in swap_note.noted(world.notes):
         swap = note.read()
         assert swap
         disks = (
@@ -272,10 +272,10 @@ def is_the_copy(world: World) -> None:
     all_or_none(world)
     expected = json.loads(_reference(world).read_text(encoding="utf-8"))
     assert _on_disks(world) == expected["of the copy"]
-    if list(disk_swap.noted(world.notes)):
+    if list(swap_note.noted(world.notes)):
         world.must(*_FINISH_INTO)
     assert sorted(path for path in world.host.vms.iterdir() if path.is_file()) == _disks(world)
-    assert not list(disk_swap.noted(world.notes))
+    assert not list(swap_note.noted(world.notes))
 
 
 def _disks(world: World) -> list[Path]:

@@ -24,9 +24,8 @@ from shared.state.records import Power
 from shared.state.rules import claims
 from shared.state.sessions.holding import Holding
 from shared.state.states import State
-from shared.tasks import disk_swap
 from shared.tasks.archiving import archive
-from shared.tasks.disk_swap import SwapNote
+from shared.tasks.swap_note import Swap, SwapNote
 from tests.simulated.conftest import Rig
 from tests.simulated.test_unlisted import admin, ask
 from tests.simulated.test_verify import damage
@@ -425,7 +424,7 @@ def fails(
     return wrap
 
 
-def is_done(_note: object, swap: disk_swap.Swap) -> bool:
+def is_done(_note: object, swap: Swap) -> bool:
     return bool(swap.done)
 
 
@@ -471,7 +470,7 @@ def test_what_goes_wrong_when_it_has_its_new_disks_is_a_warning(
 
 
 #: Killed there, all new disks are in place, and that is not noted.
-IN_PLACE = ("shared.tasks.disk_swap", "SwapNote.write", 2)
+IN_PLACE = ("shared.tasks.swap_note", "SwapNote.write", 2)
 
 
 def test_what_a_killed_command_has_done_is_not_taken_for_another_copy(
@@ -544,14 +543,14 @@ def test_two_at_a_time_are_refused(rig: Rig, vm: SimulatedVm) -> None:
 
     site = rig.site()
     state = site.configuration.host.state_directory
-    with host_lock(state, disk_swap.SwapNote.of(state, vm.uuid).lock):
+    with host_lock(state, SwapNote.of(state, vm.uuid).lock):
         assert admin(rig, "restore", "--into", "web01").exit_code == ExitCode.LOCKED
 
 
 #: Before which of its steps the command is killed: calls of these, whichever comes first.
 POINTS = (
     *(("shared.tasks.disk_swap", "_move", number) for number in range(4)),
-    *(("shared.tasks.disk_swap", "SwapNote.write", number) for number in (1, 2)),
+    *(("shared.tasks.swap_note", "SwapNote.write", number) for number in (1, 2)),
     ("coordinator.restore.in_place_disks", "VdiFile", 1),
     ("coordinator.restore.in_place_disks", "_write", 0),
     ("coordinator.restore.in_place_disks", "_compare", 0),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.doctor import unfinished
-from shared.tasks.disk_swap import Swap, SwapNote, SwappedDisk
+from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 from tests.unit.coordinator.conftest import WHEN, Operator, uuid
 
 STAMP = "20261122T203800Z-17"

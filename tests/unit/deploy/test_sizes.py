@@ -16,7 +16,6 @@ FUNCTION_LINES = 40
 
 LARGER_MODULES: set[str] = {
     "shared/copies/sidecar.py",
-    "shared/tasks/disk_swap.py",
 }
 LARGER_FUNCTIONS: set[str] = set()
 

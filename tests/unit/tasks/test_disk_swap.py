@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import ConfigurationError
-from shared.tasks import disk_swap
-from shared.tasks.disk_swap import Standing, Swap, SwapError, SwapNote, SwappedDisk
+from shared.tasks import disk_swap, swap_note
+from shared.tasks.disk_swap import PresentDisks, SwapError, present_disks
+from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 
 NOW = "2026-11-29T20:00:00Z"
 COUNTS = (1, 2, 3)
@@ -69,7 +70,7 @@ def test_all_disks_are_new_and_the_old_ones_are_kept(swap: Swap) -> None:
 
     disk_swap.swap_disks(swap, settled)
     assert set(disks(swap)) == {b"new"}
-    assert swap.standing is Standing.NEW
+    assert present_disks(swap) is PresentDisks.NEW
     assert {Path(path).read_bytes() for path in disk_swap.left_of_old(swap)} == {b"old"}
     disk_swap.remove_old(swap)
     assert disk_swap.left_of_old(swap) == ()
@@ -83,7 +84,7 @@ def test_what_is_not_settled_changes_nothing(swap: Swap) -> None:
     with pytest.raises(SwapError, match="it runs"):
         disk_swap.swap_disks(swap, settled)
     assert set(disks(swap)) == {b"old"}
-    assert swap.standing is Standing.OLD
+    assert present_disks(swap) is PresentDisks.OLD
 
 
 @pytest.mark.broad
@@ -199,7 +200,7 @@ def test_the_new_ones_that_were_not_whole_yet_are_removed(swap: Swap, tmp_path: 
     assert disk_swap.resume(note, made, NOW) is None
     assert set(disks(swap)) == {b"old"}
     assert list(tmp_path.glob("vms/*/*.new")) == []
-    assert list(disk_swap.noted(tmp_path / "state")) == []
+    assert list(swap_note.noted(tmp_path / "state")) == []
 
 
 def test_what_somebody_put_there_is_never_overwritten_or_taken_for_a_disk(swap: Swap) -> None:
@@ -209,7 +210,7 @@ def test_what_somebody_put_there_is_never_overwritten_or_taken_for_a_disk(swap: 
     with pytest.raises(SwapError, match="is there"):
         disk_swap.swap_disks(swap, settled)
     assert disks(swap) == [b"mine"] + [b"old"] * (len(swap.disks) - 1)
-    assert swap.standing is Standing.HALF
+    assert present_disks(swap) is PresentDisks.HALF
     Path(swap.disks[0].place).unlink()
     disk_swap.put_back(swap)
     disk_swap.put_back(swap)

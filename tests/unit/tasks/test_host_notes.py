@@ -21,7 +21,7 @@ from shared.host.documents import read_own
 from shared.host.errors import ConfigurationError, ExitCode, VmBackupError
 from shared.state.sessions.worker_ends import note_end, read_ends
 from shared.tasks import abandoned_imports, boot_note, disk_swap, import_note
-from shared.tasks.disk_swap import SwapNote
+from shared.tasks.swap_note import SwapNote
 from tests.unit.nas.test_swapped import ONE, READS, WITH, swapped
 from tests.unit.state.builders import StillClock
 from tests.unit.test_any_bytes import near
