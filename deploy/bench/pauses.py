@@ -18,7 +18,7 @@ from typing import Final
 
 from deploy.bench.costs import cost
 from deploy.bench.report import Report, spread
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from tests.ordinary.mounts import Mounts, available
 from tests.support.fleet import Fleet, Member
 from tests.support.virtualbox import RealHost, Testbed, Unavailable
@@ -91,7 +91,7 @@ def _measure(report: Report, host: RealHost, disks: Path, nas: Path, mib: int, r
             member.configure("backup", keep_last=1, **settings)
             found = cost(lambda: _backup(member), disks, nas)
             copy = member.fleet.copies("server")[-1]
-            made = sidecar.read(copy.directory, copy.stamp)
+            made = sidecar_files.read(copy.directory, copy.stamp)
             if method == "pause" and made.not_paused:
                 raise SystemExit(f"it was not paused: {made.not_paused}")
             stood_still += [made.paused_seconds] if method == "pause" else []

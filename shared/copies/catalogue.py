@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from shared.copies import chronology
-from shared.copies import sidecar as sidecars
+from shared.copies import chronology, sidecar_files
 from shared.copies.names import (
     Partial,
     final_name,
@@ -217,7 +216,7 @@ def _copy(directory: Path, stamp: str, entries: Mapping[str, Entry]) -> Copy:
     if not present(entries, final_name(stamp, "json")):
         return seen
     try:
-        sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
+        sidecar = sidecar_files.read_named(directory, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
         return replace(seen, problem="it is being removed")
     except CopyError as error:

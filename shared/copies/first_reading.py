@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.files import NasFiles, write_file
 from shared.copies.names import final_name, partial_name
 from shared.copies.sidecar import Sidecar
@@ -77,5 +77,5 @@ def note(
         files.remove(directory, temporary)
         write_file(files, directory, temporary, read.checksum_lines())
         files.rename(directory, temporary, final_name(sidecar.stamp, "sha256"))
-    sidecars.replace(files, directory, read, claim)
+    sidecar_files.replace(files, directory, read, claim)
     return read

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.copies import catalogue, chronology, source_removal, transfer
+from shared.copies import catalogue, chronology, sidecar_files, source_removal, transfer
 from shared.copies import sidecar as sidecars
 from shared.copies.copying import Route
 from shared.copies.files import NasFiles, refuse_one_directory
@@ -153,7 +153,7 @@ def _index_needed(route: Route, stamp: str, there: Mapping[str, Entry]) -> tuple
     if final_name(stamp, "json") not in there:
         return ()
     try:
-        sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+        sidecar = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
         return ()  # the next look tells
     return (final_name(stamp, "index"),) if "index" in sidecar.beside else ()
@@ -161,7 +161,7 @@ def _index_needed(route: Route, stamp: str, there: Mapping[str, Entry]) -> tuple
 
 def _refuse_another_vm(route: Route, stamp: str) -> None:
     try:
-        sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
+        sidecar = sidecar_files.read_named(route.source, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
         return  # it has just been moved: the next look tells
     if not catalogue.is_of(sidecar, route.uuid):

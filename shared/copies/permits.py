@@ -11,8 +11,7 @@ Each proof reads the directory again, and gives a permit for the files of one co
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from shared.copies import catalogue, protection
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, protection, sidecar_files
 from shared.copies.catalogue import Copy
 from shared.copies.files import Permit, refuse_one_directory
 from shared.copies.names import SUFFIXES, final_name, parse_partial
@@ -61,7 +60,7 @@ def leftover(directory: Path, uuid: str, stamp: str) -> Permit | None:
         ):
             return None
         try:
-            sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
+            sidecar = sidecar_files.read_named(directory, final_name(stamp, "json"), stamp)
         except (CopyError, FileNotFoundError):
             return None
     return (
@@ -85,7 +84,7 @@ def unneeded_screenshot(directory: Path, stamp: str) -> Permit | None:
         others = {final_name(stamp, suffix) for suffix in SUFFIXES} - {name}
         if others & entries.keys():
             try:
-                sidecar = sidecars.read_named(directory, final_name(stamp, "json"), stamp)
+                sidecar = sidecar_files.read_named(directory, final_name(stamp, "json"), stamp)
             except (CopyError, FileNotFoundError):
                 return None
             if sidecar.screenshot is not None:
@@ -153,7 +152,7 @@ def arrived(
         raise ValueError(f"{sorted(wanted)} are not all files of {stamp}")
     refuse_one_directory(source, target)
     there = look(target)
-    sidecar = sidecars.read_named(target, final_name(stamp, "json"), stamp)
+    sidecar = sidecar_files.read_named(target, final_name(stamp, "json"), stamp)
     if not present(there, ova):
         raise CopyError(f"{ova} is not at {target}")
     if ova in wanted:

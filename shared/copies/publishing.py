@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.files import NasFiles, write_file
 from shared.copies.first_reading import is_whole
 from shared.copies.names import SIDES, Suffix, final_name, partial_name
@@ -233,7 +234,7 @@ def _refuse_unexpected(source: Entry, expected: SideFile | None) -> None:
 
 
 def _expected(directory: Path, publication: Publication, name: str) -> Sidecar:
-    sidecar = sidecars.read_named(directory, name, publication.stamp)
+    sidecar = sidecar_files.read_named(directory, name, publication.stamp)
     found = (sidecar.size, sidecar.sha256, sidecar.seal)
     if found != (publication.size, publication.sha256, publication.seal):
         raise CopyError(f"{name} is not the sidecar that was to be published")

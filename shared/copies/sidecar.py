@@ -8,13 +8,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Interval
 
-from shared.copies.files import NasFiles, write_file
-from shared.copies.names import SIDES, Suffix, final_name, is_stamp, partial_name
+from shared.copies.names import SIDES, Suffix, final_name, is_stamp
 from shared.copies.sidecar_fields import (
     Rehearsed,
     Screenshot,
@@ -27,8 +25,6 @@ from shared.host.clock import parse_timestamp
 from shared.host.document_fields import FROM_JSON, Count, FieldCheck, Number, Sha256
 from shared.host.documents import Document, load
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
-from shared.nas.reading import read_file
 from shared.ova.parts import Parts
 from shared.state.hold import Marks
 
@@ -228,43 +224,6 @@ def parse(data: bytes) -> Sidecar:
     if not sidecar.read_in_full and (sidecar.parts is None or sidecar.index is None):
         raise CopyError("the sidecar is wrong: it has neither a digest nor parts and an index")
     return sidecar
-
-
-def read(directory: Path, stamp: str) -> Sidecar:
-    """The sidecar of a published copy.
-
-    Raises `CopyError` if it is damaged or another copy's, `NasError` if it cannot be read.
-    """
-    name = final_name(stamp, "json")
-    with reported(f"read {name}"):
-        return read_named(directory, name, stamp)
-
-
-def read_named(directory: Path, name: str, stamp: str) -> Sidecar:
-    """The sidecar in the file `name`, which must be that of the copy `stamp`.
-
-    Raises `CopyError`, or OSError as the system says it.
-    """
-    sidecar = parse(read_file(directory / name, LIMIT_BYTES, follow=False))
-    if sidecar.stamp != stamp:
-        raise CopyError(f"{name} is the sidecar of another copy ({sidecar.stamp})")
-    return sidecar
-
-
-def replace(files: NasFiles, directory: Path, sidecar: Sidecar, claim: int) -> None:
-    """Replaces the sidecar of a published copy, for instance after a verification.
-
-    `claim` is the one that the caller holds.
-
-    At every moment, and after a crash, the old or the new sidecar is there, whole. Raises
-    `NasError`.
-    """
-    temporary = partial_name(sidecar.stamp, claim, "json")
-    with reported(f"write the sidecar of {sidecar.stamp}"):
-        files.remove(directory, temporary)
-        write_file(files, directory, temporary, sidecar.render())
-        files.rename(directory, temporary, final_name(sidecar.stamp, "json"))
-        files.sync_directory(directory)
 
 
 def _plain(value: object) -> dict[str, Any]:

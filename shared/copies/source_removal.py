@@ -6,8 +6,7 @@ Nothing goes that was not read at its new place, or is the same file there under
 import os
 from typing import Final
 
-from shared.copies import first_reading, permits
-from shared.copies import sidecar as sidecars
+from shared.copies import first_reading, permits, sidecar_files
 from shared.copies.copying import Route
 from shared.copies.files import NasFiles
 from shared.copies.names import SIDES, Suffix, final_name
@@ -27,7 +26,7 @@ def remove_ova(files: NasFiles, route: Route, stamp: str) -> None:
     Only if both are what the sidecar says, read again here.
     """
     name = final_name(stamp, "ova")
-    sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+    sidecar = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp)
     before = look(route.source).get(name)
     if not sidecar.read_in_full:
         sidecar = _read_in_full(files, route, sidecar)
@@ -68,7 +67,7 @@ def remove_side_files(files: NasFiles, route: Route, stamp: str) -> None:
 
     Side files only if the target has them as they should be.
     """
-    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).beside
+    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).beside
     here = look(route.source)
     for suffix in (*SIDES, *(("index",) if "index" in expected else ())):
         name = final_name(stamp, suffix)

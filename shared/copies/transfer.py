@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from shared.copies import first_reading, screenshots, source_removal
+from shared.copies import first_reading, screenshots, sidecar_files, source_removal
 from shared.copies import sidecar as sidecars
 from shared.copies.copying import Route, Transport, copy_file
 from shared.copies.files import NasFiles, write_file
@@ -43,7 +43,7 @@ def write_sidecar(files: NasFiles, route: Route, stamp: str) -> None:
 
     An older sidecar there has no `.ova` beside it and describes nothing.
     """
-    sidecar = sidecars.read_named(route.source, final_name(stamp, "json"), stamp)
+    sidecar = sidecar_files.read_named(route.source, final_name(stamp, "json"), stamp)
     original = read_file(
         route.source / final_name(stamp, "json"), sidecars.LIMIT_BYTES, follow=False
     )
@@ -92,7 +92,7 @@ def _size(names: Mapping[str, Entry], name: str) -> int:
 
 def bring_side_files(files: NasFiles, route: Route, stamp: str) -> None:
     """Bring the side files to the target; they stay at the source as long as its `.ova`."""
-    expected = sidecars.read_named(route.target, final_name(stamp, "json"), stamp).beside
+    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).beside
     here, there = look(route.source), look(route.target)
     for suffix in (*SIDES, *(("index",) if "index" in expected else ())):
         name = final_name(stamp, suffix)
@@ -126,7 +126,7 @@ def bring_ova(files: NasFiles, route: Route, stamp: str) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        sidecar = sidecars.read_named(route.target, final_name(stamp, "json"), stamp)
+        sidecar = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp)
         if not sidecar.read_in_full:
             _read_in_full(files, route, sidecar)
             return

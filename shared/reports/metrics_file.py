@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from shared.copies.names import final_name, parse_final
 from shared.host.errors import CopyError, NasError, VmBackupError
 from shared.host.extras import require_extra
@@ -79,7 +79,7 @@ def _of(site: Site, record: VmRecord) -> CopiesOfVm:
                 count += final[1] == "ova"
         if stamp and final_name(stamp, "json") in entries:
             with contextlib.suppress(CopyError, OSError):
-                newest = sidecar.read(directory, stamp)
+                newest = sidecar_files.read(directory, stamp)
     return CopiesOfVm(count, size, newest)
 
 

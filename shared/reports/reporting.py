@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from shared.host.errors import CopyError, VmBackupError
 from shared.reports.happenings import Happening, happenings
 from shared.reports.report import CopyTraffic, PeriodReport, due_next, make, traffic_of
@@ -79,6 +79,6 @@ def _traffic(
             for directory, _archived in site.directories(contents.vms[key]):
                 for stamp in sorted(wanted):
                     with contextlib.suppress(CopyError, OSError):
-                        copies.append(sidecar.read(directory, stamp))
+                        copies.append(sidecar_files.read(directory, stamp))
         found[key] = traffic_of(copies)
     return found

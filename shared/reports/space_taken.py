@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from shared.copies.names import parse_final
 from shared.frozen import extents
 from shared.host.errors import CopyError, NasError
@@ -77,7 +77,7 @@ def _copies(files: _Files) -> Iterator[CopySpace]:
     for stamp, entries in files.copies.items():
         size = sum(entry.size for entry in entries)
         with contextlib.suppress(CopyError, OSError):
-            described: Sidecar = sidecar.read(files.directory, stamp)
+            described: Sidecar = sidecar_files.read(files.directory, stamp)
             over = described.wire.copied if described.wire else 0
             own = max(0, size - over)
             yield CopySpace(stamp, described.moment, size, own, files.archived)

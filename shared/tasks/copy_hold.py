@@ -11,7 +11,7 @@ from dataclasses import replace as with_fields
 from functools import partial
 from typing import Final
 
-from shared.copies import catalogue
+from shared.copies import catalogue, sidecar_files
 from shared.copies import sidecar as sidecars
 from shared.host.clock import timestamp
 from shared.host.errors import CopyError, LockedError
@@ -148,7 +148,9 @@ def _write(
     claim: int,
 ) -> None:
     marked = with_fields(sidecar, holds=wanted)
-    site.database.with_room(lambda: sidecars.replace(site.files, copy.directory, marked, claim))
+    site.database.with_room(
+        lambda: sidecar_files.replace(site.files, copy.directory, marked, claim)
+    )
 
 
 def _settle_if_free(site: Site, session: Session, key: str) -> bool:

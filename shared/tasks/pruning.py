@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from shared.copies import catalogue, permits, retention
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, permits, retention, sidecar_files
 from shared.copies.files import Permit
 from shared.copies.retention import Decision, Rules
 from shared.host.clock import timestamp
@@ -198,7 +197,7 @@ def pin(site: Site, session: Session, key: str, stamp: str, *, pinned: bool) -> 
         when = timestamp(site.clock.now()) if pinned else ""
         sidecar = replace(copy.sidecar, pinned=when)
         site.database.with_room(
-            lambda: sidecars.replace(site.files, copy.directory, sidecar, held.claim.number)
+            lambda: sidecar_files.replace(site.files, copy.directory, sidecar, held.claim.number)
         )
     return True
 

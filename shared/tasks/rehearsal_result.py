@@ -4,8 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from shared.copies import screenshots
-from shared.copies import sidecar as sidecars
+from shared.copies import screenshots, sidecar_files
 from shared.copies.catalogue import Copy
 from shared.copies.sidecar_fields import Rehearsed, Screenshot
 from shared.host.errors import CopyError, NasError
@@ -36,7 +35,7 @@ def note(
             shot = _keep(site, held, copy, image, result.time) if image else None
             marked = replace(copy.sidecar, rehearsed=result, screenshot=shot)
             held.check()
-            sidecars.replace(site.files, copy.directory, marked, held.claim.number)
+            sidecar_files.replace(site.files, copy.directory, marked, held.claim.number)
             screenshots.remove_unneeded(site.files, copy.directory)
         vm_copies.commit_found(site, held, commit_reasons.rehearsed(key, stamp, result.result))
     return copy is not None

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.sidecar import Sidecar
 from shared.site import Site
 from shared.state.sessions.holding import Holding
@@ -35,7 +35,7 @@ def spread(site: Site, held: Holding, damaged: Sidecar) -> None:
         if damaged.stamp in side.taken_from or side.stamp in sources:
             held.check()
             marked = replace(side, suspect=damaged.stamp)
-            sidecars.replace(site.files, copy.directory, marked, held.claim.number)
+            sidecar_files.replace(site.files, copy.directory, marked, held.claim.number)
             log.warning(
                 "the copy %s has blocks in common with %s, which is damaged: it is read next",
                 copy.stamp,

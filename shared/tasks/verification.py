@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from shared.copies import catalogue, first_reading
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, first_reading, sidecar_files
 from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import Verified
@@ -157,7 +156,7 @@ def _examine_all(copy: catalogue.Copy, report: Progress, pace: Pace) -> tuple[st
         except NasError as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO):
                 raise
-            sidecars.read(
+            sidecar_files.read(
                 copy.directory, copy.stamp
             )  # raises if the NAS as a whole is in trouble, and not this file
         else:
@@ -223,7 +222,7 @@ def check_read_file(copy: catalogue.Copy, suffix: Suffix, data: bytes) -> None:
 def _mark(site: Site, held: Holding, copy: catalogue.Copy, sidecar: Sidecar) -> None:
     """Replaces the sidecar of a copy, after a look whether the VM is still held."""
     held.check()
-    sidecars.replace(site.files, copy.directory, sidecar, held.claim.number)
+    sidecar_files.replace(site.files, copy.directory, sidecar, held.claim.number)
 
 
 def _settle(site: Site, held: Holding, reason: str) -> None:

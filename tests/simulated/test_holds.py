@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.site import Site
@@ -95,7 +94,7 @@ def test_a_reading_a_rehearsal_and_damage_leave_the_mark(rig: Rig) -> None:
         found = verification.verify_copy(rig.site(), session, "web01", new)
     assert found is not None
     assert not found.problem
-    side = sidecars.read(rig.nas / "web01", new)
+    side = sidecar_files.read(rig.nas / "web01", new)
     assert [hold.title for hold in side.holds] == [TITLE]
     assert side.verified is not None
     assert stands(rig) == ([new], [new])
@@ -106,7 +105,7 @@ def test_a_reading_a_rehearsal_and_damage_leave_the_mark(rig: Rig) -> None:
 def test_a_database_that_is_made_anew_knows_it(rig: Rig, left: str) -> None:
     old, _ = two_copies(rig)
     place(rig, old)
-    side = sidecars.read(rig.nas / "web01", old)
+    side = sidecar_files.read(rig.nas / "web01", old)
     if left == "record":
         (rig.nas / "web01" / f"{old}.json").write_bytes(replace(side, holds=()).render())
     configuration, clock = rig.site().configuration, SystemClock()

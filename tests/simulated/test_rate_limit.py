@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.sidecar import Sidecar
 from shared.host.rate_limit import FILE_NAME, RateLimit
 from shared.tasks import verification
@@ -74,7 +74,7 @@ def test_a_verification_counts_in_full(rig: Rig, taken: list[int]) -> None:
     age(rig, "web01", old, new)
     assert not taken, "without a limit nothing is counted"
     assert verify.run(rig.site(bytes_per_second=FAST)).failed == []
-    copies = [sidecars.read(rig.nas / "web01", stamp) for stamp in (old, new)]
+    copies = [sidecar_files.read(rig.nas / "web01", stamp) for stamp in (old, new)]
     assert sum(taken) == sum(found.size + beside(found) // 2 for found in copies)
 
 

@@ -6,8 +6,7 @@ Namesakes, an archived VM, a pinned copy; backups, retention and restores as bef
 import shutil
 from dataclasses import replace
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.host.clock import SystemClock, timestamp
 from shared.host.host_identity import HostIdentity
 from shared.state.states import State
@@ -51,9 +50,9 @@ def test_names_directories_pins_and_archive_are_as_before_and_work_goes_on(rig: 
     archiving.archive(rig.site(), "old01")
     (pinned,) = stamps(rig, "web01")
     directory = rig.nas / rig.record("web01").directory
-    sidecar = sidecars.read(directory, pinned)
+    sidecar = sidecar_files.read(directory, pinned)
     assert (sidecar.key, sidecar.repository) == ("web01", rig.site().database.version.repository)
-    sidecars.replace(
+    sidecar_files.replace(
         rig.site().files, directory, replace(sidecar, pinned=timestamp(SystemClock().now())), 99
     )
     before = rig.site().database.head().contents.vms

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.copies.survey import survey
@@ -269,9 +268,9 @@ def test_the_memory_of_a_vm_is_that_of_its_kept_settings(rig: Rig) -> None:
 def test_a_rehearsal_that_an_older_program_noted_or_a_lost_database_knew_counts(rig: Rig) -> None:
     old, new = two_copies(rig)
     for stamp, ago in ((old, 3), (new, 5)):
-        side = sidecars.read(rig.nas / "web01", stamp)
+        side = sidecar_files.read(rig.nas / "web01", stamp)
         told = Rehearsed(days_ago(ago), "beta", "good", "it ran", booted=True)
-        sidecars.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
+        sidecar_files.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
     assert due(rig) == ["web01"]
     site = rig.site()
     with site.database.session("verify") as session:
@@ -286,10 +285,10 @@ def test_a_rehearsal_that_an_older_program_noted_or_a_lost_database_knew_counts(
 def test_of_a_result_that_is_planted_beside_a_copy_little_gets_into_the_database(rig: Rig) -> None:
     """The database has 32 MiB at most: beyond that no commit is taken any more."""
     _, new = two_copies(rig)
-    side = sidecars.read(rig.nas / "web01", new)
+    side = sidecar_files.read(rig.nas / "web01", new)
     much = "x" * 300_000
     told = Rehearsed(days_ago(1), much, much, "it ran", booted=True)
-    sidecars.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
+    sidecar_files.replace(NasFiles(), rig.nas / "web01", replace(side, rehearsed=told), 99)
     site = rig.site()
     with site.database.session("verify") as session:
         verification.verify_copy(site, session, "web01", new)

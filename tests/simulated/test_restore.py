@@ -14,7 +14,7 @@ import pytest
 from coordinator import history
 from coordinator.restore import choice, completing, restoring
 from coordinator.restore.direct import DirectPlan, NotDirectError
-from shared.copies import catalogue
+from shared.copies import catalogue, sidecar_files
 from shared.copies import sidecar as sidecars
 from shared.host.errors import (
     CopyError,
@@ -369,7 +369,7 @@ def test_a_rehearsal_is_recorded_and_leaves_nothing(rig: Rig) -> None:
     site = rig.site("beta")
     done = rehearse(site)
     assert (done.good, done.recorded) == (True, True)
-    side = sidecars.read(rig.nas / "web01", new)
+    side = sidecar_files.read(rig.nas / "web01", new)
     assert (side.rehearsed, side.verified and side.verified.result) == (done.result, "good")
     assert catalogue.read(rig.nas / "web01", None).latest_good is not None
     assert listed(site) == []
@@ -421,7 +421,7 @@ def test_a_rehearsal_that_fails_is_recorded_and_the_copy_still_counts(
     say(site, "is refused", scene)
     done = rehearse(site)
     assert not done.good
-    side = sidecars.read(rig.nas / "web01", new)
+    side = sidecar_files.read(rig.nas / "web01", new)
     assert side.rehearsed is not None
     assert "VERR_NOT_SUPPORTED" in side.rehearsed.result
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
@@ -444,7 +444,7 @@ def test_what_is_the_fault_of_the_host_is_no_result(
     say(site, fault, scene)
     with pytest.raises(error, match=text):
         rehearse(site)
-    assert sidecars.read(rig.nas / "web01", new).rehearsed is None
+    assert sidecar_files.read(rig.nas / "web01", new).rehearsed is None
     assert rig.record("web01").rehearsed is None
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
 

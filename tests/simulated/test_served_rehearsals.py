@@ -13,8 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.host.errors import CopyError, VBoxManageError
@@ -167,7 +166,9 @@ def test_one_that_was_refused_before_its_start_is_imported_again(
     (copy,) = catalogue.read(rig.nas / "web01", None).good
     assert copy.sidecar is not None
     refused = Rehearsed("2026-11-22T08:00:00Z", "beta", result, "", booted=False)
-    sidecars.replace(NasFiles(), rig.nas / "web01", replace(copy.sidecar, rehearsed=refused), 99)
+    sidecar_files.replace(
+        NasFiles(), rig.nas / "web01", replace(copy.sidecar, rehearsed=refused), 99
+    )
     (copy,) = catalogue.read(rig.nas / "web01", None).good
     assert rehearsal.needed_bytes(copy) > 0
     done = rehearse(rig.site(), boot=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies import catalogue
+from shared.copies import catalogue, sidecar_files
 from shared.copies import sidecar as sidecars
 from shared.copies.sidecar import Sidecar
 from shared.state.states import State
@@ -122,18 +122,18 @@ def test_a_crash_between_the_marks_is_made_good_by_the_next_reading(
     rig: Rig, chain: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rot(rig, 0.5, chain[0])
-    replacing = sidecars.replace
+    replacing = sidecar_files.replace
 
     def die(files: object, directory: Path, sidecar: Sidecar, claim: int) -> None:
         if sidecar.stamp == chain[2]:
             raise KeyboardInterrupt
         replacing(files, directory, sidecar, claim)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sidecars, "replace", die)
+    monkeypatch.setattr(sidecar_files, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         read(rig, chain[0])
     assert suspects(rig) == [chain[1]]
-    assert sidecars.read(rig.nas / "web01", chain[0]).verified is None
+    assert sidecar_files.read(rig.nas / "web01", chain[0]).verified is None
     monkeypatch.undo()
     assert read(rig, chain[0]) != ""
     assert suspects(rig) == chain[1:]
@@ -141,7 +141,7 @@ def test_a_crash_between_the_marks_is_made_good_by_the_next_reading(
 
 def test_a_program_that_does_not_know_these_marks_keeps_them(rig: Rig, chain: list[str]) -> None:
     """As an older one does on another host: what it does not know it writes again."""
-    side = replace(sidecars.read(rig.nas / "web01", chain[2]), suspect=chain[0])
+    side = replace(sidecar_files.read(rig.nas / "web01", chain[2]), suspect=chain[0])
     assert sidecars.parse(side.render()) == side
     old = sidecars.parse(replace(side, taken_from=(), suspect="").render())
     assert b"suspect" not in old.render()

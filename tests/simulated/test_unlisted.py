@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.admin import program
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.sidecar_fields import Verified
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import ExitCode, IllegalMoveError, LockedError
@@ -106,10 +105,10 @@ def test_one_would_be_restored_on_another_host(
 def test_pin_unpin_and_remove_leave_no_record(forgotten: tuple[Rig, str, list[str]]) -> None:
     rig, uuid, stamps = forgotten
     assert ask(rig, "pin", uuid, stamps[0])["changed"] is True
-    assert sidecars.read(rig.nas / "web01", stamps[0]).pinned
+    assert sidecar_files.read(rig.nas / "web01", stamps[0]).pinned
     assert admin(rig, "remove", uuid, stamps[0], "--yes").exit_code == ExitCode.STATE_REFUSED
     assert ask(rig, "unpin", uuid, stamps[0])["changed"] is True
-    assert not sidecars.read(rig.nas / "web01", stamps[0]).pinned
+    assert not sidecar_files.read(rig.nas / "web01", stamps[0]).pinned
     ask(rig, "remove", "web01", stamps[0], "--yes")
     found = catalogue.read(rig.nas / "web01", uuid)
     assert [copy.stamp for copy in found.copies] == [stamps[1]]
@@ -154,7 +153,7 @@ def test_they_are_verified_on_schedule_once_a_day(
 ) -> None:
     rig, uuid, stamps = forgotten
     for stamp in stamps:
-        side = sidecars.read(rig.nas / "web01", stamp)
+        side = sidecar_files.read(rig.nas / "web01", stamp)
         aged = replace(side, finished=OLD, verified=None)
         (rig.nas / "web01" / f"{stamp}.json").write_bytes(aged.render())
     damage(rig, "web01", stamps[0])
@@ -173,7 +172,7 @@ def test_a_damaged_one_is_said_to_be_so_every_day(
 ) -> None:
     """No record has it, so nothing else tells of it after the day on which it was read."""
     rig, uuid, stamps = forgotten
-    side = sidecars.read(rig.nas / "web01", stamps[0])
+    side = sidecar_files.read(rig.nas / "web01", stamps[0])
     damaged = replace(side, verified=Verified(timestamp(SystemClock().now()), "block 3 differs"))
     (rig.nas / "web01" / f"{stamps[0]}.json").write_bytes(damaged.render())
     assert verify.run(rig.site()).failed == [uuid]

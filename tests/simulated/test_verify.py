@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import LockedError, LockLostError, NasError
@@ -48,7 +47,7 @@ def back_up(rig: Rig) -> list[str]:
 def age(rig: Rig, key: str, *stamps: str, to: str = OLD) -> None:
     """Makes copies look as if they had been read long ago."""
     for stamp in stamps:
-        side = sidecars.read(rig.nas / key, stamp)
+        side = sidecar_files.read(rig.nas / key, stamp)
         (rig.nas / key / f"{stamp}.json").write_bytes(
             replace(side, finished=to, verified=None).render()
         )
@@ -71,7 +70,7 @@ def damage(rig: Rig, key: str, stamp: str, place: str = "nas") -> None:
 
 
 def marked(rig: Rig, key: str, stamp: str) -> str:
-    side = sidecars.read(rig.nas / key, stamp)
+    side = sidecar_files.read(rig.nas / key, stamp)
     assert side.verified is not None
     return side.verified.result
 
@@ -95,7 +94,7 @@ def test_a_copy_that_was_not_read_for_long_is_read_by_any_host_and_then_is_not_d
     assert marked(rig, "web01", old) == "good"
     record = rig.record("web01")
     assert (record.status, record.claim, record.damaged) == (State.CLEAN, None, ())
-    assert record.verified == sidecars.read(rig.nas / "web01", new).finished, (
+    assert record.verified == sidecar_files.read(rig.nas / "web01", new).finished, (
         "the oldest of its last readings"
     )
     assert verify.run(rig.site()).exit_code == 0
@@ -256,7 +255,7 @@ def test_what_cannot_be_read_is_not_called_damaged_and_the_vm_is_let_go(
     assert verify.run(rig.site()).failed == ["web01"]
     record = rig.record("web01")
     assert (record.status, record.damaged, record.claim) == (State.CLEAN, (), None)
-    assert sidecars.read(rig.nas / "web01", old).verified is None
+    assert sidecar_files.read(rig.nas / "web01", old).verified is None
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, stamp: str, times: int) -> None:
@@ -306,7 +305,7 @@ def test_nothing_is_damaged_while_the_whole_nas_is_in_trouble(
     def refuse(directory: Path, stamp: str) -> Sidecar:
         raise NasError("the NAS does not answer")
 
-    monkeypatch.setattr(sidecars, "read", refuse)
+    monkeypatch.setattr(sidecar_files, "read", refuse)
     assert verify.run(rig.site()).failed == ["web01"]
     assert (rig.record("web01").status, rig.record("web01").damaged) == (State.CLEAN, ())
 
@@ -328,7 +327,7 @@ def test_a_displaced_verification_marks_nothing(rig: Rig, monkeypatch: pytest.Mo
     monkeypatch.setattr(verification, "check_ova", displaced)
     with pytest.raises(LockLostError):
         verify.run(rig.site())
-    assert sidecars.read(rig.nas / "web01", new).verified is None
+    assert sidecar_files.read(rig.nas / "web01", new).verified is None
     assert rig.record("web01").status is State.CLEAN
 
 

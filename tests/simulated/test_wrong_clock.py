@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import Verified
 from shared.host.clock import TOLERANCE, SystemClock, age, parse_timestamp, timestamp
@@ -44,7 +43,7 @@ def antedate(rig: Rig, key: str) -> str:
     """Writes 2038 wherever the last backup has written a time; the copy's stamp."""
     record = rig.record(key)
     assert record.last_copy is not None
-    side = sidecars.read(rig.nas / key, record.last_copy.stamp)
+    side = sidecar_files.read(rig.nas / key, record.last_copy.stamp)
     (rig.nas / key / f"{side.stamp}.json").write_bytes(
         replace(side, started=FUTURE, finished=FUTURE).render()
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bench.second_copies import change
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet
 from tests.support.packages import require
@@ -85,7 +85,7 @@ def test_a_vm_is_started_while_it_is_backed_up(
 
         assert fleet.states() == {"web01": "RUNNING"}
         (copy,) = fleet.copies("web01")
-        assert sidecar.read(copy.directory, copy.stamp).frozen
+        assert sidecar_files.read(copy.directory, copy.stamp).frozen
         made = disk_of(copy.directory / f"{copy.stamp}.ova", tmp_path)
         subprocess.run(["qemu-img", "compare", made, expected], check=True)
 

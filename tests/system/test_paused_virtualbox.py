@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from shared.copies.sidecar import Sidecar
 from tests.support.file_systems import mounted
 from tests.support.fleet import Fleet, Member
@@ -106,7 +106,7 @@ def member(virtualbox_testbed: Testbed, tmp_path: Path) -> Iterator[Member]:
 def described(member: Member, name: str) -> Sidecar:
     """The newest copy."""
     copy = member.fleet.copies(name)[-1]
-    return sidecar.read(copy.directory, copy.stamp)
+    return sidecar_files.read(copy.directory, copy.stamp)
 
 
 def restored_counter(member: Member, vm: RealVm) -> int:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.booting import holds as boot_holds
-from shared.copies import catalogue
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, sidecar_files
 from shared.copies.files import NasFiles
 from shared.host.errors import CopyError, ExitCode, IllegalMoveError, LockedError
 from shared.state.hold import Hold
@@ -76,7 +75,7 @@ def test_the_same_hold_again_goes_on_and_tells_the_uuid(web: Operator) -> None:
     place(web, uuid=UUID)
     (again,) = web.record("web").holds
     assert again == replace(first, uuid=UUID)
-    assert sidecars.read(web.nas / "web", HELD).holds == (again,)
+    assert sidecar_files.read(web.nas / "web", HELD).holds == (again,)
 
 
 def test_other_bytes_and_another_copy_are_refused(web: Operator) -> None:
@@ -159,8 +158,8 @@ def test_of_two_that_run_from_one_copy_each_ends_its_own(
         notes[name] = BootNote(web.folder / name, web.folder / "vms" / name, *words, (), WHEN)
         boot_holds.place(web.site(), record, notes[name])
     if alone == "record":
-        whole = sidecars.read(web.nas / "web", HELD)
-        sidecars.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
+        whole = sidecar_files.read(web.nas / "web", HELD)
+        sidecar_files.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
     elif alone == "sidecar":
         web.set("web", holds=())
     for name, left in ((order[0], {f"alpha:{order[1]}"}), (order[1], set())):
@@ -206,8 +205,8 @@ def test_what_would_take_it_away_is_refused(
 ) -> None:
     place(web)
     if alone == "record":
-        whole = sidecars.read(web.nas / "web", HELD)
-        sidecars.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
+        whole = sidecar_files.read(web.nas / "web", HELD)
+        sidecar_files.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
     elif alone == "sidecar":
         web.set("web", holds=())
     for arguments in ([*command, "--dry-run"], command):
@@ -276,7 +275,7 @@ def test_a_hold_is_read_and_written_with_what_is_not_known_of_it(web: Operator) 
     web.set("web", holds=(later,))
     with web.session() as session:
         copy_hold.settle(web.site(), session, "web")
-    (hold,) = sidecars.read(web.nas / "web", HELD).holds
+    (hold,) = sidecar_files.read(web.nas / "web", HELD).holds
     assert hold.to_json()["colour"] == "red"
 
 

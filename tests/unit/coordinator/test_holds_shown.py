@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
-from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.files import NasFiles
 from shared.host.errors import ExitCode
 from shared.state.rules import vm_records
@@ -19,8 +19,8 @@ LOSS = "what the guest of web-now on alpha has written since "
 
 
 def without_mark(web: Operator) -> None:
-    whole = sidecars.read(web.nas / "web", HELD)
-    sidecars.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
+    whole = sidecar_files.read(web.nas / "web", HELD)
+    sidecar_files.replace(NasFiles(), web.nas / "web", replace(whole, holds=()), 99)
 
 
 def test_a_list_of_locks_has_the_holds(web: Operator) -> None:

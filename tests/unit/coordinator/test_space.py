@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies import sidecar
+from shared.copies import sidecar_files
 from shared.copies.files import NasFiles
 from shared.copies.sidecar import Wire
 from shared.host.clock import SystemClock
@@ -73,9 +73,9 @@ def test_where_the_nas_does_not_tell_what_is_shared_it_is_between_two_bounds(
     web: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = web.nas / "web"
-    described = sidecar.read(directory, STAMPS[-1])
+    described = sidecar_files.read(directory, STAMPS[-1])
     shared = replace(described, wire=Wire(sent=1000, copied=8000))
-    sidecar.replace(NasFiles(), directory, shared, 99)
+    sidecar_files.replace(NasFiles(), directory, shared, 99)
 
     def no_answer(_descriptor: int) -> None:
         raise OSError(95, "not supported")

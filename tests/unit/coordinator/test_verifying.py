@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.restore import choice
-from shared.copies import screenshots
-from shared.copies import sidecar as sidecars
+from shared.copies import screenshots, sidecar_files
 from shared.copies.files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.reports.space_taken import of_vm
@@ -77,7 +76,7 @@ def test_damage_that_has_gone_is_taken_back(operator: Operator) -> None:
 
 
 def test_only_what_is_due(operator: Operator) -> None:
-    side = sidecars.read(operator.nas / "web01", OLD)
+    side = sidecar_files.read(operator.nas / "web01", OLD)
     (operator.nas / "web01" / f"{OLD}.json").write_bytes(
         replace(side, finished="2020-01-01T00:00:00Z").render()
     )
@@ -127,7 +126,7 @@ def test_copies_that_are_gone_are_noticed_without_anything_to_read(operator: Ope
 
 
 def test_a_rehearsal_is_shown(operator: Operator) -> None:
-    side = sidecars.read(operator.nas / "web01", NEW)
+    side = sidecar_files.read(operator.nas / "web01", NEW)
     last = Rehearsed(
         "2026-12-01T00:00:00Z", "beta", "it did nothing", "it ran for 60 s", booted=True
     )
@@ -149,7 +148,7 @@ def test_the_screenshot_of_a_rehearsal_goes_where_its_copy_goes(operator: Operat
     image, when = b"\x89PNG\r\n\x1a\nimage", "2026-12-01T00:00:00Z"
     before = taken(operator)
     for stamp in (OLD, NEW):
-        side = sidecars.read(folder, stamp)
+        side = sidecar_files.read(folder, stamp)
         side = replace(
             side,
             rehearsed=Rehearsed(when, "beta", "good", "it ran", booted=True),

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.copies import catalogue, permits, retention, screenshots, transfer
-from shared.copies import sidecar as sidecars
+from shared.copies import catalogue, permits, retention, screenshots, sidecar_files, transfer
 from shared.copies.copying import Route
 from shared.copies.files import NasFiles
 from shared.copies.moving import move_copies
@@ -30,7 +29,7 @@ def rehearsed(directory, stamp, image=IMAGE) -> Sidecar:
     shot = screenshots.keep(files, directory, stamp, 30, image, WHEN)
     told = Rehearsed(WHEN, "beta", "good", "it ran", booted=True)
     made = replace(made, rehearsed=told, screenshot=shot)
-    sidecars.replace(files, directory, made, 30)
+    sidecar_files.replace(files, directory, made, 30)
     return made
 
 
@@ -113,7 +112,7 @@ def test_a_planted_one_of_terabytes_is_not_read(tmp_path, files, where, monkeypa
     name = f"{STAMPS[0]}.png"
     if where == "here":
         huge = replace(made.screenshot, size=1 << 40)
-        sidecars.replace(files, here, replace(made, screenshot=huge), 30)
+        sidecar_files.replace(files, here, replace(made, screenshot=huge), 30)
     read = []
 
     def hashed(directory, what):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.copies import sidecar as sidecars
+from shared.copies import sidecar_files
 from shared.copies.catalogue import read
 from shared.copies.files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed, Verified
@@ -125,7 +126,7 @@ def test_deep_nesting_and_endless_files_are_refused(tmp_path):
     with (tmp_path / f"{STAMP}.json").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(CopyError):
-        sidecars.read(tmp_path, STAMP)
+        sidecar_files.read(tmp_path, STAMP)
 
 
 def test_a_newer_schema_is_refused_with_the_cure():
@@ -139,7 +140,7 @@ def test_the_sidecar_of_another_copy_does_not_count(tmp_path):
     made = make.put_copy(tmp_path, STAMP)
     (tmp_path / "20261122T203800Z-18.json").write_bytes(made.render())
     with pytest.raises(CopyError, match="of another copy"):
-        sidecars.read(tmp_path, "20261122T203800Z-18")
+        sidecar_files.read(tmp_path, "20261122T203800Z-18")
 
 
 def test_a_sidecar_is_replaced_whole_or_not_at_all(tmp_path):
@@ -152,9 +153,9 @@ def test_a_sidecar_is_replaced_whole_or_not_at_all(tmp_path):
             files = make.BreakingFiles(step, after=after)
             (tmp_path / f"{STAMP}.json").write_bytes(old.render())
             try:
-                sidecars.replace(files, tmp_path, new, 23)
+                sidecar_files.replace(files, tmp_path, new, 23)
             except make.PowerCutError:
-                assert sidecars.read(tmp_path, STAMP) in (old, new)
+                assert sidecar_files.read(tmp_path, STAMP) in (old, new)
                 continue
             assert step >= 6
             copy = read(tmp_path, make.UUID).find(STAMP)
@@ -166,7 +167,7 @@ def test_a_sidecar_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_a_sidecar_that_cannot_be_written_is_an_error_of_the_nas(tmp_path):
     with pytest.raises(NasError):
-        sidecars.replace(NasFiles(), tmp_path / "gone", make.sidecar(b""), 23)
+        sidecar_files.replace(NasFiles(), tmp_path / "gone", make.sidecar(b""), 23)
 
 
 def test_side_files_pin_and_what_is_left_out_come_back(tmp_path):
