@@ -41,7 +41,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class LogEntry:
     """One generation. `problem` says why nothing else is known of it.
 
     `changes` what became of VMs, in words; `events` the same as people ask for it.
@@ -67,7 +67,7 @@ class Commit:
 
 def commits(
     root: Path, vm: Wanted | None = None, since: datetime | None = None
-) -> Iterator[Commit]:
+) -> Iterator[LogEntry]:
     """The commits since a moment (that changed `vm`, if given), newest first.
 
     Those that cannot be read are among them: they may have changed it. Raises
@@ -78,17 +78,17 @@ def commits(
             yield _commit(found, vm)
 
 
-def _commit(found: Committed, vm: Wanted | None) -> Commit:
+def _commit(found: Committed, vm: Wanted | None) -> LogEntry:
     header = found.header
     if header is None:
         what = f"it is not known what happened: commit {found.number}: {found.problem}"
         unknown = Happening("", "", "", "unknown", what, generation=found.number)
-        return Commit(found.number, problem=found.problem, events=(unknown,))
+        return LogEntry(found.number, problem=found.problem, events=(unknown,))
     events = happenings(found.before, found.after, header)
     if vm is not None:
         keys = {record.key for each in (found.before, found.after) if (record := vm.of(each))}
         events = [event for event in events if event.vm in keys]
-    return Commit(
+    return LogEntry(
         found.number,
         header.committed,
         header.node,

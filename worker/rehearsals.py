@@ -33,7 +33,7 @@ from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import readers
 from shared.tasks import due_rehearsals, rehearsal
-from shared.tasks.rehearsal import Turn
+from shared.tasks.rehearsal import RehearsalTurn
 from shared.tasks.rehearsal_trial import Wishes, place
 from shared.virtualbox.settings import MAXIMUM_BYTES, SettingsError, parse_machine
 from worker.allowance import Allowance
@@ -69,7 +69,7 @@ def run(site: Site, report: Report) -> None:
         _cannot(due[0], error, report)
 
 
-def _run(site: Site, turn: Turn, report: Report) -> None:
+def _run(site: Site, turn: RehearsalTurn, report: Report) -> None:
     host, limit = site.configuration.host, site.configuration.backup.verify_bytes
     allowance = Allowance(host.state_directory, limit, "rehearsed")
     passed: set[str] = set()
@@ -111,7 +111,9 @@ def _due(site: Site, passed: set[str]) -> list[VmRecord]:
     return [record for record in found if record.key not in passed and record.uuid not in left]
 
 
-def _take(site: Site, turn: Turn, record: VmRecord, share: "_Share", report: Report) -> bool:
+def _take(
+    site: Site, turn: RehearsalTurn, record: VmRecord, share: "_Share", report: Report
+) -> bool:
     """Rehearses the newest copy of a VM. True if nothing else is to be rehearsed at this tick."""
     copy = due_rehearsals.newest_copy(site, record)
     if copy is None:

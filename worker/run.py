@@ -32,7 +32,7 @@ from shared.state.sessions import worker_ends
 from worker.cron_mail import PROGRAM, Telling, understand
 from worker.pings import LOOKING, WITHIN_RUN, Pings
 from worker.progress import Display, display_here, passed_on
-from worker.tick import ALL_BUT_LAST, ALONGSIDE, DOES, LAST, STOPPED, Start, Started, Tick
+from worker.tick import ALL_BUT_LAST, ALONGSIDE, DOES, LAST, STOPPED, Start, Tick, WorkerProcess
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -51,7 +51,7 @@ def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start
     """
     program = [sys.executable, "-P", "-m", "worker.cli", *options]
 
-    def spawn(name: str, _others: Sequence[IO[bytes]]) -> Started:
+    def spawn(name: str, _others: Sequence[IO[bytes]]) -> WorkerProcess:
         environment = {WITHIN_RUN: "1"}
         return ChildProcess(
             [*program, name], environment=environment, stdout=None, stderr=subprocess.PIPE
@@ -67,7 +67,7 @@ def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start
     with contextlib.suppress(Exception):
         _read_by_each()
 
-    def fork(name: str, others: Sequence[IO[bytes]]) -> Started:
+    def fork(name: str, others: Sequence[IO[bytes]]) -> WorkerProcess:
         from worker.cli import program
 
         def work() -> None:
@@ -150,7 +150,7 @@ def _display(invocation: command_line.Invocation) -> Display | None:
 def _announced(start: Start, display: Display | None) -> Start:
     """Starts workers as `start` does; whoever watches sees which one works now."""
 
-    def announced(name: str, others: Sequence[IO[bytes]]) -> Started:
+    def announced(name: str, others: Sequence[IO[bytes]]) -> WorkerProcess:
         stage = f"({name})"  # brackets: a VM may be called so, too
         if display is not None and name != ALONGSIDE:
             if last:

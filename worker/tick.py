@@ -52,7 +52,7 @@ _LINE_BYTES: Final = 1 << 20
 _PART_BYTES: Final = 1 << 16
 
 
-class Started(Protocol):
+class WorkerProcess(Protocol):
     """A worker's process."""
 
     @property
@@ -67,7 +67,7 @@ class Started(Protocol):
 
 
 #: Starts the worker of a name. It is given the pipes of those that were started before.
-Start = Callable[[str, Sequence[IO[bytes]]], Started]
+Start = Callable[[str, Sequence[IO[bytes]]], WorkerProcess]
 
 
 class Tick:
@@ -81,7 +81,7 @@ class Tick:
         self, start: Start, hear: Callable[[str, str], None], *, tells: bool = False
     ) -> None:
         self._start_process, self._hear, self._tells = start, hear, tells
-        self._processes: dict[str, Started] = {}
+        self._processes: dict[str, WorkerProcess] = {}
         self._lines: dict[str, Lines] = {}
         self._stopped_by: int | None = None
         #: Those that ended without a failure of their own.

@@ -12,7 +12,7 @@ from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
 from coordinator.restore import restoring
-from coordinator.restore.completing import Difference
+from coordinator.restore.completing import RestoreDifference
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.host.clock import timestamp
@@ -58,7 +58,7 @@ class Way:
     sha256: str
     config: str | None
     network: bool
-    without: Difference
+    without: RestoreDifference
 
 
 def plan(

@@ -92,10 +92,10 @@ def command(  # noqa: PLR0913 - options of the command line
             "for one that is made"
         )
     from coordinator.booting import machines, removing
-    from coordinator.commands.boot_work import Work
+    from coordinator.commands.boot_work import BootCommand
 
     site = invocation.site(reading=dry_run)
-    work = Work(site, invocation.config, as_json=as_json, dry_run=dry_run)
+    work = BootCommand(site, invocation.config, as_json=as_json, dry_run=dry_run)
     machines.require_user(site)
     if finish is not None:
         begun = _begun(site, finish)

@@ -12,7 +12,7 @@ from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote, Phase
 
 if TYPE_CHECKING:
-    from coordinator.restore.completing import Difference
+    from coordinator.restore.completing import RestoreDifference
     from shared.copies.catalogue import Copy
     from shared.site import Site
     from shared.state.records import VmRecord
@@ -22,7 +22,7 @@ _POLL_SECONDS: Final = 1.0
 _STUCK_SECONDS: Final = 30.0
 
 
-class Work:
+class BootCommand:
     """One command at a site; `config` is its configuration, if one was named."""
 
     def __init__(self, site: "Site", config: str | None, *, as_json: bool, dry_run: bool) -> None:
@@ -225,12 +225,12 @@ def _next(note: BootNote) -> list[str]:
     ]
 
 
-def _left_out(without: "Difference") -> dict[str, Any]:
+def _left_out(without: "RestoreDifference") -> dict[str, Any]:
     facts = {"host_access": without.host_access, "left_out": without.left_out}
     return {name: list(items) for name, items in {**facts, "lost": without.lost}.items()}
 
 
-def _without(without: "Difference") -> list[str]:
+def _without(without: "RestoreDifference") -> list[str]:
     """What it has not that its original had, for people."""
     said = []
     for heading, items in (

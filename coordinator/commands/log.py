@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coordinator import history, reading, text
-from coordinator.history import Commit, Wanted
+from coordinator.history import LogEntry, Wanted
 from coordinator.options import since_option
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
@@ -109,7 +109,7 @@ def _require_known(contents: "Contents", vm: str | None, found: object) -> None:
         vm_records.meant(contents, vm)
 
 
-def _told(commits: Iterable[Commit]) -> Iterator[Commit]:
+def _told(commits: Iterable[LogEntry]) -> Iterator[LogEntry]:
     """The same; at a terminal it is said how far back one has read."""
     for number, commit in enumerate(commits):
         if number % 100 == 0:
@@ -117,12 +117,12 @@ def _told(commits: Iterable[Commit]) -> Iterator[Commit]:
         yield commit
 
 
-def _events(commits: Iterable[Commit]) -> "Iterator[Happening]":
+def _events(commits: Iterable[LogEntry]) -> "Iterator[Happening]":
     for commit in commits:
         yield from reversed(commit.events)
 
 
-def _print_commits(commits: Iterable[Commit]) -> None:
+def _print_commits(commits: Iterable[LogEntry]) -> None:
     text.print_table(
         ["NUMBER", "WHEN", "HOST", "WHY", "CHANGED"],
         [

@@ -14,7 +14,7 @@ from shared.tasks import unlisted
 
 if TYPE_CHECKING:
     from coordinator.copies_site import CopiesSite
-    from coordinator.restore.completing import Difference
+    from coordinator.restore.completing import RestoreDifference
     from coordinator.restore.restoring import Restored
     from shared.copies.catalogue import Copy
     from shared.site import Site
@@ -183,7 +183,7 @@ def _made(
     return ExitCode.DONE
 
 
-def _facts(difference: "Difference", what: "ImportPlan") -> dict[str, object]:
+def _facts(difference: "RestoreDifference", what: "ImportPlan") -> dict[str, object]:
     """How the restored VM differs from the one that was backed up, for `--json`."""
     return {
         "host_access": list(difference.host_access),
@@ -193,7 +193,7 @@ def _facts(difference: "Difference", what: "ImportPlan") -> dict[str, object]:
     }
 
 
-def _sentences(difference: "Difference", what: "ImportPlan") -> list[str]:
+def _sentences(difference: "RestoreDifference", what: "ImportPlan") -> list[str]:
     """The same for people: a heading and one line for each."""
     access = (
         "With what lets it write to this host or listen there:"

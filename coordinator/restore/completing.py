@@ -14,7 +14,7 @@ from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.tasks.direct_plan import kept_settings
 from shared.tasks.firmware_variables import beside
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import register, unregister
 from shared.virtualbox.drives import Drive
 from shared.virtualbox.importing import ImportPlan
@@ -29,7 +29,7 @@ _CD_IMAGES: Final = (".iso", ".dmg", ".cdr")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RestoreDifference:
     """How a restored VM differs from the one that was backed up, in words.
 
     `host_access` reaches into the host: left out, or put back if that was wanted. `left_out` is in
@@ -41,12 +41,14 @@ class Difference:
     lost: tuple[str, ...] = ()
 
 
-def foresee(what: ImportPlan) -> Difference:
+def foresee(what: ImportPlan) -> RestoreDifference:
     """What a restore would leave out, as far as the copy says it. Raises `NasError`."""
-    return Difference(kept_host_access(kept_settings(what)), what.left_out)
+    return RestoreDifference(kept_host_access(kept_settings(what)), what.left_out)
 
 
-def complete(site: Site, what: ImportPlan, note: Note, kept: bytes | None) -> Difference:
+def complete(
+    site: Site, what: ImportPlan, note: ImportNote, kept: bytes | None
+) -> RestoreDifference:
     """Gives the imported VM back what the import left out, and takes what reaches into the host.
 
     `kept` are the settings beside the copy. Raises `VBoxManageError`, `NasError`, `CopyError`.
@@ -69,10 +71,10 @@ def complete(site: Site, what: ImportPlan, note: Note, kept: bytes | None) -> Di
         lost += _attach_as(site, note.uuid, kind)
     for drive in back.drives:
         lost += _fill(site, note.uuid, drive)
-    return Difference(back.host_access, what.left_out, tuple(lost))
+    return RestoreDifference(back.host_access, what.left_out, tuple(lost))
 
 
-def _put_back(what: ImportPlan, note: Note, imported: bytes, kept: bytes | None) -> PutBack:
+def _put_back(what: ImportPlan, note: ImportNote, imported: bytes, kept: bytes | None) -> PutBack:
     back = put_back(
         imported, kept, note.folder, name=note.name, with_host_access=what.with_host_access
     )
@@ -80,7 +82,7 @@ def _put_back(what: ImportPlan, note: Note, imported: bytes, kept: bytes | None)
     return back
 
 
-def _register(site: Site, note: Note, back: PutBack) -> list[str]:
+def _register(site: Site, note: ImportNote, back: PutBack) -> list[str]:
     """Registers the VM; what was lost if VirtualBox refuses the settings that were kept."""
     try:
         register(site, note, note.settings_file)
@@ -95,7 +97,7 @@ def _register(site: Site, note: Note, back: PutBack) -> list[str]:
     return []
 
 
-def _bring_firmware_variables(what: ImportPlan, note: Note) -> None:
+def _bring_firmware_variables(what: ImportPlan, note: ImportNote) -> None:
     """A VM with BIOS and TPM has its keys in this file, and not in its `.ova`."""
     target = note.settings_file.with_suffix(".nvram")
     if what.nvram is None or target.exists():

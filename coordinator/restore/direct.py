@@ -19,7 +19,7 @@ from shared.ova.vdi_writing import DiskFile, TargetError, VdiFile
 from shared.site import Site
 from shared.tasks import import_note, verification
 from shared.tasks.direct_plan import DirectPlan, NotDirectError
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import Progress, register, unregister
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox.importing import ImportPlan, folder_name
@@ -28,8 +28,8 @@ log: Final = logging.getLogger(__name__)
 
 
 def make_directly(
-    site: Site, copy: Copy, what: ImportPlan, how: DirectPlan, note: Note, progress: Progress
-) -> Note:
+    site: Site, copy: Copy, what: ImportPlan, how: DirectPlan, note: ImportNote, progress: Progress
+) -> ImportNote:
     """Unpacks the copy into the folder that is noted, and registers it; the note with its UUID.
 
     Raises what went wrong, with nothing removed yet: `CopyError` if the copy is damaged,

@@ -14,7 +14,7 @@ from typing import Final
 from shared.host.errors import UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
 from shared.tasks import import_leftovers, import_note
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import register, unregister
 from shared.virtualbox.clone_parts import is_below
 from shared.virtualbox.importing import ImportPlan, folder_name
@@ -26,7 +26,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def removed_if_it_fails(site: Site, note: Note) -> Iterator[None]:
+def removed_if_it_fails(site: Site, note: ImportNote) -> Iterator[None]:
     """Within, whatever goes wrong removes what was made; what cannot be removed is reported.
 
     The note stays then, and the next `database` worker tries again.
@@ -41,7 +41,7 @@ def removed_if_it_fails(site: Site, note: Note) -> Iterator[None]:
         raise
 
 
-def move_to_place(site: Site, what: ImportPlan, note: Note) -> Machine:
+def move_to_place(site: Site, what: ImportPlan, note: ImportNote) -> Machine:
     """Gives the VM its own name and place, in one step: until then it has neither.
 
     Raises `UsageError` if somebody else has them by now, `VBoxManageError`.
@@ -91,7 +91,7 @@ def refuse_taken(site: Site, what: ImportPlan) -> None:
         )
 
 
-def _write_under_its_name(site: Site, what: ImportPlan, note: Note) -> str:
+def _write_under_its_name(site: Site, what: ImportPlan, note: ImportNote) -> str:
     """Writes the settings of the VM, which is not registered, under its own name."""
     name = folder_name(what.name)
     data = renamed(read_file(str(note.settings_file), site.clock.sleep), what.name)

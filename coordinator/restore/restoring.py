@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from coordinator.restore.completing import Difference, complete
+from coordinator.restore.completing import RestoreDifference, complete
 from coordinator.restore.direct import make_directly, told_as_damage
 from coordinator.restore.kept_places import refuse_kept_place
 from coordinator.restore.making import move_to_place, refuse_taken, removed_if_it_fails
@@ -36,7 +36,7 @@ from shared.tasks.direct_plan import (
     plan_directly,
     side_files,
 )
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import Progress, make, require_room
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import (
@@ -63,7 +63,7 @@ class Restored:
     uuid: str
     settings_file: str
     stamp: str
-    difference: Difference
+    difference: RestoreDifference
     imported_because: str = ""
 
 
@@ -205,17 +205,19 @@ def restore(
             return _complete(site, stamp, what, note, kept)
 
 
-def _complete(site: Site, stamp: str, what: ImportPlan, note: Note, kept: bytes | None) -> Restored:
+def _complete(
+    site: Site, stamp: str, what: ImportPlan, note: ImportNote, kept: bytes | None
+) -> Restored:
     difference = complete(site, what, note, kept)
     machine = move_to_place(site, what, note)
     log.info("restored %s as %s {%s}", stamp, what.name, machine.uuid)
     return Restored(what.name, machine.uuid, machine.settings_file, stamp, difference)
 
 
-def _new_note(site: Site, what: ImportPlan) -> Note:
+def _new_note(site: Site, what: ImportPlan) -> ImportNote:
     token = scratch.new_token()
     name = f"vmbackup-restore-{token}"
-    return Note(
+    return ImportNote(
         import_note.restore_file(site.configuration.host.state_directory, token),
         what.base_folder / name,
         name,

@@ -10,7 +10,7 @@ from shared.host.processes import SubprocessRunner
 from shared.host.waits import pausing
 from shared.serving import places
 from shared.site import Site
-from shared.tasks.import_note import Note, find_imported, finish, log, settle
+from shared.tasks.import_note import ImportNote, find_imported, finish, log, settle
 from shared.virtualbox import scratch, settings
 from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.clone_parts import asked_for
@@ -29,7 +29,7 @@ _GONE_SECONDS: Final = 15.0
 _STILL_SECONDS: Final = 60.0
 
 
-def remove_left(site: Site, note: Note) -> None:
+def remove_left(site: Site, note: ImportNote) -> None:
     """Removes what a process that was killed has left; a VM that is whole stays.
 
     Raises `VmBusyError` while VirtualBox may still be at work on it, `VBoxManageError`; the note
@@ -47,7 +47,7 @@ def remove_left(site: Site, note: Note) -> None:
     remove(site, note)
 
 
-def remove(site: Site, note: Note) -> None:
+def remove(site: Site, note: ImportNote) -> None:
     """Removes what the note names, and the note. Nobody works on it any more.
 
     Raises `VmBusyError` while a VBoxManage imports it, `VBoxManageError`, and then the note stays.
@@ -115,7 +115,7 @@ def _is_inside(path: str, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _is_whole(site: Site, note: Note) -> bool:
+def _is_whole(site: Site, note: ImportNote) -> bool:
     """Whether the restored VM has got to its place: the process was killed after that."""
     machine = site.inventory().get(note.uuid) if note.uuid and note.place else None
     return (
@@ -125,7 +125,7 @@ def _is_whole(site: Site, note: Note) -> bool:
     )
 
 
-def _bring_back(site: Site, note: Note) -> None:
+def _bring_back(site: Site, note: ImportNote) -> None:
     """A folder that was on its way to its place, and whose VM is not registered there, returns.
 
     It is known by the mark in it, which has the note's random name.
@@ -164,7 +164,7 @@ def _unmount(folder: Path) -> None:
         raise VBoxManageError(error.message, hint="the next tick tries again") from None
 
 
-def _remove_folder(site: Site, note: Note) -> None:
+def _remove_folder(site: Site, note: ImportNote) -> None:
     """Removes the folder until it stays away. Raises `VBoxManageError` if it does not."""
     scratch.remove(note.folder, note.name, known=note.disks if note.uuid else None)
     end = site.clock.monotonic() + _GONE_SECONDS

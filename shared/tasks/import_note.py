@@ -28,7 +28,7 @@ log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ImportNote:
     """What is noted in `file`: the copy becomes the VM `name`, in `folder`.
 
     `uuid` is empty until the VM is there; then `disks` are its own, as paths below the folder. A
@@ -55,7 +55,7 @@ class Note:
         return self.folder / f"{self.name}.vbox"
 
 
-def set_up(note: Note) -> Note:
+def set_up(note: ImportNote) -> ImportNote:
     """Writes the note, then makes the folder and its parents; returns the note with these.
 
     Raises `ConfigurationError`, `UsageError`.
@@ -78,7 +78,7 @@ def set_up(note: Note) -> Note:
     return note
 
 
-def find_imported(site: Site, note: Note) -> Machine | None:
+def find_imported(site: Site, note: ImportNote) -> Machine | None:
     """The VM that VirtualBox has made of the copy; None if there is none.
 
     Raises `VBoxManageError`.
@@ -94,7 +94,7 @@ def find_imported(site: Site, note: Note) -> Machine | None:
     )
 
 
-def identify(note: Note, uuid: str, disks: Iterable[str] | None = None) -> Note:
+def identify(note: ImportNote, uuid: str, disks: Iterable[str] | None = None) -> ImportNote:
     """Adds to the note the UUID and the disks of the VM that the copy becomes.
 
     `disks` are paths below the folder that are going to be made there; None: those that are there.
@@ -106,19 +106,19 @@ def identify(note: Note, uuid: str, disks: Iterable[str] | None = None) -> Note:
     return known
 
 
-def settle(note: Note) -> None:
+def settle(note: ImportNote) -> None:
     """The restored VM is whole and at its place: mark and note go."""
     if note.place is not None:
         (note.place / scratch.MARK).unlink(missing_ok=True)
     note.file.unlink(missing_ok=True)
 
 
-def read(file: Path) -> Note | None:
+def read(file: Path) -> ImportNote | None:
     """The note in a file; None if there is no file. Raises `ConfigurationError`."""
     try:
         document = load(read_own(file))
         place = document.get("place")
-        return Note(
+        return ImportNote(
             file,
             Path(str(document["folder"])),
             str(document["name"]),
@@ -137,7 +137,7 @@ def read(file: Path) -> Note | None:
         ) from None
 
 
-def finish(note: Note) -> None:
+def finish(note: ImportNote) -> None:
     """Nothing is left but empty directories that were made for it, and the note."""
     for parent in note.parents:
         with contextlib.suppress(OSError):
@@ -145,7 +145,7 @@ def finish(note: Note) -> None:
     note.file.unlink(missing_ok=True)
 
 
-def _write(note: Note) -> None:
+def _write(note: ImportNote) -> None:
     document = {
         "folder": str(note.folder),
         "name": note.name,

@@ -13,7 +13,7 @@ from shared.copies.space import human
 from shared.host.errors import CopyError, VBoxManageError
 from shared.site import Site
 from shared.tasks import import_note
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.virtualbox import unregistering
 from shared.virtualbox.importing import ImportPlan, RunningImport
 from shared.virtualbox.inventory import Machine
@@ -48,7 +48,9 @@ def require_room(base: Path, needed: int) -> None:
         )
 
 
-def make(site: Site, what: ImportPlan, note: Note, progress: Progress) -> tuple[Note, Machine]:
+def make(
+    site: Site, what: ImportPlan, note: ImportNote, progress: Progress
+) -> tuple[ImportNote, Machine]:
     """Imports the copy as the VM that is noted; returns the note that has its UUID, and the VM.
 
     Raises what went wrong, with nothing removed yet.
@@ -66,7 +68,7 @@ def make(site: Site, what: ImportPlan, note: Note, progress: Progress) -> tuple[
     return import_note.identify(note, machine.uuid), machine
 
 
-def cut_off(site: Site, note: Note) -> Machine:
+def cut_off(site: Site, note: ImportNote) -> Machine:
     """Leaves the imported VM only what may stay of it when it is started on trial.
 
     Raises `VBoxManageError`, and then it must not be started.
@@ -82,12 +84,12 @@ def cut_off(site: Site, note: Note) -> Machine:
     return register(site, note, note.settings_file)
 
 
-def unregister(site: Site, note: Note) -> None:
+def unregister(site: Site, note: ImportNote) -> None:
     """Unregisters the VM that is noted; its files stay. Raises `VBoxManageError`."""
     unregistering.unregister(site.vboxmanage, site.clock, note.uuid, str(note.settings_file))
 
 
-def register(site: Site, note: Note, settings_file: Path) -> Machine:
+def register(site: Site, note: ImportNote, settings_file: Path) -> Machine:
     """Registers the VM that is noted. Raises `VBoxManageError` if it cannot be used then."""
     site.vboxmanage.run("registervm", str(settings_file))
     machine = site.inventory().get(note.uuid)
@@ -97,7 +99,7 @@ def register(site: Site, note: Note, settings_file: Path) -> Machine:
     return machine
 
 
-def _import(site: Site, what: ImportPlan, note: Note, progress: Progress) -> None:
+def _import(site: Site, what: ImportPlan, note: ImportNote, progress: Progress) -> None:
     """Runs the import to its end, or cancels it.
 
     On whatever interrupts us, and when it stands still for `backup.stall_seconds`.

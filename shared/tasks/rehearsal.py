@@ -33,7 +33,7 @@ from shared.tasks import (
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
 from shared.tasks.direct_plan import DirectPlan
 from shared.tasks.importing import Progress, require_room
-from shared.tasks.rehearsal_trial import GOOD, Seen, Wishes, attempt, place, result_of
+from shared.tasks.rehearsal_trial import GOOD, TrialResult, Wishes, attempt, place, result_of
 from shared.tasks.served_machine import NotServedError
 
 log: Final = logging.getLogger(__name__)
@@ -60,12 +60,12 @@ class Rehearsal:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class RehearsalTurn:
     """That only this process rehearses on this host. Given by `alone`."""
 
 
 @contextlib.contextmanager
-def alone(site: Site) -> Iterator[Turn]:
+def alone(site: Site) -> Iterator[RehearsalTurn]:
     """Takes the lock of this host's rehearsals, and removes what one has left that was killed.
 
     Raises `LockedError` if another process has it, `VBoxManageError` if that cannot be removed.
@@ -76,11 +76,11 @@ def alone(site: Site) -> Iterator[Turn]:
                 "another rehearsal runs on this host", hint="one at a time: wait until it has ended"
             )
         rehearsal_note.remove_noted(site)
-        yield Turn()
+        yield RehearsalTurn()
 
 
 def rehearse(
-    _turn: Turn,
+    _turn: RehearsalTurn,
     site: Site,
     record: VmRecord,
     copy: Copy,
@@ -161,7 +161,7 @@ def _require_room(site: Site, copy: Copy, wishes: Wishes, why: str) -> None:
 
 def _run_from_copy(
     site: Site, record: VmRecord, copy: Copy, wishes: Wishes, progress: Progress, *, noted: bool
-) -> tuple[str, Seen | None]:
+) -> tuple[str, TrialResult | None]:
     """Starts the VM from its copy, which stays meanwhile; or says why it has to be imported.
 
     Raises `CopyError` also if there is no room for what the guest writes, or for an import where
@@ -190,7 +190,7 @@ def _run_from_copy(
 
 def _damaged(
     site: Site, record: VmRecord, copy: Copy, progress: Progress, *, noted: bool
-) -> Seen | None:
+) -> TrialResult | None:
     """Verifies the copy, which marks a damaged one if that can be noted.
 
     The result of the rehearsal if that is the end of it.
@@ -214,7 +214,7 @@ def _damaged(
     )
 
 
-def _record(site: Site, record: VmRecord, stamp: str, seen: Seen) -> bool:
+def _record(site: Site, record: VmRecord, stamp: str, seen: TrialResult) -> bool:
     """Writes the result beside the copy.
 
     Somebody who works on the VM is waited for, for a bounded time.

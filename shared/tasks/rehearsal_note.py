@@ -15,7 +15,7 @@ from shared.host.documents import read_own
 from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.tasks import import_leftovers, import_note
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.virtualbox import scratch
 from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.inventory import Machine
@@ -28,10 +28,10 @@ _OLD_NOTE: Final = "rehearsal-folder"
 _OLD_NAME: Final = re.compile(r"vmbackup-rehearsal-[0-9]{8}T[0-9]{6}Z-[1-9][0-9]{0,17}")
 
 
-def new_note(site: Site, base: Path) -> Note:
+def new_note(site: Site, base: Path) -> ImportNote:
     """A name and a folder below `base` that nobody else has. Nothing is made yet."""
     name = f"vmbackup-rehearsal-{scratch.new_token()}"
-    return Note(_note_file(site), base.absolute() / name, name)
+    return ImportNote(_note_file(site), base.absolute() / name, name)
 
 
 def is_noted(site: Site) -> bool:

@@ -26,7 +26,7 @@ from shared.nas.reading import open_file
 from shared.site import Site
 from shared.tasks import import_leftovers, import_note, rehearsal_note, served_machine
 from shared.tasks.direct_plan import DirectPlan
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import ImportStalledError, Progress, cut_off, make
 from shared.virtualbox import host_faults
 from shared.virtualbox.boot_check import BootCheck
@@ -59,8 +59,8 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The result, and the screenshot of the guest; empty: there is none."""
+class TrialResult:
+    """The result of a rehearsal, and the screenshot of its guest; empty: there is none."""
 
     result: Rehearsed
     image: bytes = b""
@@ -73,7 +73,7 @@ def place(site: Site, wishes: Wishes) -> Path:
 
 def attempt(
     site: Site, copy: Copy, wishes: Wishes, progress: Progress, how: DirectPlan | None = None
-) -> Seen:
+) -> TrialResult:
     """Makes a VM of the copy, starts it if wanted, and removes it.
 
     With `how` its disks are served from the copy, else it is imported. A failure of the copy is the
@@ -112,7 +112,7 @@ def attempt(
         _remove(site, note)
 
 
-def _plan(copy: Copy, note: Note) -> ImportPlan:
+def _plan(copy: Copy, note: ImportNote) -> ImportPlan:
     """What is imported: nothing of what the VM had on its host comes back (`cut_off`)."""
     if copy.sidecar is None:
         raise CopyError(
@@ -125,15 +125,20 @@ def _plan(copy: Copy, note: Note) -> ImportPlan:
 
 
 def _make(
-    site: Site, copy: Copy, what: ImportPlan, note: Note, progress: Progress, how: DirectPlan | None
-) -> tuple[Note, Machine]:
+    site: Site,
+    copy: Copy,
+    what: ImportPlan,
+    note: ImportNote,
+    progress: Progress,
+    how: DirectPlan | None,
+) -> tuple[ImportNote, Machine]:
     if how is None:
         return make(site, what, note, progress)
     progress("mount", 0)
     return served_machine.make(site, copy, how, note)
 
 
-def _screenshot(on_trial: BootCheck, note: Note) -> bytes:
+def _screenshot(on_trial: BootCheck, note: ImportNote) -> bytes:
     """What the guest shows now; empty if it shows nothing that could be kept."""
     file = note.folder / "screenshot.png"
     try:
@@ -152,7 +157,7 @@ def _screenshot(on_trial: BootCheck, note: Note) -> bytes:
     return found
 
 
-def _remove(site: Site, note: Note) -> None:
+def _remove(site: Site, note: ImportNote) -> None:
     """What cannot be removed is reported, and removed by the next `database` worker."""
     try:
         import_leftovers.remove(site, import_note.read(note.file) or note)  # with all disks
@@ -160,6 +165,6 @@ def _remove(site: Site, note: Note) -> None:
         log.error(("what was rehearsed could not be removed: %s"), error.message)  # noqa: TRY400 - an operator's message
 
 
-def result_of(site: Site, result: str, observed: str, *, booted: bool) -> Seen:
+def result_of(site: Site, result: str, observed: str, *, booted: bool) -> TrialResult:
     """A result of now, on this host."""
-    return Seen(Rehearsed(timestamp(site.clock.now()), site.node, result, observed, booted))
+    return TrialResult(Rehearsed(timestamp(site.clock.now()), site.node, result, observed, booted))

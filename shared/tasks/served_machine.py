@@ -28,7 +28,7 @@ from shared.tasks.direct_plan import (
     plan_directly,
     side_files,
 )
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import register
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox.importing import ImportPlan
@@ -82,7 +82,7 @@ def plan(copy: Copy) -> DirectPlan:
     return how
 
 
-def make(site: Site, copy: Copy, how: DirectPlan, note: Note) -> tuple[Note, Machine]:
+def make(site: Site, copy: Copy, how: DirectPlan, note: ImportNote) -> tuple[ImportNote, Machine]:
     """Serves the disks of the copy as the VM that is noted; returns the note that has its UUID.
 
     And the VM, which must not be started before `keep_writes_apart`. Raises what went wrong, with
@@ -117,7 +117,7 @@ def make(site: Site, copy: Copy, how: DirectPlan, note: Note) -> tuple[Note, Mac
     return note, register(site, note, note.settings_file)
 
 
-def keep_writes_apart(site: Site, note: Note) -> Machine:
+def keep_writes_apart(site: Site, note: ImportNote) -> Machine:
     """Takes the snapshot that lets the guest write, and proves that it writes there only.
 
     Raises `VBoxManageError`.
@@ -134,13 +134,13 @@ def keep_writes_apart(site: Site, note: Note) -> Machine:
     return machine
 
 
-def is_served(note: Note) -> bool:
+def is_served(note: ImportNote) -> bool:
     """Whether all that was read of the disks until now was what it should be."""
     found = places.at(_place(note))
     return found is not None and found.alive
 
 
-def _serve(copy: Copy, note: Note) -> None:
+def _serve(copy: Copy, note: ImportNote) -> None:
     """Starts the server; the disks are there when it returns.
 
     It needs no unit of its own: it may end with us. Raises `NotServedError` if it does not start,
@@ -162,11 +162,11 @@ def _serve(copy: Copy, note: Note) -> None:
         raise CopyError(problems[0])
 
 
-def _place(note: Note) -> Path:
+def _place(note: ImportNote) -> Path:
     return note.folder / "disks"
 
 
-def _served(note: Note, number: int) -> str:
+def _served(note: ImportNote, number: int) -> str:
     """The raw file of a disk, as its image names it."""
     return f"{_place(note).name}/disk{number}.img"
 

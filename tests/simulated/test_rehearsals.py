@@ -62,7 +62,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def instead(
-        _turn: rehearsal.Turn,
+        _turn: rehearsal.RehearsalTurn,
         site: Site,
         record: VmRecord,
         copy: catalogue.Copy,

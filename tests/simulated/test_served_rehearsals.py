@@ -22,7 +22,7 @@ from shared.ova.disk import Chain
 from shared.serving import places, starting
 from shared.site import Site
 from shared.tasks import rehearsal, rehearsal_trial
-from shared.tasks.import_note import Note
+from shared.tasks.import_note import ImportNote
 from shared.virtualbox.boot_check import BootCheck, Observation
 from shared.virtualbox.storage import files_of
 from tests.simulated.conftest import Rig
@@ -207,7 +207,7 @@ def test_before_it_is_said_that_it_does_not_come_up_it_is_imported(
     assert (done.result.result, done.result.imported_because) == ("good", why)
     real, faults = rehearsal_trial._remove, [None]
 
-    def remove(site: Site, note: Note) -> None:
+    def remove(site: Site, note: ImportNote) -> None:
         if faults:
             faults.pop()  # VirtualBox does not answer for once
         else:

@@ -107,7 +107,7 @@ class VirtualBox(Section):
         return value
 
 
-class State(Section):
+class StateSettings(Section, title="State"):
     """The state database on the NAS."""
 
     readable: Literal["", "group", "all"] = Field(
@@ -129,7 +129,7 @@ class Configuration(Section):
     """All settings."""
 
     nas: Nas
-    state: State = Field(default_factory=lambda: State.model_validate({}))
+    state: StateSettings = Field(default_factory=lambda: StateSettings.model_validate({}))
     host: Host
     virtualbox: VirtualBox
     backup: Backup

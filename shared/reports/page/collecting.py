@@ -10,7 +10,7 @@ from shared.host.errors import ConfigurationError, VmBackupError
 from shared.reports import space_history
 from shared.reports.page import days
 from shared.reports.page.days import Past
-from shared.reports.page.model import KnownToPage, Page, page
+from shared.reports.page.model import KnownToPage, PageContents, page
 from shared.reports.space_history import Sample
 from shared.site import Site
 from shared.state.contents import Contents
@@ -20,7 +20,7 @@ from shared.tasks import vm_copies
 from shared.tasks.verdicts import bounds_of, judge
 
 
-def collected(site: Site) -> Page:
+def collected(site: Site) -> PageContents:
     """The page of all that this host can see.
 
     Reads the database, some sixty old generations of it, and the sidecars of all copies. Raises

@@ -96,7 +96,7 @@ class NasRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageContents:
     """All of the page. It counts until `valid` seconds after `written`."""
 
     written: float
@@ -115,7 +115,7 @@ class Page:
     days: Sequence[str]
 
 
-def page(known: KnownToPage) -> Page:
+def page(known: KnownToPage) -> PageContents:
     """The page of all that is known."""
     judged = known.judged
     about = {verdict.subject: verdict for verdict in judged.vms}
@@ -131,7 +131,7 @@ def page(known: KnownToPage) -> Page:
         )
         for record in known.contents.vms.values()
     ]
-    return Page(
+    return PageContents(
         known.written,
         validity(known),
         known.node,

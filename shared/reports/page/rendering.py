@@ -17,7 +17,7 @@ from shared.host.extras import require_extra
 from shared.host.printable import printable
 from shared.reports.page import days, drawing
 from shared.reports.page.days import WORDS, DayMark
-from shared.reports.page.model import Page
+from shared.reports.page.model import PageContents
 
 #: The beginning of the element by which programs know a page, and its name.
 META: Final = "vmbackup-page"
@@ -29,7 +29,7 @@ def require_jinja() -> None:
     require_extra("page", "jinja2", "jinja2", "the page is written by")
 
 
-def rendered(page: Page) -> bytes:
+def rendered(page: PageContents) -> bytes:
     """The page as one HTML file. Raises `ConfigurationError` without the extra."""
     require_jinja()
     from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -65,7 +65,7 @@ def rendered(page: Page) -> bytes:
     return html.encode()
 
 
-def about(page: Page) -> dict[str, object]:
+def about(page: PageContents) -> dict[str, object]:
     """What the next writer, and the script of the page, need to know of it."""
     return {
         "schema": SCHEMA,

@@ -212,7 +212,7 @@ def test_two_of_one_name_at_once_are_one(
     looked = list[str]()
 
     def begin(
-        self: boot_work.Work, record: VmRecord, *words: Any, noted: Any, **_: Any
+        self: boot_work.BootCommand, record: VmRecord, *words: Any, noted: Any, **_: Any
     ) -> ExitCode:
         with host_lock(state, locks._BEGINNING) as mine:
             looked.append(f"free before it is noted: {mine}")
@@ -222,7 +222,7 @@ def test_two_of_one_name_at_once_are_one(
         looked.append(words[1])
         return ExitCode.DONE
 
-    monkeypatch.setattr(boot_work.Work, "begin", begin)
+    monkeypatch.setattr(boot_work.BootCommand, "begin", begin)
     assert operator.admin("boot", "web").exit_code == ExitCode.DONE
     assert looked == ["free before it is noted: False", "free when it is noted: True", "web"]
 

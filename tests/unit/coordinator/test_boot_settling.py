@@ -661,14 +661,14 @@ class TestCommand:
     """How `boot` and `boot --finish` go on, and end."""
 
     @pytest.fixture
-    def work(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> boot_work.Work:
+    def work(self, site: Any, monkeypatch: pytest.MonkeyPatch) -> boot_work.BootCommand:
         monkeypatch.setattr(going_on, "go_on", lambda _site, note, *_: (note, ()))
         monkeypatch.setattr(going_on, "start", lambda *_: True)
-        return boot_work.Work(site, None, as_json=False, dry_run=False)
+        return boot_work.BootCommand(site, None, as_json=False, dry_run=False)
 
     def test_a_merge_that_fails_is_told_and_no_success(
         self,
-        work: boot_work.Work,
+        work: boot_work.BootCommand,
         made: BootNote,
         virtualbox: VirtualBox,
         capsys: pytest.CaptureFixture[str],
@@ -685,7 +685,7 @@ class TestCommand:
         assert "ordinary" in capsys.readouterr().out
 
     def test_one_whose_filling_folder_is_gone_already_is_finished(
-        self, work: boot_work.Work, made: BootNote, capsys: pytest.CaptureFixture[str]
+        self, work: boot_work.BootCommand, made: BootNote, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Killed between the end of the hold and that of the note."""
         for disk in made.disks:
@@ -698,7 +698,7 @@ class TestCommand:
     @pytest.mark.parametrize("moved", ["", "renamed", "moved"])
     def test_it_is_said_where_it_lies_by_now(
         self,
-        work: boot_work.Work,
+        work: boot_work.BootCommand,
         site: Any,
         made: BootNote,
         monkeypatch: pytest.MonkeyPatch,
@@ -738,7 +738,7 @@ class TestCommand:
         return made
 
     def test_what_cannot_be_filled_ends_the_waiting(
-        self, work: boot_work.Work, stuck: BootNote
+        self, work: boot_work.BootCommand, stuck: BootNote
     ) -> None:
         with pytest.raises(CopyError, match="block 7 is damaged") as raised:
             work.finish(stuck)
@@ -747,7 +747,7 @@ class TestCommand:
 
     def test_a_server_that_dies_meanwhile_is_started_again(
         self,
-        work: boot_work.Work,
+        work: boot_work.BootCommand,
         stuck: BootNote,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
@@ -770,7 +770,7 @@ class TestCommand:
     @pytest.mark.parametrize("again", [True, False])
     def test_one_that_is_paused_again_at_once_does_not_run_again(
         self,
-        work: boot_work.Work,
+        work: boot_work.BootCommand,
         stuck: BootNote,
         virtualbox: VirtualBox,
         monkeypatch: pytest.MonkeyPatch,

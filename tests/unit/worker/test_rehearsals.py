@@ -79,9 +79,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         return ""
 
     @contextlib.contextmanager
-    def alone(_site: object) -> Iterator[rehearsal.Turn]:
+    def alone(_site: object) -> Iterator[rehearsal.RehearsalTurn]:
         made.did.append("alone")
-        yield rehearsal.Turn()
+        yield rehearsal.RehearsalTurn()
 
     copy = SimpleNamespace(stamp="20261122T203800Z-1", size=700)
     monkeypatch.setattr(due_rehearsals, "due", lambda *_arguments: made.due)
