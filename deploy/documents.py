@@ -125,8 +125,8 @@ def configuration() -> str:
         _MADE,
         "",
         (
-            f"One TOML file a host, the first of: {configuration_text.places()}. Unknown keys and "
-            f"wrong values are all reported at once, each with"
+            f"One TOML file a host, the first of: {configuration_text.places_of_file()}. Unknown "
+            "keys and wrong values are all reported at once, each with"
         ),
         (
             "its key. `vmbackup-admin config generate` prints a file with every setting explained "

@@ -109,10 +109,10 @@ def note_look(
     A note that cannot be written is done without: others then see that nobody looks.
     """
     mine = {record.uuid: record for record in contents.vms.values() if record.node == site.node}
-    looked_at = [uuid for uuid in mine if uuid in inventory and inventory[uuid].accessible]
+    examined = [uuid for uuid in mine if uuid in inventory and inventory[uuid].accessible]
     unchanged = [
         uuid
-        for uuid in looked_at
+        for uuid in examined
         if mine[uuid].status == State.CLEAN and mine[uuid].claim is None and uuid not in events
     ]
     host, nas = site.configuration.host, site.configuration.nas
@@ -122,7 +122,7 @@ def note_look(
     }
     try:
         site.database.require_writable()
-        seen = VmsSeen(mine, looked_at, unchanged)
+        seen = VmsSeen(mine, examined, unchanged)
         write_look(site.database.root / "node", site.identity, site.clock, seen, ends)
     except (OSError, DatabaseVersionError) as error:
         log.info("not noted on the NAS that this host looked: %s", error)

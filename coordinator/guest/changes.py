@@ -48,7 +48,7 @@ def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], DiskPlace]:
     """The places of a copy by where their disk is attached, or by the name of their volume."""
     found = {
         (label, place.part.number): place
-        for label, disk in copy_comparison.places(copy).items()
+        for label, disk in copy_comparison.disks_by_place(copy).items()
         for place in of_disk(disk, copy.disks.index(disk) + 1)
     }
     in_groups = volumes(found.values())

@@ -13,7 +13,7 @@ from typing import Final
 from shared.host.errors import VBoxManageError
 from shared.site import Site
 from shared.tasks.direct_plan import kept_settings
-from shared.tasks.firmware_variables import beside
+from shared.tasks.firmware_variables import read_variables
 from shared.tasks.import_note import ImportNote
 from shared.tasks.importing import register, unregister
 from shared.virtualbox.drives import Drive
@@ -102,7 +102,7 @@ def _bring_firmware_variables(what: ImportPlan, note: ImportNote) -> None:
     target = note.settings_file.with_suffix(".nvram")
     if what.nvram is None or target.exists():
         return
-    data = beside(what.nvram)
+    data = read_variables(what.nvram)
     with target.open("xb") as file:
         file.write(data)
 

@@ -122,8 +122,8 @@ def _next_step(
     ova, json, line, index = (
         final_name(stamp, suffix) for suffix in ("ova", "json", "sha256", "index")
     )
-    sides = [final_name(stamp, suffix) for suffix in SIDES]
-    for name in (ova, json, line, index, *sides):
+    side_names = [final_name(stamp, suffix) for suffix in SIDES]
+    for name in (ova, json, line, index, *side_names):
         if any(name in side and not side[name].is_file for side in (here, there)):
             raise CopyError(f"{name} is no ordinary file")
     if json in here:
@@ -137,13 +137,14 @@ def _next_step(
     if ova in here and json not in there:
         return _leave("it has no sidecar")
     if (ova in here) != (ova in there) and any(
-        name in here and name not in there for name in (*sides, *_index_needed(route, stamp, there))
+        name in here and name not in there
+        for name in (*side_names, *_index_needed(route, stamp, there))
     ):
         return transfer.bring_side_files
     if ova in here:
         return source_removal.remove_ova if ova in there else transfer.bring_ova
     left = present(here, final_name(stamp, "png")) or any(
-        name in here for name in (json, line, index, *sides)
+        name in here for name in (json, line, index, *side_names)
     )
     return source_removal.remove_side_files if ova in there and left else None
 
@@ -156,7 +157,7 @@ def _index_needed(route: Route, stamp: str, there: Mapping[str, Entry]) -> tuple
         sidecar = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp)
     except FileNotFoundError:
         return ()  # the next look tells
-    return (final_name(stamp, "index"),) if "index" in sidecar.beside else ()
+    return (final_name(stamp, "index"),) if "index" in sidecar.needed_files else ()
 
 
 def _refuse_another_vm(route: Route, stamp: str) -> None:

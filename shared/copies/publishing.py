@@ -73,7 +73,7 @@ def seal(files: NasFiles, directory: Path, sidecar: Sidecar) -> None:
         entries = look(directory)
         if not present(entries, ova) or entries[ova].size != sidecar.size:
             raise CopyError(f"{ova} is not there with its {sidecar.size} bytes")
-        if lost := missing(entries, stamp, sidecar.beside, claim=claim):
+        if lost := missing(entries, stamp, sidecar.needed_files, claim=claim):
             raise CopyError(f"{ova}: {lost}")
         files.set_mode(directory, ova)
         files.sync_file(directory, ova)
@@ -99,10 +99,10 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
     with reported(f"publish {publication.stamp}"):
         _settle(files, directory, publication, "json")
         sidecar = _expected(directory, publication, final_name(publication.stamp, "json"))
-        if "index" not in sidecar.beside:
+        if "index" not in sidecar.needed_files:
             _settle_index(files, directory, publication)
-        beside = [suffix for suffix in (*SIDES, "index") if suffix in sidecar.beside]
-        for suffix in (*beside, "sha256", "ova"):
+        present = [suffix for suffix in (*SIDES, "index") if suffix in sidecar.needed_files]
+        for suffix in (*present, "sha256", "ova"):
             _settle(files, directory, publication, suffix, sidecar)
         files.sync_directory(directory)
         entries = look_twice(directory)
@@ -114,7 +114,7 @@ def publish(files: NasFiles, directory: Path, publication: Publication) -> Sidec
         )
     if ova.size != publication.size:
         raise CopyError(f"{ova.name} has {ova.size} bytes instead of {publication.size}")
-    if lost := missing(entries, publication.stamp, sidecar.beside):
+    if lost := missing(entries, publication.stamp, sidecar.needed_files):
         raise CopyError(f"{ova.name} is in place, but {lost}")
     return sidecar
 
@@ -192,7 +192,7 @@ def _bytes_of(publication: Publication, suffix: Suffix, sidecar: Sidecar | None)
     """Size and digest that a file must have, as far as intent and sidecar say."""
     if suffix == "ova":
         return SideFile(publication.size, publication.sha256)
-    return sidecar.beside.get(suffix) if sidecar else None
+    return sidecar.needed_files.get(suffix) if sidecar else None
 
 
 def _refuse_different(

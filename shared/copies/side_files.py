@@ -94,7 +94,7 @@ def missing(
 def missing_of_copy(entries: Mapping[str, Entry], sidecar: Sidecar) -> str:
     """Why not all files are there as the sidecar of a copy says; empty: they are."""
     ova = SideFile(sidecar.size, sidecar.sha256)
-    return missing(entries, sidecar.stamp, {"ova": ova, **sidecar.beside})
+    return missing(entries, sidecar.stamp, {"ova": ova, **sidecar.needed_files})
 
 
 def member_names(directory: Path, name: str) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ class Sidecar(Document):
         return bool(self.sha256)
 
     @property
-    def beside(self) -> Mapping[Suffix, SideFile]:
+    def needed_files(self) -> Mapping[Suffix, SideFile]:
         """The files without which the `.ova` is no copy: its index as long as that is needed."""
         if self.read_in_full or self.index is None:
             return self.files

@@ -67,7 +67,7 @@ def remove_side_files(files: NasFiles, route: Route, stamp: str) -> None:
 
     Side files only if the target has them as they should be.
     """
-    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).beside
+    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).needed_files
     here = look(route.source)
     for suffix in (*SIDES, *(("index",) if "index" in expected else ())):
         name = final_name(stamp, suffix)

@@ -92,7 +92,7 @@ def _size(names: Mapping[str, Entry], name: str) -> int:
 
 def bring_side_files(files: NasFiles, route: Route, stamp: str) -> None:
     """Bring the side files to the target; they stay at the source as long as its `.ova`."""
-    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).beside
+    expected = sidecar_files.read_named(route.target, final_name(stamp, "json"), stamp).needed_files
     here, there = look(route.source), look(route.target)
     for suffix in (*SIDES, *(("index",) if "index" in expected else ())):
         name = final_name(stamp, suffix)

@@ -47,12 +47,12 @@ class CloneStore:
         home: Path,
         claim: int,
         limit: RoomLimit,
-        beside: Callable[[Path], Path] = lambda source: source.parent,
+        folder_for: Callable[[Path], Path] = lambda source: source.parent,
     ) -> None:
-        """`home` is the VM's own folder; clones of files elsewhere lie `beside` them."""
+        """`home` is the VM's own folder; `folder_for` a file elsewhere is where its clone lies."""
         self._state_directory, self._repository, self._uuid = state_directory, repository, uuid
         self._home, self._claim, self._limit = home, claim, limit
-        self._beside = beside
+        self._folder_for = folder_for
         self._note = KeptNote(state_directory, repository, uuid)
         self._made: dict[Path, CloneDirectory] = {}
         self._count = 0
@@ -108,7 +108,7 @@ class CloneStore:
 
     def _folder(self, source: Path) -> Path:
         same = os.stat(source).st_dev == os.stat(self._home).st_dev
-        return self._home if same else self._beside(source)
+        return self._home if same else self._folder_for(source)
 
     def _directory(self, folder: Path) -> CloneDirectory:
         """That of a folder, rid of what takes the room of new clones and serves nothing."""

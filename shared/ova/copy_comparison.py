@@ -50,7 +50,7 @@ class DiskDifference:
         return self.blocks * GRAIN
 
 
-def places(copy: CopyReader) -> dict[str, DiskReader]:
+def disks_by_place(copy: CopyReader) -> dict[str, DiskReader]:
     """The disks of a copy by where they are attached; by number, if its description is strange."""
     try:
         described = disk_files(copy.member(next(iter(copy.names), "")))
@@ -111,7 +111,7 @@ def bytes_to_read(before: CopyReader, after: CopyReader) -> int:
 def _disks(
     before: CopyReader, after: CopyReader
 ) -> Iterator[tuple[str, DiskReader | None, DiskReader | None]]:
-    old, new = places(before), places(after)
+    old, new = disks_by_place(before), disks_by_place(after)
     for name in dict.fromkeys((*old, *new)):
         yield name, old.get(name), new.get(name)
 

@@ -154,8 +154,8 @@ def _free_from_dead(site: Site, key: str) -> None:
     contents = site.database.head().contents
     claim = vm_records.find(contents, key).claim
     if claim is not None:
-        holders = [row for row in deaths.live_sessions(contents) if row.id == claim.session]
-        recovery.expire(site.database, deaths.find_here(site.database, holders), "recover")
+        found = [row for row in deaths.live_sessions(contents) if row.id == claim.session]
+        recovery.expire(site.database, deaths.find_here(site.database, found), "recover")
 
 
 def _move_files(site: Site, held: Holding, progress: Progress) -> Moved:

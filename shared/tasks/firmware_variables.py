@@ -22,12 +22,12 @@ def firmware_variables(what: ImportPlan, copy: CopyReader) -> bytes | None:
     Raises `CopyError` if they are not what they were, or too long, `NasError`.
     """
     if what.nvram is not None:
-        return beside(what.nvram)
+        return read_variables(what.nvram)
     name = next((each for each in copy.names if each.endswith(".nvram")), None)
     return None if name is None else _compared(copy, name)
 
 
-def beside(file: Path) -> bytes:
+def read_variables(file: Path) -> bytes:
     """Those in a file beside the `.ova`. Raises `CopyError` if they are too long, `NasError`."""
     with reported(f"read {file.name}"):
         data = read_file(file, _NVRAM_BYTES, follow=False)

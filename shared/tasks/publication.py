@@ -28,14 +28,14 @@ _MEANINGS: Final = {
 
 
 def finish(
-    site: Site, held: Holding, standing: Callable[[], Event] = lambda: Event.PUBLISHED
+    site: Site, held: Holding, publication_event: Callable[[], Event] = lambda: Event.PUBLISHED
 ) -> bool:
     """Publishes the copy that was intended, applies retention to older ones, and commits CLEAN.
 
     CLEAN is committed only while the copy is there and counts, looked at after everything else. One
-    that VirtualBox would not import is put in place and kept, and is a failure. `standing` says how
-    the VM stands to its copy: it is RUNNING or BACKUP_NECESSARY if it was used again. Who cannot
-    look at the VM takes it for unused; the next look of its host puts that right.
+    that VirtualBox would not import is put in place and kept, and is a failure. `publication_event`
+    says how the VM stands to its copy: it is RUNNING or BACKUP_NECESSARY if it was used again. Who
+    cannot look at the VM takes it for unused; the next look of its host puts that right.
 
     Returns False, with the failure committed, if there is nothing to publish or it is not there in
     the end. May be repeated by anybody after a crash. Raises `LockLostError` when the claim was
@@ -58,7 +58,7 @@ def finish(
         )
         log.error("%s", text, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
         return False
-    unknown, event = there.order_unknown, standing()
+    unknown, event = there.order_unknown, publication_event()
     session.commit(
         lambda contents: backup.published(contents, key, own, unknown, event),
         commit_reasons.with_removed(f"{key} is {_MEANINGS[event]}: {copy.stamp}", gone),

@@ -59,5 +59,8 @@ def generation(configuration: Configuration, of: str, old: Salvage) -> int:
     """Above all that is found, also in what was set aside before, and that this host has seen."""
     nas, host = configuration.nas, configuration.host
     seen = SeenHistory(host.state_directory / f"seen-{of}.json").generation
-    numbers = [old.generation, *map(highest_generation, exchange.asides(nas.mountpoint))]
+    numbers = [
+        old.generation,
+        *map(highest_generation, exchange.databases_set_aside(nas.mountpoint)),
+    ]
     return max(seen if believable(seen) else 0, *numbers) + MARGIN

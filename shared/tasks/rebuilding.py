@@ -32,7 +32,7 @@ from shared.state.contents import Contents
 from shared.state.formats import NEWEST
 from shared.state.sessions.deaths import three_beats
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
-from shared.state.sessions.silence import moving
+from shared.state.sessions.silence import moved_heartbeats
 from shared.state.store import exchange, protocol, reserve, version
 from shared.state.store.create_anew import Beginning, create_anew
 from shared.state.store.generations import newest_readable
@@ -103,7 +103,7 @@ def require_silence(
     """Watches the heartbeats in `root` for some beats. Raises `LockedError` if one moves."""
     lease_seconds = salvage(root).lease_seconds or version.DEFAULT_LEASE_SECONDS
     seconds = three_beats(lease_seconds)
-    moved = moving(
+    moved = moved_heartbeats(
         root / "node",
         clock,
         seconds,
@@ -126,7 +126,11 @@ def plan(configuration: Configuration, clock: Clock, lease_seconds: float | None
     """
     nas = configuration.nas
     require_lost(nas.state)
-    place = nas.state if nas.state.is_dir() else next(iter(exchange.asides(nas.mountpoint)), None)
+    place = (
+        nas.state
+        if nas.state.is_dir()
+        else next(iter(exchange.databases_set_aside(nas.mountpoint)), None)
+    )
     old = salvage(place) if place is not None else Salvage()
     repository, origin = rebuild_origin.repository(configuration, old)
     foreign = old.repository if old.repository not in ("", repository) else ""

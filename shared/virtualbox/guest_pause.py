@@ -66,18 +66,18 @@ class GuestPause:
             raise
         finally:
             os.close(theirs)
-        answers = _Answers(guard, self._seconds)
+        replies = _GuardReplies(guard, self._seconds)
         try:
-            answers.expect("ready")
+            replies.expect("ready")
             _tell(ours, "pause")
-            answers.expect("paused")
+            replies.expect("paused")
             yield
             _tell(ours, "release")
-            paused = answers.expect("held")
+            paused = replies.expect("held")
         finally:
             os.close(ours)  # whatever happened, it lets the VM go on now
             guard.wait_at_most(_ANSWER_SECONDS)
-            answers.close()
+            replies.close()
         self.lasted = self._since(paused)
 
     def _since(self, paused: str) -> float:
@@ -108,7 +108,7 @@ def _tell(descriptor: int, word: str) -> None:
         os.write(descriptor, f"{word}\n".encode())
 
 
-class _Answers:
+class _GuardReplies:
     """What the guard says, line by line."""
 
     def __init__(self, guard: ChildProcess, seconds: float) -> None:

@@ -132,7 +132,7 @@ class Attempt:
             self._export.undo()
             raise
         self._error = "the copy could not be put in place"
-        done = publication.finish(self._site, self._held, self._export.standing)
+        done = publication.finish(self._site, self._held, self._export.publication_event)
         if done:
             self._export.keep_clones()
         return done

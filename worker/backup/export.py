@@ -16,7 +16,7 @@ from shared.state.states import Event
 from worker.backup.delta import plan_delta
 from worker.backup.engine import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
-from worker.backup.freezing import Frozen, FrozenVm, freezing, standing
+from worker.backup.freezing import Frozen, FrozenVm, freezing, publication_event
 from worker.backup.hooks import Hooks
 from worker.backup.live import Live
 from worker.backup.method import choose_method, preflight
@@ -73,7 +73,7 @@ class Export:
                 )
                 fallback = fault.fallback
 
-    def standing(self) -> Event:
+    def publication_event(self) -> Event:
         """How the VM stands to its copy when that is published.
 
         One that stayed locked while it was read is as it was, as far as anybody has looked. One
@@ -81,7 +81,7 @@ class Export:
         """
         if self._moment is None:
             return Event.PUBLISHED
-        return standing(self._work, self._moment.fingerprint)
+        return publication_event(self._work, self._moment.fingerprint)
 
     def keep_clones(self) -> None:
         """The copy counts: what was frozen for it serves the next one."""

@@ -91,8 +91,8 @@ class Frozen:
         self.freezer.discard()
 
 
-def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> Frozen | None:
-    """How a VM will be frozen, with its `sides`; None if it stays locked while it is exported.
+def freezing(work: Work, method: Method, machine: Machine, side_files: Freezable) -> Frozen | None:
+    """How a VM will be frozen, with its `side_files`; None if it stays locked while it is exported.
 
     Nothing is done yet. The clone of a paused VM stays what it is for as long as it is there; its
     disks are frozen to be kept for the next copy.
@@ -105,7 +105,7 @@ def freezing(work: Work, method: Method, machine: Machine, sides: Freezable) -> 
         return None
 
     def moment(clone: "CloneFile") -> FrozenVm:
-        files = sides.freeze(machine, clone)
+        files = side_files.freeze(machine, clone)
         try:
             return FrozenVm(method.conclude(), files)
         except CopyError as error:
@@ -120,14 +120,16 @@ def _frozen_clone(work: Work, method: Paused, clone: Machine) -> Frozen | None:
     if method.instead:
         return None
     home = Path(clone.settings_file).parent.parent
-    return Frozen(_store(work, home, method.room_limit, PausedClone.beside), lambda _clone: None)
+    return Frozen(
+        _store(work, home, method.room_limit, PausedClone.folder_for), lambda _clone: None
+    )
 
 
 def _store(
     work: Work,
     home: Path,
     limit: RoomLimit,
-    beside: Callable[[Path], Path] = lambda source: source.parent,
+    folder_for: Callable[[Path], Path] = lambda source: source.parent,
 ) -> CloneStore:
     site = work.site
     return CloneStore(
@@ -137,11 +139,11 @@ def _store(
         home=home,
         claim=work.held.claim.number,
         limit=limit,
-        beside=beside,
+        folder_for=folder_for,
     )
 
 
-def standing(work: Work, copied: Fingerprint) -> Event:
+def publication_event(work: Work, copied: Fingerprint) -> Event:
     """How the VM stands to a copy of it that is published now, of which it was `copied`.
 
     A VM that cannot be looked at counts as changed: one backup too many, never one too few.

@@ -65,7 +65,7 @@ class PausedClone:
             )
 
     @staticmethod
-    def beside(image: Path) -> Path:
+    def folder_for(image: Path) -> Path:
         """The directory of the VM's own image, whose clone is `image`, if its folder lies there."""
         return image.parent.parent.parent
 

@@ -98,7 +98,7 @@ def reference() -> str:
     return "\n".join([*lines, *_policy_reference()])
 
 
-def places() -> str:
+def places_of_file() -> str:
     """Where a configuration is looked for, in words."""
     return " → ".join(
         ["`--config FILE`", "`$VMBACKUP_CONFIG`", *(f"`{path}`" for path in DEFAULT_PATHS)]

@@ -62,8 +62,8 @@ def free_ownerless(contents: Contents, reason: str, when: str) -> Contents:
 
 def ownerless(contents: Contents) -> list[str]:
     """The sessions that hold VMs and are over, or have no row: nobody ends them any more."""
-    holders = {record.claim.session for record in contents.vms.values() if record.claim}
-    return sorted(holder for holder in holders if not may_live(contents, holder))
+    sessions = {record.claim.session for record in contents.vms.values() if record.claim}
+    return sorted(session for session in sessions if not may_live(contents, session))
 
 
 def may_live(contents: Contents, session: str) -> bool:

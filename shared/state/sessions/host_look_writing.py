@@ -29,12 +29,12 @@ from shared.state.sessions.host_look import (
 class VmsSeen:
     """What a tick saw of VMs, by UUID.
 
-    `known` are those that the database has of this host; `looked_at` those that the tick looked at;
+    `known` are those that the database has of this host; `examined` those that the tick looked at;
     `unchanged` those of them that it found as their newest copy has them.
     """
 
     known: Collection[str]
-    looked_at: Collection[str]
+    examined: Collection[str]
     unchanged: Collection[str]
 
 
@@ -76,7 +76,7 @@ def write_look(
 
 def _continued(former: HostLook | None, seen: VmsSeen) -> dict[str, Any]:
     """What this look takes over from the one before. 0 stands for the time of this very look."""
-    vms: dict[str, float] = dict.fromkeys(seen.looked_at, 0.0)
+    vms: dict[str, float] = dict.fromkeys(seen.examined, 0.0)
     unchanged: dict[str, float] = dict.fromkeys(seen.unchanged, 0.0)
     if former is None:
         return {"since": 0, "known": 0, "before": [], "vms": vms, "unchanged": unchanged}

@@ -32,43 +32,43 @@ def expire(database: Database, dead: Iterable[Dead], worker: str) -> list[Dead]:
 
     Ends exports that they left running on this machine.
     """
-    buried = list(dead)
-    if not buried:
+    dead_sessions = list(dead)
+    if not dead_sessions:
         return []
     when = timestamp(database.clock.now())
 
     def change(contents: Contents) -> Contents:
-        for grave in buried:
-            died = f"the worker died: {grave.reason}"
+        for each in dead_sessions:
+            died = f"the worker died: {each.reason}"
             contents = expiry.expire(
                 contents,
-                [grave.session.id],
-                grave.reason if grave.by_hand else died,
+                [each.session.id],
+                each.reason if each.by_hand else died,
                 when,
-                found_on="" if grave.by_hand else database.identity.node,
+                found_on="" if each.by_hand else database.identity.node,
             )
         return contents
 
-    names = ", ".join(grave.session.id for grave in buried)
+    names = ", ".join(each.session.id for each in dead_sessions)
     database.commit_once(change, f"expired {names}", worker)
-    for grave in buried:
+    for each in dead_sessions:
         log.warning(
             "session %s (%s on %s) is %s: %s; what it held is free again",
-            *(grave.session.id, grave.session.worker, grave.session.node),
-            *("over" if grave.by_hand else "dead", grave.reason),
-            extra={"session": grave.session.id},
+            *(each.session.id, each.session.worker, each.session.node),
+            *("over" if each.by_hand else "dead", each.reason),
+            extra={"session": each.session.id},
         )
-        end_orphan(database.root / "node", database.identity, grave.session)
-        path = beat_path(database.root / "node", grave.session.id)
+        end_orphan(database.root / "node", database.identity, each.session)
+        path = beat_path(database.root / "node", each.session.id)
         if path is None:
             log.warning(
                 "%r is no id of a session: somebody else wrote it; no file is looked for under it",
-                grave.session.id,
+                each.session.id,
             )
             continue
         with contextlib.suppress(OSError):
             os.unlink(path)
-    return buried
+    return dead_sessions
 
 
 def free_ownerless(database: Database, reason: str, worker: str) -> Contents:

@@ -12,7 +12,7 @@ from shared.nas.reading import look, read_file
 _LIMIT_BYTES: Final = 1 << 22
 
 
-def moving(
+def moved_heartbeats(
     directory: Path,
     clock: Clock,
     seconds: float,

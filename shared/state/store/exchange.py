@@ -36,7 +36,7 @@ _KILLED_SECONDS: Final = 24 * 3600.0
 _TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 
 
-def asides(parent: Path) -> list[Path]:
+def databases_set_aside(parent: Path) -> list[Path]:
     """The databases that were set aside below `parent`, the newest first."""
     with reported(f"look into {parent}"):
         names = [name for name in list_fresh(parent) if name.startswith(ASIDE)]

@@ -26,5 +26,5 @@ def test_a_copy_of_what_it_still_is_counts(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(freezing, "differences", lambda one, other: [] if one == other else ["it"])
     work: Any = Mock()
     work.machine.return_value = OFF
-    assert freezing.standing(work, "as it was") == Event.PUBLISHED  # type: ignore[arg-type]
-    assert freezing.standing(work, "other") == Event.PUBLISHED_CHANGED  # type: ignore[arg-type]
+    assert freezing.publication_event(work, "as it was") == Event.PUBLISHED  # type: ignore[arg-type]
+    assert freezing.publication_event(work, "other") == Event.PUBLISHED_CHANGED  # type: ignore[arg-type]

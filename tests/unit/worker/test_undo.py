@@ -34,7 +34,7 @@ def test_they_are_known_also_when_the_vm_is_not_and_waited_for(
     image = Image("c", str(disks / "data.vdi"), "VDI", "")
     machine = Machine("a", "web01", str(home / "web01.vbox"), chains=((image,),))
     (folder,) = PausedClone(machine, made, "r").folders
-    assert PausedClone.beside(folder / "Snapshots" / "{clone}.vdi") == disks
+    assert PausedClone.folder_for(folder / "Snapshots" / "{clone}.vdi") == disks
     other = Machine("b", "db01", str(tmp_path / "db01" / "db01.vbox"))
     site = Mock(clock=StillClock(), **{"inventory.return_value": {"b": other}})
     away = disks.rename(tmp_path / "away")
