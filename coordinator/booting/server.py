@@ -20,9 +20,8 @@ from coordinator.booting.keeping import Keeper
 from coordinator.booting.laying_out import lay_out
 from coordinator.booting.refusals import Refusals, number_of
 from coordinator.booting.served_disk import ServedDisk
+from coordinator.fuse import server_process
 from coordinator.mounting.steady_copy import SteadyCopy
-from coordinator.serving import program
-from coordinator.serving.telling import say
 from shared.host.errors import CopyError, LockedError
 from shared.host.host_lock import host_lock
 from shared.host.processes import SubprocessRunner
@@ -32,7 +31,7 @@ from shared.tasks.boot_note import BootNote
 
 def main() -> None:
     """Serves what standard input says, and says on standard output that it does."""
-    program.run(_work)
+    server_process.run(_work)
 
 
 def _work(job: Mapping[str, Any]) -> None:
@@ -50,7 +49,7 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
 
     Raises what cannot be opened, RuntimeError if not mounted.
     """
-    from coordinator.serving.operations import Operations
+    from coordinator.fuse.file_operations import Operations
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(
@@ -63,12 +62,12 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
         keeper = Keeper(note, list(disks.values()), job, lambda: refusals.problem)
 
         def ready() -> None:
-            say({"ready": True, "pid": os.getpid(), "problems": keeper.doubts})
+            server_process.say({"ready": True, "pid": os.getpid(), "problems": keeper.doubts})
             keeper.start()
 
         moment = max(disk.path.stat().st_ctime_ns for disk in disks.values())
         try:
-            program.serve(
+            server_process.serve(
                 Operations(
                     *(disks, refusals.read),
                     moment=moment,

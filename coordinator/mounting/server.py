@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from coordinator.fuse import server_process
 from coordinator.mounting.uses import Uses
 from coordinator.mounting.view import CopyView
-from coordinator.serving import program
-from coordinator.serving.telling import say
 from shared.host.errors import VmBackupError
 from shared.host.processes import SubprocessRunner
 from shared.serving.places import SUBTYPE, at, unmount
@@ -34,7 +33,7 @@ _STRICT_SECONDS: Final = 30.0
 
 def main() -> None:
     """Serves what standard input says, and says on standard output that it does."""
-    program.run(_work)
+    server_process.run(_work)
 
 
 def _work(job: Mapping[str, Any]) -> None:
@@ -74,7 +73,7 @@ class StrictReader:
 
 def serve(view: CopyView, job: Mapping[str, Any]) -> None:
     """Serves until it is unmounted. Raises RuntimeError if it cannot be mounted."""
-    from coordinator.serving.operations import Operations
+    from coordinator.fuse.file_operations import Operations
 
     uses, place = Uses(), str(job["place"])
     watcher = threading.Thread(
@@ -84,13 +83,13 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
     strict = StrictReader(view.read) if job.get("strict") else None
 
     def ready() -> None:
-        say({"ready": True, "pid": os.getpid(), "problems": view.problems})
+        server_process.say({"ready": True, "pid": os.getpid(), "problems": view.problems})
         watcher.start()
         if strict:
             threading.Thread(target=strict.watch, daemon=True).start()
 
     moment = view.ova.stat().st_mtime_ns
-    program.serve(
+    server_process.serve(
         Operations(
             view.files,
             strict.read if strict else view.read,

@@ -427,7 +427,7 @@ import mfusepy
 from pathlib import Path
 from coordinator.booting.served_disk import ServedDisk
 from coordinator.mounting.steady_copy import SteadyCopy
-from coordinator.serving.operations import Operations
+from coordinator.fuse.file_operations import Operations
 file, copy, place = map(Path, sys.argv[1:])
 with SteadyCopy(copy) as steady:
     with ServedDisk(file, lambda at, length: steady.read(1, at, length)) as disk:

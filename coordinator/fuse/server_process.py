@@ -1,5 +1,6 @@
-"""A server as a program of its own, from its job to the end of its mount."""
+"""A server as a program of its own, from its job to the end of its mount, and what it says."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coordinator.serving.telling import say_why
+from shared.host.errors import VmBackupError
 
 
 def run(work: Callable[[Mapping[str, Any]], None]) -> None:
@@ -23,7 +24,7 @@ def run(work: Callable[[Mapping[str, Any]], None]) -> None:
     try:
         work(job)
     except Exception as error:  # noqa: BLE001 - the command says it; nobody reads a traceback here
-        say_why(error)
+        _say_why(error)
 
 
 def serve(operations: object, place: str, *, what: str, kind: str, **more: bool) -> None:
@@ -45,3 +46,22 @@ def serve(operations: object, place: str, *, what: str, kind: str, **more: bool)
         default_permissions=True,
         **more,
     )
+
+
+def say(message: Mapping[str, Any]) -> None:
+    """One line for the command that started this; then its pipe is closed."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nothing, number)
+        os.close(nothing)
+
+
+def _say_why(error: Exception) -> None:
+    """That the server does not start, and why."""
+    if isinstance(error, VmBackupError):
+        say({"error": error.message, "hint": error.hint, "code": int(error.exit_code)})
+    else:
+        say({"error": f"{type(error).__name__}: {error}", "hint": "", "code": 1})
