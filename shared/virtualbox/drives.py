@@ -14,7 +14,7 @@ from shared.virtualbox.storage import (
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class DriveSlot:
     """Where a medium is attached."""
 
     controller: str
@@ -26,12 +26,12 @@ class Slot:
 class Drive:
     """An image that was in a drive: `dvddrive` or `fdd`."""
 
-    slot: Slot
+    slot: DriveSlot
     kind: str
     path: str
 
 
-def reset_slots(original: Element) -> set[Slot]:
+def reset_slots(original: Element) -> set[DriveSlot]:
     """Where the disks are whose images VirtualBox empties when the VM starts."""
     images = images_of(original.find("MediaRegistry"))
     reset = {uuid for uuid, image in images.items() if image.auto_reset}
@@ -42,11 +42,11 @@ def image_drives(original: Element) -> Iterator[Drive]:
     """The images that were in drives; not the drives of the host itself."""
     for drive in filled_drives(original):
         if not drive.of_host:
-            slot = Slot(drive.controller, drive.port, drive.device)
+            slot = DriveSlot(drive.controller, drive.port, drive.device)
             yield Drive(slot, "dvddrive" if drive.kind == "DVD" else "fdd", drive.place)
 
 
-def is_filled(machine: Element, slot: Slot) -> bool:
+def is_filled(machine: Element, slot: DriveSlot) -> bool:
     """Whether there is an image in the drive at this slot."""
     return any(
         slot_of(controller, device) == slot and device.find("Image") is not None
@@ -63,11 +63,11 @@ def devices(machine: Element, kind: str) -> Iterator[tuple[Element, Element]]:
                 yield controller, device
 
 
-def slot_of_disk(disk: AttachedDisk) -> Slot:
+def slot_of_disk(disk: AttachedDisk) -> DriveSlot:
     """Where a disk is attached."""
-    return Slot(disk.controller, str(disk.port), str(disk.device))
+    return DriveSlot(disk.controller, str(disk.port), str(disk.device))
 
 
-def slot_of(controller: Element, device: Element) -> Slot:
+def slot_of(controller: Element, device: Element) -> DriveSlot:
     """Where a device is attached."""
-    return Slot(controller.get("name", ""), device.get("port", ""), device.get("device", ""))
+    return DriveSlot(controller.get("name", ""), device.get("port", ""), device.get("device", ""))

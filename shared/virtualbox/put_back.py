@@ -13,7 +13,7 @@ from typing import Final
 from shared.host.xml import Element
 from shared.virtualbox.drives import (
     Drive,
-    Slot,
+    DriveSlot,
     devices,
     image_drives,
     is_filled,
@@ -46,7 +46,7 @@ class DiskKind:
     `auto_reset`: what its VM writes to it is gone at the next start.
     """
 
-    slot: Slot
+    slot: DriveSlot
     image: str
     kind: str
     options: tuple[str, ...]
@@ -212,7 +212,7 @@ def _kinds(machine: Element, original: Element) -> tuple[tuple[DiskKind, ...], t
     return tuple(kinds), tuple(lost)
 
 
-def _kinds_of(original: Element) -> dict[Slot, str]:
+def _kinds_of(original: Element) -> dict[DriveSlot, str]:
     """The kinds of the disks that are not ordinary ones: the base of each says it."""
     kinds: dict[str, str] = {}
     waiting = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.xml import Element, parse_xml
-from shared.virtualbox.drives import Drive, Slot
+from shared.virtualbox.drives import Drive, DriveSlot
 from shared.virtualbox.host_access import host_access
 from shared.virtualbox.put_back import PutBack, kept_host_access, put_back
 from tests.unit.virtualbox.test_trial_settings import DISK, HOSTILE, OTHER, settings
@@ -133,7 +133,7 @@ def test_kinds_of_disks(kind: str, by_attaching: list[str], in_settings: str, lo
     kept = kept.replace(plain.encode(), f"{base}{difference}</HardDisk>".encode())
     made = done(kept)
     assert [(each.image, each.kind, each.slot) for each in made.kinds] == [
-        (DISK, each, Slot("SATA", "0", "0")) for each in by_attaching
+        (DISK, each, DriveSlot("SATA", "0", "0")) for each in by_attaching
     ]
     (disk,) = machine(made.settings).iter("HardDisk")
     assert (disk.get("type"), made.lost) == (in_settings, lost)
@@ -155,8 +155,8 @@ def test_images_in_drives() -> None:
     kept = settings("Devices").replace(
         b'<HostDrive src="/word-drive"/>', f'<Image uuid="{{{OTHER}}}"/>'.encode()
     )
-    cd = Drive(Slot("SATA", "2", "0"), "dvddrive", "/word-iso")
-    floppy = Drive(Slot("SATA", "3", "0"), "fdd", "")
+    cd = Drive(DriveSlot("SATA", "2", "0"), "dvddrive", "/word-iso")
+    floppy = Drive(DriveSlot("SATA", "3", "0"), "fdd", "")
     assert done(kept).drives == (cd,)
     assert done(kept, wanted=True).drives == (cd, floppy)
 
