@@ -1,10 +1,12 @@
 """A public class has one home: who searches for its name finds it, and not another one."""
 
-import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
+#: By the text, which takes a tenth of the time that a parser does.
+PUBLIC_CLASS = re.compile(r"^class ([A-Za-z]\w*)\b", re.MULTILINE)
 
 
 def homes(root: Path) -> dict[str, list[str]]:
@@ -12,9 +14,8 @@ def homes(root: Path) -> dict[str, list[str]]:
     found = defaultdict[str, list[str]](list)
     for room in ("coordinator", "worker", "shared"):
         for module in sorted((root / room).rglob("*.py")):
-            for node in ast.parse(module.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    found[node.name].append(module.relative_to(root).as_posix())
+            for name in PUBLIC_CLASS.findall(module.read_text(encoding="utf-8")):
+                found[name].append(module.relative_to(root).as_posix())
     return found
 
 
