@@ -5,7 +5,7 @@ heavy is imported until a command runs: `--help` must be quick. `shared.program`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,10 @@ class Invocation:
     log_format: str = "text"
     #: What the command ends with if it cannot say its answer, where that has a code of its own.
     unanswered: int | None = None
+    #: The configuration that was read, after what it is known by.
+    _read: "tuple[object, Configuration] | None" = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def failed(self, code: int) -> int:
         """With what the program ends that failed: with `code`, unless the command has its own."""
@@ -44,10 +48,17 @@ class Invocation:
         return self.json or self.log_format == "json"
 
     def configuration(self) -> "Configuration":
-        """The settings. Raises `ConfigurationError`."""
-        from shared.host.configuration import load
+        """The settings, read again only if others stand there by now. Raises `ConfigurationError`.
 
-        return load(self.config)
+        A worker that watched sessions for minutes tells and writes by what stands there then.
+        """
+        from shared.host.configuration import load
+        from shared.host.configuration.loading import mark
+
+        now = mark(self.config)
+        if self._read is None or now is None or self._read[0] != now:
+            self._read = now, load(self.config)
+        return self._read[1]
 
     def site(self, *, reading: bool = False, may_give_up_reserve: bool = False) -> "Site":
         """The state database that the configuration names.

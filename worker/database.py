@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Final
 
 from shared import command_line
@@ -34,6 +35,8 @@ log: Final = logging.getLogger(__name__)
 KEEP_GENERATIONS: Final = 256
 #: Pruning starts when there are this many more, so that it is done seldom.
 PRUNE_SLACK: Final = 64
+#: A NAS that was asked so lately is not asked again whether it answers.
+_LATELY_SECONDS: Final = 5.0
 
 
 def run(site: Site) -> Report:
@@ -149,13 +152,22 @@ def command(invocation: command_line.Invocation) -> ExitCode:
 
 
 def _work(invocation: command_line.Invocation) -> ExitCode:
+    opened: list[Site] = []
+    began = time.monotonic()
+
+    def work(site: Site) -> Report:
+        opened.append(site)
+        return run(site)
+
     try:
-        code = start(invocation, "database", run)
+        code = start(invocation, "database", work)
     except VmBackupError:
         _tell_too(invocation)
         raise
     _tell_too(invocation)
-    wrong = [write(invocation) for write in (write_metrics, write_page)]
+    wrong = [write_metrics(invocation)]
+    lately = time.monotonic() - began < _LATELY_SECONDS
+    wrong.append(write_page(invocation, opened[0] if opened and lately else None))
     failed = [each for each in wrong if each != ExitCode.DONE]
     return _not_written(invocation, code, failed[0]) if failed else code
 

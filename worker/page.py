@@ -23,8 +23,11 @@ log: Final = logging.getLogger(__name__)
 _APART_SECONDS: Final = 240.0
 
 
-def write_page(invocation: "Invocation") -> ExitCode:
+def write_page(invocation: "Invocation", opened: "Site | None" = None) -> ExitCode:
     """Writes the page, if it is to be written; the exit code of what went wrong, or DONE.
+
+    `opened`: the database, if it was opened a moment ago. It is opened anew for all but a look that
+    says that there is nothing to do.
 
     It is done last, so that backups and messages never wait for it. Without the extra it is only
     missed where the configuration names a file.
@@ -37,6 +40,8 @@ def write_page(invocation: "Invocation") -> ExitCode:
         return ExitCode.DONE
     if not is_here("jinja2") and "file" not in configuration.page.model_fields_set:
         log.info("no page is written: the extra `page` is not installed")
+        return ExitCode.DONE
+    if opened is not None and opened.configuration is configuration and _stands(opened, path):
         return ExitCode.DONE
     try:
         site = invocation.site(reading=True)
@@ -59,6 +64,14 @@ def write_page(invocation: "Invocation") -> ExitCode:
         log.error("the page was not written: %s%s", error.message, hint)  # noqa: TRY400
         return error.exit_code
     return ExitCode.DONE
+
+
+def _stands(site: "Site", path: "Path") -> bool:
+    """Whether there is nothing to do nor to say. In doubt not: who opens it anew says why."""
+    try:
+        return is_new_enough(site, path) and not site.database.warnings
+    except VmBackupError:
+        return False
 
 
 def is_new_enough(site: "Site", path: "Path") -> bool:

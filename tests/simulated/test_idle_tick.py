@@ -32,7 +32,8 @@ NOT_NEEDED = {
     "worker.rehearsals",
     "worker.tell",
 }
-#: `run`, which notes by process what it and its forks import, and what they make to check records.
+#: `run`, which notes by process what it and its forks import and open, and what they make to check
+#: records.
 LISTENING = """
 import os, sys
 def note(what): os.write(log, f"{os.getpid()} {what}\\n".encode())
@@ -42,8 +43,12 @@ class Finder:
 def make(self, kind, **more):
     note(f"checks of {kind}")
     made(self, kind, **more)
+def hear(event, given):
+    if event == "open" and os.path.basename(str(given[0])) in ("config.toml", "vmtool-db-version"):
+        note("opens " + os.path.basename(given[0]))
 log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 sys.meta_path.insert(0, Finder)
+sys.addaudithook(hear)
 os.register_at_fork(after_in_child=lambda: note('begins'))
 from pydantic import TypeAdapter
 made, TypeAdapter.__init__ = TypeAdapter.__init__, make
@@ -52,18 +57,14 @@ main()
 """
 
 
-def test_an_idle_tick_imports_nothing_that_it_does_not_need_and_nothing_in_each_worker(
-    rig: Rig,
-) -> None:
-    rig.host().make_vm("web01")
-    rig.look()
+def idle_tick(rig: Rig, page: str = "") -> Counter[tuple[str, str]]:
+    """What each process of a tick that finds nothing to do notes, and how often."""
     site = rig.site()
-    assert backup.run(site).done == ["web01"]
     tables = {
         "nas": {"mountpoint": str(rig.nas), "require_mount": False, "reserve": 0},
         "host": {"node": "alpha", "state_directory": str(site.configuration.host.state_directory)},
         "virtualbox": {"vboxmanage": str(rig.host().vboxmanage), "home": str(rig.host().home)},
-        "page": {"file": ""},
+        "page": {"file": page},
     }
     config, log = rig.folder / "config.toml", rig.folder / "imports"
     lines = [
@@ -72,12 +73,40 @@ def test_an_idle_tick_imports_nothing_that_it_does_not_need_and_nothing_in_each_
         for key, value in settings.items()
     ]
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log.unlink(missing_ok=True)
     program = [sys.executable, "-P", "-c", LISTENING, str(log), "--config", str(config), "run"]
     done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    noted = {tuple(line.split(" ", 1)) for line in log.read_text(encoding="utf-8").splitlines()}
-    what = Counter(each for _, each in noted)
+    found = [line.split(" ", 1) for line in log.read_text(encoding="utf-8").splitlines()]
+    return Counter((process, what) for process, what in found)
+
+
+def back_up(rig: Rig) -> None:
+    rig.host().make_vm("web01")
+    rig.look()
+    assert backup.run(rig.site()).done == ["web01"]
+
+
+def test_an_idle_tick_imports_nothing_that_it_does_not_need_and_nothing_in_each_worker(
+    rig: Rig,
+) -> None:
+    back_up(rig)
+    what = Counter(each for _, each in idle_tick(rig))
     assert what.pop("begins") == 5, "each worker is a fork"
     assert {"worker.vmfind", "worker.verify", "filelock"} <= set(what), "it is heard"
     assert NOT_NEEDED & set(what) == set()
-    assert [each for each, times in what.items() if times > 2] == []
+    assert [
+        each for each, times in what.items() if times > 2 and not each.startswith("opens")
+    ] == []
+
+
+def test_each_worker_of_an_idle_tick_reads_its_configuration_and_opens_the_database_once(
+    rig: Rig,
+) -> None:
+    back_up(rig)
+    idle_tick(rig, "vmbackup.html")
+    assert (rig.nas / "vmbackup.html").exists()
+    noted = idle_tick(rig, "vmbackup.html")
+    for name, processes in (("config.toml", 6), ("vmtool-db-version", 5)):
+        times = {each[0]: count for each, count in noted.items() if each[1] == f"opens {name}"}
+        assert (len(times), set(times.values())) == (processes, {1}), name

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,24 @@ def load(explicit: str | None = None, environment: Mapping[str, str] = os.enviro
     path = find(explicit, environment)
     source = str(path) if path else "no configuration file, environment only"
     return validated(_read(path) if path else {}, environment, source)
+
+
+def mark(explicit: str | None, environment: Mapping[str, str] = os.environ) -> object:
+    """What is equal as long as `load` would read the same again; None if that cannot be told.
+
+    A pipe can be read once only, so it stays what it was.
+    """
+    path = find(explicit, environment)
+    over = tuple(environment.get(variable) for variable in ENVIRONMENT)
+    if path is None:
+        return over
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # `load` says why
+        return None
+    written = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    as_it_is = written if stat.S_ISREG(found.st_mode) else ()
+    return path, found.st_dev, found.st_ino, as_it_is, over
 
 
 def validated(values: dict[str, Any], environment: Mapping[str, str], source: str) -> Configuration:

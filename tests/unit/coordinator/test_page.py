@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from click.testing import CliRunner
 
 from shared.host.errors import DatabaseDamagedError
 from shared.reports.page.file import former
+from shared.site import Site, open_site
 from shared.state.sessions import worker_ends
 from shared.state.states import State
 from tests.support.copies import put_copy
+from tests.support.formats import give_format
 from tests.unit.coordinator.conftest import Operator, copy
 from tests.unit.coordinator.test_check import look
+from worker import database as database_worker
 from worker.cli import program as worker_program
+from worker.report import Report
 
 STAMP = "20261122T203800Z-17"
 
@@ -141,6 +146,56 @@ def test_the_worker_writes_it_beside_the_database_when_something_changed(clean: 
     second = former(target)
     assert second is not None
     assert second.generation > first.generation
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_the_worker_looks_at_the_page_by_the_database_that_it_has_open(
+    clean: Operator, page: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert database(clean).exit_code == 0
+    if not page:
+        (clean.nas / "vmbackup.html").unlink()
+    opened = []
+
+    def counted(*given: Any, **more: Any) -> Site:
+        opened.append(more)
+        return open_site(*given, **more)
+
+    monkeypatch.setattr("shared.site.open_site", counted)
+    assert database(clean).exit_code == 0
+    assert len(opened) == (1 if page else 2), "before something is written the NAS is looked at"
+
+
+@pytest.mark.parametrize(
+    ("happens", "code", "said"),
+    [
+        (lambda operator: give_format(operator.vmstate, "9.0"), 0, "of version 9.0"),
+        (
+            lambda operator: operator.nas.rename(operator.nas.with_name("gone")),
+            13,
+            "cannot be used",
+        ),
+        (lambda operator: operator.config.write_text("nonsense"), 2, "is not valid TOML"),
+    ],
+)
+def test_what_happens_while_the_worker_works_is_said_as_by_one_that_is_started_then(
+    clean: Operator,
+    happens: Callable[[Operator], object],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = database_worker.run
+    assert database(clean).exit_code == 0
+
+    def run(site: Site) -> Report:
+        report = work(site)
+        happens(clean)
+        return report
+
+    monkeypatch.setattr(database_worker, "run", run)
+    done = database(clean)
+    assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
 
 
 @pytest.mark.parametrize("ahead", [-31, 10])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from shared.command_line import Invocation
 from shared.host import configuration
 from shared.host.configuration import BackupRule, Configuration, decide, find, load, validated
 from shared.host.configuration.values import parse_size
@@ -107,6 +108,49 @@ def test_what_people_write_and_do_not_mean_is_refused(write, setting: str, said:
 def test_marks_and_ends_of_lines_of_other_systems_are_no_matter(write) -> None:
     path = write(b'\xef\xbb\xbf[nas]\r\nmountpoint\t=\t"/mnt/nas"\r\n')
     assert load(path, {}).nas.mountpoint == Path("/mnt/nas")
+
+
+def read_as_changed(monkeypatch: pytest.MonkeyPatch, path: str) -> tuple[Invocation, list[object]]:
+    """An invocation with that file, and what it reads of it from now on."""
+    reads: list[object] = []
+
+    def counted(explicit: str | None) -> Configuration:
+        reads.append(explicit)
+        return load(explicit)
+
+    monkeypatch.setattr(configuration, "load", counted)
+    return Invocation("vmbackup-worker", config=path), reads
+
+
+def test_a_program_reads_it_again_only_if_another_one_stands_there(
+    write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("[nas]\nmountpoint = '/mnt/nas'\n")
+    invocation, reads = read_as_changed(monkeypatch, path)
+    assert invocation.configuration() is invocation.configuration()
+    assert len(reads) == 1
+    write("[nas]\nmountpoint = '/mnt/old'\n")  # as long as the one before
+    assert invocation.configuration().nas.mountpoint == Path("/mnt/old")
+    monkeypatch.setenv("NAS_MOUNTPOINT", "/mnt/other")
+    assert invocation.configuration().nas.mountpoint == Path("/mnt/other")
+    write("[nas]\nmountpoint = 1\n[nos]\n")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="nos"):
+            invocation.configuration()
+    Path(path).unlink()
+    with pytest.raises(ConfigurationError, match="No such file"):
+        invocation.configuration()
+
+
+def test_a_pipe_is_read_once() -> None:
+    """As the shell makes one of `--config <(…)`."""
+    read, written = os.pipe()
+    os.write(written, b"[nas]\nmountpoint = '/mnt/nas'\n")
+    os.close(written)
+    invocation = Invocation("vmbackup-worker", config=f"/dev/fd/{read}")
+    for _ in range(2):
+        assert invocation.configuration().nas.mountpoint == Path("/mnt/nas")
+    os.close(read)
 
 
 def test_environment_beats_the_file(write, tmp_path: Path) -> None:
