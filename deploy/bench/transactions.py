@@ -1,8 +1,8 @@
 """Transactions a second, by 1, 8 and 32 processes on one database, and whether one was lost.
 
-As a program (`python -m deploy.bench.transactions ROOT START SECONDS`) it is one of these
-processes: from START (wall clock) it commits for SECONDS and prints the seconds that each of its
-acknowledged commits took.
+As a program (`python -m deploy.bench.transactions ROOT SECONDS`) it is one of these processes: it
+says that it is ready, waits for a line, then commits for SECONDS and prints the seconds that each
+of its acknowledged commits took.
 """
 
 import subprocess
@@ -25,7 +25,6 @@ from shared.state.store.opening import open_database
 
 PROCESSES: Final = (1, 8, 32)
 _FAIR_PROCESSES: Final = 8
-_START_SECONDS: Final = 0.15
 
 
 def measure(report: Report, *, seconds: float) -> bool:
@@ -83,20 +82,13 @@ def _contend(root: Path, processes: int, seconds: float) -> tuple[list[list[floa
         "2026-11-22T00:00:00Z",
     )
     database.commit_once(lambda contents: contents.with_vm(record), "benchmark", "bench")
-    start = time.time() + 1 + processes * _START_SECONDS
-    command = [
-        sys.executable,
-        "-m",
-        "deploy.bench.transactions",
-        str(root),
-        str(start),
-        str(seconds),
-    ]
+    command = [sys.executable, "-m", "deploy.bench.transactions", str(root), str(seconds)]
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
         for _ in range(processes)
     ]
     try:
+        _start_together(running)
         outputs = [process.communicate(timeout=seconds + 120)[0] for process in running]
     finally:
         for process in running:
@@ -105,8 +97,19 @@ def _contend(root: Path, processes: int, seconds: float) -> tuple[list[list[floa
     return [[float(word) for word in output.split()] for output in outputs], found
 
 
-def commit_until(root: Path, start: float, seconds: float) -> list[float]:
-    """Commits from `start` on (seconds since the epoch); returns how long each commit took."""
+def _start_together(running: Sequence["subprocess.Popen[str]"]) -> None:
+    """Lets them begin once all are ready, however long that takes on a busy machine."""
+    for process in running:
+        if process.stdout is not None:
+            process.stdout.readline()
+    for process in running:
+        if process.stdin is not None:
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+
+def commit_for(root: Path, seconds: float) -> list[float]:
+    """Commits for so long, once it is told to begin; returns how long each commit took."""
     identity = HostIdentity.of_this_machine("bench")
     database = open_database(root, identity, SystemClock(), root.with_name("notes"))
 
@@ -114,9 +117,10 @@ def commit_until(root: Path, start: float, seconds: float) -> list[float]:
         record = contents.vms["vm"]
         return contents.with_vm(replace(record, failures=record.failures + 1))
 
-    time.sleep(max(0.0, start - time.time()))
-    taken = []
-    while time.time() < start + seconds:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    start, taken = time.monotonic(), list[float]()
+    while time.monotonic() < start + seconds:
         began = time.monotonic()
         database.commit_once(add_one, "benchmark", "bench")
         taken.append(time.monotonic() - began)
@@ -124,4 +128,4 @@ def commit_until(root: Path, start: float, seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    print(*commit_until(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+    print(*commit_for(Path(sys.argv[1]), float(sys.argv[2])))
