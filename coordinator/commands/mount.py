@@ -156,7 +156,7 @@ def umount(
     """Unmount a copy: its server ends, and lets go of the copy.
 
     Also one whose server was killed; what that held is free then. Refused (11) while something is
-    open there, and for that of a rehearsal, which ends by itself.
+    open there, and for that of a rehearsal, which ends by itself, as long as it is served.
     """
     from shared.host.processes import SubprocessRunner
     from shared.serving import places
@@ -168,11 +168,12 @@ def umount(
             f"no copy is mounted at {directory}",
             hint=f"mounted copies on this host: {', '.join(others) or 'none'}",
         )
-    if _of_rehearsal(found):
+    if _of_rehearsal(found) and found.alive:  # a dead one shows nothing to its VM any more
         raise LockedError(
             f"a VM on trial runs from {found.place}, which its rehearsal unmounts when it ends",
             hint="wait until it has ended (`vmbackup-lock list` shows it); what a killed one left "
-            "is removed by the next `vmbackup-worker database`, or the next rehearsal",
+            "is removed by the next `vmbackup-worker database`, or the next rehearsal; where "
+            "there is no database its server ends an hour after its VM is off",
         )
     if not dry_run:
         dead = not force and not found.alive  # one that hangs is not asked

@@ -206,13 +206,17 @@ def test_it_counts_on_and_becomes_an_ordinary_vm(fleet: Fleet, place: Path) -> N
 
 def test_what_is_thrown_away_is_gone_with_its_hold(fleet: Fleet, place: Path) -> None:
     original = counted(fleet, efi=True)
+    variables = original.settings.with_suffix(".nvram").read_bytes()
     _, second = fleet.members.values()
     other = begun(second, "web01", place, "--as", "other", "--network")
     key = original.settings.with_name("key")
     words = ("queryvar", "--name=PK", f"--filename={key}")
     original.host.run("modifynvram", original.uuid, *words)
     assert len(key.read_bytes()) > 99
-    assert key.read_bytes() in (other.folder / "other.nvram").read_bytes()
+    assert key.read_bytes() in variables
+    assert (other.folder / "other.nvram").read_bytes() == variables
+    assert other.vm.info("firmware").startswith("EFI")
+    assert other.vm.info("VMState") == "running"
     assert other.facts["isolated_because"] == ""
     assert 'cable="false"' not in other.vm.settings.read_text(encoding="utf-8")
     refused = second.admin("boot", "web01", "--as", "other", "--isolated", expect=2)

@@ -385,6 +385,28 @@ class TestWithoutFuse:
         other = site_with_database.admin("umount", str(tmp_path), *more)
         assert f"mounted copies on this host: {own}\n" in other.stderr
 
+    @pytest.mark.parametrize("more", [(), ("--force",)])
+    def test_what_a_killed_rehearsal_left_is_unmounted_also_without_a_database(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        operator: Operator,
+        more: tuple[str, ...],
+    ) -> None:
+        trial, table = f"vmbackup-rehearsal-{'a' * 32}", tmp_path / "mounts"
+        place = Path(os.path.realpath(tmp_path)) / trial / "disks"
+        table.write_text(f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\n")
+        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        monkeypatch.setattr(places, "_answers", lambda _place: False)
+        gone = list[tuple[str, bool]]()
+
+        def unmount(found: places.MountedCopy, _runner: object, *, lazily: bool) -> None:
+            gone.append((found.place, lazily))
+
+        monkeypatch.setattr(places, "unmount", unmount)
+        done = operator.admin("umount", str(place), *more)
+        assert (done.exit_code, gone) == (ExitCode.DONE, [(str(place), True)]), done.stderr
+
     def test_one_whose_server_hangs_is_found_and_unmounted_without_asking_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site_with_database: Operator
     ) -> None:
