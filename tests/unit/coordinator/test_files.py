@@ -170,7 +170,7 @@ class TestWholeFileSystems:
     ) -> None:
         operator, _ = copied
         operator.json("status")
-        operator.admin("forget", "web", "--yes")
+        assert operator.admin("forget", "web").exit_code == 0
         shutil.rmtree(operator.vmstate)
         document = operator.json("files", "web", "/many", "--disk", "1.1")
         assert document["database"] == "none"
