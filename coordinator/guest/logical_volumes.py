@@ -90,7 +90,7 @@ class Group:
         all_of_them = self.described.get("logical_volumes", {})
         copied = _snapshots(all_of_them)
         for name, described in sections(all_of_them):
-            if "VISIBLE" not in _words(described, "status") and name not in copied:
+            if "VISIBLE" not in words(described, "status") and name not in copied:
                 continue  # a part of another one
             full = f"{self.name}/{name}"
             if not is_name(name) or len(folder_name(full)) > _LONGEST:
@@ -114,8 +114,8 @@ class Group:
             count = positive(segment, "extent_count")
             segments.append(self._segment(segment, size, count, used))
             size += count * self.extent_bytes
-        disks = [disk for disk in self.disks.values() if disk]
-        if size > sum(disk.size for disk in disks):
+        sizes = {disk.place: disk.size for disk in self.disks.values() if disk}
+        if size > sum(sizes.values()):
             raise VolumeError("it is larger than its group")
         places = frozenset(disk.place for on in used if (disk := self.disks[on]))
         return LogicalVolume(name, size, tuple(segments), places)
@@ -186,7 +186,8 @@ def positive(section: Section, name: str, most: int = 1 << 40) -> int:
     return found
 
 
-def _words(section: Section, name: str) -> tuple[object, ...]:
+def words(section: Section, name: str) -> tuple[object, ...]:
+    """The words of a list."""
     found = section.get(name)
     return found if isinstance(found, tuple) else (found,)
 

@@ -15,6 +15,7 @@ from coordinator.guest.logical_volumes import (
     positive,
     sections,
     sections_named,
+    words,
 )
 from coordinator.guest.lvm_labels import Label, read_label
 from coordinator.guest.lvm_text import MOST_BYTES, LvmTextError, Section, parse
@@ -124,7 +125,10 @@ def _add_group(
     """The volumes of one group, and what is said of its partitions."""
     described = sections_named(newest.section, "physical_volumes")
     there = {
-        name: labels[uuid][0] if uuid in labels else None
+        # one that the group went on without has old data, wherever it was found again
+        name: None
+        if "MISSING" in words(described[name], "flags") or uuid not in labels
+        else labels[uuid][0]
         for name, uuid in _disks(newest.section).items()
     }
     problem, before = "", len(found.found)

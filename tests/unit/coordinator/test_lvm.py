@@ -143,6 +143,12 @@ class TestWhole:
         names = [each.name for each in found(TEXT, *more).found]
         assert names == [f"{'g' * 32}/root", f"hhhhhh{'g' * 26}/root"]
 
+    def test_a_disk_that_its_group_went_on_without_is_not_read(self) -> None:
+        place = "pe_start = 2048\npe_count = 7\n}\npv1"
+        assert place in TEXT
+        gone = TEXT.replace(place, f'flags = ["MISSING"]\n{place}')
+        assert "not in the copy" in problem(gone)
+
     def test_the_copy_of_a_disk_is_not_mixed_with_it(self) -> None:
         twin = slot("3", physical_volume(TEXT.encode(), FIRST), 3)
         assert found(TEXT, twin).found == found(TEXT).found
@@ -180,17 +186,23 @@ def test_a_volume_that_cannot_be_has_a_problem(old: str, new: str, why: str) -> 
     assert why in problem(TEXT.replace(old, new, 1))
 
 
-def test_a_volume_is_not_larger_than_its_group() -> None:
+def repeated(count: int) -> str:
+    """A volume of so many segments, all at one place of one disk."""
     again = "".join(
         f"segment{number} {{ start_extent = {2 * number - 2} extent_count = 2 "
         'type = "striped" stripe_count = 1 stripes = [ "pv0", 0 ] }\n'
-        for number in range(1, 20)
+        for number in range(1, count + 1)
     )
     start, end = TEXT.index("segment1 {"), TEXT.index("}\n}\ncontents")
     text = TEXT[:start] + again + "}\n" + TEXT[end:]
-    assert "larger than its group" in problem(
-        text.replace("segment_count = 2", "segment_count = 19")
-    )
+    return text.replace("segment_count = 2", f"segment_count = {count}")
+
+
+def test_a_volume_is_not_larger_than_its_group() -> None:
+    assert "larger than its group" in problem(repeated(19))
+    assert found(repeated(5)).found[0].size == 10 * MIB
+    twice = repeated(5).replace("bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb", FIRST)
+    assert "larger than its group" in problem(twice)
 
 
 @pytest.mark.parametrize(
