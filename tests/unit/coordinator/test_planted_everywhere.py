@@ -38,7 +38,7 @@ SEED = int(os.environ.get("VMBACKUP_TABLE_SEED") or time.time() // 3600)
 DRAWN = 300 if PROVE else 12
 STAMP, OTHER = "20261122T203800Z-17", "20261121T203800Z-16"
 SOMEBODY = 65533
-WHY = "error: |ERROR: |WARNING: |WRONG: "
+WHY = 'error: |ERROR: |WARNING: |WRONG: |"error": {"kind"'
 SECRET = "root-only-secret"
 
 
