@@ -66,11 +66,12 @@ def remove(site: Site, note: ImportNote) -> None:
     for machine in machines:
         if not (note.mark.names(machine) and _is_inside(machine.settings_file, note.folder)):
             raise VBoxManageError(
-                (
-                    f"the VM {machine.name!r} {{{machine.uuid}}} lies in {note.folder}, which "
-                    f"vmbackup has made, or has a disk there"
-                ),
-                hint="move that VM and its disk elsewhere; the rest is removed by the next tick",
+                f"{machine.words} lies in {note.folder}, which vmbackup has made, or has a disk "
+                f"there",
+                hint="move that VM and its disk elsewhere; the rest is removed by the next tick"
+                if machine.name is not None
+                else f"does VBoxSVC see that folder under the same path? `VBoxManage unregistervm "
+                f"{machine.uuid}` takes it out of the list; the rest is removed by the next tick",
             )
     for machine in machines:
         log.info("removing %s", machine.name)

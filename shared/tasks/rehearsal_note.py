@@ -82,7 +82,7 @@ def _remove_old(site: Site, folder: Path) -> None:
     for machine in import_leftovers.below(site, folder):
         if not _is_in_old(machine, folder):
             raise VBoxManageError(
-                f"the VM {machine.name!r} lies in {folder}, which a rehearsal has made: both stay",
+                f"{machine.words} lies in {folder}, which a rehearsal has made: both stay",
                 hint="move it elsewhere",
             )
         log.warning("removing %s, which a rehearsal that was killed has left", machine.name)

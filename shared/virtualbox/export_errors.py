@@ -160,7 +160,7 @@ _RULES: Final = (
         r"VERR_VD_|VERR_ZIP_|VERR_READ_ERROR",
         ExportError,
         "a disk file is damaged",
-        "the last good copy is the one to restore",
+        "its last good copy, if there is one, is the one to restore",
     ),
     _rule(
         r"E_ACCESSDENIED|object functionality is limited",

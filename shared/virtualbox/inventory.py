@@ -57,6 +57,14 @@ class Machine:
     opened: bool = False
 
     @property
+    def words(self) -> str:
+        """What it is called, for people, and its UUID, which it has even without a name."""
+        called = (
+            "a VM whose settings cannot be read," if self.name is None else f"the VM {self.name!r}"
+        )
+        return f"{called} {{{self.uuid}}}"
+
+    @property
     def stopped(self) -> bool:
         """Whether it is off and nobody has it open, of one whose `state` is known."""
         return not self.running and not self.opened

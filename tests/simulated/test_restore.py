@@ -532,6 +532,23 @@ def test_what_a_killed_rehearsal_left_is_removed_by_the_next_and_found_by_nobody
     assert list((rig.folder / "state-alpha").glob("rehearsals/*")) == []
 
 
+def test_a_vm_that_nobody_can_read_is_named_by_its_uuid_with_what_ends_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can prove whose it is. VirtualBox may also have made it where it sees other files."""
+    two_copies(rig)
+    site = rig.site()
+    killed(monkeypatch, site, imported=False)
+    (folder,) = (rig.folder / "state-alpha" / "rehearsals").iterdir()
+    rig.host().run("createvm", "--name=x", f"--basefolder={folder}", "--register")
+    (folder / "x" / "x.vbox").unlink()
+    (uuid,) = {machine.uuid for machine in site.inventory().values() if machine.name is None}
+    with pytest.raises(VBoxManageError, match="a VM whose settings cannot be read") as caught:
+        rehearse(site)
+    assert uuid in caught.value.message
+    assert f"`VBoxManage unregistervm {uuid}`" in caught.value.hint
+
+
 def dying_at(name: str, replace: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
     """`Path.replace`, for somebody who is killed before a file gets that name."""
 
