@@ -19,8 +19,10 @@ from shared.virtualbox.settings_writing import parse_settings, render_settings, 
 from shared.virtualbox.storage import controllers_of
 
 #: Elements and attributes of a machine that are taken over; those below them come along.
-_TAKEN: Final = frozenset({"Hardware", "Groups", "Platform", "StorageControllers", "Debugging"})
-_TAKEN_ATTRIBUTES: Final = frozenset({"OSType", "executionEngine", "nameSync"})
+_TAKEN: Final = frozenset(
+    {"Hardware", "Groups", "Platform", "StorageControllers", "Debugging", "Autostart"}
+)
+_TAKEN_ATTRIBUTES: Final = frozenset({"OSType", "executionEngine", "nameSync", "processPriority"})
 #: They reach into the host: taken over only if the operator wants that.
 _REACHING: Final = frozenset({"Teleporter", "FaultTolerance", "Recording", "VideoCapture"})
 _REACHING_ATTRIBUTES: Final = frozenset({"snapshotFolder"})
@@ -37,7 +39,7 @@ _HARDWARE: Final = frozenset(
         *("CPU", "Memory", "Firmware", "BIOS", "HID", "HPET", "Chipset", "Iommu", "Paravirt"),
         *("Boot", "Display", "RemoteDisplay", "TrustedPlatformModule", "USB", "USBController"),
         *("Network", "UART", "LPT", "AudioAdapter", "RTC", "SharedFolders", "Clipboard"),
-        *("DragAndDrop", "IO", "HostPci", "EmulatedUSB", "Guest", "GuestProperties"),
+        *("DragAndDrop", "IO", "HostPci", "EmulatedUSB", "Guest", "GuestProperties", "Frontend"),
         "StorageControllers",
     }
 )

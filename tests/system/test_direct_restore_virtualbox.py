@@ -32,6 +32,7 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     mine = first.host.folder / "mine"
     mine.mkdir()
     reaches_out(vm, mine)
+    starts_with_its_host(vm)
     first.host.run("modifyvm", vm.uuid, "--firmware=efi64")
     first.host.run("modifynvram", vm.uuid, "inituefivarstore")
     first.host.run("modifynvram", vm.uuid, "enrollorclpk")
@@ -66,6 +67,16 @@ def test_the_vm_is_the_one_that_virtualbox_makes_of_the_ovf(fleet: Fleet, *, acc
     assert sorted(direct["host_access"]) == sorted(imported["host_access"])
     assert direct["lost"] == imported["lost"]
     second.host.run("modifyvm", other.uuid, "--memory=20")
+
+
+def starts_with_its_host(vm: RealVm) -> None:
+    """As servers do, without a window and with a priority of its own."""
+    folder = vm.host.folder / "autostart"
+    folder.mkdir()
+    vm.host.run("setproperty", "autostartdbpath", folder)
+    words = ("--autostart-enabled=on", "--autostop-type=acpishutdown", "--autostart-delay=5")
+    vm.host.run("modifyvm", vm.uuid, *words)
+    vm.host.run("modifyvm", vm.uuid, "--default-frontend=headless", "--vm-process-priority=low")
 
 
 def unsaid_loopback(settings: set[str]) -> set[str]:

@@ -70,6 +70,20 @@ def test_it_is_another_vm_with_its_own_disks() -> None:
     assert 'OSType="Other"' in text
 
 
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        ("<Groups>", '<Autostart enabled="true" delay="5" autostop="AcpiShutdown" />'),
+        ("<Memory", '<Frontend><Default type="headless" /></Frontend>'),
+    ],
+)
+def test_a_server_starts_with_its_host_as_after_an_import(before: str, line: str) -> None:
+    assert line in made(KEPT.replace(before, f"{line}{before}"))
+    assert 'processPriority="Low"' in made(
+        KEPT.replace('OSType="Other"', 'OSType="Other" processPriority="Low"')
+    )
+
+
 @pytest.mark.parametrize("access", [False, True])
 def test_nothing_of_the_old_host_comes_along(*, access: bool) -> None:
     text = made(with_host_access=access)
