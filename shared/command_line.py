@@ -123,7 +123,18 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
+            if isinstance(error, click.NoSuchOption):
+                error.message = error.message.rstrip(".") + _goes_before(error.option_name, ctx)
             raise
+
+
+def _goes_before(option: str, ctx: click.Context) -> str:
+    """Where an option goes that all commands have, and that was given to one of them; else: a dot."""
+    program = ctx.find_root()
+    if program is ctx or not any(option in known.opts for known in program.command.params):
+        return "."
+    command = ctx.command_path.removeprefix(f"{program.command_path} ")
+    return f": it goes before the command, like {program.command_path} {option} … {command}"
 
 
 json_option: Final = click.option(

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field, StrictBool, field_validator
 
-from shared.host.configuration.values import DAY, YEAR_DAYS, Hours, Section
+from shared.host.configuration.values import DAY, YEAR_DAYS, Command, Hours, Section
 
 #: What makes a pattern of a name.
 _WILD: Final = re.compile(r"[*?\[]")
@@ -122,14 +122,14 @@ class VmPolicy(Section):
             "Its host may be off for days (a laptop): that nobody looks at the VM is no fault then."
         ),
     )
-    before: list[str] = Field(
+    before: Command = Field(
         [],
         description=(
             "Command (program and arguments) before a backup. If it fails, the VM is skipped."
         ),
     )
-    after: list[str] = Field([], description="Command after a successful backup.")
-    failed: list[str] = Field([], description="Command after a failed backup.")
+    after: Command = Field([], description="Command after a successful backup.")
+    failed: Command = Field([], description="Command after a failed backup.")
     hook_seconds: float = Field(
         300, gt=0, le=7 * DAY, description="How long one of these commands may take."
     )

@@ -128,6 +128,16 @@ def without_null(value: Path) -> Path:
     return value
 
 
+def _command(words: list[str]) -> list[str]:
+    if any("\0" in word for word in words):
+        raise ValueError("must not have a NUL character in it")
+    return words
+
+
+#: A program and its arguments, or nothing. Never with a NUL character: no system takes it.
+Command = Annotated[list[str], AfterValidator(_command)]
+
+
 class Section(BaseModel):
     """What all sections share: unknown keys are refused, and so are infinite numbers."""
 

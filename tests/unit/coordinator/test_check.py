@@ -187,6 +187,15 @@ def test_a_wrong_command_line_is_unknown_and_not_critical(clean: Operator) -> No
     assert clean.admin("--bogus").exit_code == 2
 
 
+def test_an_option_of_all_commands_behind_one_is_told_its_place(clean: Operator) -> None:
+    for option in ("--config", "--verbose", "--log-format"):
+        said = clean.admin("statedb", "check", option).stderr
+        assert f"it goes before the command, like vmbackup-admin {option} … statedb check" in said
+    said = clean.admin("status", "--jsn").stderr
+    assert "'--json'" in said
+    assert "before the command" not in said
+
+
 def test_show_has_the_verdict_with_its_reason_and_since_when(clean: Operator) -> None:
     look(clean, "web01", "web02", ago=4 * HOUR)
     shown = clean.admin("show", "web01").stdout

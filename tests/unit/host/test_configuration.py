@@ -476,6 +476,7 @@ def test_a_number_without_bounds_is_refused_with_its_key(write, value: str) -> N
         ("[virtualbox]\nvboxmanage = 7", "must be a text in quotes"),
         ('[virtualbox]\nvboxmanage = ""', "must not be empty"),
         ('[backup]\nbefore = "x"', "must be a list of texts in quotes"),
+        ('[backup]\nfailed = ["a", "b\\u0000"]', "must not have a NUL character in it"),
         (
             '[backup]\nrunning = "x"',
             "must be one of 'defer', 'savestate', 'shutdown', 'live' or 'pause'",
