@@ -124,12 +124,13 @@ class Command(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             if isinstance(error, click.NoSuchOption):
-                error.message = error.message.rstrip(".") + _goes_before(error.option_name, ctx)
+                said = error.message.rstrip(".")
+                error.message = said + _goes_before(error.option_name, ctx)  # type: ignore[misc]
             raise
 
 
 def _goes_before(option: str, ctx: click.Context) -> str:
-    """Where an option goes that all commands have, and that was given to one of them; else: a dot."""
+    """Where an option of all commands goes that was given behind one of them; of others a dot."""
     program = ctx.find_root()
     if program is ctx or not any(option in known.opts for known in program.command.params):
         return "."

@@ -88,7 +88,7 @@ def _measure_second_copies(report: Report, wanted: set[str], *, full: bool) -> N
     if "wire" in wanted:
         wire.measure(report, mib=256 if full else 96)
     if "changed" in wanted:
-        changed.measure(report, mib=4096 if full else 320)
+        changed.measure(report, changed.Size.of(4096 if full else 320))
     if "pauses" in wanted:
         pauses.measure(report, mib=2048 if full else 256, rounds=5 if full else 2)
 

@@ -6,7 +6,7 @@ where they are installed. The kernel counts what is read from each file system a
 (`/sys/dev/block`), after its caches were dropped. What the NAS reads includes what it copies by
 itself. Needs root.
 
-    python -m deploy.bench.changed [--mib 4096] [--kind xfs]
+    python -m deploy.bench.changed [--mib 4096] [--data-mib 3072] [--kind xfs]
 """
 
 import argparse
@@ -18,9 +18,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from deploy.bench.costs import Cost, cost
 from deploy.bench.peers import PEERS, prepare
@@ -46,13 +47,31 @@ _BLOCK: Final = 1 << 20
 Backup = Callable[[int], Callable[[], object]]
 
 
-def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
+@dataclass(frozen=True)
+class Size:
+    """Of a disk in MiB, and of the real files on it: three quarters, unless it is said."""
+
+    mib: int
+    data: int
+
+    @classmethod
+    def of(cls, mib: int, data: int | None = None) -> Self:
+        """See the class."""
+        return cls(mib, data or mib * 3 // 4)
+
+    @property
+    def needed(self) -> int:
+        """MiB of a file system that has them for each way, and what is changed."""
+        return 6 * min(self.mib, self.data * 4 // 3) + 800
+
+    def __str__(self) -> str:
+        return f"{self.mib} MiB, {self.data} of them real files; each change comes on top."
+
+
+def measure(report: Report, size: Size, *, kinds: tuple[str, ...] = tuple(KINDS)) -> None:
     """Prints them one after the other; says so where it cannot be measured."""
     for kind in kinds:
-        report.heading(
-            f"Only what changed, on {kind}",
-            f"{mib} MiB, three quarters of them real files; each change comes on top.",
-        )
+        report.heading(f"Only what changed, on {kind}", str(size))
         if not available(kind):
             report.figure("left out", "it needs root, and the programs of that file system")
             continue
@@ -63,15 +82,15 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = tuple(KINDS)) 
             for name in ("disks", "nas"):
                 places[name] = Path(folder) / name
                 image = Path(folder) / f"{name}.image"
-                mounts.file_system(kind, image, places[name], "", (6 * mib + 800) << 20)
-            measure_at(report, places["disks"], places["nas"], mib, judged=kind == _JUDGED)
+                mounts.file_system(kind, image, places[name], "", size.needed << 20)
+            measure_at(report, places["disks"], places["nas"], size, judged=kind == _JUDGED)
 
 
 def measure_at(
     report: Report,
     disks: Path,
     nas: Path,
-    mib: int,
+    size: Size,
     *,
     judged: bool,
     network: bool = False,
@@ -81,10 +100,9 @@ def measure_at(
 
     `contents` makes so many bytes for the disk.
     """
-    data = mib * 3 // 4
-    ours = _ours(disks, nas, mib)
+    ours = _ours(disks, nas, size)
     for disk, _ in ours.values():
-        fill(disk, data, contents)
+        fill(disk, size.data, contents)
     ways = dict(ours | _others(report, disks, nas))
     for disk, _ in ways.values():
         if not disk.exists():
@@ -98,7 +116,7 @@ def measure_at(
             found[way] = cost(back_up(number), disks, nas)
             report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
         if judged and percent == _AIMED_AT:
-            _judge(report, found, how, data << 20, network=network)
+            _judge(report, found, how, size.data << 20, network=network)
 
 
 def _steps() -> Iterator[tuple[int | None, str]]:
@@ -114,14 +132,13 @@ def _named(percent: int | None, how: str) -> str:
     return f"{percent} % of the {how} changed" if percent else "nothing changed"
 
 
-def _ours(disks: Path, nas: Path, mib: int) -> dict[str, tuple[Path, Backup]]:
+def _ours(disks: Path, nas: Path, size: Size) -> dict[str, tuple[Path, Backup]]:
     host = SimulatedHost(disks / "hosts", "alpha")
     member = Fleet(disks, nas=nas / "backups").add(host)
-    data = mib * 3 // 4
     member.configure("backup", engine="parallel", keep_last=1)
     found: dict[str, tuple[Path, Backup]] = {}
     for way in ("off", "auto"):
-        vm = host.make_vm(f"web-{way}", mib=mib, random_mib=data)
+        vm = host.make_vm(f"web-{way}", mib=size.mib, random_mib=size.data)
         member.configure(f'policy."{vm.name}"', changed=way)
         found[f'"{way}"'] = vm.disk, partial(_ready, member, vm.name)
     return found
@@ -184,9 +201,11 @@ def main() -> int:
     """Runs the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench.changed", description=__doc__)
     parser.add_argument("--mib", type=int, default=4096, help="size of the disk")
+    parser.add_argument("--data-mib", type=int, help="of them real files; else three quarters")
     parser.add_argument("--kind", choices=sorted(KINDS), action="append", help="file systems")
     given = parser.parse_args()
-    measure(Report(), mib=given.mib, kinds=tuple(given.kind or KINDS))
+    size = Size.of(given.mib, given.data_mib)
+    measure(Report(), size, kinds=tuple(given.kind or KINDS))
     return 0
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from deploy.bench.changed import measure_at
+from deploy.bench.changed import Size, measure_at
 from deploy.bench.report import Report
 from deploy.bench.second_copies import real_files
 from deploy.testbed.nas.packages import TestBedError, fetch_packages
@@ -36,7 +36,7 @@ def measure(report: Report, *, mib: int, kinds: tuple[str, ...] = KINDS) -> None
     for kind in kinds:
         report.heading(
             f"Only what changed, by {kind}",
-            f"{mib} MiB on XFS, three quarters of them real files; each change comes on top.",
+            f"On XFS; {Size.of(mib)}",
         )
         try:
             fetch_packages()
@@ -63,10 +63,11 @@ def measure_here(report: Report, kind: str, mib: int, files: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         disks, image = Path(folder) / "disks", Path(folder) / "image"
         try:
-            mounts.file_system("xfs", image, disks, "", (6 * mib + 800) << 20)
+            size = Size.of(mib)
+            mounts.file_system("xfs", image, disks, "", size.needed << 20)
             nas = Path(f"/mnt/{kind}-a")
             measure_at(
-                report, disks, nas, mib, judged=True, network=True, contents=partial(_bytes, files)
+                report, disks, nas, size, judged=True, network=True, contents=partial(_bytes, files)
             )
         finally:
             mounts.end()

@@ -50,14 +50,17 @@ class DiskDelta:
         Neighbouring grains that are copied go together, and so do those that are sent. Raises
         `CopyError` if one that was taken over is not in the copy before.
         """
+        self._writer.add(
+            [
+                IndexRecord(grain.number, sector + grain.sector, grain.sectors, grain.digest)
+                for grain in unit.grains
+            ]
+        )
         view = memoryview(unit.data)
         end, unsent = 0, 0
         for grain in unit.grains:
             start, end = end, (grain.sector + grain.sectors) * SECTOR
             found = self._find(grain.number, grain.digest)
-            self._writer.add(
-                IndexRecord(grain.number, sector + grain.sector, grain.sectors, grain.digest)
-            )
             if found is None and grain.taken:
                 raise CopyError("the index of the copy before does not have what it had")
             if found is None:

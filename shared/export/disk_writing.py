@@ -43,7 +43,7 @@ class LockedSink:
         self._layout = layout
         self._delta = delta
 
-    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
+    def put(self, data: bytes | memoryview, unit: CompressedUnit | None) -> None:
         """See `shared.export.pipeline.DiskSink`."""
         for guard in self._guards:
             guard.check()

@@ -17,7 +17,13 @@ from shared.host.stages import CancelledError, Stage
 from shared.ova.compression import Codec
 from shared.ova.disk import Block, Chain
 from shared.ova.vmdk import SECTOR
-from shared.ova.vmdk_writing import CompressedUnit, GrainDigest, VmdkLayout, compress_unit
+from shared.ova.vmdk_writing import (
+    CompressedUnit,
+    GrainDigest,
+    VmdkLayout,
+    compress_unit,
+    taken_unit,
+)
 
 _MOST_CORES: Final = 16
 _POLL_SECONDS: Final = 0.1
@@ -42,7 +48,7 @@ class CompressionSettings:
 class DiskSink(Protocol):
     """Takes the bytes of a disk in order."""
 
-    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
+    def put(self, data: bytes | memoryview, unit: CompressedUnit | None) -> None:
         """Takes the next bytes. May wait; raises what went wrong with earlier ones.
 
         `unit` says which grains they hold; None: they are tables and the like.
@@ -105,7 +111,7 @@ class Pipeline:
         jobs: deque[_Job] = deque()
         for block in chain.blocks():
             job = _Job(block, Future(), previous.of(block) if previous else NOTHING_UNCHANGED)
-            self._stage.put(job)
+            self._begin(job)
             jobs.append(job)
             if len(jobs) >= self._window:
                 self._emit(jobs.popleft(), layout, sink, meter)
@@ -120,6 +126,14 @@ class Pipeline:
         False if one hangs while it reads: then the images must stay open.
         """
         return self._stage.end(_END_SECONDS)
+
+    def _begin(self, job: _Job) -> None:
+        """Has it compressed; where nothing is read there is nothing to do for a thread."""
+        if not job.unchanged.covers(job.block):
+            self._stage.put(job)
+            return
+        job.unread = job.block.length
+        job.result.set_result(taken_unit(job.unchanged.taken, self._settings.alignment))
 
     def _compress(self, job: _Job) -> None:
         try:

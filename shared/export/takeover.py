@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
@@ -48,7 +47,7 @@ class UnchangedGrains:
         self._blocks = old.blocks() if old.block_size == new.block_size else iter(())
         self._old: Block | None = next(self._blocks, None)
 
-    def of(self, block: Block) -> list[int]:
+    def of(self, block: Block) -> Sequence[int]:
         """The numbers of the unchanged grains of a block of the new disk.
 
         To be asked for one block after the other, in the order of the disk.
@@ -65,10 +64,16 @@ class UnchangedGrains:
             block.image.header.identifier,
         ):
             return []
+        first, grains = block.position // GRAIN, -(-block.length // GRAIN)
+        if not spans.meet(block.place, block.place + block.length):
+            return range(first, first + grains)
         return [
-            (block.position + start) // GRAIN
-            for start in range(0, block.length, GRAIN)
-            if not spans.meet(block.place + start, block.place + min(start + GRAIN, block.length))
+            first + number
+            for number in range(grains)
+            if not spans.meet(
+                block.place + number * GRAIN,
+                block.place + min((number + 1) * GRAIN, block.length),
+            )
         ]
 
 
@@ -92,14 +97,12 @@ class Unchanged:
     grains: frozenset[int]
     taken: Mapping[int, TakenGrain]
 
+    def covers(self, block: Block) -> bool:
+        """Whether nothing of the block need be read."""
+        return len(self.grains) == -(-block.length // GRAIN)
+
 
 NOTHING_UNCHANGED: Final = Unchanged(frozenset(), MappingProxyType({}))
-
-
-@lru_cache(maxsize=1)
-def _zeros(length: int) -> bytes:
-    """Nearly all blocks are of one length: making such zeros anew costs more than all the rest."""
-    return bytes(length)
 
 
 def read_changed(block: Block, unchanged: Unchanged) -> tuple[bytes, int]:
@@ -110,8 +113,6 @@ def read_changed(block: Block, unchanged: Unchanged) -> tuple[bytes, int]:
     if not unchanged.grains:
         data = block.read()
         return data, len(data)
-    if len(unchanged.grains) == -(-block.length // GRAIN):
-        return _zeros(block.length), 0
     mixed, first, read = bytearray(block.length), block.position // GRAIN, 0
     for start in range(0, block.length, GRAIN):
         if first + start // GRAIN not in unchanged.grains:

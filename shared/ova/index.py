@@ -160,8 +160,10 @@ class GrainIndex:
         return list(self._unpack(self._piece(section, start, count)))
 
     def _unpack(self, data: bytes) -> Iterator[IndexRecord]:
-        for grain, sector, *sectors, digest in self._record.iter_unpack(data):
-            yield IndexRecord(grain, sector, sectors[0] if sectors else 0, digest)
+        found = self._record.iter_unpack(data)
+        if self.has_lengths:
+            return map(IndexRecord._make, found)
+        return (IndexRecord(grain, sector, 0, digest) for grain, sector, digest in found)
 
     def _pieces(self, section: IndexSection) -> Iterator[bytes]:
         done = 0

@@ -54,15 +54,15 @@ class IndexWriter:
         self._begun = (place, position, self._count)
         self._sha256 = hashlib.sha256()
 
-    def add(self, record: IndexRecord) -> None:
-        """The next grain."""
-        data = RECORD.pack(record.grain, record.sector, record.sectors, record.digest)
+    def add(self, records: Sequence[IndexRecord]) -> None:
+        """The next grains."""
+        data = b"".join(RECORD.pack(*record) for record in records)
         self._sha256.update(data)
         try:
             self._file.write(data)
         except OSError as error:
             raise self._failed(error) from None
-        self._count += 1
+        self._count += len(records)
 
     def finish(self, generation: int, members: Sequence[WrittenMember], ova_bytes: int) -> str:
         """Writes the header, and returns its digest, which is `GrainIndex.digest`.

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.host.errors import CopyError, NasError
 from shared.host.rate_limit import UNLIMITED, Pace
@@ -36,8 +36,7 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 fdatasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedRange:
+class CopiedRange(NamedTuple):
     """Bytes that the open file `source` holds already: the file system copies them.
 
     Perhaps the server alone does.

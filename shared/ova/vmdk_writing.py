@@ -5,9 +5,10 @@ Pure: bytes in, bytes out.
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from shared.host.errors import CopyError, DiskImageError
@@ -30,20 +31,19 @@ from shared.ova.vmdk import (
 _ZEROS: Final = bytes(GRAIN)
 _FILLER: Final = render_marker(MarkerKind.FILLER)
 
+Bytes = TypeVar("Bytes", bound=bytes | memoryview)
 #: A digest of the bytes that it is given.
 GrainDigest = Callable[[bytes | memoryview], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class TakenGrain:
+class TakenGrain(NamedTuple):
     """A grain that the copy before has: how many sectors it takes there, and its bytes' digest."""
 
     sectors: int
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedGrain:
+class PlacedGrain(NamedTuple):
     """A grain of a unit: its number, its first sector there, and how many it has.
 
     `digest` is that of its bytes as laid out, if it was asked for. One that is `taken` has zeros in
@@ -61,8 +61,31 @@ class PlacedGrain:
 class CompressedUnit:
     """A part of the disk, compressed and laid out: the bytes, and which `grains` they hold."""
 
-    data: bytes
+    data: bytes | memoryview
     grains: tuple[PlacedGrain, ...]
+
+
+@lru_cache(maxsize=1)
+def _zeros(mebibytes: int) -> memoryview:
+    """Shared by all units that are taken over: zeros for each would cost more than all else."""
+    return memoryview(bytes(mebibytes << 20))
+
+
+def taken_unit(taken: Mapping[int, TakenGrain], alignment: int = SECTOR) -> CompressedUnit:
+    """A part of the disk of which the copy before has every grain that is not zeros.
+
+    They are `taken`, in the order of the disk; what they would be filled up with follows them as in
+    `compress_unit`.
+    """
+    grains: list[PlacedGrain] = []
+    sector = 0
+    for number, (sectors, digest) in taken.items():
+        grains.append(PlacedGrain(number, sector, sectors, digest, taken=True))
+        sector += sectors
+    data: bytes | memoryview = _zeros((sector * SECTOR >> 20) + 1)[: sector * SECTOR]
+    if filler := -sector % (alignment // SECTOR):
+        data = b"".join((data, _FILLER * filler))
+    return CompressedUnit(data, tuple(grains))
 
 
 def compress_unit(
@@ -112,7 +135,7 @@ def compress_unit(
     if filler := -sector % (alignment // SECTOR) if pieces else 0:
         pieces.append(_FILLER * filler)
         if not grains[-1].taken:
-            grains[-1] = replace(grains[-1], sectors=grains[-1].sectors + filler)
+            grains[-1] = grains[-1]._replace(sectors=grains[-1].sectors + filler)
     unit = b"".join(pieces)
     return CompressedUnit(unit, _with_digests(unit, grains, digest) if digest else tuple(grains))
 
@@ -130,8 +153,7 @@ def _with_digests(
     return tuple(
         grain
         if grain.taken
-        else replace(
-            grain,
+        else grain._replace(
             digest=digest(view[grain.sector * SECTOR : (grain.sector + grain.sectors) * SECTOR]),
         )
         for grain in grains
@@ -181,7 +203,7 @@ class VmdkLayout:
             )
         )
 
-    def add(self, unit: CompressedUnit) -> Iterator[bytes]:
+    def add(self, unit: CompressedUnit) -> Iterator[bytes | memoryview]:
         """Lays out one unit: perhaps a table, perhaps what aligns it, then the unit's own bytes.
 
         A unit of zeros takes no bytes.
@@ -218,7 +240,7 @@ class VmdkLayout:
             yield self._place(render_marker(MarkerKind.TABLE, len(table) // SECTOR) + table)
             self._table = array("I", bytes(4 * TABLE_GRAINS))
 
-    def _place(self, data: bytes) -> bytes:
+    def _place(self, data: Bytes) -> Bytes:
         self.sectors += len(data) // SECTOR
         if self.sectors * SECTOR > LARGEST_BYTES:
             raise DiskImageError("the compressed disk does not fit into the 2 TiB of a VMDK")

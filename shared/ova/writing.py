@@ -7,7 +7,7 @@ its tar header is written last, into the gap that was left for it.
 import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -135,7 +135,7 @@ class OvaWriter:
             and last.source_position + last.length == source_position
             and last.length < LONGEST_RANGE
         ):
-            self._range = replace(last, length=last.length + length)
+            self._range = last._replace(length=last.length + length)
         else:
             self._put_range()
             self._range = CopiedRange(source, source_position, self.position, length)

@@ -26,10 +26,9 @@ def write(path: Path) -> dict[str, object]:
     with IndexWriter(path) as writer:
         writer.begin("SATA-0-0", 1024)
         for record in RECORDS[:6]:
-            writer.add(record)
+            writer.add([record])
         writer.begin("SATA-1-0", 4096)
-        for record in RECORDS[6:]:
-            writer.add(record)
+        writer.add(RECORDS[6:])
         writer.finish(3, [WrittenMember("vm.mf", 8192, 100, NO_SHA256)], 9000)
     header: dict[str, object] = json.loads(path.read_bytes()[65:65536])
     return header

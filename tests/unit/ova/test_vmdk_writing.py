@@ -12,7 +12,14 @@ from shared.host.errors import CopyError, DiskImageError
 from shared.ova import vmdk
 from shared.ova.compression import Codec, best_codec, slowness, zlib_codec
 from shared.ova.vmdk import GRAIN
-from shared.ova.vmdk_writing import CompressedUnit, PlacedGrain, VmdkLayout, compress_unit
+from shared.ova.vmdk_writing import (
+    CompressedUnit,
+    PlacedGrain,
+    TakenGrain,
+    VmdkLayout,
+    compress_unit,
+    taken_unit,
+)
 from tests.support.disk_files import VmdkReader, pattern
 
 CODEC = zlib_codec(1)
@@ -116,6 +123,21 @@ def test_a_grain_that_inflates_to_something_else_is_found() -> None:
 def test_units_of_zeros_take_no_space() -> None:
     assert compress_unit(0, bytes(16 * GRAIN), CODEC, self_check=True) == CompressedUnit(b"", ())
     assert list(VmdkLayout("x", 2**20, 0, UUID(int=1)).add(CompressedUnit(b"", ()))) == []
+
+
+@given(
+    st.dictionaries(st.integers(32, 47), st.integers(1, 130)), st.sampled_from([512, 4096, 65536])
+)
+def test_a_unit_that_the_copy_before_has_is_laid_out_as_one_that_is_compressed(
+    sectors: dict[int, int], alignment: int
+) -> None:
+    taken = {number: TakenGrain(sectors[number], bytes([number])) for number in sorted(sectors)}
+    zeros = bytes(16 * GRAIN)
+    compressed = compress_unit(
+        32 * GRAIN, zeros, CODEC, self_check=True, alignment=alignment, taken=taken
+    )
+    assert taken_unit(taken, alignment) == compressed
+    assert len(compressed.data) % alignment == 0
 
 
 @pytest.mark.parametrize(
