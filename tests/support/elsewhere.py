@@ -30,6 +30,7 @@ import pytest
 
 from deploy.testbed.nas.cluster import CONTAINED
 from deploy.testbed.nas.packages import TestBedError, fetch_packages, obstacle
+from tests.support.packages import require
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -211,9 +212,10 @@ def _run(place: Place, item: pytest.Item) -> list[pytest.TestReport]:
     batches = item.config.stash[_BATCHES]
     if place not in batches:
         _require_test_bed()
-        batches[place] = Batch(
-            place, [other.nodeid for other in item.session.items if Place.of(other) == place]
-        )
+        chosen = [other for other in item.session.items if Place.of(other) == place]
+        for needed in {each.args for other in chosen for each in other.iter_markers("needs")}:
+            require(*needed)  # there is no network in there
+        batches[place] = Batch(place, [other.nodeid for other in chosen])
     return batches[place].reports_of(item.nodeid, item.config)
 
 
