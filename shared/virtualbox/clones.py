@@ -183,14 +183,14 @@ class Clones:
         for other in others:
             if is_below(other.settings_file, folders):
                 raise VBoxManageError(
-                    (f"{other.words} lies in {made.folder}, which is to be removed: both stay"),
+                    f"{other.words} lies in {made.folder}, which is to be removed: both stay",
                     hint="move that VM elsewhere; the next tick goes on",
                 )
             if used := next((image for image in other.images if is_inside(image, folders)), None):
                 raise VBoxManageError(
                     (
                         f"{other.words} uses {used.location}, the disk of a clone "
-                        f" that is to be removed: it stays"
+                        f"that is to be removed: it stays"
                     ),
                     hint="detach that disk there; the next tick goes on",
                 )
