@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from coordinator.guest import file_data
 from coordinator.guest.file_systems import FileEntry, GuestFileSystem
-from coordinator.guest.systems import DiskPlace, of_disk, of_volume, volumes
+from coordinator.guest.systems import DiskPlace, noted, of_disk, of_volume, volumes
 from shared.host.errors import CopyError
 from shared.ova import copy_comparison
 from shared.ova.disk_reader import CopyReader
@@ -52,6 +52,7 @@ def _by_attachment(copy: CopyReader) -> dict[tuple[str, int], DiskPlace]:
         for place in of_disk(disk, copy.disks.index(disk) + 1)
     }
     in_groups = volumes(found.values())
+    found = {where: noted(place, in_groups) for where, place in found.items()}
     for volume in in_groups.found:
         found[(f"volume {volume.name}", 0)] = of_volume(copy, volume)
     return {where: each for where, each in found.items() if each.name not in in_groups.whole}

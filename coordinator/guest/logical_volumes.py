@@ -93,9 +93,11 @@ class Group:
             if "VISIBLE" not in words(described, "status") and name not in copied:
                 continue  # a part of another one
             full = f"{self.name}/{name}"
-            if not is_name(name) or len(folder_name(full)) > _LONGEST:
+            if not is_name(name):
                 continue
             try:
+                if len(folder_name(full)) > _LONGEST:
+                    raise VolumeError("its name is too long")
                 if name in copied:
                     raise VolumeError("it is a snapshot, or one is merged into it")
                 yield self._volume(full, described)
@@ -143,7 +145,7 @@ class Group:
             raise VolumeError("it lies on other volumes, and is not read")
         found = self.disks[str(on)]
         if found is None:
-            raise VolumeError("a part of it lies on a disk that is not in the copy")
+            raise VolumeError("a part of it lies on a disk that is not in the copy, or twice")
         if not isinstance(first, int) or first < 0:
             raise VolumeError("its stripes are not described")
         at = first * self.extent_bytes
@@ -192,16 +194,19 @@ def words(section: Section, name: str) -> tuple[object, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
-def _snapshots(all_of_them: object) -> set[object]:
+def _snapshots(all_of_them: object) -> set[str]:
     """Volumes that are not what lies in them: what a snapshot keeps, and what one is merged into.
 
     That a snapshot was made of a volume changes nothing of the volume itself.
     """
-    found = set[object]()
+    found = set[str]()
     for _, described in sections(all_of_them):
         for _, segment in sections(described):
             if segment.get("type") == "snapshot":
-                found |= {segment.get("cow_store"), segment.get("merging_store")}
-                if "merging_store" in segment:
-                    found.add(segment.get("origin"))
+                named = [
+                    "cow_store",
+                    "merging_store",
+                    *(["origin"] if "merging_store" in segment else []),
+                ]
+                found |= {name for each in named if isinstance(name := segment.get(each), str)}
     return found

@@ -10,6 +10,7 @@ from coordinator.guest.signatures import ContentKind, Found, recognise
 from coordinator.guest.volume_groups import Slot, Volumes, find_volumes
 from shared.host.errors import CopyError
 from shared.ova.disk_reader import CopyReader, DiskReader
+from shared.ova.vmdk_reader import UnreadBlockError
 
 
 class DiskLike(Protocol):
@@ -64,18 +65,28 @@ class VolumeDisk:
 def places(copy: CopyReader, wanted: str = "") -> Iterator[DiskPlace]:
     """All of them, or those that `wanted` (`N`, `N.P` or `GROUP/NAME`) names.
 
-    The volumes on a disk or a partition are among what that names. What is damaged is of an unknown
-    kind, with what is wrong as its note. Raises `NasError`.
+    The volumes on a disk or a partition are among what that names. What is damaged, or cannot be
+    read, is of an unknown kind, with what is wrong as its note. Raises `NasError`.
     """
-    parts = [place for number, disk in enumerate(copy.disks, 1) for place in of_disk(disk, number)]
+    number = "" if "/" in wanted else wanted.partition(".")[0]
+    parts = list(_parts(copy, number))
+    if number and any(place.found.kind is ContentKind.LVM for place in parts):
+        parts = list(_parts(copy))  # its group may have other disks
     found = volumes(parts)
     for place in parts:
         if wanted in ("", place.number, place.name):
-            yield _noted(place, found)
+            yield noted(place, found)
     for volume in found.found:
         numbers = {name.partition(".")[0] for name in volume.places}
         if wanted in ("", volume.name, *volume.places, *numbers):
             yield of_volume(copy, volume)
+
+
+def _parts(copy: CopyReader, wanted: str = "") -> Iterator[DiskPlace]:
+    """The places of all disks, or of the one with this number. Raises `NasError`."""
+    for number, disk in enumerate(copy.disks, 1):
+        if wanted in ("", str(number)):
+            yield from of_disk(disk, number)
 
 
 def of_disk(disk: DiskReader, number: int) -> Iterator[DiskPlace]:
@@ -83,7 +94,7 @@ def of_disk(disk: DiskReader, number: int) -> Iterator[DiskPlace]:
     whole = Partition(0, 0, disk.size)
     try:
         parts = partitions(disk.read, disk.size) or (whole,)
-    except CopyError as error:
+    except (CopyError, UnreadBlockError) as error:
         yield DiskPlace(str(number), disk, whole, Found(ContentKind.UNKNOWN, error.message))
         return
     for part in parts:
@@ -107,7 +118,7 @@ def of_volume(copy: CopyReader, volume: LogicalVolume) -> DiskPlace:
     return place if volume.problem else _recognised(place)
 
 
-def _noted(place: DiskPlace, volumes_found: Volumes) -> DiskPlace:
+def noted(place: DiskPlace, volumes_found: Volumes) -> DiskPlace:
     """The place with what is known of the volumes that lie in it."""
     if place.found.kind is not ContentKind.LVM:
         return place
@@ -119,5 +130,5 @@ def _noted(place: DiskPlace, volumes_found: Volumes) -> DiskPlace:
 def _recognised(place: DiskPlace) -> DiskPlace:
     try:
         return replace(place, found=recognise(place.read))
-    except CopyError as error:
+    except (CopyError, UnreadBlockError) as error:
         return replace(place, found=Found(ContentKind.UNKNOWN, error.message))

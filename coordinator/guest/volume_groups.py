@@ -1,6 +1,6 @@
 """The volume groups of LVM on the disks of a copy, put together from all their partitions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,10 +21,14 @@ from coordinator.guest.lvm_labels import Label, read_label
 from coordinator.guest.lvm_text import MOST_BYTES, LvmTextError, Section, parse
 from coordinator.guest.partitions import Read
 from shared.host.errors import CopyError
+from shared.ova.vmdk_reader import UnreadBlockError
 
-#: Of all descriptions together no more than this is looked at: a copy may have thousands.
+#: A copy may have thousands of partitions that say so: of no more of them, and of no more of their
+#: descriptions together, is anything read or kept.
+_MOST_LABELS: Final = 128
 _MOST_TEXT: Final = 4 * MOST_BYTES
 _MOST_VOLUMES: Final = 1000
+_TWICE: Final = "another disk has the same LVM UUID: neither of them is read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,50 +56,69 @@ class Volumes:
 
 @dataclass(frozen=True, slots=True)
 class _Description:
-    """A description of a group, and how new it is."""
+    """A description of a group with the UUIDs of its disks, and how new it is."""
 
     group: str
     name: str
     number: int
     section: Section
+    uuids: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Labels:
+    """The partitions that say they are disks of LVM, by UUID, and each description that they have.
+
+    One description is on all disks of its group.
+    """
+
+    slots: dict[str, Slot] = field(default_factory=dict)
+    texts: dict[bytes, set[str]] = field(default_factory=dict)
+
+    def add(self, slot: Slot, label: Label) -> Slot | None:
+        """Another one that has its UUID, if there is one."""
+        for text in label.texts:
+            if text in self.texts or sum(map(len, self.texts)) + len(text) <= _MOST_TEXT:
+                self.texts.setdefault(text, set()).add(label.uuid)
+        other = self.slots.setdefault(label.uuid, slot)
+        return None if other is slot else other
 
 
 def find_volumes(slots: Iterable[Slot]) -> Volumes:
     """All volumes of all groups that have a disk here. Raises `NasError`."""
-    found, labels = Volumes(), dict[str, tuple[Slot, Label]]()
+    found, labels, twice = Volumes(), _Labels(), set[str]()
     for slot in slots:
+        if len(labels.slots) >= _MOST_LABELS:
+            found.notes[slot.place] = "there are too many disks of LVM"
+            continue
         try:
             label = read_label(slot.read, slot.size)
-        except CopyError as error:
+        except (CopyError, UnreadBlockError) as error:
             found.notes[slot.place] = error.message
             continue
-        if label is not None:
-            # a second one of the same name is a copy of the first, which LVM would refuse
-            labels.setdefault(label.uuid, (slot, label))
-    newest = _newest(label for _, label in labels.values())
-    by_name = [each.name for each in newest]
+        if label is not None and (other := labels.add(slot, label)):
+            # which one its group means nobody knows: LVM refuses them as well
+            found.notes |= {slot.place: _TWICE, other.place: _TWICE}
+            twice.add(label.uuid)
+    newest = _newest(labels)
+    there = {uuid: slot for uuid, slot in labels.slots.items() if uuid not in twice}
+    names, uuids = [each.name for each in newest], {each.group for each in newest}
     for each in newest:
-        shown = each.name if by_name.count(each.name) == 1 else each.group
-        _add_group(found, each, shown, labels)
-    for slot, _ in labels.values():
+        alone = names.count(each.name) == 1 and each.name not in uuids
+        _add_group(found, each, each.name if alone else each.group, there)
+    for slot in labels.slots.values():
         found.notes.setdefault(slot.place, "no description of its volume group is whole")
     return found
 
 
-def _newest(labels: Iterable[Label]) -> list[_Description]:
+def _newest(labels: _Labels) -> list[_Description]:
     """The newest description of each group, among those that name the disk on which they are."""
-    newest, read = dict[str, _Description](), dict[bytes, list[_Description]]()
-    for label in labels:
-        for text in label.texts:
-            if text not in read and sum(map(len, read)) + len(text) > _MOST_TEXT:
-                continue
-            if text not in read:
-                read[text] = list(_descriptions(text))
-            for each in read[text]:
-                known = newest.get(each.group)
-                own = label.uuid in _disks(each.section).values()
-                if own and (known is None or each.number > known.number):
-                    newest[each.group] = each
+    newest = dict[str, _Description]()
+    for text, on in labels.texts.items():
+        for each in _descriptions(text):
+            known = newest.get(each.group)
+            if on & each.uuids and (known is None or each.number > known.number):
+                newest[each.group] = each
     return list(newest.values())
 
 
@@ -104,7 +127,8 @@ def _descriptions(text: bytes) -> Iterator[_Description]:
         for name, section in sections(parse(text)):
             uuid = _bare(section.get("id"))
             if is_name(name) and is_name(uuid):
-                yield _Description(uuid, name, natural(section, "seqno"), section)
+                uuids = frozenset(_disks(section).values())
+                yield _Description(uuid, name, natural(section, "seqno"), section, uuids)
     except (LvmTextError, VolumeError):
         return
 
@@ -119,16 +143,12 @@ def _bare(uuid: object) -> str:
     return uuid.replace("-", "") if isinstance(uuid, str) else ""
 
 
-def _add_group(
-    found: Volumes, newest: _Description, shown: str, labels: dict[str, tuple[Slot, Label]]
-) -> None:
-    """The volumes of one group, and what is said of its partitions."""
+def _add_group(found: Volumes, newest: _Description, shown: str, slots: Mapping[str, Slot]) -> None:
+    """The volumes of one group on the partitions with these UUIDs, and what is said of them."""
     described = sections_named(newest.section, "physical_volumes")
     there = {
         # one that the group went on without has old data, wherever it was found again
-        name: None
-        if "MISSING" in words(described[name], "flags") or uuid not in labels
-        else labels[uuid][0]
+        name: None if "MISSING" in words(described[name], "flags") else slots.get(uuid)
         for name, uuid in _disks(newest.section).items()
     }
     problem, before = "", len(found.found)

@@ -4,7 +4,7 @@ Their names are ours: those in the copy may hold anything.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -46,13 +46,9 @@ class CopyView:
         """Raises `CopyError`, `NasError`."""
         self._copy = SteadyCopy(self.ova, self.opener)
         reader = self._copy.reader()
-        self.files |= _of_disks(reader) | _of_members(reader)
-        #: Why disks are not among the files, each with its number.
-        self.problems = [
-            f"disk {number}: {disk.problem}"
-            for number, disk in enumerate(reader.disks, 1)
-            if disk.problem
-        ]
+        #: Why disks, partitions and volumes are not among the files.
+        self.problems: list[str] = []
+        self.files |= _of_disks(reader, self.problems) | _of_members(reader)
 
     def __enter__(self) -> Self:
         return self
@@ -75,22 +71,34 @@ class CopyView:
         return self._copy.read(file.disk, file.start + offset, length)
 
 
-def _of_disks(reader: CopyReader) -> dict[str, ViewFile]:
+def _of_disks(reader: CopyReader, problems: list[str]) -> dict[str, ViewFile]:
+    """Of what cannot be read the rest is there all the same; `problems` get the reason."""
     found, parts = dict[str, ViewFile](), list[DiskPlace]()
     for number, disk in enumerate(reader.disks, 1):
         if disk.problem:
+            problems.append(f"disk {number}: {disk.problem}")
             continue
         found[mounted_name(str(number))] = ViewFile(disk.size, number)
-        with contextlib.suppress(CopyError, NasError):  # the rest of it can be read all the same
+        with _told(f"disk {number}", problems):
             for place in of_disk(disk, number):
                 parts.append(place)
                 file = ViewFile(place.part.size, number, place.part.start)
                 found.setdefault(mounted_name(place.name), file)
-    with contextlib.suppress(CopyError, NasError):
+    with _told("volumes of LVM", problems):
         for volume in volumes(parts).found:
             if not volume.problem:
                 found[mounted_name(volume.name)] = ViewFile(volume.size, volume=volume)
     return found
+
+
+@contextlib.contextmanager
+def _told(what: str, problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (CopyError, NasError) as error:
+        problems.append(f"{what}: {error.message}")
+    except Exception as error:  # noqa: BLE001 - a guest wrote it: it never takes away the disks
+        problems.append(f"{what}: not understood ({type(error).__name__}: {error})")
 
 
 def _of_members(reader: CopyReader) -> dict[str, ViewFile]:

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from shared.serving import places
 from tests.support import guest_disks
 from tests.support.copies import UUID, put_copy
 from tests.unit.coordinator.conftest import Operator
@@ -22,8 +24,9 @@ COMMANDS = {
 
 
 @pytest.fixture
-def web(site_with_database: Operator, tmp_path: Path) -> Operator:
+def web(site_with_database: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     """A VM with two copies of a disk in which nothing is, and a directory."""
+    monkeypatch.setattr(places, "require_fuse", lambda: None)  # nothing is mounted by these tests
     (tmp_path / "image").write_bytes(b"\1" * 65536)
     (tmp_path / "here").mkdir()
     site_with_database.add_vms("web")
@@ -33,20 +36,20 @@ def web(site_with_database: Operator, tmp_path: Path) -> Operator:
     return site_with_database
 
 
-def archived(operator: Operator) -> None:
+def archived(operator: Operator, _: ExitStack) -> None:
     assert operator.admin("archive", "web").exit_code == 0
 
 
-def claimed(operator: Operator) -> None:
-    operator.claim(operator.session().__enter__(), "web", "prune")
+def claimed(operator: Operator, stack: ExitStack) -> None:
+    operator.claim(stack.enter_context(operator.session()), "web", "prune")
 
 
-def without_database(operator: Operator) -> None:
+def without_database(operator: Operator, _: ExitStack) -> None:
     operator.json("status")
     shutil.rmtree(operator.vmstate)
 
 
-def twins(operator: Operator) -> None:
+def twins(operator: Operator, _: ExitStack) -> None:
     """Copies of two VMs without a record, which both were called `web`."""
     operator.json("status")
     shutil.copytree(operator.nas / "web", operator.nas / "other")
@@ -56,17 +59,17 @@ def twins(operator: Operator) -> None:
     assert operator.admin("forget", "web").exit_code == 0
 
 
-def without_copies(operator: Operator) -> None:
+def without_copies(operator: Operator, _: ExitStack) -> None:
     for path in (operator.nas / "web").iterdir():
         path.unlink()
 
 
-def damaged(operator: Operator) -> None:
+def damaged(operator: Operator, _: ExitStack) -> None:
     for path in (operator.nas / "web").glob("*.ova"):
         path.write_bytes(b"no copy at all" * 999)
 
 
-def nas_away(operator: Operator) -> None:
+def nas_away(operator: Operator, _: ExitStack) -> None:
     operator.nas.rename(operator.folder / "away")
 
 
@@ -87,16 +90,16 @@ STATES = (
 def test_each_state_has_an_answer(
     web: Operator,
     name: str,
-    state: tuple[Callable[[Operator], None], int | None, str],
+    state: tuple[Callable[[Operator, ExitStack], None], int | None, str],
     tmp_path: Path,
 ) -> None:
     words = [word.format(here=tmp_path / "here") for word in COMMANDS[name]]
     change, code, said = state
     usual = web.admin(*words).exit_code
-    change(web)
-    before = tree(web.nas / "web")
-    result = web.admin(*words)
-    print(result.output)
+    with ExitStack() as stack:
+        change(web, stack)
+        before = tree(web.nas / "web")
+        result = web.admin(*words)
     if change is without_copies and words[0] == "compare":
         code = 2  # it was asked for copies by their names
     assert result.exit_code == (usual if code is None else code)

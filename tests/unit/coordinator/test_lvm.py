@@ -2,13 +2,14 @@
 
 import random
 import re
+import tracemalloc
 from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from coordinator.guest import lvm_labels
+from coordinator.guest import lvm_labels, volume_groups
 from coordinator.guest.advice import advice
 from coordinator.guest.logical_volumes import LogicalVolume
 from coordinator.guest.lvm_text import MOST_BYTES, LvmTextError, parse
@@ -149,9 +150,36 @@ class TestWhole:
         gone = TEXT.replace(place, f'flags = ["MISSING"]\n{place}')
         assert "not in the copy" in problem(gone)
 
-    def test_the_copy_of_a_disk_is_not_mixed_with_it(self) -> None:
-        twin = slot("3", physical_volume(TEXT.encode(), FIRST), 3)
-        assert found(TEXT, twin).found == found(TEXT).found
+    def test_a_disk_that_is_there_twice_is_not_read(self) -> None:
+        newer = TEXT.replace("seqno = 7", "seqno = 8")
+        twin = slot("3", physical_volume(newer.encode(), FIRST), 3)
+        volumes = found(TEXT, twin)
+        assert [each.problem for each in volumes.found] == [
+            "a part of it lies on a disk that is not in the copy, or twice"
+        ]
+        same = "another disk has the same LVM UUID: neither of them is read"
+        notes = {"1.2": same, "3": same, "2": "volume group vg, 1 of 2 disks cannot be found"}
+        assert volumes.notes == notes
+        assert volumes.whole == set()
+
+    def test_a_group_may_be_called_like_the_uuid_of_another(self) -> None:
+        third = TEXT.replace("vg {", f"{'g' * 32} {{", 1).replace("gggggg-gggg-", "hhhhhh-gggg-")
+        third = third.replace("aaaaaa-aaaa", "cccccc-aaaa").replace("bbbbbb-", "dddddd-")
+        assert [each.name for each in find_volumes(pair(third)).found] == [f"{'g' * 32}/root"]
+        names = {each.name for each in found(TEXT, *pair(third)).found}
+        assert names == {"vg/root", f"hhhhhh{'g' * 26}/root"}
+
+    def test_a_name_that_is_too_long_is_named(self) -> None:
+        assert problem(TEXT.replace("root {", f"{'r' * 126} {{")) == "its name is too long"
+
+
+def pair(text: str) -> list[Slot]:
+    """Two further disks, of which that is the description."""
+    uuids = ("c" * 6 + "a" * 26, "d" * 6 + "b" * 26)
+    return [
+        slot(f"3.{number}", physical_volume(text.encode(), uuid), 3)
+        for number, uuid in enumerate(uuids, 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +212,32 @@ class TestWhole:
 def test_a_volume_that_cannot_be_has_a_problem(old: str, new: str, why: str) -> None:
     assert old in TEXT
     assert why in problem(TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("store", ["cow_store", "merging_store"])
+@pytest.mark.parametrize("value", ["{ }", "= []", "= 7", '= "root"'])
+def test_what_a_snapshot_names_may_be_anything(store: str, value: str) -> None:
+    """What is no name is none, and takes nothing away from other volumes."""
+    odd = f'odd {{\nsegment1 {{\ntype = "snapshot"\n{store} {value}\norigin {{ }}\n}}\n}}\n'
+    (volume,) = found(TEXT.replace("root {", f"{odd}root {{")).found
+    assert (volume.name, bool(volume.problem)) == ("vg/root", value == '= "root"')
+
+
+def test_what_is_kept_of_many_disks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = (
+        lvm_labels.Label(f"{number:032}", (TEXT.encode().ljust(MOST_BYTES) + b"%d" % number,))
+        for number in range(300)
+    )
+    monkeypatch.setattr(volume_groups, "read_label", lambda *_: next(labels))
+    slots = [slot(f"1.{number}", b"") for number in range(300)]
+    tracemalloc.start()
+    try:
+        volumes = find_volumes(slots)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 16 * MOST_BYTES
+    assert list(volumes.notes.values()).count("there are too many disks of LVM") == 172
 
 
 def repeated(count: int) -> str:
@@ -222,7 +276,6 @@ def test_a_volume_is_not_larger_than_its_group() -> None:
         ('id = "gggggg-gggg-', 'id = "../gggg-'),
         ("root {", "-root {"),
         ("root {", ".. {"),
-        ("root {", f"{'r' * 126} {{"),
         ('"VISIBLE"', '"HIDDEN"'),
         ("contents", "vg { }\ncontents"),
         ("contents", "}\ncontents"),
