@@ -157,11 +157,28 @@ def listed(site: Site, note: BootNote) -> Machine:
     if machine is None:
         raise UsageError(
             f"VirtualBox does not list {note.name!r}",
-            hint="register it again: VBoxManage registervm "
-            f"{shlex.quote(str(settings_file(note)))}; or throw it away: "
+            hint=f"{_register(note)}; or throw it away: "
             f"vmbackup-admin boot {option('--discard', note.name)}",
         )
     return machine
+
+
+def require_not_moved(note: BootNote) -> None:
+    """Raises `LockedError` if somebody moved its folder while its disks are mounted in it."""
+    folder = mounts.moved_to(note)
+    if folder is not None:
+        raise LockedError(
+            f"{note.folder} was moved to {folder}, with the disks of {note.name!r} mounted in it",
+            hint=f"move it back, or {_register(note)}, and give the command again",
+        )
+
+
+def _register(note: BootNote) -> str:
+    """How VirtualBox comes to know it again, where it is by now."""
+    folder = mounts.moved_to(note) or note.folder
+    file = settings_file(replace(note, folder=folder))
+    command = f"VBoxManage registervm {shlex.quote(str(file))}"
+    return f"register it again: {command}"
 
 
 def settings_file(note: BootNote) -> Path:

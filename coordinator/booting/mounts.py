@@ -12,6 +12,7 @@ from shared.host.processes import Runner
 from shared.serving import places
 from shared.serving.places import MountedCopy
 from shared.tasks.boot_note import BootNote
+from shared.virtualbox import scratch
 
 #: How these mounts are told from others.
 SUBTYPE: Final = "vmbackup-boot"
@@ -36,6 +37,15 @@ def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:
     found = _at(note)
     if found is not None:
         places.unmount(found, runner, lazily=lazily)
+
+
+def moved_to(note: BootNote) -> Path | None:
+    """Where its folder is by now, if somebody moved it with the mount in it; else None."""
+    for each in places.mounted(kind=SUBTYPE):
+        folder = Path(each.place).parent
+        if scratch.mark_in(folder) == note.mark and not _is_same(folder, note.folder):
+            return folder
+    return None
 
 
 def make_free(note: BootNote, runner: Runner) -> None:
@@ -69,6 +79,10 @@ def wait_for_server(note: BootNote) -> None:
         if waited > _GRACE_SECONDS and server is not None and server.is_certain():
             os.kill(server.pid, signal.SIGKILL)  # a dying VM may hold the mount for a while
         time.sleep(_POLL_SECONDS)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _at(note: BootNote) -> MountedCopy | None:

@@ -63,6 +63,8 @@ def remove(site: Site, note: BootNote) -> tuple[str, ...]:
             f"{note.folder} was not made for {note.name!r}",
             hint="look what is in it, and move it elsewhere",
         )
+    if not ours:
+        machines.require_not_moved(note)  # its server and its guest would go on without the copy
     machine = machines.machine_of(site, note)
     made = _images_of(site, note, machine) if ours else ()
     _refuse_clones(site, note, made)

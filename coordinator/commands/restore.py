@@ -125,9 +125,10 @@ def command(  # noqa: PLR0913 - options of the command line
             invocation, vm, which, discard=discard, as_json=as_json, dry_run=dry_run
         )
     if discard or finish:
+        given = "--finish" if finish else "--discard-present-state"
         raise UsageError(
-            f"{'--finish' if finish else '--discard-present-state'} goes with --into",
-            hint=f"vmbackup-admin restore --into {quoted(vm)}",
+            f"{given} goes with --into",
+            hint=f"vmbackup-admin restore --into {given} {quoted(vm)}",
         )
     wanted = restore_beside.NewVm(
         vm, name, folder, new_macs=new_macs, with_host_access=with_host_access

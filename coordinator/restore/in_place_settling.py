@@ -100,7 +100,8 @@ def finish(site: Site, record: VmRecord, note: SwapNote, *, only_look: bool) -> 
         raise IllegalMoveError(f"{record.key} was not taken back to a copy: nothing is left of it")
     machine = site.machine(record.uuid)
     images = machine.images if machine is not None else ()
-    if not images or not all(Path(image.location).is_file() for image in images):
+    gone = machine is None and not disk_swap.left_of_old(swap)  # nobody has anything to lose
+    if not gone and not (images and all(Path(image.location).is_file() for image in images)):
         raise IllegalMoveError(
             f"the disks of {record.key} are not all there: those of before may be the only ones",
             hint=f"look at them, and remove what is not needed: {note.path} has their names",

@@ -132,6 +132,23 @@ def test_it_is_what_it_was_at_the_copy_and_is_backed_up_again(rig: Rig, vm: Simu
     assert contents(vm) != newest, "its guest goes on"
 
 
+def test_what_is_noted_of_a_vm_that_was_deleted_ends_when_its_old_disks_are_gone(
+    rig: Rig, vm: SimulatedVm
+) -> None:
+    used(vm)
+    kept = [Path(path) for path in ask(rig, "restore", "--into", "web01", DISCARD)["old_disks"]]  # type: ignore[attr-defined]
+    vm.host.run("unregistervm", vm.uuid, "--delete")
+    for words in ((), ("--dry-run",)):
+        refused = admin(rig, "restore", "--into", "web01", "--finish", *words)
+        assert refused.exit_code == ExitCode.STATE_REFUSED
+        assert "may be the only ones" in refused.stderr
+    assert all(path.exists() for path in kept)
+    for path in kept:
+        path.unlink()
+    assert "none is left" in admin(rig, "restore", "--into", "web01", "--finish").stdout
+    assert "was not taken back" in admin(rig, "restore", "--into", "web01", "--finish").stderr
+
+
 @pytest.mark.parametrize("which", ["previous", "latest"])
 def test_the_notifier_by_itself_finds_that_it_is_not_what_was_backed_up(
     rig: Rig, vm: SimulatedVm, which: str, monkeypatch: pytest.MonkeyPatch
@@ -371,6 +388,9 @@ def test_another_hosts_vm_and_options_that_do_not_fit_are_refused(
         ("--into", "web01", "--copy", "20200101T000000Z-1"),
     ):
         assert admin(rig, "restore", *words).exit_code == ExitCode.USAGE, words
+    for option in ("--finish", DISCARD):
+        said = admin(rig, "restore", "web01", option).stderr
+        assert f"vmbackup-admin restore --into {option} web01" in said
     none = admin(rig, "restore", "--into", "web01", "--finish")
     assert none.exit_code == ExitCode.STATE_REFUSED
     assert "was not taken back" in none.stderr

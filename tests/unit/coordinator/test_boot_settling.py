@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,8 @@ from shared.host.errors import (
 )
 from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity
+from shared.serving import places
+from shared.serving.places import MountedCopy
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
@@ -865,6 +868,34 @@ class TestDiscard:
             with pytest.raises(UsageError):
                 removing.discard(site, note)
         assert (note.folder / "theirs.txt").read_text() == "theirs"
+
+    def test_a_folder_that_was_moved_with_its_mount_is_not_taken_for_gone(
+        self,
+        site: Any,
+        made: BootNote,
+        virtualbox: VirtualBox,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its server and its guest go on, so the copy stays held."""
+        virtualbox.listed = False
+        there = made.folder.with_name("my els'where")
+        made.folder.rename(there)
+        (there / "theirs.vbox").touch()
+        mount = MountedCopy(str(there / "disks"), "web")
+        monkeypatch.setattr(places, "mounted", lambda **_: [mount])
+        ended = list[object]()
+        monkeypatch.setattr(holds, "discarded", lambda *_: ended.append(1))
+        with pytest.raises(LockedError, match=r"was moved to .*with the disks of 'web'") as refused:
+            removing.discard(site, made)
+        register = f"VBoxManage registervm {shlex.quote(str(there / 'theirs.vbox'))}"
+        assert register in refused.value.hint
+        assert (ended, made.file.exists()) == ([], True)
+        with pytest.raises(UsageError) as unlisted:
+            machines.listed(site, made)
+        assert register in unlisted.value.hint
+        monkeypatch.setattr(places, "mounted", lambda **_: [])
+        assert removing.discard(site, made) == ()
+        assert (ended, made.file.exists()) == ([1], False)
 
     def test_what_its_user_has_put_there_stays(
         self, site: Any, made: BootNote, virtualbox: VirtualBox
