@@ -82,7 +82,7 @@ def command(  # noqa: PLR0913 - options of the command line
     """
     if sum(each is not None for each in (vm, finish, discard)) != 1:
         raise UsageError(
-            "one of VM, --finish NAME and --discard NAME is needed",
+            "one of VM, --finish NAME and --discard NAME is needed, and one only",
             hint="vmbackup-admin boot VM",
         )
     network = _network(plugged=plugged, isolated=isolated)

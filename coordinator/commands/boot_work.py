@@ -193,8 +193,9 @@ def _refuse_stuck(note: BootNote, problem: str, seconds: float) -> None:
     if problem and seconds >= _STUCK_SECONDS and server is not None and server.is_certain():
         raise CopyError(
             f"{note.name!r} is not filled, and does not get on: {problem}",
-            hint="its server goes on trying; if the copy is damaged: what the guest wrote can be "
-            f"copied elsewhere, then vmbackup-admin boot {option('--discard', note.name)}",
+            hint="its server goes on trying: make room, if that is what it lacks; if the copy is "
+            "damaged: what the guest wrote can be copied elsewhere, then vmbackup-admin boot "
+            f"{option('--discard', note.name)}",
         )
 
 

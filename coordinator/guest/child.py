@@ -158,11 +158,11 @@ def _find(
     if not found:
         each = [f"{spoken(name)}: {text}" for name, text in (said | others).items()]
         what = "; ".join(each) or "there is no such disk or partition"
+        lists = f"`vmbackup-admin files {quoted(job['vm'])}`"
         if certain and not others:
-            lists = f"`vmbackup-admin files {quoted(job['vm'])}`"
             hint = f"{lists} lists its disks; with / behind it, what is in one"
             raise NotInCopyError(what, hint=hint)
-        raise CopyError(what, hint="`vmbackup-admin mount` shows each disk as a file for others")
+        raise CopyError(what, hint=f"{lists} says how each disk can be read by other programs")
     place, system, entry = found[0]
     at = {"place": place.name, "type": str(place.found.kind), "note": place.found.note}
     return at, system, entry

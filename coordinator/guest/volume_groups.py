@@ -106,8 +106,11 @@ def find_volumes(slots: Iterable[Slot]) -> Volumes:
     for each in newest:
         alone = names.count(each.name) == 1 and each.name not in uuids
         _add_group(found, each, each.name if alone else each.group, there)
-    for slot in labels.slots.values():
-        found.notes.setdefault(slot.place, "no description of its volume group is whole")
+    described = frozenset[str]().union(*labels.texts.values())
+    for uuid, slot in labels.slots.items():
+        whole = "its volume group is described without it: it was taken out, or belongs elsewhere"
+        none = "no description of its volume group is whole"
+        found.notes.setdefault(slot.place, whole if uuid in described else none)
     return found
 
 

@@ -37,7 +37,8 @@ def removed_if_it_fails(site: Site, note: ImportNote) -> Iterator[None]:
         try:
             import_leftovers.remove(site, note)
         except VmBackupError as error:
-            log.error("what was imported is not removed yet: %s", error.message)  # noqa: TRY400
+            hint = f" ({error.hint})" if error.hint else ""
+            log.error("what was imported is not removed yet: %s%s", error.message, hint)  # noqa: TRY400
         raise
 
 

@@ -98,8 +98,9 @@ def _try(site: Site, lock: str, work: Callable[[], None]) -> bool:
             work()
         except VmBackupError as error:
             log.error(  # noqa: TRY400 - an operator's message
-                "what a restore or rehearsal that was killed has left is not removed yet: %s",
+                "what a restore or rehearsal that was killed has left is not removed yet: %s%s",
                 error.message,
+                f" ({error.hint})" if error.hint else "",
             )
             return False
     if lock.startswith("restore-"):

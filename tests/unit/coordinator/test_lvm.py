@@ -131,7 +131,7 @@ class TestWhole:
         assert "not in the copy" in volumes.found[0].problem
         assert volumes.notes == {
             "1.2": "volume group vg, 1 of 2 disks cannot be found",
-            "2": "no description of its volume group is whole",
+            "2": "its volume group is described without it: it was taken out, or belongs elsewhere",
         }
 
     def test_two_groups_of_one_name_go_by_their_uuids(self) -> None:
