@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,6 +90,7 @@ def progress(note: BootNote) -> Progress:
 
     Raises `ConfigurationError`.
     """
+    note = replace(note, folder=mounts.moved_to(note) or note.folder)
     said, server, age = note.progress.read(), note.server, _age(note.progress.path)
     filled, total, rate, short = (
         value if isinstance(value := said.get(name), int | float) and value > 0 else 0

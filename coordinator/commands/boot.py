@@ -147,7 +147,8 @@ def _begun(site: "Site", name: str) -> "BootNote":
     if note is None:
         others = ", ".join(quoted(each.name) for each in boot_note.all_of(state)) or "none"
         raise UnknownVmError(
-            f"no VM {name!r} runs from a copy on this host", hint=f"those that do: {others}"
+            f"no VM {name!r} runs from a copy on this host",
+            hint=f"those that do: {others}. One that was filled, and off, is an ordinary VM by now",
         )
     _require_ours(site, note)
     return note

@@ -893,6 +893,7 @@ class TestDiscard:
         with pytest.raises(UsageError) as unlisted:
             machines.listed(site, made)
         assert register in unlisted.value.hint
+        assert (progress(made).served, progress(made).whole) == (True, True), "it is found there"
         monkeypatch.setattr(places, "mounted", lambda **_: [])
         assert removing.discard(site, made) == ()
         assert (ended, made.file.exists()) == ([1], False)
