@@ -390,7 +390,7 @@ def test_another_hosts_vm_and_options_that_do_not_fit_are_refused(
         assert admin(rig, "restore", *words).exit_code == ExitCode.USAGE, words
     for option in ("--finish", DISCARD):
         said = admin(rig, "restore", "web01", option).stderr
-        assert f"vmbackup-admin restore --into {option} web01" in said
+        assert f" restore --into {option} web01" in said
     none = admin(rig, "restore", "--into", "web01", "--finish")
     assert none.exit_code == ExitCode.STATE_REFUSED
     assert "was not taken back" in none.stderr
