@@ -169,7 +169,7 @@ def require_not_moved(note: BootNote) -> None:
     if folder is not None:
         raise LockedError(
             f"{note.folder} was moved to {folder}, with the disks of {note.name!r} mounted in it",
-            hint=f"move it back, or {_register(note)}, and give the command again",
+            hint=f"move it back, then give the command again; or {_register(note)}",
         )
 
 

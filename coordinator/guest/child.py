@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.guest.frames import FrameSink, send
 from coordinator.guest.place_names import spoken
+from coordinator.guest.signatures import ContentKind
 from coordinator.guest.systems import places
 from shared.host.errors import CopyError, ExitCode, NotInCopyError, UsageError, VmBackupError
 from shared.host.printable import quoted
@@ -141,7 +142,10 @@ def _find(
         if place.listed:
             continue
         if not kind.readable:
-            others[place.name] = place.disk.problem or f"{kind} is not read"
+            why = (
+                f": {place.found.note}" if kind is ContentKind.UNKNOWN and place.found.note else ""
+            )
+            others[place.name] = place.disk.problem or f"{kind} is not read{why}"
             continue
         try:
             system = GuestFileSystem(place.disk, place.part.start, place.part.size, kind)

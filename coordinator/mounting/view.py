@@ -46,9 +46,15 @@ class CopyView:
         """Raises `CopyError`, `NasError`."""
         self._copy = SteadyCopy(self.ova, self.opener)
         reader = self._copy.reader()
-        #: Why disks, partitions and volumes are not among the files.
-        self.problems: list[str] = []
-        self.files |= _of_disks(reader, self.problems) | _of_members(reader)
+        #: Why disks are not among the files, each with its number.
+        self.problems = [
+            f"disk {number}: {disk.problem}"
+            for number, disk in enumerate(reader.disks, 1)
+            if disk.problem
+        ]
+        #: Why partitions and volumes are not, whose disks are.
+        self.unread: list[str] = []
+        self.files |= _of_disks(reader, self.unread) | _of_members(reader)
 
     def __enter__(self) -> Self:
         return self
@@ -71,20 +77,19 @@ class CopyView:
         return self._copy.read(file.disk, file.start + offset, length)
 
 
-def _of_disks(reader: CopyReader, problems: list[str]) -> dict[str, ViewFile]:
-    """Of what cannot be read the rest is there all the same; `problems` get the reason."""
+def _of_disks(reader: CopyReader, unread: list[str]) -> dict[str, ViewFile]:
+    """Of a disk that cannot be read in part the rest is there all the same; `unread` says why."""
     found, parts = dict[str, ViewFile](), list[DiskPlace]()
     for number, disk in enumerate(reader.disks, 1):
         if disk.problem:
-            problems.append(f"disk {number}: {disk.problem}")
             continue
         found[mounted_name(str(number))] = ViewFile(disk.size, number)
-        with _told(f"disk {number}", problems):
+        with _told(f"disk {number}", unread):
             for place in of_disk(disk, number):
                 parts.append(place)
                 file = ViewFile(place.part.size, number, place.part.start)
                 found.setdefault(mounted_name(place.name), file)
-    with _told("volumes of LVM", problems):
+    with _told("volumes of LVM", unread):
         for volume in volumes(parts).found:
             if not volume.problem:
                 found[mounted_name(volume.name)] = ViewFile(volume.size, volume=volume)
@@ -92,13 +97,13 @@ def _of_disks(reader: CopyReader, problems: list[str]) -> dict[str, ViewFile]:
 
 
 @contextlib.contextmanager
-def _told(what: str, problems: list[str]) -> Iterator[None]:
+def _told(what: str, unread: list[str]) -> Iterator[None]:
     try:
         yield
     except (CopyError, NasError) as error:
-        problems.append(f"{what}: {error.message}")
+        unread.append(f"{what}: {error.message}")
     except Exception as error:  # noqa: BLE001 - a guest wrote it: it never takes away the disks
-        problems.append(f"{what}: not understood ({type(error).__name__}: {error})")
+        unread.append(f"{what}: not understood ({type(error).__name__}: {error})")
 
 
 def _of_members(reader: CopyReader) -> dict[str, ViewFile]:

@@ -106,7 +106,7 @@ def test_a_mount_shows_the_rest_and_says_what_it_does_not(
     whole = {"disk1.img", "disk2.img", *(f"disk2.part{number}.img" for number in (1, 2, 3))}
     parts = {f"disk1.part{number}.img" for number in (1, 2, 3)}
     assert set(mounted.files) == (whole | parts if (bad, failure) == (MIB, unread) else whole)
-    assert bool(mounted.problems) == (failure is away)
+    assert (mounted.problems, bool(mounted.unread)) == ([], failure is away)
 
 
 def test_whatever_goes_wrong_with_volumes_the_disks_are_there(
@@ -119,7 +119,7 @@ def test_whatever_goes_wrong_with_volumes_the_disks_are_there(
     monkeypatch.setattr(view, "volumes", volumes)
     mounted = shown(Disk("a"))
     assert {"disk1.img", "disk1.part3.img"} <= set(mounted.files)
-    assert mounted.problems == ["volumes of LVM: not understood (TypeError: unhashable)"]
+    assert mounted.unread == ["volumes of LVM: not understood (TypeError: unhashable)"]
 
 
 def steady(ova: Path, opener: Callable[[Path], CopyReader]) -> Any:
