@@ -41,7 +41,7 @@ REPORTS = "VMBACKUP_TEST_REPORTS"
 PASSED_ON = ("CI", "VMBACKUP_PROVE", "VMBACKUP_PROVE_SECONDS")
 
 #: All tests of one place together: a hang must end before the patience of whoever started them.
-LIMIT_SECONDS = 900
+LIMIT_SECONDS = 1800
 _END_SECONDS = 10
 
 
