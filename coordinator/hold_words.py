@@ -10,6 +10,8 @@ from shared.host.printable import printable
 from shared.state.hold import Hold, merged
 from shared.state.records import VmRecord
 from shared.state.rules.holds import Held
+from shared.tasks import hold_judgement
+from shared.tasks.hold_judgement import AllStuck
 
 
 def document(hold: Hold) -> dict[str, Any]:
@@ -26,15 +28,21 @@ def document(hold: Hold) -> dict[str, Any]:
     }
 
 
-def documents(found: Iterable[Held]) -> list[dict[str, Any]]:
-    """Holds, each with the VM whose copy it is of."""
-    return [{**document(each.hold), "vm": each.vm} for each in found]
+def documents(found: Iterable[Held], stuck: AllStuck) -> list[dict[str, Any]]:
+    """Holds, each with the VM whose copy it is of, and why what runs from it does not get on."""
+    rows = []
+    for each in found:
+        why = None if each.hold.ended else stuck.get(each.hold.holder)
+        problem = hold_judgement.words(why) if why else None
+        rows.append({**document(each.hold), "vm": each.vm, "problem": problem})
+    return rows
 
 
 def line(row: Mapping[str, Any], now: datetime) -> str:
     """One hold of `documents` for people."""
     age = text.duration(text.seconds_since(row["since"], now))
-    return f"{row['name']}: {row['stamp']} of {row['vm']}, for {age}: {row['ends']}"
+    problem = f", and {row['problem']}" if row["problem"] else ""
+    return f"{row['name']}: {row['stamp']} of {row['vm']}, for {age}{problem}: {row['ends']}"
 
 
 def of_copy(copy: Copy, known: Iterable[Hold]) -> list[dict[str, Any]]:

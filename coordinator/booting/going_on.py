@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.booting import holds, isolation, locks, machines, making, mounts, settling
-from coordinator.booting.progress import progress
 from shared.copies.catalogue import Copy
 from shared.host.errors import LockedError, NasError, UsageError
 from shared.host.processes import SubprocessRunner
@@ -14,6 +13,7 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.tasks import boot_note
 from shared.tasks.boot_note import BootNote
+from shared.tasks.boot_progress import progress
 from shared.virtualbox.vboxmanage_output import STOPPED
 
 #: A guest that waits asks again as soon as it is resumed, and its server says every second what

@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.booting import mounts
 from coordinator.booting.filling import Filler
 from coordinator.booting.served_disk import ServedDisk
 from shared.copies.space import human
 from shared.host.errors import CopyError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote, Phase
 from shared.virtualbox import scratch
 
@@ -115,7 +114,7 @@ class Keeper:
                     return
             except (VmBackupError, OSError) as error:
                 self._problem = str(error)
-                failed += self._ended.is_set() or not mounts.is_mounted(self._note)
+                failed += self._ended.is_set() or not boot_mounts.is_mounted(self._note)
             if self._ended.is_set():
                 time.sleep(_SETTLE_SECONDS)
             else:

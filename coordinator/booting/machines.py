@@ -12,7 +12,7 @@ from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.rules import hosts
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import folder_name
@@ -165,7 +165,7 @@ def listed(site: Site, note: BootNote) -> Machine:
 
 def require_not_moved(note: BootNote) -> None:
     """Raises `LockedError` if somebody moved its folder while its disks are mounted in it."""
-    folder = mounts.moved_to(note)
+    folder = boot_mounts.moved_to(note)
     if folder is not None:
         raise LockedError(
             f"{note.folder} was moved to {folder}, with the disks of {note.name!r} mounted in it",
@@ -175,7 +175,7 @@ def require_not_moved(note: BootNote) -> None:
 
 def _register(note: BootNote) -> str:
     """How VirtualBox comes to know it again, where it is by now."""
-    folder = mounts.moved_to(note) or note.folder
+    folder = boot_mounts.moved_to(note) or note.folder
     file = settings_file(replace(note, folder=folder))
     command = f"VBoxManage registervm {shlex.quote(str(file))}"
     return f"register it again: {command}"

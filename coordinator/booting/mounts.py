@@ -1,51 +1,33 @@
-"""The mounts in which the disks of VMs are that run from copies, and the end of their servers."""
+"""The end of mounts in which the disks of VMs are that run from copies, and of their servers."""
 
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Final
 
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
 from shared.host.processes import Runner
 from shared.serving import places
-from shared.serving.places import MountedCopy
+from shared.tasks.boot_mounts import mount_of
 from shared.tasks.boot_note import BootNote
-from shared.virtualbox import scratch
 
-#: How these mounts are told from others.
-SUBTYPE: Final = "vmbackup-boot"
 _SERVER_SECONDS: Final = 60.0
 _GRACE_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.2
 
 
-def is_mounted(note: BootNote) -> bool:
-    """Whether something is mounted there, whose server may be gone."""
-    return _at(note) is not None
-
-
 def is_served(note: BootNote) -> bool:
     """Whether the disks are there, and their server answers."""
-    found = _at(note)
+    found = mount_of(note)
     return found is not None and found.alive
 
 
 def unmount(note: BootNote, runner: Runner, *, lazily: bool = False) -> None:
     """Unmounts the disks, if they are mounted. Raises `LockedError` while one is open."""
-    found = _at(note)
+    found = mount_of(note)
     if found is not None:
         places.unmount(found, runner, lazily=lazily)
-
-
-def moved_to(note: BootNote) -> Path | None:
-    """Where its folder is by now, if somebody moved it with the mount in it; else None."""
-    for each in places.mounted(kind=SUBTYPE):
-        folder = Path(each.place).parent
-        if scratch.mark_in(folder) == note.mark and not _is_same(folder, note.folder):
-            return folder
-    return None
 
 
 def make_free(note: BootNote, runner: Runner) -> None:
@@ -79,12 +61,3 @@ def wait_for_server(note: BootNote) -> None:
         if waited > _GRACE_SECONDS and server is not None and server.is_certain():
             os.kill(server.pid, signal.SIGKILL)  # a dying VM may hold the mount for a while
         time.sleep(_POLL_SECONDS)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _at(note: BootNote) -> MountedCopy | None:
-    place = Path(os.path.realpath(note.place.parent)) / note.place.name
-    return next((each for each in places.mounted(kind=SUBTYPE) if each.place == str(place)), None)

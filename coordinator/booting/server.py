@@ -25,7 +25,7 @@ from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.errors import CopyError, LockedError
 from shared.host.host_lock import host_lock
 from shared.host.processes import SubprocessRunner
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote
 
 
@@ -77,7 +77,7 @@ def serve(note: BootNote, job: Mapping[str, Any]) -> None:
                 ),
                 str(note.place),
                 what=f"{note.name}:{note.stamp}",
-                kind=mounts.SUBTYPE,
+                kind=boot_mounts.SUBTYPE,
             )
         finally:
             keeper.stop()

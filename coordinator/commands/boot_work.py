@@ -84,7 +84,7 @@ class BootCommand:
     ) -> ExitCode:
         """Serves the disks again if need be, and starts the VM, which must be as is wanted."""
         from coordinator.booting import going_on
-        from coordinator.booting.progress import progress
+        from shared.tasks.boot_progress import progress
 
         going_on.require_as_begun(self._site, note, network=network, folder=folder)
         if self._dry_run:
@@ -151,7 +151,7 @@ class BootCommand:
     def _wait(self, note: BootNote) -> BootNote:
         """The note as it was last: its folder may have been renamed."""
         from coordinator.booting import mounts, settling
-        from coordinator.booting.progress import progress
+        from shared.tasks.boot_progress import progress
 
         filled, since = -1, self._site.clock.monotonic()
         while True:
@@ -212,7 +212,7 @@ def _facts(note: BootNote) -> dict[str, Any]:
 
 
 def _progress(note: BootNote) -> str:
-    from coordinator.booting.progress import progress
+    from shared.tasks.boot_progress import progress
 
     return progress(note).words
 

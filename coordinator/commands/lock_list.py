@@ -12,6 +12,7 @@ from shared.command_line import Invocation, documented, json_option, pass_invoca
 from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
 from shared.state.rules import holds, unfinished
+from shared.tasks.hold_judgement import read_stuck
 
 
 @documented(
@@ -42,8 +43,8 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     on this host are filled; and what was begun for VMs and is done by nobody now, since when, and
     who finishes it.
     """
-    from coordinator.booting import progress
     from shared.state.sessions.deaths import live_sessions
+    from shared.tasks import boot_progress
 
     site = invocation.site(reading=True)
     found = reading.read(site)
@@ -52,8 +53,8 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     told = list(found.warnings)
     locks = locks_held.gather(site, contents, watched, told=told.append)
     begun = unfinished.of_all(contents.vms.values())
-    held = hold_words.documents(holds.of_all(contents))
-    booted = progress.shown(site.configuration.host.state_directory)
+    held = hold_words.documents(holds.of_all(contents), read_stuck(site, contents))
+    booted = boot_progress.shown(site.configuration.host.state_directory)
     if as_json:
         print_json(
             {

@@ -10,6 +10,7 @@ from shared.command_line import Invocation, documented, json_option, pass_invoca
 from shared.completion import LOCK
 from shared.host.errors import ExitCode, UsageError
 from shared.output import print_json, say
+from shared.tasks.hold_judgement import read_stuck
 
 if TYPE_CHECKING:
     from coordinator.locks_held import Lock
@@ -31,7 +32,7 @@ def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
     site = invocation.site(reading=True)
     contents = reading.read(site).snapshot.contents
     locks = locks_held.gather(site, contents)
-    held = hold_words.documents(hold_break.find(site, contents, name))
+    held = hold_words.documents(hold_break.find(site, contents, name), read_stuck(site, contents))
     lock = None if held and name not in contents.vms else find(locks, contents, name)
     if as_json:
         print_json({"schema": 1, "lock": lock.to_json() if lock else None, "holds": held})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from coordinator.doctor.result import Check
 from shared.host.printable import option, printable, quoted
 from shared.state.rules import holds
-from shared.tasks import boot_note
+from shared.tasks import boot_note, boot_progress
 
 if TYPE_CHECKING:
     from shared.host.configuration import Configuration
@@ -19,11 +19,10 @@ _HOLD = "database: holds"
 
 def examine(configuration: "Configuration") -> Iterator[Check]:
     """Nothing where nothing is unfinished. Asks neither NAS nor VirtualBox."""
-    from coordinator.booting import progress
     from coordinator.restore import in_place_waiting
 
     state = configuration.host.state_directory
-    for shown in progress.shown(state):
+    for shown in boot_progress.shown(state):
         hint = _remedy(shown.document)
         yield Check(_RUNS, "warn" if hint else "ok", shown.line, hint)
     for waiting in in_place_waiting.found(state, {}):
@@ -32,11 +31,11 @@ def examine(configuration: "Configuration") -> Iterator[Check]:
 
 def _remedy(of: Mapping[str, Any]) -> str:
     """What to do about what runs from a copy and does not get on; empty if it does."""
-    from coordinator.booting import progress
-
     name = str(of["name"])
+    if of["busy"]:
+        return ""
     if of["served"] and of["unread"]:
-        return f"when that can be read: {progress.going_on(name, str(of['vm']))}"
+        return f"when that can be read: {boot_progress.going_on(name, str(of['vm']))}"
     if of["served"] and of["short"]:
         return f"make room in {printable(str(of['folder']))}: it goes on by itself"
     if of["served"] and not of["problem"]:

@@ -4,11 +4,29 @@ They are the system's own: they end with the process, however it ends.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from shared.host.errors import ConfigurationError
 from shared.host.shortage import room_hint
+
+#: What the kernel knows of locks; each line has device and inode of the file.
+_TABLE: Final = Path("/proc/locks")
+
+
+def is_held(state_directory: Path, name: str, table: Path = _TABLE) -> bool:
+    """Whether a process has the lock `name`, as the kernel lists it. Takes and makes nothing.
+
+    False where nobody can say: where there is no such list, or only another user may look.
+    """
+    try:
+        inode = os.stat(state_directory / f"{name}.lock").st_ino
+        lines = table.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(f":{inode} " in line for line in lines if "->" not in line)
 
 
 @contextlib.contextmanager

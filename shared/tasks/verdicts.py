@@ -9,6 +9,7 @@ from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.sessions.host_look import HostLook, read_looks
 from shared.state.sessions.worker_ends import read_ends
+from shared.tasks.hold_judgement import all_stuck, of_holds
 from shared.tasks.judgement import (
     Bounds,
     Level,
@@ -72,14 +73,16 @@ def judge(
     records = [record for record in contents.vms.values() if not only or record.key in only]
     nodes = {record.node for record in records} if only else set(contents.nodes)
     configuration = site.configuration
+    stuck = all_stuck(site, looks)
     about = {
-        record.key: tuple(
-            about_vm(
+        record.key: (
+            *about_vm(
                 record,
                 looks.get(record.node),
                 now,
                 bounds_of(configuration, record, max_age_seconds),
-            )
+            ),
+            *of_holds(record, stuck),
         )
         for record in records
     }

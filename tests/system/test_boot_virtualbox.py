@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from coordinator.booting import locks
-from coordinator.booting.mounts import SUBTYPE
 from shared.host.configuration import UNFINISHED
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.serving import places
 from shared.tasks import boot_note
+from shared.tasks.boot_mounts import SUBTYPE
 from tests.support.fleet import Fleet, Member
 from tests.support.packages import require
 from tests.support.served import shared_place

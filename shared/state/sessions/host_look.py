@@ -51,6 +51,9 @@ _LATEST: Final = 1 << 35
 _CODES: Final = range(-128, 256)
 #: The worker that tells people.
 TELLER: Final = "tell"
+#: So many VMs that do not get on are told of, and so much of why.
+MOST_STUCK: Final = 100
+LONGEST_WHY: Final = 200
 #: Nothing of that name, or what somebody else has put there.
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.EISDIR, errno.ELOOP})
 
@@ -64,6 +67,18 @@ class WorkerEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """Why a VM that runs from a copy does not get on.
+
+    `why` is "unserved" (nothing serves its disks), "unread" (its guest waits for what cannot be
+    read), "room" (for `said` bytes of its disks there is none) or "problem"; `said` says more.
+    """
+
+    why: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HostLook:
     """What a host's file says. Times are seconds since the epoch by the NAS's clock.
 
@@ -71,7 +86,8 @@ class HostLook:
     when the unbroken series of looks began to which it belongs. `vms` has, by UUID, when each VM
     was last looked at, and `unchanged` when it was last found as its newest copy has it. `breaks`
     are the times between two looks in which nobody looked though it was time to, the oldest first:
-    all that there were since `known`.
+    all that there were since `known`. `stuck` are the VMs, by name, that run from copies on the
+    host and do not get on.
     """
 
     node: str
@@ -85,6 +101,7 @@ class HostLook:
     unchanged: Mapping[str, float] = field(default_factory=dict)
     breaks: tuple[tuple[float, float], ...] = ()
     known: float = math.inf
+    stuck: Mapping[str, Stuck] = field(default_factory=dict)
 
     @property
     def interval_seconds(self) -> float:
@@ -165,6 +182,10 @@ def _parsed(document: Mapping[str, Any], looked: float) -> HostLook:
         _times(document["unchanged"], looked),
         (*breaks, (before[-1], looked)) if broken else tuple(breaks),
         _time(document.get("known", document["since"]), looked),
+        {
+            str(name): Stuck(str(each["why"])[:LONGEST_WHY], str(each["said"])[:LONGEST_WHY])
+            for name, each in list(document.get("stuck", {}).items())[:MOST_STUCK]
+        },
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from shared.state.sessions.host_look import (
     _REMEMBERED,
     BREAKS,
     BREAKS_SECONDS,
+    LONGEST_WHY,
+    MOST_STUCK,
     PREFIX,
     SCHEMA,
     SHORTEST_INTERVAL_SECONDS,
     HostLook,
+    Stuck,
     WorkerEnd,
     read_look,
 )
@@ -30,12 +33,14 @@ class VmsSeen:
     """What a tick saw of VMs, by UUID.
 
     `known` are those that the database has of this host; `examined` those that the tick looked at;
-    `unchanged` those of them that it found as their newest copy has them.
+    `unchanged` those of them that it found as their newest copy has them. `stuck` are those, by
+    name, that run from copies and do not get on.
     """
 
     known: Collection[str]
     examined: Collection[str]
     unchanged: Collection[str]
+    stuck: Mapping[str, Stuck] = field(default_factory=dict)
 
 
 def write_look(
@@ -59,6 +64,7 @@ def write_look(
         "at": timestamp(clock.now()),
         **_continued(former, seen),
         "workers": {name: {"code": end.code, "when": end.when} for name, end in workers.items()},
+        "stuck": _bounded(seen.stuck),
     }
     data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with opened(directory) as parent:
@@ -91,6 +97,11 @@ def _continued(former: HostLook | None, seen: VmsSeen) -> dict[str, Any]:
         "vms": {**_of(seen.known, former.vms), **vms},
         "unchanged": {**_of(seen.known, former.unchanged), **unchanged},
     }
+
+
+def _bounded(stuck: Mapping[str, Stuck]) -> dict[str, dict[str, str]]:
+    told = sorted(stuck.items())[:MOST_STUCK]
+    return {name: {"why": each.why, "said": each.said[:LONGEST_WHY]} for name, each in told}
 
 
 def _remembered(former: HostLook) -> list[float]:

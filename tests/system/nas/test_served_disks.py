@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.booting import making, mounts
+from coordinator.booting import making
 from coordinator.mounting.steady_copy import SteadyCopy
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.serving import starting
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from tests.support.copies import ova, vmdk
@@ -115,7 +115,7 @@ def served(share: Share, slowly: None, roomy: Path) -> Iterator[Served]:
     if server.is_certain():
         os.kill(server.pid, signal.SIGTERM)
         assert wait_until_gone(server, timeout_seconds=100)
-    assert not mounts.is_mounted(note)
+    assert not boot_mounts.is_mounted(note)
     os.unlink(share.on("a", "copy.ova"))
 
 

@@ -16,7 +16,6 @@ from coordinator.booting import (
     locks,
     machines,
     making,
-    mounts,
     removing,
 )
 from coordinator.commands import boot_work
@@ -29,7 +28,7 @@ from shared.serving import places
 from shared.site import Site
 from shared.state.host_records import NodeRecord
 from shared.state.records import Claim, Power, VmRecord
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.tasks.direct_plan import DirectPlan
 from shared.virtualbox.importing import ImportPlan
@@ -190,7 +189,7 @@ def test_doctor_warns_of_one_that_does_not_get_on(
     verdict: str,
     hint: str,
 ) -> None:
-    monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
     note.filling.mkdir(parents=True)
     note.progress.write({"filled": 1 << 30, "total": 5 << 30, **said})
     (check,) = unfinished.examine(operator.configuration)

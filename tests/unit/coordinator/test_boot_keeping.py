@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from coordinator.booting import keeping, mounts
-from coordinator.booting.progress import progress, shown
 from shared.host.errors import ConfigurationError, VBoxManageError
 from shared.host.process_identity import ProcessIdentity
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote, Phase
+from shared.tasks.boot_progress import progress, shown
 from shared.virtualbox import scratch
 from tests.unit.coordinator.test_boot_settling import made, note
 from tests.unit.coordinator.test_mounting import wait_until
@@ -104,7 +104,7 @@ class TestSettling:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(keeping, "_ATTEMPTS", 3)
-        monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+        monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
         settling = settle(VBoxManageError("away"))
         kept.start()
         wait_until(lambda: settling.attempts > 10)
@@ -200,7 +200,7 @@ def filling(made: BootNote) -> BootNote:
 
 @pytest.fixture
 def mounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
 
     def asked(_: object) -> bool:
         raise AssertionError("a mount whose server waits for the NAS answers nobody")

@@ -24,7 +24,7 @@ from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.host.processes import SubprocessRunner
 from shared.serving import starting
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from tests.support import engine_copies
@@ -93,7 +93,7 @@ class TestTerminated:
         assert not is_free(note)
         os.kill(server.pid, signal.SIGTERM)
         assert wait_until_gone(server, timeout_seconds=60)
-        assert not mounts.is_mounted(note)
+        assert not boot_mounts.is_mounted(note)
         assert list(note.place.iterdir()) == []
         wait_until(lambda: is_free(note))  # a child of it may be about to unmount, too
 
@@ -105,7 +105,7 @@ class TestTerminated:
             assert os.pread(opened, GRAIN, 1 << 20) == DATA
             os.kill(server.pid, signal.SIGTERM)
             assert wait_until_gone(server, timeout_seconds=60)
-            assert not mounts.is_mounted(note)
+            assert not boot_mounts.is_mounted(note)
             with pytest.raises(OSError, match=r"not connected|abort"):
                 os.pread(opened, GRAIN, 2 << 20)
         finally:
@@ -257,7 +257,7 @@ def test_it_survives_the_end_of_a_unit_of_systemd_where_that_gives_it_a_scope(
     server = int(unit.run(words, program.parent))
     assert mounts.is_served(note) == scoped
     assert (str(server) in (unit.scope / "cgroup.procs").read_text().split()) == scoped
-    assert mounts.is_mounted(note)
+    assert boot_mounts.is_mounted(note)
     unit.end(unit.scope)
     assert not mounts.is_served(note)
     mounts.unmount(note, SubprocessRunner(), lazily=True)

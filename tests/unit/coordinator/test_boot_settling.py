@@ -28,7 +28,6 @@ from coordinator.booting import (
     settling,
 )
 from coordinator.booting.isolation import cabling, isolated, plugged_cards
-from coordinator.booting.progress import progress
 from coordinator.commands import boot_work
 from shared.host.errors import (
     ConfigurationError,
@@ -43,8 +42,9 @@ from shared.host.host_lock import host_lock
 from shared.host.process_identity import ProcessIdentity
 from shared.serving import places
 from shared.serving.places import MountedCopy
-from shared.tasks import boot_note
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
+from shared.tasks.boot_progress import progress
 from shared.virtualbox import scratch
 from tests.support.copies import UUID as COPIED
 from tests.support.copies import PowerCutError, ova, put_copy
@@ -783,7 +783,7 @@ class TestCommand:
     ) -> None:
         """As its NAS is still away: a guest asks again as soon as it is resumed."""
         stuck.progress.write({"unread": "the NAS is away", "filled": 1, "total": 2})
-        monkeypatch.setattr(mounts, "is_mounted", lambda _: True)
+        monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
         virtualbox.state = "running"
         if again:
             work._site.clock.sleep = lambda _: setattr(virtualbox, "state", "paused")
@@ -1016,7 +1016,7 @@ class TestNote:
         made.whole.remove()
         made.progress.write({"filled": 1 << 30, "total": 3 << 30, "rate": 2.0**20, "problem": ""})
         assert "not served" in progress(made).words
-        monkeypatch.setattr(mounts, "is_mounted", lambda _note: True)
+        monkeypatch.setattr(boot_mounts, "is_mounted", lambda _note: True)
         assert progress(made).seconds_left == 2048
         assert progress(made).words == "1.0 GiB of 3.0 GiB filled, 1.0 MiB/s, 34 min left"
         made.progress.write({"filled": "x", "rate": None, "problem": "away"})

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting.mounts import SUBTYPE
 from coordinator.mounting.steady_copy import GoneError
 from coordinator.mounting.uses import Uses
 from coordinator.mounting.view import CopyView
@@ -26,6 +25,7 @@ from shared.host.processes import SubprocessRunner
 from shared.ova.disk_reader import CopyReader, open_copy
 from shared.serving import places, starting
 from shared.state.rules import readers
+from shared.tasks.boot_mounts import SUBTYPE
 from tests.ordinary.mounts import possible
 from tests.support import guest_disks
 from tests.support.copies import UUID, put_copy, tar_file

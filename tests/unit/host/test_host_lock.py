@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import ConfigurationError, ExitCode
-from shared.host.host_lock import host_lock
+from shared.host.host_lock import host_lock, is_held
 from worker.report import slot
 
 
@@ -84,3 +84,21 @@ def test_a_worker_says_so_and_ends_with_two(tmp_path: Path, place: str) -> None:
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 2, "one sentence and its hint"
+
+
+def test_who_asks_whether_it_is_held_takes_and_makes_nothing(tmp_path: Path) -> None:
+    assert not is_held(tmp_path, "x")
+    assert not list(tmp_path.iterdir())
+    with host_lock(tmp_path, "x") as mine:
+        assert (mine, is_held(tmp_path, "x"), is_held(tmp_path, "y")) == (True, True, False)
+        assert not is_held(tmp_path, "x", tmp_path / "no such list")
+    assert not is_held(tmp_path, "x")
+
+
+def test_who_waits_for_a_lock_does_not_hold_it(tmp_path: Path) -> None:
+    (tmp_path / "x.lock").touch()
+    inode, table = (tmp_path / "x.lock").stat().st_ino, tmp_path / "locks"
+    table.write_text(f"1: -> FLOCK  ADVISORY  WRITE 7 08:01:{inode} 0 EOF\n", encoding="ascii")
+    assert not is_held(tmp_path, "x", table)
+    table.write_text(f"1: FLOCK  ADVISORY  WRITE 7 08:01:{inode} 0 EOF\n", encoding="ascii")
+    assert is_held(tmp_path, "x", table)

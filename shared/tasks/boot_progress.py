@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from coordinator.booting import mounts
-from coordinator.text import duration, size
+from shared.copies.space import human
+from shared.host.duration import spoken
 from shared.host.errors import VmBackupError
+from shared.host.host_lock import is_held
 from shared.host.printable import option, printable, quoted
 from shared.ova.vdi_writing import BLOCK
-from shared.tasks import boot_note
+from shared.state.sessions.host_look import Stuck
+from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote
 
 #: A server says every second that it is there.
@@ -25,7 +27,8 @@ class Progress:
 
     For `short` bytes there is no room. `unread` says why VirtualBox has paused the VM, which asked
     for what could not be read. `age`: how many seconds ago its server has said so; a rate
-    is only what was said just now.
+    is only what was said just now. `busy`: nothing serves it, and a process makes it, goes on
+    with it, or ends it.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Progress:
     served: bool
     whole: bool
     age: float
+    busy: bool = False
 
     @property
     def seconds_left(self) -> float | None:
@@ -50,18 +54,20 @@ class Progress:
     @property
     def words(self) -> str:
         """All of it for people."""
-        said = "filled" if self.whole else f"{size(self.filled)} of {size(self.total)} filled"
-        if not self.served:
+        said = "filled" if self.whole else f"{human(self.filled)} of {human(self.total)} filled"
+        if self.busy:
+            said += ", and being worked on"
+        elif not self.served:
             again = f"`vmbackup-admin boot {option('--finish', self.name)}`"
             said += f", not served: {again}" if self.whole else f", and not served: {again} goes on"
         elif self.age > _OLD_SECONDS and not self.whole:
-            said += f" {duration(self.age)} ago, when its server was last heard of"
+            said += f" {spoken(self.age)} ago, when its server was last heard of"
         elif self.rate:
-            said += f", {size(int(self.rate))}/s"
+            said += f", {human(int(self.rate))}/s"
             left = self.seconds_left
-            said += "" if left is None else f", {duration(left)} left"
+            said += "" if left is None else f", {spoken(left)} left"
         if self.short:
-            said += f"; no room for {size(self.short)} of it"
+            said += f"; no room for {human(self.short)} of it"
         if self.problem:
             said += f"; {self.problem}"
         if self.unread:
@@ -78,6 +84,17 @@ class Progress:
             f"when it can be, `{going_on(self.name, self.vm)}` goes on"
         )
 
+    @property
+    def stuck(self) -> Stuck | None:
+        """Why it does not get on, if it needs a person or will not be filled; None if it does."""
+        if self.busy:
+            return None
+        if not self.served:
+            return Stuck("unserved", self.problem)
+        found = (("unread", self.unread), ("room", self.short and human(self.short)))
+        why = next((why for why in (*found, ("problem", self.problem)) if why[1]), None)
+        return Stuck(why[0], str(why[1])) if why else None
+
 
 def going_on(name: str, vm: str) -> str:
     """The command that goes on with the VM `name`, which runs from a copy of `vm`."""
@@ -90,13 +107,13 @@ def progress(note: BootNote) -> Progress:
 
     Raises `ConfigurationError`.
     """
-    note = replace(note, folder=mounts.moved_to(note) or note.folder)
+    note = replace(note, folder=boot_mounts.moved_to(note) or note.folder)
     said, server, age = note.progress.read(), note.server, _age(note.progress.path)
     filled, total, rate, short = (
         value if isinstance(value := said.get(name), int | float) and value > 0 else 0
         for name in ("filled", "total", "rate", "short")
     )
-    served = mounts.is_mounted(note) and (server is None or server.is_alive())
+    served = boot_mounts.is_mounted(note) and (server is None or server.is_alive())
     problem = str(said.get("problem") or "")
     return Progress(
         *(note.name, note.key, int(filled), int(total)),
@@ -107,6 +124,7 @@ def progress(note: BootNote) -> Progress:
         served=served,
         whole=note.is_whole,
         age=age,
+        busy=not served and is_held(note.file.parent, note.file.stem),
     )
 
 
@@ -142,6 +160,18 @@ def shown(state_directory: Path) -> list[Shown]:
     return found
 
 
+def stuck_here(state_directory: Path) -> dict[str, Stuck | None]:
+    """What runs from copies on this host, by name, and why it does not get on; None if it does.
+
+    Nothing where another user may not see that.
+    """
+    found: dict[str, Stuck | None] = {}
+    for note in boot_note.all_of(state_directory):
+        with contextlib.suppress(VmBackupError):
+            found[note.name] = progress(note).stuck
+    return found
+
+
 def _shown(note: BootNote) -> Shown:
     found = progress(note)
     line = f"{printable(note.name)} runs from {note.stamp} of {printable(note.key)}: {found.words}"
@@ -149,5 +179,5 @@ def _shown(note: BootNote) -> Shown:
     facts |= {"folder": str(note.folder), "since": note.since}
     how: dict[str, Any] = {"filled": found.filled, "total": found.total, "rate": found.rate}
     how |= {"seconds_left": found.seconds_left, "problem": found.problem}
-    how |= {"short": found.short, "unread": found.unread}
+    how |= {"short": found.short, "unread": found.unread, "busy": found.busy}
     return Shown(line, {**facts, **how, "served": found.served, "whole": found.whole})

@@ -1,0 +1,134 @@
+"""A VM that runs from a copy and does not get on: monitoring tells it on each host."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.lock import program as lock
+from shared.host.host_lock import host_lock
+from shared.state.hold import Hold
+from shared.state.sessions.host_look import LONGEST_WHY, Stuck, read_look
+from shared.state.sessions.host_look_writing import VmsSeen, write_look
+from shared.tasks import boot_mounts, boot_note, boot_progress
+from shared.tasks.boot_note import BootNote, Phase
+from tests.unit.coordinator.conftest import Operator
+from tests.unit.coordinator.test_boot_command import STAMP, note, operator
+from worker import notifier
+
+__all__ = ["note", "operator"]
+SENTENCE = f"web: trial on alpha runs from its copy {STAMP}, and nothing serves its disks"
+REMEDY = "on alpha: vmbackup-admin boot --finish trial"
+
+
+@pytest.fixture
+def held(operator: Operator, note: BootNote) -> BootNote:
+    """`note`, whose copy is held, and whose server is dead."""
+    operator.set("web", holds=(Hold(STAMP, "alpha", "trial", note.since, note.index, note.uuid),))
+    note.filling.mkdir(parents=True)
+    return note
+
+
+def said(operator: Operator) -> list[tuple[str, str, str]]:
+    """What `check` says of the VM besides that nobody has looked at it: all of it as a person."""
+    done = operator.admin("check", "web", "--json")
+    assert done.exit_code != 0
+    (vm,) = json.loads(done.stdout)["vms"]
+    rows = [vm, *vm["also"]]
+    return [
+        (row["level"], row["reason"], row["remedy"] or "") for row in rows if row["kind"] == "stuck"
+    ]
+
+
+def test_check_tells_it_with_what_helps(operator: Operator, held: BootNote) -> None:
+    assert f"WARNING: {SENTENCE} - " in operator.admin("check").stdout
+    assert said(operator) == [("WARNING", SENTENCE.removeprefix("web: "), REMEDY)]
+    assert held.uuid
+
+
+def test_the_list_of_locks_tells_it(operator: Operator, held: BootNote) -> None:
+    (row,) = operator.json("list", program=lock)["holds"]
+    assert row["problem"] == "nothing serves its disks"
+    assert "and nothing serves its disks: it ends on alpha: " in operator.lock("list").stdout
+    assert "and nothing serves its disks: " in operator.lock("show", "alpha:trial").stdout
+    assert not held.is_whole
+
+
+@pytest.mark.parametrize(
+    ("told", "words", "remedy"),
+    [
+        ({}, None, ""),
+        ({"unread": "away"}, "asked for what could not be read (away)", "boot web --as trial"),
+        ({"short": 1 << 30}, "for want of room (1.0 GiB)", "on alpha: vmbackup-admin doctor"),
+        ({"problem": "no\x1b[2J"}, "and no\\x1b[2J", REMEDY),
+    ],
+)
+def test_one_that_is_served_is_told_only_if_it_does_not_get_on(
+    operator: Operator,
+    held: BootNote,
+    monkeypatch: pytest.MonkeyPatch,
+    told: dict[str, Any],
+    words: str | None,
+    remedy: str,
+) -> None:
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+    held.progress.write({"filled": 1, "total": 2, **told})
+    found = said(operator)
+    if words is None:
+        assert found == []
+        return
+    ((level, reason, helps),) = found
+    assert (level, words in reason, remedy in helps) == ("WARNING", True, True), found
+
+
+def test_one_on_which_somebody_works_is_no_problem(operator: Operator, held: BootNote) -> None:
+    with host_lock(held.file.parent, held.file.stem) as mine:
+        assert mine
+        assert said(operator) == []
+        assert boot_progress.progress(held).words.endswith(" filled, and being worked on")
+    assert len(said(operator)) == 1
+
+
+def test_its_host_notes_it_and_others_tell_it(operator: Operator, held: BootNote) -> None:
+    notifier.note_look(operator.site(), operator.contents, {}, {})
+    node = operator.vmstate / "node"
+    look = read_look(node, "alpha", operator.database().identity.machine)
+    assert look is not None
+    assert look.stuck == {"trial": Stuck("unserved")}
+    held.file.unlink()  # as on another host, where nothing of it is noted
+    assert said(operator) == [("WARNING", SENTENCE.removeprefix("web: "), REMEDY)]
+    operator.set("web", holds=(replace(operator.record("web").holds[0], ended="2026-11-22"),))
+    assert said(operator) == []
+
+
+def test_what_is_so_by_now_counts_more_than_what_was_noted(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notifier.note_look(operator.site(), operator.contents, {}, {})
+    monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
+    assert said(operator) == []
+    assert boot_note.advanced(held, Phase.RUNNING).phase == Phase.RUNNING
+
+
+@pytest.mark.parametrize("why", ["of a later release", "unserved"])
+def test_a_long_story_is_cut_and_an_unknown_one_is_told(
+    operator: Operator, held: BootNote, why: str
+) -> None:
+    held.file.unlink()
+    site = operator.site()
+    seen = VmsSeen((), (), (), {"trial": Stuck(why, "x" * 9999)})
+    write_look(operator.vmstate / "node", site.identity, site.clock, seen, {})
+    ((_, reason, _),) = said(operator)
+    assert ("x" * LONGEST_WHY in reason, "x" * (LONGEST_WHY + 1) in reason) == (True, False)
+
+
+def test_a_look_that_says_nonsense_of_it_says_nothing(operator: Operator, tmp_path: Path) -> None:
+    site = operator.site()
+    write_look(tmp_path, site.identity, site.clock, VmsSeen((), (), ()), {})
+    path = tmp_path / ".look-alpha"
+    whole = path.read_text(encoding="utf-8")
+    for nonsense in ('"stuck": [1]', '"stuck": {"a": 7}', '"stuck": {"a": {}}'):
+        path.write_text(whole.replace('"stuck": {}', nonsense), encoding="utf-8")
+        assert read_look(tmp_path, "alpha", site.identity.machine) is None, nonsense
