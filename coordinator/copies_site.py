@@ -2,7 +2,7 @@
 
 A NAS full of good copies is worth something while its database is lost, damaged, or somebody
 else's. Then the newest generation that can be read counts, or none, and the directories tell the
-rest (`shared.tasks.unlisted`). Nothing is written to `vmstate` then.
+rest (`shared.tasks.finding_unlisted`). Nothing is written to `vmstate` then.
 
 Which NAS it is has to be known all the same. Whatever names a repository is asked: the database,
 its generations, what this host remembers, the marker in the archive.
@@ -97,7 +97,7 @@ def _newer(invocation: "Invocation", error: DatabaseVersionError) -> CopiesSite:
 
 def _without(configuration: "Configuration", error: VmBackupError) -> CopiesSite:
     from shared.copies import claim_numbers
-    from shared.copies.files import NasFiles, modes_for
+    from shared.copies.copy_files import NasFiles, modes_for
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from coordinator import text
 from shared.host.clock import timestamp
 from shared.output import say
-from shared.reports.space import ENOUGH_DAYS, full_on, per_host
+from shared.reports.space_growth import ENOUGH_DAYS, full_on, per_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from shared.reports.space import Cost, Growth, VmSpace, WatchedSpace
+    from shared.reports.space_growth import Cost, Growth, VmSpace, WatchedSpace
     from shared.site import Site
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from coordinator import reading, text
+from coordinator import database_reading, text
 from shared.state.records import VmRecord
 from shared.state.states import State
 
@@ -42,7 +42,7 @@ def little_room(site: "Site", records: Sequence[VmRecord]) -> tuple[str, ...]:
 def missing_reserve(site: "Site") -> tuple[str, ...]:
     """A warning if the database has no reserve, with which a full NAS is cleared."""
     try:
-        said = reading.missing_reserve(site.database.root, site.configuration.nas.reserve)
+        said = database_reading.missing_reserve(site.database.root, site.configuration.nas.reserve)
     except OSError:
         return ()  # the database is damaged, or may not be read: that is said elsewhere
     return (said,) if said else ()

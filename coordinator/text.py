@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from coordinator.table import Table, aligned, fitted, folded
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.clock import age, parse_timestamp
 from shared.host.duration import spoken
 from shared.host.printable import printable

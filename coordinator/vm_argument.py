@@ -26,14 +26,14 @@ def choose(site: "Site", contents: Contents, text: str) -> VmRecord:
     record is meant, and the others are told of. Raises `UsageError` if several are meant,
     `UnknownVmError` if none is, `UnusableRecordError`, `NasError`.
     """
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
     try:
         record = vm_records.meant(contents, text)
     except UnknownVmError as error:
         return _without_record(site, contents, text, error)
     try:
-        others = unlisted.find(site, contents).records
+        others = finding_unlisted.find(site, contents).records
     except VmBackupError:
         others = ()  # who needs the NAS is told there
     for other in others:
@@ -52,11 +52,11 @@ def choose(site: "Site", contents: Contents, text: str) -> VmRecord:
 def _without_record(
     site: "Site", contents: Contents, text: str, unknown: UnknownVmError
 ) -> VmRecord:
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
-    taken_in = [vm for vm in contents.vms.values() if not unlisted.is_listed(vm)]
+    taken_in = [vm for vm in contents.vms.values() if not finding_unlisted.is_listed(vm)]
     for everywhere in (False, True):
-        found = unlisted.find(site, contents, everywhere=everywhere)
+        found = finding_unlisted.find(site, contents, everywhere=everywhere)
         meant = [each for each in (*taken_in, *found.records) if _is_meant(site, each, text)]
         if len(meant) == 1:
             return meant[0]
@@ -82,9 +82,9 @@ def described(site: "Site", record: VmRecord) -> str:
 
 
 def _places(site: "Site", record: VmRecord) -> str:
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
-    return " and ".join(map(str, unlisted.paths(site, record)))
+    return " and ".join(map(str, finding_unlisted.paths(site, record)))
 
 
 def _is_meant(site: "Site", record: VmRecord, text: str) -> bool:

@@ -16,7 +16,7 @@ from coordinator.admin import program as admin
 from coordinator.commands.check import CODES
 from coordinator.lock import program as lock
 from shared import outline
-from shared.host.configuration import text as configuration_text
+from shared.host.configuration import sample as configuration_text
 from shared.host.errors import ExitCode, VmBackupError
 from shared.state import states
 from worker.cli import program as worker

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import claim_numbers, directories
-from shared.copies.files import NasFiles, modes_for
+from shared.copies.copy_files import NasFiles, modes_for
 from shared.copies.known_archive import KnownArchive
 from shared.host.clock import Clock
 from shared.host.configuration import UNFINISHED, BackupRule, Configuration, VmPolicy, decide

@@ -21,7 +21,7 @@ from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
 from worker import holds
 from worker.backup import power_notes
-from worker.history import keep_history
+from worker.history_bundling import keep_history
 from worker.metrics import write_metrics
 from worker.page import write_page
 from worker.pings import alone

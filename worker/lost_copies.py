@@ -29,7 +29,7 @@ from shared.host.errors import (
     UnknownVmError,
     VmBackupError,
 )
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import list_fresh
 from shared.site import Site
 from shared.state.record_fields import is_directory_name

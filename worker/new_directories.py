@@ -20,14 +20,14 @@ from shared.copies import catalogue
 from shared.copies.names import DirectoryNames
 from shared.host.configuration.telling import Page
 from shared.host.errors import VmBackupError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import Entry, look_at_top
 from shared.nas.spelling import folded
 from shared.site import Site
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules.copies import FoundCopies
-from shared.tasks import unlisted, vm_copies
+from shared.tasks import finding_unlisted, vm_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class NewDirectories:
         """The records, made of the copies, of VMs that had one before, by UUID."""
         taken = {folded(name) for name in self._site.reserved_names()}
         taken |= {folded(row.directory) for row in self._contents.unusable if row.directory}
-        own = unlisted.find(self._site, self._contents).own
+        own = finding_unlisted.find(self._site, self._contents).own
         return {
             uuid: record for uuid, record in own.items() if folded(record.directory) not in taken
         }

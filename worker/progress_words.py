@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.duration import spoken
 from shared.state.contents import Contents
 from worker.report import Report

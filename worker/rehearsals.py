@@ -16,7 +16,7 @@ import psutil
 
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.clock import is_over, timestamp
 from shared.host.errors import (
     ConfigurationError,

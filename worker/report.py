@@ -84,7 +84,7 @@ def start(
     """
     from shared.host.clock import SystemClock
     from shared.site import open_site
-    from worker import clones
+    from worker import clone_sweep
     from worker.progress import waits_shown
 
     configuration = invocation.configuration()
@@ -102,7 +102,7 @@ def start(
         try:
             with waits_shown():
                 site = open_site(configuration, SystemClock())
-                clones.sweep(site)  # before anything else: a full disk stops VMs
+                clone_sweep.sweep(site)  # before anything else: a full disk stops VMs
                 code = work(site).exit_code
         except Exception as error:  # one that was stopped by a signal says nothing of this host
             note(error.exit_code if isinstance(error, VmBackupError) else ExitCode.FAILURE)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger(__name__)
 
 #: What each worker imports late, when it gets to it, and never goes without.
-_USED_BY_EACH: Final = ("encodings.ascii", "filelock", "worker.clones")
+_USED_BY_EACH: Final = ("encodings.ascii", "filelock", "worker.clone_sweep")
 
 
 def starter(options: Sequence[str], names: Sequence[str], pings: Pings) -> Start:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from shared.host.configuration import Configuration, NotifyTarget
     from shared.notices.notice import Notice
     from shared.site import Site
-    from shared.tasks.events import View
+    from shared.tasks.event_finding import View
     from shared.tasks.judgement import Verdict
 
 log: Final = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Teller:
     def _of_database(self) -> "Mapping[EventKey, Verdict]":
         """Tells of VMs and hosts; answers what is wrong with the NAS and the database."""
         from shared.site import open_site
-        from shared.tasks import events as seeing
+        from shared.tasks import event_finding as seeing
 
         site = open_site(self.configuration, self.clock)
         site.database.require_writable()

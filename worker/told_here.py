@@ -17,7 +17,7 @@ from shared.state.contents import Contents
 from shared.state.host_records import NodeRecord
 from shared.state.rules.events import EventKey, Seen
 from shared.state.store.protocol import Change
-from shared.tasks.events import View
+from shared.tasks.event_finding import View
 from shared.tasks.judgement import Level, Verdict
 
 #: It is repeated once a day, whatever a target says: every host tells it.

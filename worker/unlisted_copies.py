@@ -13,7 +13,7 @@ from shared.host.notes import Note
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.worker_ends import unlisted_note
-from shared.tasks import due_verifications, unlisted, vm_copies
+from shared.tasks import due_verifications, finding_unlisted, vm_copies
 from worker.report import Report
 
 log: Final = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def due(site: Site, report: Report) -> list[tuple[VmRecord, list[Copy]]]:
         log.warning("copies without a record are not looked for: %s", error.message)
         return []
     found = []
-    for record in unlisted.find(site, site.database.head().contents).records:
+    for record in finding_unlisted.find(site, site.database.head().contents).records:
         try:
             _tell_damaged(site, record, report)
             if copies := due_verifications.due_copies(site, record, site.clock.now()):

@@ -22,7 +22,13 @@ from shared.output import say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.sessions.session import Session
-from shared.tasks import due_rehearsals, due_verifications, unlisted, verification, vm_copies
+from shared.tasks import (
+    due_rehearsals,
+    due_verifications,
+    finding_unlisted,
+    verification,
+    vm_copies,
+)
 from worker import lost_copies, unlisted_copies
 from worker.allowance import Allowance
 from worker.report import Report, start
@@ -87,7 +93,7 @@ def plan(site: Site) -> list[str]:
     now = site.clock.now()
     records = (
         *_due(site, frozenset()),
-        *unlisted.find(site, site.database.head().contents).records,
+        *finding_unlisted.find(site, site.database.head().contents).records,
     )
     return [
         f"{record.key} {copy.stamp}"
@@ -147,7 +153,7 @@ class VerificationRound:
                         "today's share of backup.verify_bytes is used up; %s waits", record.key
                     )
                     return
-                unlisted.take_in(self._session, record)
+                finding_unlisted.take_in(self._session, record)
                 self._note(
                     record,
                     verification.verify_copy(self._site, self._session, record.key, copy.stamp),

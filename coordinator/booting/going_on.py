@@ -5,7 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coordinator.booting import holds, isolation, locks, machines, making, mounts, settling
+from coordinator.booting import (
+    boot_hold,
+    isolation,
+    locks,
+    machine_making,
+    machines,
+    mounts,
+    settling,
+)
 from shared.copies.catalogue import Copy
 from shared.host.errors import LockedError, NasError, UsageError
 from shared.host.processes import SubprocessRunner
@@ -61,9 +69,9 @@ def go_on(
             )
         mounts.make_free(note, SubprocessRunner())
         record, copy = copy_of()
-        holds.place(site, record, note)
+        boot_hold.place(site, record, note)
         sha256 = copy.sidecar.sha256 if copy.sidecar else ""
-        return note, making.serve(note, copy, sha256, config, fresh=False)
+        return note, machine_making.serve(note, copy, sha256, config, fresh=False)
 
 
 def require_as_begun(

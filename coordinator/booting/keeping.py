@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from coordinator.booting.filling import Filler
 from coordinator.booting.served_disk import ServedDisk
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.errors import CopyError, VmBackupError
 from shared.host.process_identity import ProcessIdentity
 from shared.tasks import boot_mounts, boot_note

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from coordinator.booting import holds, locks, machines, mounts
+from coordinator.booting import boot_hold, locks, machines, mounts
 from shared.host.errors import LockedError, UsageError
 from shared.host.host_lock import host_lock
 from shared.host.printable import option, printable
@@ -74,7 +74,7 @@ def remove(site: Site, note: BootNote) -> tuple[str, ...]:
         mounts.unmount(note, SubprocessRunner(), lazily=True)
         mounts.wait_for_server(note)
     kept = _remove_folder(note, made, ours=ours)
-    holds.discarded(site, note)
+    boot_hold.discarded(site, note)
     note.file.unlink(missing_ok=True)
     if kept:
         (note.folder / scratch.MARK).unlink(missing_ok=True)

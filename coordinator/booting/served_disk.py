@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from coordinator.booting.laying_out import positions
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.errors import CopyError
-from shared.nas.errors import FULL
+from shared.nas.nas_errors import FULL
 from shared.ova.vdi_header import HEADER_BYTES, parse_header
 from shared.ova.vdi_writing import BLOCK, TargetError
 

@@ -17,7 +17,7 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from coordinator.booting import holds, locks, machines, mounts
+from coordinator.booting import boot_hold, locks, machines, mounts
 from shared.host.errors import LockedError, UsageError, VBoxManageError
 from shared.host.host_lock import host_lock
 from shared.host.printable import option
@@ -210,7 +210,7 @@ def _branches(site: Site, note: BootNote) -> bool:
 
 def _let_go(site: Site, note: BootNote, *, gone: Iterable[Path]) -> None:
     """Forgets it. The folders that are `gone` go, too, if nothing is left in them."""
-    holds.end(site, note)
+    boot_hold.end(site, note)
     shutil.rmtree(note.filling, ignore_errors=True)
     (note.folder / scratch.MARK).unlink(missing_ok=True)
     for folder in gone:

@@ -90,7 +90,7 @@ def _run(
     if dry_run:
         _preview(site, purpose, vm, as_json=as_json)
         return ExitCode.DONE
-    from shared.tasks import archiving, unlisted
+    from shared.tasks import archiving, finding_unlisted
 
     record = vm_argument.choose(site, site.database.head().contents, vm)
 
@@ -98,7 +98,7 @@ def _run(
         text.progress(f"{vm}: {text.size(done)} of {text.size(total)}")
 
     try:
-        if unlisted.is_listed(record):
+        if finding_unlisted.is_listed(record):
             move = archiving.archive if purpose == "archive" else archiving.activate
             outcome = move(site, record.key, show)
         else:
@@ -127,12 +127,12 @@ def _is_so_already(
     site: "Site", purpose: Purpose, vm: str, *, as_json: bool, dry_run: bool
 ) -> bool:
     """Says that there is nothing to do, if nobody works on the VM and it is what was asked for."""
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
     record = vm_argument.choose(site, site.database.head().contents, vm)
     archived = record.status == State.ARCHIVED
     begun = record.claim or record.moving or record.publishing
-    if begun or archived != (purpose == "archive") or not unlisted.is_listed(record):
+    if begun or archived != (purpose == "archive") or not finding_unlisted.is_listed(record):
         return False
     if left := _left_behind(site, purpose, record):
         raise IllegalMoveError(
@@ -174,11 +174,11 @@ def _left_behind(site: "Site", purpose: Purpose, record: "VmRecord") -> list[str
 
 def _unlisted(site: "Site", purpose: Purpose, record: "VmRecord", show: "Progress") -> "MoveResult":
     """Archives copies of which no record tells. To activate a VM it must be ARCHIVED."""
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
     if purpose == "activate":
         raise _not_recorded(record)
-    return unlisted.archive(site, record, show)
+    return finding_unlisted.archive(site, record, show)
 
 
 def _not_recorded(record: "VmRecord") -> IllegalMoveError:
@@ -195,11 +195,11 @@ def _route(site: "Site", purpose: Purpose, record: "VmRecord") -> tuple[Path, Pa
 
 
 def _preview(site: "Site", purpose: Purpose, vm: str, *, as_json: bool) -> None:
-    from shared.tasks import archiving, unlisted
+    from shared.tasks import archiving, finding_unlisted
 
     record = vm_argument.choose(site, site.database.head().contents, vm)
     vm_records.require_free(record)
-    if purpose == "activate" and not unlisted.is_listed(record):
+    if purpose == "activate" and not finding_unlisted.is_listed(record):
         raise _not_recorded(record)
     if purpose == "activate":
         archive_rules.require_archived(record)

@@ -159,10 +159,10 @@ def _require_ours(site: "Site", note: "BootNote", otherwise: str = "") -> None:
 
     `otherwise`: what else may be done, for the hint.
     """
-    from coordinator.booting import holds
+    from coordinator.booting import boot_hold
 
     same = note.repository in ("", site.database.version.repository)
-    if not same and not holds.is_here(site, note):
+    if not same and not boot_hold.is_here(site, note):
         raise UsageError(
             f"{note.name!r} runs from a copy of {note.key} in the repository {note.repository}, "
             "and not in that of this configuration",

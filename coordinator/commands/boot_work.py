@@ -42,7 +42,7 @@ class BootCommand:
         noted: Callable[[], None],
     ) -> ExitCode:
         """Makes the VM and starts it. Calls `noted` when it is noted that the name is taken."""
-        from coordinator.booting import isolation, making
+        from coordinator.booting import isolation, machine_making
         from coordinator.restore import choice, restoring
         from shared.serving import places
 
@@ -54,7 +54,7 @@ class BootCommand:
         why = "--isolated was given" if network is False else ""
         if network is None:
             why = isolation.why_isolated(self._site, record)
-        way = making.plan(
+        way = machine_making.plan(
             *(self._site, chosen.copy),
             name=name,
             folder=folder,
@@ -70,7 +70,7 @@ class BootCommand:
             said = f"would run {way.what.name} from {chosen.copy.stamp} in {way.what.folder}"
             cut = [f"Its network would be cut off: {why}."] if why else []
             return self._say(facts, said, *without, *cut)
-        note, doubts = making.begin(self._site, record, chosen.copy, way, noted=noted)
+        note, doubts = machine_making.begin(self._site, record, chosen.copy, way, noted=noted)
         self._warn(*doubts)
         said = f"{note.name} runs from {note.stamp} of {record.key} in {note.folder}"
         cut = [f"Its network is cut off: {why}."] if why else []

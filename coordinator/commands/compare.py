@@ -59,7 +59,7 @@ def command(
     read.
     """
     from coordinator.guest.comparing import FileDifferences, compare_files
-    from coordinator.guest.reading import require_library
+    from coordinator.guest.reader_process import require_library
     from coordinator.restore import choice
 
     if files:

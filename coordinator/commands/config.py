@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 def generate(output: Path | None) -> None:
     """Print a configuration file with every setting explained."""
-    from shared.host.configuration.text import sample
+    from shared.host.configuration.sample import sample
 
     if output is None:
         for line in sample().splitlines():

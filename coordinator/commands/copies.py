@@ -20,7 +20,7 @@ from shared.host.errors import ExitCode
 from shared.output import print_json, say, warn
 from shared.state.hold import Hold
 from shared.state.records import VmRecord
-from shared.tasks import unlisted
+from shared.tasks import finding_unlisted
 from shared.tasks.vm_copies import last_read
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def describe(site: "Site", records: Sequence[VmRecord]) -> tuple[list[dict[str, 
         problems |= dict.fromkeys(f"{problem.message} ({problem.hint})" for problem in unseen)
         for directory, archived in places:
             found = catalogue.read(directory, record.uuid)
-            listed = unlisted.is_listed(record)
+            listed = finding_unlisted.is_listed(record)
             rows += [
                 {**row, "name": record.key if listed else record.name, "uuid": record.uuid}
                 | {"listed": listed, "directory": str(directory)}
@@ -140,7 +140,7 @@ def _asked_for(
     site, contents = opened.site, opened.contents
     if vm is not None:
         return [vm_argument.choose(site, contents, vm)], (), ()
-    found = unlisted.find(site, contents)
+    found = finding_unlisted.find(site, contents)
     recorded = [contents.vms[key] for key in sorted(contents.vms)]
     others = sorted(found.records, key=lambda record: (record.name, record.key))
     return [*recorded, *others], found.nobodys, found.problems
@@ -148,7 +148,7 @@ def _asked_for(
 
 def _print_unlisted(records: Sequence[VmRecord]) -> None:
     """Of which copies no record tells: what commands take for them."""
-    others = [record for record in records if not unlisted.is_listed(record)]
+    others = [record for record in records if not finding_unlisted.is_listed(record)]
     if not others:
         return
     say()

@@ -64,7 +64,7 @@ def command(  # noqa: PLR0913 - options of the command line
     there, as NAME.incomplete.
     """
     from coordinator.guest import getting, listing
-    from coordinator.guest.reading import GuestReader, require_library
+    from coordinator.guest.reader_process import GuestReader, require_library
     from coordinator.guest.request import Request
     from coordinator.restore import choice
     from shared.copies.names import final_name

@@ -109,7 +109,7 @@ def _make(configuration: "Configuration", lease_seconds: float) -> "DatabaseVers
     """Makes the database and the archive directory."""
     from shared.copies import claim_numbers
     from shared.copies.archive_marker import prepare_archive
-    from shared.copies.files import NasFiles, modes_for
+    from shared.copies.copy_files import NasFiles, modes_for
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.nas.repository import check_repository
@@ -154,7 +154,7 @@ def _repository(state: Path) -> str | None:
 
     None if there is none, or one whose making was interrupted.
     """
-    from shared.nas.errors import nas_error
+    from shared.nas.nas_errors import nas_error
     from shared.nas.reading import list_fresh
     from shared.state.store.opening import read_version
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from coordinator import hold_words, liveness, locks_held, reading, text
+from coordinator import database_reading, hold_words, liveness, locks_held, text
 from coordinator.locks_held import Lock
 from coordinator.options import FiniteRange
 from coordinator.vm_rows import unfinished_text
@@ -47,7 +47,7 @@ def command(invocation: Invocation, *, as_json: bool, watch: float | None) -> No
     from shared.tasks import boot_progress
 
     site = invocation.site(reading=True)
-    found = reading.read(site)
+    found = database_reading.read(site)
     contents = found.snapshot.contents
     watched = liveness.watch(site, live_sessions(contents), watch) if watch else None
     told = list(found.warnings)

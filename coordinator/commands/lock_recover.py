@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import dead_sessions, settling, text
+from coordinator import dead_host_work, dead_sessions, text
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import HOST
 from shared.host.errors import ExitCode, NodeConflictError
@@ -14,7 +14,7 @@ from shared.output import answer, warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from coordinator.settling import Settled
+    from coordinator.dead_host_work import Settled
     from shared.site import Site
     from shared.state.contents import Contents
     from shared.state.host_records import SessionRecord
@@ -85,20 +85,20 @@ def _settle(
     from shared.tasks.partial_files import remove_partial_files
 
     freed = [record.key for record in dead_sessions.claimed(contents, dead)]
-    lately = settling.looked_seconds(site, contents, name)
+    lately = dead_host_work.looked_seconds(site, contents, name)
     given_up = _to_give_up(site, contents, name)
     if lately is None:
-        settling.leave_power(site, name)
+        dead_host_work.leave_power(site, name)
     if given_up or any(record.also_on == name for record in contents.vms.values()):
-        settling.give_up(site, name)
+        dead_host_work.give_up(site, name)
     if replaced:
         _forget_machine(site, name)
-    settled = settling.finish(site, name, freed)
+    settled = dead_host_work.finish(site, name, freed)
     if lately is None:  # of a VM whose copy somebody put in place meanwhile
-        settling.leave_power(site, name)
+        dead_host_work.leave_power(site, name)
     removed = remove_partial_files(site, site.database.head().contents, "recover")
     after = site.database.head().contents
-    touched = settling.touched(after, name) if lately is not None else []
+    touched = dead_host_work.touched(after, name) if lately is not None else []
     _warn(name, settled, touched, lately)
     _tell(
         {
@@ -107,13 +107,13 @@ def _settle(
             "dry_run": False,
             "removed": list(removed),
             "finished": settled.finished,
-            "left": settling.left(after, name),
-            "unfinished": settling.remaining(after, name, freed),
+            "left": dead_host_work.left(after, name),
+            "unfinished": dead_host_work.remaining(after, name, freed),
         },
         as_json=as_json,
     )
     if name == site.node:
-        settling.accept_left(site)
+        dead_host_work.accept_left(site)
     if settled.failed:
         return ExitCode.SOME_FAILED
     return ExitCode.LOCKED if touched else ExitCode.DONE
@@ -205,15 +205,15 @@ def _preview(
     freed = [record.key for record in dead_sessions.claimed(contents, dead)]
     given_up = _to_give_up(site, contents, node)
     after = expiry.expire(contents, dead, "", "")
-    lately = settling.looked_seconds(site, contents, node)
+    lately = dead_host_work.looked_seconds(site, contents, node)
     if lately is None:
-        after = settling.without_power(after, node, here=node == site.node)
+        after = dead_host_work.without_power(after, node, here=node == site.node)
     finished = {
-        record.key: settling.word(record)
-        for record in settling.concerned(after, node, freed)
-        if record.claim is None and settling.word(record)
+        record.key: dead_host_work.word(record)
+        for record in dead_host_work.concerned(after, node, freed)
+        if record.claim is None and dead_host_work.word(record)
     }
-    left = settling.left(after, node)
+    left = dead_host_work.left(after, node)
     answer(
         {
             **_document(contents, node, dead),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import hold_break, hold_words, locks_held, reading, text
+from coordinator import database_reading, hold_break, hold_words, locks_held, text
 from coordinator.commands.lock_list import doing
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import LOCK
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(invocation: Invocation, *, name: str, as_json: bool) -> None:
     """One lock in full. NAME is a VM, a session or a hold as `list` shows it, or `database`."""
     site = invocation.site(reading=True)
-    contents = reading.read(site).snapshot.contents
+    contents = database_reading.read(site).snapshot.contents
     locks = locks_held.gather(site, contents)
     held = hold_words.documents(hold_break.find(site, contents, name), read_stuck(site, contents))
     lock = None if held and name not in contents.vms else find(locks, contents, name)

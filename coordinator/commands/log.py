@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from coordinator import history, reading, text
-from coordinator.history import LogEntry, Wanted
+from coordinator import audit_trail, database_reading, text
+from coordinator.audit_trail import LogEntry, Wanted
 from coordinator.options import since_option
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
@@ -60,9 +60,9 @@ def command(
     as such. Times are UTC, by the clock of the host that noted it.
     """
     site = invocation.site(reading=True)
-    contents = reading.read(site).snapshot.contents
+    contents = database_reading.read(site).snapshot.contents
     limit = limit or (None if since else _LIMIT)
-    found = _told(history.commits(site.database.root, _wanted(contents, vm), since))
+    found = _told(audit_trail.commits(site.database.root, _wanted(contents, vm), since))
     if as_commits or as_json:
         commits = list(islice(found, limit))[::-1]
         text.progress("")

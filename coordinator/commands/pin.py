@@ -59,14 +59,14 @@ def _run(
     invocation: Invocation, vm: str, stamp: str, *, pinned: bool, as_json: bool, dry_run: bool
 ) -> None:
     """Pins or unpins a copy and says so."""
-    from shared.tasks import pruning, unlisted
+    from shared.tasks import finding_unlisted, pruning
 
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     record = vm_argument.choose(site, site.database.head().contents, vm)
     changed = pruning.find(site, record, stamp).pinned != pinned
     if changed and not dry_run:
         with site.database.session("pin" if pinned else "unpin") as session:
-            unlisted.take_in(session, record)
+            finding_unlisted.take_in(session, record)
             changed = pruning.pin(site, session, record.key, stamp, pinned=pinned)
     if as_json:
         print_json(

@@ -87,10 +87,10 @@ def command(invocation: Invocation, *, vm: str | None, as_json: bool, dry_run: b
 
 def _meant(site: "Site", contents: "Contents", vm: str) -> "VmRecord":
     """Raises `IllegalMoveError` for copies of which no record tells: no rule is for them."""
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
     record = vm_argument.choose(site, contents, vm)
-    if unlisted.is_listed(record):
+    if finding_unlisted.is_listed(record):
         return record
     key = quoted(record.key)
     raise IllegalMoveError(

@@ -53,7 +53,7 @@ def command(
     --last). A VM that loses the copy which made it CLEAN becomes BACKUP_NECESSARY. Interrupted, it
     is finished by the same command.
     """
-    from shared.tasks import pruning, unlisted
+    from shared.tasks import finding_unlisted, pruning
 
     site = invocation.site(reading=dry_run, may_give_up_reserve=not dry_run)
     if not dry_run:
@@ -75,9 +75,9 @@ def command(
         warn("nothing was removed")
         return ExitCode.FAILURE
     with site.database.session("remove") as session:
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         done = pruning.remove(site, session, record.key, stamp, last=last)
-    becomes = f", which is {done.status}" if unlisted.is_listed(record) else ""
+    becomes = f", which is {done.status}" if finding_unlisted.is_listed(record) else ""
     answer(
         {**document, "archived": done.archived, "status": str(done.status), "dry_run": False},
         f"removed {stamp} of {vm}{becomes}",

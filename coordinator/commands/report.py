@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from coordinator import reading, text
+from coordinator import database_reading, text
 from coordinator.options import since_option
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
@@ -50,7 +50,7 @@ def command(
     from shared.reports.whole_file import FileKind, Kept, replace_file
 
     site = invocation.site(reading=True)
-    found = reading.read(site)
+    found = database_reading.read(site)
     contents = found.snapshot.contents
     keys = [vm_records.meant(contents, vm).key for vm in vms]
     since = since or site.clock.now() - timedelta(days=1)

@@ -10,7 +10,7 @@ from shared.command_line import Invocation
 from shared.host.errors import ExitCode, UsageError, VmBackupError
 from shared.host.printable import quoted
 from shared.output import answer, print_json, say, warn
-from shared.tasks import unlisted
+from shared.tasks import finding_unlisted
 
 if TYPE_CHECKING:
     from coordinator.copies_site import CopiesSite
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.site import Site
     from shared.state.records import VmRecord
-    from shared.tasks.importing import Progress
+    from shared.tasks.noted_import import Progress
     from shared.virtualbox.importing import ImportPlan
 
 
@@ -217,7 +217,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
     """
     from coordinator.restore import restoring
 
-    if not unlisted.is_listed(record):
+    if not finding_unlisted.is_listed(record):
         warn("the VM is restored, but that is not in the log: the database has no record of it")
         return False
     try:
@@ -230,7 +230,7 @@ def _record(invocation: Invocation, record: "VmRecord", restored: "Restored") ->
 
 def _advise(site: "Site", record: "VmRecord", restored: "Restored") -> None:
     """What the backups will make of a VM that replaces its original."""
-    if not unlisted.is_listed(record):
+    if not finding_unlisted.is_listed(record):
         return
     if restored.name == record.name and (record.node != site.node or record.missing_since):
         say(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import clocks, hold_words, reading, text, vm_argument
+from coordinator import clocks, database_reading, hold_words, text, vm_argument
 from coordinator.commands.copies import describe as describe_copies
 from coordinator.copy_words import incomplete, missing, rehearsal_lines, state
 from coordinator.vm_rows import describe, notes
@@ -41,14 +41,14 @@ def command(invocation: Invocation, *, vm: str, as_json: bool) -> ExitCode:
     name, a UUID, or a directory with copies.
     """
     site = invocation.site(reading=True)
-    found = reading.read(site)
+    found = database_reading.read(site)
     record = vm_argument.choose(site, found.snapshot.contents, vm)
     if record.key not in found.snapshot.contents.vms:
         known = found.snapshot.contents.vms.values()
         of = next((vm.key for vm in known if vm.uuid.lower() == record.uuid), "")
         return _unlisted(site, record, of, found.warnings, as_json=as_json)
     beats = (
-        {record.claim.session: reading.doing(site.database, record.claim.session)}
+        {record.claim.session: database_reading.doing(site.database, record.claim.session)}
         if record.claim
         else {}
     )

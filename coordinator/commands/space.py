@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import reading, space_words, text
+from coordinator import database_reading, space_words, text
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import ConfigurationError, ExitCode, UsageError, VmBackupError
@@ -15,7 +15,7 @@ from shared.state.rules import vm_records
 
 if TYPE_CHECKING:
     from shared.copies.retention import Rules
-    from shared.reports.space import Cost, Growth, VmSpace, WatchedSpace
+    from shared.reports.space_growth import Cost, Growth, VmSpace, WatchedSpace
     from shared.site import Site
     from shared.state.records import VmRecord
 
@@ -55,7 +55,7 @@ def command(
         if (number := wanted[f"if_keep_{rule}"]) is not None
     }
     site = invocation.site(reading=True)
-    found = reading.read(site)
+    found = database_reading.read(site)
     contents = found.snapshot.contents
     keys = {vm_records.meant(contents, vm).key for vm in vms}
     records = [record for key, record in contents.vms.items() if not keys or key in keys]
@@ -86,26 +86,26 @@ def _taken(site: "Site", records: "Sequence[VmRecord]") -> "tuple[list[VmSpace],
     for number, record in enumerate(records, start=1):
         text.progress(f"looking at the copies of VM {number} of {len(records)} …")
         try:
-            space = space_taken.of_vm(site, record)
+            space_growth = space_taken.of_vm(site, record)
         except VmBackupError as error:
             problems.append(f"{record.key} is not counted: {error.message}")
             continue
-        if space.copies or space.other:
-            found.append(space)
+        if space_growth.copies or space_growth.other:
+            found.append(space_growth)
     text.progress("")
     return sorted(found, key=lambda vm: -vm.most), problems
 
 
 def _growth(site: "Site") -> "tuple[Growth | None, WatchedSpace]":
     """How the NAS fills, and the looks that tell."""
-    from shared.reports import space, space_history
+    from shared.reports import space_growth, space_history
 
     try:
         samples = space_history.read(site)
     except ConfigurationError:  # another user than that of the workers
         samples = []
-    seen = space.watched(samples, site.clock.now())
-    return space.growth(seen.looks), seen
+    seen = space_growth.watched(samples, site.clock.now())
+    return space_growth.growth(seen.looks), seen
 
 
 def _costs(
@@ -115,7 +115,7 @@ def _costs(
     changes: Mapping[str, int],
 ) -> "dict[str, Cost]":
     """What other rules would cost, by VM. Raises `UsageError` if they are none."""
-    from shared.reports import space
+    from shared.reports import space_growth
     from shared.tasks.pruning import rules_of
 
     rules: dict[str, Rules] = {
@@ -126,7 +126,7 @@ def _costs(
             vm.vm: cost
             for vm in spaces
             if vm.vm in rules
-            and (cost := space.cost(vm, rules[vm.vm], replace(rules[vm.vm], **changes)))
+            and (cost := space_growth.cost(vm, rules[vm.vm], replace(rules[vm.vm], **changes)))
         }
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import clocks, reading, screen, status_table, status_warnings, text
+from coordinator import clocks, database_reading, screen, status_table, status_warnings, text
 from coordinator.vm_rows import describe
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import HOST, VM
@@ -76,7 +76,7 @@ class _Seen:
     """What one look found."""
 
     site: "Site"
-    found: reading.Reading
+    found: database_reading.Reading
     judged: Verdicts
     rows: list[dict[str, Any]]
     warnings: tuple[str, ...]
@@ -103,7 +103,7 @@ def _look(
     invocation: Invocation, vms: tuple[str, ...], host: str | None, *, problems: bool
 ) -> _Seen:
     site = invocation.site(reading=True)
-    found = reading.read(site)
+    found = database_reading.read(site)
     contents = found.snapshot.contents
     judged = judge(site, contents)
     warnings = (
@@ -153,7 +153,7 @@ def _show(seen: _Seen, *, as_json: bool) -> None:
 
 def _rows(
     site: "Site",
-    found: reading.Reading,
+    found: database_reading.Reading,
     judged: Verdicts,
     vms: tuple[str, ...],
     host: str | None,
@@ -166,7 +166,7 @@ def _rows(
     if host is not None:
         _require_host(contents, host)
     beats = {
-        record.claim.session: reading.doing(site.database, record.claim.session)
+        record.claim.session: database_reading.doing(site.database, record.claim.session)
         for record in contents.vms.values()
         if record.claim is not None
     }
@@ -198,7 +198,10 @@ def _sorted(snapshot: Snapshot) -> list[VmRecord]:
 
 
 def _document(
-    site: "Site", found: reading.Reading, warnings: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    site: "Site",
+    found: database_reading.Reading,
+    warnings: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     header = found.snapshot.header
     return {

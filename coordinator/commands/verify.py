@@ -128,12 +128,12 @@ def _plan(opened: CopiesSite, records: "list[VmRecord]", *, due: bool, as_json: 
 
 def _asked_for(opened: CopiesSite, vm: str | None) -> "list[VmRecord]":
     """The records of the VMs that were asked for, also those made of unlisted copies."""
-    from shared.tasks import unlisted
+    from shared.tasks import finding_unlisted
 
     site, contents = opened.site, opened.contents
     if vm is not None:
         return [vm_argument.choose(site, contents, vm)]
-    found = unlisted.find(site, contents)
+    found = finding_unlisted.find(site, contents)
     for problem in found.problems:
         warn(problem)
     return [*(contents.vms[key] for key in sorted(contents.vms)), *found.records]
@@ -222,17 +222,17 @@ def _verify_vm(
     due: bool,
     as_json: bool,
 ) -> None:
-    from shared.tasks import unlisted, verification, vm_copies
+    from shared.tasks import finding_unlisted, verification, vm_copies
 
     vm_records.require_free(record)
     for copy in _wanted(site, record, due=due):
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         examined = verification.verify_copy(
             site, session, record.key, copy.stamp, _progress(record, copy)
         )
         if examined is not None:
             _tell(report, examined, as_json=as_json)
-    if record.directory and unlisted.is_listed(record):
+    if record.directory and finding_unlisted.is_listed(record):
         verification.settle(site, session, record.key)
         now = vm_records.find(site.database.head().contents, record.key)
         vm_copies.require_archived(site, now)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator import reading, text
+from coordinator import database_reading, text
 from coordinator.doctor.result import Check, Verdict, failed
 from shared.host.clock import Clock
 from shared.host.configuration import Configuration
@@ -124,7 +124,7 @@ def _generations(root: Path) -> Iterator[Check]:
 
 
 def _reserve(root: Path, keep_free: int) -> Check:
-    if missing := reading.missing_reserve(root, keep_free):
+    if missing := database_reading.missing_reserve(root, keep_free):
         hint = "nothing needs to be done while there is room: the next tick makes it"
         return Check("database: reserve", "warn", missing, hint)
     size = text.size(reserve.present(root))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from shared.host.errors import VmBackupError
-from shared.nas.errors import NO_RIGHTS
+from shared.nas.nas_errors import NO_RIGHTS
 
 Verdict = Literal["ok", "warn", "fail"]
 

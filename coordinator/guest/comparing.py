@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from coordinator import text
 from coordinator.guest.advice import advice
-from coordinator.guest.reading import GuestReader
+from coordinator.guest.reader_process import GuestReader
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
 from shared.output import say, warn

@@ -1,8 +1,8 @@
 """Reading ext2-4, NTFS, FAT and exFAT with the Sleuth Kit. Runs in the child process alone.
 
 The library is C and reads what a guest wrote: it may fail, crash or never return. Whoever needs an
-answer all the same has the child do it (`coordinator.guest.reading`). Deleted files, and those
-that the file system keeps for itself, are not there.
+answer all the same has the child do it (`coordinator.guest.reader_process`). Deleted files, and
+those that the file system keeps for itself, are not there.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.copies_site import CopiesSite
-from coordinator.guest.reading import GuestReader
+from coordinator.guest.reader_process import GuestReader
 from shared.host.errors import UsageError
 from shared.output import warn
 

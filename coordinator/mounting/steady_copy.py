@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from shared.host.errors import NasError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.ova.disk_reader import CopyReader, open_copy
 
 

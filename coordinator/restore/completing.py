@@ -15,7 +15,7 @@ from shared.site import Site
 from shared.tasks.direct_plan import kept_settings
 from shared.tasks.firmware_variables import read_variables
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import register, unregister
+from shared.tasks.noted_import import register, unregister
 from shared.virtualbox.drives import Drive
 from shared.virtualbox.importing import ImportPlan
 from shared.virtualbox.put_back import DiskKind, PutBack, kept_host_access, put_back

@@ -20,8 +20,8 @@ from shared.site import Site
 from shared.tasks import import_note, verification
 from shared.tasks.direct_plan import DirectPlan, NotDirectError
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import Progress, register, unregister
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
+from shared.tasks.noted_import import Progress, register, unregister
 from shared.virtualbox.importing import ImportPlan, folder_name
 
 log: Final = logging.getLogger(__name__)

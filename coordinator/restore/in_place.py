@@ -34,7 +34,7 @@ from shared.state.records import VmRecord
 from shared.state.sessions.holding import Holding
 from shared.tasks import disk_swap, vm_copies
 from shared.tasks.disk_swap import SwapError
-from shared.tasks.importing import Progress
+from shared.tasks.noted_import import Progress
 from shared.tasks.swap_note import Swap, SwapNote, SwappedDisk
 from shared.virtualbox import scratch
 from shared.virtualbox.inventory import Machine

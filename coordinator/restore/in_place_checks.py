@@ -9,7 +9,7 @@ from shared.host.printable import option, quoted
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.states import State
-from shared.tasks import unlisted
+from shared.tasks import finding_unlisted
 from shared.virtualbox.fingerprint import Fingerprint, differences, fingerprint_of
 from shared.virtualbox.inventory import Machine
 
@@ -21,7 +21,7 @@ def require_machine(site: Site, record: VmRecord) -> Machine:
 
     Raises `UsageError`, `IllegalMoveError`, `VBoxManageError`.
     """
-    if not unlisted.is_listed(record):
+    if not finding_unlisted.is_listed(record):
         raise UsageError(
             f"the database has no record of {record.key}: there is no VM to be taken back",
             hint=restore_instead(record),

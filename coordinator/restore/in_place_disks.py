@@ -14,8 +14,8 @@ from coordinator.restore.direct import told_as_damage, unpack
 from coordinator.restore.in_place_plan import PlannedDisk
 from shared.copies.catalogue import Copy
 from shared.copies.names import final_name
-from shared.copies.space import human
-from shared.frozen.errors import NotFrozenError
+from shared.copies.space_needed import human
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 from shared.frozen.store import RoomLimit
 from shared.host.errors import CopyError, DiskImageError

@@ -15,7 +15,7 @@ from shared.host.errors import UsageError, VBoxManageError, VmBackupError
 from shared.site import Site
 from shared.tasks import import_leftovers, import_note
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import register, unregister
+from shared.tasks.noted_import import register, unregister
 from shared.virtualbox.clone_parts import is_below
 from shared.virtualbox.importing import ImportPlan, folder_name
 from shared.virtualbox.inventory import Machine

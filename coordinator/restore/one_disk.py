@@ -12,7 +12,7 @@ from shared.copies.names import final_name
 from shared.host.errors import CopyError, UsageError
 from shared.ova.disk_reader import open_copy
 from shared.ova.vdi_writing import RawFile, TargetError, VdiFile
-from shared.tasks.importing import Progress
+from shared.tasks.noted_import import Progress
 from shared.virtualbox import scratch
 
 #: What file systems answer that have no second names for a file.

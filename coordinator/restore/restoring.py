@@ -37,7 +37,7 @@ from shared.tasks.direct_plan import (
     side_files,
 )
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import Progress, make, require_room
+from shared.tasks.noted_import import Progress, make, require_room
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import (
     ImportPlan,

@@ -22,9 +22,9 @@ from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import Codec, best_codec
 from shared.ova.disk import Chain
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import GRAIN, SECTOR
 from shared.ova.vmdk_writing import VmdkLayout
-from shared.ova.writing import OvaWriter
 
 #: Of the engine's CPU time, at most this part.
 AIM: Final = 10.0

@@ -13,8 +13,8 @@ from typing import Final
 from shared.copies.names import parse_final
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError
-from shared.nas.errors import reported
 from shared.nas.mount import is_there
+from shared.nas.nas_errors import reported
 from shared.nas.overlap import Relation, first_name_below, relations, seen_in
 from shared.nas.reading import list_fresh
 

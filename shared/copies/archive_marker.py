@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.archive_location import require_apart, require_no_vm
-from shared.copies.files import NasFiles, write_file
+from shared.copies.copy_files import NasFiles, write_file
 from shared.host.configuration import STATE_DIRECTORY, Nas
 from shared.host.errors import ConfigurationError, NasError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.overlap import on_one_mount
 from shared.nas.reading import look, read_file
 

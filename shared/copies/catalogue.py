@@ -24,7 +24,7 @@ from shared.copies.names import (
 from shared.copies.side_files import missing_of_copy
 from shared.copies.sidecar import Sidecar
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import Entry, look, present
 from shared.state.hold import Hold
 from shared.state.numbers import plausible

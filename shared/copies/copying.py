@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.nas.reading import look, open_file

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shared.copies import sidecar_files
-from shared.copies.files import NasFiles, write_file
+from shared.copies.copy_files import NasFiles, write_file
 from shared.copies.names import final_name, partial_name
 from shared.copies.sidecar import Sidecar
 from shared.host.errors import CopyError
 from shared.host.rate_limit import UNLIMITED, Pace
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.ova.check import OvaCheck, Progress, Sink
 from shared.ova.index import GrainIndex
 from shared.ova.parts_check import check_parts

@@ -13,7 +13,7 @@ from typing import Final
 
 from shared.copies import archive_marker, directories
 from shared.copies.archive_location import require_no_vm
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.configuration import Configuration
 from shared.host.errors import ConfigurationError, VmBackupError
 from shared.nas.repository import is_archive_noted, note_archive

@@ -18,12 +18,12 @@ from typing import Final
 
 from shared.copies import catalogue, chronology, sidecar_files, source_removal, transfer
 from shared.copies import sidecar as sidecars
+from shared.copies.copy_files import NasFiles, refuse_one_directory
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles, refuse_one_directory
 from shared.copies.names import SIDES, final_name, parse_final
 from shared.copies.partials import remove_partials_of_moves
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import Entry, look, look_twice, present, read_file
 
 #: More steps than a copy can need: whoever takes them runs in a circle.

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.names import parse_partial
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import look
 
 

@@ -5,7 +5,7 @@ rules let go (`shared.copies.protection`) does; what was moved goes only when it
 its new place, which is another directory.
 
 Each proof reads the directory again, and gives a permit for the files of one copy
-(`shared.copies.files`). Call them under a claim on the VM, right before the removal.
+(`shared.copies.copy_files`). Call them under a claim on the VM, right before the removal.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from shared.copies import catalogue, protection, sidecar_files
 from shared.copies.catalogue import Copy
-from shared.copies.files import Permit, refuse_one_directory
+from shared.copies.copy_files import Permit, refuse_one_directory
 from shared.copies.names import SUFFIXES, final_name, parse_partial
 from shared.copies.side_files import missing_of_copy
 from shared.host.errors import CopyError, IllegalMoveError
 from shared.host.printable import quoted
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import look, look_twice, present
 from shared.state.hold import require_unheld
 

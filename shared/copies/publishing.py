@@ -17,14 +17,14 @@ from typing import Final, Protocol
 
 from shared.copies import sidecar as sidecars
 from shared.copies import sidecar_files
-from shared.copies.files import NasFiles, write_file
+from shared.copies.copy_files import NasFiles, write_file
 from shared.copies.first_reading import is_whole
 from shared.copies.names import SIDES, Suffix, final_name, partial_name
 from shared.copies.side_files import missing
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError, NasError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import Entry, look, look_twice, present, read_file
 from shared.ova.check import sha256_of
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from shared.copies import catalogue, chronology, permits, protection, screenshots
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles, Permit
+from shared.copies.copy_files import NasFiles, Permit
 from shared.copies.names import SIDES, Suffix, final_name
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import look, present
 
 #: The checksum line first, as a mark that a removal has begun: a copy counts without it, and one

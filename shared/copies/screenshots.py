@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies import permits
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.names import final_name, parse_final, partial_name
 from shared.copies.side_files import keep as keep_side_file
 from shared.copies.sidecar_fields import Screenshot
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import look, look_twice
 
 #: One that is larger is not kept: a screen of the usual sizes has a tenth of it.

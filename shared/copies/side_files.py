@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.names import Suffix, final_name, partial_name
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.host.rate_limit import UNLIMITED, Pace
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import Entry, open_file, present
 from shared.ova.check import sha256_of
 from shared.ova.tar import members

@@ -5,11 +5,11 @@ What they say is in `sidecar`.
 
 from pathlib import Path
 
-from shared.copies.files import NasFiles, write_file
+from shared.copies.copy_files import NasFiles, write_file
 from shared.copies.names import final_name, partial_name
 from shared.copies.sidecar import LIMIT_BYTES, Sidecar, parse
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import read_file
 
 

@@ -7,8 +7,8 @@ import os
 from typing import Final
 
 from shared.copies import first_reading, permits, sidecar_files
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.names import SIDES, Suffix, final_name
 from shared.copies.sidecar import Sidecar
 from shared.host.errors import CopyError

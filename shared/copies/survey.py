@@ -19,7 +19,7 @@ from shared.copies.names import safe_directory_name
 from shared.copies.sidecar import Sidecar
 from shared.host.configuration import Nas
 from shared.host.errors import VmBackupError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.overlap import first_name_below
 from shared.nas.reading import look_at_top
 from shared.nas.spelling import folded

@@ -11,12 +11,12 @@ from typing import Final
 
 from shared.copies import first_reading, screenshots, sidecar_files, source_removal
 from shared.copies import sidecar as sidecars
+from shared.copies.copy_files import NasFiles, write_file
 from shared.copies.copying import Route, Transport, copy_file
-from shared.copies.files import NasFiles, write_file
 from shared.copies.names import SIDES, Suffix, final_name, partial_name
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import Screenshot, SideFile
-from shared.copies.space import check_room
+from shared.copies.space_needed import check_room
 from shared.host.errors import CopyError
 from shared.nas.reading import Entry, look, present, read_file
 from shared.ova.check import sha256_of

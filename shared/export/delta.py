@@ -21,14 +21,14 @@ from typing import Final, Self
 
 from shared.export.disk_delta import DiskDelta
 from shared.export.takeover import PreviousDisk, PreviousSection
-from shared.frozen.kept import KeptClones
+from shared.frozen.kept_clones import KeptClones
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import open_file
 from shared.ova.index import GrainIndex
 from shared.ova.index_writing import IndexWriter
+from shared.ova.ova_writing import OvaWriter, WrittenMember
 from shared.ova.parts import MadeParts, Part, Parts
 from shared.ova.vmdk import SECTOR
-from shared.ova.writing import OvaWriter, WrittenMember
 
 #: Blocks of file systems that share them between files.
 REFLINK_ALIGNMENT: Final = 4096

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from shared.host.errors import CopyError
 from shared.ova.index import IndexRecord, IndexSection
 from shared.ova.index_writing import IndexWriter
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import SECTOR
 from shared.ova.vmdk_writing import CompressedUnit
-from shared.ova.writing import OvaWriter
 
 
 class DiskDelta:

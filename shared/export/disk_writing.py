@@ -12,10 +12,10 @@ from shared.export.disk_delta import DiskDelta
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.ovf import DescribedDisk
 from shared.ova.vmdk import SECTOR
 from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
-from shared.ova.writing import OvaWriter
 
 
 class Guard(Protocol):

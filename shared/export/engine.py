@@ -26,13 +26,13 @@ from shared.export.freezing import Freezer
 from shared.export.pipeline import CompressionSettings, ReadMeter
 from shared.export.read_lock import ReadLock
 from shared.export.takeover import PreviousDisk
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.host.errors import CopyError, DiskImageError
 from shared.host.rate_limit import UNLIMITED, Pace
 from shared.ova.disk import Chain
+from shared.ova.ova_writing import OvaWriter, WrittenMember
 from shared.ova.ovf import DescribedDisk, disk_files
 from shared.ova.parts import MadeParts
-from shared.ova.writing import OvaWriter, WrittenMember
 from shared.virtualbox.export_words import ExportedAs
 from shared.virtualbox.vboxmanage import VBoxManage
 

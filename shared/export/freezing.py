@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.frozen.errors import NotFrozenError
-from shared.frozen.kept import KeptClones
+from shared.frozen.kept_clones import KeptClones
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.store import CloneStore
 from shared.virtualbox.export_errors import HostFullError
 

@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.frozen.comparison import Differences
-from shared.frozen.errors import NotFrozenError
-from shared.frozen.kept import KeptImage
+from shared.frozen.kept_clones import KeptImage
+from shared.frozen.not_frozen import NotFrozenError
 from shared.ova.disk import Block, Chain
 from shared.ova.index import GrainIndex, IndexSection
 from shared.ova.vmdk import GRAIN

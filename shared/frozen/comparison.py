@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Self
 
-from shared.frozen.errors import NotFrozenError
 from shared.frozen.extents import Extent, Span, compare, read_extents
+from shared.frozen.not_frozen import NotFrozenError
 
 #: At most so many extents of one file are cloned, and compared: each takes 22 to 50 microseconds
 #: while the VM is locked, and 32 afterwards.

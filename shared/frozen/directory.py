@@ -17,8 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
-from shared.frozen.errors import NotFrozenError
-from shared.frozen.kept import KeptNote
+from shared.frozen.kept_clones import KeptNote
+from shared.frozen.not_frozen import NotFrozenError
 from shared.host.errors import ConfigurationError
 from shared.host.notes import Note
 

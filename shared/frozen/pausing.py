@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from shared.frozen.comparison import MOST_EXTENTS
-from shared.frozen.errors import NotFrozenError
 from shared.frozen.extents import count_extents
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import require_reflinks
 from shared.frozen.store import RoomLimit
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 
 _FICLONE: Final = 0x40049409
 _FICLONERANGE: Final = 0x4020940D

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from shared.frozen.comparison import MOST_EXTENTS
 from shared.frozen.directory import CloneDirectory, known_directories
-from shared.frozen.errors import NotFrozenError
 from shared.frozen.extents import count_extents
-from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptClones, KeptNote
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 
 

@@ -18,7 +18,7 @@ from shared.host.configuration import Nas
 from shared.host.errors import NasError
 from shared.host.processes import Completed, Runner, SubprocessRunner
 from shared.host.waits import waiting
-from shared.nas.errors import full_hint
+from shared.nas.nas_errors import full_hint
 from shared.nas.writing import WRITE_TEST
 
 _PROBE: Final = str(Path(__file__).with_name("probe.py"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import NasError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import list_fresh
 from shared.nas.writing import remove_tree, write_new_file
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from shared.host.clock import Clock
-from shared.nas.errors import ABSENT, PASSING, FlushError
+from shared.nas.nas_errors import ABSENT, PASSING, FlushError
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Making files and directories on the NAS, and bringing them to its disk.
 
 All that writes there is built on these functions: the state database, the copies
-(`shared.copies.files`), and what tries the NAS out. They raise OSError, the disk's own errors
+(`shared.copies.copy_files`), and what tries the NAS out. They raise OSError, the disk's own errors
 (EIO, ENOSPC, EDQUOT) always: what it did not take is not there after a power cut, whatever a later
 flush says. What is known of NFS and SMB clients decides how (docs/nas.md).
 """
@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from shared.nas.errors import DISK, NO_RIGHTS, NOT_SUPPORTED, FlushError
+from shared.nas.nas_errors import DISK, NO_RIGHTS, NOT_SUPPORTED, FlushError
 from shared.nas.reading import (
     DIRECTORY_FLAGS,
     FILE_FLAGS,

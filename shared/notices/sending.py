@@ -23,7 +23,7 @@ from shared.notices.notice import Notice
 MESSAGE_SECONDS: Final = 19.0
 PING_SECONDS: Final = 9.0
 _END_SECONDS: Final = 1.0
-_CHILD: Final = (sys.executable, "-P", "-m", "shared.notices.child")
+_CHILD: Final = (sys.executable, "-P", "-m", "shared.notices.sender")
 
 
 def require_apprise() -> None:

@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self
 
 from shared.host.errors import CopyError
 from shared.host.rate_limit import UNLIMITED, Pace
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import opened_fresh
 from shared.ova.manifest import (
     MANIFEST_LIMIT,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from shared.host.errors import CopyError
-from shared.nas.errors import nas_error, reported
+from shared.nas.nas_errors import nas_error, reported
 from shared.nas.reading import open_file, read_file
 from shared.ova.index import GrainIndex, UnreadIndexError
 from shared.ova.tar import TarMember, members

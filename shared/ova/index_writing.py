@@ -19,7 +19,7 @@ from shared.ova.index import (
     IndexSection,
     seal,
 )
-from shared.ova.writing import WrittenMember
+from shared.ova.ova_writing import WrittenMember
 
 
 class IndexWriter:

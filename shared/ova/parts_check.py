@@ -15,7 +15,7 @@ from typing import Final
 
 from shared.host.errors import CopyError
 from shared.host.rate_limit import UNLIMITED, Pace
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import opened_fresh
 from shared.ova.check import CheckStoppedError, OvaCheck, Progress, Sink, feed, read_description
 from shared.ova.index import GrainIndex, grain_digest

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import open_file
 from shared.ova.ovf import OVF_LIMIT
 from shared.ova.tar import TarMember, members

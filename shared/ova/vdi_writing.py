@@ -15,7 +15,7 @@ from typing import Final, Self
 from uuid import UUID, uuid4
 
 from shared.host.errors import VmBackupError
-from shared.nas.errors import FULL
+from shared.nas.nas_errors import FULL
 from shared.ova.vdi import FREE
 from shared.ova.vdi_header import HEADER_BYTES, SECTOR
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import BinaryIO, Final
 
 from shared.host.errors import CopyError, NasError, VmBackupError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.ova.compression import best_inflate
 from shared.ova.grain_data import has_digest, laid_out, unpack
 from shared.ova.grain_tables import TABLES_LIMIT, GrainPlace, GrainTables, section_at

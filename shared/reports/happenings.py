@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.rules import sightings

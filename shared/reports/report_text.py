@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.clock import parse_timestamp
 from shared.host.duration import spoken
 from shared.notices.notice import Kind, Notice

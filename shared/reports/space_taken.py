@@ -12,7 +12,7 @@ from shared.copies.names import parse_final
 from shared.frozen import extents
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import Entry, look
-from shared.reports.space import CopySpace, VmSpace
+from shared.reports.space_growth import CopySpace, VmSpace
 
 if TYPE_CHECKING:
     from shared.copies.sidecar import Sidecar

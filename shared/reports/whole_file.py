@@ -13,8 +13,8 @@ from shared.copies.directories import plain_names
 from shared.copies.names import parse_final
 from shared.host.configuration import Nas
 from shared.host.errors import UsageError
-from shared.nas.errors import nas_error
 from shared.nas.mount import mount_table
+from shared.nas.nas_errors import nas_error
 from shared.nas.overlap import Relation, relations
 from shared.nas.reading import list_fresh, open_file
 from shared.nas.writing import FILE_MODE, like_directory, set_mode

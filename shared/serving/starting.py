@@ -20,7 +20,7 @@ log: Final = logging.getLogger(__name__)
 
 #: A module of ours as a program.
 PYTHON: Final = (sys.executable, "-P", "-m")
-_SERVER: Final = (*PYTHON, "coordinator.mounting.server")
+_SERVER: Final = (*PYTHON, "coordinator.mounting.copy_server")
 _WITH_THE_UNIT: Final = (
     "this runs in a unit of systemd, which gives the server of the files no scope of its own: "
     "unless the unit has KillMode=process, its end is that of the server"

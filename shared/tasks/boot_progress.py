@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.duration import spoken
 from shared.host.errors import VmBackupError
 from shared.host.host_lock import is_held

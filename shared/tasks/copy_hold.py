@@ -24,7 +24,7 @@ from shared.state.rules import vm_records
 from shared.state.rules.holds import Held
 from shared.state.sessions.holding import holding
 from shared.state.sessions.session import Session
-from shared.tasks import commit_reasons, pruning, unlisted, vm_copies
+from shared.tasks import commit_reasons, finding_unlisted, pruning, vm_copies
 
 log: Final = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def place(
     pruning.find(site, record, stamp)
     hold = Hold(stamp, site.node, name, timestamp(site.clock.now()), index, uuid)
     with site.database.session("hold") as session:
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         reason = commit_reasons.held(record.key, stamp, hold.title)
         session.commit(partial(rules.place, key=record.key, hold=hold), reason)
         _require_there(site, session, record.key, hold)
@@ -69,7 +69,7 @@ def end(site: Site, held: Held) -> bool:
     when = timestamp(site.clock.now())
     reason = commit_reasons.let_go(held.vm, held.hold.stamp, held.hold.title)
     with site.database.session("hold") as session:
-        unlisted.take_in(session, held.record)
+        finding_unlisted.take_in(session, held.record)
         head = session.commit(partial(rules.end, held=held, when=when), reason)
         key = next((vm.key for vm in head.contents.vms.values() if vm.uuid == held.uuid), "")
         return not key or _settle_if_free(site, session, key)
@@ -96,7 +96,7 @@ def named(site: Site, contents: Contents, name: str) -> list[Held]:
     if name in contents.vms:
         records = [contents.vms[name]]
     else:
-        records = [*contents.vms.values(), *unlisted.find(site, contents).records]
+        records = [*contents.vms.values(), *finding_unlisted.find(site, contents).records]
     marked = [
         Held(record, hold)
         for record in records

@@ -7,7 +7,7 @@ from pathlib import Path
 from shared.copies.catalogue import Copy
 from shared.copies.names import Suffix, final_name
 from shared.host.errors import CopyError, VBoxManageError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import read_file
 from shared.ova.disk_reader import open_copy
 from shared.ova.ovf import Attachment, disk_files

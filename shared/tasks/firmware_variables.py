@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import CopyError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.nas.reading import read_file
 from shared.ova.disk_reader import CopyReader
 from shared.ova.manifest import parse_manifest

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.clock import is_ahead, parse_timestamp
 from shared.host.printable import printable, quoted
 from shared.state.sessions.host_look import SILENT_AFTER, TOLERANCE_SECONDS, HostLook

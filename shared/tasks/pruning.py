@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from shared.copies import catalogue, permits, retention, sidecar_files
-from shared.copies.files import Permit
+from shared.copies.copy_files import Permit
 from shared.copies.retention import Decision, Rules
 from shared.host.clock import timestamp
 from shared.host.configuration import VmPolicy

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shared.copies import archive_marker, directories
 from shared.copies.archive_location import prove_apart
-from shared.copies.files import NasFiles, modes_for
+from shared.copies.copy_files import NasFiles, modes_for
 from shared.copies.survey import FoundVm, Survey, survey
 from shared.host.clock import Clock, timestamp
 from shared.host.configuration import Configuration

@@ -24,15 +24,15 @@ from shared.site import Site
 from shared.state.records import VmRecord
 from shared.state.rules import readers
 from shared.tasks import (
+    finding_unlisted,
     rehearsal_note,
     rehearsal_result,
     served_machine,
-    unlisted,
     verification,
 )
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
 from shared.tasks.direct_plan import DirectPlan
-from shared.tasks.importing import Progress, require_room
+from shared.tasks.noted_import import Progress, require_room
 from shared.tasks.rehearsal_trial import GOOD, TrialResult, Wishes, attempt, place, result_of
 from shared.tasks.served_machine import NotServedError
 
@@ -203,7 +203,7 @@ def _damaged(
         problem = verification.examine(copy, report, site.pace())
         return result_of(site, f"damaged: {problem}", "", booted=False) if problem else None
     with site.database.session("rehearse") as session:
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         examined = verification.verify_copy(site, session, record.key, copy.stamp, report)
     if examined is None:
         raise CopyError(f"the copy {copy.stamp} is gone")
@@ -225,7 +225,7 @@ def _record(site: Site, record: VmRecord, stamp: str, seen: TrialResult) -> bool
     with site.database.session("rehearse") as session:
         while True:
             try:
-                unlisted.take_in(session, record)
+                finding_unlisted.take_in(session, record)
                 return rehearsal_result.note(
                     site, session, record.key, stamp, seen.result, seen.image
                 )

@@ -27,7 +27,7 @@ from shared.site import Site
 from shared.tasks import import_leftovers, import_note, rehearsal_note, served_machine
 from shared.tasks.direct_plan import DirectPlan
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import ImportStalledError, Progress, cut_off, make
+from shared.tasks.noted_import import ImportStalledError, Progress, cut_off, make
 from shared.virtualbox import host_faults
 from shared.virtualbox.boot_check import BootCheck
 from shared.virtualbox.importing import ImportPlan, refuse_unsafe

@@ -29,8 +29,8 @@ from shared.tasks.direct_plan import (
     side_files,
 )
 from shared.tasks.import_note import ImportNote
-from shared.tasks.importing import register
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
+from shared.tasks.noted_import import register
 from shared.virtualbox.importing import ImportPlan
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.patience import patiently

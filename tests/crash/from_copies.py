@@ -121,7 +121,7 @@ def end_servers(world: World) -> None:
     """Kills what serves disks in this world, and unmounts what that leaves."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if "coordinator.booting.server" in process.cmdline() and process.environ().get(
+            if "coordinator.booting.disk_server" in process.cmdline() and process.environ().get(
                 "VMBACKUP_CONFIG"
             ) == str(world.configuration):
                 process.kill()

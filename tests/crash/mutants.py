@@ -89,7 +89,7 @@ def _no_intent() -> None:
 
 def _commit_in_place() -> None:
     """The view is written where it stands instead of being replaced."""
-    from shared.state.store.files import StateFiles
+    from shared.state.store.state_files import StateFiles
 
     def replace_view(self: StateFiles, name: str) -> None:
         import os

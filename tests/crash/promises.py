@@ -10,8 +10,8 @@ from shared.copies.catalogue import Copy
 from shared.ova.check import check_ova
 from shared.state.records import VmRecord
 from shared.state.store import inspection
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot, decode
-from shared.state.store.view import render
 
 _STATE_FILES = frozenset(
     {"gen", "history", "node", "reserve", "tmp", "vmtool-db-version", "vmtool-statedb"}

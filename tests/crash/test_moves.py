@@ -3,8 +3,8 @@
 import pytest
 
 from shared.copies import catalogue
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.moving import move_copies
 from tests.support import copies as make
 from tests.unit.copies.test_moving import STAMPS, assert_moved, filled, route, whole_somewhere

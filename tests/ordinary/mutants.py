@@ -92,7 +92,7 @@ MUTANTS: Final = {
             ("shared.copies.known_archive", "require_no_vm", _answers()),
             ("shared.tasks.archiving", "require_apart", _answers()),
             ("shared.tasks.archiving", "prove_apart", _answers()),
-            ("shared.copies.files", "same_directory", _answers(False)),
+            ("shared.copies.copy_files", "same_directory", _answers(False)),
             ("shared.copies.source_removal", "_one_file", _answers(False)),
         ),
         Cell("the NAS mounted twice", "archive"),
@@ -105,7 +105,7 @@ MUTANTS: Final = {
     "what a live backup made is known by its name": Mutant(
         (
             ("shared.virtualbox.scratch", "new_token", _answers("2")),
-            ("shared.virtualbox.clones", "Clones.refuse_taken", _answers()),
+            ("shared.virtualbox.live_clone", "Clones.refuse_taken", _answers()),
             ("worker.backup.undo", "find_snapshot", _by_name),
         ),
         Cell("inside", "run live", "new", "like ours"),

@@ -5,8 +5,8 @@ from typing import Final
 
 from shared.state.sessions.heartbeat import BEATS_PER_LEASE
 from shared.state.states import State
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot
-from shared.state.store.view import render
 from tests.protocol import nas
 from tests.protocol.claims import LEASE_SECONDS, VM
 from tests.protocol.nas import World

@@ -7,10 +7,10 @@ from typing import Any, Final
 from shared.state.store import bundling
 from shared.state.store import history_operations as op
 from shared.state.store.bundle import BundleName, unpack
-from shared.state.store.files import StateFiles
 from shared.state.store.header import Header
 from shared.state.store.operations import Steps
 from shared.state.store.snapshot import encode
+from shared.state.store.state_files import StateFiles
 from tests.protocol import nas
 from tests.protocol.nas import Cost, World
 from tests.protocol.process import Program

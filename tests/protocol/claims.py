@@ -20,9 +20,9 @@ from shared.state.sessions.session import Session
 from shared.state.states import State
 from shared.state.store import protocol
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.protocol import Author, Change
 from shared.state.store.snapshot import Snapshot
+from shared.state.store.state_files import StateFiles
 from shared.state.store.version import DatabaseVersion
 from tests.protocol import nas
 from tests.protocol.nas import PlaceCopy, World

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from shared.state.store import protocol, seen_history, view
+from shared.state.store import protocol, readable_view, seen_history
 from tests.protocol import nas
 
 
@@ -15,4 +15,4 @@ def _decode_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     )  # the same process is run from its beginning for each of its steps
     monkeypatch.setattr(protocol, "decode", nas.read)
     monkeypatch.setattr(seen_history, "decode", nas.read)
-    monkeypatch.setattr(view, "decode", nas.read)
+    monkeypatch.setattr(readable_view, "decode", nas.read)

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from shared.host.errors import NasError
-from shared.state.store.files import StateFiles
 from shared.state.store.lease import break_lease
 from shared.state.store.operations import ReadLease
+from shared.state.store.state_files import StateFiles
 from tests.protocol.nas import AcquireLease, ReleaseLease, World
 from tests.protocol.process import Program
 

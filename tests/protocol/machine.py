@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from shared.state.records import Claim
 from shared.state.store import operations as op
 from shared.state.store import protocol
-from shared.state.store.view import render
+from shared.state.store.readable_view import render
 from tests.protocol import claims, nas
 from tests.protocol.actor import Actor, Line
 from tests.protocol.always import BEAT_SECONDS, lost, unfinished, wrongly_expired

@@ -15,8 +15,7 @@ from shared.state.records import VmRecord
 from shared.state.rules import backup
 from shared.state.rules import claims as claims_rules
 from shared.state.sessions.session import Session
-from shared.state.store import bundling, lease, protocol, view
-from shared.state.store.files import StateFiles
+from shared.state.store import bundling, lease, protocol, readable_view
 from shared.state.store.operations import (
     KeepEditedView,
     PublishGeneration,
@@ -30,8 +29,9 @@ from shared.state.store.operations import (
     WriteTemporary,
 )
 from shared.state.store.protocol import Author, Change
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot, encode
-from shared.state.store.view import render
+from shared.state.store.state_files import StateFiles
 from tests.protocol import bundles, claims, upgrades
 from tests.protocol import lease as leases
 from tests.protocol.nas import Cost, Rules, read
@@ -223,7 +223,7 @@ def _head_before_view() -> Steps[bool | None]:
     found = yield ReadView()
     if found == render(head.contents):
         return None
-    if found is None or (yield from view._is_older_view(found, head)):
+    if found is None or (yield from readable_view._is_older_view(found, head)):
         return False
     yield KeepEditedView(head.generation, found)
     return True
@@ -399,17 +399,17 @@ MUTANTS: Final = (
     Mutant(
         "publishes the view without a second look",
         _view("one look"),
-        _set(view, "publish_view", _view_without_second_look),
+        _set(readable_view, "publish_view", _view_without_second_look),
     ),
     Mutant(
         "believes what it reads back of the view",
         _view("read back", budget=Cost(stale=1)),
-        _set(view, "publish_view", _view_believed),
+        _set(readable_view, "publish_view", _view_believed),
     ),
     Mutant(
         "looks at the head before the view",
         _view("imagined edit"),
-        _set(view, "_set_edit_aside", _head_before_view),
+        _set(readable_view, "_set_edit_aside", _head_before_view),
     ),
     Mutant(
         "trusts a listing",

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from shared.state.store import history_operations as history
 from shared.state.store import operations as op
 from shared.state.store.bundle import BundleName
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot, decode
-from shared.state.store.view import render
 
 #: Stands for an answer that production turns into `NasError`.
 REFUSED: Final = "refused"

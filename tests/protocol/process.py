@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from shared.host.errors import NasError
-from shared.state.store.files import StateFiles
 from shared.state.store.operations import Operation
+from shared.state.store.state_files import StateFiles
 from tests.protocol.nas import PASSING, REFUSED
 
 #: What a process does: it gets its door to the NAS, and returns what it was told.

@@ -16,12 +16,12 @@ from shared.state.records import VmRecord
 from shared.state.rules import expiry
 from shared.state.states import INITIAL, MOVES, State
 from shared.state.store import protocol
-from shared.state.store import view as views
-from shared.state.store.files import StateFiles
+from shared.state.store import readable_view as views
 from shared.state.store.header import NO_PREVIOUS, Header
 from shared.state.store.protocol import Author, Change
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot, encode
-from shared.state.store.view import render
+from shared.state.store.state_files import StateFiles
 from tests.protocol import nas
 from tests.protocol.nas import World
 from tests.protocol.process import Program

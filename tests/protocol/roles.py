@@ -16,7 +16,7 @@ from shared.state.contents import Contents
 from shared.state.rules import archive, claims, sightings
 from shared.state.sessions import deaths, recovery
 from shared.state.states import Event
-from shared.state.store.files import StateFiles
+from shared.state.store.state_files import StateFiles
 from tests.protocol.claims import (
     LEASE_SECONDS,
     VM,

@@ -7,8 +7,8 @@ from functools import cache
 from shared.state import formats
 from shared.state.contents import Contents
 from shared.state.store import protocol, upgrade
-from shared.state.store.files import StateFiles
 from shared.state.store.protocol import Author, Change
+from shared.state.store.state_files import StateFiles
 from tests.protocol import nas
 from tests.protocol.nas import World
 from tests.protocol.process import Program

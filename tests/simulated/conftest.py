@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies.archive_marker import prepare_archive
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, Nas
 from shared.host.host_identity import HostIdentity

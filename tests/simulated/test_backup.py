@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import IllegalMoveError, LockLostError, NasError
 from shared.host.processes import SubprocessRunner
 from shared.state.rules import archive, claims

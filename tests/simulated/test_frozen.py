@@ -15,8 +15,8 @@ import pytest
 from shared.copies.names import final_name
 from shared.export import engine
 from shared.frozen.directory import CloneDirectory, known_directories
-from shared.frozen.errors import NotFrozenError
-from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptClones, KeptNote
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.store import CloneStore
 from shared.host.errors import CopyError, VBoxManageError
 from shared.state.records import Claim
@@ -27,7 +27,7 @@ from tests.support.disk_files import VmdkReader
 from tests.support.file_systems import mounted
 from tests.support.packages import require
 from tests.support.simulated.host import SimulatedVm
-from worker import clones, notifier, vmfind
+from worker import clone_sweep, notifier, vmfind
 from worker.backup import export
 from worker.backup import worker as backup
 
@@ -321,10 +321,10 @@ def test_what_a_worker_that_died_left_is_swept(xfs: Rig, monkeypatch: pytest.Mon
         with monkeypatch.context() as patched:
             head = replace(site.database.head(), contents=seen)
             patched.setattr(type(site.database), "head", lambda _, head=head: head)
-            clones.sweep(site)
+            clone_sweep.sweep(site)
         assert litter(xfs) == left
     xfs.host().run("unregistervm", vm.uuid, "--delete")
-    clones.sweep(xfs.site())
+    clone_sweep.sweep(xfs.site())
     assert litter(xfs) == []
 
 
@@ -344,10 +344,10 @@ def test_the_clones_of_a_vm_that_was_renamed_are_followed(
 
     with monkeypatch.context() as patched:
         patched.setattr(site, "inventory", hangs)
-        clones.sweep(site)
+        clone_sweep.sweep(site)
     assert known(xfs) == [before], "nothing is forgotten"
     for _ in range(2):
-        clones.sweep(site)
+        clone_sweep.sweep(site)
     assert litter(xfs) == []
     assert known(xfs) == []
 

@@ -19,10 +19,10 @@ from tests.simulated.test_policies import sidecar
 from tests.support.file_systems import mounted
 from tests.support.packages import require
 from tests.support.server_copies import note_server_copy
-from worker import clones, notifier, vmfind
+from worker import clone_sweep, notifier, vmfind
 from worker.backup import export
 from worker.backup import worker as backup
-from worker.backup.freezing import Frozen
+from worker.backup.freeze_choice import Frozen
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ class Backups:
         note_server_copy(site.configuration.host.state_directory, NFS)
         self.rig.host().run("modifyvm", self.vm.uuid, "--description", os.urandom(8).hex())
         for worker in (vmfind, notifier, backup):
-            clones.sweep(site)
+            clone_sweep.sweep(site)
             worker.run(site)  # type: ignore[attr-defined]
         assert copied(self.rig, "web01") == raw(self.vm.disk, self.folder)
         return sidecar(self.rig, "web01")
@@ -133,9 +133,9 @@ def test_clones_that_serve_nobody_any_more_go_with_the_next_tick(
     backups.run()
     site = backups.rig.site(**{"changed": "auto", **settings})
     if settings:
-        clones.sweep(backups.rig.site(changed="auto"))
+        clone_sweep.sweep(backups.rig.site(changed="auto"))
         assert kept_clones(backups.rig) is not None, "they stay until then"
     what(backups)
-    clones.sweep(site)
+    clone_sweep.sweep(site)
     found = [*backups.rig.folder.rglob("*.frozen"), *backups.rig.folder.rglob(".vmbackup")]
     assert found + list(backups.rig.folder.glob("state-*/frozen/*")) == []

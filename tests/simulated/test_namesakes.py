@@ -15,7 +15,7 @@ from shared.state.records import Power
 from shared.state.rules import backup as backup_rules
 from shared.state.store.create import create
 from shared.virtualbox import scratch
-from shared.virtualbox.clones import DESCRIPTION, Clones
+from shared.virtualbox.live_clone import DESCRIPTION, Clones
 from tests.simulated.conftest import Rig
 from tests.support.simulated import SimulatedVm, settings
 from worker import database, power_states, vmfind

@@ -15,7 +15,7 @@ from shared.state.states import State
 from tests.simulated.conftest import Rig, planned
 from tests.simulated.test_backup import _expire_all
 from worker.backup import worker as backup
-from worker.backup.queue import NO_SLOT
+from worker.backup.backup_order import NO_SLOT
 
 
 def hours(begin: float, end: float) -> str:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from shared.copies import catalogue, sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.copies.survey import survey
 from shared.host.clock import SystemClock, timestamp
@@ -30,8 +30,8 @@ from shared.tasks import (
 )
 from shared.tasks.abandoned_imports import REHEARSAL_LOCK
 from shared.tasks.archiving import archive
-from shared.tasks.importing import Progress
 from shared.tasks.judgement import Level
+from shared.tasks.noted_import import Progress
 from shared.tasks.verdicts import judge
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import back_up, change, damage, two_copies

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 
-from coordinator import history
+from coordinator import audit_trail
 from coordinator.restore import choice, completing, restoring
 from coordinator.restore.direct import DirectPlan, NotDirectError
 from shared.copies import catalogue, sidecar_files
@@ -107,7 +107,7 @@ def test_a_restore_is_in_the_log(rig: Rig) -> None:
     site = rig.site("beta")
     restored = restore(site, name="web02")
     restoring.note(site, "web01", restored)
-    last = next(history.commits(site.database.root, history.Wanted("web01")))
+    last = next(audit_trail.commits(site.database.root, audit_trail.Wanted("web01")))
     assert (last.node, last.reason) == ("beta", f"restore web01 {new} as web02")
     assert last.changes == (f"web01 {new} restored on beta as web02",)
     noted = rig.record("web01").restored

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from shared.copies import catalogue, sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.host.errors import CopyError, VBoxManageError
 from shared.host.process_identity import ProcessIdentity, wait_until_gone

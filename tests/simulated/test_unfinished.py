@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator import settling
+from coordinator import dead_host_work
 from shared.state.records import Power
 from shared.state.rules import hosts, unfinished
 from shared.state.sessions.session import Session
@@ -124,9 +124,9 @@ class TestTheHostComesBack:
             assert caplog.text.count("may still be saved") == said
         assert state(rig, "alpha", vm) == "saved"
         assert rig.record("web01").power_left == SAVED
-        settling.accept_left(rig.site("beta"))
+        dead_host_work.accept_left(rig.site("beta"))
         assert rig.record("web01").power_left == SAVED, "that is said on its own host"
-        settling.accept_left(rig.site())
+        dead_host_work.accept_left(rig.site())
         assert rig.record("web01").power_left is None
 
     def test_nothing_is_said_of_a_vm_that_runs(

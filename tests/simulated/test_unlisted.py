@@ -21,7 +21,7 @@ from shared.state.rules import claims
 from shared.state.rules import unlisted as rules
 from shared.state.states import State
 from shared.state.store.create import create
-from shared.tasks import archiving, unlisted, verification
+from shared.tasks import archiving, finding_unlisted, verification
 from tests.simulated.conftest import Rig
 from tests.simulated.test_verify import OLD, back_up, damage, two_copies
 from tests.support.copies import ova, put_copy
@@ -134,7 +134,7 @@ def test_an_archive_that_was_broken_off_is_finished(
 ) -> None:
     rig, uuid, stamps = forgotten
     site = rig.site()
-    record = unlisted.find(site, site.database.head().contents).records[0]
+    record = finding_unlisted.find(site, site.database.head().contents).records[0]
 
     def killed(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -142,7 +142,7 @@ def test_an_archive_that_was_broken_off_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(archiving, "archive", killed)
         with pytest.raises(KeyboardInterrupt):
-            unlisted.archive(site, record, lambda _done, _total: None)
+            finding_unlisted.archive(site, record, lambda _done, _total: None)
     assert rig.record("web01").moving == "archive"
     assert database.run(rig.site()).done == ["web01"]
     assert len(catalogue.read(rig.nas / "archive" / "web01", uuid).good) == len(stamps)
@@ -186,9 +186,9 @@ def test_a_worker_that_was_killed_leaves_a_record_that_goes(
 ) -> None:
     rig, uuid, stamps = forgotten
     site = rig.site()
-    record = unlisted.find(site, site.database.head().contents).records[0]
+    record = finding_unlisted.find(site, site.database.head().contents).records[0]
     with site.database.session("verify") as session:
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         assert keys(rig) == [uuid]
         assert verification.verify_copy(site, session, uuid, stamps[0]) is not None
         session._sequence = 0  # it ends without a commit, as after a kill
@@ -248,13 +248,13 @@ def test_a_vm_that_is_found_while_somebody_works_on_its_copies_is_an_ordinary_on
 ) -> None:
     rig, _uuid, stamps = forgotten
     site = rig.site()
-    record = unlisted.find(site, site.database.head().contents).records[0]
+    record = finding_unlisted.find(site, site.database.head().contents).records[0]
     with site.database.session("verify") as session:
-        unlisted.take_in(session, record)
+        finding_unlisted.take_in(session, record)
         vmfind.run(rig.site())
         assert keys(rig) == ["web01"]
         with pytest.raises(LockedError, match="has a record: web01"):
-            unlisted.take_in(session, record)
+            finding_unlisted.take_in(session, record)
     assert keys(rig) == ["web01"]
     assert rig.record("web01").directory == "web01"
     assert len(stamps) == 2
@@ -338,14 +338,14 @@ def test_copies_in_another_directory_wait_while_somebody_works_on_the_first(
     rig, _uuid, _stamps = forgotten
     shutil.copytree(rig.nas / "web01", rig.nas / "web01-saved")
     site = rig.site()
-    first, second = unlisted.find(site, site.database.head().contents).records
+    first, second = finding_unlisted.find(site, site.database.head().contents).records
     with site.database.session("verify") as session, site.database.session("verify") as other:
-        unlisted.take_in(session, first)
+        finding_unlisted.take_in(session, first)
         session.claim(
             lambda contents: claims.grant(contents, first.key, session.id, "verify", "now"), "read"
         )
         with pytest.raises(LockedError, match="in another directory, web01"):
-            unlisted.take_in(other, second)
+            finding_unlisted.take_in(other, second)
         assert keys(rig) == [first.key]
 
 

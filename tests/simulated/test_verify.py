@@ -12,7 +12,7 @@ from shared.copies import catalogue, sidecar_files
 from shared.copies.sidecar import Sidecar
 from shared.host.clock import SystemClock, timestamp
 from shared.host.errors import LockedError, LockLostError, NasError
-from shared.nas.errors import reported
+from shared.nas.nas_errors import reported
 from shared.state.rules import claims
 from shared.state.sessions import deaths, recovery
 from shared.state.sessions.deaths import Dead

@@ -23,7 +23,7 @@ from deploy.testbed.nas.job import Job
 from deploy.testbed.nas.kernel import PROJECT
 from shared.copies import catalogue
 from shared.copies.archive_marker import prepare_archive
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration
 from shared.host.host_identity import HostIdentity

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.names import Suffix
 from shared.copies.sidecar import Sidecar
 from shared.copies.sidecar_fields import SideFile

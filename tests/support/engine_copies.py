@@ -16,8 +16,8 @@ from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.ova.compression import zlib_codec
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk_writing import VmdkLayout
-from shared.ova.writing import OvaWriter
 from tests.support.disk_files import Vdi, pattern
 
 BLOCK = 65536

@@ -11,8 +11,8 @@ from shared.copies.sidecar import Rehearsed, Sidecar
 from shared.host.clock import timestamp
 from shared.nas.mount import NasStatus
 from shared.reports.page.days import Past, last_days
-from shared.reports.page.model import KnownToPage
-from shared.reports.space import Sample
+from shared.reports.page.page_parts import KnownToPage
+from shared.reports.space_growth import Sample
 from shared.state.contents import Contents
 from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import Claim, CopyRecord, VmRecord

@@ -25,9 +25,9 @@ def shared_place(host: RealHost) -> Iterator[Path]:
         return
     inside = Path(f"{host.testbed.folder}/virtualbox{place}")
     for words in (
-        ["mount", "--bind", place, place],
-        ["mount", "--make-shared", place],
-        ["mount", "--bind", place, inside],
+        ["mount", "--bind", str(place), str(place)],
+        ["mount", "--make-shared", str(place)],
+        ["mount", "--bind", str(place), str(inside)],
     ):
         subprocess.run(words, check=True)
     try:

@@ -18,7 +18,7 @@ from shared.host.host_identity import HostIdentity
 from shared.notices.notice import Notice
 from shared.state.rules.events import EventKey, Seen
 from shared.state.store.opening import open_database
-from shared.tasks.events import View
+from shared.tasks.event_finding import View
 from worker.tell import Teller
 from worker.telling_store import Agreed
 

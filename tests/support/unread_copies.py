@@ -9,9 +9,9 @@ from shared.copies.sidecar_fields import SideFile
 from shared.export.delta import Delta, DeltaPlan
 from shared.ova.compression import zlib_codec
 from shared.ova.index import GrainIndex, grain_digest
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import GRAIN
 from shared.ova.vmdk_writing import VmdkLayout, compress_unit
-from shared.ova.writing import OvaWriter
 from tests.support import copies as make
 from tests.support.disk_files import pattern
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.reports.page.model import page
+from shared.reports.page.page_parts import page
 from shared.reports.page.rendering import rendered
 from tests.support.chromium import Chromium, axe, chromium
 from tests.support.pages import HOSTILE, known

@@ -10,7 +10,7 @@ from typing import Final
 
 from shared.copies import catalogue
 from shared.copies.catalogue import Catalogue
-from shared.copies.space import check_room, coarse
+from shared.copies.space_needed import check_room, coarse
 from shared.host.configuration import Nas, VmPolicy
 from shared.host.errors import NasError, VmBackupError
 from shared.nas.mount import check_nas

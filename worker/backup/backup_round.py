@@ -26,7 +26,7 @@ from shared.state.sessions.session import Session
 from shared.state.states import Event
 from shared.virtualbox.export_errors import VmRunsError
 from worker import progress
-from worker.backup import queue
+from worker.backup import backup_order
 from worker.backup.admission import Admission, PostponedError
 from worker.backup.attempt import Attempt
 from worker.backup.interruption import say_what_is_left
@@ -74,7 +74,7 @@ class BackupRound:
             for key, verdict in self._postponed.items():
                 (self._report.failed if verdict.never else self._report.postponed).append(key)
                 self._report.nas += [key] if verdict.nas else []
-        queue.note_postponed(self._site, self._session, self._postponed)
+        backup_order.note_postponed(self._site, self._session, self._postponed)
 
     def _look_again(self, running: list[str]) -> list[str]:
         """Looks for a while whether a running VM stops. Returns those that go on running."""
@@ -108,7 +108,7 @@ class BackupRound:
             elif self._admission.left_alone(record):
                 running.append(record.key)
             elif not self._take(record):
-                self._postponed |= {each.key: Readiness(queue.NO_SLOT) for each in waiting}
+                self._postponed |= {each.key: Readiness(backup_order.NO_SLOT) for each in waiting}
         return running
 
     def _next(self, running: list[str]) -> list[VmRecord]:
@@ -116,7 +116,9 @@ class BackupRound:
         self._session.check()
         return [
             record
-            for record in queue.waiting(self._site, self._site.database.head().contents, self._only)
+            for record in backup_order.waiting(
+                self._site, self._site.database.head().contents, self._only
+            )
             if record.key not in {*running, *self._tried, *self._postponed}
         ]
 
@@ -135,7 +137,7 @@ class BackupRound:
                 self._tried.add(key)
                 self._back_up(held)
         except TooManyExportsError:
-            return queue.wait_for_slot(self._site, self._session, key)
+            return backup_order.wait_for_slot(self._site, self._session, key)
         except UnusableRecordError as error:
             log.error("%s", error.message, extra={"vm": key})  # noqa: TRY400 - an operator's message, not a fault
             self._tried.add(key)

@@ -13,10 +13,10 @@ from shared.host.logs import NOTICE
 from shared.nas import server_copy
 from shared.nas.server_copy import Answer
 from shared.state.states import Event
-from worker.backup.delta import plan_delta
-from worker.backup.engine import EngineRun, choose_engine
+from worker.backup.delta_choice import plan_delta
+from worker.backup.engine_choice import EngineRun, choose_engine
 from worker.backup.fallback import EngineFaultError, Fallback, retried
-from worker.backup.freezing import Frozen, FrozenVm, freezing, publication_event
+from worker.backup.freeze_choice import Frozen, FrozenVm, freezing, publication_event
 from worker.backup.hooks import Hooks
 from worker.backup.live import Live
 from worker.backup.method import choose_method, preflight

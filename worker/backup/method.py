@@ -14,8 +14,8 @@ from shared.copies.catalogue import read as read_catalogue
 from shared.copies.partials import remove_partials
 from shared.host.configuration import VmPolicy
 from shared.host.logs import NOTICE
-from shared.nas.errors import reported
 from shared.nas.mount import check_nas
+from shared.nas.nas_errors import reported
 from shared.state.records import Power
 from shared.virtualbox.export_checks import (
     has_long_name,
@@ -33,7 +33,7 @@ from shared.virtualbox.power import RUNNING, STUCK
 from shared.virtualbox.usb_drives import filled_usb_drives, refuse_filled_usb_drive
 from shared.virtualbox.vboxmanage_output import STOPPED
 from worker.backup.admission import PostponedError, judge_length, judge_outage, judge_room
-from worker.backup.engine import require_engine
+from worker.backup.engine_choice import require_engine
 from worker.backup.fallback import Fallback
 from worker.backup.live import Live
 from worker.backup.paused import Paused, why_not_paused

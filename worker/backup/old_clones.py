@@ -14,8 +14,8 @@ from typing import Final
 from shared.host.errors import VBoxManageError
 from shared.state.records import Power
 from shared.virtualbox.clone_parts import Made
-from shared.virtualbox.clones import DESCRIPTION, Clones
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.live_clone import DESCRIPTION, Clones
 from shared.virtualbox.storage import VmSnapshot
 
 log: Final = logging.getLogger(__name__)

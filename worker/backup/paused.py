@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.pausing import flush, require_clonable, require_quick
 from shared.frozen.store import RoomLimit
 from shared.host.configuration import VmPolicy

@@ -6,15 +6,15 @@ from typing import Any, Final
 
 from shared.command_line import Invocation
 from shared.copies import catalogue
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.errors import ExitCode, VmBackupError
 from shared.output import pasteable, print_json, say
 from shared.site import Site
 from shared.state.records import VmRecord
 from shared.virtualbox.inventory import Machine
-from worker.backup import queue
+from worker.backup import backup_order
 from worker.backup.admission import Admission
-from worker.backup.engine import expected_engine
+from worker.backup.engine_choice import expected_engine
 from worker.backup.looks import Looks
 from worker.backup.method import why_clone
 from worker.backup.paused import why_not_paused
@@ -53,20 +53,20 @@ def plan(site: Site, only: str | None = None, *, now: bool = False) -> list[Plan
     """What `run` would do with each VM that waits, in order, and why not with those that run."""
     contents = site.database.head().contents
     if only is not None:
-        only = queue.require_backup(site, contents, only)
+        only = backup_order.require_backup(site, contents, only)
         if now:
-            site, contents = queue.as_wanted_now(site, contents, contents.vms[only])
+            site, contents = backup_order.as_wanted_now(site, contents, contents.vms[only])
     looks = Looks(site)
     admission = Admission(site, looks, forced=only is not None, read_only=True)
     found = []
-    for record in queue.waiting(site, contents, only):
+    for record in backup_order.waiting(site, contents, only):
         waits = admission.verdict(record).reason
         if not waits and admission.left_alone(record):
             waits = _METHODS["defer"]
         found.append(_planned(site, looks, record, waits, wanted=now))
     found += [
         _planned(site, looks, contents.vms[key], _METHODS["defer"], wanted=False)
-        for key in queue.deferred(site, contents)
+        for key in backup_order.deferred(site, contents)
         if only in (None, key)
     ]
     return found
@@ -133,8 +133,8 @@ def print_plan(
         say(_line(each))
     if only is not None and not planned:
         contents = site.database.head().contents
-        key = queue.require_backup(site, contents, only)
-        say(pasteable(queue.why_not(site, contents, key)))
+        key = backup_order.require_backup(site, contents, only)
+        say(pasteable(backup_order.why_not(site, contents, key)))
         return ExitCode.DONE
     if not now_due:
         says_why = pasteable("`vmbackup-admin status` says why each waits")

@@ -30,7 +30,7 @@ from shared.state.sessions.holding import Holding
 from shared.tasks.vm_copies import as_record
 from shared.virtualbox import import_trial
 from shared.virtualbox.fingerprint import Fingerprint
-from worker.backup.engine import ChosenEngine
+from worker.backup.engine_choice import ChosenEngine
 from worker.backup.priority import in_background
 from worker.backup.work import Target, Work
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.copies.catalogue import Catalogue
-from shared.copies.space import allocated, human, needed
+from shared.copies.space_needed import allocated, human, needed
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError
 from shared.virtualbox.inventory import Machine

@@ -17,7 +17,7 @@ from shared.copies.sidecar_fields import SideFile
 from shared.host.errors import CopyError
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.settings import SettingsError, read_file
-from worker.backup.freezing import Pieces
+from worker.backup.freeze_choice import Pieces
 from worker.backup.left_out import data_left_out, parts_left_out
 from worker.backup.room import state_file
 from worker.backup.work import Subject, Target, Work

@@ -17,9 +17,9 @@ from shared.site import Site
 from shared.state.records import Power, VmRecord
 from shared.virtualbox import scratch
 from shared.virtualbox.clone_parts import ELSEWHERE, Made, elsewhere, find_snapshot, is_below
-from shared.virtualbox.clones import Clones
 from shared.virtualbox.guest_pause import NOTE, resume_left
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.live_clone import Clones
 from shared.virtualbox.settings import SettingsError, parse_machine, read_file
 from shared.virtualbox.storage import VmSnapshot
 from worker.backup import old_clones

@@ -5,7 +5,7 @@ import os
 import threading
 from typing import Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.export.exporter import RunningExport
 from shared.host.errors import NasError, VmBackupError
 from shared.site import Site

@@ -17,7 +17,7 @@ from shared.output import pasteable, say
 from shared.site import Site
 from shared.state.records import VmRecord
 from worker import progress, progress_words
-from worker.backup import queue
+from worker.backup import backup_order
 from worker.progress import Display
 from worker.report import Report, start
 
@@ -37,13 +37,15 @@ def run(
     """
     contents = site.database.head().contents
     if only is not None:
-        only = queue.require_backup(site, contents, only)
+        only = backup_order.require_backup(site, contents, only)
         if now:
-            site, contents = queue.wanted_now(site, contents.vms[only])
-    report = Report(deferred=[key for key in queue.deferred(site, contents) if only in (None, key)])
-    waiting = queue.waiting(site, contents, only)
+            site, contents = backup_order.wanted_now(site, contents.vms[only])
+    report = Report(
+        deferred=[key for key in backup_order.deferred(site, contents) if only in (None, key)]
+    )
+    waiting = backup_order.waiting(site, contents, only)
     if only is not None and not waiting:
-        say(pasteable(queue.why_not(site, contents, only)))
+        say(pasteable(backup_order.why_not(site, contents, only)))
     if not all(_known_to_wait(site, record) for record in waiting):
         from worker.backup.backup_round import back_up
 

@@ -37,7 +37,7 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
     and `activate` only, because copies must move. A line that was removed forgets nothing.
     """
     from shared.host.clock import timestamp
-    from shared.nas.errors import nas_error
+    from shared.nas.nas_errors import nas_error
     from shared.state.contents import Contents
     from shared.state.rules import adoption
 
@@ -80,9 +80,9 @@ def adopt(invocation: Invocation, *, file: str | None, as_json: bool, dry_run: b
 
 def _edited_view(root: Path, file: str | None) -> str:
     """The name of the edit that is meant: the newest, if none is named. Raises `UsageError`."""
-    from shared.state.store import view
+    from shared.state.store import readable_view
 
-    known = view.edited_views(root)
+    known = readable_view.edited_views(root)
     name = (file and Path(file).name) or (known[-1] if known else None)
     if name is None:
         raise UsageError("vmtool-statedb was not edited by hand: there is nothing to adopt")
@@ -95,9 +95,9 @@ def _edited_view(root: Path, file: str | None) -> str:
 
 def _edits(root: Path, name: str) -> "Mapping[str, State]":
     """The states that were edited, by VM; warns of lines that are not taken for edits."""
-    from shared.state.store import view
+    from shared.state.store import readable_view
 
-    edited, doubtful = view.edits(root, name)
+    edited, doubtful = readable_view.edits(root, name)
     for key, state in doubtful.items():
         warn(
             f"{key}: {state} was its state just before the edit was found, so "

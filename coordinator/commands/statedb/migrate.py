@@ -35,7 +35,7 @@ def migrate(invocation: Invocation, *, lease_seconds: float, as_json: bool, dry_
     """
     from shared.copies.archive_location import require_apart
     from shared.copies.archive_marker import prepare_archive
-    from shared.copies.files import NasFiles, modes_for
+    from shared.copies.copy_files import NasFiles, modes_for
     from shared.host.clock import SystemClock
     from shared.host.host_identity import HostIdentity
     from shared.nas.mount import check_nas

@@ -1,8 +1,8 @@
 """The configuration: what can be set, and how a file is read (`loading`).
 
-What can be set is in `model`, and in `backup`, `nas`, `policy` and
-`telling` beside it. Every error of a file
-is reported at once, in our own words (`refusals`). `text` makes the sample file and the reference.
+What can be set is in `model`, and in `backup`, `nas`, `policy` and `telling` beside it. Every error
+of a file is reported at once, in our own words (`refusals`). `sample` makes the sample file and the
+reference.
 """
 
 from shared.host.configuration.backup import Backup

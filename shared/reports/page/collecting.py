@@ -10,7 +10,7 @@ from shared.host.errors import ConfigurationError, VmBackupError
 from shared.reports import space_history
 from shared.reports.page import days
 from shared.reports.page.days import Past
-from shared.reports.page.model import KnownToPage, PageContents, page
+from shared.reports.page.page_parts import KnownToPage, PageContents, page
 from shared.reports.space_history import Sample
 from shared.site import Site
 from shared.state.contents import Contents

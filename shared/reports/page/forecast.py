@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from shared.copies.space import human
-from shared.reports.space import AHEAD_DAYS, ENOUGH_DAYS, full_on, growth, watched
+from shared.copies.space_needed import human
+from shared.reports.space_growth import AHEAD_DAYS, ENOUGH_DAYS, full_on, growth, watched
 from shared.reports.space_history import Sample
 
 

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.duration import spoken
 from shared.host.extras import require_extra
 from shared.host.printable import printable
 from shared.reports.page import days, drawing
 from shared.reports.page.days import WORDS, DayMark
-from shared.reports.page.model import PageContents
+from shared.reports.page.page_parts import PageContents
 
 #: The beginning of the element by which programs know a page, and its name.
 META: Final = "vmbackup-page"

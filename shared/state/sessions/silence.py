@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.clock import Clock
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import look, read_file
 
 #: Longer than any heartbeat.

@@ -41,7 +41,7 @@ from shared.state.store.history_operations import (
     SyncBundle,
     Unreadable,
 )
-from shared.state.store.kept import bundles_in
+from shared.state.store.kept_generations import bundles_in
 from shared.state.store.operations import Steps
 
 #: So many generations are in a bundle, if they are not too long; fewer wait for others.

@@ -11,7 +11,7 @@ from pathlib import Path
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockedError, NasError
 from shared.host.host_identity import HostIdentity
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.nas.writing import DIRECTORY_MODE, make_directory, sync_directory, write_new_file
 from shared.state.contents import Contents

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shared.host.clock import Clock, timestamp
 from shared.host.host_identity import HostIdentity
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.writing import sync_directory, write_new_file
 from shared.state.contents import Contents
 from shared.state.store import version

@@ -13,18 +13,18 @@ from shared.host.clock import Clock, timestamp
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
 from shared.host.waits import pausing
-from shared.nas.errors import is_passing, is_passing_refusal, nas_error
+from shared.nas.nas_errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
 from shared.state.contents import Contents
 from shared.state.host_records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
-from shared.state.store import protocol, readable, reserve, version, view
-from shared.state.store.files import StateFiles
+from shared.state.store import protocol, readable, readable_view, reserve, version
 from shared.state.store.lease import DatabaseLease
 from shared.state.store.protocol import Author, Change
 from shared.state.store.seen_history import SeenHistory
 from shared.state.store.snapshot import Snapshot
+from shared.state.store.state_files import StateFiles
 
 if TYPE_CHECKING:
     from tenacity import Retrying
@@ -154,7 +154,9 @@ class Database:
         Answers whether somebody had edited it; the edit is kept beside it.
         """
         self.require_writable()
-        edited = self.files.run(view.publish_view(name or new_session_id(self.identity.node)))
+        edited = self.files.run(
+            readable_view.publish_view(name or new_session_id(self.identity.node))
+        )
         if edited:
             log.warning(
                 "vmtool-statedb had been edited by hand: the edit was kept as "

@@ -18,7 +18,7 @@ from typing import Final
 from shared.host.clock import Clock
 from shared.host.errors import LockedError, NasError
 from shared.host.waits import pausing
-from shared.nas.errors import nas_error, reported
+from shared.nas.nas_errors import nas_error, reported
 from shared.nas.reading import list_fresh, opened
 from shared.nas.writing import remove_tree, sync_directory
 from shared.state.store import reserve

@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import DatabaseDamagedError, NoDatabaseError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.state.store.bundle import BundleName, bundle_names
-from shared.state.store.kept import OF_ONE_FILE, Region, bundles_in, read_bundle, regions
+from shared.state.store.kept_generations import (
+    OF_ONE_FILE,
+    Region,
+    bundles_in,
+    read_bundle,
+    regions,
+)
 from shared.state.store.layout import (
     generation_file,
     generation_name,

@@ -17,7 +17,7 @@ from shared.state.store import generations
 from shared.state.store.bundle import Bundle, BundleName, compact
 from shared.state.store.difference import Difference, between, rows
 from shared.state.store.header import Header, decode_header, header_among
-from shared.state.store.kept import Opened, opened
+from shared.state.store.kept_generations import Opened, opened
 
 #: Hosts whose clocks are further apart than this are not expected: the walk ends where so many
 #: commits in a row are older by so much than what is asked for. A few are of a host whose clock is

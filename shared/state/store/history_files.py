@@ -26,7 +26,7 @@ from shared.state.store.bundle import LIMIT_BYTES, BundleName, bundle_names
 from shared.state.store.generations import read_bytes
 from shared.state.store.header import decode_header
 from shared.state.store.history_operations import Unreadable
-from shared.state.store.kept import OF_ONE_FILE
+from shared.state.store.kept_generations import OF_ONE_FILE
 from shared.state.store.layout import (
     Primitive,
     generation_file,

@@ -11,7 +11,7 @@ from shared.state.store.bundle import BundleName
 from shared.state.store.operations import Operation
 
 if TYPE_CHECKING:
-    from shared.state.store.files import StateFiles
+    from shared.state.store.state_files import StateFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from shared.state.store import version
 from shared.state.store.anchor import Anchor, newest_anchor
 from shared.state.store.chain import OLDER, SET_ASIDE, Finding, GenerationChain
 from shared.state.store.generations import kept, numbers
-from shared.state.store.kept import Region, opened
+from shared.state.store.kept_generations import Region, opened
 from shared.state.store.layout import unreadable_numbers
+from shared.state.store.readable_view import edited_views, render
 from shared.state.store.snapshot import Snapshot
-from shared.state.store.view import edited_views, render
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from shared.host.errors import NasError
 from shared.host.kernel import PROCESS_LIMIT, exists
 from shared.host.waits import waiting
 from shared.nas.reading import list_fresh
-from shared.state.store.files import StateFiles
 from shared.state.store.operations import (
     PutLeaseBack,
     ReadLease,
@@ -33,6 +32,7 @@ from shared.state.store.operations import (
     Steps,
     TakeLeaseAside,
 )
+from shared.state.store.state_files import StateFiles
 from shared.state.store.turn import Turn
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from shared.nas.errors import ABSENT, PASSING
+from shared.nas.nas_errors import ABSENT, PASSING
 from shared.nas.reading import list_fresh, open_file, read_bounded
 
 #: Longer than any lease marker.

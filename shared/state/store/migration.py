@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import LockedError, NoDatabaseError
 from shared.host.host_identity import HostIdentity
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import list_fresh, read_file
 from shared.state.rules import adoption
 from shared.state.states import State
@@ -16,7 +16,7 @@ from shared.state.store import version
 from shared.state.store.create import create
 from shared.state.store.generations import NEW_OR_LOST
 from shared.state.store.opening import open_database, require_writable
-from shared.state.store.view import parse
+from shared.state.store.readable_view import parse
 
 
 def migrate(

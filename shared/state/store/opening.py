@@ -7,12 +7,11 @@ from typing import Final
 from shared.host.clock import Clock
 from shared.host.errors import DatabaseDamagedError
 from shared.host.host_identity import HostIdentity
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import list_fresh, open_file, read_file
 from shared.state import formats
 from shared.state.store import version
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.generations import no_database
 from shared.state.store.layout import (
     DIRECTORIES,
@@ -20,6 +19,7 @@ from shared.state.store.layout import (
     generation_name,
     generation_numbers,
 )
+from shared.state.store.state_files import StateFiles
 
 #: Longer than any `vmtool-db-version`.
 _VERSION_BYTES: Final = 1 << 16

@@ -1,7 +1,7 @@
 """The file operations of the commit protocol, one value each.
 
-The protocol yields them; `shared.state.store.files` performs them on a real NAS, the model checker
-on a simulated one. Each value knows the type of its result:
+The protocol yields them; `shared.state.store.state_files` performs them on a real NAS, the model
+checker on a simulated one. Each value knows the type of its result:
 
     numbers = yield from ListGenerations()  # tuple[int, ...]
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
-    from shared.state.store.files import StateFiles
+    from shared.state.store.state_files import StateFiles
 
 T = TypeVar("T")
 Result_co = TypeVar("Result_co", covariant=True)

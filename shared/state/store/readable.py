@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
+from shared.nas.nas_errors import NO_RIGHTS, NOT_SUPPORTED
 from shared.nas.reading import FILE_FLAGS, list_fresh
 
 log: Final = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ from typing import Final
 
 from shared.host.clock import SystemClock
 from shared.host.errors import DatabaseDamagedError, DatabaseVersionError, UsageError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import read_file
 from shared.nas.writing import DIRECTORY_MODE, sync_directory, write_new_file
 from shared.state.store import version
-from shared.state.store.files import StateFiles
 from shared.state.store.generations import (
     follows,
     newest_readable,
@@ -34,6 +33,7 @@ from shared.state.store.operations import (
     WriteTemporary,
 )
 from shared.state.store.snapshot import decode
+from shared.state.store.state_files import StateFiles
 
 _REBUILT: Final = re.compile(r"^REBUILT:\s*(\S{1,40})\s*$", re.MULTILINE)
 

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from shared.host.clock import Clock
 from shared.host.errors import NasError
 from shared.host.waits import pausing
-from shared.nas.errors import is_full, reported
+from shared.nas.nas_errors import is_full, reported
 from shared.nas.reading import list_fresh, look
 from shared.nas.writing import FILE_MODE, create_file, open_synced, sync_directory
 from shared.state.store.layout import generation_file, generation_name, generation_numbers

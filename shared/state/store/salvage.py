@@ -20,7 +20,7 @@ from shared.nas.reading import LIMIT_BYTES, open_file, read_bounded
 from shared.state import formats
 from shared.state.numbers import believable
 from shared.state.records import VmRecord
-from shared.state.store.kept import bundles_in, read_bundle
+from shared.state.store.kept_generations import bundles_in, read_bundle
 from shared.state.store.layout import (
     generation_file,
     generation_name,

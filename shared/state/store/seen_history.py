@@ -11,10 +11,10 @@ from typing import Final
 
 from shared.host.errors import ConfigurationError, DatabaseDamagedError
 from shared.host.notes import Note
-from shared.state.store.files import StateFiles
 from shared.state.store.history_operations import ReadChecksum
 from shared.state.store.operations import ReadGeneration
 from shared.state.store.snapshot import Snapshot, decode
+from shared.state.store.state_files import StateFiles
 
 log: Final = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from shared.host.host_identity import HostIdentity
 from shared.state.contents import Contents
 from shared.state.formats import FIRST
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.header import NO_PREVIOUS, Header
 from shared.state.store.snapshot import Snapshot
+from shared.state.store.state_files import StateFiles
 from shared.state.store.version import DEFAULT_LEASE_SECONDS, DatabaseVersion
 
 

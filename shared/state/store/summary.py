@@ -20,7 +20,7 @@ from shared.host.errors import DatabaseDamagedError, NasError
 from shared.nas.reading import open_file
 from shared.state.store import generations
 from shared.state.store.bundle import UNKNOWN, Bundle, BundleName, compact
-from shared.state.store.kept import bundles_in, read_bundle
+from shared.state.store.kept_generations import bundles_in, read_bundle
 from shared.state.store.layout import generation_file, generation_name, history_of
 
 #: A header is shorter, in bytes.

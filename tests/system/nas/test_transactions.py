@@ -18,8 +18,8 @@ from shared.host.clock import SystemClock
 from shared.host.host_identity import HostIdentity
 from shared.state.store.create import create
 from shared.state.store.opening import open_database
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot
-from shared.state.store.view import render
 from tests.system.nas.conftest import HOSTS, Share
 
 pytestmark = pytest.mark.nas("guest")

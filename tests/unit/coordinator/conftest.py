@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from coordinator.admin import program as admin_program
 from coordinator.lock import program as lock_program
 from shared.copies.archive_marker import prepare_archive
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.clock import SystemClock
 from shared.host.configuration import Configuration, load
 from shared.host.host_identity import HostIdentity

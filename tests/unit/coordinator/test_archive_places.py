@@ -17,7 +17,7 @@ import pytest
 
 from shared.copies import archive_location as places
 from shared.copies.archive_marker import ARCHIVE_MARKER, prepare_archive
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import ExitCode
 from shared.nas.overlap import Relation
 from shared.state import formats

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import ExitCode, LockLostError
 from shared.state.rules import adoption, archive, claims, expiry
 from shared.state.sessions import deaths

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from coordinator.booting import (
-    holds,
+    boot_hold,
     isolation,
     locks,
+    machine_making,
     machines,
-    making,
     removing,
 )
 from coordinator.commands import boot_work
@@ -242,7 +242,7 @@ class TestHold:
 
     def place(self, operator: Operator, note: BootNote) -> Site:
         site = operator.site()
-        holds.place(site, operator.record("web"), note)
+        boot_hold.place(site, operator.record("web"), note)
         assert [hold.uuid for hold in operator.record("web").holds] == [note.uuid]
         return site
 
@@ -253,8 +253,8 @@ class TestHold:
     def test_it_ends(self, operator: Operator, note: BootNote) -> None:
         site = self.place(operator, note)
         assert self.marks(operator) == 1
-        holds.end(site, note)
-        holds.end(site, note)
+        boot_hold.end(site, note)
+        boot_hold.end(site, note)
         assert (self.marks(operator), operator.record("web").holds) == (0, ())
 
     def test_with_what_is_discarded_its_own_record_goes(
@@ -264,8 +264,8 @@ class TestHold:
         other = {"key": "trial", "uuid": note.uuid, "holds": (), "last_copy": None}
         own = replace(operator.record("web"), **other)
         operator.commit(lambda contents: contents.with_vm(own))
-        holds.discarded(site, note)
-        holds.discarded(site, note)
+        boot_hold.discarded(site, note)
+        boot_hold.discarded(site, note)
         assert (self.marks(operator), operator.record("web").holds) == (0, ())
         assert list(site.database.head().contents.vms) == ["web"]
 
@@ -274,7 +274,7 @@ class TestHold:
     ) -> None:
         site = self.place(operator, note)
         operator.set("web", holds=())  # as when the database is put back
-        holds.end(site, note)
+        boot_hold.end(site, note)
         assert (self.marks(operator), operator.record("web").holds) == (0, ())
 
     def test_one_of_a_vm_without_a_record_ends_too(
@@ -286,12 +286,12 @@ class TestHold:
                 contents, vms={k: v for k, v in contents.vms.items() if k != "web"}
             )
         )
-        holds.end(site, note)
+        boot_hold.end(site, note)
         assert self.marks(operator) == 0
 
     def test_that_of_another_vm_of_the_name_stays(self, operator: Operator, note: BootNote) -> None:
         site = self.place(operator, note)
-        holds.end(site, replace(note, uuid=uuid(8)))
+        boot_hold.end(site, replace(note, uuid=uuid(8)))
         assert (self.marks(operator), len(operator.record("web").holds)) == (1, 1)
 
     def test_while_it_cannot_end_the_note_stays(
@@ -303,7 +303,7 @@ class TestHold:
         def away(*_: Any) -> None:
             raise NasError("away")
 
-        monkeypatch.setattr(holds.vm_copies, "in_all_places", away)
+        monkeypatch.setattr(boot_hold.vm_copies, "in_all_places", away)
         with pytest.raises(NasError):
             removing.discard(site, note)
         assert note.file.exists()
@@ -356,7 +356,7 @@ def test_it_says_what_it_leaves_out(operator: Operator, monkeypatch: pytest.Monk
         </StorageController></StorageControllers></Hardware></Machine></VirtualBox>"""
     what = ImportPlan(Path("x.ova"), "web", operator.folder, left_out=("a disk of iSCSI",))
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
-    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
+    monkeypatch.setattr(machine_making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     monkeypatch.setattr(places, "require_fuse", lambda: None)
     facts = operator.json("boot", "web", "--network", "--dry-run")
     said = operator.admin("boot", "web", "--network", "--dry-run").stdout
@@ -379,9 +379,9 @@ def test_it_says_what_its_server_doubts(
     what = ImportPlan(Path("x.ova"), "web", operator.folder)
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
     kept = b'<VirtualBox xmlns="http://www.virtualbox.org/"><Machine/></VirtualBox>'
-    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
+    monkeypatch.setattr(machine_making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     doubt = "no room for 1.0 GiB of it"
-    monkeypatch.setattr(making, "begin", lambda *_, **__: (note, (doubt,)))
+    monkeypatch.setattr(machine_making, "begin", lambda *_, **__: (note, (doubt,)))
     ran = operator.admin("boot", "web", "--network", "--json")
     assert json.loads(ran.stdout)["warnings"] == [doubt]
     assert doubt in operator.admin("boot", "web", "--network").stderr
@@ -397,13 +397,13 @@ def test_a_disk_that_no_snapshot_protects_is_refused(
     site = operator.site()
     what = ImportPlan(Path("x.ova"), "new", operator.folder)
     monkeypatch.setattr(restoring, "plan", lambda *_, **__: what)
-    monkeypatch.setattr(making, "plan_directly", lambda *_: DirectPlan(kept, {}))
+    monkeypatch.setattr(machine_making, "plan_directly", lambda *_: DirectPlan(kept, {}))
     from shared.tasks import vm_copies
 
     record = site.database.head().contents.vms["web"]
     ((copy, _),) = vm_copies.copies(site, record)
     with pytest.raises(CopyError, match=kind):
-        making.plan(site, copy, name="new", folder=None, config=None, network=False)
+        machine_making.plan(site, copy, name="new", folder=None, config=None, network=False)
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_with_a_database_that_was_made_anew_it_is_finished_all_the_same(
         index = f"sha256:{sha256 if told == 'copy' else '0' * 64}"
         boot_note.write(replace(note, repository="f" * 32, index=index))
     else:
-        holds.place(operator.site(), operator.record("web"), note)
+        boot_hold.place(operator.site(), operator.record("web"), note)
         boot_note.write(replace(note, repository="f" * 32))
     if told == "record":
         sidecar = json.loads(copy.with_suffix(".json").read_text())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting import making, mounts
+from coordinator.booting import machine_making, mounts
 from coordinator.booting.ending import ended_by_sigterm
 from coordinator.booting.identity import identity, require_same
 from coordinator.mounting.steady_copy import SteadyCopy
@@ -73,7 +73,7 @@ def job(note: BootNote, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def server(job: dict[str, Any]) -> Iterator[ProcessIdentity]:
     """Serves the disk of that VM."""
-    found = ProcessIdentity.of(starting.start(job, command=making._SERVER).pid)
+    found = ProcessIdentity.of(starting.start(job, command=machine_making._SERVER).pid)
     assert found is not None
     yield found
     if found.is_certain():

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from coordinator.booting import (
+    boot_hold,
     going_on,
-    holds,
     keeping,
     locks,
+    machine_making,
     machines,
-    making,
     mounts,
     removing,
     settling,
@@ -141,7 +141,7 @@ def made(note: BootNote) -> BootNote:
 @pytest.fixture
 def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch) -> Any:
     for ended in ("end", "discarded"):
-        monkeypatch.setattr(holds, ended, lambda _site, _note: None)
+        monkeypatch.setattr(boot_hold, ended, lambda _site, _note: None)
     snapshots = (SimpleNamespace(name=note.mark.name, uuid="snap"),)
 
     def inventory() -> dict[str, Any]:
@@ -352,14 +352,14 @@ class TestGoOn:
     def told(self, note: BootNote, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """What is done, in its order."""
         told = list[str]()
-        monkeypatch.setattr(holds, "place", lambda _site, record, _note: told.append(record))
+        monkeypatch.setattr(boot_hold, "place", lambda _site, record, _note: told.append(record))
 
         def serve(_note: BootNote, copy: Any, *_: Any, fresh: bool) -> tuple[str, ...]:
             with host_lock(note.file.parent, note.file.stem) as free:
                 told.append(f"serve {copy.name}, fresh: {fresh}, alone: {not free}")
             return ("no room for all",)
 
-        monkeypatch.setattr(making, "serve", serve)
+        monkeypatch.setattr(machine_making, "serve", serve)
         return told
 
     def go_on(self, site: Any, note: BootNote) -> BootNote:
@@ -884,7 +884,7 @@ class TestDiscard:
         mount = MountedCopy(str(there / "disks"), "web")
         monkeypatch.setattr(places, "mounted", lambda **_: [mount])
         ended = list[object]()
-        monkeypatch.setattr(holds, "discarded", lambda *_: ended.append(1))
+        monkeypatch.setattr(boot_hold, "discarded", lambda *_: ended.append(1))
         with pytest.raises(LockedError, match=r"was moved to .*with the disks of 'web'") as refused:
             removing.discard(site, made)
         register = f"VBoxManage registervm {shlex.quote(str(there / 'theirs.vbox'))}"
@@ -978,14 +978,14 @@ class TestAfterACrash:
         virtualbox.listed = False
 
     def test_what_never_ran_is_removed(self, site: Any, made: BootNote) -> None:
-        making = boot_note.advanced(made, Phase.MAKING)
-        assert removing.after_a_crash(site, making) is None
+        machine_making = boot_note.advanced(made, Phase.MAKING)
+        assert removing.after_a_crash(site, machine_making) is None
         assert not made.folder.exists()
 
     def test_what_its_user_started_meanwhile_is_kept(self, site: Any, made: BootNote) -> None:
-        making = boot_note.advanced(made, Phase.MAKING)
+        machine_making = boot_note.advanced(made, Phase.MAKING)
         (made.folder / "Logs").mkdir()
-        kept = removing.after_a_crash(site, making)
+        kept = removing.after_a_crash(site, machine_making)
         assert kept is not None
         assert kept.phase == Phase.RUNNING
         assert boot_note.read(made.file) == kept

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from coordinator.guest.frames import Frames
-from coordinator.guest.reading import GuestReader
+from coordinator.guest.reader_process import GuestReader
 from shared.host.errors import CopyError, ExitCode
 from tests.ordinary.mounts import possible
 from tests.support import guest_disks, lvm_disks

@@ -15,12 +15,12 @@ from shared.state.states import State
 from shared.state.store import bundling, protocol, seen_history
 from shared.state.store.anchor import newest_anchor
 from shared.state.store.generations import read_number
-from shared.state.store.kept import bundles_in
+from shared.state.store.kept_generations import bundles_in
 from shared.state.store.salvage import highest_generation, salvage
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_reading import damage
 from worker.backup import power_notes
-from worker.history import keep_history
+from worker.history_bundling import keep_history
 
 LATE = "2026-12-24T00:00:00Z"
 

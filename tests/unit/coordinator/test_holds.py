@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting import holds as boot_holds
+from coordinator.booting import boot_hold as boot_holds
 from shared.copies import catalogue, sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import CopyError, ExitCode, IllegalMoveError, LockedError
 from shared.state.hold import Hold
 from shared.state.records import Power
@@ -17,7 +17,7 @@ from shared.state.rules import holds as rules
 from shared.state.rules import sightings, vm_records
 from shared.state.rules.sightings import Sighting
 from shared.state.states import State
-from shared.tasks import copy_hold, unlisted
+from shared.tasks import copy_hold, finding_unlisted
 from shared.tasks.boot_note import BootNote
 from shared.tasks.copy_hold import Placed
 from tests.support.copies import UUID, put_copy
@@ -251,7 +251,7 @@ def test_it_goes_with_a_vm_that_is_renamed(web: Operator) -> None:
 def test_copies_without_a_record_have_one_as_long_as_one_is_held(web: Operator) -> None:
     web.commit(lambda contents: vm_records.forget(contents, "web"))
     site = web.site()
-    (record,) = unlisted.find(site, site.database.head().contents).records
+    (record,) = finding_unlisted.find(site, site.database.head().contents).records
     placed = copy_hold.place(site, record, HELD, name="web-now", index=INDEX)
     assert placed.marked
     assert held(web) == [(TITLE, HELD)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import LockedError
 from shared.site import Site
 from shared.state.sessions import recovery

@@ -7,7 +7,7 @@ import pytest
 from coordinator.doctor import unfinished
 from coordinator.lock import program as lock
 from shared.copies import sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.errors import ExitCode
 from shared.state.rules import vm_records
 from tests.support.copies import UUID

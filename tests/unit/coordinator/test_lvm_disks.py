@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.mounting.view import CopyView
+from coordinator.mounting.shown_files import CopyView
 from shared.host.errors import ExitCode
 from tests.ordinary.mounts import possible
 from tests.support import guest_disks, lvm_disks

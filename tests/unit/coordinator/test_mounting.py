@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.mounting.shown_files import CopyView
 from coordinator.mounting.steady_copy import GoneError
 from coordinator.mounting.uses import Uses
-from coordinator.mounting.view import CopyView
 from shared.host.errors import ExitCode, LockedError, NasError
 from shared.host.processes import SubprocessRunner
 from shared.ova.disk_reader import CopyReader, open_copy
@@ -221,7 +221,7 @@ class TestMounted:
         assert (told.exit_code, "unit" in told.stderr) == (0, False)
         asked = (tmp_path / "asked").read_text()
         assert asked.startswith("--scope --quiet --collect -- ")
-        assert asked.rstrip().endswith("-m coordinator.mounting.server")
+        assert asked.rstrip().endswith("-m coordinator.mounting.copy_server")
         assert operator.admin("umount", str(place)).exit_code == 0
         with monkeypatch.context() as patched:
             patched.setattr(os, "geteuid", lambda: 1000)

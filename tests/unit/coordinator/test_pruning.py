@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies import catalogue
-from shared.copies.files import Permit
+from shared.copies.copy_files import Permit
 from shared.copies.sidecar_fields import Verified
 from shared.host.errors import ExitCode, LockLostError, NasError
 from shared.state.rules import vm_records

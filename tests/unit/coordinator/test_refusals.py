@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.booting.refusals import Refusals, number_of
+from coordinator.booting.read_errors import Refusals, number_of
 from coordinator.mounting.steady_copy import GoneError
 from shared.host.errors import CopyError, NasError
 from shared.ova.vdi_writing import BLOCK

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies import sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar import Wire
 from shared.host.clock import SystemClock
 from shared.reports import space_history

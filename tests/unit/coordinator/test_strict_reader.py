@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from coordinator.mounting import server
-from coordinator.mounting.server import StrictReader
+from coordinator.mounting import copy_server
+from coordinator.mounting.copy_server import StrictReader
 
 
 class EndedError(Exception):
@@ -19,7 +19,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> None:
         raise EndedError
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(server, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(copy_server, "_LOOK_SECONDS", 0.01)
 
 
 def test_what_is_read_is_given_on_and_a_read_that_fails_is_the_end() -> None:
@@ -36,7 +36,7 @@ def test_what_is_read_is_given_on_and_a_read_that_fails_is_the_end() -> None:
 
 def test_a_read_that_is_not_answered_for_long_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A NAS that hangs fails no read: a guest that waits for it would count as one that runs."""
-    monkeypatch.setattr(server, "_STRICT_SECONDS", 0.05)
+    monkeypatch.setattr(copy_server, "_STRICT_SECONDS", 0.05)
 
     def read(_name: str, _offset: int, _length: int) -> bytes:
         began = time.monotonic()

@@ -11,8 +11,8 @@ import pytest
 
 from coordinator.guest import systems
 from coordinator.guest.systems import DiskPlace
-from coordinator.mounting import view
-from coordinator.mounting.view import CopyView
+from coordinator.mounting import shown_files
+from coordinator.mounting.shown_files import CopyView
 from shared.host.errors import NasError
 from shared.ova.disk_reader import CopyReader
 from shared.ova.vmdk_reader import UnreadBlockError
@@ -101,7 +101,7 @@ def test_the_group_of_a_disk_that_is_asked_for_is_looked_for_on_all() -> None:
 def test_a_mount_shows_the_rest_and_says_what_it_does_not(
     bad: int, failure: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "SteadyCopy", steady)
+    monkeypatch.setattr(shown_files, "SteadyCopy", steady)
     mounted = shown(Disk("a", bad, failure), Disk("b"))
     whole = {"disk1.img", "disk2.img", *(f"disk2.part{number}.img" for number in (1, 2, 3))}
     parts = {f"disk1.part{number}.img" for number in (1, 2, 3)}
@@ -115,8 +115,8 @@ def test_whatever_goes_wrong_with_volumes_the_disks_are_there(
     def volumes(_: list[DiskPlace]) -> None:
         raise TypeError("unhashable")
 
-    monkeypatch.setattr(view, "SteadyCopy", steady)
-    monkeypatch.setattr(view, "volumes", volumes)
+    monkeypatch.setattr(shown_files, "SteadyCopy", steady)
+    monkeypatch.setattr(shown_files, "volumes", volumes)
     mounted = shown(Disk("a"))
     assert {"disk1.img", "disk1.part3.img"} <= set(mounted.files)
     assert mounted.unread == ["volumes of LVM: not understood (TypeError: unhashable)"]

@@ -7,7 +7,7 @@ import pytest
 
 from coordinator.restore import choice
 from shared.copies import screenshots, sidecar_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed
 from shared.reports.space_taken import of_vm
 from shared.state.states import State

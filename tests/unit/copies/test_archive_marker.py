@@ -14,7 +14,7 @@ from shared.copies.archive_marker import (
     prepare_archive,
     require_ours_or_new,
 )
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.host.configuration import Nas
 from shared.host.errors import ConfigurationError, NasError
 

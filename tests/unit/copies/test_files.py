@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.copies.files import NasFiles, modes_for, write_file
+from shared.copies.copy_files import NasFiles, modes_for, write_file
 
 
 def failing(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

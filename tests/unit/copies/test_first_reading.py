@@ -9,8 +9,8 @@ import pytest
 
 from shared.copies import catalogue, first_reading, publishing
 from shared.copies import sidecar as sidecars
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.moving import move_copies
 from shared.copies.sidecar import Sidecar
 from shared.host.errors import CopyError

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from shared.copies import catalogue
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.moving import UnmovedCopy, move_copies
 from shared.host.errors import LockLostError, NasError
 from tests.support import copies as make

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from shared.copies import catalogue, chronology, permits, protection, retention
 from shared.copies.catalogue import Copy
+from shared.copies.copy_files import NasFiles, Permit
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles, Permit
 from shared.copies.moving import move_copies
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from shared.copies import catalogue, partials, publishing, side_files
-from shared.copies.files import SHARED_GROUP, NasFiles
+from shared.copies.copy_files import SHARED_GROUP, NasFiles
 from shared.host.errors import CopyError, NasError
 from tests.support import copies as make
 

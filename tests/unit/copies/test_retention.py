@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from shared.copies import catalogue, chronology, retention
 from shared.copies.catalogue import Copy
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.names import make_stamp
 from shared.copies.retention import Rules, select
 from shared.copies.sidecar_fields import Verified

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from shared.copies import catalogue, permits, retention, screenshots, sidecar_files, transfer
+from shared.copies.copy_files import NasFiles
 from shared.copies.copying import Route
-from shared.copies.files import NasFiles
 from shared.copies.moving import move_copies
 from shared.copies.names import parse_final
 from shared.copies.sidecar import Sidecar

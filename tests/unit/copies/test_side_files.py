@@ -4,7 +4,7 @@ import os
 import pytest
 
 from shared.copies import side_files
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.names import parse_partial
 from shared.host.errors import CopyError, LockLostError, NasError
 from tests.support import copies as make

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shared.copies import sidecar as sidecars
 from shared.copies import sidecar_files
 from shared.copies.catalogue import read
-from shared.copies.files import NasFiles
+from shared.copies.copy_files import NasFiles
 from shared.copies.sidecar_fields import Rehearsed, Verified
 from shared.host.errors import CopyError, NasError
 from tests.support import copies as make

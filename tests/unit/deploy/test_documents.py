@@ -9,7 +9,7 @@ import pytest
 
 from deploy.documents import CURES, DOCUMENTS, ROOT
 from shared.host import configuration
-from shared.host.configuration import text as configuration_text
+from shared.host.configuration import sample as configuration_text
 from shared.host.errors import ExitCode
 from tests.support import command_lines
 

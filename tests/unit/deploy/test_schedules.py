@@ -15,7 +15,7 @@ from deploy.documents import ROOT
 from deploy.installation import schedule
 from deploy.installation.places import InstallationError, Places
 from deploy.installation.schedule import Schedule
-from shared.host.configuration.text import EXAMPLE_MOUNTPOINT
+from shared.host.configuration.sample import EXAMPLE_MOUNTPOINT
 from tests.support import command_lines
 from worker.cli import COMMANDS
 

@@ -23,8 +23,8 @@ from shared.export.delta import Delta, DeltaPlan
 from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.takeover import PreviousDisk
-from shared.frozen.errors import NotFrozenError
-from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptClones, KeptNote
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 from shared.host.errors import CopyError
 from shared.host.rate_limit import Pace
@@ -32,10 +32,10 @@ from shared.ova.compression import zlib_codec
 from shared.ova.disk import Chain
 from shared.ova.disk_reader import open_copy
 from shared.ova.index import GrainIndex, grain_digest, index_digest
+from shared.ova.ova_writing import OvaWriter
 from shared.ova.parts import MadeParts, Segment, segments
 from shared.ova.parts_check import check_parts, check_sent
 from shared.ova.vmdk_writing import VmdkLayout
-from shared.ova.writing import OvaWriter
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.file_systems import REFLINKING, mounted
 

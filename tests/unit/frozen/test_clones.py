@@ -13,8 +13,8 @@ import pytest
 
 from shared.frozen import comparison
 from shared.frozen.comparison import Differences
-from shared.frozen.errors import NotFrozenError
 from shared.frozen.extents import ENCODED, Extent, Span, count_extents, read_extents
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
 from tests.support.file_systems import mounted
 from tests.support.proving import only_when_proving

@@ -9,7 +9,7 @@ import pytest
 
 from shared.frozen import store
 from shared.frozen.directory import known_directories
-from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptClones, KeptNote
 from shared.frozen.store import CloneStore, RoomLimit
 
 REPOSITORY, UUID = "0f0e0d0c-0b0a-4908-8706-050403020100", "6df1f3c0-7f0a-4e5c-a3c8-0123456789ab"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.frozen import pausing
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.store import RoomLimit
 from tests.support.file_systems import mounted
 

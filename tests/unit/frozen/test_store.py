@@ -7,7 +7,7 @@ import pytest
 
 from shared.frozen import store
 from shared.frozen.directory import CloneDirectory, known_directories
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.store import CloneStore, RoomLimit
 from tests.support.file_systems import mounted
 

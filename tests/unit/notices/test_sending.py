@@ -11,8 +11,8 @@ import pytest
 
 from shared.host.errors import ConfigurationError
 from shared.notices import sending
-from shared.notices.child import scrubbed
 from shared.notices.notice import Notice, harmless
+from shared.notices.sender import scrubbed
 from tests.support.receivers import mailbox, website
 
 HOSTILE = 'x\r\nBcc: all@evil.example\n\n<b>@everyone</b> [a](http://evil) \u202e\x1b[31m\udce9"'
@@ -122,10 +122,10 @@ def test_the_secret_is_in_no_process_list(
     thread = threading.Thread(target=lambda: done.append(sending.ping(url)))
     thread.start()
     end, seen = time.monotonic() + 8, ""
-    while time.monotonic() < end and "shared.notices.child" not in seen:
+    while time.monotonic() < end and "shared.notices.sender" not in seen:
         seen = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
         time.sleep(0.05)
-    assert "shared.notices.child" in seen
+    assert "shared.notices.sender" in seen
     assert "hunter2" not in seen
     thread.join(15)
     assert done

@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 from shared.host.errors import CopyError
 from shared.ova.index import GrainIndex, IndexRecord
 from shared.ova.index_writing import IndexWriter
-from shared.ova.writing import WrittenMember
+from shared.ova.ova_writing import WrittenMember
 
 RECORDS = [IndexRecord(number, 3 * number, 2, bytes([number]) * 16) for number in range(10)]
 NO_SHA256 = "0" * 64

@@ -17,7 +17,7 @@ import pytest
 from shared.host.errors import CopyError, NasError
 from shared.host.rate_limit import Pace
 from shared.host.stages import CancelledError
-from shared.ova.writing import OvaWriter
+from shared.ova.ova_writing import OvaWriter
 from tests.support.disk_files import pattern
 
 NOSPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

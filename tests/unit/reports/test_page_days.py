@@ -8,7 +8,7 @@ import pytest
 from shared.reports.page import drawing
 from shared.reports.page.days import DayMark, Past, counted, last_days, sizes, strip
 from shared.reports.page.forecast import forecast
-from shared.reports.space import Sample
+from shared.reports.space_growth import Sample
 from shared.state.records import CopyRecord, VmRecord
 from shared.state.sessions.host_look import HostLook
 from shared.state.states import State

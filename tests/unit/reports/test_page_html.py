@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.reports.page.file import former
-from shared.reports.page.model import page
+from shared.reports.page.page_parts import page
 from shared.reports.page.rendering import rendered
 from tests.support.pages import HOSTILE, known
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from shared.copies.retention import Rules
-from shared.reports.space import CopySpace, Growth, VmSpace, cost, full_on, growth, watched
+from shared.reports.space_growth import CopySpace, Growth, VmSpace, cost, full_on, growth, watched
 from shared.reports.space_history import Sample
 from shared.reports.space_taken import _length
 

@@ -13,9 +13,9 @@ from shared.state.host_records import SessionRecord
 from shared.state.records import Claim, CopyRecord, VmRecord
 from shared.state.states import State
 from shared.state.store.create import genesis
-from shared.state.store.files import StateFiles
 from shared.state.store.layout import Primitive
 from shared.state.store.operations import PublishGeneration, RemoveTemporary, WriteTemporary
+from shared.state.store.state_files import StateFiles
 
 WHEN = "2026-11-22T20:38:00Z"
 LATER = "2026-11-22T21:38:00Z"

@@ -10,10 +10,10 @@ import pytest
 from shared.host.errors import NasError
 from shared.nas.waiting import Bounded
 from shared.state.sessions.heartbeat import HANGING_SECONDS, Doing, Heartbeat, read_beat
-from shared.state.store import files
+from shared.state.store import state_files
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.operations import ListGenerations, ReadView
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import StillClock, vm
 
 
@@ -24,14 +24,14 @@ def hanging(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[thr
     The database waits for it only for a moment.
     """
     database.files._view = Bounded("vmtool-statedb", seconds=0.2)
-    go_on, real = threading.Event(), files.read_file
+    go_on, real = threading.Event(), state_files.read_file
 
     def read_file(path: Path, *limit: int) -> bytes:
         if path.name == "vmtool-statedb":
             go_on.wait(60)
         return real(path, *limit)
 
-    monkeypatch.setattr(files, "read_file", read_file)
+    monkeypatch.setattr(state_files, "read_file", read_file)
     yield go_on
     go_on.set()
 

@@ -16,14 +16,14 @@ from shared.state.contents import Contents
 from shared.state.store import bundling, generations, history_files, layout, protocol, summary
 from shared.state.store.anchor import newest_anchor
 from shared.state.store.bundle import Bundle, BundleName
-from shared.state.store.files import StateFiles
 from shared.state.store.generations import kept, read_from_file, read_number
 from shared.state.store.history import Committed, walk
 from shared.state.store.history_operations import PutBundle, ReadHistoric, SyncBundle
 from shared.state.store.inspection import inspect
-from shared.state.store.kept import bundles_in, read_bundle
+from shared.state.store.kept_generations import bundles_in, read_bundle
 from shared.state.store.layout import generation_file, generation_name, history_of
 from shared.state.store.protocol import Author
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import LATER, WHEN, session, state_files, vm
 
 NOW = "2026-12-01T00:00:00Z"

@@ -24,9 +24,9 @@ from shared.state.rules.sightings import Sighting, apply_events, sight
 from shared.state.states import Event, State
 from shared.state.store import protocol
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.layout import generation_name
 from shared.state.store.opening import open_database
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import HERE, WHEN, StillClock, copy, vm
 
 BETA = replace(HERE, node="beta", hostname="beta", machine="machine-beta")

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from shared.host.errors import InDoubtError, NasError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.writing import write_new_file
 from shared.state.contents import Contents
 from shared.state.states import State
-from shared.state.store import files as module
-from shared.state.store import protocol, view
+from shared.state.store import protocol, readable_view
+from shared.state.store import state_files as module
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.layout import generation_name
 from shared.state.store.operations import (
     KeepEditedView,
@@ -35,8 +34,9 @@ from shared.state.store.operations import (
     WriteTemporary,
 )
 from shared.state.store.protocol import Author
+from shared.state.store.readable_view import render
 from shared.state.store.snapshot import Snapshot
-from shared.state.store.view import render
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import WHEN, StillClock, session, state_files, vm
 
 PRIMITIVES = ["link", "directory"]
@@ -447,12 +447,12 @@ class TestDurability:
 class TestView:
     def test_it_follows_the_head(self, files: StateFiles) -> None:
         head = commit(files, "web01")
-        assert files.run(view.publish_view("a")) is False
+        assert files.run(readable_view.publish_view("a")) is False
         assert (
             (files.root / "vmtool-statedb").read_bytes() == render(head.contents) == b"web01:NEW\n"
         )
         written = os.stat(files.root / "vmtool-statedb").st_ino
-        assert files.run(view.publish_view("a")) is False
+        assert files.run(readable_view.publish_view("a")) is False
         assert os.stat(files.root / "vmtool-statedb").st_ino == written, (
             "what is current is not written again"
         )
@@ -461,25 +461,25 @@ class TestView:
     @pytest.mark.broad
     def test_an_old_view_is_no_edit(self, files: StateFiles) -> None:
         commit(files, "web01", 1)
-        files.run(view.publish_view("a"))
+        files.run(readable_view.publish_view("a"))
         for number in range(2, 60):
             commit(files, f"web{number}", number)
-        assert files.run(view.publish_view("a")) is False
+        assert files.run(readable_view.publish_view("a")) is False
 
     def test_each_edit_is_kept_beside(self, files: StateFiles) -> None:
         commit(files, "web01")
         for text in ("web01:CLEAN\n", "web01:RUNNING\n"):
             (files.root / "vmtool-statedb").write_text(text)
-            assert files.run(view.publish_view("a")) is True
+            assert files.run(readable_view.publish_view("a")) is True
         kept = sorted(path.read_text() for path in files.root.glob("vmtool-statedb.edited-2-*"))
         assert kept == ["web01:CLEAN\n", "web01:RUNNING\n"]
         assert (files.root / "vmtool-statedb").read_text() == "web01:NEW\n"
 
     def test_a_view_that_was_deleted_comes_back(self, files: StateFiles) -> None:
         commit(files, "web01")
-        assert files.run(view.publish_view("a")) is False
+        assert files.run(readable_view.publish_view("a")) is False
         (files.root / "vmtool-statedb").unlink()
-        assert files.run(view.publish_view("a")) is False
+        assert files.run(readable_view.publish_view("a")) is False
         assert (files.root / "vmtool-statedb").read_text() == "web01:NEW\n"
 
 
@@ -487,7 +487,7 @@ def test_private_files_are_for_the_group_only(files: StateFiles) -> None:
     before = os.umask(0)
     try:
         commit(files, "web01")
-        files.run(view.publish_view("a"))
+        files.run(readable_view.publish_view("a"))
         files.perform(KeepEditedView(2, b"x"))
     finally:
         os.umask(before)

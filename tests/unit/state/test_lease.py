@@ -15,7 +15,6 @@ from filelock import SoftFileLease
 
 from shared.host.errors import NasError
 from shared.state.store import lease as module
-from shared.state.store.files import StateFiles
 from shared.state.store.lease import (
     DatabaseLease,
     Marker,
@@ -25,6 +24,7 @@ from shared.state.store.lease import (
     parse_marker,
 )
 from shared.state.store.operations import ReadLease
+from shared.state.store.state_files import StateFiles
 from shared.state.store.turn import Turn
 from tests.unit.state.builders import state_files
 

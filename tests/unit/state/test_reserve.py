@@ -14,8 +14,8 @@ from shared.host.errors import NasError
 from shared.state.sessions.sweeping import sweep
 from shared.state.store import inspection, reserve
 from shared.state.store.database import Database
-from shared.state.store.files import StateFiles
 from shared.state.store.opening import open_database
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import HERE, StillClock, vm
 
 LEAST = 4 << 20

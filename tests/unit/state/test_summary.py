@@ -6,8 +6,8 @@ import pytest
 
 from shared.state.store import bundling, protocol, summary
 from shared.state.store.bundle import Bundle, BundleName
-from shared.state.store.files import StateFiles
-from shared.state.store.kept import bundles_in
+from shared.state.store.kept_generations import bundles_in
+from shared.state.store.state_files import StateFiles
 from tests.unit.state.builders import state_files
 from tests.unit.state.test_bundling import NOW, TOKENS, commit
 

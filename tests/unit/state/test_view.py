@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from shared.host.errors import DatabaseDamagedError
 from shared.state.states import State
-from shared.state.store.view import escape, parse, render, unescape
+from shared.state.store.readable_view import escape, parse, render, unescape
 from tests.unit.state.builders import contents, vm
 
 names = some.text(some.characters(codec=None), min_size=1)

@@ -12,12 +12,12 @@ from unittest.mock import Mock
 import pytest
 
 from shared.host.errors import VBoxManageError
-from shared.virtualbox import clones
+from shared.virtualbox import live_clone
 from shared.virtualbox.clone_parts import Made
-from shared.virtualbox.clones import Clones
 from shared.virtualbox.export_checks import DiskUse
 from shared.virtualbox.export_errors import VmBusyError
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.live_clone import Clones
 from tests.unit.state.builders import StillClock
 
 
@@ -28,7 +28,9 @@ def removal(
 
     What was asked of VBoxManage, and the clock.
     """
-    monkeypatch.setattr(clones, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0])
+    monkeypatch.setattr(
+        live_clone, "disk_use", lambda *_: uses.pop(0) if len(uses) > 1 else uses[0]
+    )
     vboxmanage, clock = Mock(), StillClock()
     original = Machine("a", "web", str(tmp_path / "web.vbox"))
     clone = Machine("b", "vmbackup-7", str(tmp_path / "vmbackup-7" / "vmbackup-7" / "x.vbox"))
@@ -59,7 +61,7 @@ def test_a_clone_that_is_still_exported_is_left_alone(
 def test_a_clone_that_was_moved_elsewhere_stays(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(clones, "disk_use", lambda *_: DiskUse.FREE)
+    monkeypatch.setattr(live_clone, "disk_use", lambda *_: DiskUse.FREE)
     vboxmanage, moved = Mock(), Machine("b", "vmbackup-7", str(tmp_path / "elsewhere" / "x.vbox"))
     with pytest.raises(VBoxManageError, match="was moved to"):
         Clones(vboxmanage, StillClock()).unregister(

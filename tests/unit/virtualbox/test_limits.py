@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.virtualbox.clones import Clones
 from shared.virtualbox.inventory import Machine
+from shared.virtualbox.live_clone import Clones
 from shared.virtualbox.power import PowerSwitch
 from shared.virtualbox.storage import Image, VmSnapshot
 from shared.virtualbox.vboxmanage import VBoxManage

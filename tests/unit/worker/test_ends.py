@@ -25,7 +25,7 @@ def end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseExcept
     }
     configuration = Configuration.model_validate(settings)
     monkeypatch.setattr("shared.site.open_site", lambda *_: None)
-    monkeypatch.setattr("worker.clones.sweep", lambda _: None)
+    monkeypatch.setattr("worker.clone_sweep.sweep", lambda _: None)
     invocation: Any = SimpleNamespace(configuration=lambda: configuration)
 
     def run(error: BaseException | None) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 from shared.state.states import Event
 from shared.virtualbox.export_errors import VmRunsError
 from shared.virtualbox.inventory import Machine
-from worker.backup import freezing, method
+from worker.backup import freeze_choice, method
 
 OFF = Machine("a", "web01", "/vms/web01/web01.vbox", state="poweroff", opened=True)
 
@@ -22,9 +22,11 @@ def test_no_backup_of_it_begins() -> None:
 
 def test_a_copy_of_what_it_still_is_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened while its copy was made: it was not used, so no further backup is needed."""
-    monkeypatch.setattr(freezing, "fingerprint_of", lambda machine: "as it was")
-    monkeypatch.setattr(freezing, "differences", lambda one, other: [] if one == other else ["it"])
+    monkeypatch.setattr(freeze_choice, "fingerprint_of", lambda machine: "as it was")
+    monkeypatch.setattr(
+        freeze_choice, "differences", lambda one, other: [] if one == other else ["it"]
+    )
     work: Any = Mock()
     work.machine.return_value = OFF
-    assert freezing.publication_event(work, "as it was") == Event.PUBLISHED  # type: ignore[arg-type]
-    assert freezing.publication_event(work, "other") == Event.PUBLISHED_CHANGED  # type: ignore[arg-type]
+    assert freeze_choice.publication_event(work, "as it was") == Event.PUBLISHED  # type: ignore[arg-type]
+    assert freeze_choice.publication_event(work, "other") == Event.PUBLISHED_CHANGED  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from shared.host.clock import timestamp
 from shared.host.errors import LockedError, NasError, VBoxManageError, VmBackupError
 from shared.state.records import VmRecord
 from shared.tasks import due_rehearsals, rehearsal
-from shared.tasks.importing import Progress
+from shared.tasks.noted_import import Progress
 from tests.unit.state.builders import StillClock, vm
 from worker import rehearsals
 from worker.report import Report

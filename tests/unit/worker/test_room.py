@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.copies.catalogue import Catalogue
-from shared.copies.space import coarse
+from shared.copies.space_needed import coarse
 from shared.host.configuration import VmPolicy
 from shared.host.errors import CopyError
 from shared.virtualbox.inventory import Machine

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from shared.host.clock import SystemClock
-from shared.tasks.unlisted import Unlisted
+from shared.tasks.finding_unlisted import Unlisted
 from worker import unlisted_copies
 from worker.report import Report
 
@@ -22,7 +22,7 @@ def test_a_host_looks_once_a_day_in_each_of_its_repositories(
         looked.append(site.configuration.nas.mountpoint.name)
         return Unlisted((), (), ())
 
-    monkeypatch.setattr(unlisted_copies.unlisted, "find", find)
+    monkeypatch.setattr(unlisted_copies.finding_unlisted, "find", find)
     for name in ("one", "other", "one"):
         site: Any = Mock(clock=SystemClock())
         site.configuration.host.state_directory = tmp_path

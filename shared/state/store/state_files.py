@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from shared.host.clock import Clock
 from shared.host.waits import waiting
-from shared.nas.errors import FlushError, is_full, nas_error
+from shared.nas.nas_errors import FlushError, is_full, nas_error
 from shared.nas.reading import LIMIT_BYTES, list_fresh, read_file
 from shared.nas.waiting import AS_ITS_MOUNT, Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file

@@ -21,7 +21,7 @@ from shared.host.extras import require_extra
 from shared.host.processes import ChildProcess
 from shared.host.waits import waiting
 
-_CHILD: Final = (sys.executable, "-P", "-m", "coordinator.guest.child")
+_CHILD: Final = (sys.executable, "-P", "-m", "coordinator.guest.reader_program")
 _END_SECONDS: Final = 2.0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.host.errors import DatabaseDamagedError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import read_file
 from shared.state.store.bundle import LIMIT_BYTES, Bundle, BundleName, bundle_names, unpack
 from shared.state.store.layout import names_in

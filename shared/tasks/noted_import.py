@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.host.errors import CopyError, VBoxManageError
 from shared.site import Site
 from shared.tasks import import_note

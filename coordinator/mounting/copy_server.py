@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.fuse import server_process
+from coordinator.mounting.shown_files import CopyView
 from coordinator.mounting.uses import Uses
-from coordinator.mounting.view import CopyView
 from shared.host.errors import VmBackupError
 from shared.host.processes import SubprocessRunner
 from shared.serving.places import SUBTYPE, at, unmount

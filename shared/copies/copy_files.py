@@ -18,7 +18,7 @@ from typing import Final
 from shared.copies.names import parse_final
 from shared.host.errors import NasError
 from shared.nas import writing
-from shared.nas.errors import NO_RIGHTS, NOT_SUPPORTED
+from shared.nas.nas_errors import NO_RIGHTS, NOT_SUPPORTED
 from shared.nas.reading import open_file, opened, plain, same_directory
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.copies.names import Suffix
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.store import CloneStore, RoomLimit
 from shared.host.errors import CopyError, NasError, VBoxManageError
 from shared.ova.index import index_digest

@@ -13,7 +13,7 @@ from shared.state.hold import Hold
 from shared.state.records import VmRecord
 from shared.state.rules import vm_records
 from shared.state.rules.holds import Held
-from shared.tasks import copy_hold, unlisted, vm_copies
+from shared.tasks import copy_hold, finding_unlisted, vm_copies
 from shared.tasks.boot_note import BootNote
 
 
@@ -30,7 +30,7 @@ def is_here(site: Site, note: BootNote) -> bool:
     if _of(site, note):
         return True
     contents = site.database.head().contents
-    records = (*contents.vms.values(), *unlisted.find(site, contents).records)
+    records = (*contents.vms.values(), *finding_unlisted.find(site, contents).records)
     return any(
         copy.stamp == note.stamp and _is_same(copy, note)
         for record in records

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from shared.host.errors import DatabaseDamagedError
-from shared.nas.errors import nas_error
+from shared.nas.nas_errors import nas_error
 from shared.nas.reading import read_file
 from shared.state.contents import Contents
 from shared.state.formats import require_known

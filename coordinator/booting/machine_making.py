@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from coordinator.booting import holds, machines, mounts, removing
+from coordinator.booting import boot_hold, machines, mounts, removing
 from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
 from coordinator.booting.left_out import left_out
@@ -43,7 +43,7 @@ from shared.virtualbox.settings_writing import parse_settings
 
 log: Final = logging.getLogger(__name__)
 
-_SERVER: Final = (*starting.PYTHON, "coordinator.booting.server")
+_SERVER: Final = (*starting.PYTHON, "coordinator.booting.disk_server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def begin(
         boot_note.write(note)
         noted()
         try:
-            holds.place(site, record, note)
+            boot_hold.place(site, record, note)
             _make_folder(note)
             doubts = serve(note, copy, way.sha256, way.config, fresh=True)
             machine = _register(site, note, way)

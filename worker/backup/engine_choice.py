@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shared.copies.space import human
+from shared.copies.space_needed import human
 from shared.export.exporter import Exporter, RunningExport, Traffic, VBoxManageExporter
 from shared.host.clock import Clock
 from shared.host.configuration import VmPolicy
@@ -24,7 +24,7 @@ from shared.state.sessions.holding import Holding
 from shared.virtualbox.export_checks import DiskUse, disk_use, refuse_written_elsewhere
 from shared.virtualbox.export_errors import ExportError, VmBusyError, VmRunsError
 from shared.virtualbox.inventory import Machine
-from worker.backup.delta import DeltaChoice
+from worker.backup.delta_choice import DeltaChoice
 from worker.backup.fallback import WITHOUT_DELTA, WITHOUT_PARALLEL, Fallback, Retry
 from worker.backup.priority import ExportPriority
 from worker.backup.watcher import LOOK_SECONDS, NasWatcher

@@ -18,7 +18,7 @@ from coordinator.booting.ending import ended_by_sigterm
 from coordinator.booting.identity import require_same
 from coordinator.booting.keeping import Keeper
 from coordinator.booting.laying_out import lay_out
-from coordinator.booting.refusals import Refusals, number_of
+from coordinator.booting.read_errors import Refusals, number_of
 from coordinator.booting.served_disk import ServedDisk
 from coordinator.fuse import server_process
 from coordinator.mounting.steady_copy import SteadyCopy

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-from shared.frozen.errors import NotFrozenError
+from shared.frozen.not_frozen import NotFrozenError
 from shared.host.document_fields import FROM_JSON, Count, Sha256
 from shared.host.documents import Document
 from shared.host.errors import ConfigurationError

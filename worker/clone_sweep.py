@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from shared.frozen.directory import CloneDirectory, known_directories
-from shared.frozen.kept import KeptClones, KeptNote
+from shared.frozen.kept_clones import KeptClones, KeptNote
 from shared.host.errors import VmBackupError
 from shared.site import Site
 from shared.state.records import VmRecord
