@@ -1,14 +1,31 @@
 """What options of several commands share."""
 
 import math
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 
 from shared.completion import COPY
 from shared.host.clock import SystemClock
-from shared.reports.moments import EXAMPLES, parse_moment
+
+_DAY: Final = timedelta(days=1)
+_UNITS: Final = {
+    "minute": timedelta(minutes=1),
+    "min": timedelta(minutes=1),
+    "m": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "h": timedelta(hours=1),
+    "day": _DAY,
+    "d": _DAY,
+    "week": 7 * _DAY,
+    "w": 7 * _DAY,
+    "month": 30 * _DAY,
+}
+_AGO: Final = re.compile(r"(\d{1,5})\s*([a-z]+?)s?(?:\s+ago)?")
+#: Moments as people say them.
+EXAMPLES: Final = "yesterday, today, 2 days ago, 3h, 30m, 2026-11-29, 2026-11-29 20:00"
 
 copy_option: Final = click.option(
     "--copy",
@@ -32,6 +49,23 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a number", param, ctx)
         return number
+
+
+def parse_moment(text: str, now: datetime) -> datetime:
+    """The moment that is meant; a day is its beginning. Times without a zone are UTC, as in logs.
+
+    Raises ValueError.
+    """
+    said = " ".join(text.lower().split())
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if said == "today":
+        return midnight
+    if said == "yesterday":
+        return midnight - _DAY
+    if (ago := _AGO.fullmatch(said)) and (unit := _UNITS.get(ago[2])):
+        return now - int(ago[1]) * unit
+    moment = datetime.fromisoformat(text.strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 class MomentType(click.ParamType[datetime]):

@@ -7,7 +7,7 @@ from typing import Final
 
 from shared import command_line
 from shared.host.clock import SystemClock
-from shared.host.errors import ExitCode, VmBackupError
+from shared.host.errors import ExitCode, LockedError, VmBackupError
 from shared.reports import space_history
 from shared.site import Site
 from shared.state.contents import Contents
@@ -19,7 +19,6 @@ from shared.state.store import protocol
 from shared.state.store.operations import ListGenerations
 from shared.tasks.abandoned_imports import remove_abandoned
 from shared.tasks.partial_files import remove_partial_files
-from worker import holds
 from worker.backup import power_notes
 from worker.history_bundling import keep_history
 from worker.metrics import write_metrics
@@ -59,7 +58,7 @@ def run(site: Site) -> Report:
         dead = find(database, deaths.live_sessions(contents))
         if recovery.expire(database, dead, "database"):
             contents = _finish(site, database.head().contents, report)
-    holds.settle(site, contents)
+    settle_holds(site, contents)
     report.failed.extend(remove_abandoned(site))
     if expiry.without_abandoned(contents) != contents:  # an older program has ended that session
         reason = "records of copies that were taken in"
@@ -67,6 +66,30 @@ def run(site: Site) -> Report:
     _tidy(site, contents)
     space_history.note(site)
     return report
+
+
+def settle_holds(site: Site, contents: Contents) -> None:
+    """Marks copies that are held, and takes the marks of holds that are over off.
+
+    A VM on which somebody works has its turn at a later tick, one whose archive this host does not
+    have at another host's. No VM without a hold is looked at.
+    """
+    for record in contents.vms.values():
+        busy = record.claim or record.publishing or record.moving
+        if not record.holds or busy:
+            continue
+        from shared.tasks import copy_hold  # only here: hardly any VM has a hold
+
+        try:
+            if copy_hold.is_settled(site, record):
+                continue
+            with site.database.session("database") as session:
+                copy_hold.settle(site, session, record.key)
+            log.info("its holds are settled", extra={"vm": record.key})
+        except LockedError as error:
+            log.info("holds: %s", error.message, extra={"vm": record.key})
+        except VmBackupError as error:
+            log.warning("holds not settled: %s", error.message, extra={"vm": record.key})
 
 
 def _finish(site: Site, contents: Contents, report: Report) -> Contents:

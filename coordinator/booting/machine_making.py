@@ -10,7 +10,6 @@ from uuid import uuid4
 from coordinator.booting import boot_hold, machines, mounts, removing
 from coordinator.booting.identity import identity_of
 from coordinator.booting.isolation import isolated
-from coordinator.booting.left_out import left_out
 from coordinator.restore import restoring
 from coordinator.restore.completing import RestoreDifference
 from shared.copies.catalogue import Copy
@@ -34,10 +33,11 @@ from shared.tasks.direct_plan import (
 )
 from shared.tasks.made_settings import NewDisk, UnknownSettingsError, made_settings
 from shared.virtualbox import scratch
+from shared.virtualbox.drives import image_drives
 from shared.virtualbox.importing import ImportPlan, folder_name
 from shared.virtualbox.inventory import Machine
 from shared.virtualbox.patience import patiently
-from shared.virtualbox.put_back import put_back
+from shared.virtualbox.put_back import kept_host_access, put_back
 from shared.virtualbox.settings import SettingsError
 from shared.virtualbox.settings_writing import parse_settings
 
@@ -78,7 +78,7 @@ def plan(
     try:
         how = plan_directly(what, kept_settings(what))
         _refuse_kinds(how.kept)
-        without = left_out(what, how.kept)
+        without = _left_out(what, how.kept)
     except (NotDirectError, UnknownSettingsError, SettingsError) as error:
         raise CopyError(
             f"a VM cannot run from the copy {copy.stamp}: {error}",
@@ -86,6 +86,19 @@ def plan(
         ) from None
     sha256 = copy.sidecar.sha256 if copy.sidecar else ""
     return Way(what, how, sha256, config, network, without)
+
+
+def _left_out(what: ImportPlan, kept: bytes) -> RestoreDifference:
+    """What the VM has not, though its original had it, by the settings that were kept.
+
+    Raises `SettingsError` if they cannot be read.
+    """
+    machine = parse_settings(kept).find("Machine")
+    drives = () if machine is None else tuple(image_drives(machine))
+    discs = tuple(
+        f"the image in its CD drive ({drive.path})" for drive in drives if drive.kind == "dvddrive"
+    )
+    return RestoreDifference(kept_host_access(kept), what.left_out, discs)
 
 
 def begin(

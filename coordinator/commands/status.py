@@ -1,13 +1,15 @@
 """`vmbackup-admin status`."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coordinator import clocks, database_reading, screen, status_table, status_warnings, text
+from coordinator import clocks, database_reading, status_table, status_warnings, text
 from coordinator.vm_rows import describe
 from shared.command_line import Invocation, documented, json_option, pass_invocation
 from shared.completion import HOST, VM
@@ -24,6 +26,10 @@ from shared.tasks.verdicts import Verdicts, judge
 
 if TYPE_CHECKING:
     from shared.site import Site
+
+#: To the upper left corner; to the end of the screen nothing of before stays.
+_HOME: Final = "\x1b[H"
+_CLEAR_BELOW: Final = "\x1b[J"
 
 
 @documented(
@@ -93,10 +99,24 @@ def _watch(invocation: Invocation, look: Callable[[], _Seen], seconds: float) ->
     while True:
         seen = look()
         # a context of its own: what was warned of before is warned of again
-        with screen.replaced(), click.Context(command, obj=invocation):
+        with _replaced_screen(), click.Context(command, obj=invocation):
             say(f"{clock.now():%Y-%m-%d %H:%M:%S}Z, again every {seconds:g} s, until ^C")
             _show(seen, as_json=False)
         clock.sleep(seconds)
+
+
+@contextlib.contextmanager
+def _replaced_screen() -> Iterator[None]:
+    """Within, what is printed takes the place of what was there, at once, without flicker."""
+    if not sys.stdout.isatty():
+        yield
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        return
+    sys.stdout.write(_HOME + _CLEAR_BELOW)
+    yield
+    sys.stdout.write(_CLEAR_BELOW)
+    sys.stdout.flush()
 
 
 def _look(

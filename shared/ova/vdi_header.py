@@ -1,11 +1,13 @@
-"""Reads the header of a VDI file, and refuses one that VirtualBox would not write.
+"""The header of a VDI file: reads it, refuses one that VirtualBox would not write, writes its UUID.
 
 All numbers of the format are little-endian. The header starts at 0x40, behind a line of text.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -33,6 +35,12 @@ _LARGEST_BLOCK: Final = 1024 * 1024
 
 
 _NO_UUID: Final = UUID(int=0)
+
+
+_OWN_AT: Final = 0x188
+
+
+_PARENT_AT: Final = 0x1A8
 
 
 class Kind(IntEnum):
@@ -123,3 +131,24 @@ def require(condition: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as
     """Raises `DiskImageError` with this sentence unless the condition holds."""
     if not condition:
         raise DiskImageError(otherwise)
+
+
+def give_identity(path: Path, identifier: UUID, parent: VdiHeader | None) -> VdiHeader:
+    """Gives the clone of an image a UUID of its own, for VirtualBox knows one image by each.
+
+    Answers the header as it is then.
+
+    `parent` is the header of its parent, of which it notes UUID and modification, whatever it noted
+    before. Raises `DiskImageError` if it is no such image, `OSError`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        header = parse_header(os.pread(descriptor, HEADER_BYTES, 0))
+        require((header.parent is None) == (parent is None), f"{path}: it has another parent")
+        os.pwrite(descriptor, identifier.bytes_le, _OWN_AT)
+        if parent is not None:
+            link = parent.identifier.bytes_le + parent.modification.bytes_le
+            os.pwrite(descriptor, link, _PARENT_AT)
+        return parse_header(os.pread(descriptor, HEADER_BYTES, 0))
+    finally:
+        os.close(descriptor)

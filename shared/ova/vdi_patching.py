@@ -1,17 +1,19 @@
 """Writes a disk over a clone of an image that has most of it: only what differs is written."""
 
+import ctypes
 import os
+import platform
 import struct
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from shared.host.errors import DiskImageError
-from shared.ova.holes import punch_hole
 from shared.ova.vdi import ZERO, VdiImage
 from shared.ova.vdi_header import Kind, require
 from shared.ova.vdi_writing import BLOCK, DiskFile, TargetError
@@ -21,6 +23,8 @@ _ALLOCATED_AT: Final = 0x184
 _MODIFICATION_AT: Final = 0x198
 #: So many bytes are made zeros together.
 _PIECE: Final = 1 << 16
+#: FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE.
+_PUNCH: Final = 0x01 | 0x02
 
 
 class PatchedVdi(DiskFile):
@@ -120,3 +124,22 @@ class PatchedVdi(DiskFile):
         super().write(self._map_offset, [self._map.tobytes()])
         super().write(_ALLOCATED_AT, [struct.pack("<I", self._allocated)])
         super().write(_MODIFICATION_AT, [uuid4().bytes_le])
+
+
+def punch_hole(descriptor: int, place: int, length: int) -> bool:
+    """Makes a hole of so many bytes of a file that is open for writing.
+
+    Answers whether that was done: not every file system can.
+    """
+    fallocate = _fallocate()
+    return fallocate is not None and fallocate(descriptor, _PUNCH, place, length) == 0
+
+
+@cache
+def _fallocate() -> Any:  # noqa: ANN401 - a function of C
+    if platform.system() != "Linux":
+        return None
+    function = getattr(ctypes.CDLL(None), "fallocate64", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return function

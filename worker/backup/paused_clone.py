@@ -10,8 +10,7 @@ from typing import Final
 from shared.frozen.pausing import folder_of_clone
 from shared.frozen.reflink import clone
 from shared.host.errors import VBoxManageError
-from shared.ova.vdi_header import VdiHeader
-from shared.ova.vdi_identity import give_identity
+from shared.ova.vdi_header import VdiHeader, give_identity
 from shared.virtualbox import scratch
 from shared.virtualbox.clone_parts import Made, note_elsewhere
 from shared.virtualbox.cloned_settings import ClonedImage, cloned_settings

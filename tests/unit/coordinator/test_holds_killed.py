@@ -15,7 +15,7 @@ from shared.tasks import copy_hold, pruning
 from tests.support.copies import PowerCutError
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_holds import HELD, INDEX, TITLE, held, marked, place, web
-from worker import holds
+from worker.database import settle_holds
 
 __all__ = ["web"]
 BOTH, NONE = ([(TITLE, HELD)], [(TITLE, HELD)]), ([], [])
@@ -106,7 +106,7 @@ def test_the_copy_stays_and_the_next_worker_makes_both_agree(
             break
         if stands(web) != NONE:
             require_kept(web)
-        holds.settle(web.site(), web.contents)
+        settle_holds(web.site(), web.contents)
         outcomes.append(stands(web))
         end(web.site())
         assert stands(web) == NONE

@@ -8,7 +8,7 @@ import pytest
 from shared.host.errors import DiskImageError
 from shared.ova.disk import Chain
 from shared.ova.vdi import VdiImage
-from shared.ova.vdi_identity import give_identity
+from shared.ova.vdi_header import give_identity
 from shared.ova.vdi_writing import VdiFile
 
 MIB = 1 << 20

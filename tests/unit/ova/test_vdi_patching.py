@@ -13,9 +13,8 @@ from shared.ova import vdi_patching
 from shared.ova.check import check_ova
 from shared.ova.disk import Chain
 from shared.ova.disk_reader import open_copy
-from shared.ova.holes import punch_hole
 from shared.ova.unpacking import Unpacker
-from shared.ova.vdi_patching import PatchedVdi
+from shared.ova.vdi_patching import PatchedVdi, punch_hole
 from shared.ova.vdi_writing import BLOCK, VdiFile
 from tests.support import copies as make
 from tests.support.disk_files import Vdi

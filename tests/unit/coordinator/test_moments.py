@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.reports.moments import EXAMPLES, parse_moment
+from coordinator.options import EXAMPLES, parse_moment
 
 NOW = datetime(2026, 11, 30, 1, 30, tzinfo=UTC)
 
