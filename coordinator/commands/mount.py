@@ -18,6 +18,7 @@ from shared.output import answer, warn
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
+    from shared.serving.asking import Life
     from shared.serving.places import MountedCopy
     from shared.state.records import VmRecord
 
@@ -138,6 +139,40 @@ def _of_rehearsal(found: "MountedCopy") -> bool:
     return trial is not None and found.what.startswith(f"{folder}:")
 
 
+def _refuse(found: "MountedCopy", life: "Life", *, force: bool) -> None:
+    """Raises `LockedError` if it is not to be unmounted, or not without `force`."""
+    from shared.serving.asking import Life
+
+    hangs, silent = life == Life.HANGS, "its server does not answer"
+    if _of_rehearsal(found) and life != Life.GONE and not (hangs and force):
+        # a dead one shows nothing to its VM any more
+        raise LockedError(
+            f"a VM on trial runs from {found.place}, which its rehearsal unmounts when it ends"
+            + (f"; {silent}" if hangs else ""),
+            hint="wait until it has ended (`vmbackup-lock list` shows it); what a killed one left "
+            "is removed by the next `vmbackup-worker database`, or the next rehearsal; where "
+            "there is no database its server ends an hour after its VM is off"
+            + ("; --force ends that server" if hangs else ""),
+        )
+    if hangs and not force:
+        raise LockedError(
+            f"{found.place} was not unmounted: {silent}; it was stopped, hangs, or waits for the "
+            "NAS",
+            hint="when the NAS is away: try again when it is back; else --force kills the server, "
+            "and whoever has a file open there gets an error",
+        )
+
+
+def _end_server(found: "MountedCopy") -> None:
+    """Ends a server that does not answer, whose mount is gone."""
+    from shared.serving import server_ending
+
+    server = server_ending.server_of(found.place)
+    if server is None or not server_ending.kill(server):
+        which = f"process {server.pid}" if server else "which is not found"
+        warn(f"the server of {found.place} ({which}) still has to end: it does when it goes on")
+
+
 @documented(
     example="""
         vmbackup-admin umount /tmp/web01
@@ -146,7 +181,11 @@ def _of_rehearsal(found: "MountedCopy") -> bool:
     codes=[ExitCode.LOCKED],
 )
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Also while something is open there.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also while something is open there; a server that does not answer is killed.",
+)
 @json_option
 @dry_run_option
 @pass_invocation
@@ -156,10 +195,12 @@ def umount(
     """Unmount a copy: its server ends, and lets go of the copy.
 
     Also one whose server was killed; what that held is free then. Refused (11) while something is
-    open there, and for that of a rehearsal, which ends by itself, as long as it is served.
+    open there, or its server does not answer, as the NAS is away, or it hangs: --force ends that.
+    Refused also for that of a rehearsal, which ends by itself, as long as it is served.
     """
     from shared.host.processes import SubprocessRunner
     from shared.serving import places
+    from shared.serving.asking import Life
 
     found = places.at(Path(directory).absolute())
     if found is None:
@@ -168,17 +209,13 @@ def umount(
             f"no copy is mounted at {directory}",
             hint=f"mounted copies on this host: {', '.join(others) or 'none'}",
         )
-    if _of_rehearsal(found) and found.alive:  # a dead one shows nothing to its VM any more
-        raise LockedError(
-            f"a VM on trial runs from {found.place}, which its rehearsal unmounts when it ends",
-            hint="wait until it has ended (`vmbackup-lock list` shows it); what a killed one left "
-            "is removed by the next `vmbackup-worker database`, or the next rehearsal; where "
-            "there is no database its server ends an hour after its VM is off",
-        )
+    life = found.life()
+    _refuse(found, life, force=force)
     if not dry_run:
-        dead = not force and not found.alive  # one that hangs is not asked
-        places.unmount(found, SubprocessRunner(), lazily=force or dead)
-        if dead:
+        places.unmount(found, SubprocessRunner(), lazily=force or life == Life.GONE)
+        if life == Life.HANGS:
+            _end_server(found)
+        if life != Life.SERVED:
             with contextlib.suppress(VmBackupError):  # without a NAS it was not held, or is later
                 dead_sessions.free_readers(invocation.site())
     done = "would unmount" if dry_run else "unmounted"

@@ -4,7 +4,6 @@ The kernel's list of mounts says all of it, so nothing has to be remembered or c
 """
 
 import contextlib
-import errno
 import os
 import shutil
 from ctypes.util import find_library
@@ -15,6 +14,7 @@ from typing import Final
 from shared.host.errors import ConfigurationError, LockedError, UsageError
 from shared.host.extras import require_extra
 from shared.host.processes import Runner
+from shared.serving.asking import Life, life_of
 
 #: How our mounts are told from others.
 SUBTYPE: Final = "vmbackup"
@@ -34,8 +34,12 @@ class MountedCopy:
 
     @property
     def alive(self) -> bool:
-        """Whether its server answers. Waits as long as that hangs: ask only who needs to know."""
-        return _answers(self.place)
+        """Whether its server is there. One that hangs is, and is waited for before that is said."""
+        return self.life() != Life.GONE
+
+    def life(self) -> Life:
+        """What its server is like: it is asked, and waited for at most `asking.ASK_SECONDS`."""
+        return life_of(self.place)
 
 
 def require_fuse() -> None:
@@ -149,14 +153,6 @@ def unmount_below(folder: Path, runner: Runner) -> None:
 
 def _program() -> str | None:
     return shutil.which("fusermount3") or shutil.which("fusermount")
-
-
-def _answers(place: str) -> bool:
-    try:
-        os.statvfs(place)
-    except OSError as error:
-        return error.errno not in (errno.ENOTCONN, errno.ECONNABORTED)
-    return True
 
 
 def _unescaped(text: str) -> str:

@@ -15,12 +15,12 @@ from typing import Any, Final
 from shared.host.errors import CopyError, LockedError, NasError, VmBackupError
 from shared.host.processes import ChildProcess
 from shared.host.waits import waiting
+from shared.serving.server_ending import MODULE
 
 log: Final = logging.getLogger(__name__)
 
 #: A module of ours as a program.
 PYTHON: Final = (sys.executable, "-P", "-m")
-_SERVER: Final = (*PYTHON, "coordinator.mounting.copy_server")
 _WITH_THE_UNIT: Final = (
     "this runs in a unit of systemd, which gives the server of the files no scope of its own: "
     "unless the unit has KillMode=process, its end is that of the server"
@@ -45,15 +45,17 @@ def start(
     job: Mapping[str, Any],
     *,
     seconds: float = 120.0,
-    command: Sequence[str] = _SERVER,
+    command: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Started:
     """Starts the server and answers when the files are there.
 
-    It is in a session of its own and has no terminal. In a unit of systemd, which ends all that it
+    `command` is the server, if not that of a copy's files. It is in a session of its own and has no
+    terminal. In a unit of systemd, which ends all that it
     started, it gets a scope of its own; a warning tells where it gets none. Raises `MountError`,
     `CopyError`, `NasError`, and `LockedError` while copies of the VM are being moved or removed.
     """
+    command = command or server_command(str(job["place"]))
     ways, in_a_unit = [list(command)], bool(environment.get("INVOCATION_ID"))
     if in_a_unit and shutil.which("systemd-run"):
         ways.insert(0, in_a_scope(command))
@@ -70,6 +72,11 @@ def start(
     kinds = {int(kind.exit_code): kind for kind in (CopyError, NasError, LockedError)}
     kind = kinds.get(answer.get("code", 0), MountError)
     raise kind(message, hint=str(answer.get("hint", "")))
+
+
+def server_command(place: str) -> tuple[str, ...]:
+    """The server that shows a copy at a place, by which it is found again."""
+    return (*PYTHON, MODULE, place)
 
 
 def in_a_scope(command: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A copy as files of this host: real FUSE, real loop mounts, compared by digest."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,9 +23,11 @@ from coordinator.mounting.shown_files import CopyView
 from coordinator.mounting.steady_copy import GoneError
 from coordinator.mounting.uses import Uses
 from shared.host.errors import ExitCode, LockedError, NasError
+from shared.host.process_identity import ProcessIdentity
 from shared.host.processes import SubprocessRunner
 from shared.ova.disk_reader import CopyReader, open_copy
-from shared.serving import places, starting
+from shared.serving import asking, places, starting
+from shared.serving.asking import Life, life_of
 from shared.state.rules import readers
 from shared.tasks.boot_mounts import SUBTYPE
 from tests.ordinary.mounts import possible
@@ -167,6 +171,29 @@ class TestMounted:
         assert mount(operator, place)["stamp"] == NEW
         assert readers.readers(operator.contents, UUID).keys() == {NEW}
         assert operator.admin("umount", str(place)).exit_code == 0
+
+    def test_a_server_that_was_stopped_ends_by_force(
+        self, site: tuple[Operator, bytes, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At 91df01c `umount` waited for it without limit, also with --force."""
+        operator, _, place = site
+        pid = mount(operator, place, "--copy", OLD)["pid"]
+        server = ProcessIdentity.of(pid)
+        assert server is not None
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr(asking, "ASK_SECONDS", 0.3)
+        try:
+            refused = operator.admin("umount", str(place))
+            assert (refused.exit_code, "--force kills" in refused.stderr) == (11, True)
+            assert operator.admin("umount", str(place), "--dry-run").exit_code == 11
+            assert places.at(place) is not None
+            done = operator.admin("umount", str(place), "--force")
+            assert (done.exit_code, "still has to end" in done.stderr) == (0, False), done.stderr
+            assert (places.at(place), server.is_alive()) == (None, False)
+            assert not readers.readers(operator.contents, UUID)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     @pytest.mark.parametrize(
         "command", [("umount", "PLACE"), ("prune", "web"), ("remove", "web", OLD, "--yes")]
@@ -397,7 +424,7 @@ class TestWithoutFuse:
         place = Path(os.path.realpath(tmp_path)) / trial / "disks"
         table.write_text(f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\n")
         monkeypatch.setattr(places.mounted, "__defaults__", (table,))
-        monkeypatch.setattr(places, "_answers", lambda _place: False)
+        monkeypatch.setattr(places, "life_of", lambda _place: Life.GONE)
         gone = list[tuple[str, bool]]()
 
         def unmount(found: places.MountedCopy, _runner: object, *, lazily: bool) -> None:
@@ -407,25 +434,47 @@ class TestWithoutFuse:
         done = operator.admin("umount", str(place), *more)
         assert (done.exit_code, gone) == (ExitCode.DONE, [(str(place), True)]), done.stderr
 
-    def test_one_whose_server_hangs_is_found_and_unmounted_without_asking_it(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site_with_database: Operator
+    @pytest.mark.parametrize("trial", [False, True])
+    def test_one_whose_server_hangs_is_ended_by_force_only(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        site_with_database: Operator,
+        trial: bool,
     ) -> None:
-        table, place = tmp_path / "mounts", tmp_path / "place"
-        table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
-
-        def hang(_place: str) -> bool:
-            raise AssertionError("it was asked")
-
-        monkeypatch.setattr(places, "_answers", hang)
+        table, name = tmp_path / "mounts", f"vmbackup-rehearsal-{'a' * 32}" if trial else "web"
+        place = Path(os.path.realpath(tmp_path)) / name / "disks"
+        table.write_text(f"{name}:{OLD} {place} fuse.vmbackup ro 0 0\n")
         monkeypatch.setattr(places.mounted, "__defaults__", (table,))
-        found = places.at(place)
-        assert found is not None
+        monkeypatch.setattr(places, "life_of", lambda _place: Life.HANGS)
         told = list[tuple[str, bool]]()
         monkeypatch.setattr(
             places, "unmount", lambda each, _, lazily: told.append((each.what, lazily))
         )
-        assert site_with_database.admin("umount", str(place), "--force").exit_code == 0
-        assert told == [(f"web:{OLD}", True)]
+        refused = site_with_database.admin("umount", str(place))
+        assert refused.exit_code == ExitCode.LOCKED
+        assert "its server does not answer" in refused.stderr
+        assert "--force" in refused.stderr
+        assert told == []
+        done = site_with_database.admin("umount", str(place), "--force")
+        assert (done.exit_code, told) == (0, [(f"{name}:{OLD}", True)])
+        assert "which is not found) still has to end" in done.stderr
+
+    def test_a_server_is_waited_for_so_long_and_not_asked_twice(self) -> None:
+        asked, answer = list[str](), threading.Event()
+
+        def hang(place: str) -> None:
+            asked.append(place)
+            assert answer.wait(60)
+            raise OSError(errno.ENOTCONN, "gone")
+
+        assert life_of("/a", ask=hang, seconds=0.01) == Life.HANGS
+        assert life_of("/a", ask=hang, seconds=0.01) == Life.HANGS
+        assert asked == ["/a"]
+        assert life_of("/b", ask=len, seconds=60) == Life.SERVED
+        answer.set()
+        assert life_of("/a", ask=hang, seconds=60) == Life.GONE
+        assert len(asked) <= 2, "and the second time only if the first was answered"
 
     @pytest.mark.broad
     def test_a_server_that_does_not_start(self) -> None:
