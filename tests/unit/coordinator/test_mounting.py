@@ -248,7 +248,7 @@ class TestMounted:
         assert (told.exit_code, "unit" in told.stderr) == (0, False)
         asked = (tmp_path / "asked").read_text()
         assert asked.startswith("--scope --quiet --collect -- ")
-        assert asked.rstrip().endswith("-m coordinator.mounting.copy_server")
+        assert asked.rstrip().endswith(f"-m coordinator.mounting.copy_server {place}")
         assert operator.admin("umount", str(place)).exit_code == 0
         with monkeypatch.context() as patched:
             patched.setattr(os, "geteuid", lambda: 1000)
