@@ -12,7 +12,8 @@ from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
 from shared.state.rules import hosts
-from shared.tasks import boot_mounts, boot_note
+from shared.tasks import boot_done, boot_mounts, boot_note
+from shared.tasks.boot_done import DoneBoot
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.importing import folder_name
@@ -91,6 +92,17 @@ def folder_of(site: Site, note: BootNote) -> Path:
     if machine is None or _lies_in(machine, note.folder):
         return note.folder
     return Path(machine.settings_file).parent
+
+
+def done(site: Site, name: str) -> tuple[DoneBoot, Path] | None:
+    """The VM that was called so, ran from a copy, and is an ordinary one; and where it lies.
+
+    Only what VirtualBox lists still. Raises `VBoxManageError`.
+    """
+    known = boot_done.named(site.configuration.host.state_directory, name)
+    listed = site.inventory() if known else {}
+    found = ((each, listed.get(each.uuid)) for each in known)
+    return next(((each, Path(vm.settings_file).parent) for each, vm in found if vm), None)
 
 
 def _has_its_disks(machine: Machine, note: BootNote) -> bool:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.booting import boot_hold, locks, machines, mounts
+from shared.host.clock import timestamp
 from shared.host.errors import LockedError, UsageError, VBoxManageError
 from shared.host.host_lock import host_lock
 from shared.host.printable import option
 from shared.host.processes import SubprocessRunner
 from shared.site import Site
-from shared.tasks import boot_note
+from shared.tasks import boot_done, boot_note
 from shared.tasks.boot_note import BootDisk, BootNote, Phase
 from shared.virtualbox import scratch
 from shared.virtualbox.inventory import Machine
@@ -216,6 +217,7 @@ def _let_go(site: Site, note: BootNote, *, gone: Iterable[Path]) -> None:
     for folder in gone:
         with contextlib.suppress(OSError):
             folder.rmdir()
+    boot_done.remember(note, timestamp(site.clock.now()))
     note.file.unlink(missing_ok=True)
 
 

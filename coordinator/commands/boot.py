@@ -2,21 +2,13 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import vm_argument
 from coordinator.options import copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import BOOTED, VM
-from shared.host.errors import ExitCode, UnknownVmError, UsageError
-from shared.host.printable import quoted
-from shared.tasks import boot_note
-
-if TYPE_CHECKING:
-    from shared.site import Site
-    from shared.tasks.boot_note import BootNote
+from shared.host.errors import ExitCode, UsageError
 
 
 @documented(
@@ -92,22 +84,25 @@ def command(  # noqa: PLR0913 - options of the command line
             "for one that is made"
         )
     from coordinator.booting import machines, removing
+    from coordinator.commands import boot_names
     from coordinator.commands.boot_work import BootCommand
 
     site = invocation.site(reading=dry_run)
     work = BootCommand(site, invocation.config, as_json=as_json, dry_run=dry_run)
     machines.require_user(site)
     if finish is not None:
-        begun = _begun(site, finish)
+        if (done := boot_names.done(site, finish)) is not None:
+            return work.finished_before(*done)
+        begun = boot_names.begun(site, finish)
         if not dry_run and removing.after_a_crash(site, begun) is None:
             raise UsageError(f"{finish!r} was never started, and is removed")
         return work.finish(begun)
     if discard is not None:
-        return work.discard(_begun(site, discard), yes=yes)
-    record = vm_argument.choose(site, site.database.head().contents, str(vm))
+        return work.discard(boot_names.begun(site, discard), yes=yes)
+    record = boot_names.original(site, str(vm))
     wanted = name or record.name
     with contextlib.ExitStack() as looking:
-        note = _noted(site, wanted, looking, dry_run=dry_run)
+        note = boot_names.noted(site, wanted, looking, dry_run=dry_run)
         if note is None:
             return work.begin(record, which, wanted, folder, network=network, noted=looking.close)
     if note.vm == record.uuid and which in ("latest", note.stamp):
@@ -123,48 +118,3 @@ def _network(*, plugged: bool, isolated: bool) -> bool | None:
     if plugged and isolated:
         raise UsageError("--network and --isolated exclude each other")
     return True if plugged else False if isolated else None
-
-
-def _noted(
-    site: "Site", name: str, looking: contextlib.ExitStack, *, dry_run: bool
-) -> "BootNote | None":
-    """What runs under that name; nobody else begins anything until `looking` is closed."""
-    from coordinator.booting import locks, removing
-
-    state = site.configuration.host.state_directory
-    if not dry_run:
-        looking.enter_context(locks.beginning(state))
-    note = boot_note.named(state, name)
-    if note is not None:
-        _require_ours(site, note, "; or give the new one another name: --as NAME")
-    return note if note is None or dry_run else removing.after_a_crash(site, note)
-
-
-def _begun(site: "Site", name: str) -> "BootNote":
-    """What was begun under that name. Raises `UnknownVmError`."""
-    state = site.configuration.host.state_directory
-    note = boot_note.named(state, name)
-    if note is None:
-        others = ", ".join(quoted(each.name) for each in boot_note.all_of(state)) or "none"
-        raise UnknownVmError(
-            f"no VM {name!r} runs from a copy on this host",
-            hint=f"those that do: {others}. One that was filled, and off, is an ordinary VM by now",
-        )
-    _require_ours(site, note)
-    return note
-
-
-def _require_ours(site: "Site", note: "BootNote", otherwise: str = "") -> None:
-    """Raises `UsageError` if it runs from a copy in another repository, which has its hold.
-
-    `otherwise`: what else may be done, for the hint.
-    """
-    from coordinator.booting import boot_hold
-
-    same = note.repository in ("", site.database.version.repository)
-    if not same and not boot_hold.is_here(site, note):
-        raise UsageError(
-            f"{note.name!r} runs from a copy of {note.key} in the repository {note.repository}, "
-            "and not in that of this configuration",
-            hint=f"give the configuration with that NAS: --config FILE{otherwise}",
-        )

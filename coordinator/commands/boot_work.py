@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.site import Site
     from shared.state.records import VmRecord
+    from shared.tasks.boot_done import DoneBoot
 
 _POLL_SECONDS: Final = 1.0
 #: How long nothing may be filled before what hinders it is told, and not waited for any more.
@@ -114,6 +115,12 @@ class BootCommand:
         folder = machines.folder_of(self._site, note)
         facts = {**_facts(note), "folder": str(folder), "progress": {}}
         return self._say(facts, f"{note.name} is an ordinary VM in {folder}")
+
+    def finished_before(self, done: "DoneBoot", folder: Path) -> ExitCode:
+        """Says that it is an ordinary VM already, as its server or an earlier command made it."""
+        facts = {"vm": done.vm, "stamp": done.stamp, "name": done.name, "uuid": done.uuid}
+        said = f"{done.name} is an ordinary VM in {folder}, since {done.when}"
+        return self._say({**facts, "folder": str(folder), "progress": {}}, said)
 
     def discard(self, note: BootNote, *, yes: bool) -> ExitCode:
         """Removes it."""

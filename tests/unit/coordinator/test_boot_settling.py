@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,9 @@ lock.acquire()
 print("held", flush=True)
 time.sleep(600)
 """
+
+#: That it was one that runs from a copy.
+REMEMBERED = f"booted-{'a' * 32}.json"
 
 
 class VirtualBox:
@@ -153,7 +157,9 @@ def site(virtualbox: VirtualBox, note: BootNote, monkeypatch: pytest.MonkeyPatch
         )
         return {UUID: machine} if virtualbox.listed else {}
 
-    clock = SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda _seconds: None)
+    clock = SimpleNamespace(
+        monotonic=lambda: 0.0, sleep=lambda _seconds: None, now=lambda: datetime.now(UTC)
+    )
     return SimpleNamespace(vboxmanage=virtualbox, inventory=inventory, clock=clock)
 
 
@@ -169,9 +175,9 @@ class TestSettle:
         assert named(made) == ["web-disk001.vdi", "web-disk002.vdi"]
         assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
         assert sorted(path.name for path in made.folder.iterdir()) == ["disks"]
-        assert list(made.file.parent.iterdir()) == []
+        assert [path.name for path in made.file.parent.iterdir()] == [REMEMBERED]
         assert settling.settle(site, made) == ""
-        assert list(made.file.parent.iterdir()) == []
+        assert [path.name for path in made.file.parent.iterdir()] == [REMEMBERED]
 
     @pytest.mark.parametrize(
         "change",
@@ -507,7 +513,7 @@ class TestGoOn:
         assert settling.settle(site, made) == ""
         assert virtualbox.told == [("snapshot", UUID, "delete", "snap")]
         assert not made.folder.exists()
-        assert list(made.file.parent.iterdir()) == []
+        assert [path.name for path in made.file.parent.iterdir()] == [REMEMBERED]
         assert disk.read_bytes() == b"whole"
         assert disk.stat().st_mode & 0o777 == 0o600
 
