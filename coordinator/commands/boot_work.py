@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from coordinator import asking, text, vm_argument
+from coordinator import confirming, text, vm_argument
 from shared.host.errors import CopyError, ExitCode, VBoxManageError
 from shared.host.printable import option
 from shared.output import answer, warn
@@ -129,7 +129,7 @@ class BootCommand:
         if self._dry_run:
             return self._say(_facts(note), f"would remove {note.name} and {note.folder}")
         question = f"Remove {note.name}, with all that its guest wrote since {note.since}?"
-        if not yes and not asking.confirmed(question, yes="removes it without being asked"):
+        if not yes and not confirming.confirmed(question, yes="removes it without being asked"):
             warn("nothing was removed")
             return ExitCode.FAILURE
         facts = _facts(note)

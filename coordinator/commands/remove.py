@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import asking, dead_sessions, text, vm_argument
+from coordinator import confirming, dead_sessions, text, vm_argument
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import STAMP, VM
 from shared.host.errors import ExitCode
@@ -71,7 +71,7 @@ def command(
         )
         return ExitCode.DONE
     question = f"Remove {_described(copy)} of {vm} for good?"
-    if not yes and not asking.confirmed(question, yes="removes the copy without being asked"):
+    if not yes and not confirming.confirmed(question, yes="removes the copy without being asked"):
         warn("nothing was removed")
         return ExitCode.FAILURE
     with site.database.session("remove") as session:

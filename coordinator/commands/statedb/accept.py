@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import asking
+from coordinator import confirming
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode, NoDatabaseError
 from shared.output import answer, warn
@@ -68,7 +68,7 @@ def accept(invocation: Invocation, *, yes: bool, as_json: bool, dry_run: bool) -
         _say(found, what, as_json=as_json, dry_run=dry_run)
         return ExitCode.DONE
     question = "\n".join([*_lines(found), "Accept that?"])
-    if not yes and not asking.confirmed(question, yes="accepts it without being asked"):
+    if not yes and not confirming.confirmed(question, yes="accepts it without being asked"):
         warn("nothing was accepted")
         return ExitCode.FAILURE
     if found.database is not None and found.head is not None:

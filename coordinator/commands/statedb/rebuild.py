@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coordinator import asking, text
+from coordinator import confirming, text
 from coordinator.options import FiniteRange
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.host.errors import ExitCode
@@ -84,7 +84,7 @@ def rebuild(
     planned = rebuilding.plan(configuration, clock, lease_seconds)
     if not planned.archive_found:
         warn(_no_archive(configuration))
-        if not (dry_run or yes) and not asking.confirmed(
+        if not (dry_run or yes) and not confirming.confirmed(
             "Make the state database without an archive?", yes="makes it without an archive"
         ):
             warn("nothing was changed")

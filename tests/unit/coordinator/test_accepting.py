@@ -86,7 +86,7 @@ def test_it_shows_what_is_there_and_asks(
         asked.append(question)
         return answered == "y"
 
-    monkeypatch.setattr("coordinator.asking.is_terminal", lambda: True)
+    monkeypatch.setattr("coordinator.confirming.is_terminal", lambda: True)
     monkeypatch.setattr("click.confirm", confirm)
     result = operator.admin("statedb", "accept")
     assert "up to generation 4" in asked[0]

@@ -126,7 +126,7 @@ def test_at_a_terminal_it_asks_and_elsewhere_it_wants_to_be_told(
 
     def answer(reply: bool) -> None:
         monkeypatch.setattr(
-            "coordinator.asking.confirmed",
+            "coordinator.confirming.confirmed",
             lambda question, **_: bool(asked.append(question)) or reply,
         )
 
