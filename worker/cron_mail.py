@@ -92,6 +92,7 @@ class Telling:
 
     `directory`: where notes are kept; None: nowhere, so that all is printed. `everything`: what was
     told at earlier ticks is told again. `as_json`: lines are printed as the workers wrote them.
+    `most_notes`: more messages are not remembered. `log_bytes`: the log that has more gives way.
     """
 
     def __init__(
@@ -102,7 +103,10 @@ class Telling:
         *,
         everything: bool = False,
         as_json: bool = False,
+        most_notes: int = _LIMIT,
+        log_bytes: int = _LOG_BYTES,
     ) -> None:
+        self._most_notes, self._log_bytes = most_notes, log_bytes
         self._directory, self._clock, self._say = directory, clock, say
         self._everything, self._as_json = everything, as_json
         self._heard: set[str] = set()
@@ -157,7 +161,7 @@ class Telling:
         note, now = self._note(message.key), self._clock.now()
         try:
             told = note.read()
-            if not told and sum(1 for _ in self._notes()) >= _LIMIT:
+            if not told and sum(1 for _ in self._notes()) >= self._most_notes:
                 return first
             due = is_over(now, str(told.get("printed")), REPEAT_SECONDS)
             news = first and (due or self._everything)
@@ -197,7 +201,7 @@ class Telling:
         stamp = "" if logs.is_stamped(line) else f"{logs.stamp(self._clock.now())} "
         with contextlib.suppress(OSError):
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_size > _LOG_BYTES:
+                if path.stat().st_size > self._log_bytes:
                     path.replace(path.with_name("run.log.1"))
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -73,13 +73,20 @@ Start = Callable[[str, Sequence[IO[bytes]]], WorkerProcess]
 class Tick:
     """All workers once. `start` starts one.
 
-    `hear` gets each line that a worker writes to stderr, with its name. `tells`: there are targets
-    to be told. No thread is started: this process is forked again and again.
+    `hear` gets each line that a worker writes to stderr, with its name; what something else has of
+    its stderr is waited for `last_words_seconds` after its end. `tells`: there are targets to be
+    told. No thread is started: this process is forked again and again.
     """
 
     def __init__(
-        self, start: Start, hear: Callable[[str, str], None], *, tells: bool = False
+        self,
+        start: Start,
+        hear: Callable[[str, str], None],
+        *,
+        tells: bool = False,
+        last_words_seconds: float = _LAST_WORDS_SECONDS,
     ) -> None:
+        self._last_words_seconds = last_words_seconds
         self._start_process, self._hear, self._tells = start, hear, tells
         self._processes: dict[str, WorkerProcess] = {}
         self._lines: dict[str, Lines] = {}
@@ -145,7 +152,7 @@ class Tick:
         process, lines = self._processes[name], self._lines.get(name)
         while (code := process.poll()) is None:
             self._listen(_LOOK_SECONDS if lines and not lines.ended else _POLL_SECONDS)
-        end = time.monotonic() + _LAST_WORDS_SECONDS
+        end = time.monotonic() + self._last_words_seconds
         while lines and not lines.ended and (left := end - time.monotonic()) > 0:
             self._listen(left)
         if lines:

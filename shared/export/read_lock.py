@@ -51,29 +51,39 @@ class ReadLock:
         self._received = b""
 
     @classmethod
-    def take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
+    def take(
+        cls,
+        vboxmanage: VBoxManage,
+        medium: str,
+        cancelled: threading.Event,
+        *,
+        start_seconds: float = _START_SECONDS,
+    ) -> Self:
         """Locks the disk image `medium` (UUID or path of the leaf).
 
         A VBoxSVC that is just ending is waited for. Raises `ExportError` (`VmRunsError`, …) if
-        VirtualBox refuses or does not answer, `CancelledError` soon after `cancelled` is set.
+        VirtualBox refuses, or does not answer within `start_seconds`; `CancelledError` soon after
+        `cancelled` is set.
         """
         try:
-            return cls._take(vboxmanage, medium, cancelled)
+            return cls._take(vboxmanage, medium, cancelled, start_seconds)
         except UnreachedError:
             vboxmanage.reach()
-            return cls._take(vboxmanage, medium, cancelled)
+            return cls._take(vboxmanage, medium, cancelled, start_seconds)
 
     @classmethod
-    def _take(cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event) -> Self:
+    def _take(
+        cls, vboxmanage: VBoxManage, medium: str, cancelled: threading.Event, start_seconds: float
+    ) -> Self:
         lock = cls(vboxmanage, medium, cancelled)
         try:
-            lock._read_up_to(1, _START_SECONDS)
+            lock._read_up_to(1, start_seconds)
             if lock._received:
                 return lock
             lock._child.wait(_POLL_SECONDS)
             raise lock._child.problem(
                 f"VirtualBox does not lock the disk {medium} for reading within "
-                f"{_START_SECONDS:.0f} seconds"
+                f"{start_seconds:.0f} seconds"
             )
         except BaseException:
             lock._child.end()

@@ -12,7 +12,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
 from shared.host.processes import ChildProcess, Completed, as_text
@@ -30,10 +30,11 @@ class _Question:
     """A command that asks, and writes where it can go on writing if nobody waits for it."""
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str] | None, seconds: float
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None, ends: float
     ) -> None:
+        """`ends`: by the clock of who asks; from then on it may be ended."""
         self._papers = stdout, stderr = _paper(), _paper()
-        self.ends = time.monotonic() + seconds
+        self.ends = ends
         try:
             self.child = ChildProcess(
                 arguments, environment=environment, stdout=stdout, stderr=stderr
@@ -74,11 +75,18 @@ class HedgingRunner:
     whatever it says. The other one has as long again; then it is left to itself, and ended only
     when its own time is over and another command is run. Those that are interrupted have
     `patience_seconds` to end by themselves, and so have those whose time is over: what they say
-    then counts. Where the machine stood still, none of them hangs.
+    then counts. Where the machine stood still, none of them hangs. `now`: seconds that only grow.
     """
 
-    def __init__(self, late_seconds: float = LATE_SECONDS, *, patience_seconds: float = 0) -> None:
+    def __init__(
+        self,
+        late_seconds: float = LATE_SECONDS,
+        *,
+        patience_seconds: float = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._late_seconds, self._patience_seconds = late_seconds, patience_seconds
+        self._now = now
 
     def run(
         self,
@@ -88,26 +96,27 @@ class HedgingRunner:
         environment: Mapping[str, str] | None = None,
     ) -> Completed:
         """See `Runner.run`."""
-        _end_overdue()
+        _end_overdue(self._now())
         asked: list[_Question] = []
-        began = time.monotonic()
+        began = self._now()
         try:
-            while (passed := time.monotonic() - began) < timeout_seconds or not asked:
+            while (passed := self._now() - began) < timeout_seconds or not asked:
                 if len(asked) < (1 if passed < self._late_seconds else 2):
                     with held_back():  # from its start until it is known here
-                        asked.append(_Question(arguments, environment, timeout_seconds))
+                        ends = self._now() + timeout_seconds
+                        asked.append(_Question(arguments, environment, ends))
                 alone = len(asked) == 1
                 wait = min(self._late_seconds, timeout_seconds) if alone else _POLL_SECONDS
                 if answer := self._first_answer(asked, wait):
                     return answer
-            over = time.monotonic()
-            while time.monotonic() - over < self._patience_seconds:
+            over = self._now()
+            while self._now() - over < self._patience_seconds:
                 if answer := self._first_answer(asked, _POLL_SECONDS):
                     return answer
         except BaseException:  # we are interrupted
-            end = time.monotonic() + self._patience_seconds
+            end = self._now() + self._patience_seconds
             for one in asked:
-                one.end(max(0.0, end - time.monotonic()))
+                one.end(max(0.0, end - self._now()))
             raise
         for one in asked:
             one.end(0)
@@ -125,8 +134,7 @@ class HedgingRunner:
         return None
 
 
-def _end_overdue() -> None:
-    now = time.monotonic()
+def _end_overdue(now: float) -> None:
     for one in _left:
         if one.ends <= now:
             one.end(0)

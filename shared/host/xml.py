@@ -26,13 +26,16 @@ class XmlError(Exception):
     """A file cannot be used; the message follows on the file's name: "is damaged: …"."""
 
 
-def parse_xml(data: bytes, *, limit: int, depth: int | None = None) -> Element:
+def parse_xml(
+    data: bytes, *, limit: int, depth: int | None = None, most_elements: int = _ELEMENTS_LIMIT
+) -> Element:
     """The tree of elements. Raises `XmlError`, also for more than `limit` bytes.
 
-    And for elements that are nested more deeply than `depth`; None: they may be.
+    And for more than `most_elements`, and for such as are nested more deeply than `depth`; None:
+    they may be.
     """
     builder = TreeBuilder()
-    parser, bounds = _parser(), _Bounds(depth)
+    parser, bounds = _parser(), _Bounds(depth, most_elements)
 
     def start(name: str, attributes: dict[str, str]) -> None:
         bounds.begin()
@@ -63,14 +66,14 @@ def scan_xml(data: bytes, start: Callable[[str, Mapping[str, str]], None], *, li
 class _Bounds:
     """Counts elements, and how deeply they are nested. Raises `XmlError` at the first too many."""
 
-    def __init__(self, depth: int | None) -> None:
-        self._limit = depth
+    def __init__(self, depth: int | None, most_elements: int) -> None:
+        self._limit, self._most_elements = depth, most_elements
         self._elements = self._depth = 0
 
     def begin(self) -> None:
         self._elements, self._depth = self._elements + 1, self._depth + 1
-        if self._elements > _ELEMENTS_LIMIT:
-            raise XmlError(f"has more than {_ELEMENTS_LIMIT} elements")
+        if self._elements > self._most_elements:
+            raise XmlError(f"has more than {self._most_elements} elements")
         if self._limit is not None and self._depth > self._limit:
             raise XmlError(f"is nested more than {self._limit} deep")
 

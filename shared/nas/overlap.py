@@ -97,15 +97,15 @@ def first_name_below(
     )
 
 
-def seen_in(written: Path, looked: Sequence[Path]) -> Path | None:
+def seen_in(written: Path, looked: Sequence[Path], *, attempts: int = _ATTEMPTS) -> Path | None:
     """The first of `looked` that shows a file which is written in `written`, or None.
 
     All must be directories; one that is not there shows nothing. Nothing is left behind, also not
     what killed tests had left: a test whose file another one has removed for that is made again.
-    Raises OSError if it cannot be written.
+    Raises OSError if it cannot be written, or all `attempts` were disturbed.
     """
     _sweep(written)
-    for _ in range(_ATTEMPTS):
+    for _ in range(attempts):
         name = f"{PLACE_TEST}.{secrets.token_hex(8)}"
         write_new_file(written / name, b"where am I?\n")
         try:

@@ -7,7 +7,7 @@ were written anew with what may stay (`shared.virtualbox.trial_settings`).
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -51,11 +51,30 @@ class Observation:
     problem: str = ""
 
 
-class BootCheck:
-    """One VM on trial. All methods raise `VBoxManageError`."""
+def processes_of(uuid: str) -> Iterator[psutil.Process]:
+    """The processes in which a VM runs."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        name, words = str(process.info["name"]), process.info["cmdline"] or []
+        if name.startswith("VBox") and not name.startswith("VBoxManage") and uuid in words:
+            yield process
 
-    def __init__(self, vboxmanage: VBoxManage, clock: Clock, machine: Machine) -> None:
+
+class BootCheck:
+    """One VM on trial. All methods raise `VBoxManageError`.
+
+    `processes`: those in which the VM of a UUID runs.
+    """
+
+    def __init__(
+        self,
+        vboxmanage: VBoxManage,
+        clock: Clock,
+        machine: Machine,
+        *,
+        processes: Callable[[str], Iterable[psutil.Process]] = processes_of,
+    ) -> None:
         self._vboxmanage, self._clock, self._machine = vboxmanage, clock, machine
+        self._processes = processes
         self._uuid = machine.uuid
 
     def change(self, settings: Sequence[tuple[str, str]]) -> None:
@@ -131,7 +150,7 @@ class BootCheck:
             self._run("controlvm", self._uuid, "poweroff")
             switch.wait_for(self._uuid, _OFF, _STOP_SECONDS)
         except VBoxManageError:
-            for process in _processes(self._uuid):
+            for process in self._processes(self._uuid):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             switch.wait_for(self._uuid, _OFF, _STOP_SECONDS)
@@ -166,18 +185,10 @@ class BootCheck:
 
 def processor_seconds(uuid: str) -> float | None:
     """Processor time that the process of a running VM has used; None if it cannot be seen."""
-    for process in _processes(uuid):
+    for process in processes_of(uuid):
         try:
             times = process.cpu_times()
         except psutil.Error:
             continue
         return float(times.user + times.system)
     return None
-
-
-def _processes(uuid: str) -> Iterator[psutil.Process]:
-    """The processes in which a VM runs."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        name, words = str(process.info["name"]), process.info["cmdline"] or []
-        if name.startswith("VBox") and not name.startswith("VBoxManage") and uuid in words:
-            yield process

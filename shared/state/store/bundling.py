@@ -53,13 +53,21 @@ _BYTES: Final = 256 << 20
 _ENOUGH: Final = bundle.LIMIT_BYTES // 4
 
 
-def bundle_oldest(now: str, token: str, size: int = BUNDLE_SIZE) -> Steps[int]:
+def bundle_oldest(
+    now: str,
+    token: str,
+    size: int = BUNDLE_SIZE,
+    *,
+    most_read: int = _BYTES,
+    most_packed: int = _ENOUGH,
+) -> Steps[int]:
     """Puts the `size` oldest generations of the history into a bundle, if there are so many.
 
     `now` is this host's time, as in generations, `token` eight random hexadecimal digits that are
-    used for nothing else. Returns how many files of generations went; 0 also
-    if another host is at it. Raises `DatabaseDamagedError` if none can be read, or what was written
-    cannot be read back; then nothing went.
+    used for nothing else. A bundle ends behind the generation with which more than `most_read`
+    bytes were read, or it has more than `most_packed` before compression. Returns how many files of
+    generations went; 0 also if another host is at it. Raises `DatabaseDamagedError` if none can
+    be read, or what was written cannot be read back; then nothing went.
     """
     numbers = yield from ListHistoric(size)
     if len(numbers) < size:
@@ -69,7 +77,8 @@ def bundle_oldest(now: str, token: str, size: int = BUNDLE_SIZE) -> Steps[int]:
     if went:
         return went
     found = _Gathered(Packer((yield from _before(names, numbers[0]))))
-    if not (yield from _gather(numbers, found)) or names != (yield from ListBundles()):
+    gathered = yield from _gather(numbers, found, most_read, most_packed)
+    if not gathered or names != (yield from ListBundles()):
         return 0
     # A host whose clock runs ahead says nothing of the age of a bundle; nor does this one's.
     past = [time for time in found.times if time <= now]
@@ -93,7 +102,7 @@ class _Gathered:
     unreadable: list[int] = field(default_factory=list)
 
 
-def _gather(numbers: Sequence[int], into: _Gathered) -> Steps[bool]:
+def _gather(numbers: Sequence[int], into: _Gathered, read_limit: int, limit: int) -> Steps[bool]:
     """Reads these generations, as many as go into a bundle. False if another host is faster.
 
     Raises `DatabaseDamagedError` if none can be read: then it is hardly their fault.
@@ -112,7 +121,7 @@ def _gather(numbers: Sequence[int], into: _Gathered) -> Steps[bool]:
         into.times += [time] if time else []
         into.digests[number] = _digest(data)
         read += len(data)
-        if read > _BYTES or into.packer.size > _ENOUGH:
+        if read > read_limit or into.packer.size > limit:
             break
     if not into.digests:
         raise DatabaseDamagedError(

@@ -108,7 +108,8 @@ class DatabaseLease:
     """The lease of one process on one database.
 
     `turns` is a local file at which the writers of this host wait for their turn; None: they do
-    not.
+    not. It is asked for every `poll_seconds`; whether its holder is dead is looked at after
+    `first_look_seconds`, and from then on it is waited for `wait_seconds` more.
     """
 
     def __init__(
@@ -117,9 +118,12 @@ class DatabaseLease:
         lease_seconds: float,
         *,
         wait_seconds: float = _WAIT_SECONDS,
+        first_look_seconds: float = _FIRST_LOOK_SECONDS,
+        poll_seconds: float = _POLL_SECONDS,
         turns: Path | None = None,
     ) -> None:
         self._files, self._turns = files, turns
+        self._first_look_seconds, self._poll_seconds = first_look_seconds, poll_seconds
         self._lease_seconds = lease_seconds * LEASE_FRACTION
         self._wait_seconds = wait_seconds
 
@@ -134,7 +138,7 @@ class DatabaseLease:
         try:
             with waiting(
                 "the lease on the database, which another writer has",
-                _FIRST_LOOK_SECONDS + self._wait_seconds,
+                self._first_look_seconds + self._wait_seconds,
             ):
                 self._wait_for(attempt)
             if not attempt.succeeded:
@@ -146,7 +150,7 @@ class DatabaseLease:
             attempt.give_up()
 
     def _wait_for(self, attempt: "_Attempt") -> None:
-        if not attempt.finished.wait(_FIRST_LOOK_SECONDS):
+        if not attempt.finished.wait(self._first_look_seconds):
             with contextlib.suppress(
                 NasError
             ):  # the transaction will meet that error, too, if it lasts
@@ -159,7 +163,7 @@ class DatabaseLease:
         return SoftFileLease(
             os.fspath(self._files.root / "vmtool-dblock"),
             lease_duration=self._lease_seconds,
-            poll_interval=_POLL_SECONDS,
+            poll_interval=self._poll_seconds,
             thread_local=False,
             mode=0o660,
         )

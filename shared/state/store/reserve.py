@@ -44,11 +44,14 @@ def present(root: Path) -> int:
     return entry.size if entry is not None and entry.is_file else 0
 
 
-def wanted(root: Path) -> int:
-    """How many bytes it should have, by the size of the newest generation. Raises OSError."""
+def wanted(root: Path, *, least: int = _LEAST_BYTES, most: int = _MOST_BYTES) -> int:
+    """How many bytes it should have, by the size of the newest generation. Raises OSError.
+
+    Not fewer than `least`, and not more than `most`.
+    """
     newest = max(generation_numbers(list_fresh(root / "gen")), default=0)
     size = os.stat(generation_file(root / "gen" / generation_name(newest))).st_size
-    return min(max(_LEAST_BYTES, _GENERATIONS * size), _MOST_BYTES)
+    return min(max(least, _GENERATIONS * size), most)
 
 
 def room_needed(size: int, keep_free: int) -> int:

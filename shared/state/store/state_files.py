@@ -19,7 +19,7 @@ from shared.host.clock import Clock
 from shared.host.waits import waiting
 from shared.nas.nas_errors import FlushError, is_full, nas_error
 from shared.nas.reading import LIMIT_BYTES, list_fresh, read_file
-from shared.nas.waiting import AS_ITS_MOUNT, Bounded, patiently
+from shared.nas.waiting import AS_ITS_MOUNT, PATIENCE_SECONDS, Bounded, patiently
 from shared.nas.writing import make_directory, sync_directory, sync_name, write_new_file
 from shared.state.store.history_files import HistoryFiles
 from shared.state.store.layout import Primitive, generation_name, generation_numbers
@@ -39,9 +39,17 @@ class StateFiles:
     """`vmstate/` on a NAS.
 
     `primitive` is how a generation gets its name: a hard link, or a directory renamed into place.
+    `view_seconds`: how long `vmtool-statedb` is waited for.
     """
 
-    def __init__(self, root: Path, clock: Clock, primitive: Primitive = "link") -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: Clock,
+        primitive: Primitive = "link",
+        *,
+        view_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self.root = root
         self.primitive = primitive
         self.history = HistoryFiles(root, primitive)
@@ -57,7 +65,7 @@ class StateFiles:
         self._listed_at = clock.boottime()
         #: The one file that all hosts replace: opening it was seen to hang on SMB (docs/nas.md),
         #: and nothing depends on it.
-        self._view = Bounded("vmtool-statedb")
+        self._view = Bounded("vmtool-statedb", view_seconds)
         self._began: float | None = None
         #: The last publication for whose name there was no room, by its private name.
         self._no_room: tuple[str, OSError] | None = None

@@ -9,7 +9,6 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from shared.export import read_lock
 from shared.export.read_lock import ReadLock
 from shared.host.errors import CopyError
 from shared.host.stages import CancelledError
@@ -31,11 +30,13 @@ def disk(virtualbox: FakeVirtualBox) -> Vdi:
 
 
 def take(
-    virtualbox: FakeVirtualBox, disk: Vdi, cancelled: threading.Event | None = None
+    virtualbox: FakeVirtualBox,
+    disk: Vdi,
+    cancelled: threading.Event | None = None,
+    **more: float,
 ) -> ReadLock:
-    return ReadLock.take(
-        virtualbox.vboxmanage, str(disk.identifier), cancelled or threading.Event()
-    )
+    medium = str(disk.identifier)
+    return ReadLock.take(virtualbox.vboxmanage, medium, cancelled or threading.Event(), **more)
 
 
 def chain(virtualbox: FakeVirtualBox, disk: Vdi) -> Chain:
@@ -129,12 +130,11 @@ def test_a_running_vm_is_told_apart(virtualbox: FakeVirtualBox, disk: Vdi) -> No
 
 @pytest.mark.broad
 def test_a_virtualbox_that_does_not_answer_is_not_waited_for(
-    virtualbox: FakeVirtualBox, disk: Vdi, monkeypatch: pytest.MonkeyPatch
+    virtualbox: FakeVirtualBox, disk: Vdi
 ) -> None:
-    monkeypatch.setattr(read_lock, "_START_SECONDS", 0.5)
     virtualbox.behave(mute=True)
     with pytest.raises(ExportError, match="does not lock"):
-        take(virtualbox, disk)
+        take(virtualbox, disk, start_seconds=0.5)
 
 
 def test_cancelling_while_waiting_for_the_lock(virtualbox: FakeVirtualBox, disk: Vdi) -> None:

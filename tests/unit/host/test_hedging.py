@@ -4,6 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,12 +80,13 @@ def test_a_late_one_is_asked_once_more_and_left_to_end_by_itself(folder: Path) -
 
 @pytest.mark.broad
 def test_one_that_was_left_is_ended_by_the_next_question_after_its_time(folder: Path) -> None:
-    runner = HedgingRunner(1)
+    ahead = [0.0]
+    runner = HedgingRunner(1, now=lambda: time.monotonic() + ahead[0])
     runner.run(asked(folder, 1), timeout_seconds=60)
     (left,) = still_running(folder)
     runner.run(asked(folder, 0), timeout_seconds=60)
     assert still_running(folder) == [left], "it has time"
-    hedging._left[0].ends = 0
+    ahead[0] = 60
     runner.run(asked(folder, 0), timeout_seconds=60)
     assert still_running(folder) == []
 

@@ -63,8 +63,8 @@ def test_what_is_nested_without_end_is_refused_and_what_virtualbox_nests_is_not(
         parse_settings(nested.replace(b"<Machine>", b"<Machine><b>" + b"<c>" * 600))
 
 
-def test_elements_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.host.xml._ELEMENTS_LIMIT", 1000)
-    assert len(parse_xml(b"<a>" + b"<b/>" * 999 + b"</a>", limit=LIMIT)) == 999
+def test_elements_without_end_are_refused() -> None:
+    allowed = b"<a>" + b"<b/>" * 999 + b"</a>"
+    assert len(parse_xml(allowed, limit=LIMIT, most_elements=1000)) == 999
     with pytest.raises(XmlError, match="1000 elements"):
-        parse_xml(b"<a>" + b"<b/>" * 1000 + b"</a>", limit=LIMIT)
+        parse_xml(allowed.replace(b"</a>", b"<b/></a>"), limit=LIMIT, most_elements=1000)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.host.configuration import Nas
 from shared.host.errors import ExitCode, NasError
-from shared.host.processes import Completed
+from shared.host.processes import Completed, SubprocessRunner
 from shared.nas import mount as mounts
 from shared.nas.mount import check_nas, is_there
 
@@ -31,6 +31,14 @@ class Answering:
     def run(self, arguments, *, timeout_seconds, environment=None):
         self.calls.append((list(arguments), timeout_seconds))
         return self.completed
+
+
+class Hanging(SubprocessRunner):
+    """A runner whose probe hangs, as one does on a dead hard mount."""
+
+    def run(self, arguments, *, timeout_seconds, environment=None):
+        hangs = [arguments[0], "-c", "import time; time.sleep(60)"]
+        return super().run(hangs, timeout_seconds=timeout_seconds, environment=environment)
 
 
 def test_a_directory_that_answers(tmp_path):
@@ -146,14 +154,11 @@ def test_what_the_probe_may_say(runner, reason):
     assert runner.calls[0][1] == 7
 
 
-def test_a_mount_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    """The child hangs as one does on a dead hard mount; the worker goes on."""
-    hanging = tmp_path / "hanging.py"
-    hanging.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(mounts, "_PROBE", str(hanging))
+def test_a_mount_that_never_answers_is_given_up(tmp_path):
+    """The worker goes on."""
     began = time.monotonic()
     with pytest.raises(NasError, match="did not answer"):
-        check_nas(nas(tmp_path, probe_seconds=0.3))
+        check_nas(nas(tmp_path, probe_seconds=0.3), runner=Hanging())
     assert time.monotonic() - began < 5
 
 
@@ -173,14 +178,11 @@ def test_no_name_ends_a_line_of_the_mount_table(tmp_path):
 
 
 @pytest.mark.broad
-def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path, monkeypatch):
+def test_whether_a_directory_is_there_is_asked_of_a_child_that_may_hang(tmp_path):
     assert is_there(tmp_path, 10)
     assert not is_there(tmp_path / "none" / "below", 10)
     (tmp_path / "file").write_text("")
     with pytest.raises(NasError, match="Not a directory"):
         is_there(tmp_path / "file", 10)
-    hanging = tmp_path / "hanging.py"
-    hanging.write_text("import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(mounts, "_PROBE", str(hanging))
     with pytest.raises(NasError, match=rf"the NAS at {tmp_path} did not answer within 0.3 seconds"):
-        is_there(tmp_path, 0.3)
+        is_there(tmp_path, 0.3, runner=Hanging())

@@ -18,12 +18,15 @@ from tests.unit.state.builders import StillClock, vm
 
 
 @pytest.fixture
-def hanging(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The view cannot be opened until the event is set, at the end of the test at the latest.
+def impatient(database: Database) -> Database:
+    """The same, which waits for the view only for a moment."""
+    files = StateFiles(database.root, database.clock, view_seconds=0.2)
+    return Database(files, database.version, database.identity, database.clock)
 
-    The database waits for it only for a moment.
-    """
-    database.files._view = Bounded("vmtool-statedb", seconds=0.2)
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The view cannot be opened until the event is set, at the end of the test at the latest."""
     go_on, real = threading.Event(), state_files.read_file
 
     def read_file(path: Path, *limit: int) -> bytes:
@@ -60,23 +63,22 @@ def test_what_hangs_is_given_up_and_not_started_again_beside_it() -> None:
 
 
 def test_a_commit_stands_when_the_view_hangs(
-    database: Database, hanging: threading.Event, caplog: pytest.LogCaptureFixture
+    impatient: Database, hanging: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Seen on SMB: the open hung for minutes, and the worker with it, and its claim."""
-    head = database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+    head = impatient.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
     assert "vmtool-statedb is behind" in caplog.text
     assert "no answer" in caplog.text
-    assert database.head() == head
-    database.renew_view()
+    assert impatient.head() == head
+    impatient.renew_view()
     assert "not answered since" in caplog.text
 
 
 def test_the_view_is_repaired_by_the_next_process(
-    database: Database, hanging: threading.Event
+    database: Database, impatient: Database, hanging: threading.Event
 ) -> None:
-    database.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
+    impatient.commit_once(lambda contents: contents.with_vm(vm("web01")), "add", "test")
     hanging.set()
-    database.files._view = Bounded("vmtool-statedb")
     database.renew_view()
     assert (database.root / "vmtool-statedb").read_text() == "web01:CLEAN\n"
 
@@ -122,6 +124,6 @@ def test_a_heart_does_not_beat_for_a_worker_that_hangs(
     )
 
 
-def test_reading_the_view_says_what_hangs(database: Database, hanging: threading.Event) -> None:
+def test_reading_the_view_says_what_hangs(impatient: Database, hanging: threading.Event) -> None:
     with pytest.raises(NasError, match=r"no answer within 0 s \(vmtool-statedb\)"):
-        database.files.perform(ReadView())
+        impatient.files.perform(ReadView())

@@ -69,8 +69,8 @@ def loose(files: StateFiles) -> list[int]:
     return list(files.history.oldest(10**6))
 
 
-def bundle(files: StateFiles, size: int = 4) -> int:
-    return files.run(bundling.bundle_oldest(NOW, next(TOKENS), size))
+def bundle(files: StateFiles, size: int = 4, **bounds: int) -> int:
+    return files.run(bundling.bundle_oldest(NOW, next(TOKENS), size, **bounds))
 
 
 def everything(files: StateFiles) -> list[tuple[int, Any]]:
@@ -134,9 +134,8 @@ class TestBundling:
             path.write_bytes(b"".join(b"%d %d\n" % (number, line) for line in range(1000)))
         longest = 10 * path.stat().st_size  # one that differs in each line counts for two
         monkeypatch.setattr("shared.state.store.bundle.LIMIT_BYTES", longest)
-        monkeypatch.setattr(bundling, "_BYTES", longest)
-        monkeypatch.setattr(bundling, "_ENOUGH", longest // 4, raising=False)
-        assert [bundle(files, size) for size in (9, 7, 5)] == [2, 2, 2]
+        bounds = {"most_read": longest, "most_packed": longest // 4}
+        assert [bundle(files, size, **bounds) for size in (9, 7, 5)] == [2, 2, 2]
         assert loose(files) == [7, 8, 9]
 
     def test_a_bundle_of_which_nothing_can_be_made_stops_nobody(self, files: StateFiles) -> None:

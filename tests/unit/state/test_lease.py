@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import SoftFileLease
@@ -35,10 +36,9 @@ def files(tmp_path: Path) -> StateFiles:
     return state_files(tmp_path / "nas" / "vmstate")
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+def lease_on(files: StateFiles, **more: Any) -> DatabaseLease:
+    """One that looks soon and often."""
+    return DatabaseLease(files, 300, first_look_seconds=0.05, poll_seconds=0.01, **more)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def marker(files: StateFiles) -> bytes | None:
 
 
 def test_it_is_taken_for_one_transaction_and_released(files: StateFiles) -> None:
-    with DatabaseLease(files, 300).held() as held:
+    with lease_on(files).held() as held:
         assert held
         found = parse_marker(marker(files) or b"")
         assert found is not None
@@ -78,13 +78,13 @@ def test_it_is_taken_for_one_transaction_and_released(files: StateFiles) -> None
 def test_nothing_is_made_in_the_empty_mount_point_of_a_nas_that_is_gone(files: StateFiles) -> None:
     mountpoint = files.root.parent
     os.rename(files.root, mountpoint.with_name("unmounted"))
-    with DatabaseLease(files, 300).held() as held:
+    with lease_on(files).held() as held:
         assert not held
     assert not files.root.exists()
 
 
 def test_it_is_released_when_the_transaction_fails(files: StateFiles) -> None:
-    with pytest.raises(ZeroDivisionError), DatabaseLease(files, 300).held():
+    with pytest.raises(ZeroDivisionError), lease_on(files).held():
         raise ZeroDivisionError
     assert marker(files) is None
 
@@ -94,7 +94,7 @@ def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(
     files: StateFiles, dead_marker: bytes
 ) -> None:
     began = time.monotonic()
-    with DatabaseLease(files, 300, wait_seconds=20).held() as held:
+    with lease_on(files, wait_seconds=20).held() as held:
         assert held
         assert marker(files) != dead_marker
     assert time.monotonic() - began < 10
@@ -105,7 +105,7 @@ def test_the_wait_for_a_live_holder_is_bounded_and_then_goes_on_without(files: S
     other.acquire()
     try:
         before = marker(files)
-        with DatabaseLease(files, 300, wait_seconds=0.3).held() as held:
+        with lease_on(files, wait_seconds=0.3).held() as held:
             assert not held
         assert marker(files) == before, "a live holder is not broken"
     finally:
@@ -115,10 +115,10 @@ def test_the_wait_for_a_live_holder_is_bounded_and_then_goes_on_without(files: S
 def test_an_empty_marker_holds_nobody_up_for_ever(files: StateFiles) -> None:
     """Its holder died between creating and writing it; filelock never takes it over."""
     (files.root / "vmtool-dblock").touch()
-    with DatabaseLease(files, 300, wait_seconds=0.3).held() as held:
+    with lease_on(files, wait_seconds=0.3).held() as held:
         assert not held
     assert files.run(break_lease(b"", "stale")) is True
-    with DatabaseLease(files, 300).held() as held:
+    with lease_on(files).held() as held:
         assert held
 
 
@@ -133,14 +133,14 @@ def test_a_nas_that_fails_in_between_leaves_no_lease_behind(
         raise NasError("refused")
 
     monkeypatch.setattr(files, "run", refuse)
-    with DatabaseLease(files, 300, wait_seconds=0.2).held() as held:
+    with lease_on(files, wait_seconds=0.2).held() as held:
         assert not held
     other.release()
     assert marker(files) is None
 
 
 def test_a_lease_that_comes_too_late_is_given_back(files: StateFiles, tmp_path: Path) -> None:
-    attempt = module._Attempt(DatabaseLease(files, 300)._make(), 5, Turn(tmp_path / "turns"))
+    attempt = module._Attempt(lease_on(files)._make(), 5, Turn(tmp_path / "turns"))
     attempt.give_up()
     attempt.thread.start()
     attempt.thread.join(10)
@@ -155,11 +155,11 @@ class TestTurns:
         """While one has its turn, the others do not even ask the NAS."""
         first = Turn(tmp_path / "turns")
         first.take()
-        with DatabaseLease(files, 300, wait_seconds=0.2, turns=tmp_path / "turns").held() as held:
+        with lease_on(files, wait_seconds=0.2, turns=tmp_path / "turns").held() as held:
             assert (held, marker(files)) == (False, None)
         first.pass_on()
         first.pass_on()
-        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+        with lease_on(files, turns=tmp_path / "turns").held() as held:
             assert held
 
     def test_one_that_gave_up_passes_its_turn_on_when_it_comes(
@@ -167,13 +167,13 @@ class TestTurns:
     ) -> None:
         first = Turn(tmp_path / "turns")
         first.take()
-        given_up = module._Attempt(DatabaseLease(files, 300)._make(), 5, Turn(tmp_path / "turns"))
+        given_up = module._Attempt(lease_on(files)._make(), 5, Turn(tmp_path / "turns"))
         given_up.thread.start()
         given_up.give_up()
         first.pass_on()
         given_up.thread.join(10)
         assert marker(files) is None
-        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+        with lease_on(files, turns=tmp_path / "turns").held() as held:
             assert held
 
     def test_a_host_without_threads_for_a_lease_keeps_nobody_waiting(
@@ -186,10 +186,10 @@ class TestTurns:
 
         with monkeypatch.context() as patched:
             patched.setattr(SoftFileLease, "acquire", lacking)
-            lease = DatabaseLease(files, 300, wait_seconds=0.2, turns=tmp_path / "turns")
+            lease = lease_on(files, wait_seconds=0.2, turns=tmp_path / "turns")
             with lease.held() as held:
                 assert not held
-        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+        with lease_on(files, turns=tmp_path / "turns").held() as held:
             assert held
 
     def test_the_turn_of_a_process_that_was_killed_is_over(
@@ -200,7 +200,7 @@ class TestTurns:
             "Turn(Path(sys.argv[1])).take(); os.kill(os.getpid(), 9)"
         )
         subprocess.run([sys.executable, "-c", program, str(tmp_path / "turns")], check=False)
-        with DatabaseLease(files, 300, turns=tmp_path / "turns").held() as held:
+        with lease_on(files, turns=tmp_path / "turns").held() as held:
             assert held
 
     @pytest.mark.parametrize("there", ["a link", "a directory", "no directory"])
@@ -213,7 +213,7 @@ class TestTurns:
         else:
             turns.parent.mkdir()
             turns.mkdir() if there == "a directory" else turns.symlink_to(tmp_path / "elsewhere")
-        with DatabaseLease(files, 300, turns=turns).held() as held:
+        with lease_on(files, turns=turns).held() as held:
             assert held
         assert not (tmp_path / "elsewhere").exists()
 
@@ -226,7 +226,7 @@ class TestBreaking:
         assert os.listdir(files.root / "tmp") == []
 
     def test_a_new_holder_that_was_caught_gets_it_back(self, files: StateFiles) -> None:
-        with DatabaseLease(files, 300).held():
+        with lease_on(files).held():
             mine = marker(files)
             assert files.run(break_lease(b"what was judged", "stale")) is False
             assert marker(files) == mine

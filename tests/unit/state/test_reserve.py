@@ -62,18 +62,17 @@ def test_it_is_written_in_full_cannot_be_packed_and_is_left_alone(database: Data
     assert made.stat().st_mtime == 0, "the one that is there stays"
 
 
-def test_its_size_follows_the_database_and_a_part_of_one_is_made_whole(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (database.root / reserve.NAME).write_bytes(b"a power cut left this")
-    monkeypatch.setattr(reserve, "_LEAST_BYTES", 100)
-    size = reserve.wanted(database.root)
+def test_its_size_follows_the_database_within_bounds(database: Database) -> None:
     newest = max((database.root / "gen").iterdir()).stat().st_size
-    assert size == 24 * newest
+    assert reserve.wanted(database.root, least=100) == 24 * newest
+    assert reserve.wanted(database.root, least=100, most=1000) == 1000
+    assert reserve.wanted(database.root) == LEAST
+
+
+def test_a_part_of_one_is_made_whole(database: Database) -> None:
+    (database.root / reserve.NAME).write_bytes(b"a power cut left this")
     database.keep_reserve(0)
-    assert reserve.present(database.root) == size
-    monkeypatch.setattr(reserve, "_MOST_BYTES", 1000)
-    assert reserve.wanted(database.root) == 1000
+    assert reserve.present(database.root) == reserve.wanted(database.root)
 
 
 @pytest.mark.parametrize(

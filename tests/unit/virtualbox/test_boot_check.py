@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,8 +97,9 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boot_check, "processor_seconds", lambda _uuid: 0.0)
 
 
-def on_trial(box: VirtualBox) -> BootCheck:
-    return BootCheck(VBoxManage("VBoxManage", box, 5, clock=box.clock), box.clock, box.machine)
+def on_trial(box: VirtualBox, **more: Any) -> BootCheck:
+    vboxmanage = VBoxManage("VBoxManage", box, 5, clock=box.clock)
+    return BootCheck(vboxmanage, box.clock, box.machine, **more)
 
 
 def test_settings_by_their_names(box: VirtualBox) -> None:
@@ -202,12 +204,9 @@ class Process:
         self._box.shown = self._box.shown.replace('"starting"', '"aborted"')
 
 
-def test_a_start_that_hangs_is_told_and_its_process_is_ended(
-    box: VirtualBox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_hangs_is_told_and_its_process_is_ended(box: VirtualBox) -> None:
     """As one does that waits for a teleporter."""
     box.hangs = True
     assert watch(box).problem == "it did not start within 180 s"
-    monkeypatch.setattr(boot_check, "_processes", lambda _uuid: [Process(box)])
-    on_trial(box).remove()
+    on_trial(box, processes=lambda uuid: [Process(box)] if uuid == A else []).remove()
     assert box.calls[-1] == ("unregistervm", A)

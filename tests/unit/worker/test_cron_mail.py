@@ -31,11 +31,17 @@ def tick(
     ended: set[str] | None = None,
     everything: bool = False,
     as_json: bool = False,
+    **bounds: int,
 ) -> list[str]:
     """What is printed of what workers say in one tick."""
     printed: list[str] = []
     telling = Telling(
-        folder / "told", Later(hours), printed.append, everything=everything, as_json=as_json
+        folder / "told",
+        Later(hours),
+        printed.append,
+        everything=everything,
+        as_json=as_json,
+        **bounds,
     )
     for worker, line in lines:
         telling.hear(worker, line)
@@ -181,15 +187,12 @@ def test_json_stays_json(tmp_path: Path) -> None:
     assert json.loads(over)["message"].startswith("an error that began")
 
 
-def test_the_log_has_everything_and_gives_way_at_its_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_log_has_everything_and_gives_way_at_its_bound(tmp_path: Path) -> None:
     for _ in range(3):
         tick(tmp_path, AWAY, ended=set())
     log = tmp_path / "run.log"
     assert log.read_text().count("the NAS is not mounted") == 3
-    monkeypatch.setattr("worker.cron_mail._LOG_BYTES", 10)
-    tick(tmp_path, AWAY, ended=set())
+    tick(tmp_path, AWAY, ended=set(), log_bytes=10)
     assert log.read_text().count("the NAS is not mounted") == 1
     assert (tmp_path / "run.log.1").read_text().count("the NAS is not mounted") == 3
 
@@ -211,11 +214,8 @@ def test_what_cannot_be_remembered_is_told_at_each_tick(tmp_path: Path) -> None:
     assert [len(tick(tmp_path, AWAY, ended=set())) for _ in range(2)] == [1, 1]
 
 
-def test_more_messages_than_are_remembered_are_all_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.cron_mail._LIMIT", 2)
+def test_more_messages_than_are_remembered_are_all_told(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     lines = [("backup", error(f"{name} fails")) for name in names]
-    assert len(tick(tmp_path, *lines, ended=set())) == 3
-    assert len(tick(tmp_path, *lines, ended=set())) == 1
+    assert len(tick(tmp_path, *lines, ended=set(), most_notes=2)) == 3
+    assert len(tick(tmp_path, *lines, ended=set(), most_notes=2)) == 1

@@ -99,14 +99,13 @@ def test_one_that_nobody_hears_any_more_does_not_stop_the_others(tmp_path: Path)
 
 @pytest.mark.broad
 def test_something_that_outlives_a_worker_and_has_its_stderr_holds_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("worker.tick._LAST_WORDS_SECONDS", 0.05)
     script = "import subprocess; print(subprocess.Popen(['sleep', '20']).pid)"
     pids = tmp_path / "pids"
     began = time.monotonic()
     start = starting("sh", "-c", f"{shlex.join([sys.executable, '-c', script])} >> {pids}")
-    assert Tick(start, lambda *_: None).run() == ExitCode.DONE
+    assert Tick(start, lambda *_: None, last_words_seconds=0.05).run() == ExitCode.DONE
     for pid in pids.read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     assert time.monotonic() - began < 15
