@@ -29,6 +29,7 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
     is found again as NEW by the next vmfind; to keep a VM out of the backups use `archive`. Refused
     while the VM is being backed up or moved.
     """
+    from coordinator.restore import in_place_waiting
     from shared.state.rules import vm_records
 
     site = invocation.site(may_give_up_reserve=not dry_run)
@@ -58,5 +59,8 @@ def command(invocation: Invocation, *, vm: str, as_json: bool, dry_run: bool) ->
         ways = f"`vmbackup-admin copies {name}`, `vmbackup-admin restore {name}`"
         lines.append(pasteable(f"to get at them: {ways}, `vmbackup-admin remove {name} STAMP`"))
     answer({**document, "dry_run": dry_run}, *lines, as_json=as_json)
+    for waiting in in_place_waiting.found(site.configuration.host.state_directory, {}):
+        if record and waiting.document["uuid"] == record.uuid:
+            warn(pasteable(waiting.line))
     if record and record.missing_since is None and record.node:
         warn(f"{record.node} still lists this VM: the next vmfind finds it again as NEW")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator import dead_sessions, text, vm_argument
 from shared.command_line import Invocation
-from shared.host.errors import ExitCode, UsageError
+from shared.host.errors import ExitCode, UnknownVmError, UsageError
 from shared.host.printable import quoted
 from shared.output import answer, warn
 
@@ -62,16 +62,16 @@ def finish(invocation: Invocation, vm: str, *, as_json: bool, dry_run: bool) -> 
     from shared.tasks import disk_swap
 
     site = invocation.site(reading=dry_run)
-    record = vm_argument.choose(site, site.database.head().contents, vm)
-    note = in_place_settling.note_of(site, record)
+    record, note = _meant(site, vm)
+    key = record.key if record is not None else vm
     swap = note.read()
     old = disk_swap.left_of_old(swap) if swap else ()
     if dry_run:
-        swap = in_place_settling.finish(site, record, note, only_look=True)
+        swap = in_place_settling.finish(site, key, note, only_look=True)
     else:
         with in_place_settling.alone(site, note):
-            swap = in_place_settling.finish(site, record, note, only_look=False)
-        if not in_place_settling.is_recorded(record, swap):
+            swap = in_place_settling.finish(site, key, note, only_look=False)
+        if record is not None and not in_place_settling.is_recorded(record, swap):
             _record(site, record, swap)
     answer(
         {"vm": vm, "stamp": swap.stamp, "removed": list(old), "dry_run": dry_run},
@@ -80,6 +80,25 @@ def finish(invocation: Invocation, vm: str, *, as_json: bool, dry_run: bool) -> 
         as_json=as_json,
     )
     return ExitCode.DONE
+
+
+def _meant(site: "Site", vm: str) -> "tuple[VmRecord | None, SwapNote]":
+    """The VM's record, if there is one, and its note. Raises like `vm_argument.choose`.
+
+    A VM that was forgotten has no record, and may have no copies either.
+    """
+    from coordinator.restore import in_place_settling
+
+    contents = site.database.head().contents
+    try:
+        record = vm_argument.choose(site, contents, vm)
+    except UnknownVmError:
+        if (note := in_place_settling.noted_of(site, vm)) is None:
+            raise
+        return None, note
+    known = contents.vms.get(record.key)
+    listed = known is not None and known.uuid == record.uuid
+    return record if listed else None, in_place_settling.note_of(site, record)
 
 
 def _planned(site: "Site", record: "VmRecord", copy: "Copy", *, discard: bool) -> "Plan":

@@ -27,12 +27,26 @@ from shared.state.rules import copies, sightings
 from shared.state.states import Event
 from shared.tasks import disk_swap
 from shared.tasks.disk_swap import PresentDisks, present_disks
-from shared.tasks.swap_note import Swap, SwapNote
+from shared.tasks.swap_note import Swap, SwapNote, noted
 
 
 def note_of(site: Site, record: VmRecord) -> SwapNote:
     """Where it is noted on this host what becomes of the VM."""
     return SwapNote.of(site.configuration.host.state_directory, record.uuid)
+
+
+def noted_of(site: Site, vm: str) -> SwapNote | None:
+    """The note of a VM of which nothing else is known: neither a record nor copies.
+
+    `vm` is its UUID, or the name that it had. None if nothing is noted, or of several.
+    """
+    found = []
+    for note in noted(site.configuration.host.state_directory):
+        with contextlib.suppress(ConfigurationError):
+            swap = note.read()
+            if swap is not None and vm in (swap.uuid, swap.name):
+                found.append(note)
+    return found[0] if len(found) == 1 else None
 
 
 def refuse_unfinished(swap: Swap | None, record: VmRecord, wanted: str) -> None:
@@ -87,8 +101,8 @@ def said_of(error: BaseException) -> str:
     return str(error) or repr(error)
 
 
-def finish(site: Site, record: VmRecord, note: SwapNote, *, only_look: bool) -> Swap:
-    """Removes the old disks, and the note. Returns what was noted.
+def finish(site: Site, vm: str, note: SwapNote, *, only_look: bool) -> Swap:
+    """Removes the old disks, and the note. Returns what was noted. `vm` is what the VM is called.
 
     Raises `IllegalMoveError` if the VM was not taken back, has no disks without them, or something
     uses them; `VBoxManageError`, `ConfigurationError`.
@@ -97,16 +111,16 @@ def finish(site: Site, record: VmRecord, note: SwapNote, *, only_look: bool) -> 
     if swap is not None and not only_look:
         swap = disk_swap.resume(note, swap, timestamp(site.clock.now()))
     if swap is None or not (swap.done or present_disks(swap) is PresentDisks.NEW):
-        raise IllegalMoveError(f"{record.key} was not taken back to a copy: nothing is left of it")
-    machine = site.machine(record.uuid)
+        raise IllegalMoveError(f"{vm} was not taken back to a copy: nothing is left of it")
+    machine = site.machine(swap.uuid)
     images = machine.images if machine is not None else ()
     gone = machine is None and not disk_swap.left_of_old(swap)  # nobody has anything to lose
     if not gone and not (images and all(Path(image.location).is_file() for image in images)):
         raise IllegalMoveError(
-            f"the disks of {record.key} are not all there: those of before may be the only ones",
+            f"the disks of {vm} are not all there: those of before may be the only ones",
             hint=f"look at them, and remove what is not needed: {note.path} has their names",
         )
-    _require_unused(site, record, swap)
+    _require_unused(site, vm, swap)
     if not only_look:
         disk_swap.remove_old(swap)
         note.remove()
@@ -132,7 +146,7 @@ def record_it(site: Site, record: VmRecord, swap: Swap) -> None:
     site.database.commit_once(change, f"restore {record.key} {swap.stamp} in place", "restore")
 
 
-def _require_unused(site: Site, record: VmRecord, swap: Swap) -> None:
+def _require_unused(site: Site, vm: str, swap: Swap) -> None:
     """Raises `IllegalMoveError` if VirtualBox has an old disk as one of a VM, by whatever name."""
     old = disk_swap.left_of_old(swap)
     known = {os.path.realpath(path) for path in old} | {*map(_identity, old)} - {None}
@@ -143,10 +157,10 @@ def _require_unused(site: Site, record: VmRecord, swap: Swap) -> None:
             place = image.location
             if os.path.realpath(place) in known or _identity(place) in known:
                 raise IllegalMoveError(
-                    f"a disk that {record.key} had before, {place}, is one of "
+                    f"a disk that {vm} had before, {place}, is one of "
                     f"{machine.name or machine.uuid} by now: it is not removed",
                     hint=f"detach it there, and close it in VirtualBox; or keep it: move it "
-                    f"elsewhere. Then: vmbackup-admin restore --into --finish {quoted(record.key)}",
+                    f"elsewhere. Then: vmbackup-admin restore --into --finish {quoted(vm)}",
                 )
 
 

@@ -149,6 +149,34 @@ def test_what_is_noted_of_a_vm_that_was_deleted_ends_when_its_old_disks_are_gone
     assert "was not taken back" in admin(rig, "restore", "--into", "web01", "--finish").stderr
 
 
+@pytest.mark.parametrize("copies", ["there", "gone"])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_is_noted_of_a_vm_that_was_forgotten_can_be_ended(
+    rig: Rig, vm: SimulatedVm, copies: str, deleted: bool
+) -> None:
+    """At d4504a4 nothing ended it where no copies were left, and `status` told it for ever."""
+    used(vm)
+    kept = [Path(path) for path in ask(rig, "restore", "--into", "web01", DISCARD)["old_disks"]]  # type: ignore[attr-defined]
+    stamp = ask(rig, "status")["taken_back"][0]["stamp"]  # type: ignore[attr-defined]
+    told = admin(rig, "forget", "web01").stderr
+    assert f"restore --into --finish {vm.uuid}" in told
+    if copies == "gone":
+        shutil.rmtree(rig.nas / "web01")
+    if deleted:
+        vm.host.run("unregistervm", vm.uuid)
+        for path in kept:
+            path.unlink()
+    assert f"restore --into --finish {vm.uuid}" in admin(rig, "status").stdout
+    name = vm.uuid if copies == "there" else "web01"
+    for words in (("--dry-run",), ()):
+        done = admin(rig, "restore", "--into", name, "--finish", *words)
+        assert (done.exit_code, stamp in done.stdout) == (0, True), done.stderr
+    assert not any(path.exists() for path in kept)
+    assert "taken back" not in admin(rig, "status").stdout
+    again = admin(rig, "restore", "--into", name, "--finish")
+    assert again.exit_code in (ExitCode.USAGE, ExitCode.STATE_REFUSED)
+
+
 @pytest.mark.parametrize("which", ["previous", "latest"])
 def test_the_notifier_by_itself_finds_that_it_is_not_what_was_backed_up(
     rig: Rig, vm: SimulatedVm, which: str, monkeypatch: pytest.MonkeyPatch
