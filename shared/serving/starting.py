@@ -51,8 +51,8 @@ def start(
     """Starts the server and answers when the files are there.
 
     `command` is the server, if not that of a copy's files. It is in a session of its own and has no
-    terminal. In a unit of systemd, which ends all that it
-    started, it gets a scope of its own; a warning tells where it gets none. Raises `MountError`,
+    terminal. In a unit of systemd, which ends all that it started, it gets a scope of its own; a
+    warning tells where it gets none. Raises `MountError`,
     `CopyError`, `NasError`, and `LockedError` while copies of the VM are being moved or removed.
     """
     command = command or server_command(str(job["place"]))

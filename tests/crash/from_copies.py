@@ -1,6 +1,7 @@
 """What is interrupted while a VM runs from its copy, or goes back to it in place.
 
-The servers of disks are processes of their own, which are not killed here.
+The servers of disks are processes of their own, which go on when a command is killed. One is killed
+itself.
 """
 
 import contextlib
@@ -204,6 +205,20 @@ def ordinary(world: World) -> None:
     vm.stop()
 
 
+def finished(world: World) -> None:
+    """What its server has left, whenever it was killed, a person makes an ordinary VM of."""
+    world.must(ADMIN, "boot", "--finish", TRIAL)
+    world.tick()
+    ordinary(world)
+
+
+def unserved(world: World) -> None:
+    """Its server has died: what has the name of a disk is whole."""
+    end_servers(world)
+    held(world)
+    never_on_holes(world)
+
+
 def nothing_served(world: World) -> None:
     """Nothing of a rehearsal is left, nor mounted; the VM of which the copy is was left alone."""
     nothing_rehearsed(world)
@@ -342,6 +357,16 @@ SCENARIOS: Final = (
         every=36,
         at_once=never_on_holes,
         settled=ordinary,
+        **_KIND,
+    ),
+    Scenario(
+        "the server of disks, while it fills and settles",
+        ("disk server", TRIAL),
+        begun,
+        {VM: "CLEAN", TRIAL: "CLEAN"},
+        every=36,
+        at_once=unserved,
+        settled=finished,
         **_KIND,
     ),
     Scenario(

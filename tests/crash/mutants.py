@@ -145,7 +145,26 @@ def _settings_first() -> None:
     removing._own_files = own_files_wrongly
 
 
+def _whole_too_early() -> None:
+    from coordinator.booting.keeping import Keeper
+
+    fill = Keeper._fill_and_settle
+
+    def fill_wrongly(self: Keeper) -> None:
+        self._note.whole.write({"stamp": self._note.stamp, "index": self._note.index})
+        fill(self)
+
+    Keeper._fill_and_settle = fill_wrongly  # type: ignore[method-assign]
+
+
 MUTANTS: Final = {
+    "a disk is said to be whole before it is filled": Mutant(
+        "a disk gets its name with a hole in it",
+        "the server of disks, while it fills and settles",
+        _whole_too_early,
+        "write vms/trial/filling/trial-disk",
+        3,
+    ),
     "settings go before the disks that they name": Mutant(
         "nobody knows any more what was made for a VM that is thrown away",
         "boot --discard",

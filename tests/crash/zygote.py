@@ -20,6 +20,7 @@ PROGRAMS = {
     "vmbackup-worker": "worker.cli",
     "vmbackup-admin": "coordinator.admin",
     "vmbackup-lock": "coordinator.lock",
+    "disk server": "tests.crash.disk_server",
 }
 #: Loaded once, here: a program loads them late, and each run would do it again.
 _LOADED = (
