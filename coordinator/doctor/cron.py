@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,20 +35,36 @@ def daemon() -> str:
     return ""
 
 
-def examine(runner: Runner, files: Sequence[Path], daemon: Callable[[], str]) -> Iterator[Check]:
+@dataclass(frozen=True, slots=True)
+class CronHost:
+    """The host that cron runs on.
+
+    `daemon` answers the name of the cron that runs, empty if none does. `path`: where that looks
+    for programs if its file does not say. `status` is asked whose a file is, and who may write it.
+    """
+
+    daemon: Callable[[], str] = daemon
+    path: str = _CRON_PATH
+    status: Callable[[Path], os.stat_result] = os.stat
+
+
+THIS_HOST: Final = CronHost()
+
+
+def examine(runner: Runner, files: Sequence[Path], host: CronHost = THIS_HOST) -> Iterator[Check]:
     """One line for all that names the worker in cron's files; nothing if none does."""
     places = []
     wrong: list[tuple[str, str]] = []
     for place in files:
         if lines := _read(place):
             places.append(str(place))
-            wrong += _refused(place) or _cannot_run(str(place), lines, of_system=True)
+            wrong += _refused(place, host) or _cannot_run(str(place), lines, host, of_system=True)
     if lines := _crontab(runner):
         places.append("this user's crontab")
-        wrong += _cannot_run("this user's crontab", lines, of_system=False)
+        wrong += _cannot_run("this user's crontab", lines, host, of_system=False)
     if not places:
         return
-    if not daemon():
+    if not (daemon := host.daemon()):
         wrong.append(
             (
                 f"{', '.join(places)}: nothing reads it, because no cron runs on this host",
@@ -57,7 +74,7 @@ def examine(runner: Runner, files: Sequence[Path], daemon: Callable[[], str]) ->
     for what, hint in wrong:
         yield Check(_NAME, "warn", what, hint)
     if not wrong:
-        yield Check(_NAME, "ok", f"{daemon()} starts the workers: {', '.join(places)}")
+        yield Check(_NAME, "ok", f"{daemon} starts the workers: {', '.join(places)}")
 
 
 def _read(place: Path) -> list[str]:
@@ -82,9 +99,10 @@ def _entries(lines: Sequence[str]) -> list[str]:
     return [line.strip() for line in lines if WORKER in line and not line.lstrip().startswith("#")]
 
 
-def _refused(place: Path) -> list[tuple[str, str]]:
+def _refused(place: Path, host: CronHost) -> list[tuple[str, str]]:
     """Why cron does not read a file of the system, and what to do."""
-    owner, mode = _owner(place)
+    status = host.status(place)
+    owner, mode = status.st_uid, status.st_mode
     directory = place.parent.name == "cron.d"
     if directory and not _NAME_READ.fullmatch(place.name):
         return [(f"{place}: cron passes over a file of that name", "name it without a dot")]
@@ -96,16 +114,13 @@ def _refused(place: Path) -> list[tuple[str, str]]:
     return []
 
 
-def _owner(place: Path) -> tuple[int, int]:
-    status = os.stat(place)
-    return status.st_uid, status.st_mode
-
-
-def _cannot_run(place: str, lines: Sequence[str], *, of_system: bool) -> list[tuple[str, str]]:
+def _cannot_run(
+    place: str, lines: Sequence[str], host: CronHost, *, of_system: bool
+) -> list[tuple[str, str]]:
     """Why what stands in a file cannot be started."""
     path = next(
         (line.partition("=")[2].strip().strip("\"'") for line in lines if _sets_path(line)),
-        _CRON_PATH,
+        host.path,
     )
     for entry in _entries(lines):
         words = entry.split()

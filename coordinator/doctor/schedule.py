@@ -6,7 +6,7 @@ A schedule that is not there, or that lies there and does nothing, is the common
 import glob
 import os
 import plistlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -35,12 +35,9 @@ _CRON: Final = ("/etc/crontab", "/etc/cron.d/*")
 def examine(
     runner: Runner,
     patterns: tuple[str, ...] = (*_TIMERS, *_JOBS, *_CRON),
-    daemon: Callable[[], str] = cron.daemon,
+    host: cron.CronHost = cron.THIS_HOST,
 ) -> Iterator[Check]:
-    """One line for each schedule that is there, and what it lacks; one if there is none.
-
-    `daemon` answers the name of the cron that runs, empty if none does.
-    """
+    """One line for each schedule that is there, and what it lacks; one if there is none."""
     places = [
         Path(place)
         for pattern in patterns
@@ -53,7 +50,7 @@ def examine(
         chain(
             _systemd(runner, timers),
             _launchd(runner, jobs),
-            cron.examine(runner, files, daemon),
+            cron.examine(runner, files, host),
         )
     )
     yield from found

@@ -42,7 +42,7 @@ class MountedCopy:
         return life_of(self.place)
 
 
-def require_fuse() -> None:
+def require_fuse(device: str = _DEVICE) -> None:
     """Raises `ConfigurationError`, with what to install, if nothing can be mounted here."""
     require_extra("mount", "mfusepy", "mfusepy", "copies are mounted by")
     if not (find_library("fuse3") or find_library("fuse")) or _program() is None:
@@ -50,9 +50,9 @@ def require_fuse() -> None:
             "copies are mounted by libfuse, which is not installed here",
             hint="Debian: apt install fuse3 libfuse3-3",
         )
-    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+    if not os.access(device, os.R_OK | os.W_OK):
         raise ConfigurationError(
-            f"{_DEVICE} is not there, or not for this user",
+            f"{device} is not there, or not for this user",
             hint="modprobe fuse; in a container: give it the device",
         )
 

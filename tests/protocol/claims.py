@@ -4,7 +4,6 @@ as real sessions on a real database.
 
 import contextlib
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 from shared.host.clock import Clock
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.state.host_records import NodeRecord, SessionRecord
 from shared.state.records import CopyRecord
 from shared.state.rules import backup as backup_rules
@@ -94,15 +94,19 @@ class Worker:
             settings,
             HostIdentity("n", "n", "machine", "boot", "space"),
             clock or StillClock(),
+            lease=_NoLease(),
         )
-        self.database._lease = _NoLease()
         self.database.commit_once = self._commit_once
         if not view:
             self.database.publish_view = lambda name=None: False
         self._alone = count(1)
-        self.session = Session(self.database, "backup")
-        self.session._record = replace(self.session._record, id=name, pid=1, started=0.0)
-        self.session._heartbeat = _NoHeartbeat()
+        self.session = Session(
+            self.database,
+            "backup",
+            process=ProcessIdentity(1, 0.0),
+            identifier=name,
+            heart=lambda *_: _NoHeartbeat(),
+        )
         self.told: Told = []
 
     def commit(self, change: Change) -> Snapshot | None:

@@ -1,11 +1,13 @@
 """Copies that VirtualBox would not import: kept, shown, a failure, and in no good copy's way."""
 
 import logging
+import time
 
 import pytest
 
 from coordinator.restore import choice
 from shared.copies import catalogue
+from shared.host.clock import SystemClock
 from shared.host.errors import CopyError
 from shared.state import formats
 from shared.state.states import State
@@ -20,7 +22,7 @@ WHY = "Element 'Sausage' exceeds limit"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(SystemClock, "sleep", lambda _clock, seconds: time.sleep(min(seconds, 0.2)))
 
 
 def stamps(rig: Rig, *, refused: bool) -> list[str]:

@@ -6,6 +6,8 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +23,7 @@ from shared.host.process_identity import ProcessIdentity, wait_until_gone
 from shared.ova.disk import Chain
 from shared.serving import places, starting
 from shared.site import Site
-from shared.tasks import rehearsal, rehearsal_trial
+from shared.tasks import import_leftovers, rehearsal, rehearsal_trial
 from shared.tasks.import_note import ImportNote
 from shared.virtualbox.boot_check import BootCheck, Observation
 from shared.virtualbox.storage import files_of
@@ -147,7 +149,8 @@ def test_it_is_read_in_full_and_imported_where_that_is_wanted_or_nothing_can_be_
     full = json.loads(admin(rig, *words, "--full").stdout)
     assert (full["good"], full["imported_because"]) == (True, "")
     assert json.loads(admin(rig, *words).stdout)["imported_because"] == ""
-    monkeypatch.setattr(places, "_DEVICE", str(rig.folder / "no-fuse"))
+    lacking = partial(places.require_fuse, str(rig.folder / "no-fuse"))
+    monkeypatch.setattr(places, "require_fuse", lacking)
     assert "no-fuse is not there" in admin(rig, *words[:-1], "--dry-run").stdout
     without = admin(rig, *words[:-1]).stdout
     assert "VirtualBox imported it: " in without
@@ -205,7 +208,7 @@ def test_before_it_is_said_that_it_does_not_come_up_it_is_imported(
     done = rehearse(site, boot=True)
     why = "it did not come up from the copy: it did nothing"
     assert (done.result.result, done.result.imported_because) == ("good", why)
-    real, faults = rehearsal_trial._remove, [None]
+    real, faults = import_leftovers.remove, [None]
 
     def remove(site: Site, note: ImportNote) -> None:
         if faults:
@@ -214,14 +217,15 @@ def test_before_it_is_said_that_it_does_not_come_up_it_is_imported(
             real(site, note)
 
     with monkeypatch.context() as context:
-        context.setattr(rehearsal_trial, "_remove", remove)
+        context.setattr(import_leftovers, "remove", remove)
         assert rehearse(site, boot=True).good
     assert (faults, left(rig), listed(site)) == ([], [], ["web01"])
     usage = shutil.disk_usage(rig.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
     with pytest.raises(CopyError, match="there is no room for the VM"):
         rehearse(site, boot=True)
-    monkeypatch.setattr(rehearsal, "_WRITES_BYTES", 1000)
+    rooms = cycle([1 << 40, 1000])  # to be served from the copy there is room, and then no more
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=next(rooms)))
     with pytest.raises(CopyError, match=rf"imported \({why}\), but there is no room"):
         rehearse(site, boot=True)
     damage(rig, "web01", done.stamp)
@@ -268,7 +272,7 @@ def test_what_a_killed_one_left_goes_with_its_mount(
     guest(die)
     site = rig.site()
     with monkeypatch.context() as context:
-        context.setattr(rehearsal_trial, "_remove", lambda _site, _note: None)
+        context.setattr(import_leftovers, "remove", lambda _site, _note: None)
         with pytest.raises(Killed):
             rehearse(site, boot=True)
     assert (len(mounts(rig)), len(listed(site))) == (1, 2)
@@ -295,5 +299,6 @@ def test_by_schedule_it_needs_no_room_for_the_disk(
     assert copy.sidecar
     assert copy.sidecar.rehearsed
     assert copy.sidecar.rehearsed.observed == "it ran"
-    monkeypatch.setattr(places, "_DEVICE", str(rig.folder / "no-fuse"))
+    lacking = partial(places.require_fuse, str(rig.folder / "no-fuse"))
+    monkeypatch.setattr(places, "require_fuse", lacking)
     assert "there is no room" in rehearsals.unfit(site, copy)

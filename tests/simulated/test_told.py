@@ -205,7 +205,7 @@ def test_a_teller_that_is_killed_is_followed(
         else:
             during.setattr(event_telling, "told", lambda *_, **__: die())
         # a process that is killed ends no session and stops no heart
-        during.setattr("shared.state.sessions.session.Session._end", lambda *_: None)
+        during.setattr("shared.state.sessions.session.Session.__exit__", lambda *_: None)
         with pytest.raises(Killed):
             hosts.tell("alpha")
     hosts.on_send = lambda: None
@@ -520,7 +520,7 @@ def test_a_teller_that_is_killed_with_a_report_is_followed(
             during.setattr("shared.state.rules.report_turns.sent", die)
         else:
             hosts.on_send = die
-        during.setattr("shared.state.sessions.session.Session._end", lambda *_: None)
+        during.setattr("shared.state.sessions.session.Session.__exit__", lambda *_: None)
         with pytest.raises(Killed):
             hosts.tell("alpha")
     hosts.on_send = lambda: None

@@ -24,6 +24,7 @@ from shared.host.host_identity import HostIdentity
 from shared.state.contents import Contents
 from shared.state.records import VmRecord
 from shared.state.states import State
+from shared.state.store.database import Database
 from shared.state.store.opening import open_database
 
 #: Who still works so long after the time is over says where it hangs.
@@ -53,7 +54,13 @@ def main(root: str, node: str, label: str, seconds: str, *options: str) -> None:
     faulthandler.dump_traceback_later(float(seconds) + HANGS_SECONDS, exit=True)
     database = open_database(Path(root), HostIdentity.of_this_machine(node), SystemClock())
     if "no-lease" in options:
-        database._lease = NoLease()
+        database = Database(
+            database.files,
+            database.version,
+            database.identity,
+            database.clock,
+            lease=NoLease(),
+        )
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
         try:

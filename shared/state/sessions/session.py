@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version as package_version
 from types import TracebackType
@@ -40,14 +41,25 @@ class Session:
 
     After a crash nothing of it needs to be undone by hand: others see its heartbeat stop, or its
     process gone, and expire it.
+
+    `process`: the one that it is of, if not this one; `identifier`: its name, if not a new one;
+    `heart` makes its heartbeat.
     """
 
-    def __init__(self, database: "Database", worker: str) -> None:
+    def __init__(
+        self,
+        database: "Database",
+        worker: str,
+        *,
+        process: ProcessIdentity | None = None,
+        identifier: str = "",
+        heart: Callable[..., Heartbeat] = Heartbeat,
+    ) -> None:
         self._database = database
-        here = ProcessIdentity.of(os.getpid()) or ProcessIdentity(os.getpid(), time.time())
-        self._record = session_record(
-            new_session_id(database.identity.node), worker, database.identity, here
-        )
+        if process is None:
+            process = ProcessIdentity.of(os.getpid()) or ProcessIdentity(os.getpid(), time.time())
+        identifier = identifier or new_session_id(database.identity.node)
+        self._record = session_record(identifier, worker, database.identity, process)
         self._record = replace(self._record, since=timestamp(database.clock.now()))
         self._sequence = 0
         self._known = False
@@ -56,7 +68,7 @@ class Session:
         #: The numbers of claims of which this session has left no partial file.
         self.tidied: set[int] = set()
         self.doing = Doing(worker)
-        self._heartbeat = Heartbeat(
+        self._heartbeat = heart(
             database.root / "node",
             self.id,
             database.version.lease_seconds,

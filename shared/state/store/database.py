@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from shared.host.clock import Clock, timestamp
 from shared.host.errors import NasError, VmBackupError
 from shared.host.host_identity import HostIdentity
+from shared.host.process_identity import ProcessIdentity
 from shared.host.waits import pausing
 from shared.nas.nas_errors import is_passing, is_passing_refusal, nas_error
 from shared.state import formats
@@ -20,7 +21,7 @@ from shared.state.host_records import SessionRecord
 from shared.state.rules import hosts
 from shared.state.sessions.session import Session, new_session_id
 from shared.state.store import protocol, readable, readable_view, reserve, version
-from shared.state.store.lease import DatabaseLease
+from shared.state.store.lease import DatabaseLease, Lease
 from shared.state.store.protocol import Author, Change
 from shared.state.store.seen_history import SeenHistory
 from shared.state.store.snapshot import Snapshot
@@ -42,7 +43,7 @@ class Database:
     """One state database, as seen by one process. Get it from `open_database`.
 
     `notes` is a local directory where this host remembers the newest generation that it saw, to
-    notice a history that went back.
+    notice a history that went back. `lease`: what keeps its writers apart; None: its own lease.
     """
 
     def __init__(
@@ -52,14 +53,13 @@ class Database:
         identity: HostIdentity,
         clock: Clock,
         notes: Path | None = None,
+        lease: Lease | None = None,
     ) -> None:
-        self.files = files
-        self.root = files.root
+        self.files, self.root = files, files.root
         self.version = settings
-        self.identity = identity
-        self.clock = clock
+        self.identity, self.clock = identity, clock
         turns = notes / f"writers-{settings.repository}.lock" if notes else None
-        self._lease = DatabaseLease(files, settings.lease_seconds, turns=turns)
+        self._lease = lease or DatabaseLease(files, settings.lease_seconds, turns=turns)
         note = notes / f"seen-{settings.repository}.json" if notes else None
         self.seen = SeenHistory(note, settings.rebuilt)
         self._newer: str | None = None
@@ -140,13 +140,13 @@ class Database:
         )
         return self.transact(Author(record, 1, timestamp(self.clock.now()), reason), change)
 
-    def session(self, worker: str) -> Session:
-        """A session for a process that will hold claims.
+    def session(self, worker: str, process: ProcessIdentity | None = None) -> Session:
+        """A session for a process that will hold claims: this one, if none is given.
 
         Raises `DatabaseVersionError` like all that writes.
         """
         self.require_writable()
-        return Session(self, worker)
+        return Session(self, worker, process=process)
 
     def publish_view(self, name: str | None = None) -> bool:
         """Repairs `vmtool-statedb` if it is behind.

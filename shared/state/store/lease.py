@@ -16,9 +16,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.host.errors import NasError
 from shared.host.kernel import PROCESS_LIMIT, exists
@@ -102,6 +103,13 @@ def break_dead_holder(name: str) -> Steps[bool]:
     if marker is None or not is_provably_dead(marker):
         return False
     return (yield from break_lease(found[0], name))
+
+
+class Lease(Protocol):
+    """What keeps the writers of a database apart, as far as that goes."""
+
+    def held(self) -> AbstractContextManager[bool]:
+        """For one transaction; False if it is not had, and the transaction goes on without."""
 
 
 class DatabaseLease:

@@ -26,10 +26,14 @@ class SeenHistory:
     """The newest generation that this host has seen, kept in a note if `path` is given.
 
     `rebuilt` is when the database that is there was made anew, as its version file says. A note
-    that cannot be read or written is done without: it only serves to raise an alarm.
+    that cannot be read or written is done without: it only serves to raise an alarm. What is
+    `bundled` generations behind the head, or more, is looked for in the history.
     """
 
-    def __init__(self, path: Path | None, rebuilt: str = "") -> None:
+    def __init__(
+        self, path: Path | None, rebuilt: str = "", *, bundled: int = _CHAIN_CHECKED
+    ) -> None:
+        self._bundled = bundled
         self.generation = 0
         self.checksum = ""
         self.rebuilt = rebuilt
@@ -71,7 +75,7 @@ class SeenHistory:
             )
         if self.generation == head.generation:
             same = self.checksum == head.checksum
-        elif head.generation - self.generation < _CHAIN_CHECKED:
+        elif head.generation - self.generation < self._bundled:
             data = files.perform(ReadGeneration(self.generation))
             same = data is None or decode(data, self.generation).checksum == self.checksum
         else:  # this host was away: what it saw is in the history, or was removed for its age

@@ -140,9 +140,17 @@ class Operator:
         """
         self.database(**identity).commit_once(change, reason, "test")
 
-    def session(self, worker: str = "backup", **identity: str) -> Session:
-        """A session, of another machine if `identity` says so."""
-        return self.database(**identity).session(worker)
+    def session(
+        self, worker: str = "backup", process: ProcessIdentity | None = None, **identity: str
+    ) -> Session:
+        """A session, of another machine if `identity` says so, of this process if of no other."""
+        return self.database(**identity).session(worker, process)
+
+    def dead_session(self, worker: str = "backup") -> Session:
+        """One whose process is gone: silent, and its process number unused."""
+        session = self.session(worker, gone_process()).__enter__()
+        fall_silent(session)
+        return session
 
     def add_vms(self, *names: str, node: str | None = None) -> None:
         """VMs that a host lists, NEW."""

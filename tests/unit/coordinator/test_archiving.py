@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from shared.tasks import archiving
 from shared.virtualbox.fingerprint import fingerprint_of
 from tests.support.copies import BreakingFiles, PowerCutError, put_copy
 from tests.support.simulated import SimulatedHost
-from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent, gone_process
+from tests.unit.coordinator.conftest import WHEN, Operator, copy, fall_silent
 
 STAMP = "20261122T203800Z-17"
 OLDER = "20261121T203800Z-16"
@@ -175,13 +174,10 @@ class TestInterrupted:
 
         That of another machine is.
         """
-        session = web.session("archive").__enter__()
-        process = gone_process()
-        session._record = replace(session._record, pid=process.pid, started=process.started)
+        session = web.dead_session("archive")
         session.commit(
             lambda contents: archive.start_archive(contents, "web", session.id, WHEN), "archive"
         )
-        fall_silent(session)
         assert web.admin("archive", "web").exit_code == ExitCode.DONE
         assert stamps(web.nas / "archive" / "web") == [OLDER, STAMP]
         assert web.contents.sessions[session.id].state == "expired"

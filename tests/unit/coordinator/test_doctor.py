@@ -28,7 +28,7 @@ from shared.state.sessions.host_look import PREFIX, UNKNOWN_INTERVAL_SECONDS, Wo
 from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.virtualbox import scratch
 from tests.support.simulated import SimulatedHost
-from tests.unit.coordinator.conftest import WHEN, Operator, fall_silent, gone_process
+from tests.unit.coordinator.conftest import WHEN, Operator, gone_process
 from tests.unit.coordinator.test_reading import damage, tree
 
 
@@ -263,13 +263,10 @@ class TestDatabase:
     def test_a_dead_session_and_a_dead_lease(self, site_with_database: Operator) -> None:
         operator = site_with_database
         operator.add_vms("web")
-        session = operator.session().__enter__()
-        process = gone_process()
-        session._record = replace(session._record, pid=process.pid, started=process.started)
+        session = operator.dead_session()
         operator.claim(session, "web")
-        fall_silent(session)
         assert session.id in self.examine(operator)["database: locks"].seen
-        marker = f"filelock/2\npid={process.pid}\nhost={os.uname().nodename}\ntoken=x\n"
+        marker = f"filelock/2\npid={gone_process().pid}\nhost={os.uname().nodename}\ntoken=x\n"
         (operator.vmstate / "vmtool-dblock").write_text(marker)
         assert "vmbackup-lock break database" in self.examine(operator)["database: locks"].hint
 

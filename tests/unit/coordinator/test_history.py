@@ -5,6 +5,7 @@ import os
 import secrets
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,12 @@ from shared.host.errors import DatabaseDamagedError, ExitCode
 from shared.state import formats
 from shared.state.records import Power
 from shared.state.states import State
-from shared.state.store import bundling, protocol, seen_history
+from shared.state.store import bundling, protocol
 from shared.state.store.anchor import newest_anchor
 from shared.state.store.generations import read_number
 from shared.state.store.kept_generations import bundles_in
 from shared.state.store.salvage import highest_generation, salvage
+from shared.state.store.seen_history import SeenHistory
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_reading import damage
 from worker.backup import power_notes
@@ -111,31 +113,30 @@ def bundle_all(operator: Operator) -> None:
 
 
 class TestAHostThatWasAway:
-    def test_it_compares_with_the_history(
-        self, site: Operator, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(seen_history, "_CHAIN_CHECKED", 2)
-        seen = site.site().database
-        assert seen.head().generation == 10
+    @staticmethod
+    def _looks(site: Operator, note: Path, *, seen: str) -> int:
+        """The newest generation that there is, for a host that has seen generation 3 as that."""
+        note.write_text(json.dumps({"generation": 3, "checksum": seen}))
+        database = site.database()
+        head = database.head()
+        SeenHistory(note, bundled=2).check(database.files, head, synced=True)
+        return head.generation
+
+    def test_it_compares_with_the_history(self, site: Operator, tmp_path: Path) -> None:
+        note = tmp_path / "seen"
         bundled(site)
-        note = next(site.configuration.host.state_directory.glob("seen-*.json"))
         right = site.database().files.history.checksum(3)
-        note.write_text(json.dumps({"generation": 3, "checksum": right}))
-        assert site.site().database.head().generation == 10
-        note.write_text(json.dumps({"generation": 3, "checksum": "0" * 64}))
+        assert self._looks(site, note, seen=right) == 10
+        assert json.loads(note.read_text())["generation"] == 10
         with pytest.raises(DatabaseDamagedError, match="generation 3 is not the one"):
-            site.site().database.head()
+            self._looks(site, note, seen="0" * 64)
 
     def test_what_is_gone_for_its_age_cannot_be_compared(
-        self, site: Operator, monkeypatch: pytest.MonkeyPatch
+        self, site: Operator, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(seen_history, "_CHAIN_CHECKED", 2)
-        site.site().database.head()
         bundled(site)
-        note = next(site.configuration.host.state_directory.glob("seen-*.json"))
         site.database().files.run(bundling.remove_old("2099-01-01T00:00:00Z", LATE, "beta"))
-        note.write_text(json.dumps({"generation": 3, "checksum": "0" * 64}))
-        assert site.site().database.head().generation == 10
+        assert self._looks(site, tmp_path / "seen", seen="0" * 64) == 10
 
 
 class TestWhatABackupDid:

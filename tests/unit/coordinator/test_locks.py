@@ -36,13 +36,6 @@ def locks(operator: Operator, *arguments: str) -> dict[str, dict]:
     }
 
 
-def kill(session: Session) -> None:
-    """The process of a session is gone: silent, and its process number unused."""
-    fall_silent(session)
-    process = gone_process()
-    session._record = replace(session._record, pid=process.pid, started=process.started)
-
-
 def marker(operator: Operator, pid: int, hostname: str) -> None:
     (operator.vmstate / "vmtool-dblock").write_text(
         f"filelock/2\npid={pid}\nhost={hostname}\ntoken=abc\n", encoding="utf-8"
@@ -106,8 +99,7 @@ class TestList:
         assert "live" in output
 
     def test_a_dead_process_of_this_machine_is_dead_by_proof(self, web: Operator) -> None:
-        session = web.session().__enter__()
-        kill(session)
+        session = web.dead_session()
         web.claim(session, "web")
         found = locks(web)
         assert (found["web"]["state"], found[session.id]["state"]) == ("dead", "dead")
@@ -253,8 +245,7 @@ class TestBreak:
         assert "the worker died: silent (found on beta, " in refused.value.message
 
     def test_a_dead_holder_is_freed_without_force(self, web: Operator) -> None:
-        session = web.session().__enter__()
-        kill(session)
+        session = web.dead_session()
         web.claim(session, "web")
         assert web.lock("break", "web", "--dry-run").exit_code == ExitCode.DONE
         assert web.record("web").claim is not None
@@ -305,8 +296,7 @@ class TestBreak:
 
 class TestRecover:
     def test_this_host_after_a_crash(self, web: Operator) -> None:
-        session = web.session().__enter__()
-        kill(session)
+        session = web.dead_session()
         web.claim(session, "web")
         number = web.record("web").claim.number
         (web.nas / "web").mkdir()
@@ -326,8 +316,7 @@ class TestRecover:
         assert not (web.vmstate / "node" / session.id).exists()
 
     def test_a_dry_run_changes_nothing(self, web: Operator) -> None:
-        session = web.session().__enter__()
-        kill(session)
+        session = web.dead_session()
         web.claim(session, "web")
         before = web.contents
         result = web.lock("recover", "--dry-run")
@@ -354,8 +343,7 @@ class TestRecover:
         self, web: Operator
     ) -> None:
         web.add_vms("db")
-        dead = web.session().__enter__()
-        kill(dead)
+        dead = web.dead_session()
         web.claim(dead, "db")
         with web.session() as session:
             web.claim(session, "web")

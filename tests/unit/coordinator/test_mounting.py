@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -377,7 +378,7 @@ class TestWithoutFuse:
         place = Path(os.path.realpath(tmp_path)) / "place"
         table = tmp_path / "mounts"
         table.write_text(f"web:{OLD} {place} fuse.vmbackup ro 0 0\n")
-        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
         (place / "below").mkdir(parents=True)
         (tmp_path / "link").symlink_to("place")
         (tmp_path / "second").symlink_to(tmp_path / "link")
@@ -406,7 +407,7 @@ class TestWithoutFuse:
         table.write_text(
             f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\nweb:{OLD} {own} fuse.vmbackup ro 0 0\n"
         )
-        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
         refused = site_with_database.admin("umount", str(place), *more)
         assert (refused.exit_code, "a VM on trial" in refused.stderr) == (ExitCode.LOCKED, True)
         other = site_with_database.admin("umount", str(tmp_path), *more)
@@ -423,7 +424,7 @@ class TestWithoutFuse:
         trial, table = f"vmbackup-rehearsal-{'a' * 32}", tmp_path / "mounts"
         place = Path(os.path.realpath(tmp_path)) / trial / "disks"
         table.write_text(f"{trial}:{OLD} {place} fuse.vmbackup ro 0 0\n")
-        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
         monkeypatch.setattr(places, "life_of", lambda _place: Life.GONE)
         gone = list[tuple[str, bool]]()
 
@@ -445,7 +446,7 @@ class TestWithoutFuse:
         table, name = tmp_path / "mounts", f"vmbackup-rehearsal-{'a' * 32}" if trial else "web"
         place = Path(os.path.realpath(tmp_path)) / name / "disks"
         table.write_text(f"{name}:{OLD} {place} fuse.vmbackup ro 0 0\n")
-        monkeypatch.setattr(places.mounted, "__defaults__", (table,))
+        monkeypatch.setattr(places, "mounted", partial(places.mounted, table))
         monkeypatch.setattr(places, "life_of", lambda _place: Life.HANGS)
         told = list[tuple[str, bool]]()
         monkeypatch.setattr(

@@ -4,10 +4,12 @@ import os
 import plistlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coordinator.doctor import cron, schedule
+from coordinator.doctor.cron import CronHost
 from coordinator.doctor.result import Check
 from shared.host.processes import Completed
 
@@ -35,25 +37,36 @@ class Answers:
         return Completed(tuple(arguments), status, stdout, "no bus" if status else "")
 
 
-def examine(runner: Answers, *files: Path, daemon: str = "cron") -> list[Check]:
-    return list(schedule.examine(runner, tuple(map(str, files)), lambda: daemon))
+def examine(
+    runner: Answers, *files: Path, daemon: str = "cron", path: str = "", owner: int = 0
+) -> list[Check]:
+    """On a host where all files belong to one user.
+
+    Without a `path` its cron looks for programs where `cron_d` has one.
+    """
+    path = path or ":".join(str(file.parents[1] / "bin") for file in files)
+    host = CronHost(lambda: daemon, path, lambda file: status_of(file, owner))
+    return list(schedule.examine(runner, tuple(map(str, files)), host))
 
 
-def one(runner: Answers, *files: Path, daemon: str = "cron") -> Check:
-    (check,) = examine(runner, *files, daemon=daemon)
+def status_of(file: Path, owner: int) -> os.stat_result:
+    """Its status, if it were that user's."""
+    mode, inode, device, links, _owner, *others = os.stat(file)
+    return os.stat_result((mode, inode, device, links, owner, *others))
+
+
+def one(runner: Answers, *files: Path, **more: Any) -> Check:
+    (check,) = examine(runner, *files, **more)
     return check
 
 
 @pytest.fixture
-def cron_d(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cron_d(tmp_path: Path) -> Path:
     """A directory of cron whose files start a program that is there."""
     programs, directory = tmp_path / "bin", tmp_path / "cron.d"
     programs.mkdir()
     directory.mkdir()
     (programs / "vmbackup-worker").touch(0o755)
-    monkeypatch.setattr(cron, "_CRON_PATH", str(programs))
-    real = os.stat
-    monkeypatch.setattr(cron, "_owner", lambda path: (0, real(path).st_mode))
     return directory
 
 
@@ -104,20 +117,17 @@ class TestCron:
         check = one(Answers(), put(cron_d, text, name, mode))
         assert (check.verdict, what in check.seen, bool(check.hint)) == ("warn", True, True), check
 
-    def test_a_file_of_another_user_is_not_read(
-        self, cron_d: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(cron, "_owner", lambda _path: (1000, 0o100644))
-        assert "belongs to root" in one(Answers(), put(cron_d)).seen
+    def test_a_file_of_another_user_is_not_read(self, cron_d: Path) -> None:
+        assert "belongs to root" in one(Answers(), put(cron_d), owner=1000).seen
 
     def test_a_comment_starts_nothing(self, cron_d: Path) -> None:
         assert "neither cron" in one(Answers(), put(cron_d, f"# {LINE}")).seen
 
     def test_the_users_crontab(self, cron_d: Path) -> None:
-        line = LINE.replace("root ", "")
-        assert (
-            one(Answers(crontab=(0, line))).seen == "cron starts the workers: this user's crontab"
-        )
+        line, path = LINE.replace("root ", ""), str(cron_d.parent / "bin")
+        seen = one(Answers(crontab=(0, line)), path=path).seen
+        assert seen == "cron starts the workers: this user's crontab"
+        assert "cron does not find" in one(Answers(crontab=(0, line)), path="/nowhere").seen
         assert "neither cron" in one(Answers(crontab=(0, f"#{line}"))).seen
         assert "neither cron" in one(Answers(crontab=(1, ""))).seen
 

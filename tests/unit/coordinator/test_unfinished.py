@@ -228,18 +228,18 @@ def test_killed_between_any_two_commits_it_can_be_repeated(
 def test_of_two_at_once_one_finishes_it_and_both_are_content(
     web: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coordinator import dead_host_work
+    from shared.tasks import publication
 
     web.set("web", **everything(web))
-    finish, others = dead_host_work._finish, []
+    finish, others = publication.resume, []
 
     def overtaken(*words: Any) -> bool:
         with monkeypatch.context() as patch:
-            patch.setattr(dead_host_work, "_finish", finish)
+            patch.setattr(publication, "resume", finish)
             others.append(recover(web))
         return finish(*words)
 
-    monkeypatch.setattr(dead_host_work, "_finish", overtaken)
+    monkeypatch.setattr(publication, "resume", overtaken)
     mine = recover(web)
     assert [each.exit_code for each in (mine, *others)] == [ExitCode.DONE, ExitCode.DONE]
     assert "finished the publication of web" in others[0].stdout
@@ -250,10 +250,10 @@ def test_of_two_at_once_one_finishes_it_and_both_are_content(
 def test_one_whom_somebody_overtakes_leaves_the_vm_to_it(
     web: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coordinator import dead_host_work
+    from shared.tasks import publication
 
     web.set("web", **publishing(web))
-    finish = dead_host_work._finish
+    finish = publication.resume
     with web.session() as session:
 
         def claimed(*words: Any) -> bool:
@@ -262,7 +262,7 @@ def test_one_whom_somebody_overtakes_leaves_the_vm_to_it(
             )
             return finish(*words)
 
-        monkeypatch.setattr(dead_host_work, "_finish", claimed)
+        monkeypatch.setattr(publication, "resume", claimed)
         assert recover(web).exit_code == ExitCode.DONE
         assert web.record("web").claim is not None
 

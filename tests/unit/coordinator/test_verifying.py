@@ -223,7 +223,7 @@ def test_control_c_says_what_it_leaves_and_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shared.tasks.verification._examine_all", interrupted)
+    monkeypatch.setattr("shared.tasks.verification.check", interrupted)
     stopped = operator.admin("verify", "--all")
     assert stopped.exit_code == 130
     assert "interrupted: 0 copies were read" in stopped.stderr
