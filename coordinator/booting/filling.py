@@ -22,7 +22,8 @@ class Filler:
     """Fills disks, one after the other, until all is local or it is stopped.
 
     What cannot be read or written now is tried again, as long as it takes: the NAS comes back, and
-    there is room again. What a disk did not take when it was flushed is fetched anew.
+    there is room again. What a disk did not take when it was flushed is fetched anew. `ended` is
+    set when it is stopped, and waited for in its pauses.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Filler:
         disks: Sequence[ServedDisk],
         *,
         again_seconds: float = _AGAIN_SECONDS,
+        threads: int = _THREADS,
+        ended: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._disks, self._again_seconds, self._clock = disks, again_seconds, clock
-        self._ended = threading.Event()
+        self._threads, self._ended = threads, ended or threading.Event()
         #: Whether the disks of this host take nothing more as of now.
         self._refused = threading.Event()
         self._began = clock()
@@ -89,7 +92,7 @@ class Filler:
         """Tries all that is missing, up to the first that cannot be written; what was wrong."""
         self._refused.clear()
         problem = ""
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="filling") as pool:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="filling") as pool:
             for disk in self._disks:
                 wanted = (number for number in range(disk.blocks) if not disk.is_local(number))
                 for said in pool.map(lambda number, disk=disk: self._fill(disk, number), wanted):

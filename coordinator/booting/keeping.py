@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +18,31 @@ from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote, Phase
 from shared.virtualbox import scratch
 
-_PROGRESS_SECONDS: Final = 1.0
-_SETTLE_SECONDS: Final = 10.0
-#: So often settling is tried after the disks were unmounted: nobody else does that by himself.
-_ATTEMPTS: Final = 30
+
+@dataclass(frozen=True, slots=True)
+class KeepingTimes:
+    """How often what is told, and what is tried.
+
+    `attempts`: so often settling is tried after the disks were unmounted, which nobody else does
+    by himself.
+    """
+
+    progress_seconds: float = 1.0
+    settle_seconds: float = 10.0
+    attempts: int = 30
+
+
+TIMES: Final = KeepingTimes()
+
+
+def settle_here(note: BootNote, job: Mapping[str, Any]) -> str:
+    """Makes an ordinary VM of it if it is off; why not yet."""
+    from coordinator.booting import settling
+    from shared.host.clock import SystemClock
+    from shared.host.configuration import load
+    from shared.site import open_site
+
+    return settling.settle(open_site(load(job["config"]), SystemClock()), note, serving=True)
 
 
 class Keeper:
@@ -33,8 +54,15 @@ class Keeper:
         disks: list[ServedDisk],
         job: Mapping[str, Any],
         unread: Callable[[], str] = lambda: "",
+        *,
+        settle: Callable[[BootNote, Mapping[str, Any]], str] = settle_here,
+        times: KeepingTimes = TIMES,
     ) -> None:
-        """`unread` says why the guest waits for what it wants to read; empty: it does not."""
+        """`unread` says why the guest waits for what it wants to read; empty: it does not.
+
+        `settle` makes an ordinary VM of it, or says why not yet.
+        """
+        self._settle, self._times = settle, times
         self._note, self._job, self._unread = note, job, unread
         self._filler = Filler(disks)
         self._problem = ""
@@ -85,7 +113,7 @@ class Keeper:
                     self._note.progress.write(document)
                     told = document
                 self._keep_note()
-            self._over.wait(_PROGRESS_SECONDS)
+            self._over.wait(self._times.progress_seconds)
 
     def _facts(self) -> dict[str, object]:
         filler, problem = self._filler, self._filler.problem or self._problem
@@ -104,10 +132,10 @@ class Keeper:
         if not self._filler.run() or not self._prove_whole():
             return
         failed = 0
-        while failed < _ATTEMPTS:
+        while failed < self._times.attempts:
             try:
                 self._keep_note()
-                if not _settle(self._note, self._job):
+                if not self._settle(self._note, self._job):
                     return
                 self._problem = ""
                 if self._ended.is_set() and not self._is_placed():
@@ -116,9 +144,9 @@ class Keeper:
                 self._problem = str(error)
                 failed += self._ended.is_set() or not boot_mounts.is_mounted(self._note)
             if self._ended.is_set():
-                time.sleep(_SETTLE_SECONDS)
+                time.sleep(self._times.settle_seconds)
             else:
-                self._ended.wait(_SETTLE_SECONDS)
+                self._ended.wait(self._times.settle_seconds)
 
     def _is_placed(self) -> bool:
         """Whether nothing is left to do but to merge, when the VM is off again."""
@@ -138,7 +166,7 @@ class Keeper:
                 return False
             except (VmBackupError, OSError) as error:
                 self._problem = str(error)
-            self._ended.wait(_SETTLE_SECONDS)
+            self._ended.wait(self._times.settle_seconds)
         return False
 
     def _verify(self) -> None:
@@ -152,13 +180,3 @@ class Keeper:
         if found is None:
             raise CopyError(f"the copy {self._note.stamp} is not there")
         verification.check(found, lambda _done, _total: None)
-
-
-def _settle(note: BootNote, job: Mapping[str, Any]) -> str:
-    """Makes an ordinary VM of it if it is off; why not yet."""
-    from coordinator.booting import settling
-    from shared.host.clock import SystemClock
-    from shared.host.configuration import load
-    from shared.site import open_site
-
-    return settling.settle(open_site(load(job["config"]), SystemClock()), note, serving=True)

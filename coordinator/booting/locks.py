@@ -17,13 +17,13 @@ _POLL_SECONDS: Final = 0.2
 
 
 @contextlib.contextmanager
-def alone(note: BootNote) -> Iterator[None]:
+def alone(note: BootNote, *, seconds: float = _LOCK_SECONDS) -> Iterator[None]:
     """Within, no other process makes, starts, settles or removes the VM.
 
     Whoever does is waited for: its server looks now and then. Raises `LockedError` if that takes
-    long.
+    longer than `seconds`.
     """
-    with _waited_for(note.file.parent, note.file.stem, f"works on {note.name!r}"):
+    with _waited_for(note.file.parent, note.file.stem, f"works on {note.name!r}", seconds):
         yield
 
 
@@ -43,8 +43,10 @@ def forget(note: BootNote) -> None:
 
 
 @contextlib.contextmanager
-def _waited_for(state_directory: Path, name: str, what: str) -> Iterator[None]:
-    end = time.monotonic() + _LOCK_SECONDS
+def _waited_for(
+    state_directory: Path, name: str, what: str, seconds: float = _LOCK_SECONDS
+) -> Iterator[None]:
+    end = time.monotonic() + seconds
     while True:
         with host_lock(state_directory, name) as mine:
             if mine:

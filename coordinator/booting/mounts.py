@@ -44,10 +44,10 @@ def make_free(note: BootNote, runner: Runner) -> None:
         )
 
 
-def wait_for_server(note: BootNote) -> None:
+def wait_for_server(note: BootNote, *, grace_seconds: float = _GRACE_SECONDS) -> None:
     """Ends whoever serves or fills the disks, which are not mounted any more and needed by nobody.
 
-    Raises `LockedError` if that takes long.
+    It has `grace_seconds` to end by itself. Raises `LockedError` if that takes long.
     """
     begin = time.monotonic()
     while True:
@@ -58,6 +58,6 @@ def wait_for_server(note: BootNote) -> None:
         if waited > _SERVER_SECONDS:
             raise LockedError(f"the server of {note.place} does not end", hint="try again soon")
         server = note.server
-        if waited > _GRACE_SECONDS and server is not None and server.is_certain():
+        if waited > grace_seconds and server is not None and server.is_certain():
             os.kill(server.pid, signal.SIGKILL)  # a dying VM may hold the mount for a while
         time.sleep(_POLL_SECONDS)

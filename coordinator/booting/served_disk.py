@@ -28,7 +28,6 @@ Fetch = Callable[[int, int], bytes]
 
 _DIGEST_BYTES: Final = 16
 _NONE: Final = bytes(_DIGEST_BYTES)
-_LOCKS: Final = 64
 #: So much of the file system stays free for what the guest itself writes.
 SPARE: Final = 1 << 30
 
@@ -54,7 +53,7 @@ class ServedDisk:
     less than `spare` bytes of the file system free.
     """
 
-    def __init__(self, path: Path, fetch: Fetch, *, spare: int = SPARE) -> None:
+    def __init__(self, path: Path, fetch: Fetch, *, spare: int = SPARE, locks: int = 64) -> None:
         """Opens the file. Raises `TargetError`, `DiskImageError` if it is none of `lay_out`."""
         self.path, self._fetch, self._spare = path, fetch, spare
         self._file = self._digests = -1
@@ -71,7 +70,7 @@ class ServedDisk:
         self.size = self._data + self.blocks * BLOCK
         self._positions = positions(data, self.blocks)
         self._local = bytearray(self.blocks)
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._locks = [threading.Lock() for _ in range(locks)]
         self._forgotten = 0  # how often; changes only while all locks are held
         self._noted = True  # whether the digests tell what is in the file
 
@@ -122,7 +121,7 @@ class ServedDisk:
 
         Raises like `read`, `TargetError`, and of that `NoRoomError`.
         """
-        with self._locks[number % _LOCKS]:
+        with self._locks[number % len(self._locks)]:
             trouble = None if self._found(number) else self._keep(number, self._from_copy(number))
         if trouble:
             raise (NoRoomError if trouble.errno in FULL else TargetError)(trouble, self.path)
@@ -172,7 +171,7 @@ class ServedDisk:
         data = self._at_once(number, before, wanted)
         if data is not None:
             return data
-        with self._locks[number % _LOCKS]:
+        with self._locks[number % len(self._locks)]:
             if not self._found(number):
                 data = self._from_copy(number)
                 if self._keep(number, data):  # the guest has its bytes all the same
@@ -185,7 +184,7 @@ class ServedDisk:
         if not self._local[number]:
             if not self._is_noted(number):
                 return None
-            lock = self._locks[number % _LOCKS]
+            lock = self._locks[number % len(self._locks)]
             if lock.acquire(blocking=False):
                 try:
                     if forgotten == self._forgotten:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from shared.tasks.boot_done import DoneBoot
 
 _POLL_SECONDS: Final = 1.0
-#: How long nothing may be filled before what hinders it is told, and not waited for any more.
-_STUCK_SECONDS: Final = 30.0
 
 
 class BootCommand:
     """One command at a site; `config` is its configuration, if one was named."""
+
+    #: How long nothing may be filled before what hinders it is told, and not waited for any more.
+    stuck_seconds = 30.0
 
     def __init__(self, site: "Site", config: str | None, *, as_json: bool, dry_run: bool) -> None:
         self._site, self._as_json, self._dry_run = site, as_json, dry_run
@@ -169,10 +170,21 @@ class BootCommand:
             found = progress(note)
             if found.filled != filled:
                 filled, since = found.filled, self._site.clock.monotonic()
-            _refuse_stuck(note, found.problem, self._site.clock.monotonic() - since)
+            self._refuse_stuck(note, found.problem, since)
             self._warn(*filter(None, [found.paused]))
             text.progress(f"{note.name}: {found.words}; {reason}")
             self._site.clock.sleep(_POLL_SECONDS)
+
+    def _refuse_stuck(self, note: BootNote, problem: str, since: float) -> None:
+        """Raises `CopyError` if its server is there, and has not got on for long."""
+        stuck = self._site.clock.monotonic() - since >= self.stuck_seconds
+        if problem and stuck and (server := note.server) is not None and server.is_certain():
+            raise CopyError(
+                f"{note.name!r} is not filled, and does not get on: {problem}",
+                hint="its server goes on trying: make room, if that is what it lacks; if the copy "
+                "is damaged: what the guest wrote can be copied elsewhere, then vmbackup-admin "
+                f"boot {option('--discard', note.name)}",
+            )
 
     def _serve(self, note: BootNote) -> BootNote:
         from coordinator.booting import going_on
@@ -192,18 +204,6 @@ class BootCommand:
         said = {**facts, "warnings": self._warnings, "dry_run": self._dry_run}
         answer(said, *lines, as_json=self._as_json)
         return ExitCode.DONE
-
-
-def _refuse_stuck(note: BootNote, problem: str, seconds: float) -> None:
-    """Raises `CopyError` if its server is there, and has not got on for long."""
-    server = note.server
-    if problem and seconds >= _STUCK_SECONDS and server is not None and server.is_certain():
-        raise CopyError(
-            f"{note.name!r} is not filled, and does not get on: {problem}",
-            hint="its server goes on trying: make room, if that is what it lacks; if the copy is "
-            "damaged: what the guest wrote can be copied elsewhere, then vmbackup-admin boot "
-            f"{option('--discard', note.name)}",
-        )
 
 
 def _copy_of(site: "Site", note: BootNote) -> "tuple[VmRecord, Copy]":

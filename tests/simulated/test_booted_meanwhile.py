@@ -141,7 +141,7 @@ def test_one_that_its_user_deletes_is_told_of_until_it_is_discarded(rig: Rig) ->
 def test_a_disk_that_is_full_is_told_and_filled_when_there_is_room(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boot_work, "_STUCK_SECONDS", 0.0)
+    monkeypatch.setattr(boot_work.BootCommand, "stuck_seconds", 0.0)
     small = rig.folder / "small"
     small.mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", "size=32m", "small", small]

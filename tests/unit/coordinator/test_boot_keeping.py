@@ -16,6 +16,7 @@ import pytest
 
 from coordinator.booting import keeping, mounts
 from shared.host.errors import ConfigurationError, VBoxManageError
+from shared.host.notes import Note
 from shared.host.process_identity import ProcessIdentity
 from shared.tasks import boot_mounts, boot_note
 from shared.tasks.boot_note import BootNote, Phase
@@ -45,22 +46,27 @@ class Settling:
 
 
 @pytest.fixture
-def settle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settling]:
-    def install(*results: str | Exception) -> Settling:
-        settling = Settling(*results)
-        monkeypatch.setattr(keeping, "_settle", settling)
-        monkeypatch.setattr(keeping, "_SETTLE_SECONDS", 0.01)
-        monkeypatch.setattr(keeping, "_PROGRESS_SECONDS", 0.01)
-        return settling
-
-    return install
+def settling() -> Settling:
+    """What happens to the attempts of `kept`."""
+    return Settling("")
 
 
 @pytest.fixture
-def kept(made: BootNote, settle: Callable[..., object]) -> Iterator[keeping.Keeper]:
+def settle(settling: Settling) -> Callable[..., Settling]:
+    """Says what happens to them."""
+
+    def say(*results: str | Exception) -> Settling:
+        settling.results = list(results)
+        return settling
+
+    return say
+
+
+@pytest.fixture
+def kept(made: BootNote, settling: Settling) -> Iterator[keeping.Keeper]:
     """A keeper that has nothing to fill; it is stopped at the end."""
-    settle("")
-    keeper = keeping.Keeper(made, [], JOB)
+    often = keeping.KeepingTimes(progress_seconds=0.01, settle_seconds=0.01, attempts=3)
+    keeper = keeping.Keeper(made, [], JOB, settle=settling, times=often)
     yield keeper
     keeper.stop()
 
@@ -78,11 +84,11 @@ class TestSettling:
 
         settling = settle("")
         settling.__class__ = Unmounts
-        settling.results = [failure, failure, failure, ""]
+        settling.results = [failure, failure, ""]
         kept.start()
         wait_until(lambda: settling.attempts)
         kept.stop()
-        assert settling.attempts == 4
+        assert settling.attempts == 3
 
     def test_it_is_not_repeated_for_ever_and_its_reason_is_kept(
         self, made: BootNote, kept: keeping.Keeper, settle: Callable[..., Settling]
@@ -91,7 +97,7 @@ class TestSettling:
         kept.start()
         wait_until(lambda: settling.attempts)
         kept.stop()
-        assert settling.attempts == keeping._ATTEMPTS
+        assert settling.attempts == 3
         assert made.progress.read()["problem"] == "the registry is locked"
         assert progress(made).words == (
             "filled, not served: `vmbackup-admin boot --finish web`; the registry is locked"
@@ -103,7 +109,6 @@ class TestSettling:
         settle: Callable[..., Settling],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(keeping, "_ATTEMPTS", 3)
         monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
         settling = settle(VBoxManageError("away"))
         kept.start()
@@ -272,12 +277,16 @@ class TestProgress:
         settling, tried = settle("it is running"), list[object]()
         os.utime(filling.progress.path, (0, 0))
 
-        def full(*_: object) -> None:
+        write = Note.write
+
+        def full(note: Note, document: Any) -> None:
+            if note.path == filling.whole.path:
+                write(note, document)
+                return
             tried.append(None)
             raise ConfigurationError("full")
 
-        monkeypatch.setattr("shared.host.notes.Note.write", full)
-        kept._prove_whole = lambda: True  # type: ignore[method-assign]
+        monkeypatch.setattr(Note, "write", full)
         kept.start()
         wait_until(lambda: settling.attempts > 3 and len(tried) > 3)
         kept.stop()

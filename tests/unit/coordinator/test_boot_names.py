@@ -4,17 +4,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from coordinator.booting import settling
+from coordinator.booting import machines, settling
 from shared.host.errors import ExitCode
 from shared.site import Site
 from shared.state.rules import sightings
 from shared.state.rules.sightings import Sighting
 from shared.tasks import boot_done, boot_note
-from shared.tasks.boot_note import BootNote
+from shared.tasks.boot_note import BootNote, Phase
 from tests.unit.coordinator.conftest import WHEN, Operator
 from tests.unit.coordinator.test_boot_command import STAMP, note, operator
 
@@ -99,12 +98,11 @@ def test_a_hundred_are_remembered_and_nonsense_is_none(note: BootNote) -> None:
 def test_what_was_settled_is_remembered(
     note: BootNote, operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(site: Any, found: BootNote, **_: Any) -> str:
-        settling._let_go(site, found, gone=())
-        return ""
-
-    monkeypatch.setattr(settling, "_settle", settle)
+    """Its user has deleted it since its disks got their names: there is nothing to merge."""
+    monkeypatch.setattr(machines, "moved_away", lambda _site, _note: None)
+    monkeypatch.setattr(machines, "machine_of", lambda _site, _note: None)
     note.folder.mkdir(parents=True)
+    boot_note.advanced(note, Phase.PLACED)
     assert settling.settle(operator.site(), note) == ""
     (done,) = boot_done.named(note.file.parent, "trial")
     assert (done.uuid, done.vm, done.stamp) == (note.uuid, "web", STAMP)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -235,7 +236,7 @@ class TestSettle:
     def test_not_while_somebody_makes_or_starts_it(
         self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(locks, "_LOCK_SECONDS", 0.0)
+        monkeypatch.setattr(locks, "alone", partial(locks.alone, seconds=0.0))
         with host_lock(made.file.parent, made.file.stem):
             assert settling.settle(site, made)
             with pytest.raises(LockedError):
@@ -707,7 +708,6 @@ class TestCommand:
     @pytest.mark.parametrize("moved", ["", "renamed", "moved"])
     def test_it_is_said_where_it_lies_by_now(
         self,
-        work: boot_work.BootCommand,
         site: Any,
         made: BootNote,
         monkeypatch: pytest.MonkeyPatch,
@@ -728,8 +728,7 @@ class TestCommand:
         site.inventory = lambda: found
         monkeypatch.setattr(settling, "settle", settle)
         monkeypatch.setattr(going_on, "go_on", go_on)
-        work._as_json = True
-        work.finish(made)
+        boot_work.BootCommand(site, None, as_json=True, dry_run=False).finish(made)
         assert json.loads(capsys.readouterr().out)["folder"] == str(place)
 
     @pytest.fixture
@@ -780,6 +779,7 @@ class TestCommand:
     def test_one_that_is_paused_again_at_once_does_not_run_again(
         self,
         work: boot_work.BootCommand,
+        site: Any,
         stuck: BootNote,
         virtualbox: VirtualBox,
         monkeypatch: pytest.MonkeyPatch,
@@ -792,7 +792,7 @@ class TestCommand:
         monkeypatch.setattr(boot_mounts, "is_mounted", lambda _: True)
         virtualbox.state = "running"
         if again:
-            work._site.clock.sleep = lambda _: setattr(virtualbox, "state", "paused")
+            site.clock.sleep = lambda _: setattr(virtualbox, "state", "paused")
             with pytest.raises(NasError, match=r"paused by VirtualBox.*the NAS is away"):
                 work.go_on(stuck)
         else:
@@ -814,7 +814,8 @@ class TestDiscard:
     def test_a_server_that_does_not_end_is_ended(
         self, site: Any, made: BootNote, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(mounts, "_GRACE_SECONDS", 0.0)
+        at_once = partial(mounts.wait_for_server, grace_seconds=0.0)
+        monkeypatch.setattr(mounts, "wait_for_server", at_once)
         words = [sys.executable, "-c", HOLDS, str(made.file.parent / f"{made.server_lock}.lock")]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
             assert server.stdout
@@ -1063,28 +1064,38 @@ class TestKeeper:
         put_copy(tmp_path / "nas", STAMP, ova())
         return tmp_path / "nas" / f"{STAMP}.ova"
 
-    def keep(self, note: BootNote, copy: Path, seen: Callable[[], object], **job: Any) -> None:
-        keeper = keeping.Keeper(note, [], {"ova": str(copy), "config": None, **job})
+    def keep(
+        self,
+        note: BootNote,
+        copy: Path,
+        settle: Callable[..., str],
+        seen: Callable[[], object],
+        **job: Any,
+    ) -> None:
+        job = {"ova": str(copy), "config": None, **job}
+        keeper = keeping.Keeper(note, [], job, settle=settle)
         keeper.start()
         try:
             wait_until(seen)
         finally:
             keeper.stop()
 
-    def test_whole_copy_without_an_index(
-        self, made: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_whole_copy_without_an_index(self, made: BootNote, copy: Path) -> None:
         note = replace(made, vm=COPIED)
         note.whole.remove()
         settled = list[BootNote]()
-        monkeypatch.setattr(keeping, "_settle", lambda note, _: settled.append(note) or "")
-        self.keep(note, copy, lambda: settled, indexed=False)
+
+        def settle(note: BootNote, _job: object) -> str:
+            settled.append(note)
+            return ""
+
+        self.keep(note, copy, settle, lambda: settled, indexed=False)
         assert note.is_whole
         assert note.progress.read()["problem"] == ""
 
     @pytest.mark.broad
     def test_a_damaged_copy_without_an_index_is_never_whole(
-        self, made: BootNote, copy: Path, monkeypatch: pytest.MonkeyPatch
+        self, made: BootNote, copy: Path
     ) -> None:
         note = replace(made, vm=COPIED)
         note.whole.remove()
@@ -1095,6 +1106,6 @@ class TestKeeper:
         def unexpected(*_: Any) -> str:
             raise AssertionError("it is not whole")
 
-        monkeypatch.setattr(keeping, "_settle", unexpected)
-        self.keep(note, copy, lambda: note.progress.read().get("problem"), indexed=False)
+        told = lambda: note.progress.read().get("problem")  # noqa: E731
+        self.keep(note, copy, unexpected, told, indexed=False)
         assert not note.is_whole

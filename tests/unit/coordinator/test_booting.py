@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator.booting import filling, served_disk
+from coordinator.booting import served_disk
 from coordinator.booting.filling import Filler
 from coordinator.booting.laying_out import lay_out
 from coordinator.booting.served_disk import NoRoomError, ServedDisk
@@ -224,10 +224,7 @@ class TestServed:
             serve()
         assert str(raised.value) == said
 
-    def test_a_block_that_is_local_is_read_while_the_copy_is_waited_for(
-        self, file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(served_disk, "_LOCKS", 1)
+    def test_a_block_that_is_local_is_read_while_the_copy_is_waited_for(self, file: Path) -> None:
         asked, back = threading.Event(), threading.Event()
 
         def fetch(offset: int, length: int) -> bytes:
@@ -236,7 +233,7 @@ class TestServed:
                 back.wait(60)
             return DISK[offset : offset + length]
 
-        with ServedDisk(file, fetch) as disk, ServedDisk(file, fetch) as again:
+        with ServedDisk(file, fetch, locks=1) as disk, ServedDisk(file, fetch, locks=1) as again:
             for each in (disk, again):
                 disk.make_local(0)  # `again` has to find it by its digest
                 with ThreadPoolExecutor(2) as pool:
@@ -396,17 +393,18 @@ class TestFiller:
             raise NoRoomError(OSError(errno.ENOSPC, "full"), Path("disk"))
 
         monkeypatch.setattr(ServedDisk, "make_local", full)
-        monkeypatch.setattr(filling, "_THREADS", 1)
-        filler = Filler([serve()])
-        pauses = list[float]()
+        pauses = list[float | None]()
 
-        def wait(seconds: float) -> bool:
-            pauses.append(seconds)
-            if len(pauses) == 7:
-                filler.stop()
-            return True
+        class Passing(threading.Event):
+            """Time passes at once; after seven pauses it is stopped."""
 
-        monkeypatch.setattr(filler._ended, "wait", wait)
+            def wait(self, timeout: float | None = None) -> bool:
+                pauses.append(timeout)
+                if len(pauses) == 7:
+                    filler.stop()
+                return True
+
+        filler = Filler([serve()], threads=1, ended=Passing())
         assert not filler.run()
         assert tried == [0] * 7
         assert pauses == [5, 10, 20, 40, 80, 80, 80]
