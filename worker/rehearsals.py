@@ -42,8 +42,8 @@ from worker.report import Report
 log: Final = logging.getLogger(__name__)
 
 #: What is left alone: on the disk, where VMs of users may grow, and of the memory.
-_SPARE_BYTES: Final = 1 << 30
-_SPARE_MEMORY: Final = 512 << 20
+SPARE_BYTES: Final = 1 << 30
+SPARE_MEMORY: Final = 512 << 20
 #: After so many copies with which this host could do nothing, the next tick goes on.
 _FAILURES: Final = 2
 #: For so long this host leaves a VM to others with whose copy it could do nothing.
@@ -216,7 +216,7 @@ def unfit(site: Site, copy: Copy) -> str:
         return f"its user may not write to {copy.directory}, where the result belongs"
     base = place(site, Wishes())
     existing = next(parent for parent in (base, *base.parents) if parent.exists())
-    room, needed = shutil.disk_usage(existing).free, rehearsal.needed_bytes(copy) + _SPARE_BYTES
+    room, needed = shutil.disk_usage(existing).free, rehearsal.needed_bytes(copy) + SPARE_BYTES
     if room < needed:
         return (
             f"there is no room in {base}: {human(needed)} with what is left to others, "
@@ -227,7 +227,7 @@ def unfit(site: Site, copy: Copy) -> str:
 
 def occupied(copy: Copy) -> str:
     """Why what runs here, VMs of users above all, leaves no memory for the VM; empty: it does."""
-    memory, free = memory_of(copy) + _SPARE_MEMORY, psutil.virtual_memory().available
+    memory, free = memory_of(copy) + SPARE_MEMORY, psutil.virtual_memory().available
     if free < memory:
         return (
             f"too little memory is left by what runs here: {human(memory)} with what is left to "

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from coordinator.fuse import server_process
 from coordinator.mounting.shown_files import CopyView
@@ -44,11 +44,20 @@ def _work(job: Mapping[str, Any]) -> None:
 class StrictReader:
     """Ends the server at the first read that fails, or is not answered for too long.
 
-    Whoever waits for it gets an error then, and the mount is dead for all who look.
+    Whoever waits for it gets an error then, and the mount is dead for all who look. `end` ends the
+    server; a read may take `seconds`, and is looked at every `look_seconds`.
     """
 
-    def __init__(self, read: Callable[[str, int, int], bytes]) -> None:
-        self._read = read
+    def __init__(
+        self,
+        read: Callable[[str, int, int], bytes],
+        *,
+        seconds: float = _STRICT_SECONDS,
+        look_seconds: float = _LOOK_SECONDS,
+        end: Callable[[int], NoReturn] = os._exit,
+    ) -> None:
+        self._read, self._end = read, end
+        self._seconds, self._look_seconds = seconds, look_seconds
         self._began: dict[int, float] = {}
 
     def read(self, name: str, offset: int, length: int) -> bytes:
@@ -58,17 +67,17 @@ class StrictReader:
         try:
             return self._read(name, offset, length)
         except Exception:  # noqa: BLE001 - whatever it is, it is not what was asked for
-            os._exit(1)
+            self._end(1)
         finally:
             self._began.pop(thread, None)
 
     def watch(self) -> None:
         """Ends the server as soon as a read was begun too long ago; until then it goes on."""
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(self._look_seconds)
             first = min(list(self._began.values()), default=math.inf)
-            if time.monotonic() - first > _STRICT_SECONDS:
-                os._exit(1)
+            if time.monotonic() - first > self._seconds:
+                self._end(1)
 
 
 def serve(view: CopyView, job: Mapping[str, Any]) -> None:

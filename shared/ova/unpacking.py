@@ -21,7 +21,7 @@ from shared.ova.vmdk_check import VmdkCheck
 #: So many bytes of the disk are inflated and written together at most: a block of the image.
 _TOGETHER: Final = BLOCK
 #: More than sixteen only wait for the disk, and take memory.
-_THREADS_LIMIT: Final = 16
+THREADS_LIMIT: Final = 16
 
 
 class Unpacker:
@@ -29,7 +29,7 @@ class Unpacker:
 
     def __init__(self, threads: int = 0) -> None:
         """With 0 `threads`, as many as there are cores that this process may use."""
-        count = threads or min(available_cores(), _THREADS_LIMIT)
+        count = threads or min(available_cores(), THREADS_LIMIT)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="unpack")
         self._pending: deque[Future[None]] = deque()
         self._limit = 3 * count

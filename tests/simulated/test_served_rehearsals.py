@@ -291,7 +291,7 @@ def test_by_schedule_it_needs_no_room_for_the_disk(
     guest(lambda check: Observation("it ran" if is_served(check) else "it was imported"))
     memory = SimpleNamespace(available=64 << 30, total=64 << 30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    free = rehearsals._SPARE_BYTES + 1000
+    free = rehearsals.SPARE_BYTES + 1000
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     site = rig.site(rehearse_days=30, rehearse_seconds=1)
     assert verify.run(site).done == ["web01"]
