@@ -24,6 +24,7 @@ from shared.ova.compression import Codec, best_codec
 from shared.ova.disk import Chain
 from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import GRAIN, SECTOR
+from shared.ova.vmdk_units import UnitSettings
 from shared.ova.vmdk_writing import VmdkLayout
 
 #: Of the engine's CPU time, at most this part.
@@ -74,7 +75,7 @@ def _plain(disk: Path, target: Path, codec: Codec) -> None:
 def _engine(disk: Path, target: Path, codec: Codec) -> None:
     cancelled = threading.Event()
     archive = OvaWriter(target, modified=0, cancelled=cancelled)
-    pipeline = Pipeline(CompressionSettings(os.cpu_count() or 1, codec), cancelled)
+    pipeline = Pipeline(CompressionSettings(os.cpu_count() or 1, UnitSettings(codec)), cancelled)
     with Chain.open([disk]) as chain:
         archive.begin("disk.vmdk")
         layout = VmdkLayout(

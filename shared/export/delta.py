@@ -24,6 +24,7 @@ from shared.export.takeover import PreviousDisk, PreviousSection
 from shared.frozen.kept_clones import KeptClones
 from shared.host.errors import CopyError, NasError
 from shared.nas.reading import open_file
+from shared.ova.grain_columns import GrainCursor
 from shared.ova.index import GrainIndex
 from shared.ova.index_writing import IndexWriter
 from shared.ova.ova_writing import OvaWriter, WrittenMember
@@ -116,8 +117,8 @@ class Delta:
         """
         self._writer.begin(place, position)
         section = self._index.section(place) if self._index else None
-        records = self._index.records(section) if self._index and section else iter(())
-        disk = DiskDelta(place, position, self._writer, self._source, section, records)
+        grains = GrainCursor(self._index.columns(section) if self._index and section else iter(()))
+        disk = DiskDelta(place, position, self._writer, self._source, section, grains)
         self._disks.append(disk)
         return disk
 

@@ -1,20 +1,20 @@
 """One disk of a copy of which only what changed is sent."""
 
 import hashlib
-from collections.abc import Iterator
 
-from shared.host.errors import CopyError
-from shared.ova.index import IndexRecord, IndexSection
+from shared.ova.grain_columns import GrainCursor
+from shared.ova.index import IndexSection
 from shared.ova.index_writing import IndexWriter
 from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import SECTOR
-from shared.ova.vmdk_writing import CompressedUnit
+from shared.ova.vmdk_units import CompressedUnit, PlacedRun
 
 
 class DiskDelta:
     """Writes one disk into the OVA: copies what the previous copy holds of it, sends the rest.
 
-    The disk is attached at `place`; its file begins at `position` of the OVA.
+    The disk is attached at `place`; its file begins at `position` of the OVA. `source` is the
+    previous copy, open; `section` and `grains` are what its index says of the disk.
     """
 
     def __init__(
@@ -24,14 +24,13 @@ class DiskDelta:
         writer: IndexWriter,
         source: int,
         section: IndexSection | None,
-        records: Iterator[IndexRecord],
+        grains: GrainCursor,
     ) -> None:
         self.place, self.position = place, position
         self._writer = writer
         self._source = source
         self._section = section
-        self._records = records
-        self._record = next(records, None)
+        self._grains = grains
         self._between = hashlib.sha256()
 
     @property
@@ -45,46 +44,47 @@ class DiskDelta:
         ova.write(data)
 
     def put(self, unit: CompressedUnit, sector: int, ova: OvaWriter) -> None:
-        """Takes the next unit, whose first byte is at `sector` of the disk's file.
+        """Takes the next unit, whose first byte is at `sector` of the disk's file."""
+        view, at = memoryview(unit.data), 0
+        for run in unit.runs:
+            self._writer.add(run.grains.moved(sector))
+            length = run.length
+            if run.source is not None:
+                ova.take(length, self._source, run.source * SECTOR)
+                continue
+            self._send(run, view[at : at + length], ova)
+            at += length
+        if at < len(view):
+            self.put_between(view[at:], ova)
 
-        Neighbouring grains that are copied go together, and so do those that are sent. Raises
-        `CopyError` if one that was taken over is not in the copy before.
+    def _send(self, run: PlacedRun, data: memoryview, ova: OvaWriter) -> None:
+        """Sends grains, but for those that the previous copy has with the same bytes.
+
+        Neighbours go together.
         """
-        self._writer.add(
-            [
-                IndexRecord(grain.number, sector + grain.sector, grain.sectors, grain.digest)
-                for grain in unit.grains
-            ]
-        )
-        view = memoryview(unit.data)
-        end, unsent = 0, 0
-        for grain in unit.grains:
-            start, end = end, (grain.sector + grain.sectors) * SECTOR
-            found = self._find(grain.number, grain.digest)
-            if found is None and grain.taken:
-                raise CopyError("the index of the copy before does not have what it had")
+        known = self._known(run)
+        at = unsent = 0
+        numbers, _, lengths, digests = run.grains
+        for number, length, digest in zip(numbers, lengths, digests, strict=True):
+            start, at = at, at + length * SECTOR
+            found = known.get((number, digest))
             if found is None:
                 continue
             if unsent < start:
-                ova.write(view[unsent:start])
-            if grain.taken:
-                ova.take(end - start, self._source, found)
-            else:
-                ova.copy(view[start:end], self._source, found)
-            unsent = end
-        if unsent < end:
-            ova.write(view[unsent:end])
-        if end < len(view):
-            self.put_between(view[end:], ova)
+                ova.write(data[unsent:start])
+            ova.copy(data[start:at], self._source, found)
+            unsent = at
+        if unsent < at:
+            ova.write(data[unsent:at])
 
-    def _find(self, grain: int, digest: bytes) -> int | None:
-        """Where the previous copy has these bytes; None if it has others there."""
-        while self._record and self._record.grain < grain:
-            self._record = next(self._records, None)
-        if (
-            self._section
-            and self._record
-            and (self._record.grain, self._record.digest) == (grain, digest)
-        ):
-            return self._section.position + self._record.sector * SECTOR
-        return None
+    def _known(self, run: PlacedRun) -> dict[tuple[int, bytes], int]:
+        """Where the previous copy has grains of these numbers, by their digests as well."""
+        if self._section is None:
+            return {}
+        numbers = run.grains.numbers
+        before = self._grains.between(numbers[0], numbers[-1] + 1)
+        start = self._section.position
+        return {
+            (number, digest): start + sector * SECTOR
+            for number, sector, _, digest in zip(*before, strict=True)
+        }

@@ -15,7 +15,8 @@ from shared.ova.index import grain_digest
 from shared.ova.ova_writing import OvaWriter
 from shared.ova.ovf import DescribedDisk
 from shared.ova.vmdk import SECTOR
-from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
+from shared.ova.vmdk_units import CompressedUnit
+from shared.ova.vmdk_writing import VmdkLayout
 
 
 class Guard(Protocol):
@@ -43,7 +44,7 @@ class LockedSink:
         self._layout = layout
         self._delta = delta
 
-    def put(self, data: bytes | memoryview, unit: CompressedUnit | None) -> None:
+    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         """See `shared.export.pipeline.DiskSink`."""
         for guard in self._guards:
             guard.check()
@@ -52,7 +53,7 @@ class LockedSink:
         elif unit is None:
             self._delta.put_between(data, self._ova)
         else:
-            self._delta.put(unit, self._layout.sectors - len(data) // SECTOR, self._ova)
+            self._delta.put(unit, self._layout.sectors - unit.sectors, self._ova)
 
 
 def write_disks(
@@ -65,10 +66,10 @@ def write_disks(
     delta: Delta | None,
 ) -> None:
     """Writes the disks, in VirtualBox's order. Raises what the guards, images and NAS raise."""
-    pipeline = Pipeline(
-        replace(settings, digest=grain_digest, alignment=delta.alignment) if delta else settings,
-        cancelled,
-    )
+    units = settings.units
+    if delta:
+        units = replace(units, digest=grain_digest, alignment=delta.alignment)
+    pipeline = Pipeline(replace(settings, units=units), cancelled)
     try:
         for file, chain in parts:
             ova.begin(file.name)

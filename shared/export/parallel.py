@@ -19,6 +19,7 @@ from shared.host.process_identity import ProcessIdentity
 from shared.host.rate_limit import UNLIMITED, Pace
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, best_codec
+from shared.ova.vmdk_units import UnitSettings
 from shared.virtualbox.export_errors import (
     ExportCanceledError,
     ExportError,
@@ -60,7 +61,7 @@ class ParallelExporter:
         self._vboxmanage = vboxmanage
         self._clock = clock
         self._scratch = scratch
-        self._settings = CompressionSettings(cores, codec or best_codec(), self_check)
+        self._settings = CompressionSettings(cores, UnitSettings(codec or best_codec(), self_check))
         self._plan = plan
         self._freezer = freezer
         self._pace = pace
@@ -68,7 +69,7 @@ class ParallelExporter:
     @property
     def codec(self) -> str:
         """What it compresses with."""
-        return self._settings.codec.name
+        return self._settings.units.codec.name
 
     def refusal(self, machine: Machine) -> str:
         """Why it cannot export this VM, in words; empty if it can.

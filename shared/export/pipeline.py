@@ -14,16 +14,9 @@ from typing import Final, Protocol
 
 from shared.export.takeover import NOTHING_UNCHANGED, PreviousDisk, Unchanged, read_changed
 from shared.host.stages import CancelledError, Stage
-from shared.ova.compression import Codec
 from shared.ova.disk import Block, Chain
-from shared.ova.vmdk import SECTOR
-from shared.ova.vmdk_writing import (
-    CompressedUnit,
-    GrainDigest,
-    VmdkLayout,
-    compress_unit,
-    taken_unit,
-)
+from shared.ova.vmdk_units import CompressedUnit, UnitSettings, compress_unit, mixed_unit
+from shared.ova.vmdk_writing import VmdkLayout
 
 _MOST_CORES: Final = 16
 _POLL_SECONDS: Final = 0.1
@@ -32,26 +25,19 @@ _END_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class CompressionSettings:
-    """How to compress: on how many cores, and with what.
-
-    With `self_check` each grain is inflated again at once, and compared. `digest` is applied to
-    each compressed grain, for an index. Units are filled up to multiples of `alignment` bytes.
-    """
+    """On how many cores to compress, and how."""
 
     cores: int
-    codec: Codec
-    self_check: bool = True
-    digest: GrainDigest | None = None
-    alignment: int = SECTOR
+    units: UnitSettings
 
 
 class DiskSink(Protocol):
     """Takes the bytes of a disk in order."""
 
-    def put(self, data: bytes | memoryview, unit: CompressedUnit | None) -> None:
+    def put(self, data: bytes, unit: CompressedUnit | None) -> None:
         """Takes the next bytes. May wait; raises what went wrong with earlier ones.
 
-        `unit` says which grains they hold; None: they are tables and the like.
+        `unit` is what they are the data of; None: they are tables and the like.
         """
 
 
@@ -129,26 +115,21 @@ class Pipeline:
 
     def _begin(self, job: _Job) -> None:
         """Has it compressed; where nothing is read there is nothing to do for a thread."""
-        if not job.unchanged.covers(job.block):
+        if not job.unchanged.whole:
             self._stage.put(job)
             return
         job.unread = job.block.length
-        job.result.set_result(taken_unit(job.unchanged.taken, self._settings.alignment))
+        job.result.set_result(mixed_unit({}, job.unchanged.taken, self._settings.units))
 
     def _compress(self, job: _Job) -> None:
         try:
-            settings = self._settings
-            data, read = read_changed(job.block, job.unchanged)
-            job.unread = job.block.length - read
-            unit = compress_unit(
-                job.block.position,
-                data,
-                settings.codec,
-                self_check=settings.self_check,
-                digest=settings.digest,
-                alignment=settings.alignment,
-                taken=job.unchanged.taken,
-            )
+            block, unchanged, units = job.block, job.unchanged, self._settings.units
+            if unchanged is NOTHING_UNCHANGED:
+                unit = compress_unit(block.position, block.read(), units)
+            else:
+                changed = read_changed(block, unchanged)
+                job.unread = block.length - sum(map(len, changed.values()))
+                unit = mixed_unit(changed, unchanged.taken, units)
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:
@@ -156,10 +137,10 @@ class Pipeline:
 
     def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         unit = self._wait(job.result)
-        *tables, data = layout.add(unit) if unit.grains else (b"",)
-        for table in tables:
-            sink.put(table, None)
-        if data:
+        if unit.runs:
+            *tables, data = layout.add(unit)
+            for table in tables:
+                sink.put(table, None)
             sink.put(data, unit)
         meter.done += job.block.length
         meter.unread += job.unread

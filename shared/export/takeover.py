@@ -9,20 +9,20 @@ then: such a copy has to be read in full before others are let go for it (`share
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 
 from shared.frozen.comparison import Differences
 from shared.frozen.kept_clones import KeptImage
 from shared.frozen.not_frozen import NotFrozenError
 from shared.ova.disk import Block, Chain
+from shared.ova.grain_columns import GrainCursor
 from shared.ova.index import GrainIndex, IndexSection
-from shared.ova.vmdk import GRAIN
-from shared.ova.vmdk_writing import TakenGrain
+from shared.ova.vmdk import GRAIN, SECTOR
+from shared.ova.vmdk_units import TakenRun
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -92,34 +92,27 @@ class _Spans:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """What need not be read of a block: `grains` by number, of which `taken` are not zeros."""
+    """What need not be read of a block: `grains` by number, of which those `taken` are no zeros."""
 
-    grains: frozenset[int]
-    taken: Mapping[int, TakenGrain]
-
-    def covers(self, block: Block) -> bool:
-        """Whether nothing of the block need be read."""
-        return len(self.grains) == -(-block.length // GRAIN)
+    grains: Container[int] = ()
+    taken: tuple[TakenRun, ...] = ()
+    whole: bool = False
 
 
-NOTHING_UNCHANGED: Final = Unchanged(frozenset(), MappingProxyType({}))
+NOTHING_UNCHANGED: Final = Unchanged()
 
 
-def read_changed(block: Block, unchanged: Unchanged) -> tuple[bytes, int]:
-    """A block with zeros where it is unchanged, and how many bytes of it were read from the disk.
+def read_changed(block: Block, unchanged: Unchanged) -> dict[int, bytes]:
+    """What of a block is not unchanged, read from the disk: its grains by number.
 
-    In any thread. Raises `DiskImageError`.
+    The last one may be short. In any thread. Raises `DiskImageError`.
     """
-    if not unchanged.grains:
-        data = block.read()
-        return data, len(data)
-    mixed, first, read = bytearray(block.length), block.position // GRAIN, 0
-    for start in range(0, block.length, GRAIN):
-        if first + start // GRAIN not in unchanged.grains:
-            piece = block.read_part(start, min(GRAIN, block.length - start))
-            mixed[start : start + len(piece)] = piece
-            read += len(piece)
-    return bytes(mixed), read
+    first = block.position // GRAIN
+    return {
+        first + start // GRAIN: block.read_part(start, min(GRAIN, block.length - start))
+        for start in range(0, block.length, GRAIN)
+        if first + start // GRAIN not in unchanged.grains
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +128,8 @@ class PreviousDisk:
 
     def __init__(self, previous: PreviousSection, unchanged: UnchangedGrains) -> None:
         self._unchanged = unchanged
-        self._records = previous.index.records(previous.section)
-        self._next = next(self._records, None)
+        self._grains = GrainCursor(previous.index.columns(previous.section))
+        self._start = previous.section.position // SECTOR
 
     @classmethod
     def of_clones(
@@ -157,12 +150,12 @@ class PreviousDisk:
 
     def of(self, block: Block) -> Unchanged:
         """What need not be read of a block. In the order of the disk, in one thread."""
-        grains = frozenset(self._unchanged.of(block))
-        taken: dict[int, TakenGrain] = {}
-        end = -(-(block.position + block.length) // GRAIN)
-        while self._next and self._next.grain < end:
-            record = self._next
-            if record.grain in grains:
-                taken[record.grain] = TakenGrain(record.sectors, record.digest)
-            self._next = next(self._records, None)
-        return Unchanged(grains, taken)
+        grains = self._unchanged.of(block)
+        if not grains:
+            return NOTHING_UNCHANGED
+        first, end = block.position // GRAIN, -(-(block.position + block.length) // GRAIN)
+        known, whole = self._grains.between(first, end), len(grains) == end - first
+        if not whole:
+            known = known.only(grains)
+        taken = tuple(TakenRun(self._start + run.sectors[0], run) for run in known.runs())
+        return Unchanged(grains, taken, whole)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Self
 
 from shared.host.errors import CopyError, NasError
+from shared.ova.grain_columns import GrainColumns
 from shared.ova.index import (
     FORMAT,
     HEADER_BYTES,
     RECORD,
     IndexHeader,
-    IndexRecord,
     IndexSection,
     seal,
 )
@@ -54,15 +54,15 @@ class IndexWriter:
         self._begun = (place, position, self._count)
         self._sha256 = hashlib.sha256()
 
-    def add(self, records: Sequence[IndexRecord]) -> None:
-        """The next grains."""
-        data = b"".join(RECORD.pack(*record) for record in records)
+    def add(self, grains: GrainColumns) -> None:
+        """The next grains, with their sectors in the file of the disk."""
+        data = b"".join([RECORD.pack(*grain) for grain in zip(*grains, strict=True)])
         self._sha256.update(data)
         try:
             self._file.write(data)
         except OSError as error:
             raise self._failed(error) from None
-        self._count += len(records)
+        self._count += len(grains.numbers)
 
     def finish(self, generation: int, members: Sequence[WrittenMember], ova_bytes: int) -> str:
         """Writes the header, and returns its digest, which is `GrainIndex.digest`.

@@ -16,6 +16,7 @@ from shared.host.document_fields import FROM_JSON, Count, Sha256
 from shared.host.documents import Document
 from shared.host.errors import CopyError
 from shared.ova import tar
+from shared.ova.grain_columns import GrainColumns
 from shared.ova.index import GrainIndex
 from shared.ova.vmdk import SECTOR
 
@@ -78,11 +79,37 @@ class Segment(NamedTuple):
     digest: bytes = b""
 
 
+class Stretch(NamedTuple):
+    """Grains of the disk with the number `group` that follow each other without a gap.
+
+    `starts` is where each begins in the `.ova`, and after the last one where that ends.
+    """
+
+    group: int
+    starts: tuple[int, ...]
+    grains: GrainColumns
+
+    def segments(self, first: int, end: int) -> Iterator[Segment]:
+        """Those from the place `first` to before `end`."""
+        numbers, digests, starts = self.grains.numbers, self.grains.digests, self.starts
+        for at in range(first, end):
+            yield Segment(starts[at], starts[at + 1], self.group, numbers[at], digests[at])
+
+
 def segments(parts: Parts, index: GrainIndex, size: int) -> Iterator[Segment]:
     """The whole `.ova` of so many bytes in its order, without a gap.
 
     Raises `CopyError` if parts and index do not describe a file of that size.
     """
+    for found in stretches(parts, index, size):
+        if isinstance(found, Segment):
+            yield found
+        else:
+            yield from found.segments(0, len(found.grains.numbers))
+
+
+def stretches(parts: Parts, index: GrainIndex, size: int) -> Iterator[Segment | Stretch]:
+    """The same with grains in stretches. Raises like `segments`."""
     at = 0
     for number, part in enumerate(parts.members):
         if part.position != -(-at // tar.BLOCK) * tar.BLOCK + tar.BLOCK:
@@ -100,20 +127,23 @@ def segments(parts: Parts, index: GrainIndex, size: int) -> Iterator[Segment]:
     yield Segment(at, size, _FRAME)
 
 
-def _of_disk(number: int, part: Part, index: GrainIndex) -> Iterator[Segment]:
+def _of_disk(number: int, part: Part, index: GrainIndex) -> Iterator[Segment | Stretch]:
     section = index.section(part.place)
     if section is None or section.position != part.position:
         raise CopyError(f"its index does not have the disk {part.name!r}")
     at, end = part.position, part.position + part.size
-    for record in index.records(section):
-        start = part.position + record.sector * SECTOR
-        after = start + record.sectors * SECTOR
-        if not at <= start < after <= end or start - at > _LONGEST:
-            raise CopyError(f"its index does not fit to the disk {part.name!r}")
-        if at < start:
-            yield Segment(at, start, number)
-        yield Segment(start, after, number, record.grain, record.digest)
-        at = after
+    for columns in index.columns(section):
+        for grains in columns.adjoining():
+            starts = tuple([part.position + sector * SECTOR for sector in grains.sectors])
+            after = starts[-1] + grains.lengths[-1] * SECTOR
+            if not (at <= starts[0] and min(grains.lengths) > 0 and after <= end) or (
+                starts[0] - at > _LONGEST
+            ):
+                raise CopyError(f"its index does not fit to the disk {part.name!r}")
+            if at < starts[0]:
+                yield Segment(at, starts[0], number)
+            yield Stretch(number, (*starts, after), grains)
+            at = after
     if at < end:
         yield Segment(at, end, number)
 

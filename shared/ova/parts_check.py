@@ -8,6 +8,7 @@ the wrong place, and does not find everything that has rotted in the copy before
 import hashlib
 import os
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from shared.nas.nas_errors import reported
 from shared.nas.reading import opened_fresh
 from shared.ova.check import CheckStoppedError, OvaCheck, Progress, Sink, feed, read_description
 from shared.ova.index import GrainIndex, grain_digest
-from shared.ova.parts import MadeParts, Parts, PartSums, Segment, segments
+from shared.ova.parts import MadeParts, Parts, PartSums, Segment, Stretch, segments, stretches
 from shared.ova.tar import members
 from shared.ova.vmdk import GRAIN, GRAIN_HEADER, SECTOR
 
@@ -82,15 +83,19 @@ def check_sent(
     """
     with reported(f"read {name}"), opened_fresh(directory, name, whole=False) as descriptor:
         size = os.fstat(descriptor).st_size
-        taken = _Taken(made.copied, sum(section.count for section in index.header.sections))
+        taken = CopiedGrains(made.copied, sum(section.count for section in index.header.sections))
         sums = PartSums(made.parts)
 
         def wanted() -> Iterator[Segment]:
-            for segment in segments(made.parts, index, size):
-                if taken.to_be_read(segment):
-                    yield segment
-                elif taken.begins(segment):
-                    _check_head(descriptor, segment, made.parts)
+            for found in stretches(made.parts, index, size):
+                if isinstance(found, Segment):
+                    yield found
+                    continue
+                for segment, whole in taken.looked_at(found):
+                    if whole:
+                        yield segment
+                    else:
+                        _check_head(descriptor, segment, made.parts)
 
         for batch, data in _read(descriptor, _batches(wanted()), pace, should_stop):
             _compare(batch, data, sums, made.parts)
@@ -100,34 +105,57 @@ def check_sent(
     return OvaCheck("", size, found, unlisted)
 
 
-class _Taken:
-    """Which grains the NAS copied. To be asked in the order of the file."""
+class CopiedGrains:
+    """Which grains of a copy are read before it counts, of which the NAS copied these ranges.
+
+    To be asked in the order of the file.
+    """
 
     def __init__(self, ranges: Sequence[tuple[int, int]], grains: int) -> None:
         self._ranges = iter(ranges)
-        self._start, self._end = next(self._ranges, (0, 0))
-        self._end += self._start
+        self._start = self._end = 0
         self._every = max(1, min(_SAMPLE, grains // _FEWEST))
         self._left = secrets.randbelow(self._every)
 
-    def to_be_read(self, segment: Segment) -> bool:
-        """Whether it was sent, or is one of the sample."""
-        while self._end <= segment.start:
+    def looked_at(self, stretch: Stretch) -> Iterator[tuple[Segment, bool]]:
+        """The grains to be read, as a whole or only their heads.
+
+        Whole are those that were sent, and a sample; of each range that was copied there is the
+        head of the first one.
+        """
+        starts, at, count = stretch.starts, 0, len(stretch.grains.numbers)
+        while at < count:
+            self._advance(starts[at])
+            if self._end <= starts[at]:  # there is no further range
+                first = end = count
+            else:
+                first = min(count, bisect_left(starts, self._start, at))
+                end = max(first, bisect_right(starts, self._end, first) - 1)
+                if end == at:  # the range ends inside of this one
+                    first = end = at + 1
+            for segment in stretch.segments(at, first):
+                yield segment, True
+            yield from self._of_range(stretch, first, end)
+            at = end
+
+    def _advance(self, position: int) -> None:
+        """Goes on to the range that ends behind a place, if there is one."""
+        while self._end <= position:
             found = next(self._ranges, None)
             if found is None:
                 break
             self._start, self._end = found[0], found[0] + found[1]
-        if segment.grain < 0 or not self._start <= segment.start < segment.end <= self._end:
-            return True
-        self._left -= 1
-        if self._left < 0:
-            self._left = self._every - 1
-            return True
-        return False
 
-    def begins(self, segment: Segment) -> bool:
-        """Whether a range begins with it, after `to_be_read`."""
-        return segment.start == self._start
+    def _of_range(self, stretch: Stretch, first: int, end: int) -> Iterator[tuple[Segment, bool]]:
+        """The same of grains that were copied."""
+        if first < end and stretch.starts[first] == self._start and self._left:
+            yield from ((head, False) for head in stretch.segments(first, first + 1))
+        while end - first > self._left:
+            first += self._left
+            yield from ((sample, True) for sample in stretch.segments(first, first + 1))
+            first += 1
+            self._left = self._every - 1
+        self._left -= end - first
 
 
 def _check_head(descriptor: int, segment: Segment, parts: Parts) -> None:

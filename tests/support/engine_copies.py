@@ -17,6 +17,7 @@ from shared.ova.compression import zlib_codec
 from shared.ova.disk import Chain
 from shared.ova.index import grain_digest
 from shared.ova.ova_writing import OvaWriter
+from shared.ova.vmdk_units import UnitSettings
 from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import Vdi, pattern
 
@@ -65,7 +66,9 @@ def make(
     cancelled = threading.Event()
     archive = OvaWriter(ova, modified=1, cancelled=cancelled)
     pipeline = Pipeline(
-        CompressionSettings(2, zlib_codec(1), digest=grain_digest, alignment=plan.alignment),
+        CompressionSettings(
+            2, UnitSettings(zlib_codec(1), digest=grain_digest, alignment=plan.alignment)
+        ),
         cancelled,
     )
     try:

@@ -11,7 +11,8 @@ from shared.ova.compression import zlib_codec
 from shared.ova.index import GrainIndex, grain_digest
 from shared.ova.ova_writing import OvaWriter
 from shared.ova.vmdk import GRAIN
-from shared.ova.vmdk_writing import VmdkLayout, compress_unit
+from shared.ova.vmdk_units import UnitSettings, compress_unit
+from shared.ova.vmdk_writing import VmdkLayout
 from tests.support import copies as make
 from tests.support.disk_files import pattern
 
@@ -36,7 +37,7 @@ def put_unread(
         disk = delta.begin("SATA-0-0", writer.position)
         disk.put_between(layout.begin(), writer)
         data = pattern(seed, GRAINS * GRAIN)
-        unit = compress_unit(0, data, zlib_codec(1), self_check=False, digest=grain_digest)
+        unit = compress_unit(0, data, UnitSettings(zlib_codec(1), False, grain_digest))
         at = layout.sectors
         list(layout.add(unit))
         writer.take(0, -1, 0)  # nobody knows the digest of the disk from here on

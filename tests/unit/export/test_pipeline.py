@@ -18,7 +18,8 @@ from shared.host.errors import CopyError, DiskImageError
 from shared.host.stages import CancelledError
 from shared.ova.compression import Codec, zlib_codec
 from shared.ova.disk import Chain
-from shared.ova.vmdk_writing import CompressedUnit, VmdkLayout
+from shared.ova.vmdk_units import CompressedUnit, UnitSettings
+from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 
 BLOCK = 65536
@@ -56,7 +57,9 @@ def copy(
     check: bool = True,
 ) -> ReadMeter:
     meter, event = ReadMeter(), cancelled or threading.Event()
-    pipeline = Pipeline(CompressionSettings(cores, codec or zlib_codec(1), check), event)
+    pipeline = Pipeline(
+        CompressionSettings(cores, UnitSettings(codec or zlib_codec(1), check)), event
+    )
     try:
         pipeline.copy(chain, VmdkLayout("x", chain.size, 0, UUID(int=1)), sink, meter)
     finally:
@@ -73,12 +76,14 @@ def test_a_disk_arrives_whole_and_in_order(tmp_path: Path, cores: int) -> None:
         meter = copy(chain, sink, cores=cores)
         assert meter.done == chain.data_bytes()
     assert VmdkReader(sink.data).disk(image.size) == content([image])
-    assert [grain.number for unit in sink.units for grain in unit.grains] == list(range(0, 200, 2))
+    assert [
+        number for unit in sink.units for run in unit.runs for number in run.grains.numbers
+    ] == list(range(0, 200, 2))
 
 
 def test_the_number_of_threads_is_bounded(tmp_path: Path) -> None:
     before = threading.active_count()
-    pipeline = Pipeline(CompressionSettings(1000, zlib_codec(1)), threading.Event())
+    pipeline = Pipeline(CompressionSettings(1000, UnitSettings(zlib_codec(1))), threading.Event())
     assert threading.active_count() - before == 16
     assert pipeline.close()
     assert threading.active_count() == before
@@ -158,8 +163,8 @@ def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
             return super().result()
 
     unit, pipeline = (
-        CompressedUnit(b"", ()),
-        Pipeline(CompressionSettings(1, zlib_codec(1)), threading.Event()),
+        CompressedUnit(),
+        Pipeline(CompressionSettings(1, UnitSettings(zlib_codec(1))), threading.Event()),
     )
     assert pipeline._wait(DoneJustNow()) is unit
     assert pipeline.close()
@@ -168,7 +173,7 @@ def test_a_unit_that_is_done_the_moment_the_wait_for_it_ends_is_taken() -> None:
 def test_a_disk_that_answers_too_late_is_an_error() -> None:
     failed: Future[CompressedUnit] = Future()
     failed.set_exception(TimeoutError("the disk"))
-    pipeline = Pipeline(CompressionSettings(1, zlib_codec(1)), threading.Event())
+    pipeline = Pipeline(CompressionSettings(1, UnitSettings(zlib_codec(1))), threading.Event())
     with pytest.raises(TimeoutError, match="the disk"):
         pipeline._wait(failed)
     assert pipeline.close()

@@ -23,6 +23,7 @@ from shared.export.delta import Delta, DeltaPlan
 from shared.export.disk_writing import LockedSink
 from shared.export.pipeline import CompressionSettings, Pipeline, ReadMeter
 from shared.export.takeover import PreviousDisk
+from shared.frozen.extents import SHARED, read_extents
 from shared.frozen.kept_clones import KeptClones, KeptNote
 from shared.frozen.not_frozen import NotFrozenError
 from shared.frozen.reflink import clone
@@ -35,6 +36,7 @@ from shared.ova.index import GrainIndex, grain_digest, index_digest
 from shared.ova.ova_writing import OvaWriter
 from shared.ova.parts import MadeParts, Segment, segments
 from shared.ova.parts_check import check_parts, check_sent
+from shared.ova.vmdk_units import UnitSettings
 from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import ZERO, Vdi, VmdkReader, content, pattern
 from tests.support.file_systems import REFLINKING, mounted
@@ -131,7 +133,7 @@ class Maker:
         writer = OvaWriter(ova, modified=1, cancelled=cancelled)
         stack.callback(writer.close)
         settings = CompressionSettings(
-            2, zlib_codec(1), digest=grain_digest, alignment=plan.alignment
+            2, UnitSettings(zlib_codec(1), digest=grain_digest, alignment=plan.alignment)
         )
         pipeline = Pipeline(settings, cancelled)
         stack.callback(pipeline.close)
@@ -405,3 +407,29 @@ def test_clones_of_another_copy_or_index_are_not_used(xfs: Path) -> None:
                 **other,
             }
             assert delta.previous(PLACE, KeptClones(**values)) is None  # type: ignore[arg-type]
+
+
+def test_what_follows_a_changed_grain_is_shared_with_the_copy_before(xfs: Path) -> None:
+    """The first of four grains of each block has another length; the others can be shared."""
+    image, path = disk(), xfs / "disk.vdi"
+    image.write(path)
+    maker = Maker(xfs, aligned=True)
+    maker.make(path)
+    stored = sorted(
+        (n for n, data in image.blocks.items() if isinstance(data, bytes)), reverse=True
+    )
+    with path.open("r+b") as file:
+        for place, number in enumerate(stored):
+            before, written = image.blocks[number], random.Random(number).randbytes(2000 * place)
+            assert isinstance(before, bytes)
+            image.blocks[number] = written + before[len(written) :]
+            file.seek(image.data_offset + place * BLOCK)
+            file.write(written)
+    made = maker.make(path)
+    assert made.disk == content([image])
+    assert made.unread
+    with made.ova.open("rb") as file:
+        extents = list(read_extents(file.fileno()))
+    own = sum(extent.end - extent.start for extent in extents if not extent.flags & SHARED)
+    sent = made.ova.stat().st_size - made.copied
+    assert own < 1.2 * sent

@@ -5,7 +5,7 @@ import json
 import os
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from shared.host.errors import CopyError
+from shared.ova.grain_columns import GrainColumns
 from shared.ova.index import GrainIndex, IndexRecord
 from shared.ova.index_writing import IndexWriter
 from shared.ova.ova_writing import WrittenMember
@@ -21,14 +22,18 @@ RECORDS = [IndexRecord(number, 3 * number, 2, bytes([number]) * 16) for number i
 NO_SHA256 = "0" * 64
 
 
+def by_columns(records: Iterable[IndexRecord]) -> GrainColumns:
+    return GrainColumns._make(zip(*map(tuple, records), strict=True))
+
+
 def write(path: Path) -> dict[str, object]:
     """An index of two disks; the values of its header."""
     with IndexWriter(path) as writer:
         writer.begin("SATA-0-0", 1024)
         for record in RECORDS[:6]:
-            writer.add([record])
+            writer.add(by_columns([record]))
         writer.begin("SATA-1-0", 4096)
-        writer.add(RECORDS[6:])
+        writer.add(by_columns(RECORDS[6:]))
         writer.finish(3, [WrittenMember("vm.mf", 8192, 100, NO_SHA256)], 9000)
     header: dict[str, object] = json.loads(path.read_bytes()[65:65536])
     return header

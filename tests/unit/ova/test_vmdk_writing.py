@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.host.errors import CopyError, DiskImageError
-from shared.ova import vmdk
-from shared.ova.compression import Codec, best_codec, slowness, zlib_codec
+from shared.host.errors import DiskImageError
+from shared.ova.compression import best_codec, slowness, zlib_codec
 from shared.ova.vmdk import GRAIN
-from shared.ova.vmdk_writing import (
-    CompressedUnit,
-    PlacedGrain,
-    TakenGrain,
-    VmdkLayout,
-    compress_unit,
-    taken_unit,
-)
+from shared.ova.vmdk_units import CompressedUnit, UnitSettings, compress_unit
+from shared.ova.vmdk_writing import VmdkLayout
 from tests.support.disk_files import VmdkReader, pattern
 
 CODEC = zlib_codec(1)
@@ -31,9 +24,7 @@ def write(size: int, parts: dict[int, bytes], *, position: int = 0, alignment: i
     )
     pieces = [layout.begin()]
     for start, data in sorted(parts.items()):
-        pieces += layout.add(
-            compress_unit(start, data, CODEC, self_check=True, alignment=alignment)
-        )
+        pieces += layout.add(compress_unit(start, data, UnitSettings(CODEC, alignment=alignment)))
         if any(data):
             assert (position + layout.sectors * 512) % alignment == 0
     pieces += layout.end()
@@ -81,6 +72,10 @@ def test_a_disk_reads_back(
     ).grains() == expected(parts)
 
 
+def test_units_of_zeros_are_passed_over() -> None:
+    assert list(VmdkLayout("x", 2**20, 0, UUID(int=1)).add(CompressedUnit())) == []
+
+
 def test_an_empty_disk_has_a_header_a_directory_and_a_footer_only() -> None:
     data = write(8 * 2**20, {})
     assert len(data) == (128 + 1 + 1 + 1 + 1 + 1) * 512  # as VirtualBox's own
@@ -108,36 +103,7 @@ def test_a_disk_beyond_what_tables_can_address_is_refused() -> None:
     layout = VmdkLayout("x.vmdk", 2**42, 0, UUID(int=1))
     layout.sectors = 2**32 - 100
     with pytest.raises(DiskImageError, match="2 TiB"):
-        list(layout.add(compress_unit(0, bytes(range(256)) * 256, zlib_codec(0), self_check=False)))
-
-
-def test_a_grain_that_inflates_to_something_else_is_found() -> None:
-    broken = Codec("broken", lambda data: zlib.compress(bytes(data[:-1]) + b"?"), zlib.decompress)
-    with pytest.raises(CopyError, match="byte 65536"):
-        compress_unit(0, bytes(GRAIN) + pattern(1, GRAIN), broken, self_check=True)
-    assert compress_unit(0, pattern(1, GRAIN), broken, self_check=False).grains == (
-        PlacedGrain(0, 0, 89),
-    )
-
-
-def test_units_of_zeros_take_no_space() -> None:
-    assert compress_unit(0, bytes(16 * GRAIN), CODEC, self_check=True) == CompressedUnit(b"", ())
-    assert list(VmdkLayout("x", 2**20, 0, UUID(int=1)).add(CompressedUnit(b"", ()))) == []
-
-
-@given(
-    st.dictionaries(st.integers(32, 47), st.integers(1, 130)), st.sampled_from([512, 4096, 65536])
-)
-def test_a_unit_that_the_copy_before_has_is_laid_out_as_one_that_is_compressed(
-    sectors: dict[int, int], alignment: int
-) -> None:
-    taken = {number: TakenGrain(sectors[number], bytes([number])) for number in sorted(sectors)}
-    zeros = bytes(16 * GRAIN)
-    compressed = compress_unit(
-        32 * GRAIN, zeros, CODEC, self_check=True, alignment=alignment, taken=taken
-    )
-    assert taken_unit(taken, alignment) == compressed
-    assert len(compressed.data) % alignment == 0
+        list(layout.add(compress_unit(0, bytes(range(256)) * 256, UnitSettings(zlib_codec(0)))))
 
 
 @pytest.mark.parametrize(
@@ -160,12 +126,3 @@ def test_the_best_codec_that_is_there_makes_zlib_streams_and_what_is_missing_is_
     for data in (pattern(3, GRAIN), bytes(GRAIN), b"x"):
         assert zlib.decompress(codec.compress(memoryview(data))) == data
         assert codec.decompress(zlib.compress(data)) == data
-
-
-def test_incompressible_data_stays_within_the_growth_that_eligibility_counts_with() -> None:
-    import random
-
-    noise = random.Random(1).randbytes(16 * GRAIN)
-    for codec in (best_codec(), zlib_codec(1)):
-        assert len(compress_unit(0, noise, codec, self_check=True).data) < 1.011 * len(noise)
-    assert vmdk.LARGEST_BYTES == 2**41 - 512
