@@ -12,9 +12,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from shared.export.takeover import NOTHING_UNCHANGED, PreviousDisk, Unchanged, read_changed
+from shared.export.takeover import DiskPart, PreviousDisk, read_changed
 from shared.host.stages import CancelledError, Stage
-from shared.ova.disk import Block, Chain
+from shared.ova.disk import Chain
 from shared.ova.vmdk_units import CompressedUnit, UnitSettings, compress_unit, mixed_unit
 from shared.ova.vmdk_writing import VmdkLayout
 
@@ -59,9 +59,8 @@ class ReadMeter:
 
 @dataclass(slots=True)
 class _Job:
-    block: Block
+    part: DiskPart
     result: "Future[CompressedUnit]"
-    unchanged: Unchanged
     unread: int = 0
 
 
@@ -95,8 +94,10 @@ class Pipeline:
         """
         sink.put(layout.begin(), None)
         jobs: deque[_Job] = deque()
-        for block in chain.blocks():
-            job = _Job(block, Future(), previous.of(block) if previous else NOTHING_UNCHANGED)
+        blocks = chain.blocks()
+        whole = (DiskPart(block.length, block) for block in blocks)
+        for part in previous.parts(blocks) if previous else whole:
+            job = _Job(part, Future())
             self._begin(job)
             jobs.append(job)
             if len(jobs) >= self._window:
@@ -115,25 +116,26 @@ class Pipeline:
 
     def _begin(self, job: _Job) -> None:
         """Has it compressed; where nothing is read there is nothing to do for a thread."""
-        if not job.unchanged.whole:
+        if job.part.block is None:
+            self._compress(job)
+        else:
             self._stage.put(job)
-            return
-        job.unread = job.block.length
-        job.result.set_result(mixed_unit({}, job.unchanged.taken, self._settings.units))
 
     def _compress(self, job: _Job) -> None:
         try:
-            block, unchanged, units = job.block, job.unchanged, self._settings.units
-            if unchanged is NOTHING_UNCHANGED:
-                unit = compress_unit(block.position, block.read(), units)
-            else:
-                changed = read_changed(block, unchanged)
-                job.unread = block.length - sum(map(len, changed.values()))
-                unit = mixed_unit(changed, unchanged.taken, units)
+            unit = self._unit(job)
         except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
             job.result.set_exception(error)
         else:
             job.result.set_result(unit)
+
+    def _unit(self, job: _Job) -> CompressedUnit:
+        part, units = job.part, self._settings.units
+        if part.block is not None and part.changed is None:
+            return compress_unit(part.block.position, part.block.read(), units)
+        changed = read_changed(part)
+        job.unread = part.length - sum(map(len, changed.values()))
+        return mixed_unit(changed, part.taken, units)
 
     def _emit(self, job: _Job, layout: VmdkLayout, sink: DiskSink, meter: ReadMeter) -> None:
         unit = self._wait(job.result)
@@ -142,7 +144,7 @@ class Pipeline:
             for table in tables:
                 sink.put(table, None)
             sink.put(data, unit)
-        meter.done += job.block.length
+        meter.done += job.part.length
         meter.unread += job.unread
 
     def _wait(self, result: "Future[CompressedUnit]") -> CompressedUnit:

@@ -9,19 +9,19 @@ then: such a copy has to be read in full before others are let go for it (`share
 """
 
 from bisect import bisect_right
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from shared.frozen.comparison import Differences
 from shared.frozen.kept_clones import KeptImage
 from shared.frozen.not_frozen import NotFrozenError
 from shared.ova.disk import Block, Chain
-from shared.ova.grain_columns import GrainCursor
+from shared.ova.grain_columns import GrainColumns, GrainCursor
 from shared.ova.index import GrainIndex, IndexSection
-from shared.ova.vmdk import GRAIN, SECTOR
+from shared.ova.vmdk import GRAIN, SECTOR, TABLE_GRAINS
 from shared.ova.vmdk_units import TakenRun
 
 if TYPE_CHECKING:
@@ -47,34 +47,31 @@ class UnchangedGrains:
         self._blocks = old.blocks() if old.block_size == new.block_size else iter(())
         self._old: Block | None = next(self._blocks, None)
 
-    def of(self, block: Block) -> Sequence[int]:
-        """The numbers of the unchanged grains of a block of the new disk.
+    def changed(self, block: Block) -> Collection[int]:
+        """The numbers of the grains of a block of the new disk that may not be what they were.
 
         To be asked for one block after the other, in the order of the disk.
         """
         while self._old and self._old.position < block.position:
             self._old = next(self._blocks, None)
         old, spans = self._old, self._changed.get(block.image.header.identifier)
+        first, end = grains_of(block)
         if old is None or spans is None:
-            return []
+            return range(first, end)
+        place = block.place
         if (old.position, old.length, old.place, old.image.header.identifier) != (
             block.position,
             block.length,
-            block.place,
+            place,
             block.image.header.identifier,
         ):
-            return []
-        first, grains = block.position // GRAIN, -(-block.length // GRAIN)
-        if not spans.meet(block.place, block.place + block.length):
-            return range(first, first + grains)
-        return [
-            first + number
-            for number in range(grains)
-            if not spans.meet(
-                block.place + number * GRAIN,
-                block.place + min((number + 1) * GRAIN, block.length),
+            return range(first, end)
+        changed: set[int] = set()
+        for start, after in spans.within(place, place + block.length):
+            changed.update(
+                range(first + (start - place) // GRAIN, first - (place - after) // GRAIN)
             )
-        ]
+        return changed
 
 
 class _Spans:
@@ -84,35 +81,43 @@ class _Spans:
         self._starts = [span.start for span in found.spans]
         self._ends = [span.end for span in found.spans]
 
-    def meet(self, start: int, end: int) -> bool:
-        """Whether any of these bytes differs."""
+    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """What of these bytes differs."""
         number = bisect_right(self._ends, start)
-        return number < len(self._starts) and self._starts[number] < end
+        while number < len(self._starts) and self._starts[number] < end:
+            yield max(start, self._starts[number]), min(end, self._ends[number])
+            number += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
-    """What need not be read of a block: `grains` by number, of which those `taken` are no zeros."""
+class DiskPart(NamedTuple):
+    """A part of a disk, of so many bytes, that becomes a unit of its own.
 
-    grains: Container[int] = ()
+    Its `block` is read, but for the grains that the copy before has, `taken`, and for zeros: all of
+    it, or those that are `changed`, by number. Without a block nothing is read.
+    """
+
+    length: int
+    block: Block | None = None
+    changed: Collection[int] | None = None
     taken: tuple[TakenRun, ...] = ()
-    whole: bool = False
 
 
-NOTHING_UNCHANGED: Final = Unchanged()
+def grains_of(block: Block) -> tuple[int, int]:
+    """The number of its first grain, and of the first one behind it."""
+    return block.position // GRAIN, -(-(block.position + block.length) // GRAIN)
 
 
-def read_changed(block: Block, unchanged: Unchanged) -> dict[int, bytes]:
-    """What of a block is not unchanged, read from the disk: its grains by number.
+def read_changed(part: DiskPart) -> dict[int, bytes]:
+    """The grains that are `changed`, read from the disk, by number.
 
     The last one may be short. In any thread. Raises `DiskImageError`.
     """
-    first = block.position // GRAIN
-    return {
-        first + start // GRAIN: block.read_part(start, min(GRAIN, block.length - start))
-        for start in range(0, block.length, GRAIN)
-        if first + start // GRAIN not in unchanged.grains
-    }
+    block, found = part.block, {}
+    if block is not None and part.changed is not None:
+        for number in sorted(part.changed):
+            start = number * GRAIN - block.position
+            found[number] = block.read_part(start, min(GRAIN, block.length - start))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +153,40 @@ class PreviousDisk:
                 raise NotFrozenError(f"{image.path} is not what was left there")
         return cls(previous, UnchangedGrains(old, new))
 
-    def of(self, block: Block) -> Unchanged:
-        """What need not be read of a block. In the order of the disk, in one thread."""
-        grains = self._unchanged.of(block)
-        if not grains:
-            return NOTHING_UNCHANGED
-        first, end = block.position // GRAIN, -(-(block.position + block.length) // GRAIN)
-        known, whole = self._grains.between(first, end), len(grains) == end - first
-        if not whole:
-            known = known.only(grains)
-        taken = tuple(TakenRun(self._start + run.sectors[0], run) for run in known.runs())
-        return Unchanged(grains, taken, whole)
+    def parts(self, blocks: Iterable[Block]) -> Iterator[DiskPart]:
+        """The disk in parts. Of blocks in the order of the disk, all of them, in one thread.
+
+        Blocks of which nothing is read go together as far as one table of grains goes.
+        """
+        first = end = length = 0
+        for block in blocks:
+            start, after = grains_of(block)
+            changed = self._unchanged.changed(block)
+            if length and (changed or start // TABLE_GRAINS != first // TABLE_GRAINS):
+                yield from self._unread(first, end, length)
+                length = 0
+            if changed:
+                yield self._mixed(block, changed)
+                continue
+            first, end, length = first if length else start, after, length + block.length
+        if length:
+            yield from self._unread(first, end, length)
+
+    def _mixed(self, block: Block, changed: Collection[int]) -> DiskPart:
+        first, end = grains_of(block)
+        if len(changed) == end - first:
+            return DiskPart(block.length, block)
+        known = self._grains.between(first, end)
+        known = known.only([number not in changed for number in known.numbers])
+        return DiskPart(block.length, block, changed, tuple(map(self._run, known.runs())))
+
+    def _unread(self, first: int, end: int, length: int) -> Iterator[DiskPart]:
+        """Grains of which none has changed, as a part for each run of them."""
+        for run in self._grains.between(first, end).adjoining():
+            yield DiskPart(length, taken=(self._run(run),))
+            length = 0
+        if length:  # they are zeros
+            yield DiskPart(length)
+
+    def _run(self, grains: GrainColumns) -> TakenRun:
+        return TakenRun(self._start + grains.sectors[0], grains)

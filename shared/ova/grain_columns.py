@@ -5,7 +5,7 @@ nothing is to be done but to say where they are now.
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import compress
 from operator import add, ne
 from typing import Final, NamedTuple
@@ -30,9 +30,8 @@ class GrainColumns(NamedTuple):
             numbers[start:end], sectors[start:end], lengths[start:end], digests[start:end]
         )
 
-    def only(self, numbers: Container[int]) -> "GrainColumns":
-        """Those of them that have one of these numbers."""
-        wanted = [number in numbers for number in self.numbers]
+    def only(self, wanted: Sequence[bool]) -> "GrainColumns":
+        """Those of which it is said that they are wanted."""
         return GrainColumns._make(tuple(compress(column, wanted)) for column in self)
 
     def moved(self, sectors: int) -> "GrainColumns":
