@@ -2,7 +2,8 @@
 
 Backups by the worker on two file systems of one kind, one for the disk and one as the NAS;
 VirtualBox is simulated, the engine and its work are not. restic and borg back up the same disk,
-where they are installed. The kernel counts what is read from each file system and written to it
+where they are installed, and the real VBoxManage exports it, where there is one: whole, so not
+after each change. The kernel counts what is read from each file system and written to it
 (`/sys/dev/block`), after its caches were dropped. What the NAS reads includes what it copies by
 itself. Needs root.
 
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
+from deploy.bench import vboxmanage_peer
 from deploy.bench.costs import Cost, cost
 from deploy.bench.peers import PEERS, prepare
 from deploy.bench.report import Report
@@ -38,13 +40,14 @@ _AIMED_AT: Final = 2
 _WALL: Final = {"grains": 4.0, "whole blocks": 8.0}
 _CPU: Final = 10.0
 _PERCENT: Final = 4.0
+_LOCKED_SECONDS: Final = 1.0
 #: The kind whose figures are judged.
 _JUDGED: Final = "xfs"
 
 _BLOCK: Final = 1 << 20
 
 #: Makes ready for the n-th backup of a disk, and answers what makes it.
-Backup = Callable[[int], Callable[[], object]]
+Backup = Callable[[int], Callable[[], float | None]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Size:
     @property
     def needed(self) -> int:
         """MiB of a file system that has them for each way, and what is changed."""
-        return 6 * min(self.mib, self.data * 4 // 3) + 800
+        return 8 * min(self.mib, self.data * 4 // 3) + 800
 
     def __str__(self) -> str:
         return f"{self.mib} MiB, {self.data} of them real files; each change comes on top."
@@ -103,20 +106,23 @@ def measure_at(
     ours = _ours(disks, nas, size)
     for disk, _ in ours.values():
         fill(disk, size.data, contents)
-    ways = dict(ours | _others(report, disks, nas))
-    for disk, _ in ways.values():
-        if not disk.exists():
-            shutil.copyfile(next(iter(ways.values()))[0], disk)
-    for number, (percent, how) in enumerate(_steps()):
-        found = {}
-        for way, (disk, back_up) in ways.items():
-            if percent:
-                (change if how == "grains" else change_blocks)(disk, percent / 100)
-            os.utime(disk)
-            found[way] = cost(back_up(number), disks, nas)
-            report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
-        if judged and percent == _AIMED_AT:
-            _judge(report, found, how, size.data << 20, network=network)
+    with ExitStack() as stack:
+        ways = ours | _others(report, disks, nas, None if network else stack)
+        for disk, _ in ways.values():
+            if not disk.exists():
+                shutil.copyfile(next(iter(ours.values()))[0], disk)
+        for number, (percent, how) in enumerate(_steps()):
+            found = {}
+            for way, (disk, back_up) in ways.items():
+                if percent:
+                    (change if how == "grains" else change_blocks)(disk, percent / 100)
+                if way == vboxmanage_peer.NAME and percent not in (None, _AIMED_AT):
+                    continue  # it always does the same, and takes its time
+                os.utime(disk)
+                found[way] = cost(back_up(number), disks, nas)
+                report.figure(f"{_named(percent, how)}, {way}", str(found[way]))
+            if judged and percent == _AIMED_AT:
+                _judge(report, found, how, size.data << 20, network=network)
 
 
 def _steps() -> Iterator[tuple[int | None, str]]:
@@ -144,8 +150,17 @@ def _ours(disks: Path, nas: Path, size: Size) -> dict[str, tuple[Path, Backup]]:
     return found
 
 
-def _others(report: Report, disks: Path, nas: Path) -> dict[str, tuple[Path, Backup]]:
+def _others(
+    report: Report, disks: Path, nas: Path, stack: ExitStack | None
+) -> dict[str, tuple[Path, Backup]]:
+    """Other programs; VirtualBox only where there is a `stack` that removes it again."""
     found: dict[str, tuple[Path, Backup]] = {}
+    if stack is not None:
+        disk = disks / "vboxmanage.vdi"
+        try:
+            found[vboxmanage_peer.NAME] = disk, vboxmanage_peer.prepare(disk, disks, nas, stack)
+        except FileNotFoundError as reason:
+            report.figure("VBoxManage left out", str(reason))
     for name in PEERS:
         disk = disks / f"{name}.vdi"
         try:
@@ -177,6 +192,7 @@ def _judge(
         received = 100 * changed.nas_read / whole.nas_read
         report.judged("of the copy received", received, "%", _PERCENT)
         return  # in the guest of the test bed each system call takes many times what it should
+    report.judged("locked", changed.locked, "s", _LOCKED_SECONDS)
     report.judged("wall, of the whole copy's", changed.wall / whole.wall, "parts", 1 / _WALL[how])
     report.judged("CPU, of the whole copy's", changed.cpu / whole.cpu, "parts", 1 / _CPU)
     for name in PEERS:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from deploy.bench.locks import LockWatch
 from shared.nas.server_copy_probe import parse_cifs, parse_nfs
 
 _SECTOR: Final = 512
@@ -25,25 +26,30 @@ class Cost:
     disk_read: int
     nas_read: int
     nas_written: int
+    #: How long VirtualBox kept others from the VM.
+    locked: float = 0.0
 
     def __str__(self) -> str:
         return (
             f"{self.wall:.1f} s, {self.cpu:.1f} CPU s; MB read from the disk "
             f"{self.disk_read / 1e6:.1f}, from the NAS {self.nas_read / 1e6:.1f}, written there "
             f"{self.nas_written / 1e6:.1f}"
+            + (f"; locked {self.locked:.2f} s" if self.locked else "")
         )
 
 
-def cost(work: Callable[[], object], disks: Path, nas: Path) -> Cost:
+def cost(work: Callable[[], float | None], disks: Path, nas: Path) -> Cost:
     """Of work that programs do which it waits for; caches are dropped before.
 
-    `disks` and `nas` are mounted file systems. Needs root.
+    It answers CPU seconds that others spent for it, if any did. `disks` and `nas` are mounted file
+    systems. Needs root.
     """
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
     before, used, began = (_traffic(disks), _traffic(nas)), _cpu(), time.monotonic()
-    work()
-    wall, cpu = time.monotonic() - began, _cpu() - used
+    with LockWatch() as watch:
+        others = work()
+        wall, cpu = time.monotonic() - began, _cpu() - used + (others or 0.0)
     os.sync()
     here, there = _traffic(disks), _traffic(nas)
     return Cost(
@@ -52,6 +58,7 @@ def cost(work: Callable[[], object], disks: Path, nas: Path) -> Cost:
         here[0] - before[0][0],
         there[0] - before[1][0],
         there[1] - before[1][1],
+        watch.seconds,
     )
 
 

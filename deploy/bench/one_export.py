@@ -76,12 +76,17 @@ def watched(host: RealHost, command: Sequence[str | Path]) -> tuple[float, float
 
 
 def _used(host: RealHost) -> dict[tuple[int, float], float]:
-    """CPU seconds so far: of ended children of this process, and of each process of VirtualBox.
+    """CPU seconds so far: of ended children of this process, and of each process of VirtualBox."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {(0, 0.0): children.ru_utime + children.ru_stime, **used_by(host)}
+
+
+def used_by(host: RealHost) -> dict[tuple[int, float], float]:
+    """CPU seconds so far of each process of VirtualBox that runs on a host.
 
     By number and start: VBoxSVC, which does the work, ends when it is idle, and another one begins.
     """
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = {(0, 0.0): children.ru_utime + children.ru_stime}
+    found: dict[tuple[int, float], float] = {}
     for process in host.processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.name().startswith("VBox"):

@@ -16,9 +16,7 @@ from typing import Final
 PEERS: Final = {"restic": "restic", "borg": "borgbackup"}
 
 
-def prepare(
-    name: str, disk: Path, folder: Path, nas: Path
-) -> Callable[[int], Callable[[], object]]:
+def prepare(name: str, disk: Path, folder: Path, nas: Path) -> Callable[[int], Callable[[], None]]:
     """Makes a repository of this program on the `nas`: what makes the n-th backup of the disk.
 
     `folder` is for what it keeps on this host. Raises `FileNotFoundError` where there is none.
