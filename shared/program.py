@@ -23,8 +23,8 @@ from shared.host.printable import printable, printable_lines
 from shared.host.signals import ending_in_order
 
 #: So many more objects than before are there when it is looked whether some of them are waste. At
-#: Python's 700 that is done a hundred times while a command is imported, which leaves none: an
-#: eighth of the start.
+#: Python's 700 that is done a hundred times while a command is imported, which leaves none: a tenth
+#: of the start.
 _COLLECTED_AT: Final = 20_000
 
 
