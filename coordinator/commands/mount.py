@@ -14,12 +14,14 @@ from coordinator.options import FiniteRange, copy_option
 from shared.command_line import Invocation, documented, dry_run_option, json_option, pass_invocation
 from shared.completion import VM
 from shared.host.errors import ExitCode, LockedError, UsageError, VmBackupError
+from shared.host.printable import quoted
 from shared.output import answer, warn
 
 if TYPE_CHECKING:
     from shared.copies.catalogue import Copy
     from shared.serving.asking import Life
     from shared.serving.places import MountedCopy
+    from shared.serving.starting import Started
     from shared.state.records import VmRecord
 
 
@@ -59,16 +61,19 @@ def mount(
 
     Each disk is a file, each partition, and each linear or striped volume of LVM (GROUP-NAME.img),
     to be mounted with `-o ro,loop,nosuid,nodev`; the settings, the firmware variables and the
-    description are files, too. Runs as an ordinary user, who alone can read them. The server is a
-    process that goes on until `umount`, or until nobody has used it for so long. It holds the copy
-    by a session, which `vmbackup-lock list` shows: the copy is not removed or moved meanwhile;
-    without a usable database it is not held. VM is a name, a UUID, or a directory with copies.
+    description are files, too. Where mfusepy is not installed, and nbdfuse and qemu-nbd are, these
+    show the disks: without volumes of LVM, and no block is compared with its digest.
+
+    Runs as an ordinary user, who alone can read them. The server is a process that goes on until
+    `umount`, or until nobody has used it for so long. It holds the copy by a session, which
+    `vmbackup-lock list` shows: the copy is not removed or moved meanwhile; without a usable
+    database it is not held. VM is a name, a UUID, or a directory with copies.
     """
     from coordinator.restore import choice
     from shared.host.processes import SubprocessRunner
-    from shared.serving import places, starting
+    from shared.serving import places, starting, ways
 
-    places.require_fuse()
+    way = ways.choose()
     runner = SubprocessRunner()
     if not dry_run:
         places.clean_up(runner)
@@ -77,28 +82,44 @@ def mount(
     chosen = choice.look_for(opened.site, record, which)
     warnings = [chosen.doubt] if chosen.doubt else []
     hold = opened.usable and _may_write(invocation, warnings, dry_run=dry_run)
+    if way is ways.MountWay.OTHERS and not chosen.copy.read_in_full:
+        warnings.append(_unread(record, chosen.copy))
     for warning in warnings:
         warn(warning)
     copy = chosen.copy
-    document = {"vm": vm, "stamp": copy.stamp, "place": str(directory), "held": hold}
+    document = {"vm": vm, "stamp": copy.stamp, "place": str(directory), "held": hold, "way": way}
     document |= {"database": opened.database, "warnings": [*opened.warnings, *warnings]}
     if dry_run:
-        line = f"would mount {copy.stamp} of {vm} at {directory}"
+        line = f"would mount {copy.stamp} of {vm} at {directory} by {way}"
         answer({**document, "dry_run": True}, line, as_json=as_json)
         return ExitCode.DONE
     place = places.free(directory, runner)
-    job = _job(invocation, record, copy, place)
-    started = starting.start({**job, "hold": hold, "idle": idle * 60})
-    for problem in started.problems:
-        warn(problem)
-    files = sorted(each.name for each in place.iterdir())
-    answer(
-        {**document, "place": str(place), "pid": started.pid, "files": files}
-        | {"warnings": [*opened.warnings, *warnings, *started.problems]},
-        f"mounted {copy.stamp} of {vm} at {place}: {', '.join(files)}",
-        as_json=as_json,
-    )
+    job = {**_job(invocation, record, copy, place), "hold": hold, "idle": idle * 60}
+    started = starting.start(job, seconds=way.seconds, command=way.server(str(place)))
+    _say(document, f"{copy.stamp} of {vm}", place, started, as_json=as_json)
     return ExitCode.DONE
+
+
+def _say(
+    document: dict[str, Any], what: str, place: Path, started: "Started", *, as_json: bool
+) -> None:
+    from shared.serving.noted_places import NOTE
+
+    for problem in (*started.problems, *started.missing):
+        warn(problem)
+    files = sorted(each.name for each in place.iterdir() if each.name != NOTE)
+    document |= {"place": str(place), "pid": started.pid, "files": files}
+    document["warnings"] += started.problems
+    line = f"mounted {what} at {place} by {document['way']}: {', '.join(files)}"
+    answer({**document, "missing": list(started.missing)}, line, as_json=as_json)
+
+
+def _unread(record: "VmRecord", copy: "Copy") -> str:
+    """What is said where nobody compares what is read."""
+    return (
+        f"{copy.stamp} was not read in full yet; `vmbackup-admin verify {quoted(record.key)}` "
+        f"does that, and tells whether it is damaged"
+    )
 
 
 def _job(invocation: Invocation, record: "VmRecord", copy: "Copy", place: Path) -> dict[str, Any]:

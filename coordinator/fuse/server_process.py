@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from shared.host.errors import VmBackupError
@@ -34,8 +35,7 @@ def serve(operations: object, place: str, *, what: str, kind: str, **more: bool)
     """
     import mfusepy
 
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # of a terminal that is not ours
+    ignore_terminal()
     mfusepy.FUSE(
         operations,
         place,
@@ -46,6 +46,22 @@ def serve(operations: object, place: str, *, what: str, kind: str, **more: bool)
         default_permissions=True,
         **more,
     )
+
+
+def ignore_terminal() -> None:
+    """Signals of a terminal are not for us."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def root_may_look(settings: Path = Path("/etc/fuse.conf")) -> bool:
+    """Whether root, who mounts what is in the files, may be let in by an ordinary user."""
+    if os.geteuid() == 0:
+        return False  # it is root's own
+    with contextlib.suppress(OSError):
+        lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "user_allow_other" in map(str.strip, lines)
+    return False
 
 
 def say(message: Mapping[str, Any]) -> None:

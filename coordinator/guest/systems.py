@@ -9,8 +9,8 @@ from coordinator.guest.partitions import Partition, partitions
 from coordinator.guest.signatures import ContentKind, Found, recognise
 from coordinator.guest.volume_groups import Slot, Volumes, find_volumes
 from shared.host.errors import CopyError
+from shared.ova.block_errors import UnreadBlockError
 from shared.ova.disk_reader import CopyReader, DiskReader
-from shared.ova.vmdk_reader import UnreadBlockError
 
 
 class DiskLike(Protocol):

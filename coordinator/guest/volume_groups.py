@@ -21,7 +21,7 @@ from coordinator.guest.lvm_labels import Label, read_label
 from coordinator.guest.lvm_text import MOST_BYTES, LvmTextError, Section, parse
 from coordinator.guest.partitions import Read
 from shared.host.errors import CopyError
-from shared.ova.vmdk_reader import UnreadBlockError
+from shared.ova.block_errors import UnreadBlockError
 
 #: A copy may have thousands of partitions that say so: of no more of them, and of no more of their
 #: descriptions together, is anything read or kept.

@@ -10,23 +10,19 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from coordinator.fuse import server_process
+from coordinator.mounting.held_copy import held
 from coordinator.mounting.shown_files import CopyView
 from coordinator.mounting.uses import Uses
 from shared.host.errors import VmBackupError
 from shared.host.processes import SubprocessRunner
 from shared.serving.places import SUBTYPE, at, unmount
 
-if TYPE_CHECKING:
-    from shared.site import Site
-
 _LOOK_SECONDS: Final = 2.0
-#: After a loss of the database or of the session it is tried again so often.
-_AGAIN_SECONDS: Final = 30.0
 #: A NAS that has not answered after so long is away, for a rehearsal.
 _STRICT_SECONDS: Final = 30.0
 
@@ -37,7 +33,7 @@ def main() -> None:
 
 
 def _work(job: Mapping[str, Any]) -> None:
-    with CopyView(Path(job["ova"])) as view, _held(job):
+    with CopyView(Path(job["ova"])) as view, held(job):
         serve(view, job)
 
 
@@ -111,18 +107,8 @@ def serve(view: CopyView, job: Mapping[str, Any]) -> None:
         place,
         what=str(job["what"]),
         kind=SUBTYPE,
-        **({"allow_root": True} if _root_may_look() else {}),
+        **({"allow_root": True} if server_process.root_may_look() else {}),
     )
-
-
-def _root_may_look(settings: Path = Path("/etc/fuse.conf")) -> bool:
-    """Whether root, who mounts what is in the files, may be let in by an ordinary user."""
-    if os.geteuid() == 0:
-        return False  # it is root's own
-    with contextlib.suppress(OSError):
-        lines = settings.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "user_allow_other" in map(str.strip, lines)
-    return False
 
 
 def _unmount_when_idle(uses: Uses, place: str, idle_seconds: float) -> None:
@@ -133,58 +119,6 @@ def _unmount_when_idle(uses: Uses, place: str, idle_seconds: float) -> None:
         if found is not None:
             with contextlib.suppress(VmBackupError):
                 unmount(found, runner)
-
-
-@contextlib.contextmanager
-def _held(job: Mapping[str, Any]) -> Iterator[None]:
-    """Holds the copy as long as it is served; nothing, where there is no database to say so in.
-
-    What is lost meanwhile (the NAS was away for longer than the lease) is taken again.
-    """
-    if not job["hold"]:
-        yield
-        return
-    from shared.host.clock import SystemClock
-    from shared.host.configuration import load
-    from shared.site import open_site
-
-    site = open_site(load(job["config"]), SystemClock())
-    first, ended = threading.Event(), threading.Event()
-    problems: list[VmBackupError] = []
-    keeper = threading.Thread(
-        target=_keep, args=(site, job, first, ended, problems), name="hold", daemon=True
-    )
-    keeper.start()
-    try:
-        first.wait()
-        if problems:
-            raise problems[0]
-        yield
-    finally:
-        ended.set()
-        keeper.join(timeout=15)
-
-
-def _keep(
-    site: "Site",
-    job: Mapping[str, Any],
-    first: threading.Event,
-    ended: threading.Event,
-    problems: list[VmBackupError],
-) -> None:
-    while not ended.is_set():
-        try:
-            with site.database.session("mount") as session:
-                session.read_copy(job["uuid"], job["stamp"])
-                first.set()
-                while not ended.wait(_LOOK_SECONDS):
-                    session.check()
-        except VmBackupError as error:
-            if not first.is_set():
-                problems.append(error)
-                first.set()
-                return
-        ended.wait(_AGAIN_SECONDS)
 
 
 if __name__ == "__main__":

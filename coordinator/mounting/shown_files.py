@@ -62,6 +62,10 @@ class CopyView:
     def __exit__(self, *exception: object) -> None:
         self._copy.__exit__(*exception)
 
+    def reader(self) -> CopyReader:
+        """The copy. Raises like `read`."""
+        return self._copy.reader()
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """The bytes of a file from `offset` on, fewer at its end.
 

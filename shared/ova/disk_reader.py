@@ -17,9 +17,10 @@ from typing import Final, Self
 from shared.host.errors import CopyError
 from shared.nas.nas_errors import nas_error, reported
 from shared.nas.reading import open_file, read_file
+from shared.ova.block_errors import DamagedBlockError, UnreadBlockError
 from shared.ova.index import GrainIndex, UnreadIndexError
 from shared.ova.tar import TarMember, members
-from shared.ova.vmdk_reader import DamagedBlockError, DiskReader, UnreadBlockError
+from shared.ova.vmdk_reader import DiskReader
 
 __all__ = [
     "BrokenDisk",
@@ -91,6 +92,11 @@ class CopyReader:
     def close(self) -> None:
         """Closes all files. May be called again."""
         self._closing.close()
+
+    @property
+    def descriptor(self) -> int:
+        """That of the open `.ova`, for other programs to read from."""
+        return self._file.fileno()
 
     @property
     def names(self) -> tuple[str, ...]:

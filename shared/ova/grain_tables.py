@@ -17,6 +17,9 @@ from typing import Final
 from shared.ova.grain_data import SLACK
 from shared.ova.index import GrainIndex, IndexRecord, IndexSection
 from shared.ova.vmdk import (
+    COMPRESSION_FIELD,
+    DEFLATE,
+    DIRECTORY_FIELD,
     GRAIN_HEADER,
     SECTOR,
     MarkerKind,
@@ -120,6 +123,30 @@ class GrainTables:
             first = number * self._header.table_grains
             found = {first + entry for entry, sector in enumerate(table.sectors) if sector}
             yield from sorted(grain for grain in found | table.indexed.keys() if grain < grains)
+
+    def check(self) -> None:
+        """Reads all tables, for a reader of others that believes them, and shows zeros elsewhere.
+
+        Raises ValueError unless the footer says what the header does, and each grain is inside of
+        the file, and where the index says, if there is one; OSError, `CopyError`.
+        """
+        first, footer = self._read(0, SECTOR), self._read(self._length - 2 * SECTOR, SECTOR)
+        if first[DIRECTORY_FIELD.stop :] != footer[DIRECTORY_FIELD.stop :]:
+            raise ValueError("its header and its footer contradict each other")
+        if int.from_bytes(first[COMPRESSION_FIELD], "little") != DEFLATE:
+            raise ValueError("its header says that it is not compressed")
+        for number in range(self._header.tables):
+            table = self._table(number, keep=False)
+            start = number * self._header.table_grains
+            named = {start + entry: sector for entry, sector in enumerate(table.sectors) if sector}
+            if self._indexed and named != {
+                grain: record.sector for grain, record in table.indexed.items()
+            }:
+                raise ValueError(f"table {number} and the index contradict each other")
+            if table.ends and not (
+                self._header.overhead <= table.ends[0] and table.ends[-1] * SECTOR < self._length
+            ):
+                raise ValueError(f"table {number} leads out of the disk's file")
 
     def _table(self, number: int, *, keep: bool = True) -> _Table:
         with self._lock:

@@ -35,11 +35,13 @@ GRAIN_HEADER: Final = struct.Struct("<QI")
 DIRECTORY_AT_END: Final = 0xFFFFFFFFFFFFFFFF
 #: Where that is, in bytes of the header.
 DIRECTORY_FIELD: Final = slice(56, 64)
+#: How grains are compressed. Our readers go by the flags alone.
+COMPRESSION_FIELD: Final = slice(77, 79)
+DEFLATE: Final = 1
 
 _MAGIC: Final = b"KDMV"
 _VERSION: Final = 3
 _NEWLINES: Final = b"\n \r\n"  # a transfer as text would change them
-_DEFLATE: Final = 1
 _FLAGS: Final = 0x30001  # newline test valid, compressed grains, markers
 _COMPRESSED_WITH_MARKERS: Final = 0x30000
 _HEADER: Final = struct.Struct("<4sIIQQQQIQQQB4sH")
@@ -90,7 +92,7 @@ class VmdkHeader:
             self.overhead,
             0,  # not in use by anybody
             _NEWLINES,
-            _DEFLATE,
+            DEFLATE,
         ).ljust(SECTOR, b"\0")
 
     @classmethod

@@ -3,7 +3,6 @@
 What cannot be read, or is not what it should be, is an error, never zeros.
 """
 
-import errno
 import os
 import re
 import threading
@@ -12,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO, Final
 
-from shared.host.errors import CopyError, NasError, VmBackupError
+from shared.host.errors import CopyError, VmBackupError
 from shared.nas.nas_errors import nas_error
+from shared.ova.block_errors import DamagedBlockError, UnreadBlockError
 from shared.ova.compression import best_inflate
 from shared.ova.grain_data import has_digest, laid_out, unpack
 from shared.ova.grain_tables import TABLES_LIMIT, GrainPlace, GrainTables, section_at
@@ -36,27 +36,11 @@ _DESCRIPTOR_LIMIT: Final = 64 * 1024
 _EXTENT: Final = re.compile(r"^(?:RDONLY|RW|NOACCESS) +([0-9]{1,15}) ", re.MULTILINE)
 
 
-class DamagedBlockError(CopyError, OSError):
-    """A part of a disk in a copy is not what it should be. For callers of files: EIO."""
-
-    def __init__(self, message: str) -> None:
-        CopyError.__init__(
-            self, message, hint="`vmbackup-admin verify VM` tells whether the copy is damaged"
-        )
-        self.errno, self.strerror = errno.EIO, message
-
-
-class UnreadBlockError(NasError, OSError):
-    """A part of a disk in a copy cannot be read now: the NAS says so. For callers of files: EIO."""
-
-    def __init__(self, error: OSError, what: str) -> None:
-        told = nas_error(error, f"read {what}")
-        NasError.__init__(self, told.message, hint=told.hint)
-        self.errno, self.strerror = errno.EIO, told.message
-
-
 class DiskReader:
-    """One disk inside an `.ova`: `size` bytes, as the guest sees them. Safe in any thread."""
+    """One disk inside an `.ova`: `size` bytes, as the guest sees them. Safe in any thread.
+
+    Its file is the `member` of the `.ova`.
+    """
 
     #: Why nothing of it can be read; empty: it can.
     problem = ""
@@ -64,8 +48,7 @@ class DiskReader:
     def __init__(self, file: BinaryIO, member: TarMember, index: GrainIndex | None) -> None:
         """Reads the header. Raises `CopyError`, `NasError`."""
         #: As the `.ova` has it: it may hold anything, and is no path.
-        self.name = member.name
-        self._file, self._member = file, member
+        self.name, self.member, self._file = member.name, member, file
         try:
             self._header = self._read_header()
             self.size = self._read_size()
@@ -124,6 +107,13 @@ class DiskReader:
             if grain is None:
                 return
             start, end = grain * self._grain_bytes, (grain + 1) * self._grain_bytes
+
+    def check_tables(self) -> None:
+        """That they can be believed (see `GrainTables.check`). Raises like `read`."""
+        try:
+            self._tables.check()
+        except (OSError, ValueError, CopyError) as error:
+            raise self._failed(error, "its tables") from error
 
     def _part(self, grain: int) -> bytes:
         with self._lock:
@@ -184,16 +174,16 @@ class DiskReader:
         """Whether these bytes, of which the first `length` are a grain, are what the index says."""
         if place.sectors:
             return grain_digest(own[: place.sectors * SECTOR]) == place.digest
-        position = self._member.position + place.start
+        position = self.member.position + place.start
         return place.digest is not None and has_digest(own, length, position, place.digest)
 
     def _read_file(self, position: int, length: int) -> bytes:
         """Bytes of the disk's file. Raises OSError, ValueError if they are not in it."""
-        if position < 0 or length < 0 or position + length > self._member.size:
+        if position < 0 or length < 0 or position + length > self.member.size:
             raise ValueError("it leads out of the disk's file")
         data = b""
         while len(data) < length:
-            start = self._member.position + position + len(data)
+            start = self.member.position + position + len(data)
             more = os.pread(self._file.fileno(), length - len(data), start)
             if not more:
                 raise ValueError("the copy was cut off while it was read")
@@ -201,10 +191,10 @@ class DiskReader:
         return data
 
     def _read_header(self) -> VmdkHeader:
-        if self._member.size < 3 * SECTOR or self._member.size % SECTOR:
+        if self.member.size < 3 * SECTOR or self.member.size % SECTOR:
             raise ValueError("its length is none of a stream-optimised disk")
         first = self._read_file(0, SECTOR)
-        footer = self._read_file(self._member.size - 2 * SECTOR, 2 * SECTOR)
+        footer = self._read_file(self.member.size - 2 * SECTOR, 2 * SECTOR)
         header = VmdkHeader.parse(first)
         start, end = DIRECTORY_FIELD.start, DIRECTORY_FIELD.stop
         if first[:start] != footer[:start] or parse_marker(footer[SECTOR:]) != (MarkerKind.END, 0):
@@ -213,7 +203,7 @@ class DiskReader:
         if header.tables > TABLES_LIMIT:
             raise ValueError("it is impossibly large")
         if directory == DIRECTORY_AT_END or (
-            directory * SECTOR + 4 * header.tables > self._member.size
+            directory * SECTOR + 4 * header.tables > self.member.size
         ):
             raise ValueError("its directory is outside of its file")
         return replace(header, directory=directory)
@@ -222,7 +212,7 @@ class DiskReader:
         """What the descriptor says: the header has whole grains only."""
         whole = self._header.capacity * SECTOR
         length = min(self._header.descriptor_sectors * SECTOR, _DESCRIPTOR_LIMIT)
-        length = max(0, min(length, self._member.size - SECTOR))
+        length = max(0, min(length, self.member.size - SECTOR))
         text = self._read_file(SECTOR, length).partition(b"\0")[0].decode("utf-8", "replace")
         extents = _EXTENT.findall(text)
         if not extents:

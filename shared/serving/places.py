@@ -1,9 +1,11 @@
 """Directories where copies are mounted: which there are, whether they live, and their end.
 
-The kernel's list of mounts says all of it, so nothing has to be remembered or cleaned up.
+The kernel's list of mounts says all of it, so nothing has to be remembered or cleaned up; but for
+those whose files are mounted one by one, which have a note (see `noted_places`).
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 from ctypes.util import find_library
@@ -14,23 +16,39 @@ from typing import Final
 from shared.host.errors import ConfigurationError, LockedError, UsageError
 from shared.host.extras import require_extra
 from shared.host.processes import Runner
+from shared.serving import noted_places
 from shared.serving.asking import Life, life_of
 
 #: How our mounts are told from others.
 SUBTYPE: Final = "vmbackup"
+#: How single files are told that are mounted in a directory with a note.
+FILE_SUBTYPE: Final = "vmbackup-file"
 _TABLE: Final = Path("/proc/self/mounts")
 _SECONDS: Final = 20.0
+_OPEN_HINT: Final = (
+    "something is open there (`fuser -vm DIR`), or another user mounted it; "
+    "--force unmounts it all the same"
+)
 #: As many as Linux follows.
 _LINKS: Final = 40
 _DEVICE: Final = "/dev/fuse"
 
 
+class NoDeviceError(ConfigurationError):
+    """Nothing can be mounted here, by whatever program."""
+
+
 @dataclass(frozen=True, slots=True)
 class MountedCopy:
-    """A directory where a copy is mounted; `what` is VM and stamp."""
+    """A directory where a copy is mounted; `what` is VM and stamp.
+
+    If its files are mounted one by one, these are they; `noted`: it is such a one.
+    """
 
     place: str
     what: str
+    files: tuple[str, ...] = ()
+    noted: bool = False
 
     @property
     def alive(self) -> bool:
@@ -39,19 +57,26 @@ class MountedCopy:
 
     def life(self) -> Life:
         """What its server is like: it is asked, and waited for at most `asking.ASK_SECONDS`."""
+        if self.noted:
+            return Life.SERVED if noted_places.served(Path(self.place)) else Life.GONE
         return life_of(self.place)
 
 
 def require_fuse(device: str = _DEVICE) -> None:
-    """Raises `ConfigurationError`, with what to install, if nothing can be mounted here."""
+    """Raises `ConfigurationError`, with what to install, if our servers mount nothing here."""
     require_extra("mount", "mfusepy", "mfusepy", "copies are mounted by")
-    if not (find_library("fuse3") or find_library("fuse")) or _program() is None:
+    if not (_loads("fuse3") or _loads("fuse")) or _program() is None:
         raise ConfigurationError(
             "copies are mounted by libfuse, which is not installed here",
             hint="Debian: apt install fuse3 libfuse3-3",
         )
+    require_device(device)
+
+
+def require_device(device: str = _DEVICE) -> None:
+    """Raises `NoDeviceError` if the kernel mounts nothing for this user."""
     if not os.access(device, os.R_OK | os.W_OK):
-        raise ConfigurationError(
+        raise NoDeviceError(
             f"{device} is not there, or not for this user",
             hint="modprobe fuse; in a container: give it the device",
         )
@@ -59,16 +84,19 @@ def require_fuse(device: str = _DEVICE) -> None:
 
 def mounted(table: Path = _TABLE, *, kind: str = SUBTYPE) -> list[MountedCopy]:
     """The copies that are mounted on this host, by servers of this kind."""
-    found = []
+    found, single = [], dict[tuple[str, str], list[str]]()
     try:
         text = table.read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         return []
     for line in text.split("\n"):  # names may have whatever else ends a line
-        source, place, system = (*line.split(" "), "", "", "")[:3]
+        source, place, system = (*map(_unescaped, line.split(" ")), "", "", "")[:3]
         if system == f"fuse.{kind}":
-            found.append(MountedCopy(_unescaped(place), _unescaped(source)))
-    return found
+            found.append(MountedCopy(place, source))
+        elif (kind, system) == (SUBTYPE, f"fuse.{FILE_SUBTYPE}"):
+            single.setdefault((os.path.dirname(place), source), []).append(place)
+    noted = (MountedCopy(*key, tuple(files), noted=True) for key, files in single.items())
+    return [*found, *noted]
 
 
 def at(place: Path) -> MountedCopy | None:
@@ -79,15 +107,22 @@ def at(place: Path) -> MountedCopy | None:
     found = {each.place: each for each in mounted()}
     for _ in range(_LINKS):
         if place.name in ("", ".."):
-            return found.get(os.path.realpath(place))
+            place = Path(os.path.realpath(place))
+            return found.get(str(place)) or _left(place)
         place = Path(os.path.realpath(place.parent), place.name)
         if str(place) in found:
             return found[str(place)]
         try:
             place = place.parent / place.readlink()
         except OSError:  # no link, or nothing is there
-            return None
+            return _left(place)
     return None
+
+
+def _left(place: Path) -> MountedCopy | None:
+    """What is there of a copy whose files are mounted one by one, and of which none is."""
+    note = noted_places.read(place)
+    return None if note is None else MountedCopy(str(place), note.what, noted=True)
 
 
 def free(place: Path, runner: Runner) -> Path:
@@ -123,22 +158,50 @@ def unmount(found: MountedCopy, runner: Runner, *, lazily: bool = False) -> None
 
     Raises `LockedError` if that does not work.
     """
+    if found.noted and not lazily and any(map(noted_places.is_open, found.files)):
+        raise _unmountable(found.place, "a file is open", _OPEN_HINT)  # else some would be gone
+    for place in found.files if found.noted else (found.place,):
+        try:
+            _unmount(place, runner, lazily=lazily)
+        except LockedError:
+            if not found.noted or any(place in each.files for each in mounted()):
+                raise  # else the server was quicker
+    if found.noted:
+        _end(found, by_force=lazily)
+
+
+def _end(found: MountedCopy, *, by_force: bool) -> None:
+    """Waits for the end of a server whose files are gone."""
+    from shared.serving import server_ending
+
+    place = Path(found.place)
+    if noted_places.clear(place):
+        return
+    server = server_ending.server_of(found.place) if by_force else None
+    if server is None or not server_ending.kill(server) or not noted_places.clear(place):
+        raise _unmountable(found.place, "its server does not end", "--force kills it")
+
+
+def unmount_file(place: str, runner: Runner) -> None:
+    """Unmounts a single file, also while somebody has it open. Raises `LockedError`."""
+    _unmount(place, runner, lazily=True)
+
+
+def _unmount(place: str, runner: Runner, *, lazily: bool) -> None:
     program = _program() or "fusermount3"
-    words = [program, "-u", *(["-z"] if lazily else []), "--", found.place]
+    words = [program, "-u", *(["-z"] if lazily else []), "--", place]
     try:
         done = runner.run(words, timeout_seconds=_SECONDS)
     except OSError as error:
-        raise LockedError(
-            f"{found.place} cannot be unmounted: {program} cannot be started: {error.strerror}",
-            hint="Debian: apt install fuse3",
-        ) from None
+        said = f"{program} cannot be started: {error.strerror}"
+        raise _unmountable(place, said, "Debian: apt install fuse3") from None
     if done.status:
-        said = done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"]
-        raise LockedError(
-            f"{found.place} cannot be unmounted: {said[0]}",
-            hint="something is open there (`fuser -vm DIR`), or another user mounted it; "
-            "--force unmounts it all the same",
-        )
+        said = (done.stderr.strip().splitlines()[-1:] or [f"status {done.status}"])[0]
+        raise _unmountable(place, said, _OPEN_HINT)
+
+
+def _unmountable(place: str, why: str, hint: str) -> LockedError:
+    return LockedError(f"{place} cannot be unmounted: {why}", hint=hint)
 
 
 def unmount_below(folder: Path, runner: Runner) -> None:
@@ -149,6 +212,15 @@ def unmount_below(folder: Path, runner: Runner) -> None:
     for found in mounted():
         if Path(found.place).is_relative_to(os.path.realpath(folder)):
             unmount(found, runner, lazily=True)
+
+
+def _loads(library: str) -> bool:
+    """Whether it is there, and this program can use it."""
+    name = find_library(library)
+    try:
+        return name is not None and bool(ctypes.CDLL(name))
+    except OSError:
+        return False
 
 
 def _program() -> str | None:

@@ -35,10 +35,14 @@ class MountError(VmBackupError):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A server whose files are there. `problems` say which disks are not among them, and why."""
+    """A server whose files are there. `problems` say which disks are not among them, and why.
+
+    `missing` is what this server never shows, and another would.
+    """
 
     pid: int
     problems: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def start(
@@ -65,7 +69,10 @@ def start(
         if answer.get("ready"):
             if in_a_unit and way == ways[-1]:
                 log.warning(_WITH_THE_UNIT)
-            return Started(int(answer["pid"]), tuple(map(str, answer.get("problems", ()))))
+            problems, missing = (
+                tuple(map(str, answer.get(name, ()))) for name in ("problems", "missing")
+            )
+            return Started(int(answer["pid"]), problems, missing)
         if "error" in answer:
             break
     message = str(answer.get("error") or "the server of the mount did not start")

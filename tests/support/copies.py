@@ -22,6 +22,8 @@ OVF = (
     '<?xml version="1.0"?>\n<Envelope '
     'xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2"><References>{}</References></Envelope>\n'
 )
+#: What other readers want of it.
+DESCRIPTOR = b"# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\n"
 
 
 def tar_header(name: str, size: int, *, kind: bytes = b"0") -> bytes:
@@ -92,7 +94,7 @@ def vmdk(grains: dict[int, bytes], capacity_grains: int = 2048, *, filler: bool 
         b"\n \r\n",
         1,
     )
-    out = bytearray(header) + b"# Disk DescriptorFile\n".ljust(127 * 512, b"\0")
+    out = bytearray(header) + DESCRIPTOR.ljust(127 * 512, b"\0")
     directory = [0] * -(-capacity_grains // 512)
     for table in range(len(directory)):
         entries = [0] * 512

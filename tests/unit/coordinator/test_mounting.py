@@ -40,6 +40,7 @@ from tests.unit.coordinator.conftest import Operator, copy
 OLD, NEW = "20261121T000000Z-9", "20261122T203800Z-17"
 
 NOBODY = 65534
+WITHOUT_MFUSEPY = "import sys\nsys.modules['mfusepy'] = None\n"
 #: Mounts, looks and unmounts: with the directory of the site, and the programs there.
 ORDINARY = f"""
 # the device is everybody's where udev made it, which a container has not
@@ -280,10 +281,13 @@ class TestMounted:
         assert (place / "disk1.img").read_bytes() == disk
         assert operator.admin("umount", str(place)).exit_code == 0
 
+    @pytest.mark.parametrize("by", ["mfusepy", "qemu-nbd"])
     def test_an_ordinary_user_mounts_it_and_root_is_let_in_where_that_is_allowed(
-        self, site: tuple[Operator, bytes, Path]
+        self, by: str, site: tuple[Operator, bytes, Path]
     ) -> None:
         """Without rights but to read the programs, which lie where root has them."""
+        require("nbdfuse", "libnbd-bin")
+        require("qemu-nbd", "qemu-utils")
         if not possible() or not shutil.which("setpriv"):
             (pytest.fail if os.environ.get("CI") else pytest.skip)("only root is somebody else")
         operator, disk, _ = site
@@ -291,15 +295,19 @@ class TestMounted:
         script.write_text(ORDINARY, encoding="utf-8")
         theirs = operator.config.read_text(encoding="utf-8").replace(str(operator.folder), "/srv")
         (operator.folder / "theirs.toml").write_text(theirs, encoding="utf-8")
+        want = hashlib.sha256(disk).hexdigest()
+        here = {**os.environ, "VMBACKUP_CONFIG": "/srv/theirs.toml", "HOME": "/"}
+        if by == "qemu-nbd":
+            (operator.folder / "sitecustomize.py").write_text(WITHOUT_MFUSEPY, encoding="utf-8")
+            here["PYTHONPATH"] = f"/srv:{os.environ.get('PYTHONPATH', '')}"
         for path in (operator.folder, *operator.folder.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        want = hashlib.sha256(disk).hexdigest()
         for allowed in ("", "user_allow_other\n"):
             settings.write_text(allowed, encoding="utf-8")
             programs = Path(sys.executable).parent
             done = subprocess.run(
                 ["unshare", "--mount", "sh", script, operator.folder, programs],
-                env={**os.environ, "VMBACKUP_CONFIG": "/srv/theirs.toml", "HOME": "/"},
+                env=here,
                 capture_output=True,
                 text=True,
                 check=False,
@@ -309,7 +317,8 @@ class TestMounted:
             read, roots, held, owner = done.stdout.splitlines()[-4:]
             assert read == want
             assert roots == (want if allowed else "refused")
-            assert (held, owner) == ("mount", f"{NOBODY} 400")
+            assert (held, owner) == ("mount", f"{NOBODY} {400 if by == 'mfusepy' else 444}")
+            assert f" by {by}: " in done.stdout
             wait_until(lambda: not sessions(operator))
 
     @pytest.mark.parametrize("kind", ["xfs", "btrfs"])

@@ -14,8 +14,8 @@ from coordinator.guest.systems import DiskPlace
 from coordinator.mounting import shown_files
 from coordinator.mounting.shown_files import CopyView
 from shared.host.errors import NasError
+from shared.ova.block_errors import UnreadBlockError
 from shared.ova.disk_reader import CopyReader
-from shared.ova.vmdk_reader import UnreadBlockError
 from tests.support.lvm_disks import physical_volume
 
 MIB = 1 << 20

@@ -29,7 +29,6 @@ IMPORT = re.compile(
 SERIES = ("coordinator/commands/", "coordinator/doctor/", "coordinator/lock.py")
 SMALL_MODULES = {
     "coordinator/booting/ending.py": "how a server ends, apart from how it serves",
-    "coordinator/mounting/uses.py": "a clock and a lock of its own, tested by itself",
     "coordinator/status_warnings.py": "the command has no room for it",
     "shared/export/links.py": "facts of VirtualBox about one image and its parent",
     "shared/host/end_with_parent.py": "a program: what it starts ends with it",

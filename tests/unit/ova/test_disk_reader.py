@@ -132,7 +132,7 @@ def test_another_grain_in_the_place_of_one_is_found_by_the_index(tmp_path: Path)
     made, _ = indexed(tmp_path)
     with open_copy(made.ova) as copy:
         data = made.ova.read_bytes()
-        position = copy.disks[0]._member.position
+        position = copy.disks[0].member.position
     start = data.index(struct.pack("<Q", 3 * 128), position)
     (size,) = struct.unpack_from("<I", data, start + 8)
     other = zlib.compress(b"other" + bytes(GRAIN - 5))
@@ -156,7 +156,7 @@ def test_a_grain_that_its_table_lost_is_no_zeros(tmp_path: Path) -> None:
     with open_copy(made.ova) as copy:
         data = made.ova.read_bytes()
         (place,) = struct.unpack_from("<I", data, data.index(struct.pack("<QII", 1, 0, 3)) - 512)
-        table = copy.disks[0]._member.position + place * 512
+        table = copy.disks[0].member.position + place * 512
     put(made.ova, table + 4 * 5, bytes(4))
     with open_copy(made.ova) as copy:
         assert next(copy.disks[0].runs()) == (0, 40 * GRAIN)
