@@ -156,13 +156,15 @@ class PreviousDisk:
     def parts(self, blocks: Iterable[Block]) -> Iterator[DiskPart]:
         """The disk in parts. Of blocks in the order of the disk, all of them, in one thread.
 
-        Blocks of which nothing is read go together as far as one table of grains goes.
+        Blocks of which nothing is read go together as far as one table of grains goes, if nothing
+        is between them: what the copy before has there is no part of the disk any more.
         """
         first = end = length = 0
         for block in blocks:
             start, after = grains_of(block)
             changed = self._unchanged.changed(block)
-            if length and (changed or start // TABLE_GRAINS != first // TABLE_GRAINS):
+            follows = start == end and start // TABLE_GRAINS == first // TABLE_GRAINS
+            if length and (changed or not follows):
                 yield from self._unread(first, end, length)
                 length = 0
             if changed:

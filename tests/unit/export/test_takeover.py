@@ -307,6 +307,39 @@ def test_blocks_that_moved_and_images_that_came_and_went(xfs: Path) -> None:
     assert maker.make(path).disk == content([compacted])
 
 
+@pytest.mark.parametrize("aligned", [False, True])
+def test_what_only_a_snapshot_had_is_gone_with_it(xfs: Path, *, aligned: bool) -> None:
+    """Blocks before it and behind it are in the base and stay; nothing else of them changed."""
+    base = Vdi(12 * BLOCK, {n: pattern(n, BLOCK) for n in range(12) if n not in (1, 5, 6)}, BLOCK)
+    path, leaf = xfs / "disk.vdi", xfs / "leaf.vdi"
+    base.write(path)
+    maker = Maker(xfs, aligned=aligned)
+    above = base.child({1: pattern(91, BLOCK), 5: pattern(95, BLOCK), 9: ZERO})
+    for child in (above, base.child({}), base.child({3: ZERO, 6: pattern(96, BLOCK)})):
+        child.write(leaf)
+        made = maker.make(leaf, path)
+        assert made.disk == content([child, base])
+        assert (made.unread > 0) == (made.number > 1)
+
+
+def test_blocks_that_come_and_go_at_random_are_where_they_are_now(place: Path) -> None:
+    """Above a base that stays: data, zeros, and blocks of the base that can be seen again."""
+    source = random.Random(SEED)
+    base = Vdi(40 * BLOCK, {n: pattern(n, BLOCK) for n in range(40) if n % 3}, BLOCK)
+    path, leaf = place / "disk.vdi", place / "leaf.vdi"
+    base.write(path)
+    maker = Maker(place, aligned=bool(SEED % 2))
+    for turn in range(6):
+        blocks: dict[int, bytes | int] = {
+            n: source.choice([ZERO, pattern(1000 * turn + n, BLOCK)])
+            for n in source.sample(range(40), source.randrange(8))
+        }
+        child = base.child(blocks)
+        child.write(leaf)
+        made = maker.make(leaf, path)
+        assert made.disk == content([child, base]), f"VMBACKUP_SEED={SEED}, turn {turn}"
+
+
 def test_a_file_that_was_replaced_by_another_disk_of_the_same_uuid(xfs: Path) -> None:
     image, other = disk(), disk(500)
     other.identifier = image.identifier
