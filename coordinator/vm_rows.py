@@ -13,7 +13,17 @@ from shared.state.states import State
 
 #: Kinds of verdicts of which nothing else of a VM tells.
 _JUDGED: Final = frozenset(
-    {"unlooked", "overdue", "away", "unverified", "unrehearsed", "running", "new", "waiting"}
+    {
+        "unlooked",
+        "overdue",
+        "away",
+        "unverified",
+        "unrehearsed",
+        "running",
+        "new",
+        "waiting",
+        "stuck",
+    }
 )
 
 

@@ -155,7 +155,7 @@ def shown(state_directory: Path) -> list[Shown]:
     """What runs from copies on this host; nothing where another user may not see that."""
     found = []
     for note in boot_note.all_of(state_directory):
-        with contextlib.suppress(VmBackupError):
+        with contextlib.suppress(VmBackupError, OSError):
             found.append(_shown(note))
     return found
 
@@ -167,7 +167,7 @@ def stuck_here(state_directory: Path) -> dict[str, Stuck | None]:
     """
     found: dict[str, Stuck | None] = {}
     for note in boot_note.all_of(state_directory):
-        with contextlib.suppress(VmBackupError):
+        with contextlib.suppress(VmBackupError, OSError):
             found[note.name] = progress(note).stuck
     return found
 

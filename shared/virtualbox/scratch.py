@@ -103,9 +103,9 @@ def mark_in(folder: Path) -> Mark | None:
 
     Only whoever knows the random name in it may conclude anything from that.
     """
-    if folder.is_symlink():
-        return None
     try:
+        if folder.is_symlink():
+            return None
         descriptor = os.open(
             folder / MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         )

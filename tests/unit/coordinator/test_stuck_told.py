@@ -1,5 +1,6 @@
 """A VM that runs from a copy and does not get on: monitoring tells it on each host."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,15 @@ import pytest
 
 from coordinator.lock import program as lock
 from shared.host.host_lock import host_lock
+from shared.serving import places
 from shared.state.hold import Hold
+from shared.state.rules.events import EventKey
 from shared.state.sessions.host_look import LONGEST_WHY, Stuck, read_look
 from shared.state.sessions.host_look_writing import VmsSeen, write_look
 from shared.tasks import boot_mounts, boot_note, boot_progress
 from shared.tasks.boot_note import BootNote, Phase
+from shared.tasks.event_message import words
+from shared.virtualbox import scratch
 from tests.unit.coordinator.conftest import Operator
 from tests.unit.coordinator.test_boot_command import STAMP, note, operator
 from worker import notifier
@@ -40,6 +45,13 @@ def said(operator: Operator) -> list[tuple[str, str, str]]:
     return [
         (row["level"], row["reason"], row["remedy"] or "") for row in rows if row["kind"] == "stuck"
     ]
+
+
+def elsewhere(operator: Operator) -> Operator:
+    """Another host, where nothing is noted of what runs on the first one."""
+    other = Operator(operator.folder, "beta")
+    other.configure()
+    return other
 
 
 def test_check_tells_it_with_what_helps(operator: Operator, held: BootNote) -> None:
@@ -97,8 +109,10 @@ def test_its_host_notes_it_and_others_tell_it(operator: Operator, held: BootNote
     look = read_look(node, "alpha", operator.database().identity.machine)
     assert look is not None
     assert look.stuck == {"trial": Stuck("unserved")}
-    held.file.unlink()  # as on another host, where nothing of it is noted
-    assert said(operator) == [("WARNING", SENTENCE.removeprefix("web: "), REMEDY)]
+    other = elsewhere(operator)
+    assert said(other) == [("WARNING", SENTENCE.removeprefix("web: "), REMEDY)]
+    shown = " ".join(other.admin("status", "--problems").stdout.split())
+    assert SENTENCE.removeprefix("web: ") in shown
     operator.set("web", holds=(replace(operator.record("web").holds[0], ended="2026-11-22"),))
     assert said(operator) == []
 
@@ -116,11 +130,10 @@ def test_what_is_so_by_now_counts_more_than_what_was_noted(
 def test_a_long_story_is_cut_and_an_unknown_one_is_told(
     operator: Operator, held: BootNote, why: str
 ) -> None:
-    held.file.unlink()
     site = operator.site()
-    seen = VmsSeen((), (), (), {"trial": Stuck(why, "x" * 9999)})
+    seen = VmsSeen((), (), (), {held.name: Stuck(why, "x" * 9999)})
     write_look(operator.vmstate / "node", site.identity, site.clock, seen, {})
-    ((_, reason, _),) = said(operator)
+    ((_, reason, _),) = said(elsewhere(operator))
     assert ("x" * LONGEST_WHY in reason, "x" * (LONGEST_WHY + 1) in reason) == (True, False)
 
 
@@ -132,3 +145,37 @@ def test_a_look_that_says_nonsense_of_it_says_nothing(operator: Operator, tmp_pa
     for nonsense in ('"stuck": [1]', '"stuck": {"a": 7}', '"stuck": {"a": {}}'):
         path.write_text(whole.replace('"stuck": {}', nonsense), encoding="utf-8")
         assert read_look(tmp_path, "alpha", site.identity.machine) is None, nonsense
+
+
+def test_its_message_is_in_words_also_when_it_is_over() -> None:
+    assert words(EventKey("vms", "web", "stuck")).endswith("does not get on")
+
+
+def test_a_mount_in_a_closed_directory_of_another_user_is_none_of_its_own(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of a folder that cannot be looked at is an error, whoever it is that looks."""
+    closed = Path(f"/{'x' * 300}")  # too long a name is none that is looked at by anybody
+    with pytest.raises(OSError, match="too long"):
+        closed.lstat()
+    foreign = [places.MountedCopy(str(closed / "disks"), "web")]
+    monkeypatch.setattr(places, "mounted", lambda **_: foreign)
+    assert scratch.mark_in(closed) is None
+    assert said(operator) == [("WARNING", SENTENCE.removeprefix("web: "), REMEDY)]
+    assert boot_mounts.moved_to(held) is None
+
+
+def test_one_that_cannot_be_looked_at_hides_no_other(
+    operator: Operator, held: BootNote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = held.file.parent
+    boot_note.write(replace(held, file=boot_note.new_file(state), name="closed"))
+
+    def moved_to(note: BootNote) -> None:
+        if note.name == "closed":
+            raise PermissionError(errno.EACCES, "closed")
+
+    monkeypatch.setattr(boot_mounts, "moved_to", moved_to)
+    assert boot_progress.stuck_here(state) == {"trial": Stuck("unserved")}
+    assert [each.document["name"] for each in boot_progress.shown(state)] == ["trial"]
+    assert len(said(operator)) == 1
