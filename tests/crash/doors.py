@@ -297,7 +297,13 @@ def plain(path: str) -> str:
 
 
 #: Functions that every way passes: a name without them tells more.
-_BETWEEN = ("files.run", "files.perform", "operations.perform", "database.with_room", "cli.")
+BETWEEN = (
+    "state_files.run",
+    "state_files.perform",
+    "operations.perform",
+    "database.with_room",
+    "cli.",
+)
 
 
 def who(frame: FrameType | None) -> str:
@@ -316,6 +322,6 @@ def who(frame: FrameType | None) -> str:
         elif module.startswith("filelock") and not names:
             names.append("filelock")
         frame = frame.f_back
-    kept = [name for name in dict.fromkeys(names) if not name.startswith(_BETWEEN)]
+    kept = [name for name in dict.fromkeys(names) if not name.startswith(BETWEEN)]
     thread = threading.current_thread()
     return " < ".join(kept[:6]) + ("" if thread is threading.main_thread() else f" [{thread.name}]")

@@ -4,10 +4,13 @@ Each is interrupted in a scenario, or is shown to write nothing to the NAS.
 """
 
 from collections.abc import Callable, Iterator
+from types import FunctionType
 
 import click
 
+from shared.state.store import database, operations, state_files
 from tests.crash import from_copies
+from tests.crash.doors import BETWEEN
 from tests.crash.scenarios import ADMIN, LOCK, SCENARIOS, STAMP, VM, WORKER, copies, resolved
 from tests.crash.world import World
 from tests.support.command_lines import PROGRAMS
@@ -76,3 +79,16 @@ def test_commands_that_look_write_nothing(make_world: Callable[..., World]) -> N
     for command in AT_DISKS:
         ran = world.run(*resolved(world, command))
         assert ran.points == (), (command, ran.output)
+
+
+def test_what_every_way_passes_is_called_so() -> None:
+    """Else the names of points say that, and not who is at work."""
+    known = {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in (database, operations, state_files)
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+        for name, of in vars(each).items()
+        if isinstance(of, FunctionType)
+    }
+    assert {name for name in BETWEEN if name != "cli."} <= known
