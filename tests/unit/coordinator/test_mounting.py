@@ -314,6 +314,7 @@ class TestMounted:
                 timeout=300,
             )
             assert done.returncode == 0, done.stdout + done.stderr
+            assert len(done.stdout.splitlines()) == 5, done.stdout + done.stderr
             read, roots, held, owner = done.stdout.splitlines()[-4:]
             assert read == want
             assert roots == (want if allowed else "refused")
@@ -358,9 +359,11 @@ class TestWithoutFuse:
         self, site_with_database: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+        monkeypatch.setenv("PATH", str(tmp_path))  # nor nbdfuse and qemu-nbd
         refused = site_with_database.admin("mount", "web", str(tmp_path))
         assert refused.exit_code == ExitCode.USAGE
         assert "pip install mfusepy" in refused.stderr
+        assert "apt install libnbd-bin" in refused.stderr
 
     def test_only_an_empty_directory_is_taken(self, tmp_path: Path) -> None:
         runner = SubprocessRunner()
